@@ -1,0 +1,1 @@
+"""Stores, block readers, loaders and transforms of fields on grids."""

@@ -1,0 +1,72 @@
+"""What every model is: a network, a loss on a batch and predictions of any number of members."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import nn
+
+from geoml.fields import Batch
+
+__all__ = ["Channels", "Model", "Phase"]
+
+
+@dataclass(frozen=True)
+class Channels:
+    """Names of the channels a model is built for, in the order of the tensors' channel axis."""
+
+    condition: tuple[str, ...]
+    target: tuple[str, ...]
+    static: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Phase:
+    """One optimiser's turn within a training step: which parameters move, and how many times.
+
+    A regression has one phase; an adversarial model has two, the critic's with several `repeats`, each on a batch of
+    its own.
+    """
+
+    name: str
+    parameters: tuple[nn.Parameter, ...]
+    repeats: int = 1
+
+
+class Model(nn.Module, ABC):
+    """A conditional model of fields, in the *transformed* space of the data's transforms.
+
+    Tensors are `(batch, channel, *space)`; `dims` axes of space. A condition lives on `batch.condition_grid`, target,
+    static and mask on `batch.target_grid`; the model brings one to the other with the exact operator of
+    `geoml.regrid`, so that any factor, integer or not, works.
+    """
+
+    #: dims the model can be built for; the conformance test builds each.
+    supported_dims: ClassVar[tuple[int, ...]] = (2, 3)
+    #: False where all members of a prediction are equal.
+    stochastic: ClassVar[bool] = True
+
+    def __init__(self, channels: Channels, dims: int) -> None:
+        super().__init__()
+        if dims not in self.supported_dims:
+            raise ValueError(f"{type(self).__name__} is built for dims in {self.supported_dims}, not {dims}")
+        self.channels, self.dims = channels, dims
+
+    @abstractmethod
+    def loss(self, batch: Batch, *, phase: str = "main", generator: torch.Generator | None = None) -> torch.Tensor:
+        """The scalar to be minimised in `phase`, averaged over the True cells of `batch.mask`."""
+
+    @abstractmethod
+    def predict(self, batch: Batch, *, members: int = 1, seed: int = 0) -> torch.Tensor:
+        """`(batch, member, channel, *space)` on the target grid, in transformed space; never reads `batch.target`.
+
+        The noise of a member is keyed on (seed, sample id, member): the same however batches are cut.
+        """
+
+    def phases(self) -> Iterable[Phase]:
+        """The turns of a training step, in order."""
+        return (Phase("main", tuple(self.parameters())),)

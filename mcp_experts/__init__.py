@@ -1,0 +1,1 @@
+"""Lightweight wireless experts served over MCP."""

@@ -1,0 +1,1 @@
+"""Ray-traced 3-D radio maps."""

@@ -1,0 +1,1 @@
+"""Precipitation downscaling across regions."""
