@@ -56,7 +56,7 @@ def progress_bar(description: str, total: float | None, *, unit: str = "it") -> 
 def track(items: Iterable[T], description: str, *, total: float | None = None, unit: str = "it") -> Iterator[T]:
     """The items, one by one, behind a progress bar."""
     if total is None and hasattr(items, "__len__"):
-        total = len(items)
+        total = len(items)  # type: ignore[arg-type]
     with progress_bar(description, total, unit=unit) as bar:
         for item in items:
             yield item
