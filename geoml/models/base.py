@@ -17,11 +17,27 @@ __all__ = ["Channels", "Model", "Phase"]
 
 @dataclass(frozen=True)
 class Channels:
-    """Names of the channels a model is built for, in the order of the tensors' channel axis."""
+    """Names of the channels a model is built for, in the order of the tensors' channel axis.
+
+    `first_guess` pairs a target with the condition channel that is its coarse version, where their names differ
+    (`{"precipitation": "tp"}` as pairs); a same-named condition channel needs no mention.
+    """
 
     condition: tuple[str, ...]
     target: tuple[str, ...]
     static: tuple[str, ...] = ()
+    first_guess: tuple[tuple[str, str], ...] = ()
+
+    def guess_index(self, target: str) -> int | None:
+        """Index of the condition channel that is the coarse version of `target`, None where there is none.
+
+        >>> Channels(("cape", "tp"), ("precipitation",), first_guess=(("precipitation", "tp"),)).guess_index(
+        ...     "precipitation"
+        ... )
+        1
+        """
+        name = dict(self.first_guess).get(target, target)
+        return self.condition.index(name) if name in self.condition else None
 
 
 @dataclass(frozen=True)
