@@ -1,0 +1,128 @@
+"""Which models are trained on which regions and scored where: the rule of the drop as a plan.
+
+The drop is measured on one test region and the same hours: *in distribution* a model has that region's own training
+hours in its set, *out of distribution* the region is left out, with the same number of training hours in all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+from geoml.errors import UserError, unknown
+
+__all__ = ["Cell", "Plan", "TrainSet", "plan"]
+
+
+@dataclass(frozen=True, order=True)
+class TrainSet:
+    """Regions whose training samples are pooled, `samples` of them in all, evenly taken from each."""
+
+    regions: tuple[str, ...]
+    samples: int
+
+    @property
+    def name(self) -> str:
+        """The regions joined by `+`: two sets of equal regions are one."""
+        return "+".join(self.regions)
+
+    def share(self, region: str) -> int:
+        """Samples taken from `region`: equal shares, the first regions take what does not divide.
+
+        >>> [TrainSet(("a", "b", "c"), 8).share(region) for region in "abc"]
+        [3, 3, 2]
+        """
+        position = self.regions.index(region)
+        each, rest = divmod(self.samples, len(self.regions))
+        return each + (position < rest)
+
+
+@dataclass(frozen=True, order=True)
+class Cell:
+    """One score: a model trained with one seed on one set, tested on one region.
+
+    `train_set` is None for a model that learns nothing (interpolation), which then has one cell a region.
+    """
+
+    model: str
+    train_set: TrainSet | None
+    test_region: str
+    seed: int = 0
+
+    @property
+    def in_distribution(self) -> bool | None:
+        """Whether the test region's own training hours are in the set; None for a model that learns nothing."""
+        return None if self.train_set is None else self.test_region in self.train_set.regions
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The cells of a benchmark and, for each test region, the pair of sets between which its drop is measured."""
+
+    cells: tuple[Cell, ...]
+    outside: dict[str, TrainSet] = field(default_factory=dict)
+    inside: dict[str, TrainSet] = field(default_factory=dict)
+
+    @property
+    def train_sets(self) -> tuple[TrainSet, ...]:
+        """Every set that is trained on, each once, in a stable order."""
+        return tuple(sorted({cell.train_set for cell in self.cells if cell.train_set is not None}))
+
+
+def plan(
+    train_regions: Sequence[str],
+    test_regions: Sequence[str],
+    *,
+    samples: dict[str, int],
+    learners: Iterable[str],
+    fixed: Iterable[str] = (),
+    seeds: Sequence[int] = (0,),
+    in_distribution: bool = True,
+    full: bool = False,
+) -> Plan:
+    """The cells of a benchmark of `learners` (trained) and `fixed` (learning nothing) models.
+
+    For a test region *r* the set outside is `train_regions` without *r*, the set inside is `train_regions` with *r*:
+    leave-one-region-out where the test regions are among the training ones, a partition where they are not. All sets
+    hold the same number of samples, as many as the smallest can give. `samples` says how many training samples a
+    region has. `full` also scores each set on the test regions it was not made for; `in_distribution=False` leaves
+    the inside sets out, and with them the drop.
+
+    Raises `UserError` for an unknown or doubled region and where a set would be empty.
+    """
+    for name in (*train_regions, *test_regions):
+        if name not in samples:
+            raise unknown("region", name, samples)
+    for what, names in (("train_regions", train_regions), ("test_regions", test_regions)):
+        if doubled := sorted({name for name in names if names.count(name) > 1}):
+            raise UserError(f"{what} names {', '.join(doubled)} more than once; name each region once")
+    if not test_regions:
+        raise UserError("test_regions is empty; name at least one region to be tested on")
+
+    learners = tuple(learners)
+    outside = {r: tuple(sorted(set(train_regions) - {r})) for r in test_regions} if learners else {}
+    inside = {r: tuple(sorted({*train_regions, r})) for r in test_regions} if learners and in_distribution else {}
+    for region, rest in outside.items():
+        if not rest:
+            raise UserError(f"no training region is left when {region} is left out; name another in train_regions")
+    every = {*outside.values(), *inside.values()}
+    size = min((_capacity(regions, samples) for regions in every), default=0)
+    if every and size < 1:
+        raise UserError("a training set would be empty: " + ", ".join(f"{k} has {v}" for k, v in samples.items()))
+
+    sets = {regions: TrainSet(regions, size) for regions in every}
+    cells = [Cell(model, None, region) for model in fixed for region in test_regions]
+    for model in learners:
+        for region in test_regions:
+            wanted = sets.values() if full else {sets[s[region]] for s in (outside, inside) if region in s}
+            cells += [Cell(model, chosen, region, seed) for chosen in sorted(wanted) for seed in seeds]
+    return Plan(
+        tuple(cells),
+        {region: sets[regions] for region, regions in outside.items()},
+        {region: sets[regions] for region, regions in inside.items()},
+    )
+
+
+def _capacity(regions: Sequence[str], samples: dict[str, int]) -> int:
+    """The most samples a set can hold in equal shares."""
+    return len(regions) * min(samples[region] for region in regions)

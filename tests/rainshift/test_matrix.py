@@ -1,0 +1,60 @@
+import pytest
+
+from geoml.errors import UserError
+from rainshift.matrix import TrainSet, plan
+
+SAMPLES = {"a": 10, "b": 12, "c": 9, "d": 30}
+
+
+def test_leave_one_out_trains_once_inside_and_once_a_region_outside():
+    made = plan(["a", "b", "c"], ["a", "b", "c"], samples=SAMPLES, learners=["unet"], fixed=["bilinear"])
+    assert {s.regions for s in made.train_sets} == {("a", "b", "c"), ("b", "c"), ("a", "c"), ("a", "b")}
+    assert all(made.inside[r].regions == ("a", "b", "c") for r in "abc")
+    assert [c.in_distribution for c in made.cells if c.model == "bilinear"] == [None] * 3
+    learned = [c for c in made.cells if c.model == "unet"]
+    assert len(learned) == 6
+    assert sum(bool(c.in_distribution) for c in learned) == 3
+
+
+def test_all_sets_have_the_same_size_and_no_region_gives_more_than_it_has():
+    made = plan(["a", "b", "c"], ["a", "d"], samples=SAMPLES, learners=["unet"])
+    assert len({s.samples for s in made.train_sets}) == 1
+    for chosen in made.train_sets:
+        shares = {r: chosen.share(r) for r in chosen.regions}
+        assert sum(shares.values()) == chosen.samples
+        assert all(shares[r] <= SAMPLES[r] for r in shares)
+
+
+def test_partition_adds_the_test_region_inside_and_nothing_outside():
+    made = plan(["a", "b"], ["c"], samples=SAMPLES, learners=["unet"])
+    assert made.outside["c"].regions == ("a", "b")
+    assert made.inside["c"].regions == ("a", "b", "c")
+
+
+def test_full_matrix_scores_every_set_everywhere():
+    made = plan(["a", "b", "c"], ["a", "b"], samples=SAMPLES, learners=["unet", "resnet"], full=True, seeds=(0, 1))
+    assert len(made.cells) == len(set(made.cells)) == 2 * len(made.train_sets) * 2 * 2
+
+
+def test_transfer_makes_no_inside_set():
+    made = plan(["a"], ["b"], samples=SAMPLES, learners=["unet"], in_distribution=False)
+    assert not made.inside
+    assert [c.in_distribution for c in made.cells] == [False]
+
+
+@pytest.mark.parametrize(
+    ("train", "test", "message"),
+    [
+        (["a", "bb"], ["c"], "did you mean 'b'"),
+        (["a"], ["a"], "no training region is left"),
+        (["a", "a"], ["b"], "more than once"),
+        (["a"], [], "test_regions is empty"),
+    ],
+)
+def test_a_plan_that_cannot_be_says_why(train, test, message):
+    with pytest.raises(UserError, match=message):
+        plan(train, test, samples=SAMPLES, learners=["unet"])
+
+
+def test_share_is_even():
+    assert [TrainSet(("a", "b", "c"), 11).share(r) for r in "abc"] == [4, 4, 3]
