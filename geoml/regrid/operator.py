@@ -1,0 +1,328 @@
+"""The separable operator between two rectilinear grids, for numpy, dask, torch and xarray."""
+
+from __future__ import annotations
+
+import itertools
+from collections import OrderedDict
+from collections.abc import Hashable, Sequence
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from geoml.errors import DataError
+from geoml.grids import Grid, conform, grid_of, require_same
+from geoml.regrid.weights import Band, Rim, interpolation_weights, overlap_weights
+
+if TYPE_CHECKING:
+    import torch
+    import xarray as xr
+
+__all__ = ["Method", "Regridder", "operator_for"]
+
+Method = Literal["conservative", "bilinear", "nearest"]
+Fields = TypeVar("Fields")
+
+#: Bytes of source fields worked on at a time: they and what becomes of them stay in the cache.
+BLOCK_BYTES = 1 << 20
+#: Sums over more cells than this are made in float64.
+LONG_SUM = 64
+
+
+class Regridder:
+    """Maps fields `(…, *source.shape)` to `(…, *target.shape)`, one band matrix an axis; by place, never by index.
+
+    `method`: "conservative" (area means; sin(lat) on a sphere; keeps the integral to rounding), "bilinear" (linear
+    along each axis) or "nearest". `rim`: what becomes of targets beyond the source ("nearest", "linear", "missing",
+    "error": see `overlap_weights` and `interpolation_weights`). An axis equal in both grids costs nothing.
+
+    Missing values (NaN, or False in a `mask`) are left out and the rest of the weights brought back to one; where
+    less than `valid_fraction` of the weight is left, the result is missing. `gaps=False` promises that there are
+    none and saves the look (on a GPU, the wait for its answer).
+
+    >>> fine = Grid.latlon(40, 60, -5, 15, 0.1)
+    >>> coarse = Grid.latlon(40, 60, -5, 15, 0.25, "node", half_open=True)
+    >>> rain = np.zeros((3, 200, 200), dtype="float32")
+    >>> Regridder(fine, coarse)(rain).shape, Regridder(coarse, fine, "bilinear")(np.ones((80, 80))).max()
+    ((3, 80, 80), np.float64(1.0))
+    """
+
+    def __init__(
+        self,
+        source: Grid,
+        target: Grid,
+        method: Method = "conservative",
+        *,
+        rim: Rim = "nearest",
+        valid_fraction: float = 0.5,
+        gaps: bool = True,
+    ) -> None:
+        if method not in get_args(Method):
+            raise ValueError(f"method {method!r} is none of {get_args(Method)}")
+        if not 0 <= valid_fraction <= 1:
+            raise ValueError(f"valid_fraction {valid_fraction} has to be in 0 … 1")
+        if source.names != target.names:
+            raise DataError(f"cannot regrid axes {source.names} to {target.names}: names and order have to be the same")
+        if source.crs != target.crs:
+            raise DataError(f"cannot regrid from {source.crs} to {target.crs}: one reference system is needed")
+        self.source, self.target, self.method, self.rim = source, target, method, rim
+        self.valid_fraction, self.gaps = valid_fraction, gaps
+        self.bands: tuple[Band, ...] = tuple(
+            overlap_weights(a, b, rim=rim)
+            if method == "conservative"
+            else interpolation_weights(a, b, rim=rim, order=1 if method == "bilinear" else 0)
+            for a, b in zip(source.axes, target.axes, strict=True)
+        )
+        self._order = self._cheapest_order()
+        self._cache: dict[Hashable, Any] = {}
+
+    def __repr__(self) -> str:
+        return f"Regridder({self.source.shape} -> {self.target.shape}, {self.method!r}, rim={self.rim!r})"
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_cache": {}}
+
+    @property
+    def matrices(self) -> tuple[NDArray[np.float64], ...]:
+        """The dense matrix of each axis, `(target size, source size)`; the operator is their Kronecker product."""
+        return tuple(band.dense() for band in self.bands)
+
+    @property
+    def covered(self) -> NDArray[np.float64]:
+        """The share of each target cell's area that the source covers, in the target's shape."""
+        share = np.ones(())
+        for band in self.bands:
+            share = share[..., None] * band.covered
+        return share
+
+    @property
+    def outside(self) -> NDArray[np.bool_]:
+        """True for the target cells that are missing by the rim rule, in the target's shape."""
+        outside = np.zeros((), dtype=bool)
+        for band in self.bands:
+            outside = outside[..., None] | band.outside
+        return outside
+
+    def __call__(self, fields: Fields, mask: Any = None) -> Fields:
+        """The fields on the target grid: the same kind (numpy, dask, torch, xarray), leading axes and float type.
+
+        `mask`, True where a value counts, broadcasts against `fields`; missing results are NaN. float16 and bfloat16
+        tensors are summed in float32; integers give float32 or float64.
+        """
+        kind = type(fields).__module__.partition(".")[0]
+        if kind == "xarray":
+            return self._xarray(fields, mask)
+        shape = tuple(fields.shape)
+        lead = len(shape) - len(self.source.shape)
+        if lead < 0 or shape[lead:] != self.source.shape:
+            raise ValueError(f"fields of shape {shape} do not end with the source grid's {self.source.shape}")
+        if kind == "torch":
+            return self._torch(fields, mask)
+        if kind == "dask":
+            return self._dask(fields, mask)
+        values = np.asarray(fields)
+        return self._numpy(values if mask is None else np.where(mask, values, np.nan))  # type: ignore[return-value]
+
+    def masked(self, fields: Fields, mask: Any = None) -> tuple[Fields, Any]:
+        """The fields with 0 for what is missing, and True where they are not missing: numpy arrays and tensors."""
+        result: Any = self(fields, mask)
+        if type(result).__module__.partition(".")[0] == "torch":
+            missing = result.isnan()
+            return result.masked_fill(missing, 0), ~missing
+        missing = np.isnan(result)
+        return np.where(missing, result.dtype.type(0), result), ~missing  # type: ignore[return-value]
+
+    # ---- numpy ------------------------------------------------------------------------------------------------
+
+    def _cheapest_order(self) -> tuple[int, ...]:
+        """The order of the axes, those that change, which costs fewest multiplications."""
+        active = [i for i, band in enumerate(self.bands) if not band.is_identity]
+
+        def cost(order: Sequence[int]) -> float:
+            shape, total = list(self.source.shape), 0.0
+            for i in order:
+                shape[i] = self.target.shape[i]
+                dearer = 2.0 if i == len(shape) - 1 else 1.0  # gathers instead of whole rows
+                total += dearer * float(np.prod(shape)) * self.bands[i].index.shape[1]
+            return total
+
+        return min(itertools.permutations(active), key=cost)
+
+    def _numpy(self, values: NDArray[Any]) -> NDArray[Any]:
+        from geoml.regrid import kernels
+
+        dtype = np.result_type(values.dtype, np.float32)
+        lead = values.shape[: values.ndim - len(self.source.shape)]
+        flat = values.reshape(-1, *self.source.shape)
+        out = np.empty((len(flat), *self.target.shape), dtype)
+        work = np.dtype(np.float64) if max(b.index.shape[1] for b in self.bands) > LONG_SUM else dtype
+        at_once = max(1, BLOCK_BYTES // (self.source.size * work.itemsize))
+        threshold, gappy = self._threshold, False
+        for first in range(0, len(flat), at_once):
+            block = np.ascontiguousarray(flat[first : first + at_once], work)
+            part = slice(first, first + len(block))
+            if self.gaps and not gappy:
+                out[part] = result = self._passes(block)
+                smaller = result if result.size < block.size else block
+                gappy = bool(np.isnan(smaller.min()))
+                if not gappy:
+                    continue
+            elif not self.gaps:
+                out[part] = self._passes(block)
+                continue
+            whole, valid = np.empty_like(block), np.empty_like(block)
+            kernels.split_gaps(block.reshape(-1), whole.reshape(-1), valid.reshape(-1))
+            share = self._passes(valid)
+            share[share < threshold] = np.nan
+            np.divide(self._passes(whole), share, out=out[part], casting="same_kind")
+            gappy = bool(valid.min() == 0)  # data with gaps mostly have them again in the next block
+        if self.outside.any():
+            out[:, self.outside] = np.nan
+        return out.reshape(*lead, *self.target.shape)
+
+    @property
+    def _threshold(self) -> float:
+        return max(self.valid_fraction - 1e-6, 1e-6)
+
+    def _passes(self, block: NDArray[Any]) -> NDArray[Any]:
+        from geoml.regrid import kernels
+
+        for i in self._order:
+            index, weight = self.bands[i].index, self._weight(i, block.dtype)
+            shape = block.shape
+            inner = int(np.prod(shape[i + 2 :]))
+            out = np.empty((*shape[: i + 1], len(index), *shape[i + 2 :]), block.dtype)
+            if inner == 1:
+                kernels.apply_last(block.reshape(-1, shape[i + 1]), index, weight, out.reshape(-1, len(index)))
+            else:
+                outer = int(np.prod(shape[: i + 1]))
+                kernels.apply_inner(
+                    block.reshape(outer, shape[i + 1], inner), index, weight, out.reshape(outer, len(index), inner)
+                )
+            block = out
+        return block
+
+    def _weight(self, axis: int, dtype: np.dtype[Any]) -> NDArray[Any]:
+        key = ("numpy", axis, dtype.char)
+        if key not in self._cache:
+            self._cache[key] = np.ascontiguousarray(self.bands[axis].weight, dtype)
+        return self._cache[key]
+
+    # ---- torch ------------------------------------------------------------------------------------------------
+
+    def _torch(self, fields: Any, mask: Any) -> Any:
+        import torch
+
+        dtype = torch.float64 if fields.dtype in (torch.float64, torch.int32, torch.int64) else torch.float32
+        back = fields.dtype if fields.dtype in (torch.float16, torch.bfloat16) else dtype
+        nan = torch.full((), float("nan"), dtype=dtype, device=fields.device)
+        with torch.autocast(fields.device.type, enabled=False):
+            x = fields.to(dtype)
+            if mask is not None:
+                x = torch.where(torch.as_tensor(mask, device=x.device), x, nan)
+            missing = x.isnan() if self.gaps else None
+            if missing is None or not bool(missing.any()):
+                result = self._matmuls(x)
+            else:
+                share = self._matmuls((~missing).to(dtype))
+                valid = share >= self._threshold
+                values = self._matmuls(x.masked_fill(missing, 0)) / share.masked_fill(~valid, 1)
+                result = torch.where(valid, values, nan)
+            if self.outside.any():
+                result = torch.where(torch.as_tensor(self.outside, device=x.device), nan, result)
+        return result.to(back)
+
+    def _matmuls(self, x: torch.Tensor) -> torch.Tensor:
+        lead = x.ndim - len(self.bands)
+        for i in self._order:
+            matrix, shape = self._matrix(i, x), x.shape
+            position = lead + i
+            if position == x.ndim - 1:
+                x = x @ matrix.T
+            else:
+                x = matrix @ x.reshape(*shape[: position + 1], -1)
+                x = x.reshape(*shape[:position], len(matrix), *shape[position + 1 :])
+        return x
+
+    def _matrix(self, axis: int, like: torch.Tensor) -> torch.Tensor:
+        import torch
+
+        key = ("torch", axis, like.dtype, like.device)
+        if key not in self._cache:
+            with torch.no_grad():
+                self._cache[key] = torch.as_tensor(self.bands[axis].dense(), dtype=like.dtype, device=like.device)
+        return self._cache[key]
+
+    # ---- dask and xarray --------------------------------------------------------------------------------------
+
+    def _dask(self, fields: Any, mask: Any) -> Any:
+        import dask.array as da
+
+        if mask is not None:
+            fields = da.where(mask, fields, np.nan)
+        lead = fields.ndim - len(self.source.shape)
+        fields = fields.rechunk({lead + i: -1 for i in range(len(self.source.shape))})
+        dtype = np.result_type(fields.dtype, np.float32)
+        chunks = (*fields.chunks[:lead], *((size,) for size in self.target.shape))
+        meta = np.empty((0,) * fields.ndim, dtype)
+        return fields.map_blocks(self._numpy, chunks=chunks, dtype=dtype, meta=meta)
+
+    def _xarray(self, data: Any, mask: Any) -> Any:
+        if mask is not None:
+            data = data.where(mask)
+        if hasattr(data, "data_vars"):
+            names = set(conform(data).dims) & set(self.source.names)
+            if names != set(self.source.names):
+                raise DataError(f"the data set has the axes {sorted(names)} of {self.source.names} only")
+            spatial = [v for v in data.data_vars if set(self._dims(data)) <= set(data[v].dims)]
+            return data[spatial].map(self._xarray, mask=None, keep_attrs=True).assign_attrs(data.attrs)
+        return self._data_array(data)
+
+    def _dims(self, data: xr.Dataset) -> list[Hashable]:
+        from geoml.coordinates import find_axes
+
+        return [item.dim for item in find_axes(data, time="time" in self.source.names)]
+
+    def _data_array(self, data: xr.DataArray) -> xr.DataArray:
+        import xarray as xr
+
+        place = {axis.name: axis.registration for axis in self.source.axes}
+        original = data.dims
+        tidy = conform(data) if "time" not in self.source.names else data
+        grid = grid_of(tidy, time="time" in self.source.names)
+        grid = Grid(
+            tuple(a if a.name not in place else _registered(a, place[a.name]) for a in grid.axes), self.source.crs
+        )
+        require_same(grid, self.source, f"{data.name or 'the data'} and the operator's source")
+        tidy = tidy.transpose(..., *self.source.names)
+        values = self(tidy.data)
+        coords = {k: v for k, v in tidy.coords.items() if not set(v.dims) & set(self.source.names)}
+        result = xr.DataArray(values, coords, tidy.dims, data.name, data.attrs)
+        result = result.assign_coords(self.target.coords())
+        return result if set(original) != set(result.dims) else result.transpose(*original)
+
+
+def _registered(axis: Any, registration: str) -> Any:
+    from dataclasses import replace
+
+    return replace(axis, registration=registration)
+
+
+_operators: OrderedDict[Hashable, Regridder] = OrderedDict()
+
+
+def operator_for(source: Grid, target: Grid, method: Method = "conservative", **options: Any) -> Regridder:
+    """The operator for arrays and tensors on a pair of grids, made once for all pairs it serves.
+
+    Interpolation depends on the relative place of the grids only, so that patches cut anywhere share one operator;
+    area means depend on latitude too. `options` are those of `Regridder`.
+    """
+    key: list[Hashable] = [target.relative_to(source), method, tuple(sorted(options.items()))]
+    if method == "conservative":
+        key += [axis.start for axis in source.axes if axis.is_latitude]
+    operator = _operators.get(tuple(key))
+    if operator is None:
+        operator = _operators[tuple(key)] = Regridder(source, target, method, **options)
+        while len(_operators) > 128:
+            _operators.popitem(last=False)
+    return operator
