@@ -1,0 +1,100 @@
+"""The list of what a store holds: written last, checked when it is opened and while it is read."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from geoml.errors import DataError
+from geoml.files import read_json, sha256, write_json
+
+__all__ = ["JOURNAL", "MANIFEST", "load_manifest", "prepare_command", "verify_store", "write_manifest"]
+
+MANIFEST, JOURNAL, PLAN = "manifest.json", "journal.jsonl", "plan.json"
+VERSION = 1
+
+Files = dict[str, tuple[int, str]]
+
+
+def _names(path: Path) -> Iterator[str]:
+    for folder, _, names in os.walk(path):
+        for name in names:
+            relative = os.path.relpath(os.path.join(folder, name), path)
+            if relative not in (MANIFEST, JOURNAL):
+                yield relative.replace(os.sep, "/")
+
+
+def write_manifest(path: Path, expected: dict[str, str]) -> None:
+    """Hash every file of the store, compare with what was noted at writing (`expected`), and list them all."""
+    files: dict[str, list[Any]] = {}
+    for name in sorted(_names(path)):
+        digest = sha256(path / name)
+        if expected.get(name, digest) != digest:
+            raise DataError(f"{path / name} has changed since it was written; delete {path} and prepare it again")
+        files[name] = [(path / name).stat().st_size, digest]
+    if absent := sorted(set(expected) - set(files)):
+        raise DataError(f"{path / absent[0]} has vanished since it was written; delete {path} and prepare it again")
+    write_json(path / MANIFEST, {"version": VERSION, "files": files})
+
+
+def prepare_command(path: Path) -> str | None:
+    """The command line that completes the store, noted in it when it was begun."""
+    try:
+        attributes = json.loads((path / "zarr.json").read_text()).get("attributes", {})
+    except (OSError, ValueError, AttributeError):
+        return None
+    command = attributes.get("prepare_command")
+    return str(command) if command else None
+
+
+def load_manifest(path: str | os.PathLike[str]) -> Files:
+    """Name → (size, SHA-256) of every file; a store that is absent, unfinished or torn raises `DataError`."""
+    path = Path(path)
+    if not path.is_dir():
+        raise DataError(f"{path} does not exist" if not path.exists() else f"{path} is a file, not a store folder")
+    command = prepare_command(path)
+    remedy = f"finish it with: {command}" if command else "prepare it again"
+    if not (path / MANIFEST).exists():
+        known = (path / "zarr.json").exists()
+        raise DataError(f"{path} is {'not complete' if known else 'no store'} (it has no {MANIFEST}); {remedy}")
+    try:
+        content = read_json(path / MANIFEST)
+        files = {str(name): (int(size), str(digest)) for name, (size, digest) in content["files"].items()}
+    except (DataError, KeyError, TypeError, ValueError, AttributeError) as error:
+        raise DataError(f"{path / MANIFEST} is broken ({error}); delete it and {remedy}") from error
+    if content.get("version") != VERSION:
+        raise DataError(f"{path} has layout version {content.get('version')}; this program reads {VERSION}: {remedy}")
+    return files
+
+
+def verify_store(path: str | os.PathLike[str], *, quick: bool = False) -> int:
+    """Compare a store with its manifest and return the number of files; the first that differs raises `DataError`.
+
+    Quick: existence and sizes of all files, hashes of the metadata only. A missing chunk is an error here, where
+    Zarr itself would read it as fill values.
+    """
+    path = Path(path)
+    files = load_manifest(path)
+    for name, (size, digest) in files.items():
+        check_file(path, name, size)
+        if (not quick or name.endswith(".json")) and sha256(path / name) != digest:
+            raise DataError(f"{path / name} does not have the hash noted in {MANIFEST}: it is damaged; {_again(path)}")
+    return len(files)
+
+
+def check_file(path: Path, name: str, size: int) -> None:
+    """Refuse a file of a store that is missing or of another size than noted."""
+    try:
+        actual = os.stat(path / name).st_size
+    except FileNotFoundError:
+        raise DataError(f"{path / name} is missing; {_again(path)}") from None
+    if actual != size:
+        raise DataError(f"{path / name} has {actual} bytes, {size} were written: it is damaged; {_again(path)}")
+
+
+def _again(path: Path) -> str:
+    command = prepare_command(path)
+    return f"delete {path} and run: {command}" if command else f"delete {path} and prepare it again"

@@ -1,0 +1,73 @@
+"""NetCDF4 files in and out, and Zarr from elsewhere: whole, or refused by name."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from geoml.data.writer import CONVENTIONS
+from geoml.errors import DataError
+from geoml.files import atomic_path
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+__all__ = ["read_dataset", "write_netcdf"]
+
+#: First bytes of NetCDF4 (HDF5) and classic NetCDF files.
+HDF5, CLASSIC = b"\x89HDF\r\n\x1a\n", b"CDF"
+
+
+def write_netcdf(path: str | os.PathLike[str], dataset: xr.Dataset) -> None:
+    """`dataset` as compressed NetCDF4 with CF attributes, whole or not at all; float64 data become float32."""
+    dataset = dataset.assign_attrs({"Conventions": CONVENTIONS, **dataset.attrs}).drop_encoding()
+    encoding: dict[str, dict[str, Any]] = {}
+    for name, variable in dataset.data_vars.items():
+        if variable.dtype.kind in "fiub":
+            encoding[str(name)] = {"zlib": True, "complevel": 2, "shuffle": True, "fletcher32": variable.ndim > 0}
+        if variable.dtype == np.float64 and variable.ndim > 1:
+            encoding[str(name)]["dtype"] = "float32"
+    for coordinate in dataset.coords:
+        if dataset[coordinate].dtype.kind == "f":
+            encoding[str(coordinate)] = {"_FillValue": None}
+    with atomic_path(path) as partial:
+        dataset.to_netcdf(partial, format="NETCDF4", engine="netcdf4", encoding=encoding)
+
+
+def read_dataset(
+    path: str | os.PathLike[str], *, group: str | None = None, chunks: Any = None, **options: Any
+) -> xr.Dataset:
+    """A NetCDF file, or a Zarr folder or zip, opened lazily with CF decoding; anything else raises `DataError`."""
+    import xarray as xr
+
+    path = Path(path)
+    if not path.exists():
+        raise DataError(f"{path} does not exist")
+    try:
+        if path.is_dir() or path.suffix == ".zip":
+            return xr.open_dataset(_zarr_store(path), engine="zarr", group=group, chunks=chunks, **options)
+        with open(path, "rb") as stream:
+            head = stream.read(8)
+        if not head.startswith((HDF5, CLASSIC)):
+            raise DataError(f"{path} is neither NetCDF nor Zarr (it begins with {head!r})")
+        options.setdefault("engine", "netcdf4")
+        return xr.open_dataset(path, group=group, chunks=chunks, **options)
+    except DataError:
+        raise
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
+        raise DataError(f"{path} cannot be read; it may be truncated or no data set: {error}") from error
+    except Exception as error:  # zipfile.BadZipFile and the errors of zarr share no base
+        raise DataError(f"{path} cannot be read: {type(error).__name__}: {error}") from error
+
+
+def _zarr_store(path: Path) -> Any:
+    from zarr.storage import ZipStore
+
+    if path.suffix != ".zip":
+        return path
+    store = ZipStore(path, mode="r")
+    store._sync_open()
+    return store
