@@ -17,7 +17,7 @@ Registration = Literal["centre", "node"]
 #: How far two coordinates may lie apart and still be the same place, in steps: float32 files are noisy.
 TOLERANCE = 1e-3
 
-LATITUDE_UNITS, LONGITUDE_UNITS = "degrees_north", "degrees_east"
+LATITUDE_UNITS, LONGITUDE_UNITS, TIME_UNITS = "degrees_north", "degrees_east", "seconds since 1970-01-01"
 
 
 def nice_number(value: float, tolerance: float) -> float:
@@ -79,6 +79,14 @@ class Axis:
         return self.start + self.step * np.arange(self.size, dtype=np.float64)
 
     @property
+    def labels(self) -> NDArray[Any]:
+        """The coordinates as xarray labels them: datetimes for time, else the numbers."""
+        if self.units != TIME_UNITS:
+            return self.coordinates
+        nanoseconds = np.round(self.coordinates * 1e9).astype("timedelta64[ns]")
+        return np.datetime64("1970-01-01", "ns") + nanoseconds
+
+    @property
     def edges(self) -> NDArray[np.float64]:
         """The borders of the cells, `(size + 1,)`; latitudes end at the poles."""
         edges = self.start + self.step * (np.arange(self.size + 1, dtype=np.float64) - 0.5)
@@ -110,7 +118,9 @@ class Axis:
             LATITUDE_UNITS: {"standard_name": "latitude", "axis": "Y"},
             LONGITUDE_UNITS: {"standard_name": "longitude", "axis": "X"},
         }
-        letter = {"x": "X", "y": "Y", "z": "Z", "time": "T"}.get(self.name)
+        if self.units == TIME_UNITS:  # xarray writes the units of datetimes itself
+            return {"standard_name": "time", "axis": "T"}
+        letter = {"x": "X", "y": "Y", "z": "Z"}.get(self.name)
         attrs = known.get(self.units) or ({"axis": letter} if letter else {})
         return {**attrs, "units": self.units, "registration": self.registration}
 

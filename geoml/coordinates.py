@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from geoml.axes import LATITUDE_UNITS, LONGITUDE_UNITS, TOLERANCE, Axis, Registration, nice_number
+from geoml.axes import LATITUDE_UNITS, LONGITUDE_UNITS, TIME_UNITS, TOLERANCE, Axis, Registration, nice_number
 from geoml.errors import DataError
 
 if TYPE_CHECKING:
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Found", "find_axes", "read_axis"]
 
-SECONDS = "seconds since 1970-01-01"
 DEGREES = {"degrees", "degree", "degrees_north", "degree_north", "degrees_n", "degreen", "degrees_east", "degree_east",
            "degrees_e", "degreee"}  # fmt: skip
 LENGTHS = {"m", "km", "meter", "meters", "metre", "metres", "kilometer", "kilometre"}
@@ -39,14 +38,15 @@ def find_axes(
 ) -> tuple[Found, ...]:
     """The spatial axes (and time) of xarray data, canonical names and order: time, z, lat/y, lon/x."""
     found: dict[str, Found] = {}
+    curved: list[str] = []
     for name, variable in data.coords.items():
         kind = _kind(str(name), variable)
         if kind is None or (kind == "time" and not time):
             continue
         label = _label(str(name), data)
-        if variable.ndim == 2:
-            raise DataError(f"{label} is two-dimensional {variable.shape}: a curvilinear grid; regrid first")
-        if variable.ndim == 0:
+        if variable.ndim != 1:
+            if variable.ndim == 2:
+                curved.append(f"{label} is two-dimensional {variable.shape}")
             continue
         if kind in found:
             raise DataError(f"{label} and {found[kind].coordinate!r} both look like {kind}; keep one")
@@ -58,6 +58,8 @@ def find_axes(
         found[kind] = Found(axis, str(variable.dims[0]), str(name), order, dict(variable.attrs))
     space = [kind for kind in ("z", "lat", "y", "lon", "x") if kind in found]
     pairs = [pair for pair in (("lat", "lon"), ("y", "x")) if all(kind in found for kind in pair)]
+    if not pairs and curved:
+        raise DataError(f"{curved[0]}: a curvilinear grid; interpolate to even latitudes and longitudes first")
     if not pairs:
         where = f" in {source}" if (source := data.encoding.get("source")) else ""
         raise DataError(
@@ -203,7 +205,7 @@ def _kind(name: str, variable: xr.DataArray) -> str | None:
 
 
 def _units(kind: str, variable: xr.DataArray) -> str:
-    fixed = {"lat": LATITUDE_UNITS, "lon": LONGITUDE_UNITS, "time": SECONDS}
+    fixed = {"lat": LATITUDE_UNITS, "lon": LONGITUDE_UNITS, "time": TIME_UNITS}
     return fixed.get(kind) or str(variable.attrs.get("units", "m"))
 
 

@@ -211,9 +211,9 @@ class Grid:
             rows.append((*units, mine.size, its.size, round(offset, 6), round(ratio, 9), mine.period, its.period))
         return (self.crs, other.crs, *rows)
 
-    def coords(self) -> dict[str, tuple[str, NDArray[np.float64], dict[str, Any]]]:
+    def coords(self) -> dict[str, tuple[str, NDArray[Any], dict[str, Any]]]:
         """Coordinates as xarray takes them: `xarray.DataArray(values, grid.coords(), grid.names)`."""
-        return {axis.name: (axis.name, axis.coordinates, axis.attrs) for axis in self.axes}
+        return {axis.name: (axis.name, axis.labels, axis.attrs) for axis in self.axes}
 
     def to_dict(self) -> dict[str, Any]:
         """Plain numbers and strings, for JSON."""
@@ -257,28 +257,32 @@ def grid_of(data: xr.Dataset | xr.DataArray, *, time: bool = False, registration
     return Grid(tuple(item.axis for item in found), _crs_of(data, found[-1].axis))
 
 
-def conform(data: Data, *, registration: Registration | None = None) -> Data:
+def conform(data: Data, *, time: bool = False, registration: Registration | None = None) -> Data:
     """The data with canonical axes: what `grid_of` describes, dims `(…, time, lat, lon)`, reordered alike."""
-    found = find_axes(data, time=False, registration=registration)
+    found = find_axes(data, time=time, registration=registration)
+    coords = Grid(tuple(item.axis for item in found)).coords()
     for item in found:
+        name = item.axis.name
         if item.order is not None:
             data = data.isel({item.dim: item.order})
-    for item in found:
-        if item.dim != item.axis.name or item.coordinate != item.axis.name:
+        if item.coordinate != name:
             data = data.drop_vars(item.coordinate)
-            data = data.rename({item.dim: item.axis.name}) if item.dim != item.axis.name else data
-        attrs = {**item.attrs, **item.axis.attrs}
-        data = data.assign_coords({item.axis.name: (item.axis.name, item.axis.coordinates, attrs)})
-    names = [item.axis.name for item in found]
-    lead = ["time"] if "time" in data.dims and "time" not in names else []
-    return data.transpose(..., *lead, *names)
+        if item.dim != name:
+            data = data.rename({item.dim: name})
+        dim, values, attrs = coords[name]
+        data = data.assign_coords({name: (dim, values, {**item.attrs, **attrs})})
+    lead = ["time"] if "time" in data.dims and "time" not in coords else []
+    return data.transpose(..., *lead, *coords)
 
 
 def _crs_of(data: xr.Dataset | xr.DataArray, axis: Axis) -> str:
+    """WGS 84 for degrees, else what the CF grid mapping says, else "local"."""
     if axis.is_longitude or axis.is_latitude:
         return WGS84
-    name = data.encoding.get("grid_mapping") or data.attrs.get("grid_mapping")
-    if name in data.coords:
-        attrs = data.coords[name].attrs
-        return str(attrs.get("crs_wkt") or attrs.get("spatial_ref") or name)
+    for variable in (data, *getattr(data, "data_vars", {}).values()):
+        name = variable.encoding.get("grid_mapping") or variable.attrs.get("grid_mapping")
+        mapping = data[name] if name in data.coords or name in getattr(data, "data_vars", ()) else None
+        if mapping is not None:
+            attrs = mapping.attrs
+            return str(attrs.get("crs_wkt") or attrs.get("spatial_ref") or attrs.get("grid_mapping_name") or name)
     return "local"

@@ -11,12 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geoml.errors import DataError
-from geoml.grids import Grid, conform, grid_of, require_same
+from geoml.grids import Grid
 from geoml.regrid.weights import Band, Rim, interpolation_weights, overlap_weights
 
 if TYPE_CHECKING:
     import torch
-    import xarray as xr
 
 __all__ = ["Method", "Regridder", "operator_for"]
 
@@ -111,8 +110,10 @@ class Regridder:
         """
         kind = type(fields).__module__.partition(".")[0]
         if kind == "xarray":
-            return self._xarray(fields, mask)
-        shape = tuple(fields.shape)
+            from geoml.regrid.labelled import regrid_labelled
+
+            return regrid_labelled(self, fields if mask is None else fields.where(mask))  # type: ignore[attr-defined]
+        shape = tuple(fields.shape)  # type: ignore[attr-defined]
         lead = len(shape) - len(self.source.shape)
         if lead < 0 or shape[lead:] != self.source.shape:
             raise ValueError(f"fields of shape {shape} do not end with the source grid's {self.source.shape}")
@@ -130,7 +131,7 @@ class Regridder:
             missing = result.isnan()
             return result.masked_fill(missing, 0), ~missing
         missing = np.isnan(result)
-        return np.where(missing, result.dtype.type(0), result), ~missing  # type: ignore[return-value]
+        return np.where(missing, result.dtype.type(0), result), ~missing
 
     # ---- numpy ------------------------------------------------------------------------------------------------
 
@@ -253,7 +254,7 @@ class Regridder:
                 self._cache[key] = torch.as_tensor(self.bands[axis].dense(), dtype=like.dtype, device=like.device)
         return self._cache[key]
 
-    # ---- dask and xarray --------------------------------------------------------------------------------------
+    # ---- dask -------------------------------------------------------------------------------------------------
 
     def _dask(self, fields: Any, mask: Any) -> Any:
         import dask.array as da
@@ -266,46 +267,6 @@ class Regridder:
         chunks = (*fields.chunks[:lead], *((size,) for size in self.target.shape))
         meta = np.empty((0,) * fields.ndim, dtype)
         return fields.map_blocks(self._numpy, chunks=chunks, dtype=dtype, meta=meta)
-
-    def _xarray(self, data: Any, mask: Any) -> Any:
-        if mask is not None:
-            data = data.where(mask)
-        if hasattr(data, "data_vars"):
-            names = set(conform(data).dims) & set(self.source.names)
-            if names != set(self.source.names):
-                raise DataError(f"the data set has the axes {sorted(names)} of {self.source.names} only")
-            spatial = [v for v in data.data_vars if set(self._dims(data)) <= set(data[v].dims)]
-            return data[spatial].map(self._xarray, mask=None, keep_attrs=True).assign_attrs(data.attrs)
-        return self._data_array(data)
-
-    def _dims(self, data: xr.Dataset) -> list[Hashable]:
-        from geoml.coordinates import find_axes
-
-        return [item.dim for item in find_axes(data, time="time" in self.source.names)]
-
-    def _data_array(self, data: xr.DataArray) -> xr.DataArray:
-        import xarray as xr
-
-        place = {axis.name: axis.registration for axis in self.source.axes}
-        original = data.dims
-        tidy = conform(data) if "time" not in self.source.names else data
-        grid = grid_of(tidy, time="time" in self.source.names)
-        grid = Grid(
-            tuple(a if a.name not in place else _registered(a, place[a.name]) for a in grid.axes), self.source.crs
-        )
-        require_same(grid, self.source, f"{data.name or 'the data'} and the operator's source")
-        tidy = tidy.transpose(..., *self.source.names)
-        values = self(tidy.data)
-        coords = {k: v for k, v in tidy.coords.items() if not set(v.dims) & set(self.source.names)}
-        result = xr.DataArray(values, coords, tidy.dims, data.name, data.attrs)
-        result = result.assign_coords(self.target.coords())
-        return result if set(original) != set(result.dims) else result.transpose(*original)
-
-
-def _registered(axis: Any, registration: str) -> Any:
-    from dataclasses import replace
-
-    return replace(axis, registration=registration)
 
 
 _operators: OrderedDict[Hashable, Regridder] = OrderedDict()

@@ -1,0 +1,125 @@
+"""Resizing by array index, as image libraries do, and what it costs on grids that do not share their edges."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from geoml.axes import Axis
+from geoml.grids import Grid
+from geoml.regrid.operator import Regridder, operator_for
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+__all__ = ["IndexCost", "index_resize", "index_resize_cost", "index_resize_figure"]
+
+Fields = TypeVar("Fields")
+
+
+def index_resize(fields: Fields, shape: Sequence[int]) -> Fields:
+    """Bilinear resize of the last axes to `shape` by half-pixel index mapping (`align_corners=False`).
+
+    Takes both arrays for cells that fill the same box. Where the grids are registered otherwise, the field moves:
+    this is here to show by how much, and not for use.
+
+    >>> index_resize(np.arange(4.0), [8])
+    array([0.  , 0.25, 0.75, 1.25, 1.75, 2.25, 2.75, 3.  ])
+    """
+    before = tuple(fields.shape)[-len(shape) :]  # type: ignore[attr-defined]
+    grids = [
+        Grid(tuple(Axis(f"axis{i}", 0.5 / n, 1 / n, n, "1") for i, n in enumerate(sizes)), "index")
+        for sizes in (before, tuple(shape))
+    ]
+    return operator_for(grids[0], grids[1], "bilinear")(fields)
+
+
+@dataclass(frozen=True)
+class IndexCost:
+    """Errors against the truth of interpolation by coordinate and by index, in the units of the field.
+
+    The interpolated field is one value a cell, and the CRPS of a one-member forecast is its absolute error: `crps_*`
+    are mean absolute errors.
+    """
+
+    rmse_by_coordinate: float
+    rmse_by_index: float
+    crps_by_coordinate: float
+    crps_by_index: float
+
+    @property
+    def rmse_cost(self) -> float:
+        """What resizing by index adds to the RMSE, as a fraction."""
+        return self.rmse_by_index / self.rmse_by_coordinate - 1
+
+    @property
+    def crps_cost(self) -> float:
+        """What resizing by index adds to the CRPS (MAE), as a fraction."""
+        return self.crps_by_index / self.crps_by_coordinate - 1
+
+
+def _both_ways(
+    fine: NDArray[Any], coarse_grid: Grid, fine_grid: Grid
+) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
+    """The coarse partner made by area means, and the fine fields interpolated from it by coordinate and by index."""
+    coarse = Regridder(fine_grid, coarse_grid)(np.asarray(fine, dtype=np.float64))
+    by_coordinate = Regridder(coarse_grid, fine_grid, "bilinear", rim="missing")(coarse)
+    return coarse, by_coordinate, index_resize(coarse, fine_grid.shape)
+
+
+def index_resize_cost(fine: NDArray[Any], coarse_grid: Grid, fine_grid: Grid) -> IndexCost:
+    """What is lost by upsampling the coarse partner of `fine` by index rather than by coordinate.
+
+    `fine` is the truth, `(…, *fine_grid.shape)`, NaN where unknown; its coarse partner is its exact area mean on
+    `coarse_grid`, so that registration is all that differs. Errors are area-weighted means over the known cells
+    within the extent of the coarse data: beyond it neither way is right.
+    """
+    _, by_coordinate, by_index = _both_ways(fine, coarse_grid, fine_grid)
+    known = np.isfinite(fine) & np.isfinite(by_coordinate) & np.isfinite(by_index)
+    if not known.any():
+        raise ValueError("no cell is known in the truth and in both interpolations")
+    weights = np.broadcast_to(fine_grid.cell_weights(), known.shape)[known]
+
+    def scores(interpolated: NDArray[Any]) -> tuple[float, float]:
+        error = interpolated[known] - fine[known]
+        return float(np.sqrt(np.average(error**2, weights=weights))), float(np.average(abs(error), weights=weights))
+
+    (rmse, crps), (rmse_by_index, crps_by_index) = scores(by_coordinate), scores(by_index)
+    return IndexCost(rmse, rmse_by_index, crps, crps_by_index)
+
+
+def index_resize_figure(fine: NDArray[Any], coarse_grid: Grid, fine_grid: Grid, *, label: str = "") -> Figure:
+    """Four maps of one 2-D field: truth, by coordinate, by index, and by index minus by coordinate.
+
+    The first three share one colour scale. Needs matplotlib; draws without a display.
+    """
+    from matplotlib.figure import Figure
+
+    if fine.ndim != 2:
+        raise ValueError(f"the figure is of one 2-D field, not of shape {fine.shape}")
+    _, by_coordinate, by_index = _both_ways(fine, coarse_grid, fine_grid)
+    cost = index_resize_cost(fine, coarse_grid, fine_grid)
+    figure = Figure(figsize=(13, 3.6), layout="constrained")
+    y, x = (axis.edges for axis in fine_grid.axes)
+    top = float(np.nanmax(fine)) or 1.0
+    bottom = min(0.0, float(np.nanmin(fine)))
+    difference = by_index - by_coordinate
+    reach = float(np.nanmax(np.abs(difference))) or 1.0
+    panels = (
+        ("truth", fine, "viridis", bottom, top),
+        ("bilinear by coordinate", by_coordinate, "viridis", bottom, top),
+        (f"by index: RMSE {cost.rmse_cost:+.0%}, CRPS {cost.crps_cost:+.0%}", by_index, "viridis", bottom, top),
+        ("by index − by coordinate", difference, "RdBu_r", -reach, reach),
+    )
+    axes = figure.subplots(1, len(panels), sharex=True, sharey=True)
+    for place, (title, values, colours, low, high) in zip(axes, panels, strict=True):
+        mesh = place.pcolormesh(x, y, values, cmap=colours, vmin=low, vmax=high, rasterized=True)
+        place.set(title=title, xlabel=f"{fine_grid.axes[1].name} ({fine_grid.axes[1].units})")
+        if values is by_index or values is difference:
+            figure.colorbar(mesh, ax=place, label=label)
+    axes[0].set_ylabel(f"{fine_grid.axes[0].name} ({fine_grid.axes[0].units})")
+    return figure
