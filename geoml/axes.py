@@ -75,8 +75,12 @@ class Axis:
 
     @property
     def coordinates(self) -> NDArray[np.float64]:
-        """The middles of the cells, `(size,)`."""
-        return self.start + self.step * np.arange(self.size, dtype=np.float64)
+        """The middles of the cells, `(size,)`; without the last digits that sums leave, so that 14.75 is 14.75."""
+        return np.round(self.start + self.step * np.arange(self.size, dtype=np.float64), self._decimals)
+
+    @property
+    def _decimals(self) -> int:
+        return 10 - math.floor(math.log10(abs(self.step)))
 
     @property
     def labels(self) -> NDArray[Any]:
@@ -89,13 +93,13 @@ class Axis:
     @property
     def edges(self) -> NDArray[np.float64]:
         """The borders of the cells, `(size + 1,)`; latitudes end at the poles."""
-        edges = self.start + self.step * (np.arange(self.size + 1, dtype=np.float64) - 0.5)
+        edges = np.round(self.start + self.step * (np.arange(self.size + 1, dtype=np.float64) - 0.5), self._decimals)
         return np.clip(edges, -90.0, 90.0) if self.is_latitude else edges
 
     @property
     def stop(self) -> float:
         """The last coordinate (included)."""
-        return self.start + self.step * (self.size - 1)
+        return round(self.start + self.step * (self.size - 1), self._decimals)
 
     @property
     def extent(self) -> tuple[float, float]:
