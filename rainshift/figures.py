@@ -1,0 +1,101 @@
+"""Pictures of a benchmark: rain on common scales, and what is lost outside the training regions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from geoml.files import atomic_path
+
+if TYPE_CHECKING:
+    import xarray as xr
+    from matplotlib.figure import Figure
+
+__all__ = ["degradation_bars", "rain_panels", "save_figure"]
+
+#: Class bounds in mm/h as on weather radar displays, roughly doubling; below the first is drawn as dry.
+RAIN_BOUNDS_MM_H = (0.1, 0.25, 0.5, 1, 2, 4, 8, 16, 32, 64)
+DRY, UNKNOWN = "#f4f4f1", "#b9b9b9"
+
+
+def rain_panels(rows: Mapping[str, Mapping[str, xr.DataArray]], *, title: str = "") -> Figure:
+    """A row a region, a column a field, all on one colour scale.
+
+    `rows[region][column]` is rain in mm/h on `(lat, lon)`; coarse fields are drawn at their own resolution. Grey is
+    unknown, near-white is below 0.1 mm/h.
+    """
+    import matplotlib as mpl
+    from matplotlib.figure import Figure
+
+    columns = list(dict.fromkeys(column for panels in rows.values() for column in panels))
+    colours = mpl.colormaps["viridis_r"].resampled(len(RAIN_BOUNDS_MM_H)).copy()
+    colours.set_under(DRY)
+    colours.set_bad(UNKNOWN)
+    norm = mpl.colors.BoundaryNorm(RAIN_BOUNDS_MM_H, len(RAIN_BOUNDS_MM_H), extend="max")
+    figure = Figure(figsize=(2.6 * len(columns) + 1.2, 2.5 * len(rows) + 0.6), layout="constrained")
+    axes = figure.subplots(len(rows), len(columns), squeeze=False)
+    for line, (region, panels) in zip(axes, rows.items(), strict=True):
+        bounds = _common_bounds(panels.values())
+        for axis, column in zip(line, columns, strict=True):
+            if column not in panels:
+                axis.set_axis_off()
+                continue
+            field = panels[column].transpose("lat", "lon")
+            drawn = axis.pcolormesh(field["lon"], field["lat"], field, cmap=colours, norm=norm, rasterized=True)
+            axis.set(xlim=bounds[:2], ylim=bounds[2:], aspect=1 / np.cos(np.deg2rad(np.mean(bounds[2:]))))
+            axis.tick_params(labelsize=6)
+            if line is axes[0]:
+                axis.set_title(column, fontsize=9)
+        line[0].set_ylabel(region, fontsize=8)
+    bar = figure.colorbar(drawn, ax=axes, shrink=0.8, extend="max", ticks=RAIN_BOUNDS_MM_H)
+    bar.set_label("mm/h")
+    bar.ax.tick_params(labelsize=7)
+    figure.suptitle(title, fontsize=10)
+    return figure
+
+
+def _common_bounds(fields: Sequence[xr.DataArray] | object) -> tuple[float, float, float, float]:
+    """Longitude and latitude limits that hold the finest of the fields."""
+    finest = max(fields, key=lambda field: field.sizes["lat"])  # type: ignore[call-overload]
+    lat, lon = finest["lat"].values, finest["lon"].values
+    half_lat, half_lon = abs(lat[1] - lat[0]) / 2, abs(lon[1] - lon[0]) / 2
+    return lon.min() - half_lon, lon.max() + half_lon, lat.min() - half_lat, lat.max() + half_lat
+
+
+def degradation_bars(table: xr.Dataset, *, reference: str = "bilinear") -> Figure:
+    """Skill against `reference` in and out of distribution, a group a test region, a panel a model.
+
+    `table` has `skill(model, test_region, distribution)` with `distribution` in `in, out`, and `skill_low`,
+    `skill_high` of the same shape, NaN where there is no interval.
+    """
+    from matplotlib.figure import Figure
+
+    models = [str(m) for m in table["model"].values if np.isfinite(table["skill"].sel(model=m)).any()]
+    regions = [str(r) for r in table["test_region"].values]
+    figure = Figure(figsize=(max(5.0, 1.0 * len(regions) + 2), 2.4 * max(len(models), 1)), layout="constrained")
+    axes = figure.subplots(max(len(models), 1), 1, squeeze=False, sharex=True, sharey=True)[:, 0]
+    place = np.arange(len(regions))
+    for axis, model in zip(axes, models, strict=False):
+        for shift, which, colour in ((-0.2, "in", "#0072b2"), (0.2, "out", "#d55e00")):
+            picked = table.sel(model=model, distribution=which)
+            skill = picked["skill"].values
+            reach = np.stack([skill - picked["skill_low"].values, picked["skill_high"].values - skill])
+            known = np.isfinite(reach).all(axis=0)
+            axis.bar(place + shift, skill, 0.38, color=colour, label=f"{which} of distribution".replace("in of", "in"))
+            axis.errorbar((place + shift)[known], skill[known], reach[:, known], fmt="none", color="black", capsize=2)
+        axis.axhline(0, color="black", linewidth=0.6)
+        axis.set_ylabel(f"{model}\nskill against {reference}", fontsize=8)
+    axes[-1].set_xticks(place, regions, rotation=30, ha="right", fontsize=8)
+    if models:
+        axes[0].legend(fontsize=7, frameon=False, ncols=2)
+    return figure
+
+
+def save_figure(figure: Figure, path: Path, *, dpi: int = 130) -> Path:
+    """Write a picture whole or not at all, in the format of its ending."""
+    with atomic_path(path) as partial:
+        figure.savefig(partial, dpi=dpi, format=path.suffix.lstrip("."))
+    return path
