@@ -1,0 +1,185 @@
+"""Prepared data: one CF store a region and split, made from a source once and found again afterwards."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from geoml.errors import UserError, unknown
+from geoml.runs import config_hash, plain
+from rainshift.sources import open_source
+from rainshift.sources.variables import VARIABLES
+
+if TYPE_CHECKING:
+    import numpy as np
+    import xarray as xr
+
+    from geoml.data.blocks import FieldSource
+    from geoml.grids import Grid
+    from geoml.models.base import Channels
+    from rainshift.sources.base import RegionData, Source
+
+__all__ = ["RATE_STEP_MM_H", "Archive"]
+
+#: Fine rain is kept as integers of this step.
+RATE_STEP_MM_H = 0.01
+#: Keys of the data configuration that choose channels; the others are options of the source.
+CHANNEL_KEYS = ("condition", "target", "static", "first_guess")
+WHOLE = "all"
+
+
+@dataclass(frozen=True)
+class Archive:
+    """The prepared stores of one data configuration.
+
+    `config` is the `data` group: `source`, channels (`condition`, `static`, `first_guess`) and the source's options.
+    Stores lie under `root`, in a folder named by what the source's options mean, so that a changed option never
+    meets old data; channels are chosen when reading and do not count.
+    """
+
+    config: Mapping[str, Any]
+    root: Path
+
+    @cached_property
+    def options(self) -> dict[str, Any]:
+        """What the source is opened with."""
+        return {k: v for k, v in plain(self.config).items() if k not in ("source", *CHANNEL_KEYS)}
+
+    @cached_property
+    def source(self) -> Source:
+        """The source of the data."""
+        return open_source(str(self.config["source"]), **self.options)
+
+    @cached_property
+    def folder(self) -> Path:
+        """Where this configuration's stores lie."""
+        name = str(self.config["source"])
+        return self.root / f"{name}-{config_hash({'source': name, **self.options})}"
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Regions or events."""
+        return tuple(self.source.names)
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """Parts kept in stores of their own; `("all",)` where the source has no parts."""
+        return tuple(self.source.splits) or (WHOLE,)
+
+    @cached_property
+    def channels(self) -> Channels:
+        """The channels that models are built for."""
+        from geoml.models.base import Channels
+
+        config = plain(self.config)
+        pairs = tuple((str(k), str(v)) for k, v in (config.get("first_guess") or {}).items())
+        names = {key: tuple(config.get(key) or ()) for key in ("condition", "static")}
+        return Channels(names["condition"], ("precipitation",), names["static"], pairs)
+
+    def path(self, name: str, split: str) -> Path:
+        """Where the store of a region's split is, or will be."""
+        if name not in self.names:
+            raise unknown("region or event", name, self.names)
+        if split not in self.splits:
+            raise unknown("split", split, self.splits)
+        return self.folder / (f"{name}.zarr" if split == WHOLE else f"{name}-{split}.zarr")
+
+    def command(self, name: str) -> str:
+        """What a user types to prepare a region again."""
+        options = " ".join(f"data.{k}={v}" for k, v in self.options.items() if isinstance(v, str | int | float))
+        return f"rainshift prepare data={self.config['source']} regions=[{name}] cache={self.root} {options}".strip()
+
+    def prepare(self, name: str, split: str) -> Path:
+        """Make the store of a region's split, or complete it; one that is whole is left alone.
+
+        Slabs of hours are written one after another behind a progress bar; an interrupted preparation goes on where
+        it was. Errors: `DataError` from the source, `UserError` for a full disk or a folder that cannot be written.
+        """
+        from geoml.data.manifest import MANIFEST
+        from geoml.data.store import Packing, StoreWriter
+        from geoml.progress import track
+
+        path = self.path(name, split)
+        if (path / MANIFEST).exists():
+            return path
+        data = self.source.open(name, None if split == WHOLE else split)
+        template = {"condition": data.condition, "target": data.target}
+        if data.static is not None:
+            template["static"] = data.static
+        with StoreWriter.create(
+            path,
+            template,
+            packing={"precipitation": Packing(RATE_STEP_MM_H)} if "precipitation" not in data.condition else None,
+            attrs=_attributes(data),
+            prepare_command=self.command(name),
+        ) as writer:
+            for start in track(writer.missing(), f"preparing {path.stem}", unit="slabs"):
+                part = data.isel(writer.span(start))
+                writer.write(start, {"condition": part.condition.load(), "target": part.target.load()})
+            writer.finish()
+        return path
+
+    def prepare_all(self, names: Iterable[str] | None = None, splits: Iterable[str] | None = None) -> list[Path]:
+        """The stores of several regions and splits, all unless named."""
+        return [
+            self.prepare(name, split)
+            for name in (self.names if names is None else names)
+            for split in (self.splits if splits is None else splits)
+        ]
+
+    def open(self, name: str, split: str, *, chunks: Any = None) -> dict[str, xr.Dataset]:
+        """The groups `condition`, `target`, `static` of a prepared store."""
+        from geoml.data.store import open_store
+
+        return open_store(self.path(name, split), chunks=chunks)
+
+    def count(self, name: str, split: str) -> int:
+        """Number of samples in a store."""
+        return int(self.open(name, split)["target"].sizes["time"])
+
+    def grids(self, name: str, split: str) -> tuple[Grid, Grid]:
+        """The coarse and the fine grid of a store."""
+        from geoml.grids import grid_of
+
+        groups = self.open(name, split)
+        return grid_of(groups["condition"]), grid_of(groups["target"])
+
+    def field_source(self, name: str, split: str, samples: np.ndarray | slice | None = None) -> FieldSource:
+        """What a loader reads: the configured channels of a store, at some of its samples."""
+        from geoml.data.blocks import FieldSource
+
+        channels = self.channels
+        self._require_channels(name, split)
+        return FieldSource(
+            self.path(name, split),
+            condition=channels.condition,
+            target=channels.target,
+            static=channels.static,
+            samples=samples,
+        )
+
+    def _require_channels(self, name: str, split: str) -> None:
+        groups = self.open(name, split)
+        for key in ("condition", "static"):
+            held = list(groups[key].data_vars) if key in groups else []
+            for channel in getattr(self.channels, key):
+                if channel not in held:
+                    raise UserError(
+                        f"data.{key} names {channel!r}; {name} holds {', '.join(map(str, held)) or 'none'}. "
+                        f"Choose data.{key} among them"
+                    )
+
+
+def _attributes(data: RegionData) -> dict[str, Any]:
+    """Global attributes of a store: what it is and where it came from."""
+    known = ", ".join(name for name in data.condition.data_vars if name in VARIABLES)
+    return {
+        "title": f"Coarse predictors and fine precipitation: {data.name}",
+        "region": data.name,
+        "step_seconds": data.step.total_seconds(),
+        "history": f"prepared by rainshift; predictors {known or 'rain alone'}",
+        **{key: str(value) for key, value in data.provenance.items()},
+    }
