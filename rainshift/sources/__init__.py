@@ -1,0 +1,33 @@
+"""Sources of rain by name: to add one is to add a file here with a class, its line below and its YAML in conf/data."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from geoml.errors import UserError, unknown
+
+if TYPE_CHECKING:
+    from rainshift.sources.base import Source
+
+__all__ = ["SOURCES", "open_source"]
+
+SOURCES = {
+    "gridded": "rainshift.sources.gridded:GriddedSource",
+    "synthetic": "rainshift.sources.synthetic:SyntheticSource",
+}
+
+
+def open_source(name: str, **options: Any) -> Source:
+    """The source `name` with the options of its class; an unknown name or option is answered with the nearest."""
+    if name not in SOURCES:
+        raise unknown("data source", name, SOURCES)
+    module, _, attribute = SOURCES[name].partition(":")
+    cls = getattr(importlib.import_module(module), attribute)
+    for key in options:
+        if key not in cls.__dataclass_fields__:
+            raise unknown(f"data.{name} option", key, cls.__dataclass_fields__)
+    try:
+        return cls(**options)
+    except TypeError as error:
+        raise UserError(f"data={name}: {error}") from error

@@ -1,0 +1,90 @@
+"""What every source of rain gives: coarse predictors, fine rain and static fields of one region or event."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Protocol
+
+from geoml.errors import DataError
+
+if TYPE_CHECKING:
+    import numpy as np
+    import xarray as xr
+
+    from geoml.grids import Grid
+
+__all__ = ["RegionData", "Source"]
+
+
+@dataclass(frozen=True)
+class RegionData:
+    """One region or event, lazily: nothing is read or computed before values are asked for.
+
+    `condition` `(time, lat, lon)` on the coarse grid and `target`, with `precipitation` in mm/h, on the fine one have
+    the same times; `static` is `(lat, lon)` on the fine grid. Axes are canonical (`geoml.grids.conform`), variables
+    in the units of `rainshift.sources.variables`, rates are means over the `step` that ends at `time`, unless
+    `provenance["stamp"]` says otherwise. Times ascend in multiples of `step`; gaps are allowed.
+    """
+
+    name: str
+    condition: xr.Dataset
+    target: xr.Dataset
+    static: xr.Dataset | None = None
+    step: timedelta = timedelta(hours=1)
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if "precipitation" not in self.target:
+            raise ValueError(f"{self.name}: the target has {list(self.target)}, not precipitation")
+        for what, data in (("condition", self.condition), ("target", self.target)):
+            for name, variable in data.data_vars.items():
+                if variable.dims != ("time", "lat", "lon"):
+                    raise ValueError(f"{self.name}: {what} {name!r} has dims {variable.dims}, not (time, lat, lon)")
+        if not self.condition.indexes["time"].equals(self.target.indexes["time"]):
+            raise DataError(f"{self.name}: coarse and fine times differ")
+
+    @cached_property
+    def coarse(self) -> Grid:
+        """The grid of the condition."""
+        return _grid(self.condition)
+
+    @cached_property
+    def fine(self) -> Grid:
+        """The grid of the target and the static fields."""
+        return _grid(self.target)
+
+    @property
+    def time(self) -> np.ndarray:
+        """Valid times, `datetime64[ns]`."""
+        return self.target["time"].values
+
+    def __len__(self) -> int:
+        return int(self.target.sizes["time"])
+
+    def isel(self, time: Any) -> RegionData:
+        """The same region at some of its times (a slice or positions)."""
+        return replace(self, condition=self.condition.isel(time=time), target=self.target.isel(time=time))
+
+
+def _grid(data: xr.Dataset) -> Grid:
+    from geoml.grids import grid_of
+
+    return grid_of(data)
+
+
+class Source(Protocol):
+    """Regions or events by name."""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Regions or events that can be opened."""
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """Parts that the source itself keeps apart ("train", "test"); empty where `rainshift.splits` has to."""
+
+    def open(self, name: str, split: str | None = None) -> RegionData:
+        """One region or event, or the named part of it."""

@@ -1,0 +1,103 @@
+"""The variables of RainShift: names, CF standard names, units inside, and the way from the units of files."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+from geoml.errors import DataError
+
+__all__ = ["PREDICTORS", "VARIABLES", "Variable", "rain_factor"]
+
+
+@dataclass(frozen=True)
+class Variable:
+    """One variable: `units` are those inside, `published_units` those of the RainShift files and ERA5."""
+
+    name: str
+    long_name: str
+    standard_name: str
+    units: str
+    published_units: str
+    role: str  # condition, target or static
+    #: Multiplies published values into the units inside; hourly sums become mean rates over the hour.
+    published_factor: float = 1.0
+
+    @property
+    def attrs(self) -> dict[str, str]:
+        """CF attributes of the variable as it is inside."""
+        attrs = {"long_name": self.long_name, "standard_name": self.standard_name, "units": self.units}
+        if self.units in ("mm h-1", "W m-2"):
+            attrs["cell_methods"] = "time: mean"
+        return attrs
+
+
+def _table() -> Mapping[str, Variable]:
+    rows = (
+        Variable("cape", "convective available potential energy",
+                 "atmosphere_convective_available_potential_energy", "J kg-1", "J kg-1", "condition"),
+        Variable("cp", "convective precipitation rate", "lwe_convective_precipitation_rate", "mm h-1", "m",
+                 "condition", 1000.0),
+        Variable("sp", "surface pressure", "surface_air_pressure", "Pa", "Pa", "condition"),
+        Variable("tclw", "total column cloud liquid water",
+                 "atmosphere_mass_content_of_cloud_liquid_water", "kg m-2", "kg m-2", "condition"),
+        Variable("tcw", "total column water", "atmosphere_mass_content_of_water", "kg m-2", "kg m-2", "condition"),
+        Variable("tisr", "incoming solar radiation at the top of the atmosphere", "toa_incoming_shortwave_flux",
+                 "W m-2", "J m-2", "condition", 1 / 3600.0),
+        Variable("tp", "total precipitation rate", "lwe_precipitation_rate", "mm h-1", "m", "condition", 1000.0),
+        Variable("u", "eastward wind", "eastward_wind", "m s-1", "m s-1", "condition"),
+        Variable("v", "northward wind", "northward_wind", "m s-1", "m s-1", "condition"),
+        Variable("precipitation", "precipitation rate", "lwe_precipitation_rate", "mm h-1", "mm h-1", "target"),
+        Variable("lsm", "land fraction", "land_area_fraction", "1", "1", "static"),
+        Variable("z", "surface geopotential", "geopotential", "m2 s-2", "m2 s-2", "static"),
+    )  # fmt: skip
+    return MappingProxyType({row.name: row for row in rows})
+
+
+#: All variables by name.
+VARIABLES: Mapping[str, Variable] = _table()
+#: The nine predictors in the order of the published files.
+PREDICTORS = tuple(name for name, row in VARIABLES.items() if row.role == "condition")
+
+_MM = {"mm": 1.0, "millimeter": 1.0, "millimetre": 1.0, "m": 1000.0, "meter": 1000.0, "metre": 1000.0, "cm": 10.0,
+       "in": 25.4, "inch": 25.4, "inches": 25.4}  # fmt: skip
+_HOURS = {"s": 1 / 3600, "sec": 1 / 3600, "second": 1 / 3600, "min": 1 / 60, "minute": 1 / 60, "h": 1.0, "hr": 1.0,
+          "hour": 1.0, "d": 24.0, "day": 24.0}  # fmt: skip
+_STEPS = ("step", "timestep", "time step", "interval")
+
+
+def rain_factor(units: str | None, step_hours: float, *, label: str = "precipitation") -> float:
+    """What multiplies values in `units` into mm/h; amounts are divided by the step they fell in.
+
+    Understood are lengths of water (mm, cm, m, inch) and kg m-2, alone or per second, minute, hour, day, any number
+    of these, or step, written with a slash, `per` or a power of -1. Raises `DataError` for anything else.
+
+    >>> rain_factor("kg m-2 s-1", 1), rain_factor("mm/hr", 1), rain_factor("m", 1), rain_factor("mm per 5 min", 1)
+    (3600.0, 1.0, 1000.0, 12.0)
+    >>> rain_factor("mm", 0.25), rain_factor("mm day**-1", 24)
+    (4.0, 0.041666666666666664)
+    """
+    way_out = "set data.units, for example data.units='mm h-1' for a rate or data.units=mm for the amount of a step"
+    if units is None or not str(units).strip():
+        raise DataError(f"{label} has no units; {way_out}")
+    text = str(units).strip().lower().replace("**", "").replace("^", "").replace("·", " ")
+    text = re.sub(r"(?<=[a-z0-9])\.(?=[a-z])", " ", text)
+    text = re.sub(r"\b(of )?(liquid )?water( equivalent)?$", "", text).strip()
+    text = re.sub(r"kg\s*(m-2|/\s*m2)", "mm", text)
+    found = re.fullmatch(
+        r"(?P<amount>[a-z]+?)s?\s*(?:(?:/|per\b)\s*(?P<count>\d+(?:\.\d+)?)?\s*(?P<per>[a-z ]+?)s?"
+        r"|\s(?P<power>[a-z]+)\s*-1)?",
+        text,
+    )
+    amount = _MM.get(found["amount"]) if found else None
+    if found is None or amount is None:
+        raise DataError(f"{label} has units {units!r}, which are not understood; {way_out}")
+    per = found["per"] or found["power"]
+    if per is None or per.strip() in _STEPS:
+        return amount / step_hours
+    hours = _HOURS.get(per) or _HOURS.get(per + "s")
+    if hours is None:
+        raise DataError(f"{label} has units {units!r}, whose time is not understood; {way_out}")
+    return amount / (float(found["count"] or 1) * hours)
