@@ -15,8 +15,10 @@ __all__ = ["Band", "Rim", "interpolation_weights", "overlap_weights"]
 
 Rim = Literal["nearest", "linear", "missing", "error"]
 
-#: Relative overlaps and offsets below this are rounding, not geometry.
-ROUNDING = 1e-6
+#: Overlaps smaller than this share of a cell are rounding, not geometry.
+ROUNDING = 1e-9
+#: Positions this near to a source coordinate, in steps, are on it.
+SNAP = 1e-6
 
 
 @dataclass(frozen=True)
@@ -106,7 +108,7 @@ def overlap_weights(source: Axis, target: Axis, *, rim: Rim = "nearest") -> Band
     share = np.clip((np.minimum(high, edges[-1]) - np.maximum(low, edges[0])) / (high - low), 0, 1)
     if source.is_longitude:  # the plain length is the area there, over all turns
         share = covered
-    outside = share < 0.5 - ROUNDING if rim in ("missing", "error") else np.zeros(target.size, dtype=bool)
+    outside = share < 0.5 - SNAP if rim in ("missing", "error") else np.zeros(target.size, dtype=bool)
     _refuse_outside(source, target, outside, rim)
     weight = overlap / overlap.sum(axis=1, keepdims=True)
     return Band(index.astype(np.intp), weight, source.size, np.where(empty, 0.0, covered), outside)
@@ -128,7 +130,7 @@ def _overlaps(
 
 def _nearest(position: NDArray[np.float64]) -> NDArray[np.intp]:
     """Whole indices nearest to fractional ones; ties go up."""
-    return np.floor(position + 0.5 + ROUNDING).astype(np.intp)
+    return np.floor(position + 0.5 + SNAP).astype(np.intp)
 
 
 def interpolation_weights(source: Axis, target: Axis, *, rim: Rim = "nearest", order: Literal[0, 1] = 1) -> Band:
@@ -143,7 +145,7 @@ def interpolation_weights(source: Axis, target: Axis, *, rim: Rim = "nearest", o
     place = _turned(source, target.coordinates)
     position = (place - source.start) / source.step
     whole = np.round(position)
-    position = np.where(np.abs(position - whole) < ROUNDING, whole, position)
+    position = np.where(np.abs(position - whole) < SNAP, whole, position)
     low, high = source.extent
     slack = TOLERANCE * abs(source.step)
     beyond = (place < low - slack) | (place > high + slack)
@@ -165,6 +167,6 @@ def interpolation_weights(source: Axis, target: Axis, *, rim: Rim = "nearest", o
     weight = np.stack([1 - upper_share, upper_share], axis=1)
     if source.period is not None:
         index %= source.size
-    if (np.abs(weight - np.round(weight)) < ROUNDING).all() and (weight >= 0).all():  # all on nodes: one entry each
+    if (np.abs(weight - np.round(weight)) < SNAP).all() and (weight >= 0).all():  # all on nodes: one entry each
         index, weight = np.take_along_axis(index, weight.argmax(axis=1)[:, None], axis=1), np.ones((target.size, 1))
     return Band(index, weight, source.size, covered, outside)

@@ -1,0 +1,505 @@
+"""Regridding: conservation, exactness, missing values, rims, and one answer for every kind of array."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+
+import dask.array as da
+import numpy as np
+import pytest
+import torch
+import xarray as xr
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from geoml.errors import DataError
+from geoml.grids import Axis, Grid, conform
+from geoml.regrid import (
+    Regridder,
+    index_resize,
+    index_resize_cost,
+    index_resize_figure,
+    interpolation_weights,
+    operator_for,
+    overlap_weights,
+)
+
+FINE = Grid.latlon(40, 60, -5, 15, 0.1)
+COARSE = Grid.latlon(40, 60, -5, 15, 0.25, "node", half_open=True)
+METHODS = ("conservative", "bilinear", "nearest")
+
+
+def areas(grid):
+    area = np.ones(())
+    for axis in grid.axes:
+        area = area[..., None] * axis.widths
+    return area
+
+
+def integrals(source, target, fields):
+    """The integral over the cells both grids share: of the fields, and of what regridding makes of them."""
+    there, back = Regridder(source, target), Regridder(target, source)
+    axes = tuple(range(-len(source.shape), 0))
+    before = (fields.astype(np.float64) * areas(source) * back.covered).sum(axis=axes)
+    return before, (there(fields).astype(np.float64) * areas(target) * there.covered).sum(axis=axes)
+
+
+def random_fields(grid, lead=(3,), *, seed=0, dtype="float64", gaps=0.0):
+    rng = np.random.default_rng(seed)
+    fields = rng.gamma(0.3, 2.0, (*lead, *grid.shape)).astype(dtype)
+    return np.where(rng.random(fields.shape) < gaps, np.array(np.nan, dtype), fields)
+
+
+def plane(grid, slopes=(2.0, -0.5), constant=3.0):
+    parts = np.meshgrid(*(axis.coordinates for axis in grid.axes), indexing="ij")
+    return constant + sum(slope * part for slope, part in zip(slopes, parts, strict=True))
+
+
+def smooth_fields(grid, count=4):
+    y, x = (axis.coordinates for axis in grid.axes)
+    rng = np.random.default_rng(2)
+    waves = [
+        np.sin(f * y[:, None] + g * x + p)
+        for f, g, p in zip(*rng.uniform(1, 6, (2, 12)), rng.uniform(0, 6, 12), strict=True)
+    ]
+    return np.stack([np.exp(sum(waves[i::count])) for i in range(count)])
+
+
+@st.composite
+def nested_pairs(draw):
+    """A grid, and one that covers it with cells of another size, shifted against it, in any direction."""
+    factor = draw(st.sampled_from([1, 2, 2.5, 5 / 3, 4, 0.4, 0.5, 7 / 3, 1.1]))
+    step = draw(st.sampled_from([0.1, 0.25, 1.0]))
+    shift = draw(st.floats(0, 1))
+    axes, others = [], []
+    for name, units, low in (("lat", "degrees_north", draw(st.integers(-60, 30))), ("lon", "degrees_east", -10)):
+        size = draw(st.integers(2, 24))
+        axis = Axis(name, low, step, size, units)
+        width = step * factor
+        start = axis.edges[0] - shift * width + width / 2
+        other = Axis(name, start, width, int(np.ceil(size / factor)) + 2, units)
+        if draw(st.booleans()):
+            other = Axis(name, other.stop, -width, other.size, units)
+        axes.append(axis)
+        others.append(other)
+    return Grid(tuple(axes)), Grid(tuple(others))
+
+
+# ---- conservation and exactness ---------------------------------------------------------------------------------
+
+
+@settings(max_examples=80, deadline=None)
+@given(nested_pairs(), st.integers(0, 99))
+def test_the_integral_is_conserved(pair, seed):
+    source, target = pair
+    fields = random_fields(source, seed=seed)
+    before, after = integrals(source, target, fields)
+    np.testing.assert_allclose(after, before, rtol=1e-8)
+    np.testing.assert_allclose(before, (fields * areas(source)).sum(axis=(-2, -1)), rtol=1e-10)  # all of it is shared
+
+
+@pytest.mark.parametrize(("source", "target"), [(FINE, COARSE), (COARSE, FINE)])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_the_rainshift_pair_conserves_over_the_common_area(source, target, dtype):
+    before, after = integrals(source, target, random_fields(source, (20,), dtype=dtype))
+    np.testing.assert_allclose(after, before, rtol=1e-6)
+
+
+def test_long_sums_of_float32_keep_their_digits():
+    source = Grid((Axis("x", 0.5, 1, 200_000, "m"), Axis("y", 0, 1, 2, "m")), "local")
+    target = Grid((Axis("x", 50_000, 100_000, 2, "m"), Axis("y", 0, 1, 2, "m")), "local")
+    before, after = integrals(source, target, random_fields(source, (), dtype="float32"))
+    np.testing.assert_allclose(after, before, rtol=2e-7)
+
+
+@settings(max_examples=30, deadline=None)
+@given(nested_pairs(), st.sampled_from(METHODS), st.floats(-1e3, 1e3))
+def test_a_constant_stays_itself(pair, method, value):
+    for source, target in (pair, pair[::-1]):
+        result = Regridder(source, target, method)(np.full(source.shape, value))
+        np.testing.assert_allclose(result, value, rtol=1e-12, atol=1e-12)
+
+
+@settings(max_examples=40, deadline=None)
+@given(nested_pairs())
+def test_bilinear_is_exact_on_planes(pair):
+    target, source = pair  # the source covers the target
+    fields = plane(source)
+    inside = Regridder(source, target, "bilinear", rim="linear")(fields)
+    np.testing.assert_allclose(inside, plane(target), rtol=1e-9, atol=1e-9)
+    outside = Regridder(target, source, "bilinear", rim="linear")(plane(target))
+    np.testing.assert_allclose(outside, plane(source), rtol=1e-8, atol=1e-8)
+
+
+def test_area_means_on_the_sphere_weigh_by_the_sine_of_latitude():
+    source = Grid.latlon(0, 90, 0, 60, 30)
+    target = Grid.latlon(0, 90, 0, 90, 90).crop(lon=slice(0, 1))
+    fields = np.array([1.0, 0.0, 0.0])[:, None] * np.ones((3, 2))
+    assert Regridder(source, target)(fields)[0, 0] == pytest.approx(np.sin(np.radians(30)))
+
+
+def test_an_axis_equal_in_both_grids_is_left_alone():
+    box = Grid.box({"z": 0, "y": 0, "x": 0}, {"z": 20, "y": 32, "x": 16}, {"z": 1, "y": 1, "x": 1}, crs="local")
+    coarse = box.coarsen({"y": 4, "x": 2})
+    regridder = Regridder(box, coarse)
+    assert [band.is_identity for band in regridder.bands] == [True, False, False]
+    fields = random_fields(box, ())
+    expected = fields.reshape(20, 8, 4, 8, 2).mean(axis=(2, 4))
+    np.testing.assert_allclose(regridder(fields), expected, rtol=1e-12)
+    same = Regridder(box, box)(fields)
+    np.testing.assert_array_equal(same, fields)
+    assert not np.shares_memory(same, fields)
+
+
+def test_three_axes_equal_the_kronecker_product():
+    source = Grid.box({"z": 0, "y": 0, "x": 0}, {"z": 4, "y": 6, "x": 10}, 1)
+    target = Grid.box({"z": 0, "y": 0, "x": 0}, {"z": 4, "y": 6, "x": 10}, {"z": 2, "y": 1.5, "x": 2.5})
+    for method in METHODS:
+        regridder = Regridder(source, target, method)
+        fields = random_fields(source, ())
+        expected = np.einsum("az,by,cx,zyx->abc", *regridder.matrices, fields)
+        np.testing.assert_allclose(regridder(fields), expected, rtol=1e-12)
+        np.testing.assert_allclose(regridder(torch.tensor(fields)), expected, rtol=1e-12)
+
+
+def test_integer_factors_are_block_means():
+    grid = Grid((Axis("y", 0.5, 1, 12, "m"), Axis("x", 0.5, 1, 8, "m")), "local")
+    fields = random_fields(grid)
+    expected = fields.reshape(3, 3, 4, 2, 4).mean(axis=(2, 4))
+    regridder = Regridder(grid, grid.coarsen(4))
+    assert regridder.bands[0].index.shape == (3, 4)  # neighbours that only touch are not read
+    np.testing.assert_allclose(regridder(fields), expected, rtol=1e-12)
+
+
+# ---- against another implementation -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+def test_bilinear_and_conservative_agree_with_xarray_regrid(chunked):
+    pytest.importorskip("xarray_regrid")
+    source, target = (
+        Grid.box({"y": 0, "x": 0}, {"y": 20, "x": 20}, 0.1),
+        Grid.box({"y": 0.375, "x": 0.375}, {"y": 19.625, "x": 19.625}, 0.25),
+    )
+    data = xr.DataArray(random_fields(source), source.coords(), ("time", *source.names), name="gain")
+    there = xr.Dataset(coords=target.coords())
+    data = data.chunk({"time": 1, "y": 64}) if chunked else data
+    np.testing.assert_allclose(
+        Regridder(source, target, "bilinear")(data), data.regrid.linear(there), rtol=1e-9, atol=1e-12
+    )
+    theirs = data.regrid.conservative(there, skipna=False)
+    np.testing.assert_allclose(Regridder(source, target)(data), theirs, rtol=1e-9, atol=1e-12)
+    gappy = data.where(data > 0.01)
+    theirs = gappy.regrid.conservative(there, skipna=True, nan_threshold=0.5)
+    np.testing.assert_allclose(Regridder(source, target)(gappy), theirs, rtol=1e-9, atol=1e-12)
+
+
+def test_conservative_on_the_sphere_is_near_xarray_regrid():
+    """That package weighs a source cell of latitude by its whole area; we weigh the part inside the target."""
+    pytest.importorskip("xarray_regrid")
+    target = COARSE.crop(lat=slice(2, -2), lon=slice(2, -2))
+    data = xr.DataArray(smooth_fields(FINE), FINE.coords(), ("time", *FINE.names), name="rain")
+    theirs = data.regrid.conservative(xr.Dataset(coords=target.coords()), latitude_coord="lat", skipna=False)
+    np.testing.assert_allclose(Regridder(FINE, target)(data), theirs, rtol=2e-3)
+
+
+# ---- one operator for every kind of array -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("rim", ["nearest", "missing"])
+@pytest.mark.parametrize("gaps", [0.0, 0.3])
+@pytest.mark.parametrize("method", METHODS)
+def test_numpy_dask_and_torch_agree(method, gaps, rim):
+    for source, target in ((FINE, COARSE), (COARSE, FINE)):
+        regridder = Regridder(source, target, method, rim=rim)
+        fields = random_fields(source, (2, 3), gaps=gaps, dtype="float32")
+        expected = regridder(fields)
+        assert expected.dtype == np.float32
+        np.testing.assert_allclose(regridder(torch.tensor(fields)).numpy(), expected, rtol=1e-5, atol=1e-6)
+        lazy = regridder(da.from_array(fields, chunks=(1, 2, 33, 77)))
+        assert isinstance(lazy, da.Array)
+        assert lazy.shape == expected.shape
+        np.testing.assert_array_equal(lazy.compute(scheduler="synchronous"), expected)
+        double = regridder(fields.astype("float64"))
+        np.testing.assert_allclose(expected, double, rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(regridder(torch.tensor(fields, dtype=torch.float64)).numpy(), double, rtol=1e-10)
+
+
+def test_blocks_of_fields_do_not_change_the_result():
+    """Gaps in some fields only, more fields than fit one block: each is treated as if it were alone."""
+    fields = random_fields(FINE, (40,), dtype="float32")
+    fields[7, 50:90, 20:60] = np.nan
+    fields[31] = np.nan
+    regridder = Regridder(FINE, COARSE)
+    together = regridder(fields)
+    for i in (0, 6, 7, 8, 31, 39):
+        np.testing.assert_allclose(together[i], regridder(fields[i]), rtol=1e-6)
+    assert np.isnan(together[31]).all()
+
+
+def test_any_memory_layout_and_float_type():
+    fields = random_fields(FINE, (4,))
+    regridder = Regridder(FINE, COARSE)
+    expected = regridder(fields)
+    np.testing.assert_array_equal(regridder(np.asfortranarray(fields)), expected)
+    np.testing.assert_array_equal(regridder(fields[::-1])[::-1], expected)
+    assert regridder(fields.astype("int16")).dtype == np.float32
+    np.testing.assert_allclose(regridder(np.ones(FINE.shape, dtype="int16")), 1, rtol=2e-7)
+    assert regridder(fields[:0]).shape == (0, 80, 80)
+    assert regridder(torch.ones(FINE.shape, dtype=torch.bfloat16)).dtype == torch.bfloat16
+    with torch.autocast("cpu", dtype=torch.bfloat16):  # autocast must not take the digits away
+        np.testing.assert_allclose(regridder(torch.tensor(fields)).numpy(), expected, rtol=1e-10)
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("gaps", [0.0, 0.2])
+def test_gradients(method, gaps):
+    source = Grid((Axis("y", 0.5, 1, 5, "m"), Axis("x", 0.5, 1, 4, "m")), "local")
+    target = Grid((Axis("y", 0.25, 2.5, 2, "m"), Axis("x", 0.0, 0.6, 6, "m")), "local")
+    regridder = Regridder(source, target, method)
+    fields = torch.tensor(random_fields(source, (2,)), requires_grad=True)
+    mask = torch.tensor(np.random.default_rng(1).random((2, 5, 4)) >= gaps)
+    assert torch.autograd.gradcheck(lambda x: regridder.masked(x, mask)[0], fields)
+    regridder.masked(fields, mask)[0].sum().backward()
+    assert torch.isfinite(fields.grad).all()
+    assert (fields.grad[~mask] == 0).all()
+
+
+def test_operators_travel_and_are_shared():
+    regridder = Regridder(FINE, COARSE)
+    fields = random_fields(FINE)
+    expected = regridder(fields)
+    np.testing.assert_array_equal(pickle.loads(pickle.dumps(regridder))(fields), expected)
+    np.testing.assert_array_equal(copy.deepcopy(regridder)(fields), expected)
+    east, north = {"lon": 20.0}, {"lat": -30.0}
+    for method, shift, shared in (
+        ("bilinear", north, True),
+        ("conservative", east, True),
+        ("conservative", north, False),
+    ):
+        one, two = operator_for(FINE, COARSE, method), operator_for(FINE.moved(**shift), COARSE.moved(**shift), method)
+        assert (one is two) == shared
+    assert operator_for(FINE, COARSE, "bilinear") is not operator_for(FINE, COARSE, "bilinear", rim="missing")
+
+
+# ---- missing values ---------------------------------------------------------------------------------------------
+
+
+def test_missing_values_are_left_out_of_the_mean():
+    grid = Grid((Axis("y", 0.5, 1, 4, "m"), Axis("x", 0.5, 1, 4, "m")), "local")
+    fields = np.arange(16.0).reshape(4, 4)
+    fields[0, 0] = fields[0, 2] = fields[0, 3] = fields[1, 2] = np.nan
+    fields[2:, :2] = np.nan
+    result = Regridder(grid, grid.coarsen(2))(fields)
+    np.testing.assert_allclose(result, [[np.mean([1, 4, 5]), np.nan], [np.nan, np.mean([10, 11, 14, 15])]])
+    half = Regridder(grid, grid.coarsen(2), valid_fraction=0.25)(fields)
+    np.testing.assert_allclose(half[0], [np.mean([1, 4, 5]), 7.0])
+    assert np.isnan(half[1, 0])
+    strict = Regridder(grid, grid.coarsen(2), valid_fraction=1.0)(fields)
+    np.testing.assert_array_equal(np.isnan(strict), [[True, True], [True, False]])
+    any_at_all = Regridder(grid, grid.coarsen(2), valid_fraction=0)(fields)
+    np.testing.assert_array_equal(np.isnan(any_at_all), [[False, False], [True, False]])
+
+
+@pytest.mark.parametrize("source", [FINE, COARSE])
+def test_gaps_never_leak_into_values(source):
+    """Where a result is not missing it is a mean of what is there: within its bounds, exactly 1 for ones."""
+    target = COARSE if source is FINE else FINE
+    for method in METHODS:
+        fields = np.where(random_fields(source, gaps=0.4) >= 0, 1.0, np.nan)
+        result = Regridder(source, target, method)(fields)
+        assert np.isnan(result).any()
+        np.testing.assert_allclose(result[~np.isnan(result)], 1.0, rtol=1e-12)
+
+
+def test_a_mask_is_the_same_as_nan():
+    fields, mask = random_fields(FINE), random_fields(FINE, seed=5) > 0.2
+    regridder = Regridder(FINE, COARSE)
+    expected = regridder(np.where(mask, fields, np.nan))
+    np.testing.assert_array_equal(regridder(fields, mask), expected)
+    np.testing.assert_allclose(regridder(torch.tensor(fields), torch.tensor(mask)).numpy(), expected, rtol=1e-12)
+    lazy = regridder(da.from_array(fields, chunks=(1, -1, -1)), mask)
+    np.testing.assert_array_equal(lazy.compute(), expected)
+    values, valid = regridder.masked(fields, mask)
+    np.testing.assert_array_equal(valid, ~np.isnan(expected))
+    assert (values[~valid] == 0).all()
+
+
+def test_infinities_are_values():
+    fields = np.ones(FINE.shape)
+    fields[100, 100] = np.inf
+    result = Regridder(FINE, COARSE)(fields)
+    assert np.isinf(result).sum() >= 1
+    assert not np.isnan(result).any()
+
+
+# ---- registration, rims, conventions ----------------------------------------------------------------------------
+
+
+def test_what_belongs_to_a_place_stays_there():
+    """A bump at 60.0 N, 5.0 W in the corner of the coarse grid: by coordinate it stays, by index it moves."""
+    lat, lon = COARSE["lat"].coordinates, COARSE["lon"].coordinates
+    y, x = FINE["lat"].coordinates, FINE["lon"].coordinates
+    for where in ((60.0, -5.0), (50.0, 5.0)):
+        coarse = np.exp(-((lat[:, None] - where[0]) ** 2 + (lon - where[1]) ** 2) / 2)
+        truth = np.exp(-((y[:, None] - where[0]) ** 2 + (x - where[1]) ** 2) / 2)
+        by_place = Regridder(COARSE, FINE, "bilinear")(coarse)
+        assert np.abs(by_place - truth).max() < 0.02
+        # the index-based field is the truth of a bump 0.125° further south and east
+        moved = np.exp(-((y[:, None] - where[0] + 0.125) ** 2 + (x - where[1] - 0.125) ** 2) / 2)
+        by_index = index_resize(coarse, FINE.shape)
+        assert np.abs(by_index - moved).max() < 0.02 < np.abs(by_index - truth).max()
+
+
+def test_rows_beyond_the_hull_follow_the_rule():
+    y, x = FINE["lat"].coordinates, FINE["lon"].coordinates
+    missing = Regridder(COARSE, FINE, "bilinear", rim="missing")(np.ones(COARSE.shape))
+    beyond = (y < 40.25)[:, None] | (x > 14.75)
+    assert int((y < 40.25).sum()) == int((x > 14.75).sum()) == 2
+    np.testing.assert_array_equal(np.isnan(missing), beyond)
+    nearest = Regridder(COARSE, FINE, "bilinear", rim="nearest")(plane(COARSE))
+    np.testing.assert_allclose(nearest[0], nearest[1])
+    np.testing.assert_allclose(nearest[2, :-2], plane(FINE)[2, :-2])
+    np.testing.assert_allclose(Regridder(COARSE, FINE, "bilinear", rim="linear")(plane(COARSE)), plane(FINE))
+    with pytest.raises(DataError, match=r"lat = 40\.05 lies outside .* 40\.25 … 60"):
+        Regridder(COARSE, FINE, "bilinear", rim="error")
+    Regridder(COARSE, FINE.select(lat=(41, 59), lon=(-4, 14)), "bilinear", rim="error")
+    # the half cell between the last centre and the edge belongs to a centre-registered source
+    assert not Regridder(FINE, COARSE, "bilinear", rim="error").outside.any()
+
+
+def test_area_means_at_the_rim():
+    far = FINE.pad(3)
+    nearest = Regridder(COARSE, far)
+    assert np.isfinite(nearest(np.ones(COARSE.shape))).all()
+    assert nearest.covered.min() == 0
+    missing = Regridder(COARSE, FINE, rim="missing")(np.ones(COARSE.shape))
+    np.testing.assert_array_equal(np.isnan(missing).sum(axis=0)[:-1], 1)  # 40.05 is uncovered, 40.15 to three quarters
+    assert np.isnan(missing[:, -1]).all()
+    corner = Regridder(FINE, COARSE, rim="missing")(np.ones(FINE.shape))  # half-covered rim cells are kept
+    assert np.isfinite(corner).all()
+    with pytest.raises(DataError, match="outside"):
+        Regridder(COARSE, FINE, rim="error")
+    with pytest.raises(ValueError, match="extrapolated"):
+        Regridder(COARSE, FINE, rim="linear")
+
+
+def test_the_globe_has_no_rim_in_longitude():
+    globe = Grid.latlon(-90, 90, 0, 360, 5, "node")
+    target = Grid.latlon(-90, 90, -180, 180, 2.5)
+    assert Regridder(globe, target, "bilinear", rim="error").covered.min() == 1
+    wave = np.cos(np.radians(globe["lon"].coordinates)) * np.ones(globe.shape)
+    result = Regridder(globe, target, "bilinear")(wave)
+    np.testing.assert_allclose(result[10], np.cos(np.radians(target["lon"].coordinates)), atol=2e-3)
+    before, after = integrals(globe, target, random_fields(globe))
+    np.testing.assert_allclose(after, before, rtol=1e-12)
+    assert np.allclose(Regridder(globe, target).covered, 1)
+
+
+def test_a_region_over_the_date_line_matches_the_globe():
+    globe, region = Grid.latlon(-90, 90, -180, 180, 1), Grid.latlon(-20, 0, 170, -170, 2)
+    place = np.cos(np.radians(globe["lon"].coordinates)) * np.ones(globe.shape)
+    for method in METHODS:
+        result = Regridder(globe, region, method)(place)
+        np.testing.assert_allclose(result[3], np.cos(np.radians(region["lon"].coordinates)), atol=0.01)
+    back = Regridder(region, globe, rim="missing")(np.ones(region.shape))
+    assert np.isfinite(back).sum() == 20 * 20
+    assert np.isfinite(back[75, [0, 9, 350, 359]]).all()
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_conventions_do_not_matter(method):
+    """Regridding what a file has, in whatever order, equals regridding its canonical form."""
+    source = Grid.latlon(-56, -36, -80, -60, 0.5)
+    target = Grid.latlon(-56, -36, -80, -60, 0.8)
+    regridder = Regridder(source, target, method)
+    tidy = xr.DataArray(random_fields(source, gaps=0.1), source.coords(), ("time", *source.names), name="rain")
+    expected = regridder(tidy)
+    raw = tidy.isel(lat=slice(None, None, -1)).assign_coords(lon=tidy.lon + 360)
+    raw = raw.rename(lat="latitude", lon="longitude").transpose("longitude", "time", "latitude")
+    xr.testing.assert_allclose(regridder(raw).transpose(*expected.dims), expected)
+    xr.testing.assert_allclose(conform(regridder(raw)), conform(expected))
+    flipped = Grid((Axis("lat", target["lat"].stop, -0.8, 25, "degrees_north"), target["lon"]))
+    np.testing.assert_allclose(Regridder(source, flipped, method)(tidy)[:, ::-1], expected.values, rtol=1e-12)
+
+
+def test_xarray_labels_and_attributes_are_kept():
+    times = np.array(["2020-01-01", "2020-01-02"], "datetime64[ns]")
+    data = xr.Dataset(
+        {
+            "rain": (("time", "lat", "lon"), random_fields(FINE, (2,)), {"units": "mm h-1"}),
+            "hour": ("time", [0, 1]),
+            "lat_bnds": (("lat", "side"), np.zeros((200, 2))),
+        },
+        {**FINE.coords(), "time": times, "member": 3},
+        {"title": "test"},
+    )
+    regridder = Regridder(FINE, COARSE)
+    result = regridder(data)
+    assert set(result.data_vars) == {"rain", "hour"}
+    assert result.attrs == {"title": "test"}
+    assert result.rain.attrs == {"units": "mm h-1"}
+    assert int(result.member) == 3
+    np.testing.assert_array_equal(result.time, times)
+    np.testing.assert_array_equal(result.lat, COARSE["lat"].coordinates)
+    lazy = regridder(data.chunk({"time": 1}))
+    assert lazy.rain.chunks is not None
+    xr.testing.assert_allclose(lazy.compute(), result)
+    with pytest.raises(DataError, match="'rain' and the operator's source"):
+        regridder(data.rain.isel(lat=slice(10)))
+
+
+def test_time_can_be_one_of_the_axes():
+    hours = Axis("time", 0, 3600, 8, "seconds since 1970-01-01", "node")
+    source, target = FINE.coarsen(10).with_time(hours), FINE.coarsen(20).with_time(hours)
+    data = xr.DataArray(random_fields(source, ()), source.coords(), source.names)
+    result = Regridder(source, target)(data)
+    expected = [Regridder(FINE.coarsen(10), FINE.coarsen(20))(hour) for hour in data.values]
+    np.testing.assert_allclose(result, expected, rtol=1e-12)
+    np.testing.assert_array_equal(result.time, data.time)
+
+
+def test_grids_that_cannot_be_mapped_are_refused():
+    with pytest.raises(DataError, match="names and order"):
+        Regridder(FINE, Grid(COARSE.axes[::-1]))
+    with pytest.raises(DataError, match="reference system"):
+        Regridder(FINE, Grid(COARSE.axes, "EPSG:3857"))
+    with pytest.raises(DataError, match="degrees_north"):
+        overlap_weights(FINE["lat"], Axis("lat", 0, 1, 5, "m"))
+    with pytest.raises(ValueError, match="rim"):
+        interpolation_weights(FINE["lat"], COARSE["lat"], rim="wrap")
+    with pytest.raises(ValueError, match="method"):
+        Regridder(FINE, COARSE, "cubic")
+    with pytest.raises(ValueError, match=r"\(80, 80\) do not end with"):
+        Regridder(FINE, COARSE)(np.zeros((80, 80)))
+
+
+# ---- by index ---------------------------------------------------------------------------------------------------
+
+
+def test_index_resize_is_what_torch_does():
+    fields = random_fields(COARSE, (2, 3), dtype="float32")
+    for shape in ((200, 200), (33, 120)):
+        theirs = torch.nn.functional.interpolate(torch.tensor(fields), shape, mode="bilinear", align_corners=False)
+        np.testing.assert_allclose(index_resize(fields, shape), theirs.numpy(), rtol=1e-4, atol=1e-5)
+
+
+def test_index_resizing_costs_where_edges_differ_and_only_there():
+    fine = smooth_fields(FINE)
+    cost = index_resize_cost(fine, COARSE, FINE)
+    assert cost.rmse_cost > 0.1
+    assert cost.crps_cost > 0.1
+    nested = index_resize_cost(fine, FINE.coarsen(2.5), FINE)
+    assert abs(nested.rmse_cost) < 1e-9
+    assert abs(nested.crps_cost) < 1e-9
+
+
+def test_the_figure_shows_truth_both_ways_and_the_difference():
+    figure = index_resize_figure(smooth_fields(FINE)[0], COARSE, FINE, label="mm/h")
+    titles = [axes.get_title() for axes in figure.axes if axes.get_title()]
+    assert len(titles) == 4
+    assert "RMSE +" in titles[2]
+    shown = [axes.collections[0].get_clim() for axes in figure.axes[:4]]
+    assert shown[0] == shown[1] == shown[2]
+    assert shown[3][0] == -shown[3][1]
