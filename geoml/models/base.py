@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import nn
@@ -65,6 +65,8 @@ class Model(nn.Module, ABC):
     supported_dims: ClassVar[tuple[int, ...]] = (2, 3)
     #: False where all members of a prediction are equal.
     stochastic: ClassVar[bool] = True
+    #: `_target_` and arguments, filled in by `geoml.models.registry.build`: what a checkpoint rebuilds the model from.
+    config: dict[str, Any] | None = None
 
     def __init__(self, channels: Channels, dims: int) -> None:
         super().__init__()

@@ -1,0 +1,82 @@
+"""A trained model with its transforms: physical fields in, physical fields out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from geoml.fields import Batch
+from geoml.models.base import Model
+
+if TYPE_CHECKING:
+    from geoml.data.transforms import Transforms
+    from geoml.train.device import Precision
+
+__all__ = ["Predictor", "load_predictor"]
+
+
+@dataclass(frozen=True)
+class Predictor:
+    """A model in inference mode and the transforms it was trained with."""
+
+    model: Model
+    transforms: Transforms
+    precision: Precision = "fp32"
+
+    def __post_init__(self) -> None:
+        self.model.eval().requires_grad_(False)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model is."""
+        return next((parameter.device for parameter in self.model.parameters()), torch.device("cpu"))
+
+    def predict(
+        self, batch: Batch, members: int = 1, seed: int = 0
+    ) -> tuple[Float[Tensor, "batch member channel *space"], float]:
+        """Predictions of a batch in physical units, and the share of values that the transforms had to bound.
+
+        The result is on the batch's device. A member is the same however the samples are cut into batches.
+        """
+        from geoml.train.device import autocast
+
+        home = batch.condition.device
+        # Not inference_mode: regridding matrices made within it, and kept, could not serve a later training.
+        with torch.no_grad():
+            moved = self.transforms.forward(batch.map(target=None, mask=None).to(self.device))
+            with autocast(self.device, self.precision):
+                fields = self.model.predict(moved, members=members, seed=seed)
+            physical, clipped_share = self.transforms.inverse_target(fields.float())
+        return physical.to(home), float(clipped_share)
+
+
+def load_predictor(checkpoint: Path | str, *, device: str = "auto", precision: Precision = "fp32") -> Predictor:
+    """The predictor of a checkpoint folder, with its averaged weights; every file is verified first.
+
+    A run's `checkpoints` folder stands for its best checkpoint, or the newest where none was validated.
+
+    Errors: `DataError` for a checkpoint that is not whole, `UserError` for one of another architecture or of a class
+    that is not allow-listed.
+    """
+    from geoml.data.transforms import Transforms
+    from geoml.errors import DataError
+    from geoml.files import read_json
+    from geoml.train import checkpoint as checkpoints
+    from geoml.train.device import choose_device
+
+    folder = Path(checkpoint)
+    if not (folder / checkpoints.SUMS).exists():
+        found = (checkpoints.best(folder) or checkpoints.latest(folder)) if folder.is_dir() else None
+        if found is None:
+            raise DataError(f"{folder} is no checkpoint and holds none")
+        folder = found
+    checkpoints.verify(folder)
+    model = checkpoints.build_model(checkpoints.load_config(folder))
+    checkpoints.load_weights(model, folder / "ema.safetensors")
+    transforms = Transforms.from_dict(read_json(folder / "transform.json"))
+    return Predictor(model.to(choose_device(device)), transforms, precision)

@@ -1,0 +1,118 @@
+"""What the regression models share: a masked loss, and a residual on the interpolated first guess."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import ClassVar, Literal
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from geoml.errors import unknown
+from geoml.fields import Batch
+from geoml.models.base import Channels, Model
+from geoml.nn.upsampling import GridUpsample
+
+__all__ = ["LOSSES", "Loss", "Regression", "masked_loss"]
+
+Loss = Literal["mse", "l1", "huber", "pinball"]
+LOSSES: tuple[Loss, ...] = ("mse", "l1", "huber", "pinball")
+
+
+def masked_loss(
+    prediction: Float[Tensor, "batch channel *space"],
+    target: Float[Tensor, "batch channel *space"],
+    mask: Bool[Tensor, "batch channel *space"] | None = None,
+    *,
+    loss: Loss = "mse",
+    quantile: float = 0.5,
+    huber_delta: float = 1.0,
+) -> Float[Tensor, ""]:
+    """Mean error over the True cells of `mask`; what a masked cell holds, NaN included, has no influence.
+
+    "pinball" is max(q·(y−ŷ), (q−1)·(y−ŷ)), least where ŷ is the quantile q (Koenker & Bassett 1978). With no True
+    cell at all the loss is 0.
+
+    >>> y = torch.tensor([1.0, float("nan"), 3.0])
+    >>> float(masked_loss(torch.zeros(3), y, torch.tensor([True, False, True]), loss="l1"))
+    2.0
+    """
+    if loss not in LOSSES:
+        raise unknown("loss", loss, LOSSES)
+    if mask is not None:
+        target = torch.where(mask, target, prediction.detach())
+    error = target - prediction
+    if loss == "mse":
+        value = error.square()
+    elif loss == "l1":
+        value = error.abs()
+    elif loss == "huber":
+        value = F.huber_loss(prediction, target, reduction="none", delta=huber_delta)
+    else:
+        value = torch.maximum(quantile * error, (quantile - 1) * error)
+    return value.mean() if mask is None else (value * mask).sum() / mask.sum().clamp(min=1)
+
+
+class Regression(Model):
+    """A deterministic model: first guess + network, trained on a mean error.
+
+    The first guess of a target is the interpolated condition channel that is its coarse version
+    (`Channels.guess_index`), 0 where there is none. Subclasses' networks start as zero, so that the untrained model
+    *is* the interpolation, whatever the other predictors are.
+    """
+
+    stochastic: ClassVar[bool] = False
+
+    def __init__(
+        self,
+        channels: Channels,
+        dims: int,
+        *,
+        loss: Loss = "mse",
+        quantile: float = 0.5,
+        huber_delta: float = 1.0,
+        residual: bool = True,
+    ) -> None:
+        super().__init__(channels, dims)
+        if loss not in LOSSES:
+            raise unknown("loss", loss, LOSSES)
+        self.loss_options = {"loss": loss, "quantile": quantile, "huber_delta": huber_delta}
+        guesses = [channels.guess_index(name) for name in channels.target]
+        self.guesses = guesses if residual else [None] * len(guesses)
+        self.to_target = GridUpsample()
+
+    @abstractmethod
+    def residual(self, batch: Batch, guess: Float[Tensor, "batch condition *space"]) -> Tensor:
+        """What the network adds, `(batch, target, *space)`; `guess` is the condition interpolated to the target."""
+
+    def forward(self, batch: Batch) -> Float[Tensor, "batch target *space"]:
+        """The prediction in transformed space."""
+        interpolated = self.to_target(batch.condition, batch.condition_grid, batch.target_grid)
+        correction = self.residual(batch, interpolated)
+        if all(index is None for index in self.guesses):
+            return correction
+        zero = torch.zeros_like(interpolated[:, 0])
+        first = [zero if index is None else interpolated[:, index] for index in self.guesses]
+        return torch.stack(first, dim=1) + correction
+
+    def loss(self, batch: Batch, *, phase: str = "main", generator: torch.Generator | None = None) -> Tensor:
+        """The mean error named by `loss`, over the True cells of the mask."""
+        if batch.target is None:
+            raise ValueError("a loss needs a batch with a target")
+        return masked_loss(self(batch).float(), batch.target, batch.mask, **self.loss_options)  # type: ignore[arg-type]
+
+    @torch.no_grad()
+    def predict(self, batch: Batch, *, members: int = 1, seed: int = 0) -> Tensor:
+        """The one prediction, shared by all members."""
+        prediction = self(batch).float()
+        return prediction.unsqueeze(1).expand(-1, members, *prediction.shape[1:])
+
+    def predictors(self, batch: Batch, interpolated: Tensor) -> Float[Tensor, "batch predictor *space"]:
+        """Interpolated conditions and static fields, stacked."""
+        if len(self.channels.static) != (0 if batch.static is None else batch.static.shape[1]):
+            raise ValueError(
+                f"static fields {self.channels.static} are wanted; the batch has {batch.static is not None}"
+            )
+        return interpolated if batch.static is None else torch.cat((interpolated, batch.static), dim=1)

@@ -1,0 +1,206 @@
+"""Checkpoints: folders of safe formats, written whole or not at all, verified by hash before anything is read."""
+
+from __future__ import annotations
+
+import json
+import logging
+import pickle
+import shutil
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import torch
+import yaml
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from geoml import __version__
+from geoml.errors import DataError, UserError
+from geoml.files import atomic_path, read_json, sha256, write_json
+from geoml.models.base import Channels, Model
+
+__all__ = [
+    "best",
+    "build_model",
+    "latest",
+    "load_config",
+    "load_resume",
+    "load_weights",
+    "mark_best",
+    "name_of",
+    "prune",
+    "save",
+    "verify",
+]
+
+logger = logging.getLogger(__name__)
+
+SUMS, BEST = "SHA256SUMS", "best.json"
+
+
+def name_of(samples: int) -> str:
+    """The folder name of the checkpoint after so many samples; names sort as the counts do."""
+    return f"{samples:012d}"
+
+
+def save(
+    folder: Path,
+    *,
+    model: Model,
+    ema: Model,
+    transforms: Any,
+    resume: Mapping[str, Any],
+    trainer: Mapping[str, Any] | None = None,
+) -> Path:
+    """Write `model.safetensors, ema.safetensors, config.yaml, transform.json, resume.pt, SHA256SUMS` to `folder`.
+
+    `resume` holds tensors and plain values only. A checkpoint that is there already and whole is kept.
+    """
+    if model.config is None:
+        raise TypeError("only models built by geoml.models.registry.build can be saved: others cannot be rebuilt")
+    if folder.is_dir():
+        try:
+            verify(folder)
+            return folder
+        except DataError:
+            logger.warning("%s is broken; writing it anew", folder)
+    config = {
+        "geoml": __version__,
+        "model": dict(model.config),
+        "channels": json.loads(json.dumps(asdict(model.channels))),
+        "dims": model.dims,
+        "trainer": dict(trainer or {}),
+    }
+    with atomic_path(folder) as partial:
+        partial.mkdir()
+        save_file(_tensors(model), partial / "model.safetensors")
+        save_file(_tensors(ema), partial / "ema.safetensors")
+        (partial / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
+        (partial / "transform.json").write_text(json.dumps(transforms.to_dict(), indent=2, allow_nan=False) + "\n")
+        torch.save(dict(resume), partial / "resume.pt")
+        names = sorted(path.name for path in partial.iterdir())
+        (partial / SUMS).write_text("".join(f"{sha256(partial / name)}  {name}\n" for name in names))
+    return folder
+
+
+def _tensors(module: nn.Module) -> dict[str, Tensor]:
+    return {name: tensor.detach().cpu().contiguous() for name, tensor in module.state_dict().items()}
+
+
+def verify(folder: Path) -> None:
+    """Compare every file with its hash; `DataError` names the first that is missing or differs."""
+    sums = folder / SUMS
+    if not sums.is_file():
+        raise DataError(f"{folder} is no whole checkpoint: {SUMS} is missing")
+    lines = [line.split("  ", 1) for line in sums.read_text(errors="replace").splitlines() if "  " in line]
+    listed = {name: digest for digest, name in lines}
+    for name in ("model.safetensors", "ema.safetensors", "config.yaml", "transform.json", "resume.pt"):
+        path = folder / name
+        if name not in listed:
+            raise DataError(f"{sums} does not list {name}; the checkpoint is truncated or not geoml's")
+        if not path.is_file():
+            raise DataError(f"{path} is missing; take another checkpoint")
+        if sha256(path) != listed[name]:
+            raise DataError(f"{path} is corrupt: its SHA-256 is not the one in {SUMS}; take another checkpoint")
+
+
+def _checkpoints(folder: Path) -> list[Path]:
+    """Checkpoint folders, oldest first, whole or not; temporary ones (their names start with a dot) are none."""
+    return sorted(path for path in folder.glob("[0-9]*") if path.is_dir())
+
+
+def latest(folder: Path) -> Path | None:
+    """The newest whole checkpoint in a run's `checkpoints` folder, None where there are none.
+
+    Broken ones are skipped with a warning that names the cause; where all are broken, that is a `DataError`: starting
+    from nothing must be asked for.
+    """
+    found = _checkpoints(Path(folder))
+    for path in reversed(found):
+        try:
+            verify(path)
+        except DataError as error:
+            logger.warning("skipping a broken checkpoint: %s", error)
+        else:
+            return path
+    if found:
+        raise DataError(f"none of the {len(found)} checkpoints in {folder} is whole; delete them to start anew")
+    return None
+
+
+def mark_best(folder: Path, checkpoint: Path, validation: float) -> None:
+    """Note which checkpoint has the least validation loss."""
+    write_json(Path(folder) / BEST, {"checkpoint": checkpoint.name, "validation": validation})
+
+
+def best(folder: Path) -> Path | None:
+    """The checkpoint with the least validation loss, None where none was marked."""
+    path = Path(folder) / BEST
+    return Path(folder) / str(read_json(path)["checkpoint"]) if path.exists() else None
+
+
+def prune(folder: Path, *, keep: int) -> None:
+    """Remove all checkpoints but the `keep` newest and the best, and what killed writers left behind."""
+    kept = {*_checkpoints(folder)[-keep:], best(folder)} if keep > 0 else {*_checkpoints(folder)}
+    for path in _checkpoints(folder):
+        if path not in kept:
+            shutil.rmtree(path)
+    for path in folder.glob(".[0-9]*.tmp"):
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def load_config(folder: Path) -> dict[str, Any]:
+    """The checkpoint's `config.yaml`: model, channels, dims, trainer."""
+    path = folder / "config.yaml"
+    try:
+        config = yaml.safe_load(path.read_text())
+    except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
+        raise DataError(f"{path} cannot be read ({error})") from error
+    if not isinstance(config, dict) or not {"model", "channels", "dims"} <= set(config):
+        raise DataError(f"{path} lacks model, channels or dims; it is not a checkpoint's")
+    return config
+
+
+def build_model(config: Mapping[str, Any]) -> Model:
+    """The untrained model that a checkpoint's configuration describes; only allow-listed classes are built."""
+    from geoml.models.registry import build
+
+    names = dict(config["channels"])
+    guess = tuple((str(a), str(b)) for a, b in names.pop("first_guess", ()))
+    channels = Channels(**{key: tuple(value) for key, value in names.items()}, first_guess=guess)
+    return build(config["model"], channels, int(config["dims"]))
+
+
+def load_weights(model: nn.Module, path: Path) -> None:
+    """Fill `model` from a safetensors file; `UserError` names the first tensor that does not match."""
+    try:
+        tensors = load_file(path)
+    except (OSError, safetensors.SafetensorError) as error:
+        raise DataError(f"{path} cannot be read as safetensors ({error})") from error
+    expected = model.state_dict()
+    for name, tensor in expected.items():
+        if name not in tensors:
+            raise UserError(f"{path} is of another architecture: it lacks {name!r}, {tuple(tensor.shape)}")
+        if tensors[name].shape != tensor.shape:
+            raise UserError(
+                f"{path} is of another architecture: {name!r} is {tuple(tensors[name].shape)} there, "
+                f"{tuple(tensor.shape)} in this model"
+            )
+    for name in tensors:
+        if name not in expected:
+            raise UserError(f"{path} is of another architecture: this model has no {name!r}")
+    model.load_state_dict(tensors)
+
+
+def load_resume(folder: Path) -> dict[str, Any]:
+    """Optimiser, loader and random-number states; a file with anything but tensors and plain values is refused."""
+    path = folder / "resume.pt"
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise DataError(f"{path} holds objects that could run code; it is refused") from error
+    except (OSError, RuntimeError, EOFError, ValueError) as error:
+        raise DataError(f"{path} cannot be read ({error})") from error

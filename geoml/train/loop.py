@@ -1,0 +1,351 @@
+"""The training loop: explicit, counted in samples, resumed bit for bit."""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+
+from geoml.errors import DataError, UserError
+from geoml.fields import Batch
+from geoml.models.base import Model, Phase
+from geoml.models.noise import seed_of
+from geoml.progress import progress_bar
+from geoml.train import checkpoint
+from geoml.train.device import autocast, choose_device, compile_networks, to_channels_last
+from geoml.train.ema import EMA
+from geoml.train.interrupt import Interrupt
+from geoml.train.schedule import learning_rate
+from geoml.train.trainer import Trainer, optimiser_of
+
+__all__ = ["Loader", "Log", "Result", "Trainer", "Transforms", "train"]
+
+logger = logging.getLogger(__name__)
+
+
+class Loader(Protocol):
+    """Batches of one epoch an iteration; its state says how far the epoch is."""
+
+    def __iter__(self) -> Iterator[Batch]: ...
+    def set_epoch(self, epoch: int) -> None: ...
+    def state_dict(self) -> dict[str, Any]: ...
+    def load_state_dict(self, state: dict[str, Any]) -> None: ...
+
+
+class Transforms(Protocol):
+    """Physical to transformed space; see `geoml.data.transforms`."""
+
+    def forward(self, batch: Batch) -> Batch: ...
+    def to_dict(self) -> dict[str, Any]: ...
+
+
+class Log(Protocol):
+    """Where rows of metrics go; see `geoml.runs.MetricsLog`."""
+
+    def append(self, row: Mapping[str, Any], /) -> None: ...
+    def keep_until(self, samples: int) -> None: ...
+
+
+@dataclass(frozen=True)
+class Result:
+    """What training came to: where the weights are, and the losses (None where not measured)."""
+
+    checkpoint: Path
+    samples: int
+    seconds: float
+    loss: float | None
+    validation: float | None
+    stopped_early: bool = False
+
+
+def train(
+    model: Model,
+    transforms: Transforms,
+    loader: Loader,
+    *,
+    config: Trainer,
+    folder: Path,
+    validation: Iterable[Batch] | None = None,
+    log: Log | None = None,
+) -> Result:
+    """Train `model` on the loader's epochs until `config.samples`, going on from the newest checkpoint in `folder`.
+
+    k and then N − k steps are bit for bit N steps on a CPU: checkpoints hold the optimisers', the loader's and the
+    generators' states, and random numbers are keyed on (seed, step, sample ids). Ctrl-C and SIGTERM finish the step,
+    write a checkpoint and raise `KeyboardInterrupt`.
+
+    Errors: `UserError` where a loss or gradient is not finite (names step, phase, samples), where the checkpoint is
+    of another architecture, or where no checkpoint in `folder` is whole.
+    """
+    run = _Run(model, transforms, loader, config=config, folder=Path(folder), validation=validation, log=log)
+    with torch.random.fork_rng(devices=[run.device] if run.device.type == "cuda" else []), Interrupt() as interrupt:
+        run.resume()
+        return run.until_done(interrupt)
+
+
+class _Run:
+    """One call of `train`: everything a checkpoint holds."""
+
+    def __init__(
+        self,
+        model: Model,
+        transforms: Transforms,
+        loader: Loader,
+        *,
+        config: Trainer,
+        folder: Path,
+        validation: Iterable[Batch] | None,
+        log: Log | None,
+    ) -> None:
+        self.config, self.folder, self.log, self.validation = config, folder, log, validation
+        self.device = choose_device(config.device)
+        self.model, self.transforms, self.loader = model.to(self.device), transforms, loader
+        if config.channels_last:
+            to_channels_last(model)
+        self.ema = EMA(model, half_life=config.ema_half_life)
+        self.phases = tuple(model.phases())
+        self.moving = {phase.name: [p for p in phase.parameters if p.requires_grad] for phase in self.phases}
+        self.optimisers = {phase.name: optimiser_of(phase, config) for phase in self.phases}
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=config.precision == "fp16")
+        autocast(self.device, config.precision)  # refused now rather than after the data are read
+        if config.compile:
+            compile_networks(model, self.device)
+        self.samples = self.step = self.epoch = 0
+        self.least, self.bad_validations, self.last_validation = math.inf, 0, math.nan
+        self.batches: Iterator[Batch] | None = None
+        self.meter = _Meter()
+
+    # -- the state that a checkpoint holds
+
+    def resume(self) -> None:
+        """Go on from the newest whole checkpoint, where there is one."""
+        path = checkpoint.latest(self.folder)
+        if path is None:
+            return
+        checkpoint.load_weights(self.model, path / "model.safetensors")
+        checkpoint.load_weights(self.ema.model, path / "ema.safetensors")
+        state = checkpoint.load_resume(path)
+        try:
+            for name, optimiser in self.optimisers.items():
+                optimiser.load_state_dict(state["optimisers"][name])
+            self.scaler.load_state_dict(state["scaler"])
+            self.loader.load_state_dict(state["loader"])
+            self.samples, self.step, self.epoch = state["samples"], state["step"], state["epoch"]
+            self.least, self.bad_validations, self.last_validation = state["validation"]
+            torch.set_rng_state(state["rng"])
+        except (KeyError, ValueError, TypeError) as error:
+            raise DataError(f"{path / 'resume.pt'} does not fit this run ({error!r})") from error
+        self.batches = iter(self.loader)
+        if self.log is not None:
+            self.log.keep_until(self.samples)
+        logger.info("going on from %s", path)
+
+    def save(self) -> Path:
+        """Write a checkpoint of the state after the latest step."""
+        state = {
+            "optimisers": {name: optimiser.state_dict() for name, optimiser in self.optimisers.items()},
+            "scaler": self.scaler.state_dict(),
+            "loader": self.loader.state_dict(),
+            "samples": self.samples,
+            "step": self.step,
+            "epoch": self.epoch,
+            "validation": (self.least, self.bad_validations, self.last_validation),
+            "rng": torch.get_rng_state(),
+        }
+        path = checkpoint.save(
+            self.folder / checkpoint.name_of(self.samples),
+            model=self.model,
+            ema=self.ema.model,
+            transforms=self.transforms,
+            resume=state,
+            trainer=asdict(self.config),
+        )
+        checkpoint.prune(self.folder, keep=self.config.keep)
+        return path
+
+    # -- one step
+
+    def next_batch(self) -> Batch:
+        """The next batch, in transformed space on the device; begins a new epoch where one ends."""
+        fresh = False
+        while True:
+            if self.batches is None:
+                self.loader.set_epoch(self.epoch)
+                self.batches, fresh = iter(self.loader), True
+            batch = next(self.batches, None)
+            if batch is not None:
+                self.samples += len(batch)
+                return self.transforms.forward(batch.to(self.device, non_blocking=True))
+            if fresh:
+                raise DataError("the loader gave no batch in a whole epoch; are there fewer samples than a batch?")
+            self.batches, self.epoch = None, self.epoch + 1
+
+    def take_step(self) -> dict[str, float]:
+        """All phases' turns; returns the numbers to log."""
+        row: dict[str, float] = {}
+        for phase in self.phases:
+            self.let_move(phase)
+            for repeat in range(phase.repeats):
+                suffix = "" if len(self.phases) == 1 else f"_{phase.name}"
+                loss, norm, rate = self.turn(phase, repeat)
+                row |= {f"loss{suffix}": loss, f"gradient_norm{suffix}": norm, f"learning_rate{suffix}": rate}
+        self.step += 1
+        return row
+
+    def let_move(self, phase: Phase) -> None:
+        """Ask for gradients of this phase's parameters only: the others' would be computed in vain."""
+        if len(self.phases) > 1:
+            for name in (*self.moving, phase.name):  # shared parameters move in every phase that names them
+                for parameter in self.moving[name]:
+                    parameter.requires_grad_(name == phase.name)
+
+    def turn(self, phase: Phase, repeat: int) -> tuple[float, float, float]:
+        """One update of a phase's parameters: (loss, gradient norm before clipping, learning rate)."""
+        config, optimiser = self.config, self.optimisers[phase.name]
+        optimiser.zero_grad(set_to_none=True)
+        total, ids = 0.0, []
+        for part in range(config.accumulate):
+            batch = self.next_batch()
+            ids += list(batch.ids)
+            seed = seed_of(config.seed, self.step, phase.name, repeat, part, *map(int, batch.ids))
+            torch.manual_seed(seed)  # dropout draws from the global generator; `train` restores it
+            generator = torch.Generator(self.device).manual_seed(seed)
+            with autocast(self.device, config.precision):
+                loss = self.model.loss(batch, phase=phase.name, generator=generator) / config.accumulate
+            value = loss.item()
+            self.require_finite("loss", value, phase, ids)
+            self.scaler.scale(loss).backward()
+            total += value
+        self.scaler.unscale_(optimiser)
+        norm = torch.nn.utils.clip_grad_norm_(phase.parameters, config.clip if config.clip > 0 else math.inf)
+        if not self.scaler.is_enabled():  # in fp16 the scaler skips the step and scales down instead
+            self.require_finite("gradient norm", float(norm), phase, ids)
+        rate = learning_rate(
+            self.samples,
+            peak=config.option(phase.name, "learning_rate"),
+            total=config.samples,
+            warmup=config.warmup * config.samples,
+            floor=config.floor,
+        )
+        for group in optimiser.param_groups:
+            group["lr"] = rate
+        self.scaler.step(optimiser)
+        self.scaler.update()
+        return total, float(norm), rate
+
+    def require_finite(self, what: str, value: float, phase: Phase, ids: list[int]) -> None:
+        """Stop where training diverged, with the place."""
+        if not math.isfinite(value):
+            shown = ", ".join(map(str, ids[:16])) + (", …" if len(ids) > 16 else "")
+            raise UserError(
+                f"{what} is {value} at step {self.step}, phase {phase.name!r}, samples [{shown}]; "
+                "lower trainer.learning_rate, or look at these samples' data"
+            )
+
+    # -- the whole
+
+    def until_done(self, interrupt: Interrupt) -> Result:
+        """Step, log, validate and save until all samples are seen."""
+        config, start = self.config, time.perf_counter()
+        loss: float | None = None
+        stopped = self.out_of_patience
+        self.model.train()
+        with progress_bar("training", max(config.samples - self.samples, 0), unit="samples") as bar:
+            while self.samples < config.samples and not stopped:
+                before = self.samples
+                row = self.take_step()
+                self.ema.update(self.model, batch=self.samples - before, samples=self.samples)
+                loss = row.get("loss", row.get(f"loss_{self.phases[-1].name}"))
+                bar.advance(self.samples - before, note=f"loss {loss:.4g}")
+                self.meter.add(row, self.samples - before)
+                done = self.samples >= config.samples
+                if done or _passed(before, self.samples, config.log_every):
+                    self.write(self.meter.row())
+                is_best = False
+                if done or _passed(before, self.samples, config.validate_every):
+                    is_best, stopped = self.validate()
+                if is_best or done or stopped or _passed(before, self.samples, config.checkpoint_every):
+                    path = self.save()
+                    if is_best:
+                        checkpoint.mark_best(self.folder, path, self.least)
+                if interrupt.came:
+                    self.save()
+                    raise KeyboardInterrupt(
+                        f"stopped after {self.samples} samples; the same command goes on from there"
+                    )
+        path = self.save()
+        value = None if math.isnan(self.last_validation) else self.last_validation
+        return Result(path, self.samples, time.perf_counter() - start, loss, value, stopped_early=stopped)
+
+    def write(self, row: Mapping[str, float]) -> None:
+        if self.log is not None:
+            self.log.append({"samples": self.samples, "step": self.step, "epoch": self.epoch, **row})
+
+    def validate(self) -> tuple[bool, bool]:
+        """(whether the loss is the least so far, whether patience is at its end)."""
+        if self.validation is None:
+            return False, False
+        self.last_validation = validation_loss(
+            self.ema.model, self.transforms, self.validation, phase=self.phases[-1].name, seed=self.config.seed
+        )
+        self.write({"validation_loss": self.last_validation})
+        improved = self.last_validation < self.least
+        self.least = min(self.least, self.last_validation)
+        self.bad_validations = 0 if improved else self.bad_validations + 1
+        return improved, self.out_of_patience
+
+    @property
+    def out_of_patience(self) -> bool:
+        """Whether validation has not improved for as long as the configuration allows."""
+        return 0 < self.config.patience <= self.bad_validations
+
+
+@torch.no_grad()
+def validation_loss(
+    model: Model, transforms: Transforms, batches: Iterable[Batch], *, phase: str = "main", seed: int = 0
+) -> float:
+    """Mean loss over all batches, each weighted by its known target cells: the same however batches are cut."""
+    device = next(model.parameters()).device
+    total = weight = 0.0
+    for batch in batches:
+        batch = transforms.forward(batch.to(device))
+        target = batch.target
+        if target is None:
+            raise ValueError("validation needs targets")
+        known = float(batch.mask.sum()) if batch.mask is not None else float(target.numel())
+        generator = torch.Generator(device).manual_seed(seed_of(seed, "validation", *map(int, batch.ids)))
+        total += known * float(model.loss(batch, phase=phase, generator=generator))
+        weight += known
+    if weight == 0:
+        raise DataError("validation has no known target cell; check its time range and mask")
+    return total / weight
+
+
+def _passed(before: int, after: int, every: int) -> bool:
+    """Whether a multiple of `every` lies in (before, after]."""
+    return every > 0 and after // every > before // every
+
+
+class _Meter:
+    """Means since the last row, and how fast samples go by."""
+
+    def __init__(self) -> None:
+        self.sums: dict[str, float] = {}
+        self.steps, self.samples, self.since = 0, 0, time.perf_counter()
+
+    def add(self, row: Mapping[str, float], samples: int) -> None:
+        for name, value in row.items():
+            self.sums[name] = self.sums.get(name, 0.0) + value
+        self.steps, self.samples = self.steps + 1, self.samples + samples
+
+    def row(self) -> dict[str, float]:
+        speed = self.samples / max(time.perf_counter() - self.since, 1e-9)
+        means = {name: value / self.steps for name, value in self.sums.items()}
+        self.__init__()  # type: ignore[misc]
+        return {**means, "samples_per_s": speed}

@@ -1,0 +1,85 @@
+"""How to train: the options, checked, and the optimisers they describe."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from geoml.errors import UserError, unknown
+from geoml.models.base import Phase
+from geoml.train.device import PRECISIONS, Precision
+
+__all__ = ["Trainer", "optimiser_of"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trainer:
+    """How to train. All counts are in samples; a step is `accumulate` batches for each repeat of each phase.
+
+    Attributes:
+        samples: how many samples are seen in all, those of critics' repeats included.
+        warmup: share of `samples` over which the learning rate rises; it then falls by a cosine to `floor` × peak.
+        clip: largest norm of a phase's gradient; 0 for no limit.
+        ema_half_life: samples after which half of the averaged weights is forgotten; 0 for no averaging.
+        validate_every, checkpoint_every, log_every: samples between; 0 for at the end only.
+        keep: newest checkpoints kept, beside the best; 0 keeps all.
+        patience: validations without improvement after which training stops; 0 for never.
+        phases: options of a phase that differ from the above (learning_rate, weight_decay, betas), by its name.
+    """
+
+    samples: int = 100_000
+    learning_rate: float = 1e-3
+    weight_decay: float = 1e-4
+    betas: tuple[float, float] = (0.9, 0.99)
+    warmup: float = 0.02
+    floor: float = 0.01
+    clip: float = 1.0
+    ema_half_life: float = 2_000
+    precision: Precision = "fp32"
+    validate_every: int = 0
+    checkpoint_every: int = 0
+    log_every: int = 1_000
+    keep: int = 2
+    accumulate: int = 1
+    patience: int = 0
+    seed: int = 0
+    device: str = "auto"
+    channels_last: bool = False
+    fused: bool = False
+    compile: bool = False
+    phases: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "betas", tuple(self.betas))
+        for name in ("samples", "accumulate", "learning_rate"):
+            if not getattr(self, name) > 0:
+                raise UserError(f"trainer.{name} is {getattr(self, name)}; expected more than 0")
+        for name in ("warmup", "floor"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise UserError(f"trainer.{name} is {getattr(self, name)}; expected a share, 0 … 1")
+
+        if self.precision not in PRECISIONS:
+            raise unknown("precision", self.precision, PRECISIONS)
+
+    def option(self, phase: str, name: str) -> Any:
+        """The value of an option for a phase."""
+        return self.phases.get(phase, {}).get(name, getattr(self, name))
+
+
+def optimiser_of(phase: Phase, config: Trainer) -> torch.optim.Optimizer:
+    """AdamW on the phase's parameters; biases and norms (one axis) are not decayed."""
+    moving = [parameter for parameter in phase.parameters if parameter.requires_grad]
+    decay = config.option(phase.name, "weight_decay")
+    groups = [
+        {"params": [p for p in moving if p.ndim > 1], "weight_decay": decay},
+        {"params": [p for p in moving if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(
+        [group for group in groups if group["params"]],
+        lr=config.option(phase.name, "learning_rate"),
+        betas=tuple(config.option(phase.name, "betas")),
+        fused=config.fused,
+    )
