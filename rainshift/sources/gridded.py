@@ -1,0 +1,229 @@
+"""Rain of one's own: any NetCDF or Zarr of precipitation on a latitude–longitude grid, a file or a box a region."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from geoml.axes import Registration
+from geoml.errors import DataError, UserError, unknown
+from geoml.grids import Grid, grid_of
+from rainshift.regions import region
+from rainshift.sources.base import RegionData
+from rainshift.sources.joint import JointAxis, joint_axis
+from rainshift.sources.rain_files import Rain, read_rain
+from rainshift.sources.variables import VARIABLES
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+__all__ = ["GriddedSource", "largest_rectangle"]
+
+SUFFIXES = (".nc", ".nc4", ".zarr", ".zarr.zip", ".h5", ".hdf5")
+LICENCES = ("licence", "license", "rights")
+
+
+@dataclass(frozen=True)
+class GriddedSource:
+    """`data=gridded data.root=DIR`: every file an event, or, with `boxes`, every named region cut from one file.
+
+    The coarse partner is made of the fine rain by exact area means ("exact": a perfect model), or read from a file of
+    the same name with `coarse_suffix` for `fine_suffix` ("file"). All events are cut to whole periods of the two grids
+    so that they have one relative geometry; each keeps its own time step. With `min_coverage` above 0, an event is cut
+    to the largest box whose every pixel is known in at least that share of the times.
+    """
+
+    root: str | None = None
+    include: Sequence[str] = ()
+    boxes: Sequence[str] = ()
+    fine_suffix: str = "_0p10"
+    coarse_suffix: str = "_0p25"
+    coarse: Literal["exact", "file"] = "exact"
+    coarse_step: float = 0.25
+    coarse_registration: Registration = "node"
+    variable: str | None = None
+    units: str | None = None
+    step_minutes: float | None = None
+    stamp: str | None = None
+    min_coverage: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.coarse not in ("exact", "file"):
+            raise UserError(f"data.coarse is {self.coarse!r}; expected exact or file")
+        if self.coarse_registration not in ("node", "centre"):
+            raise UserError(f"data.coarse_registration is {self.coarse_registration!r}; expected node or centre")
+        if not 0 <= self.min_coverage <= 1:
+            raise UserError(f"data.min_coverage is {self.min_coverage}; expected 0 to 1")
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        return ()
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Events or boxes in alphabetical order, those of `include` where it names any."""
+        return tuple(self._places())
+
+    def _files(self) -> dict[str, Path]:
+        if not self.root:
+            raise UserError("data.root is not set; point it at a folder of NetCDF or Zarr files, or at one file")
+        root = Path(self.root).expanduser()
+        if not root.exists():
+            raise UserError(f"data.root {root} does not exist")
+        single = root.is_file() or root.name.endswith(SUFFIXES)
+        found: dict[str, Path] = {}
+        for path in [root] if single else sorted(root.iterdir()):
+            suffix = next((end for end in sorted(SUFFIXES, key=len, reverse=True) if path.name.endswith(end)), None)
+            if suffix is None:
+                continue
+            stem = path.name.removesuffix(suffix)
+            if self.coarse_suffix and stem.endswith(self.coarse_suffix):
+                continue
+            name = stem.removesuffix(self.fine_suffix)
+            if name in found:
+                raise DataError(f"{found[name]} and {path} would both be the event {name!r}; rename one")
+            found[name] = path
+        if not found:
+            raise UserError(f"{root} holds no file that ends in {', '.join(SUFFIXES)} (partners aside)")
+        return found
+
+    def _places(self) -> dict[str, tuple[Path, str | None]]:
+        files = self._files()
+        if not self.boxes:
+            places: dict[str, tuple[Path, str | None]] = {name: (path, None) for name, path in files.items()}
+        elif len(files) == 1:
+            path = next(iter(files.values()))
+            places = {box: (path, region(box).name) for box in self.boxes}
+        else:
+            places = {f"{box}.{name}": (path, region(box).name) for name, path in files.items() for box in self.boxes}
+        for name in self.include:
+            if name not in places:
+                raise unknown("event", name, places)
+        return {name: places[name] for name in (self.include or places)}
+
+    def open(self, name: str, split: str | None = None) -> RegionData:
+        """One event or box, lazily; `split` has to be None: the files know none."""
+        if split is not None:
+            raise unknown("split", split, ())
+        places = self._places()
+        if name not in places:
+            raise unknown("event", name, places)
+        path, box = places[name]
+        rain = self._read(path)
+        partner = self._read(self._partner(path)) if self.coarse == "file" else None
+        try:
+            condition, target = self._pair(rain, partner, box)
+        except DataError as error:
+            raise DataError(f"{path}: {error}") from error
+        return RegionData(name, condition, target, None, rain.step, self._provenance(path, box, rain))
+
+    def _read(self, path: Path) -> Rain:
+        options = {"variable": self.variable, "units": self.units}
+        return read_rain(path, step_minutes=self.step_minutes, stamp=self.stamp, **options)
+
+    def _partner(self, path: Path) -> Path:
+        stem, suffix = next((path.name.removesuffix(end), end) for end in SUFFIXES if path.name.endswith(end))
+        partner = path.with_name(stem.removesuffix(self.fine_suffix) + self.coarse_suffix + suffix)
+        if not partner.exists():
+            raise DataError(f"{path} has no coarse partner {partner.name}; data.coarse=exact makes one")
+        return partner
+
+    def _pair(self, rain: Rain, partner: Rain | None, box: str | None) -> tuple[xr.Dataset, xr.Dataset]:
+        fine = grid_of(rain.values)
+        given = grid_of(partner.values, registration=self.coarse_registration) if partner is not None else None
+        joint = [self._joint(fine, name, given, box) for name in ("lat", "lon")]
+        if self.min_coverage > 0:
+            joint = self._covered(rain.values, joint)
+        coarse = Grid(tuple(axis.coarse for axis in joint), fine.crs)
+        target = rain.values.isel(lat=joint[0].fine, lon=joint[1].fine)
+        if partner is None:
+            condition = _means(rain.values, fine, joint, coarse)
+        else:
+            parts = given.slices(**{a.name: (a.start - a.step / 4, a.stop + a.step / 4) for a in coarse.axes})
+            condition = partner.values.isel(lat=parts[0], lon=parts[1])
+            if not condition.indexes["time"].equals(target.indexes["time"]):
+                raise DataError("the coarse partner has other times")
+        condition = condition.rename("tp").assign_attrs(VARIABLES["tp"].attrs).reset_coords(drop=True)
+        return condition.to_dataset(), target.reset_coords(drop=True).to_dataset()
+
+    def _joint(self, fine: Grid, name: str, given: Grid | None, box: str | None) -> JointAxis:
+        low, high = -np.inf, np.inf
+        if box is not None:
+            found = region(box)
+            low, high = (found.lat_min, found.lat_max) if name == "lat" else (found.lon_min, found.lon_max)
+        step, origin = self.coarse_step, 0.0
+        if given is not None:
+            axis = given[name]
+            ends = (axis.start, axis.stop) if self.coarse_registration == "node" else tuple(axis.edges[[0, -1]])
+            step, origin, low, high = axis.step, float(ends[0]), max(low, ends[0]), min(high, ends[1])
+        return joint_axis(fine[name], step, self.coarse_registration, origin=origin, limits=(float(low), float(high)))
+
+    def _covered(self, values: xr.DataArray, joint: list[JointAxis]) -> list[JointAxis]:
+        """The joint axes of the largest box of whole periods whose pixels, margin included, are known often enough."""
+        from scipy import ndimage
+
+        bad = ~(values.notnull().mean("time").values >= self.min_coverage)
+        margins = [axis.margin for axis in joint]
+        bad = ndimage.binary_dilation(bad, np.ones([2 * margin + 1 for margin in margins])) if any(margins) else bad
+        rows, columns = (axis.fine for axis in joint)
+        periods = [axis.period for axis in joint]
+        counts = [(part.stop - part.start) // period for part, period in zip((rows, columns), periods, strict=True)]
+        tiles = bad[rows, columns].reshape(counts[0], periods[0], counts[1], periods[1]).any(axis=(1, 3))
+        box = largest_rectangle(~tiles)
+        if box is None:
+            raise DataError(f"no box is known in {self.min_coverage:.0%} of the times; lower data.min_coverage")
+        return [axis.part(part) for axis, part in zip(joint, box, strict=True)]
+
+    def _provenance(self, path: Path, box: str | None, rain: Rain) -> dict[str, Any]:
+        licence = next((str(rain.attrs[key]) for key in LICENCES if key in rain.attrs), "not stated in the file")
+        coarse = "area means of the fine rain (perfect model)" if self.coarse == "exact" else "partner file"
+        return {
+            "source": str(rain.attrs.get("source", path.name)),
+            "file": path.name,
+            "licence": licence,
+            "coarse": coarse,
+            "stamp": rain.stamp,
+            **({"box": box} if box else {}),
+        }
+
+
+def _means(values: xr.DataArray, fine: Grid, joint: list[JointAxis], coarse: Grid) -> xr.DataArray:
+    """Area means on the coarse grid, lazily, from the fine cells its cells lie on."""
+    import xarray as xr
+
+    from geoml.regrid import Regridder
+
+    parts = {
+        axis.name: slice(j.fine.start - j.margin, j.fine.stop + j.margin)
+        for axis, j in zip(fine.axes, joint, strict=True)
+    }
+    operator = Regridder(fine.crop(**parts), coarse)
+    means = operator(values.isel(**parts).data)
+    return xr.DataArray(means, {"time": values["time"], **coarse.coords()}, ("time", *coarse.names))
+
+
+def largest_rectangle(good: NDArray[np.bool_]) -> tuple[slice, slice] | None:
+    """Rows and columns of the largest all-True rectangle; None where nothing is True.
+
+    >>> largest_rectangle(np.array([[1, 1, 0], [1, 1, 1], [0, 1, 1]], bool))
+    (slice(0, 2, None), slice(0, 2, None))
+    """
+    best, found = 0, None
+    heights = np.zeros(good.shape[1] + 1, dtype=int)  # the last column stays 0 and empties the stack
+    for row in range(good.shape[0]):
+        heights[:-1] = np.where(good[row], heights[:-1] + 1, 0)
+        stack: list[int] = []
+        for column, height in enumerate(heights):
+            while stack and heights[stack[-1]] >= height:
+                tall = int(heights[stack.pop()])
+                left = stack[-1] + 1 if stack else 0
+                if tall * (column - left) > best:
+                    best = tall * (column - left)
+                    found = slice(row + 1 - tall, row + 1), slice(left, column)
+            stack.append(column)
+    return found
