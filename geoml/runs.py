@@ -151,6 +151,8 @@ class RunFolder:
 
     def __init__(self, path: Path, config: dict[str, Any]) -> None:
         self.path, self.config = path, config
+        #: whether `write_summary` was called through this object
+        self.summarised = False
         self._lock: BinaryIO | None = None
 
     @classmethod
@@ -239,6 +241,7 @@ class RunFolder:
     def write_summary(self, summary: Mapping[str, Any]) -> None:
         """Write `summary.json`, the sign that the run is complete; non-finite numbers become null."""
         write_json(self.path / "summary.json", jsonable(summary))
+        self.summarised = True
 
     def close(self) -> None:
         """Let other processes write to the folder."""

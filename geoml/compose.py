@@ -1,0 +1,214 @@
+"""From a verb and its overrides to a configuration, with errors that name the nearest right word."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from geoml.errors import UserError, unknown
+
+if TYPE_CHECKING:
+    from hydra._internal.config_loader_impl import ConfigLoaderImpl
+    from hydra.core.override_parser.types import Override
+    from omegaconf import DictConfig
+
+__all__ = ["compose", "finish", "groups_of", "load", "loader", "user_errors"]
+
+
+def loader(config_module: str, *, config_dirs: Iterable[str] = ()) -> ConfigLoaderImpl:
+    """The loader that finds configurations in `config_module`, in the core's, then in folders of the user's own."""
+    from hydra import version
+    from hydra._internal.config_loader_impl import ConfigLoaderImpl
+    from hydra._internal.utils import create_config_search_path
+    from hydra.core.config_search_path import SearchPathQuery
+    from hydra.core.utils import setup_globals
+
+    version.setbase("1.3")
+    setup_globals()
+    path = create_config_search_path(f"pkg://{config_module}")
+    end = SearchPathQuery(provider="schema")
+    if config_module != "geoml.conf":
+        path.prepend(provider="geoml", path="pkg://geoml.conf", anchor=end)
+    for folder in config_dirs:
+        if not Path(folder).is_dir():
+            raise UserError(f"configuration folder {folder} does not exist")
+        path.prepend(provider="command-line", path=f"file://{Path(folder).absolute()}", anchor=end)
+    return ConfigLoaderImpl(config_search_path=path)
+
+
+def load(source: ConfigLoaderImpl, verb: str, overrides: Sequence[str], *, sweep: bool = False) -> DictConfig:
+    """Hydra's whole configuration of a verb, `hydra` node included, not yet resolved."""
+    from hydra.types import RunMode
+
+    mode = RunMode.MULTIRUN if sweep else RunMode.RUN
+    with user_errors(source, verb, overrides):
+        return source.load_configuration(config_name=verb, overrides=list(overrides), run_mode=mode)
+
+
+def finish(config: DictConfig) -> DictConfig:
+    """The verb's own part of a configuration: resolved, complete, read-only."""
+    from omegaconf import OmegaConf, open_dict, read_write
+    from omegaconf.errors import OmegaConfBaseException
+
+    if "hydra" in config:
+        with read_write(config), open_dict(config):
+            del config["hydra"]
+    if "run" not in config:
+        raise TypeError("the defaults list of every verb's YAML begins with `base`")
+    try:
+        missing = sorted(OmegaConf.missing_keys(config))
+        if missing:
+            raise UserError(f"{missing[0]} is not set; add {missing[0]}=VALUE to the command")
+        OmegaConf.resolve(config)
+    except OmegaConfBaseException as error:
+        raise UserError(f"the configuration cannot be resolved: {str(error).splitlines()[0]}") from error
+    OmegaConf.set_readonly(config, True)
+    return config
+
+
+def compose(config_module: str, verb: str, overrides: Sequence[str] = (), *, config_dirs: Iterable[str] = ()) -> Any:
+    """The configuration of `verb` as the command line would compose it: a read-only `DictConfig`.
+
+    Unknown groups, choices and keys raise a `UserError` with the nearest right one.
+    """
+    from hydra.core.hydra_config import HydraConfig
+
+    config = load(loader(config_module, config_dirs=config_dirs), verb, overrides)
+    holder = HydraConfig.instance()
+    before = holder.cfg
+    holder.set_config(config)  # for `${hydra:…}`
+    try:
+        return finish(config.copy())
+    finally:
+        holder.cfg = before
+
+
+def groups_of(source: ConfigLoaderImpl) -> dict[str, list[str]]:
+    """Every group of configurations with its choices, Hydra's own left out."""
+    from hydra.core.object_type import ObjectType
+
+    found: dict[str, list[str]] = {}
+    pending = [name for name in source.list_groups("") if name not in ("hydra", "__pycache__")]
+    while pending:
+        group = pending.pop(0)
+        choices = source.get_group_options(group, ObjectType.CONFIG)
+        if choices:
+            found[group] = sorted(choices)
+        pending += [f"{group}/{name}" for name in source.list_groups(group) if name != "__pycache__"]
+    return found
+
+
+@contextlib.contextmanager
+def user_errors(source: ConfigLoaderImpl, verb: str, overrides: Sequence[str]) -> Iterator[None]:
+    """Turn Hydra's refusals into a `UserError` that says which word was wrong and which would be right."""
+    from hydra.errors import HydraException, OverrideParseException
+    from omegaconf.errors import OmegaConfBaseException
+
+    try:
+        yield
+    except OverrideParseException as error:
+        hint = "settings are written KEY=VALUE" if "=" not in error.override else "quote values with special characters"
+        raise UserError(f"{error.override!r} cannot be read; {hint}") from None
+    except (HydraException, OmegaConfBaseException) as error:
+        raise _explained(source, verb, overrides) or UserError(_first_words(error)) from error
+
+
+def _first_words(error: BaseException) -> str:
+    cause = error.__cause__
+    missing = re.match(r"(?s)You must specify '([^']+)'.*Available options:\s*(.*)", str(error))
+    if missing:
+        return (
+            f"{missing[1]} is not chosen; add {missing[1]}=NAME to the command, one of {', '.join(missing[2].split())}"
+        )
+    return " ".join(part for part in (str(error).strip(), str(cause).strip() if cause else "") if part)
+
+
+def _explained(source: ConfigLoaderImpl, verb: str, overrides: Sequence[str]) -> UserError | None:
+    """The first override that is wrong, said in the user's words; None where the overrides are not to blame."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    parsed = OverridesParser.create().parse_overrides(list(overrides))
+    groups = groups_of(source)
+    chosen = [item for item in parsed if item.key_or_group in groups]
+    for item in chosen:
+        for choice in _values(item):
+            if choice not in ("null", "None", *groups[item.key_or_group]):
+                return unknown(item.key_or_group, choice, groups[item.key_or_group])
+    config = _config_with(source, verb, [item for item in chosen if not item.is_sweep_override()])
+    if config is None:
+        return None
+    offered = {str(group) for group in config.hydra.runtime.choices if not str(group).startswith("hydra/")}
+    for item in parsed:
+        key = item.key_or_group
+        if key in groups and key not in offered and not item.is_add():
+            return unknown("group", key, offered, hint=f"for {verb}")
+        if key in groups or item.is_hydra_override() or item.is_add():
+            continue
+        if item.is_sweep_override():
+            found = _unknown_key(config, key, offered)
+            if found is not None:
+                return found
+            return UserError(
+                f"{item.input_line!r} names several values: add -m to run each of them, or write {key}=[…] for a list"
+            )
+        found = _unknown_key(config, key, offered)
+        if found is not None:
+            return found
+    several = [item for item in chosen if item.is_sweep_override()]
+    if several:
+        return UserError(f"{several[0].input_line!r} names several choices; add -m to run each of them")
+    return None
+
+
+def _values(item: Override) -> list[str]:
+    if item.is_discrete_sweep():
+        return [str(value) for value in item.sweep_string_iterator()]
+    value = item.value()
+    return [str(part) for part in value] if isinstance(value, list) else [] if item.is_delete() else [str(value)]
+
+
+def _config_with(source: ConfigLoaderImpl, verb: str, chosen: Sequence[Override]) -> DictConfig | None:
+    from hydra.errors import HydraException
+    from hydra.types import RunMode
+
+    for lines in ([str(item.input_line) for item in chosen], []):
+        with contextlib.suppress(HydraException):
+            return source.load_configuration(config_name=verb, overrides=lines, run_mode=RunMode.MULTIRUN)
+    return None
+
+
+def _unknown_key(config: DictConfig, key: str, groups: Iterable[str]) -> UserError | None:
+    """The error for a dotted key that the configuration lacks, None where it has it."""
+    from omegaconf import DictConfig
+
+    node: Any = config
+    walked: list[str] = []
+    for part in key.split("."):
+        if not isinstance(node, DictConfig):
+            return None  # an index into a list, or a key below a value: the first error says it well enough
+        if part in node:
+            walked.append(part)
+            node = node._get_node(part)
+            continue
+        same_name = [name for name in _leaves(config) if name.rpartition(".")[2] == key.rpartition(".")[2]]
+        if len(same_name) == 1:
+            return UserError(f"key {key!r} unknown; did you mean {same_name[0]!r}?")
+        choices = {".".join([*walked, str(name)]) for name in node if walked or name not in ("hydra",)}
+        return unknown("key", key, choices | (set(groups) if not walked else set()))
+    return None
+
+
+def _leaves(node: Any, prefix: str = "") -> Iterator[str]:
+    from omegaconf import DictConfig
+
+    for name in node:
+        if not prefix and name == "hydra":
+            continue
+        child = None if node._is_none() else node._get_node(name)
+        if isinstance(child, DictConfig) and not (child._is_none() or child._is_missing()):
+            yield from _leaves(child, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}"
