@@ -127,10 +127,13 @@ def _dispatch(app: App, arguments: list[str]) -> int:
 
 
 def _listing(app: App) -> str:
+    title = f"{app.name}: {app.help}" if app.help else app.name
+    if not app.verbs:
+        return f"{title}\n\nNo verbs yet; `{app.name} --version` says which version this is."
     width = max(len(verb.name) for verb in app.verbs)
     return "\n".join(
         [
-            f"{app.name}: {app.help}" if app.help else app.name,
+            title,
             "",
             f"  {app.name} VERB [KEY=VALUE …]     {app.name} VERB --help     {app.name} --version",
             "",

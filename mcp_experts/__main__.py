@@ -1,0 +1,27 @@
+"""The command line `mcp-experts`."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+from geoml import app
+
+__all__ = ["APP", "main"]
+
+APP = app.App(
+    name="mcp-experts",
+    config_module="mcp_experts.conf",
+    help="lightweight wireless experts over MCP",
+    extra="mcp",
+    verbs=(),
+)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run `mcp-experts` with these words, those of the shell by default; returns the exit code."""
+    return app.main(APP, argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
