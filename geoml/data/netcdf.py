@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -48,7 +49,9 @@ def read_dataset(
         raise DataError(f"{path} does not exist")
     try:
         if path.is_dir() or path.suffix == ".zip":
-            return xr.open_dataset(_zarr_store(path), engine="zarr", group=group, chunks=chunks, **options)
+            with warnings.catch_warnings():
+                warnings.filterwarnings("ignore", message=".*consolidated metadata")
+                return xr.open_dataset(_zarr_store(path), engine="zarr", group=group, chunks=chunks, **options)
         with open(path, "rb") as stream:
             head = stream.read(8)
         if not head.startswith((HDF5, CLASSIC)):

@@ -1,0 +1,179 @@
+"""Fields of a store, read block by block with zarr and zarrs, every chunk checked to be there."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from geoml.data.manifest import Files, check_file, load_manifest
+from geoml.data.packing import Packing
+from geoml.data.sources import ArraySource, Block, Source, Stack, select_samples
+from geoml.data.store import open_store
+from geoml.data.writer import zarr_settings
+from geoml.errors import DataError, unknown
+from geoml.files import sha256
+from geoml.grids import Grid, grid_of
+
+if TYPE_CHECKING:
+    import xarray as xr
+    import zarr
+
+__all__ = ["ArraySource", "Block", "FieldSource", "Source"]
+
+PIPELINE = {"codec_pipeline.path": "zarrs.ZarrsCodecPipeline"}
+
+
+class FieldSource(Source):
+    """Variables of a store (`geoml.data.store`) as channels.
+
+    `condition`, `target` and `static` name the variables, in channel order; None takes all there are, sorted.
+    `samples` is a slice, ascending indices, a boolean mask or None (all). What is read from the store at once is
+    what describes it; arrays are opened by the process that reads them.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        condition: Sequence[str] | None = None,
+        target: Sequence[str] | None = None,
+        static: Sequence[str] | None = None,
+        samples: slice | Iterable[int] | NDArray[Any] | None = None,
+        name: str | None = None,
+    ) -> None:
+        self.path = Path(path)
+        self.name = name or self.path.name
+        groups = open_store(self.path)
+        self.condition = self._choose(groups, "condition", condition)
+        self.target = self._choose(groups, "target", target)
+        self.static = self._choose(groups, "static", static)
+        if not self.condition:
+            raise DataError(f"{self.path} has no condition variables")
+        lead = groups["condition"][self.condition[0]]
+        axis = str(lead.dims[0])
+        self._times = groups["condition"][axis].values if axis in groups["condition"].coords else None
+        self._selected = select_samples(samples, lead.sizes[axis], self.name)
+        self._grids = {"condition": self._grid(groups["condition"], self.condition)}
+        fine = next((g for g, names in (("target", self.target), ("static", self.static)) if names), None)
+        if fine is None:
+            fine = next((g for g in ("target", "static") if g in groups), "condition")
+        self._grids["target"] = self._grid(groups[fine], getattr(self, fine))
+        self._arrays: dict[str, zarr.Array] = {}
+        self._files: Files | None = None
+        lengths = [
+            self._array(role, name).chunks[0] for role in ("condition", "target") for name in getattr(self, role)
+        ]
+        self._block_samples = math.lcm(*lengths)
+
+    def _variables(self) -> list[tuple[str, str]]:
+        return [(role, name) for role in ("condition", "target") for name in getattr(self, role)]
+
+    def _narrow(self, role: str, numbers: list[int]) -> None:
+        self._arrays = {}
+
+    def _choose(self, groups: dict[str, xr.Dataset], role: str, wanted: Sequence[str] | None) -> tuple[str, ...]:
+        have = sorted(str(name) for name in groups[role].data_vars) if role in groups else []
+        for name in wanted or ():
+            if name not in have:
+                raise unknown(f"{role} variable of {self.path}", name, have)
+        return tuple(wanted) if wanted is not None else tuple(have)
+
+    def _grid(self, dataset: xr.Dataset, names: Sequence[str]) -> Grid:
+        grid = grid_of(dataset)
+        for name in names or dataset.data_vars:
+            if (dims := tuple(map(str, dataset[name].dims)))[-len(grid.shape) :] != grid.names:
+                raise DataError(f"{self.path}: {name!r} has dims {dims}; expected them to end with {grid.names}")
+        for axis in grid.axes:
+            if not np.allclose(dataset[axis.name].values, axis.coordinates, atol=1e-3 * abs(axis.step)):
+                raise DataError(
+                    f"{self.path}: {axis.name!r} is not in ascending order; prepare it with geoml.grids.conform"
+                )
+        return grid
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_arrays": {}, "_files": None}
+
+    condition_grid = property(lambda self: self._grids["condition"])
+    target_grid = property(lambda self: self._grids["target"])
+    selected = property(lambda self: self._selected)
+    times = property(lambda self: self._times)
+    block_samples = property(lambda self: self._block_samples)
+
+    @property
+    def sample_bytes(self) -> int:
+        arrays = (self._array(role, name) for role, name in self._variables())
+        return sum(math.prod(array.shape[1:]) * array.dtype.itemsize for array in arrays)
+
+    def _array(self, role: str, name: str) -> zarr.Array:
+        """The open array of a variable; zarrs decodes it whatever the process's zarr settings are."""
+        import zarr
+
+        key = f"{role}/{name}"
+        if key not in self._arrays:
+            with zarr_settings(**PIPELINE):
+                self._arrays[key] = zarr.open_array(self.path / key, mode="r")
+        return self._arrays[key]
+
+    def _packing(self, role: str, name: str) -> Packing | None:
+        array = self._array(role, name)
+        if array.dtype.kind not in "iu":
+            return None
+        attrs = array.attrs
+        return Packing(float(attrs["scale_factor"]), float(attrs.get("add_offset", 0.0)), array.dtype.name)  # type: ignore[arg-type]
+
+    def read_block(self, start: int, stop: int) -> Block:
+        roles = {role: self._read_role(role, start, stop) for role in ("condition", "target") if getattr(self, role)}
+        return Block(start, stop, roles)
+
+    def _read_role(self, role: str, start: int, stop: int) -> tuple[Stack, ...]:
+        names = getattr(self, role)
+        by_type: dict[np.dtype[Any], list[int]] = {}
+        for number, name in enumerate(names):
+            by_type.setdefault(self._array(role, name).dtype, []).append(number)
+        stacks = []
+        for dtype, numbers in by_type.items():
+            space = self._array(role, names[numbers[0]]).shape[1:]
+            values = np.empty((len(numbers), stop - start, *space), dtype)
+            for row, number in zip(values, numbers, strict=True):
+                self._read_into(row, role, names[number], start, stop)
+            packing = tuple(self._packing(role, names[number]) for number in numbers)
+            stacks.append(Stack(tuple(numbers), values, packing))
+        return tuple(stacks)
+
+    def _read_into(self, out: NDArray[Any], role: str, name: str, start: int, stop: int) -> None:
+        from zarr.core.buffer import default_buffer_prototype
+
+        array = self._array(role, name)
+        files = self._chunk_files(array, f"{role}/{name}", start, stop)
+        if self._files is None:
+            self._files = load_manifest(self.path)
+        for file in files:
+            if file not in self._files:
+                raise DataError(f"{self.path / file} is not in the manifest; prepare {self.path} again")
+            check_file(self.path, file, self._files[file][0])
+        try:
+            buffer = default_buffer_prototype().nd_buffer.from_numpy_array(out)
+            array.get_basic_selection((slice(start, stop), *(slice(None) for _ in out.shape[1:])), out=buffer)
+        except Exception as error:
+            damaged = [f for f in files if sha256(self.path / f) != self._files[f][1]]
+            place = self.path / (damaged[0] if damaged else f"{role}/{name}")
+            raise DataError(f"{place} cannot be decoded, it is damaged ({error}); delete and prepare again") from error
+
+    @staticmethod
+    def _chunk_files(array: zarr.Array, key: str, start: int, stop: int) -> list[str]:
+        if math.prod(-(-size // chunk) for size, chunk in zip(array.shape[1:], array.chunks[1:], strict=True)) != 1:
+            raise DataError(f"{key} is chunked in space; a store's chunks hold whole fields")
+        length, rest = array.chunks[0], "/".join("0" for _ in array.shape[1:])
+        return [f"{key}/c/{index}/{rest}" for index in range(start // length, (stop - 1) // length + 1)]
+
+    def read_static(self) -> NDArray[np.float32]:
+        if not self.static:
+            return np.zeros((0, *self.target_grid.shape), np.float32)
+        dataset = open_store(self.path, "static")
+        return np.stack([dataset[name].values for name in self.static]).astype(np.float32)

@@ -1,0 +1,110 @@
+"""One epoch as a pure function of settings: which blocks are read, and what is cut from them, in which order."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from geoml.data.lanes import Lane, Part
+from geoml.data.order import BlockOrder, Step
+from geoml.data.reading import Request, read_ahead
+from geoml.data.sources import Block
+
+__all__ = ["Epoch"]
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """All that decides what an epoch yields; small, picklable, equal in every process."""
+
+    lanes: Sequence[Lane]
+    batch_size: int
+    resident: Sequence[int]
+    seed: int
+    shuffle: bool
+    rank: int
+    world_size: int
+    drop_last: bool
+    ahead: int
+    threads: int | None
+
+    def orders(self, epoch: int) -> list[BlockOrder]:
+        names = ("batch_size", "shuffle", "rank", "world_size")
+        common: dict[str, Any] = {name: getattr(self, name) for name in names}
+        orders = []
+        for number, (lane, resident) in enumerate(zip(self.lanes, self.resident, strict=True)):
+            key = (self.seed, epoch, number)
+            orders.append(BlockOrder(lane.counts, resident=resident, key=key, **common))
+        return orders
+
+    def batches(self, order: BlockOrder) -> int:
+        return order.total // self.batch_size if self.drop_last else len(order)
+
+    def plan(self, epoch: int, orders: Sequence[BlockOrder]) -> Iterator[tuple[int, Step]]:
+        """`(lane, step)` for every batch, the lanes in a random mixture."""
+        turns = np.repeat(np.arange(len(orders)), [self.batches(order) for order in orders])
+        if self.shuffle and len(orders) > 1:
+            turns = np.random.default_rng([self.seed, epoch, 1 << 20]).permutation(turns)
+        steps = [iter(order) for order in orders]
+        for lane in turns.tolist():
+            yield lane, next(steps[lane])
+
+    def parts(
+        self, epoch: int, skip: int, *, worker: int = 0, workers: int = 1, client: Any = None
+    ) -> Iterator[Part | None]:
+        """What this worker's blocks give to every batch after the first `skip`; None where they give nothing.
+
+        Blocks are dealt out to the workers one by one, so that each is read once and a batch holds the same items
+        whatever the number of workers.
+        """
+        orders = self.orders(epoch)
+        plan = self.plan(epoch, orders)
+        gone: list[set[int]] = [set() for _ in self.lanes]
+        for _, (lane, step) in zip(range(skip), plan, strict=False):
+            gone[lane].update(step.finished)
+        readers = [
+            read_ahead(self._requests(number, order, gone[number], worker, workers), ahead=self.ahead, client=client,
+                       threads=self.threads)
+            for number, order in enumerate(orders)
+        ]  # fmt: skip
+        held: list[dict[int, Block]] = [{} for _ in self.lanes]
+        try:
+            for number, step in plan:
+                yield self._part(number, step, epoch, orders[number], held[number], readers[number], worker, workers)
+                for position in step.finished:
+                    held[number].pop(position, None)
+        finally:
+            for reader in readers:
+                reader.close()  # type: ignore[attr-defined]
+
+    def _requests(self, number: int, order: BlockOrder, gone: set[int], worker: int, workers: int) -> Iterator[Request]:
+        lane = self.lanes[number]
+        for position in range(worker, len(order.sequence), workers):
+            if position not in gone:
+                span = lane.spans[int(order.sequence[position])]
+                yield Request(position, lane.sources[span.source], span.start, span.stop)
+
+    def _part(
+        self,
+        number: int,
+        step: Step,
+        epoch: int,
+        order: BlockOrder,
+        held: dict[int, Block],
+        reader: Iterator[tuple[int, Block]],
+        worker: int,
+        workers: int,
+    ) -> Part | None:
+        mine = np.flatnonzero(step.positions % workers == worker)
+        if not mine.size:
+            return None
+        positions = step.positions[mine].tolist()
+        while any(position not in held for position in positions):
+            position, block = next(reader)
+            held[position] = block
+        lane = self.lanes[number]
+        spans = [lane.spans[int(order.sequence[position])] for position in positions]
+        return lane.cut([held[p] for p in positions], spans, step.items[mine], mine, epoch)

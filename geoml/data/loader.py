@@ -1,0 +1,228 @@
+"""Batches of patches from sources: Dask reads blocks ahead, numpy cuts from the resident ones, the state resumes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from geoml.data.epoch import Epoch
+from geoml.data.lanes import KNOWN, Lane, build_lanes
+from geoml.data.patches import PatchSpec
+from geoml.data.reading import ambient_client
+from geoml.data.sources import Source
+from geoml.data.workers import PartStream, as_tensors, start_workers
+from geoml.errors import DataError, UserError
+from geoml.fields import Batch
+
+if TYPE_CHECKING:
+    from geoml.models.base import Channels
+
+__all__ = ["BlockLoader", "default_resident"]
+
+
+def default_resident(batch_size: int) -> int:
+    """Blocks kept in memory: twice a batch, so that the items of a batch come from different blocks, well mixed."""
+    return max(8, 2 * batch_size)
+
+
+class BlockLoader:
+    """Iterates `geoml.fields.Batch` over the samples of sources, one epoch an iteration.
+
+    - `channels` picks and orders the variables; a condition channel `NAME_known` is made from `NAME`'s gaps.
+    - `patch` None takes whole fields; otherwise `patches_per_sample` random patches a sample, or every place of a
+      strided `PatchSpec`. `window` consecutive equal steps become one sample with a time axis, beginning every
+      `window_stride` (default: `window`) steps.
+    - Blocks of `block_samples` (default: whole chunks) are read ahead through Dask, by `client` or the client that
+      is active here, else by threads; `resident_blocks` of them are open for shuffling. `workers` processes
+      (forkserver) share the blocks; the sequence of batches does not depend on their number.
+    - A missing target value is False in `mask` and 0 in `target`. A missing condition or static value is 0 where its
+      variable is in `expected_gaps`, and a `DataError` with its place otherwise.
+    - `rank` of `world_size` gets its share of the blocks; together the ranks visit every item once an epoch.
+    - `state_dict` counts the batches handed out; after `load_state_dict` the rest of the epoch follows, bit for bit.
+
+    `transform` maps each finished batch. Items have ids, `sample number × patches a sample + patch`; see `locate`.
+    """
+
+    def __init__(
+        self,
+        sources: Sequence[Source],
+        *,
+        batch_size: int,
+        channels: Channels | None = None,
+        patch: PatchSpec | None = None,
+        patches_per_sample: int = 1,
+        window: int | None = None,
+        window_stride: int | None = None,
+        block_samples: int | None = None,
+        resident_blocks: int | None = None,
+        shuffle: bool = True,
+        seed: int = 0,
+        expected_gaps: Collection[str] = (),
+        workers: int = 0,
+        client: Any = None,
+        rank: int = 0,
+        world_size: int = 1,
+        drop_last: bool = False,
+        transform: Callable[[Batch], Batch] | None = None,
+        pin_memory: bool = False,
+        read_ahead_blocks: int = 4,
+        threads: int | None = None,
+    ) -> None:
+        if not sources:
+            raise ValueError("a loader needs at least one source")
+        if batch_size < 1 or patches_per_sample < 1 or workers < 0 or not 0 <= rank < world_size:
+            raise ValueError(f"{batch_size=}, {patches_per_sample=}, {workers=}, {rank=} of {world_size=} do not fit")
+        if client is not None and workers:
+            raise ValueError("a Dask client reads for this process alone: give either client or workers")
+        first = sources[0]
+        condition = channels.condition if channels else first.condition
+        names = {
+            "condition": tuple(c for c in condition if not _is_made(c, condition, first)),
+            "target": channels.target if channels and first.target else first.target,
+            "static": channels.static if channels else first.static,
+        }
+        self.sources = [source.narrow(**names) for source in sources]
+        lanes = build_lanes(
+            self.sources, condition=condition, patch=patch, patches_per_sample=patches_per_sample, window=window,
+            window_stride=window_stride, block_samples=block_samples, expected_gaps=expected_gaps, seed=seed,
+        )  # fmt: skip
+        if not lanes:
+            raise DataError(f"no samples in {', '.join(source.name for source in sources)}; too few for the window?")
+        resident = _share_out(resident_blocks or default_resident(batch_size), batch_size, lanes)
+        self._epoch = Epoch(
+            lanes, batch_size, resident, seed, shuffle, rank, world_size, drop_last, max(2, read_ahead_blocks), threads
+        )
+        self.workers, self.transform, self._client = workers, transform, client
+        self.pin_memory = pin_memory and torch.cuda.is_available()
+        self.batch_size, self.seed = batch_size, seed
+        self._cursor = torch.zeros(2, dtype=torch.int64)
+        self._stream: PartStream | None = None
+        self._processes: torch.utils.data.DataLoader[Any] | None = None
+
+    def __len__(self) -> int:
+        """Batches of this rank's epoch."""
+        return sum(self._epoch.batches(order) for order in self._epoch.orders(self.epoch))
+
+    @property
+    def items(self) -> int:
+        """Items of an epoch, all ranks together."""
+        return sum(int(lane.counts.sum()) for lane in self._epoch.lanes)
+
+    @property
+    def epoch(self) -> int:
+        return int(self._cursor[0])
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch; another than the present one starts at its first batch."""
+        if epoch != self.epoch:
+            self._cursor[0], self._cursor[1] = epoch, 0
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where the epoch stands, counted in batches handed out."""
+        return {"epoch": self.epoch, "batches": int(self._cursor[1]), "loader": self._fingerprint()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from a saved state; one of other data or settings raises `UserError`."""
+        mine = self._fingerprint()
+        different = [name for name, value in mine.items() if state["loader"].get(name) != value]
+        if different:
+            name = different[0]
+            raise UserError(
+                f"the saved run read its data with {name}={state['loader'].get(name)}, now it is {mine[name]}; "
+                "resume with the same data and settings, or start a new run"
+            )
+        self._cursor[0], self._cursor[1] = state["epoch"], state["batches"]
+
+    def _fingerprint(self) -> dict[str, Any]:
+        epoch = self._epoch
+        return {
+            "seed": epoch.seed, "batch_size": epoch.batch_size, "items": self.items, "shuffle": epoch.shuffle,
+            "blocks": sum(len(lane.spans) for lane in epoch.lanes), "resident_blocks": sum(epoch.resident),
+            "rank": epoch.rank, "world_size": epoch.world_size,
+        }  # fmt: skip
+
+    def memory_bytes(self) -> int:
+        """The most that blocks, static fields and waiting batches take, all processes together."""
+        epoch, total = self._epoch, 0
+        for lane, resident in zip(epoch.lanes, epoch.resident, strict=True):
+            blocks = min(len(lane.spans), resident + epoch.ahead * max(1, self.workers))
+            static = sum(4 * len(s.static) * s.target_grid.size for s in lane.sources.values()) * max(1, self.workers)
+            waiting = 2 + (2 * self.workers if self.workers else 0)
+            total += blocks * lane.block_bytes + static + waiting * lane.item_bytes * epoch.batch_size
+        return total
+
+    def locate(self, item_id: int) -> tuple[int, int, int]:
+        """`(source number, index on its sample axis, patch number)` of an item's id."""
+        for lane in self._epoch.lanes:
+            for span in lane.spans:
+                item = item_id - span.first_id
+                if 0 <= item < len(span.begins) * lane.patches:
+                    return span.source, int(span.begins[item // lane.patches]), item % lane.patches
+        raise KeyError(f"no item {item_id}")
+
+    def __iter__(self) -> Iterator[Batch]:
+        start = int(self._cursor[1])
+        parts = self._from_processes() if self.workers else self._from_here(start)
+        for batch in parts:
+            self._cursor[1] += 1
+            batch = self.transform(batch) if self.transform else batch
+            yield batch
+        self._cursor[1] = 0
+
+    def _from_here(self, skip: int) -> Iterator[Batch]:
+        client = self._client if self._client is not None else ambient_client()
+        for part in self._epoch.parts(self.epoch, skip, client=client):
+            assert part is not None  # one worker has all items
+            yield self._assemble([as_tensors(part)])
+
+    def _from_processes(self) -> Iterator[Batch]:
+        if self._stream is None:
+            self._stream = PartStream(self._epoch, self._cursor.clone().share_memory_())
+            self._processes = start_workers(self._stream, self.workers)
+        self._stream.cursor.copy_(self._cursor)
+        assert self._processes is not None
+        parts: list[Any] = []
+        for number, part in enumerate(self._processes):
+            if isinstance(part, str):
+                self._stream = None
+                raise DataError(part)
+            parts.append(part)
+            if (number + 1) % self.workers == 0:
+                yield self._assemble([part for part in parts if part is not None])
+                parts = []
+
+    def _assemble(self, parts: list[Any]) -> Batch:
+        """One batch from the parts that hold its items."""
+        grids = next(grids for _, grids in parts if grids is not None)
+        if len(parts) == 1:
+            fields = parts[0][0]
+        else:
+            order = torch.cat([tensors["order"] for tensors, _ in parts])
+            fields = {"ids": torch.empty(len(order), dtype=torch.int64)}
+            for name, first in parts[0][0].items():
+                if first is None:
+                    fields[name] = None
+                    continue
+                fields[name] = first.new_empty((len(order), *first.shape[1:]))
+                for tensors, _ in parts:
+                    fields[name][tensors["order"]] = tensors[name]
+        if self.pin_memory:
+            fields = {name: None if value is None else value.pin_memory() for name, value in fields.items()}
+        return Batch(
+            fields["condition"], grids[0], grids[1], fields["target"], fields["static"], fields["mask"],
+            tuple(fields["ids"].tolist()),
+        )  # fmt: skip
+
+
+def _is_made(name: str, condition: Sequence[str], source: Source) -> bool:
+    """Whether a condition channel is one that the loader makes from another's gaps."""
+    return name.endswith(KNOWN) and name not in source.condition and name.removesuffix(KNOWN) in condition
+
+
+def _share_out(resident: int, batch_size: int, lanes: Sequence[Lane]) -> list[int]:
+    """Resident blocks of each lane, in proportion to its blocks, enough for a batch."""
+    blocks = sum(len(lane.spans) for lane in lanes)
+    shares = [max(min(batch_size, resident), round(resident * len(lane.spans) / blocks)) for lane in lanes]
+    return [min(share, len(lane.spans)) for share, lane in zip(shares, lanes, strict=True)]

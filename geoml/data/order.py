@@ -1,0 +1,132 @@
+"""In which order an epoch visits its samples: blocks in random order, batches mixed from those that are resident."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["BlockOrder", "Step", "keyed_uniform"]
+
+
+def keyed_uniform(key: Sequence[int], ids: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Numbers in [0, 1) that depend on `key` and each id alone (SplitMix64; Steele et al., OOPSLA 2014).
+
+    >>> keyed_uniform((1, 2), np.array([7, 8]))[1] == keyed_uniform((1, 2), np.array([8]))[0]
+    np.True_
+    """
+    with np.errstate(over="ignore"):
+        state = np.zeros(ids.shape, np.uint64)
+        for part in (*(np.asarray(k & 0xFFFFFFFFFFFFFFFF, np.uint64) for k in key), ids.astype(np.uint64)):
+            state = (state ^ part) + np.uint64(0x9E3779B97F4A7C15)
+            state = (state ^ (state >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+            state = (state ^ (state >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+            state = state ^ (state >> np.uint64(31))
+    return (state >> np.uint64(11)).astype(np.float64) * 2.0**-53
+
+
+@dataclass(frozen=True)
+class Step:
+    """One batch: for each of its items the position of its block in the sequence and its number within the block.
+
+    `finished` lists the positions of the blocks that are not needed after this batch.
+    """
+
+    positions: NDArray[np.int64]
+    items: NDArray[np.int64]
+    finished: tuple[int, ...]
+
+
+class BlockOrder:
+    """Batches over blocks of `counts` items each, of which at most `resident` are open at a time.
+
+    Blocks are opened in a random sequence. While there are at least as many open blocks as a batch has items, each
+    item of a batch comes from another block: items of one block (neighbours in time) do not meet in a batch, which
+    is what makes the mean over a batch vary as under a global shuffle. Once no block is left to be opened, blocks
+    are drawn in proportion to what they still hold. Every item comes exactly once. A pure function of its arguments.
+
+    >>> order = BlockOrder([3, 2, 4], batch_size=4, resident=2, key=(0, 0))
+    >>> [len(step.items) for step in order]
+    [4, 4, 1]
+    """
+
+    def __init__(
+        self,
+        counts: Sequence[int] | NDArray[np.int64],
+        *,
+        batch_size: int,
+        resident: int,
+        key: tuple[int, ...],
+        shuffle: bool = True,
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> None:
+        self.counts = np.asarray(counts, dtype=np.int64)
+        self.batch_size, self.resident, self.key, self.shuffle = batch_size, max(1, resident), key, shuffle
+        everything = np.flatnonzero(self.counts)
+        if shuffle:
+            everything = np.random.default_rng([*key, 0]).permutation(everything)
+        #: the blocks of this rank, in the order in which they are opened
+        self.sequence = everything[rank::world_size]
+
+    @property
+    def total(self) -> int:
+        """Items of this rank."""
+        return int(self.counts[self.sequence].sum())
+
+    def __len__(self) -> int:
+        return -(-self.total // self.batch_size)
+
+    def __iter__(self) -> Iterator[Step]:
+        rng = np.random.default_rng([*self.key, 1])
+        remaining = self.counts[self.sequence].copy()
+        taken = np.zeros_like(remaining)
+        shuffled: dict[int, NDArray[np.int64]] = {}
+        slots = np.arange(min(self.resident, len(self.sequence)))
+        opened = len(slots)
+        while slots.size:
+            positions, items, finished = [], [], []
+            wanted = self.batch_size
+            while wanted and slots.size:
+                for position in self._draw(slots, remaining, min(wanted, remaining[slots].sum()), opened, rng):
+                    position = int(position)
+                    if position not in shuffled:
+                        shuffled[position] = self._items(position)
+                    positions.append(position)
+                    items.append(int(shuffled[position][taken[position]]))
+                    taken[position] += 1
+                    remaining[position] -= 1
+                    wanted -= 1
+                done = slots[remaining[slots] == 0]
+                if done.size:
+                    finished += [int(position) for position in done]
+                    for position in done:
+                        shuffled.pop(int(position), None)
+                    fresh = np.arange(opened, min(opened + done.size, len(self.sequence)))
+                    opened += fresh.size
+                    slots = np.concatenate([slots[remaining[slots] > 0], fresh])
+            yield Step(np.array(positions), np.array(items), tuple(finished))
+
+    def _items(self, position: int) -> NDArray[np.int64]:
+        block = int(self.sequence[position])
+        count = int(self.counts[block])
+        return np.random.default_rng([*self.key, 2, block]).permutation(count) if self.shuffle else np.arange(count)
+
+    def _draw(
+        self,
+        slots: NDArray[np.int64],
+        remaining: NDArray[np.int64],
+        number: int,
+        opened: int,
+        rng: np.random.Generator,
+    ) -> NDArray[np.int64]:
+        if not self.shuffle:
+            return np.repeat(slots, remaining[slots])[:number]
+        if slots.size < number:
+            return rng.permutation(np.repeat(slots, remaining[slots]))[:number]
+        if opened < len(self.sequence):
+            return rng.permutation(slots)[:number]
+        waits = rng.exponential(size=slots.size) / remaining[slots]
+        return slots[np.argsort(waits, kind="stable")[:number]]

@@ -1,0 +1,184 @@
+"""Where patches lie on a pair of grids: every patch sees its condition in one and the same relative geometry."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+
+import numpy as np
+from numpy.typing import NDArray
+
+from geoml.errors import DataError
+from geoml.grids import Axis, Grid
+
+__all__ = ["PatchSpec", "Placement", "place"]
+
+#: Two spacings count as commensurable when they drift apart by less than this many coarse cells over the axis.
+DRIFT = 0.01
+LARGEST_PERIOD = 1000
+
+
+@dataclass(frozen=True)
+class PatchSpec:
+    """Patches of `size` target cells, at random places or every `stride` cells.
+
+    `size` and `stride` are one number for all axes or one an axis. The condition's part covers the patch and `halo`
+    more of its own cells on every side, so that interpolation at the rim has its neighbours.
+    """
+
+    size: int | tuple[int, ...]
+    stride: int | tuple[int, ...] | None = None
+    halo: int = 1
+
+    def __post_init__(self) -> None:
+        for name in ("size", "stride"):
+            value = getattr(self, name)
+            if value is not None and min(value if isinstance(value, Sequence) else (value,)) < 1:
+                raise ValueError(f"patch {name} {value} has to be 1 or more")
+        if self.halo < 0:
+            raise ValueError(f"patch halo {self.halo} has to be 0 or more")
+
+
+@dataclass(frozen=True)
+class AxisPlacement:
+    """Positions `k` in `range(count)`: target cells from `first + k * step`, condition cells from its own two."""
+
+    size: int
+    first: int
+    step: int
+    condition_size: int
+    condition_first: int
+    condition_step: int
+    positions: tuple[int, ...] | None
+    count: int
+
+
+@dataclass(frozen=True)
+class Placement:
+    """All the places of a patch on a pair of grids; `size` and `condition_size` are the same at each of them."""
+
+    condition_grid: Grid
+    target_grid: Grid
+    axes: tuple[AxisPlacement, ...]
+
+    @property
+    def size(self) -> tuple[int, ...]:
+        return tuple(axis.size for axis in self.axes)
+
+    @property
+    def condition_size(self) -> tuple[int, ...]:
+        return tuple(axis.condition_size for axis in self.axes)
+
+    @property
+    def count(self) -> int:
+        """Number of places."""
+        return math.prod(axis.count for axis in self.axes)
+
+    def offsets(self, places: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Target and condition offsets of the places numbered `0 … count - 1`, each `(len(places), axes)`."""
+        steps = np.unravel_index(places, tuple(axis.count for axis in self.axes))
+        target, condition = [], []
+        for axis, step in zip(self.axes, steps, strict=True):
+            k = np.asarray(axis.positions)[step] if axis.positions is not None else step
+            target.append(axis.first + k * axis.step)
+            condition.append(axis.condition_first + k * axis.condition_step)
+        return np.stack(target, axis=-1), np.stack(condition, axis=-1)
+
+    def grids(self, place: int) -> tuple[Grid, Grid]:
+        """The condition's and the target's grid at one place."""
+        target, condition = (row[0] for row in self.offsets(np.array([place])))
+        return (
+            _crop(self.condition_grid, condition, self.condition_size),
+            _crop(self.target_grid, target, self.size),
+        )
+
+
+def _crop(grid: Grid, offsets: NDArray[np.int64], sizes: tuple[int, ...]) -> Grid:
+    if grid.shape == sizes:
+        return grid
+    parts = {
+        name: slice(int(start), int(start) + size) for name, start, size in zip(grid.names, offsets, sizes, strict=True)
+    }
+    return grid.crop(**parts)
+
+
+def place(spec: PatchSpec | None, condition_grid: Grid, target_grid: Grid) -> Placement:
+    """The places of `spec` on a pair of grids; None takes the whole fields.
+
+    Offsets on the target are multiples of the period the two grids have in common: 5 cells of 0.1° are 2 of 0.25°.
+
+    >>> coarse = Grid.latlon(40, 60, -5, 15, 0.25, "node", half_open=True)
+    >>> places = place(PatchSpec(64), coarse, Grid.latlon(40, 60, -5, 15, 0.1))
+    >>> places.condition_size, places.count, places.axes[0].first, places.axes[0].step
+    ((29, 29), 676, 5, 5)
+    """
+    if condition_grid.names != target_grid.names:
+        raise DataError(f"condition and target lie on different axes: {condition_grid.names}, {target_grid.names}")
+    rows = []
+    for number, (coarse, fine) in enumerate(zip(condition_grid.axes, target_grid.axes, strict=True)):
+        if spec is None:
+            rows.append(AxisPlacement(fine.size, 0, 1, coarse.size, 0, 1, None, 1))
+        else:
+            size = _of_axis(spec.size, number, len(target_grid.axes))
+            stride = None if spec.stride is None else _of_axis(spec.stride, number, len(target_grid.axes))
+            rows.append(_place_axis(size, stride, spec.halo, coarse, fine))
+    return Placement(condition_grid, target_grid, tuple(rows))
+
+
+def _of_axis(value: int | tuple[int, ...], number: int, axes: int) -> int:
+    if isinstance(value, Sequence):
+        if len(value) != axes:
+            raise ValueError(f"{value} gives {len(value)} numbers for {axes} axes of space")
+        return int(value[number])
+    return int(value)
+
+
+def _place_axis(size: int, stride: int | None, halo: int, coarse: Axis, fine: Axis) -> AxisPlacement:
+    ratio = fine.step / coarse.step
+    fraction = Fraction(ratio).limit_denominator(LARGEST_PERIOD)
+    if abs(ratio - fraction) * fine.size > DRIFT or fraction == 0:
+        raise DataError(
+            f"axis {fine.name!r}: steps {fine.step:g} and {coarse.step:g} have no common period; use whole fields"
+        )
+    period, condition_period = fraction.denominator, fraction.numerator
+    fits: dict[int, list[tuple[int, int, int]]] = {}
+    for offset in range(fine.size - size + 1):
+        low, high = _cover(offset, size, halo, coarse, fine)
+        if low >= 0 and high <= coarse.size:
+            fits.setdefault(offset % period, []).append((offset, low, high))
+    if not fits:
+        raise DataError(
+            f"axis {fine.name!r}: no patch of {size} cells with {halo} condition cells around it fits into "
+            f"{fine.size} target and {coarse.size} condition cells; choose a smaller size or halo"
+        )
+    # Offsets from 0 on, unless only another phase leaves room for the patch.
+    places = fits[0] if 0 in fits else max(fits.values(), key=len)
+    (first, low, high), count = places[0], len(places)
+    positions = _strided(stride, period, count, fine.name)
+    return AxisPlacement(
+        size, first, period, high - low, low, condition_period, positions, len(positions or range(count))
+    )
+
+
+def _cover(offset: int, size: int, halo: int, coarse: Axis, fine: Axis) -> tuple[int, int]:
+    """Condition cells (first, one past the last) that hold the target cells `offset … offset + size - 1`, and halo."""
+    start = fine.start
+    if coarse.is_longitude:
+        middles = (fine.start + fine.stop) / 2, (coarse.start + coarse.stop) / 2
+        start -= 360.0 * round((middles[0] - middles[1]) / 360.0)
+    low = (start + fine.step * (offset - 0.5) - coarse.start) / coarse.step + 0.5
+    high = (start + fine.step * (offset + size - 0.5) - coarse.start) / coarse.step + 0.5
+    return math.floor(low + DRIFT) - halo, math.ceil(high - DRIFT) + halo
+
+
+def _strided(stride: int | None, period: int, count: int, name: str) -> tuple[int, ...] | None:
+    """Every `stride` cells, and the last place, so that nothing that a patch can reach is left out."""
+    if stride is None:
+        return None
+    if stride % period:
+        near = max(period, round(stride / period) * period)
+        raise DataError(f"axis {name!r}: stride {stride} is not a multiple of the common period {period}; try {near}")
+    positions = list(range(0, count, stride // period))
+    return tuple(positions if positions[-1] == count - 1 else [*positions, count - 1])

@@ -1,0 +1,95 @@
+"""Reading ahead through Dask: a bounded number of blocks in flight, results in the order of the requests."""
+
+from __future__ import annotations
+
+import itertools
+import sys
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, NamedTuple
+
+from geoml.data.sources import Block, Source
+
+__all__ = ["Request", "ambient_client", "read_ahead"]
+
+
+class Request(NamedTuple):
+    """A block wanted: its position in the order, its source, and its samples."""
+
+    position: int
+    source: Source
+    start: int
+    stop: int
+
+
+def ambient_client() -> Any:
+    """The Dask client that is active in this process, None without one; none is ever started."""
+    distributed = sys.modules.get("distributed")
+    if distributed is None:
+        return None
+    try:
+        return distributed.get_client()
+    except ValueError:
+        return None
+
+
+def _read(source: Source, start: int, stop: int) -> Block:
+    return source.read_block(start, stop)
+
+
+def read_ahead(
+    requests: Iterable[Request], *, ahead: int, client: Any = None, threads: int | None = None
+) -> Iterator[tuple[int, Block]]:
+    """`(position, block)` in the order of the requests, at most `ahead` blocks being read or waiting.
+
+    With a `distributed.Client` the blocks are read by its workers; otherwise Dask's threaded scheduler reads groups
+    of them on a thread of its own while the caller works.
+    """
+    return (
+        _through_client(requests, ahead, client) if client is not None else _through_threads(requests, ahead, threads)
+    )
+
+
+def _through_client(requests: Iterable[Request], ahead: int, client: Any) -> Iterator[tuple[int, Block]]:
+    waiting: deque[tuple[int, Any]] = deque()
+    pending = iter(requests)
+    try:
+        while True:
+            for request in itertools.islice(pending, ahead - len(waiting)):
+                future = client.submit(_read, request.source, request.start, request.stop, pure=False)
+                waiting.append((request.position, future))
+            if not waiting:
+                return
+            position, future = waiting.popleft()
+            yield position, future.result()
+    finally:
+        client.cancel([future for _, future in waiting])
+
+
+def _through_threads(requests: Iterable[Request], ahead: int, threads: int | None) -> Iterator[tuple[int, Block]]:
+    import dask
+
+    def compute(group: list[Request]) -> tuple[Block, ...]:
+        tasks = [dask.delayed(_read, pure=False)(r.source, r.start, r.stop) for r in group]
+        return dask.compute(*tasks, scheduler="threads", num_workers=threads, optimize_graph=False)
+
+    size = max(1, ahead // 2)  # one group is being read while the other is taken from
+    pending = iter(requests)
+    waiting: deque[tuple[list[Request], Future[tuple[Block, ...]]]] = deque()
+    executor = ThreadPoolExecutor(1, thread_name_prefix="geoml-read-ahead")
+
+    def submit() -> None:
+        if group := list(itertools.islice(pending, size)):
+            waiting.append((group, executor.submit(compute, group)))
+
+    try:
+        submit()
+        while waiting:
+            group, future = waiting.popleft()
+            blocks = list(future.result())
+            submit()
+            for request in group:
+                yield request.position, blocks.pop(0)
+    finally:
+        executor.shutdown(wait=True, cancel_futures=True)

@@ -1,0 +1,242 @@
+"""Sources of fields and the blocks of consecutive samples that are read from them in one go."""
+
+from __future__ import annotations
+
+import copy
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from geoml.data.packing import Packing
+from geoml.errors import DataError, unknown
+from geoml.grids import Grid
+
+__all__ = ["ArraySource", "Block", "Source", "Stack"]
+
+
+@dataclass(frozen=True)
+class Stack:
+    """Channels of one type, as they are stored: `(channel, sample, *space)`; integers are still packed."""
+
+    channels: tuple[int, ...]
+    values: NDArray[Any]
+    packing: tuple[Packing | None, ...]
+
+    @property
+    def index(self) -> slice | list[int]:
+        """What picks these channels out of the channel axis; a slice where they follow each other."""
+        first, last = self.channels[0], self.channels[-1]
+        return slice(first, last + 1) if self.channels == tuple(range(first, last + 1)) else list(self.channels)
+
+    def decode(self, values: NDArray[Any], axis: int) -> NDArray[np.float32]:
+        """Physical float32 of stored values whose channels lie on `axis`."""
+        if not any(self.packing):
+            return values.astype(np.float32, copy=False)
+        if len(set(self.packing)) == 1 and self.packing[0] is not None:
+            return self.packing[0].decode(values)
+        parts = np.moveaxis(values, axis, 0)
+        decoded = [p.decode(v) if p else v.astype(np.float32) for p, v in zip(self.packing, parts, strict=True)]
+        return np.stack(decoded, axis)
+
+
+@dataclass(frozen=True)
+class Block:
+    """The samples `start … stop - 1` of a source, by role (condition, target), as they are stored."""
+
+    start: int
+    stop: int
+    roles: Mapping[str, tuple[Stack, ...]]
+
+    @property
+    def nbytes(self) -> int:
+        return sum(stack.values.nbytes for stacks in self.roles.values() for stack in stacks)
+
+    def decode(self, role: str) -> NDArray[np.float32]:
+        """`(sample, channel, *space)` in physical units."""
+        stacks = self.roles[role]
+        space = stacks[0].values.shape[2:]
+        channels = sum(len(stack.channels) for stack in stacks)
+        out = np.empty((self.stop - self.start, channels, *space), np.float32)
+        for stack in stacks:
+            out[:, stack.index] = stack.decode(stack.values, 0).swapaxes(0, 1)
+        return out
+
+
+class Source(ABC):
+    """Fields on a pair of grids along a sample axis, read block by block; picklable, opened where it is read.
+
+    `selected` are the indices of the samples that count, ascending; `read` and `read_block` take positions on the
+    whole axis.
+    """
+
+    name: str
+    condition: tuple[str, ...]
+    target: tuple[str, ...]
+    static: tuple[str, ...]
+
+    @property
+    @abstractmethod
+    def condition_grid(self) -> Grid: ...
+
+    @property
+    @abstractmethod
+    def target_grid(self) -> Grid: ...
+
+    @property
+    @abstractmethod
+    def selected(self) -> NDArray[np.int64]:
+        """Indices of the samples that count, ascending."""
+
+    @property
+    @abstractmethod
+    def times(self) -> NDArray[Any] | None:
+        """The sample axis: datetimes, numbers, or None where samples have no order in time."""
+
+    @property
+    @abstractmethod
+    def block_samples(self) -> int:
+        """Samples that are cheap to read together: whole chunks of every variable."""
+
+    @property
+    @abstractmethod
+    def sample_bytes(self) -> int:
+        """Bytes a sample takes in a block."""
+
+    @abstractmethod
+    def read_block(self, start: int, stop: int) -> Block:
+        """The samples `start … stop - 1` as they are stored."""
+
+    @abstractmethod
+    def read_static(self) -> NDArray[np.float32]:
+        """`(channel, *space)` on the target grid; no channels where there are no static fields."""
+
+    def read(self, start: int, stop: int) -> dict[str, NDArray[np.float32]]:
+        """Samples in physical units by role, `(sample, channel, *space)`, NaN where missing."""
+        block = self.read_block(start, stop)
+        return {role: block.decode(role) for role in block.roles}
+
+    def narrow(self, **names: Sequence[str]) -> Self:
+        """The same source with these channels alone, in this order: `narrow(condition=("tp",), target=("rate",))`."""
+        narrowed = copy.copy(self)
+        for role, wanted in names.items():
+            have = getattr(self, role)
+            for name in wanted:
+                if name not in have:
+                    raise unknown(f"{role} variable of {self.name}", name, have)
+            narrowed._narrow(role, [have.index(name) for name in wanted])
+            setattr(narrowed, role, tuple(wanted))
+        return narrowed
+
+    @abstractmethod
+    def _narrow(self, role: str, numbers: list[int]) -> None:
+        """Keep these channels of a role, on a copy that shares everything else."""
+
+    def __len__(self) -> int:
+        return len(self.selected)
+
+    def label(self, index: int) -> str:
+        """A sample named for a message."""
+        if self.times is None:
+            return f"sample {index}"
+        time = self.times[index]
+        return f"{np.datetime_as_string(time, unit='m')}" if isinstance(time, np.datetime64) else f"sample {time}"
+
+
+def select_samples(samples: slice | Iterable[int] | NDArray[Any] | None, size: int, name: str) -> NDArray[np.int64]:
+    """Ascending indices for a slice, indices, a boolean mask or None (all)."""
+    if samples is None or isinstance(samples, slice):
+        return np.arange(size)[samples if samples is not None else slice(None)].astype(np.int64)
+    given = np.asarray(samples)
+    if given.dtype == bool:
+        if given.shape != (size,):
+            raise ValueError(f"{name}: a mask of {given.shape} for {size} samples")
+        return np.flatnonzero(given)
+    chosen = np.unique(given).astype(np.int64)
+    if chosen.size != given.size:
+        raise ValueError(f"{name}: {given.size - chosen.size} sample indices come twice")
+    if chosen.size and not (chosen[0] >= 0 and chosen[-1] < size):
+        raise ValueError(f"{name}: sample indices {chosen[0]} … {chosen[-1]} leave 0 … {size - 1}")
+    return chosen
+
+
+class ArraySource(Source):
+    """Fields already in memory, for tests and small data: arrays `(sample, channel, *space)`, static without sample."""
+
+    def __init__(
+        self,
+        condition: NDArray[Any],
+        condition_grid: Grid,
+        target_grid: Grid,
+        *,
+        target: NDArray[Any] | None = None,
+        static: NDArray[Any] | None = None,
+        channels: Mapping[str, Sequence[str]] | None = None,
+        times: NDArray[Any] | None = None,
+        samples: slice | Iterable[int] | NDArray[Any] | None = None,
+        block_samples: int = 16,
+        name: str = "arrays",
+    ) -> None:
+        names = channels or {}
+        self.name = name
+        self._arrays = {"condition": np.asarray(condition, np.float32)}
+        if target is not None:
+            self._arrays["target"] = np.asarray(target, np.float32)
+        self._static = (
+            np.zeros((0, *target_grid.shape), np.float32) if static is None else np.asarray(static, np.float32)
+        )
+        self._grids = {"condition": condition_grid, "target": target_grid}
+        for role, array in self._arrays.items():
+            if array.shape[0] != len(condition) or array.shape[2:] != self._grids[role].shape:
+                raise ValueError(
+                    f"{role} {array.shape} does not fit {len(condition)} samples on {self._grids[role].shape}"
+                )
+        if self._static.shape[1:] != target_grid.shape:
+            raise ValueError(f"static {self._static.shape} does not lie on the target grid {target_grid.shape}")
+        self.condition = tuple(names.get("condition") or (f"condition_{i}" for i in range(condition.shape[1])))
+        self.target = (
+            tuple(names.get("target") or (f"target_{i}" for i in range(target.shape[1]))) if target is not None else ()
+        )
+        self.static = tuple(names.get("static") or (f"static_{i}" for i in range(len(self._static))))
+        self._times, self._block_samples = times, block_samples
+        self._selected = select_samples(samples, len(condition), name)
+
+    condition_grid = property(lambda self: self._grids["condition"])
+    target_grid = property(lambda self: self._grids["target"])
+    selected = property(lambda self: self._selected)
+    times = property(lambda self: self._times)
+    block_samples = property(lambda self: self._block_samples)
+
+    @property
+    def sample_bytes(self) -> int:
+        return sum(array[0].nbytes for array in self._arrays.values())
+
+    def _narrow(self, role: str, numbers: list[int]) -> None:
+        if role == "static":
+            self._static = self._static[numbers]
+        elif numbers:
+            self._arrays = {**self._arrays, role: self._arrays[role][:, numbers]}
+        else:
+            self._arrays = {kept: array for kept, array in self._arrays.items() if kept != role}
+
+    def read_block(self, start: int, stop: int) -> Block:
+        roles = {}
+        for role, array in self._arrays.items():
+            part = array[start:stop].swapaxes(0, 1)
+            roles[role] = (Stack(tuple(range(len(part))), part, (None,) * len(part)),)
+        return Block(start, stop, roles)
+
+    def read_static(self) -> NDArray[np.float32]:
+        return self._static
+
+
+def unexpected_gap(source: Source, role: str, variable: str, index: int, cell: str) -> DataError:
+    """The error for a missing or infinite value where none is expected."""
+    when = f" at {source.label(index)}" if role != "static" else ""
+    return DataError(
+        f"{source.name}: {role} variable {variable!r} is not finite{when}, {cell}; "
+        f"mend the data, leave the sample out, or name {variable!r} in expected_gaps"
+    )
