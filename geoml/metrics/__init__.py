@@ -1,1 +1,11 @@
-"""Scores as mergeable statistics."""
+"""Scores as mergeable statistics: a `Suite` of metrics fills a `StatisticsTable`, a row a sample.
+
+Pointwise, probabilistic and categorical scores stand in a file each; a score that looks at neighbourhoods or spectra
+belongs in a file of its own beside them, as a `Statistic` that reads the whole field.
+"""
+
+from geoml.metrics.aggregate import StatisticsTable, merge
+from geoml.metrics.base import CellStatistic, Forecast, Metric, Statistic
+from geoml.metrics.suite import METRICS, Suite
+
+__all__ = ["METRICS", "CellStatistic", "Forecast", "Metric", "Statistic", "StatisticsTable", "Suite", "merge"]

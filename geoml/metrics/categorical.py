@@ -1,0 +1,90 @@
+"""Scores of events "at or above a threshold".
+
+Every member is a forecast of its own, and the contingency table pools them: the ensemble mean is smoother than any
+member and would misrepresent how often a threshold is crossed. Source of the definitions: Wilks 2019, "Statistical
+Methods in the Atmospheric Sciences", 4th ed., sect. 9.2.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import numpy as np
+
+from geoml.metrics.base import CellStatistic, Direction, Forecast, Means, Metric, Statistic, ratio
+
+__all__ = ["CSI", "ExceedanceBias", "FrequencyBias"]
+
+
+def _predicted(forecast: Forecast, threshold: float) -> Any:
+    return (forecast.prediction >= threshold).mean(axis=1)
+
+
+def _observed(forecast: Forecast, threshold: float) -> Any:
+    return (forecast.truth >= threshold).astype(np.float64)
+
+
+def predicted_events(threshold: float) -> Statistic:
+    """Share of predicted values (all members) at or above the threshold."""
+    return CellStatistic(f"predicted_events_{threshold:g}", lambda f: _predicted(f, threshold))
+
+
+def observed_events(threshold: float) -> Statistic:
+    """Share of observed values at or above the threshold."""
+    return CellStatistic(f"observed_events_{threshold:g}", lambda f: _observed(f, threshold))
+
+
+def hits(threshold: float) -> Statistic:
+    """Share of events both predicted and observed; misses and false alarms are the rest of either share."""
+    return CellStatistic(f"hits_{threshold:g}", lambda f: _predicted(f, threshold) * _observed(f, threshold))
+
+
+class _Event(Metric):
+    """A metric of one threshold's contingency table."""
+
+    takes_threshold = True
+
+    @property
+    def statistics(self) -> tuple[Statistic, ...]:
+        """Hits, and the shares of predicted and observed events."""
+        assert self.threshold is not None
+        return hits(self.threshold), predicted_events(self.threshold), observed_events(self.threshold)
+
+    def _table(self, means: Means) -> tuple[Any, Any, Any]:
+        return tuple(means[statistic.name] for statistic in self.statistics)
+
+
+class CSI(_Event):
+    """Critical success index, `hits / (hits + misses + false alarms)`; undefined where there is no event at all."""
+
+    name, unit, perfect = "csi", "1", 1.0
+    direction: ClassVar[Direction] = "higher"
+
+    def compute(self, means: Means) -> Any:
+        """Hits over all events predicted or observed."""
+        hit, predicted, observed = self._table(means)
+        return ratio(hit, predicted + observed - hit)
+
+
+class FrequencyBias(_Event):
+    """Events predicted over events observed, `(hits + false alarms) / (hits + misses)`."""
+
+    name, unit, perfect = "frequency_bias", "1", 1.0
+    direction: ClassVar[Direction] = "nearer"
+
+    def compute(self, means: Means) -> Any:
+        """Ratio of the two shares; undefined where no event is observed."""
+        _, predicted, observed = self._table(means)
+        return ratio(predicted, observed)
+
+
+class ExceedanceBias(_Event):
+    """Predicted less observed share of values at or above the threshold, `mean (x ≥ t) − mean (y ≥ t)`."""
+
+    name, unit, perfect = "exceedance_bias", "1", 0.0
+    direction: ClassVar[Direction] = "nearer"
+
+    def compute(self, means: Means) -> Any:
+        """Difference of the two shares."""
+        _, predicted, observed = self._table(means)
+        return np.asarray(predicted - observed)

@@ -1,0 +1,86 @@
+"""Scores of the ensemble mean, cell by cell; a single member is its own mean."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import numpy as np
+
+from geoml.metrics.base import CellStatistic, Direction, Means, Metric, Statistic, ratio
+
+__all__ = ["MAE", "RMSE", "Bias", "Correlation", "MeanRatio"]
+
+ABSOLUTE_ERROR = CellStatistic("absolute_error_of_mean", lambda f: np.abs(f.error))
+SQUARED_ERROR = CellStatistic("squared_error_of_mean", lambda f: np.square(f.error))
+ERROR = CellStatistic("error_of_mean", lambda f: f.error)
+PREDICTED = CellStatistic("predicted", lambda f: f.mean)
+OBSERVED = CellStatistic("observed", lambda f: f.truth)
+PREDICTED_SQUARE = CellStatistic("predicted_square", lambda f: np.square(f.mean))
+OBSERVED_SQUARE = CellStatistic("observed_square", lambda f: np.square(f.truth, dtype=np.float64))
+PRODUCT = CellStatistic("predicted_times_observed", lambda f: f.mean * f.truth)
+
+
+class MAE(Metric):
+    """Mean absolute error of the ensemble mean, `mean |x̄ − y|`."""
+
+    name, unit, perfect = "mae", "field", 0.0
+    direction: ClassVar[Direction] = "lower"
+    statistics: tuple[Statistic, ...] = (ABSOLUTE_ERROR,)
+
+    def compute(self, means: Means) -> Any:
+        """The average itself."""
+        return means[ABSOLUTE_ERROR.name]
+
+
+class RMSE(Metric):
+    """Root of the mean squared error of the ensemble mean, `√ mean (x̄ − y)²`: the root comes after the mean."""
+
+    name, unit, perfect = "rmse", "field", 0.0
+    direction: ClassVar[Direction] = "lower"
+    statistics: tuple[Statistic, ...] = (SQUARED_ERROR,)
+
+    def compute(self, means: Means) -> Any:
+        """Root of the average."""
+        return np.sqrt(means[SQUARED_ERROR.name])
+
+
+class Bias(Metric):
+    """Mean error of the ensemble mean, `mean (x̄ − y)`; positive where too much is predicted."""
+
+    name, unit, perfect = "bias", "field", 0.0
+    direction: ClassVar[Direction] = "nearer"
+    statistics: tuple[Statistic, ...] = (ERROR,)
+
+    def compute(self, means: Means) -> Any:
+        """The average itself."""
+        return means[ERROR.name]
+
+
+class MeanRatio(Metric):
+    """Predicted over observed mean, `mean x̄ / mean y`; undefined where nothing is observed."""
+
+    name, unit, perfect = "mean_ratio", "1", 1.0
+    direction: ClassVar[Direction] = "nearer"
+    statistics: tuple[Statistic, ...] = (PREDICTED, OBSERVED)
+
+    def compute(self, means: Means) -> Any:
+        """Ratio of the averages."""
+        return ratio(means[PREDICTED.name], means[OBSERVED.name])
+
+
+class Correlation(Metric):
+    """Pearson correlation of ensemble mean and truth, `cov(x̄, y) / √(var x̄ · var y)`, over all cells and samples.
+
+    Undefined where either is constant.
+    """
+
+    name, unit, perfect = "correlation", "1", 1.0
+    direction: ClassVar[Direction] = "higher"
+    statistics: tuple[Statistic, ...] = (PREDICTED, OBSERVED, PREDICTED_SQUARE, OBSERVED_SQUARE, PRODUCT)
+
+    def compute(self, means: Means) -> Any:
+        """Covariance and variances from first and second moments."""
+        x, y = means[PREDICTED.name], means[OBSERVED.name]
+        var_x = np.maximum(means[PREDICTED_SQUARE.name] - np.square(x), 0.0)
+        var_y = np.maximum(means[OBSERVED_SQUARE.name] - np.square(y), 0.0)
+        return ratio(means[PRODUCT.name] - x * y, np.sqrt(var_x * var_y))

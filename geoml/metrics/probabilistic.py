@@ -1,0 +1,101 @@
+"""Scores of an ensemble as a probability forecast.
+
+A single member is read as a point forecast, a distribution with all its mass in one place. It has no spread, and both
+estimators of its CRPS are its absolute error, so that a deterministic model stands in one table with ensembles. (As a
+sample of one from an unknown distribution its fair CRPS would be undefined: the estimator divides by M − 1.)
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import numpy as np
+
+from geoml.metrics.base import CellStatistic, Direction, Forecast, Means, Metric, Statistic, ratio
+from geoml.metrics.pointwise import SQUARED_ERROR
+
+__all__ = ["CRPS", "CRPSFair", "Spread", "SpreadSkill"]
+
+
+def _crps(forecast: Forecast) -> Any:
+    return forecast.absolute_error - 0.5 * forecast.mean_difference
+
+
+def _crps_fair(forecast: Forecast) -> Any:
+    members = forecast.members
+    return forecast.absolute_error - 0.5 * forecast.mean_difference * (members / max(members - 1, 1))
+
+
+def _expected_squared_error(forecast: Forecast) -> Any:
+    members = forecast.members
+    return forecast.variance * ((members + 1) / members)
+
+
+CRPS_CELLS = CellStatistic("crps", _crps)
+CRPS_FAIR_CELLS = CellStatistic("crps_fair", _crps_fair)
+VARIANCE = CellStatistic("ensemble_variance", lambda f: f.variance)
+EXPECTED_SQUARED_ERROR = CellStatistic("expected_squared_error", _expected_squared_error)
+
+
+class CRPS(Metric):
+    """Standard CRPS of the empirical distribution, `mean |xᵢ − y| − ½ Σᵢⱼ |xᵢ − xⱼ| / M²`.
+
+    The CRPS of what the M members are, not of what they are drawn from: it exceeds the fair one by GMD/(2M), where
+    GMD is the mean absolute difference of two different members. Source: Gneiting & Raftery 2007, eq. 20–21.
+    """
+
+    name, unit, perfect = "crps", "field", 0.0
+    direction: ClassVar[Direction] = "lower"
+    statistics: tuple[Statistic, ...] = (CRPS_CELLS,)
+
+    def compute(self, means: Means) -> Any:
+        """The average itself."""
+        return means[CRPS_CELLS.name]
+
+
+class CRPSFair(Metric):
+    """Fair CRPS, `mean |xᵢ − y| − ½ Σᵢⱼ |xᵢ − xⱼ| / (M (M − 1))`: its expectation does not depend on M.
+
+    Best, in expectation, where members and truth are drawn from one distribution; single cells may be negative.
+    Source: Ferro 2014, "Fair scores for ensemble forecasts", sect. 3; Zamo & Naveau 2018, eq. for the fair estimator.
+    """
+
+    name, unit, perfect = "crps_fair", "field", 0.0
+    direction: ClassVar[Direction] = "lower"
+    statistics: tuple[Statistic, ...] = (CRPS_FAIR_CELLS,)
+
+    def compute(self, means: Means) -> Any:
+        """The average itself."""
+        return means[CRPS_FAIR_CELLS.name]
+
+
+class Spread(Metric):
+    """Root of the mean ensemble variance, `√ mean var` (divisor M − 1).
+
+    Without the truth it is neither good nor bad; its perfect value, 0, is that of an ensemble sure of a truth it hits.
+    """
+
+    name, unit, perfect = "spread", "field", 0.0
+    direction: ClassVar[Direction] = "nearer"
+    statistics: tuple[Statistic, ...] = (VARIANCE,)
+
+    def compute(self, means: Means) -> Any:
+        """Root of the average."""
+        return np.sqrt(means[VARIANCE.name])
+
+
+class SpreadSkill(Metric):
+    """Spread–skill ratio `√((M+1)/M · mean var) / √ mean (x̄ − y)²`; below 1: too sure of itself.
+
+    1 in expectation where truth and members are exchangeable: the mean of M members errs by (1 + 1/M) times the
+    variance. Undefined where the mean is everywhere right. Source: Fortin et al. 2014, "Why should ensemble spread
+    match the RMSE of the ensemble mean?", eq. 15.
+    """
+
+    name, unit, perfect = "spread_skill", "1", 1.0
+    direction: ClassVar[Direction] = "nearer"
+    statistics: tuple[Statistic, ...] = (EXPECTED_SQUARED_ERROR, SQUARED_ERROR)
+
+    def compute(self, means: Means) -> Any:
+        """Ratio of the roots of the averages."""
+        return np.sqrt(ratio(means[EXPECTED_SQUARED_ERROR.name], means[SQUARED_ERROR.name]))
