@@ -8,7 +8,7 @@ from typing import Any
 import numba
 import numpy as np
 
-__all__ = ["apply_inner", "apply_last", "split_gaps"]
+__all__ = ["apply_inner", "apply_last", "divide_by_share", "split_gaps"]
 
 # Sums may be reordered and fused; NaN and infinities keep their meaning.
 FAST = {"reassoc", "contract", "nsz"}
@@ -27,48 +27,75 @@ def _compiled(function: Callable[..., Any]) -> Any:
 def apply_inner(x: Any, index: Any, weight: Any, out: Any) -> None:
     """`out[o, t, i] = sum_k weight[t, k] * x[o, index[t, k], i]`, rows of `i` contiguous."""
     outer, _, inner = x.shape
+    entries = index.shape[1]
     for o in range(outer):
         for t in range(index.shape[0]):
-            row, share, taken = out[o, t], weight[t, 0], x[o, index[t, 0]]
+            row, p, a = out[o, t], weight[t, 0], x[o, index[t, 0]]
+            if entries == 1:
+                for i in range(inner):
+                    row[i] = p * a[i]
+                continue
+            q, b = weight[t, 1], x[o, index[t, 1]]
             for i in range(inner):
-                row[i] = share * taken[i]
-            for k in range(1, index.shape[1]):
-                share = weight[t, k]
-                if share != 0:
-                    taken = x[o, index[t, k]]
+                row[i] = p * a[i] + q * b[i]
+            for k in range(2, entries):
+                p = weight[t, k]
+                if p != 0:
+                    a = x[o, index[t, k]]
                     for i in range(inner):
-                        row[i] += share * taken[i]
+                        row[i] += p * a[i]
 
 
 @_compiled
 def apply_last(x: Any, index: Any, weight: Any, out: Any) -> None:
-    """`out[r, t] = sum_k weight[t, k] * x[r, index[t, k]]`; four rows share each load of an index."""
+    """`out[r, t] = sum_k weight[t, k] * x[r, index[t, k]]`; four rows share each load of an index and a weight."""
+    targets, entries = index.shape
     rows = x.shape[0]
-    zero = x.dtype.type(0)
     whole = rows - rows % 4
     for r in range(0, whole, 4):
-        for t in range(index.shape[0]):
-            a, b, c, d = zero, zero, zero, zero
-            for k in range(index.shape[1]):
-                j, share = index[t, k], weight[t, k]
-                a += share * x[r, j]
-                b += share * x[r + 1, j]
-                c += share * x[r + 2, j]
-                d += share * x[r + 3, j]
-            out[r, t], out[r + 1, t], out[r + 2, t], out[r + 3, t] = a, b, c, d
+        x0, x1, x2, x3 = x[r], x[r + 1], x[r + 2], x[r + 3]
+        y0, y1, y2, y3 = out[r], out[r + 1], out[r + 2], out[r + 3]
+        if entries == 2:  # interpolation: an unrolled sum is a third faster
+            for t in range(targets):
+                i, j, p, q = index[t, 0], index[t, 1], weight[t, 0], weight[t, 1]
+                y0[t] = p * x0[i] + q * x0[j]
+                y1[t] = p * x1[i] + q * x1[j]
+                y2[t] = p * x2[i] + q * x2[j]
+                y3[t] = p * x3[i] + q * x3[j]
+            continue
+        for t in range(targets):
+            i, p = index[t, 0], weight[t, 0]
+            a, b, c, d = p * x0[i], p * x1[i], p * x2[i], p * x3[i]
+            for k in range(1, entries):
+                i, p = index[t, k], weight[t, k]
+                a += p * x0[i]
+                b += p * x1[i]
+                c += p * x2[i]
+                d += p * x3[i]
+            y0[t], y1[t], y2[t], y3[t] = a, b, c, d
     for r in range(whole, rows):
-        for t in range(index.shape[0]):
-            a = zero
-            for k in range(index.shape[1]):
+        for t in range(targets):
+            a = weight[t, 0] * x[r, index[t, 0]]
+            for k in range(1, entries):
                 a += weight[t, k] * x[r, index[t, k]]
             out[r, t] = a
 
 
 @_compiled
-def split_gaps(x: Any, values: Any, valid: Any) -> None:
-    """Flat `x` with NaN replaced by 0 in `values`, and 1 where there was a number, else 0, in `valid`."""
+def split_gaps(x: Any, values: Any, valid: Any) -> bool:
+    """Flat `x` with NaN replaced by 0 in `values`; 1 where there was a number, else 0, in `valid`; any NaN?"""
     zero, one = x.dtype.type(0), x.dtype.type(1)
+    total = 0
     for i in range(x.size):
         there = not np.isnan(x[i])
         values[i] = x[i] if there else zero
         valid[i] = one if there else zero
+        total += there
+    return total < x.size
+
+
+@_compiled
+def divide_by_share(values: Any, share: Any, threshold: float) -> None:
+    """Flat `values / share` in place, NaN where the share is below the threshold."""
+    for i in range(values.size):
+        values[i] = values[i] / share[i] if share[i] >= threshold else np.nan

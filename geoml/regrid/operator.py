@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import itertools
+import math
+import os
 from collections import OrderedDict
 from collections.abc import Hashable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args
 
 import numpy as np
@@ -24,6 +27,8 @@ Fields = TypeVar("Fields")
 
 #: Bytes of source fields worked on at a time: they and what becomes of them stay in the cache.
 BLOCK_BYTES = 1 << 20
+#: Fewer blocks than this are not worth a thread of their own.
+BLOCKS_A_THREAD = 4
 #: Sums over more cells than this are made in float64.
 LONG_SUM = 64
 
@@ -144,64 +149,79 @@ class Regridder:
             for i in order:
                 shape[i] = self.target.shape[i]
                 dearer = 2.0 if i == len(shape) - 1 else 1.0  # gathers instead of whole rows
-                total += dearer * float(np.prod(shape)) * self.bands[i].index.shape[1]
+                total += dearer * math.prod(shape) * self.bands[i].index.shape[1]
             return total
 
         return min(itertools.permutations(active), key=cost)
 
-    def _numpy(self, values: NDArray[Any]) -> NDArray[Any]:
-        from geoml.regrid import kernels
-
+    def _numpy(self, values: NDArray[Any], threads: int | None = None) -> NDArray[Any]:
         dtype = np.result_type(values.dtype, np.float32)
         lead = values.shape[: values.ndim - len(self.source.shape)]
         flat = values.reshape(-1, *self.source.shape)
         out = np.empty((len(flat), *self.target.shape), dtype)
         work = np.dtype(np.float64) if max(b.index.shape[1] for b in self.bands) > LONG_SUM else dtype
-        at_once = max(1, BLOCK_BYTES // (self.source.size * work.itemsize))
-        threshold, gappy = self._threshold, False
-        for first in range(0, len(flat), at_once):
-            block = np.ascontiguousarray(flat[first : first + at_once], work)
-            part = slice(first, first + len(block))
-            if self.gaps and not gappy:
-                out[part] = result = self._passes(block)
-                smaller = result if result.size < block.size else block
-                gappy = bool(np.isnan(smaller.min()))
-                if not gappy:
-                    continue
-            elif not self.gaps:
-                out[part] = self._passes(block)
-                continue
-            whole, valid = np.empty_like(block), np.empty_like(block)
-            kernels.split_gaps(block.reshape(-1), whole.reshape(-1), valid.reshape(-1))
-            share = self._passes(valid)
-            share[share < threshold] = np.nan
-            np.divide(self._passes(whole), share, out=out[part], casting="same_kind")
-            gappy = bool(valid.min() == 0)  # data with gaps mostly have them again in the next block
+        at_once = max(1, BLOCK_BYTES // (max(self.source.size, self.target.size) * work.itemsize))
+        starts = range(0, len(flat), at_once)
+
+        def run(share: range) -> None:
+            expect_gaps = False
+            for first in share:
+                block = np.ascontiguousarray(flat[first : first + at_once], work)
+                result = out[first : first + len(block)]
+                if not expect_gaps:
+                    self._passes(block, result)
+                    smaller = result if result.size < block.size else block
+                    expect_gaps = self.gaps and bool(np.isnan(smaller.min()))
+                if expect_gaps:  # and mostly again in the next block
+                    expect_gaps = self._gappy_passes(block, result)
+
+        workers = min(threads or os.cpu_count() or 1, len(starts) // BLOCKS_A_THREAD, 8)
+        if workers > 1:  # the loops hold no lock
+            with ThreadPoolExecutor(workers) as pool:
+                cuts = [len(starts) * i // workers for i in range(workers + 1)]
+                list(pool.map(run, [starts[i:j] for i, j in itertools.pairwise(cuts)]))
+        else:
+            run(starts)
         if self.outside.any():
             out[:, self.outside] = np.nan
         return out.reshape(*lead, *self.target.shape)
+
+    def _gappy_passes(self, block: NDArray[Any], out: NDArray[Any]) -> bool:
+        """As `_passes`, for a block with NaN; whether there was any."""
+        from geoml.regrid import kernels
+
+        whole, valid = np.empty_like(block), np.empty_like(block)
+        gaps = kernels.split_gaps(block.reshape(-1), whole.reshape(-1), valid.reshape(-1))
+        self._passes(whole, out)
+        if gaps:
+            share = np.empty_like(out)
+            self._passes(valid, share)
+            kernels.divide_by_share(out.reshape(-1), share.reshape(-1), self._threshold)
+        return bool(gaps)
 
     @property
     def _threshold(self) -> float:
         return max(self.valid_fraction - 1e-6, 1e-6)
 
-    def _passes(self, block: NDArray[Any]) -> NDArray[Any]:
+    def _passes(self, block: NDArray[Any], out: NDArray[Any]) -> None:
+        """Each axis in turn; the last writes into `out` itself, where that has the type of the sums."""
         from geoml.regrid import kernels
 
         for i in self._order:
             index, weight = self.bands[i].index, self._weight(i, block.dtype)
             shape = block.shape
-            inner = int(np.prod(shape[i + 2 :]))
-            out = np.empty((*shape[: i + 1], len(index), *shape[i + 2 :]), block.dtype)
+            outer, inner = math.prod(shape[: i + 1]), math.prod(shape[i + 2 :])
+            into = out if i == self._order[-1] and out.dtype == block.dtype else None
+            if into is None:
+                into = np.empty((*shape[: i + 1], len(index), *shape[i + 2 :]), block.dtype)
             if inner == 1:
-                kernels.apply_last(block.reshape(-1, shape[i + 1]), index, weight, out.reshape(-1, len(index)))
+                kernels.apply_last(block.reshape(outer, -1), index, weight, into.reshape(outer, -1))
             else:
-                outer = int(np.prod(shape[: i + 1]))
-                kernels.apply_inner(
-                    block.reshape(outer, shape[i + 1], inner), index, weight, out.reshape(outer, len(index), inner)
-                )
-            block = out
-        return block
+                rows = (outer, shape[i + 1], inner)
+                kernels.apply_inner(block.reshape(rows), index, weight, into.reshape(outer, len(index), inner))
+            block = into
+        if block is not out:
+            out[...] = block
 
     def _weight(self, axis: int, dtype: np.dtype[Any]) -> NDArray[Any]:
         key = ("numpy", axis, dtype.char)
@@ -266,7 +286,7 @@ class Regridder:
         dtype = np.result_type(fields.dtype, np.float32)
         chunks = (*fields.chunks[:lead], *((size,) for size in self.target.shape))
         meta = np.empty((0,) * fields.ndim, dtype)
-        return fields.map_blocks(self._numpy, chunks=chunks, dtype=dtype, meta=meta)
+        return fields.map_blocks(self._numpy, threads=1, chunks=chunks, dtype=dtype, meta=meta)
 
 
 _operators: OrderedDict[Hashable, Regridder] = OrderedDict()
