@@ -1,0 +1,9 @@
+"""Scenes to trace: Sionna's cities, footprints with heights, city blocks from a seed; no ray tracer is imported."""
+
+from __future__ import annotations
+
+from radiomaps.scenes.load import load, names
+from radiomaps.scenes.scene import MATERIALS, Footprint, Mesh, Scene
+from radiomaps.scenes.xml import save_scene
+
+__all__ = ["MATERIALS", "Footprint", "Mesh", "Scene", "load", "names", "save_scene"]

@@ -1,0 +1,107 @@
+"""Prisms from footprints, the ground below them, and scenes of both."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+import shapely
+from numpy.typing import NDArray
+
+from geoml.errors import DataError
+from radiomaps.scenes.footprints import clean
+from radiomaps.scenes.scene import Footprint, Mesh, Scene
+
+__all__ = ["extrude", "flat_ground", "scene_of_footprints"]
+
+
+def extrude(footprint: Footprint, *, floor: bool = True) -> Mesh:
+    """The prism over a footprint as one mesh with welded vertices and outward normals.
+
+    Welding matters: diffraction finds a wedge only where two triangles share an edge. The roof is a constrained
+    Delaunay triangulation, so that it has no vertices but the polygon's. `floor=False` leaves the lower face out,
+    for buildings that stand on the ground.
+
+    >>> prism = extrude(Footprint(shapely.box(0, 0, 10, 20), 5.0))
+    >>> prism.vertices.shape, len(prism.faces)
+    ((8, 3), 12)
+    """
+    polygon = shapely.orient_polygons(footprint.polygon)
+    rings = [np.asarray(ring.coords)[:-1] for ring in (polygon.exterior, *polygon.interiors)]
+    corners, inverse = np.unique(np.concatenate(rings), axis=0, return_inverse=True)
+    count, faces, start = len(corners), [], 0
+    for ring in rings:
+        here = inverse[start : start + len(ring)]
+        there = np.roll(here, -1)
+        start += len(ring)
+        faces.append(np.stack([here, there, there + count], axis=1))
+        faces.append(np.stack([here, there + count, here + count], axis=1))
+    caps = _triangulate(polygon, corners)
+    faces.append(caps + count)
+    if floor:
+        faces.append(caps[:, ::-1])
+    lower = np.column_stack([corners, np.full(count, footprint.base_m)])
+    upper = np.column_stack([corners, np.full(count, footprint.top_m)])
+    return Mesh(footprint.name, np.concatenate([lower, upper]), np.concatenate(faces), footprint.material)
+
+
+def _triangulate(polygon: shapely.Polygon, corners: NDArray[np.float64]) -> NDArray[np.int64]:
+    """Triangles, counter-clockwise, as indices into `corners` (sorted by x, then y)."""
+    triangles = shapely.get_parts(shapely.constrained_delaunay_triangles(polygon))
+    points = np.stack([np.asarray(triangle.exterior.coords)[:3] for triangle in triangles])
+    index = {(x, y): i for i, (x, y) in enumerate(corners.tolist())}
+    try:
+        faces = np.array([[index[x, y] for x, y in triangle] for triangle in points.tolist()], dtype=np.int64)
+    except KeyError as error:
+        raise DataError(f"triangulating a footprint made a new corner at {error}; is the polygon valid?") from None
+    edge_b, edge_c = points[:, 1] - points[:, 0], points[:, 2] - points[:, 0]
+    clockwise = edge_b[:, 0] * edge_c[:, 1] < edge_b[:, 1] * edge_c[:, 0]
+    faces[clockwise] = faces[clockwise][:, ::-1]
+    return faces
+
+
+def flat_ground(bounds: tuple[float, float, float, float], *, z: float = 0.0, material: str = "concrete") -> Mesh:
+    """A rectangle of two triangles at height `z` over (xmin, ymin, xmax, ymax)."""
+    x0, y0, x1, y1 = bounds
+    vertices = np.array([[x0, y0, z], [x1, y0, z], [x1, y1, z], [x0, y1, z]], np.float64)
+    return Mesh("ground", vertices, np.array([[0, 1, 2], [0, 2, 3]], np.int32), material, "ground")
+
+
+def scene_of_footprints(
+    name: str,
+    footprints: Iterable[Footprint],
+    *,
+    bounds: tuple[float, float, float, float] | None = None,
+    margin_m: float = 20.0,
+    ground: Mesh | None = None,
+    crs: str = "local",
+    licence: str = "",
+    source: str = "",
+) -> Scene:
+    """Cleaned, extruded footprints on flat ground (or a given one) over `bounds`, or around them by `margin_m`."""
+    kept, repairs = clean(footprints, source=source or name)
+    if not kept and bounds is None and ground is None:
+        raise DataError(f"{source or name} holds no building with a usable footprint")
+    if ground is None:
+        if bounds is None:
+            x0, y0, x1, y1 = shapely.total_bounds([footprint.polygon for footprint in kept])
+            outer = (x0 - margin_m, y0 - margin_m, x1 + margin_m, y1 + margin_m)
+            bounds = (
+                float(np.floor(outer[0])),
+                float(np.floor(outer[1])),
+                float(np.ceil(outer[2])),
+                float(np.ceil(outer[3])),
+            )
+        ground = flat_ground(bounds)
+    level = float(ground.vertices[:, 2].max())
+    named = [_renamed(footprint, index) for index, footprint in enumerate(kept)]
+    meshes = [extrude(footprint, floor=footprint.base_m > level + 0.01) for footprint in named]
+    return Scene(name, (ground, *meshes), tuple(named), crs, licence, repairs)
+
+
+def _renamed(footprint: Footprint, index: int) -> Footprint:
+    """A name that is unique in the scene and safe as a file's."""
+    plain = "".join(letter if letter.isalnum() or letter in "-_" else "_" for letter in footprint.name)
+    return Footprint(
+        footprint.polygon, footprint.height_m, footprint.base_m, footprint.material, f"{index:05d}-{plain}"
+    )

@@ -1,0 +1,78 @@
+"""A scene by its name, its file or its configuration."""
+
+from __future__ import annotations
+
+import inspect
+import os
+from collections.abc import Mapping
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from geoml.errors import UserError, unknown
+from radiomaps.scenes.geojson import load_geojson
+from radiomaps.scenes.procedural import CityBlocks, city_blocks
+from radiomaps.scenes.scene import Scene
+from radiomaps.scenes.xml import load_city, load_xml, sionna_scenes
+
+__all__ = ["load", "names"]
+
+_READERS = {".xml": load_xml, ".geojson": load_geojson, ".json": load_geojson}
+
+
+def names() -> list[str]:
+    """Scenes that need no file: Sionna's, where its package is there, and `procedural`."""
+    return [*sionna_scenes(), "procedural"]
+
+
+def load(scene: str | os.PathLike[str] | Mapping[str, Any]) -> Scene:
+    """The scene of a name, a path, or a mapping with `name` or `path` and the options of its reader.
+
+    Names: those of `names()`; `procedural` takes `seed` and the fields of `CityBlocks`, and `procedural-12` is the
+    one of seed 12. Paths: `.xml` with PLY meshes (or the folder they are in), `.geojson`.
+
+    >>> load({"name": "procedural", "seed": 3}).hash == load("procedural-3").hash
+    True
+    """
+    if isinstance(scene, Mapping):
+        options = {str(key): value for key, value in scene.items() if value is not None}
+        what = options.pop("path", None) or options.pop("name", None)
+        options.pop("name", None)
+    else:
+        what, options = scene, {}
+    if what is None:
+        raise UserError(f"a scene needs a name or a path, not {dict(scene) if isinstance(scene, Mapping) else scene!r}")
+    kind, _, number = str(what).partition("-")
+    if kind == "procedural" and (not number or number.isdigit()):
+        return _procedural(int(number) if number else int(options.pop("seed", 0)), options)
+    path = Path(what)
+    if path.is_dir() and (path / "scene.xml").exists():
+        path = path / "scene.xml"
+    if path.suffix in _READERS:
+        if not path.exists():
+            raise UserError(f"scene file {path} does not exist")
+        return _call(_READERS[path.suffix], path, options)
+    if path.suffix or os.sep in str(what):
+        raise unknown("scene file type", path.suffix or str(path), _READERS)
+    if str(what) not in sionna_scenes() and sionna_scenes():
+        raise unknown("scene", what, names(), hint="or the path of a .geojson or .xml file")
+    return _call(load_city, str(what), options)
+
+
+def _procedural(seed: int, options: dict[str, Any]) -> Scene:
+    known = {field.name for field in fields(CityBlocks)}
+    for key in options:
+        if key not in known:
+            raise unknown("option of procedural scenes", key, sorted({*known, "seed"}))
+    values: dict[str, Any] = {
+        key: tuple(value) if isinstance(value, list | tuple) else value for key, value in options.items()
+    }
+    return city_blocks(seed, CityBlocks(**values))
+
+
+def _call(reader: Any, what: Any, options: dict[str, Any]) -> Scene:
+    known = list(inspect.signature(reader).parameters)[1:]
+    for key in options:
+        if key not in known:
+            raise unknown(f"option of scene {str(what)!r}", key, known)
+    return reader(what, **options)

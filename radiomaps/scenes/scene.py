@@ -1,0 +1,224 @@
+"""A scene: meshes with materials, the footprints they stand on, and what is asked of them without a ray tracer."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from geoml.errors import DataError, UserError, unknown
+from geoml.grids import Grid
+from radiomaps.scenes.columns import surface_height
+
+if TYPE_CHECKING:
+    from shapely import Polygon
+
+__all__ = ["MATERIALS", "Footprint", "Mesh", "Scene"]
+
+#: Materials of ITU-R P.2040-3, table 3.
+MATERIALS = (
+    "asphalt_concrete", "brick", "carpet_tile", "ceiling_board", "chipboard", "clear_acrylic", "concrete",
+    "floorboard", "glass", "marble", "medium_dry_ground", "metal", "plasterboard", "plywood", "vacuum",
+    "very_dry_ground", "vinyl_tile", "wet_ground", "wood",
+)  # fmt: skip
+
+Kind = Literal["building", "ground", "object"]
+
+#: Vertices that agree to this many metres are the same place for the hash.
+_PRECISION = 1e-3
+
+
+@dataclass(frozen=True, eq=False)
+class Mesh:
+    """Triangles of one material: `vertices` (n, 3) in metres, `faces` (m, 3) indices, normals outward.
+
+    `kind` says what it is part of: a "building" is solid below its roof, "ground" carries it, an "object" (car,
+    reflector) is seen by rays only. Meshes of one `building` (walls apart from the roof) share that name.
+    """
+
+    name: str
+    vertices: NDArray[np.float64]
+    faces: NDArray[np.int32]
+    material: str = "concrete"
+    kind: Kind = "building"
+    building: str = ""
+
+    def __post_init__(self) -> None:
+        vertices = np.ascontiguousarray(self.vertices, np.float64)
+        faces = np.ascontiguousarray(self.faces, np.int32)
+        if vertices.ndim != 2 or vertices.shape[1] != 3 or faces.ndim != 2 or faces.shape[1] != 3 or not len(faces):
+            shapes = f"vertices {vertices.shape}, faces {faces.shape}"
+            raise DataError(f"mesh {self.name!r}: {shapes}; expected (n, 3) and (m, 3) with at least one face")
+        if faces.min() < 0 or faces.max() >= len(vertices) or not np.isfinite(vertices).all():
+            raise DataError(
+                f"mesh {self.name!r}: faces point outside its {len(vertices)} vertices, or one is not finite"
+            )
+        if self.material not in MATERIALS:
+            raise unknown(f"mesh {self.name!r}: material", self.material, MATERIALS)
+        vertices.setflags(write=False)
+        faces.setflags(write=False)
+        object.__setattr__(self, "vertices", vertices)
+        object.__setattr__(self, "faces", faces)
+        object.__setattr__(self, "building", self.building or self.name)
+
+
+@dataclass(frozen=True, eq=False)
+class Footprint:
+    """A building as an upright prism: a polygon (holes are courtyards) between `base_m` and `base_m + height_m`."""
+
+    polygon: Polygon
+    height_m: float
+    base_m: float = 0.0
+    material: str = "concrete"
+    name: str = ""
+
+    @property
+    def top_m(self) -> float:
+        return self.base_m + self.height_m
+
+
+@dataclass(frozen=True, eq=False)
+class Scene:
+    """Meshes in local metres (x east, y north, z up), with the footprints known for them.
+
+    `crs` is "local" or what the local metres are in (a PROJ string); `repairs` says what was mended while it was made.
+    """
+
+    name: str
+    meshes: tuple[Mesh, ...]
+    footprints: tuple[Footprint, ...] = ()
+    crs: str = "local"
+    licence: str = ""
+    repairs: tuple[str, ...] = field(default=())
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "meshes", tuple(self.meshes))
+        object.__setattr__(self, "footprints", tuple(self.footprints))
+        if not self.meshes:
+            raise DataError(f"scene {self.name!r} has no mesh")
+
+    @property
+    def triangles(self) -> int:
+        return sum(len(mesh.faces) for mesh in self.meshes)
+
+    @cached_property
+    def extent(self) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
+        """Lowest and highest x, y, z of all meshes."""
+        lower = np.min([mesh.vertices.min(axis=0) for mesh in self.meshes], axis=0)
+        upper = np.max([mesh.vertices.max(axis=0) for mesh in self.meshes], axis=0)
+        return (float(lower[0]), float(lower[1]), float(lower[2])), (float(upper[0]), float(upper[1]), float(upper[2]))
+
+    @cached_property
+    def hash(self) -> str:
+        """SHA-256 of geometry (to a millimetre) and materials; names and the order of meshes do not count."""
+        digests = []
+        for mesh in self.meshes:
+            part = hashlib.sha256(f"{mesh.material} {mesh.kind}".encode())
+            part.update(np.round(mesh.vertices / _PRECISION).astype("<i8").tobytes())
+            part.update(mesh.faces.astype("<i4").tobytes())
+            digests.append(part.digest())
+        return hashlib.sha256(b"".join(sorted(digests))).hexdigest()
+
+    def _of_kind(self, kind: Kind) -> list[Mesh]:
+        return [mesh for mesh in self.meshes if mesh.kind == kind]
+
+    @cached_property
+    def buildings(self) -> dict[str, list[Mesh]]:
+        """The meshes of each building by its name."""
+        found: dict[str, list[Mesh]] = {}
+        for mesh in self._of_kind("building"):
+            found.setdefault(mesh.building, []).append(mesh)
+        return found
+
+    def ground_height(self, grid: Grid) -> NDArray[np.float64]:
+        """Height of the ground at the cells' centres, `(y, x)`; where there is no ground, that of the lowest point."""
+        x, y = grid["x"].coordinates, grid["y"].coordinates
+        heights = np.full((len(y), len(x)), -np.inf)
+        for mesh in self._of_kind("ground"):
+            heights = np.maximum(heights, surface_height(mesh.vertices, mesh.faces, x, y))
+        return np.where(np.isfinite(heights), heights, self.extent[0][2])
+
+    def _columns(self, grid: Grid) -> Iterator[tuple[tuple[slice, slice], float, NDArray[np.float64]]]:
+        """For each building in the grid: the window of cells it lies in, its lowest z, and its roof there."""
+        x, y = grid["x"].coordinates, grid["y"].coordinates
+        for meshes in self.buildings.values():
+            vertices = np.concatenate([mesh.vertices for mesh in meshes])
+            offsets = np.cumsum([0, *(len(mesh.vertices) for mesh in meshes[:-1])])
+            faces = np.concatenate([mesh.faces + offset for mesh, offset in zip(meshes, offsets, strict=True)])
+            low, high = vertices.min(axis=0), vertices.max(axis=0)
+            columns = slice(int(np.searchsorted(x, low[0] - 1e-6)), int(np.searchsorted(x, high[0] + 1e-6)))
+            rows = slice(int(np.searchsorted(y, low[1] - 1e-6)), int(np.searchsorted(y, high[1] + 1e-6)))
+            if columns.start < columns.stop and rows.start < rows.stop:
+                yield (rows, columns), float(low[2]), _roof(vertices, faces.astype(np.int32), x[columns], y[rows], grid)
+
+    def height_map(self, grid: Grid) -> NDArray[np.float64]:
+        """Height of the roof, or else of the ground, at the cells' centres: `(y, x)`, metres in the scene's z."""
+        heights = self.ground_height(grid)
+        for window, _, roof in self._columns(grid):
+            heights[window] = np.maximum(heights[window], roof)
+        return heights
+
+    def building_mask(self, grid: Grid) -> NDArray[np.bool_]:
+        """Where the cells' centres are inside a building or below the ground: `(z, y, x)`.
+
+        A building fills its column from its lowest point to its roof, and vanishes above it: a centre exactly at
+        roof height is outside.
+        """
+        z = grid["z"].coordinates[:, None, None]
+        mask = z < self.ground_height(grid)[None]
+        for window, base, roof in self._columns(grid):
+            mask[(slice(None), *window)] |= (z >= base) & (z < roof[None])
+        return mask
+
+    def require_inside(self, grid: Grid) -> None:
+        """Refuse a grid that lies outside the scene, wholly or in part."""
+        lower, upper = self.extent
+        for name, low, high in zip("xy", lower, upper, strict=False):
+            first, last = grid[name].extent
+            if first < low - 1e-3 or last > high + 1e-3:
+                raise UserError(
+                    f"the grid runs {first:g} … {last:g} m along {name}, scene {self.name!r} {low:g} … {high:g} m; "
+                    "choose a grid inside the scene"
+                )
+
+    def require_outdoors(self, positions: Sequence[tuple[float, float, float]]) -> None:
+        """Refuse positions inside a building, below the ground or beside the scene; the message names the first."""
+        lower, upper = self.extent
+        for position in positions:
+            x, y, z = position
+            where = f"transmitter at ({x:g}, {y:g}, {z:g}) m"
+            if not (lower[0] <= x <= upper[0] and lower[1] <= y <= upper[1]):
+                bounds = f"{lower[0]:g} … {upper[0]:g} m by {lower[1]:g} … {upper[1]:g} m"
+                raise UserError(f"{where} is beside scene {self.name!r}, which spans {bounds}")
+            point = Grid.box({"z": z - 1, "y": y - 1, "x": x - 1}, {"z": z + 1, "y": y + 1, "x": x + 1}, 2.0)
+            if self.building_mask(point)[0, 0, 0]:
+                roof = float(self.height_map(point)[0, 0])
+                raise UserError(f"{where} is inside a building or the ground; the surface there is at {roof:g} m")
+
+    def scene_grid(self, step_m: float, heights_m: Sequence[float], *, margin_m: float = 0.0) -> Grid:
+        """The largest grid of whole cells inside the scene: `heights_m` are first layer, last layer and their step."""
+        first, last, spacing = (float(value) for value in heights_m)
+        lower, upper = self.extent
+        low = {"z": first - spacing / 2}
+        high = {"z": last + spacing / 2}
+        for name, start, stop in zip("yx", lower[1::-1], upper[1::-1], strict=True):
+            cells = int((stop - start - 2 * margin_m) // step_m)
+            if cells < 1:
+                raise UserError(f"no cell of {step_m:g} m fits into scene {self.name!r} along {name}")
+            low[name] = (start + stop - cells * step_m) / 2
+            high[name] = low[name] + cells * step_m
+        return Grid.box(low, high, {"z": spacing, "y": step_m, "x": step_m})
+
+
+def _roof(
+    vertices: NDArray[np.float64], faces: NDArray[np.int32], x: NDArray[np.float64], y: NDArray[np.float64], grid: Grid
+) -> NDArray[np.float64]:
+    """`surface_height` in a window of the grid, whose spacing a window of one cell cannot show."""
+    wide_x = np.array([x[0], x[0] + grid["x"].step]) if len(x) == 1 else x
+    wide_y = np.array([y[0], y[0] + grid["y"].step]) if len(y) == 1 else y
+    return surface_height(vertices, faces, wide_x, wide_y)[: len(y), : len(x)]
