@@ -6,6 +6,18 @@ belongs in a file of its own beside them, as a `Statistic` that reads the whole 
 
 from geoml.metrics.aggregate import StatisticsTable, merge
 from geoml.metrics.base import CellStatistic, Forecast, Metric, Statistic
+from geoml.metrics.significance import Interval, block_bootstrap
 from geoml.metrics.suite import METRICS, Suite
 
-__all__ = ["METRICS", "CellStatistic", "Forecast", "Metric", "Statistic", "StatisticsTable", "Suite", "merge"]
+__all__ = [
+    "METRICS",
+    "CellStatistic",
+    "Forecast",
+    "Interval",
+    "Metric",
+    "Statistic",
+    "StatisticsTable",
+    "Suite",
+    "block_bootstrap",
+    "merge",
+]

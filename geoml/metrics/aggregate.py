@@ -14,7 +14,7 @@ from geoml.errors import DataError, unknown
 if TYPE_CHECKING:
     import xarray as xr
 
-__all__ = ["StatisticsTable", "merge"]
+__all__ = ["StatisticsTable", "merge", "require_paired"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -128,3 +128,13 @@ def merge(tables: Iterable[StatisticsTable], *, tiles: bool = False) -> Statisti
         np.add.at(added[1], where, weights)
         sums, weights = added
     return StatisticsTable(ids, names, sums, weights)
+
+
+def require_paired(*tables: StatisticsTable) -> None:
+    """Refuse tables that were not scored on the same samples and the same cells of them."""
+    first = tables[0]
+    for other in tables[1:]:
+        if not np.array_equal(first.ids, other.ids):
+            raise DataError(f"tables of {len(first)} and {len(other)} samples are not of the same samples; align them")
+        if first.names != other.names or not np.allclose(first.weights, other.weights, rtol=1e-9, atol=0):
+            raise DataError("tables were scored with different statistics, masks or weights; score them alike")

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from geoml.errors import DataError, UserError, unknown
-from geoml.metrics.aggregate import StatisticsTable, merge
+from geoml.metrics.aggregate import StatisticsTable, merge, require_paired
 from geoml.metrics.base import Forecast, Metric, Statistic, ratio
 from geoml.metrics.categorical import CSI, ExceedanceBias, FrequencyBias
 from geoml.metrics.pointwise import MAE, RMSE, Bias, Correlation, MeanRatio
@@ -142,16 +142,6 @@ class Suite:
             raise UserError(f"skill needs a metric that is 0 when perfect; {metric} is not")
         require_paired(table, reference)
         return float(1 - ratio(self.evaluate(table)[metric], self.evaluate(reference)[metric]))
-
-
-def require_paired(*tables: StatisticsTable) -> None:
-    """Refuse tables that were not scored on the same samples and the same cells of them."""
-    first = tables[0]
-    for other in tables[1:]:
-        if not np.array_equal(first.ids, other.ids):
-            raise DataError(f"tables of {len(first)} and {len(other)} samples are not of the same samples; align them")
-        if first.names != other.names or not np.allclose(first.weights, other.weights, rtol=1e-9, atol=0):
-            raise DataError("tables were scored with different statistics, masks or weights; score them alike")
 
 
 def _forecast(

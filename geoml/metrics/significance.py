@@ -1,0 +1,209 @@
+"""Intervals for scores and for what is made of several scores, by a paired bootstrap of blocks of time.
+
+Neighbouring hours share their weather, so whole blocks of time are drawn, and the same blocks for all tables: what two
+models have in common cancels. Sources: Künsch 1989 (block bootstrap); Hamill 1999 (paired resampling of forecasts).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from geoml.metrics.aggregate import StatisticsTable, require_paired
+from geoml.metrics.base import Metric, ratio
+
+__all__ = [
+    "MIN_BLOCKS",
+    "Interval",
+    "average",
+    "block_bootstrap",
+    "degradation_percent",
+    "difference",
+    "skill",
+    "skill_lost",
+]
+
+#: Fewer independent blocks than this give no interval: their spread says too little of the true one.
+MIN_BLOCKS = 20
+#: Share of resamples in which a functional may be undefined.
+MAX_UNDEFINED = 0.01
+#: Resampled block counts held at a time.
+COUNTS_AT_A_TIME = 1 << 22
+
+
+@dataclass(frozen=True)
+class Interval:
+    """An estimate and, where there are blocks enough, its interval; else `reason` says what is missing.
+
+    `blocks` is the number of independent blocks; `tail` is the share of `replicates` outside at either end, smaller
+    than `(1 − level) / 2` to make up for the finite number of blocks.
+    """
+
+    estimate: float
+    low: float | None
+    high: float | None
+    level: float
+    blocks: int
+    reason: str = ""
+    tail: float = math.nan
+    replicates: NDArray[np.float64] = field(default_factory=lambda: np.empty(0), repr=False, compare=False)
+
+
+def difference(*, model: Any, reference: Any) -> Any:
+    """`model − reference`."""
+    return model - reference
+
+
+def skill(*, model: Any, reference: Any) -> Any:
+    """`1 − model / reference`."""
+    return 1 - ratio(model, reference)
+
+
+def degradation_percent(*, inside: Any, outside: Any) -> Any:
+    """`100 (outside − inside) / inside`: by how much a score is worse out of distribution.
+
+    >>> float(degradation_percent(inside=0.2, outside=0.25))
+    25.0
+    """
+    return 100 * ratio(outside - inside, inside)
+
+
+def skill_lost(*, inside: Any, outside: Any, reference: Any) -> Any:
+    """`(skill inside − skill outside) / skill inside` with `skill = 1 − score / reference`.
+
+    1: all skill over the reference is gone out of distribution; above 1: worse than the reference. Undefined (NaN)
+    where there is no skill in distribution to lose.
+
+    >>> float(skill_lost(inside=0.5, outside=0.75, reference=1.0))
+    0.5
+    """
+    gained = np.asarray(reference - inside, np.float64)
+    return ratio(outside - inside, np.where(gained > 0, gained, 0.0))
+
+
+def block_bootstrap(
+    tables: Mapping[str, StatisticsTable],
+    metric: Metric,
+    functional: Callable[..., Any],
+    *,
+    block: Any,
+    level: float = 0.95,
+    replicates: int = 2000,
+    seed: int = 0,
+) -> Interval:
+    """Interval of a functional of one metric's values on several tables of the same samples.
+
+    Args:
+        tables: scored on the same samples and cells; the keys are the functional's keywords.
+        metric: computed from each table's averages, in every resample anew.
+        functional: takes the metric's values by keyword, as arrays too: `skill`, `skill_lost`, …
+        block: length of a block in the unit of the ids, or as `numpy.timedelta64` where these are times; long enough
+            for what is in one block to say little of the next.
+
+    The interval is the expanded percentile interval (Hesterberg 2015, "What teachers should know about the
+    bootstrap", sect. 5.3), which lends the percentiles the width that Student's t has at this number of blocks. Where
+    neighbouring blocks turn out to be correlated (by the jackknife values of the functional), B blocks count as
+    B (1 − ρ)/(1 + ρ), and the interval widens accordingly. Below 20 there is none, and the reason is given.
+    """
+    if not 0 < level < 1 or replicates < 100:
+        raise ValueError(f"level {level} must be within 0…1 and replicates {replicates} at least 100")
+    require_paired(*tables.values())
+    first = next(iter(tables.values()))
+    starts, index, samples = _blocks(first.ids, block)
+    count = len(starts)
+    sums = {name: np.add.reduceat(table.sums, starts) for name, table in tables.items()}
+    weights = {name: np.add.reduceat(table.weights, starts) for name, table in tables.items()}
+
+    def value(pick: Callable[[NDArray[Any]], NDArray[Any]]) -> NDArray[np.float64]:
+        """The functional after `pick` turned the sums of the blocks into sums of resamples."""
+        scores = {}
+        for name, table in tables.items():
+            means = ratio(pick(sums[name]), pick(weights[name]))
+            scores[name] = metric.compute({key: means[:, i] for i, key in enumerate(table.names)})
+        return np.asarray(functional(**scores), np.float64)
+
+    estimate = float(value(lambda blocks: blocks.sum(axis=0, keepdims=True))[0])
+    if not math.isfinite(estimate):
+        return Interval(estimate, None, None, level, count, "undefined on these samples")
+    if count < 2:
+        return Interval(estimate, None, None, level, count, _too_few(count, ""))
+    correlation = _correlation(value(lambda blocks: blocks.sum(axis=0, keepdims=True) - blocks), index)
+    full = int((samples >= 0.5 * samples.max()).sum())
+    worth = full * (1 - correlation) / (1 + correlation)
+    if worth < MIN_BLOCKS:
+        why = f"; neighbouring blocks are correlated by {correlation:.2f}" if correlation else ""
+        return Interval(estimate, None, None, level, int(worth), _too_few(int(worth), why))
+
+    rng = np.random.default_rng(seed)
+    drawn = []
+    step = max(1, COUNTS_AT_A_TIME // count)
+    for start in range(0, replicates, step):
+        size = min(step, replicates - start)
+        counts = rng.multinomial(count, np.full(count, 1 / count), size=size).astype(np.float64)
+        drawn.append(value(counts.__matmul__))
+    values = np.concatenate(drawn)
+    return _interval(estimate, values, level, worth, _tail(level, worth, count))
+
+
+def average(intervals: Sequence[Interval]) -> Interval:
+    """The mean of several estimates (test regions, say) with the interval of the mean.
+
+    Resamples are averaged one by one: drawn with the same seed and the same number of blocks, they are of the same
+    hours. Without an interval where one of the parts has none.
+    """
+    if not intervals:
+        raise ValueError("no intervals to average")
+    estimate = float(np.mean([part.estimate for part in intervals]))
+    level, blocks = intervals[0].level, min(part.blocks for part in intervals)
+    if len({(part.level, len(part.replicates)) for part in intervals if part.low is not None}) > 1:
+        raise ValueError("intervals of different levels or numbers of replicates cannot be averaged")
+    for i, part in enumerate(intervals):
+        if part.low is None:
+            return Interval(estimate, None, None, level, blocks, f"part {i + 1} of {len(intervals)}: {part.reason}")
+    values = np.mean([part.replicates for part in intervals], axis=0)
+    return _interval(estimate, values, level, blocks, min(part.tail for part in intervals))
+
+
+def _blocks(ids: NDArray[Any], block: Any) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
+    """First row, number in time and samples of each block that holds any; `ids` rise."""
+    if not block > (block - block):  # zero of a number or of a time span
+        raise ValueError(f"block length {block} must be above 0")
+    numbers = np.asarray((ids - ids[0]) // block, dtype=np.int64)
+    index, starts, samples = np.unique(numbers, return_index=True, return_counts=True)
+    return starts, index, samples
+
+
+def _correlation(left_out: NDArray[np.float64], index: NDArray[Any]) -> float:
+    """Correlation of neighbouring blocks' influence on the functional, 0 where it may be chance (5 %, one-sided)."""
+    deviation = left_out - left_out.mean()
+    neighbours = np.flatnonzero(np.diff(index) == 1)
+    variance = np.square(deviation).mean()
+    if not len(neighbours) or not variance > 0:
+        return 0.0
+    correlation = float((deviation[neighbours] * deviation[neighbours + 1]).mean() / variance)
+    return min(correlation, 0.95) if correlation > 1.645 / math.sqrt(len(neighbours)) else 0.0
+
+
+def _tail(level: float, worth: float, count: int) -> float:
+    """Share of the resamples to leave out at either end."""
+    from scipy.stats import norm, t
+
+    width = t.ppf((1 + level) / 2, worth - 1) * math.sqrt(worth / (worth - 1)) * math.sqrt(max(count / worth, 1.0))
+    return float(norm.cdf(-width))
+
+
+def _interval(estimate: float, values: NDArray[np.float64], level: float, blocks: float, tail: float) -> Interval:
+    undefined = float(np.mean(~np.isfinite(values)))
+    if undefined > MAX_UNDEFINED:
+        return Interval(estimate, None, None, level, int(blocks), f"undefined in {undefined:.0%} of the resamples")
+    low, high = np.quantile(values[np.isfinite(values)], [tail, 1 - tail])
+    return Interval(estimate, float(low), float(high), level, int(blocks), tail=tail, replicates=values)
+
+
+def _too_few(blocks: int, why: str) -> str:
+    return f"{blocks} independent blocks; an interval needs {MIN_BLOCKS}{why}"
