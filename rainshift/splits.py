@@ -72,7 +72,7 @@ def split_blocks(
     for name, part in parts.items():
         if not len(part):
             raise UserError(
-                f"{name} is left without a time: {blocks} blocks of {cycle / blocks / 3600:.3g} h and a purge gap of "
+                f"{name} is left without a time: {blocks} blocks of {cycle / 3600:.3g} h and a purge gap of "
                 f"{purge}; take fewer blocks or a shorter gap"
             )
     return parts

@@ -6,6 +6,7 @@ import math
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -56,12 +57,25 @@ class Drift:
     mean_m_s: tuple[float, float]
     spread_m_s: float
 
-    def at(self, hour: float) -> NDArray[np.float64]:
+    def at(self, hour: float) -> tuple[float, float]:
         """East and north wind in m/s at an hour since 1970; normal, with the given mean and spread at any hour."""
+        return _wind(self, hour)
+
+    def _at(self, hour: float) -> tuple[float, float]:
         block, phase = divmod(hour, BLOCK_HOURS)
         fade = 0.5 * math.pi * phase / BLOCK_HOURS
         knots = [generator(self.seed, self.key, "wind", int(block) + after).standard_normal(2) for after in (0, 1)]
-        return np.asarray(self.mean_m_s) + self.spread_m_s * (math.cos(fade) * knots[0] + math.sin(fade) * knots[1])
+        east, north = (
+            mean + self.spread_m_s * (math.cos(fade) * float(old) + math.sin(fade) * float(new))
+            for mean, old, new in zip(self.mean_m_s, *knots, strict=True)
+        )
+        return east, north
+
+
+@lru_cache(maxsize=4096)
+def _wind(drift: Drift, hour: float) -> tuple[float, float]:
+    # All fields of a region ask for the same hours.
+    return drift._at(hour)
 
 
 @dataclass(frozen=True)
@@ -115,9 +129,8 @@ class SpectralField:
         hours = self.life_hours * (wavenumber * (self.life_km / (2 * math.pi))) ** (-2 / 3)
         return np.exp(-1.0 / np.clip(hours, self.shortest_hours, self.life_hours)).astype(np.float32)
 
-    def _noise(self, chain: int, direction: str, step: int) -> NDArray[np.complex64]:
+    def _noise(self, rng: np.random.Generator) -> NDArray[np.complex64]:
         # White noise through a real transform has the symmetry of a real field by itself.
-        rng = generator(self.seed, self.key, direction, chain, step)
         return fft.rfft2(rng.standard_normal(self.shape, dtype=np.float32), workers=1)
 
     def _phase(self, hour: float, sign: float) -> NDArray[np.complex64]:
@@ -133,14 +146,15 @@ class SpectralField:
         memory = self._memory()
         renewal = np.sqrt(1 - memory**2)
         middle = chain * BLOCK_HOURS
-        state = self._noise(chain, "middle", 0)
+        state = self._noise(generator(self.seed, self.key, "middle", chain))
+        rng = generator(self.seed, self.key, "onwards" if forwards else "backwards", chain)
         if forwards:
             yield state
             steps -= 1
         for step in range(steps):
             hour = middle + step + 0.5 if forwards else middle - step - 0.5
             phase = self._phase(hour, 1.0 if forwards else -1.0)
-            state = memory * phase * state + renewal * self._noise(chain, "on" if forwards else "back", step)
+            state = memory * phase * state + renewal * self._noise(rng)
             yield state
 
     def block(self, block: int) -> Iterator[NDArray[np.complex64]]:

@@ -100,7 +100,7 @@ class Weather:
     def _cells(self) -> SpectralField:
         c = self.climate
         spacing = 3 * c.cell_km
-        spectrum = mixture((0.65, ring(spacing)), (0.35, isotropic(2.5, 8 * spacing)))
+        spectrum = mixture((0.65, ring(spacing)), (0.35, isotropic(3.5, 8 * spacing)))
         return SpectralField(
             self.seed, f"{self.key}/cells", torus(self._wide.shape), spacing_km(self._wide), spectrum, self.drift,
             4 * c.cell_hours, 8 * spacing, shortest_hours=c.cell_hours,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -86,7 +87,9 @@ def _open(path: Path) -> xr.Dataset:
         raise DataError(f"{path} does not exist")
     try:
         if ".zarr" in path.name:
-            return xr.open_zarr(path, chunks={})
+            with warnings.catch_warnings():  # without consolidated metadata opening is slower, no more
+                warnings.filterwarnings("ignore", message="Failed to open Zarr store with consolidated")
+                return xr.open_zarr(path, chunks={})
         return xr.open_dataset(path, chunks={})
     except (OSError, ValueError, KeyError) as error:
         raise DataError(f"{path} cannot be read: {error}; it may be truncated or of another format") from error

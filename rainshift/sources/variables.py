@@ -62,10 +62,15 @@ VARIABLES: Mapping[str, Variable] = _table()
 PREDICTORS = tuple(name for name, row in VARIABLES.items() if row.role == "condition")
 
 _MM = {"mm": 1.0, "millimeter": 1.0, "millimetre": 1.0, "m": 1000.0, "meter": 1000.0, "metre": 1000.0, "cm": 10.0,
-       "in": 25.4, "inch": 25.4, "inches": 25.4}  # fmt: skip
+       "in": 25.4, "inch": 25.4}  # fmt: skip
 _HOURS = {"s": 1 / 3600, "sec": 1 / 3600, "second": 1 / 3600, "min": 1 / 60, "minute": 1 / 60, "h": 1.0, "hr": 1.0,
           "hour": 1.0, "d": 24.0, "day": 24.0}  # fmt: skip
 _STEPS = ("step", "timestep", "time step", "interval")
+
+
+def _lookup(table: Mapping[str, float], name: str) -> float | None:
+    """The entry of a unit, singular or plural."""
+    return table.get(name, table.get(name.removesuffix("s"), table.get(name.removesuffix("es"))))
 
 
 def rain_factor(units: str | None, step_hours: float, *, label: str = "precipitation") -> float:
@@ -87,17 +92,17 @@ def rain_factor(units: str | None, step_hours: float, *, label: str = "precipita
     text = re.sub(r"\b(of )?(liquid )?water( equivalent)?$", "", text).strip()
     text = re.sub(r"kg\s*(m-2|/\s*m2)", "mm", text)
     found = re.fullmatch(
-        r"(?P<amount>[a-z]+?)s?\s*(?:(?:/|per\b)\s*(?P<count>\d+(?:\.\d+)?)?\s*(?P<per>[a-z ]+?)s?"
-        r"|\s(?P<power>[a-z]+)\s*-1)?",
+        r"(?P<amount>[a-z]+)\s*"
+        r"(?:(?:/|per\b)\s*(?P<count>\d+(?:\.\d+)?)?\s*(?P<per>[a-z ]+)|\s(?P<power>[a-z]+)\s*-1)?",
         text,
     )
-    amount = _MM.get(found["amount"]) if found else None
+    amount = _lookup(_MM, found["amount"]) if found else None
     if found is None or amount is None:
         raise DataError(f"{label} has units {units!r}, which are not understood; {way_out}")
     per = found["per"] or found["power"]
-    if per is None or per.strip() in _STEPS:
+    if per is None or per.strip().removesuffix("s") in _STEPS:
         return amount / step_hours
-    hours = _HOURS.get(per) or _HOURS.get(per + "s")
+    hours = _lookup(_HOURS, per.strip())
     if hours is None:
         raise DataError(f"{label} has units {units!r}, whose time is not understood; {way_out}")
     return amount / (float(found["count"] or 1) * hours)
