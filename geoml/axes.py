@@ -149,14 +149,22 @@ class Axis:
 
     def select(self, low: float, high: float) -> slice:
         """Indices of the coordinates within `[low, high]`; longitudes may be given in either convention."""
-        shift = 360.0 * math.floor((low - min(self.start, self.stop)) / 360.0 + 1e-9) if self.is_longitude else 0.0
-        for turn in (shift, shift + 360.0) if self.is_longitude else (0.0,):
-            slack = TOLERANCE * abs(self.step)
-            inside = (self.coordinates >= low - turn - slack) & (self.coordinates <= high - turn + slack)
-            found = np.flatnonzero(inside)
-            if found.size:
-                return slice(int(found[0]), int(found[-1]) + 1)
-        raise ValueError(f"axis {self.name!r} has no coordinate in {low} … {high}; it runs {self.start} … {self.stop}")
+        slack = TOLERANCE * abs(self.step)
+        if self.period is not None and high - low > self.period - abs(self.step) - slack:
+            return slice(0, self.size)
+        turns = (0.0, -360.0, 360.0) if self.is_longitude else (0.0,)
+        found = [
+            np.flatnonzero((self.coordinates >= low + turn - slack) & (self.coordinates <= high + turn + slack))
+            for turn in turns
+        ]
+        parts = [indices for indices in found if indices.size]
+        if not parts:
+            raise ValueError(
+                f"axis {self.name!r} has no coordinate in {low} … {high}; it runs {self.start} … {self.stop}"
+            )
+        if len(parts) > 1:
+            raise ValueError(f"axis {self.name!r}: {low} … {high} crosses the seam of {self.start} … {self.stop}")
+        return slice(int(parts[0][0]), int(parts[0][-1]) + 1)
 
     def coarsen(self, factor: float) -> Axis:
         """Cells `factor` times as wide: whole groups of centre cells, or every `factor`-th node; 2.5 is a factor."""
@@ -185,11 +193,10 @@ class Axis:
         return self.name, self.size, self.units, self.registration
 
     def matches(self, other: Axis) -> bool:
-        """Whether both have the same cells, to a thousandth of a step, and the same registration."""
+        """Whether both have the same cells, to a thousandth of a step, and registration; longitudes in any turn."""
         slack = TOLERANCE * abs(self.step)
-        return (
-            (self.name, self.size, self.units, self.registration)
-            == (other.name, other.size, other.units, other.registration)
-            and abs(self.start - other.start) <= slack
-            and abs(self.stop - other.stop) <= slack
-        )
+        first, last = self.start - other.start, self.stop - other.stop
+        if self.is_longitude:
+            turn = 360.0 * round(first / 360.0)
+            first, last = first - turn, last - turn
+        return self._kind == other._kind and abs(first) <= slack and abs(last) <= slack

@@ -56,6 +56,10 @@ def find_axes(
         asked = registration or variable.attrs.get("registration")
         axis, order = read_axis(kind, values, units, label=label, registration=asked)
         found[kind] = Found(axis, str(variable.dims[0]), str(name), order, dict(variable.attrs))
+    if time and "time" not in found:
+        raise DataError(
+            f"no time coordinate of datetimes among {[str(name) for name in data.coords]}; decode the times"
+        )
     space = [kind for kind in ("z", "lat", "y", "lon", "x") if kind in found]
     pairs = [pair for pair in (("lat", "lon"), ("y", "x")) if all(kind in found for kind in pair)]
     if not pairs and curved:
@@ -90,7 +94,7 @@ def read_axis(
         raise DataError(f"{label}[{at}] is {x[at]}; coordinates have to be finite")
     indices = np.arange(x.size)
     cyclic = units == LONGITUDE_UNITS
-    if units == LATITUDE_UNITS and np.abs(x).max() > 90 + 1e-3:
+    if units == LATITUDE_UNITS and np.abs(x).max() > 90 + 1e-5:
         at = int(np.abs(x).argmax())
         raise DataError(f"{label}[{at}] is {x[at]:g}, no latitude; are latitude and longitude swapped?")
     if cyclic and np.abs(x).max() > 360 + 180:

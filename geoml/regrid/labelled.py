@@ -26,6 +26,11 @@ def regrid_labelled(operator: Regridder, data: Any) -> Any:
     original = data.dims
     tidy = conform(data, time="time" in names)
     found = grid_of(tidy, time="time" in names)
+    for mine, its in zip(operator.source.axes, found.axes, strict=False):
+        if mine.period is not None and its.period is not None:  # around the globe, but begun elsewhere
+            cells = round((mine.start - its.start) / its.step)
+            tidy = tidy.roll({its.name: -cells}, roll_coords=False)
+            found = found.moved(**{its.name: cells * its.step})
     if found.names == names:  # the registration is the operator's to know: coordinates may not tell
         axes = tuple(
             replace(a, registration=b.registration) for a, b in zip(found.axes, operator.source.axes, strict=True)

@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import itertools
-import math
 import os
+import sys
 from collections import OrderedDict
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args
+from typing import Any, Literal, TypeVar, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from geoml.errors import DataError
 from geoml.grids import Grid
+from geoml.regrid.passes import Passes
 from geoml.regrid.weights import Band, Rim, interpolation_weights, overlap_weights
-
-if TYPE_CHECKING:
-    import torch
 
 __all__ = ["Method", "Regridder", "operator_for"]
 
@@ -77,14 +75,10 @@ class Regridder:
             else interpolation_weights(a, b, rim=rim, order=1 if method == "bilinear" else 0)
             for a, b in zip(source.axes, target.axes, strict=True)
         )
-        self._order = self._cheapest_order()
-        self._cache: dict[Hashable, Any] = {}
+        self._passes = Passes(self.bands)
 
     def __repr__(self) -> str:
         return f"Regridder({self.source.shape} -> {self.target.shape}, {self.method!r}, rim={self.rim!r})"
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_cache": {}}
 
     @property
     def matrices(self) -> tuple[NDArray[np.float64], ...]:
@@ -113,46 +107,38 @@ class Regridder:
         `mask`, True where a value counts, broadcasts against `fields`; missing results are NaN. float16 and bfloat16
         tensors are summed in float32; integers give float32 or float64.
         """
-        kind = type(fields).__module__.partition(".")[0]
+        array: Any = fields
+        kind = _kind(array)
         if kind == "xarray":
             from geoml.regrid.labelled import regrid_labelled
 
-            return regrid_labelled(self, fields if mask is None else fields.where(mask))  # type: ignore[attr-defined]
-        shape = tuple(fields.shape)  # type: ignore[attr-defined]
+            return regrid_labelled(self, array if mask is None else array.where(mask))
+        shape = tuple(array.shape)
         lead = len(shape) - len(self.source.shape)
         if lead < 0 or shape[lead:] != self.source.shape:
             raise ValueError(f"fields of shape {shape} do not end with the source grid's {self.source.shape}")
         if kind == "torch":
-            return self._torch(fields, mask)
+            return self._torch(array, mask)
+        if array.dtype.kind not in "fiub":
+            raise TypeError(f"fields of {array.dtype} cannot be averaged; real numbers can (complex: part by part)")
         if kind == "dask":
-            return self._dask(fields, mask)
-        values = np.asarray(fields)
-        return self._numpy(values if mask is None else np.where(mask, values, np.nan))  # type: ignore[return-value]
+            return self._dask(array, mask)
+        if isinstance(array, np.ma.MaskedArray):
+            mask = ~np.ma.getmaskarray(array) & (True if mask is None else mask)
+            array = array.data
+        values: Any = self._numpy(array if mask is None else np.where(mask, array, np.nan))
+        return values
 
     def masked(self, fields: Fields, mask: Any = None) -> tuple[Fields, Any]:
         """The fields with 0 for what is missing, and True where they are not missing: numpy arrays and tensors."""
         result: Any = self(fields, mask)
-        if type(result).__module__.partition(".")[0] == "torch":
+        if _kind(result) == "torch":
             missing = result.isnan()
             return result.masked_fill(missing, 0), ~missing
         missing = np.isnan(result)
         return np.where(missing, result.dtype.type(0), result), ~missing
 
     # ---- numpy ------------------------------------------------------------------------------------------------
-
-    def _cheapest_order(self) -> tuple[int, ...]:
-        """The order of the axes, those that change, which costs fewest multiplications."""
-        active = [i for i, band in enumerate(self.bands) if not band.is_identity]
-
-        def cost(order: Sequence[int]) -> float:
-            shape, total = list(self.source.shape), 0.0
-            for i in order:
-                shape[i] = self.target.shape[i]
-                dearer = 2.0 if i == len(shape) - 1 else 1.0  # gathers instead of whole rows
-                total += dearer * math.prod(shape) * self.bands[i].index.shape[1]
-            return total
-
-        return min(itertools.permutations(active), key=cost)
 
     def _numpy(self, values: NDArray[Any], threads: int | None = None) -> NDArray[Any]:
         dtype = np.result_type(values.dtype, np.float32)
@@ -169,7 +155,7 @@ class Regridder:
                 block = np.ascontiguousarray(flat[first : first + at_once], work)
                 result = out[first : first + len(block)]
                 if not expect_gaps:
-                    self._passes(block, result)
+                    self._passes.apply_to_blocks(block, result)
                     smaller = result if result.size < block.size else block
                     expect_gaps = self.gaps and bool(np.isnan(smaller.min()))
                 if expect_gaps:  # and mostly again in the next block
@@ -187,47 +173,21 @@ class Regridder:
         return out.reshape(*lead, *self.target.shape)
 
     def _gappy_passes(self, block: NDArray[Any], out: NDArray[Any]) -> bool:
-        """As `_passes`, for a block with NaN; whether there was any."""
+        """The passes for a block with NaN; whether there was any."""
         from geoml.regrid import kernels
 
         whole, valid = np.empty_like(block), np.empty_like(block)
         gaps = kernels.split_gaps(block.reshape(-1), whole.reshape(-1), valid.reshape(-1))
-        self._passes(whole, out)
+        self._passes.apply_to_blocks(whole, out)
         if gaps:
             share = np.empty_like(out)
-            self._passes(valid, share)
+            self._passes.apply_to_blocks(valid, share)
             kernels.divide_by_share(out.reshape(-1), share.reshape(-1), self._threshold)
         return bool(gaps)
 
     @property
     def _threshold(self) -> float:
         return max(self.valid_fraction - 1e-6, 1e-6)
-
-    def _passes(self, block: NDArray[Any], out: NDArray[Any]) -> None:
-        """Each axis in turn; the last writes into `out` itself, where that has the type of the sums."""
-        from geoml.regrid import kernels
-
-        for i in self._order:
-            index, weight = self.bands[i].index, self._weight(i, block.dtype)
-            shape = block.shape
-            outer, inner = math.prod(shape[: i + 1]), math.prod(shape[i + 2 :])
-            into = out if i == self._order[-1] and out.dtype == block.dtype else None
-            if into is None:
-                into = np.empty((*shape[: i + 1], len(index), *shape[i + 2 :]), block.dtype)
-            if inner == 1:
-                kernels.apply_last(block.reshape(outer, -1), index, weight, into.reshape(outer, -1))
-            else:
-                rows = (outer, shape[i + 1], inner)
-                kernels.apply_inner(block.reshape(rows), index, weight, into.reshape(outer, len(index), inner))
-            block = into
-        if block is not out:
-            out[...] = block
-
-    def _weight(self, axis: int, dtype: np.dtype[Any]) -> NDArray[Any]:
-        key = ("numpy", axis, dtype.char)
-        if key not in self._cache:
-            self._cache[key] = np.ascontiguousarray(self.bands[axis].weight, dtype)
-        return self._cache[key]
 
     # ---- torch ------------------------------------------------------------------------------------------------
 
@@ -243,36 +203,15 @@ class Regridder:
                 x = torch.where(torch.as_tensor(mask, device=x.device), x, nan)
             missing = x.isnan() if self.gaps else None
             if missing is None or not bool(missing.any()):
-                result = self._matmuls(x)
+                result = self._passes.apply_to_tensor(x)
             else:
-                share = self._matmuls((~missing).to(dtype))
+                share = self._passes.apply_to_tensor((~missing).to(dtype))
                 valid = share >= self._threshold
-                values = self._matmuls(x.masked_fill(missing, 0)) / share.masked_fill(~valid, 1)
+                values = self._passes.apply_to_tensor(x.masked_fill(missing, 0)) / share.masked_fill(~valid, 1)
                 result = torch.where(valid, values, nan)
             if self.outside.any():
                 result = torch.where(torch.as_tensor(self.outside, device=x.device), nan, result)
         return result.to(back)
-
-    def _matmuls(self, x: torch.Tensor) -> torch.Tensor:
-        lead = x.ndim - len(self.bands)
-        for i in self._order:
-            matrix, shape = self._matrix(i, x), x.shape
-            position = lead + i
-            if position == x.ndim - 1:
-                x = x @ matrix.T
-            else:
-                x = matrix @ x.reshape(*shape[: position + 1], -1)
-                x = x.reshape(*shape[:position], len(matrix), *shape[position + 1 :])
-        return x
-
-    def _matrix(self, axis: int, like: torch.Tensor) -> torch.Tensor:
-        import torch
-
-        key = ("torch", axis, like.dtype, like.device)
-        if key not in self._cache:
-            with torch.no_grad():
-                self._cache[key] = torch.as_tensor(self.bands[axis].dense(), dtype=like.dtype, device=like.device)
-        return self._cache[key]
 
     # ---- dask -------------------------------------------------------------------------------------------------
 
@@ -287,6 +226,17 @@ class Regridder:
         chunks = (*fields.chunks[:lead], *((size,) for size in self.target.shape))
         meta = np.empty((0,) * fields.ndim, dtype)
         return fields.map_blocks(self._numpy, threads=1, chunks=chunks, dtype=dtype, meta=meta)
+
+
+def _kind(fields: Any) -> str:
+    """Which library's array this is; libraries that are not loaded cannot have made it."""
+    for kind, names in (("torch", ("Tensor",)), ("xarray", ("DataArray", "Dataset")), ("dask.array", ("Array",))):
+        module = sys.modules.get(kind)
+        if module is not None and isinstance(fields, tuple(getattr(module, name) for name in names)):
+            return kind.partition(".")[0]
+    if not isinstance(fields, np.ndarray):
+        raise TypeError(f"fields have to be a numpy, dask, torch or xarray array, not {type(fields).__name__}")
+    return "numpy"
 
 
 _operators: OrderedDict[Hashable, Regridder] = OrderedDict()

@@ -84,6 +84,13 @@ def test_box_across_the_date_line():
     grid = Grid.latlon(-20, 0, 170, -170, 1)
     assert grid["lon"].extent == (170, 190)
     assert grid.select(lon=(-175, -171)).shape == (20, 4)
+    globe = Grid.latlon(-90, 90, -180, 180, 1)
+    assert globe.select(lon=(200, 210))["lon"].start == -159.5
+    assert globe.select(lon=(0, 360)) == globe
+    with pytest.raises(ValueError, match="seam"):
+        globe.select(lon=(170, 190))
+    assert grid.matches(grid.moved(lon=-360))
+    assert not grid.matches(grid.moved(lon=-359))
 
 
 @pytest.mark.parametrize("factor", [2, 2.5, 4, 5, 8])

@@ -327,6 +327,16 @@ def test_a_mask_is_the_same_as_nan():
     assert (values[~valid] == 0).all()
 
 
+def test_masked_arrays_keep_their_mask_and_odd_types_are_refused():
+    fields, mask = random_fields(FINE, ()), random_fields(FINE, (), seed=5) > 0.2
+    regridder = Regridder(FINE, COARSE)
+    np.testing.assert_array_equal(regridder(np.ma.array(fields, mask=~mask)), regridder(fields, mask))
+    with pytest.raises(TypeError, match="complex"):
+        regridder(fields + 1j)
+    with pytest.raises(TypeError, match="list"):
+        regridder([[1.0]])
+
+
 def test_infinities_are_values():
     fields = np.ones(FINE.shape)
     fields[100, 100] = np.inf
@@ -396,6 +406,17 @@ def test_the_globe_has_no_rim_in_longitude():
     before, after = integrals(globe, target, random_fields(globe))
     np.testing.assert_allclose(after, before, rtol=1e-12)
     assert np.allclose(Regridder(globe, target).covered, 1)
+
+
+def test_files_of_the_globe_may_begin_anywhere():
+    east, west = Grid.latlon(-90, 90, 0, 360, 5, "node"), Grid.latlon(-90, 90, -180, 180, 5, "node")
+    target = Grid.latlon(-20, 20, -30, 30, 2)
+    wave = np.cos(np.radians(east["lon"].coordinates)) * np.ones(east.shape)
+    data = xr.DataArray(wave, east.coords(), east.names)
+    expected = Regridder(east, target, "bilinear")(wave)
+    for grid in (east, west):
+        np.testing.assert_allclose(Regridder(grid, target, "bilinear")(data), expected, rtol=1e-12)
+        np.testing.assert_allclose(Regridder(grid, target, "bilinear")(conform(data)), expected, rtol=1e-12)
 
 
 def test_a_region_over_the_date_line_matches_the_globe():
