@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -60,6 +61,10 @@ class Weather:
     coarse: Grid
     fine: Grid
     land_key: str
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # What is computed from the fields stays behind: tasks that name a Weather are small.
+        return Weather, (self.seed, self.key, self.climate, self.coarse, self.fine, self.land_key)
 
     @cached_property
     def _wide(self) -> Grid:

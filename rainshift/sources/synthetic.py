@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
@@ -142,13 +143,27 @@ def _shared(weather: Weather) -> Weather:
     return weather
 
 
-@functools.lru_cache(maxsize=4)
-def _block(weather: Weather, number: int) -> Block:
-    return _shared(weather).block(number)
+class _Slot:
+    """A block that is made once, whichever thread asks first."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.block: Block | None = None
+
+    def get(self, weather: Weather, number: int) -> Block:
+        with self.lock:
+            if self.block is None:
+                self.block = _shared(weather).block(number)
+            return self.block
+
+
+@functools.lru_cache(maxsize=16)  # some 10 MB each for a whole region
+def _slot(weather: Weather, number: int) -> _Slot:
+    return _Slot()
 
 
 def _part(weather: Weather, number: int, part: int | None) -> NDArray[np.float32]:
-    block = _block(weather, number)
+    block = _slot(weather, number).get(weather, number)
     return block.rain if part is None else block.predictors[:, part]
 
 

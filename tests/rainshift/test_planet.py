@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import pickle
 from dataclasses import replace
 
 import numpy as np
@@ -221,6 +222,14 @@ def test_any_slice_equals_that_of_a_longer_run():
         np.testing.assert_array_equal(whole.isel(chosen).condition[name], part.condition[name])
     again = open_source("synthetic", seed=5, size_deg=2).blocks("caribbean", days[1:3])
     np.testing.assert_array_equal(again.target["precipitation"], whole.target["precipitation"][24:72])
+
+
+def test_a_law_travels_without_what_it_has_computed():
+    weather = SyntheticSource(size_deg=2).weather("caribbean")
+    rain = weather.block(12_000).rain
+    sent = pickle.dumps(weather)
+    assert len(sent) < 4000
+    np.testing.assert_array_equal(pickle.loads(sent).block(12_000).rain, rain)
 
 
 def test_seeds_and_regions_are_different_weather():
