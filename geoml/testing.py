@@ -101,7 +101,7 @@ def _mask(model: Model, batch: Batch) -> None:
         for phase in model.phases():
             loss = model.loss(filled, phase=phase.name, generator=_generator())
             assert loss.ndim == 0, f"loss of phase {phase.name!r} has shape {tuple(loss.shape)}; expected a scalar"
-            assert torch.isfinite(loss), f"loss of phase {phase.name!r} is {float(loss)} with {value} in masked cells"
+            assert torch.isfinite(loss), f"loss of phase {phase.name!r} is {loss.item()} with {value} in masked cells"
             loss.backward()
             losses.append(loss.item())
         gradients.append([None if p.grad is None else p.grad.clone() for p in model.parameters()])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -55,17 +56,19 @@ class Predictor:
         return physical.to(home), float(clipped_share)
 
 
-def load_predictor(checkpoint: Path | str, *, device: str = "auto", precision: Precision = "fp32") -> Predictor:
+def load_predictor(
+    checkpoint: Path | str, *, device: str = "auto", precision: Precision = "fp32", allow: Sequence[str] = ()
+) -> Predictor:
     """The predictor of a checkpoint folder, with its averaged weights; every file is verified first.
 
-    A run's `checkpoints` folder stands for its best checkpoint, or the newest where none was validated.
+    A run's `checkpoints` folder stands for its best checkpoint, or the newest where none was validated. A model of
+    one's own needs its package in `allow`.
 
     Errors: `DataError` for a checkpoint that is not whole, `UserError` for one of another architecture or of a class
     that is not allow-listed.
     """
     from geoml.data.transforms import Transforms
     from geoml.errors import DataError
-    from geoml.files import read_json
     from geoml.train import checkpoint as checkpoints
     from geoml.train.device import choose_device
 
@@ -76,7 +79,7 @@ def load_predictor(checkpoint: Path | str, *, device: str = "auto", precision: P
             raise DataError(f"{folder} is no checkpoint and holds none")
         folder = found
     checkpoints.verify(folder)
-    model = checkpoints.build_model(checkpoints.load_config(folder))
+    model = checkpoints.build_model(checkpoints.load_config(folder), allow=allow)
     checkpoints.load_weights(model, folder / "ema.safetensors")
-    transforms = Transforms.from_dict(read_json(folder / "transform.json"))
+    transforms = Transforms.load(folder / "transform.json")
     return Predictor(model.to(choose_device(device)), transforms, precision)

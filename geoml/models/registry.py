@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from geoml.errors import UserError, unknown
+from geoml.config import instantiate
+from geoml.errors import unknown
 from geoml.models.base import Channels, Model
+from geoml.runs import plain
 
 __all__ = ["available", "build", "preset"]
 
@@ -37,27 +38,12 @@ def preset(name: str) -> dict[str, Any]:
 def build(config: Mapping[str, Any] | str, channels: Channels, dims: int, *, allow: Sequence[str] = ()) -> Model:
     """The untrained model of a configuration: a mapping with `_target_`, or the name of a preset.
 
-    The class is called as `cls(channels, dims, **arguments)`. Beside geoml's own packages only modules under the
-    prefixes in `allow` are imported. The configuration stays with the model, so that a checkpoint can rebuild it.
+    The class is called as `cls(channels=…, dims=…, **arguments)`. Beside geoml's own packages only those in `allow`
+    are imported. The configuration stays with the model, so that a checkpoint can rebuild it.
+
+    Errors: `UserError` for a target that is not allowed or no `Model`, and for arguments it does not take.
     """
-    config = preset(config) if isinstance(config, str) else dict(config)
-    arguments = {key: value for key, value in config.items() if key != "_target_"}
-    model = _class(str(config.get("_target_")), allow)(channels, dims, **arguments)
-    if not isinstance(model, Model):
-        raise UserError(
-            f"{config['_target_']} is {type(model).__name__}; expected a subclass of geoml.models.base.Model"
-        )
+    config = preset(config) if isinstance(config, str) else plain(config)
+    model: Model = instantiate(config, allow=allow, kind=Model, channels=channels, dims=dims)
     model.config = config
     return model
-
-
-def _class(target: str, allow: Sequence[str]) -> Any:
-    """The object at a dotted path under an allowed prefix; nothing else is even imported."""
-    module, _, name = target.rpartition(".")
-    prefixes = ("geoml.models", "rainshift.models", "radiomaps.models", *allow)
-    if not any(module == prefix or module.startswith(prefix + ".") for prefix in prefixes):
-        raise UserError(f"model._target_={target} is not allowed; allowed are modules under {', '.join(prefixes)}")
-    try:
-        return getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError) as error:
-        raise UserError(f"model._target_={target} cannot be imported ({error})") from error

@@ -6,11 +6,12 @@ import json
 import logging
 import pickle
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import safetensors
 import torch
 import yaml
@@ -25,6 +26,7 @@ from geoml.models.base import Channels, Model
 __all__ = [
     "best",
     "build_model",
+    "found",
     "latest",
     "load_config",
     "load_resume",
@@ -80,7 +82,7 @@ def save(
         save_file(_tensors(ema), partial / "ema.safetensors")
         (partial / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
         (partial / "transform.json").write_text(json.dumps(transforms.to_dict(), indent=2, allow_nan=False) + "\n")
-        torch.save(dict(resume), partial / "resume.pt")
+        torch.save(_safe(dict(resume)), partial / "resume.pt")
         names = sorted(path.name for path in partial.iterdir())
         (partial / SUMS).write_text("".join(f"{sha256(partial / name)}  {name}\n" for name in names))
     return folder
@@ -88,6 +90,19 @@ def save(
 
 def _tensors(module: nn.Module) -> dict[str, Tensor]:
     return {name: tensor.detach().cpu().contiguous() for name, tensor in module.state_dict().items()}
+
+
+def _safe(state: Any) -> Any:
+    """`state` if it holds tensors and plain values only, numpy's turned into them: what loads without running code."""
+    if isinstance(state, dict):
+        return {_safe(key): _safe(value) for key, value in state.items()}
+    if isinstance(state, list | tuple):
+        return type(state)(_safe(item) for item in state)
+    if isinstance(state, np.ndarray | np.generic):
+        return state.tolist()
+    if isinstance(state, Tensor | int | float | str | bytes) or state is None:
+        return state
+    raise TypeError(f"a checkpoint cannot hold {type(state).__name__}; states must be tensors and plain values")
 
 
 def verify(folder: Path) -> None:
@@ -107,7 +122,7 @@ def verify(folder: Path) -> None:
             raise DataError(f"{path} is corrupt: its SHA-256 is not the one in {SUMS}; take another checkpoint")
 
 
-def _checkpoints(folder: Path) -> list[Path]:
+def found(folder: Path) -> list[Path]:
     """Checkpoint folders, oldest first, whole or not; temporary ones (their names start with a dot) are none."""
     return sorted(path for path in folder.glob("[0-9]*") if path.is_dir())
 
@@ -118,16 +133,16 @@ def latest(folder: Path) -> Path | None:
     Broken ones are skipped with a warning that names the cause; where all are broken, that is a `DataError`: starting
     from nothing must be asked for.
     """
-    found = _checkpoints(Path(folder))
-    for path in reversed(found):
+    candidates = found(Path(folder))
+    for path in reversed(candidates):
         try:
             verify(path)
         except DataError as error:
             logger.warning("skipping a broken checkpoint: %s", error)
         else:
             return path
-    if found:
-        raise DataError(f"none of the {len(found)} checkpoints in {folder} is whole; delete them to start anew")
+    if candidates:
+        raise DataError(f"none of the {len(candidates)} checkpoints in {folder} is whole; delete them to start anew")
     return None
 
 
@@ -144,8 +159,8 @@ def best(folder: Path) -> Path | None:
 
 def prune(folder: Path, *, keep: int) -> None:
     """Remove all checkpoints but the `keep` newest and the best, and what killed writers left behind."""
-    kept = {*_checkpoints(folder)[-keep:], best(folder)} if keep > 0 else {*_checkpoints(folder)}
-    for path in _checkpoints(folder):
+    kept = {*found(folder)[-keep:], best(folder)} if keep > 0 else {*found(folder)}
+    for path in found(folder):
         if path not in kept:
             shutil.rmtree(path)
     for path in folder.glob(".[0-9]*.tmp"):
@@ -164,14 +179,14 @@ def load_config(folder: Path) -> dict[str, Any]:
     return config
 
 
-def build_model(config: Mapping[str, Any]) -> Model:
-    """The untrained model that a checkpoint's configuration describes; only allow-listed classes are built."""
+def build_model(config: Mapping[str, Any], *, allow: Sequence[str] = ()) -> Model:
+    """The untrained model that a checkpoint's configuration describes: of geoml's packages or those in `allow`."""
     from geoml.models.registry import build
 
     names = dict(config["channels"])
     guess = tuple((str(a), str(b)) for a, b in names.pop("first_guess", ()))
     channels = Channels(**{key: tuple(value) for key, value in names.items()}, first_guess=guess)
-    return build(config["model"], channels, int(config["dims"]))
+    return build(config["model"], channels, int(config["dims"]), allow=allow)
 
 
 def load_weights(model: nn.Module, path: Path) -> None:

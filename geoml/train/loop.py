@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 import torch
 
-from geoml.errors import DataError, UserError
+from geoml.errors import DataError, UserError, unknown
 from geoml.fields import Batch
 from geoml.models.base import Model, Phase
 from geoml.models.noise import seed_of
@@ -110,6 +110,9 @@ class _Run:
             to_channels_last(model)
         self.ema = EMA(model, half_life=config.ema_half_life)
         self.phases = tuple(model.phases())
+        for name in config.phases:
+            if name not in {phase.name for phase in self.phases}:
+                raise unknown("phase", name, [phase.name for phase in self.phases])
         self.moving = {phase.name: [p for p in phase.parameters if p.requires_grad] for phase in self.phases}
         self.optimisers = {phase.name: optimiser_of(phase, config) for phase in self.phases}
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=config.precision == "fp16")

@@ -12,8 +12,8 @@ def learning_rate(samples: float, *, peak: float, total: float, warmup: float = 
 
     Beyond `total` the floor is kept. Loshchilov & Hutter 2017, arXiv 1608.03983, eq. 5, without restarts.
 
-    >>> [learning_rate(n, peak=1.0, total=110, warmup=10, floor=0.2) for n in (5, 10, 60, 110, 200)]
-    [0.5, 1.0, 0.6, 0.2, 0.2]
+    >>> [learning_rate(n, peak=1.0, total=110, warmup=10, floor=0.5) for n in (5, 10, 60, 110, 200)]
+    [0.5, 1.0, 0.75, 0.5, 0.5]
     """
     if samples < warmup:
         return peak * samples / warmup

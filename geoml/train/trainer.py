@@ -15,6 +15,9 @@ from geoml.train.device import PRECISIONS, Precision
 __all__ = ["Trainer", "optimiser_of"]
 
 
+PHASE_OPTIONS = ("learning_rate", "weight_decay", "betas")
+
+
 @dataclass(frozen=True, kw_only=True)
 class Trainer:
     """How to train. All counts are in samples; a step is `accumulate` batches for each repeat of each phase.
@@ -63,6 +66,10 @@ class Trainer:
 
         if self.precision not in PRECISIONS:
             raise unknown("precision", self.precision, PRECISIONS)
+        for phase, options in self.phases.items():
+            for name in options:
+                if name not in PHASE_OPTIONS:
+                    raise unknown(f"option of phase {phase!r}", name, PHASE_OPTIONS)
 
     def option(self, phase: str, name: str) -> Any:
         """The value of an option for a phase."""
@@ -72,6 +79,8 @@ class Trainer:
 def optimiser_of(phase: Phase, config: Trainer) -> torch.optim.Optimizer:
     """AdamW on the phase's parameters; biases and norms (one axis) are not decayed."""
     moving = [parameter for parameter in phase.parameters if parameter.requires_grad]
+    if not moving:
+        raise UserError(f"phase {phase.name!r} has no parameter that requires a gradient; nothing is left to train")
     decay = config.option(phase.name, "weight_decay")
     groups = [
         {"params": [p for p in moving if p.ndim > 1], "weight_decay": decay},

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
+from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
@@ -120,7 +121,7 @@ def test_no_known_cell_gives_no_loss_and_no_gradient() -> None:
     prediction = torch.ones(1, 1, 3, requires_grad=True)
     loss = masked_loss(prediction, torch.full((1, 1, 3), torch.nan), torch.zeros(1, 1, 3, dtype=torch.bool))
     loss.backward()
-    assert float(loss) == 0
+    assert loss.item() == 0
     assert prediction.grad is not None
     assert not prediction.grad.any()
 
@@ -190,9 +191,25 @@ def test_the_check_finds(key: str, message: str) -> None:
 
 def test_only_allowed_classes_are_built() -> None:
     for target in ("os.system", "subprocess.Popen", "builtins.eval", "geoml_evil.models.Model"):
-        with pytest.raises(UserError, match="allowed"):
+        with pytest.raises(UserError, match="not in an allowed package"):
             build({"_target_": target}, TOY_CHANNELS, 2)
-    with pytest.raises(UserError, match="Model"):
-        build({"_target_": "geoml.models.noise.seed_of"}, TOY_CHANNELS, 2)
+    for target in ("geoml.nn.unet.UNet", "geoml.models.base.Channels"):
+        with pytest.raises(UserError, match="is no Model"):
+            build({"_target_": target}, TOY_CHANNELS, 2)
     with pytest.raises(UserError, match="did you mean 'resnet'"):
         build("resne", TOY_CHANNELS, 2)
+    with pytest.raises(UserError, match="did you mean 'width'"):
+        build(preset("resnet") | {"widht": 3}, TOY_CHANNELS, 2)
+
+
+def test_a_model_of_ones_own_is_built_where_it_is_allowed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "their.py").write_text(
+        "from geoml.models.unet import UNetRegression\n\n\nclass Theirs(UNetRegression):\n    pass\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    config = {"_target_": "their.Theirs", "base": 4}
+    with pytest.raises(UserError, match="their"):
+        build(config, TOY_CHANNELS, 2)
+    model = build(config, TOY_CHANNELS, 2, allow=["their"])
+    assert type(model).__name__ == "Theirs"
+    assert model.config == config
