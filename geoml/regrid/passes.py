@@ -87,6 +87,6 @@ class Passes:
 
         key = ("torch", axis, like.dtype, like.device)
         if key not in self._cache:
-            with torch.no_grad():
+            with torch.inference_mode(False):  # a matrix first used in inference has to serve training later
                 self._cache[key] = torch.as_tensor(self.bands[axis].dense(), dtype=like.dtype, device=like.device)
         return self._cache[key]

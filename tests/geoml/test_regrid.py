@@ -267,6 +267,15 @@ def test_gradients(method, gaps):
     assert (fields.grad[~mask] == 0).all()
 
 
+def test_an_operator_first_used_in_inference_serves_training():
+    regridder = Regridder(FINE, COARSE)
+    with torch.inference_mode():
+        regridder(torch.ones(FINE.shape))
+    fields = torch.ones(FINE.shape, requires_grad=True)
+    regridder(fields).sum().backward()
+    assert fields.grad is not None
+
+
 def test_operators_travel_and_are_shared():
     regridder = Regridder(FINE, COARSE)
     fields = random_fields(FINE)
