@@ -1,0 +1,34 @@
+"""The command line `geoml`."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+from geoml import app
+
+__all__ = ["APP", "main"]
+
+APP = app.App(
+    name="geoml",
+    config_module="geoml.conf",
+    help="what the domains share",
+    verbs=(
+        app.Verb(
+            "doctor",
+            "geoml.doctor:main",
+            "Say what this machine has and what mends what is missing",
+            example="geoml doctor --need torch,llvm",
+            plain=True,
+        ),
+    ),
+)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run `geoml` with these words, those of the shell by default; returns the exit code."""
+    return app.main(APP, argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,52 @@
+"""What `geoml doctor` asks of radio maps: an LLVM that Dr.Jit can trace with, proved where that is wanted."""
+
+from __future__ import annotations
+
+import glob
+import os
+import re
+from collections.abc import Iterable
+
+from geoml import environment
+from geoml.doctor import Finding
+from geoml.errors import UserError
+from radiomaps.llvm import INSTALL, prove
+
+__all__ = ["checks", "llvm_versions"]
+
+#: 15 and 16 load and then abort the process at the first trace; 14 and older are refused on import.
+OLDEST_LLVM = 19
+FOLDERS = ("/usr/lib", "/usr/lib64", "/usr/local/lib", "/usr/lib/x86_64-linux-gnu", "/usr/lib/aarch64-linux-gnu")
+
+
+def checks(wanted: frozenset[str]) -> Iterable[Finding]:
+    """Whether a fit LLVM (or a GPU, which needs none) is there; with "raytracing", whether a box can be traced."""
+    return [_llvm(), _raytracing()] if "raytracing" in wanted else [_llvm()]
+
+
+def llvm_versions(folders: Iterable[str] = FOLDERS) -> list[int]:
+    """Major versions of the LLVM libraries in these folders and at DRJIT_LIBLLVM_PATH, rising."""
+    paths = [path for folder in folders for path in glob.glob(f"{folder}/libLLVM*.so*")]
+    named = os.environ.get("DRJIT_LIBLLVM_PATH")
+    paths += [os.path.realpath(named)] if named and os.path.exists(named) else []
+    matches = (re.search(r"libLLVM(?:-(\d+)|\.so\.(\d+))", os.path.basename(path)) for path in paths)
+    return sorted({int(match[1] or match[2]) for match in matches if match})
+
+
+def _llvm() -> Finding:
+    versions = llvm_versions()
+    fit = [version for version in versions if version >= OLDEST_LLVM]
+    text = ", ".join(map(str, versions)) or "none found"
+    if fit:
+        return Finding("llvm", "ok", text)
+    if environment.gpus():
+        return Finding("llvm", "ok", f"{text}; the GPU traces without")
+    return Finding("llvm", "missing", f"{text}; ray tracing on a CPU needs {OLDEST_LLVM} or newer", INSTALL)
+
+
+def _raytracing() -> Finding:
+    try:
+        proof = prove()
+    except UserError as error:
+        return Finding("raytracing", "missing", str(error), INSTALL)
+    return Finding("raytracing", "ok", f"a box was traced with {proof.variant}")
