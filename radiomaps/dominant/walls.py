@@ -1,0 +1,161 @@
+"""Walls of prisms, binned, so that a line finds those it crosses without looking at the others."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numba
+import numpy as np
+import shapely
+from numpy.typing import NDArray
+
+from radiomaps.scenes import Footprint
+
+__all__ = ["Walls", "blocked_in_plan", "convex_corners", "crossings", "walls_of"]
+
+#: A corner is moved this far out of its building, so that lines which touch the corner do not cross its walls.
+_CLEARANCE_M = 0.02
+
+
+class Walls(NamedTuple):
+    """`ends` (m, 4) as x0, y0, x1, y1; `base` and `top` (m,); bins of `size` metres from `origin`, `shape` (ny, nx).
+
+    The walls of bin `b` are `members[first[b]:first[b + 1]]`.
+    """
+
+    ends: NDArray[np.float64]
+    base: NDArray[np.float64]
+    top: NDArray[np.float64]
+    origin: tuple[float, float]
+    size: float
+    shape: tuple[int, int]
+    first: NDArray[np.int64]
+    members: NDArray[np.int64]
+
+
+def walls_of(footprints: Sequence[Footprint], *, bin_m: float = 16.0) -> Walls:
+    """The walls of all footprints, courtyards included."""
+    ends, base, top = [np.empty((0, 4))], [np.empty(0)], [np.empty(0)]
+    for footprint in footprints:
+        for ring in (footprint.polygon.exterior, *footprint.polygon.interiors):
+            points = np.asarray(ring.coords)[:, :2]
+            ends.append(np.hstack([points[:-1], points[1:]]))
+            base.append(np.full(len(points) - 1, footprint.base_m))
+            top.append(np.full(len(points) - 1, footprint.top_m))
+    all_ends = np.concatenate(ends)
+    low = all_ends.reshape(-1, 2).min(axis=0) - 1.0 if len(all_ends) else np.zeros(2)
+    high = all_ends.reshape(-1, 2).max(axis=0) + 1.0 if len(all_ends) else np.ones(2)
+    nx, ny = (int(np.ceil(extent / bin_m)) for extent in high - low)
+    bins: list[list[int]] = [[] for _ in range(nx * ny)]
+    for index, (x0, y0, x1, y1) in enumerate(all_ends):
+        columns = range(int((min(x0, x1) - low[0]) // bin_m), int((max(x0, x1) - low[0]) // bin_m) + 1)
+        rows = range(int((min(y0, y1) - low[1]) // bin_m), int((max(y0, y1) - low[1]) // bin_m) + 1)
+        for j in rows:
+            for i in columns:
+                bins[j * nx + i].append(index)
+    first = np.cumsum([0, *(len(members) for members in bins)]).astype(np.int64)
+    members = np.array([index for members in bins for index in members], dtype=np.int64)
+    origin = (float(low[0]), float(low[1]))
+    return Walls(all_ends, np.concatenate(base), np.concatenate(top), origin, bin_m, (ny, nx), first, members)
+
+
+def convex_corners(footprints: Sequence[Footprint]) -> NDArray[np.float64]:
+    """Corners around which a wave bends, a little outside their buildings: (n, 4) as x, y, base, top."""
+    corners: list[tuple[float, float, float, float]] = []
+    for footprint in footprints:
+        polygon = shapely.orient_polygons(footprint.polygon)
+        for ring in (polygon.exterior, *polygon.interiors):
+            points = np.asarray(ring.coords)[:-1, :2]
+            before, after = points - np.roll(points, 1, axis=0), np.roll(points, -1, axis=0) - points
+            before /= np.linalg.norm(before, axis=1, keepdims=True)
+            after /= np.linalg.norm(after, axis=1, keepdims=True)
+            turn = before[:, 0] * after[:, 1] - before[:, 1] * after[:, 0]
+            outward = before - after
+            for point, direction in zip(points[turn > 0.02], outward[turn > 0.02], strict=True):
+                x, y = point + _CLEARANCE_M * direction / np.linalg.norm(direction)
+                corners.append((float(x), float(y), footprint.base_m, footprint.top_m))
+    return np.array(corners).reshape(-1, 4)
+
+
+@numba.njit(cache=True, nogil=True)
+def crossings(walls: Any, px: float, py: float, qx: float, qy: float, at: Any, which: Any) -> int:
+    """Where the line from p to q crosses walls: fractions into `at`, ascending, walls into `which`; their number."""
+    found = 0
+    for t0, t1, bin_index in _bins_along(walls, px, py, qx, qy):
+        begin = found
+        for k in range(walls.first[bin_index], walls.first[bin_index + 1]):
+            wall = walls.members[k]
+            t = _crossing(walls.ends[wall], px, py, qx, qy)
+            if t0 <= t < t1 and found < len(at):
+                place = found
+                while place > begin and at[place - 1] > t:
+                    at[place], which[place] = at[place - 1], which[place - 1]
+                    place -= 1
+                at[place], which[place] = t, wall
+                found += 1
+    return found
+
+
+@numba.njit(cache=True, nogil=True)
+def blocked_in_plan(walls: Any, px: float, py: float, qx: float, qy: float, height: float) -> bool:
+    """Whether a wall that reaches above `height` stands between p and q."""
+    for t0, t1, bin_index in _bins_along(walls, px, py, qx, qy):
+        for k in range(walls.first[bin_index], walls.first[bin_index + 1]):
+            wall = walls.members[k]
+            if walls.top[wall] > height and t0 <= _crossing(walls.ends[wall], px, py, qx, qy) < t1:
+                return True
+    return False
+
+
+@numba.njit(cache=True, nogil=True)
+def _crossing(wall: Any, px: float, py: float, qx: float, qy: float) -> float:
+    """Fraction of the way from p to q at which it crosses the wall, or -1."""
+    dx, dy = qx - px, qy - py
+    ex, ey = wall[2] - wall[0], wall[3] - wall[1]
+    cross = dx * ey - dy * ex
+    if cross == 0.0:
+        return -1.0
+    wx, wy = wall[0] - px, wall[1] - py
+    along = (wx * dy - wy * dx) / cross
+    if along < 0.0 or along >= 1.0:
+        return -1.0
+    t = (wx * ey - wy * ex) / cross
+    return t if 0.0 <= t <= 1.0 else -1.0
+
+
+@numba.njit(cache=True, nogil=True)
+def _bins_along(walls: Any, px: float, py: float, qx: float, qy: float) -> Any:
+    """Bins that the line passes, in order, with the half-open span of fractions in each."""
+    ny, nx = walls.shape
+    size = walls.size
+    ux, uy = (px - walls.origin[0]) / size, (py - walls.origin[1]) / size
+    dx, dy = (qx - px) / size, (qy - py) / size
+    enter, leave = 0.0, 1.0
+    for u, d, n in ((ux, dx, nx), (uy, dy, ny)):
+        if d == 0.0:
+            if u < 0 or u >= n:
+                return
+        else:
+            a, b = (0.0 - u) / d, (n - u) / d
+            enter, leave = max(enter, min(a, b)), min(leave, max(a, b))
+    if enter >= leave:
+        return
+    i = min(max(int(np.floor(ux + enter * dx)), 0), nx - 1)
+    j = min(max(int(np.floor(uy + enter * dy)), 0), ny - 1)
+    t = enter
+    while True:
+        tx = ((i + (1 if dx > 0 else 0)) - ux) / dx if dx != 0.0 else np.inf
+        ty = ((j + (1 if dy > 0 else 0)) - uy) / dy if dy != 0.0 else np.inf
+        nearest = max(min(tx, ty), t)
+        last = nearest >= leave
+        yield t, (2.0 if last else nearest), j * nx + i
+        if last:
+            return
+        t = nearest
+        if tx <= ty:
+            i += 1 if dx > 0 else -1
+        else:
+            j += 1 if dy > 0 else -1
+        if i < 0 or j < 0 or i >= nx or j >= ny:
+            return

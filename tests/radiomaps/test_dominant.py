@@ -1,0 +1,192 @@
+"""The dominant-path solver against closed forms: Friis, Fresnel's knife edge, straight lines, reciprocity."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+import shapely
+from scipy.ndimage import distance_transform_edt
+
+from geoml.errors import UserError
+from geoml.grids import Grid
+from radiomaps.dominant import DominantOptions, trace
+from radiomaps.dominant.knife_edges import knife_edge_exact_db
+from radiomaps.maps import SPEED_OF_LIGHT, Transmitter, check_maps, friis_gain_db
+from radiomaps.scenes import Footprint, Mesh, Scene, load
+from radiomaps.scenes.extrude import scene_of_footprints
+
+FREQUENCY = 5.9e9
+WAVELENGTH = SPEED_OF_LIGHT / FREQUENCY
+
+
+def line(y: float, *, first: float = 1.0, last: float = 40.0, x: float = 0.0, step: float = 0.5) -> Grid:
+    """A column of voxels whose centres are at (x, y, first … last)."""
+    lower = {"z": first - step / 2, "y": y - 0.5, "x": x - 0.5}
+    upper = {"z": last + step / 2, "y": y + 0.5, "x": x + 0.5}
+    return Grid.box(lower, upper, {"z": step, "y": 1.0, "x": 1.0})
+
+
+def fresnel(detour: np.ndarray) -> np.ndarray:
+    return np.array([knife_edge_exact_db(2 * np.sqrt(d / WAVELENGTH)) for d in detour])
+
+
+def test_free_space_is_friis_with_exact_delay_and_direction():
+    scene = scene_of_footprints("plain", [], bounds=(0, 0, 200, 200))
+    transmitter = Transmitter((101.0, 55.0, 25.0))
+    grid = Grid.box({"z": 0, "y": 0, "x": 0}, {"z": 40, "y": 200, "x": 200}, 5.0)
+    maps = trace(scene, [transmitter], grid)
+    z, y, x = np.meshgrid(*(axis.coordinates for axis in grid.axes), indexing="ij")
+    towards = np.stack([101.0 - x, 55.0 - y, 25.0 - z], axis=-1)
+    distance = np.linalg.norm(towards, axis=-1)
+    assert maps["los"].all()
+    assert maps["path_gain_db"][0].values == pytest.approx(friis_gain_db(distance, FREQUENCY), abs=1e-3)
+    assert maps["toa_s"][0].values * SPEED_OF_LIGHT == pytest.approx(distance, rel=1e-6)
+    azimuth, zenith = maps["doa_azimuth"][0].values, maps["doa_zenith"][0].values
+    seen = np.stack([np.sin(zenith) * np.cos(azimuth), np.sin(zenith) * np.sin(azimuth), np.cos(zenith)], axis=-1)
+    assert np.einsum("...i,...i", seen, towards) / distance == pytest.approx(1.0, abs=1e-6)
+
+
+@pytest.mark.parametrize("thickness", [0.05, 0.5])
+def test_roof_of_a_screen_is_a_knife_edge(thickness: float):
+    screen = Footprint(shapely.box(-900, 50 - thickness / 2, 900, 50 + thickness / 2), 20.0)
+    scene = _uncleaned([screen], (-1000, -10, 1000, 200))
+    grid = line(150.0, last=19.0)
+    maps = trace(scene, [Transmitter((0.0, 0.0, 19.0))], grid, DominantOptions(turns=0))
+    z = grid["z"].coordinates
+    distance = np.hypot(150.0, 19.0 - z)
+    detour = np.hypot(50.0, 1.0) + np.hypot(100.0, 20.0 - z) - distance
+    loss = friis_gain_db(distance, FREQUENCY) - maps["path_gain_db"][0, :, 0, 0].values
+    assert not maps["los"].any()
+    assert loss == pytest.approx(fresnel(detour), abs=1.0)
+    length = np.hypot(50.0, 1.0) + np.hypot(100.0, 20.0 - z)
+    assert maps["toa_s"][0, :, 0, 0].values * SPEED_OF_LIGHT == pytest.approx(length, abs=0.2)
+    assert np.tan(np.pi / 2 - maps["doa_zenith"][0, :, 0, 0].values) == pytest.approx((20.0 - z) / 100.0, abs=2e-3)
+
+
+def _uncleaned(footprints: list[Footprint], bounds: tuple[float, float, float, float]) -> Scene:
+    """A scene with walls thinner than cleaning lets pass."""
+    plain = scene_of_footprints("screen", [], bounds=bounds)
+    return Scene("screen", plain.meshes, tuple(footprints))
+
+
+def test_corner_of_a_high_wall_is_a_knife_edge_in_plan():
+    wall = Footprint(shapely.box(-500, 50, 10, 50.05), 400.0)
+    scene = _uncleaned([wall], (-600, -10, 600, 200))
+    grid = Grid.box({"z": 1, "y": 149.5, "x": -40}, {"z": 2, "y": 150.5, "x": 27}, 1.0)
+    maps = trace(scene, [Transmitter((0.0, 0.0, 1.5))], grid, DominantOptions(turns=2))
+    x = grid["x"].coordinates
+    detour = np.hypot(10.0, 50.0) + np.hypot(x - 10.0, 100.0) - np.hypot(x, 150.0)
+    loss = friis_gain_db(np.hypot(x, 150.0), FREQUENCY) - maps["path_gain_db"][0, 0, 0].values
+    extra = 20 * np.log10((np.hypot(x, 150.0) + detour) / np.hypot(x, 150.0))
+    assert not maps["los"].any()
+    assert loss - extra == pytest.approx(fresnel(detour), abs=1.0)
+    direction = np.arctan2(50.0 - 150.0, 10.0 - x) % (2 * np.pi)
+    assert maps["doa_azimuth"][0, 0, 0].values == pytest.approx(direction, abs=2e-3)
+
+
+def test_line_of_sight_agrees_with_polygons_cut_by_lines():
+    scene = load("procedural-2")
+    grid = Grid.box({"z": 0, "y": 0, "x": 0}, {"z": 24, "y": 256, "x": 256}, {"z": 4, "y": 8, "x": 8})
+    source = _free_place(scene)
+    maps = trace(scene, [Transmitter(source)], grid, DominantOptions(turns=0))
+    random = np.random.default_rng(3)
+    for k, j, i in zip(*(random.integers(0, n, 300) for n in grid.shape), strict=True):
+        target = (grid["x"].coordinates[i], grid["y"].coordinates[j], grid["z"].coordinates[k])
+        if bool(maps["building"][k, j, i]):
+            assert np.isnan(maps["path_gain_db"][0, k, j, i])
+            continue
+        assert bool(maps["los"][0, k, j, i]) == _clear(scene, source, target), target
+
+
+def _free_place(scene: Scene) -> tuple[float, float, float]:
+    grid = Grid.box({"z": 1, "y": 0, "x": 0}, {"z": 2, "y": 256, "x": 256}, 1.0)
+    room = distance_transform_edt(~scene.building_mask(grid)[0])
+    j, i = np.unravel_index(np.argmax(room), room.shape)
+    return (i + 0.5, j + 0.5, 1.5)
+
+
+def _clear(scene: Scene, a: tuple, b: tuple) -> bool:
+    """By shapely: no part of the line in plan is inside a polygon while below its roof."""
+    straight = shapely.LineString([a[:2], b[:2]])
+    for footprint in scene.footprints:
+        cut = shapely.intersection(straight, footprint.polygon)
+        for part in shapely.get_parts(cut):
+            if part.length > 1e-6:
+                t = [straight.project(shapely.Point(p), normalized=True) for p in (part.coords[0], part.coords[-1])]
+                if min(a[2] + u * (b[2] - a[2]) for u in t) < footprint.top_m - 1e-9:
+                    return False
+    return True
+
+
+def test_paths_are_reciprocal_and_never_better_than_free_space(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("radiomaps.dominant._BESIDE_M", 1000.0)  # both ways look at the same corners
+    scene = load("procedural-5")
+    here = _free_place(scene)
+    grid = Grid.box({"z": 1, "y": 0, "x": 0}, {"z": 2, "y": 256, "x": 256}, {"z": 1, "y": 16, "x": 16})
+    maps = trace(scene, [Transmitter(here)], grid, DominantOptions(turns=1))
+    check_maps(maps)
+    y, x = np.meshgrid(grid["y"].coordinates, grid["x"].coordinates, indexing="ij")
+    distance = np.hypot(y - here[1], x - here[0])
+    gain = maps["path_gain_db"][0, 0].values
+    outside = ~maps["building"][0].values
+    assert (gain[outside] <= friis_gain_db(distance, FREQUENCY)[outside] + 1e-3).all()
+    assert (maps["toa_s"][0, 0].values[outside] * SPEED_OF_LIGHT >= distance[outside] - 1e-3).all()
+    hidden = np.argwhere(outside & ~maps["los"][0, 0].values)[::7]
+    assert len(hidden) > 5
+    for j, i in hidden:
+        there = (float(x[j, i]), float(y[j, i]), 1.5)
+        back = trace(
+            scene, [Transmitter(there)], line(here[1], first=1.5, last=1.5, x=here[0]), DominantOptions(turns=1)
+        )
+        assert back["path_gain_db"].item() == pytest.approx(gain[j, i], abs=0.05)
+
+
+def test_more_turns_never_weaken_a_voxel():
+    scene = load("procedural-3")
+    grid = Grid.box({"z": 1, "y": 0, "x": 0}, {"z": 2, "y": 256, "x": 256}, {"z": 1, "y": 4, "x": 4})
+    source = Transmitter(_free_place(scene))
+    gains = [trace(scene, [source], grid, DominantOptions(turns=turns))["path_gain_db"].values for turns in range(3)]
+    for fewer, more in itertools.pairwise(gains):
+        assert np.nanmin(more - fewer) >= -1e-3
+    assert np.nanmax(gains[2] - gains[0]) > 10
+
+
+def test_walls_may_be_looked_through_at_a_price():
+    scene = scene_of_footprints(
+        "block", [Footprint(shapely.box(40, -200, 60, 200), 100.0)], bounds=(-50, -250, 200, 250)
+    )
+    grid = line(0.0, first=1.5, last=1.5, x=100.0)
+    maps = trace(scene, [Transmitter((0.0, 0.0, 1.5))], grid, DominantOptions(turns=0, wall_loss_db=7.5))
+    assert maps["path_gain_db"].item() == pytest.approx(float(friis_gain_db(100.0, FREQUENCY)) - 15.0, abs=1e-3)
+    assert not maps["los"].any()
+
+
+def test_a_ridge_of_the_ground_hides_what_is_behind():
+    x = np.array([-50.0, 50, 50, -50, -50, 50])
+    y = np.array([0.0, 0, 50, 50, 100, 100])
+    z = np.array([0.0, 0, 20, 20, 0, 0])
+    faces = np.array([[0, 1, 2], [0, 2, 3], [3, 2, 5], [3, 5, 4]], np.int32)
+    ground = Mesh("terrain", np.column_stack([x, y, z]), faces, kind="ground")
+    scene = scene_of_footprints("ridge", [], ground=ground)
+    grid = Grid.box({"z": 20, "y": 0, "x": -4}, {"z": 40, "y": 100, "x": 4}, 2.0)
+    maps = trace(scene, [Transmitter((0.0, 1.0, 15.0))], grid)
+    behind = maps.sel(y=97, x=1, method="nearest").isel(tx=0)
+    shadow_top = 15 + (20 - 15) / 49 * 96
+    assert (behind["los"].values == (behind["z"].values > shadow_top)).all()
+    assert (behind["path_gain_db"].diff("z") > -0.2).all()
+
+
+@pytest.mark.parametrize(
+    ("transmitter", "grid", "message"),
+    [
+        (Transmitter((20.0, 20.0, 3.0)), line(50.0, x=50.0, last=10.0), "inside a building"),
+        (Transmitter((5.0, 5.0, 3.0), pattern="dipole"), line(50.0, x=50.0, last=10.0), "isotropic"),
+        (Transmitter((5.0, 5.0, 3.0)), line(500.0, x=50.0, last=10.0), "choose a grid inside"),
+    ],
+)
+def test_what_cannot_be_traced_is_refused(transmitter: Transmitter, grid: Grid, message: str):
+    scene = scene_of_footprints("b", [Footprint(shapely.box(10, 10, 30, 30), 9.0)], bounds=(0, 0, 100, 100))
+    with pytest.raises(UserError, match=message):
+        trace(scene, [transmitter], grid)
