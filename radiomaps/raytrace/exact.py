@@ -1,0 +1,161 @@
+"""Exact paths to chosen points by Sionna's PathSolver (image method): the reference of the maps, and path tables."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import drjit as dr
+import mitsuba as mi
+import numpy as np
+import sionna.rt as rt
+from numpy.typing import NDArray
+from sionna.rt.antenna_pattern import antenna_pattern_registry
+from sionna.rt.constants import InteractionType
+
+from radiomaps.maps import Transmitter
+from radiomaps.raytrace.options import TraceOptions
+from radiomaps.raytrace.world import World, antenna_pattern, array_gain
+
+__all__ = ["Paths", "find_paths"]
+
+#: Points a call: more cost memory for candidates, fewer cost calls.
+_POINTS = 8192
+_CANDIDATES = 1 << 20
+
+
+@dataclass(frozen=True)
+class Paths:
+    """Paths of one transmitter to points, padded: `(point, path)`, strongest first, `valid` says which are real.
+
+    `amplitude` `(point, 2, path)` is complex, for receivers of vertical and horizontal polarisation, isotropic both.
+    """
+
+    valid: NDArray[np.bool_]
+    amplitude: NDArray[np.complex64]
+    delay_s: NDArray[np.float32]
+    arrival: NDArray[np.float32]
+    departure: NDArray[np.float32]
+    bounces: NDArray[np.int8]
+    diffracted: NDArray[np.bool_]
+
+    @property
+    def power(self) -> NDArray[np.float64]:
+        """|a|² of paths over both polarisations."""
+        return (np.abs(self.amplitude.astype(np.complex128)) ** 2).sum(axis=1)
+
+
+def find_paths(
+    world: World,
+    transmitter: Transmitter,
+    points: NDArray[np.float64],
+    options: TraceOptions,
+    *,
+    rays: int = 100_000,
+    top: int | None = None,
+) -> Iterator[tuple[slice, Paths]]:
+    """Paths to points `(n, 3)`, a slice of points at a time, each with its `top` strongest.
+
+    `rays` discover chains of surfaces; the image method then makes each exact. All points are one receiver's antenna
+    array, because one receiver a point would compile one kernel a point.
+    """
+    scene = world.scene
+    for name in (*scene.transmitters, *scene.receivers):
+        scene.remove(name)
+    scene.tx_array = rt.AntennaArray(antenna_pattern(transmitter), mi.Point3f(0.0, 0.0, 0.0))
+    place, turn = (mi.Point3f(*(float(v) for v in part)) for part in (transmitter.position, transmitter.orientation))
+    scene.add(rt.Transmitter("tx", position=place, orientation=turn))
+    scene.add(rt.Receiver("points", position=mi.Point3f(0.0, 0.0, 0.0)))
+    solver = _CountingSolver()
+    begin, size, room = 0, _POINTS, _CANDIDATES
+    while begin < len(points):
+        part = slice(begin, min(begin + size, len(points)))
+        scaled = (points[part] / float(scene.wavelength[0])).astype(np.float32)
+        places = mi.Point3f(*(mi.Float(scaled[:, k]) for k in range(3)))
+        dr.make_opaque(places)
+        scene.rx_array = rt.AntennaArray(antenna_pattern_registry.get("iso")(polarization="VH"), places)
+        found = solver(
+            scene,
+            max_depth=options.depth,
+            max_num_paths_per_src=room,
+            samples_per_src=rays,
+            synthetic_array=False,
+            los=options.line_of_sight,
+            specular_reflection=options.specular,
+            diffuse_reflection=options.diffuse,
+            refraction=options.refraction,
+            diffraction=options.diffraction,
+            edge_diffraction=options.edge_diffraction,
+            seed=options.seed,
+        )
+        if solver.candidates >= room:  # some were dropped: ask for fewer points, or make room
+            size, room = (size // 2, room) if size > 64 else (size, room * 4)
+            continue
+        yield part, _gather(found, part.stop - part.start, transmitter, top)
+        begin = part.stop
+
+
+class _CountingSolver(rt.PathSolver):
+    """A solver that knows how many candidates it found: beyond its limit it drops them without a word."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        generate = self._candidate_generator
+        self.candidates = 0
+
+        def counted(**arguments: Any) -> Any:
+            buffer = generate(**arguments)
+            self.candidates = int(buffer.paths_counter.numpy()[0])
+            return buffer
+
+        self._candidate_generator = counted
+
+
+def _gather(found: rt.Paths, count: int, transmitter: Transmitter, top: int | None) -> Paths:
+    """Sionna's tensors as `Paths`, sorted by power."""
+    shape = (2, count, found.a[0].shape[3], -1) if found.a[0].shape[-1] else None
+    if shape is None:
+        empty = np.zeros((count, 0), np.float32)
+        none = np.zeros((count, 0), bool)
+        vectors = np.zeros((count, 0, 3), np.float32)
+        return Paths(none, np.zeros((count, 2, 0), np.complex64), empty, vectors, vectors, none.astype(np.int8), none)
+    amplitude = (found.a[0].numpy() + 1j * found.a[1].numpy()).reshape(shape)
+    # A transmitter of two polarisations feeds both alike; an array adds by the direction of departure.
+    elements = amplitude.shape[2]
+    amplitude = amplitude.sum(axis=2) / np.sqrt(elements)
+    amplitude = np.moveaxis(amplitude, 0, 1).astype(np.complex64)
+
+    def angles(tensor: Any) -> NDArray[np.float32]:
+        return tensor.numpy().reshape(shape)[0, :, 0]
+
+    departure = _unit(angles(found.theta_t), angles(found.phi_t))
+    amplitude *= array_gain(transmitter, departure)[:, None]
+    delay = angles(found.tau)
+    kinds = found.interactions.numpy()
+    kinds = kinds.reshape(kinds.shape[0], 2, count, elements, delay.shape[-1])[:, 0, :, 0]
+    valid = delay >= 0
+    power = np.where(valid, (np.abs(amplitude) ** 2).sum(axis=1), -1.0)
+    order = np.argsort(-power, axis=1, kind="stable")[:, : top or power.shape[1]]
+
+    def sort(values: NDArray[Any]) -> NDArray[Any]:
+        return np.take_along_axis(values, order, axis=1)
+
+    def sort_vectors(values: NDArray[Any]) -> NDArray[Any]:
+        return np.take_along_axis(values, order[:, :, None], axis=1)
+
+    valid = sort(valid)
+    return Paths(
+        valid=valid,
+        amplitude=np.take_along_axis(amplitude, order[:, None], axis=2) * valid[:, None],
+        delay_s=np.where(valid, sort(delay), np.nan).astype(np.float32),
+        arrival=sort_vectors(_unit(angles(found.theta_r), angles(found.phi_r))),
+        departure=sort_vectors(departure),
+        bounces=sort((kinds != InteractionType.NONE).sum(axis=0).astype(np.int8)),
+        diffracted=sort((kinds == InteractionType.DIFFRACTION).any(axis=0)),
+    )
+
+
+def _unit(zenith: NDArray[np.float32], azimuth: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Unit vectors along the last axis."""
+    return np.stack([np.sin(zenith) * np.cos(azimuth), np.sin(zenith) * np.sin(azimuth), np.cos(zenith)], axis=-1)

@@ -1,0 +1,91 @@
+"""Directions of rays: Fibonacci lattices, turned at random for every batch, and random numbers by ray alone."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import drjit as dr
+import mitsuba as mi
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["Lattice", "uniforms"]
+
+_GOLDEN = (1 + np.sqrt(5)) / 2
+
+
+@dataclass(frozen=True)
+class Lattice:
+    """`count` points of the unit square, evenly spread, visited so that neighbouring lanes are neighbours.
+
+    The natural order of a Fibonacci lattice jumps 0.618 turns from point to point. Steps of a Fibonacci number near
+    √count lead to a near neighbour instead, so that the rays of one vector meet the same walls and voxels. Lanes
+    beyond `count` (`lanes` is a multiple of the step) are idle. `batch` and `seed` choose the rotation.
+    """
+
+    count: int
+    batch: int
+    seed: int
+
+    @property
+    def stride(self) -> int:
+        """The Fibonacci number nearest to √count."""
+        low, high = 1, 2
+        while high * high < self.count:
+            low, high = high, low + high
+        return min(low, high, key=lambda value: abs(value - np.sqrt(self.count)))
+
+    @property
+    def columns(self) -> int:
+        return -(-self.count // self.stride)
+
+    @property
+    def lanes(self) -> int:
+        return self.columns * self.stride
+
+    def _generator(self) -> np.random.Generator:
+        return np.random.default_rng([self.seed, self.batch])
+
+    @property
+    def rotation(self) -> NDArray[np.float64]:
+        """A rotation matrix, uniform among all (Shoemake 1992)."""
+        w, x, y, z = (part := self._generator().normal(size=4)) / np.linalg.norm(part)
+        return np.array(
+            [
+                [1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)],
+                [2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x)],
+                [2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)],
+            ]
+        )
+
+    def square(self, lane: mi.UInt) -> tuple[mi.Float, mi.Float, mi.Bool]:
+        """The points of lanes in the unit square, not rotated, and which lanes have one."""
+        columns = dr.opaque(mi.UInt, self.columns)
+        index = (lane % columns) * dr.opaque(mi.UInt, self.stride) + lane // columns
+        golden = mi.Float64(index) / _GOLDEN
+        first = mi.Float(golden - dr.floor(golden))
+        second = mi.Float((mi.Float64(index) + 0.5) / dr.opaque(mi.Float64, self.count))
+        return first, second, index < dr.opaque(mi.UInt, self.count)
+
+    def directions(self, lane: mi.UInt) -> tuple[mi.Vector3f, mi.Bool]:
+        """Unit vectors of lanes, each for an equal part of the sphere, and which lanes have one."""
+        turn, height, active = self.square(lane)
+        unit = mi.warp.square_to_uniform_sphere(mi.Point2f(turn, height))
+        rows = [mi.Vector3f(*(dr.opaque(mi.Float, float(value)) for value in row)) for row in self.rotation]
+        return dr.normalize(mi.Vector3f(*(dr.dot(row, unit) for row in rows))), active
+
+    def shifted(self, lane: mi.UInt) -> tuple[mi.Float, mi.Float, mi.Bool]:
+        """Points of the unit square shifted by a random vector modulo 1 (Cranley and Patterson 1976)."""
+        first, second, active = self.square(lane)
+        shift = self._generator().random(6)[4:]  # apart from what `rotation` uses
+        first += dr.opaque(mi.Float, float(shift[0]))
+        second += dr.opaque(mi.Float, float(shift[1]))
+        return first - dr.floor(first), second - dr.floor(second), active
+
+
+def uniforms(ray: mi.UInt, bounce: mi.UInt, seed: mi.UInt) -> tuple[mi.Float, mi.Point2f]:
+    """Three uniform numbers of a ray at a bounce: a hash of these and the seed, so that chunks change nothing."""
+    first, second = mi.sample_tea_32(ray, bounce * 2 + seed * 64)
+    third, _ = mi.sample_tea_32(ray, bounce * 2 + 1 + seed * 64)
+    scale = 2.0**-24  # 24 bits, so that rounding never gives 1
+    return mi.Float(first >> 8) * scale, mi.Point2f(mi.Float(second >> 8) * scale, mi.Float(third >> 8) * scale)

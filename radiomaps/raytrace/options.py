@@ -1,0 +1,93 @@
+"""What a trace computes, how finely, and within which memory."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+from geoml.errors import UserError
+
+__all__ = ["MAX_DEPTH", "MAX_RAYS", "Estimator", "TraceOptions"]
+
+Estimator = Literal["axis", "plane"]
+
+#: A ray's number and its bounce share 32 bits beside the strength of the path: 29 and 3 of them.
+MAX_RAYS = 1 << 29
+MAX_DEPTH = 7
+
+
+@dataclass(frozen=True, kw_only=True)
+class TraceOptions:
+    """Options of a trace.
+
+    Rays: `rays` a transmitter, in `batches` randomly rotated lattices whose spread gives the error; with `error_db`,
+    batches are added until the median error of path gain outside line of sight is that small, up to `max_rays`.
+    Interactions: `line_of_sight`, `specular`, `diffuse` (with `scattering`, the coefficient S of all materials),
+    `diffraction` (first order, of wedges; `edge_diffraction` also of free edges), `refraction` (through thin walls:
+    off outdoors, where solid buildings stand).
+    Estimator: "axis" counts a ray where it crosses the voxels' centre planes across its dominant axis, "plane" where
+    it crosses the horizontal centre planes only.
+    `memory_mb` bounds what a trace holds beside the scene: larger grids are traced in pieces.
+    """
+
+    frequency_hz: float = 5.9e9
+    depth: int = 3
+    rays: int = 4_000_000
+    batches: int = 4
+    error_db: float | None = None
+    max_rays: int = 256_000_000
+    line_of_sight: bool = True
+    specular: bool = True
+    diffuse: bool = False
+    diffraction: bool = False
+    edge_diffraction: bool = False
+    refraction: bool = False
+    scattering: float = 0.0
+    thickness_m: float = 0.1
+    estimator: Estimator = "axis"
+    seed: int = 0
+    chunk_rays: int = 1 << 22
+    memory_mb: float = 2048.0
+
+    def __post_init__(self) -> None:
+        for name, low, high in (
+            ("frequency_hz", 1e6, 1e12),
+            ("depth", 0, MAX_DEPTH),
+            ("rays", 1, MAX_RAYS),
+            ("max_rays", 1, MAX_RAYS),
+            ("batches", 2, 4096),
+            ("scattering", 0.0, 1.0),
+            ("thickness_m", 1e-6, 100.0),
+            ("seed", 0, 2**31 - 1),
+            ("chunk_rays", 1024, 1 << 26),
+            ("memory_mb", 16.0, math.inf),
+        ):
+            value = getattr(self, name)
+            if not low <= value <= high:
+                raise UserError(f"{name}={value} of a trace; expected {low:g} … {high:g}")
+        if self.estimator not in ("axis", "plane"):
+            raise UserError(f"estimator={self.estimator!r} of a trace; expected 'axis' or 'plane'")
+        if self.error_db is not None and not self.error_db > 0:
+            raise UserError(f"error_db={self.error_db} of a trace; expected a positive number of dB")
+        if self.edge_diffraction and not self.diffraction:
+            raise UserError("edge_diffraction=true adds free edges to diffraction; set diffraction=true too")
+        if self.rays < self.batches * 64:
+            raise UserError(f"rays={self.rays} in {self.batches} batches; expected at least 64 a batch")
+
+    @property
+    def rays_a_batch(self) -> int:
+        return -(-self.rays // self.batches)
+
+    @property
+    def bounces(self) -> bool:
+        """Whether rays are followed beyond their first hit."""
+        return self.depth > 0 and (self.specular or self.diffuse or self.refraction)
+
+    def to_attrs(self) -> dict[str, Any]:
+        """Options as attributes of a stored map: numbers and strings, booleans as 0 and 1."""
+        attrs = {}
+        for name, value in asdict(self).items():
+            if value is not None and name not in ("frequency_hz", "chunk_rays", "memory_mb"):
+                attrs[name] = int(value) if isinstance(value, bool) else value
+        return attrs

@@ -1,0 +1,81 @@
+"""Line of sight, exactly: one shadow ray a voxel, eight more where light and shadow meet."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import drjit as dr
+import mitsuba as mi
+import numpy as np
+from numpy.typing import NDArray
+
+from radiomaps.raytrace.voxels import Voxels
+from radiomaps.raytrace.world import Source, World
+
+__all__ = ["Sight", "line_of_sight"]
+
+_CHUNK = 1 << 22
+
+
+@dataclass(frozen=True)
+class Sight:
+    """Per voxel in C order: whether its centre is seen, the part seen, and |a|² (4π/λ)² where seen."""
+
+    seen: NDArray[np.bool_]
+    fraction: NDArray[np.float32]
+    gain: NDArray[np.float32]
+
+
+def line_of_sight(world: World, voxels: Voxels, source: Source) -> Sight:
+    """Shadow rays from the transmitter to voxels.
+
+    A voxel whose neighbour's state differs is asked at eight points half-way to its corners; the part of these that
+    is seen scales its gain. The distance is at least a wavelength: nearer, there is no far field.
+    """
+    seen = np.empty(voxels.size, bool)
+    gain = np.empty(voxels.size, np.float32)
+    for begin in range(0, voxels.size, _CHUNK):
+        count = min(_CHUNK, voxels.size - begin)
+        cell = dr.arange(mi.UInt, count) + dr.opaque(mi.UInt, begin)
+        centre = voxels.centres(cell)
+        lit = _lit(world, source, centre)
+        away = centre - source.point()
+        distance = dr.maximum(dr.norm(away), dr.opaque(mi.Float, world.wavelength_m))
+        power = dr.squared_norm(source.field(dr.normalize(away))) * dr.rcp(dr.square(distance))
+        dr.eval(lit, power)
+        seen[begin : begin + count] = lit.numpy()
+        gain[begin : begin + count] = power.numpy()
+    fraction = seen.astype(np.float32)
+    border = np.flatnonzero(_borders(seen.reshape(voxels.shape)))
+    if len(border):
+        cell = mi.UInt(border.astype(np.uint32))
+        part = np.zeros(len(border), np.float32)
+        for corner in np.ndindex(2, 2, 2):
+            shift = voxels.step * mi.Vector3f(*((side - 0.5) / 2 for side in corner))
+            part += _lit(world, source, voxels.centres(cell) + shift).numpy()
+        fraction[border] = part / 8
+    return Sight(seen, fraction, gain * fraction)
+
+
+def _lit(world: World, source: Source, target: mi.Point3f) -> mi.Bool:
+    """Whether nothing stands between the transmitter and the points."""
+    away = target - source.point()
+    distance = dr.norm(away)
+    width = dr.width(target)
+    ray = mi.Ray3f(o=dr.repeat(source.point(), width), d=away * dr.rcp(dr.maximum(distance, 1e-6)))
+    ray.maxt = distance * (1 - 1e-5)
+    ray.time = dr.zeros(mi.Float, width)
+    return ~world.mi_scene.ray_test(ray, coherent=True, active=distance > 1e-3)
+
+
+def _borders(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Cells one of whose six neighbours differs."""
+    border = np.zeros_like(mask)
+    for axis in range(mask.ndim):
+        ahead = [slice(None)] * mask.ndim
+        behind = [slice(None)] * mask.ndim
+        ahead[axis], behind[axis] = slice(1, None), slice(None, -1)
+        differs = mask[tuple(ahead)] != mask[tuple(behind)]
+        border[tuple(ahead)] |= differs
+        border[tuple(behind)] |= differs
+    return border

@@ -1,0 +1,233 @@
+"""A scene as the ray tracer holds it: one mesh a material, and the edges that diffract."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import drjit as dr
+import mitsuba as mi
+import numpy as np
+import sionna.rt as rt
+from numpy.typing import NDArray
+from sionna.rt.antenna_pattern import antenna_pattern_registry, antenna_pattern_to_world_implicit
+from sionna.rt.utils import rotation_matrix
+
+from geoml.errors import UserError
+from radiomaps.maps import SPEED_OF_LIGHT, Transmitter
+from radiomaps.raytrace.options import TraceOptions
+from radiomaps.scenes import Mesh, Scene
+
+__all__ = ["Edges", "Source", "World", "antenna_pattern", "array_gain"]
+
+#: Faces within this angle of one plane make no edge.
+_FLAT_RAD = np.radians(1.0)
+
+
+@dataclass(frozen=True)
+class Edges:
+    """Convex edges between two faces (and free edges of one): what diffraction starts from.
+
+    `origin`, `along` (unit), `length`, the outward `normals` (n, 2, 3) of its faces, the shape's index and the first
+    face's. A free edge has opposite normals.
+    """
+
+    origin: NDArray[np.float64]
+    along: NDArray[np.float64]
+    length: NDArray[np.float64]
+    normals: NDArray[np.float64]
+    shape: NDArray[np.int64]
+    face: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.length)
+
+
+class World:
+    """The scene in Mitsuba: faces merged by material, so that a ray meets few shapes."""
+
+    def __init__(self, scene: Scene, options: TraceOptions) -> None:
+        self.wavelength_m = SPEED_OF_LIGHT / options.frequency_hz
+        self.scene = rt.load_scene()
+        self.scene.frequency = options.frequency_hz
+        self.groups: dict[str, list[Mesh]] = {}
+        for mesh in scene.meshes:
+            self.groups.setdefault(mesh.material, []).append(mesh)
+        objects = []
+        for material, meshes in self.groups.items():
+            vertices, faces = merged(meshes)
+            objects.append(self._object(material, vertices, faces, options))
+        self.scene.edit(add=objects)
+        self.mi_scene = self.scene.mi_scene
+        names = [f"faces-{material}" for material in self.groups]
+        self.shapes = [self.scene.objects[name].mi_mesh for name in names]
+
+    def _object(
+        self, material: str, vertices: NDArray[np.float64], faces: NDArray[np.int64], options: TraceOptions
+    ) -> rt.SceneObject:
+        properties = mi.Properties()
+        properties["face_normals"] = True
+        mesh = mi.Mesh(f"faces-{material}", len(vertices), len(faces), props=properties)
+        parameters = mi.traverse(mesh)
+        parameters["vertex_positions"] = mi.Float(vertices.astype(np.float32).ravel())
+        parameters["faces"] = mi.UInt(faces.astype(np.uint32).ravel())
+        parameters.update()
+        try:
+            bsdf = rt.ITURadioMaterial(
+                f"itu_{material}",
+                material,
+                options.thickness_m,
+                scattering_coefficient=options.scattering,
+            )
+            bsdf.frequency_update_callback(mi.Float(options.frequency_hz))
+        except ValueError as error:
+            raise UserError(
+                f"material {material!r} has no properties at {options.frequency_hz / 1e9:g} GHz in ITU-R P.2040 "
+                f"({error}); choose another material or frequency"
+            ) from error
+        return rt.SceneObject(mi_mesh=mesh, name=f"faces-{material}", radio_material=bsdf)
+
+    def edges(self, *, free: bool) -> Edges:
+        """The edges that diffract, with free ones where `free`."""
+        parts = [_edges_of(meshes, index, free) for index, meshes in enumerate(self.groups.values())]
+        joined = [np.concatenate(columns) for columns in zip(*parts, strict=True)]
+        return Edges(*joined)
+
+
+@dataclass(frozen=True)
+class Source:
+    """A transmitter as rays see it: where it stands and the field it sends in any direction."""
+
+    transmitter: Transmitter
+    wavelength_m: float
+
+    @property
+    def position(self) -> NDArray[np.float64]:
+        return np.asarray(self.transmitter.position, np.float64)
+
+    def point(self) -> mi.Point3f:
+        return opaque_point(self.position)
+
+    def field(self, direction: mi.Vector3f) -> mi.Vector4f:
+        """Field sent along `direction`: a Jones vector, of squared norm 1 for an isotropic antenna.
+
+        Patterns of two polarisations and elements of an array add coherently with equal weights, which is linear, so
+        that one field is transported whatever the array.
+        """
+        yaw, pitch, roll = self.transmitter.orientation
+        to_world = rotation_matrix(opaque_point(np.array([yaw, pitch, roll])))
+        patterns = antenna_pattern(self.transmitter).patterns
+        field = dr.zeros(mi.Vector4f, 1)
+        for pattern in patterns:
+            field += antenna_pattern_to_world_implicit(pattern, to_world, direction, direction="out")
+        columns, rows = self.transmitter.columns, self.transmitter.rows
+        field *= np.sqrt(1.0 / len(patterns))
+        if columns * rows == 1:
+            return field
+        # Elements half a wavelength apart in the antenna's y-z plane: the factor of the array is a product.
+        local = to_world.T @ direction
+        factor = _array_factor(columns, local.y) * _array_factor(rows, local.z) * np.sqrt(1.0 / (columns * rows))
+        return field * factor
+
+
+def _array_factor(elements: int, sine: mi.Float) -> mi.Float:
+    """Sum of `elements` unit phasors half a wavelength apart, centred (so it is real)."""
+    total = dr.zeros(mi.Float, 1)
+    for index in range(elements):
+        total += dr.cos(np.pi * (index - (elements - 1) / 2) * sine)
+    return total
+
+
+def array_gain(transmitter: Transmitter, departure: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Factor of the transmitter's array for unit vectors of departure `(…, 3)`; 1 for a single antenna."""
+    if transmitter.columns * transmitter.rows == 1:
+        return np.ones(departure.shape[:-1], np.float32)
+    turn = rotation_matrix(mi.Point3f(*transmitter.orientation))
+    local = departure @ np.array(turn.numpy(), np.float32).reshape(3, 3)
+    total = np.full(departure.shape[:-1], 1 / np.sqrt(transmitter.columns * transmitter.rows), np.float32)
+    for elements, sine in ((transmitter.columns, local[..., 1]), (transmitter.rows, local[..., 2])):
+        places = np.arange(elements) - (elements - 1) / 2
+        total *= np.cos(np.pi * sine[..., None] * places).sum(axis=-1)
+    return total
+
+
+def antenna_pattern(transmitter: Transmitter) -> rt.AntennaPattern:
+    """Sionna's pattern of a transmitter; an unknown name is the user's mistake."""
+    try:
+        return antenna_pattern_registry.get(transmitter.pattern)(polarization=transmitter.polarization)
+    except (KeyError, ValueError, TypeError) as error:
+        raise UserError(
+            f"transmitter {transmitter.name or '?'}: pattern {transmitter.pattern!r} with polarization "
+            f"{transmitter.polarization!r} is not known to the ray tracer ({error})"
+        ) from error
+
+
+def opaque_point(values: NDArray[np.float64]) -> mi.Point3f:
+    """Three numbers that a compiled kernel takes as data, so that the next transmitter needs no new kernel."""
+    return mi.Point3f(*(dr.opaque(mi.Float, float(value)) for value in values))
+
+
+def merged(meshes: list[Mesh]) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """Vertices and faces of meshes in one list."""
+    offsets = np.cumsum([0, *(len(mesh.vertices) for mesh in meshes[:-1])])
+    faces = [mesh.faces.astype(np.int64) + offset for mesh, offset in zip(meshes, offsets, strict=True)]
+    return np.concatenate([mesh.vertices for mesh in meshes]), np.concatenate(faces)
+
+
+def _edges_of(meshes: list[Mesh], shape: int, free: bool) -> tuple[NDArray[np.float64], ...]:
+    """`Edges`' columns for the meshes of one shape; vertices at one place (to 1 mm) of one mesh are one vertex."""
+    vertices, faces = merged(meshes)
+    owner = np.repeat(np.arange(len(meshes)), [len(mesh.vertices) for mesh in meshes])
+    keys = np.column_stack([owner, np.round(vertices / 1e-3).astype(np.int64)])
+    _, first, place = np.unique(keys, axis=0, return_index=True, return_inverse=True)
+    points, faces_welded = vertices[first], place.ravel()[faces]
+    a, b, c = (points[faces_welded[:, k]] for k in range(3))
+    normals = np.cross(b - a, c - a)
+    area = np.linalg.norm(normals, axis=1)
+    sound = np.flatnonzero(area > 1e-9)  # slivers have no direction
+    normals[sound] /= area[sound, None]
+    ends = faces_welded[sound][:, [[0, 1], [1, 2], [2, 0]]].reshape(-1, 2)
+    face = np.repeat(sound, 3)
+    opposite = faces_welded[sound][:, [2, 0, 1]].ravel()
+    ends.sort(axis=1)
+    order = np.lexsort((ends[:, 1], ends[:, 0]))
+    ends, face, opposite = ends[order], face[order], opposite[order]
+    start = np.flatnonzero(np.r_[True, (np.diff(ends, axis=0) != 0).any(axis=1)])
+    count = np.diff(np.r_[start, len(ends)])
+    pair = start[count == 2]
+    lone = start[count == 1] if free else start[:0]
+    one, two = np.r_[pair, lone], np.r_[pair + 1, lone]
+    return _oriented(points, normals, ends, face, opposite, one, two, shape)
+
+
+def _oriented(
+    points: NDArray[np.float64],
+    normals: NDArray[np.float64],
+    ends: NDArray[np.int64],
+    face: NDArray[np.int64],
+    opposite: NDArray[np.int64],
+    one: NDArray[np.int64],
+    two: NDArray[np.int64],
+    shape: int,
+) -> tuple[NDArray[np.float64], ...]:
+    """Edges between the faces of half-edges `one` and `two` that are not flat, with normals away from the solid."""
+    begin, end = points[ends[one, 0]], points[ends[one, 1]]
+    length = np.linalg.norm(end - begin, axis=1)
+    n0, n1 = normals[face[one]].copy(), normals[face[two]].copy()
+    free = one == two
+    # The other face lies behind a face of a convex edge; of two orientations of a sheet, that one is taken.
+    behind = np.einsum("ij,ij->i", n0, points[opposite[two]] - begin)
+    n0[behind > 0] *= -1
+    behind = np.einsum("ij,ij->i", n1, points[opposite[one]] - begin)
+    n1[behind > 0] *= -1
+    n1[free] = -n0[free]
+    bent = free | (np.einsum("ij,ij->i", n0, n1) < np.cos(_FLAT_RAD))
+    keep = bent & (length > 1e-3)
+    along = (end - begin)[keep] / length[keep, None]
+    n0, n1, begin, length = n0[keep], n1[keep], begin[keep], length[keep]
+    # n0 × along points into the face, so that azimuths about the edge grow from the first face to the second.
+    inward = points[opposite[one[keep]]] - begin
+    turn = np.einsum("ij,ij->i", np.cross(n0, along), inward) < 0
+    begin = np.where(turn[:, None], begin + length[:, None] * along, begin)
+    along = np.where(turn[:, None], -along, along)
+    both = np.stack([n0, n1], axis=1)
+    return begin, along, length, both, np.full(len(length), shape), face[one[keep]]
