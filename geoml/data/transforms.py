@@ -144,6 +144,8 @@ class Transforms:
         if prediction.ndim < 3 or prediction.shape[2] != len(self.target):
             raise ValueError(f"prediction has shape {tuple(prediction.shape)}; expected {len(self.target)} channels")
         xp = array_module(prediction)
+        if prediction.dtype.itemsize < 4:  # what half precision lacks, the inverse of a logarithm multiplies
+            prediction = prediction.float() if hasattr(prediction, "float") else prediction.astype("float32")
         parts = [prediction[:, :, i] for i in range(len(self.target))]
         values = [transform.inverse(part) for transform, part in zip(self.target, parts, strict=True)]
         clipped = sum(int(transform.clipped(part).sum()) for transform, part in zip(self.target, parts, strict=True))

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, ClassVar, Literal
 
@@ -39,6 +39,7 @@ class Forecast:
     truth: Array
     valid: Array
     weights: Array
+    _events: dict[float, tuple[Array, Array]] = field(default_factory=dict, init=False, repr=False)
 
     @property
     def members(self) -> int:
@@ -83,6 +84,13 @@ class Forecast:
     def error(self) -> Array:
         """Ensemble mean less truth."""
         return self.mean - self.truth
+
+    def events(self, threshold: float) -> tuple[Array, Array]:
+        """Share of members, and whether the truth, at or above a threshold; both of the shape of `truth`."""
+        if threshold not in self._events:
+            count = (self.prediction >= threshold).sum(axis=1, dtype=np.int32)
+            self._events[threshold] = count / self.members, self.truth >= threshold
+        return self._events[threshold]
 
     @cached_property
     def cell_weights(self) -> Array:

@@ -11,32 +11,24 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from geoml.metrics.base import CellStatistic, Direction, Forecast, Means, Metric, Statistic, ratio
+from geoml.metrics.base import CellStatistic, Direction, Means, Metric, Statistic, ratio
 
 __all__ = ["CSI", "ExceedanceBias", "FrequencyBias"]
 
 
-def _predicted(forecast: Forecast, threshold: float) -> Any:
-    return (forecast.prediction >= threshold).mean(axis=1)
-
-
-def _observed(forecast: Forecast, threshold: float) -> Any:
-    return (forecast.truth >= threshold).astype(np.float64)
-
-
 def predicted_events(threshold: float) -> Statistic:
     """Share of predicted values (all members) at or above the threshold."""
-    return CellStatistic(f"predicted_events_{threshold:g}", lambda f: _predicted(f, threshold))
+    return CellStatistic(f"predicted_events_{threshold:g}", lambda f: f.events(threshold)[0])
 
 
 def observed_events(threshold: float) -> Statistic:
     """Share of observed values at or above the threshold."""
-    return CellStatistic(f"observed_events_{threshold:g}", lambda f: _observed(f, threshold))
+    return CellStatistic(f"observed_events_{threshold:g}", lambda f: f.events(threshold)[1])
 
 
 def hits(threshold: float) -> Statistic:
     """Share of events both predicted and observed; misses and false alarms are the rest of either share."""
-    return CellStatistic(f"hits_{threshold:g}", lambda f: _predicted(f, threshold) * _observed(f, threshold))
+    return CellStatistic(f"hits_{threshold:g}", lambda f: np.multiply(*f.events(threshold)))
 
 
 class _Event(Metric):

@@ -6,6 +6,7 @@ models have in common cancels. Sources: Künsch 1989 (block bootstrap); Hamill 1
 
 from __future__ import annotations
 
+import datetime
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -53,6 +54,12 @@ class Interval:
     tail: float = math.nan
     replicates: NDArray[np.float64] = field(default_factory=lambda: np.empty(0), repr=False, compare=False)
 
+    def to_dict(self) -> dict[str, Any]:
+        """Estimate, interval and reason as plain values for JSON, None where undefined; the replicates stay out."""
+        estimate = self.estimate if math.isfinite(self.estimate) else None
+        names = ("low", "high", "level", "blocks", "reason")
+        return {"estimate": estimate, **{name: getattr(self, name) for name in names}}
+
 
 def difference(*, model: Any, reference: Any) -> Any:
     """`model − reference`."""
@@ -67,8 +74,8 @@ def skill(*, model: Any, reference: Any) -> Any:
 def degradation_percent(*, inside: Any, outside: Any) -> Any:
     """`100 (outside − inside) / inside`: by how much a score is worse out of distribution.
 
-    >>> float(degradation_percent(inside=0.2, outside=0.25))
-    25.0
+    >>> float(degradation_percent(inside=0.5, outside=0.75))
+    50.0
     """
     return 100 * ratio(outside - inside, inside)
 
@@ -171,6 +178,10 @@ def average(intervals: Sequence[Interval]) -> Interval:
 
 def _blocks(ids: NDArray[Any], block: Any) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
     """First row, number in time and samples of each block that holds any; `ids` rise."""
+    if isinstance(block, datetime.timedelta):
+        block = np.timedelta64(block)
+    if (ids.dtype.kind == "M") != isinstance(block, np.timedelta64):
+        raise ValueError(f"block length {block!r} does not measure ids such as {ids[0]!r}; times need a timedelta64")
     if not block > (block - block):  # zero of a number or of a time span
         raise ValueError(f"block length {block} must be above 0")
     numbers = np.asarray((ids - ids[0]) // block, dtype=np.int64)

@@ -36,7 +36,7 @@ METRICS: dict[str, type[Metric]] = {
 }
 
 #: Values (cells × members) scored at a time, so that temporary arrays stay small.
-VALUES_AT_A_TIME = 1 << 22
+VALUES_AT_A_TIME = 1 << 19
 
 
 class Suite:

@@ -10,6 +10,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from omegaconf import OmegaConf
 
 from geoml.data.moments import Moments
 from geoml.data.transforms import TRANSFORMS, Log, Transforms, ZScore, transform_from_dict
@@ -202,6 +203,9 @@ def test_round_trip_of_a_batch_and_of_the_file(tmp_path) -> None:
     wild = out.target[:, None].clone()
     wild[0, 0, 0, 0, :2] = 1e9
     assert again.inverse_target(wild)[1] == pytest.approx(2 / target.size)
+    assert again.inverse_target(out.target[:, None].bfloat16())[0].dtype == torch.float32
+    as_numpy, _ = again.inverse_target(out.target[:, None].numpy().astype(np.float16))
+    assert (type(as_numpy), as_numpy.dtype) == (np.ndarray, np.float32)
 
 
 def test_unexpected_nan_is_named() -> None:
@@ -269,6 +273,11 @@ def test_broken_files_are_refused(tmp_path) -> None:
     refuse(lambda r: r["target"][0]["curved"].update(m2=-1.0), "belong to no set")
     refuse(lambda r: r.pop("static"), "must hold exactly")
     refuse(lambda r: r.update(format=99), "format 99")
+
+
+def test_hydra_configuration_is_a_mapping_too() -> None:
+    config = OmegaConf.create({"rain": {"kind": "log", "unit": 0.5}, "default": {"kind": "zscore"}})
+    assert Transforms.from_config(config, CHANNELS).target == (Log(unit=0.5),)
 
 
 def test_unfitted_transform_says_so() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import math
+from importlib import resources
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ import scoringrules
 import xarray as xr
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from omegaconf import OmegaConf
 
 from geoml.errors import DataError, UserError
 from geoml.metrics import METRICS, StatisticsTable, Suite, merge
@@ -191,6 +193,14 @@ def test_mistakes_in_a_suite_are_answered() -> None:
         Suite.from_config({"metrics": ["csi"], "threshold": [1]})
     suite = Suite.from_config({"metrics": ["mae", "csi"], "thresholds": [1, 0.1]})
     assert list(suite.metrics) == ["mae", "csi_1", "csi_0.1"]
+
+
+def test_shipped_suites_are_built() -> None:
+    files = [item for item in resources.files("geoml.conf.metrics").iterdir() if item.name.endswith(".yaml")]
+    assert files
+    for item in files:
+        suite = Suite.from_config(OmegaConf.create(item.read_text()))
+        assert set(suite.evaluate(suite.update(*case()[:2], mask=case()[2], ids=np.arange(6)))) == set(suite.metrics)
 
 
 def test_wrong_shapes_are_refused() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import datetime
+import json
 import math
 
 import numpy as np
@@ -136,6 +138,12 @@ def test_times_as_ids() -> None:
     by_time = block_bootstrap({"x": table(values, times)}, MAE, mean, block=np.timedelta64(24, "h"))
     by_number = block_bootstrap({"x": table(values)}, MAE, mean, block=24)
     assert (by_time.low, by_time.high) == (by_number.low, by_number.high)
+    by_day = block_bootstrap({"x": table(values, times)}, MAE, mean, block=datetime.timedelta(days=1))
+    assert by_day.to_dict() == by_time.to_dict()
+    assert json.loads(json.dumps(by_day.to_dict(), allow_nan=False))["blocks"] == 40
+    for ids, block in ((times, 24), (None, np.timedelta64(1, "D")), (None, 0), (None, -3)):
+        with pytest.raises(ValueError, match="block length"):
+            block_bootstrap({"x": table(values, ids)}, MAE, mean, block=block)
 
 
 def test_undefined_functional_gives_a_reason() -> None:
@@ -146,11 +154,11 @@ def test_undefined_functional_gives_a_reason() -> None:
     assert math.isnan(part.estimate)
     assert part.reason == "undefined on these samples"
     rng = np.random.default_rng(8)
-    scores["inside"] = table(1 + rng.normal(-0.01, 1, 400))
+    scores["inside"] = table(0.97 + rng.normal(0, 0.5, 400))
     part = block_bootstrap(scores, MAE, skill_lost, block=10)
-    if math.isfinite(part.estimate):
-        assert part.low is None
-    assert part.reason
+    assert math.isfinite(part.estimate)
+    assert part.low is None
+    assert "% of the resamples" in part.reason
 
 
 def test_unpaired_tables_are_refused() -> None:
