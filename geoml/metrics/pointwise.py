@@ -81,6 +81,11 @@ class Correlation(Metric):
     def compute(self, means: Means) -> Any:
         """Covariance and variances from first and second moments."""
         x, y = means[PREDICTED.name], means[OBSERVED.name]
-        var_x = np.maximum(means[PREDICTED_SQUARE.name] - np.square(x), 0.0)
-        var_y = np.maximum(means[OBSERVED_SQUARE.name] - np.square(y), 0.0)
-        return ratio(means[PRODUCT.name] - x * y, np.sqrt(var_x * var_y))
+        spread = np.sqrt(_variance(means[PREDICTED_SQUARE.name], x) * _variance(means[OBSERVED_SQUARE.name], y))
+        return ratio(means[PRODUCT.name] - x * y, spread)
+
+
+def _variance(square: Any, mean: Any) -> Any:
+    """Mean square less squared mean, 0 where that is no more than rounding."""
+    variance = square - np.square(mean)
+    return np.where(variance > 1e-12 * square, variance, 0.0)

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from geoml.errors import DataError
 from geoml.metrics.aggregate import StatisticsTable, require_paired
 from geoml.metrics.base import Metric, ratio
 
@@ -121,6 +122,12 @@ def block_bootstrap(
         raise ValueError(f"level {level} must be within 0…1 and replicates {replicates} at least 100")
     require_paired(*tables.values())
     first = next(iter(tables.values()))
+    seen = first.weights.max(axis=1, initial=0.0) > 0
+    if not seen.any():
+        raise DataError(f"no valid cell in {len(first)} samples: nothing to resample")
+    if not seen.all():  # a block of masked samples is no block
+        tables = {name: table.select(seen) for name, table in tables.items()}
+        first = first.select(seen)
     starts, index, samples = _blocks(first.ids, block)
     count = len(starts)
     sums = {name: np.add.reduceat(table.sums, starts) for name, table in tables.items()}

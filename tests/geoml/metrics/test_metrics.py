@@ -402,6 +402,13 @@ def test_area_weights_of_a_latitude_grid_give_the_mean_over_the_sphere() -> None
     assert value["bias"] == pytest.approx(0, abs=1e-12)
 
 
+def test_correlation_with_a_constant_is_undefined() -> None:
+    truth = np.random.default_rng(0).random((3, 40)).astype(np.float32)
+    for constant in (0.1, 273.15):
+        prediction = np.full((3, 1, 40), constant, np.float32)
+        assert math.isnan(scores(prediction, truth)["correlation"])
+
+
 def test_pointwise_scores_against_numpy() -> None:
     prediction, truth, mask = case()
     mean = prediction.astype(np.float64).mean(axis=1)

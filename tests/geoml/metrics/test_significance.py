@@ -126,6 +126,16 @@ def test_no_interval_from_few_blocks() -> None:
     assert "1 independent blocks" in single.reason
 
 
+def test_masked_samples_make_no_blocks() -> None:
+    whole = table(np.random.default_rng(10).random(240))
+    weights = whole.weights * (np.arange(240) < 190)[:, None]
+    part = StatisticsTable(whole.ids, whole.names, np.where(weights > 0, whole.sums, 0.0), weights)
+    assert block_bootstrap({"x": whole}, MAE, mean, block=10).low is not None
+    assert block_bootstrap({"x": part}, MAE, mean, block=10).blocks == 19
+    with pytest.raises(DataError, match="nothing to resample"):
+        block_bootstrap({"x": whole.select(slice(0, 0))}, MAE, mean, block=10)
+
+
 def test_persistent_series_has_no_independent_blocks() -> None:
     part = block_bootstrap({"x": table(np.linspace(0, 1, 600))}, MAE, mean, block=20)
     assert part.low is None
