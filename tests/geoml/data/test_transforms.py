@@ -75,6 +75,14 @@ def test_inverse_is_exact_in_float32(kind: str, module: str) -> None:
     assert not np.any(np.asarray(transform.clipped(y)))
 
 
+@pytest.mark.parametrize("kind", ["identity", "zscore", "minmax"])
+@pytest.mark.parametrize(("mean", "std"), [(280.0, 10.0), (101_325.0, 600.0), (0.0, 3e-4), (-40.0, 5.0)])
+def test_inverse_is_exact_for_values_far_from_zero(kind: str, mean: float, std: float) -> None:
+    x = np.random.default_rng(0).normal(mean, std, 3000).astype(np.float32)
+    transform = fitted(kind, x)
+    np.testing.assert_allclose(transform.inverse(transform.forward(x)), x, rtol=1e-5, atol=1e-6 * std)
+
+
 @pytest.mark.parametrize("kind", TRANSFORMS)
 @settings(max_examples=30, deadline=None)
 @given(data=st.data())
