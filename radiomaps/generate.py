@@ -1,0 +1,191 @@
+"""Sets of maps in a store: one task a group of transmitters of one scene, here or on Dask, resumed where it stopped."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import shapely
+
+from geoml.data.store import Packing, StoreWriter
+from geoml.errors import DataError, UserError
+from geoml.files import write_json
+from geoml.progress import progress_bar
+from radiomaps.maps import VARIABLES, Transmitter
+from radiomaps.plan import Plan, solver_version
+from radiomaps.scenes import Scene
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+__all__ = ["PACKING", "compute", "generate", "scene_record"]
+
+_STEPS = {"dB": Packing(0.01), "s": Packing(1e-12, dtype="int32"), "rad": Packing(1e-4, dtype="uint16")}
+_BYTE, _UNIT = Packing(1.0, dtype="uint8"), Packing(1e-4)
+#: How each variable is kept: to 0.01 dB, 1 ps, 0.1 mrad; masks as bytes.
+PACKING = {name: _BYTE if about.kind == "mask" else _STEPS.get(about.units, _UNIT) for name, about in VARIABLES.items()}
+_SAMPLE = "sample"
+_SPACE = ("z", "y", "x")
+
+
+def compute(plan: Plan, start: int, stop: int) -> dict[str, xr.Dataset]:
+    """The groups of samples `start … stop` as the store takes them: a pure function of the plan and the numbers."""
+    import xarray as xr
+
+    maps = plan.trace(start, stop)
+    missing = [name for name in plan.variables if name not in maps]
+    if missing:
+        raise UserError(f"solver {plan.solver!r} gives no {', '.join(missing)}; take it from variables")
+    count = stop - start
+    target = {name: ((_SAMPLE, *VARIABLES[name].dims[1:]), maps[name].values) for name in plan.variables}
+    building = np.broadcast_to(maps["building"].values, (count, *maps["building"].shape))
+    grid = plan.grid(start // plan.placement.number)
+    transmitter = {f"tx_{letter}": ((_SAMPLE,), maps[f"tx_{letter}"].values) for letter in "xyz"}
+    for letter in "xy":  # the store's axes begin at the window's corner
+        transmitter[f"tx_{letter}"] = ((_SAMPLE,), transmitter[f"tx_{letter}"][1] - grid[letter].extent[0])
+    power = {"tx_power_dbm": ((_SAMPLE,), maps["tx_power_dbm"].values)}
+    condition = xr.Dataset({"building": ((_SAMPLE, *_SPACE), building), **transmitter, **power})
+    return {"target": xr.Dataset(target), "condition": condition}
+
+
+def _template(plan: Plan) -> dict[str, xr.Dataset]:
+    """Dims, coordinates and attributes of the whole store, without values."""
+    import dask.array as da
+    import xarray as xr
+
+    grid = plan.window.grid()
+    number = plan.placement.number
+    sample = np.arange(plan.samples)
+    coords: dict[str, Any] = {
+        **grid.coords(),
+        _SAMPLE: (_SAMPLE, sample, {"long_name": "map: one transmitter in one scene"}),
+        "scene": (_SAMPLE, sample // number, {"long_name": "number of the scene, scenes/NNNNN.json"}),
+        "tx": (_SAMPLE, sample % number, {"long_name": "number of the transmitter in its scene"}),
+    }
+
+    def lazy(name: str, dims: tuple[str, ...], units: str, long_name: str) -> xr.Variable:
+        sizes = {_SAMPLE: plan.samples, **dict(zip(grid.names, grid.shape, strict=True))}
+        data = da.zeros(tuple(sizes[dim] for dim in dims), dtype="float32", chunks=-1)
+        return xr.Variable(dims, data, {"units": units, "long_name": long_name})
+
+    target = {
+        name: lazy(name, (_SAMPLE, *VARIABLES[name].dims[1:]), VARIABLES[name].units, VARIABLES[name].long_name)
+        for name in plan.variables
+    }
+    about = VARIABLES["building"]
+    condition = {"building": lazy("building", (_SAMPLE, *_SPACE), about.units, about.long_name)}
+    for letter in "xyz":
+        condition[f"tx_{letter}"] = lazy(letter, (_SAMPLE,), "m", f"transmitter's {letter} in the window")
+    condition["tx_power_dbm"] = lazy("power", (_SAMPLE,), "dBm", "transmitter's power")
+    return {"target": xr.Dataset(target, coords), "condition": xr.Dataset(condition, coords)}
+
+
+def scene_record(scene: Scene, transmitters: list[Transmitter], origin_m: tuple[float, float]) -> dict[str, Any]:
+    """What a store keeps of a scene: identity, licence, footprints and where its window begins."""
+    return {
+        "name": scene.name,
+        "hash": scene.hash,
+        "crs": scene.crs,
+        "licence": scene.licence,
+        "repairs": list(scene.repairs),
+        "origin_m": list(origin_m),
+        "transmitters_m": [list(transmitter.position) for transmitter in transmitters],
+        "footprints": [
+            {"wkt": shapely.to_wkt(f.polygon, rounding_precision=3), "base_m": f.base_m, "top_m": f.top_m}
+            for f in scene.footprints
+        ],
+    }
+
+
+def generate(plan: Plan, path: str | os.PathLike[str], *, client: Any = None, prepare_command: str = "") -> Path:
+    """Write all maps of a plan to a store at `path` and return it; what is there already is not computed again.
+
+    `client` is a `dask.distributed.Client` whose workers compute while this process writes; without one, everything
+    happens here. A store of another plan raises `UserError`. The manifest comes last: before it, readers refuse the
+    store.
+    """
+    path = Path(path)
+    _require_same_plan(path, plan)
+    attrs = {
+        "title": "Radio maps",
+        "identity": plan.identity,
+        "plan": json.dumps(plan.describe()),
+        "solver": plan.solver,
+        "solver_version": solver_version(plan.solver),
+        "frequency_hz": plan.frequency_hz,
+        "seed": plan.seed,
+        "crs": "local",
+    }
+    writer = StoreWriter.create(
+        path,
+        _template(plan),
+        slab=plan.task_size,
+        packing={name: PACKING[name] for name in (*plan.variables, "building")},
+        attrs=attrs,
+        prepare_command=prepare_command,
+    )
+    with writer:
+        todo = writer.missing()
+        with progress_bar("tracing", plan.samples, unit="maps") as bar:
+            bar.advance(plan.samples - len(todo) * plan.task_size)
+            for start, groups in _results(plan, todo, client):
+                writer.write(start, groups)
+                bar.advance(plan.task_size)
+        if not writer.complete:
+            _record_scenes(plan, path)
+            writer.finish()
+    return path
+
+
+def _require_same_plan(path: Path, plan: Plan) -> None:
+    """Refuse to go on with a store that another configuration, seed or solver began."""
+    if not (path / "zarr.json").exists():
+        return
+    found = json.loads((path / "zarr.json").read_text()).get("attributes", {})
+    if "identity" not in found or "plan" not in found:
+        raise DataError(f"{path} holds a store that is no set of radio maps; choose another path")
+    if found["identity"] != plan.identity:
+        before, now = json.loads(found["plan"]), plan.describe()
+        changed = [key for key in now if before.get(key) != now[key]] or ["the solver's version"]
+        raise UserError(f"{path} was made with other settings ({', '.join(changed)}); delete it or choose another path")
+
+
+def _results(plan: Plan, starts: list[int], client: Any) -> Iterator[tuple[int, dict[str, xr.Dataset]]]:
+    """Computed groups as they come; on a client, two tasks a worker are under way, so that none waits for another."""
+    if client is None:
+        for start in starts:
+            yield start, compute(plan, start, start + plan.task_size)
+        return
+    from distributed import as_completed
+
+    waiting = iter(starts)
+    ahead = 2 * max(1, sum(client.nthreads().values()))
+    running = as_completed(with_results=False)
+    tasks: dict[Any, int] = {}
+
+    def submit(start: int) -> None:
+        future = client.submit(compute, plan, start, start + plan.task_size, pure=False)
+        tasks[future.key] = start
+        running.add(future)
+
+    for start in [start for start, _ in zip(waiting, range(ahead), strict=False)]:
+        submit(start)
+    for future in running:
+        groups = future.result()
+        yield tasks.pop(future.key), groups
+        future.release()
+        following = next(waiting, None)
+        if following is not None:
+            submit(following)
+
+
+def _record_scenes(plan: Plan, path: Path) -> None:
+    """Write the scenes' records into the store, where the manifest covers them."""
+    for index in range(len(plan.scenes)):
+        grid = plan.grid(index)
+        record = scene_record(plan.scene(index), plan.transmitters(index), (grid["x"].extent[0], grid["y"].extent[0]))
+        write_json(path / "scenes" / f"{index:05d}.json", record)

@@ -1,0 +1,67 @@
+"""Opening stores of radio maps: by sample for loaders, or as `(scene, tx, z, y, x)`."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import shapely
+
+from geoml.data.store import open_store
+from geoml.errors import DataError
+from geoml.files import read_json
+from radiomaps.scenes import Footprint
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+__all__ = ["SceneRecord", "open_maps", "scene_records"]
+
+
+class SceneRecord(dict[str, Any]):
+    """What a store keeps of a scene, with its footprints as prisms."""
+
+    @property
+    def footprints(self) -> list[Footprint]:
+        return [
+            Footprint(shapely.from_wkt(entry["wkt"]), entry["top_m"] - entry["base_m"], entry["base_m"])
+            for entry in self["footprints"]
+        ]
+
+
+def scene_records(path: str | os.PathLike[str]) -> list[SceneRecord]:
+    """The scenes of a store, in its order."""
+    files = sorted((Path(path) / "scenes").glob("*.json"))
+    if not files:
+        raise DataError(f"{path} holds no records of scenes; it is no set of radio maps")
+    return [SceneRecord(read_json(file)) for file in files]
+
+
+def open_maps(path: str | os.PathLike[str]) -> xr.Dataset:
+    """All maps of a complete store as `(scene, tx, z, y, x)`, in Dask arrays with the chunks on disk.
+
+    `x` and `y` begin at the window's corner in each scene; `scene` is its name and `tx` a number. Masks are boolean.
+    """
+    groups = open_store(path, chunks={})
+    records = scene_records(path)
+    flat = groups["target"].merge(groups["condition"], compat="override", join="exact")
+    number = flat.sizes["sample"] // len(records)
+    flat = flat.drop_vars(("scene", "tx", "sample"))
+    maps = flat.coarsen(sample=number).construct(sample=("scene", "tx"))
+    maps = maps.set_coords([name for name in ("tx_x", "tx_y", "tx_z", "tx_power_dbm") if name in maps])
+    maps["building"] = maps["building"].isel(tx=0)
+    for name in ("los", "no_path", "building"):
+        if name in maps:
+            attrs = maps[name].attrs
+            maps[name] = (maps[name] > 0.5).assign_attrs(attrs)
+    attributes = json.loads((Path(path) / "zarr.json").read_text())["attributes"]
+    maps.attrs = {**attributes, "licence": "; ".join(sorted({record["licence"] for record in records}))}
+    return maps.assign_coords(
+        scene=[record["name"] for record in records],
+        tx=range(number),
+        scene_hash=("scene", [record["hash"] for record in records]),
+        origin_x=("scene", [record["origin_m"][0] for record in records]),
+        origin_y=("scene", [record["origin_m"][1] for record in records]),
+    )

@@ -1,0 +1,158 @@
+"""Sets of maps: the same whoever computes them, resumed without repeating, refused when unfinished or changed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from geoml.data.store import open_store, verify_store
+from geoml.errors import DataError, UserError
+from radiomaps import generate as module
+from radiomaps.generate import compute, generate
+from radiomaps.plan import Placement, Plan, Window, expand_scenes
+from radiomaps.store import open_maps, scene_records
+
+WINDOW = Window(size_m=96, step_m=8, heights_m=(1.5, 9.5, 4), centre_m=(128, 128))
+
+
+def plan(**changes: object) -> Plan:
+    scenes = ({"name": "procedural", "seed": 20, "count": 2},)
+    return Plan(**{"scenes": scenes, "placement": Placement(count=4), "window": WINDOW, **changes})
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return generate(plan(), tmp_path_factory.mktemp("maps") / "whole.zarr")
+
+
+def same_files(a: Path, b: Path) -> bool:
+    names = sorted(str(file.relative_to(a)) for file in a.rglob("*") if "/c/" in str(file) and file.is_file())
+    assert names
+    return all((a / name).read_bytes() == (b / name).read_bytes() for name in names)
+
+
+def test_store_holds_what_the_solver_gave(whole: Path):
+    verify_store(whole)
+    maps = open_maps(whole)
+    assert maps["path_gain_db"].dims == ("scene", "tx", "z", "y", "x")
+    assert maps["building"].dims == ("scene", "z", "y", "x")
+    direct = plan().trace(4, 8)
+    stored = maps.isel(scene=1).load()
+    assert stored["path_gain_db"].values == pytest.approx(direct["path_gain_db"].values, abs=0.0051, nan_ok=True)
+    assert stored["toa_s"].values == pytest.approx(direct["toa_s"].values, abs=1e-12, nan_ok=True)
+    assert stored["doa_azimuth"].values == pytest.approx(direct["doa_azimuth"].values, abs=6e-5, nan_ok=True)
+    assert (stored["los"].values == direct["los"].values).all()
+    assert stored["tx_x"].values + float(stored["origin_x"]) == pytest.approx(direct["tx_x"].values)
+    assert maps["path_gain_db"].attrs["units"] == "dB"
+    assert maps.attrs["frequency_hz"] == 5.9e9
+    assert "CC0" in maps.attrs["licence"]
+    records = scene_records(whole)
+    assert [record["hash"] for record in records] == [plan().scene(index).hash for index in range(2)]
+    assert len(records[0].footprints) == len(plan().scene(0).footprints)
+
+
+def test_the_block_loader_finds_its_groups(whole: Path):
+    groups = open_store(whole)
+    assert groups["target"]["path_gain_db"].dims == ("sample", "z", "y", "x")
+    assert groups["condition"]["building"].sizes["sample"] == 8
+
+
+def test_transmitters_stand_outdoors_and_differ_between_scenes():
+    one, other = plan().transmitters(0), plan().transmitters(1)
+    assert len({t.position for t in one}) == 4
+    assert [t.position for t in one] != [t.position for t in other]
+    assert [t.position for t in one] == [t.position for t in plan().transmitters(0)]
+    plan().scene(0).require_outdoors([t.position for t in one])
+
+
+def test_two_workers_write_what_one_process_writes(whole: Path, tmp_path: Path):
+    from distributed import Client, LocalCluster
+
+    with (
+        LocalCluster(n_workers=2, threads_per_worker=1, processes=False, dashboard_address=None) as cluster,
+        Client(cluster) as client,
+    ):
+        other = generate(plan(), tmp_path / "two.zarr", client=client)
+    assert same_files(whole, other)
+
+
+def test_stopped_and_resumed_without_computing_twice(whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    calls: list[int] = []
+
+    def counted(plan: Plan, start: int, stop: int):
+        calls.append(start)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return compute(plan, start, stop)
+
+    monkeypatch.setattr(module, "compute", counted)
+    path = tmp_path / "stopped.zarr"
+    with pytest.raises(KeyboardInterrupt):
+        generate(plan(), path)
+    with pytest.raises(DataError, match="not complete"):
+        open_maps(path)
+    generate(plan(), path)
+    assert calls == [0, 4, 4]
+    generate(plan(), path)
+    assert len(calls) == 3
+    assert same_files(whole, path)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"seed": 1}, "seed"),
+        ({"options": {"turns": 1}}, "options"),
+        ({"placement": Placement(count=4, height_m=3)}, "placement"),
+    ],
+)
+def test_another_plan_is_refused_by_what_differs(whole: Path, changes: dict, message: str):
+    with pytest.raises(UserError, match=f"other settings .*{message}"):
+        generate(plan(**changes), whole)
+    assert plan(**changes).identity != plan().identity
+
+
+def test_damage_is_found(whole: Path, tmp_path: Path):
+    import shutil
+
+    copy = tmp_path / "copy.zarr"
+    shutil.copytree(whole, copy)
+    (copy / "scenes" / "00001.json").unlink()
+    with pytest.raises(DataError, match=r"00001\.json is missing"):
+        open_maps(copy)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: plan(solver="sionne"), "did you mean 'sionna'"),
+        (lambda: plan(variables=("path_gain",)), "did you mean 'path_gain_db'"),
+        (lambda: plan(options={"turn": 1}).trace(0, 1), "did you mean 'turns'"),
+        (lambda: plan(scenes=()), "no scene"),
+        (lambda: plan(window=Window(size_m=300, step_m=10)).trace(0, 1), "choose a grid inside"),
+        (lambda: Window(heights_m=(1, 20.5, 1)), "first, last and a step"),
+        (lambda: Window(size_m=10, step_m=3), "no multiple"),
+        (lambda: Placement(count=0), "at least 1"),
+        (lambda: plan(placement=Placement(count=10_000)).transmitters(0), "do not fit"),
+        (lambda: plan(placement=Placement(positions_m=((500, 500, 2),))).trace(0, 1), "is beside scene"),
+        (lambda: compute(plan(variables=("k_factor_db",)), 0, 1), "gives no k_factor_db"),
+    ],
+)
+def test_impossible_plans_say_what_to_change(make, message: str):
+    with pytest.raises(UserError, match=message):
+        make()
+
+
+def test_scene_lists_expand():
+    entries = expand_scenes(["etoile", {"name": "procedural", "count": 2}, "a/b.geojson"])
+    assert entries[0] == {"name": "etoile"}
+    assert [entry.get("seed") for entry in entries[1:3]] == [0, 1]
+    assert entries[3] == {"path": "a/b.geojson"}
+
+
+def test_layers_lie_where_they_were_asked_for():
+    grid = Window(size_m=64, step_m=2, heights_m=(1, 20, 1)).grid()
+    assert grid.shape == (20, 32, 32)
+    assert grid["z"].coordinates == pytest.approx(np.arange(1, 21))
