@@ -95,6 +95,8 @@ def overlap_weights(source: Axis, target: Axis, *, rim: Rim = "nearest") -> Band
     entries = max(1, int((overlap > 0).sum(axis=1).max()))
     used = np.sort(np.argsort(overlap <= 0, axis=1, kind="stable")[:, :entries], axis=1)
     index, overlap = np.take_along_axis(index, used, axis=1), np.take_along_axis(overlap, used, axis=1)
+    largest = np.take_along_axis(index, overlap.argmax(axis=1)[:, None], axis=1)
+    index = np.where(overlap > 0, index, largest)  # entries that fill up a row read a cell that counts anyway
 
     total = overlap.sum(axis=1)
     width = source.measure(high) - source.measure(low)

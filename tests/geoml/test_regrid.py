@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import os
 import pickle
+from pathlib import Path
 
 import dask.array as da
 import numpy as np
@@ -14,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from geoml.errors import DataError
-from geoml.grids import Axis, Grid, conform
+from geoml.grids import Axis, Grid, conform, grid_of
 from geoml.regrid import (
     Regridder,
     index_resize,
@@ -346,12 +348,12 @@ def test_masked_arrays_keep_their_mask_and_odd_types_are_refused():
         regridder([[1.0]])
 
 
-def test_infinities_are_values():
+def test_an_infinity_spoils_the_cells_it_touches_and_no_other():
     fields = np.ones(FINE.shape)
     fields[100, 100] = np.inf
-    result = Regridder(FINE, COARSE)(fields)
-    assert np.isinf(result).sum() >= 1
-    assert not np.isnan(result).any()
+    regridder = Regridder(FINE, COARSE)
+    touched = np.multiply.outer(*(matrix[:, 100] > 0 for matrix in regridder.matrices))
+    np.testing.assert_array_equal(np.isfinite(regridder(fields)), ~touched)
 
 
 # ---- registration, rims, conventions ----------------------------------------------------------------------------
@@ -504,6 +506,18 @@ def test_grids_that_cannot_be_mapped_are_refused():
         Regridder(FINE, COARSE, "cubic")
     with pytest.raises(ValueError, match=r"\(80, 80\) do not end with"):
         Regridder(FINE, COARSE)(np.zeros((80, 80)))
+
+
+@pytest.mark.real_data
+@pytest.mark.skipif("GEOML_DATA" not in os.environ, reason="GEOML_DATA names no folder of real data")
+def test_radar_rain_has_the_area_means_others_made():
+    """Hours of Germany at 0.1° and their means at 0.25°, both stored to 0.01 mm/h."""
+    folder = Path(os.environ["GEOML_DATA"]) / "precip"
+    fine, coarse = (xr.open_dataset(folder / f"radolan_rw_germany_20221018_{step}.nc") for step in ("0p10", "0p25"))
+    ours = Regridder(grid_of(fine), grid_of(coarse), rim="missing")(conform(fine).precipitation)
+    both = np.isfinite(ours.values) & np.isfinite(coarse.precipitation.values)
+    assert both.mean() > 0.75
+    assert np.abs(ours - coarse.precipitation).values[both].max() < 0.011
 
 
 # ---- by index ---------------------------------------------------------------------------------------------------
