@@ -10,7 +10,20 @@ from geoml import app
 __all__ = ["APP", "main"]
 
 APP = app.App(
-    name="radiomaps", config_module="radiomaps.conf", help="ray-traced 3-D radio maps", extra="radiomaps", verbs=()
+    name="radiomaps",
+    config_module="radiomaps.conf",
+    help="ray-traced 3-D radio maps",
+    extra="radiomaps",
+    verbs=(
+        app.Verb(
+            "trace",
+            "radiomaps.verbs:trace",
+            "Trace maps of scenes and transmitters into one store",
+            example="radiomaps trace scene=etoile transmitters.positions_m=[[0,-10,30]]",
+        ),
+        app.Verb("scenes", "radiomaps.verbs:scenes", "List and draw scenes", plain=True),
+        app.Verb("report", "radiomaps.verbs:report", "Draw maps of a store, and their errors", "store=maps.zarr"),
+    ),
 )
 
 

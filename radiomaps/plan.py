@@ -33,6 +33,14 @@ class Window:
     centre_m: tuple[float, float] | None = None
 
     def __post_init__(self) -> None:
+        for name in ("size_m", "step_m"):
+            object.__setattr__(self, name, float(getattr(self, name)))
+        for name, length in (("heights_m", 3), ("centre_m", 2)):
+            value = getattr(self, name)
+            if value is not None:
+                if len(value) != length:
+                    raise UserError(f"{name}={list(value)}: expected {length} numbers")
+                object.__setattr__(self, name, tuple(float(part) for part in value))
         first, last, spacing = self.heights_m
         if (
             not (spacing > 0 and last >= first)

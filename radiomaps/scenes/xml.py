@@ -25,7 +25,7 @@ from radiomaps.scenes.scene import MATERIALS, Footprint, Kind, Mesh, Scene
 __all__ = ["load_city", "load_xml", "save_scene", "sionna_scenes"]
 
 _GROUND = re.compile(r"^(plane|ground|floor|terrain)\b", re.IGNORECASE)
-_OBJECT = re.compile(r"^(car\b|car[-_]|knife|reflector|screen|sphere)", re.IGNORECASE)
+_OBJECT = re.compile(r"^(car\b|car[-_]|knife|reflector|screen|sphere|(box|wall|wedge)$)", re.IGNORECASE)
 _PART = re.compile(r"-(itu_\w+|roof|wall|[0-9a-f]{6})$")
 _ABOUT = "scene.json"
 _MAP_LICENCE = "ODbL 1.0 (OpenStreetMap contributors); meshes from Sionna RT, Apache-2.0"

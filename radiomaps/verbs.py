@@ -1,0 +1,138 @@
+"""What the verbs of `radiomaps` do."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import shlex
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from geoml.runs import RunFolder, plain
+
+if TYPE_CHECKING:
+    import xarray as xr
+    from omegaconf import DictConfig
+
+__all__ = ["report", "scenes", "trace"]
+
+Rows = list[dict[str, Any]]
+
+
+def scenes(arguments: Sequence[str]) -> Rows:
+    """List scenes, those that need no file or those named, and draw them with `--draw FOLDER`."""
+    parser = argparse.ArgumentParser(prog="radiomaps scenes", description="List scenes, and draw them.")
+    parser.add_argument("scene", nargs="*", help="names or files; all that need no file by default")
+    parser.add_argument("--draw", metavar="FOLDER", help="draw a plan of each into this folder")
+    parser.add_argument("--save", metavar="FOLDER", help="write each as XML and PLY meshes into this folder")
+    flags = parser.parse_args(arguments)
+    from radiomaps import figures
+    from radiomaps.scenes import load, names, save_scene
+
+    rows = []
+    for name in flags.scene or names():
+        scene = load(name)
+        lower, upper = scene.extent
+        row: dict[str, Any] = {
+            "scene": scene.name,
+            "x_m": f"{lower[0]:.0f} … {upper[0]:.0f}",
+            "y_m": f"{lower[1]:.0f} … {upper[1]:.0f}",
+            "z_m": f"{lower[2]:.0f} … {upper[2]:.0f}",
+            "buildings": len(scene.buildings),
+            "triangles": scene.triangles,
+            "hash": scene.hash[:8],
+            "licence": scene.licence,
+        }
+        if scene.repairs:
+            row["repairs"] = "; ".join(scene.repairs)
+        if flags.draw:
+            row["picture"] = str(Path(flags.draw) / f"{scene.name}.png")
+            figures.save_figure(figures.draw_scene(scene), row["picture"])
+        if flags.save:
+            row["files"] = str(save_scene(scene, Path(flags.save) / scene.name).parent)
+        rows.append(row)
+    return rows
+
+
+def trace(config: DictConfig, run: RunFolder) -> Rows:
+    """Trace the maps of all transmitters in all scenes into one store, and draw some of them."""
+    from radiomaps.generate import generate
+    from radiomaps.plan import Placement, Plan, Window
+
+    values = plain(config)
+    plan = Plan(
+        tuple(values["scenes"] or [values["scene"]]),
+        Placement(**values["transmitters"]),
+        Window(**values["window"]),
+        values["solver"]["name"],
+        values["solver"]["options"],
+        tuple(values["variables"]),
+        int(values["seed"]),
+    )
+    path = Path(values["store"] or run.path / "maps.zarr")
+    command = shlex.join(["radiomaps", "trace", f"run.dir={run.path}"])
+    with _client(int(values["workers"])) as client:
+        generate(plan, path, client=client, prepare_command=command)
+    return _pictures(path, run, int(values["pictures"]))
+
+
+def report(config: DictConfig, run: RunFolder) -> Rows:
+    """Draw maps of a store, and their errors against those of another."""
+    against = Path(config.against) if config.against else None
+    return _pictures(Path(config.store), run, int(config.pictures), against=against)
+
+
+@contextlib.contextmanager
+def _client(workers: int) -> Iterator[Any]:
+    """A cluster of so many processes of one thread each, or none."""
+    if workers < 1:
+        yield None
+        return
+    from distributed import Client, LocalCluster
+
+    with (
+        LocalCluster(n_workers=workers, threads_per_worker=1, dashboard_address=None) as cluster,
+        Client(cluster) as client,
+    ):
+        yield client
+
+
+def _pictures(path: Path, run: RunFolder, count: int, *, against: Path | None = None) -> Rows:
+    """One row a map in numbers; the first `count` are drawn."""
+    from radiomaps import figures
+    from radiomaps.store import open_maps
+
+    maps = open_maps(path)
+    other = open_maps(against) if against else None
+    rows = []
+    for index in range(maps.sizes["scene"] * maps.sizes["tx"]):
+        where = dict(zip(("scene", "tx"), divmod(index, maps.sizes["tx"]), strict=True))
+        if index >= count:
+            break
+        one = maps.isel(where).load()
+        name = f"{one['scene'].item()}-tx{where['tx']}"
+        row = {"map": name, **_numbers(one)}
+        folder = run.path / "samples"
+        if "toa_s" in one:
+            figures.save_figure(figures.draw_maps(one, title=name), folder / f"{name}.png")
+            figures.save_figure(figures.draw_cut(one, title=name), folder / f"{name}-cut.png")
+        if other is not None:
+            figures.save_figure(
+                figures.draw_errors(one, other.isel(where).load(), title=name), folder / f"{name}-errors.png"
+            )
+        rows.append({**row, "pictures": str(folder)})
+    return rows or [{"store": str(path), "maps": maps.sizes["scene"] * maps.sizes["tx"]}]
+
+
+def _numbers(maps: xr.Dataset) -> dict[str, Any]:
+    outdoors = ~maps["building"]
+    cells = max(int(outdoors.sum()), 1)
+    gain = maps["path_gain_db"]
+    return {
+        "building_%": round(100 * float(maps["building"].mean()), 1),
+        "los_%": round(100 * float(maps["los"].sum()) / cells, 1),
+        "no_path_%": round(100 * float(maps["no_path"].sum()) / cells, 1),
+        "gain_median_db": round(float(gain.median()), 1),
+        "gain_max_db": round(float(gain.max()), 1),
+    }

@@ -1,0 +1,81 @@
+"""The command line of radio maps, run in this process on small windows."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from geoml.compose import compose
+from radiomaps.__main__ import main
+from radiomaps.store import open_maps
+
+SMALL = [
+    "solver=dominant",
+    "window.size_m=64",
+    "window.step_m=8",
+    "window.heights_m=[1.5,9.5,4]",
+]
+
+
+@pytest.fixture(autouse=True)
+def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+
+
+def test_trace_and_report(capsys: pytest.CaptureFixture[str]):
+    command = ["trace", *SMALL, "transmitters.count=2", "store=a.zarr", "pictures=1"]
+    assert main(command) == 0
+    maps = open_maps("a.zarr")
+    assert dict(maps.sizes) == {"scene": 1, "tx": 2, "z": 3, "y": 8, "x": 8}
+    assert "procedural-0-tx0" in capsys.readouterr().out
+    assert main(["trace", *SMALL, "transmitters.count=2", "store=b.zarr", "pictures=0", "solver.options.turns=0"]) == 0
+    assert main(["report", "store=a.zarr", "against=b.zarr", "pictures=1", "run.dir=r"]) == 0
+    pictures = {file.name for file in Path("r/samples").glob("*.png")}
+    assert pictures == {f"procedural-0-tx0{kind}.png" for kind in ("", "-cut", "-errors")}
+
+
+def test_many_scenes_from_one_list():
+    scenes = "scenes=[{name:procedural,seed:4,count:2}]"
+    assert main(["trace", *SMALL, scenes, "store=m.zarr", "pictures=0"]) == 0
+    assert open_maps("m.zarr")["scene"].values.tolist() == ["procedural-4", "procedural-5"]
+
+
+def test_scenes_are_listed_drawn_and_saved(capsys: pytest.CaptureFixture[str]):
+    assert main(["scenes", "procedural-3", "--draw", "plans", "--save", "files"]) == 0
+    assert "procedural-3" in capsys.readouterr().out
+    assert Path("plans/procedural-3.png").read_bytes().startswith(b"\x89PNG")
+    assert Path("files/procedural-3/scene.xml").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["trace", "scene=etoil"], "did you mean 'etoile'"),
+        (["trace", "solver=dominant", "solver.options.turn=1"], "did you mean 'solver.options.turns'"),
+        (["trace", *SMALL, "window.heights_m=[1,2]"], "expected 3 numbers"),
+        (["trace", *SMALL, "transmitters.positions_m=[[900,0,1]]"], "is beside scene"),
+        (["trace", *SMALL, "scene=file", "scene.path=none.geojson"], "does not exist"),
+        (["report", "store=none.zarr"], "does not exist"),
+    ],
+)
+def test_mistakes_are_one_line(words: list[str], message: str, capsys: pytest.CaptureFixture[str]):
+    assert main(words) == 2
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert error.startswith("error: ")
+    assert message in error
+
+
+@pytest.mark.parametrize(
+    "scene", ["munich", "etoile", "florence", "san_francisco", "simple_street_canyon", "procedural"]
+)
+@pytest.mark.parametrize("solver", ["sionna", "dominant"])
+def test_configurations_name_what_the_code_knows(scene: str, solver: str):
+    from radiomaps.plan import Placement, Plan, Window
+
+    config = compose("radiomaps.conf", "trace", [f"scene={scene}", f"solver={solver}"])
+    plan = Plan(
+        (config.scene,), Placement(**config.transmitters), Window(**config.window), solver, dict(config.solver.options)
+    )
+    assert plan.frequency_hz == 5.9e9
+    assert plan.samples == 1
