@@ -70,6 +70,7 @@ def compile_networks(model: nn.Module, device: torch.device) -> bool:
         logger.warning("torch.compile does not work here (%s); going on without", str(error).splitlines()[0])
         return False
     for child in model.children():
-        if any(True for _ in child.parameters()):
-            child.compile()
+        for network in child if isinstance(child, nn.ModuleList) else (child,):
+            if any(True for _ in network.parameters()):
+                network.compile()
     return True

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 import signal
 import threading
 from types import FrameType, TracebackType
 from typing import Any
 
 __all__ = ["Interrupt"]
+
+logger = logging.getLogger(__name__)
 
 
 class Interrupt:
@@ -38,3 +41,4 @@ class Interrupt:
         if self.came:
             raise KeyboardInterrupt
         self.came = True
+        logger.warning("stopping after this step with a checkpoint; once more to stop at once")

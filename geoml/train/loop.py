@@ -130,6 +130,8 @@ class _Run:
         """Go on from the newest whole checkpoint, where there is one."""
         path = checkpoint.latest(self.folder)
         if path is None:
+            if self.log is not None:  # rows of a run that was killed before its first checkpoint
+                self.log.keep_until(0)
             return
         checkpoint.load_weights(self.model, path / "model.safetensors")
         checkpoint.load_weights(self.ema.model, path / "ema.safetensors")
@@ -261,15 +263,21 @@ class _Run:
         self.model.train()
         with progress_bar("training", max(config.samples - self.samples, 0), unit="samples") as bar:
             while self.samples < config.samples and not stopped:
-                before = self.samples
-                row = self.take_step()
+                before, began = self.samples, time.perf_counter()
+                try:
+                    row = self.take_step()
+                except RuntimeError as error:
+                    if interrupt.came:  # a terminal's Ctrl-C ends the loader's processes too, perhaps within a step
+                        raise KeyboardInterrupt("stopped within a step; the newest checkpoint is kept") from error
+                    raise
                 self.ema.update(self.model, batch=self.samples - before, samples=self.samples)
                 loss = row.get("loss", row.get(f"loss_{self.phases[-1].name}"))
                 bar.advance(self.samples - before, note=f"loss {loss:.4g}")
-                self.meter.add(row, self.samples - before)
+                self.meter.add(row, self.samples - before, time.perf_counter() - began)
                 done = self.samples >= config.samples
                 if done or _passed(before, self.samples, config.log_every):
                     self.write(self.meter.row())
+                    self.meter = _Meter()
                 is_best = False
                 if done or _passed(before, self.samples, config.validate_every):
                     is_best, stopped = self.validate()
@@ -336,19 +344,17 @@ def _passed(before: int, after: int, every: int) -> bool:
 
 
 class _Meter:
-    """Means since the last row, and how fast samples go by."""
+    """Means over steps, and how fast samples go by while stepping."""
 
     def __init__(self) -> None:
         self.sums: dict[str, float] = {}
-        self.steps, self.samples, self.since = 0, 0, time.perf_counter()
+        self.steps, self.samples, self.seconds = 0, 0, 0.0
 
-    def add(self, row: Mapping[str, float], samples: int) -> None:
+    def add(self, row: Mapping[str, float], samples: int, seconds: float) -> None:
         for name, value in row.items():
             self.sums[name] = self.sums.get(name, 0.0) + value
-        self.steps, self.samples = self.steps + 1, self.samples + samples
+        self.steps, self.samples, self.seconds = self.steps + 1, self.samples + samples, self.seconds + seconds
 
     def row(self) -> dict[str, float]:
-        speed = self.samples / max(time.perf_counter() - self.since, 1e-9)
         means = {name: value / self.steps for name, value in self.sums.items()}
-        self.__init__()  # type: ignore[misc]
-        return {**means, "samples_per_s": speed}
+        return {**means, "samples_per_s": self.samples / max(self.seconds, 1e-9)}

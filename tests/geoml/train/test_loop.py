@@ -98,6 +98,20 @@ def test_interrupted_and_resumed_is_uninterrupted(tmp_path: Path, steps: int, nu
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
+def test_a_loader_that_dies_of_the_same_signal_is_no_crash(tmp_path: Path) -> None:
+    class Dying(SignallingLoader):
+        def __iter__(self) -> Iterator[Batch]:
+            for batch in super().__iter__():
+                if self.left == 0:
+                    raise RuntimeError("worker exited unexpectedly")
+                yield batch
+
+    config = Trainer(samples=96, checkpoint_every=8, device="cpu")
+    with pytest.raises(KeyboardInterrupt, match="newest checkpoint"):
+        train(toy_model(), Halving(), Dying(4), config=config, folder=tmp_path)
+    assert checkpoint.latest(tmp_path) == tmp_path / checkpoint.name_of(8)
+
+
 def test_global_random_state_is_left_alone_and_without_influence(tmp_path: Path) -> None:
     torch.manual_seed(1)
     before = torch.get_rng_state()
@@ -152,6 +166,15 @@ def test_the_log_has_each_row_once(tmp_path: Path) -> None:
     assert training == list(range(8, 97, 8))
     assert [row["samples"] for row in rows if "validation_loss" in row] == [32, 64, 96]
     assert {"samples", "step", "epoch", "loss", "gradient_norm", "learning_rate", "samples_per_s"} <= set(rows[0])
+
+
+def test_rows_before_the_first_checkpoint_are_not_repeated(tmp_path: Path) -> None:
+    log = MetricsLog(tmp_path / "metrics.jsonl")
+    log.append(samples=8, loss=-1.0)  # the run was killed here
+    config = Trainer(samples=16, log_every=8, device="cpu")
+    train(toy_model(), Halving(), MemoryLoader(), config=config, folder=tmp_path / "c", log=log)
+    assert [row["samples"] for row in log.rows()] == [8, 16]
+    assert all(row["loss"] > 0 for row in log.rows())
 
 
 # -- what goes wrong
