@@ -137,7 +137,7 @@ def region(name: str) -> Region:
 def as_rows() -> list[dict[str, Any]]:
     """One plain row a region, with the names of those that share an edge with it."""
     known = regions()
-    touching = {name: [] for name in known}
+    touching: dict[str, list[str]] = {name: [] for name in known}
     for one, other in neighbours(known):
         touching[one].append(other)
         touching[other].append(one)

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from rainshift.regions import Region
+
 __all__ = ["Leak", "check_leakage", "split_blocks"]
 
 #: Weather forgets in some days; hourly rain of one region is nearly independent after two.
@@ -83,7 +85,7 @@ def check_leakage(
     test: Mapping[str, Any],
     *,
     purge: timedelta = PURGE,
-    regions: Mapping[str, Any] | None = None,
+    regions: Mapping[str, Region] | None = None,
     shared_edges: str = "warn",
 ) -> list[Leak]:
     """Refuse training and test sets that share weather: `{region: times}` each.
@@ -101,10 +103,10 @@ def check_leakage(
     leaks: list[Leak] = []
     for (here, train_time), (there, test_time) in product(train.items(), test.items()):
         one, other = known.get(here), known.get(there)
-        boxes = one is not None and other is not None
-        if here == there or (boxes and catalogue.overlap(one, other)):
+        known_both = one is not None and other is not None
+        if here == there or (known_both and catalogue.overlap(one, other)):
             _check_times(here, train_time, there, test_time, purge)
-        elif boxes and shared_edges != "ignore" and catalogue.adjacent(one, other):
+        elif known_both and shared_edges != "ignore" and catalogue.adjacent(one, other):
             if _closest(train_time, test_time) >= purge.total_seconds():
                 continue
             message = f"{here} (train) and {there} (test) share an edge at the same times: weather crosses it"

@@ -26,7 +26,7 @@ def spacing_km(grid: Grid) -> tuple[float, float]:
     return lat.step * KM_PER_DEGREE, lon.step * KM_PER_DEGREE * max(math.cos(middle), 0.2)
 
 
-def torus(shape: tuple[int, int]) -> tuple[int, int]:
+def torus(shape: tuple[int, ...]) -> tuple[int, int]:
     """A shape a fifth larger and good for Fourier transforms: fields on it wrap around, their crop does not."""
     rows, columns = (fft.next_fast_len(math.ceil(1.2 * size), real=True) for size in shape)
     return rows, columns
@@ -50,7 +50,7 @@ class Land:
     def of(cls, seed: int, key: str, climate: Climate, grid: Grid) -> Land:
         """The land of one region: a coast where a smooth field crosses a level, mountains growing inland."""
         spacing = spacing_km(grid)
-        shape = grid.shape[0], grid.shape[1]
+        shape = grid.shape
 
         def field(name: str, slope: float, outer_km: float) -> NDArray[np.float64]:
             size = torus(shape)

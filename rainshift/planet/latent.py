@@ -20,7 +20,7 @@ KM_PER_DEGREE = 111.195
 KM_H = 3.6  # per m/s
 
 #: Power over squared wavenumbers (rad²/km²) along and across the bands; its scale is of no matter.
-Spectrum = Callable[[NDArray[np.float32]], NDArray[np.float32]]
+Spectrum = Callable[[NDArray[np.floating]], NDArray[np.floating]]
 
 
 def generator(seed: int, *key: str | int) -> np.random.Generator:
@@ -45,7 +45,9 @@ def mixture(*parts: tuple[float, Spectrum]) -> Spectrum:
     """Spectra added with the given shares of the variance (of wavelengths from 20 to 5000 km on a plane)."""
     wavenumber = 2 * np.pi / np.geomspace(5000.0, 20.0, 400)
     scales = [share / np.trapezoid(part(wavenumber**2) * wavenumber, wavenumber) for share, part in parts]
-    return lambda squared: sum(scale * part(squared) for scale, (_, part) in zip(scales, parts, strict=True))
+    return lambda squared: np.sum(
+        [scale * part(squared) for scale, (_, part) in zip(scales, parts, strict=True)], axis=0
+    )
 
 
 @dataclass(frozen=True)
@@ -154,7 +156,7 @@ class SpectralField:
         for step in range(steps):
             hour = middle + step + 0.5 if forwards else middle - step - 0.5
             phase = self._phase(hour, 1.0 if forwards else -1.0)
-            state = memory * phase * state + renewal * self._noise(rng)
+            state = (memory * phase * state + renewal * self._noise(rng)).astype(np.complex64, copy=False)
             yield state
 
     def block(self, block: int) -> Iterator[NDArray[np.complex64]]:

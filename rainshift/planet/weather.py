@@ -182,7 +182,7 @@ class Weather:
         rows, columns = self._wide_coarse.shape
         inner = slice(COARSE_PAD, -COARSE_PAD)
         cloud = np.maximum(np.maximum(fine["systems"], fine["storms"]) + 0.3, 0) ** 1.5
-        mean = {name: self._mean(values) for name, values in {**fine, "cloud": cloud}.items()}
+        mean: dict[str, Fields] = {name: self._mean(values) for name, values in {**fine, "cloud": cloud}.items()}
         systems, storms = mean["systems"][inner, inner], mean["storms"][inner, inner]
         height = self._coarse_height[inner, inner]
         season = 1 + 0.5 * (self._season(hour) - 1)

@@ -37,8 +37,8 @@ def _field(**changes):
 
 def test_latent_fields_are_standard_normal_at_every_hour_of_a_block():
     field = _field(shape=(48, 48), spectrum=ring(80.0))
-    hours = np.array([list(field.fields(block)) for block in range(60)])
-    variance = hours.var(axis=(0, 2, 3))  # of each hour of the day over 60 independent days
+    hours = np.array([list(field.fields(block)) for block in range(40)])
+    variance = hours.var(axis=(0, 2, 3))  # of each hour of the day over 40 independent days
     assert abs(hours.mean()) < 0.01
     np.testing.assert_allclose(variance, 1.0, atol=0.06)
     assert stats.kstest(hours[:, ::8, ::12, ::12].ravel(), "norm").pvalue > 1e-3
@@ -122,7 +122,7 @@ def year():
     found = {}
     for name in ("europe_west", "melanesia", "west-africa"):
         weather = source.weather(name)
-        blocks = [weather.block(int(day)) for day in block_starts("2001-01-01", "2005-01-01", 40 * 24)]
+        blocks = [weather.block(int(day)) for day in block_starts("2001-01-01", "2005-01-01", 26 * 24)]
         found[name] = (weather, np.array([b.rain for b in blocks]), np.array([b.predictors for b in blocks]))
     return found
 
@@ -178,7 +178,7 @@ def test_without_error_coarse_rain_is_the_exact_mean(year):
 def test_mountains_catch_rain_on_the_windward_side():
     source = SyntheticSource(seed=1, size_deg=6, climate={"wind_spread_m_s": 0.0, "convective_share": 0.05})
     weather = source.weather("northamerica-west")
-    rain = np.mean([weather.block(int(day)).rain for day in block_starts("2001-01-01", "2003-01-01", 720)], axis=(0, 1))
+    rain = np.mean([weather.block(int(day)).rain for day in block_starts("2001-01-01", "2003-01-01", 14 * 24)], axis=(0, 1))
     inner = slice(FINE_PAD, -FINE_PAD)
     climate = weather.climate
     slopes = weather.land.slope_east[inner, inner], weather.land.slope_north[inner, inner]
@@ -201,7 +201,7 @@ def test_predictors_are_plausible(year):
 
 def test_analysis_errors_are_those_of_the_climate():
     box, quiet = SyntheticSource(seed=2, size_deg=4), SyntheticSource(seed=2, size_deg=4, climate=PERFECT)
-    name, days = "tibetan-plateau", block_starts("2001-06-01", "2001-09-01", 480)
+    name, days = "tibetan-plateau", block_starts("2001-06-01", "2001-09-01", 10 * 24)
     seen = np.array([box.weather(name).block(int(day)).predictors for day in days])
     true = np.array([quiet.weather(name).block(int(day)).predictors for day in days])
     tp = PREDICTORS.index("tp")
@@ -247,7 +247,7 @@ def test_equal_regions_have_one_law():
     one, other = source.weather("caribbean"), source.weather("tibetan-plateau")
     assert replace(one, key="") == replace(other, key="")
     np.testing.assert_array_equal(one.land.height_m, other.land.height_m)
-    days = block_starts("2001-01-01", "2003-01-01", 40 * 24)
+    days = block_starts("2001-01-01", "2003-01-01", 25 * 24)
     means = [[w.block(int(day)).rain.mean() for day in days] for w in (one, other)]
     assert stats.ks_2samp(*means).pvalue > 0.01
 
