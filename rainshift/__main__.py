@@ -14,7 +14,46 @@ APP = app.App(
     config_module="rainshift.conf",
     help="precipitation downscaling across regions",
     extra="rainshift",
-    verbs=(app.Verb("regions", "rainshift.verbs:regions", "List the regions and their bounds", plain=True),),
+    verbs=(
+        app.Verb("regions", "rainshift.verbs:regions", "List the regions and their bounds", plain=True),
+        app.Verb(
+            "prepare",
+            "rainshift.verbs:prepare",
+            "Make the CF stores that training and scoring read",
+            "rainshift prepare data=synthetic regions=[melanesia,caribbean]",
+        ),
+        app.Verb(
+            "train",
+            "rainshift.verbs:train",
+            "Train one model on one or several regions",
+            "rainshift train region=melanesia model=unet",
+        ),
+        app.Verb(
+            "predict",
+            "rainshift.verbs:predict",
+            "Predict fine rain with a trained model, as CF NetCDF with members",
+            "rainshift predict checkpoint=runs/train/melanesia region=caribbean members=8",
+        ),
+        app.Verb(
+            "evaluate",
+            "rainshift.verbs:evaluate",
+            "Score a trained model or a prediction file against the fine rain",
+            "rainshift evaluate checkpoint=runs/train/melanesia region=caribbean",
+        ),
+        app.Verb(
+            "benchmark",
+            "rainshift.verbs:benchmark",
+            "Train and score models x training sets x test regions, in and out of distribution",
+            "rainshift benchmark experiment=demo",
+        ),
+        app.Verb(
+            "report",
+            "rainshift.verbs:report",
+            "Make the page and figures of a benchmark again from its run folder",
+            "rainshift report benchmark=runs/benchmark/demo",
+            run_folder=False,
+        ),
+    ),
 )
 
 

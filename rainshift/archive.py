@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from datetime import timedelta
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
     import xarray as xr
 
     from geoml.data.blocks import FieldSource
-    from geoml.grids import Grid
     from geoml.models.base import Channels
     from rainshift.sources.base import RegionData, Source
 
@@ -26,8 +26,10 @@ __all__ = ["RATE_STEP_MM_H", "Archive"]
 
 #: Fine rain is kept as integers of this step.
 RATE_STEP_MM_H = 0.01
-#: Keys of the data configuration that choose channels; the others are options of the source.
-CHANNEL_KEYS = ("condition", "target", "static", "first_guess")
+#: Keys of the data configuration that say how stores are read; the others are options of the source.
+READING_KEYS = ("condition", "static", "first_guess", "shares", "blocks", "purge_hours")
+#: What samples are for.
+ROLES = ("train", "validation", "test")
 WHOLE = "all"
 
 
@@ -35,9 +37,9 @@ WHOLE = "all"
 class Archive:
     """The prepared stores of one data configuration.
 
-    `config` is the `data` group: `source`, channels (`condition`, `static`, `first_guess`) and the source's options.
-    Stores lie under `root`, in a folder named by what the source's options mean, so that a changed option never
-    meets old data; channels are chosen when reading and do not count.
+    `config` is the `data` group: `source`, channels (`condition`, `static`, `first_guess`), how time is shared out
+    where the source does not do it (`shares`, `blocks`, `purge_hours`), and the source's options. Stores lie under
+    `root`, in a folder named by what the source's options mean, so that a changed option never meets old data.
     """
 
     config: Mapping[str, Any]
@@ -46,7 +48,7 @@ class Archive:
     @cached_property
     def options(self) -> dict[str, Any]:
         """What the source is opened with."""
-        return {k: v for k, v in plain(self.config).items() if k not in ("source", *CHANNEL_KEYS)}
+        return {k: v for k, v in plain(self.config).items() if k not in ("source", *READING_KEYS)}
 
     @cached_property
     def source(self) -> Source:
@@ -136,22 +138,55 @@ class Archive:
 
         return open_store(self.path(name, split), chunks=chunks)
 
-    def count(self, name: str, split: str) -> int:
-        """Number of samples in a store."""
-        return int(self.open(name, split)["target"].sizes["time"])
+    def samples(self, name: str, role: str) -> tuple[str, np.ndarray]:
+        """The split in whose store a role's samples of a region are, and their indices, ascending.
 
-    def grids(self, name: str, split: str) -> tuple[Grid, Grid]:
-        """The coarse and the fine grid of a store."""
-        from geoml.grids import grid_of
+        Where the source keeps splits apart, a role is a split. Elsewhere `data.shares` cuts time into blocks with a
+        purge gap; without shares a region is whole in every role, and no region may have two (`check_leakage`).
+        """
+        import numpy as np
 
-        groups = self.open(name, split)
-        return grid_of(groups["condition"]), grid_of(groups["target"])
+        if role not in ROLES:
+            raise unknown("role", role, ROLES)
+        split = role if role in self.splits else WHOLE
+        if split not in self.splits:
+            raise UserError(f"{self.config['source']} has no {role} samples; its splits are {', '.join(self.splits)}")
+        time = self.open(name, split)["target"]["time"].values
+        shares = plain(self.config).get("shares")
+        if split != WHOLE or not shares:
+            return split, np.arange(len(time))
+        from rainshift.splits import split_blocks
 
-    def field_source(self, name: str, split: str, samples: np.ndarray | slice | None = None) -> FieldSource:
-        """What a loader reads: the configured channels of a store, at some of its samples."""
+        purge = timedelta(hours=float(self.config["purge_hours"]))
+        parts = split_blocks(time, shares, blocks=int(self.config["blocks"]), purge=purge)
+        if role not in parts:
+            raise UserError(f"data.shares has no {role!r}; it gives {', '.join(parts)}")
+        return split, parts[role]
+
+    def has_role(self, role: str) -> bool:
+        """Whether samples are set apart for a role."""
+        shares = plain(self.config).get("shares")
+        return role in self.splits or (self.splits == (WHOLE,) and role in (shares or ("train", "test")))
+
+    def times(self, name: str, role: str, positions: np.ndarray | None = None) -> np.ndarray:
+        """Valid times of a role's samples, or of some of them."""
+        split, indices = self.samples(name, role)
+        indices = indices if positions is None else indices[positions]
+        return self.open(name, split)["target"]["time"].values[indices]
+
+    def step_seconds(self, name: str) -> float:
+        """The time step of a region's samples."""
+        import zarr
+
+        return float(zarr.open_group(self.path(name, self.splits[0]), mode="r").attrs["step_seconds"])
+
+    def field_source(self, name: str, role: str, positions: np.ndarray | None = None) -> FieldSource:
+        """What a loader reads: the configured channels of a role's samples, or of those at some positions."""
         from geoml.data.blocks import FieldSource
 
         channels = self.channels
+        split, samples = self.samples(name, role)
+        samples = samples if positions is None else samples[positions]
         self._require_channels(name, split)
         return FieldSource(
             self.path(name, split),

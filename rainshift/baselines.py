@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 
-from geoml.errors import UserError, unknown
+from geoml.errors import DataError, UserError, unknown
 from geoml.fields import Batch
 from geoml.models.base import Channels
 from geoml.regrid import Regridder
@@ -26,9 +26,24 @@ class Baseline(ABC):
 
     #: True where `fit` has to see training batches first.
     learns: ClassVar[bool]
+    #: False where all members are equal.
+    stochastic: ClassVar[bool] = False
 
-    def __init__(self, channels: Channels) -> None:
-        self.channels = channels
+    def __init__(self, channels: Channels, dims: int = 2) -> None:
+        self.channels, self.dims = channels, dims
+
+    def fit(self, batches: Iterable[Batch]) -> None:
+        """Learn from training batches in physical units; a baseline that learns overrides this and the state."""
+        raise TypeError(f"{type(self).__name__} learns nothing")
+
+    def state(self) -> dict[str, Any]:
+        """What was learnt, as plain values for JSON."""
+        return {}
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Take over what `state` gave."""
+        if state:
+            raise DataError(f"{type(self).__name__} keeps no state; {sorted(state)} came")
 
     @abstractmethod
     def predict(self, batch: Batch, *, members: int = 1, seed: int = 0) -> tuple[torch.Tensor, float]:
@@ -43,8 +58,8 @@ class Interpolation(Baseline):
 
     learns = False
 
-    def __init__(self, channels: Channels, *, method: str = "bilinear") -> None:
-        super().__init__(channels)
+    def __init__(self, channels: Channels, dims: int = 2, *, method: str = "bilinear") -> None:
+        super().__init__(channels, dims)
         if method not in ("bilinear", "nearest", "conservative"):
             raise unknown("interpolation method", method, ("bilinear", "nearest", "conservative"))
         self.method = method
@@ -74,12 +89,13 @@ class Climatology(Baseline):
     """
 
     learns = True
+    stochastic = True
     #: Quantiles are read off a histogram of this many cells to each octave of the rate: 0.5 % of the value.
     BINS_PER_OCTAVE: ClassVar[int] = 128
     _LOWEST, _HIGHEST = 2.0**-10, 2.0**12
 
-    def __init__(self, channels: Channels) -> None:
-        super().__init__(channels)
+    def __init__(self, channels: Channels, dims: int = 2) -> None:
+        super().__init__(channels, dims)
         octaves = int(np.log2(self._HIGHEST / self._LOWEST))
         self._edges = self._LOWEST * 2 ** (np.arange(octaves * self.BINS_PER_OCTAVE + 1) / self.BINS_PER_OCTAVE)
         # bin 0 holds what is below the lowest edge, dry cells above all
@@ -96,6 +112,19 @@ class Climatology(Baseline):
                 values = target[:, channel][known[:, channel]]
                 place = np.searchsorted(self._edges, values, side="right")
                 self.counts[channel] += np.bincount(place, minlength=self.counts.shape[1])
+
+    def state(self) -> dict[str, Any]:
+        """Counts of the training cells by rate, zeros left out."""
+        return {"counts": [{int(i): int(row[i]) for i in np.flatnonzero(row)} for row in self.counts]}
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """The counts that `state` gave."""
+        if len(state.get("counts", ())) != len(self.counts):
+            raise DataError(f"climatology of {len(self.channels.target)} targets cannot take over {list(state)}")
+        self.counts[:] = 0
+        for row, counts in zip(self.counts, state["counts"], strict=True):
+            for place, count in counts.items():
+                row[int(place)] = count
 
     def quantiles(self, levels: np.ndarray) -> np.ndarray:
         """`(channel, level)` quantiles of the pooled training values; 0 where the level falls on dry cells."""

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from geoml.errors import UserError, unknown
 
-__all__ = ["Cell", "Plan", "TrainSet", "plan"]
+__all__ = ["Cell", "Plan", "TrainSet", "plan", "plan_events"]
 
 
 @dataclass(frozen=True, order=True)
@@ -121,6 +121,31 @@ def plan(
         {region: sets[regions] for region, regions in outside.items()},
         {region: sets[regions] for region, regions in inside.items()},
     )
+
+
+def plan_events(
+    groups: Iterable[Sequence[str]],
+    events: Sequence[str],
+    *,
+    samples: dict[str, int],
+    learners: Iterable[str],
+    fixed: Iterable[str] = (),
+    seeds: Sequence[int] = (0,),
+) -> Plan:
+    """The cells of a transfer between single events: earlier ones train, the last of a group is tested.
+
+    `groups` lists events of one place and one time step in the order of time. Models that learn nothing are scored
+    on all `events`. So few hours make no climate: there is no set inside, and no drop.
+    """
+    cells = [Cell(model, None, event) for model in fixed for event in events]
+    outside = {}
+    for group in groups:
+        *earlier, last = group
+        if earlier:
+            regions = tuple(sorted(earlier))
+            outside[last] = TrainSet(regions, _capacity(regions, samples))
+    cells += [Cell(model, chosen, event, s) for model in learners for event, chosen in outside.items() for s in seeds]
+    return Plan(tuple(cells), outside, {})
 
 
 def _capacity(regions: Sequence[str], samples: dict[str, int]) -> int:

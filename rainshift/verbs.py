@@ -5,12 +5,23 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Sequence
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-__all__ = ["regions"]
+from geoml.errors import UserError
+from geoml.runs import RunFolder, plain
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+    from rainshift.archive import Archive
+
+__all__ = ["benchmark", "evaluate", "predict", "prepare", "regions", "report", "train"]
+
+Rows = list[dict[str, Any]]
 
 
-def regions(arguments: Sequence[str]) -> list[dict[str, Any]] | None:
+def regions(arguments: Sequence[str]) -> Rows | None:
     """List the regions: a table of their bounds, or with `--json` everything known of them."""
     parser = argparse.ArgumentParser(prog="rainshift regions", description="List the regions and their bounds.")
     parser.add_argument("--json", action="store_true", help="a list of objects instead of a table")
@@ -23,3 +34,149 @@ def regions(arguments: Sequence[str]) -> list[dict[str, Any]] | None:
         return None
     shown = ("name", "lat_min", "lat_max", "lon_min", "lon_max", "title")
     return [{key: row[key] for key in shown} for row in rows]
+
+
+def prepare(config: DictConfig, run: RunFolder) -> Rows:
+    """Make the stores of regions and splits."""
+    archive = _archive(config)
+    rows = []
+    for name in config.regions or archive.names:
+        for split in config.splits or archive.splits:
+            path = archive.prepare(name, split)
+            size = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
+            hours = archive.open(name, split)["target"].sizes["time"]
+            row = {"region": name, "split": split, "times": int(hours), "MB": round(size / 1e6, 2), "store": str(path)}
+            run.metrics.append(row)
+            rows.append(row)
+    return rows
+
+
+def train(config: DictConfig, run: RunFolder) -> Rows:
+    """Train one model on one or several regions; the run folder holds its checkpoints."""
+    from rainshift.downscalers import ModelSpec
+    from rainshift.experiment import recipe_of
+    from rainshift.matrix import TrainSet
+    from rainshift.training import fit
+
+    archive = _archive(config)
+    names = tuple(sorted(config.train_regions))
+    for name in names:
+        for split in archive.splits:
+            archive.prepare(name, split)
+    counts = [len(archive.samples(name, "train")[1]) for name in names]
+    each = min(counts if config.train_samples is None else [*counts, int(config.train_samples)])
+    spec = ModelSpec.of(plain(config.model), allow=config.allow_targets)
+    if not spec.learns:
+        raise UserError(f"{spec.name} learns nothing; `rainshift benchmark` scores it beside trained models")
+    if run.finished:
+        return [run.summary]
+    summary = fit(
+        spec,
+        TrainSet(names, each * len(names)),
+        archive,
+        recipe=recipe_of(config),
+        seed=int(config.seed),
+        folder=run.checkpoints,
+        log=run.metrics,
+    )
+    row = {"model": spec.name, "regions": "+".join(names), **summary, "run": str(run.path)}
+    run.write_summary(row)
+    return [row]
+
+
+def predict(config: DictConfig, run: RunFolder) -> Rows:
+    """Predict regions with a trained model into CF files in the run folder's `samples/`."""
+    from rainshift.prediction import write_prediction
+
+    archive, downscaler = _archive(config), _trained(config.checkpoint)
+    rows = []
+    for name in config.regions:
+        archive.prepare(name, _split(archive, config.role))
+        path = run.samples / f"{name}-{config.role}.nc"
+        attrs = {"title": f"Downscaled precipitation: {name}", "source": f"checkpoint {config.checkpoint}"}
+        rows.append(
+            write_prediction(
+                path,
+                downscaler,
+                archive,
+                name,
+                role=config.role,
+                samples=config.samples,
+                members=int(config.members),
+                seed=int(config.seed),
+                attrs=attrs,
+            )
+        )
+    return rows
+
+
+def evaluate(config: DictConfig, run: RunFolder) -> Rows:
+    """Score a trained model or a prediction file on regions, with the reference's skill beside."""
+    from geoml.metrics import Suite
+    from rainshift.downscalers import ModelSpec
+    from rainshift.scoring import score, score_file
+    from rainshift.training import load
+
+    if (config.checkpoint is None) == (config.prediction is None):
+        raise UserError("evaluate takes either checkpoint=RUN or prediction=FILE")
+    archive, suite = _archive(config), Suite.from_config(plain(config.metrics))
+    reference = load(ModelSpec.of(config.reference), None, archive.channels)
+    rows = []
+    for name in config.regions:
+        archive.prepare(name, _split(archive, config.role))
+        options = {"suite": suite, "role": str(config.role)}
+        if config.prediction is not None:
+            made = score_file(Path(config.prediction), archive, name, **options)
+            times = made.table.ids
+            against = score(reference, archive, name, times=times, **options)
+        else:
+            options |= {"members": int(config.members), "samples": config.samples, "seed": int(config.seed)}
+            made = score(_trained(config.checkpoint), archive, name, **options)
+            against = score(reference, archive, name, **options)
+        values = suite.evaluate(made.table)
+        skill = suite.skill(made.table, against.table) if "crps_fair" in suite.metrics else None
+        made.save(run.path / f"scores-{name}.nc")
+        head = {"region": name, "times": len(made.table), "members": made.members}
+        rows.append(head | values | {"skill": skill, "clipped_share": made.clipped_share})
+        run.metrics.append(rows[-1])
+    return rows
+
+
+def benchmark(config: DictConfig, run: RunFolder) -> Rows:
+    """Train and score the matrix; write `benchmark.nc`, `benchmark.md`, figures and the summary."""
+    from rainshift.experiment import Experiment
+    from rainshift.report import write_benchmark
+
+    experiment = Experiment(config)
+    outcome = experiment.run()
+    return write_benchmark(experiment, outcome, run)
+
+
+def report(config: DictConfig) -> Rows:
+    """Make the page and figures of a finished benchmark again, from its run folder and the cache."""
+    from rainshift.experiment import Experiment
+    from rainshift.report import write_benchmark
+
+    run = RunFolder.load(config.benchmark)
+    if "models" not in run.config:
+        raise UserError(f"{config.benchmark} is not the run folder of a benchmark")
+    experiment = Experiment(run.config)
+    return write_benchmark(experiment, experiment.run(), run)
+
+
+def _archive(config: DictConfig) -> Archive:
+    from rainshift.archive import Archive
+
+    return Archive(plain(config.data), Path(config.cache) / "data")
+
+
+def _split(archive: Archive, role: str) -> str:
+    """The split whose store holds a role's samples."""
+    return role if role in archive.splits else archive.splits[0]
+
+
+def _trained(path: str) -> Any:
+    """The downscaler of a run folder or checkpoint folder."""
+    from rainshift.training import load_trained
+
+    return load_trained(Path(path))

@@ -1,7 +1,7 @@
 import pytest
 
 from geoml.errors import UserError
-from rainshift.matrix import TrainSet, plan
+from rainshift.matrix import TrainSet, plan, plan_events
 
 SAMPLES = {"a": 10, "b": 12, "c": 9, "d": 30}
 
@@ -58,3 +58,12 @@ def test_a_plan_that_cannot_be_says_why(train, test, message):
 
 def test_share_is_even():
     assert [TrainSet(("a", "b", "c"), 11).share(r) for r in "abc"] == [4, 4, 3]
+
+
+def test_events_of_one_place_train_the_last_of_them():
+    made = plan_events(
+        [("a", "c", "d"), ("b",)], ["a", "b", "c", "d"], samples=SAMPLES, learners=["unet"], fixed=["bilinear"]
+    )
+    assert [(c.train_set.regions, c.test_region) for c in made.cells if c.train_set] == [(("a", "c"), "d")]
+    assert [c.test_region for c in made.cells if c.train_set is None] == ["a", "b", "c", "d"]
+    assert not made.inside

@@ -1,0 +1,264 @@
+"""The benchmark: prepare, train and score every cell of a plan, each kept as soon as it is done."""
+
+from __future__ import annotations
+
+import logging
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from geoml.config import instantiate
+from geoml.errors import DataError, UserError
+from geoml.metrics import Suite
+from geoml.progress import track
+from geoml.runs import RunFolder, config_hash, plain
+from rainshift.archive import Archive
+from rainshift.downscalers import ModelSpec
+from rainshift.drop import Analysis, analyse
+from rainshift.matrix import Cell, Plan, TrainSet, plan, plan_events
+from rainshift.prediction import predict
+from rainshift.scoring import Scores, score
+from rainshift.splits import Leak, check_leakage
+from rainshift.training import Recipe, fit, load
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+__all__ = ["Experiment", "Outcome", "recipe_of"]
+
+logger = logging.getLogger(__name__)
+
+NUMBERS = ["no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve"]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a benchmark came to: the results, the cells that failed with the reason, and what each training cost."""
+
+    results: xr.Dataset
+    failures: Mapping[str, str]
+    trainings: Mapping[str, Mapping[str, Any]]
+    leaks: tuple[Leak, ...]
+
+
+def recipe_of(config: Mapping[str, Any]) -> Recipe:
+    """How to train, from a verb's configuration."""
+    trainer = instantiate(config["trainer"])
+    return Recipe(trainer, plain(config["transforms"]), **plain(config["loader"]))
+
+
+class Experiment:
+    """One benchmark, from the configuration of the verb `benchmark`.
+
+    Finished trainings and scores lie under `cache`, named by what they depend on, so that the same cell of another
+    benchmark is found and an interrupted one goes on.
+    """
+
+    def __init__(self, config: Mapping[str, Any]) -> None:
+        self.config = plain(config)
+        self.cache = Path(self.config["cache"])
+        self.archive = Archive(self.config["data"], self.cache / "data")
+        allow = tuple(self.config.get("allow_targets") or ())
+        specs = [ModelSpec.of(entry, allow=allow) for entry in self.config["models"]]
+        self.specs = {spec.name: spec for spec in specs}
+        if len(self.specs) < len(specs):
+            raise UserError(
+                f"models has two rows of one name: {[spec.name for spec in specs]}; give one a name: of its own"
+            )
+        self.recipe = recipe_of(self.config)
+        self.suite = Suite.from_config(self.config["metrics"])
+        self.analysis = Analysis(self.suite, **self.config["analysis"])
+        self._checked_reference()
+
+    def _checked_reference(self) -> None:
+        reference = self.analysis.reference
+        if reference not in self.specs:
+            raise UserError(f"skill is measured against {reference!r}, which is not among models; add it")
+        if self.specs[reference].learns:
+            raise UserError(f"analysis.reference is {reference!r}; expected a model that learns nothing")
+
+    @cached_property
+    def by_events(self) -> bool:
+        """Whether single events are transferred between, instead of regions left out."""
+        chosen = self.config["protocol"]
+        if chosen == "auto":
+            return self.archive.splits == ("all",) and not self.archive.has_role("validation")
+        if chosen not in ("leave_one_out", "events"):
+            raise UserError(f"protocol is {chosen!r}; expected auto, leave_one_out or events")
+        return bool(chosen == "events")
+
+    @cached_property
+    def plan(self) -> Plan:
+        """The cells; prepares the data that they are counted on."""
+        config, archive = self.config, self.archive
+        test = list(config["test_regions"] or config["train_regions"] or archive.names)
+        train = list(config["train_regions"] or test)
+        for name in dict.fromkeys((*train, *test)):
+            for split in archive.splits:
+                archive.prepare(name, split)
+        learners = [name for name, spec in self.specs.items() if spec.learns]
+        fixed = [name for name in self.specs if name not in learners]
+        samples = {name: len(archive.samples(name, "train")[1]) for name in dict.fromkeys((*train, *test))}
+        if limit := config["train_samples"]:
+            samples = {name: min(count, int(limit)) for name, count in samples.items()}
+        seeds = tuple(range(int(config["seeds"])))
+        if self.by_events:
+            return plan_events(
+                self._event_groups(test), test, samples=samples, learners=learners, fixed=fixed, seeds=seeds
+            )
+        return plan(
+            train,
+            test,
+            samples=samples,
+            learners=learners,
+            fixed=fixed,
+            seeds=seeds,
+            in_distribution=config["in_distribution"],
+            full=config["full_matrix"],
+        )
+
+    def _event_groups(self, events: list[str]) -> list[list[str]]:
+        """Events of one place and one time step, each group in the order of time."""
+        groups = defaultdict(list)
+        for event in events:
+            stored = self.archive.open(event, self.archive.samples(event, "train")[0])["target"]
+            place = (stored["lat"].values.tobytes(), stored["lon"].values.tobytes())
+            groups[(*place, self.archive.step_seconds(event))].append((stored["time"].values[0], event))
+        return [[event for _, event in sorted(members)] for members in groups.values()]
+
+    @property
+    def heading(self) -> str:
+        """What the page is called."""
+        if self.config["heading"]:
+            return str(self.config["heading"])
+        if self.by_events:
+            count = len({cell.test_region for cell in self.plan.cells})
+            word = NUMBERS[count] if count < len(NUMBERS) else str(count)
+            return f"{word} event{'s' if count != 1 else ''}, not climates".capitalize()
+        return f"Downscaling across regions: {self.config['data']['source']}"
+
+    def check_leakage(self) -> tuple[Leak, ...]:
+        """Refuse sets that share weather with the regions they are tested on; shared edges are reported."""
+        leaks: dict[Leak, None] = {}
+        for cell in self.plan.cells:
+            if cell.train_set is not None:
+                train = {name: self.archive.times(name, "train") for name in cell.train_set.regions}
+                test = {cell.test_region: self.archive.times(cell.test_region, "test")}
+                leaks |= dict.fromkeys(check_leakage(train, test, shared_edges=self.config["shared_edges"]))
+        return tuple(leaks)
+
+    def run(self) -> Outcome:
+        """Train and score every cell that is not there yet, and compare them."""
+        leaks = self.check_leakage()
+        failures: dict[str, str] = {}
+        trainings: dict[str, dict[str, Any]] = {}
+        wanted = dict.fromkeys((c.model, c.train_set, c.seed) for c in self.plan.cells if c.train_set is not None)
+        for model, train_set, seed in track(list(wanted), "trainings", unit="trainings"):
+            label = f"{model} on {train_set.name}, seed {seed}"
+            try:
+                trainings[label] = self.trained(model, train_set, seed)
+            except DataError:
+                raise
+            except UserError as error:  # a diverged model is a result: its cells are marked, the others go on
+                failures[label] = str(error)
+                logger.warning("%s failed: %s", label, error)
+        scores: dict[Cell, Scores] = {}
+        for cell in track(self.plan.cells, "cells", unit="cells"):
+            if cell.train_set is None or f"{cell.model} on {cell.train_set.name}, seed {cell.seed}" in trainings:
+                scores[cell] = made = self.scored(cell)
+                if made.diverged:
+                    where = f"{cell.model} on {cell.test_region}, trained on {cell.train_set and cell.train_set.name}"
+                    failures[where] = f"{made.clipped_share:.2%} of its values had to be bounded"
+        return Outcome(analyse(self.plan, scores, self.analysis), failures, trainings, leaks)
+
+    def training_folder(self, model: str, train_set: TrainSet, seed: int) -> tuple[Path, dict[str, Any]]:
+        """Where a training lies, and the configuration that names it."""
+        learns_by_steps = {k: self.config[k] for k in ("trainer", "transforms", "loader")}
+        spec = {
+            "model": dict(self.specs[model].config),
+            "data": self.archive.folder.name,
+            "channels": {k: self.config["data"].get(k) for k in ("condition", "static", "first_guess", "shares")},
+            "train": {region: train_set.share(region) for region in train_set.regions},
+            "seed": seed,
+            **learns_by_steps,
+        }
+        return self.cache / "trainings" / f"{model}-{config_hash(spec)}", spec
+
+    def trained(self, model: str, train_set: TrainSet, seed: int) -> dict[str, Any]:
+        """The summary of a finished training, trained now where it is not there."""
+        path, spec = self.training_folder(model, train_set, seed)
+        with RunFolder.open(path, spec) as folder:
+            if not folder.finished:
+                logger.info("training %s on %s, seed %d", model, train_set.name, seed)
+                summary = fit(
+                    self.specs[model],
+                    train_set,
+                    self.archive,
+                    recipe=self.recipe,
+                    seed=seed,
+                    folder=folder.checkpoints,
+                    log=folder.metrics,
+                )
+                folder.write_summary(summary)
+            return folder.summary
+
+    def scored(self, cell: Cell) -> Scores:
+        """The scores of a cell, made now where they are not there."""
+        folder = None
+        if cell.train_set is not None:
+            folder, _ = self.training_folder(cell.model, cell.train_set, cell.seed)
+        spec = {
+            "trained": folder.name if folder else dict(self.specs[cell.model].config),
+            "data": self.archive.folder.name,
+            "channels": {k: self.config["data"].get(k) for k in ("condition", "static", "first_guess", "shares")},
+            "region": cell.test_region,
+            "metrics": self.config["metrics"],
+            "members": self.config["members"],
+            "samples": self.config["test_samples"],
+            "seed": cell.seed,
+        }
+        path = self.cache / "scores" / f"{cell.model}-{cell.test_region}-{config_hash(spec)}.nc"
+        if path.exists():
+            return Scores.load(path)
+        downscaler = load(self.specs[cell.model], folder / "checkpoints" if folder else None, self.archive.channels)
+        made = score(
+            downscaler,
+            self.archive,
+            cell.test_region,
+            suite=self.suite,
+            members=int(self.config["members"]),
+            samples=self.config["test_samples"],
+            seed=cell.seed,
+        )
+        made.save(path)
+        return made
+
+    def panels(self, region: str) -> dict[str, xr.DataArray]:
+        """Input, prediction of every model trained without the region, and target of its wettest scored hour."""
+        split, indices = self.archive.samples(region, "test")
+        groups = self.archive.open(region, split)
+        target = groups["target"]["precipitation"].isel(time=indices)
+        wettest = int(np.nanargmax(np.nan_to_num(target.mean(("lat", "lon")).values, nan=-1.0)))
+        position = np.array([wettest])
+        guess = dict(self.archive.channels.first_guess).get("precipitation", "precipitation")
+        fields = (
+            {"input": groups["condition"][guess].isel(time=indices[wettest])} if guess in groups["condition"] else {}
+        )
+        outside = self.plan.outside.get(region)
+        for name, spec in self.specs.items():
+            folder = None
+            if spec.learns:
+                if outside is None:
+                    continue
+                folder = self.training_folder(name, outside, 0)[0] / "checkpoints"
+                if not folder.parent.joinpath("summary.json").exists():
+                    continue
+            downscaler = load(spec, folder, self.archive.channels)
+            made = predict(downscaler, self.archive, region, positions=position, members=1)
+            fields[name] = made.isel(member=0, time=0)
+        return fields | {"target": target.isel(time=wettest)}

@@ -1,0 +1,141 @@
+"""Predictions of whole regions: as xarray, or streamed into a CF file a batch at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from geoml.data.loader import BlockLoader
+from geoml.files import atomic_path
+from geoml.grids import grid_of
+from geoml.progress import track
+from rainshift.archive import Archive
+from rainshift.downscalers import Downscaler
+from rainshift.scoring import members_of
+from rainshift.sources.variables import VARIABLES
+from rainshift.training import FIELDS_AT_A_TIME, evenly
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+    from geoml.grids import Grid
+
+__all__ = ["predict", "write_prediction"]
+
+
+def predict(
+    downscaler: Downscaler,
+    archive: Archive,
+    region: str,
+    *,
+    positions: np.ndarray,
+    role: str = "test",
+    members: int = 8,
+    seed: int = 0,
+) -> xr.DataArray:
+    """Predicted rain in mm/h `(member, time, lat, lon)` at some positions among a role's samples, in memory."""
+    import xarray as xr
+
+    drawn = members_of(downscaler, members)
+    parts = [part for _, part, _ in _batches(downscaler, archive, region, positions, role, drawn, seed)]
+    split, _ = archive.samples(region, role)
+    grid = grid_of(archive.open(region, split)["target"])
+    return xr.DataArray(
+        np.concatenate(parts).swapaxes(0, 1),
+        {"member": np.arange(drawn), "time": archive.times(region, role, positions), **grid.coords()},
+        ("member", "time", *grid.names),
+        "precipitation",
+        VARIABLES["precipitation"].attrs,
+    )
+
+
+def write_prediction(
+    path: Path,
+    downscaler: Downscaler,
+    archive: Archive,
+    region: str,
+    *,
+    role: str = "test",
+    samples: int | None = None,
+    members: int = 8,
+    seed: int = 0,
+    attrs: dict[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Predict a region into a NetCDF file, whole or not at all; returns the row that says what was written.
+
+    The file is CF-1.11 with `precipitation(member, time, lat, lon)` in mm/h; memory holds one batch.
+    """
+    split, indices = archive.samples(region, role)
+    positions = evenly(len(indices), len(indices) if samples is None else samples)
+    drawn = members_of(downscaler, members)
+    grid = grid_of(archive.open(region, split)["target"])
+    clipped = 0.0
+    with atomic_path(path) as partial:
+        import netCDF4
+
+        with netCDF4.Dataset(partial, "w") as file:
+            rain = _define(file, grid, archive.times(region, role, positions), drawn, attrs or {})
+            start = 0
+            batches = _batches(downscaler, archive, region, positions, role, drawn, seed)
+            for size, part, share in track(batches, f"predicting {region}", unit="batches"):
+                rain[:, start : start + size] = part.swapaxes(0, 1)
+                start, clipped = start + size, clipped + share * size
+    return {
+        "region": region,
+        "hours": len(positions),
+        "members": drawn,
+        "clipped_share": clipped / max(len(positions), 1),
+        "file": str(path),
+    }
+
+
+def _batches(
+    downscaler: Downscaler,
+    archive: Archive,
+    region: str,
+    positions: np.ndarray,
+    role: str,
+    members: int,
+    seed: int,
+) -> Iterator[tuple[int, np.ndarray, float]]:
+    """Number of hours, `(time, member, lat, lon)` and clipped share of each batch, in the order of time."""
+    loader = BlockLoader(
+        [archive.field_source(region, role, positions)],
+        batch_size=FIELDS_AT_A_TIME,
+        channels=archive.channels,
+        shuffle=False,
+    )
+    for batch in loader:
+        prediction, share = downscaler.predict(batch, members, seed)
+        yield len(batch), prediction[:, :, 0].numpy(), share
+
+
+def _define(file: Any, grid: Grid, times: np.ndarray, members: int, attrs: dict[str, Any]) -> Any:
+    """Dimensions, coordinates and the empty rain variable of a CF file."""
+    file.setncatts({"Conventions": "CF-1.11", **{key: str(value) for key, value in attrs.items()}})
+    for name, size in (("member", members), ("time", len(times)), *zip(grid.names, grid.shape, strict=True)):
+        file.createDimension(name, size)
+    member = file.createVariable("member", "i4", ("member",))
+    member.setncatts({"standard_name": "realization", "units": "1"})
+    member[:] = np.arange(members)
+    time = file.createVariable("time", "i8", ("time",))
+    time.setncatts({"standard_name": "time", "units": "seconds since 1970-01-01", "calendar": "proleptic_gregorian"})
+    time[:] = times.astype("datetime64[s]").astype(np.int64)
+    for axis in grid.axes:
+        coordinate = file.createVariable(axis.name, "f8", (axis.name,))
+        coordinate.setncatts(axis.attrs)
+        coordinate[:] = axis.coordinates
+    rain = file.createVariable(
+        "precipitation",
+        "f4",
+        ("member", "time", *grid.names),
+        compression="zlib",
+        complevel=1,
+        chunksizes=(1, 1, *grid.shape),
+        fill_value=np.float32(np.nan),
+    )
+    rain.setncatts(VARIABLES["precipitation"].attrs)
+    return rain

@@ -1,0 +1,195 @@
+"""From the results of a benchmark to what a person reads: tables, figures, one Markdown page."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from geoml.data.store import write_netcdf
+from geoml.files import atomic_path
+from geoml.tables import cell, markdown
+from rainshift.figures import degradation_bars, rain_panels, save_figure
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+    from geoml.runs import RunFolder
+    from rainshift.experiment import Experiment, Outcome
+
+__all__ = ["drop_rows", "page", "score_rows", "write_benchmark"]
+
+logger = logging.getLogger(__name__)
+
+#: Regions drawn in the panels.
+SHOWN_REGIONS = 4
+
+
+def _with_interval(estimate: float, low: float, high: float, *, scale: float = 1.0) -> str | None:
+    """`0.31 [0.28, 0.35]`, without brackets where there is no interval, None where there is no value."""
+    if not np.isfinite(estimate):
+        return None
+    value = cell(float(estimate) * scale)
+    if not (np.isfinite(low) and np.isfinite(high)):
+        return value
+    return f"{value} [{cell(float(low) * scale)}, {cell(float(high) * scale)}]"
+
+
+def _models(results: xr.Dataset) -> list[str]:
+    return [str(name) for name in results["model"].values]
+
+
+def _regions(results: xr.Dataset) -> list[str]:
+    return [str(name) for name in results["test_region"].values]
+
+
+def score_rows(results: xr.Dataset, metric: str = "crps_fair") -> list[dict[str, Any]]:
+    """A row a model and distribution, a column a region; what learns nothing has one row."""
+    rows = []
+    for model in _models(results):
+        picked = results["score"].sel(metric=metric, model=model)
+        values = {side: picked.sel(distribution=side).values for side in ("in", "out")}
+        members = results["members"].sel(model=model).values
+        known = members[np.isfinite(members)]
+        same = np.array_equal(values["in"], values["out"], equal_nan=True)
+        for side in ("any",) if same else ("in", "out"):
+            found = values["in" if side == "any" else side]
+            if np.isfinite(found).any():
+                head = {"model": model, "trained": side, "members": int(known[0]) if len(known) else None}
+                rows.append(head | dict(zip(_regions(results), map(float, found), strict=True)))
+    return rows
+
+
+def drop_rows(results: xr.Dataset) -> list[dict[str, Any]]:
+    """A row a model: skill lost outside the training regions, by region and on average, with intervals."""
+    rows = []
+    for model in _models(results):
+        lost = results[["skill_lost", "skill_lost_low", "skill_lost_high"]].sel(model=model)
+        if not np.isfinite(lost["skill_lost"]).any():
+            continue
+        row: dict[str, Any] = {"model": model}
+        for region in _regions(results):
+            row[region] = _with_interval(*(float(lost[name].sel(test_region=region)) for name in lost.data_vars))
+        mean = [float(results[f"mean_skill_lost{suffix}"].sel(model=model)) for suffix in ("", "_low", "_high")]
+        rows.append(row | {"mean": _with_interval(*mean)})
+    return rows
+
+
+def degradation_rows(results: xr.Dataset) -> list[dict[str, Any]]:
+    """A row a model: by how many per cent the CRPS is worse outside the training regions."""
+    rows = []
+    for model in _models(results):
+        picked = results[["degradation", "degradation_low", "degradation_high"]].sel(model=model)
+        if np.isfinite(picked["degradation"]).any():
+            cells = {
+                region: _with_interval(*(float(picked[name].sel(test_region=region)) for name in picked.data_vars))
+                for region in _regions(results)
+            }
+            rows.append({"model": model, **cells})
+    return rows
+
+
+def page(
+    results: xr.Dataset,
+    *,
+    heading: str,
+    failures: Mapping[str, str] | None = None,
+    notes: Sequence[str] = (),
+    figures: Sequence[Path] = (),
+) -> str:
+    """The whole report in Markdown."""
+    metric = results.attrs["skill_metric"]
+    parts = [f"# {heading}"]
+    parts += [f"- {note}" for note in notes]
+    blocks = results["blocks"].values
+    if (blocks < 20).any():
+        parts.append(f"- No interval where there are fewer than 20 blocks of hours: {blocks.min()} to {blocks.max()}.")
+    parts += ["", f"## {metric}, mm/h", "", markdown(score_rows(results, metric))]
+    skills = _skill_rows(results)
+    if skills:
+        parts += ["", f"## Skill against {results.attrs['reference']}", "", markdown(skills)]
+    lost = drop_rows(results)
+    if lost:
+        parts += [
+            "",
+            "## Skill lost out of distribution",
+            "",
+            "(skill in − skill out) / skill in, on the same region and hours. Above 1 is worse than the reference; "
+            "a dash is undefined: there was no skill to lose. " + results.attrs["interval"] + ".",
+            "",
+            markdown(lost),
+            "",
+            "## CRPS worse out of distribution, per cent",
+            "",
+            markdown(degradation_rows(results)),
+        ]
+    others = [str(name) for name in results["metric"].values if str(name) != metric]
+    for name in others:
+        parts += ["", f"## {name}", "", markdown(score_rows(results, name))]
+    if failures:
+        parts += ["", "## Failed cells, left out of every average", ""]
+        parts += [f"- {where}: {why}" for where, why in failures.items()]
+    parts += ["", *(f"![{path.stem}]({path.name})" for path in figures)]
+    return "\n".join(parts).rstrip() + "\n"
+
+
+def _skill_rows(results: xr.Dataset) -> list[dict[str, Any]]:
+    rows = []
+    for model in _models(results):
+        for side in ("in", "out"):
+            picked = results[["skill", "skill_low", "skill_high"]].sel(model=model, distribution=side)
+            if not np.isfinite(picked["skill"]).any():
+                continue
+            cells = {
+                region: _with_interval(*(float(picked[name].sel(test_region=region)) for name in picked.data_vars))
+                for region in _regions(results)
+            }
+            if rows and rows[-1]["model"] == model and {**rows[-1], "trained": side} == {
+                "model": model, "trained": side, **cells
+            }:  # fmt: skip
+                rows[-1]["trained"] = "any"
+                continue
+            rows.append({"model": model, "trained": side, **cells})
+    return rows
+
+
+def write_benchmark(experiment: Experiment, outcome: Outcome, run: RunFolder) -> list[dict[str, Any]]:
+    """Write `benchmark.nc`, `benchmark.md`, the figures and `summary.json`; returns the rows of the headline table."""
+    results, folder = outcome.results, run.path
+    write_netcdf(folder / "benchmark.nc", results)
+    figures = _figures(experiment, results, folder)
+    notes = [
+        f"CRPS is the fair estimator (Ferro 2014); deterministic models have one member, for which it is the MAE. "
+        f"Skill is 1 − score / score of {results.attrs['reference']} on the same region and hours.",
+        *(leak.message for leak in outcome.leaks),
+    ]
+    text = page(results, heading=experiment.heading, failures=outcome.failures, notes=notes, figures=figures)
+    with atomic_path(folder / "benchmark.md") as partial:
+        partial.write_text(text)
+    rows = score_rows(results, results.attrs["skill_metric"])
+    run.write_summary(
+        {
+            "heading": experiment.heading,
+            "scores": rows,
+            "skill_lost": drop_rows(results),
+            "failures": outcome.failures,
+            "trainings": outcome.trainings,
+            "leaks": [leak.message for leak in outcome.leaks],
+        }
+    )
+    logger.info("wrote %s", folder / "benchmark.md")
+    return rows
+
+
+def _figures(experiment: Experiment, results: xr.Dataset, folder: Path) -> list[Path]:
+    """Skill in and out of distribution, and panels of input, predictions and target of a wet hour a region."""
+    made = []
+    if np.isfinite(results["skill"]).any():
+        made.append(save_figure(degradation_bars(results, reference=results.attrs["reference"]), folder / "skill.png"))
+    rows = {region: experiment.panels(region) for region in _regions(results)[:SHOWN_REGIONS]}
+    title = "wettest test hour of each region; models trained without it"
+    made.append(save_figure(rain_panels(rows, title=title), folder / "maps.png"))
+    return made

@@ -1,0 +1,176 @@
+"""Training one downscaler on one set of regions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from geoml.data.loader import BlockLoader
+from geoml.data.patches import PatchSpec
+from geoml.data.transforms import Transforms
+from geoml.errors import DataError, UserError
+from geoml.files import read_json, write_json
+from geoml.models.base import Channels, Model
+from geoml.models.predictor import load_predictor
+from geoml.train import Trainer, train
+from rainshift.archive import Archive
+from rainshift.baselines import Baseline
+from rainshift.downscalers import Downscaler, ModelSpec
+from rainshift.matrix import TrainSet
+
+if TYPE_CHECKING:
+    from geoml.runs import MetricsLog
+
+__all__ = ["Recipe", "evenly", "fit", "load", "load_trained"]
+
+#: Validation batches of whole fields are smaller than training batches of patches.
+FIELDS_AT_A_TIME = 4
+BASELINE_FILE = "baseline.json"
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a downscaler is trained, beside what it is and on which regions.
+
+    `patch` is the edge of the training patches in fine cells (0 for whole fields), `transforms` the configuration of
+    `geoml.data.transforms`, `validation_samples` how many hours a region validates.
+    """
+
+    trainer: Trainer
+    transforms: Mapping[str, Any]
+    batch_size: int = 16
+    patch: int = 64
+    patches_per_sample: int = 1
+    workers: int = 0
+    validation_samples: int = 48
+
+
+def evenly(count: int, wanted: int) -> np.ndarray:
+    """`wanted` positions out of `count`, evenly spread; all where there are no more.
+
+    >>> evenly(10, 4).tolist()
+    [1, 3, 6, 8]
+    """
+    if wanted >= count:
+        return np.arange(count)
+    return ((np.arange(wanted) + 0.5) * count / wanted).astype(np.int64)
+
+
+def fit(
+    spec: ModelSpec,
+    train_set: TrainSet,
+    archive: Archive,
+    *,
+    recipe: Recipe,
+    seed: int,
+    folder: Path,
+    log: MetricsLog | None = None,
+) -> dict[str, Any]:
+    """Train a downscaler and leave it in `folder`; returns what it cost and came to.
+
+    An interrupted training goes on from its newest checkpoint. Statistics of the transforms are those of the training
+    regions alone.
+    """
+    channels = archive.channels
+    loader = _loader(train_set, archive, channels, recipe, seed=seed)
+    built = _seeded_build(spec, channels, seed)
+    if isinstance(built, Baseline):
+        return _fit_baseline(built, loader, folder)
+    transforms = _fitted_transforms(recipe, channels, loader, folder)
+    loader.set_epoch(0)
+    validation = _validation(train_set, archive, channels, recipe)
+    config = replace(recipe.trainer, seed=seed)
+    result = train(built, transforms, loader, config=config, folder=folder, validation=validation, log=log)
+    return {
+        "parameters": sum(p.numel() for p in built.parameters()),
+        "samples_seen": result.samples,
+        "seconds": result.seconds,
+        "validation_loss": result.validation,
+        "memory_bytes_loader": loader.memory_bytes(),
+    }
+
+
+def load(spec: ModelSpec, folder: Path | None, channels: Channels) -> Downscaler:
+    """The downscaler that `fit` left in `folder`; None for a baseline that learns nothing."""
+    built = spec.build(channels)
+    if isinstance(built, Baseline):
+        if built.learns:
+            if folder is None:
+                raise ValueError(f"{spec.name} learns: the folder it was fitted in is wanted")
+            built.load_state(read_json(folder / BASELINE_FILE))
+        return built
+    if folder is None:
+        raise ValueError(f"{spec.name} learns: the folder it was trained in is wanted")
+    return load_predictor(folder)
+
+
+def load_trained(path: Path) -> Downscaler:
+    """The downscaler of a run of `rainshift train`, or of a checkpoint folder."""
+    if not path.is_dir():
+        raise UserError(f"{path} does not exist; give the run folder that `rainshift train` printed")
+    folder = path / "checkpoints" if (path / "checkpoints").is_dir() else path
+    if (folder / BASELINE_FILE).exists():
+        raise UserError(f"{path} holds a fitted baseline, which only `rainshift benchmark` scores")
+    return load_predictor(folder)
+
+
+def _seeded_build(spec: ModelSpec, channels: Channels, seed: int) -> Model | Baseline:
+    """Initial weights that depend on the seed alone, the caller's generator left as it was."""
+    import torch
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return spec.build(channels)
+
+
+def _loader(train_set: TrainSet, archive: Archive, channels: Channels, recipe: Recipe, *, seed: int) -> BlockLoader:
+    sources = []
+    for region in train_set.regions:
+        count = len(archive.samples(region, "train")[1])
+        sources.append(archive.field_source(region, "train", evenly(count, train_set.share(region))))
+    return BlockLoader(
+        sources,
+        batch_size=recipe.batch_size,
+        channels=channels,
+        patch=PatchSpec(recipe.patch) if recipe.patch else None,
+        patches_per_sample=recipe.patches_per_sample,
+        seed=seed,
+        workers=recipe.workers,
+    )
+
+
+def _validation(train_set: TrainSet, archive: Archive, channels: Channels, recipe: Recipe) -> BlockLoader | None:
+    """Whole fields of the training regions in their validation hours; None where the data keep none."""
+    if recipe.validation_samples < 1 or not archive.has_role("validation"):
+        return None
+    sources = []
+    for region in train_set.regions:
+        count = len(archive.samples(region, "validation")[1])
+        sources.append(archive.field_source(region, "validation", evenly(count, recipe.validation_samples)))
+    return BlockLoader(sources, batch_size=FIELDS_AT_A_TIME, channels=channels, shuffle=False)
+
+
+def _fitted_transforms(recipe: Recipe, channels: Channels, loader: BlockLoader, folder: Path) -> Transforms:
+    """Transforms with the statistics of one epoch, kept in `folder` so that a resumed training has the same."""
+    path = folder / "transform.json"
+    if path.exists():
+        return Transforms.load(path)
+    known = {*channels.condition, *channels.target, *channels.static, "default"}
+    config = {name: options for name, options in recipe.transforms.items() if name in known}
+    transforms = Transforms.from_config(config, channels).fit(loader)
+    folder.mkdir(parents=True, exist_ok=True)
+    transforms.save(path)
+    return transforms
+
+
+def _fit_baseline(baseline: Baseline, loader: BlockLoader, folder: Path) -> dict[str, Any]:
+    if not baseline.learns:
+        raise DataError("this baseline learns nothing; there is nothing to train")
+    baseline.fit(loader)
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(folder / BASELINE_FILE, baseline.state())
+    return {"parameters": 0, "samples_seen": loader.items}
