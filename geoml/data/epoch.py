@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from geoml.data.lanes import Lane, Part
 from geoml.data.order import BlockOrder, Step
@@ -51,6 +52,14 @@ class Epoch:
         steps = [iter(order) for order in orders]
         for lane in turns.tolist():
             yield lane, next(steps[lane])
+
+    def ids(self, epoch: int) -> Iterator[NDArray[np.int64]]:
+        """The item ids of every batch, in order, without reading anything."""
+        orders = self.orders(epoch)
+        for number, step in self.plan(epoch, orders):
+            blocks = orders[number].sequence[step.positions]
+            firsts = np.array([self.lanes[number].spans[block].first_id for block in blocks.tolist()], np.int64)
+            yield firsts + step.items
 
     def parts(
         self, epoch: int, skip: int, *, worker: int = 0, workers: int = 1, client: Any = None

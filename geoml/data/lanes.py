@@ -167,8 +167,7 @@ class Lane:
         lead = () if self.window is None else (self.window,)
         layouts: dict[Any, list[int]] = {}
         for row, block in enumerate(blocks):
-            layout = tuple((s.channels, s.packing, s.values.dtype) for s in block.roles[role])
-            layouts.setdefault(layout, []).append(row)
+            layouts.setdefault(block.layouts[role], []).append(row)
         channels = sum(len(stack.channels) for stack in blocks[0].roles[role])
         out: NDArray[np.float32] | None = None
         corners, starts = at.tolist(), steps.tolist()

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from geoml.data.epoch import Epoch
 from geoml.data.lanes import KNOWN, Lane, build_lanes
@@ -161,6 +163,10 @@ class BlockLoader:
                 if 0 <= item < len(span.begins) * lane.patches:
                     return span.source, int(span.begins[item // lane.patches]), item % lane.patches
         raise KeyError(f"no item {item_id}")
+
+    def planned_ids(self, epoch: int) -> Iterator[NDArray[np.int64]]:
+        """The item ids of an epoch's batches, in order, without reading any data."""
+        return self._epoch.ids(epoch)
 
     def __iter__(self) -> Iterator[Batch]:
         start = int(self._cursor[1])

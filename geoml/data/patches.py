@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -88,11 +89,19 @@ class Placement:
 
     def grids(self, place: int) -> tuple[Grid, Grid]:
         """The condition's and the target's grid at one place."""
+        return _grids(self, place)
+
+    def _cut_grids(self, place: int) -> tuple[Grid, Grid]:
         target, condition = (row[0] for row in self.offsets(np.array([place])))
         return (
             _crop(self.condition_grid, condition, self.condition_size),
             _crop(self.target_grid, target, self.size),
         )
+
+
+@lru_cache(maxsize=4096)
+def _grids(placement: Placement, place: int) -> tuple[Grid, Grid]:
+    return placement._cut_grids(place)
 
 
 def _crop(grid: Grid, offsets: NDArray[np.int64], sizes: tuple[int, ...]) -> Grid:

@@ -6,6 +6,7 @@ import copy
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Self
 
 import numpy as np
@@ -50,6 +51,14 @@ class Block:
     start: int
     stop: int
     roles: Mapping[str, tuple[Stack, ...]]
+
+    @cached_property
+    def layouts(self) -> dict[str, tuple[Any, ...]]:
+        """How each role is stored; rows of equal layouts can be gathered into one array."""
+        return {
+            role: tuple((stack.channels, stack.packing, stack.values.dtype.str) for stack in stacks)
+            for role, stacks in self.roles.items()
+        }
 
     @property
     def nbytes(self) -> int:

@@ -1,0 +1,78 @@
+"""GeoTIFF in and out through rasterio."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from geoml.errors import DataError
+from geoml.files import atomic_path
+from geoml.grids import Grid, conform, grid_of
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+__all__ = ["read_raster", "write_raster"]
+
+
+def read_raster(path: str | os.PathLike[str], *, crs: str | None = None, band: int = 1) -> xr.DataArray:
+    """One band as a DataArray on its grid, axes ascending, NaN where the file has no data; attrs hold the `crs`.
+
+    A file without a coordinate reference system, rotated, or unreadable raises `DataError`; `crs` ("EPSG:4326")
+    stands in for a missing one.
+    """
+    import rasterio
+    import xarray as xr
+
+    path = Path(path)
+    if not path.exists():
+        raise DataError(f"{path} does not exist")
+    try:
+        with rasterio.open(path) as source:
+            found, transform = source.crs, source.transform
+            values = source.read(band, masked=True)
+    except (rasterio.errors.RasterioError, IndexError) as error:
+        raise DataError(f"{path} cannot be read as a raster, band {band}: {error}") from error
+    if found is None and crs is None:
+        raise DataError(f"{path} does not say its coordinate reference system; give it, for example crs='EPSG:4326'")
+    if transform.b or transform.d:
+        raise DataError(f"{path} is rotated or sheared ({tuple(transform)[:6]}); warp it to a north-up grid first")
+    system = rasterio.crs.CRS.from_user_input(found or crs)
+    names = ("lat", "lon") if system.is_geographic else ("y", "x")
+    units = ("degrees_north", "degrees_east") if system.is_geographic else ("m", "m")
+    starts, steps = (transform.f, transform.c), (transform.e, transform.a)
+    coords: dict[str, Any] = {
+        name: (name, start + step * (np.arange(size) + 0.5), {"units": unit, "registration": "centre"})
+        for name, start, step, size, unit in zip(names, starts, steps, values.shape, units, strict=True)
+    }
+    filled = values.astype(np.float32).filled(np.nan)
+    array = xr.DataArray(filled, coords, names, name=path.stem, attrs={"crs": system.to_string()})
+    return conform(array)
+
+
+def write_raster(path: str | os.PathLike[str], array: xr.DataArray, *, crs: str | None = None) -> None:
+    """A 2-D DataArray as a compressed float32 GeoTIFF, north up, whole or not at all.
+
+    `crs` defaults to that of the array's attrs, then of its grid; a local grid without one raises `DataError`.
+    """
+    import rasterio
+
+    array = conform(array)
+    grid: Grid = grid_of(array)
+    system = crs or array.attrs.get("crs") or (grid.crs if grid.crs != "local" else None)
+    if array.ndim != 2 or system is None:
+        raise DataError(f"{path}: a raster needs two axes and a crs; these are {array.dims} and {system}")
+    rows, columns = grid.axes
+    north = rows.start + rows.step * (rows.size - 0.5)
+    transform = rasterio.Affine(columns.step, 0, columns.start - columns.step / 2, 0, -rows.step, north)
+    profile = {"driver": "GTiff", "dtype": "float32", "count": 1, "nodata": np.nan, "compress": "deflate"}
+    with (
+        atomic_path(path) as partial,
+        rasterio.open(
+            partial, "w", height=rows.size, width=columns.size, crs=system, transform=transform, **profile
+        ) as sink,
+    ):
+        sink.write(array.values[::-1].astype(np.float32), 1)

@@ -1,0 +1,46 @@
+"""GeoTIFF: round trip on the grid; what lacks a reference system is refused with the option."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import rasterio
+import xarray as xr
+
+from geoml.data.raster import read_raster, write_raster
+from geoml.errors import DataError
+from geoml.grids import Grid, grid_of
+
+GRIDS = {
+    "EPSG:4326": Grid.latlon(40, 43, -5, 0, 0.5),
+    "EPSG:3857": Grid.box({"y": 0, "x": 100}, {"y": 40, "x": 160}, 10),
+}
+
+
+@pytest.mark.parametrize("crs", GRIDS)
+def test_round_trip(tmp_path, crs):
+    grid = GRIDS[crs]
+    values = np.arange(grid.size, dtype="f4").reshape(grid.shape)
+    values[1, 2] = np.nan
+    array = xr.DataArray(values, grid.coords(), grid.names, attrs={"crs": crs})
+    write_raster(tmp_path / "a.tif", array)
+    back = read_raster(tmp_path / "a.tif")
+    assert np.array_equal(back, values, equal_nan=True)
+    assert all(mine.matches(its) for mine, its in zip(grid_of(back).axes, grid.axes, strict=True))
+    assert [p.name for p in tmp_path.iterdir()] == ["a.tif"]
+
+
+def test_without_reference_system(tmp_path):
+    path = tmp_path / "a.tif"
+    profile = {"driver": "GTiff", "dtype": "int16", "count": 1, "height": 3, "width": 4, "nodata": -9}
+    with rasterio.open(path, "w", transform=rasterio.Affine(0.1, 0, 5, 0, -0.1, 52), **profile) as sink:
+        sink.write(np.array([[1, 2, 3, -9]] * 3, "i2"), 1)
+    with pytest.raises(DataError, match="crs='EPSG:4326'"):
+        read_raster(path)
+    array = read_raster(path, crs="EPSG:4326")
+    assert array.dims == ("lat", "lon")
+    assert np.allclose(array.lat, [51.75, 51.85, 51.95])
+    assert np.isnan(array[:, 3]).all()
+    path.write_text("no raster")
+    with pytest.raises(DataError, match="cannot be read as a raster"):
+        read_raster(path)
