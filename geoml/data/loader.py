@@ -139,7 +139,9 @@ class BlockLoader:
 
     def _fingerprint(self) -> dict[str, Any]:
         epoch = self._epoch
+        cuts = [[lane.patches, lane.window or 0, *next(iter(lane.placements.values())).size] for lane in epoch.lanes]
         return {
+            "patches": cuts,
             "seed": epoch.seed, "batch_size": epoch.batch_size, "items": self.items, "shuffle": epoch.shuffle,
             "blocks": sum(len(lane.spans) for lane in epoch.lanes), "resident_blocks": sum(epoch.resident),
             "rank": epoch.rank, "world_size": epoch.world_size,

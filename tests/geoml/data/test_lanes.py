@@ -135,7 +135,6 @@ def test_memory_stays_within_what_is_promised():
     assert loader.memory_bytes() < 400 * source.sample_bytes
 
 
-@pytest.mark.slow
 def test_a_dask_client_reads_the_same_batches():
     distributed = pytest.importorskip("distributed")
     source = tiny(60, block_samples=5)

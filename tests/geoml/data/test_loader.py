@@ -150,3 +150,16 @@ def test_target_gaps_are_masked():
     assert int((~batch.mask).sum()) == FINE.shape[1] + 1
     assert torch.all(batch.target[~batch.mask] == 0)
     assert torch.isfinite(batch.target).all()
+
+
+def test_an_error_in_a_worker_is_the_same_message():
+    source = make_source(9, name="box.zarr")
+    source._arrays["condition"][5, 1, 3, 7] = np.nan
+    with pytest.raises(DataError, match=r"^box.zarr: condition variable 'cape' is not finite at sample 5, lat\[3\]"):
+        list(BlockLoader([source], batch_size=4, workers=2))
+
+
+def test_a_state_of_other_patches_is_refused():
+    state = BlockLoader([make_source()], batch_size=4, patch=PatchSpec(10)).state_dict()
+    with pytest.raises(UserError, match="patches"):
+        BlockLoader([make_source()], batch_size=4, patch=PatchSpec(15)).load_state_dict(state)
