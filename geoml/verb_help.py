@@ -26,13 +26,10 @@ def verb_help(app: App, verb: Verb, source: Any, overrides: Sequence[str]) -> st
     chosen = {group: choice for group, choice in config.hydra.runtime.choices.items() if not group.startswith("hydra/")}
     offered = {group: names for group, names in compose.groups_of(source).items() if group in chosen}
     groups = _groups(offered, chosen, width)
-    tail = [
-        "",
-        "-m runs every combination of KEY=a,b · --cfg prints all settings · --config-dir DIR adds your own YAML",
-    ]
+    tail = ["", "-m runs all of KEY=a,b; --cfg shows all; --config-dir DIR adds your YAML"]
     if verb.run_folder:
-        tail.append(f"Writes runs/{verb.name}/…; run.dir=DIR puts it elsewhere, run.fresh=true starts it over")
-    tail = [piece for line in tail for piece in (textwrap.wrap(line, width) or [""])]
+        tail.append(f"Writes runs/{verb.name}/…; run.dir=DIR elsewhere, run.fresh=true anew")
+    tail = [_fitted(line, width) for line in tail]
     room = LINES - len(head) - len(groups) - len(tail) - 2
     settings = _settings(app, verb, config, set(offered), width)
     if len(settings) > room:
@@ -77,7 +74,7 @@ def _settings(app: App, verb: Verb, config: Any, groups: set[str], width: int) -
             names = [str(name) for name in node if not str(name).startswith("_")]
             if names:
                 pairs.append((f"{group}.KEY", ", ".join(names)))
-    indent = min(max((len(left) for left, _ in pairs), default=0), 34) + 4
+    indent = min(max((len(left) for left, _ in pairs), default=0), 28) + 4
     return [_fitted(f"  {left.ljust(indent - 4)}  {right}".rstrip(), width) for left, right in pairs]
 
 
@@ -102,19 +99,23 @@ def _fitted(line: str, width: int) -> str:
 
 
 def setting_comments(config_module: str, verb: str) -> dict[str, str]:
-    """Dotted keys of a verb's YAML in its order, each with the comment at the end of its line."""
+    """Dotted keys of a verb's YAML in its order, each with the comment that ends its line or else stands above it."""
     text = importlib.resources.files(config_module).joinpath(f"{verb}.yaml").read_text()
     found: dict[str, str] = {}
     parents: list[tuple[int, str]] = []
+    above: list[str] = []
     for line in text.splitlines():
-        match = re.match(r"^( *)([A-Za-z_]\w*):(?:\s+(.*))?$", line)
-        if not match:
+        if line.lstrip().startswith("#"):
+            above.append(line.lstrip("# "))
             continue
-        depth, key, rest = len(match[1]), match[2], match[3] or ""
-        while parents and parents[-1][0] >= depth:
-            parents.pop()
-        dotted = ".".join([*(name for _, name in parents), key])
-        parents.append((depth, key))
-        if dotted.partition(".")[0] not in ("defaults", "hydra", "run"):
-            found[dotted] = rest.partition("#")[2].strip()
+        match = re.match(r"^( *)([A-Za-z_]\w*):(?:\s+(.*))?$", line)
+        if match:
+            depth, key, rest = len(match[1]), match[2], match[3] or ""
+            while parents and parents[-1][0] >= depth:
+                parents.pop()
+            dotted = ".".join([*(name for _, name in parents), key])
+            parents.append((depth, key))
+            if dotted.partition(".")[0] not in ("defaults", "hydra", "run"):
+                found[dotted] = rest.partition("#")[2].strip() or " ".join(above)
+        above = []
     return found

@@ -1,0 +1,185 @@
+"""The rules of the house, kept by tests."""
+
+import ast
+import functools
+import os
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PACKAGES = ("geoml", "rainshift", "radiomaps", "mcp_experts")
+FILES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
+NAMES = [str(path.relative_to(ROOT)) for path in FILES]
+
+#: What only one place may touch: by import (inside functions too), or by attribute.
+OWNERS = {
+    "sionna.rt": "radiomaps.raytrace",
+    "mitsuba": "radiomaps.raytrace",
+    "drjit": "radiomaps.raytrace",
+    "sionna.phy": "mcp_experts.train",
+    "torch.distributed": "geoml.train.device",
+}
+
+
+def module_of(path):
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+
+
+@functools.cache
+def tree_of(path):
+    return ast.parse(path.read_text())
+
+
+def dotted(node):
+    parts = []
+    while isinstance(node, ast.Attribute):
+        parts.append(node.attr)
+        node = node.value
+    return ".".join([node.id, *reversed(parts)]) if isinstance(node, ast.Name) else ""
+
+
+def touched(tree):
+    """Dotted names that a module imports or reaches through attributes."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+        elif isinstance(node, ast.Attribute):
+            yield dotted(node)
+
+
+def trespasses(module, tree):
+    return [
+        name
+        for name in touched(tree)
+        for owned, owner in OWNERS.items()
+        if f"{name}.".startswith(f"{owned}.") and not f"{module}.".startswith(f"{owner}.")
+    ]
+
+
+def test_there_is_something_to_look_at():
+    assert len(FILES) > 40
+    assert {name.partition("/")[0] for name in NAMES} == set(PACKAGES)
+
+
+@pytest.mark.parametrize("path", FILES, ids=NAMES)
+def test_only_owners_touch_what_is_owned(path):
+    assert trespasses(module_of(path), tree_of(path)) == []
+
+
+def test_the_rule_of_owners_can_fail():
+    for source in (
+        "import torch.distributed as d",
+        "from torch import distributed",
+        "def f():\n    import mitsuba",
+        "import torch\ntorch.distributed.init_process_group()",
+        "from sionna.rt import Scene",
+    ):
+        assert trespasses("geoml.train.loop", ast.parse(source)), source
+    assert not trespasses("geoml.train.device", ast.parse("import torch.distributed as d"))
+    assert not trespasses("geoml.train.loop", ast.parse("from torch.distributions import Normal"))
+
+
+def test_layers_hold():
+    command = [sys.executable, "-c", "from importlinter.cli import lint_imports_command as go; go()", "--no-cache"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "3 kept, 0 broken" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("statement", "forbidden"),
+    [
+        ("import geoml, rainshift, radiomaps, mcp_experts", "torch xarray dask hydra numpy rich zarr"),
+        ("import geoml.errors, geoml.files, geoml.progress, geoml.app, geoml.tables", "torch xarray dask hydra numpy"),
+        ("import geoml.runs, geoml.config, geoml.doctor, geoml.compose, geoml.verbs", "torch xarray dask hydra"),
+        ("import geoml.__main__, rainshift.__main__, radiomaps.__main__, mcp_experts.__main__", "torch xarray hydra"),
+        ("import rainshift.verbs; rainshift.verbs.regions(['--json'])", "torch xarray dask hydra"),
+    ],
+)
+def test_imports_are_cheap(statement, forbidden):
+    code = f"import sys; {statement}; print(*sorted(set({forbidden.split()}) & set(sys.modules)), file=sys.stderr)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.split() == []
+
+
+@pytest.mark.parametrize("path", FILES, ids=NAMES)
+def test_files_and_functions_stay_short(path):
+    lines = path.read_text().splitlines()
+    assert len(lines) <= 400
+    for node in ast.walk(tree_of(path)):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            length = (node.end_lineno or node.lineno) - node.lineno + 1
+            assert length <= 70, f"{node.name} has {length} lines"
+
+
+def test_modules_are_named_for_what_they_hold():
+    vague = {"utils", "util", "helpers", "helper", "common", "misc", "manager"}
+    assert [name for name in NAMES if vague & set(Path(name).with_suffix("").parts)] == []
+
+
+GLOBAL_STATE = (
+    "torch.manual_seed",
+    "torch.set_num_threads",
+    "torch.use_deterministic_algorithms",
+    "torch.set_default_dtype",
+    "torch.set_float32_matmul_precision",
+    "torch.multiprocessing.set_start_method",
+    "multiprocessing.set_start_method",
+    "logging.basicConfig",
+    "numpy.random.seed",
+    "np.random.seed",
+    "warnings.simplefilter",
+)
+
+
+@pytest.mark.parametrize("path", FILES, ids=NAMES)
+def test_importing_changes_no_global_state(path):
+    """What runs on import: calls in the body of a module or of a class, not of a function."""
+    pending, found = list(tree_of(path).body), []
+    while pending:
+        node = pending.pop()
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
+            continue
+        targets = node.targets if isinstance(node, ast.Assign) else []
+        found += [name for name in map(dotted, targets) if name.startswith(("torch.backends", "torch.set_"))]
+        if isinstance(node, ast.Call):
+            found += [name for name in [dotted(node.func)] if name in GLOBAL_STATE]
+        if isinstance(node, ast.If) and "__main__" in ast.dump(node.test):
+            continue
+        pending += list(ast.iter_child_nodes(node))
+    assert found == []
+
+
+def test_no_library_code_starts_a_dask_cluster():
+    """A verb of a command line may, when asked."""
+    for path in FILES:
+        if path.name == "verbs.py":
+            continue
+        calls = {dotted(node.func).rpartition(".")[2] for node in ast.walk(tree_of(path)) if isinstance(node, ast.Call)}
+        assert not calls & {"LocalCluster", "Client", "LocalCUDACluster"}, path.name
+
+
+def test_the_wheel_holds_the_four_packages_and_their_yaml(tmp_path):
+    command = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env={**os.environ, "PIP_NO_INDEX": "1"})
+    assert done.returncode == 0, done.stderr
+    (wheel,) = tmp_path.glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        packed = {name for name in archive.namelist() if ".dist-info/" not in name}
+    kept = {
+        str(path.relative_to(ROOT))
+        for package in PACKAGES
+        for path in (ROOT / package).rglob("*")
+        if path.is_file() and path.suffix in (".py", ".yaml", ".typed")
+    }
+    assert {name.partition("/")[0] for name in packed} == set(PACKAGES)
+    assert kept - packed == set()
+    assert "rainshift/conf/__init__.py" in packed
+    assert any(name.startswith("geoml/conf/") and name.endswith(".yaml") for name in packed)

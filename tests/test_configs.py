@@ -1,0 +1,95 @@
+"""Every shipped YAML composes: each verb's own, and each choice of each group that a verb offers."""
+
+import functools
+import importlib
+import itertools
+from pathlib import Path
+
+import pytest
+from omegaconf import OmegaConf
+
+from geoml import compose
+
+ROOT = Path(__file__).parent.parent
+APPS = {
+    name: importlib.import_module(f"{name}.__main__").APP for name in ("geoml", "rainshift", "radiomaps", "mcp_experts")
+}
+VERBS = [(app, verb) for app in APPS.values() for verb in app.verbs if not verb.plain]
+IDS = [f"{app.name}-{verb.name}" for app, verb in VERBS]
+
+
+def folder_of(app):
+    return ROOT / app.config_module.replace(".", "/")
+
+
+@functools.cache
+def source_of(app):
+    return compose.loader(app.config_module)
+
+
+@functools.cache
+def groups_of(app):
+    return compose.groups_of(source_of(app))
+
+
+@functools.cache
+def offered(app, verb):
+    """The groups in a verb's defaults list, with their choices."""
+    chosen = compose.load(source_of(app), verb.name, []).hydra.runtime.choices
+    return {group: choices for group, choices in groups_of(app).items() if group in chosen}
+
+
+def complete(app, verb, overrides):
+    """Compose as a command would, with a word for each setting that a user has to give."""
+    config = compose.load(source_of(app), verb.name, overrides)
+    own = OmegaConf.masked_copy(config, [key for key in config if key != "hydra"])
+    for key in OmegaConf.missing_keys(own):
+        OmegaConf.update(own, key, "given")
+    return compose.finish(own)
+
+
+def rounds(app, verb):
+    """Overrides in which every choice of every group comes up, one of each group at a time.
+
+    Of a group as long as that of the regions, the first verb to offer it takes all and the others the first two.
+    """
+    shown = {}
+    for group, choices in offered(app, verb).items():
+        first = next(other for user, other in VERBS if user is app and group in offered(app, other))
+        shown[group] = choices if len(choices) < 8 or verb is first else choices[:2]
+    for turn in itertools.zip_longest(*shown.values()):
+        yield [f"{group}={choice}" for group, choice in zip(shown, turn, strict=True) if choice is not None]
+
+
+def test_there_are_verbs():
+    assert len(VERBS) >= 6
+
+
+@pytest.mark.parametrize(("app", "verb"), VERBS, ids=IDS)
+def test_a_verb_composes_by_itself_and_with_every_choice(app, verb):
+    assert (folder_of(app) / f"{verb.name}.yaml").exists()
+    assert {"run", "allow_targets"} <= set(complete(app, verb, []))
+    for overrides in rounds(app, verb):
+        complete(app, verb, overrides)
+
+
+@pytest.mark.parametrize("name", sorted(APPS))
+def test_every_yaml_is_reached_by_some_verb(name):
+    app, folder = APPS[name], folder_of(APPS[name])
+    shipped = {str(path.relative_to(folder)) for path in folder.rglob("*.yaml")} if folder.is_dir() else set()
+    reached = {"base.yaml"} if name == "geoml" else set()
+    for user, verb in VERBS:
+        if name == "geoml" or user is app:
+            reached |= {f"{verb.name}.yaml"} if user is app else set()
+            reached |= {
+                f"{group}/{choice}.yaml" for group, choices in offered(user, verb).items() for choice in choices
+            }
+    if any(not verb.plain for verb in app.verbs) or name == "geoml":
+        assert shipped, f"{name} ships no configuration"
+    assert shipped - reached == set(), "in no verb's defaults list"
+
+
+def test_the_base_is_first_so_that_a_verb_may_change_it():
+    for app, verb in VERBS:
+        defaults = OmegaConf.load(folder_of(app) / f"{verb.name}.yaml").defaults
+        assert defaults[0] == "base", verb.name
