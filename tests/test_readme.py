@@ -1,0 +1,61 @@
+"""What the pages tell people to type exists."""
+
+import importlib
+import re
+from pathlib import Path
+
+import pytest
+
+from geoml import compose
+
+ROOT = Path(__file__).parent.parent
+APPS = {
+    app.name: app
+    for app in (
+        importlib.import_module(f"{name}.__main__").APP for name in ("geoml", "rainshift", "radiomaps", "mcp_experts")
+    )
+}
+PAGES = [
+    page for page in (ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md")) if page.exists()
+]
+
+
+def commands(page):
+    """Lines of fenced blocks and inline code that begin with a command of this project."""
+    text = page.read_text()
+    blocks = re.findall(r"^```\w*\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
+    inline = re.findall(r"`([^`\n]+)`", re.sub(r"^```.*?^```", "", text, flags=re.DOTALL | re.MULTILINE))
+    for line in [line for block in blocks for line in block.splitlines()] + inline:
+        words = line.partition("#")[0].split()
+        if len(words) > 1 and words[0] in (*APPS, "make", "python"):
+            yield words
+
+
+TYPED = sorted({" ".join(words) for page in PAGES for words in commands(page)})
+
+
+def test_the_two_commands_stand_on_top():
+    first = (ROOT / "README.md").read_text().partition("```")[2].partition("```")[0]
+    assert re.findall(r"^make (\w+)", first, re.MULTILINE) == ["demo", "test"]
+    assert len(TYPED) > 10
+
+
+@pytest.mark.parametrize("line", TYPED)
+def test_a_command_names_what_exists(line):
+    program, first, *rest = line.split()
+    if program == "make":
+        assert re.search(rf"^{first}:", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    elif program == "python":
+        assert first == "-m" or (ROOT / first).exists()
+    else:
+        app = APPS[program]
+        verb = app.verb(first)
+        settings = [word for word in rest if "=" in word]
+        if settings and not verb.plain:
+            compose.load(compose.loader(app.config_module), verb.name, settings, sweep="-m" in rest)
+
+
+def test_every_verb_of_rainshift_is_in_the_readme():
+    text = (ROOT / "README.md").read_text()
+    for verb in APPS["rainshift"].verbs:
+        assert f"`rainshift {verb.name}`" in text
