@@ -178,7 +178,8 @@ def test_without_error_coarse_rain_is_the_exact_mean(year):
 def test_mountains_catch_rain_on_the_windward_side():
     source = SyntheticSource(seed=1, size_deg=6, climate={"wind_spread_m_s": 0.0, "convective_share": 0.05})
     weather = source.weather("northamerica-west")
-    rain = np.mean([weather.block(int(day)).rain for day in block_starts("2001-01-01", "2003-01-01", 14 * 24)], axis=(0, 1))
+    days = block_starts("2001-01-01", "2003-01-01", 14 * 24)
+    rain = np.mean([weather.block(int(day)).rain for day in days], axis=(0, 1))
     inner = slice(FINE_PAD, -FINE_PAD)
     climate = weather.climate
     slopes = weather.land.slope_east[inner, inner], weather.land.slope_north[inner, inner]
