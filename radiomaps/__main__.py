@@ -22,7 +22,26 @@ APP = app.App(
             example="radiomaps trace scene=etoile transmitters.positions_m=[[0,-10,30]]",
         ),
         app.Verb("scenes", "radiomaps.verbs:scenes", "List and draw scenes", plain=True),
-        app.Verb("report", "radiomaps.verbs:report", "Draw maps of a store, and their errors", "store=maps.zarr"),
+        app.Verb(
+            "import",
+            "radiomaps.verbs:import_maps",
+            "Read UrbanRadio3D or RadioMapSeer into a store",
+            example="radiomaps import format=urbanradio3d source=DIR store=u3d.zarr",
+            run_folder=False,
+        ),
+        app.Verb(
+            "export",
+            "radiomaps.verbs:export_maps",
+            "Write a store as UrbanRadio3D pictures, GeoTIFF or NetCDF",
+            example="radiomaps export format=geotiff store=maps.zarr target=DIR",
+            run_folder=False,
+        ),
+        app.Verb(
+            "report",
+            "radiomaps.verbs:report",
+            "Draw maps of a store, and their errors",
+            "radiomaps report store=maps.zarr",
+        ),
     ),
 )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +14,7 @@ import shapely
 from geoml.data.store import Packing, StoreWriter
 from geoml.errors import DataError, UserError
 from geoml.files import write_json
+from geoml.grids import Grid
 from geoml.progress import progress_bar
 from radiomaps.maps import VARIABLES, Transmitter
 from radiomaps.plan import Plan, solver_version
@@ -22,13 +23,13 @@ from radiomaps.scenes import Scene
 if TYPE_CHECKING:
     import xarray as xr
 
-__all__ = ["PACKING", "compute", "generate", "scene_record"]
+__all__ = ["PACKING", "SAMPLE", "compute", "generate", "scene_record", "store_template"]
 
 _STEPS = {"dB": Packing(0.01), "s": Packing(1e-12, dtype="int32"), "rad": Packing(1e-4, dtype="uint16")}
 _BYTE, _UNIT = Packing(1.0, dtype="uint8"), Packing(1e-4)
 #: How each variable is kept: to 0.01 dB, 1 ps, 0.1 mrad; masks as bytes.
 PACKING = {name: _BYTE if about.kind == "mask" else _STEPS.get(about.units, _UNIT) for name, about in VARIABLES.items()}
-_SAMPLE = "sample"
+SAMPLE = "sample"
 _SPACE = ("z", "y", "x")
 
 
@@ -41,46 +42,46 @@ def compute(plan: Plan, start: int, stop: int) -> dict[str, xr.Dataset]:
     if missing:
         raise UserError(f"solver {plan.solver!r} gives no {', '.join(missing)}; take it from variables")
     count = stop - start
-    target = {name: ((_SAMPLE, *VARIABLES[name].dims[1:]), maps[name].values) for name in plan.variables}
+    target = {name: ((SAMPLE, *VARIABLES[name].dims[1:]), maps[name].values) for name in plan.variables}
     building = np.broadcast_to(maps["building"].values, (count, *maps["building"].shape))
     grid = plan.grid(start // plan.placement.number)
-    transmitter = {f"tx_{letter}": ((_SAMPLE,), maps[f"tx_{letter}"].values) for letter in "xyz"}
+    transmitter = {f"tx_{letter}": ((SAMPLE,), maps[f"tx_{letter}"].values) for letter in "xyz"}
     for letter in "xy":  # the store's axes begin at the window's corner
-        transmitter[f"tx_{letter}"] = ((_SAMPLE,), transmitter[f"tx_{letter}"][1] - grid[letter].extent[0])
-    power = {"tx_power_dbm": ((_SAMPLE,), maps["tx_power_dbm"].values)}
-    condition = xr.Dataset({"building": ((_SAMPLE, *_SPACE), building), **transmitter, **power})
+        transmitter[f"tx_{letter}"] = ((SAMPLE,), transmitter[f"tx_{letter}"][1] - grid[letter].extent[0])
+    power = {"tx_power_dbm": ((SAMPLE,), maps["tx_power_dbm"].values)}
+    condition = xr.Dataset({"building": ((SAMPLE, *_SPACE), building), **transmitter, **power})
     return {"target": xr.Dataset(target), "condition": condition}
 
 
-def _template(plan: Plan) -> dict[str, xr.Dataset]:
-    """Dims, coordinates and attributes of the whole store, without values."""
+def store_template(
+    grid: Grid, variables: Sequence[str], scenes: Sequence[int], transmitters: Sequence[int]
+) -> dict[str, xr.Dataset]:
+    """Dims, coordinates and attributes of a whole store, without values; a sample's scene and transmitter by number."""
     import dask.array as da
     import xarray as xr
 
-    grid = plan.window.grid()
-    number = plan.placement.number
-    sample = np.arange(plan.samples)
+    sample = np.arange(len(scenes))
     coords: dict[str, Any] = {
         **grid.coords(),
-        _SAMPLE: (_SAMPLE, sample, {"long_name": "map: one transmitter in one scene"}),
-        "scene": (_SAMPLE, sample // number, {"long_name": "number of the scene, scenes/NNNNN.json"}),
-        "tx": (_SAMPLE, sample % number, {"long_name": "number of the transmitter in its scene"}),
+        SAMPLE: (SAMPLE, sample, {"long_name": "map: one transmitter in one scene"}),
+        "scene": (SAMPLE, np.asarray(scenes), {"long_name": "number of the scene, scenes/NNNNN.json"}),
+        "tx": (SAMPLE, np.asarray(transmitters), {"long_name": "number of the transmitter in its scene"}),
     }
 
     def lazy(name: str, dims: tuple[str, ...], units: str, long_name: str) -> xr.Variable:
-        sizes = {_SAMPLE: plan.samples, **dict(zip(grid.names, grid.shape, strict=True))}
+        sizes = {SAMPLE: len(sample), **dict(zip(grid.names, grid.shape, strict=True))}
         data = da.zeros(tuple(sizes[dim] for dim in dims), dtype="float32", chunks=-1)
         return xr.Variable(dims, data, {"units": units, "long_name": long_name})
 
     target = {
-        name: lazy(name, (_SAMPLE, *VARIABLES[name].dims[1:]), VARIABLES[name].units, VARIABLES[name].long_name)
-        for name in plan.variables
+        name: lazy(name, (SAMPLE, *VARIABLES[name].dims[1:]), VARIABLES[name].units, VARIABLES[name].long_name)
+        for name in variables
     }
     about = VARIABLES["building"]
-    condition = {"building": lazy("building", (_SAMPLE, *_SPACE), about.units, about.long_name)}
+    condition = {"building": lazy("building", (SAMPLE, *_SPACE), about.units, about.long_name)}
     for letter in "xyz":
-        condition[f"tx_{letter}"] = lazy(letter, (_SAMPLE,), "m", f"transmitter's {letter} in the window")
-    condition["tx_power_dbm"] = lazy("power", (_SAMPLE,), "dBm", "transmitter's power")
+        condition[f"tx_{letter}"] = lazy(letter, (SAMPLE,), "m", f"transmitter's {letter} in the window")
+    condition["tx_power_dbm"] = lazy("power", (SAMPLE,), "dBm", "transmitter's power")
     return {"target": xr.Dataset(target, coords), "condition": xr.Dataset(condition, coords)}
 
 
@@ -120,9 +121,10 @@ def generate(plan: Plan, path: str | os.PathLike[str], *, client: Any = None, pr
         "seed": plan.seed,
         "crs": "local",
     }
+    sample, number = np.arange(plan.samples), plan.placement.number
     writer = StoreWriter.create(
         path,
-        _template(plan),
+        store_template(plan.window.grid(), plan.variables, (sample // number).tolist(), (sample % number).tolist()),
         slab=plan.task_size,
         packing={name: PACKING[name] for name in (*plan.variables, "building")},
         attrs=attrs,

@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import shapely
 
 from geoml.data.store import open_store
@@ -47,7 +48,12 @@ def open_maps(path: str | os.PathLike[str]) -> xr.Dataset:
     groups = open_store(path, chunks={})
     records = scene_records(path)
     flat = groups["target"].merge(groups["condition"], compat="override", join="exact")
-    number = flat.sizes["sample"] // len(records)
+    counts = np.bincount(flat["scene"].values, minlength=len(records))
+    if (counts != counts[0]).any():
+        raise DataError(
+            f"{path}: scenes have {counts.min()} to {counts.max()} transmitters; read it by sample with open_store"
+        )
+    number = int(counts[0])
     flat = flat.drop_vars(("scene", "tx", "sample"))
     maps = flat.coarsen(sample=number).construct(sample=("scene", "tx"))
     maps = maps.set_coords([name for name in ("tx_x", "tx_y", "tx_z", "tx_power_dbm") if name in maps])

@@ -9,13 +9,14 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from geoml.errors import unknown
 from geoml.runs import RunFolder, plain
 
 if TYPE_CHECKING:
     import xarray as xr
     from omegaconf import DictConfig
 
-__all__ = ["report", "scenes", "trace"]
+__all__ = ["export_maps", "import_maps", "report", "scenes", "trace"]
 
 Rows = list[dict[str, Any]]
 
@@ -81,6 +82,36 @@ def report(config: DictConfig, run: RunFolder) -> Rows:
     """Draw maps of a store, and their errors against those of another."""
     against = Path(config.against) if config.against else None
     return _pictures(Path(config.store), run, int(config.pictures), against=against)
+
+
+def import_maps(config: DictConfig) -> Rows:
+    """Read another data set into a store; a row a variable says which share of its values is saturated."""
+    from radiomaps import exchange
+
+    ranges = tuple(map(float, config.path_gain_range_db)) if config.path_gain_range_db else None
+    if config.format == "urbanradio3d":
+        options: dict[str, Any] = {"path_gain_range_db": ranges, "transmitter_height_m": config.transmitter_height_m}
+        reader: Any = exchange.import_urbanradio3d
+    elif config.format == "radiomapseer":
+        options = {"range_db": ranges, "model": config.model, "height_m": config.transmitter_height_m}
+        reader = exchange.import_radiomapseer
+    else:
+        raise unknown("format", config.format, ("urbanradio3d", "radiomapseer"))
+    given = {name: value for name, value in options.items() if value is not None}
+    return list(reader(config.source, config.store, licence=config.licence, **given))
+
+
+def export_maps(config: DictConfig) -> Rows:
+    """Write a store in another layout."""
+    from radiomaps import exchange
+
+    if config.format == "urbanradio3d":
+        low, high = map(float, config.path_gain_range_db)
+        return list(exchange.export_urbanradio3d(config.store, config.target, path_gain_range_db=(low, high)))
+    writers: dict[str, Any] = {"geotiff": exchange.export_geotiff, "netcdf": exchange.export_netcdf}
+    if config.format not in writers:
+        raise unknown("format", config.format, ("urbanradio3d", *writers))
+    return list(writers[config.format](config.store, config.target))
 
 
 @contextlib.contextmanager

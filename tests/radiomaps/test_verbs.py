@@ -41,6 +41,17 @@ def test_many_scenes_from_one_list():
     assert open_maps("m.zarr")["scene"].values.tolist() == ["procedural-4", "procedural-5"]
 
 
+def test_export_and_import(capsys: pytest.CaptureFixture[str]):
+    assert main(["trace", *SMALL, "store=a.zarr", "pictures=0"]) == 0
+    for form, target in (("geotiff", "tif"), ("netcdf", "a.nc"), ("urbanradio3d", "set")):
+        assert main(["export", f"format={form}", "store=a.zarr", f"target={target}"]) == 0
+        assert Path(target).exists()
+    capsys.readouterr()
+    assert main(["import", "source=set", "store=b.zarr"]) == 0
+    assert "path_gain_db" in capsys.readouterr().out
+    assert open_maps("b.zarr").sizes["tx"] == 1
+
+
 def test_scenes_are_listed_drawn_and_saved(capsys: pytest.CaptureFixture[str]):
     assert main(["scenes", "procedural-3", "--draw", "plans", "--save", "files"]) == 0
     assert "procedural-3" in capsys.readouterr().out
@@ -57,6 +68,10 @@ def test_scenes_are_listed_drawn_and_saved(capsys: pytest.CaptureFixture[str]):
         (["trace", *SMALL, "transmitters.positions_m=[[900,0,1]]"], "is beside scene"),
         (["trace", *SMALL, "scene=file", "scene.path=none.geojson"], "does not exist"),
         (["report", "store=none.zarr"], "does not exist"),
+        (["import", "format=urbanradio", "source=x", "store=y"], "did you mean 'urbanradio3d'"),
+        (["import", "source=x", "store=y"], "x does not exist"),
+        (["export", "format=tiff", "store=x", "target=y"], "did you mean 'geotiff'"),
+        (["export", "store=x", "target=y"], "x does not exist"),
     ],
 )
 def test_mistakes_are_one_line(words: list[str], message: str, capsys: pytest.CaptureFixture[str]):

@@ -1,0 +1,11 @@
+"""Others' data sets in, ours out: UrbanRadio3D, RadioMapSeer, GeoTIFF, NetCDF."""
+
+from __future__ import annotations
+
+from radiomaps.exchange.geotiff import export_geotiff
+from radiomaps.exchange.netcdf import export_netcdf
+from radiomaps.exchange.radiomapseer import import_radiomapseer
+from radiomaps.exchange.urbanradio3d import import_urbanradio3d
+from radiomaps.exchange.urbanradio3d_export import export_urbanradio3d
+
+__all__ = ["export_geotiff", "export_netcdf", "export_urbanradio3d", "import_radiomapseer", "import_urbanradio3d"]

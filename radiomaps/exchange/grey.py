@@ -1,0 +1,119 @@
+"""Quantities as 8-bit grey, with the ranges of the published data sets and an account of what does not fit."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from geoml.errors import DataError, UserError
+
+__all__ = ["RADIOMAPSEER", "URBANRADIO3D", "GreyCodec", "SaturationCount", "read_grey", "write_grey"]
+
+
+@dataclass(frozen=True)
+class GreyCodec:
+    """Grey level 255 · max(0, (x - low) / (high - low)), at most 255; level 0 also stands for "nothing here".
+
+    >>> codec = GreyCodec(-169.0, -92.0)
+    >>> codec.encode(np.array([-200.0, -92.0, -100.0, np.nan])).tolist()
+    [0, 255, 229, 0]
+    >>> codec.decode(np.array([0, 255], np.uint8)).tolist()
+    [nan, -92.0]
+    """
+
+    low: float
+    high: float
+
+    def __post_init__(self) -> None:
+        if not self.high > self.low:
+            raise UserError(f"a range of grey levels needs its lower end first, not {self.low:g} … {self.high:g}")
+
+    @property
+    def step(self) -> float:
+        """What one level is worth; a round trip is right to half of it."""
+        return (self.high - self.low) / 255
+
+    def encode(self, values: NDArray[Any]) -> NDArray[np.uint8]:
+        """Levels; NaN becomes 0."""
+        levels = np.rint((np.asarray(values, np.float64) - self.low) / self.step)
+        return np.clip(np.nan_to_num(levels, nan=0.0), 0, 255).astype(np.uint8)
+
+    def decode(self, levels: NDArray[np.uint8]) -> NDArray[np.float64]:
+        """Values; level 0 becomes NaN, as it may be a building, below the range, or its lower end."""
+        values = self.low + self.step * levels.astype(np.float64)
+        return np.where(levels == 0, np.nan, values)
+
+
+#: Printed in arXiv 2507.12166: path loss (dB), delay (s), azimuth and zenith (rad).
+URBANRADIO3D = {
+    "path_gain_db": GreyCodec(-169.0, -92.0),
+    "toa_s": GreyCodec(0.0, 1180e-9),
+    "doa_azimuth": GreyCodec(0.0, 6.3),
+    "doa_zenith": GreyCodec(0.5, 2.25),
+}
+#: Levy et al., RadioUNet (arXiv 1911.09002): gain truncated at the noise floor, and the largest one.
+RADIOMAPSEER = GreyCodec(-147.0, -47.84)
+
+
+@dataclass
+class SaturationCount:
+    """How many known values lie outside a codec's range, by variable."""
+
+    counts: dict[str, list[int]] = field(default_factory=dict)
+
+    def note(self, name: str, values: NDArray[Any], codec: GreyCodec) -> None:
+        """Count values to be encoded that the range cuts off."""
+        known = values[np.isfinite(values)]
+        self._add(name, known.size, int((known <= codec.low).sum()), int((known > codec.high).sum()))
+
+    def note_levels(self, name: str, levels: NDArray[np.uint8], outdoors: NDArray[np.bool_]) -> None:
+        """Count levels that were read at the ends of the range, outside buildings."""
+        here = levels[outdoors]
+        self._add(name, here.size, int((here == 0).sum()), int((here == 255).sum()))
+
+    def _add(self, name: str, size: int, low: int, high: int) -> None:
+        totals = self.counts.setdefault(name, [0, 0, 0])
+        for index, value in enumerate((size, low, high)):
+            totals[index] += value
+
+    def rows(self) -> list[dict[str, Any]]:
+        """A table: variable, number of values, percent at or below the range, percent above it."""
+        return [
+            {"variable": name, "values": size, "low_%": _percent(low, size), "high_%": _percent(high, size)}
+            for name, (size, low, high) in self.counts.items()
+        ]
+
+
+def _percent(part: int, whole: int) -> float:
+    return round(100 * part / whole, 2) if whole else 0.0
+
+
+def read_grey(content: bytes, name: str) -> NDArray[np.uint8]:
+    """A PNG as (rows, columns) of grey; colour pictures and broken files raise `DataError`."""
+    from PIL import Image
+
+    try:
+        with Image.open(io.BytesIO(content)) as picture:
+            mode, array = picture.mode, np.asarray(picture)
+    except (OSError, SyntaxError, ValueError) as error:
+        raise DataError(f"{name} is no readable picture ({error}); it may be truncated") from error
+    if array.ndim == 3 and array.shape[2] >= 3 and (array[..., 0] == array[..., 1]).all():
+        array = array[..., 0]
+    if mode == "1":
+        array = array.astype(np.uint8) * 255
+    if array.ndim != 2 or array.dtype != np.uint8:
+        raise DataError(f"{name} is a picture of mode {mode}; 8-bit grey was expected")
+    return array
+
+
+def write_grey(levels: NDArray[np.uint8]) -> bytes:
+    """A PNG of grey levels."""
+    from PIL import Image
+
+    stream = io.BytesIO()
+    Image.fromarray(np.ascontiguousarray(levels)).save(stream, format="PNG")
+    return stream.getvalue()

@@ -1,0 +1,227 @@
+"""UrbanRadio3D (arXiv 2507.12166) into a store: three forms of names, axes by modality, folder or zip."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import warnings
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import shapely
+from numpy.typing import NDArray
+
+from geoml.errors import DataError
+from geoml.grids import Grid
+from radiomaps.exchange.files import FileTree
+from radiomaps.exchange.grey import URBANRADIO3D, GreyCodec, SaturationCount, read_grey
+from radiomaps.exchange.orientation import PICTURES, from_picture
+from radiomaps.exchange.stores import Imported, write_imported
+from radiomaps.scenes import Footprint
+
+__all__ = ["HEIGHT_SCALE_M", "MapName", "import_urbanradio3d", "parse_buildings", "parse_name"]
+
+#: Metres of grey 255 in pictures of building heights.
+HEIGHT_SCALE_M = 19.8
+_NAME = re.compile(r"^(?P<map>.+?)_(?:(?P<x>\d+)X_(?P<y>\d+)Y|X(?P<x2>\d+)_Y(?P<y2>\d+)|(?P<x3>\d+)_(?P<y3>\d+))\.png$")
+_FOLDERS = {"pathloss": "path_gain_db", "toa": "toa_s", "doa_azi": "doa_azimuth", "doa_ele": "doa_zenith"}
+_HEIGHT = re.compile(r"^h(\d+)$", re.IGNORECASE)
+
+
+@dataclass(frozen=True, order=True)
+class MapName:
+    """Which map a picture belongs to: the city's piece, and the transmitter's cell X, Y."""
+
+    piece: str
+    x: int
+    y: int
+
+
+def parse_name(file: str) -> MapName | None:
+    """The map of a file's name in any of its three forms, or None.
+
+    >>> parse_name("12_34X_200Y.png") == parse_name("12_X34_Y200.png") == parse_name("12_34_200.png")
+    True
+    """
+    found = _NAME.match(file)
+    if not found:
+        return None
+    x, y = (next(int(found[f"{axis}{form}"]) for form in ("", "2", "3") if found[f"{axis}{form}"]) for axis in "xy")
+    return MapName(found["map"], x, y)
+
+
+def _place(path: str) -> tuple[str, int] | None:
+    """Variable and height of a picture by the folders it is in; without a folder of a modality, path loss."""
+    *folders, _ = path.split("/")
+    heights = [int(found[1]) for folder in folders if (found := _HEIGHT.match(folder))]
+    if not heights:
+        return None
+    for folder in folders:
+        for prefix, variable in _FOLDERS.items():
+            if folder.lower().startswith(prefix):
+                return variable, heights[-1]
+        if folder.lower().startswith(("propagation", "building")):
+            return None
+    return "path_gain_db", heights[-1]
+
+
+def import_urbanradio3d(
+    source: str | os.PathLike[str],
+    store: str | os.PathLike[str],
+    *,
+    path_gain_range_db: tuple[float, float] = (-169.0, -92.0),
+    transmitter_height_m: float = 1.5,
+    transmitter_power_dbm: float = 23.0,
+    licence: str = "",
+) -> list[dict[str, Any]]:
+    """Read a folder or zip of UrbanRadio3D into a store; returns rows that say which share of values is saturated.
+
+    Variables are those found for every map; layers are the heights found, 1 m apart. Buildings come from the pictures
+    of heights or the JSON polygons where there are any, else a building is where every variable of the lowest layer
+    is 0. Elsewhere 0 becomes `no_path`, though it may have been the lower end of the range as well. The range of path
+    gain and the height of transmitters, both unverified, are options.
+    """
+    tree = FileTree(source)
+    pictures: dict[MapName, dict[tuple[str, int], str]] = defaultdict(dict)
+    for path in tree.names:
+        name, place = parse_name(path.rpartition("/")[2]), _place(path)
+        if name and place:
+            pictures[name][place] = path
+    if not pictures:
+        raise DataError(f"{source} holds no pictures named as UrbanRadio3D's, as pathLoss/h1/0_12X_34Y.png")
+    maps = sorted(pictures)
+    variables, heights = _complete(pictures, source)
+    codecs = {**URBANRADIO3D, "path_gain_db": GreyCodec(*map(float, path_gain_range_db))}
+    size = read_grey(tree.read(pictures[maps[0]][variables[0], heights[0]]), "the first picture").shape[0]
+    grid = Grid.box({"z": heights[0] - 0.5, "y": 0, "x": 0}, {"z": heights[-1] + 0.5, "y": size, "x": size}, 1.0)
+    saturation = SaturationCount()
+    buildings = _Buildings(tree, size)
+
+    def read() -> Iterator[Imported]:
+        for name in maps:
+            levels = {
+                variable: np.stack([_levels(tree, pictures[name][variable, h], variable, size) for h in heights])
+                for variable in variables
+            }
+            dark = np.logical_and.reduce([array == 0 for array in levels.values()])
+            footprints, roofs = buildings.of(name.piece, dark[0])
+            inside = dark if roofs is None else np.array(heights)[:, None, None] < roofs
+            _check_transmitter(name, levels, pictures[name])
+            for variable, array in levels.items():
+                saturation.note_levels(variable, array, ~inside)
+            fields = {v: np.where(inside, np.nan, codecs[v].decode(array)) for v, array in levels.items()}
+            nothing = np.logical_or.reduce([np.isnan(array) for array in fields.values()])
+            fields["no_path"] = nothing & ~inside
+            fields = {v: array if v == "no_path" else np.where(nothing, np.nan, array) for v, array in fields.items()}
+            place = (name.x + 0.5, name.y + 0.5, transmitter_height_m)
+            yield Imported(name.piece, place, transmitter_power_dbm, fields, inside, footprints)
+
+    write_imported(
+        store, grid, (*variables, "no_path"), [(name.piece, f"{name.x}-{name.y}") for name in maps], read(),
+        attrs={"source": "UrbanRadio3D", "frequency_hz": 5.9e9, "solver": "WinProp dominant path model",
+               "solver_version": "unknown", "path_gain_range_db": list(path_gain_range_db)},
+        licence=licence or "UrbanRadio3D: see its terms",
+    )  # fmt: skip
+    return saturation.rows()
+
+
+def _complete(
+    pictures: Mapping[MapName, Mapping[tuple[str, int], str]], source: Any
+) -> tuple[tuple[str, ...], tuple[int, ...]]:
+    """Variables and heights, which every map has to have."""
+    places = {place for found in pictures.values() for place in found}
+    variables = tuple(name for name in URBANRADIO3D if any(variable == name for variable, _ in places))
+    heights = tuple(sorted({height for _, height in places}))
+    for name, found in sorted(pictures.items()):
+        for variable in variables:
+            for height in heights:
+                if (variable, height) not in found:
+                    raise DataError(
+                        f"{source}: map {name.piece}, transmitter {name.x}, {name.y} lacks {variable} at h{height}"
+                    )
+    if heights != tuple(range(heights[0], heights[-1] + 1)):
+        raise DataError(f"{source}: heights {list(heights)} have gaps")
+    return variables, heights
+
+
+def _levels(tree: FileTree, path: str, variable: str, size: int) -> NDArray[np.uint8]:
+    picture = read_grey(tree.read(path), path)
+    if picture.shape != (size, size):
+        raise DataError(f"{path} has {picture.shape} pixels; {size} × {size} were expected")
+    return from_picture(picture, variable)
+
+
+def _check_transmitter(name: MapName, levels: Mapping[str, NDArray[np.uint8]], files: Mapping[Any, str]) -> None:
+    """Warn where the strongest, or earliest, voxel is far from where the name puts the transmitter."""
+    for variable in ("path_gain_db", "toa_s"):
+        if variable not in levels:
+            continue
+        layer = levels[variable][0].astype(int)
+        best = layer == (layer.max() if variable == "path_gain_db" else layer[layer > 0].min(initial=255))
+        rows, columns = np.nonzero(best)
+        apart = np.hypot(rows - name.y, columns - name.x).min(initial=np.inf)
+        swapped = np.hypot(rows - name.x, columns - name.y).min(initial=np.inf)
+        if apart > 10 and swapped < apart / 2:
+            file = next(path for (which, _), path in files.items() if which == variable)
+            warnings.warn(
+                f"{file}: {variable} is best {apart:.0f} cells from the transmitter its name gives, and "
+                f"{swapped:.0f} with its axes swapped; this set may store its axes another way",
+                stacklevel=2,
+            )
+
+
+class _Buildings:
+    """Footprints and roofs of pieces, from JSON polygons or pictures of heights, whichever there are."""
+
+    def __init__(self, tree: FileTree, size: int) -> None:
+        self._tree, self._size = tree, size
+        folder = [name for name in tree.names if re.search(r"building", name, re.IGNORECASE)]
+        self._json = {Path(name).stem: name for name in folder if name.endswith(".json")}
+        self._heights = {Path(name).stem: name for name in folder if name.endswith(".png")}
+
+    def of(self, piece: str, dark: NDArray[np.bool_]) -> tuple[list[Footprint], NDArray[np.float64] | None]:
+        """Footprints (empty where unknown) and roofs `[y, x]` (None where unknown).
+
+        How pictures of heights lie is not documented: the way that matches the dark cells of the lowest layer is taken.
+        """
+        footprints: list[Footprint] = []
+        if piece in self._json:
+            footprints = parse_buildings(self._tree.read(self._json[piece]), self._json[piece])
+        if piece in self._heights:
+            picture = read_grey(self._tree.read(self._heights[piece]), self._heights[piece])
+            ways = [turn(picture) for turn in PICTURES.values()]
+            best = max(ways, key=lambda way: float(((way > 0) == dark).mean()))
+            return footprints, best.astype(np.float64) / 255 * HEIGHT_SCALE_M
+        if footprints:
+            return footprints, _roofs(footprints, self._size)
+        return footprints, None
+
+
+def parse_buildings(content: bytes, name: str) -> list[Footprint]:
+    """Polygons and heights of a JSON file: a list of buildings, or an object that holds one."""
+    try:
+        found = json.loads(content)
+    except ValueError as error:
+        raise DataError(f"{name} is not valid JSON ({error})") from error
+    if isinstance(found, dict):
+        found = found.get("buildings", found.get("features", list(found.values())))
+    footprints = []
+    for index, entry in enumerate(found):
+        ring = next((entry[key] for key in ("polygon", "coordinates", "footprint", "points") if key in entry), None)
+        height = next((entry[key] for key in ("height", "height_m", "z") if key in entry), None)
+        if ring is None or height is None:
+            raise DataError(f"{name}: building {index} has no polygon or no height (keys: {sorted(entry)})")
+        footprints.append(Footprint(shapely.Polygon(ring), float(height), name=str(index)))
+    return footprints
+
+
+def _roofs(footprints: list[Footprint], size: int) -> NDArray[np.float64]:
+    from rasterio.features import rasterize
+
+    shapes = [(footprint.polygon, footprint.top_m) for footprint in sorted(footprints, key=lambda f: f.top_m)]
+    return rasterize(shapes, (size, size), dtype="float64", transform=(1, 0, 0, 0, 1, 0))

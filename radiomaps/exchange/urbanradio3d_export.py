@@ -1,0 +1,84 @@
+"""Our maps in the layout of UrbanRadio3D, so that code written for it runs on them."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import shapely
+
+from geoml.errors import DataError
+from geoml.files import atomic_path
+from geoml.progress import progress_bar
+from radiomaps.exchange.grey import URBANRADIO3D, GreyCodec, SaturationCount, write_grey
+from radiomaps.exchange.orientation import to_picture
+from radiomaps.exchange.urbanradio3d import HEIGHT_SCALE_M
+from radiomaps.store import SceneRecord, open_maps, scene_records
+
+__all__ = ["export_urbanradio3d"]
+
+_FOLDERS = {"path_gain_db": "pathLoss", "toa_s": "ToA", "doa_azimuth": "Doa_Azi", "doa_zenith": "Doa_Ele"}
+
+
+def export_urbanradio3d(
+    store: str | os.PathLike[str],
+    folder: str | os.PathLike[str],
+    *,
+    path_gain_range_db: tuple[float, float] = (-169.0, -92.0),
+) -> list[dict[str, Any]]:
+    """Write `{pathLoss,ToA,Doa_Azi,Doa_Ele}/hN/{map}_{X}X_{Y}Y.png` and the buildings; returns saturated shares.
+
+    Layers become h1, h2, … from the lowest. Two transmitters of a scene in one cell raise `DataError`, as their files
+    would have one name. The folder is written whole or not at all.
+    """
+    maps, records = open_maps(store), scene_records(store)
+    if maps.sizes["x"] != maps.sizes["y"]:
+        raise DataError(f"{store}: maps of {maps.sizes['y']} × {maps.sizes['x']} cells; UrbanRadio3D's are square")
+    codecs = {**URBANRADIO3D, "path_gain_db": GreyCodec(*map(float, path_gain_range_db))}
+    names = [name for name in _FOLDERS if name in maps]
+    step, edge = float(maps["x"][1] - maps["x"][0]), float(maps["x"][0] * 1.5 - maps["x"][1] * 0.5)
+    saturation = SaturationCount()
+    with atomic_path(folder) as partial, progress_bar("exporting", maps["tx_x"].size, unit="maps") as bar:
+        for index, record in enumerate(records):
+            piece = f"{index}"
+            _write_buildings(partial / "Building_Infomation", piece, record, maps.isel(scene=index), step)
+            used: set[tuple[int, int]] = set()
+            for tx in range(maps.sizes["tx"]):
+                one = maps.isel(scene=index, tx=tx).load()
+                cell = (int((float(one["tx_x"]) - edge) // step), int((float(one["tx_y"]) - edge) // step))
+                if cell in used:
+                    raise DataError(f"{store}: two transmitters of {record['name']} are in cell {cell}")
+                used.add(cell)
+                for name in names:
+                    values = one[name].transpose("z", "y", "x").values
+                    saturation.note(name, values, codecs[name])
+                    for layer, field in enumerate(codecs[name].encode(values), start=1):
+                        file = partial / _FOLDERS[name] / f"h{layer}" / f"{piece}_{cell[0]}X_{cell[1]}Y.png"
+                        file.parent.mkdir(parents=True, exist_ok=True)
+                        file.write_bytes(write_grey(to_picture(field, name)))
+                bar.advance()
+    return saturation.rows()
+
+
+def _write_buildings(folder: Path, piece: str, record: SceneRecord, maps: Any, step: float) -> None:
+    """Polygons in cells of the window, and the picture of heights (upright; grey 255 is 19.8 m and all above)."""
+    for name in ("buildings", "buildingsWHeight"):
+        (folder / name).mkdir(parents=True, exist_ok=True)
+    origin = np.array(record["origin_m"])
+    rows = []
+    for footprint in record.footprints:
+        local = shapely.transform(footprint.polygon, lambda points: (points - origin) / step)
+        if local.intersects(shapely.box(0, 0, maps.sizes["x"], maps.sizes["y"])):
+            ring = [[round(x, 3), round(y, 3)] for x, y in local.exterior.coords]
+            rows.append({"polygon": ring, "height": round(footprint.top_m, 3)})
+    (folder / "buildings" / f"{piece}.json").write_text(json.dumps({"buildings": rows}))
+    mask = maps["building"].transpose("z", "y", "x").values
+    z = maps["z"].values
+    spacing = float(z[1] - z[0]) if len(z) > 1 else 0.0
+    # The roof lies between the last layer inside and the next: half-way, as the mask tells no more.
+    tops = np.where(mask.any(axis=0), z[np.maximum(mask.sum(axis=0) - 1, 0)] + spacing / 2, 0.0)
+    levels = np.clip(np.rint(tops / HEIGHT_SCALE_M * 255), 0, 255).astype(np.uint8)
+    (folder / "buildingsWHeight" / f"{piece}.png").write_bytes(write_grey(to_picture(levels, "toa_s")))
