@@ -11,13 +11,18 @@ from typing import Any
 
 from geoml.errors import UserError, unknown
 from radiomaps.scenes.geojson import load_geojson
+from radiomaps.scenes.osm import load_osm
 from radiomaps.scenes.procedural import CityBlocks, city_blocks
+from radiomaps.scenes.raster import load_raster
 from radiomaps.scenes.scene import Scene
 from radiomaps.scenes.xml import load_city, load_xml, sionna_scenes
 
 __all__ = ["load", "names"]
 
-_READERS = {".xml": load_xml, ".geojson": load_geojson, ".json": load_geojson}
+_READERS = {
+    ".xml": load_xml, ".geojson": load_geojson, ".json": load_geojson, ".osm": load_osm, ".tif": load_raster,
+    ".tiff": load_raster,
+}  # fmt: skip
 
 
 def names() -> list[str]:
@@ -29,7 +34,8 @@ def load(scene: str | os.PathLike[str] | Mapping[str, Any]) -> Scene:
     """The scene of a name, a path, or a mapping with `name` or `path` and the options of its reader.
 
     Names: those of `names()`; `procedural` takes `seed` and the fields of `CityBlocks`, and `procedural-12` is the
-    one of seed 12. Paths: `.xml` with PLY meshes (or the folder they are in), `.geojson`.
+    one of seed 12. Paths: `.xml` with PLY meshes (or the folder they are in), `.geojson`,
+    `.osm`, `.tif`.
 
     >>> load({"name": "procedural", "seed": 3}).hash == load("procedural-3").hash
     True
