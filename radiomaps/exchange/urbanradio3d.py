@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import warnings
@@ -13,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import shapely
 from numpy.typing import NDArray
 
 from geoml.errors import DataError
@@ -23,11 +21,10 @@ from radiomaps.exchange.grey import URBANRADIO3D, GreyCodec, SaturationCount, re
 from radiomaps.exchange.orientation import PICTURES, from_picture
 from radiomaps.exchange.stores import Imported, write_imported
 from radiomaps.scenes import Footprint
+from radiomaps.scenes.urbanradio3d import HEIGHT_SCALE_M, parse_buildings
 
-__all__ = ["HEIGHT_SCALE_M", "MapName", "import_urbanradio3d", "parse_buildings", "parse_name"]
+__all__ = ["MapName", "import_urbanradio3d", "parse_name"]
 
-#: Metres of grey 255 in pictures of building heights.
-HEIGHT_SCALE_M = 19.8
 _NAME = re.compile(r"^(?P<map>.+?)_(?:(?P<x>\d+)X_(?P<y>\d+)Y|X(?P<x2>\d+)_Y(?P<y2>\d+)|(?P<x3>\d+)_(?P<y3>\d+))\.png$")
 _FOLDERS = {"pathloss": "path_gain_db", "toa": "toa_s", "doa_azi": "doa_azimuth", "doa_ele": "doa_zenith"}
 _HEIGHT = re.compile(r"^h(\d+)$", re.IGNORECASE)
@@ -200,24 +197,6 @@ class _Buildings:
         if footprints:
             return footprints, _roofs(footprints, self._size)
         return footprints, None
-
-
-def parse_buildings(content: bytes, name: str) -> list[Footprint]:
-    """Polygons and heights of a JSON file: a list of buildings, or an object that holds one."""
-    try:
-        found = json.loads(content)
-    except ValueError as error:
-        raise DataError(f"{name} is not valid JSON ({error})") from error
-    if isinstance(found, dict):
-        found = found.get("buildings", found.get("features", list(found.values())))
-    footprints = []
-    for index, entry in enumerate(found):
-        ring = next((entry[key] for key in ("polygon", "coordinates", "footprint", "points") if key in entry), None)
-        height = next((entry[key] for key in ("height", "height_m", "z") if key in entry), None)
-        if ring is None or height is None:
-            raise DataError(f"{name}: building {index} has no polygon or no height (keys: {sorted(entry)})")
-        footprints.append(Footprint(shapely.Polygon(ring), float(height), name=str(index)))
-    return footprints
 
 
 def _roofs(footprints: list[Footprint], size: int) -> NDArray[np.float64]:

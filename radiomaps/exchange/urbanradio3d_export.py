@@ -15,7 +15,7 @@ from geoml.files import atomic_path
 from geoml.progress import progress_bar
 from radiomaps.exchange.grey import URBANRADIO3D, GreyCodec, SaturationCount, write_grey
 from radiomaps.exchange.orientation import to_picture
-from radiomaps.exchange.urbanradio3d import HEIGHT_SCALE_M
+from radiomaps.scenes.urbanradio3d import HEIGHT_SCALE_M
 from radiomaps.store import SceneRecord, open_maps, scene_records
 
 __all__ = ["export_urbanradio3d"]

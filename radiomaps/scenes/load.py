@@ -10,18 +10,28 @@ from pathlib import Path
 from typing import Any
 
 from geoml.errors import UserError, unknown
+from geoml.files import read_json
 from radiomaps.scenes.geojson import load_geojson
 from radiomaps.scenes.osm import load_osm
 from radiomaps.scenes.procedural import CityBlocks, city_blocks
 from radiomaps.scenes.raster import load_raster
 from radiomaps.scenes.scene import Scene
+from radiomaps.scenes.urbanradio3d import load_buildings_json, load_height_picture
 from radiomaps.scenes.xml import load_city, load_xml, sionna_scenes
 
 __all__ = ["load", "names"]
 
+
+def _load_json(path: Path, **options: Any) -> Scene:
+    """GeoJSON, or the polygons of UrbanRadio3D."""
+    content = read_json(path)
+    geographic = isinstance(content, dict) and content.get("type") == "FeatureCollection"
+    return _call(load_geojson if geographic else load_buildings_json, path, options)
+
+
 _READERS = {
-    ".xml": load_xml, ".geojson": load_geojson, ".json": load_geojson, ".osm": load_osm, ".tif": load_raster,
-    ".tiff": load_raster,
+    ".xml": load_xml, ".geojson": load_geojson, ".json": _load_json, ".osm": load_osm, ".tif": load_raster,
+    ".tiff": load_raster, ".png": load_height_picture,
 }  # fmt: skip
 
 
@@ -35,7 +45,7 @@ def load(scene: str | os.PathLike[str] | Mapping[str, Any]) -> Scene:
 
     Names: those of `names()`; `procedural` takes `seed` and the fields of `CityBlocks`, and `procedural-12` is the
     one of seed 12. Paths: `.xml` with PLY meshes (or the folder they are in), `.geojson`,
-    `.osm`, `.tif`.
+    `.osm`, `.tif`, and UrbanRadio3D's `.json` polygons and `.png` heights.
 
     >>> load({"name": "procedural", "seed": 3}).hash == load("procedural-3").hash
     True
@@ -77,6 +87,8 @@ def _procedural(seed: int, options: dict[str, Any]) -> Scene:
 
 
 def _call(reader: Any, what: Any, options: dict[str, Any]) -> Scene:
+    if reader is _load_json:
+        return _load_json(what, **options)
     known = list(inspect.signature(reader).parameters)[1:]
     for key in options:
         if key not in known:

@@ -15,7 +15,7 @@ from radiomaps.scenes.extrude import scene_of_footprints
 from radiomaps.scenes.projection import local_crs, project, shifted_crs
 from radiomaps.scenes.scene import Footprint, Mesh, Scene
 
-__all__ = ["load_raster", "terrain_mesh"]
+__all__ = ["load_raster", "prisms", "terrain_mesh"]
 
 
 def load_raster(
@@ -49,7 +49,7 @@ def load_raster(
     above = np.nan_to_num(heights - floor, nan=0.0)
     if not above.max() >= lowest_m:
         raise DataError(f"{path} has no cell {lowest_m:g} m or more above ground; its highest is {above.max():g} m")
-    footprints = _prisms(above, floor, (x0, y0, step_x, step_y), level_m, lowest_m, simplify_m, material)
+    footprints = prisms(above, floor, (x0, y0, step_x, step_y), level_m, lowest_m, simplify_m, material)
     rows, columns = heights.shape
     bounds = (x0, y0, x0 + columns * step_x, y0 + rows * step_y)
     return scene_of_footprints(
@@ -97,7 +97,7 @@ def _read(path: Path, crs: str | None) -> tuple[NDArray[np.float64], tuple[float
     return band, (float(west[0]), float(south[1]), *steps), local
 
 
-def _prisms(
+def prisms(
     above: NDArray[np.float64],
     floor: NDArray[np.float64],
     place: tuple[float, float, float, float],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 
@@ -180,3 +181,23 @@ def test_real_orography_without_a_reference_system_is_asked_for_one():
     path = Path(os.environ["GEOML_DATA"]) / "static" / "gtopo30_30arcsec_5-9E_49-52N.tif"
     with pytest.raises(UserError, match="names no reference system"):
         load(path)
+
+
+def test_urbanradio3d_buildings_by_polygons_and_by_picture(tmp_path: Path):
+    from PIL import Image
+
+    levels = np.zeros((64, 64), np.uint8)
+    levels[10:20, 30:50] = 255
+    levels[10:20, 20:30] = 100
+    Image.fromarray(levels).save(tmp_path / "3.png")
+    ring = [[30, 44], [50, 44], [50, 54], [30, 54]]
+    low = [[20, 44], [30, 44], [30, 54], [20, 54]]
+    rows = [{"polygon": ring, "height": 19.8}, {"polygon": low, "height": 100 / 255 * 19.8}]
+    (tmp_path / "3.json").write_text(json.dumps({"buildings": rows}))
+    picture, polygons = load(tmp_path / "3.png"), load({"path": str(tmp_path / "3.json"), "size_m": 64})
+    grid = Grid.box({"z": 0, "y": 0, "x": 0}, {"z": 20, "y": 64, "x": 64}, 1.0)
+    assert (picture.building_mask(grid) == polygons.building_mask(grid)).all()
+    assert picture.building_mask(grid)[0].sum() == 300
+    (tmp_path / "4.json").write_text(json.dumps([{"polygon": ring}]))
+    with pytest.raises(DataError, match="no polygon or no height"):
+        load(tmp_path / "4.json")
