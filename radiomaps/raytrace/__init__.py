@@ -81,8 +81,7 @@ def trace(
             most = max(most, outcome.rays)
             relative.append(outcome.relative_errors)
         rays.append(most)
-        together = np.concatenate(relative)
-        errors.append(error_db(together) if len(together) else 0.0)
+        errors.append(error_db(np.concatenate(relative)))
     fields["building"] = building
     fields["no_path"] = (fields.pop("gain") <= 0) & ~building
     fields["los"] &= ~building

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import drjit as dr
@@ -15,10 +15,11 @@ from sionna.rt.utils import spectrum_to_matrix_4f
 
 from radiomaps.raytrace.lattice import Lattice, uniforms
 from radiomaps.raytrace.options import TraceOptions
+from radiomaps.raytrace.table import PathTable, mix
 from radiomaps.raytrace.voxels import Crossing, Sums, Voxels
 from radiomaps.raytrace.world import Source, World
 
-__all__ = ["Images", "find_images", "ray_names", "shoot"]
+__all__ = ["Images", "field_power", "find_images", "identity_of", "ray_names", "shoot"]
 
 #: The low bits of a path's name hold its bounces; 0 stands for diffraction.
 BOUNCE_BITS = 3
@@ -27,15 +28,15 @@ BOUNCE_BITS = 3
 class _State:
     """Rays between two surfaces.
 
-    `travel` is the distance from the apparent source to the ray's origin: that source is the transmitter mirrored in
-    the walls met since the last diffuse reflection, or the point of that, `offset` metres along the whole way.
+    `image` is the apparent source: the transmitter mirrored in the walls met since the last diffuse reflection, or the
+    point of that, `offset` metres along the whole way.
     `chance` is the probability of the interactions drawn so far; the field is divided by its square root.
     """
 
     ray: mi.Ray3f
     field: mi.Vector4f
     solid_angle: mi.Float
-    travel: mi.Float
+    image: mi.Point3f
     offset: mi.Float
     chance: mi.Float
     specular: mi.Bool
@@ -47,7 +48,7 @@ class _State:
         "ray": mi.Ray3f,
         "field": mi.Vector4f,
         "solid_angle": mi.Float,
-        "travel": mi.Float,
+        "image": mi.Point3f,
         "offset": mi.Float,
         "chance": mi.Float,
         "specular": mi.Bool,
@@ -58,9 +59,6 @@ class _State:
     def __init__(self, **parts: Any) -> None:
         for name, value in parts.items():
             setattr(self, name, value)
-
-    def apparent_source(self) -> mi.Point3f:
-        return self.ray.o - self.ray.d * self.travel
 
 
 def ray_names(lane: mi.UInt, lattice: Lattice) -> mi.UInt:
@@ -76,22 +74,27 @@ def _flags(options: TraceOptions) -> int:
     )
 
 
-def _start(source: Source, lattice: Lattice, lane: mi.UInt) -> _State:
-    direction, active = lattice.directions(lane)
-    width = dr.width(lane)
+def _start(source: Source, direction: mi.Vector3f, solid_angle: float, active: mi.Bool) -> _State:
+    width = dr.width(direction)
     ray = mi.Ray3f(o=dr.repeat(source.point(), width), d=direction)
     ray.time = dr.zeros(mi.Float, width)
     return _State(
         ray=ray,
         field=source.field(direction),
-        solid_angle=dr.repeat(dr.opaque(mi.Float, 4 * np.pi / lattice.count), width),
-        travel=dr.zeros(mi.Float, width),
+        solid_angle=dr.repeat(dr.opaque(mi.Float, solid_angle), width),
+        image=dr.repeat(source.point(), width),
         offset=dr.zeros(mi.Float, width),
         chance=dr.ones(mi.Float, width),
         specular=dr.full(mi.Bool, True, width),
         depth=dr.zeros(mi.UInt, width),
         active=mi.Bool(active),
     )
+
+
+def _rays(lattice: Lattice, lane: mi.UInt) -> tuple[mi.Vector3f, float, mi.Bool]:
+    """Directions of lanes, the solid angle of each, and which lanes have one."""
+    direction, active = lattice.directions(lane)
+    return direction, 4 * np.pi / lattice.count, active
 
 
 def _interact(state: _State, si: mi.SurfaceInteraction3f, ray_name: mi.UInt, flags: mi.UInt, seed: mi.UInt) -> _State:
@@ -101,7 +104,6 @@ def _interact(state: _State, si: mi.SurfaceInteraction3f, ray_name: mi.UInt, fla
     si.sh_frame.n = normal
     si.initialize_sh_frame()
     si.n = normal
-    met_after = state.travel + si.t
     # The radio materials read their input from these fields of the interaction.
     si.wi = si.to_local(state.ray.d)
     si.dp_du = mi.Vector3f(0.0, 0.0, dr.reinterpret_array(mi.Float, flags))
@@ -115,12 +117,16 @@ def _interact(state: _State, si: mi.SurfaceInteraction3f, ray_name: mi.UInt, fla
     diffuse = kind == InteractionType.DIFFUSE
     ray = si.spawn_ray(d=sample.wo)
     ray.time = dr.zeros(mi.Float, dr.width(ray_name))
+    # Mirrored from the plane itself: origins of rays lie a little off their walls.
+    mirrored = state.image - normal * (2 * dr.dot(state.image - si.p, normal))
+    before = dr.norm(si.p - state.image)
+    image = dr.select(kind == InteractionType.SPECULAR, mirrored, dr.select(diffuse, si.p, state.image))
     return _State(
         ray=ray,
         field=mi.Vector4f(spectrum_to_matrix_4f(jones) @ state.field),
         solid_angle=dr.select(diffuse, dr.two_pi, state.solid_angle),
-        travel=dr.select(diffuse, 0.0, met_after),
-        offset=dr.select(diffuse, state.offset + met_after, state.offset),
+        image=mi.Point3f(image),
+        offset=dr.select(diffuse, state.offset + before, state.offset),
         chance=state.chance * sample.pdf,
         specular=state.specular & ~diffuse,
         depth=state.depth + 1,
@@ -164,27 +170,49 @@ def shoot(
     lanes: int,
     options: TraceOptions,
     sums: Sums,
+    table: PathTable | None,
 ) -> None:
-    """Add a chunk of a batch's rays, all that is not line of sight, to `sums`."""
+    """Add a chunk of a batch's rays, all that is not line of sight: mirrored ones to `table`, where given, as paths.
+
+    Without a table all rays add to `sums`, which then also keep each voxel's strongest path.
+    """
     lane = dr.arange(mi.UInt, lanes) + dr.opaque(mi.UInt, first_lane)
     ray_name = ray_names(lane, lattice)
     straight = source.point()
 
     def deposit(state: _State, end: mi.Float) -> None:
         power = state.solid_angle * dr.squared_norm(state.field)
-        origin = state.apparent_source()
-        own = dr.select(state.specular, dr.squared_norm(state.field) * state.chance, 0.0)
+        origin = state.image
+        own = dr.squared_norm(state.field) * state.chance
         name = (ray_name << BOUNCE_BITS) | state.depth
+        identity = identity_of(origin)
 
         def visit(crossing: Crossing) -> None:
-            reach = state.offset + dr.norm(origin - crossing.centre)
-            sums.add(crossing, power, origin, state.offset, straight, own * dr.rcp(dr.square(reach)), name)
+            reach = dr.norm(origin - crossing.centre)
+            strength = own * dr.rcp(dr.square(reach))
+            blurred = crossing.active & ~state.specular
+            if table is not None:
+                table.put(crossing.cell, identity, strength, name, crossing.active & state.specular)
+                if options.diffuse:
+                    sums.add(crossing, blurred, power, origin, state.offset, straight)
+            else:
+                sums.add(crossing, crossing.active, power, origin, state.offset, straight)
+                sums.rank(crossing, strength, name, crossing.active & state.specular)
 
         worth = state.active & (state.depth > 0) & (power > 0)
         voxels.march(state.ray.o, state.ray.d, end, worth, visit)
 
-    _follow(world, _start(source, lattice, lane), ray_name, options, options.depth, deposit)
-    dr.eval(sums.moments, sums.best, sums.first)
+    start = _start(source, *_rays(lattice, lane))
+    _follow(world, start, ray_name, options, options.depth, deposit)
+    sums.eval()
+    if table is not None:
+        dr.eval(table.slots)
+
+
+def identity_of(origin: mi.Point3f) -> mi.UInt:
+    """A hash of apparent sources, equal within a quarter of a metre save at the seams."""
+    x, y, z = (mi.UInt(mi.Int(dr.floor(part * 4.0))) for part in origin)
+    return mix(mix(mix(x) + y) + z)
 
 
 @dataclass(frozen=True)
@@ -211,7 +239,11 @@ def find_images(
     for index in np.unique(batch):
         lattice = Lattice(options.rays_a_batch, int(index), options.seed)
         chosen = np.flatnonzero(batch == index)
-        unique, place = np.unique(numbers[chosen] - np.uint32(int(index) * lanes), return_inverse=True)
+        lane = numbers[chosen] - np.uint32(int(index) * lanes)
+        asked = np.zeros(lanes, bool)
+        asked[lane] = True
+        unique = np.flatnonzero(asked).astype(np.uint32)
+        place = (np.cumsum(asked, dtype=np.uint32) - np.uint32(1))[lane]
         for begin in range(0, len(unique), chunk):
             part = unique[begin : begin + chunk]
             kept = _images_of(world, source, lattice, part, options)
@@ -233,11 +265,32 @@ def _images_of(
     index = dr.arange(mi.UInt, count)
 
     def keep(state: _State, end: mi.Float) -> None:
-        origin = state.apparent_source()
+        origin = state.image
         row = state.depth * count + index
         values = mi.Vector4f(origin.x, origin.y, origin.z, state.offset)
         dr.scatter(kept, values, row, state.active)
 
-    _follow(world, _start(source, lattice, lane), ray_names(lane, lattice), options, options.depth, keep)
+    start = _start(source, *_rays(lattice, lane))
+    _follow(world, start, ray_names(lane, lattice), options, options.depth, keep)
     dr.eval(kept)
     return kept.numpy().reshape(-1, 4)
+
+
+def field_power(
+    world: World, source: Source, direction: mi.Vector3f, bounces: mi.UInt, options: TraceOptions
+) -> mi.Float:
+    """|E|² of rays sent along `direction` after `bounces` mirrors: what the materials leave of them."""
+    width = dr.width(direction)
+    power = dr.zeros(mi.Float, width)
+    dr.make_opaque(power)
+    index = dr.arange(mi.UInt, width)
+    mirrors = replace(options, specular=True, diffuse=False, refraction=False)
+
+    def keep(state: _State, end: mi.Float) -> None:
+        left = dr.squared_norm(state.field)
+        dr.scatter(power, left, index, state.active & (state.depth == bounces))
+
+    start = _start(source, direction, 1.0, dr.full(mi.Bool, True, width))
+    _follow(world, start, index, mirrors, options.depth, keep)
+    dr.eval(power)
+    return power

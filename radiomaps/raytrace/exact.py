@@ -13,6 +13,7 @@ import sionna.rt as rt
 from numpy.typing import NDArray
 from sionna.rt.antenna_pattern import antenna_pattern_registry
 from sionna.rt.constants import InteractionType
+from sionna.rt.path_solvers.sb_candidate_generator import SBCandidateGenerator
 
 from radiomaps.maps import Transmitter
 from radiomaps.raytrace.options import TraceOptions
@@ -20,9 +21,11 @@ from radiomaps.raytrace.world import World, antenna_pattern, array_gain
 
 __all__ = ["Paths", "find_paths"]
 
-#: Points a call: more cost memory for candidates, fewer cost calls.
-_POINTS = 8192
-_CANDIDATES = 1 << 20
+#: Points a call, candidates a call at first, and slots of the table by which the solver tells chains it has seen.
+#: Two chains in one slot lose the later one, so the table is far larger than the chains of all points together.
+_POINTS = 256
+_CANDIDATES = 1 << 18
+_SLOTS = 1 << 24
 
 
 @dataclass(frozen=True)
@@ -68,9 +71,9 @@ def find_paths(
     scene.add(rt.Transmitter("tx", position=place, orientation=turn))
     scene.add(rt.Receiver("points", position=mi.Point3f(0.0, 0.0, 0.0)))
     solver = _CountingSolver()
-    begin, size, room = 0, _POINTS, _CANDIDATES
+    begin, room = 0, _CANDIDATES
     while begin < len(points):
-        part = slice(begin, min(begin + size, len(points)))
+        part = slice(begin, min(begin + _POINTS, len(points)))
         scaled = (points[part] / float(scene.wavelength[0])).astype(np.float32)
         places = mi.Point3f(*(mi.Float(scaled[:, k]) for k in range(3)))
         dr.make_opaque(places)
@@ -89,8 +92,8 @@ def find_paths(
             edge_diffraction=options.edge_diffraction,
             seed=options.seed,
         )
-        if solver.candidates >= room:  # some were dropped: ask for fewer points, or make room
-            size, room = (size // 2, room) if size > 64 else (size, room * 4)
+        if solver.candidates >= room:  # some were dropped
+            room *= 4
             continue
         yield part, _gather(found, part.stop - part.start, transmitter, top)
         begin = part.stop
@@ -105,7 +108,12 @@ class _CountingSolver(rt.PathSolver):
         self.candidates = 0
 
         def counted(**arguments: Any) -> Any:
-            buffer = generate(**arguments)
+            usual = SBCandidateGenerator.MIN_SPEC_COUNT_SIZE
+            SBCandidateGenerator.MIN_SPEC_COUNT_SIZE = _SLOTS
+            try:
+                buffer = generate(**arguments)
+            finally:
+                SBCandidateGenerator.MIN_SPEC_COUNT_SIZE = usual
             self.candidates = int(buffer.paths_counter.numpy()[0])
             return buffer
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from geoml.errors import UserError
 
 __all__ = ["MAX_DEPTH", "MAX_RAYS", "Estimator", "TraceOptions"]
 
-Estimator = Literal["axis", "plane"]
+Estimator = Literal["paths", "axis", "plane"]
 
 #: A ray's number and its bounce share 32 bits beside the strength of the path: 29 and 3 of them.
 MAX_RAYS = 1 << 29
@@ -26,8 +26,10 @@ class TraceOptions:
     Interactions: `line_of_sight`, `specular`, `diffuse` (with `scattering`, the coefficient S of all materials),
     `diffraction` (first order, of wedges; `edge_diffraction` also of free edges), `refraction` (through thin walls:
     off outdoors, where solid buildings stand).
-    Estimator: "axis" counts a ray where it crosses the voxels' centre planes across its dominant axis, "plane" where
-    it crosses the horizontal centre planes only.
+    Estimator: "paths" takes from rays which walls serve a voxel, and computes these paths exactly at its centre (rays
+    that scatter add to it as with "axis"). "axis" and "plane" estimate the voxel's mean from the rays alone, counted
+    where they cross its centre planes: across the ray's dominant axis, or the horizontal ones, as stacked
+    two-dimensional maps do. Refraction needs "axis" or "plane".
     `memory_mb` bounds what a trace holds beside the scene: larger grids are traced in pieces.
     """
 
@@ -45,7 +47,7 @@ class TraceOptions:
     refraction: bool = False
     scattering: float = 0.0
     thickness_m: float = 0.1
-    estimator: Estimator = "axis"
+    estimator: Estimator = "paths"
     seed: int = 0
     chunk_rays: int = 1 << 22
     memory_mb: float = 2048.0
@@ -66,8 +68,12 @@ class TraceOptions:
             value = getattr(self, name)
             if not low <= value <= high:
                 raise UserError(f"{name}={value} of a trace; expected {low:g} … {high:g}")
-        if self.estimator not in ("axis", "plane"):
-            raise UserError(f"estimator={self.estimator!r} of a trace; expected 'axis' or 'plane'")
+        if self.estimator not in get_args(Estimator):
+            raise UserError(
+                f"estimator={self.estimator!r} of a trace; expected one of {', '.join(get_args(Estimator))}"
+            )
+        if self.estimator == "paths" and self.refraction:
+            raise UserError("refraction=true bends no image of the transmitter; trace it with estimator=axis")
         if self.error_db is not None and not self.error_db > 0:
             raise UserError(f"error_db={self.error_db} of a trace; expected a positive number of dB")
         if self.edge_diffraction and not self.diffraction:

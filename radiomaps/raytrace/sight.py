@@ -12,14 +12,14 @@ from numpy.typing import NDArray
 from radiomaps.raytrace.voxels import Voxels
 from radiomaps.raytrace.world import Source, World
 
-__all__ = ["Sight", "line_of_sight"]
+__all__ = ["Sight", "line_of_sight", "no_sight"]
 
 _CHUNK = 1 << 22
 
 
 @dataclass(frozen=True)
 class Sight:
-    """Per voxel in C order: whether its centre is seen, the part seen, and |a|² (4π/λ)² where seen."""
+    """Per voxel in C order: whether its centre is seen, the part seen, and |a|² (4π/λ)² in free space."""
 
     seen: NDArray[np.bool_]
     fraction: NDArray[np.float32]
@@ -30,7 +30,7 @@ def line_of_sight(world: World, voxels: Voxels, source: Source) -> Sight:
     """Shadow rays from the transmitter to voxels.
 
     A voxel whose neighbour's state differs is asked at eight points half-way to its corners; the part of these that
-    is seen scales its gain. The distance is at least a wavelength: nearer, there is no far field.
+    is seen is its fraction. The distance is at least a wavelength: nearer, there is no far field.
     """
     seen = np.empty(voxels.size, bool)
     gain = np.empty(voxels.size, np.float32)
@@ -54,7 +54,13 @@ def line_of_sight(world: World, voxels: Voxels, source: Source) -> Sight:
             shift = voxels.step * mi.Vector3f(*((side - 0.5) / 2 for side in corner))
             part += _lit(world, source, voxels.centres(cell) + shift).numpy()
         fraction[border] = part / 8
-    return Sight(seen, fraction, gain * fraction)
+    return Sight(seen, fraction, gain)
+
+
+def no_sight(world: World, voxels: Voxels, source: Source) -> Sight:
+    """Nothing seen: for traces without line of sight."""
+    nothing = np.zeros(voxels.size, np.float32)
+    return Sight(nothing.astype(bool), nothing, nothing)
 
 
 def _lit(world: World, source: Source, target: mi.Point3f) -> mi.Bool:

@@ -76,7 +76,7 @@ class Voxels:
         enter, leave = -q / u, (self.count - q) / u
         near = dr.maximum(0.0, dr.max(dr.minimum(enter, leave)))
         far = dr.minimum(end, dr.min(dr.maximum(enter, leave)))
-        if self.estimator == "axis":
+        if self.estimator != "plane":
             size = dr.abs(u)
             along_x = (size.x >= size.y) & (size.x >= size.z)
             along_y = ~along_x & (size.y >= size.z)
@@ -140,19 +140,17 @@ class Sums:
     def add(
         self,
         crossing: Crossing,
+        active: mi.Bool,
         power: mi.Float,
         source: mi.Point3f,
         offset: mi.Float,
         straight: mi.Point3f,
-        strength: mi.Float,
-        name: mi.UInt,
     ) -> None:
         """Add rays of `power` (|E|² dΩ) that seem to come from `source`, `offset` metres along already.
 
-        `strength` is |a|² (4π/λ)² of the path at the voxel's centre, 0 for paths without one of their own (diffuse);
-        `straight` is the transmitter's place, `name` the 32 bits of ray and bounce.
+        `straight` is the transmitter's place.
         """
-        cell, active = crossing.cell, crossing.active
+        cell = crossing.cell
         back = source - crossing.centre
         distance = dr.norm(back)
         arrival = back * dr.rcp(dr.maximum(distance, 1e-6))
@@ -162,14 +160,18 @@ class Sums:
         upper = mi.Vector4f(weight * excess, weight * excess * excess, 1.0, 0.0)
         dr.scatter_add(self.moments, lower, 2 * cell, active, mode=self.mode)
         dr.scatter_add(self.moments, upper, 2 * cell + 1, active, mode=self.mode)
-        bits = dr.reinterpret_array(mi.UInt, excess)
-        dr.scatter_reduce(dr.ReduceOp.Min, self.first, bits, cell, active)
+        dr.scatter_reduce(dr.ReduceOp.Min, self.first, dr.reinterpret_array(mi.UInt, excess), cell, active)
+
+    def rank(self, crossing: Crossing, strength: mi.Float, name: mi.UInt, active: mi.Bool) -> None:
+        """Offer paths of `strength`, |a|² (4π/λ)² at the voxel's centre, as strongest; `name` tells ray and bounce."""
         key = (mi.UInt64(dr.reinterpret_array(mi.UInt, strength)) << 32) | mi.UInt64(name)
-        dr.scatter_reduce(dr.ReduceOp.Max, self.best, key, cell, active & (strength > 0))
+        dr.scatter_reduce(dr.ReduceOp.Max, self.best, key, crossing.cell, active & (strength > 0))
+
+    def eval(self) -> None:
+        dr.eval(self.moments, self.best, self.first)
 
     def close_batch(self) -> None:
         """End a batch: its sums join the total, and its squared gains tell the spread between batches."""
-        dr.eval(self.moments, self.best, self.first)
         gain = dr.gather(mi.Float, self.moments, 8 * dr.arange(mi.UInt, self.voxels.size))
         self.total = self.total + self.moments
         self.squares = self.squares + gain * gain

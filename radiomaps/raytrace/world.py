@@ -41,6 +41,10 @@ class Edges:
     def __len__(self) -> int:
         return len(self.length)
 
+    def __getitem__(self, chosen: NDArray[np.int64]) -> Edges:
+        columns = (self.origin, self.along, self.length, self.normals, self.shape, self.face)
+        return Edges(*(column[chosen] for column in columns))
+
 
 class World:
     """The scene in Mitsuba: faces merged by material, so that a ray meets few shapes."""
@@ -58,8 +62,7 @@ class World:
             objects.append(self._object(material, vertices, faces, options))
         self.scene.edit(add=objects)
         self.mi_scene = self.scene.mi_scene
-        names = [f"faces-{material}" for material in self.groups]
-        self.shapes = [self.scene.objects[name].mi_mesh for name in names]
+        self.materials = [self.scene.objects[f"faces-{material}"].radio_material for material in self.groups]
 
     def _object(
         self, material: str, vertices: NDArray[np.float64], faces: NDArray[np.int64], options: TraceOptions
