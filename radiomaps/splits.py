@@ -23,6 +23,7 @@ __all__ = ["Leak", "Splits", "audit", "split_by_file", "split_by_scene", "twins"
 
 #: Two local scenes whose footprints agree to this share of their union are one scene.
 SAME_PLAN = 0.8
+_RASTER = 128
 PARTS = {"train": 0.8, "validation": 0.1, "test": 0.1}
 
 
@@ -62,16 +63,16 @@ def twins(records: Sequence[SceneRecord]) -> list[tuple[int, int, str]]:
     """
     pairs = []
     plans = [_Ground(record) for record in records]
+    alike = _alike(plans)
     for first, second in itertools.combinations(range(len(records)), 2):
         a, b = records[first], records[second]
         if a["hash"] == b["hash"]:
             pairs.append((first, second, "equal geometry"))
             continue
-        shared = plans[first].shared_area(plans[second])
         if a["crs"] != "local" and a["crs"] == b["crs"]:
-            if shared > 1.0:
+            if (shared := plans[first].shared_area(plans[second])) > 1.0:
                 pairs.append((first, second, f"footprints overlap by {shared:.0f} m²"))
-        elif plans[first].likeness(plans[second]) > SAME_PLAN:
+        elif alike[first, second] and plans[first].likeness(plans[second]) > SAME_PLAN:
             pairs.append((first, second, f"footprints agree to {plans[first].likeness(plans[second]):.0%}"))
     return pairs
 
@@ -98,6 +99,23 @@ class _Ground:
             return 0.0
         shared = self.moved.intersection(other.moved).area
         return float(shared / (sum(areas) - shared))
+
+
+def _alike(plans: Sequence[_Ground]) -> NDArray[np.bool_]:
+    """Which pairs may be alike: their plans on a coarse raster agree to half. All pairs are one matrix product."""
+    from rasterio.features import rasterize
+
+    size = max((max(plan.bounds[2] - plan.bounds[0], plan.bounds[3] - plan.bounds[1]) for plan in plans), default=0.0)
+    cell = max(size, 1.0) / _RASTER
+    rows = np.zeros((len(plans), _RASTER * _RASTER), np.float32)
+    for index, plan in enumerate(plans):
+        if not plan.moved.is_empty:
+            shape = (_RASTER, _RASTER)
+            rows[index] = rasterize([plan.moved], shape, transform=(cell, 0, 0, 0, cell, 0), dtype="uint8").ravel()
+    both = rows @ rows.T
+    area = rows.sum(axis=1)
+    union = area[:, None] + area - both
+    return both > 0.5 * np.maximum(union, 1)
 
 
 def split_by_scene(store: str | os.PathLike[str], *, parts: Mapping[str, float] | None = None, seed: int = 0) -> Splits:
