@@ -170,7 +170,7 @@ def _results(plan: Plan, starts: list[int], client: Any) -> Iterator[tuple[int, 
     tasks: dict[Any, int] = {}
 
     def submit(start: int) -> None:
-        future = client.submit(compute, plan, start, start + plan.task_size, pure=False)
+        future = client.submit(_compute_on_worker, plan, start, start + plan.task_size, pure=False)
         tasks[future.key] = start
         running.add(future)
 
@@ -183,6 +183,17 @@ def _results(plan: Plan, starts: list[int], client: Any) -> Iterator[tuple[int, 
         following = next(waiting, None)
         if following is not None:
             submit(following)
+
+
+def _compute_on_worker(plan: Plan, start: int, stop: int) -> dict[str, xr.Dataset]:
+    """`compute` with as many threads as the worker was given; its neighbours have the other cores."""
+    if plan.solver == "sionna":
+        from distributed import get_worker
+
+        from radiomaps.raytrace.threads import limit_threads
+
+        limit_threads(get_worker().state.nthreads)
+    return compute(plan, start, stop)
 
 
 def _record_scenes(plan: Plan, path: Path) -> None:

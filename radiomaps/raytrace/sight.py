@@ -41,7 +41,9 @@ def line_of_sight(world: World, voxels: Voxels, source: Source) -> Sight:
         lit = _lit(world, source, centre)
         away = centre - source.point()
         distance = dr.maximum(dr.norm(away), dr.opaque(mi.Float, world.wavelength_m))
-        power = dr.squared_norm(source.field(dr.normalize(away))) * dr.rcp(dr.square(distance))
+        # A transmitter exactly at a centre is as far away as any direction says: take one that can be normalised.
+        somewhere = dr.select(dr.squared_norm(away) > 1e-8, away, mi.Vector3f(1.0, 0.0, 0.0))
+        power = dr.squared_norm(source.field(dr.normalize(somewhere))) * dr.rcp(dr.square(distance))
         dr.eval(lit, power)
         seen[begin : begin + count] = lit.numpy()
         gain[begin : begin + count] = power.numpy()
