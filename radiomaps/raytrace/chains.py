@@ -20,7 +20,7 @@ from radiomaps.raytrace.table import PathTable
 from radiomaps.raytrace.voxels import Voxels
 from radiomaps.raytrace.world import Source, World
 
-__all__ = ["CentrePaths", "join", "mirrored_paths"]
+__all__ = ["CentrePaths", "first_of_equals", "join", "mirrored_paths"]
 
 #: Where a path may miss the transmitter, and how near two apparent sources are one, in metres.
 _TOLERANCE_M = 0.05
@@ -59,12 +59,14 @@ def mirrored_paths(
 ) -> CentrePaths:
     """The mirrored paths of a table that reach the voxels' centres, and those of them that reach their neighbours."""
     found, names, images = _exact(world, voxels, source, table, options)
+    if not len(found.cell):
+        return found
     neighbours = PathTable(voxels.size)
     place = mi.Point3f(*(mi.Float(images[:, k]) for k in range(3)))
     neighbours.spread(found.cell, identity_of(place), mi.Float(found.strength), mi.UInt(names), voxels.shape)
     more, _, _ = _exact(world, voxels, source, neighbours, options)
     paths = join([found, more])
-    return paths[_first_of_equals(paths)]
+    return paths[first_of_equals(paths)]
 
 
 def _exact(
@@ -131,7 +133,7 @@ def _reaches(
     return state[4], -state[0].d
 
 
-def _first_of_equals(paths: CentrePaths) -> NDArray[np.bool_]:
+def first_of_equals(paths: CentrePaths) -> NDArray[np.bool_]:
     """Which paths to keep so that none is there twice: two triangles of one wall show one apparent source."""
     keep = np.ones(len(paths.cell), bool)
     for shift in range(1, len(keep)):

@@ -14,7 +14,7 @@ from sionna.rt.constants import InteractionType
 from sionna.rt.utils import spectrum_to_matrix_4f
 
 from geoml.errors import UserError
-from radiomaps.raytrace.chains import CentrePaths
+from radiomaps.raytrace.chains import CentrePaths, first_of_equals, join
 from radiomaps.raytrace.lattice import Lattice
 from radiomaps.raytrace.options import TraceOptions
 from radiomaps.raytrace.table import PathTable, mix
@@ -29,6 +29,8 @@ _OFFSET_M = 0.05
 _PROBE_M = 2.0
 _LEAST_M = 0.01
 _CHUNK = 1 << 20
+#: How often paths are offered to neighbours: what an edge serves is wide, and rays on its cone are few.
+_ROUNDS = 3
 
 
 class Bender:
@@ -85,7 +87,7 @@ class Bender:
         outgoing = sine * (cos_turn * across + sin_turn * bend.first) + cosine * forward
         shifted = point + _OFFSET_M * bend.outward
         active &= _clear(self.world, start, shifted)
-        ray = mi.Ray3f(o=shifted, d=outgoing)
+        ray = mi.Ray3f(o=shifted + outgoing * _LEAST_M, d=outgoing)  # off the sheet whose free edge this is
         ray.time = dr.zeros(mi.Float, dr.width(lane))
         si = self.world.mi_scene.ray_intersect(ray, ray_flags=mi.RayFlags.Minimal, coherent=False, active=active)
         end = dr.select(si.is_valid(), si.t, dr.inf)
@@ -107,21 +109,40 @@ class Bender:
         """Diffracted paths to voxels' centres, each edge once."""
         if self.device is None:
             return CentrePaths.none()
-        cell, edge, _ = self.table.paths()
-        found = []
+        found, edge = self._exact(self.table)
+        parts, newest = [found], found
+        for _ in range(_ROUNDS):
+            if not len(newest.cell):
+                break
+            neighbours = PathTable(self.voxels.size)
+            number = mi.UInt(edge)
+            neighbours.spread(newest.cell, mix(number), mi.Float(newest.strength), number, self.voxels.shape)
+            newest, edge = self._exact(neighbours)
+            parts.append(newest)
+        paths = join(parts)
+        return paths[first_of_equals(paths)]
+
+    def _exact(self, table: PathTable) -> tuple[CentrePaths, NDArray[np.uint32]]:
+        """Paths of a table at the voxels' centres, and the edges they bend at."""
+        cell, edge, _ = table.paths()
+        parts, edges = [CentrePaths.none()], [np.zeros(0, np.uint32)]
         for shape, bsdf in enumerate(self.world.materials):
             mine = np.flatnonzero(self.edges.shape[edge] == shape)
             for begin in range(0, len(mine), _CHUNK):
                 part = mine[begin : begin + _CHUNK]
-                found.append(self._bent(cell[part], edge[part], bsdf))
-        cell, strength, toward, length = (np.concatenate(column) for column in zip(*found, strict=True))
-        order = np.argsort(cell, kind="stable")
-        return CentrePaths(cell[order], strength[order], toward[order], length[order])
+                path, keep = self._bent(cell[part], edge[part], bsdf)
+                parts.append(path)
+                edges.append(edge[part][keep])
+        # Not `join`: the edges have to stay beside their paths.
+        columns = (
+            np.concatenate([getattr(p, name) for p in parts]) for name in ("cell", "strength", "toward", "length_m")
+        )
+        return CentrePaths(*columns), np.concatenate(edges)
 
     def _bent(
         self, cell: NDArray[np.int64], edge: NDArray[np.uint32], bsdf: mi.BSDF
-    ) -> tuple[NDArray[np.int64], NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
-        """`CentrePaths`' columns of pairs of voxel and edge (of one material) that have a path."""
+    ) -> tuple[CentrePaths, NDArray[np.bool_]]:
+        """The paths of pairs of voxel and edge (of one material), and which pairs have one."""
         index, number = mi.UInt(cell.astype(np.uint32)), mi.UInt(edge)
         dr.make_opaque(index, number)
         bend = self.device.gather(number)
@@ -142,7 +163,7 @@ class Bender:
         toward, length = -outgoing * (before + after), before + after
         dr.eval(valid, strength, toward, length)
         keep = valid.numpy()
-        return cell[keep], strength.numpy()[keep], toward.numpy().T[keep], length.numpy()[keep]
+        return CentrePaths(cell, strength.numpy(), toward.numpy().T, length.numpy())[keep], keep
 
     def _diffracted(
         self,

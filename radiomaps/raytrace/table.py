@@ -42,7 +42,10 @@ class PathTable:
 
     @staticmethod
     def _slot(cell: mi.UInt, identity: mi.UInt, table: int) -> mi.UInt:
-        return (cell * TABLES + table) * SLOTS + ((identity >> (8 * table)) & (SLOTS - 1))
+        # Which paths share a slot differs from voxel to voxel, so that what one loses its neighbour can give back.
+        bits = (identity ^ (cell * mi.UInt(0x9E3779B1))) * mi.UInt(0x85EBCA6B)
+        bits = bits ^ (bits >> 15)
+        return (cell * TABLES + table) * SLOTS + ((bits >> (8 * table)) & (SLOTS - 1))
 
     def spread(
         self, known: NDArray[np.int64], identity: mi.UInt, strength: mi.Float, name: mi.UInt, shape: tuple[int, ...]

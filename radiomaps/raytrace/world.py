@@ -80,6 +80,7 @@ class World:
                 material,
                 options.thickness_m,
                 scattering_coefficient=options.scattering,
+                color=(0.5, 0.5, 0.5),  # vacuum has none of its own
             )
             bsdf.frequency_update_callback(mi.Float(options.frequency_hz))
         except ValueError as error:
