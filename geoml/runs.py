@@ -22,10 +22,17 @@ from typing import Any, BinaryIO
 from geoml.errors import DataError, UserError
 from geoml.files import atomic_path, read_json, write_json
 
-__all__ = ["MetricsLog", "RunFolder", "config_hash", "jsonable", "plain"]
+__all__ = ["MetricsLog", "RunFolder", "config_hash", "jsonable", "launched_rank", "plain"]
 
 #: Keys that say where and how to run, not what: they may differ between a run and its continuation.
 VOLATILE = ("run",)
+
+
+def launched_rank() -> int | None:
+    """This process's number among those that `torchrun` started together, None where it did not start several."""
+    if int(os.environ.get("WORLD_SIZE", "1")) < 2 or "MASTER_ADDR" not in os.environ:
+        return None
+    return int(os.environ["RANK"])
 
 
 def jsonable(value: Any) -> Any:
@@ -166,10 +173,13 @@ class RunFolder:
     ) -> RunFolder:
         """The run folder at `path` for `config`: made where there is none, gone on with where the configuration fits.
 
-        A folder of another configuration raises a `UserError` that names the keys that differ, and so does one that
-        another process is writing. `resume=False` clears an older run first. Dotted keys in `ignore` may differ.
+        Of several processes that `torchrun` started the first makes and writes the folder; the others only know where
+        it is. A folder of another configuration raises a `UserError` that names the keys that differ, and so does one
+        that another process is writing. `resume=False` clears an older run first. Dotted keys in `ignore` may differ.
         """
         path, config = Path(path), plain(config)
+        if launched_rank():
+            return cls(path, config)
         known = path / "config.yaml"
         if path.exists() and not path.is_dir():
             raise UserError(f"{path} is a file; a run folder was expected")
@@ -240,8 +250,10 @@ class RunFolder:
 
     def write_summary(self, summary: Mapping[str, Any]) -> None:
         """Write `summary.json`, the sign that the run is complete; non-finite numbers become null."""
-        write_json(self.path / "summary.json", jsonable(summary))
         self.summarised = True
+        if launched_rank():
+            return
+        write_json(self.path / "summary.json", jsonable(summary))
 
     def close(self) -> None:
         """Let other processes write to the folder."""

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from geoml import compose
 from geoml.app import App, Verb, load_function, missing_packages
 from geoml.errors import UserError
-from geoml.runs import RunFolder, config_hash
+from geoml.runs import RunFolder, config_hash, launched_rank
 from geoml.tables import Rows, show
 
 if TYPE_CHECKING:
@@ -129,6 +129,9 @@ class _Job:
                 return rows
             path = run_path(self.verb.name, config, overrides, sweep=sweep)
             ignore = ("run", *config.run.ignore)
+            if launched_rank():  # the first process prints, logs and writes for all
+                function(config, RunFolder.open(path, config))
+                return None
             with RunFolder.open(path, config, resume=not config.run.fresh, ignore=ignore) as folder, _logging(folder):
                 logging.getLogger(__name__).info("run folder: %s", path)
                 rows = function(config, folder)

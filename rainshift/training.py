@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,6 +18,7 @@ from geoml.files import read_json, write_json
 from geoml.models.base import Channels, Model
 from geoml.models.predictor import load_predictor
 from geoml.train import Trainer, train
+from geoml.train.device import World, process_group, world
 from rainshift.archive import Archive
 from rainshift.baselines import Baseline
 from rainshift.downscalers import Downscaler, ModelSpec
@@ -25,10 +27,13 @@ from rainshift.matrix import TrainSet
 if TYPE_CHECKING:
     from geoml.runs import MetricsLog
 
+logger = logging.getLogger(__name__)
+
 __all__ = ["Recipe", "evenly", "fit", "load", "load_trained"]
 
 #: Validation batches of whole fields are smaller than training batches of patches.
 FIELDS_AT_A_TIME = 4
+ALONE = World()
 BASELINE_FILE = "baseline.json"
 
 
@@ -72,16 +77,36 @@ def fit(
 ) -> dict[str, Any]:
     """Train a downscaler and leave it in `folder`; returns what it cost and came to.
 
-    An interrupted training goes on from its newest checkpoint. Statistics of the transforms are those of the training
-    regions alone.
+    An interrupted training goes on from its newest checkpoint. The processes that `torchrun` started train together,
+    each on its share of the data, and come to what one of them would alone. Statistics of the transforms are those of
+    the training regions alone.
     """
-    channels = archive.channels
+    with process_group():
+        return _fit(spec, train_set, archive, recipe=recipe, seed=seed, folder=folder, log=log)
+
+
+def _fit(
+    spec: ModelSpec,
+    train_set: TrainSet,
+    archive: Archive,
+    *,
+    recipe: Recipe,
+    seed: int,
+    folder: Path,
+    log: MetricsLog | None,
+) -> dict[str, Any]:
+    channels, group = archive.channels, world()
     loader = _loader(train_set, archive, channels, recipe, seed=seed)
     built = _seeded_build(spec, channels, seed)
     if isinstance(built, Baseline):
+        if group.size > 1:
+            raise UserError(f"{spec.name} is fitted by one process; run the command without torchrun")
         return _fit_baseline(built, loader, folder)
-    transforms = _fitted_transforms(recipe, channels, loader, folder)
-    loader.set_epoch(0)
+    with group.first_alone():
+        transforms = _fitted_transforms(recipe, channels, loader, folder)
+    loader = _loader(train_set, archive, channels, recipe, seed=seed, group=group)
+    if group.size > 1 and loader.blocks < 4 * group.size and group.rank == 0:
+        logger.warning("%d blocks of hours are few for %d processes: some will wait", loader.blocks, group.size)
     validation = _validation(train_set, archive, channels, recipe)
     config = replace(recipe.trainer, seed=seed)
     result = train(built, transforms, loader, config=config, folder=folder, validation=validation, log=log)
@@ -127,7 +152,9 @@ def _seeded_build(spec: ModelSpec, channels: Channels, seed: int) -> Model | Bas
         return spec.build(channels)
 
 
-def _loader(train_set: TrainSet, archive: Archive, channels: Channels, recipe: Recipe, *, seed: int) -> BlockLoader:
+def _loader(
+    train_set: TrainSet, archive: Archive, channels: Channels, recipe: Recipe, *, seed: int, group: World = ALONE
+) -> BlockLoader:
     sources = []
     for region in train_set.regions:
         count = len(archive.samples(region, "train")[1])
@@ -140,6 +167,8 @@ def _loader(train_set: TrainSet, archive: Archive, channels: Channels, recipe: R
         patches_per_sample=recipe.patches_per_sample,
         seed=seed,
         workers=recipe.workers,
+        rank=group.rank,
+        world_size=group.size,
     )
 
 

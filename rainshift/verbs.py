@@ -52,17 +52,29 @@ def prepare(config: DictConfig, run: RunFolder) -> Rows:
 
 
 def train(config: DictConfig, run: RunFolder) -> Rows:
-    """Train one model on one or several regions; the run folder holds its checkpoints."""
+    """Train one model on one or several regions; the run folder holds its checkpoints.
+
+    `torchrun --nproc-per-node 2 -m rainshift train …` trains it with two processes, to the same weights.
+    """
+    from geoml.train.device import process_group
+
+    archive = _archive(config)
+    names = tuple(sorted(config.train_regions))
+    with process_group() as group:
+        with group.first_alone():
+            for name in names:
+                for split in archive.splits:
+                    archive.prepare(name, split)
+        return _trained_together(config, run, archive, names)
+
+
+def _trained_together(config: DictConfig, run: RunFolder, archive: Archive, names: tuple[str, ...]) -> Rows:
+    """Train, in however many processes."""
     from rainshift.downscalers import ModelSpec
     from rainshift.experiment import recipe_of
     from rainshift.matrix import TrainSet
     from rainshift.training import fit
 
-    archive = _archive(config)
-    names = tuple(sorted(config.train_regions))
-    for name in names:
-        for split in archive.splits:
-            archive.prepare(name, split)
     counts = [len(archive.samples(name, "train")[1]) for name in names]
     each = min(counts if config.train_samples is None else [*counts, int(config.train_samples)])
     spec = ModelSpec.of(plain(config.model), allow=config.allow_targets)

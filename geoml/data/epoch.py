@@ -33,8 +33,7 @@ class Epoch:
     threads: int | None
 
     def orders(self, epoch: int) -> list[BlockOrder]:
-        names = ("batch_size", "shuffle", "rank", "world_size")
-        common: dict[str, Any] = {name: getattr(self, name) for name in names}
+        common: dict[str, Any] = {"batch_size": self.batch_size, "shuffle": self.shuffle}
         orders = []
         for number, (lane, resident) in enumerate(zip(self.lanes, self.resident, strict=True)):
             key = (self.seed, epoch, number)
@@ -61,14 +60,13 @@ class Epoch:
             firsts = np.array([self.lanes[number].spans[block].first_id for block in blocks.tolist()], np.int64)
             yield firsts + step.items
 
-    def parts(
-        self, epoch: int, skip: int, *, worker: int = 0, workers: int = 1, client: Any = None
-    ) -> Iterator[Part | None]:
-        """What this worker's blocks give to every batch after the first `skip`; None where they give nothing.
+    def parts(self, epoch: int, skip: int, *, worker: int = 0, workers: int = 1, client: Any = None) -> Iterator[Part]:
+        """What this worker's blocks give to every batch after the first `skip`, be it nothing.
 
-        Blocks are dealt out to the workers one by one, so that each is read once and a batch holds the same items
-        whatever the number of workers.
+        Blocks are dealt out to the ranks, and within a rank to its workers, one by one: each is read once, and the
+        batches of all ranks together hold the same items whatever the number of ranks and workers.
         """
+        worker, workers = self.rank + self.world_size * worker, self.world_size * workers
         orders = self.orders(epoch)
         plan = self.plan(epoch, orders)
         gone: list[set[int]] = [set() for _ in self.lanes]
@@ -106,10 +104,10 @@ class Epoch:
         reader: Iterator[tuple[int, Block]],
         worker: int,
         workers: int,
-    ) -> Part | None:
+    ) -> Part:
         mine = np.flatnonzero(step.positions % workers == worker)
         if not mine.size:
-            return None
+            return self.lanes[number].nothing()
         positions = step.positions[mine].tolist()
         while any(position not in held for position in positions):
             position, block = next(reader)

@@ -55,7 +55,10 @@ class Span:
 
 @dataclass(frozen=True)
 class Part:
-    """Some items of a batch: `order` says which, all arrays have one row an item."""
+    """Some items of a batch: `order`, ascending, says which; all arrays have one row an item.
+
+    `grids` are those of the first of them, or of any where there are none.
+    """
 
     order: NDArray[np.int64]
     ids: NDArray[np.int64]
@@ -63,7 +66,7 @@ class Part:
     target: NDArray[np.float32] | None
     mask: NDArray[np.bool_] | None
     static: NDArray[np.float32] | None
-    grids: tuple[Grid, Grid] | None
+    grids: tuple[Grid, Grid]
 
 
 @dataclass
@@ -116,7 +119,7 @@ class Lane:
         local, patch = np.divmod(items, self.patches)
         begins = np.array([span.begins[k] for span, k in zip(spans, local.tolist(), strict=True)], np.int64)
         steps = begins - np.array([block.start for block in blocks], np.int64)
-        target_at, condition_at, grids = self._places(spans, ids, patch, epoch, begins, order)
+        target_at, condition_at, grids = self._places(spans, ids, patch, epoch, begins)
         placement = next(iter(self.placements.values()))
         condition = self._gather("condition", blocks, steps, condition_at, placement.condition_size)
         self._check(condition, spans, begins, condition_at)
@@ -129,6 +132,27 @@ class Lane:
                 target[~mask] = 0.0
         return Part(order, ids, condition, target, mask, self._static(spans, target_at, placement.size), grids)
 
+    def nothing(self) -> Part:
+        """No items, in the shapes of some."""
+        number, placement = next(iter(self.placements.items()))
+        source = self.sources[number]
+        lead = () if self.window is None else (self.window,)
+        none = np.empty(0, np.int64)
+
+        def empty(channels: Sequence[str], size: tuple[int, ...]) -> NDArray[np.float32]:
+            return np.empty((0, len(channels), *lead, *size), np.float32)
+
+        target = empty(source.target, placement.size) if source.target else None
+        return Part(
+            none,
+            none,
+            empty(self.condition, placement.condition_size),
+            target,
+            None if target is None else target.astype(np.bool_),
+            empty(source.static, placement.size) if source.static else None,
+            self._with_time(placement.grids(0), number, self.spans[0].start),
+        )
+
     def _places(
         self,
         spans: Sequence[Span],
@@ -136,21 +160,18 @@ class Lane:
         patch: NDArray[np.int64],
         epoch: int,
         begins: NDArray[np.int64],
-        order: NDArray[np.int64],
-    ) -> tuple[NDArray[np.int64], NDArray[np.int64], tuple[Grid, Grid] | None]:
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64], tuple[Grid, Grid]]:
         axes = len(next(iter(self.placements.values())).axes)
         target, condition = np.empty((len(ids), axes), np.int64), np.empty((len(ids), axes), np.int64)
         owner = np.array([span.source for span in spans])
-        grids = None
         for number in np.unique(owner):
             placement, rows = self.placements[int(number)], np.flatnonzero(owner == number)
             places = patch[rows]
             if self.random_places:
                 places = (keyed_uniform((self.seed, epoch), ids[rows]) * placement.count).astype(np.int64)
             target[rows], condition[rows] = placement.offsets(places)
-            if 0 in order[rows]:
-                row = int(np.flatnonzero(order[rows] == 0)[0])
-                grids = self._with_time(placement.grids(int(places[row])), int(number), int(begins[rows[row]]))
+            if rows[0] == 0:
+                grids = self._with_time(placement.grids(int(places[0])), int(number), int(begins[0]))
         return target, condition, grids
 
     def _with_time(self, grids: tuple[Grid, Grid], number: int, begin: int) -> tuple[Grid, Grid]:

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 __all__ = ["BlockLoader", "default_resident"]
 
+MANY = 1 << 62
+
 
 def default_resident(batch_size: int) -> int:
     """Blocks kept in memory: twice a batch, so that the items of a batch come from different blocks, well mixed."""
@@ -41,7 +43,9 @@ class BlockLoader:
       (forkserver) share the blocks; the sequence of batches does not depend on their number.
     - A missing target value is False in `mask` and 0 in `target`. A missing condition or static value is 0 where its
       variable is in `expected_gaps`, and a `DataError` with its place otherwise.
-    - `rank` of `world_size` gets its share of the blocks; together the ranks visit every item once an epoch.
+    - `batch_size` is that of all ranks together: `rank` of `world_size` reads its share of the blocks and gives what
+      they hold of each batch, sometimes nothing. The ranks' parts make up the batches that one process alone would
+      have, so that training does not depend on how many there are, and all ranks have as many.
     - `state_dict` counts the batches handed out; after `load_state_dict` the rest of the epoch follows, bit for bit.
 
     `transform` maps each finished batch. Items have ids, `sample number × patches a sample + patch`; see `locate`.
@@ -104,13 +108,18 @@ class BlockLoader:
         self._processes: torch.utils.data.DataLoader[Any] | None = None
 
     def __len__(self) -> int:
-        """Batches of this rank's epoch."""
+        """Batches of an epoch."""
         return sum(self._epoch.batches(order) for order in self._epoch.orders(self.epoch))
 
     @property
     def items(self) -> int:
         """Items of an epoch, all ranks together."""
         return sum(int(lane.counts.sum()) for lane in self._epoch.lanes)
+
+    @property
+    def blocks(self) -> int:
+        """Blocks that the samples lie in: what several processes share out."""
+        return sum(len(lane.spans) for lane in self._epoch.lanes)
 
     @property
     def epoch(self) -> int:
@@ -143,8 +152,7 @@ class BlockLoader:
         return {
             "patches": cuts,
             "seed": epoch.seed, "batch_size": epoch.batch_size, "items": self.items, "shuffle": epoch.shuffle,
-            "blocks": sum(len(lane.spans) for lane in epoch.lanes), "resident_blocks": sum(epoch.resident),
-            "rank": epoch.rank, "world_size": epoch.world_size,
+            "blocks": self.blocks, "resident_blocks": sum(epoch.resident),
         }  # fmt: skip
 
     def memory_bytes(self) -> int:
@@ -182,7 +190,6 @@ class BlockLoader:
     def _from_here(self, skip: int) -> Iterator[Batch]:
         client = self._client if self._client is not None else ambient_client()
         for part in self._epoch.parts(self.epoch, skip, client=client):
-            assert part is not None  # one worker has all items
             yield self._assemble([as_tensors(part)])
 
     def _from_processes(self) -> Iterator[Batch]:
@@ -198,24 +205,24 @@ class BlockLoader:
                 raise DataError(part)
             parts.append(part)
             if (number + 1) % self.workers == 0:
-                yield self._assemble([part for part in parts if part is not None])
+                yield self._assemble(parts)
                 parts = []
 
     def _assemble(self, parts: list[Any]) -> Batch:
         """One batch from the parts that hold its items."""
-        grids = next(grids for _, grids in parts if grids is not None)
-        if len(parts) == 1:
-            fields = parts[0][0]
-        else:
-            order = torch.cat([tensors["order"] for tensors, _ in parts])
-            fields = {"ids": torch.empty(len(order), dtype=torch.int64)}
+        parts = sorted(parts, key=lambda part: int(part[0]["order"][0]) if len(part[0]["order"]) else MANY)
+        fields, grids = parts[0]
+        if len(parts) > 1:
+            places = torch.cat([tensors["order"] for tensors, _ in parts]).argsort().argsort()
+            shares = places.split([len(tensors["order"]) for tensors, _ in parts])
+            fields = {}
             for name, first in parts[0][0].items():
                 if first is None:
                     fields[name] = None
                     continue
-                fields[name] = first.new_empty((len(order), *first.shape[1:]))
-                for tensors, _ in parts:
-                    fields[name][tensors["order"]] = tensors[name]
+                fields[name] = first.new_empty((len(places), *first.shape[1:]))
+                for (tensors, _), share in zip(parts, shares, strict=True):
+                    fields[name][share] = tensors[name]
         if self.pin_memory:
             fields = {name: None if value is None else value.pin_memory() for name, value in fields.items()}
         return Batch(

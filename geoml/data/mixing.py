@@ -22,7 +22,7 @@ def effective_sample_ratio(
     The ratio is Var_global / Var_loader of the mean over a batch (over `consecutive` batches), summed over components:
     sampling b of N without replacement gives Var_global = σ²/b · (N − b)/(N − 1); Var_loader is measured on the
     loader's own order over `epochs`, reading no data. 1 is as good as a global shuffle; strongly correlated samples
-    read in order come out near 1/b. Batches are those of the loader's rank.
+    read in order come out near 1/b. Batches are those of all ranks together.
     """
     values = np.asarray(values, np.float64).reshape(len(values), -1)
     if len(values) != loader.items:

@@ -10,6 +10,9 @@ from numpy.typing import NDArray
 
 __all__ = ["BlockOrder", "Step", "keyed_uniform"]
 
+#: Numbers of processes that divide this get equal shares of most batches.
+DEAL = 8
+
 
 def keyed_uniform(key: Sequence[int], ids: NDArray[np.int64]) -> NDArray[np.float64]:
     """Numbers in [0, 1) that depend on `key` and each id alone (SplitMix64; Steele et al., OOPSLA 2014).
@@ -60,20 +63,18 @@ class BlockOrder:
         resident: int,
         key: tuple[int, ...],
         shuffle: bool = True,
-        rank: int = 0,
-        world_size: int = 1,
     ) -> None:
         self.counts = np.asarray(counts, dtype=np.int64)
         self.batch_size, self.resident, self.key, self.shuffle = batch_size, max(1, resident), key, shuffle
         everything = np.flatnonzero(self.counts)
         if shuffle:
             everything = np.random.default_rng([*key, 0]).permutation(everything)
-        #: the blocks of this rank, in the order in which they are opened
-        self.sequence = everything[rank::world_size]
+        #: the blocks that hold anything, in the order in which they are opened
+        self.sequence = everything
 
     @property
     def total(self) -> int:
-        """Items of this rank."""
+        """Items in all."""
         return int(self.counts[self.sequence].sum())
 
     def __len__(self) -> int:
@@ -127,6 +128,17 @@ class BlockOrder:
         if slots.size < number:
             return rng.permutation(np.repeat(slots, remaining[slots]))[:number]
         if opened < len(self.sequence):
-            return rng.permutation(slots)[:number]
+            return _dealt(rng.permutation(slots))[:number]
         waits = rng.exponential(size=slots.size) / remaining[slots]
         return slots[np.argsort(waits, kind="stable")[:number]]
+
+
+def _dealt(slots: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The slots in turns, one of each residue a turn: what processes that share the blocks out by position get of a
+    batch is then alike."""
+    residues = slots % DEAL
+    by_residue = np.argsort(residues, kind="stable")
+    counts = np.bincount(residues, minlength=DEAL)
+    turns = np.empty_like(slots)
+    turns[by_residue] = np.arange(slots.size) - np.repeat(np.cumsum(counts) - counts, counts)
+    return slots[np.argsort(turns, kind="stable")]

@@ -20,14 +20,14 @@ class PartStream(torch.utils.data.IterableDataset):
     def __init__(self, epoch: Epoch, cursor: torch.Tensor) -> None:
         self.epoch, self.cursor = epoch, cursor
 
-    def __iter__(self) -> Iterator[Part | str | None]:
+    def __iter__(self) -> Iterator[Part | str]:
         info = torch.utils.data.get_worker_info()
         assert info is not None
         torch.set_num_threads(1)
         epoch, skip = self.cursor.tolist()
         try:
             for part in self.epoch.parts(epoch, skip, worker=info.id, workers=info.num_workers):
-                yield None if part is None else as_tensors(part)
+                yield as_tensors(part)
         except UserError as error:  # torch would wrap it in a traceback
             yield f"{error}"
 

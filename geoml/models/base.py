@@ -76,7 +76,11 @@ class Model(nn.Module, ABC):
 
     @abstractmethod
     def loss(self, batch: Batch, *, phase: str = "main", generator: torch.Generator | None = None) -> torch.Tensor:
-        """The scalar to be minimised in `phase`, averaged over the True cells of `batch.mask`."""
+        """The scalar to be minimised in `phase`, averaged over the True cells of `batch.mask`.
+
+        Random numbers come from `geoml.models.noise.sample_noise(shape, batch.ids, generator)`, so that a sample meets
+        the same ones in whatever batch or process it is.
+        """
 
     @abstractmethod
     def predict(self, batch: Batch, *, members: int = 1, seed: int = 0) -> torch.Tensor:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-__all__ = ["member_noise", "seed_of"]
+__all__ = ["member_noise", "sample_noise", "seed_of"]
 
 
 def seed_of(*keys: int | str) -> int:
@@ -34,3 +34,23 @@ def member_noise(
             generator = torch.Generator().manual_seed(seed_of(seed, int(sample), member))
             noise[i, member] = torch.randn(tuple(shape), generator=generator)
     return noise.to(device)
+
+
+def sample_noise(
+    shape: Sequence[int], ids: Sequence[int], generator: torch.Generator, *, draw: str = "", uniform: bool = False
+) -> Tensor:
+    """Noise `(sample, *shape)` for a loss, keyed on (the seed of `generator`, sample id, `draw`), on its device.
+
+    Standard normal, or uniform on [0, 1). The state of the generator is neither used nor moved: `draw` names what is
+    drawn where a loss draws several things.
+
+    >>> seeded = torch.Generator().manual_seed(1)
+    >>> bool((sample_noise((2,), [5, 7], seeded)[1] == sample_noise((2,), [7], seeded)[0]).all())
+    True
+    """
+    noise = torch.empty((len(ids), *shape))
+    fill = torch.rand if uniform else torch.randn
+    for row, sample in zip(noise, ids, strict=True):
+        own = torch.Generator().manual_seed(seed_of(generator.initial_seed(), draw, int(sample)))
+        row.copy_(fill(tuple(shape), generator=own))
+    return noise.to(generator.device)

@@ -55,6 +55,11 @@ def masked_loss(
     return value.mean() if mask is None else (value * mask).sum() / mask.sum().clamp(min=1)
 
 
+def _full(values: Tensor) -> Tensor:
+    """At least single precision: what mixed precision gives is too coarse for a sum of errors."""
+    return values if values.dtype == torch.float64 else values.float()
+
+
 class Regression(Model):
     """A deterministic model: first guess + network, trained on a mean error.
 
@@ -101,12 +106,12 @@ class Regression(Model):
         """The mean error named by `loss`, over the True cells of the mask."""
         if batch.target is None:
             raise ValueError("a loss needs a batch with a target")
-        return masked_loss(self(batch).float(), batch.target, batch.mask, **self.loss_options)  # type: ignore[arg-type]
+        return masked_loss(_full(self(batch)), batch.target, batch.mask, **self.loss_options)  # type: ignore[arg-type]
 
     @torch.no_grad()
     def predict(self, batch: Batch, *, members: int = 1, seed: int = 0) -> Tensor:
         """The one prediction, shared by all members."""
-        prediction = self(batch).float()
+        prediction = _full(self(batch))
         return prediction.unsqueeze(1).expand(-1, members, *prediction.shape[1:])
 
     def predictors(self, batch: Batch, interpolated: Tensor) -> Float[Tensor, "batch predictor *space"]:

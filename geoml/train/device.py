@@ -1,22 +1,113 @@
-"""Where a model runs and in which precision."""
+"""Where a model runs, in which precision, and with how many processes; nothing else touches torch.distributed."""
 
 from __future__ import annotations
 
 import contextlib
 import logging
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any, Literal
 
 import torch
-from torch import nn
+import torch.distributed as dist
+from torch import Tensor, nn
 
 from geoml.errors import UserError, unknown
+from geoml.runs import launched_rank
 
-__all__ = ["Precision", "autocast", "choose_device", "compile_networks", "to_channels_last"]
+__all__ = [
+    "Precision",
+    "World",
+    "autocast",
+    "choose_device",
+    "compile_networks",
+    "process_group",
+    "to_channels_last",
+    "world",
+]
 
 logger = logging.getLogger(__name__)
 
 Precision = Literal["fp32", "bf16", "fp16"]
 PRECISIONS: tuple[Precision, ...] = ("fp32", "bf16", "fp16")
+#: One process may prepare data or fit statistics while the others wait; when one dies, the launcher ends them.
+PATIENCE = timedelta(hours=12)
+
+
+@dataclass(frozen=True)
+class World:
+    """The processes that train one model together; `size` 1 where there is but one."""
+
+    rank: int = 0
+    size: int = 1
+
+    def sum(self, values: Tensor) -> Tensor:
+        """`values` summed over all processes, in place."""
+        if self.size > 1:
+            dist.all_reduce(values)
+        return values
+
+    def sum_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
+        """Give every process the sums of all gradients; a parameter without any, in all of them, keeps none."""
+        if self.size == 1:
+            return
+        by_kind: dict[tuple[torch.device, torch.dtype], list[nn.Parameter]] = {}
+        for parameter in parameters:
+            if parameter.requires_grad:
+                by_kind.setdefault((parameter.device, parameter.dtype), []).append(parameter)
+        for members in by_kind.values():
+            there = torch.tensor([p.grad is not None for p in members], device=members[0].device).to(members[0].dtype)
+            grads = [torch.zeros_like(p) if p.grad is None else p.grad for p in members]
+            flat = self.sum(torch.cat([there, *(grad.reshape(-1) for grad in grads)]))
+            sums = flat[len(members) :].split([p.numel() for p in members])
+            for parameter, known, total in zip(members, flat[: len(members)].tolist(), sums, strict=True):
+                parameter.grad = total.view_as(parameter).clone() if known else None
+
+    def share(self, tensors: Iterable[Tensor]) -> None:
+        """Overwrite the tensors of all processes by the first one's."""
+        if self.size > 1:
+            for tensor in tensors:
+                dist.broadcast(tensor.detach(), 0)
+
+    def wait(self) -> None:
+        """Go on when all processes have come here."""
+        if self.size > 1:
+            dist.barrier()
+
+    @contextlib.contextmanager
+    def first_alone(self) -> Iterator[None]:
+        """The block is run by the first process, and then by all others: they find on disk what it made."""
+        if self.rank > 0:
+            self.wait()
+        yield
+        if self.rank == 0:
+            self.wait()
+
+
+def world() -> World:
+    """The processes of the group that is open, or this one alone."""
+    return World(dist.get_rank(), dist.get_world_size()) if dist.is_available() and dist.is_initialized() else World()
+
+
+@contextlib.contextmanager
+def process_group() -> Iterator[World]:
+    """The group of processes that `torchrun` started, joined within the block; this one alone where it did not.
+
+    Gloo carries what is on CPUs, NCCL what is on GPUs, of which each process takes the one of its local rank.
+    """
+    if launched_rank() is None or dist.is_initialized():
+        yield world()
+        return
+    cuda = torch.cuda.is_available()
+    if cuda:
+        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count())
+    dist.init_process_group("cpu:gloo,cuda:nccl" if cuda else "gloo", timeout=PATIENCE)
+    try:
+        yield world()
+    finally:
+        dist.destroy_process_group()
 
 
 def choose_device(name: str = "auto") -> torch.device:
@@ -31,6 +122,8 @@ def choose_device(name: str = "auto") -> torch.device:
         device = torch.device(name)
     except RuntimeError:
         raise unknown("device", name, ("auto", "cpu", "cuda", "cuda:0", "mps")) from None
+    if device.type == "cuda" and device.index is None and cuda and world().size > 1:
+        device = torch.device("cuda", torch.cuda.current_device())
     if device.type == "cuda" and (not cuda or (device.index or 0) >= torch.cuda.device_count()):
         raise UserError(f"device {name!r} is not there ({torch.cuda.device_count()} CUDA devices found); use auto")
     if device.type == "mps" and not mps:

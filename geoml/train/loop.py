@@ -18,11 +18,12 @@ from geoml.models.base import Model, Phase
 from geoml.models.noise import seed_of
 from geoml.progress import progress_bar
 from geoml.train import checkpoint
-from geoml.train.device import autocast, choose_device, compile_networks, to_channels_last
+from geoml.train.device import autocast, choose_device, compile_networks, process_group, to_channels_last, world
 from geoml.train.ema import EMA
 from geoml.train.interrupt import Interrupt
 from geoml.train.schedule import learning_rate
 from geoml.train.trainer import Trainer, optimiser_of
+from geoml.train.validation import known_cells, validation_loss
 
 __all__ = ["Loader", "Log", "Result", "Trainer", "Transforms", "train"]
 
@@ -80,13 +81,18 @@ def train(
     generators' states, and random numbers are keyed on (seed, step, sample ids). Ctrl-C and SIGTERM finish the step,
     write a checkpoint and raise `KeyboardInterrupt`.
 
+    Started by `torchrun`, each process trains on its part of every batch (a loader with its rank) and all take the
+    step that one process would take on the whole: gradients are weighted by the known target cells of the parts. The
+    first one writes checkpoints and log. Folders have to be the same for all.
+
     Errors: `UserError` where a loss or gradient is not finite (names step, phase, samples), where the checkpoint is
     of another architecture, or where no checkpoint in `folder` is whole.
     """
-    run = _Run(model, transforms, loader, config=config, folder=Path(folder), validation=validation, log=log)
-    with torch.random.fork_rng(devices=[run.device] if run.device.type == "cuda" else []), Interrupt() as interrupt:
-        run.resume()
-        return run.until_done(interrupt)
+    with process_group():
+        run = _Run(model, transforms, loader, config=config, folder=Path(folder), validation=validation, log=log)
+        with torch.random.fork_rng(devices=[run.device] if run.device.type == "cuda" else []), Interrupt() as interrupt:
+            run.resume()
+            return run.until_done(interrupt)
 
 
 class _Run:
@@ -103,7 +109,8 @@ class _Run:
         validation: Iterable[Batch] | None,
         log: Log | None,
     ) -> None:
-        self.config, self.folder, self.log, self.validation = config, folder, log, validation
+        self.config, self.folder, self.validation, self.world = config, folder, validation, world()
+        self.log = log if self.world.rank == 0 else None
         self.device = choose_device(config.device)
         self.model, self.transforms, self.loader = model.to(self.device), transforms, loader
         if config.channels_last:
@@ -128,8 +135,10 @@ class _Run:
 
     def resume(self) -> None:
         """Go on from the newest whole checkpoint, where there is one."""
+        self.world.share([*self.model.parameters(), *self.model.buffers()])
         path = checkpoint.latest(self.folder)
         if path is None:
+            self.require_together()
             if self.log is not None:  # rows of a run that was killed before its first checkpoint
                 self.log.keep_until(0)
             return
@@ -146,13 +155,22 @@ class _Run:
             torch.set_rng_state(state["rng"])
         except (KeyError, ValueError, TypeError) as error:
             raise DataError(f"{path / 'resume.pt'} does not fit this run ({error!r})") from error
+        self.require_together()
         self.batches = iter(self.loader)
         if self.log is not None:
             self.log.keep_until(self.samples)
         logger.info("going on from %s", path)
 
+    def require_together(self) -> None:
+        """Refuse processes that found different checkpoints: their folders are not the same."""
+        total = self.world.sum(torch.tensor(self.samples, dtype=torch.int64, device=self.device))
+        if int(total) != self.samples * self.world.size:
+            raise DataError(f"{self.folder} is not the same for all processes; name a folder that all of them see")
+
     def save(self) -> Path:
-        """Write a checkpoint of the state after the latest step."""
+        """Write a checkpoint of the state after the latest step; only the first process does."""
+        if self.world.rank > 0:
+            return self.folder / checkpoint.name_of(self.samples)
         state = {
             "optimisers": {name: optimiser.state_dict() for name, optimiser in self.optimisers.items()},
             "scaler": self.scaler.state_dict(),
@@ -185,7 +203,6 @@ class _Run:
                 self.batches, fresh = iter(self.loader), True
             batch = next(self.batches, None)
             if batch is not None:
-                self.samples += len(batch)
                 return self.transforms.forward(batch.to(self.device, non_blocking=True))
             if fresh:
                 raise DataError("the loader gave no batch in a whole epoch; are there fewer samples than a batch?")
@@ -218,15 +235,15 @@ class _Run:
         for part in range(config.accumulate):
             batch = self.next_batch()
             ids += list(batch.ids)
-            seed = seed_of(config.seed, self.step, phase.name, repeat, part, *map(int, batch.ids))
-            torch.manual_seed(seed)  # dropout draws from the global generator; `train` restores it
-            generator = torch.Generator(self.device).manual_seed(seed)
-            with autocast(self.device, config.precision):
-                loss = self.model.loss(batch, phase=phase.name, generator=generator) / config.accumulate
-            value = loss.item()
+            key = (config.seed, self.step, phase.name, repeat, part)
+            # Dropout draws from the global generator, which `train` restores; no two processes may draw the same.
+            torch.manual_seed(seed_of(*key, *map(int, batch.ids)))
+            # What is drawn by `sample_noise` depends on this seed and the sample alone, whatever process has it.
+            generator = torch.Generator(self.device).manual_seed(seed_of(*key))
+            value = self.add_gradient(batch, phase, generator)
             self.require_finite("loss", value, phase, ids)
-            self.scaler.scale(loss).backward()
             total += value
+        self.world.sum_gradients(phase.parameters)
         self.scaler.unscale_(optimiser)
         norm = torch.nn.utils.clip_grad_norm_(phase.parameters, config.clip if config.clip > 0 else math.inf)
         if not self.scaler.is_enabled():  # in fp16 the scaler skips the step and scales down instead
@@ -243,6 +260,27 @@ class _Run:
         self.scaler.step(optimiser)
         self.scaler.update()
         return total, float(norm), rate
+
+    def add_gradient(self, batch: Batch, phase: Phase, generator: torch.Generator) -> float:
+        """Add the gradient of a batch's loss, over `accumulate`, to what is there, and return that.
+
+        Of several processes each adds its part's share in the loss of the whole, and all return that of the whole.
+        """
+        known, loss = known_cells(batch), None
+        if self.world.size == 1 or known:
+            with autocast(self.device, self.config.precision):
+                loss = self.model.loss(batch, phase=phase.name, generator=generator) / self.config.accumulate
+        value = 0.0 if loss is None else loss.item()
+        everywhere = torch.tensor([len(batch), known, known * value], dtype=torch.float64)
+        counts = self.world.sum(everywhere.to(self.device, torch.float32 if self.device.type == "mps" else None))
+        samples, cells, weighted = counts.tolist()
+        self.samples += int(samples)
+        if self.world.size > 1:
+            value = weighted / max(cells, 1.0)
+            loss = None if loss is None else loss * (known / cells)
+        if loss is not None and math.isfinite(value):
+            self.scaler.scale(loss).backward()
+        return value
 
     def require_finite(self, what: str, value: float, phase: Phase, ids: list[int]) -> None:
         """Stop where training diverged, with the place."""
@@ -266,6 +304,7 @@ class _Run:
                 before, began = self.samples, time.perf_counter()
                 try:
                     row = self.take_step()
+                    self.hear(interrupt)
                 except RuntimeError as error:
                     if interrupt.came:  # a terminal's Ctrl-C ends the loader's processes too, perhaps within a step
                         raise KeyboardInterrupt("stopped within a step; the newest checkpoint is kept") from error
@@ -291,8 +330,14 @@ class _Run:
                         f"stopped after {self.samples} samples; the same command goes on from there"
                     )
         path = self.save()
+        self.world.wait()
         value = None if math.isnan(self.last_validation) else self.last_validation
         return Result(path, self.samples, time.perf_counter() - start, loss, value, stopped_early=stopped)
+
+    def hear(self, interrupt: Interrupt) -> None:
+        """Let a signal that came to one process stop all of them after the same step."""
+        if self.world.size > 1:
+            interrupt.came = bool(self.world.sum(torch.tensor(int(interrupt.came), device=self.device)))
 
     def write(self, row: Mapping[str, float]) -> None:
         if self.log is not None:
@@ -315,27 +360,6 @@ class _Run:
     def out_of_patience(self) -> bool:
         """Whether validation has not improved for as long as the configuration allows."""
         return 0 < self.config.patience <= self.bad_validations
-
-
-@torch.no_grad()
-def validation_loss(
-    model: Model, transforms: Transforms, batches: Iterable[Batch], *, phase: str = "main", seed: int = 0
-) -> float:
-    """Mean loss over all batches, each weighted by its known target cells: the same however batches are cut."""
-    device = next(model.parameters()).device
-    total = weight = 0.0
-    for batch in batches:
-        batch = transforms.forward(batch.to(device))
-        target = batch.target
-        if target is None:
-            raise ValueError("validation needs targets")
-        known = float(batch.mask.sum()) if batch.mask is not None else float(target.numel())
-        generator = torch.Generator(device).manual_seed(seed_of(seed, "validation", *map(int, batch.ids)))
-        total += known * float(model.loss(batch, phase=phase, generator=generator))
-        weight += known
-    if weight == 0:
-        raise DataError("validation has no known target cell; check its time range and mask")
-    return total / weight
 
 
 def _passed(before: int, after: int, every: int) -> bool:

@@ -1,0 +1,54 @@
+"""The loss on samples that are not trained on."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable
+from typing import Protocol
+
+import torch
+
+from geoml.errors import DataError
+from geoml.fields import Batch
+from geoml.models.base import Model
+from geoml.models.noise import seed_of
+from geoml.train.device import world
+
+__all__ = ["known_cells", "validation_loss"]
+
+
+class Transforms(Protocol):
+    """Physical to transformed space."""
+
+    def forward(self, batch: Batch) -> Batch: ...
+
+
+@torch.no_grad()
+def validation_loss(
+    model: Model, transforms: Transforms, batches: Iterable[Batch], *, phase: str = "main", seed: int = 0
+) -> float:
+    """Mean loss over all batches, each weighted by its known target cells: the same however batches are cut.
+
+    Processes take turns in computing the batches, which all of them have to be given.
+    """
+    device, group = next(model.parameters()).device, world()
+    total = weight = 0.0
+    for batch in itertools.islice(batches, group.rank, None, group.size):
+        batch = transforms.forward(batch.to(device))
+        if batch.target is None:
+            raise ValueError("validation needs targets")
+        known = known_cells(batch)
+        generator = torch.Generator(device).manual_seed(seed_of(seed, "validation"))
+        total += known * float(model.loss(batch, phase=phase, generator=generator))
+        weight += known
+    total, weight = group.sum(torch.tensor([total, weight], dtype=torch.float64)).tolist()
+    if weight == 0:
+        raise DataError("validation has no known target cell; check its time range and mask")
+    return total / weight
+
+
+def known_cells(batch: Batch) -> float:
+    """Target cells that count."""
+    if batch.target is None:
+        return float(len(batch))
+    return float(batch.mask.sum()) if batch.mask is not None else float(batch.target.numel())
