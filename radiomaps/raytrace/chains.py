@@ -7,7 +7,9 @@ from c towards S' has to meet as many walls as the path did and end at the trans
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import ClassVar
 
 import drjit as dr
 import mitsuba as mi
@@ -20,11 +22,13 @@ from radiomaps.raytrace.table import PathTable
 from radiomaps.raytrace.voxels import Voxels
 from radiomaps.raytrace.world import Source, World
 
-__all__ = ["CentrePaths", "first_of_equals", "join", "mirrored_paths"]
+__all__ = ["CentrePaths", "Found", "grow", "join", "mirrored_paths"]
 
 #: Where a path may miss the transmitter, and how near two apparent sources are one, in metres.
 _TOLERANCE_M = 0.05
 _CHUNK = 1 << 21
+#: How often paths are offered to neighbours; each round finds fewer.
+_ROUNDS = 2
 
 
 @dataclass(frozen=True)
@@ -35,6 +39,8 @@ class CentrePaths:
     strength: NDArray[np.float32]
     toward: NDArray[np.float32]
     length_m: NDArray[np.float32]
+
+    COLUMNS: ClassVar = ("cell", "strength", "toward", "length_m")
 
     @classmethod
     def none(cls) -> CentrePaths:
@@ -47,32 +53,49 @@ class CentrePaths:
 
 def join(parts: list[CentrePaths]) -> CentrePaths:
     """Paths of several kinds in one list, ordered by voxel."""
-    cell = np.concatenate([part.cell for part in parts])
-    order = np.argsort(cell, kind="stable")
-    columns = (np.concatenate([getattr(part, name) for part in parts]) for name in ("strength", "toward", "length_m"))
-    strength, toward, length = (column[order] for column in columns)
-    return CentrePaths(cell[order], strength, toward, length)
+    order = np.argsort(np.concatenate([part.cell for part in parts]), kind="stable")
+    return CentrePaths(
+        *(np.concatenate([getattr(part, name) for part in parts])[order] for name in CentrePaths.COLUMNS)
+    )
+
+
+@dataclass(frozen=True)
+class Found:
+    """Exact paths with what makes them again elsewhere: a hash of what tells them apart, and their names."""
+
+    paths: CentrePaths
+    identity: NDArray[np.uint32]
+    names: NDArray[np.uint32]
+
+
+def grow(table: PathTable, exact: Callable[[PathTable], Found], voxels: Voxels, rounds: int) -> CentrePaths:
+    """The exact paths of a table, and those that they turn out to be in neighbouring voxels, round after round."""
+    found = [exact(table)]
+    for _ in range(rounds):
+        newest = found[-1]
+        if not len(newest.names):
+            break
+        known = (
+            np.concatenate([part.paths.cell for part in found]),
+            np.concatenate([part.identity for part in found]),
+        )
+        neighbours = PathTable(voxels.size)
+        offered = (newest.paths.cell, newest.identity, newest.paths.strength, newest.names)
+        neighbours.spread(known, offered, voxels.shape)
+        found.append(exact(neighbours))
+    paths = join([part.paths for part in found])
+    return paths[_first_of_equals(paths)]
 
 
 def mirrored_paths(
     world: World, voxels: Voxels, source: Source, table: PathTable, options: TraceOptions
 ) -> CentrePaths:
     """The mirrored paths of a table that reach the voxels' centres, and those of them that reach their neighbours."""
-    found, names, images = _exact(world, voxels, source, table, options)
-    if not len(found.cell):
-        return found
-    neighbours = PathTable(voxels.size)
-    place = mi.Point3f(*(mi.Float(images[:, k]) for k in range(3)))
-    neighbours.spread(found.cell, identity_of(place), mi.Float(found.strength), mi.UInt(names), voxels.shape)
-    more, _, _ = _exact(world, voxels, source, neighbours, options)
-    paths = join([found, more])
-    return paths[first_of_equals(paths)]
+    return grow(table, lambda one: _exact(world, voxels, source, one, options), voxels, _ROUNDS)
 
 
-def _exact(
-    world: World, voxels: Voxels, source: Source, table: PathTable, options: TraceOptions
-) -> tuple[CentrePaths, NDArray[np.uint32], NDArray[np.float32]]:
-    """Paths of a table at the voxels' centres, with their names and apparent sources."""
+def _exact(world: World, voxels: Voxels, source: Source, table: PathTable, options: TraceOptions) -> Found:
+    """Mirrored paths of a table at the voxels' centres."""
     cell, names, _ = table.paths()
     images = find_images(world, source, names, options).position
     bounces = names & np.uint32((1 << BOUNCE_BITS) - 1)
@@ -96,7 +119,11 @@ def _exact(
             strength[row] = power / (toward[row] ** 2).sum(axis=1)
     reaches = strength > 0
     length = np.linalg.norm(toward, axis=1)
-    return CentrePaths(cell, strength, toward, length)[reaches], names[reaches], images[reaches]
+    paths = CentrePaths(cell, strength, toward, length)[reaches]
+    if not len(paths.cell):
+        return Found(paths, np.zeros(0, np.uint32), np.zeros(0, np.uint32))
+    place = mi.Point3f(*(mi.Float(images[reaches, k]) for k in range(3)))
+    return Found(paths, identity_of(place).numpy(), names[reaches])
 
 
 def _reaches(
@@ -133,7 +160,7 @@ def _reaches(
     return state[4], -state[0].d
 
 
-def first_of_equals(paths: CentrePaths) -> NDArray[np.bool_]:
+def _first_of_equals(paths: CentrePaths) -> NDArray[np.bool_]:
     """Which paths to keep so that none is there twice: two triangles of one wall show one apparent source."""
     keep = np.ones(len(paths.cell), bool)
     for shift in range(1, len(keep)):

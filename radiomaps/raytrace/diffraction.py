@@ -14,7 +14,7 @@ from sionna.rt.constants import InteractionType
 from sionna.rt.utils import spectrum_to_matrix_4f
 
 from geoml.errors import UserError
-from radiomaps.raytrace.chains import CentrePaths, first_of_equals, join
+from radiomaps.raytrace.chains import CentrePaths, Found, grow
 from radiomaps.raytrace.lattice import Lattice
 from radiomaps.raytrace.options import TraceOptions
 from radiomaps.raytrace.table import PathTable, mix
@@ -30,7 +30,7 @@ _PROBE_M = 2.0
 _LEAST_M = 0.01
 _CHUNK = 1 << 20
 #: How often paths are offered to neighbours: what an edge serves is wide, and rays on its cone are few.
-_ROUNDS = 3
+_ROUNDS = 12
 
 
 class Bender:
@@ -109,21 +109,10 @@ class Bender:
         """Diffracted paths to voxels' centres, each edge once."""
         if self.device is None:
             return CentrePaths.none()
-        found, edge = self._exact(self.table)
-        parts, newest = [found], found
-        for _ in range(_ROUNDS):
-            if not len(newest.cell):
-                break
-            neighbours = PathTable(self.voxels.size)
-            number = mi.UInt(edge)
-            neighbours.spread(newest.cell, mix(number), mi.Float(newest.strength), number, self.voxels.shape)
-            newest, edge = self._exact(neighbours)
-            parts.append(newest)
-        paths = join(parts)
-        return paths[first_of_equals(paths)]
+        return grow(self.table, self._exact, self.voxels, _ROUNDS)
 
-    def _exact(self, table: PathTable) -> tuple[CentrePaths, NDArray[np.uint32]]:
-        """Paths of a table at the voxels' centres, and the edges they bend at."""
+    def _exact(self, table: PathTable) -> Found:
+        """Diffracted paths of a table at the voxels' centres."""
         cell, edge, _ = table.paths()
         parts, edges = [CentrePaths.none()], [np.zeros(0, np.uint32)]
         for shape, bsdf in enumerate(self.world.materials):
@@ -133,11 +122,10 @@ class Bender:
                 path, keep = self._bent(cell[part], edge[part], bsdf)
                 parts.append(path)
                 edges.append(edge[part][keep])
-        # Not `join`: the edges have to stay beside their paths.
-        columns = (
-            np.concatenate([getattr(p, name) for p in parts]) for name in ("cell", "strength", "toward", "length_m")
-        )
-        return CentrePaths(*columns), np.concatenate(edges)
+        names = np.concatenate(edges)
+        identity = mix(mi.UInt(names)).numpy() if len(names) else names
+        columns = (np.concatenate([getattr(part, name) for part in parts]) for name in CentrePaths.COLUMNS)
+        return Found(CentrePaths(*columns), identity, names)
 
     def _bent(
         self, cell: NDArray[np.int64], edge: NDArray[np.uint32], bsdf: mi.BSDF

@@ -48,19 +48,25 @@ class PathTable:
         return (cell * TABLES + table) * SLOTS + ((bits >> (8 * table)) & (SLOTS - 1))
 
     def spread(
-        self, known: NDArray[np.int64], identity: mi.UInt, strength: mi.Float, name: mi.UInt, shape: tuple[int, ...]
+        self,
+        known: tuple[NDArray[np.int64], NDArray[np.uint32]],
+        offered: tuple[NDArray[np.int64], NDArray[np.uint32], NDArray[np.float32], NDArray[np.uint32]],
+        shape: tuple[int, ...],
     ) -> None:
-        """Offer the paths of voxels `known` to their six neighbours, where these do not have them already.
+        """Offer paths (voxel, identity, strength, name) to the six neighbours, unless `known` (voxel, identity) there.
 
         Rays are few where beams are wide; a beam that served most of its voxels is found whole this way.
         """
         nz, ny, nx = shape
-        cell = mi.UInt(known.astype(np.uint32))
         have = dr.zeros(mi.UInt, self.size * TABLES * SLOTS)
-        dr.make_opaque(have, cell, identity, strength, name)
+        cell, identity = mi.UInt(known[0].astype(np.uint32)), mi.UInt(known[1])
+        dr.make_opaque(have, cell, identity)
         for table in range(TABLES):
             dr.scatter(have, identity, self._slot(cell, identity, table))
         dr.eval(have)
+        cell, identity = mi.UInt(offered[0].astype(np.uint32)), mi.UInt(offered[1])
+        strength, name = mi.Float(offered[2]), mi.UInt(offered[3])
+        dr.make_opaque(cell, identity, strength, name)
         place = (cell // (nx * ny), cell // nx % ny, cell % nx)
         for position, count, stride in zip(place, (nz, ny, nx), (nx * ny, nx, 1), strict=True):
             for there, step in ((position > 0, -stride), (position < count - 1, stride)):
