@@ -15,6 +15,7 @@ __all__ = ["SOURCES", "open_source"]
 SOURCES = {
     "gridded": "rainshift.sources.gridded:GriddedSource",
     "synthetic": "rainshift.sources.synthetic:SyntheticSource",
+    "synthetic_exact": "rainshift.sources.synthetic_exact:SyntheticExactSource",
 }
 
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import functools
 import threading
-from collections.abc import Mapping, Sequence
+from collections import OrderedDict
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,10 +25,12 @@ from rainshift.sources.variables import VARIABLES
 if TYPE_CHECKING:
     import xarray as xr
 
-__all__ = ["SyntheticSource", "block_starts"]
+__all__ = ["PlanetSource", "SyntheticSource", "WeatherLaw", "block_starts"]
 
 EPOCH = np.datetime64("1970-01-01T00", "h")
 GOLDEN_RATIO = 0.6180339887498949
+#: Memory for the latest blocks of weather; one of a whole region takes some 10 MB.
+LATEST_BYTES = 160_000_000
 
 
 def block_starts(start: str, end: str, hours: int) -> NDArray[np.int64]:
@@ -49,21 +52,28 @@ def block_starts(start: str, end: str, hours: int) -> NDArray[np.int64]:
     return strata[:-1] + (place * np.diff(strata)).astype(np.int64)
 
 
-@dataclass(frozen=True)
-class SyntheticSource:
-    """`data=synthetic`. A pure function of its options: any hour is the same whatever else is asked for.
+class WeatherLaw(Hashable, Protocol):
+    """A region's weather: small to pickle, and any of its days made by itself."""
 
-    `splits_at` maps a split to its `start`, `end` (exclusive) and `hours`, which are taken in blocks of a day, evenly
-    spread. `size_deg` cuts smaller boxes out of the middle of the regions' area; each is weather of its own, not a
-    crop. `equal` names a region whose climate, place and land all regions take, so that they differ by chance alone:
-    the negative control. `climate` changes single numbers of all climates.
-    """
+    @property
+    def coarse(self) -> Grid:
+        """The grid of the predictors."""
+
+    @property
+    def fine(self) -> Grid:
+        """The grid of the rain."""
+
+    def block(self, block: int) -> Block:
+        """The `BLOCK_HOURS` hours `block * BLOCK_HOURS …` since 1970."""
+
+
+@dataclass(frozen=True)
+class PlanetSource:
+    """What synthetic planets have in common: regions with a climate, any hours of any year, boxes of any size."""
 
     seed: int = 0
     include: Sequence[str] = ()
     size_deg: float | None = None
-    equal: str | None = None
-    climate: Mapping[str, float] | None = None
     splits_at: Mapping[str, Mapping[str, Any]] | None = None
 
     @property
@@ -79,6 +89,11 @@ class SyntheticSource:
     def splits(self) -> tuple[str, ...]:
         return tuple(self.splits_at or DEFAULT_SPLITS)
 
+    @property
+    def predictors(self) -> Mapping[str, Mapping[str, str]]:
+        """Attributes of the predictors, in the order in which blocks of weather hold them."""
+        return {name: VARIABLES[name].attrs for name in PREDICTORS}
+
     def open(self, name: str, split: str | None = None) -> RegionData:
         """One region in the hours of one split (the first unless named)."""
         parts = self.splits_at or DEFAULT_SPLITS
@@ -93,27 +108,72 @@ class SyntheticSource:
         weather = self.weather(name)
         hours = (numbers[:, None] * BLOCK_HOURS + np.arange(BLOCK_HOURS)).ravel()
         time = (EPOCH + hours.astype("timedelta64[h]")).astype("datetime64[ns]")
-        condition, target = _lazy(weather, numbers, time)
-        return RegionData(name, condition, target, _static(weather), timedelta(hours=1), self._provenance(name, split))
+        condition, target = _lazy(weather, numbers, time, self.predictors)
+        return RegionData(
+            name, condition, target, self.static(name), timedelta(hours=1), self.provenance(name) | {"split": split}
+        )
+
+    def weather(self, name: str) -> WeatherLaw:
+        """The law of a region's weather."""
+        raise NotImplementedError
+
+    def static(self, name: str) -> xr.Dataset | None:
+        """Fields on the fine grid that do not change."""
+        return None
+
+    def provenance(self, name: str) -> dict[str, Any]:
+        """Where a region's data come from."""
+        raise NotImplementedError
+
+    def box(self, name: str) -> Region:
+        """The box of `size_deg` in a region that is among the source's."""
+        if name not in self.names:
+            raise unknown("region with a climate", name, self.names)
+        return _shrunk(region(name), self.size_deg)
+
+
+@dataclass(frozen=True)
+class SyntheticSource(PlanetSource):
+    """`data=synthetic`. A pure function of its options: any hour is the same whatever else is asked for.
+
+    `splits_at` maps a split to its `start`, `end` (exclusive) and `hours`, which are taken in blocks of a day, evenly
+    spread. `size_deg` cuts smaller boxes out of the middle of the regions' area; each is weather of its own, not a
+    crop. `equal` names a region whose climate, place and land all regions take, so that they differ by chance alone:
+    the negative control. `climate` changes single numbers of all climates.
+    """
+
+    equal: str | None = None
+    climate: Mapping[str, float] | None = None
 
     def weather(self, name: str) -> Weather:
         """The law of a region's weather."""
-        box = _shrunk(region(self.equal or name), self.size_deg)
-        if name not in self.names:
-            raise unknown("region with a climate", name, self.names)
+        box = self.box(name)
+        if self.equal is not None:
+            box = _shrunk(region(self.equal), self.size_deg)
         if box.climate is None:
             raise UserError(f"region {box.name!r} has no climate: block in its YAML; the synthetic planet needs one")
         climate = Climate.from_mapping({**box.climate.as_dict(), **(self.climate or {})})
         coarse, fine = grids(box)
         return Weather(self.seed, name, climate, coarse, fine, self.equal or name)
 
-    def _provenance(self, name: str, split: str) -> dict[str, Any]:
+    def static(self, name: str) -> xr.Dataset:
+        """Land fraction and surface geopotential."""
+        import xarray as xr
+
+        weather = self.weather(name)
+        land, inner = _shared(weather).land, slice(FINE_PAD, -FINE_PAD)
+        fields = {"lsm": land.lsm, "z": land.geopotential}
+        dims = weather.fine.names
+        values = {name: (dims, field[inner, inner], VARIABLES[name].attrs) for name, field in fields.items()}
+        return xr.Dataset(values, weather.fine.coords())
+
+    def provenance(self, name: str) -> dict[str, Any]:
+        """That no observation went in, and whose climate it is."""
         return {
             "source": "synthetic planet; illustrative climates, no observation",
             "licence": "none needed",
             "seed": self.seed,
             "climate_of": self.equal or name,
-            "split": split,
             "stamp": "end",
         }
 
@@ -137,9 +197,9 @@ def _shrunk(box: Region, size_deg: float | None) -> Region:
     return replace(box, lat_min=south, lat_max=south + size_deg, lon_min=west, lon_max=west + size_deg)
 
 
-# A Weather is made of grids and numbers: equal ones share their set-up and their latest blocks within a process.
+# A law of weather is made of grids and numbers: equal ones share their set-up and their latest blocks within a process.
 @functools.lru_cache(maxsize=32)
-def _shared(weather: Weather) -> Weather:
+def _shared(weather: Any) -> Any:
     return weather
 
 
@@ -150,24 +210,50 @@ class _Slot:
         self.lock = threading.Lock()
         self.block: Block | None = None
 
-    def get(self, weather: Weather, number: int) -> Block:
+    def get(self, weather: WeatherLaw, number: int) -> Block:
         with self.lock:
             if self.block is None:
                 self.block = _shared(weather).block(number)
             return self.block
 
 
-@functools.lru_cache(maxsize=16)  # some 10 MB each for a whole region
-def _slot(weather: Weather, number: int) -> _Slot:
-    return _Slot()
+class _Blocks:
+    """The latest blocks, as many as `LATEST_BYTES` hold: predictors and rain of a slab are asked for one by one."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.slots: OrderedDict[tuple[WeatherLaw, int], _Slot] = OrderedDict()
+        self.bytes = 0
+
+    def get(self, weather: WeatherLaw, number: int) -> Block:
+        key = (weather, number)
+        with self.lock:
+            if key not in self.slots:
+                self.slots[key] = _Slot()
+                self.bytes += _block_bytes(weather)
+            self.slots.move_to_end(key)
+            while self.bytes > LATEST_BYTES and len(self.slots) > 1:
+                (other, _), _ = self.slots.popitem(last=False)
+                self.bytes -= _block_bytes(other)
+            slot = self.slots[key]
+        return slot.get(weather, number)
 
 
-def _part(weather: Weather, number: int, part: int | None) -> NDArray[np.float32]:
-    block = _slot(weather, number).get(weather, number)
+def _block_bytes(weather: WeatherLaw) -> int:
+    return 4 * BLOCK_HOURS * (weather.fine.size + len(PREDICTORS) * weather.coarse.size)
+
+
+_BLOCKS = _Blocks()
+
+
+def _part(weather: WeatherLaw, number: int, part: int | None) -> NDArray[np.float32]:
+    block = _BLOCKS.get(weather, number)
     return block.rain if part is None else block.predictors[:, part]
 
 
-def _lazy(weather: Weather, numbers: NDArray[np.int64], time: NDArray[Any]) -> tuple[xr.Dataset, xr.Dataset]:
+def _lazy(
+    weather: WeatherLaw, numbers: NDArray[np.int64], time: NDArray[Any], predictors: Mapping[str, Mapping[str, str]]
+) -> tuple[xr.Dataset, xr.Dataset]:
     import dask
     import dask.array as da
     import xarray as xr
@@ -180,20 +266,10 @@ def _lazy(weather: Weather, numbers: NDArray[np.int64], time: NDArray[Any]) -> t
         ]
         return da.concatenate(days)
 
-    def dataset(grid: Grid, parts: Mapping[str, int | None]) -> xr.Dataset:
+    def dataset(grid: Grid, parts: Mapping[str, tuple[int | None, Mapping[str, str]]]) -> xr.Dataset:
         dims = ("time", *grid.names)
-        values = {name: (dims, stack(part, grid), VARIABLES[name].attrs) for name, part in parts.items()}
+        values = {name: (dims, stack(part, grid), attrs) for name, (part, attrs) in parts.items()}
         return xr.Dataset(values, {"time": ("time", time, {"standard_name": "time"}), **grid.coords()})
 
-    condition = dataset(weather.coarse, {name: PREDICTORS.index(name) for name in PREDICTORS})
-    return condition, dataset(weather.fine, {"precipitation": None})
-
-
-def _static(weather: Weather) -> xr.Dataset:
-    import xarray as xr
-
-    land, inner = _shared(weather).land, slice(FINE_PAD, -FINE_PAD)
-    fields = {"lsm": land.lsm, "z": land.geopotential}
-    dims = weather.fine.names
-    values = {name: (dims, field[inner, inner], VARIABLES[name].attrs) for name, field in fields.items()}
-    return xr.Dataset(values, weather.fine.coords())
+    condition = dataset(weather.coarse, {name: (i, attrs) for i, (name, attrs) in enumerate(predictors.items())})
+    return condition, dataset(weather.fine, {"precipitation": (None, VARIABLES["precipitation"].attrs)})

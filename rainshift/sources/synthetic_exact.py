@@ -1,0 +1,50 @@
+"""Rain whose law given the coarse predictors is known, so that the best possible score is: see `rainshift.oracle`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from rainshift.planet.gaussian import GaussianLaw, GaussianWeather
+from rainshift.regions import grids, region
+from rainshift.sources.synthetic import PlanetSource
+from rainshift.sources.variables import VARIABLES
+
+__all__ = ["LATENT", "SyntheticExactSource"]
+
+#: The predictor that says everything: the coarse view of the Gaussian field.
+LATENT = "latent"
+
+
+@dataclass(frozen=True)
+class SyntheticExactSource(PlanetSource):
+    """`data=synthetic_exact`: a Gaussian field, its noisy area means, and rain that censors and skews it.
+
+    The law is that of the place (`GaussianLaw.of`), from the region's climate, and no option changes it: who knows the
+    place knows the law. Hours are independent. Predictors are `latent`, the area means with their error, in standard
+    deviations of the field, and `tp`, a first guess of the rain made of `latent` alone.
+    """
+
+    size_deg: float | None = 2.0
+
+    @property
+    def predictors(self) -> Mapping[str, Mapping[str, str]]:
+        """Attributes of the predictors, in the order in which blocks of weather hold them."""
+        latent = {"long_name": "area mean of the latent Gaussian field, with error", "units": "1"}
+        return {LATENT: latent, "tp": VARIABLES["tp"].attrs}
+
+    def weather(self, name: str) -> GaussianWeather:
+        """The law of a region's weather."""
+        coarse, fine = grids(self.box(name))
+        return GaussianWeather(self.seed, name, GaussianLaw.of(region(name)), coarse, fine)
+
+    def provenance(self, name: str) -> dict[str, Any]:
+        """That no observation went in, and whose climate it is."""
+        return {
+            "source": "synthetic Gaussian fields; illustrative climates, no observation",
+            "licence": "none needed",
+            "seed": self.seed,
+            "climate_of": name,
+            "stamp": "end",
+        }
