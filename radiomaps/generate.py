@@ -48,9 +48,9 @@ def compute(plan: Plan, start: int, stop: int) -> dict[str, xr.Dataset]:
     transmitter = {f"tx_{letter}": ((SAMPLE,), maps[f"tx_{letter}"].values) for letter in "xyz"}
     for letter in "xy":  # the store's axes begin at the window's corner
         transmitter[f"tx_{letter}"] = ((SAMPLE,), transmitter[f"tx_{letter}"][1] - grid[letter].extent[0])
-    power = {"tx_power_dbm": ((SAMPLE,), maps["tx_power_dbm"].values)}
-    condition = xr.Dataset({"building": ((SAMPLE, *_SPACE), building), **transmitter, **power})
-    return {"target": xr.Dataset(target), "condition": condition}
+    transmitter["tx_power_dbm"] = ((SAMPLE,), maps["tx_power_dbm"].values)
+    condition = xr.Dataset({"building": ((SAMPLE, *_SPACE), building)})
+    return {"target": xr.Dataset(target), "condition": condition, "transmitter": xr.Dataset(transmitter)}
 
 
 def store_template(
@@ -79,10 +79,14 @@ def store_template(
     }
     about = VARIABLES["building"]
     condition = {"building": lazy("building", (SAMPLE, *_SPACE), about.units, about.long_name)}
-    for letter in "xyz":
-        condition[f"tx_{letter}"] = lazy(letter, (SAMPLE,), "m", f"transmitter's {letter} in the window")
-    condition["tx_power_dbm"] = lazy("power", (SAMPLE,), "dBm", "transmitter's power")
-    return {"target": xr.Dataset(target, coords), "condition": xr.Dataset(condition, coords)}
+    transmitter = {f"tx_{a}": lazy(a, (SAMPLE,), "m", f"transmitter's {a} in the window") for a in "xyz"}
+    transmitter["tx_power_dbm"] = lazy("power", (SAMPLE,), "dBm", "transmitter's power")
+    alone = {name: value for name, value in coords.items() if name not in grid.names}
+    return {
+        "target": xr.Dataset(target, coords),
+        "condition": xr.Dataset(condition, coords),
+        "transmitter": xr.Dataset(transmitter, alone),
+    }
 
 
 def scene_record(scene: Scene, transmitters: list[Transmitter], origin_m: tuple[float, float]) -> dict[str, Any]:

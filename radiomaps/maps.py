@@ -98,6 +98,7 @@ VARIABLES: dict[str, Variable] = {
     "error_db": Variable("dB", "estimated error of path_gain_db outside line of sight", dims=("tx",)),
     "los": Variable("1", "voxel centre in line of sight of the transmitter", "mask"),
     "no_path": Variable("1", "outside buildings, and no path was found", "mask"),
+    "filled": Variable("1", "no path was traced; the values are those of the dominant-path solver", "mask"),
     "building": Variable("1", "voxel centre inside a building or below the ground", "mask", dims=DIMS[1:]),
 }
 _ALWAYS = ("path_gain_db", "toa_s", "doa_azimuth", "doa_zenith", "los", "no_path", "building")

@@ -152,7 +152,8 @@ def _scene(text: str) -> Scene:
 class Plan:
     """Maps of all transmitters in all scenes. Sample `n` is transmitter `n % T` of scene `n // T`.
 
-    `solver` is "sionna" or "dominant", `options` are those of its `TraceOptions` or `DominantOptions`.
+    `solver` is "sionna" or "dominant", `options` are those of its `TraceOptions` or `DominantOptions`. `fill_shadows`
+    takes the dominant path where the solver finds none, and adds the mask `filled`.
     """
 
     scenes: tuple[dict[str, Any], ...]
@@ -162,10 +163,13 @@ class Plan:
     options: dict[str, Any] = field(default_factory=dict)
     variables: tuple[str, ...] = DEFAULT_VARIABLES
     seed: int = 0
+    fill_shadows: bool = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "scenes", expand_scenes(self.scenes))
         object.__setattr__(self, "variables", tuple(self.variables))
+        if self.fill_shadows and "filled" not in self.variables:
+            object.__setattr__(self, "variables", (*self.variables, "filled"))
         if not self.scenes:
             raise UserError("no scene to map; give at least one")
         if self.solver not in ("sionna", "dominant"):
@@ -215,7 +219,12 @@ class Plan:
         if (stop - 1) // number != index:
             raise ValueError(f"samples {start} … {stop} are of two scenes; a scene has {number}")
         chosen = self.transmitters(index)[start - index * number : stop - index * number]
-        return run_solver(self.solver, self.scene(index), chosen, self.grid(index), self.options)
+        maps = run_solver(self.solver, self.scene(index), chosen, self.grid(index), self.options)
+        if self.fill_shadows:
+            from radiomaps.dominant.fill import fill_shadows
+
+            return fill_shadows(maps, self.scene(index))
+        return maps
 
 
 def _options(solver: str, values: Mapping[str, Any]) -> Any:

@@ -46,8 +46,12 @@ def open_maps(path: str | os.PathLike[str]) -> xr.Dataset:
     `x` and `y` begin at the window's corner in each scene; `scene` is its name and `tx` a number. Masks are boolean.
     """
     groups = open_store(path, chunks={})
+    if "transmitter" not in groups:
+        raise DataError(f"{path} is no set of radio maps (it has groups {sorted(groups)})")
     records = scene_records(path)
-    flat = groups["target"].merge(groups["condition"], compat="override", join="exact")
+    flat = groups["target"]
+    for name in ("condition", "transmitter"):
+        flat = flat.merge(groups[name], compat="override", join="exact")
     counts = np.bincount(flat["scene"].values, minlength=len(records))
     if (counts != counts[0]).any():
         raise DataError(

@@ -70,6 +70,7 @@ def trace(config: DictConfig, run: RunFolder) -> Rows:
         values["solver"]["options"],
         tuple(values["variables"]),
         int(values["seed"]),
+        bool(values["fill_shadows"]),
     )
     path = Path(values["store"] or run.path / "maps.zarr")
     command = shlex.join(["radiomaps", "trace", f"run.dir={run.path}"])

@@ -26,6 +26,7 @@ _KINDS = {"path_gain_db": "transposed"}
 def from_picture(picture: Array, variable: str) -> Array:
     """`[y, x]` of a picture of this variable.
 
+    >>> import numpy as np
     >>> picture = np.zeros((4, 4), int)
     >>> picture[4 - 1 - 2, 1] = 7                         # path loss, X = 2, Y = 1
     >>> int(from_picture(picture, "path_gain_db")[1, 2])

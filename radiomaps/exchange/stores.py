@@ -53,11 +53,11 @@ def write_imported(
     path = Path(path)
     if path.exists():
         raise DataError(f"{path} exists; delete it, or choose another name")
-    pieces = list(dict.fromkeys(scene for scene, _ in names))
+    pieces = {scene: number for number, scene in enumerate(dict.fromkeys(scene for scene, _ in names))}
     numbers: dict[str, int] = {}
     scene_of, tx_of = [], []
     for scene, _ in names:
-        scene_of.append(pieces.index(scene))
+        scene_of.append(pieces[scene])
         tx_of.append(numbers.get(scene, 0))
         numbers[scene] = tx_of[-1] + 1
     template = store_template(grid, variables, scene_of, tx_of)
@@ -69,16 +69,22 @@ def write_imported(
         for start, one in enumerate(track(maps, "importing", total=len(names), unit="maps")):
             space = ("z", "y", "x")
             target = {name: ((SAMPLE, *VARIABLES[name].dims[1:]), one.fields[name][None]) for name in variables}
-            condition: dict[str, Any] = {"building": ((SAMPLE, *space), one.building[None])}
-            for letter, value in zip("xyz", one.transmitter_m, strict=True):
-                condition[f"tx_{letter}"] = ((SAMPLE,), np.array([value]))
-            condition["tx_power_dbm"] = ((SAMPLE,), np.array([one.power_dbm]))
-            writer.write(start, {"target": xr.Dataset(target), "condition": xr.Dataset(condition)})
+            transmitter: dict[str, Any] = {
+                f"tx_{letter}": ((SAMPLE,), np.array([value]))
+                for letter, value in zip("xyz", one.transmitter_m, strict=True)
+            }
+            transmitter["tx_power_dbm"] = ((SAMPLE,), np.array([one.power_dbm]))
+            groups: dict[str, dict[str, Any]] = {
+                "target": target,
+                "condition": {"building": ((SAMPLE, *space), one.building[None])},
+                "transmitter": transmitter,
+            }
+            writer.write(start, {group: xr.Dataset(content) for group, content in groups.items()})
             if one.scene not in records:
                 digest = hashlib.sha256(np.packbits(one.building).tobytes()).hexdigest()
                 records[one.scene] = _record(one, digest, licence)
             records[one.scene]["transmitters_m"].append(list(one.transmitter_m))
-        for index, scene in enumerate(pieces):
+        for scene, index in pieces.items():
             write_json(path / "scenes" / f"{index:05d}.json", records[scene])
         writer.finish()
     return path

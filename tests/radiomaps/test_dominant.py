@@ -190,3 +190,24 @@ def test_what_cannot_be_traced_is_refused(transmitter: Transmitter, grid: Grid, 
     scene = scene_of_footprints("b", [Footprint(shapely.box(10, 10, 30, 30), 9.0)], bounds=(0, 0, 100, 100))
     with pytest.raises(UserError, match=message):
         trace(scene, [transmitter], grid)
+
+
+def test_shadows_of_another_map_are_filled_and_marked():
+    from radiomaps.dominant.fill import fill_shadows
+
+    scene = load("procedural-3")
+    grid = Grid.box({"z": 1, "y": 0, "x": 0}, {"z": 3, "y": 256, "x": 256}, {"z": 1, "y": 8, "x": 8})
+    whole = trace(scene, [Transmitter(_free_place(scene))], grid)
+    holes = whole.copy(deep=True)
+    gone = ~whole["los"] & ~whole["building"] & (whole["path_gain_db"] < -130)
+    assert gone.any()
+    for name in ("path_gain_db", "toa_s", "doa_azimuth", "doa_zenith"):
+        holes[name] = whole[name].where(~gone)
+    holes["no_path"] = whole["no_path"] | gone
+    check_maps(holes)
+    filled = fill_shadows(holes, scene)
+    assert (filled["filled"] == gone).all()
+    assert not filled["no_path"].any()
+    assert filled["path_gain_db"].equals(whole["path_gain_db"])
+    with pytest.raises(ValueError, match="not of"):
+        fill_shadows(holes, load("procedural-4"))

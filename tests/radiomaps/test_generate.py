@@ -53,10 +53,24 @@ def test_store_holds_what_the_solver_gave(whole: Path):
     assert len(records[0].footprints) == len(plan().scene(0).footprints)
 
 
-def test_the_block_loader_finds_its_groups(whole: Path):
-    groups = open_store(whole)
-    assert groups["target"]["path_gain_db"].dims == ("sample", "z", "y", "x")
-    assert groups["condition"]["building"].sizes["sample"] == 8
+def test_the_block_loader_serves_volumes_and_crops(whole: Path):
+    from geoml.data.blocks import FieldSource
+    from geoml.data.loader import BlockLoader
+    from geoml.data.patches import PatchSpec
+    from radiomaps.splits import split_by_scene
+
+    samples = split_by_scene(whole, parts={"train": 0.5, "test": 0.5}).samples["train"]
+    source = FieldSource(whole, target=("path_gain_db", "toa_s"), samples=samples)
+    assert source.condition == ("building",)
+    volumes = list(BlockLoader([source], batch_size=2))
+    assert [tuple(batch.target.shape) for batch in volumes] == [(2, 2, 3, 12, 12)] * 2
+    expected = open_store(whole, "target")["path_gain_db"].values[samples]
+    found = np.concatenate([np.where(batch.mask[:, 0], batch.target[:, 0], np.nan) for batch in volumes])
+    assert np.nansum(found) == pytest.approx(np.nansum(expected), rel=1e-5)
+    crops = BlockLoader([source], batch_size=4, patch=PatchSpec((2, 6, 6), halo=0))
+    batch = next(iter(crops))
+    assert tuple(batch.target.shape[1:]) == (2, 2, 6, 6)
+    assert batch.target_grid.names == ("z", "y", "x")
 
 
 def test_transmitters_stand_outdoors_and_differ_between_scenes():

@@ -1,0 +1,50 @@
+"""Dominant paths where another solver found none: behind two roofs, in courtyards."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from geoml.grids import grid_of
+from radiomaps.maps import DIMS, VARIABLES, Transmitter, check_maps
+from radiomaps.scenes import Scene
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+    from radiomaps.dominant import DominantOptions
+
+__all__ = ["fill_shadows"]
+
+_FILLED = ("path_gain_db", "toa_s", "doa_azimuth", "doa_zenith")
+
+
+def fill_shadows(maps: xr.Dataset, scene: Scene, options: DominantOptions | None = None) -> xr.Dataset:
+    """`maps` with path gain, time and direction of arrival filled where `no_path`, and the mask `filled` that says so.
+
+    Other fields stay NaN there. Frequency is that of the maps; the scene has to be theirs.
+    """
+    from radiomaps.dominant import DominantOptions, trace
+
+    if maps.attrs["scene_hash"] != scene.hash:
+        raise ValueError(f"the maps are of scene {maps.attrs['scene']!r}, not of {scene.name!r}")
+    shadow = maps["no_path"]
+    filled = maps.copy()
+    about = {"units": VARIABLES["filled"].units, "long_name": VARIABLES["filled"].long_name}
+    if bool(shadow.any()):
+        chosen = replace(options or DominantOptions(), frequency_hz=float(maps.attrs["frequency_hz"]))
+        prior = trace(scene, _isotropic(maps), grid_of(maps[["building"]]), chosen)
+        for name in _FILLED:
+            values = np.where(shadow.values, prior[name].values, maps[name].values)
+            filled[name] = maps[name].copy(data=values)
+        filled["no_path"] = shadow.copy(data=np.zeros_like(shadow.values))
+    filled["filled"] = (DIMS, shadow.values.copy(), about)
+    check_maps(filled)
+    return filled
+
+
+def _isotropic(maps: xr.Dataset) -> list[Transmitter]:
+    places = zip(maps["tx_x"].values, maps["tx_y"].values, maps["tx_z"].values, strict=True)
+    return [Transmitter((float(x), float(y), float(z))) for x, y, z in places]
