@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import cached_property
 from pathlib import Path
@@ -27,7 +27,7 @@ __all__ = ["RATE_STEP_MM_H", "Archive"]
 #: Fine rain is kept as integers of this step.
 RATE_STEP_MM_H = 0.01
 #: Keys of the data configuration that say how stores are read; the others are options of the source.
-READING_KEYS = ("condition", "static", "first_guess", "shares", "blocks", "purge_hours")
+READING_KEYS = ("condition", "static", "first_guess", "expected_gaps", "shares", "blocks", "purge_hours")
 #: What samples are for.
 ROLES = ("train", "validation", "test")
 WHOLE = "all"
@@ -37,13 +37,16 @@ WHOLE = "all"
 class Archive:
     """The prepared stores of one data configuration.
 
-    `config` is the `data` group: `source`, channels (`condition`, `static`, `first_guess`), how time is shared out
-    where the source does not do it (`shares`, `blocks`, `purge_hours`), and the source's options. Stores lie under
-    `root`, in a folder named by what the source's options mean, so that a changed option never meets old data.
+    `config` is the `data` group: `source`; channels (`condition`, `static`, `first_guess`) and which of them may have
+    gaps (`expected_gaps`); how time is shared out where the source does not do it (`shares`, `blocks`,
+    `purge_hours`); and the source's options. Stores lie under `root`, in a folder named by what the source's options
+    mean, so that a changed option never meets old data.
     """
 
     config: Mapping[str, Any]
     root: Path
+    #: Groups of stores opened so far: a benchmark asks for the same few over and over.
+    _opened: dict[Path, dict[str, xr.Dataset]] = field(default_factory=dict, compare=False, repr=False)
 
     @cached_property
     def options(self) -> dict[str, Any]:
@@ -80,6 +83,11 @@ class Archive:
         pairs = tuple((str(k), str(v)) for k, v in (config.get("first_guess") or {}).items())
         names = {key: tuple(config.get(key) or ()) for key in ("condition", "static")}
         return Channels(names["condition"], ("precipitation",), names["static"], pairs)
+
+    @property
+    def expected_gaps(self) -> tuple[str, ...]:
+        """Predictors and static fields that may be missing somewhere; a gap in any other is an error."""
+        return tuple(plain(self.config).get("expected_gaps") or ())
 
     def path(self, name: str, split: str) -> Path:
         """Where the store of a region's split is, or will be."""
@@ -132,11 +140,14 @@ class Archive:
             for split in (self.splits if splits is None else splits)
         ]
 
-    def open(self, name: str, split: str, *, chunks: Any = None) -> dict[str, xr.Dataset]:
-        """The groups `condition`, `target`, `static` of a prepared store."""
+    def open(self, name: str, split: str) -> dict[str, xr.Dataset]:
+        """The groups `condition`, `target`, `static` of a prepared store, lazy, checked when first opened."""
         from geoml.data.store import open_store
 
-        return open_store(self.path(name, split), chunks=chunks)
+        path = self.path(name, split)
+        if path not in self._opened:
+            self._opened[path] = open_store(path)
+        return self._opened[path]
 
     def samples(self, name: str, role: str) -> tuple[str, np.ndarray]:
         """The split in whose store a role's samples of a region are, and their indices, ascending.

@@ -16,7 +16,7 @@ import torch
 from geoml.errors import DataError, UserError, unknown
 from geoml.fields import Batch
 from geoml.models.base import Channels
-from geoml.regrid import Regridder
+from geoml.regrid import operator_for
 
 __all__ = ["Baseline", "Climatology", "Interpolation"]
 
@@ -75,7 +75,7 @@ class Interpolation(Baseline):
 
     def predict(self, batch: Batch, *, members: int = 1, seed: int = 0) -> tuple[torch.Tensor, float]:
         """The interpolated rain, `members` times over."""
-        regrid = Regridder(batch.condition_grid, batch.target_grid, self.method, rim="nearest")
+        regrid = operator_for(batch.condition_grid, batch.target_grid, self.method, rim="nearest")
         fine = regrid(batch.condition[:, self._guesses])
         return fine.unsqueeze(1).expand(-1, members, *(-1,) * (fine.ndim - 1)), 0.0
 

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from geoml.errors import UserError
 from geoml.metrics import METRICS, Interval, StatisticsTable, Suite, block_bootstrap
 from geoml.metrics.significance import average, degradation_percent, skill, skill_lost
 from rainshift.matrix import Cell, Plan, TrainSet
@@ -60,8 +59,6 @@ def analyse(plan: Plan, scores: Mapping[Cell, Scores], analysis: Analysis) -> xr
     - `degradation`, `skill_lost` and their bounds `(model, test_region)`, and `mean_skill_lost(model)` over regions;
     - `clipped_share` and `members` of the matrix' cells, `blocks(test_region)` of independent hours.
     """
-    if analysis.metric not in analysis.suite.metrics:
-        raise UserError(f"the suite of scores has no {analysis.metric}, which skill is made of; add it to metrics")
     result = _matrix(plan, scores, analysis.suite)
     sound = {cell: made.table for cell, made in scores.items() if not made.diverged}
     return result.merge(_views(plan, sound, analysis, result)).assign_attrs(

@@ -73,14 +73,17 @@ class Experiment:
         self.recipe = recipe_of(self.config)
         self.suite = Suite.from_config(self.config["metrics"])
         self.analysis = Analysis(self.suite, **self.config["analysis"])
-        self._checked_reference()
+        self._check_analysis()
 
-    def _checked_reference(self) -> None:
+    def _check_analysis(self) -> None:
         reference = self.analysis.reference
         if reference not in self.specs:
             raise UserError(f"skill is measured against {reference!r}, which is not among models; add it")
         if self.specs[reference].learns:
             raise UserError(f"analysis.reference is {reference!r}; expected a model that learns nothing")
+        if self.analysis.metric not in self.suite.metrics:
+            raise UserError(f"metrics has no {self.analysis.metric}, which skill is made of; add it to metrics.metrics")
+        self.specs[reference].build(self.archive.channels)  # says now what it lacks, not after the trainings
 
     @cached_property
     def by_events(self) -> bool:
@@ -145,10 +148,10 @@ class Experiment:
     def check_leakage(self) -> tuple[Leak, ...]:
         """Refuse sets that share weather with the regions they are tested on; shared edges are reported."""
         leaks: dict[Leak, None] = {}
-        for cell in self.plan.cells:
-            if cell.train_set is not None:
-                train = {name: self.archive.times(name, "train") for name in cell.train_set.regions}
-                test = {cell.test_region: self.archive.times(cell.test_region, "test")}
+        for train_set, region in dict.fromkeys((cell.train_set, cell.test_region) for cell in self.plan.cells):
+            if train_set is not None:
+                train = {name: self.archive.times(name, "train") for name in train_set.regions}
+                test = {region: self.archive.times(region, "test")}
                 leaks |= dict.fromkeys(check_leakage(train, test, shared_edges=self.config["shared_edges"]))
         return tuple(leaks)
 

@@ -30,31 +30,35 @@ def rain_panels(rows: Mapping[str, Mapping[str, xr.DataArray]], *, title: str = 
     import matplotlib as mpl
     from matplotlib.figure import Figure
 
-    columns = list(dict.fromkeys(column for panels in rows.values() for column in panels))
-    colours = mpl.colormaps["viridis_r"].resampled(len(RAIN_BOUNDS_MM_H)).copy()
-    colours.set_under(DRY)
-    colours.set_bad(UNKNOWN)
+    columns = sorted(dict.fromkeys(column for panels in rows.values() for column in panels), key=_place)
+    colours = mpl.colormaps["viridis_r"].resampled(len(RAIN_BOUNDS_MM_H)).with_extremes(under=DRY, bad=UNKNOWN)
     norm = mpl.colors.BoundaryNorm(RAIN_BOUNDS_MM_H, len(RAIN_BOUNDS_MM_H), extend="max")
     figure = Figure(figsize=(2.6 * len(columns) + 1.2, 2.5 * len(rows) + 0.6), layout="constrained")
     axes = figure.subplots(len(rows), len(columns), squeeze=False)
+    for axis, column in zip(axes[0], columns, strict=True):
+        axis.set_title(column, fontsize=9)
     for line, (region, panels) in zip(axes, rows.items(), strict=True):
         bounds = _common_bounds(panels.values())
         for axis, column in zip(line, columns, strict=True):
             if column not in panels:
-                axis.set_axis_off()
+                for part in (axis.xaxis, axis.yaxis, axis.patch, *axis.spines.values()):
+                    part.set_visible(False)
                 continue
             field = panels[column].transpose("lat", "lon")
             drawn = axis.pcolormesh(field["lon"], field["lat"], field, cmap=colours, norm=norm, rasterized=True)
             axis.set(xlim=bounds[:2], ylim=bounds[2:], aspect=1 / np.cos(np.deg2rad(np.mean(bounds[2:]))))
             axis.tick_params(labelsize=6)
-            if line is axes[0]:
-                axis.set_title(column, fontsize=9)
         line[0].set_ylabel(region, fontsize=8)
     bar = figure.colorbar(drawn, ax=axes, shrink=0.8, extend="max", ticks=RAIN_BOUNDS_MM_H)
     bar.set_label("mm/h")
     bar.ax.tick_params(labelsize=7)
     figure.suptitle(title, fontsize=10)
     return figure
+
+
+def _place(column: str) -> int:
+    """Input first, target last, models between them as they come."""
+    return {"input": 0, "target": 2}.get(column, 1)
 
 
 def _common_bounds(fields: Sequence[xr.DataArray] | object) -> tuple[float, float, float, float]:

@@ -106,10 +106,11 @@ def _batches(
         [archive.field_source(region, role, positions)],
         batch_size=FIELDS_AT_A_TIME,
         channels=archive.channels,
+        expected_gaps=archive.expected_gaps,
         shuffle=False,
     )
     for batch in loader:
-        prediction, share = downscaler.predict(batch, members, seed)
+        prediction, share = downscaler.predict(batch, members=members, seed=seed)
         yield len(batch), prediction[:, :, 0].numpy(), share
 
 

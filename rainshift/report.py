@@ -190,6 +190,6 @@ def _figures(experiment: Experiment, results: xr.Dataset, folder: Path) -> list[
     if np.isfinite(results["skill"]).any():
         made.append(save_figure(degradation_bars(results, reference=results.attrs["reference"]), folder / "skill.png"))
     rows = {region: experiment.panels(region) for region in _regions(results)[:SHOWN_REGIONS]}
-    title = "wettest test hour of each region; models trained without it"
+    title = "wettest test time of each region; models trained without it"
     made.append(save_figure(rain_panels(rows, title=title), folder / "maps.png"))
     return made

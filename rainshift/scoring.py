@@ -84,13 +84,14 @@ def score(
         [archive.field_source(region, role, positions)],
         batch_size=FIELDS_AT_A_TIME,
         channels=archive.channels,
+        expected_gaps=archive.expected_gaps,
         shuffle=False,
     )
     time = archive.open(region, split)["target"]["time"].values
     drawn = members_of(downscaler, members)
     tables, clipped, cells = [], 0.0, 0
     for batch in track(loader, f"scoring {region}", unit="batches"):
-        prediction, share = downscaler.predict(batch, drawn, seed)
+        prediction, share = downscaler.predict(batch, members=drawn, seed=seed)
         assert batch.target is not None
         tables.append(
             suite.update(

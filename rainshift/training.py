@@ -163,6 +163,7 @@ def _loader(
         sources,
         batch_size=recipe.batch_size,
         channels=channels,
+        expected_gaps=archive.expected_gaps,
         patch=PatchSpec(recipe.patch) if recipe.patch else None,
         patches_per_sample=recipe.patches_per_sample,
         seed=seed,
@@ -180,7 +181,9 @@ def _validation(train_set: TrainSet, archive: Archive, channels: Channels, recip
     for region in train_set.regions:
         count = len(archive.samples(region, "validation")[1])
         sources.append(archive.field_source(region, "validation", evenly(count, recipe.validation_samples)))
-    return BlockLoader(sources, batch_size=FIELDS_AT_A_TIME, channels=channels, shuffle=False)
+    return BlockLoader(
+        sources, batch_size=FIELDS_AT_A_TIME, channels=channels, expected_gaps=archive.expected_gaps, shuffle=False
+    )
 
 
 def _fitted_transforms(recipe: Recipe, channels: Channels, loader: BlockLoader, folder: Path) -> Transforms:

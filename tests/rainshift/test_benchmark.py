@@ -1,0 +1,174 @@
+"""A whole small benchmark, from the synthetic planet to the page, through the verbs and from Python."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+import xarray as xr
+
+import rainshift
+from geoml.errors import UserError
+from rainshift.__main__ import main
+from rainshift.scoring import Scores
+
+SMALL = [
+    "data.size_deg=3",
+    "data.splits_at={train:{start:'2001-01-01',end:'2003-01-01',hours:48},"
+    "validation:{start:'2003-01-01',end:'2004-01-01',hours:24},test:{start:'2004-01-01',end:'2006-01-01',hours:528}}",
+    "data.condition=[tp,tcw,u,v]",
+]
+TINY_NETWORK = "{model:resnet,width:4,coarse_blocks:1,fine_blocks:1,name:tiny}"
+BENCHMARK = [
+    *SMALL,
+    "train_regions=[melanesia,europe_west,west-africa]",
+    "test_regions=[melanesia,west-africa]",
+    f"models=[bilinear,conservative,climatology,{TINY_NETWORK}]",
+    "trainer.samples=96",
+    "trainer.validate_every=48",
+    "trainer.checkpoint_every=48",
+    "loader.patch=20",
+    "loader.batch_size=16",
+    "loader.validation_samples=4",
+    "analysis.replicates=200",
+    "run.dir=bench",
+]
+
+
+@pytest.fixture(scope="module")
+def workplace(tmp_path_factory):
+    """A folder in which one benchmark has run; later tests find its data and trainings in the cache."""
+    folder = tmp_path_factory.mktemp("benchmark")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        assert main(["benchmark", *BENCHMARK]) == 0
+    return folder
+
+
+@pytest.fixture
+def inside(workplace, monkeypatch):
+    monkeypatch.chdir(workplace)
+    return workplace
+
+
+def test_benchmark_writes_results_page_and_figures(inside):
+    results = xr.open_dataset(inside / "bench" / "benchmark.nc")
+    assert results.attrs["Conventions"] == "CF-1.11"
+    assert set(results["matrix"].dims) == {"metric", "model", "train_set", "test_region", "seed"}
+    score = results["score"].sel(metric="crps_fair")
+    assert np.isfinite(score).all()
+    # what learns nothing is the same inside and outside, what learns is not
+    for model in ("bilinear", "conservative"):
+        assert np.array_equal(score.sel(model=model, distribution="in"), score.sel(model=model, distribution="out"))
+    assert not np.allclose(score.sel(model="tiny", distribution="in"), score.sel(model="tiny", distribution="out"))
+    assert results["trained_on"].sel(test_region="melanesia", distribution="out").item() == "europe_west+west-africa"
+    # 528 test hours are 22 days: enough for an interval
+    assert (results["blocks"] >= 20).all()
+    assert np.isfinite(results["skill_low"].sel(model="tiny")).all()
+    page = (inside / "bench" / "benchmark.md").read_text()
+    assert "## Skill lost out of distribution" in page
+    assert {path.name for path in (inside / "bench").glob("*.png")} == {"skill.png", "maps.png"}
+    assert json.loads((inside / "bench" / "summary.json").read_text())["failures"] == {}
+
+
+def test_skill_and_loss_follow_from_the_scores(inside):
+    results = xr.open_dataset(inside / "bench" / "benchmark.nc").sel(test_region="west-africa")
+    crps = results["score"].sel(metric="crps_fair")
+    skill = 1 - crps.sel(model="tiny") / crps.sel(model="bilinear")
+    assert np.allclose(results["skill"].sel(model="tiny"), skill)
+    inner, outer = (float(skill.sel(distribution=side)) for side in ("in", "out"))
+    lost = float(results["skill_lost"].sel(model="tiny"))
+    assert math.isclose(lost, (inner - outer) / inner, rel_tol=1e-4) if inner > 0 else math.isnan(lost)
+    worse = 100 * (crps.sel(distribution="out") / crps.sel(distribution="in") - 1)
+    assert np.isclose(results["degradation"].sel(model="tiny"), worse.sel(model="tiny"))
+
+
+def test_the_same_command_finds_every_cell_again(inside):
+    before = {path: path.stat().st_mtime_ns for path in (inside / "runs" / "cache").rglob("*.safetensors")}
+    scores = {path: path.stat().st_mtime_ns for path in (inside / "runs" / "cache" / "scores").iterdir()}
+    assert before
+    assert scores
+    assert main(["benchmark", *BENCHMARK]) == 0
+    assert before == {path: path.stat().st_mtime_ns for path in (inside / "runs" / "cache").rglob("*.safetensors")}
+    assert scores == {path: path.stat().st_mtime_ns for path in (inside / "runs" / "cache" / "scores").iterdir()}
+
+
+def test_scores_do_not_depend_on_how_hours_are_cut(inside, monkeypatch):
+    import rainshift.scoring as scoring
+    from geoml.compose import compose
+    from rainshift.experiment import Experiment
+    from rainshift.training import load
+
+    made = []
+    for size in (4, 7):
+        monkeypatch.setattr(scoring, "FIELDS_AT_A_TIME", size)
+        experiment = Experiment(compose("rainshift.conf", "benchmark", BENCHMARK))
+        cell = next(cell for cell in experiment.plan.cells if cell.model == "climatology")
+        folder, _ = experiment.training_folder(cell.model, cell.train_set, cell.seed)
+        climatology = load(experiment.specs[cell.model], folder / "checkpoints", experiment.archive.channels)
+        options = {"suite": experiment.suite, "samples": 11}
+        made.append(scoring.score(climatology, experiment.archive, cell.test_region, **options).table)
+    assert np.array_equal(made[0].sums, made[1].sums)
+    assert np.array_equal(made[0].ids, made[1].ids)
+
+
+def test_train_predict_evaluate_agree(inside, capsys):
+    words = [*SMALL, "cache=runs/cache"]
+    trained = ["train", *words, "region=melanesia", "model=resnet", "model.width=4", "model.coarse_blocks=1"]
+    assert main([*trained, "trainer.samples=48", "loader.patch=20", "run.dir=trained"]) == 0
+    chosen = [*words, "region=west-africa", "samples=24", "checkpoint=trained"]
+    assert main(["predict", *chosen, "members=3", "run.dir=predicted"]) == 0
+    file = inside / "predicted" / "samples" / "west-africa-test.nc"
+    rain = xr.open_dataset(file)["precipitation"]
+    assert rain.dims == ("member", "time", "lat", "lon")
+    assert rain.attrs["units"] == "mm h-1"
+    assert float(rain.min()) >= 0
+    capsys.readouterr()
+    assert main(["evaluate", *chosen, "run.dir=direct"]) == 0
+    assert main(["evaluate", *words, "region=west-africa", f"prediction={file}", "run.dir=fromfile"]) == 0
+    direct, from_file = (Scores.load(inside / name / "scores-west-africa.nc") for name in ("direct", "fromfile"))
+    assert np.allclose(direct.table.sums, from_file.table.sums, rtol=1e-5)
+
+
+def test_python_gives_the_same_as_the_command_line(inside):
+    tree = rainshift.open("melanesia", "test", size_deg=3, splits_at=_splits())
+    assert set(tree.children) == {"condition", "target", "static"}
+    assert tree["target"]["precipitation"].sizes["lat"] == 30
+    results = rainshift.benchmark(*BENCHMARK)
+    stored = xr.open_dataset(inside / "bench" / "benchmark.nc")
+    assert np.allclose(results["matrix"], stored["matrix"], equal_nan=True)
+
+
+def _splits():
+    return {
+        "train": {"start": "2001-01-01", "end": "2003-01-01", "hours": 48},
+        "validation": {"start": "2003-01-01", "end": "2004-01-01", "hours": 24},
+        "test": {"start": "2004-01-01", "end": "2006-01-01", "hours": 528},
+    }
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["train_regions=[melanesa]"], "did you mean 'melanesia'"),
+        (["models=[bilinear,unett]"], "did you mean 'unet'"),
+        (["models=[resnet]"], "add it"),
+        (["models=[bilinear,bilinear]"], "two rows of one name"),
+        (["metrics.metrics=[mae]"], "crps_fair"),
+        (["protocol=leave"], "expected auto"),
+        (["data.condition=[tp,wind]"], "'wind'"),
+        (["data.first_guess={precipitation: rain}"], "first_guess"),
+    ],
+)
+def test_wrong_settings_say_the_way_out(inside, capsys, words, message):
+    assert main(["benchmark", *BENCHMARK, *words, "run.dir=wrong", "run.fresh=true"]) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert "Traceback" not in error
+
+
+def test_a_checkpoint_that_is_none_is_refused(inside, capsys):
+    assert main(["predict", *SMALL, "checkpoint=nowhere", "run.dir=p"]) == 2
+    assert "nowhere does not exist" in capsys.readouterr().err
+    with pytest.raises(UserError, match="unknown"):
+        rainshift.open("atlantis")
