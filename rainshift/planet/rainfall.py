@@ -12,10 +12,12 @@ from scipy import optimize, special
 from geoml.errors import UserError
 from rainshift.climate import Climate
 
-__all__ = ["STRATIFORM_SHAPE", "WET_MM_H", "RainLaw", "rate", "shifted_probability"]
+__all__ = ["HEAVIEST_MM_H", "STRATIFORM_SHAPE", "WET_MM_H", "RainLaw", "rate", "shifted_probability"]
 
 #: Where it rains, it rains at least this much; less is dry.
 WET_MM_H = 0.1
+#: No kind of rain is heavier: the hour's mean over a 0.1° cell stays far below the point record of 305 mm in 42 min.
+HEAVIEST_MM_H = 150.0
 #: Weibull shape of stratiform rates, nearly exponential.
 STRATIFORM_SHAPE = 1.1
 
@@ -59,7 +61,7 @@ def rate(
     """Rain in mm/h: wet with `probability` where `latent` is standard normal, then Weibull above `WET_MM_H`.
 
     A stretched exponential of shape about 2/3 is the tail that Wilson and Toumi (2005, doi 10.1029/2005GL022465)
-    derive for heavy rain. Exact: P(wet) = probability, E(rate | wet) = mean_mm_h.
+    derive for heavy rain. Exact: P(wet) = probability, E(rate | wet) = mean_mm_h but for what `HEAVIEST_MM_H` cuts off.
     """
     rain = np.zeros(latent.shape, np.float32)
     chance = np.broadcast_to(np.asarray(probability, np.float32), latent.shape)
@@ -67,7 +69,7 @@ def rate(
     # Among the wet the survival function is Phi(-latent)/probability: invert it through the Weibull's.
     depth = np.log(chance[wet]) - special.log_ndtr(-latent[wet])
     scale = (mean_mm_h - WET_MM_H) / math.gamma(1 + 1 / shape)
-    rain[wet] = WET_MM_H + scale * np.maximum(depth, 0) ** (1 / shape)
+    rain[wet] = np.minimum(WET_MM_H + scale * np.maximum(depth, 0) ** (1 / shape), HEAVIEST_MM_H)
     return rain
 
 
