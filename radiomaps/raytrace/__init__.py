@@ -124,8 +124,8 @@ def find_paths(
 
     options = options or TraceOptions()
     points = np.atleast_2d(np.asarray(points, np.float64))
-    if points.ndim != 2 or points.shape[1] != 3 or not np.isfinite(points).all():
-        raise UserError(f"receivers of shape {points.shape}; expected finite positions (n, 3)")
+    if points.ndim != 2 or points.shape[1] != 3 or not len(points) or not np.isfinite(points).all():
+        raise UserError(f"receivers of shape {points.shape}; expected at least one finite position (n, 3)")
     if velocities is not None and np.shape(velocities) != points.shape:
         raise UserError(f"velocities of shape {np.shape(velocities)} for receivers of shape {points.shape}")
     if not transmitters:
