@@ -56,7 +56,10 @@ def analyse(plan: Plan, scores: Mapping[Cell, Scores], analysis: Analysis) -> xr
     - `matrix(metric, model, train_set, test_region, seed)`: every score, `train_set` "none" for what learns nothing;
     - `score(metric, model, test_region, distribution)`: mean over seeds of the pair that measures the drop;
     - `skill`, with `skill_low`, `skill_high` `(model, test_region, distribution)`;
-    - `degradation`, `skill_lost` and their bounds `(model, test_region)`, and `mean_skill_lost(model)` over regions;
+    - `degradation`, `skill_lost` and their bounds `(model, test_region)`; no loss is given where the interval of the
+      skill in distribution holds 0: there is no skill that could be lost;
+    - `mean_skill_lost(model)` with its bounds: what is lost of the skill averaged over test regions, which a region
+      of hardly any skill cannot dominate as it does an average of ratios;
     - `clipped_share` and `members` of the matrix' cells, `blocks(test_region)` of independent hours.
     """
     result = _matrix(plan, scores, analysis.suite)
@@ -115,7 +118,7 @@ def _views(plan: Plan, tables: Mapping[Cell, StatisticsTable], analysis: Analysi
     means = np.full((3, len(models)), np.nan)
     blocks = np.zeros(len(regions), np.int64)
     for m, model in enumerate(models):
-        losses = []
+        skills: dict[str, list[Interval]] = {side: [] for side in SIDES}
         for r, region in enumerate(regions):
             reference = _of(tables, analysis.reference, None, region)
             fixed = _of(tables, model, None, region)
@@ -129,18 +132,18 @@ def _views(plan: Plan, tables: Mapping[Cell, StatisticsTable], analysis: Analysi
                     found = analysis.interval(skill, model=table, reference=reference)
                     bounds["skill"][:, m, r, s] = _triple(found)
                     blocks[r] = found.blocks
+                    skills[side].append(found)
             inside, outside = pair["in"], pair["out"]
             if fixed or inside is None or outside is None or reference is None:
                 continue
-            bounds["degradation"][:, m, r] = _triple(
-                analysis.interval(degradation_percent, inside=inside, outside=outside)
-            )
-            lost = analysis.interval(skill_lost, inside=inside, outside=outside, reference=reference)
-            bounds["skill_lost"][:, m, r] = _triple(lost)
-            losses.append(lost)
+            worse = analysis.interval(degradation_percent, inside=inside, outside=outside)
+            bounds["degradation"][:, m, r] = _triple(worse)
+            if not bounds["skill"][1, m, r, 0] <= 0:
+                lost = analysis.interval(skill_lost, inside=inside, outside=outside, reference=reference)
+                bounds["skill_lost"][:, m, r] = _triple(lost)
         # A mean that left out regions would flatter: all that are compared, or none.
-        if losses and len(losses) == len(plan.inside) and all(np.isfinite(part.estimate) for part in losses):
-            means[:, m] = _triple(average(losses))
+        if fixed is None and len(skills["in"]) == len(skills["out"]) == len(plan.inside) > 0:
+            means[:, m] = _lost_of_mean(skills["in"], skills["out"])
     region_axes = ("model", "test_region")
     data: dict[str, Any] = {
         "score": (("metric", *region_axes, "distribution"), score),
@@ -173,6 +176,19 @@ def _of(
         return None
     first = found[0]
     return StatisticsTable(first.ids, first.names, np.mean([table.sums for table in found], axis=0), first.weights)
+
+
+def _lost_of_mean(inside: list[Interval], outside: list[Interval]) -> tuple[float, float, float]:
+    """What is lost of the skill averaged over regions, and its interval from the same resampled hours."""
+    before, after = average(inside), average(outside)
+    if not before.estimate > 0:
+        return np.nan, np.nan, np.nan
+    estimate = 1 - after.estimate / before.estimate
+    if before.low is None or after.low is None or not before.low > 0:
+        return estimate, np.nan, np.nan
+    tail = min(before.tail, after.tail)
+    low, high = np.quantile(1 - after.replicates / before.replicates, [tail, 1 - tail])
+    return estimate, float(low), float(high)
 
 
 def _triple(interval: Interval) -> tuple[float, float, float]:

@@ -118,7 +118,8 @@ def page(
             "## Skill lost out of distribution",
             "",
             "(skill in − skill out) / skill in, on the same region and hours. Above 1 is worse than the reference; "
-            "a dash is undefined: there was no skill to lose. " + results.attrs["interval"] + ".",
+            "a dash: no skill in distribution that could be lost. The mean is what is lost of the skill averaged over "
+            "regions. " + results.attrs["interval"] + ".",
             "",
             markdown(lost),
             "",

@@ -78,9 +78,23 @@ def test_skill_and_loss_follow_from_the_scores(inside):
     assert np.allclose(results["skill"].sel(model="tiny"), skill)
     inner, outer = (float(skill.sel(distribution=side)) for side in ("in", "out"))
     lost = float(results["skill_lost"].sel(model="tiny"))
-    assert math.isclose(lost, (inner - outer) / inner, rel_tol=1e-4) if inner > 0 else math.isnan(lost)
+    # skill that cannot be told from none cannot be lost
+    if float(results["skill_low"].sel(model="tiny", distribution="in")) > 0:
+        assert math.isclose(lost, (inner - outer) / inner, rel_tol=1e-4)
+    else:
+        assert math.isnan(lost)
     worse = 100 * (crps.sel(distribution="out") / crps.sel(distribution="in") - 1)
     assert np.isclose(results["degradation"].sel(model="tiny"), worse.sel(model="tiny"))
+
+
+def test_the_mean_loss_is_that_of_the_mean_skill(inside):
+    results = xr.open_dataset(inside / "bench" / "benchmark.nc").sel(model="tiny")
+    mean = results["skill"].mean("test_region")
+    inner, outer = (float(mean.sel(distribution=side)) for side in ("in", "out"))
+    if inner > 0:
+        assert math.isclose(float(results["mean_skill_lost"]), 1 - outer / inner, rel_tol=1e-4)
+    else:
+        assert math.isnan(float(results["mean_skill_lost"]))
 
 
 def test_the_same_command_finds_every_cell_again(inside):
