@@ -72,12 +72,14 @@ def _common_bounds(fields: Sequence[xr.DataArray] | object) -> tuple[float, floa
 def degradation_bars(table: xr.Dataset, *, reference: str = "bilinear") -> Figure:
     """Skill against `reference` in and out of distribution, a group a test region, a panel a model.
 
-    `table` has `skill(model, test_region, distribution)` with `distribution` in `in, out`, and `skill_low`,
+    Models that learn nothing are the same on both sides and left out. `table` has `skill(model, test_region, distribution)` with `distribution` in `in, out`, and `skill_low`,
     `skill_high` of the same shape, NaN where there is no interval.
     """
     from matplotlib.figure import Figure
 
-    models = [str(m) for m in table["model"].values if np.isfinite(table["skill"].sel(model=m)).any()]
+    inside, outside = (table["skill"].sel(distribution=side) for side in ("in", "out"))
+    moved = (inside != outside) & (np.isfinite(inside) | np.isfinite(outside))
+    models = [str(name) for name in table["model"].values if moved.sel(model=name).any()]
     regions = [str(r) for r in table["test_region"].values]
     figure = Figure(figsize=(max(5.0, 1.0 * len(regions) + 2), 2.4 * max(len(models), 1)), layout="constrained")
     axes = figure.subplots(max(len(models), 1), 1, squeeze=False, sharex=True, sharey=True)[:, 0]

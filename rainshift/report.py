@@ -188,7 +188,7 @@ def write_benchmark(experiment: Experiment, outcome: Outcome, run: RunFolder) ->
 def _figures(experiment: Experiment, results: xr.Dataset, folder: Path) -> list[Path]:
     """Skill in and out of distribution, and panels of input, predictions and target of a wet hour a region."""
     made = []
-    if np.isfinite(results["skill"]).any():
+    if experiment.plan.inside:
         made.append(save_figure(degradation_bars(results, reference=results.attrs["reference"]), folder / "skill.png"))
     rows = {region: experiment.panels(region) for region in _regions(results)[:SHOWN_REGIONS]}
     title = "wettest test time of each region; models trained without it"
