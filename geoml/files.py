@@ -14,7 +14,30 @@ from typing import Any
 
 from geoml.errors import DataError, UserError
 
-__all__ = ["atomic_path", "read_json", "sha256", "write_json"]
+__all__ = ["atomic_path", "read_json", "sha256", "write_json", "writing"]
+
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+REFUSED = (errno.EACCES, errno.EROFS, errno.EPERM)
+
+
+@contextlib.contextmanager
+def writing(path: str | os.PathLike[str]) -> Iterator[None]:
+    """A full disk or a read-only folder, met inside the block, becomes a `UserError` that names `path`.
+
+    Libraries that write with code of their own tell of a full disk in words only: these are understood too.
+    """
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        number, text = getattr(error, "errno", None), str(error)
+        if number in FULL or "No space left on device" in text:
+            raise UserError(f"no space left while writing {path}; free some and run the same command again") from error
+        if number in REFUSED or "Read-only file system" in text:
+            place = Path(path).parent if isinstance(path, str | os.PathLike) else path
+            raise UserError(f"{place} cannot be written to; choose another folder") from error
+        raise
 
 
 @contextlib.contextmanager
@@ -27,17 +50,12 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     path = Path(path)
     partial = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        yield partial
-        if partial.is_dir() and path.is_dir():
-            shutil.rmtree(path)
-        partial.replace(path)
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise UserError(f"no space left while writing {path}; free some and run the same command again") from error
-        if error.errno in (errno.EACCES, errno.EROFS, errno.EPERM):
-            raise UserError(f"{path.parent} cannot be written to; choose another folder") from error
-        raise
+        with writing(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            yield partial
+            if partial.is_dir() and path.is_dir():
+                shutil.rmtree(path)
+            partial.replace(path)
     finally:
         if partial.is_dir():
             shutil.rmtree(partial, ignore_errors=True)
@@ -47,13 +65,18 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
 
 def sha256(path: str | os.PathLike[str]) -> str:
     """Hexadecimal SHA-256 of a file's bytes."""
-    with open(path, "rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+    if isinstance(path, str | os.PathLike):
+        with open(path, "rb") as stream:
+            return hashlib.file_digest(stream, "sha256").hexdigest()
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def write_json(path: str | os.PathLike[str], value: Any) -> None:
     """`value` as indented JSON at `path`, whole or not at all; NaN and infinities are refused."""
     text = json.dumps(value, indent=2, allow_nan=False) + "\n"
+    if not isinstance(path, str | os.PathLike):  # behind a URL: objects appear whole
+        path.write_text(text)
+        return
     with atomic_path(path) as partial:
         partial.write_text(text)
 
@@ -61,7 +84,7 @@ def write_json(path: str | os.PathLike[str], value: Any) -> None:
 def read_json(path: str | os.PathLike[str]) -> Any:
     """The JSON at `path`; a missing or broken file is a `DataError` that names it."""
     try:
-        return json.loads(Path(path).read_text())
+        return json.loads((Path(path) if isinstance(path, str) else path).read_text())  # type: ignore[attr-defined]
     except FileNotFoundError:
         raise DataError(f"{path} does not exist") from None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:

@@ -5,17 +5,17 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from geoml.data.location import location, object_store_errors, zarr_location
 from geoml.data.manifest import Files, check_file, load_manifest
 from geoml.data.packing import Packing
+from geoml.data.slabs import zarr_settings
 from geoml.data.sources import ArraySource, Block, Source, Stack, select_samples
 from geoml.data.store import open_store
-from geoml.data.writer import zarr_settings
 from geoml.errors import DataError, unknown
 from geoml.files import sha256
 from geoml.grids import Grid, grid_of
@@ -47,7 +47,7 @@ class FieldSource(Source):
         samples: slice | Iterable[int] | NDArray[Any] | None = None,
         name: str | None = None,
     ) -> None:
-        self.path = Path(path)
+        self.path = location(path)
         self.name = name or self.path.name
         groups = open_store(self.path)
         self.condition = self._choose(groups, "condition", condition)
@@ -117,7 +117,7 @@ class FieldSource(Source):
         key = f"{role}/{name}"
         if key not in self._arrays:
             with zarr_settings(**PIPELINE):
-                self._arrays[key] = zarr.open_array(self.path / key, mode="r")
+                self._arrays[key] = zarr.open_array(zarr_location(self.path / key), mode="r")
         return self._arrays[key]
 
     def _packing(self, role: str, name: str) -> Packing | None:
@@ -161,7 +161,8 @@ class FieldSource(Source):
             buffer = default_buffer_prototype().nd_buffer.from_numpy_array(out)
             array.get_basic_selection((slice(start, stop), *(slice(None) for _ in out.shape[1:])), out=buffer)
         except Exception as error:
-            damaged = [f for f in files if sha256(self.path / f) != self._files[f][1]]
+            with object_store_errors(self.path):
+                damaged = [f for f in files if sha256(self.path / f) != self._files[f][1]]
             place = self.path / (damaged[0] if damaged else f"{role}/{name}")
             raise DataError(f"{place} cannot be decoded, it is damaged ({error}); delete and prepare again") from error
 

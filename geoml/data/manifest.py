@@ -2,39 +2,34 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from geoml.data.location import location, object_store_errors, sizes
 from geoml.errors import DataError
 from geoml.files import read_json, sha256, write_json
 
 __all__ = ["JOURNAL", "MANIFEST", "load_manifest", "prepare_command", "verify_store", "write_manifest"]
 
-MANIFEST, JOURNAL, PLAN = "manifest.json", "journal.jsonl", "plan.json"
+MANIFEST, JOURNAL, PLAN = "manifest.json", "journal", "plan.json"
 VERSION = 1
 
 Files = dict[str, tuple[int, str]]
 
 
-def _names(path: Path) -> Iterator[str]:
-    for folder, _, names in os.walk(path):
-        for name in names:
-            relative = os.path.relpath(os.path.join(folder, name), path)
-            if relative not in (MANIFEST, JOURNAL):
-                yield relative.replace(os.sep, "/")
-
-
 def write_manifest(path: Path, expected: dict[str, str]) -> None:
     """Hash every file of the store, compare with what was noted at writing (`expected`), and list them all."""
     files: dict[str, list[Any]] = {}
-    for name in sorted(_names(path)):
+    for name, size in sorted(sizes(path).items()):
+        if name == MANIFEST or name.startswith(f"{JOURNAL}/"):
+            continue
         digest = sha256(path / name)
         if expected.get(name, digest) != digest:
             raise DataError(f"{path / name} has changed since it was written; delete {path} and prepare it again")
-        files[name] = [(path / name).stat().st_size, digest]
+        files[name] = [size, digest]
     if absent := sorted(set(expected) - set(files)):
         raise DataError(f"{path / absent[0]} has vanished since it was written; delete {path} and prepare it again")
     write_json(path / MANIFEST, {"version": VERSION, "files": files})
@@ -52,9 +47,14 @@ def prepare_command(path: Path) -> str | None:
 
 def load_manifest(path: str | os.PathLike[str]) -> Files:
     """Name → (size, SHA-256) of every file; a store that is absent, unfinished or torn raises `DataError`."""
-    path = Path(path)
-    if not path.is_dir():
-        raise DataError(f"{path} does not exist" if not path.exists() else f"{path} is a file, not a store folder")
+    path = location(path)
+    with object_store_errors(path):
+        if not path.is_dir():
+            raise DataError(f"{path} does not exist" if not path.exists() else f"{path} is a file, not a store folder")
+        return _load(path)
+
+
+def _load(path: Path) -> Files:
     command = prepare_command(path)
     remedy = f"finish it with: {command}" if command else "prepare it again"
     if not (path / MANIFEST).exists():
@@ -76,10 +76,10 @@ def verify_store(path: str | os.PathLike[str], *, quick: bool = False) -> int:
     Quick: existence and sizes of all files, hashes of the metadata only. A missing chunk is an error here, where
     Zarr itself would read it as fill values.
     """
-    path = Path(path)
-    files = load_manifest(path)
+    path = location(path)
+    files, there = load_manifest(path), sizes(location(path))
     for name, (size, digest) in files.items():
-        check_file(path, name, size)
+        _compare(path, name, there.get(name), size)
         if (not quick or name.endswith(".json")) and sha256(path / name) != digest:
             raise DataError(f"{path / name} does not have the hash noted in {MANIFEST}: it is damaged; {_again(path)}")
     return len(files)
@@ -87,10 +87,15 @@ def verify_store(path: str | os.PathLike[str], *, quick: bool = False) -> int:
 
 def check_file(path: Path, name: str, size: int) -> None:
     """Refuse a file of a store that is missing or of another size than noted."""
-    try:
-        actual = os.stat(path / name).st_size
-    except FileNotFoundError:
-        raise DataError(f"{path / name} is missing; {_again(path)}") from None
+    actual: int | None = None
+    with object_store_errors(path / name), contextlib.suppress(FileNotFoundError):
+        actual = (path / name).stat().st_size
+    _compare(path, name, actual, size)
+
+
+def _compare(path: Path, name: str, actual: int | None, size: int) -> None:
+    if actual is None:
+        raise DataError(f"{path / name} is missing; {_again(path)}")
     if actual != size:
         raise DataError(f"{path / name} has {actual} bytes, {size} were written: it is damaged; {_again(path)}")
 

@@ -8,9 +8,9 @@ Zarr v3 with CF-1.11 attributes. The first axis of `condition` and `target` is t
 from __future__ import annotations
 
 import os
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
+from geoml.data.location import location, zarr_location
 from geoml.data.manifest import load_manifest, prepare_command, verify_store
 from geoml.data.netcdf import read_dataset, write_netcdf
 from geoml.data.packing import Packing
@@ -46,13 +46,13 @@ def open_store(
     """
     import xarray as xr
 
-    path = Path(path)
+    path = location(path)
     verify_store(path, quick=True)
     groups = sorted(child.name for child in path.iterdir() if (child / "zarr.json").exists())
     if group is not None and group not in groups:
         raise unknown(f"group of {path}", group, groups)
     opened = {
-        name: xr.open_zarr(path, group=name, chunks=chunks, consolidated=False)
+        name: xr.open_zarr(zarr_location(path), group=name, chunks=chunks, consolidated=False)
         for name in ([group] if group is not None else groups)
     }
     for name, dataset in opened.items():

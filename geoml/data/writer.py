@@ -5,39 +5,27 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import hashlib
-import json
 import math
 import os
-import threading
-from collections.abc import Iterator, Mapping
+import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-import numpy as np
-
+from geoml.data.location import is_remote, location, object_store_errors, zarr_location
 from geoml.data.manifest import JOURNAL, MANIFEST, PLAN, load_manifest, write_manifest
 from geoml.data.packing import Packing
+from geoml.data.slabs import SlabWriter, sample_bytes, zarr_settings
 from geoml.errors import DataError, UserError
-from geoml.files import atomic_path, read_json, sha256, write_json
+from geoml.files import atomic_path, read_json, sha256, write_json, writing
 
 if TYPE_CHECKING:
     import xarray as xr
-    import zarr
 
 __all__ = ["CONVENTIONS", "StoreWriter", "choose_slab", "chunk_length", "zarr_settings"]
 
 CONVENTIONS = "CF-1.11"
 CHUNK_BYTES = (400_000, 1_000_000)
-_settings_lock = threading.RLock()
-
-
-@contextlib.contextmanager
-def zarr_settings(**settings: Any) -> Iterator[None]:
-    """Zarr settings for the arrays opened inside the block; they keep them, later ones do not get them."""
-    import zarr
-
-    with _settings_lock, zarr.config.set(settings):
-        yield
 
 
 def chunk_length(sample_bytes: int, slab: int) -> int:
@@ -67,14 +55,13 @@ def choose_slab(sample_bytes: list[int], samples: int) -> int:
     return max(range(max(1, longest // 4), longest + 1), key=quality)
 
 
-def _sample_bytes(variable: xr.Variable, packing: Packing | None) -> int:
-    return math.prod(variable.shape[1:]) * (np.dtype(packing.dtype).itemsize if packing else 4)
-
-
 class StoreWriter:
     """One store being written; made by `create`, used as a context manager, and the only writer while it lives.
 
-    >>> import tempfile, xarray as xr
+    Where the store lies behind a URL there is no lock: two writers of one plan write the same bytes. Other processes
+    may help: `slabs.write` is theirs to call, `note` this one's, with what it returned.
+
+    >>> import tempfile, numpy as np, xarray as xr
     >>> hours = np.arange("2001-01-01", "2001-01-03", dtype="datetime64[h]").astype("datetime64[ns]")
     >>> coords = {"time": hours, "y": [0.0, 1.0], "x": [0.0, 1.0]}
     >>> rate = xr.DataArray(np.ones((48, 2, 2), "f4"), coords, ("time", "y", "x"))
@@ -90,10 +77,10 @@ class StoreWriter:
     >>> folder.cleanup()
     """
 
-    def __init__(self, path: Path, plan: dict[str, Any], lock: IO[str]) -> None:
-        self.path, self._plan, self._lock = path, plan, lock
+    def __init__(self, path: Path, plan: dict[str, Any], lock: IO[str] | None) -> None:
+        self.path, self._lock = path, lock
         self.samples, self.slab = int(plan["samples"]), int(plan["slab"])
-        self._arrays: dict[str, zarr.Array] = {}
+        self.slabs = SlabWriter(path, plan)
         self._done = self._read_journal()
 
     @classmethod
@@ -115,25 +102,30 @@ class StoreWriter:
         divide it. `prepare_command` is what a user types to complete the store. Another live writer, or a store
         begun with another template, raises `UserError`.
         """
-        path = Path(path)
-        lock = _acquire(path)
+        path = location(path)
+        lock = None if is_remote(path) else _acquire(path)
         try:
             layout = _layout(template, slab, packing or {})
-            if path.exists():
-                plan = read_json(path / PLAN) if (path / PLAN).exists() else None
-                if plan != layout:
-                    raise UserError(
-                        f"{path} was begun with other variables, samples or settings; "
-                        "delete it, or choose another name, and run the same command again"
-                    )
-            else:
-                root = {"Conventions": CONVENTIONS, **(attrs or {}), "prepare_command": prepare_command}
-                with atomic_path(path) as partial:
-                    _write_skeleton(partial, template, layout, root)
-                    write_json(partial / PLAN, layout)
-            return cls(path, layout, lock)
+            root = {"Conventions": CONVENTIONS, **(attrs or {}), "prepare_command": prepare_command}
+            with object_store_errors(path):
+                if (path / PLAN).exists() or (lock and path.exists()):
+                    plan = read_json(path / PLAN) if (path / PLAN).exists() else None
+                    if plan != layout:
+                        raise UserError(
+                            f"{path} was begun with other variables, samples or settings; "
+                            "delete it, or choose another name, and run the same command again"
+                        )
+                elif lock is None:  # the plan comes last: without one, the rest is written again
+                    _write_skeleton(path, template, layout, root)
+                    write_json(path / PLAN, layout)
+                else:
+                    with atomic_path(path) as partial:
+                        _write_skeleton(partial, template, layout, root)
+                        write_json(partial / PLAN, layout)
+                return cls(path, layout, lock)
         except BaseException:
-            _release(lock)
+            if lock is not None:
+                _release(lock)
             raise
 
     @property
@@ -143,9 +135,7 @@ class StoreWriter:
 
     def span(self, start: int) -> slice:
         """The samples of the slab that begins at `start`."""
-        if start % self.slab or not 0 <= start < self.samples:
-            raise ValueError(f"no slab begins at {start}: they are {self.slab} long, of {self.samples} samples")
-        return slice(start, min(start + self.slab, self.samples))
+        return self.slabs.span(start)
 
     def missing(self) -> list[int]:
         """Starts of the slabs still to be written."""
@@ -153,38 +143,18 @@ class StoreWriter:
 
     def write(self, start: int, data: Mapping[str, xr.Dataset]) -> None:
         """Write one slab, all groups; writing it again replaces it. A value that overflows raises `DataError`."""
-        span = self.span(start)
         if self.complete:
             raise ValueError(f"{self.path} is complete; nothing can be written to it")
-        files: dict[str, str] = {}
-        for group, variables in self._plan["groups"].items():
-            for name, entry in variables.items():
-                if entry["per_sample"]:
-                    self._write_array(group, name, entry, span, data[group][name])
-                    for file in _chunk_names(group, name, entry, span):
-                        files[file] = sha256(self.path / file)
-        with open(self.path / JOURNAL, "a") as journal:
-            journal.write("\n" + json.dumps({"start": start, "files": files}))  # \n first: a torn line ends here
-            journal.flush()
-            os.fsync(journal.fileno())
+        self.note(start, self.slabs.write(start, data))
+
+    def note(self, start: int, files: dict[str, str]) -> None:
+        """Count a slab as written whose files have these hashes."""
+        with object_store_errors(self.path):
+            write_json(self._note(start), files)
         self._done[start] = files
 
-    def _write_array(self, group: str, name: str, entry: dict[str, Any], span: slice, data: xr.DataArray) -> None:
-        import zarr
-
-        shape = (span.stop - span.start, *entry["shape"][1:])
-        if data.shape != shape or list(data.dims) != entry["dims"]:
-            raise ValueError(f"{group}/{name}: {data.dims} {data.shape} came for {entry['dims']} {shape}")
-        label = f"{self.path.name}: {group}/{name} from sample {span.start}"
-        values = np.ascontiguousarray(data.values)
-        packing = Packing(**entry["packing"]) if entry["packing"] else None
-        values = packing.encode(values, label) if packing else values.astype(np.float32)
-        key = f"{group}/{name}"
-        if key not in self._arrays:
-            # A chunk of nothing but fill values has to be a file too: a missing one is an error to the readers.
-            with zarr_settings(**{"array.write_empty_chunks": True}):
-                self._arrays[key] = zarr.open_array(self.path / key, mode="r+")
-        self._arrays[key][span] = values
+    def _note(self, start: int) -> Path:
+        return self.path / JOURNAL / f"{start:010d}.json"
 
     def finish(self) -> None:
         """Hash all files into the manifest, the last file to be written."""
@@ -193,26 +163,31 @@ class StoreWriter:
             return
         if missing := self.missing():
             raise ValueError(f"{self.path}: {len(missing)} slabs are not written, the first at sample {missing[0]}")
-        write_manifest(self.path, {name: digest for files in self._done.values() for name, digest in files.items()})
-        (self.path / JOURNAL).unlink(missing_ok=True)
+        with object_store_errors(self.path):
+            write_manifest(self.path, {name: digest for files in self._done.values() for name, digest in files.items()})
+        self._forget()
+
+    def _forget(self) -> None:
+        """Remove the journal; what is left of it by a kill does no harm."""
+        if not is_remote(self.path):
+            shutil.rmtree(self.path / JOURNAL, ignore_errors=True)
+        elif (self.path / JOURNAL).exists():
+            self.path.fs.rm((self.path / JOURNAL).path, recursive=True)  # type: ignore[attr-defined]
 
     def _read_journal(self) -> dict[int, dict[str, str]]:
-        """Finished slabs whose files are all there; a torn last line counts as not written."""
+        """Finished slabs whose files are all there; a broken note counts as none."""
         done: dict[int, dict[str, str]] = {}
-        if not (self.path / JOURNAL).exists():
+        if self.complete or not (self.path / JOURNAL).exists():
             return done
-        for line in (self.path / JOURNAL).read_text().splitlines():
-            try:
-                entry = json.loads(line)
-                start, files = int(entry["start"]), dict(entry["files"])
-            except (ValueError, KeyError, TypeError):
-                continue
-            done[start] = files
+        for note in (self.path / JOURNAL).glob("[0-9]*.json"):
+            with contextlib.suppress(DataError, ValueError, AttributeError):
+                done[int(note.stem)] = {str(name): str(digest) for name, digest in read_json(note).items()}
         return {s: files for s, files in done.items() if all(_intact(self.path / n, h) for n, h in files.items())}
 
     def close(self) -> None:
         """Give up the lock; a store without its manifest stays unreadable and can be resumed."""
-        _release(self._lock)
+        if self._lock is not None:
+            _release(self._lock)
 
     def __enter__(self) -> StoreWriter:
         return self
@@ -223,12 +198,6 @@ class StoreWriter:
 
 def _intact(file: Path, digest: str) -> bool:
     return file.exists() and sha256(file) == digest
-
-
-def _chunk_names(group: str, name: str, entry: dict[str, Any], span: slice) -> list[str]:
-    length, rest = entry["chunk"], "/".join("0" for _ in entry["shape"][1:])
-    first, last = span.start // length, (span.stop - 1) // length
-    return [f"{group}/{name}/c/{index}" + (f"/{rest}" if rest else "") for index in range(first, last + 1)]
 
 
 def _layout(template: Mapping[str, xr.Dataset], slab: int | None, packing: Mapping[str, Packing]) -> dict[str, Any]:
@@ -246,7 +215,7 @@ def _layout(template: Mapping[str, xr.Dataset], slab: int | None, packing: Mappi
         if name in dataset.data_vars
     ]
     per_sample = [row for row in every if row[2].dims[:1] == (axis,)]
-    slab = slab or choose_slab([_sample_bytes(variable, packed) for _, _, variable, packed in per_sample], samples)
+    slab = slab or choose_slab([sample_bytes(variable, packed) for _, _, variable, packed in per_sample], samples)
     groups: dict[str, dict[str, Any]] = {group: {} for group in template}
     for group, name, variable, packed in every:
         on_axis = variable.dims[:1] == (axis,)
@@ -254,7 +223,7 @@ def _layout(template: Mapping[str, xr.Dataset], slab: int | None, packing: Mappi
             "dims": [str(dim) for dim in variable.dims],
             "shape": [int(size) for size in variable.shape],
             "per_sample": on_axis,
-            "chunk": chunk_length(_sample_bytes(variable, packed), slab) if on_axis else None,
+            "chunk": chunk_length(sample_bytes(variable, packed), slab) if on_axis else None,
             "packing": {"scale": packed.scale, "offset": packed.offset, "dtype": packed.dtype} if packed else None,
         }
     return {"samples": samples, "axis": axis, "slab": slab, "groups": groups, "coordinates": _digest(template)}
@@ -277,7 +246,7 @@ def _write_skeleton(
     import zarr
     from zarr.codecs import ZstdCodec
 
-    codec = ZstdCodec(level=3, checksum=True)
+    codec, path = ZstdCodec(level=3, checksum=True), zarr_location(path)
     zarr.open_group(path, mode="w", zarr_format=3, attributes=attrs)
     for group, dataset in template.items():
         dataset = dataset.drop_encoding().assign_attrs(Conventions=CONVENTIONS)
@@ -308,10 +277,11 @@ def _write_skeleton(
 
 def _acquire(path: Path) -> IO[str]:
     """The lock beside the store: held by a process, so that it falls with it, even at kill -9."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     name = path.with_name(f".{path.name}.lock")
     while True:
-        lock = open(name, "a+")  # noqa: SIM115 - held open for as long as the writer lives
+        with writing(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            lock = open(name, "a+")  # noqa: SIM115 - held open for as long as the writer lives
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
