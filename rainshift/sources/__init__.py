@@ -13,7 +13,10 @@ if TYPE_CHECKING:
 __all__ = ["SOURCES", "open_source"]
 
 SOURCES = {
+    "era5": "rainshift.sources.era5:Era5Source",
     "gridded": "rainshift.sources.gridded:GriddedSource",
+    "imerg": "rainshift.sources.imerg:ImergSource",
+    "rainshift": "rainshift.sources.rainshift_hub:RainShiftSource",
     "synthetic": "rainshift.sources.synthetic:SyntheticSource",
     "synthetic_exact": "rainshift.sources.synthetic_exact:SyntheticExactSource",
 }

@@ -18,7 +18,7 @@ from rainshift.sources.variables import VARIABLES, rain_factor
 if TYPE_CHECKING:
     import xarray as xr
 
-__all__ = ["Rain", "read_rain"]
+__all__ = ["Rain", "check_rain", "read_rain"]
 
 STANDARD_NAMES = {
     "lwe_precipitation_rate", "precipitation_flux", "rainfall_rate", "rainfall_flux", "precipitation_amount",
@@ -187,7 +187,7 @@ def _stamp(time: Any, bounds: Any) -> str | None:
     return names.get(float(place[0])) if len(place) == 1 else None
 
 
-def _check(values: NDArray[Any], label: str, factor: float) -> NDArray[np.float32]:
+def check_rain(values: NDArray[Any], label: str, factor: float) -> NDArray[np.float32]:
     """Values in mm/h, missing ones NaN; what cannot be rain is refused."""
     rain = values.astype(np.float32) * np.float32(factor)
     rain[~np.isfinite(rain)] = np.nan
@@ -209,6 +209,6 @@ def _checked(array: xr.DataArray, factor: float, label: str) -> xr.DataArray:
     chunks = {"time": max(1, math.ceil(CHUNK_VALUES / plane)), "lat": -1, "lon": -1}
     array = array.chunk(chunks)
     for place in {0, array.sizes["time"] - 1}:  # what is wrong everywhere is found at once, the rest when it is read
-        _check(array.isel(time=place).values, label, factor)
-    values = array.data.map_blocks(_check, label, factor, dtype=np.float32)
+        check_rain(array.isel(time=place).values, label, factor)
+    values = array.data.map_blocks(check_rain, label, factor, dtype=np.float32)
     return array.copy(data=values).rename("precipitation").assign_attrs(VARIABLES["precipitation"].attrs)

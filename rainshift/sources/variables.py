@@ -9,7 +9,7 @@ from types import MappingProxyType
 
 from geoml.errors import DataError
 
-__all__ = ["PREDICTORS", "VARIABLES", "Variable", "rain_factor"]
+__all__ = ["PREDICTORS", "VARIABLES", "Variable", "inside_factor", "rain_factor"]
 
 
 @dataclass(frozen=True)
@@ -106,3 +106,36 @@ def rain_factor(units: str | None, step_hours: float, *, label: str = "precipita
     if hours is None:
         raise DataError(f"{label} has units {units!r}, whose time is not understood; {way_out}")
     return amount / (float(found["count"] or 1) * hours)
+
+
+_POWER = re.compile(r"\s*(\*\*|\^)\s*")
+_SAME = {"(0 - 1)": "1", "0-1": "1", "fraction": "1", "dimensionless": "1", "j/kg": "j kg-1", "kg/m2": "kg m-2",
+         "m/s": "m s-1", "j/m2": "j m-2", "w/m2": "w m-2", "m2/s2": "m2 s-2", "pascal": "pa"}  # fmt: skip
+_FACTORS = {("hpa", "pa"): 100.0, ("mbar", "pa"): 100.0, ("millibars", "pa"): 100.0, ("percent", "1"): 0.01,
+            ("%", "1"): 0.01, ("kj kg-1", "j kg-1"): 1000.0, ("g m-2", "kg m-2"): 0.001,
+            ("j m-2", "w m-2"): 1 / 3600.0}  # fmt: skip
+
+
+def inside_factor(name: str, units: str | None, *, label: str, step_hours: float = 1.0) -> float:
+    """What multiplies values of a variable in `units` into its units inside; without units, those of ERA5 are meant.
+
+    Sums over `step_hours` become rates. Raises `DataError` for units that are none of the variable's.
+
+    >>> inside_factor("tp", "m", label="tp"), inside_factor("sp", "hPa", label="sp")
+    (1000.0, 100.0)
+    >>> inside_factor("u", "m s**-1", label="u"), inside_factor("tp", "kg m**-2 s**-1", label="tp")
+    (1.0, 3600.0)
+    """
+    row = VARIABLES[name]
+    if units is None or not str(units).strip():
+        return row.published_factor / (step_hours if row.published_factor != 1.0 else 1.0)
+    if row.units == "mm h-1":
+        return rain_factor(units, step_hours, label=label)
+    text = _POWER.sub("", str(units).strip().lower())
+    text = _SAME.get(text.replace(" ", "") if "/" in text else text, text)
+    inside = row.units.lower()
+    if text == inside:
+        return 1.0
+    if (text, inside) not in _FACTORS:
+        raise DataError(f"{label} has units {units!r}; expected {row.published_units} or {row.units}")
+    return _FACTORS[text, inside] / (step_hours if text == "j m-2" else 1.0)

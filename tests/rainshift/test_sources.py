@@ -19,7 +19,7 @@ def test_each_source_has_a_file_and_a_configuration():
     assert {path.stem for path in FOLDER.glob("*.yaml")} == set(SOURCES)
     for name, target in SOURCES.items():
         module, _, attribute = target.partition(":")
-        assert module == f"rainshift.sources.{name}"
+        assert module.removesuffix("_hub") == f"rainshift.sources.{name}"
         assert hasattr(importlib.import_module(module), attribute)
 
 

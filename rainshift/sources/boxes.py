@@ -1,0 +1,63 @@
+"""Regions of the catalogue cut from files: which folders hold them, and the grids they are cut to."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from geoml.errors import DataError, UserError
+from geoml.grids import Grid
+from rainshift.regions import region, regions
+
+__all__ = ["box_names", "cut", "folder_of", "require_root"]
+
+
+def require_root(root: str | None, option: str, what: str) -> Path:
+    """The folder that an option names; unset or missing is a `UserError`."""
+    if not root:
+        raise UserError(f"data.{option} is not set; point it at {what}")
+    path = Path(root).expanduser()
+    if not path.exists():
+        raise UserError(f"data.{option} {path} does not exist; point it at {what}")
+    return path
+
+
+def box_names(boxes: Sequence[str], root: Path) -> tuple[str, ...]:
+    """The regions to use: those named, else those that have a folder of their own under `root`."""
+    if boxes:
+        return tuple(region(str(name)).name for name in boxes)
+    found = tuple(sorted(name for name in regions() if (root / name).is_dir()))
+    if not found:
+        raise UserError(
+            f"data.boxes is empty and {root} has no folder of a region's name; set data.boxes=[NAME, …] "
+            "(`rainshift regions` lists them)"
+        )
+    return found
+
+
+def folder_of(root: Path, name: str) -> Path:
+    """Where a region's files are: in a folder of its name, or all in one."""
+    return root / name if (root / name).is_dir() else root
+
+
+def cut(grid: Grid, wanted: Grid, label: str) -> tuple[slice, slice]:
+    """Rows and columns of `grid` that are `wanted`; another spacing or a box beyond the files is a `DataError`."""
+    parts = []
+    for have, want in zip(grid.axes, wanted.axes, strict=True):
+        if abs(have.step - want.step) > 1e-4 * want.step:
+            hint = "; ERA5-Land, whose sums run from midnight, is another data set" if want.step == 0.25 else ""
+            raise DataError(f"{label}: {want.name} has a step of {have.step:g}°; expected {want.step:g}°{hint}")
+        turns = (0.0, 360.0, -360.0) if want.name == "lon" else (0.0,)
+        places = [(want.start + turn - have.start) / have.step for turn in turns]
+        inside = [p for p in places if p > -0.01 and p + want.size - 1 < have.size - 0.99]
+        if not inside:
+            raise DataError(
+                f"{label}: {want.name} runs from {have.start:g} to {have.stop:g}; {want.start:g} to {want.stop:g} "
+                "is needed"
+            )
+        first = round(inside[0])
+        if abs(inside[0] - first) > 0.01:
+            raise DataError(f"{label}: {want.name} has no point at {want.start:g}; the nearest is off by "
+                            f"{abs(inside[0] - first) * have.step:.3g}°")  # fmt: skip
+        parts.append(slice(first, first + want.size))
+    return parts[0], parts[1]

@@ -1,0 +1,242 @@
+"""GPM IMERG half hours in HDF5 and NetCDF4: which file holds which half hour, and their means over hours.
+
+Known are the granules of V06 (`precipitationCal`) and V07 (`precipitation`), whole (group `Grid`) or cut out on a
+server (`.nc4`, variables at the root); dims (time, lon, lat), fill value −9999.9, mm/hr.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from geoml.errors import DataError, UserError
+from geoml.grids import Grid, grid_of
+from rainshift.sources.rain_files import check_rain
+from rainshift.sources.variables import rain_factor
+
+if TYPE_CHECKING:
+    import h5py
+
+__all__ = ["HalfHours", "find_granules"]
+
+SUFFIXES = (".hdf5", ".h5", ".nc4", ".nc", ".rt-h5")
+NAMES = ("precipitation", "precipitationCal", "Grid_precipitation", "Grid_precipitationCal")
+GRANULE = re.compile(r"3B-(?P<kind>HHR(-[EL])?|DAY(-[EL])?|MO)\..*3IMERG\.(?P<day>\d{8})-S(?P<start>\d{6})-E\d{6}")
+VERSION = re.compile(r"\.V(\d\d)[A-Z]?\b")
+HALF_HOUR = np.timedelta64(30, "m")
+SECONDS = {"seconds": 1, "minutes": 60, "hours": 3600, "days": 86400}
+
+
+def find_granules(folder: Path) -> list[Path]:
+    """Files below a folder that may hold half hours of IMERG, by name."""
+    if folder.is_file():
+        return [folder]
+    return sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
+
+
+@dataclass(frozen=True)
+class HalfHours:
+    """Half hours of IMERG in many files, read when asked; hours are means of the two halves that make them."""
+
+    files: tuple[Path, ...]
+    variable: str | None = None
+
+    def __post_init__(self) -> None:
+        if not self.files:
+            raise UserError("no IMERG file was found; expected 3B-HHR….HDF5 or .nc4 files")
+
+    @cached_property
+    def places(self) -> dict[np.datetime64, tuple[Path, int]]:
+        """Where each half hour is, by its start: the file and the position in it.
+
+        Names of granules say it; files of other names are opened. One half hour in two files, and files of two
+        versions of the algorithm, are refused.
+        """
+        found: dict[np.datetime64, tuple[Path, int]] = {}
+        versions: dict[str, Path] = {}
+        for path in self.files:
+            if version := VERSION.search(path.name):
+                versions.setdefault(version[1], path)
+            for position, start in enumerate(self._starts(path)):
+                if start in found:
+                    raise DataError(
+                        f"{found[start][0]} and {path} both hold the half hour from {start}; keep one of them (Final, "
+                        "Late and Early runs, and versions, are not to be mixed)"
+                    )
+                found[start] = path, position
+        if len(versions) > 1:
+            (one, here), (other, there) = sorted(versions.items())[:2]
+            raise DataError(
+                f"{here.name} is of version {one}, {there.name} of {other}; keep one: they rain differently"
+            )
+        return dict(sorted(found.items()))
+
+    def _starts(self, path: Path) -> list[np.datetime64]:
+        named = GRANULE.search(path.name)
+        if named is None:
+            with _opened(path) as group:
+                return list(_times(group, path))
+        if not named["kind"].startswith("HHR"):
+            raise DataError(f"{path} holds a mean over a {named['kind'].lower()}; half hours (3B-HHR) are needed")
+        day, clock = named["day"], named["start"]
+        text = f"{day[:4]}-{day[4:6]}-{day[6:]}T{clock[:2]}:{clock[2:4]}:{clock[4:]}"
+        return [np.datetime64(text, "s")]
+
+    @cached_property
+    def grid(self) -> Grid:
+        """The grid of the first file; every other has to have it too."""
+        with _opened(self.files[0]) as group:
+            return _grid(group, self.files[0])
+
+    @cached_property
+    def hours(self) -> NDArray[np.datetime64]:
+        """Ends of the hours of which both halves are there, ascending.
+
+        The hour that ends at t is made of the half hours that start at t − 60 and t − 30 minutes, as ERA5's sums are.
+        """
+        starts = self.places
+        ends = [s + 2 * HALF_HOUR for s in starts if s + HALF_HOUR in starts and s == s.astype("datetime64[h]")]
+        if not ends:
+            raise DataError(
+                f"{self.files[0].parent} holds {len(starts)} half hours, but of no hour both: the hour that ends at t "
+                "needs those from t - 60 and t - 30 min"
+            )
+        return np.array(ends, "datetime64[ns]")
+
+    def read_hours(self, ends: Iterable[np.datetime64], rows: slice, columns: slice) -> NDArray[np.float32]:
+        """Means over hours in mm/h, `(hour, lat, lon)` of a part of `grid`; NaN where a half is missing."""
+        fields = []
+        for end in ends:
+            start = end.astype("datetime64[s]") - 2 * HALF_HOUR
+            halves = [self.read(moment, rows, columns) for moment in (start, start + HALF_HOUR)]
+            fields.append((halves[0] + halves[1]) / 2)
+        return np.stack(fields)
+
+    def read(self, start: np.datetime64, rows: slice, columns: slice) -> NDArray[np.float32]:
+        """One half hour in mm/h, `(lat, lon)` of a part of `grid`, south first; NaN where it is missing."""
+        path, position = self.places[start]
+        with _opened(path) as group:
+            if not _grid(group, path).matches(self.grid):
+                raise DataError(f"{path} is on another grid than {self.files[0]}")
+            held = _times(group, path)
+            if position >= len(held) or held[position] != start:
+                raise DataError(f"{path}: its name says {start}, its time {held[0] if len(held) else 'nothing'}")
+            data = _rain(group, self.variable, path)
+            axes = _axes(group, data, path)
+            latitude = group["lat"][:2]
+            descending = bool(latitude[1] < latitude[0])
+            size = group["lat"].shape[0]
+            picked = slice(size - rows.stop, size - rows.start) if descending else rows
+            where = {"time": position, "lat": picked, "lon": columns}
+            try:
+                values = np.asarray(data[tuple(where[axis] for axis in axes)], np.float32)
+            except OSError as error:
+                raise DataError(f"{path}: {data.name} cannot be read: {error}") from error
+            if [axis for axis in axes if axis != "time"] == ["lon", "lat"]:
+                values = values.T
+            label = f"{path}: {data.name.strip('/')!r}"
+            for fill in (*_fills(data), -9999.9):
+                values = np.where(np.isclose(values, fill), np.float32(np.nan), values)
+            units = _text(data.attrs.get("units", data.attrs.get("Units", "mm/hr")))
+            rain = check_rain(values, label, rain_factor(units, 0.5, label=label))
+        return rain[::-1] if descending else rain
+
+
+class _opened:
+    """The group of an IMERG file that holds its fields, closed again afterwards."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __enter__(self) -> h5py.Group:
+        import h5py
+
+        if not self.path.exists():
+            raise DataError(f"{self.path} does not exist")
+        try:
+            self.file = h5py.File(self.path, "r")
+        except OSError as error:
+            raise DataError(f"{self.path} cannot be read; it may be truncated or no HDF5: {error}") from error
+        group = self.file.get("Grid", self.file)
+        if missing := [name for name in ("time", "lat", "lon") if name not in group]:
+            self.file.close()
+            raise DataError(f"{self.path} lacks {', '.join(missing)}; it is no IMERG granule")
+        return group
+
+    def __exit__(self, *details: object) -> None:
+        self.file.close()
+
+
+def _text(value: Any) -> str:
+    value = value.item() if isinstance(value, np.ndarray) and value.size == 1 else value
+    return value.decode() if isinstance(value, bytes) else str(value)
+
+
+def _fills(data: h5py.Dataset) -> tuple[float, ...]:
+    found = (data.attrs.get(key) for key in ("_FillValue", "CodeMissingValue"))
+    return tuple(float(_text(value)) for value in found if value is not None)
+
+
+def _times(group: h5py.Group, path: Path) -> NDArray[np.datetime64]:
+    """Starts of the half hours.
+
+    The files call their calendar Julian. Its dates between the epoch and the first Gregorian leap rule that differs
+    (1901–2100) advance as ours do, so seconds after the epoch's date are seconds after that date here too.
+    """
+    variable = group["time"]
+    units = _text(variable.attrs.get("units", variable.attrs.get("Units", "")))
+    found = re.match(r"(seconds|minutes|hours|days) since (\d{4}-\d{1,2}-\d{1,2})[T ]?(\d\d:\d\d(:\d\d)?)?", units)
+    if found is None:
+        raise DataError(f"{path}: time has units {units!r}; expected seconds since a date")
+    epoch = np.datetime64(f"{found[2]}T{found[3] or '00:00'}", "s")
+    values = np.asarray(variable[...]).ravel()
+    if not np.isfinite(values.astype(float)).all():
+        raise DataError(f"{path}: some times are missing")
+    seconds = values.astype(np.float64) * SECONDS[found[1]]
+    return epoch + np.round(seconds).astype("timedelta64[s]")
+
+
+def _grid(group: h5py.Group, path: Path) -> Grid:
+    import xarray as xr
+
+    coords = {name: (name, np.asarray(group[name][:], np.float64)) for name in ("lat", "lon")}
+    try:
+        return grid_of(xr.Dataset(coords=coords), registration="centre")
+    except DataError as error:
+        raise DataError(f"{path}: {error}") from error
+
+
+def _rain(group: h5py.Group, variable: str | None, path: Path) -> h5py.Dataset:
+    names = (variable,) if variable else NAMES
+    name = next((name for name in names if name in group), None)
+    if name is None:
+        held = ", ".join(key for key in group if len(getattr(group[key], "shape", ())) == 3)
+        raise DataError(f"{path} holds {held or 'no field'}; expected {' or '.join(names[:2])} (data.variable=)")
+    return group[name]
+
+
+def _axes(group: h5py.Group, data: h5py.Dataset, path: Path) -> tuple[str, ...]:
+    """Names of the dims of a field: as the file declares them, else by their sizes."""
+    declared = _text(data.attrs.get("DimensionNames", "")).replace(" ", "").split(",")
+    if sorted(declared) == ["lat", "lon", "time"]:
+        return tuple(declared)
+    scales = [next((key.rpartition("/")[2] for key in _scale_names(dim)), "") for dim in data.dims]
+    if sorted(scales) == ["lat", "lon", "time"]:
+        return tuple(scales)
+    sizes = {name: group[name].shape[0] for name in ("time", "lon", "lat")}
+    matching = [order for order in (("time", "lon", "lat"), ("time", "lat", "lon"))
+                if data.shape == tuple(sizes[name] for name in order)]  # fmt: skip
+    if len(matching) != 1:
+        raise DataError(f"{path}: {data.name} has shape {data.shape} and no dimension names; which is lat, which lon?")
+    return matching[0]
+
+
+def _scale_names(dim: Any) -> list[str]:
+    return [str(scale.name) for scale in dim.values()]

@@ -1,0 +1,168 @@
+"""The RainShift data set as it is published: read in place from a folder or a URL, or fetched first."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from geoml.errors import DataError, UserError, unknown
+from geoml.grids import grid_of, require_same
+from rainshift.regions import regions
+from rainshift.sources.base import RegionData
+from rainshift.sources.fetching import Download
+from rainshift.sources.lag import warn_of_lag
+from rainshift.sources.published import CHUNK_HOURS, Part, file_of, read_static
+from rainshift.sources.time_blocks import evenly, of_years, validation_blocks
+
+__all__ = ["RainShiftSource"]
+
+
+@dataclass(frozen=True)
+class RainShiftSource:
+    """`data=rainshift data.root=DIR`: the published files, coarse ERA5 and fine IMERG, region by region.
+
+    `root` is a folder or a URL that fsspec reads (chunks of the hours asked for come by ranges of bytes); with `fetch`
+    files that are not in the folder are downloaded from `base_url` first, and checked against `checksums`: a mapping
+    of file to SHA-256, or a file in the form of `sha256sum`. Without one, sums are noted in `SHA256SUMS` at the first
+    download and later ones are held to them.
+
+    No validation hours are published: `validation_share` of every `validation_every_days` of training are set apart,
+    `gap_hours` between them and before the test hours left out. `years` are those of training and validation,
+    `test_years` those of the test; of these, at most `hours` are taken (a number, or one for each split), in whole
+    chunks of the files spread evenly.
+
+    Hours are stamped with their end: ERA5's rain at t is the sum over (t − 1 h, t] and belongs to the IMERG half hours
+    that start at t − 60 and t − 30 min. The published files pair by index; what a lag correlation finds is warned of,
+    never corrected.
+    """
+
+    root: str | None = None
+    include: Sequence[str] = ()
+    fetch: bool = False
+    base_url: str | None = "https://huggingface.co/datasets/RainShift/rainshift/resolve/main"
+    checksums: str | Mapping[str, str] | None = None
+    years: Sequence[int] | None = None
+    test_years: Sequence[int] | None = None
+    hours: int | Mapping[str, int] | None = None
+    validation_share: float = 0.1
+    validation_every_days: float = 100.0
+    gap_hours: float = 48.0
+    check_lag: bool = True
+
+    def __post_init__(self) -> None:
+        if isinstance(self.hours, Mapping):
+            for split in self.hours:
+                if split not in self.splits:
+                    raise unknown("data.hours split", split, self.splits)
+        if self.fetch and self.root and "://" in self.root:
+            raise UserError(
+                f"data.fetch needs a folder to download into; data.root is {self.root}, a URL read in place"
+            )
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        return ("train", "validation", "test") if self.validation_share else ("train", "test")
+
+    @cached_property
+    def names(self) -> tuple[str, ...]:
+        """Regions that can be opened: those in the folder, or all published ones where files come from a URL."""
+        published = {name for name, found in regions().items() if found.source}
+        if not self.root:
+            raise UserError(
+                "data.root is not set; point it at the folder of the RainShift files, or at an empty one with "
+                "data.fetch=true, which downloads what is asked for (some tens of GB a region)"
+            )
+        if self.fetch or "://" in self.root:
+            known = published
+        else:
+            folder = Path(self.root).expanduser()
+            if not folder.is_dir():
+                raise UserError(f"data.root {folder} is not a folder")
+            known = {path.parent.name for path in folder.glob("*/*_data_in.zarr.zip")}
+            if not known:
+                raise UserError(
+                    f"{folder} holds no REGION/train_data_in.zarr.zip; data.fetch=true downloads what is asked for"
+                )
+        for name in self.include:
+            if name not in known:
+                raise unknown("region", name, known)
+        return tuple(self.include) or tuple(sorted(known))
+
+    def open(self, name: str, split: str | None = None) -> RegionData:
+        """One region in the hours of one split (training unless named), lazily."""
+        split = split or "train"
+        if name not in self.names:
+            raise unknown("region", name, self.names)
+        if split not in self.splits:
+            raise unknown("split", split, self.splits)
+        part = Part(self._root(name, split), name, "test" if split == "test" else "train")
+        positions = self._positions(part, split)
+        condition, target = (data.isel(time=positions) for data in (part.condition(), part.target()))
+        data = RegionData(
+            name,
+            condition,
+            target,
+            read_static(part.root, name),
+            timedelta(hours=1),
+            self._provenance(part, split),
+        )
+        _check_place(data, part)
+        if self.check_lag:
+            warn_of_lag(data)
+        return data
+
+    def _root(self, name: str, split: str) -> str:
+        """Where the files are, downloaded now where that is asked for."""
+        root = str(self.root) if "://" in str(self.root) else str(Path(str(self.root)).expanduser())
+        if self.fetch:
+            if not self.base_url:
+                raise UserError("data.fetch needs data.base_url, the folder of the data set on the web")
+            download = Download(self.base_url, Path(root), self.checksums)
+            part = "test" if split == "test" else "train"
+            for side in ("static", "in", "out"):
+                download(file_of(name, part, side))
+        return root
+
+    def _positions(self, part: Part, split: str) -> NDArray[np.intp]:
+        time = part.time
+        if split == "test":
+            kept = of_years(time, self.test_years, part.label("in"))
+        else:
+            years = of_years(time, self.years, part.label("in"))
+            blocks = validation_blocks(time[years], self.validation_share, self.validation_every_days, self.gap_hours)
+            kept = years[blocks[split]]
+        hours = self.hours.get(split) if isinstance(self.hours, Mapping) else self.hours
+        return evenly(kept, hours, CHUNK_HOURS)
+
+    def _provenance(self, part: Part, split: str) -> dict[str, str]:
+        return {
+            "source": "RainShift (arXiv 2507.04930): ERA5 0.25° predictors, GPM IMERG 0.1° rain",
+            "file": f"{part.label('in')}, {part.label('out')}",
+            "licence": "that of the data set's page; contains Copernicus and NASA GPM data",
+            "split": split,
+            "stamp": "end",
+        }
+
+
+def _check_place(data: RegionData, part: Part) -> None:
+    """Refuse fine rain that does not lie where the region of that name does, or statics that do not lie on it."""
+    if data.static is not None:
+        require_same(grid_of(data.static), data.fine, f"{part.root}: {file_of(part.region, '', 'static')} and rain")
+    known = regions().get(data.name)
+    if known is None:
+        return
+    for axis, low, high in (
+        (data.fine["lat"], known.lat_min, known.lat_max),
+        (data.fine["lon"], known.lon_min, known.lon_max),
+    ):
+        if axis.start < low - axis.step or axis.stop > high + axis.step:
+            raise DataError(
+                f"{part.label('out')}: {axis.name} runs from {axis.start:g} to {axis.stop:g}; {data.name} lies "
+                f"between {low:g} and {high:g}"
+            )

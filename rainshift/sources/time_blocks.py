@@ -1,0 +1,118 @@
+"""Fields read in blocks of time, each once: what lets slabs of any length be written from chunks of another."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from geoml.errors import DataError, UserError
+
+if TYPE_CHECKING:
+    import dask.array as da
+
+__all__ = ["TimeBlocks", "evenly", "of_years", "validation_blocks"]
+
+Read = Callable[[slice], NDArray[Any]]
+
+
+class TimeBlocks:
+    """A `(time, lat, lon)` array behind `read(slice)`, cut into blocks of `length` times; the latest are kept.
+
+    Blocks are what the file stores together, so that a slab that takes a part of one costs no second decoding.
+    """
+
+    def __init__(self, read: Read, shape: tuple[int, int, int], length: int, *, keep: int = 2) -> None:
+        from dask.utils import SerializableLock
+
+        self.read, self.shape, self.length, self.keep = read, shape, max(1, length), keep
+        self._held: OrderedDict[int, NDArray[np.float32]] = OrderedDict()
+        self._lock = SerializableLock()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_held": OrderedDict()}
+
+    def block(self, number: int) -> NDArray[np.float32]:
+        """The times from `number * length` on, read now or a moment ago."""
+        with self._lock:
+            if number not in self._held:
+                part = slice(number * self.length, min((number + 1) * self.length, self.shape[0]))
+                self._held[number] = np.asarray(self.read(part), np.float32)
+                while len(self._held) > self.keep:
+                    self._held.popitem(last=False)
+            self._held.move_to_end(number)
+            return self._held[number]
+
+    def lazy(self) -> da.Array:
+        """The array as Dask blocks along time."""
+        import dask.array as da
+
+        times, *plane = self.shape
+        if not times:
+            return da.zeros(self.shape, np.float32)
+        lengths = [min(self.length, times - start) for start in range(0, times, self.length)]
+        chunks = (tuple(lengths), *((size,) for size in plane))
+        return da.map_blocks(self._of, chunks=chunks, dtype=np.float32, meta=np.empty((0, 0, 0), np.float32))
+
+    def _of(self, block_id: tuple[int, ...]) -> NDArray[np.float32]:
+        return self.block(block_id[0])
+
+
+def of_years(time: NDArray[np.datetime64], years: Sequence[int] | None, label: str) -> NDArray[np.intp]:
+    """Positions of the times that lie in some calendar years, all for None; none left raises `UserError`."""
+    if years is None:
+        return np.arange(len(time))
+    wanted = {int(year) for year in ([years] if isinstance(years, int) else years)}
+    held = time.astype("datetime64[Y]").astype(int) + 1970
+    found = np.flatnonzero(np.isin(held, sorted(wanted)))
+    if not len(found):
+        raise UserError(f"{label} holds no hour of {sorted(wanted)}; its years are {held.min()} to {held.max()}")
+    return found
+
+
+def evenly(positions: NDArray[np.intp], hours: int | None, length: int) -> NDArray[np.intp]:
+    """At most `hours` of the positions, in whole blocks of `length` spread evenly over them; all for None.
+
+    One block from each of as many strata, its place in them by the golden ratio, as equal distances could meet the
+    same season every year.
+
+    >>> evenly(np.arange(1000), 30, 10).reshape(3, 10)[:, 0].tolist()
+    [0, 530, 740]
+    """
+    if hours is None or hours >= len(positions):
+        return positions
+    if hours < 1:
+        raise UserError(f"data.hours is {hours}; expected 1 or more")
+    blocks = np.unique(positions // length)
+    count = min(-(-hours // length), len(blocks))
+    edges = np.arange(count + 1) * len(blocks) // count
+    place = (np.arange(count) * 0.6180339887498949) % 1.0
+    chosen = blocks[edges[:-1] + (place * np.diff(edges)).astype(int)]
+    return positions[np.isin(positions // length, chosen)][:hours]
+
+
+def validation_blocks(
+    time: NDArray[np.datetime64], share: float, every_days: float, gap_hours: float
+) -> Mapping[str, NDArray[np.intp]]:
+    """Positions of training and validation times: a block of validation in every so many days, gaps between them.
+
+    The last `gap_hours` are left out of both, because test hours may follow at once.
+    """
+    from rainshift.splits import split_blocks
+
+    if not 0 <= share < 1:
+        raise UserError(f"data.validation_share is {share}; expected 0 or more, below 1")
+    gap = timedelta(hours=float(gap_hours))
+    end = time[-1] - np.timedelta64(round(gap.total_seconds()), "s")
+    kept = time[time <= end]
+    if not len(kept):
+        raise DataError(f"no training hour is left before the gap of {gap}; lower data.gap_hours")
+    if share == 0:
+        return {"train": np.arange(len(kept))}
+    days = (kept[-1] - kept[0]) / np.timedelta64(1, "D")
+    blocks = max(1, round(days / float(every_days)))
+    return split_blocks(kept, {"train": 1 - share, "validation": share}, blocks=blocks, purge=gap)
