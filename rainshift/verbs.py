@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,17 +34,20 @@ def regions(arguments: Sequence[str]) -> Rows | None:
         print(json.dumps(rows, indent=2))
         return None
     shown = ("name", "lat_min", "lat_max", "lon_min", "lon_max", "title")
-    return [{key: row[key] for key in shown} for row in rows]
+    return [{key: row[key] for key in shown} | {"shares an edge with": ", ".join(row["adjacent"])} for row in rows]
 
 
 def prepare(config: DictConfig, run: RunFolder) -> Rows:
     """Make the stores of regions and splits."""
+    from geoml.data.location import sizes
+
     archive = _archive(config)
     rows = []
     for name in config.regions or archive.names:
         for split in config.splits or archive.splits:
-            path = archive.prepare(name, split)
-            size = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
+            with _workers(config.dask):
+                path = archive.prepare(name, split)
+            size = sum(sizes(path).values())
             hours = archive.open(name, split)["target"].sizes["time"]
             row = {"region": name, "split": split, "times": int(hours), "MB": round(size / 1e6, 2), "store": str(path)}
             run.metrics.append(row)
@@ -160,7 +164,8 @@ def benchmark(config: DictConfig, run: RunFolder) -> Rows:
     from rainshift.report import write_benchmark
 
     experiment = Experiment(config)
-    outcome = experiment.run()
+    with _workers(config.dask):
+        outcome = experiment.run()
     return write_benchmark(experiment, outcome, run)
 
 
@@ -177,9 +182,37 @@ def report(config: DictConfig) -> Rows:
 
 
 def _archive(config: DictConfig) -> Archive:
-    from rainshift.archive import Archive
+    from rainshift.archive import archive_of
 
-    return Archive(plain(config.data), Path(config.cache) / "data")
+    return archive_of(config)
+
+
+@contextlib.contextmanager
+def _workers(dask: str | int | None) -> Iterator[None]:
+    """The Dask client that `dask=` asks for: `local` or a number of processes on this machine, or a scheduler's address."""
+    if dask is None:
+        yield
+        return
+    from distributed import Client, LocalCluster
+
+    from geoml.environment import usable_cores
+
+    text = str(dask)
+    if text != "local" and not text.isdigit() and "://" not in text:
+        raise UserError(f"dask={text}; expected local, a number of workers, or an address such as tcp://host:8786")
+    with contextlib.ExitStack() as stack:
+        if "://" in text:
+            try:
+                stack.enter_context(Client(text, timeout="10s"))
+            except OSError as error:
+                raise UserError(
+                    f"no Dask scheduler answers at {text} ({error}); start one, or use dask=local"
+                ) from error
+        else:
+            count = usable_cores() if text == "local" else max(1, int(text))
+            options = {"n_workers": count, "threads_per_worker": 1, "dashboard_address": None}
+            stack.enter_context(Client(stack.enter_context(LocalCluster(**options))))
+        yield
 
 
 def _split(archive: Archive, role: str) -> str:
