@@ -72,8 +72,9 @@ def _common_bounds(fields: Sequence[xr.DataArray] | object) -> tuple[float, floa
 def degradation_bars(table: xr.Dataset, *, reference: str = "bilinear") -> Figure:
     """Skill against `reference` in and out of distribution, a group a test region, a panel a model.
 
-    Models that learn nothing are the same on both sides and left out. `table` has `skill(model, test_region, distribution)` with `distribution` in `in, out`, and `skill_low`,
-    `skill_high` of the same shape, NaN where there is no interval.
+    Models that learn nothing are the same on both sides and left out. `table` has
+    `skill(model, test_region, distribution)` with `distribution` in `in, out`, and `skill_low`, `skill_high` of the
+    same shape, NaN where there is no interval.
     """
     from matplotlib.figure import Figure
 
