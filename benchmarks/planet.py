@@ -58,8 +58,8 @@ Skills = dict[str, tuple[float, float]]
 
 def skills(planet: int, cache: str, equal: str | None, quick: bool) -> Skills:
     """Skill in and out of distribution in each region of one planet."""
-    samples = 3200 if quick else 6400
-    hours = {"train": 96 if quick else 240, "validation": 24, "test": 72 if quick else 168}
+    samples = 2000 if quick else 6400
+    hours = {"train": 72 if quick else 240, "validation": 24, "test": 48 if quick else 168}
     overrides = [
         f"train_regions=[{','.join(REGIONS)}]",
         f"models=[bilinear,{UNET}]",
