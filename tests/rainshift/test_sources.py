@@ -32,8 +32,10 @@ def test_configurations_show_every_option_with_its_default(name):
     source = open_source(name, **options)
     assert set(options) == set(type(source).__dataclass_fields__)
     default = open_source(name)
+    # The command line cuts gaps away, which a benchmark wants; the class takes the field as it is.
+    apart = {"splits_at", "min_coverage"}
     for key, value in options.items():
-        assert value == getattr(default, key) or not (value or getattr(default, key)) or key == "splits_at", key
+        assert value == getattr(default, key) or not (value or getattr(default, key)) or key in apart, key
     for key in values:
         line = next(i for i, row in enumerate(text.splitlines()) if row.startswith(f"{key}:"))
         assert "#" in "\n".join(text.splitlines()[max(0, line - 4) : line]), f"{key} has no comment"
