@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -19,10 +21,11 @@ if TYPE_CHECKING:
     import xarray as xr
 
     from geoml.data.blocks import FieldSource
+    from geoml.data.slabs import SlabWriter
     from geoml.models.base import Channels
     from rainshift.sources.base import RegionData, Source
 
-__all__ = ["RATE_STEP_MM_H", "Archive"]
+__all__ = ["RATE_STEP_MM_H", "Archive", "archive_of"]
 
 #: Fine rain is kept as integers of this step.
 RATE_STEP_MM_H = 0.01
@@ -31,6 +34,14 @@ READING_KEYS = ("condition", "static", "first_guess", "expected_gaps", "shares",
 #: What samples are for.
 ROLES = ("train", "validation", "test")
 WHOLE = "all"
+
+
+def archive_of(config: Mapping[str, Any]) -> Archive:
+    """The archive of a verb's configuration: its `data`, in `archive`, a folder or URL, or in `cache`."""
+    from geoml.data.location import location
+
+    given = plain(config)
+    return Archive(given["data"], location(given.get("archive") or f"{given['cache']}/data"))
 
 
 @dataclass(frozen=True)
@@ -100,15 +111,19 @@ class Archive:
     def command(self, name: str) -> str:
         """What a user types to prepare a region again."""
         options = " ".join(f"data.{k}={v}" for k, v in self.options.items() if isinstance(v, str | int | float))
-        return f"rainshift prepare data={self.config['source']} regions=[{name}] cache={self.root} {options}".strip()
+        return f"rainshift prepare data={self.config['source']} regions=[{name}] archive={self.root} {options}".strip()
 
     def prepare(self, name: str, split: str) -> Path:
         """Make the store of a region's split, or complete it; one that is whole is left alone.
 
-        Slabs of hours are written one after another behind a progress bar; an interrupted preparation goes on where
-        it was. Errors: `DataError` from the source, `UserError` for a full disk or a folder that cannot be written.
+        Slabs of hours are written one after another behind a progress bar, or side by side by the workers of the Dask
+        client that is active, to the same bytes; an interrupted preparation goes on where it was. Errors: `DataError`
+        from the source, `UserError` for a full disk or a folder that cannot be written.
         """
+        from geoml.data.location import is_remote
         from geoml.data.manifest import MANIFEST
+        from geoml.data.reading import ambient_client, spread
+        from geoml.data.slabs import SlabWriter
         from geoml.data.store import Packing, StoreWriter
         from geoml.progress import track
 
@@ -126,9 +141,16 @@ class Archive:
             attrs=_attributes(data),
             prepare_command=self.command(name),
         ) as writer:
-            for start in track(writer.missing(), f"preparing {path.stem}", unit="slabs"):
-                part = data.isel(writer.span(start))
-                writer.write(start, {"condition": part.condition.load(), "target": part.target.load()})
+            missing, what = writer.missing(), f"preparing {path.stem}"
+            if (client := ambient_client()) is None:
+                for start in track(missing, what, unit="slabs"):
+                    writer.write(start, _slab(data, writer.span(start)))
+            else:
+                slabs = SlabWriter(path if is_remote(path) else path.absolute(), writer.slabs.plan)
+                jobs = [(plain(self.config), name, split, slabs, start) for start in missing]
+                done = spread(_write_slab, jobs, client=client)
+                for job, files in track(done, what, total=len(jobs), unit="slabs"):
+                    writer.note(job[-1], files())
             writer.finish()
         return path
 
@@ -189,7 +211,10 @@ class Archive:
         """The time step of a region's samples."""
         import zarr
 
-        return float(zarr.open_group(self.path(name, self.splits[0]), mode="r").attrs["step_seconds"])
+        from geoml.data.location import zarr_location
+
+        place = zarr_location(self.path(name, self.splits[0]))
+        return float(zarr.open_group(place, mode="r").attrs["step_seconds"])
 
     def field_source(self, name: str, role: str, positions: np.ndarray | None = None) -> FieldSource:
         """What a loader reads: the configured channels of a role's samples, or of those at some positions."""
@@ -217,6 +242,25 @@ class Archive:
                         f"data.{key} names {channel!r}; {name} holds {', '.join(map(str, held)) or 'none'}. "
                         f"Choose data.{key} among them"
                     )
+
+
+def _slab(data: RegionData, span: slice) -> dict[str, xr.Dataset]:
+    part = data.isel(span)
+    return {"condition": part.condition.load(), "target": part.target.load()}
+
+
+@functools.lru_cache(maxsize=4)
+def _region_data(config: str, name: str, split: str) -> RegionData:
+    return Archive(json.loads(config), Path()).source.open(name, None if split == WHOLE else split)
+
+
+def _write_slab(config: dict[str, Any], name: str, split: str, slabs: SlabWriter, start: int) -> dict[str, str]:
+    """One slab of a store, made and written by a worker; returns the hashes of its files."""
+    import dask
+
+    data = _region_data(json.dumps(config, sort_keys=True), name, split)
+    with dask.config.set(scheduler="synchronous"):  # the cluster is busy with slabs: this one is made here
+        return slabs.write(start, _slab(data, slabs.span(start)))
 
 
 def _attributes(data: RegionData) -> dict[str, Any]:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -13,11 +14,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from geoml.config import instantiate
+from geoml.data.location import is_remote
+from geoml.data.reading import ambient_client, spread
 from geoml.errors import DataError, UserError
 from geoml.metrics import Suite
 from geoml.progress import track
 from geoml.runs import RunFolder, config_hash, plain
-from rainshift.archive import Archive
+from rainshift.archive import archive_of
 from rainshift.downscalers import ModelSpec
 from rainshift.drop import Analysis, analyse
 from rainshift.matrix import Cell, Plan, TrainSet, plan, plan_events
@@ -52,6 +55,11 @@ def recipe_of(config: Mapping[str, Any]) -> Recipe:
     return Recipe(trainer, plain(config["transforms"]), **plain(config["loader"]))
 
 
+def _work(config: dict[str, Any], method: str, *job: Any) -> Any:
+    """One training or one cell, by a worker."""
+    return getattr(Experiment(config), method)(*job)
+
+
 class Experiment:
     """One benchmark, from the configuration of the verb `benchmark`.
 
@@ -62,7 +70,7 @@ class Experiment:
     def __init__(self, config: Mapping[str, Any]) -> None:
         self.config = plain(config)
         self.cache = Path(self.config["cache"])
-        self.archive = Archive(self.config["data"], self.cache / "data")
+        self.archive = archive_of(self.config)
         allow = tuple(self.config.get("allow_targets") or ())
         specs = [ModelSpec.of(entry, allow=allow) for entry in self.config["models"]]
         self.specs = {spec.name: spec for spec in specs}
@@ -161,23 +169,46 @@ class Experiment:
         failures: dict[str, str] = {}
         trainings: dict[str, dict[str, Any]] = {}
         wanted = dict.fromkeys((c.model, c.train_set, c.seed) for c in self.plan.cells if c.train_set is not None)
-        for model, train_set, seed in track(list(wanted), "trainings", unit="trainings"):
+        for (model, train_set, seed), trained in self._each("trained", list(wanted), "trainings"):
             label = f"{model} on {train_set.name}, seed {seed}"
             try:
-                trainings[label] = self.trained(model, train_set, seed)
+                trainings[label] = trained()
             except DataError:
                 raise
             except UserError as error:  # a diverged model is a result: its cells are marked, the others go on
                 failures[label] = str(error)
                 logger.warning("%s failed: %s", label, error)
+        cells = [
+            (cell,)
+            for cell in self.plan.cells
+            if cell.train_set is None or f"{cell.model} on {cell.train_set.name}, seed {cell.seed}" in trainings
+        ]
         scores: dict[Cell, Scores] = {}
-        for cell in track(self.plan.cells, "cells", unit="cells"):
-            if cell.train_set is None or f"{cell.model} on {cell.train_set.name}, seed {cell.seed}" in trainings:
-                scores[cell] = made = self.scored(cell)
-                if made.diverged:
-                    where = f"{cell.model} on {cell.test_region}, trained on {cell.train_set and cell.train_set.name}"
-                    failures[where] = f"{made.clipped_share:.2%} of its values had to be bounded"
+        for (cell,), scored in self._each("scored", cells, "cells"):
+            scores[cell] = made = scored()
+            if made.diverged:
+                where = f"{cell.model} on {cell.test_region}, trained on {cell.train_set and cell.train_set.name}"
+                failures[where] = f"{made.clipped_share:.2%} of its values had to be bounded"
         return Outcome(analyse(self.plan, scores, self.analysis), failures, trainings, leaks)
+
+    def _each(
+        self, method: str, jobs: list[tuple[Any, ...]], unit: str
+    ) -> Iterator[tuple[tuple[Any, ...], Callable[[], Any]]]:
+        """`(job, result)` of `method` on every job, here in turn or by the workers of the Dask client that is active.
+
+        `result()` returns or raises; what workers make lies in the cache, which they have to see.
+        """
+        client = ambient_client()
+        if client is None:
+            for job in track(jobs, unit, unit=unit):
+                yield job, functools.partial(getattr(self, method), *job)
+            return
+        config = {**self.config, "cache": str(self.cache.absolute()), "archive": str(self.archive.root)}
+        if not is_remote(self.archive.root):
+            config["archive"] = str(self.archive.root.absolute())
+        done = spread(_work, [(config, method, *job) for job in jobs], client=client)
+        for job, result in track(done, unit, total=len(jobs), unit=unit):
+            yield tuple(job[2:]), result
 
     def training_folder(self, model: str, train_set: TrainSet, seed: int) -> tuple[Path, dict[str, Any]]:
         """Where a training lies, and the configuration that names it."""

@@ -43,10 +43,10 @@ def prepare(config: DictConfig, run: RunFolder) -> Rows:
 
     archive = _archive(config)
     rows = []
-    for name in config.regions or archive.names:
-        for split in config.splits or archive.splits:
-            with _workers(config.dask):
-                path = archive.prepare(name, split)
+    wanted = [(name, split) for name in config.regions or archive.names for split in config.splits or archive.splits]
+    with _workers(config.dask):
+        for name, split in wanted:
+            path = archive.prepare(name, split)
             size = sum(sizes(path).values())
             hours = archive.open(name, split)["target"].sizes["time"]
             row = {"region": name, "split": split, "times": int(hours), "MB": round(size / 1e6, 2), "store": str(path)}
@@ -189,7 +189,7 @@ def _archive(config: DictConfig) -> Archive:
 
 @contextlib.contextmanager
 def _workers(dask: str | int | None) -> Iterator[None]:
-    """The Dask client that `dask=` asks for: `local` or a number of processes on this machine, or a scheduler's address."""
+    """The Dask client that `dask=` asks for: `local` or a number of processes here, or of a scheduler's address."""
     if dask is None:
         yield
         return

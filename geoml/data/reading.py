@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import sys
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from geoml.data.sources import Block, Source
+from geoml.errors import UserError
 
-__all__ = ["Request", "ambient_client", "read_ahead"]
+__all__ = ["Request", "ambient_client", "read_ahead", "spread"]
+
+T = TypeVar("T")
 
 
 class Request(NamedTuple):
@@ -24,14 +28,59 @@ class Request(NamedTuple):
 
 
 def ambient_client() -> Any:
-    """The Dask client that is active in this process, None without one; none is ever started."""
+    """The Dask client that is active in this process, None without one; none is ever started.
+
+    None within a task of a Dask worker: a task that waits for other tasks takes the place they would need.
+    """
     distributed = sys.modules.get("distributed")
     if distributed is None:
+        return None
+    try:
+        distributed.get_worker()
+    except ValueError:
+        pass
+    else:
         return None
     try:
         return distributed.get_client()
     except ValueError:
         return None
+
+
+def spread(
+    function: Callable[..., T], jobs: Iterable[Sequence[Any]], *, client: Any, ahead: int | None = None
+) -> Iterator[tuple[Sequence[Any], Callable[[], T]]]:
+    """`(job, result)` as the workers of a Dask client finish `function(*job)`; `result()` returns or raises.
+
+    At most `ahead` jobs (four a worker) are under way. A worker that dies is replaced by another, which does its jobs
+    again; a job that has killed several raises `UserError`.
+    """
+    from distributed import as_completed
+
+    pending, jobs_of = iter(jobs), {}
+
+    def submit(count: int) -> list[Any]:
+        fresh = {client.submit(function, *job, pure=False): job for job in itertools.islice(pending, count)}
+        jobs_of.update({future.key: job for future, job in fresh.items()})
+        return list(fresh)
+
+    width = ahead or 4 * max(1, len(client.nthreads()))
+    finished = as_completed(submit(width))
+    for future in finished:
+        yield jobs_of.pop(future.key), functools.partial(_result, future)
+        for more in submit(1):
+            finished.add(more)
+
+
+def _result(future: Any) -> Any:
+    from distributed.scheduler import KilledWorker
+
+    try:
+        return future.result()
+    except KilledWorker as error:
+        raise UserError(
+            f"{error.allowed_failures + 1} Dask workers died over one job; give them more memory, or start fewer"
+        ) from error
 
 
 def _read(source: Source, start: int, stop: int) -> Block:

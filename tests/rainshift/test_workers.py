@@ -1,0 +1,105 @@
+"""Preparing and benchmarking with the workers of a Dask cluster: the same as without."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import threading
+import time
+from pathlib import Path
+
+import distributed
+import pytest
+import xarray as xr
+
+from geoml.data.store import StoreWriter, verify_store
+from geoml.errors import UserError
+from geoml.files import read_json
+from rainshift.__main__ import main
+from rainshift.archive import Archive
+from rainshift.verbs import _workers
+
+DATA = {
+    "source": "synthetic",
+    "size_deg": 4,
+    "splits_at": {"train": {"start": "2001-01-01", "end": "2003-01-01", "hours": 144}},
+    "condition": ["tp"],
+    "static": ["z"],
+}
+
+
+@pytest.fixture
+def small_slabs(monkeypatch: pytest.MonkeyPatch) -> None:
+    create = StoreWriter.create
+    monkeypatch.setattr(StoreWriter, "create", lambda *args, **options: create(*args, **options, slab=24))
+
+
+def prepared(folder: Path) -> dict:
+    """The manifest of a store prepared in a folder of this name, anew."""
+    shutil.rmtree(folder, ignore_errors=True)
+    path = Archive(DATA, folder).prepare("melanesia", "train")
+    verify_store(path)
+    return read_json(path / "manifest.json")
+
+
+def _kill_one(client: distributed.Client, folder: Path, killed: list[int]) -> None:
+    """End a worker without warning as soon as the first slab is noted."""
+    pids = list(client.run(os.getpid).values())
+    while not list(folder.glob("*/melanesia-train.zarr/journal/*.json")):
+        time.sleep(0.002)
+    os.kill(pids[0], signal.SIGKILL)
+    killed.append(pids[0])
+
+
+@pytest.mark.usefixtures("small_slabs")
+def test_one_worker_two_and_one_killed_give_the_same_hashes(tmp_path: Path) -> None:
+    folder = tmp_path / "data"
+    expected = prepared(folder)
+    with _workers(1):
+        assert prepared(folder) == expected
+    with _workers(2):
+        assert prepared(folder) == expected
+        shutil.rmtree(folder)
+        killed: list[int] = []
+        killer = threading.Thread(target=_kill_one, args=(distributed.get_client(), folder, killed), daemon=True)
+        killer.start()
+        path = Archive(DATA, folder).prepare("melanesia", "train")
+        killer.join(10)
+        assert killed
+        assert read_json(path / "manifest.json") == expected
+        verify_store(path)
+
+
+def test_what_is_no_cluster_is_refused() -> None:
+    with pytest.raises(UserError, match="expected local, a number of workers, or an address"), _workers("many"):
+        pass
+
+
+@pytest.mark.slow
+def test_a_benchmark_spread_over_workers_is_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    spans = {"train": (2001, 2003, 48), "validation": (2003, 2004, 24), "test": (2004, 2006, 528)}
+    splits = ",".join(
+        f"{name}:{{start:'{first}-01-01',end:'{last}-01-01',hours:{hours}}}"
+        for name, (first, last, hours) in spans.items()
+    )
+    words = [
+        "data.size_deg=3",
+        f"data.splits_at={{{splits}}}",
+        "data.condition=[tp,tcw,u,v]",
+        "shared_edges=warn",
+        "train_regions=[melanesia,west-africa]",
+        "models=[bilinear,{model:resnet,width:4,coarse_blocks:1,fine_blocks:1,name:tiny}]",
+        "trainer.samples=48",
+        "trainer.validate_every=0",
+        "loader.patch=20",
+        "analysis.replicates=100",
+        "run.dir=bench",
+    ]
+    scores = {}
+    for name, more in (("here", []), ("spread", ["dask=2"])):
+        (tmp_path / name).mkdir()
+        monkeypatch.chdir(tmp_path / name)
+        assert main(["benchmark", *words, *more]) == 0
+        scores[name] = xr.open_dataset("bench/benchmark.nc")["score"].load()
+    xr.testing.assert_allclose(scores["here"], scores["spread"], rtol=1e-6)
