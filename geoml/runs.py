@@ -20,7 +20,7 @@ from types import TracebackType
 from typing import Any, BinaryIO
 
 from geoml.errors import DataError, UserError
-from geoml.files import atomic_path, read_json, write_json
+from geoml.files import atomic_path, read_json, write_json, writing
 
 __all__ = ["MetricsLog", "RunFolder", "config_hash", "jsonable", "launched_rank", "plain"]
 
@@ -123,7 +123,7 @@ class MetricsLog:
         """Add one row, given as a mapping, as keywords, or both; NaN and infinities are written as null."""
         line = json.dumps(jsonable({**(row or {}), **values}), allow_nan=False) + "\n"
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        with open(self.path, "a") as stream:
+        with writing(self.path), open(self.path, "a") as stream:
             stream.write(line)
 
     def rows(self) -> list[dict[str, Any]]:
@@ -190,7 +190,8 @@ class RunFolder:
         except OSError as error:
             raise UserError(f"{path} cannot be made ({error.strerror}); choose another folder") from error
         folder = cls(path, config)
-        folder._take_lock()
+        with writing(path / ".lock"):
+            folder._take_lock()
         if known.exists() and not resume:
             folder._clear()
         if known.exists():

@@ -82,7 +82,8 @@ def save(
         save_file(_tensors(ema), partial / "ema.safetensors")
         (partial / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
         (partial / "transform.json").write_text(json.dumps(transforms.to_dict(), indent=2, allow_nan=False) + "\n")
-        torch.save(_safe(dict(resume)), partial / "resume.pt")
+        with open(partial / "resume.pt", "wb") as stream:  # torch's own writer does not say why it fails
+            torch.save(_safe(dict(resume)), stream)
         names = sorted(path.name for path in partial.iterdir())
         (partial / SUMS).write_text("".join(f"{sha256(partial / name)}  {name}\n" for name in names))
     return folder

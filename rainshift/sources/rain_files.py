@@ -58,6 +58,7 @@ def read_rain(
 
     dataset = _open(path)
     array = dataset[_find(dataset, variable, path)]
+    _refuse_twice_scaled(array, path)
     array = _with_time(array, path)
     try:
         array = conform(array)
@@ -112,6 +113,16 @@ def _find(dataset: xr.Dataset, variable: str | None, path: Path) -> str:
         if found:
             raise DataError(f"{path} holds several kinds of rain: {', '.join(found)}; choose with data.variable=")
     raise DataError(f"{path} holds no variable known as rain among {', '.join(names)}; name it with data.variable=")
+
+
+def _refuse_twice_scaled(array: xr.DataArray, path: Path) -> None:
+    """Floats with a scale factor were decoded once and kept the attribute: decoded again they are too small."""
+    scale = array.encoding.get("scale_factor", 1)
+    if scale != 1 and np.dtype(array.encoding.get("dtype", array.dtype)).kind == "f":
+        raise DataError(
+            f"{path}: {array.name!r} is stored as floats with a scale_factor of {float(scale):g}, which would "
+            "scale them twice; drop the attribute, or store the packed integers"
+        )
 
 
 def _with_time(array: xr.DataArray, path: Path) -> xr.DataArray:

@@ -503,6 +503,7 @@ def test_time_can_be_one_of_the_axes():
     np.testing.assert_array_equal(result.time, data.time)
 
 
+@pytest.mark.fault("grid mismatch", "refused, with the axis")
 def test_grids_that_cannot_be_mapped_are_refused():
     with pytest.raises(DataError, match="names and order"):
         Regridder(FINE, Grid(COARSE.axes[::-1]))

@@ -129,6 +129,7 @@ def test_an_event_and_its_exact_partner(tmp_path):
     np.testing.assert_allclose(data.condition["tp"].values, expected, rtol=1e-5)
 
 
+@pytest.mark.fault("flipped latitude, 0–360 longitudes, unsorted time", "the same fields")
 def test_orientation_dims_and_names_do_not_matter(tmp_path):
     dataset = _event()
     plain = _open(tmp_path, dataset)
@@ -263,6 +264,7 @@ def _changed(**changes):
         (_event(), {"stamp": "late"}, "expected end"),
     ],
 )  # fmt: skip
+@pytest.mark.fault("wrong units, duplicated time", "refused, with file and option")
 def test_what_cannot_be_used_is_refused_with_the_reason(tmp_path, dataset, options, message):
     with pytest.raises(UserError, match=message) as error:
         _open(tmp_path, dataset, **options)
@@ -270,6 +272,7 @@ def test_what_cannot_be_used_is_refused_with_the_reason(tmp_path, dataset, optio
         assert "event_0p10.nc" in str(error.value)
 
 
+@pytest.mark.fault("undeclared fill value", "refused, with the lowest value")
 def test_a_fill_value_in_the_middle_is_found_when_it_is_read(tmp_path):
     data = _open(tmp_path, _changed(fill=3))
     with pytest.raises(DataError, match="negative values"):

@@ -303,6 +303,7 @@ def opened(folder, split="train"):
     return open_source("rainshift", root=str(folder), **QUIET).open(REGION, split)
 
 
+@pytest.mark.fault("truncated or foreign published file", "refused by name")
 def test_truncated_missing_and_foreign_files_are_named(published, tmp_path):
     folder = copy(published, tmp_path)
     path = folder / file_of(REGION, "train", "in")
@@ -322,6 +323,7 @@ def test_truncated_missing_and_foreign_files_are_named(published, tmp_path):
         opened(folder, "test")
 
 
+@pytest.mark.fault("missing chunk in a published file", "refused by name")
 def test_a_missing_chunk_is_no_rain_but_an_error(published, tmp_path):
     folder = copy(published, tmp_path)
     rewrite(folder / file_of(REGION, "train", "out"), lambda entries: entries.pop("precipitation/1.0.0"))
@@ -341,6 +343,7 @@ def test_a_damaged_chunk_is_found_when_it_is_read(published, tmp_path):
         opened(folder, "test").target.load()
 
 
+@pytest.mark.fault("integers without a scale", "refused, with the variable")
 def test_integers_without_a_scale_and_zero_as_fill(published, tmp_path):
     import json
 

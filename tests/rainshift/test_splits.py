@@ -49,11 +49,13 @@ def test_a_part_left_empty_is_refused():
         split_blocks(HOURS[::-1], {"train": 1, "test": 1})
 
 
+@pytest.mark.fault("training and test hours overlap", "refused, with the hours")
 def test_overlap_is_refused():
     with pytest.raises(DataError, match="24 times are in both"):
         check_leakage({"melanesia": HOURS[:100]}, {"melanesia": HOURS[76:200]})
 
 
+@pytest.mark.fault("training and test hours shuffled", "refused: neighbours in time share weather")
 def test_shuffled_hours_are_refused():
     order = np.random.default_rng(0).permutation(500)
     with pytest.raises(DataError, match="shuffled"):

@@ -131,6 +131,7 @@ def test_a_state_of_other_settings_is_refused():
         BlockLoader([make_source()], batch_size=5).load_state_dict(state)
 
 
+@pytest.mark.fault("missing predictor where none is expected", "refused, with variable, time and cell")
 def test_unexpected_gap_stops_with_the_place():
     source = make_source(9, name="box.zarr", times=np.arange("2001-01-01T00", "2001-01-01T09", dtype="datetime64[h]"))
     source._arrays["condition"][5, 1, 3, 7] = np.nan
@@ -152,6 +153,7 @@ def test_target_gaps_are_masked():
     assert torch.isfinite(batch.target).all()
 
 
+@pytest.mark.fault("error in a loader's worker", "the same message as without workers")
 def test_an_error_in_a_worker_is_the_same_message():
     source = make_source(9, name="box.zarr")
     source._arrays["condition"][5, 1, 3, 7] = np.nan

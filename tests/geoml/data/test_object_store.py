@@ -98,6 +98,7 @@ def test_training_on_it_stops_and_resumes(store: str, tmp_path: Path) -> None:
     assert (whole / "model.safetensors").read_bytes() == (go(tmp_path / "parts", 40) / "model.safetensors").read_bytes()
 
 
+@pytest.mark.fault("slow S3 server", "the right values, later")
 def test_a_slow_server_gives_the_right_result(store: str, server: Server) -> None:
     """A slow server: the right values, later."""
     expected = FieldSource(store).read(0, 8)

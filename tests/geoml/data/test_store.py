@@ -110,6 +110,7 @@ def test_loader_from_a_store_with_workers_of_a_process_that_has_it_open(store):
     assert sorted(i for batch in ids(0) for i in batch[0]) == list(range(26))
 
 
+@pytest.mark.fault("store without its manifest", "refused, with the command that finishes it")
 def test_unfinished_store_is_refused_with_the_command(tmp_path):
     groups = make_groups()
     with begin(tmp_path / "a.zarr", groups) as writer:
@@ -120,6 +121,7 @@ def test_unfinished_store_is_refused_with_the_command(tmp_path):
         open_store(tmp_path / "a.zarr")
 
 
+@pytest.mark.fault("torn note in the journal", "the slab counts as not written and is written again")
 def test_preparation_resumes(tmp_path):
     groups = make_groups()
     with begin(tmp_path / "a.zarr", groups) as writer:
@@ -174,6 +176,7 @@ def test_other_settings_do_not_continue_a_store(store):
         begin(store, make_groups(), packing={})
 
 
+@pytest.mark.fault("two writers on one store", "the second is refused, with the process that writes")
 def test_two_writers(tmp_path):
     groups = make_groups()
     with begin(tmp_path / "a.zarr", groups), pytest.raises(UserError, match=f"written by process {os.getpid()}"):
@@ -182,6 +185,7 @@ def test_two_writers(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["a.zarr"]
 
 
+@pytest.mark.fault("overflow of packed rain", "refused, with variable, cell, value and limits")
 def test_overflow_names_value_and_maximum(tmp_path):
     groups = make_groups()
     groups["target"].rate[2, 3, 4] = 400.0
@@ -203,6 +207,7 @@ def test_slabs_of_nothing_but_missing_values_are_files_too(tmp_path):
     assert bool(open_store(tmp_path / "a.zarr", "target").rate.isnull().all())
 
 
+@pytest.mark.fault("missing chunk", "refused by name, never read as fill values")
 def test_missing_chunk_is_an_error_never_fill(store):
     source = FieldSource(store)
     chunk = store / "target/rate/c/1/0/0"
@@ -213,6 +218,7 @@ def test_missing_chunk_is_an_error_never_fill(store):
 
 
 @pytest.mark.parametrize("at", [0, 5, 40, -1])
+@pytest.mark.fault("flipped bit in a chunk", "refused by name when read or verified")
 def test_a_flipped_bit_is_found_and_named(store, at):
     source = FieldSource(store)
     chunk = store / "target/rate/c/0/0/0"
@@ -225,6 +231,7 @@ def test_a_flipped_bit_is_found_and_named(store, at):
         verify_store(store)
 
 
+@pytest.mark.fault("truncated chunk", "refused, with both sizes")
 def test_truncated_chunk(store):
     source = FieldSource(store)
     chunk = store / "condition/cape/c/0/0/0"
@@ -234,6 +241,7 @@ def test_truncated_chunk(store):
 
 
 @pytest.mark.parametrize("damage", ["", "{", '{"version": 1}', '{"version": 9, "files": {}}'])
+@pytest.mark.fault("broken manifest", "refused, with the command that makes the store")
 def test_broken_manifest(store, damage):
     (store / "manifest.json").write_text(damage)
     with pytest.raises(DataError, match="rainbow prepare"):
@@ -269,6 +277,7 @@ def test_volumes(tmp_path):
     assert all(np.array_equal(b.condition, b.target) for b in batches)
 
 
+@pytest.mark.fault("truncated NetCDF", "refused by name, as is what is no data set")
 def test_netcdf_round_trip_and_foreign_files(tmp_path):
     groups = make_groups()
     path = tmp_path / "a.nc"

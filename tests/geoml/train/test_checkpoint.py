@@ -72,6 +72,7 @@ def test_a_checkpoint_is_five_files_and_their_hashes(trained: Path) -> None:
 
 @pytest.mark.parametrize("name", FILES)
 @pytest.mark.parametrize("damage", [flip_a_bit, truncate, Path.unlink])
+@pytest.mark.fault("checkpoint with a flipped bit", "refused by file; training goes on from the one before")
 def test_damage_is_found_and_the_checkpoint_before_it_taken(
     folder: Path, name: str, damage: Callable[[Path], None], caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -95,6 +96,7 @@ def test_hashes_that_are_missing_or_short(folder: Path) -> None:
         checkpoint.verify(newest(folder))
 
 
+@pytest.mark.fault("no checkpoint whole", "refused: starting anew has to be asked for")
 def test_all_broken_is_not_the_same_as_none(folder: Path, tmp_path: Path) -> None:
     assert checkpoint.latest(tmp_path / "nowhere") is None
     for path in folder.glob("[0-9]*"):
@@ -103,6 +105,7 @@ def test_all_broken_is_not_the_same_as_none(folder: Path, tmp_path: Path) -> Non
         checkpoint.latest(folder)
 
 
+@pytest.mark.fault("checkpoint with a pickle payload", "refused, nothing is run")
 def test_a_pickle_that_runs_code_is_refused(folder: Path, tmp_path: Path) -> None:
     class Payload:
         def __reduce__(self) -> tuple[Callable[[str], object], tuple[str]]:
@@ -119,6 +122,7 @@ def test_a_pickle_that_runs_code_is_refused(folder: Path, tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("target", ["os.mkdir", "subprocess.Popen"])
+@pytest.mark.fault("hostile _target_", "refused, nothing is built")
 def test_a_config_that_names_foreign_code_is_refused(folder: Path, target: str) -> None:
     config = newest(folder) / "config.yaml"
     config.write_text(config.read_text().replace("geoml.models.unet.UNetRegression", target))
@@ -135,6 +139,7 @@ def test_a_config_that_is_none_is_refused(folder: Path, text: str) -> None:
         load_predictor(newest(folder), device="cpu")
 
 
+@pytest.mark.fault("checkpoint of another architecture", "refused, with the first tensor that differs")
 def test_another_architecture_names_the_first_tensor(folder: Path) -> None:
     config = newest(folder) / "config.yaml"
     config.write_text(config.read_text().replace("base: 4", "base: 8"))
