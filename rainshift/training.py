@@ -25,7 +25,7 @@ from rainshift.downscalers import Downscaler, ModelSpec
 from rainshift.matrix import TrainSet
 
 if TYPE_CHECKING:
-    from geoml.runs import MetricsLog
+    from geoml.train.loop import Log
 
 logger = logging.getLogger(__name__)
 
@@ -73,7 +73,7 @@ def fit(
     recipe: Recipe,
     seed: int,
     folder: Path,
-    log: MetricsLog | None = None,
+    log: Log | None = None,
 ) -> dict[str, Any]:
     """Train a downscaler and leave it in `folder`; returns what it cost and came to.
 
@@ -93,7 +93,7 @@ def _fit(
     recipe: Recipe,
     seed: int,
     folder: Path,
-    log: MetricsLog | None,
+    log: Log | None,
 ) -> dict[str, Any]:
     channels, group = archive.channels, world()
     loader = _loader(train_set, archive, channels, recipe, seed=seed)

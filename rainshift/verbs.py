@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from geoml.errors import UserError
-from geoml.runs import RunFolder, plain
+from geoml.runs import RunFolder, launched_rank, plain
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
+    from geoml.train.loop import Log
     from rainshift.archive import Archive
 
 __all__ = ["benchmark", "evaluate", "predict", "prepare", "regions", "report", "train"]
@@ -93,7 +94,7 @@ def _trained_together(config: DictConfig, run: RunFolder, archive: Archive, name
         recipe=recipe_of(config),
         seed=int(config.seed),
         folder=run.checkpoints,
-        log=run.metrics,
+        log=_log(config, run),
     )
     row = {"model": spec.name, "regions": "+".join(names), **summary, "run": str(run.path)}
     run.write_summary(row)
@@ -179,6 +180,15 @@ def report(config: DictConfig) -> Rows:
         raise UserError(f"{config.benchmark} is not the run folder of a benchmark")
     experiment = Experiment(run.config)
     return write_benchmark(experiment, experiment.run(), run)
+
+
+def _log(config: DictConfig, run: RunFolder) -> Log:
+    """Where training writes its rows; `run.tensorboard=true` draws them too."""
+    if not config.run.tensorboard or launched_rank():
+        return run.metrics
+    from geoml.train.tensorboard import TensorBoardLog
+
+    return TensorBoardLog(run.metrics, run.path / "tensorboard")
 
 
 def _archive(config: DictConfig) -> Archive:

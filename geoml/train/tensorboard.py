@@ -1,0 +1,49 @@
+"""Curves for TensorBoard beside the rows of `metrics.jsonl`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from geoml.errors import UserError
+
+if TYPE_CHECKING:
+    from torch.utils.tensorboard import SummaryWriter
+
+    from geoml.train.loop import Log
+
+__all__ = ["TensorBoardLog"]
+
+
+class TensorBoardLog:
+    """A log that also draws: every number of a row is a point at its `samples`.
+
+    `tensorboard --logdir FOLDER` shows them. Points of a run that was killed, past the checkpoint it goes on from,
+    are hidden. Errors: `UserError` where TensorBoard is not installed.
+    """
+
+    def __init__(self, log: Log, folder: Path) -> None:
+        self.log, self.folder = log, folder
+        self._writer = self._open()
+
+    def _open(self, purge_step: int | None = None) -> SummaryWriter:
+        try:
+            from torch.utils.tensorboard import SummaryWriter
+        except ImportError as error:
+            raise UserError("TensorBoard is not installed; pip install 'geoml[launch]' brings it") from error
+        return SummaryWriter(str(self.folder), purge_step=purge_step, flush_secs=10)
+
+    def append(self, row: Mapping[str, Any], /) -> None:
+        """Add one row to both."""
+        self.log.append(row)
+        for name, value in row.items():
+            if name != "samples" and isinstance(value, int | float) and not isinstance(value, bool):
+                self._writer.add_scalar(name, value, int(row.get("samples", 0)))
+        self._writer.flush()
+
+    def keep_until(self, samples: int) -> None:
+        """Drop what lies past this count of samples."""
+        self.log.keep_until(samples)
+        self._writer.close()
+        self._writer = self._open(purge_step=samples + 1)
