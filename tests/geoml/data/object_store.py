@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import time
+import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -59,6 +60,8 @@ def s3_server(bucket: str = "rain-store") -> Iterator[Server]:
         try:
             import s3fs
 
+            # Moto keeps one state a process: a server started after another has to forget what that one held.
+            urllib.request.urlopen(urllib.request.Request(f"{server.url}/moto-api/reset", method="POST"), timeout=30)
             s3fs.S3FileSystem.clear_instance_cache()
             s3fs.S3FileSystem(use_listings_cache=False).mkdir(bucket)
             yield server
