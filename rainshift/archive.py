@@ -137,6 +137,7 @@ class Archive:
         with StoreWriter.create(
             path,
             template,
+            align=chunks[0][0] if (chunks := data.target["precipitation"].chunks) else 1,
             packing={"precipitation": Packing(RATE_STEP_MM_H)} if "precipitation" not in data.condition else None,
             attrs=_attributes(data),
             prepare_command=self.command(name),

@@ -169,7 +169,7 @@ class Experiment:
         failures: dict[str, str] = {}
         trainings: dict[str, dict[str, Any]] = {}
         wanted = dict.fromkeys((c.model, c.train_set, c.seed) for c in self.plan.cells if c.train_set is not None)
-        for (model, train_set, seed), trained in self._each("trained", list(wanted), "trainings"):
+        for (model, train_set, seed), trained in self.each("trained", list(wanted), "trainings"):
             label = f"{model} on {train_set.name}, seed {seed}"
             try:
                 trainings[label] = trained()
@@ -184,14 +184,14 @@ class Experiment:
             if cell.train_set is None or f"{cell.model} on {cell.train_set.name}, seed {cell.seed}" in trainings
         ]
         scores: dict[Cell, Scores] = {}
-        for (cell,), scored in self._each("scored", cells, "cells"):
+        for (cell,), scored in self.each("scored", cells, "cells"):
             scores[cell] = made = scored()
             if made.diverged:
                 where = f"{cell.model} on {cell.test_region}, trained on {cell.train_set and cell.train_set.name}"
                 failures[where] = f"{made.clipped_share:.2%} of its values had to be bounded"
         return Outcome(analyse(self.plan, scores, self.analysis), failures, trainings, leaks)
 
-    def _each(
+    def each(
         self, method: str, jobs: list[tuple[Any, ...]], unit: str
     ) -> Iterator[tuple[tuple[Any, ...], Callable[[], Any]]]:
         """`(job, result)` of `method` on every job, here in turn or by the workers of the Dask client that is active.

@@ -18,9 +18,20 @@ if TYPE_CHECKING:
     from geoml.train.loop import Log
     from rainshift.archive import Archive
 
-__all__ = ["benchmark", "evaluate", "predict", "prepare", "regions", "report", "train"]
+__all__ = ["benchmark", "dask_workers", "evaluate", "predict", "prepare", "regions", "report", "train"]
 
 Rows = list[dict[str, Any]]
+
+#: One thread a worker. Dask's own settings have the C library give every freed field back to the system, and ask for
+#: it again: a third of the time of making weather.
+WORKER_ENVIRONMENT = {
+    "OMP_NUM_THREADS": 1,
+    "MKL_NUM_THREADS": 1,
+    "OPENBLAS_NUM_THREADS": 1,
+    "NUMBA_NUM_THREADS": 1,
+    "MALLOC_TRIM_THRESHOLD_": 2**28,
+    "MALLOC_MMAP_THRESHOLD_": 2**25,
+}
 
 
 def regions(arguments: Sequence[str]) -> Rows | None:
@@ -45,7 +56,7 @@ def prepare(config: DictConfig, run: RunFolder) -> Rows:
     archive = _archive(config)
     rows = []
     wanted = [(name, split) for name in config.regions or archive.names for split in config.splits or archive.splits]
-    with _workers(config.dask):
+    with dask_workers(config.dask):
         for name, split in wanted:
             path = archive.prepare(name, split)
             size = sum(sizes(path).values())
@@ -165,7 +176,7 @@ def benchmark(config: DictConfig, run: RunFolder) -> Rows:
     from rainshift.report import write_benchmark
 
     experiment = Experiment(config)
-    with _workers(config.dask):
+    with dask_workers(config.dask):
         outcome = experiment.run()
     return write_benchmark(experiment, outcome, run)
 
@@ -198,16 +209,17 @@ def _archive(config: DictConfig) -> Archive:
 
 
 @contextlib.contextmanager
-def _workers(dask: str | int | None) -> Iterator[None]:
+def dask_workers(asked: str | int | None) -> Iterator[None]:
     """The Dask client that `dask=` asks for: `local` or a number of processes here, or of a scheduler's address."""
-    if dask is None:
+    if asked is None:
         yield
         return
+    import dask.config
     from distributed import Client, LocalCluster
 
     from geoml.environment import usable_cores
 
-    text = str(dask)
+    text = str(asked)
     if text != "local" and not text.isdigit() and "://" not in text:
         raise UserError(f"dask={text}; expected local, a number of workers, or an address such as tcp://host:8786")
     with contextlib.ExitStack() as stack:
@@ -221,6 +233,7 @@ def _workers(dask: str | int | None) -> Iterator[None]:
         else:
             count = usable_cores() if text == "local" else max(1, int(text))
             options = {"n_workers": count, "threads_per_worker": 1, "dashboard_address": None}
+            stack.enter_context(dask.config.set({"distributed.nanny.pre-spawn-environ": WORKER_ENVIRONMENT}))
             stack.enter_context(Client(stack.enter_context(LocalCluster(**options))))
         yield
 

@@ -38,11 +38,15 @@ def chunk_length(sample_bytes: int, slab: int) -> int:
     return max((length for length in divisors if length * sample_bytes <= CHUNK_BYTES[1]), default=1)
 
 
-def choose_slab(sample_bytes: list[int], samples: int) -> int:
+def choose_slab(sample_bytes: list[int], samples: int, *, align: int = 1) -> int:
     """Samples a slab, so that as many arrays as possible get chunks of 0.4–1 MB.
+
+    Where there are any, lengths that are multiples or divisors of `align` are taken.
 
     >>> choose_slab([80_000, 25_600], 1000)  # chunks of 9 and 27 samples
     27
+    >>> choose_slab([80_000, 25_600], 1000, align=24)
+    24
     """
     low, high = CHUNK_BYTES
     longest = max(1, min(samples, 1024, high // max(1, min(sample_bytes))))
@@ -52,7 +56,8 @@ def choose_slab(sample_bytes: list[int], samples: int) -> int:
         inside = sum(low <= size <= high for size in sizes)
         return inside, -sum(abs(math.log(size / math.sqrt(low * high))) for size in sizes), slab
 
-    return max(range(max(1, longest // 4), longest + 1), key=quality)
+    lengths = range(max(1, longest // 4), longest + 1)
+    return max([n for n in lengths if n % align == 0 or align % n == 0] or lengths, key=quality)
 
 
 class StoreWriter:
@@ -90,6 +95,7 @@ class StoreWriter:
         template: Mapping[str, xr.Dataset],
         *,
         slab: int | None = None,
+        align: int = 1,
         packing: Mapping[str, Packing] | None = None,
         attrs: Mapping[str, Any] | None = None,
         prepare_command: str = "",
@@ -99,13 +105,14 @@ class StoreWriter:
         `template` maps groups to data sets that give dims, coordinates and attributes. The first dim of the
         `target` (or first) group's variables is the sample axis; the values of variables on it are not read, those
         of others (a `static` group) are written at once. `slab` is the number of samples that `write` takes; chunks
-        divide it. `prepare_command` is what a user types to complete the store. Another live writer, or a store
+        divide it. `align` is a length of runs of samples that are made together: slabs are chosen to fit it.
+        `prepare_command` is what a user types to complete the store. Another live writer, or a store
         begun with another template, raises `UserError`.
         """
         path = location(path)
         lock = None if is_remote(path) else _acquire(path)
         try:
-            layout = _layout(template, slab, packing or {})
+            layout = _layout(template, slab, align, packing or {})
             root = {"Conventions": CONVENTIONS, **(attrs or {}), "prepare_command": prepare_command}
             with object_store_errors(path):
                 if (path / PLAN).exists() or (lock and path.exists()):
@@ -200,7 +207,9 @@ def _intact(file: Path, digest: str) -> bool:
     return file.exists() and sha256(file) == digest
 
 
-def _layout(template: Mapping[str, xr.Dataset], slab: int | None, packing: Mapping[str, Packing]) -> dict[str, Any]:
+def _layout(
+    template: Mapping[str, xr.Dataset], slab: int | None, align: int, packing: Mapping[str, Packing]
+) -> dict[str, Any]:
     """What a store is made of, as plain JSON: two stores with equal layouts hold the same samples."""
     lead = template.get("target") or template.get("condition") or next(iter(template.values()))
     axis = str(next(iter(lead.data_vars.values())).dims[0])
@@ -215,7 +224,9 @@ def _layout(template: Mapping[str, xr.Dataset], slab: int | None, packing: Mappi
         if name in dataset.data_vars
     ]
     per_sample = [row for row in every if row[2].dims[:1] == (axis,)]
-    slab = slab or choose_slab([sample_bytes(variable, packed) for _, _, variable, packed in per_sample], samples)
+    slab = slab or choose_slab(
+        [sample_bytes(variable, packed) for _, _, variable, packed in per_sample], samples, align=align
+    )
     groups: dict[str, dict[str, Any]] = {group: {} for group in template}
     for group, name, variable, packed in every:
         on_axis = variable.dims[:1] == (axis,)

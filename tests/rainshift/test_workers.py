@@ -18,7 +18,7 @@ from geoml.errors import UserError
 from geoml.files import read_json
 from rainshift.__main__ import main
 from rainshift.archive import Archive
-from rainshift.verbs import _workers
+from rainshift.verbs import dask_workers
 
 DATA = {
     "source": "synthetic",
@@ -57,9 +57,9 @@ def _kill_one(client: distributed.Client, folder: Path, killed: list[int]) -> No
 def test_one_worker_two_and_one_killed_give_the_same_hashes(tmp_path: Path) -> None:
     folder = tmp_path / "data"
     expected = prepared(folder)
-    with _workers(1):
+    with dask_workers(1):
         assert prepared(folder) == expected
-    with _workers(2):
+    with dask_workers(2):
         assert prepared(folder) == expected
         shutil.rmtree(folder)
         killed: list[int] = []
@@ -73,12 +73,12 @@ def test_one_worker_two_and_one_killed_give_the_same_hashes(tmp_path: Path) -> N
 
 
 def test_what_is_no_cluster_is_refused() -> None:
-    with pytest.raises(UserError, match="expected local, a number of workers, or an address"), _workers("many"):
+    with pytest.raises(UserError, match="expected local, a number of workers, or an address"), dask_workers("many"):
         pass
 
 
 @pytest.mark.slow
-def test_a_benchmark_spread_over_workers_is_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_benchmark_spread_overdask_workers_is_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     spans = {"train": (2001, 2003, 48), "validation": (2003, 2004, 24), "test": (2004, 2006, 528)}
     splits = ",".join(
         f"{name}:{{start:'{first}-01-01',end:'{last}-01-01',hours:{hours}}}"
