@@ -116,7 +116,7 @@ class FieldSource(Source):
 
         key = f"{role}/{name}"
         if key not in self._arrays:
-            with zarr_settings(**PIPELINE):
+            with object_store_errors(self.path), zarr_settings(**PIPELINE):
                 self._arrays[key] = zarr.open_array(zarr_location(self.path / key), mode="r")
         return self._arrays[key]
 

@@ -36,7 +36,7 @@ path, groups = Path(sys.argv[1]), stores.make_groups(104)
 with stores.begin(path, groups, slab=2) as writer:
     for start in writer.missing():
         stores.write_slabs(writer, groups, [start])
-        time.sleep(0.01)
+        time.sleep(0.05)
     writer.finish()
 """
 TIMES = [3, pytest.param(20, marks=pytest.mark.slow)]
@@ -87,8 +87,8 @@ def test_training(tmp_path: Path, times: int) -> None:
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     folder, rng = tmp_path / "killed", np.random.default_rng(times)
-    samples = 8 * (3 * times + 3)
-    command = [sys.executable, str(HERE / "geoml/train/toy.py"), str(folder), str(samples), "0.02"]
+    samples = 8 * (6 * times + 6)
+    command = [sys.executable, str(HERE / "geoml/train/toy.py"), str(folder), str(samples), "0.05"]
     for _ in range(times):
         seen = {path.name for path in checkpoint.found(folder)}
         assert kill_when(

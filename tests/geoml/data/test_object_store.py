@@ -85,15 +85,13 @@ class ToRates:
 def test_training_on_it_stops_and_resumes(store: str, tmp_path: Path) -> None:
     channels = Channels(("tp",), ("rate",), first_guess=(("rate", "tp"),))
 
-    def go(folder: Path, samples: int, workers: int = 0) -> Path:
+    def go(folder: Path, samples: int) -> Path:
         torch.manual_seed(0)
-        loader = BlockLoader(
-            [FieldSource(store)], batch_size=4, channels=channels, patch=PatchSpec(20), workers=workers
-        )
+        loader = BlockLoader([FieldSource(store)], batch_size=4, channels=channels, patch=PatchSpec(20))
         config = Trainer(samples=samples, learning_rate=1e-3, warmup=0, floor=1, device="cpu", ema_half_life=0)
         return train(build(toy.DROPOUT_UNET, channels, 2), ToRates(), loader, config=config, folder=folder).checkpoint
 
-    whole, begun = go(tmp_path / "whole", 40, workers=1), go(tmp_path / "parts", 20)
+    whole, begun = go(tmp_path / "whole", 40), go(tmp_path / "parts", 20)
     assert begun.name == checkpoint.name_of(20)
     assert (whole / "model.safetensors").read_bytes() == (go(tmp_path / "parts", 40) / "model.safetensors").read_bytes()
 
