@@ -78,7 +78,7 @@ def test_what_is_no_cluster_is_refused() -> None:
 
 
 @pytest.mark.slow
-def test_a_benchmark_spread_overdask_workers_is_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_benchmark_spread_over_workers_is_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     spans = {"train": (2001, 2003, 48), "validation": (2003, 2004, 24), "test": (2004, 2006, 528)}
     splits = ",".join(
         f"{name}:{{start:'{first}-01-01',end:'{last}-01-01',hours:{hours}}}"
