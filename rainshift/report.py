@@ -119,7 +119,7 @@ def page(
             "",
             "(skill in − skill out) / skill in, on the same region and hours. Above 1 is worse than the reference; "
             "a dash: no skill in distribution that could be lost. The mean is what is lost of the skill averaged over "
-            "regions. " + results.attrs["interval"] + ".",
+            "regions. " + results.attrs["interval"] + ". " + _training_noise(results),
             "",
             markdown(lost),
             "",
@@ -135,6 +135,15 @@ def page(
         parts += [f"- {where}: {why}" for where, why in failures.items()]
     parts += ["", *(f"![{path.stem}]({path.name})" for path in figures)]
     return "\n".join(parts).rstrip() + "\n"
+
+
+def _training_noise(results: xr.Dataset) -> str:
+    """What the intervals leave out: another training of the same model may lie outside them."""
+    seeds = results.sizes["seed"]
+    trained = "one training of each model" if seeds == 1 else f"the mean of {seeds} trainings of each model"
+    return f"Intervals are over hours for {trained}; they hold no training noise" + (
+        ", which can be larger: compare models with seeds=3 or more." if seeds < 3 else "."
+    )
 
 
 def _skill_rows(results: xr.Dataset) -> list[dict[str, Any]]:

@@ -67,6 +67,7 @@ def test_benchmark_writes_results_page_and_figures(inside):
     assert np.isfinite(results["skill_low"].sel(model="tiny")).all()
     page = (inside / "bench" / "benchmark.md").read_text()
     assert "## Skill lost out of distribution" in page
+    assert "they hold no training noise, which can be larger" in page
     assert {path.name for path in (inside / "bench").glob("*.png")} == {"skill.png", "maps.png"}
     assert json.loads((inside / "bench" / "summary.json").read_text())["failures"] == {}
 
