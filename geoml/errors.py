@@ -14,6 +14,10 @@ class DataError(UserError):
     """A file, store or array that cannot be used as it is; names the file and the cause."""
 
 
+class Diverged(UserError):
+    """A training or a prediction that left the finite numbers: a finding about the model, not a mistake."""
+
+
 def unknown(kind: str, name: object, choices: Iterable[object], *, hint: str = "") -> UserError:
     """The error for a name that is not among `choices`, with the nearest right one.
 

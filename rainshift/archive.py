@@ -76,6 +76,12 @@ class Archive:
         return self.root / f"{name}-{config_hash({'source': name, **self.options})}"
 
     @property
+    def identity(self) -> dict[str, Any]:
+        """What a training or a score depends on: the stores, and everything that says how they are read."""
+        config = plain(self.config)
+        return {"stores": self.folder.name, **{key: config.get(key) for key in READING_KEYS}}
+
+    @property
     def names(self) -> tuple[str, ...]:
         """Regions or events."""
         return tuple(self.source.names)

@@ -16,7 +16,7 @@ import numpy as np
 from geoml.config import instantiate
 from geoml.data.location import is_remote
 from geoml.data.reading import ambient_client, spread
-from geoml.errors import DataError, UserError
+from geoml.errors import Diverged, UserError
 from geoml.metrics import Suite
 from geoml.progress import track
 from geoml.runs import RunFolder, config_hash, plain
@@ -173,9 +173,7 @@ class Experiment:
             label = f"{model} on {train_set.name}, seed {seed}"
             try:
                 trainings[label] = trained()
-            except DataError:
-                raise
-            except UserError as error:  # a diverged model is a result: its cells are marked, the others go on
+            except Diverged as error:  # a result: its cells are marked, the others go on
                 failures[label] = str(error)
                 logger.warning("%s failed: %s", label, error)
         cells = [
@@ -185,10 +183,14 @@ class Experiment:
         ]
         scores: dict[Cell, Scores] = {}
         for (cell,), scored in self.each("scored", cells, "cells"):
-            scores[cell] = made = scored()
+            where = f"{cell.model} on {cell.test_region}, trained on {cell.train_set and cell.train_set.name}"
+            try:
+                scores[cell] = made = scored()
+            except Diverged as error:
+                failures[f"{where}, seed {cell.seed}"] = str(error)
+                continue
             if made.diverged:
-                where = f"{cell.model} on {cell.test_region}, trained on {cell.train_set and cell.train_set.name}"
-                failures[where] = f"{made.clipped_share:.2%} of its values had to be bounded"
+                failures[f"{where}, seed {cell.seed}"] = f"{made.clipped_share:.2%} of its values had to be bounded"
         return Outcome(analyse(self.plan, scores, self.analysis), failures, trainings, leaks)
 
     def each(
@@ -215,8 +217,7 @@ class Experiment:
         learns_by_steps = {k: self.config[k] for k in ("trainer", "transforms", "loader")}
         spec = {
             "model": dict(self.specs[model].config),
-            "data": self.archive.folder.name,
-            "channels": {k: self.config["data"].get(k) for k in ("condition", "static", "first_guess", "shares")},
+            "data": self.archive.identity,
             "train": {region: train_set.share(region) for region in train_set.regions},
             "seed": seed,
             **learns_by_steps,
@@ -241,22 +242,27 @@ class Experiment:
                 folder.write_summary(summary)
             return folder.summary
 
-    def scored(self, cell: Cell) -> Scores:
-        """The scores of a cell, made now where they are not there."""
-        folder = None
-        if cell.train_set is not None:
-            folder, _ = self.training_folder(cell.model, cell.train_set, cell.seed)
+    def _trained_in(self, cell: Cell) -> Path | None:
+        """The folder of a cell's training; None for what learns nothing."""
+        return None if cell.train_set is None else self.training_folder(cell.model, cell.train_set, cell.seed)[0]
+
+    def score_file(self, cell: Cell) -> Path:
+        """Where the scores of a cell lie, or will: named by what they depend on."""
+        folder = self._trained_in(cell)
         spec = {
             "trained": folder.name if folder else dict(self.specs[cell.model].config),
-            "data": self.archive.folder.name,
-            "channels": {k: self.config["data"].get(k) for k in ("condition", "static", "first_guess", "shares")},
+            "data": self.archive.identity,
             "region": cell.test_region,
             "metrics": self.config["metrics"],
             "members": self.config["members"],
             "samples": self.config["test_samples"],
             "seed": cell.seed,
         }
-        path = self.cache / "scores" / f"{cell.model}-{cell.test_region}-{config_hash(spec)}.nc"
+        return self.cache / "scores" / f"{cell.model}-{cell.test_region}-{config_hash(spec)}.nc"
+
+    def scored(self, cell: Cell) -> Scores:
+        """The scores of a cell, made now where they are not there."""
+        path, folder = self.score_file(cell), self._trained_in(cell)
         if path.exists():
             return Scores.load(path)
         downscaler = load(self.specs[cell.model], folder / "checkpoints" if folder else None, self.archive.channels)

@@ -10,7 +10,7 @@ import numpy as np
 
 from geoml.data.loader import BlockLoader
 from geoml.data.store import read_dataset, write_netcdf
-from geoml.errors import DataError
+from geoml.errors import DataError, Diverged
 from geoml.grids import conform, grid_of, require_same
 from geoml.metrics import StatisticsTable, Suite
 from geoml.progress import track
@@ -74,7 +74,8 @@ def score(
 ) -> Scores:
     """Statistics of whole-field predictions of a region, cells weighted by area, unknown cells left out.
 
-    `samples` hours, evenly spread, are scored, or those of `times`; all where both are None.
+    `samples` hours, evenly spread, are scored, or those of `times`; all where both are None. A prediction that is not
+    finite raises `Diverged`.
     """
     split, indices = archive.samples(region, role)
     positions = evenly(len(indices), len(indices) if samples is None else samples)
@@ -93,6 +94,8 @@ def score(
     for batch in track(loader, f"scoring {region}", unit="batches"):
         prediction, share = downscaler.predict(batch, members=drawn, seed=seed)
         assert batch.target is not None
+        if not bool(prediction.isfinite().all()):
+            raise Diverged(f"the prediction of {region} is not finite at {_times(loader, batch.ids, time)[0]}")
         tables.append(
             suite.update(
                 prediction[:, :, 0].numpy(),

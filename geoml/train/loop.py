@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 import torch
 
-from geoml.errors import DataError, UserError, unknown
+from geoml.errors import DataError, Diverged, unknown
 from geoml.fields import Batch
 from geoml.models.base import Model, Phase
 from geoml.models.noise import seed_of
@@ -85,7 +85,7 @@ def train(
     step that one process would take on the whole: gradients are weighted by the known target cells of the parts. The
     first one writes checkpoints and log. Folders have to be the same for all.
 
-    Errors: `UserError` where a loss or gradient is not finite (names step, phase, samples), where the checkpoint is
+    Errors: `Diverged` where a loss or gradient is not finite (names step, phase, samples), where the checkpoint is
     of another architecture, or where no checkpoint in `folder` is whole.
     """
     with process_group():
@@ -286,7 +286,7 @@ class _Run:
         """Stop where training diverged, with the place."""
         if not math.isfinite(value):
             shown = ", ".join(map(str, ids[:16])) + (", …" if len(ids) > 16 else "")
-            raise UserError(
+            raise Diverged(
                 f"{what} is {value} at step {self.step}, phase {phase.name!r}, samples [{shown}]; "
                 "lower trainer.learning_rate, or look at these samples' data"
             )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import threading
+from abc import ABC, abstractmethod
 from collections import OrderedDict
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -68,7 +69,7 @@ class WeatherLaw(Hashable, Protocol):
 
 
 @dataclass(frozen=True)
-class PlanetSource:
+class PlanetSource(ABC):
     """What synthetic planets have in common: regions with a climate, any hours of any year, boxes of any size."""
 
     seed: int = 0
@@ -113,17 +114,17 @@ class PlanetSource:
             name, condition, target, self.static(name), timedelta(hours=1), self.provenance(name) | {"split": split}
         )
 
+    @abstractmethod
     def weather(self, name: str) -> WeatherLaw:
         """The law of a region's weather."""
-        raise NotImplementedError
 
     def static(self, name: str) -> xr.Dataset | None:
         """Fields on the fine grid that do not change."""
         return None
 
+    @abstractmethod
     def provenance(self, name: str) -> dict[str, Any]:
         """Where a region's data come from."""
-        raise NotImplementedError
 
     def box(self, name: str) -> Region:
         """The box of `size_deg` in a region that is among the source's."""

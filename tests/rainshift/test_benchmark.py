@@ -10,6 +10,7 @@ import xarray as xr
 import rainshift
 from geoml.errors import UserError
 from rainshift.__main__ import main
+from rainshift.matrix import Cell, TrainSet
 from rainshift.scoring import Scores
 
 SMALL = [
@@ -187,3 +188,57 @@ def test_a_checkpoint_that_is_none_is_refused(inside, capsys):
     assert "nowhere does not exist" in capsys.readouterr().err
     with pytest.raises(UserError, match="unknown"):
         rainshift.open("atlantis")
+
+
+@pytest.mark.parametrize("key", ["data.blocks=7", "data.purge_hours=3", "data.expected_gaps=[tp]", "data.static=[lsm]"])
+def test_a_changed_way_of_reading_never_meets_old_trainings_or_scores(inside, key, tmp_path):
+    from geoml.compose import compose
+    from rainshift.experiment import Experiment
+
+    words = ["data=gridded", f"data.root={tmp_path}", *BENCHMARK[len(SMALL) :]]
+    keys = []
+    for more in ([], [key]):
+        experiment = Experiment(compose("rainshift.conf", "benchmark", [*words, *more]))
+        cell = Cell("tiny", TrainSet(("a", "b"), 8), "c")
+        keys.append((experiment.training_folder(cell.model, cell.train_set, 0)[0], experiment.score_file(cell)))
+    assert keys[0][0] != keys[1][0]
+    assert keys[0][1] != keys[1][1]
+
+
+def test_a_model_that_diverges_is_marked_and_the_others_go_on(inside):
+    wild = f"models=[bilinear,{TINY_NETWORK}]"
+    words = [*BENCHMARK, wild, "trainer.learning_rate=1e30", "trainer.clip=0", "run.dir=wild"]
+    assert main(["benchmark", *words]) == 0
+    failures = json.loads((inside / "wild" / "summary.json").read_text())["failures"]
+    assert failures
+    assert all("tiny" in where for where in failures)
+    results = xr.open_dataset(inside / "wild" / "benchmark.nc")
+    assert np.isnan(results["score"].sel(model="tiny")).all()
+    assert np.isfinite(results["score"].sel(model="bilinear", metric="crps_fair")).all()
+    assert "Failed cells" in (inside / "wild" / "benchmark.md").read_text()
+
+
+def test_a_prediction_that_is_not_finite_is_a_divergence(inside):
+    from geoml.compose import compose
+    from geoml.errors import Diverged
+    from rainshift.experiment import Experiment
+    from rainshift.scoring import score
+
+    class Lost:
+        stochastic = False
+
+        def predict(self, batch, *, members=1, seed=0):
+            import torch
+
+            return torch.full((len(batch), members, 1, *batch.target_grid.shape), torch.nan), 1.0
+
+    experiment = Experiment(compose("rainshift.conf", "benchmark", BENCHMARK))
+    with pytest.raises(Diverged, match="melanesia"):
+        score(Lost(), experiment.archive, "melanesia", suite=experiment.suite, samples=4)
+
+
+def test_a_mistake_in_the_settings_of_a_training_is_no_result(inside, capsys):
+    words = [*BENCHMARK, "transforms.default.kind=zscor", "run.dir=mistaken"]
+    assert main(["benchmark", *words]) == 2
+    assert "zscor" in capsys.readouterr().err
+    assert not (inside / "mistaken" / "summary.json").exists()

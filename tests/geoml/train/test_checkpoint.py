@@ -174,6 +174,7 @@ def test_a_broken_checkpoint_is_written_anew(folder: Path) -> None:
     transforms = Transforms.load(newest(folder) / "transform.json")
     train(toy_model(), transforms, MemoryLoader(), config=Trainer(samples=16, device="cpu"), folder=folder)
     checkpoint.verify(newest(folder))
+    assert checkpoint.load_resume(newest(folder))["samples"] == 16
 
 
 # -- prediction
@@ -210,3 +211,4 @@ def test_training_goes_on_after_predicting_in_the_same_process(trained: Path, tm
     load_predictor(newest(trained), device="cpu").predict(channels_batch)
     model = build("resnet", CHANNELS, 2)
     model.loss(channels_batch).backward()
+    assert all(parameter.grad is not None for parameter in model.parameters())
