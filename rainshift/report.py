@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from geoml.data.store import write_netcdf
+from geoml.data.store import read_dataset, write_netcdf
 from geoml.files import atomic_path
 from geoml.tables import cell, markdown
 from rainshift.figures import degradation_bars, rain_panels, save_figure
@@ -20,12 +20,13 @@ if TYPE_CHECKING:
     from geoml.runs import RunFolder
     from rainshift.experiment import Experiment, Outcome
 
-__all__ = ["drop_rows", "page", "score_rows", "write_benchmark"]
+__all__ = ["drop_rows", "page", "score_rows", "write_benchmark", "write_page"]
 
 logger = logging.getLogger(__name__)
 
 #: Regions drawn in the panels.
 SHOWN_REGIONS = 4
+MAPS = "maps.png"
 
 
 def _with_interval(estimate: float, low: float, high: float, *, scale: float = 1.0) -> str | None:
@@ -167,39 +168,44 @@ def _skill_rows(results: xr.Dataset) -> list[dict[str, Any]]:
 
 
 def write_benchmark(experiment: Experiment, outcome: Outcome, run: RunFolder) -> list[dict[str, Any]]:
-    """Write `benchmark.nc`, `benchmark.md`, the figures and `summary.json`; returns the rows of the headline table."""
-    results, folder = outcome.results, run.path
-    write_netcdf(folder / "benchmark.nc", results)
-    figures = _figures(experiment, results, folder)
-    notes = [
-        f"CRPS is the fair estimator (Ferro 2014); deterministic models have one member, for which it is the MAE. "
-        f"Skill is 1 − score / score of {results.attrs['reference']} on the same region and hours.",
-        *(leak.message for leak in outcome.leaks),
-    ]
-    text = page(results, heading=experiment.heading, failures=outcome.failures, notes=notes, figures=figures)
-    with atomic_path(folder / "benchmark.md") as partial:
-        partial.write_text(text)
-    rows = score_rows(results, results.attrs["skill_metric"])
+    """Write `benchmark.nc`, `summary.json`, the maps and the page; returns the rows of the headline table."""
+    results = outcome.results
+    write_netcdf(run.path / "benchmark.nc", results)
+    panels = {region: experiment.panels(region) for region in _regions(results)[:SHOWN_REGIONS]}
+    title = "wettest test time of each region; models trained without it"
+    save_figure(rain_panels(panels, title=title), run.path / MAPS)
     run.write_summary(
         {
             "heading": experiment.heading,
-            "scores": rows,
+            "scores": score_rows(results, results.attrs["skill_metric"]),
             "skill_lost": drop_rows(results),
             "failures": outcome.failures,
             "trainings": outcome.trainings,
             "leaks": [leak.message for leak in outcome.leaks],
         }
     )
-    logger.info("wrote %s", folder / "benchmark.md")
-    return rows
+    return write_page(run)
 
 
-def _figures(experiment: Experiment, results: xr.Dataset, folder: Path) -> list[Path]:
-    """Skill in and out of distribution, and panels of input, predictions and target of a wet hour a region."""
-    made = []
-    if experiment.plan.inside:
-        made.append(save_figure(degradation_bars(results, reference=results.attrs["reference"]), folder / "skill.png"))
-    rows = {region: experiment.panels(region) for region in _regions(results)[:SHOWN_REGIONS]}
-    title = "wettest test time of each region; models trained without it"
-    made.append(save_figure(rain_panels(rows, title=title), folder / "maps.png"))
-    return made
+def write_page(run: RunFolder) -> list[dict[str, Any]]:
+    """Write `benchmark.md` and the bars from what the run folder holds; returns the rows of the headline table.
+
+    Nothing is trained or scored. Errors: `DataError` where the run has not finished or a file of it is broken.
+    """
+    summary = run.summary
+    with read_dataset(run.path / "benchmark.nc") as stored:
+        results = stored.load()
+    figures = [run.path / MAPS] if (run.path / MAPS).exists() else []
+    if np.isfinite(results["degradation"]).any():
+        bars = degradation_bars(results, reference=results.attrs["reference"])
+        figures.insert(0, save_figure(bars, run.path / "skill.png"))
+    notes = [
+        f"CRPS is the fair estimator (Ferro 2014); deterministic models have one member, for which it is the MAE. "
+        f"Skill is 1 − score / score of {results.attrs['reference']} on the same region and hours.",
+        *summary["leaks"],
+    ]
+    text = page(results, heading=summary["heading"], failures=summary["failures"], notes=notes, figures=figures)
+    with atomic_path(run.path / "benchmark.md") as partial:
+        partial.write_text(text)
+    logger.info("wrote %s", run.path / "benchmark.md")
+    return score_rows(results, results.attrs["skill_metric"])

@@ -182,15 +182,13 @@ def benchmark(config: DictConfig, run: RunFolder) -> Rows:
 
 
 def report(config: DictConfig) -> Rows:
-    """Make the page and figures of a finished benchmark again, from its run folder and the cache."""
-    from rainshift.experiment import Experiment
-    from rainshift.report import write_benchmark
+    """Make the page and bars of a finished benchmark again from its run folder; nothing is trained or scored."""
+    from rainshift.report import write_page
 
     run = RunFolder.load(config.benchmark)
     if "models" not in run.config:
         raise UserError(f"{config.benchmark} is not the run folder of a benchmark")
-    experiment = Experiment(run.config)
-    return write_benchmark(experiment, experiment.run(), run)
+    return write_page(run)
 
 
 def _log(config: DictConfig, run: RunFolder) -> Log:

@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 
 import numpy as np
 import pytest
@@ -107,6 +108,21 @@ def test_the_same_command_finds_every_cell_again(inside):
     assert main(["benchmark", *BENCHMARK]) == 0
     assert before == {path: path.stat().st_mtime_ns for path in (inside / "runs" / "cache").rglob("*.safetensors")}
     assert scores == {path: path.stat().st_mtime_ns for path in (inside / "runs" / "cache" / "scores").iterdir()}
+
+
+def test_report_needs_only_the_run_folder(inside, tmp_path, monkeypatch, capsys):
+    shutil.copytree(inside / "bench", tmp_path / "bench")
+    page = (tmp_path / "bench" / "benchmark.md").read_text()
+    (tmp_path / "bench" / "benchmark.md").unlink()
+    monkeypatch.chdir(tmp_path)
+    assert main(["report", "benchmark=bench"]) == 0
+    assert (tmp_path / "bench" / "benchmark.md").read_text() == page
+    assert not (tmp_path / "runs").exists()
+    (tmp_path / "bench" / "benchmark.nc").write_bytes(b"torn")
+    assert main(["report", "benchmark=bench"]) == 2
+    (tmp_path / "bench" / "summary.json").unlink()
+    assert main(["report", "benchmark=bench"]) == 2
+    assert "has not finished" in capsys.readouterr().err
 
 
 def test_scores_do_not_depend_on_how_hours_are_cut(inside, monkeypatch):
