@@ -1,0 +1,68 @@
+"""Denoisers in closed form: what samplers and networks are proved against."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+
+from geoml.diffusion.denoiser import expand
+
+if TYPE_CHECKING:
+    from jaxtyping import Float
+    from torch import Tensor
+
+__all__ = ["GaussianDenoiser", "MixtureDenoiser"]
+
+
+@dataclass(frozen=True)
+class GaussianDenoiser:
+    """The posterior mean of clean ~ N(mean, variance), cell by cell; both broadcast against the fields.
+
+    With x a field's Fourier coefficients and the variance its spectrum, this is a stationary Gaussian field.
+    """
+
+    mean: Tensor
+    variance: Tensor
+
+    def __call__(
+        self, x: Float[Tensor, "batch channel *space"], sigma: Float[Tensor, " batch"]
+    ) -> Float[Tensor, "batch channel *space"]:
+        gain = self.variance / (self.variance + expand(sigma, x).square())
+        return self.mean + gain * (x - self.mean)
+
+    def flow(
+        self, x: Float[Tensor, "batch channel *space"], sigma: float, to: float = 0.0
+    ) -> Float[Tensor, "batch channel *space"]:
+        """Where the probability-flow ODE takes `x` from one level to another, exactly."""
+        shrink = ((self.variance + to**2) / (self.variance + sigma**2)) ** 0.5
+        return self.mean + shrink * (x - self.mean)
+
+
+@dataclass(frozen=True)
+class MixtureDenoiser:
+    """The posterior mean of a mixture of isotropic Gaussians.
+
+    `means` is `(component, channel, *space)`; `variances` and `weights` are `(component,)`.
+    """
+
+    means: Tensor
+    variances: Tensor
+    weights: Tensor
+
+    def __call__(
+        self, x: Float[Tensor, "batch channel *space"], sigma: Float[Tensor, " batch"]
+    ) -> Float[Tensor, "batch channel *space"]:
+        total = self.variances + sigma[:, None] ** 2  # (batch, component)
+        away = x[:, None] - self.means
+        square = away.flatten(2).square().sum(-1)
+        cells = away[0, 0].numel()
+        log_share = self.weights.log() - square / (2 * total) - cells / 2 * total.log()
+        share = torch.softmax(log_share, dim=1)
+        posterior = (
+            self.means
+            + expand((self.variances / total).flatten(), away.flatten(0, 1)).view(*total.shape, *[1] * (x.ndim - 1))
+            * away
+        )
+        return (share.reshape(*share.shape, *[1] * (x.ndim - 1)) * posterior).sum(1)

@@ -1,0 +1,91 @@
+"""What every sampler is: one step from a noise level to the next, and the walk along all of them."""
+
+from __future__ import annotations
+
+import itertools
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, ClassVar, TypeAlias
+
+import torch
+
+if TYPE_CHECKING:
+    from jaxtyping import Float
+    from torch import Tensor
+
+    from geoml.diffusion.denoiser import Denoiser
+
+__all__ = ["NoiseSource", "Sampler", "Step"]
+
+#: Standard normal noise of the fields' shape for the step of that index.
+NoiseSource: TypeAlias = "Callable[[int], Tensor]"
+
+
+class Step:
+    """Where a walk is: between two levels, with what it may ask.
+
+    `sigma` falls to `after` (perhaps 0) at step `index` of `count`; `before` is the level of the step before, and
+    `denoised` what that step gave second, None at the first.
+    """
+
+    def __init__(
+        self,
+        denoiser: Denoiser,
+        sigmas: Sequence[float],
+        index: int,
+        denoised: Tensor | None,
+        fresh: NoiseSource | None,
+    ) -> None:
+        self.index, self.count = index, len(sigmas) - 1
+        self.sigma, self.after = sigmas[index], sigmas[index + 1]
+        self.before = sigmas[index - 1] if index else None
+        self.denoised = denoised
+        self._denoiser, self._fresh = denoiser, fresh
+
+    def denoise(self, x: Tensor, sigma: float) -> Tensor:
+        """The denoiser at one level for the whole batch."""
+        return self._denoiser(x, torch.full(x.shape[:1], sigma, dtype=x.dtype, device=x.device))
+
+    def noise(self) -> Tensor:
+        """Fresh noise of this step."""
+        if self._fresh is None:
+            raise ValueError("this sampler draws noise at every step: a noise source is wanted")
+        return self._fresh(self.index)
+
+
+class Sampler(ABC):
+    """Follows `x = clean + σ · noise` from pure noise down to σ = 0; the probability flow is dx/dσ = (x − D(x, σ))/σ.
+
+    A class is abstract or final. Coefficients are computed in double precision, fields keep the noise's.
+    """
+
+    #: Order of the global error in the size of the steps, of what is deterministic.
+    order: ClassVar[int]
+    #: Whether fresh noise is drawn on the way.
+    stochastic: bool = False
+
+    def __call__(
+        self,
+        denoiser: Denoiser,
+        noise: Float[Tensor, "batch channel *space"],
+        sigmas: Sequence[float],
+        fresh: NoiseSource | None = None,
+    ) -> Float[Tensor, "batch channel *space"]:
+        """The fields that `noise` (standard normal) becomes along falling `sigmas`; `fresh` where it is stochastic.
+
+        Every sample of the batch depends on its own noise alone: keyed noise gives the same samples at any batch split.
+        """
+        if len(sigmas) < 2 or any(a <= b for a, b in itertools.pairwise(sigmas)) or sigmas[-1] < 0:
+            raise ValueError(f"noise levels {tuple(sigmas)} have to fall, to 0 or a positive one")
+        x, denoised = noise * sigmas[0], None
+        for index in range(len(sigmas) - 1):
+            x, denoised = self.step(x, Step(denoiser, sigmas, index, denoised, fresh))
+        return x
+
+    @abstractmethod
+    def step(self, x: Tensor, at: Step) -> tuple[Tensor, Tensor]:
+        """`x` at the level `at.after`, and the denoised field at `at.sigma`."""
+
+    def evaluations(self, sigmas: Sequence[float]) -> int:
+        """How many times the denoiser is called along `sigmas`."""
+        return len(sigmas) - 1

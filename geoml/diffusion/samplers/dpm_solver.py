@@ -1,0 +1,36 @@
+"""DPM-Solver++ of second order with one evaluation a step."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+from geoml.diffusion.samplers.base import Sampler, Step
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+__all__ = ["DPMSolver2M"]
+
+
+@dataclass(frozen=True)
+class DPMSolver2M(Sampler):
+    """Exact in x, and linear in −ln σ of the denoised field, extrapolated from the step before.
+
+    Lu et al. 2022, arXiv 2211.01095, algorithm 2 ("2M"): second order with one evaluation a step. The first step, and
+    the last where it goes to 0, are of first order.
+    """
+
+    order: ClassVar[int] = 2
+
+    def step(self, x: Tensor, at: Step) -> tuple[Tensor, Tensor]:
+        denoised = at.denoise(x, at.sigma)
+        if at.after == 0:
+            return denoised, denoised
+        estimate, length = denoised, math.log(at.sigma / at.after)
+        if at.denoised is not None and at.before is not None:
+            half_ratio = length / math.log(at.before / at.sigma) / 2
+            estimate = (1 + half_ratio) * denoised - half_ratio * at.denoised
+        shrink = at.after / at.sigma
+        return shrink * x + (1 - shrink) * estimate, denoised

@@ -1,0 +1,24 @@
+"""Euler steps in σ."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+from geoml.diffusion.samplers.base import Sampler, Step
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+__all__ = ["Euler"]
+
+
+@dataclass(frozen=True)
+class Euler(Sampler):
+    """First order, one evaluation a step: along the tangent of the probability flow."""
+
+    order: ClassVar[int] = 1
+
+    def step(self, x: Tensor, at: Step) -> tuple[Tensor, Tensor]:
+        denoised = at.denoise(x, at.sigma)
+        return x + (at.after - at.sigma) / at.sigma * (x - denoised), denoised
