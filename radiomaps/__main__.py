@@ -21,6 +21,12 @@ APP = app.App(
             "Trace maps of scenes and transmitters into one store",
             example="radiomaps trace scene=etoile transmitters.positions_m=[[0,-10,30]]",
         ),
+        app.Verb(
+            "paths",
+            "radiomaps.verbs:paths",
+            "Find exact paths to receivers, with gain, delay, angles and Doppler",
+            example="radiomaps paths scene=etoile receivers.count=1000 receivers.speed_m_s=10",
+        ),
         app.Verb("scenes", "radiomaps.verbs:scenes", "List and draw scenes", plain=True),
         app.Verb(
             "import",

@@ -93,13 +93,14 @@ class Placement:
 
     def transmitters(self, scene: Scene, grid: Grid, seed: Sequence[int]) -> list[Transmitter]:
         """The same for the same scene, grid and seed."""
-        places = self.positions_m or self._places(scene, grid, seed)
+        places = self.positions_m or self.random_places(scene, grid, seed)
         return [
             Transmitter(place, self.power_dbm, f"tx{index}", self.pattern, self.polarization)
             for index, place in enumerate(places)
         ]
 
-    def _places(self, scene: Scene, grid: Grid, seed: Sequence[int]) -> list[tuple[float, float, float]]:
+    def random_places(self, scene: Scene, grid: Grid, seed: Sequence[int]) -> list[tuple[float, float, float]]:
+        """`count` different cells of the grid outdoors, at `height_m` above their ground."""
         from scipy.ndimage import distance_transform_edt
 
         ground = scene.ground_height(grid)
@@ -112,7 +113,7 @@ class Placement:
             free = np.flatnonzero(roofs <= 0)
         if free.size < self.count:
             raise UserError(
-                f"scene {scene.name!r} has {free.size} free cells in the window; {self.count} transmitters do not fit"
+                f"scene {scene.name!r} has {free.size} free cells in the window; {self.count} antennas do not fit"
             )
         chosen = np.random.default_rng(list(seed)).choice(free, self.count, replace=False)
         rows, columns = np.unravel_index(chosen, ground.shape)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import xarray as xr
     from omegaconf import DictConfig
 
-__all__ = ["export_maps", "import_maps", "report", "scenes", "trace"]
+__all__ = ["export_maps", "import_maps", "paths", "report", "scenes", "trace"]
 
 Rows = list[dict[str, Any]]
 
@@ -77,6 +77,40 @@ def trace(config: DictConfig, run: RunFolder) -> Rows:
     with _client(int(values["workers"])) as client:
         generate(plan, path, client=client, prepare_command=command)
     return _pictures(path, run, int(values["pictures"]))
+
+
+def paths(config: DictConfig, run: RunFolder) -> Rows:
+    """Find exact paths to receivers and write them as a table; a row a transmitter."""
+    from radiomaps.path_files import write_paths
+    from radiomaps.plan import Placement, Window
+    from radiomaps.raytrace import TraceOptions, find_paths
+    from radiomaps.receivers import Receivers
+    from radiomaps.scenes import load
+
+    values = plain(config)
+    file = Path(values["file"] or run.path / "paths.npz")
+    scene, window, seed = load(values["scene"]), Window(**values["window"]), int(values["seed"])
+    grid = window.grid(scene)
+    transmitters = Placement(**values["transmitters"]).transmitters(scene, grid, (seed, 0))
+    motion = Receivers(**values["receivers"]).motion(scene, grid, seed)
+    table = find_paths(
+        scene, transmitters, motion.position_m, TraceOptions(**values["options"], seed=seed), rays=int(values["rays"]),
+        top=int(values["top"]), velocities=motion.velocity_m_s,
+    )  # fmt: skip
+    table = table.assign_coords(time_s=("rx", motion.time_s, {"units": "s", "long_name": "time of the receiver"}))
+    write_paths(file, table)
+    direct = (table["bounces"] == 0) & table["delay_s"].notnull()
+    return [
+        {
+            "transmitter": str(table["tx"].values[index]),
+            "receivers": table.sizes["rx"],
+            "los_%": round(100 * float(direct[index].any("path").mean()), 1),
+            "no_path_%": round(100 * float((table["path_count"][index] == 0).mean()), 1),
+            "paths_median": float(table["path_count"][index].median()),
+            "file": str(file),
+        }
+        for index in range(table.sizes["tx"])
+    ]
 
 
 def report(config: DictConfig, run: RunFolder) -> Rows:

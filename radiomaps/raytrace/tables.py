@@ -65,6 +65,8 @@ def path_table(
     for axis, letter in enumerate("xyz"):
         coords[f"tx_{letter}"] = ("tx", places[:, axis], {"units": "m"})
         coords[f"rx_{letter}"] = ("rx", points[:, axis], {"units": "m"})
+        speed = np.zeros(len(points)) if velocities is None else velocities[:, axis]
+        coords[f"rx_velocity_{letter}"] = ("rx", speed, {"units": "m s-1"})
     return xr.Dataset(variables, coords)
 
 
