@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import torch
@@ -45,12 +45,14 @@ class Phase:
     """One optimiser's turn within a training step: which parameters move, and how many times.
 
     A regression has one phase; an adversarial model has two, the critic's with several `repeats`, each on a batch of
-    its own.
+    its own. `options` are what its optimiser needs by nature (`betas`, `weight_decay`, `learning_rate`): they stand
+    before the trainer's own and behind its `phases`.
     """
 
     name: str
     parameters: tuple[nn.Parameter, ...]
     repeats: int = 1
+    options: Mapping[str, Any] = field(default_factory=dict)
 
 
 class Model(nn.Module, ABC):

@@ -42,8 +42,10 @@ class ResidualBlock(nn.Module):
         embedding_dim: int | None = None,
         norm: Norm = "group",
         dropout: float = 0.0,
+        activation: Callable[[Tensor], Tensor] = F.silu,
     ) -> None:
         super().__init__()
+        self.activation = activation
         self.norm1 = norm_layer(norm, in_channels)
         self.conv1 = Conv(in_channels, out_channels, dims=dims)
         self.norm2 = norm_layer(norm, out_channels)
@@ -61,11 +63,11 @@ class ResidualBlock(nn.Module):
     ) -> Float[Tensor, "batch out *space"]:
         if (emb is None) is not (self.film is None):
             raise ValueError("an embedding is needed exactly where the block was built with embedding_dim")
-        h = self.norm2(self.conv1(F.silu(self.norm1(x))))
+        h = self.norm2(self.conv1(self.activation(self.norm1(x))))
         if emb is not None and self.film is not None:
             film = self.film(emb).unflatten(1, (2, -1))[(..., *[None] * (x.ndim - 2))]
             h = h * (1 + film[:, 0]) + film[:, 1]
-        return self.skip(x) + self.conv2(self.dropout(F.silu(h)))
+        return self.skip(x) + self.conv2(self.dropout(self.activation(h)))
 
 
 class Attention(nn.Module):

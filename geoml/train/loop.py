@@ -250,7 +250,7 @@ class _Run:
             self.require_finite("gradient norm", float(norm), phase, ids)
         rate = learning_rate(
             self.samples,
-            peak=config.option(phase.name, "learning_rate"),
+            peak=config.option(phase, "learning_rate"),
             total=config.samples,
             warmup=config.warmup * config.samples,
             floor=config.floor,

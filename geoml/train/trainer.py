@@ -30,7 +30,8 @@ class Trainer:
         validate_every, checkpoint_every, log_every: samples between; 0 for at the end only.
         keep: newest checkpoints kept, beside the best; 0 keeps all.
         patience: validations without improvement after which training stops; 0 for never.
-        phases: options of a phase that differ from the above (learning_rate, weight_decay, betas), by its name.
+        phases: options of a phase that differ from the above and from the model's own (learning_rate, weight_decay,
+            betas), by its name.
     """
 
     samples: int = 100_000
@@ -71,9 +72,9 @@ class Trainer:
                 if name not in PHASE_OPTIONS:
                     raise unknown(f"option of phase {phase!r}", name, PHASE_OPTIONS)
 
-    def option(self, phase: str, name: str) -> Any:
-        """The value of an option for a phase."""
-        return self.phases.get(phase, {}).get(name, getattr(self, name))
+    def option(self, phase: Phase, name: str) -> Any:
+        """The value of an option for a phase: of `phases`, else the model's own, else that for all."""
+        return {name: getattr(self, name), **phase.options, **self.phases.get(phase.name, {})}[name]
 
 
 def optimiser_of(phase: Phase, config: Trainer) -> torch.optim.Optimizer:
@@ -81,14 +82,14 @@ def optimiser_of(phase: Phase, config: Trainer) -> torch.optim.Optimizer:
     moving = [parameter for parameter in phase.parameters if parameter.requires_grad]
     if not moving:
         raise UserError(f"phase {phase.name!r} has no parameter that requires a gradient; nothing is left to train")
-    decay = config.option(phase.name, "weight_decay")
+    decay = config.option(phase, "weight_decay")
     groups = [
         {"params": [p for p in moving if p.ndim > 1], "weight_decay": decay},
         {"params": [p for p in moving if p.ndim <= 1], "weight_decay": 0.0},
     ]
     return torch.optim.AdamW(
         [group for group in groups if group["params"]],
-        lr=config.option(phase.name, "learning_rate"),
-        betas=tuple(config.option(phase.name, "betas")),
+        lr=config.option(phase, "learning_rate"),
+        betas=tuple(config.option(phase, "betas")),
         fused=config.fused,
     )
