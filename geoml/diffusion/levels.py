@@ -18,7 +18,16 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
-__all__ = ["SCHEDULES", "DiscreteLevels", "Levels", "LogNormalLevels", "UniformTimeLevels", "cosine", "linear"]
+__all__ = [
+    "SCHEDULES",
+    "DiscreteLevels",
+    "Levels",
+    "LogNormalLevels",
+    "UniformTimeLevels",
+    "cosine",
+    "linear",
+    "schedule",
+]
 
 #: Uniform draws are kept this far from 0 and 1, where quantiles are infinite.
 MARGIN = 1e-6

@@ -20,7 +20,18 @@ if TYPE_CHECKING:
     from jaxtyping import Float
     from torch import Tensor
 
-__all__ = ["EDM", "PARAMETERISATIONS", "Clean", "Coefficients", "Flow", "Noise", "Preconditioning", "Velocity"]
+__all__ = [
+    "EDM",
+    "PARAMETERISATIONS",
+    "Clean",
+    "Coefficients",
+    "Flow",
+    "Noise",
+    "Preconditioning",
+    "Velocity",
+    "noise_label",
+    "parameterisation",
+]
 
 
 class Coefficients(NamedTuple):

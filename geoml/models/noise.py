@@ -22,17 +22,19 @@ def seed_of(*keys: int | str) -> int:
 
 
 def member_noise(
-    shape: Sequence[int], ids: Sequence[int], *, members: int, seed: int, device: torch.device | str = "cpu"
+    shape: Sequence[int], ids: Sequence[int], *, members: int | range, seed: int, device: torch.device | str = "cpu"
 ) -> Tensor:
     """Standard normal noise `(sample, member, *shape)`, keyed on (seed, sample id, member).
 
-    Drawn on the CPU, where the generator is the same everywhere, then moved to `device`.
+    `members` says how many, or which, so that they can be had in parts. Drawn on the CPU, where the generator is the
+    same everywhere, then moved to `device`.
     """
-    noise = torch.empty((len(ids), members, *shape))
+    members = range(members) if isinstance(members, int) else members
+    noise = torch.empty((len(ids), len(members), *shape))
     for i, sample in enumerate(ids):
-        for member in range(members):
+        for j, member in enumerate(members):
             generator = torch.Generator().manual_seed(seed_of(seed, int(sample), member))
-            noise[i, member] = torch.randn(tuple(shape), generator=generator)
+            noise[i, j] = torch.randn(tuple(shape), generator=generator)
     return noise.to(device)
 
 

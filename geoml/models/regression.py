@@ -13,6 +13,7 @@ from torch import Tensor
 from geoml.errors import unknown
 from geoml.fields import Batch
 from geoml.models.base import Channels, Model
+from geoml.models.conditioning import first_guess, with_static
 from geoml.nn.upsampling import GridUpsample
 
 __all__ = ["LOSSES", "Loss", "Regression", "masked_loss"]
@@ -98,9 +99,7 @@ class Regression(Model):
         correction = self.residual(batch, interpolated)
         if all(index is None for index in self.guesses):
             return correction
-        zero = torch.zeros_like(interpolated[:, 0])
-        first = [zero if index is None else interpolated[:, index] for index in self.guesses]
-        return torch.stack(first, dim=1) + correction
+        return first_guess(self.guesses, interpolated) + correction
 
     def loss(self, batch: Batch, *, phase: str = "main", generator: torch.Generator | None = None) -> Tensor:
         """The mean error named by `loss`, over the True cells of the mask."""
@@ -116,8 +115,4 @@ class Regression(Model):
 
     def predictors(self, batch: Batch, interpolated: Tensor) -> Float[Tensor, "batch predictor *space"]:
         """Interpolated conditions and static fields, stacked."""
-        if len(self.channels.static) != (0 if batch.static is None else batch.static.shape[1]):
-            raise ValueError(
-                f"static fields {self.channels.static} are wanted; the batch has {batch.static is not None}"
-            )
-        return interpolated if batch.static is None else torch.cat((interpolated, batch.static), dim=1)
+        return with_static(self.channels, batch, interpolated)

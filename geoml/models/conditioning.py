@@ -1,0 +1,31 @@
+"""What a network is told of a batch: predictors on the target grid, and the first guess among them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from geoml.fields import Batch
+from geoml.models.base import Channels
+
+__all__ = ["first_guess", "with_static"]
+
+
+def with_static(
+    channels: Channels, batch: Batch, interpolated: Float[Tensor, "batch condition *space"]
+) -> Float[Tensor, "batch predictor *space"]:
+    """Conditions, interpolated to the target grid, with the batch's static fields stacked behind them."""
+    if len(channels.static) != (0 if batch.static is None else batch.static.shape[1]):
+        raise ValueError(f"static fields {channels.static} are wanted; the batch has {batch.static is not None}")
+    return interpolated if batch.static is None else torch.cat((interpolated, batch.static), dim=1)
+
+
+def first_guess(
+    guesses: Sequence[int | None], predictors: Float[Tensor, "batch predictor *space"]
+) -> Float[Tensor, "batch target *space"]:
+    """The predictor of each target's `Channels.guess_index`, 0 where that is None."""
+    zero = torch.zeros_like(predictors[:, 0])
+    return torch.stack([zero if index is None else predictors[:, index] for index in guesses], dim=1)

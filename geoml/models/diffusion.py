@@ -1,0 +1,148 @@
+"""What the diffusion models share: the scaled residual, the loss of a denoiser, members from a sampler."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from geoml.diffusion.denoiser import Denoiser, expand
+from geoml.diffusion.levels import Levels
+from geoml.diffusion.network import DenoisingUNet
+from geoml.diffusion.preconditioning import Preconditioning, noise_label
+from geoml.diffusion.samplers import sampler_of
+from geoml.fields import Batch
+from geoml.models.base import Channels, Model
+from geoml.models.conditioning import first_guess, with_static
+from geoml.models.noise import member_noise, sample_noise, seed_of
+from geoml.models.regression import masked_loss
+from geoml.nn.upsampling import GridUpsample
+
+__all__ = ["Diffusion"]
+
+#: The logarithm of a scale moves this many times as fast as a weight does.
+SCALE_SPEED = 10.0
+#: Keeps the gradient of the scales out of the way of the others', where all of them are clipped together.
+SCALE_WEIGHT = 0.01
+
+
+class Diffusion(Model):
+    """A conditional diffusion of `(target − centre) / scale`.
+
+    The centre is the first guess with `residual`, else 0; masked cells are set to it, and do not count. The scale of a
+    target channel is the standard deviation of what is left: a parameter that follows the data by the likelihood of a
+    normal distribution, moved by that term alone. The term's value is left out of the loss. So the scale is the same
+    however batches are cut, lies in checkpoints with the weights, and needs no pass over the data before training.
+    """
+
+    stochastic: ClassVar[bool] = True
+    #: Cells on the target grid that `predict` works on at a time, members in parallel: what bounds its memory.
+    CELLS: ClassVar[int] = 1 << 19
+
+    def __init__(
+        self,
+        channels: Channels,
+        dims: int,
+        *,
+        preconditioning: Preconditioning,
+        levels: Levels,
+        unit: float = 1.0,
+        residual: bool,
+        sampler: str | Mapping[str, Any],
+        more_predictors: int = 0,
+        **network: Any,
+    ) -> None:
+        super().__init__(channels, dims)
+        self.preconditioning, self.levels, self.unit = preconditioning, levels, unit
+        self.sampler = sampler_of(sampler)
+        self.guesses = [channels.guess_index(name) if residual else None for name in channels.target]
+        self.to_target = GridUpsample()
+        self.log_scale = nn.Parameter(torch.zeros(len(channels.target)))
+        predictors = len(channels.condition) + len(channels.static) + more_predictors
+        self.network = DenoisingUNet(len(channels.target), predictors, dims=dims, **network)
+
+    @abstractmethod
+    def sigmas(self) -> Sequence[float]:
+        """The noise levels that samples go through, in units of which the scaled residual measures `unit`."""
+
+    def loss(self, batch: Batch, *, phase: str = "main", generator: torch.Generator | None = None) -> Tensor:
+        """The weighted mean square of what the network gives, over the True cells of the mask."""
+        predictors = self.predictors(batch)
+        return self.denoising_loss(batch, predictors, first_guess(self.guesses, predictors), generator)
+
+    @torch.no_grad()
+    def predict(self, batch: Batch, *, members: int = 1, seed: int = 0) -> Tensor:
+        """Members sampled from noise of their own, as many at a time as `CELLS` allows."""
+        predictors = self.predictors(batch)
+        return self.sample(batch, predictors, first_guess(self.guesses, predictors), members=members, seed=seed)
+
+    def predictors(self, batch: Batch) -> Float[Tensor, "batch predictor *space"]:
+        """Interpolated conditions and static fields, stacked."""
+        interpolated = self.to_target(batch.condition, batch.condition_grid, batch.target_grid)
+        return with_static(self.channels, batch, interpolated)
+
+    @property
+    def scale(self) -> Float[Tensor, " target"]:
+        """What a target channel is divided by, its centre taken off."""
+        return torch.exp(SCALE_SPEED * self.log_scale)
+
+    def denoiser(self, predictors: Float[Tensor, "batch predictor *space"]) -> Denoiser:
+        """The denoiser of scaled residuals under these conditions, one a row."""
+
+        def denoise(x: Tensor, sigma: Tensor) -> Tensor:
+            def network(scaled: Tensor, label: Tensor) -> Tensor:
+                return self.network(scaled, predictors, label)
+
+            return self.preconditioning.denoise(network, x, sigma)
+
+        return denoise
+
+    def denoising_loss(
+        self, batch: Batch, predictors: Tensor, centre: Tensor, generator: torch.Generator | None
+    ) -> Float[Tensor, ""]:
+        """The loss of the denoiser of `target − centre`, and the gradient of the scales."""
+        if batch.target is None or generator is None:
+            raise ValueError("the loss of a diffusion needs a batch with a target, and a generator of its noise")
+        away = batch.target - centre
+        if batch.mask is not None:
+            away = torch.where(batch.mask, away, 0.0)
+        scale = expand(self.scale, away[0])
+        clean = away * (self.unit / scale.detach())
+        noise = sample_noise(clean.shape[1:], batch.ids, generator, draw="noise")
+        sigma = self.levels.quantile(sample_noise((), batch.ids, generator, draw="level", uniform=True))
+        into = expand(self.preconditioning.coefficients(sigma).into, clean)
+        given = self.network(into * (clean + expand(sigma, clean) * noise), predictors, noise_label(sigma)).float()
+        root = expand(self.preconditioning.weight(sigma).sqrt(), clean)
+        wanted = self.preconditioning.target(clean, noise, sigma)
+        surprise = (
+            masked_loss(away / scale, torch.zeros_like(away), batch.mask) / 2 + SCALE_SPEED * self.log_scale.mean()
+        )
+        own = SCALE_WEIGHT * (surprise - surprise.detach())
+        return masked_loss(root * given, root * wanted, batch.mask) + own
+
+    def sample(
+        self, batch: Batch, predictors: Tensor, centre: Tensor, *, members: int, seed: int
+    ) -> Float[Tensor, "batch member target *space"]:
+        """`centre` and the sampled residuals, added; noise is keyed on (seed, step, sample id, member)."""
+        if len(batch.ids) != len(batch):
+            raise ValueError(f"members are keyed on samples' ids: {len(batch.ids)} ids for a batch of {len(batch)}")
+        at_once = max(1, self.CELLS // (batch.target_grid.size * len(batch)))
+        factor = expand(self.scale / self.unit, centre[0])
+        parts = []
+        for start in range(0, members, at_once):
+            some = range(start, min(start + at_once, members))
+
+            def draw(step: int, some: range = some) -> Tensor:
+                key = seed_of(seed, "step", step)
+                return member_noise(centre.shape[1:], batch.ids, members=some, seed=key, device=centre.device).flatten(
+                    0, 1
+                )
+
+            each = predictors.repeat_interleave(len(some), dim=0)
+            fields = self.sampler(self.denoiser(each), draw(-1), self.sigmas(), draw)
+            parts.append(centre.unsqueeze(1) + factor * fields.unflatten(0, (len(batch), len(some))))
+        return torch.cat(parts, dim=1)

@@ -1,0 +1,64 @@
+"""Conditional diffusion as Karras et al. 2022 set it up."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from geoml.diffusion import preconditioning
+from geoml.diffusion.levels import LogNormalLevels
+from geoml.diffusion.spacing import karras
+from geoml.models.base import Channels
+from geoml.models.diffusion import Diffusion
+from geoml.nn.blocks import Norm
+
+__all__ = ["EDM"]
+
+
+class EDM(Diffusion):
+    """Members by an EDM: preconditioned network, log-normal training levels (`p_mean`, `p_std`), Karras's spacing.
+
+    Karras et al. 2022, arXiv 2206.00364, table 1. `sigma_data` is the unit of the noise levels: the residual is scaled
+    to that standard deviation, so that the paper's numbers keep their meaning for any data.
+    """
+
+    def __init__(
+        self,
+        channels: Channels,
+        dims: int,
+        *,
+        base: int = 16,
+        multipliers: Sequence[int] = (1, 2, 2),
+        blocks: int = 1,
+        attention: Sequence[int] = (),
+        norm: Norm = "group",
+        dropout: float = 0.0,
+        residual: bool = True,
+        sigma_data: float = 0.5,
+        p_mean: float = -1.2,
+        p_std: float = 1.2,
+        sampler: str | Mapping[str, Any] = "dpm_solver_2m",
+        steps: int = 16,
+        sigma_min: float = 0.002,
+        sigma_max: float = 80.0,
+        rho: float = 7.0,
+    ) -> None:
+        super().__init__(
+            channels,
+            dims,
+            preconditioning=preconditioning.EDM(sigma_data),
+            levels=LogNormalLevels(p_mean, p_std),
+            unit=sigma_data,
+            residual=residual,
+            sampler=sampler,
+            base=base,
+            multipliers=multipliers,
+            blocks=blocks,
+            attention=attention,
+            norm=norm,
+            dropout=dropout,
+        )
+        self.path = karras(steps, smallest=sigma_min, largest=sigma_max, rho=rho)
+
+    def sigmas(self) -> Sequence[float]:
+        return self.path
