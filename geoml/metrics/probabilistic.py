@@ -10,11 +10,38 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from geoml.metrics.base import CellStatistic, Direction, Forecast, Means, Metric, Statistic, ratio
 from geoml.metrics.pointwise import SQUARED_ERROR
 
-__all__ = ["CRPS", "CRPSFair", "Spread", "SpreadSkill"]
+__all__ = ["CRPS", "CRPSFair", "Spread", "SpreadSkill", "fair_crps"]
+
+#: Cells whose terms are held at a time: they stay in the processor's cache.
+CELLS_AT_A_TIME = 1 << 13
+
+
+def fair_crps(prediction: NDArray[Any], truth: NDArray[Any], *, axis: int = 0) -> NDArray[np.float64]:
+    """Fair CRPS of every cell, of the shape of `truth`; `axis` of `prediction` holds the members, two or more.
+
+    Ferro 2014; NaN where a member or the truth is. In averages over samples, masks and weights, `CRPSFair` is the same.
+
+    >>> fair_crps(np.array([[0.0, 1.0], [3.0, 1.0]]), np.array([1.0, 1.0])).tolist()
+    [0.0, 0.0]
+    """
+    from geoml.metrics.kernels import ensemble_terms
+
+    x, y = np.moveaxis(np.asarray(prediction), axis, 0), np.asarray(truth)
+    if x.shape[1:] != y.shape or len(x) < 2:
+        raise ValueError(f"prediction {x.shape} must be (member, *space), two members or more, for a truth {y.shape}")
+    # Reshaping would copy an array whose members are not first; its transpose is a view.
+    flat = x.reshape(len(x), -1) if axis == 0 else np.moveaxis(x, 0, -1).reshape(-1, len(x)).T
+    observed, out = y.reshape(-1), np.empty(y.size)
+    for start in range(0, y.size, CELLS_AT_A_TIME):
+        cells = slice(start, start + CELLS_AT_A_TIME)
+        _, _, error, difference = ensemble_terms(flat[:, cells], observed[cells])
+        out[cells] = error - difference * (0.5 * len(x) / (len(x) - 1))
+    return out.reshape(y.shape)
 
 
 def _crps(forecast: Forecast) -> Any:

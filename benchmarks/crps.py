@@ -1,0 +1,87 @@
+"""The fair CRPS of every cell of an ensemble, against scoringrules and xskillscore, in time and value.
+
+The case is rain-like: float32 members, many of them 0. Each contender is called on whole arrays as its documentation
+does and gets the layout it likes best: members last for scoringrules and us, a labelled array for xskillscore. Peers
+whose estimator is not the fair one (`qd`, xskillscore) are given their own definition and still count, since a factor
+at the end would make it fair; for the error, the fair estimators of scoringrules are compared. Contenders take turns;
+a time is the least of the rounds, which what else runs on the machine disturbs least, and all run on one thread.
+"""
+
+from __future__ import annotations
+
+import os
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import scoringrules
+import xarray as xr
+import xskillscore
+from harness import main
+
+from geoml.metrics.probabilistic import fair_crps
+from geoml.tables import show
+
+MEMBERS = (8, 16, 50, 100)
+
+
+def rain(cells: int, members: int) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+    """Members `(cell, member)` and truth in mm/h, about half of them 0."""
+    rng = np.random.default_rng(members)
+    scale = rng.gamma(0.5, 2, (cells, 1))
+    drawn = np.maximum(scale * rng.normal(0.3, 1, (cells, members + 1)), 0).astype(np.float32)
+    return np.ascontiguousarray(drawn[:, 1:]), np.ascontiguousarray(drawn[:, 0])
+
+
+def contenders(x: np.ndarray[Any, Any], y: np.ndarray[Any, Any]) -> dict[str, Callable[[], Any]]:
+    """A call each; ours in both layouts."""
+    members_first = np.ascontiguousarray(x.T)
+    forecast, observed = xr.DataArray(x, dims=("cell", "member")), xr.DataArray(y, dims="cell")
+    return {
+        "geoml": lambda: fair_crps(x, y, axis=-1),
+        "geoml, members first": lambda: fair_crps(members_first, y),
+        **{
+            f"scoringrules {estimator}": lambda estimator=estimator: scoringrules.crps_ensemble(
+                y, x, estimator=estimator, backend="numba"
+            )
+            for estimator in ("fair", "qd", "pwm")
+        },
+        "xskillscore": lambda: xskillscore.crps_ensemble(observed, forecast, dim=[]),
+    }
+
+
+def least_seconds(calls: dict[str, Callable[[], Any]], rounds: int) -> dict[str, float]:
+    """The least time of each call, the calls taking turns."""
+    seconds: dict[str, float] = {}
+    for _ in range(rounds):
+        for name, call in calls.items():
+            begin = time.perf_counter()
+            call()
+            seconds[name] = min(time.perf_counter() - begin, seconds.get(name, np.inf))
+    return seconds
+
+
+def measure(quick: bool) -> dict[str, float]:
+    """The figures of this script, by the keys of targets.yaml."""
+    figures, rows, worst = {}, [], 0.0
+    for members in MEMBERS:
+        x, y = rain((400_000 if quick else 1_600_000) // members, members)
+        calls = contenders(x, y)
+        made = {name: np.asarray(call()) for name, call in calls.items()}  # compiles, too
+        for name in ("geoml", "geoml, members first"):
+            for peer in ("scoringrules fair", "scoringrules pwm"):
+                worst = max(worst, float(np.abs(made[name] - made[peer]).max()))
+        seconds = least_seconds(calls, 5 if quick else 15)
+        best = min(seconds[name] for name in calls if not name.startswith("geoml"))
+        figures[f"vs_best_m{members}"] = best / seconds["geoml"]
+        rows.append({"members": members, **{name: f"{1e9 * s / len(y):.0f}" for name, s in seconds.items()}})
+    show(rows, title="ns a cell")
+    return figures | {"max_abs_diff": worst}
+
+
+if __name__ == "__main__":
+    main("crps", measure)
