@@ -216,7 +216,7 @@ class Experiment:
         """Where a training lies, and the configuration that names it."""
         learns_by_steps = {k: self.config[k] for k in ("trainer", "transforms", "loader")}
         spec = {
-            "model": dict(self.specs[model].config),
+            "model": self.specs[model].identity,
             "data": self.archive.identity,
             "train": {region: train_set.share(region) for region in train_set.regions},
             "seed": seed,
@@ -250,7 +250,7 @@ class Experiment:
         """Where the scores of a cell lie, or will: named by what they depend on."""
         folder = self._trained_in(cell)
         spec = {
-            "trained": folder.name if folder else dict(self.specs[cell.model].config),
+            "trained": folder.name if folder else self.specs[cell.model].identity,
             "data": self.archive.identity,
             "region": cell.test_region,
             "metrics": self.config["metrics"],

@@ -8,15 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from geoml.data.loader import BlockLoader
 from geoml.files import atomic_path
 from geoml.grids import grid_of
 from geoml.progress import track
 from rainshift.archive import Archive
 from rainshift.downscalers import Downscaler
-from rainshift.scoring import members_of
+from rainshift.hours import choose, hourly, whole_fields
+from rainshift.scoring import members_of, window_of
 from rainshift.sources.variables import VARIABLES
-from rainshift.training import FIELDS_AT_A_TIME, evenly
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -40,11 +39,12 @@ def predict(
     import xarray as xr
 
     drawn = members_of(downscaler, members)
-    parts = [part for _, part, _ in _batches(downscaler, archive, region, positions, role, drawn, seed)]
-    split, _ = archive.samples(region, role)
-    grid = grid_of(archive.open(region, split)["target"])
+    grid = grid_of(archive.open(region, archive.samples(region, role)[0])["target"])
+    rain = np.empty((drawn, len(positions), *grid.shape), np.float32)
+    for rows, part, _ in _batches(downscaler, archive, region, positions, role, drawn, seed):
+        rain[:, rows] = part
     return xr.DataArray(
-        np.concatenate(parts).swapaxes(0, 1),
+        rain,
         {"member": np.arange(drawn), "time": archive.times(region, role, positions), **grid.coords()},
         ("member", "time", *grid.names),
         "precipitation",
@@ -68,21 +68,19 @@ def write_prediction(
 
     The file is CF-1.11 with `precipitation(member, time, lat, lon)` in mm/h; memory holds one batch.
     """
-    split, indices = archive.samples(region, role)
-    positions = evenly(len(indices), len(indices) if samples is None else samples)
+    positions = choose(archive, region, role, samples)
     drawn = members_of(downscaler, members)
-    grid = grid_of(archive.open(region, split)["target"])
+    grid = grid_of(archive.open(region, archive.samples(region, role)[0])["target"])
     clipped = 0.0
     with atomic_path(path) as partial:
         import netCDF4
 
         with netCDF4.Dataset(partial, "w") as file:
             rain = _define(file, grid, archive.times(region, role, positions), drawn, attrs or {})
-            start = 0
             batches = _batches(downscaler, archive, region, positions, role, drawn, seed)
-            for size, part, share in track(batches, f"predicting {region}", unit="batches"):
-                rain[:, start : start + size] = part.swapaxes(0, 1)
-                start, clipped = start + size, clipped + share * size
+            for rows, part, share in track(batches, f"predicting {region}", unit="batches"):
+                rain[:, rows] = part
+                clipped += share * len(rows)
     return {
         "region": region,
         "hours": len(positions),
@@ -100,18 +98,14 @@ def _batches(
     role: str,
     members: int,
     seed: int,
-) -> Iterator[tuple[int, np.ndarray, float]]:
-    """Number of hours, `(time, member, lat, lon)` and clipped share of each batch, in the order of time."""
-    loader = BlockLoader(
-        [archive.field_source(region, role, positions)],
-        batch_size=FIELDS_AT_A_TIME,
-        channels=archive.channels,
-        expected_gaps=archive.expected_gaps,
-        shuffle=False,
-    )
-    for batch in loader:
+) -> Iterator[tuple[np.ndarray, np.ndarray, float]]:
+    """Which of the positions, `(member, time, lat, lon)` at them, and clipped share of each batch."""
+    window = window_of(downscaler)
+    for batch, rows in whole_fields(archive, region, role, positions, window):
         prediction, share = downscaler.predict(batch, members=members, seed=seed)
-        yield len(batch), prediction[:, :, 0].numpy(), share
+        wanted = np.flatnonzero(rows.ravel() >= 0)
+        hours = hourly(prediction, window is not None)[wanted, :, 0]
+        yield rows.ravel()[wanted], hours.numpy().swapaxes(0, 1), share
 
 
 def _define(file: Any, grid: Grid, times: np.ndarray, members: int, attrs: dict[str, Any]) -> Any:

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from geoml.data.loader import BlockLoader
 from geoml.data.store import read_dataset, write_netcdf
 from geoml.errors import DataError, Diverged
 from geoml.grids import conform, grid_of, require_same
@@ -16,12 +15,12 @@ from geoml.metrics import StatisticsTable, Suite
 from geoml.progress import track
 from rainshift.archive import Archive
 from rainshift.downscalers import Downscaler
-from rainshift.training import FIELDS_AT_A_TIME, evenly
+from rainshift.hours import FIELDS_AT_A_TIME, choose, hourly, whole_fields
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["MAX_CLIPPED_SHARE", "Scores", "members_of", "score", "score_file"]
+__all__ = ["MAX_CLIPPED_SHARE", "Scores", "members_of", "score", "score_file", "window_of"]
 
 #: A cell of the benchmark in which more values than this had to be bounded has diverged: it is marked, not averaged.
 MAX_CLIPPED_SHARE = 1e-3
@@ -60,6 +59,11 @@ def members_of(downscaler: Downscaler, wanted: int) -> int:
     return wanted if getattr(model, "stochastic", True) else 1
 
 
+def window_of(downscaler: Downscaler) -> int | None:
+    """Consecutive hours that the model sees at once; None for single hours."""
+    return getattr(downscaler, "window", None)
+
+
 def score(
     downscaler: Downscaler,
     archive: Archive,
@@ -77,36 +81,32 @@ def score(
     `samples` hours, evenly spread, are scored, or those of `times`; all where both are None. A prediction that is not
     finite raises `Diverged`.
     """
-    split, indices = archive.samples(region, role)
-    positions = evenly(len(indices), len(indices) if samples is None else samples)
+    positions = choose(archive, region, role, samples)
     if times is not None:
         positions = np.flatnonzero(np.isin(archive.times(region, role), times))
-    loader = BlockLoader(
-        [archive.field_source(region, role, positions)],
-        batch_size=FIELDS_AT_A_TIME,
-        channels=archive.channels,
-        expected_gaps=archive.expected_gaps,
-        shuffle=False,
-    )
-    time = archive.open(region, split)["target"]["time"].values
-    drawn = members_of(downscaler, members)
-    tables, clipped, cells = [], 0.0, 0
-    for batch in track(loader, f"scoring {region}", unit="batches"):
+    valid_times = archive.times(region, role, positions)
+    weights = grid_of(archive.open(region, archive.samples(region, role)[0])["target"]).cell_weights(full=False)
+    drawn, window = members_of(downscaler, members), window_of(downscaler)
+    tables, clipped, items = [], 0.0, 0
+    batches = whole_fields(archive, region, role, positions, window)
+    for batch, rows in track(batches, f"scoring {region}", unit="batches"):
         prediction, share = downscaler.predict(batch, members=drawn, seed=seed)
         assert batch.target is not None
         if not bool(prediction.isfinite().all()):
-            raise Diverged(f"the prediction of {region} is not finite at {_times(loader, batch.ids, time)[0]}")
+            raise Diverged(f"the prediction of {region} is not finite at {valid_times[rows.max()]}")
+        hours, over_time = rows.ravel(), window is not None
+        wanted = np.flatnonzero(hours >= 0)
         tables.append(
             suite.update(
-                prediction[:, :, 0].numpy(),
-                batch.target[:, 0].numpy(),
-                ids=_times(loader, batch.ids, time),
-                mask=None if batch.mask is None else batch.mask[:, 0].numpy(),
-                weights=batch.target_grid.cell_weights(full=False),
+                hourly(prediction, over_time)[wanted, :, 0].numpy(),
+                hourly(batch.target, over_time)[wanted, 0].numpy(),
+                ids=valid_times[hours[wanted]],
+                mask=None if batch.mask is None else hourly(batch.mask, over_time)[wanted, 0].numpy(),
+                weights=weights,
             )
         )
-        clipped, cells = clipped + share * len(batch), cells + len(batch)
-    return Scores(suite.merge(tables), drawn, clipped / max(cells, 1))
+        clipped, items = clipped + share * len(hours), items + len(hours)
+    return Scores(suite.merge(tables), drawn, clipped / max(items, 1))
 
 
 def score_file(path: Path, archive: Archive, region: str, *, suite: Suite, role: str = "test") -> Scores:
@@ -145,8 +145,3 @@ def score_file(path: Path, archive: Archive, region: str, *, suite: Suite, role:
             )
         )
     return Scores(suite.merge(tables), int(rain.sizes["member"]), 0.0)
-
-
-def _times(loader: BlockLoader, ids: tuple[int, ...], time: NDArray[np.datetime64]) -> NDArray[np.datetime64]:
-    """Valid times of the items of a batch."""
-    return time[[loader.locate(int(item))[1] for item in ids]]

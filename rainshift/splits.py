@@ -86,13 +86,13 @@ def check_leakage(
     *,
     purge: timedelta = PURGE,
     regions: Mapping[str, Region] | None = None,
-    shared_edges: str = "warn",
+    shared_edges: str = "refuse",
 ) -> list[Leak]:
     """Refuse training and test sets that share weather: `{region: times}` each.
 
     For one region (or two that overlap in space): times in both sets, shuffled hours, or test times within `purge` of
-    a training time raise `DataError`. Regions that share an edge are rows of the answer at the same times
-    (`shared_edges="warn"`), an error ("refuse") or nothing ("ignore"). `regions` maps names to `Region`s; by default
+    a training time raise `DataError`. Regions that share an edge at the same times are an error too, rows of the
+    answer with `shared_edges="warn"`, nothing with "ignore". `regions` maps names to `Region`s; by default
     those of `rainshift.regions`; other names are compared by name alone.
     """
     from rainshift import regions as catalogue

@@ -8,20 +8,19 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from geoml.data.loader import BlockLoader
 from geoml.data.patches import PatchSpec
 from geoml.data.transforms import Transforms
 from geoml.errors import DataError, UserError
 from geoml.files import read_json, write_json
 from geoml.models.base import Channels, Model
-from geoml.models.predictor import load_predictor
+from geoml.models.predictor import Predictor, load_predictor
 from geoml.train import Trainer, train
 from geoml.train.device import World, process_group, world
 from rainshift.archive import Archive
 from rainshift.baselines import Baseline
-from rainshift.downscalers import Downscaler, ModelSpec
+from rainshift.downscalers import Downscaler, ModelSpec, Windowed
+from rainshift.hours import FIELDS_AT_A_TIME, choose
 from rainshift.matrix import TrainSet
 
 if TYPE_CHECKING:
@@ -29,12 +28,12 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-__all__ = ["Recipe", "evenly", "fit", "load", "load_trained"]
+__all__ = ["Recipe", "fit", "load", "load_trained"]
 
-#: Validation batches of whole fields are smaller than training batches of patches.
-FIELDS_AT_A_TIME = 4
 ALONE = World()
 BASELINE_FILE = "baseline.json"
+#: Beside the checkpoints of a model over time: how many hours it sees at once.
+WINDOW_FILE = "window.json"
 
 
 @dataclass(frozen=True)
@@ -52,17 +51,6 @@ class Recipe:
     patches_per_sample: int = 1
     workers: int = 0
     validation_samples: int = 48
-
-
-def evenly(count: int, wanted: int) -> np.ndarray:
-    """`wanted` positions out of `count`, evenly spread; all where there are no more.
-
-    >>> evenly(10, 4).tolist()
-    [1, 3, 6, 8]
-    """
-    if wanted >= count:
-        return np.arange(count)
-    return ((np.arange(wanted) + 0.5) * count / wanted).astype(np.int64)
 
 
 def fit(
@@ -95,19 +83,21 @@ def _fit(
     folder: Path,
     log: Log | None,
 ) -> dict[str, Any]:
-    channels, group = archive.channels, world()
-    loader = _loader(train_set, archive, channels, recipe, seed=seed)
+    channels, group, window = archive.channels, world(), spec.window
     built = _seeded_build(spec, channels, seed)
+    loader = _loader(train_set, archive, channels, recipe, seed=seed, window=window)
     if isinstance(built, Baseline):
         if group.size > 1:
             raise UserError(f"{spec.name} is fitted by one process; run the command without torchrun")
         return _fit_baseline(built, loader, folder)
     with group.first_alone():
         transforms = _fitted_transforms(recipe, channels, loader, folder)
-    loader = _loader(train_set, archive, channels, recipe, seed=seed, group=group)
+        if window:
+            write_json(folder / WINDOW_FILE, {"hours": window})
+    loader = _loader(train_set, archive, channels, recipe, seed=seed, window=window, group=group)
     if group.size > 1 and loader.blocks < 4 * group.size and group.rank == 0:
         logger.warning("%d blocks of hours are few for %d processes: some will wait", loader.blocks, group.size)
-    validation = _validation(train_set, archive, channels, recipe)
+    validation = _validation(train_set, archive, channels, recipe, window)
     config = replace(recipe.trainer, seed=seed)
     result = train(built, transforms, loader, config=config, folder=folder, validation=validation, log=log)
     return {
@@ -130,7 +120,7 @@ def load(spec: ModelSpec, folder: Path | None, channels: Channels) -> Downscaler
         return built
     if folder is None:
         raise ValueError(f"{spec.name} learns: the folder it was trained in is wanted")
-    return load_predictor(folder)
+    return _with_window(load_predictor(folder), folder)
 
 
 def load_trained(path: Path) -> Downscaler:
@@ -140,7 +130,13 @@ def load_trained(path: Path) -> Downscaler:
     folder = path / "checkpoints" if (path / "checkpoints").is_dir() else path
     if (folder / BASELINE_FILE).exists():
         raise UserError(f"{path} holds a fitted baseline, which only `rainshift benchmark` scores")
-    return load_predictor(folder)
+    return _with_window(load_predictor(folder), folder)
+
+
+def _with_window(predictor: Predictor, folder: Path) -> Downscaler:
+    """The predictor, with the hours it sees at once where it is a model over time."""
+    path = next((p for p in (folder / WINDOW_FILE, folder.parent / WINDOW_FILE) if p.exists()), None)
+    return predictor if path is None else Windowed(predictor, int(read_json(path)["hours"]))
 
 
 def _seeded_build(spec: ModelSpec, channels: Channels, seed: int) -> Model | Baseline:
@@ -153,19 +149,26 @@ def _seeded_build(spec: ModelSpec, channels: Channels, seed: int) -> Model | Bas
 
 
 def _loader(
-    train_set: TrainSet, archive: Archive, channels: Channels, recipe: Recipe, *, seed: int, group: World = ALONE
+    train_set: TrainSet,
+    archive: Archive,
+    channels: Channels,
+    recipe: Recipe,
+    *,
+    seed: int,
+    window: int | None,
+    group: World = ALONE,
 ) -> BlockLoader:
-    sources = []
-    for region in train_set.regions:
-        count = len(archive.samples(region, "train")[1])
-        sources.append(archive.field_source(region, "train", evenly(count, train_set.share(region))))
     return BlockLoader(
-        sources,
+        [
+            archive.field_source(region, "train", choose(archive, region, "train", train_set.share(region), window))
+            for region in train_set.regions
+        ],
         batch_size=recipe.batch_size,
         channels=channels,
         expected_gaps=archive.expected_gaps,
         patch=PatchSpec(recipe.patch) if recipe.patch else None,
         patches_per_sample=recipe.patches_per_sample,
+        window=window,
         seed=seed,
         workers=recipe.workers,
         rank=group.rank,
@@ -173,16 +176,23 @@ def _loader(
     )
 
 
-def _validation(train_set: TrainSet, archive: Archive, channels: Channels, recipe: Recipe) -> BlockLoader | None:
+def _validation(
+    train_set: TrainSet, archive: Archive, channels: Channels, recipe: Recipe, window: int | None
+) -> BlockLoader | None:
     """Whole fields of the training regions in their validation hours; None where the data keep none."""
-    if recipe.validation_samples < 1 or not archive.has_role("validation"):
+    wanted = recipe.validation_samples
+    if wanted < 1 or not archive.has_role("validation"):
         return None
-    sources = []
-    for region in train_set.regions:
-        count = len(archive.samples(region, "validation")[1])
-        sources.append(archive.field_source(region, "validation", evenly(count, recipe.validation_samples)))
     return BlockLoader(
-        sources, batch_size=FIELDS_AT_A_TIME, channels=channels, expected_gaps=archive.expected_gaps, shuffle=False
+        [
+            archive.field_source(region, "validation", choose(archive, region, "validation", wanted, window))
+            for region in train_set.regions
+        ],
+        batch_size=max(1, FIELDS_AT_A_TIME // (window or 1)),
+        channels=channels,
+        expected_gaps=archive.expected_gaps,
+        window=window,
+        shuffle=False,
     )
 
 

@@ -93,7 +93,7 @@ def _trained_together(config: DictConfig, run: RunFolder, archive: Archive, name
 
     counts = [len(archive.samples(name, "train")[1]) for name in names]
     each = min(counts if config.train_samples is None else [*counts, int(config.train_samples)])
-    spec = ModelSpec.of(plain(config.model), allow=config.allow_targets)
+    spec = ModelSpec.of({**plain(config.model), "window": config.window}, allow=config.allow_targets)
     if not spec.learns:
         raise UserError(f"{spec.name} learns nothing; `rainshift benchmark` scores it beside trained models")
     if run.finished:
