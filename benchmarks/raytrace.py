@@ -1,10 +1,15 @@
 """Ray tracing: all layers in one trace against Sionna's radio maps layer by layer, in time and in error.
 
-Cities in Sionna's wheel, cells of 1 m, line of sight and mirrors to depth 3 (and edges, for diffraction), no
-refraction, one process, warm: everything runs once before it is timed. Stock calls give path gain of one layer; ours
-give gain, delays, directions and masks of all. Errors are RMSE in dB outside line of sight against one truth: Sionna's
-exact paths at voxels' centres, or their mean over eight points of the voxel. A missing cell counts as -140 dB. Exact
-paths are timed on these voxels and extrapolated to all. Figures are the lesser of the cities' (of errors, the greater).
+Cities in Sionna's wheel, cells of 1 m, transmitter at 1.5 m under layers at 1 … 20 m, line of sight and mirrors to
+depth 3 (and edges, for diffraction), no refraction, one process, warm: everything runs once before it is timed. Stock
+calls give path gain of one layer; ours give gain, delays, directions and masks of all. Comparisons at equal number of
+rays are with rays alone (estimator "axis"); at equal error, with whichever estimator and number of rays is the fastest
+that errs no more than stock. Diffraction is that of estimator "paths", the only one that has it.
+
+Errors are RMSE in dB out of sight against one truth, Sionna's exact paths with a million rays: at voxels' centres, or
+their mean over eight points of the voxel. Voxels are drawn from all outdoors and out of sight to which the truth has a
+path; a cell that a map misses counts as -140 dB. Exact paths are timed on more voxels and extrapolated to all. Figures
+are the lesser of the cities' (of errors, the greater).
 """
 
 from __future__ import annotations
@@ -56,7 +61,7 @@ def cases(quick: bool) -> list[Case]:
             {"z": 0.5, "y": y0 - half, "x": x0 - half}, {"z": 0.5 + layers, "y": y0 + half, "x": x0 + half}, 1.0
         )
         transmitter = Transmitter((x, y, 1.5))
-        found.append(Case(load(name), transmitter, grid, rays, 12 if quick else 64, 100_000 if quick else 1_000_000))
+        found.append(Case(load(name), transmitter, grid, rays, 12 if quick else 128, 100_000 if quick else 1_000_000))
     return found
 
 
@@ -114,106 +119,141 @@ def ours(case: Case, **changes: Any) -> Any:
     return trace(case.scene, [case.transmitter], case.grid.crop(z=slice(0, layers)), options).isel(tx=0)
 
 
-def truths(case: Case, maps: Any) -> tuple[Gains, Gains, Gains]:
-    """Voxels (z, y, x indices) out of sight, and their exact gains at the centre and as a mean of eight points."""
-    dark = np.argwhere(
-        ~maps.los.values & ~maps.building.values & ~maps.no_path.values & (maps.los_fraction.values == 0)
-    )
-    chosen = dark[np.random.default_rng(0).choice(len(dark), min(case.voxels, len(dark)), replace=False)]
-    axes = [case.grid[name].coordinates for name in "zyx"]
-    centres = np.stack([axes[k][chosen[:, k]] for k in (2, 1, 0)], axis=-1)
-    shifts = (np.stack(np.meshgrid(*[[-0.25, 0.25]] * 3), -1).reshape(-1, 3)) * [case.grid[n].step for n in "xyz"]
-    points = np.concatenate([centres, (centres[:, None] + shifts).reshape(-1, 3)])
-    gain = exact(case, points, case.truth_rays)
-    count = len(chosen)
-    mean = 10 * np.log10((10 ** (gain[count:].reshape(count, 8) / 10)).mean(axis=1))
-    return chosen, gain[:count], mean
+def places(case: Case, maps: Any) -> Gains:
+    """Voxels (z, y, x indices) outdoors and out of sight, in random order."""
+    dark = np.argwhere(~maps.building.values & (maps.los_fraction.where(~maps.no_path, 0) == 0).values)
+    return np.random.default_rng(0).permutation(dark)
 
 
-def exact(case: Case, points: Gains, rays: int) -> Gains:
-    found = find_paths(case.scene, [case.transmitter], points, case.options, rays=rays, top=64)
+def points(case: Case, chosen: Gains) -> Gains:
+    """Centres of voxels in metres."""
+    return np.stack([case.grid[name].coordinates[chosen[:, k]] for name, k in (("x", 2), ("y", 1), ("z", 0))], -1)
+
+
+def exact(case: Case, where: Gains, rays: int) -> Gains:
+    found = find_paths(case.scene, [case.transmitter], where, case.options, rays=rays, top=64)
     return np.maximum(found.path_gain_db.values[0], FLOOR_DB)
 
 
-def rmse(gain: Gains, chosen: Gains, truth: Gains) -> float:
-    values = np.maximum(np.nan_to_num(gain[tuple(chosen.T)], nan=FLOOR_DB, neginf=FLOOR_DB), FLOOR_DB)
-    return float(np.sqrt(np.mean((values - truth) ** 2)))
+@dataclass(frozen=True)
+class Truth:
+    """Voxels with their exact gains at the centre and as a mean of eight points."""
+
+    chosen: Gains
+    centre: Gains
+    mean: Gains
+
+    @classmethod
+    def of(cls, case: Case, dark: Gains) -> Truth:
+        centre = exact(case, points(case, dark), case.truth_rays)
+        chosen, centre = dark[centre > FLOOR_DB], centre[centre > FLOOR_DB]
+        shifts = np.stack(np.meshgrid(*[[-0.25, 0.25]] * 3), -1).reshape(-1, 3) * [case.grid[n].step for n in "xyz"]
+        around = (points(case, chosen)[:, None] + shifts).reshape(-1, 3)
+        powers = 10 ** (exact(case, around, case.truth_rays).reshape(-1, 8) / 10)
+        return cls(chosen, centre, 10 * np.log10(powers.mean(axis=1)))
+
+    def errors(self, gain: Gains) -> dict[str, float]:
+        """RMSE of a map in dB against both, and the share of these cells that it has."""
+        values = np.nan_to_num(gain[tuple(self.chosen.T)], nan=FLOOR_DB, neginf=FLOOR_DB)
+        values = np.maximum(values, FLOOR_DB)
+        centre, mean = (float(np.sqrt(np.mean((values - truth) ** 2))) for truth in (self.centre, self.mean))
+        return {"rmse_db": centre, "rmse_mean_db": mean, "covered": float((values > FLOOR_DB).mean())}
 
 
 def compare(case: Case) -> dict[str, float]:
     """All figures for one city."""
     layers, rays = case.grid["z"].size, case.rays
     stock = Stock(case)
+    rows: list[dict[str, Any]] = []
+
+    def note(what: str, count: int, seconds: float, errors: dict[str, float]) -> dict[str, Any]:
+        rows.append({"what": what, "rays": count, "s": seconds, **errors})
+        print(f"{case.scene.name}: {what}, {count} rays, {seconds:.2f} s, {errors}", flush=True)
+        return rows[-1]
+
+    axis_s, maps = timed(lambda: ours(case, estimator="axis"))
+    dark = places(case, maps)
+    truth = Truth.of(case, dark[: case.voxels])
+    axis = note("axis", rays, axis_s, truth.errors(maps.path_gain_db.values))
     stock_s, stock_gain = timed(lambda: stock(rays, layers))
-    our_s, maps = timed(lambda: ours(case))
+    peer = note("stock", rays, stock_s, truth.errors(stock_gain))
     four_stock_s, _ = timed(lambda: stock(rays, 4), warm=False)
-    four_our_s, _ = timed(lambda: ours(case, layers=4))
-    chosen, centre, mean = truths(case, maps)
-    gain = maps.path_gain_db.values
-    rows, equal_s = [], float("nan")
-    stock_error = rmse(stock_gain, chosen, centre)
-    for fewer in (64, 16, 4):  # the fewest rays with which we are no worse than stock
-        seconds, some = timed(lambda fewer=fewer: ours(case, rays=rays // fewer))
-        error = rmse(some.path_gain_db.values, chosen, centre)
-        rows.append({"what": "ours", "rays": rays // fewer, "s": seconds, "rmse_db": error})
-        if error <= stock_error and np.isnan(equal_s):
-            equal_s = seconds
-    error, error_mean = rmse(gain, chosen, centre), rmse(gain, chosen, mean)
-    rows.append({"what": "ours", "rays": rays, "s": our_s, "rmse_db": error})
-    for estimator in ("axis", "plane"):
-        seconds, other = timed(lambda estimator=estimator: ours(case, estimator=estimator))
-        values = other.path_gain_db.values
-        rows.append({"what": estimator, "rays": rays, "s": seconds, "rmse_db": rmse(values, chosen, centre),
-                     "rmse_mean_db": rmse(values, chosen, mean)})  # fmt: skip
-        if estimator == "axis":
-            error_mean = min(error_mean, rows[-1]["rmse_mean_db"])  # the estimator made for means
-    rows.append({"what": "stock", "rays": rays, "s": stock_s, "rmse_db": stock_error,
-                 "rmse_mean_db": rmse(stock_gain, chosen, mean)})  # fmt: skip
-    points = np.stack([case.grid[name].coordinates[chosen[:, k]] for name, k in (("x", 2), ("y", 1), ("z", 0))], -1)
-    for exact_rays in (10_000, 100_000, 1_000_000):
-        exact_s, found = timed(lambda exact_rays=exact_rays: exact(case, points, exact_rays))
-        exact_error = float(np.sqrt(np.mean((found - centre) ** 2)))
-        rows.append({"what": f"exact, {len(points)} voxels", "rays": exact_rays, "s": exact_s, "rmse_db": exact_error})
-        if exact_error <= error:
-            break
+    four_s, _ = timed(lambda: ours(case, layers=4, estimator="axis"))
+    for estimator, fewer in (("axis", 64), ("axis", 16), ("axis", 4), ("paths", 64), ("paths", 16), ("paths", 1)):
+        options = {"estimator": estimator, "rays": rays // fewer}
+        seconds, some = timed(lambda options=options: ours(case, **options), warm=fewer > 1)  # type: ignore[misc]
+        note(estimator, rays // fewer, seconds, truth.errors(some.path_gain_db.values))
+    plane_s, some = timed(lambda: ours(case, estimator="plane"), warm=False)
+    note("plane", rays, plane_s, truth.errors(some.path_gain_db.values))
+    equal_s = min((row["s"] for row in rows if row is not peer and row["rmse_db"] <= peer["rmse_db"]), default=np.inf)
+    exact_s = _exact_seconds(case, dark, truth, axis["rmse_db"], note)
     bent_stock_s, _ = timed(lambda: stock(rays // 4, layers, diffraction=True))
     bent_s, _ = timed(lambda: ours(case, rays=rays // 4, diffraction=True))
     show(rows)
-    if layers > 4:
-        growth(case)
+    print(f"{case.scene.name}: diffraction {bent_s:.1f} s, stock {bent_stock_s:.1f} s", flush=True)
     return {
-        "vs_stock_20_layers": stock_s / our_s,
-        "vs_stock_4_layers": four_stock_s / four_our_s,
-        "vs_stock_equal_error_20_layers": stock_s / (equal_s if np.isfinite(equal_s) else our_s),
-        "vs_exact_paths": exact_s * (case.grid.size / len(points)) / our_s,
-        "rmse_over_stock_centre": error / stock_error,
-        "rmse_over_stock_mean": error_mean / rmse(stock_gain, chosen, mean),
+        "vs_stock_20_layers": stock_s / axis_s,
+        "vs_stock_4_layers": four_stock_s / four_s,
+        "vs_stock_equal_error_20_layers": stock_s / equal_s,
+        "vs_exact_paths": exact_s * case.grid.size / axis_s,
+        "rmse_over_stock_centre": axis["rmse_db"] / peer["rmse_db"],
+        "rmse_over_stock_mean": axis["rmse_mean_db"] / peer["rmse_mean_db"],
         "diffraction_vs_stock_20_layers": bent_stock_s / bent_s,
     }
 
 
+def _exact_seconds(case: Case, dark: Gains, truth: Truth, error: float, note: Callable[..., Any]) -> float:
+    """Seconds a voxel of exact paths with the fewest rays that err no more than `error`."""
+    many = points(case, dark[: 16 * case.voxels])
+    for rays in (10_000, 100_000, 1_000_000):
+        found = exact(case, points(case, truth.chosen), rays)
+        errors = {"rmse_db": float(np.sqrt(np.mean((found - truth.centre) ** 2)))}
+        if errors["rmse_db"] <= error or rays == 1_000_000:
+            break
+    seconds, _ = timed(lambda: exact(case, many, rays))
+    note(f"exact, {len(many)} voxels", rays, seconds, errors)
+    return seconds / len(many)
+
+
 def growth(case: Case) -> None:
-    """How cost grows with rays, layers and transmitters, beside the memory taken so far."""
-    rows = []
+    """How cost grows with rays, layers, transmitters and triangles, beside the memory taken so far."""
+    rows: list[dict[str, Any]] = []
     few = case.rays // 4
+
+    def note(what: str, count: int, run: Callable[[], Any]) -> None:
+        rows.append({"with": what, "count": count, "s": timed(run)[0]})
+
     for factor in (1, 2, 4):
-        rows.append({"with": "rays", "count": few * factor, "s": timed(lambda f=factor: ours(case, rays=few * f))[0]})
+        note("rays", few * factor, lambda f=factor: ours(case, rays=few * f, estimator="axis"))  # type: ignore[misc]
     for layers in (1, case.grid["z"].size // 2, case.grid["z"].size):
-        rows.append({"with": "layers", "count": layers, "s": timed(lambda n=layers: ours(case, layers=n, rays=few))[0]})
-    options = replace(case.options, rays=few)
+        note("layers", layers, lambda n=layers: ours(case, layers=n, rays=few, estimator="axis"))  # type: ignore[misc]
+    options = replace(case.options, rays=few, estimator="axis")
     for count in (1, 2, 4):
         many = [replace(case.transmitter, name=str(index)) for index in range(count)]
-        seconds = timed(lambda many=many: trace(case.scene, many, case.grid, options), warm=False)[0]
-        rows.append({"with": "transmitters", "count": count, "s": seconds})
+        note("transmitters", count, lambda many=many: trace(case.scene, many, case.grid, options))  # type: ignore[misc]
+    for name in ("etoile", "munich", "san_francisco"):
+        scene = load(name)
+        (x0, y0, _), (x1, y1, top) = scene.extent
+        high = Transmitter(((x0 + x1) / 2, (y0 + y1) / 2, top + 5))
+        note("triangles", scene.triangles, lambda s=scene, t=high: trace(s, [t], _around(case, s), options))  # type: ignore[misc]
     show(rows)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
-    print(f"{case.scene.name}: {case.scene.triangles} triangles, peak memory {peak:.2f} GB", flush=True)
+
+
+def _around(case: Case, scene: Scene) -> Grid:
+    """The case's grid, moved to the middle of another scene."""
+    (x0, y0, _), (x1, y1, top) = scene.extent
+    x, y, half, layers = (x0 + x1) / 2, (y0 + y1) / 2, case.grid["x"].size / 2, case.grid["z"].size
+    return Grid.box({"z": top - layers, "y": y - half, "x": x - half}, {"z": top, "y": y + half, "x": x + half}, 1.0)
 
 
 def measure(quick: bool) -> dict[str, float | None]:
     every = [compare(case) for case in cases(quick)]
+    if not quick:
+        growth(cases(quick)[0])
     worst = {name: max if name.startswith("rmse") else min for name in every[0]}
-    return {name: worst[name](figures[name] for figures in every) for name in every[0]}
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
+    figures = {name: worst[name](figures[name] for figures in every) for name in every[0]}
+    return {**figures, "peak_memory_gb": peak}
 
 
 if __name__ == "__main__":

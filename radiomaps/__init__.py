@@ -23,12 +23,14 @@ def trace(
     grid: Grid,
     *,
     solver: str = "sionna",
+    frequencies_hz: Sequence[float] = (),
     **options: Any,
 ) -> xr.Dataset:
     """Radio maps `(tx, z, y, x)` of transmitters in a scene, in the layout of `radiomaps.maps`.
 
     `scene` is a `Scene` or what `radiomaps.scenes.load` takes, a transmitter a `Transmitter` or its x, y, z in metres,
-    `grid` has axes z, y, x in the scene's metres, `options` are those of the solver, "sionna" or "dominant".
+    `grid` has axes z, y, x in the scene's metres, `options` are those of the solver, "sionna" or "dominant". Maps of
+    several frequencies follow each other along `tx`, with their `frequency_hz` as a coordinate.
 
     >>> from geoml.grids import Grid
     >>> grid = Grid.box({"z": 1, "y": 96, "x": 96}, {"z": 5, "y": 160, "x": 160}, {"z": 4, "y": 8, "x": 8})
@@ -45,4 +47,10 @@ def trace(
     if not isinstance(scene, scenes.Scene):
         scene = scenes.load(scene)
     places = [t if isinstance(t, maps.Transmitter) else maps.Transmitter(tuple(t)) for t in transmitters]  # type: ignore[arg-type]
-    return run_solver(solver, scene, places, grid, options)
+    if not frequencies_hz:
+        return run_solver(solver, scene, places, grid, options)
+    import xarray as xr
+
+    parts = [run_solver(solver, scene, places, grid, {**options, "frequency_hz": hz}) for hz in frequencies_hz]
+    sweep = xr.concat(parts, "tx", data_vars="minimal", coords="minimal", compat="override", join="exact")
+    return sweep.assign_attrs({**parts[0].attrs, "frequency_hz": list(map(float, frequencies_hz))})

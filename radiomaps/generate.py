@@ -44,7 +44,7 @@ def compute(plan: Plan, start: int, stop: int) -> dict[str, xr.Dataset]:
     count = stop - start
     target = {name: ((SAMPLE, *VARIABLES[name].dims[1:]), maps[name].values) for name in plan.variables}
     building = np.broadcast_to(maps["building"].values, (count, *maps["building"].shape))
-    grid = plan.grid(start // plan.placement.number)
+    grid = plan.grid(start // plan.maps_a_scene)
     transmitter = {f"tx_{letter}": ((SAMPLE,), maps[f"tx_{letter}"].values) for letter in "xyz"}
     for letter in "xy":  # the store's axes begin at the window's corner
         transmitter[f"tx_{letter}"] = ((SAMPLE,), transmitter[f"tx_{letter}"][1] - grid[letter].extent[0])
@@ -54,9 +54,18 @@ def compute(plan: Plan, start: int, stop: int) -> dict[str, xr.Dataset]:
 
 
 def store_template(
-    grid: Grid, variables: Sequence[str], scenes: Sequence[int], transmitters: Sequence[int]
+    grid: Grid,
+    variables: Sequence[str],
+    scenes: Sequence[int],
+    transmitters: Sequence[int],
+    frequencies_hz: Sequence[float],
+    *,
+    above_ground: bool = False,
 ) -> dict[str, xr.Dataset]:
-    """Dims, coordinates and attributes of a whole store, without values; a sample's scene and transmitter by number."""
+    """Dims, coordinates and attributes of a whole store, without values.
+
+    A sample has the number of its scene, that of its transmitter, and a frequency.
+    """
     import dask.array as da
     import xarray as xr
 
@@ -66,7 +75,10 @@ def store_template(
         SAMPLE: (SAMPLE, sample, {"long_name": "map: one transmitter in one scene"}),
         "scene": (SAMPLE, np.asarray(scenes), {"long_name": "number of the scene, scenes/NNNNN.json"}),
         "tx": (SAMPLE, np.asarray(transmitters), {"long_name": "number of the transmitter in its scene"}),
+        "frequency_hz": (SAMPLE, np.asarray(frequencies_hz, float), {"units": "Hz", "long_name": "carrier"}),
     }
+    if above_ground:
+        coords["z"] = ("z", coords["z"][1], {**coords["z"][2], "long_name": "height above the ground"})
 
     def lazy(name: str, dims: tuple[str, ...], units: str, long_name: str) -> xr.Variable:
         sizes = {SAMPLE: len(sample), **dict(zip(grid.names, grid.shape, strict=True))}
@@ -121,14 +133,22 @@ def generate(plan: Plan, path: str | os.PathLike[str], *, client: Any = None, pr
         "plan": json.dumps(plan.describe()),
         "solver": plan.solver,
         "solver_version": solver_version(plan.solver),
-        "frequency_hz": plan.frequency_hz,
+        "frequency_hz": plan.carriers_hz[0] if len(plan.carriers_hz) == 1 else list(plan.carriers_hz),
         "seed": plan.seed,
         "crs": "local",
     }
     sample, number = np.arange(plan.samples), plan.placement.number
+    template = store_template(
+        plan.window.grid(),
+        plan.variables,
+        (sample // plan.maps_a_scene).tolist(),
+        (sample % number).tolist(),
+        np.array(plan.carriers_hz)[sample % plan.maps_a_scene // number].tolist(),
+        above_ground=plan.window.above_ground,
+    )
     writer = StoreWriter.create(
         path,
-        store_template(plan.window.grid(), plan.variables, (sample // number).tolist(), (sample % number).tolist()),
+        template,
         slab=plan.task_size,
         packing={name: PACKING[name] for name in (*plan.variables, "building")},
         attrs=attrs,

@@ -130,12 +130,13 @@ def assemble(
     fields: Mapping[str, NDArray[Any]],
     *,
     attrs: Mapping[str, Any],
+    ground_m: NDArray[Any] | None = None,
 ) -> xr.Dataset:
     """The Dataset of what a solver computed: float32 fields and boolean masks with units, checked by `check_maps`.
 
     `fields` is keyed by names of `VARIABLES`, each of its dims' shape. `attrs` needs `frequency_hz`, `solver`,
     `solver_version`, `scene`, `scene_hash`; licence, seed, rays and the rest belong there too. Float fields become
-    NaN where `no_path` or `building`.
+    NaN where `no_path` or `building`. With `ground_m` `(y, x)`, z is the height above that ground.
     """
     import xarray as xr
 
@@ -156,18 +157,24 @@ def assemble(
             values = np.where(nowhere, np.float32(np.nan), values).astype(np.float32)
         about = {"units": variable.units, "long_name": variable.long_name}
         variables[name] = (variable.dims, values, about)
-    dataset = xr.Dataset(variables, coords={**grid.coords(), **_coordinates(transmitters)})
+    dataset = xr.Dataset(variables, coords={**grid.coords(), **_coordinates(transmitters, attrs["frequency_hz"])})
+    if ground_m is not None:
+        dataset = dataset.assign_coords(ground_m=(DIMS[2:], ground_m, {"units": "m", "long_name": "ground"}))
+        dataset["z"].attrs["long_name"] = "height above the ground"
     dataset.attrs = {"Conventions": "CF-1.11", "crs": grid.crs, "angles": "receiver to source", **attrs}
     check_maps(dataset)
     return dataset
 
 
-def _coordinates(transmitters: Sequence[Transmitter]) -> dict[str, tuple[str, list[Any], dict[str, str]]]:
-    """Names, places and powers of transmitters as coordinates along `tx`."""
+def _coordinates(
+    transmitters: Sequence[Transmitter], frequency_hz: float
+) -> dict[str, tuple[str, list[Any], dict[str, str]]]:
+    """Names, places, powers and frequencies of transmitters as coordinates along `tx`."""
     names = [transmitter.name or f"tx{index}" for index, transmitter in enumerate(transmitters)]
     coords: dict[str, tuple[str, list[Any], dict[str, str]]] = {
         "tx": ("tx", names, {"long_name": "transmitter"}),
         "tx_power_dbm": ("tx", [t.power_dbm for t in transmitters], {"units": "dBm"}),
+        "frequency_hz": ("tx", [float(frequency_hz)] * len(names), {"units": "Hz", "long_name": "carrier"}),
     }
     for index, letter in enumerate("xyz"):
         coords[f"tx_{letter}"] = ("tx", [t.position[index] for t in transmitters], {"units": "m"})

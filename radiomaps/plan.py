@@ -25,12 +25,16 @@ _MOST_A_TASK = 8
 
 @dataclass(frozen=True)
 class Window:
-    """Which part of each scene is mapped: a square of `size_m` around `centre_m` (default: the scene's middle)."""
+    """Which part of each scene is mapped: a square of `size_m` around `centre_m` (default: the scene's middle).
+
+    `heights_m` are in the scene's z, or, with `above_ground`, above the ground of each column.
+    """
 
     size_m: float = 256.0
     step_m: float = 1.0
     heights_m: tuple[float, float, float] = (1.0, 20.0, 1.0)
     centre_m: tuple[float, float] | None = None
+    above_ground: bool = False
 
     def __post_init__(self) -> None:
         for name in ("size_m", "step_m"):
@@ -151,7 +155,10 @@ def _scene(text: str) -> Scene:
 
 @dataclass(frozen=True)
 class Plan:
-    """Maps of all transmitters in all scenes. Sample `n` is transmitter `n % T` of scene `n // T`.
+    """Maps of all transmitters in all scenes at all frequencies, `frequencies_hz` or else that of `options`.
+
+    With T transmitters and F frequencies, sample `n` is of scene `n // (T F)`, and of it map `n % (T F)`, which is
+    transmitter `n % T`: a frequency's transmitters follow each other.
 
     `solver` is "sionna" or "dominant", `options` are those of its `TraceOptions` or `DominantOptions`. `fill_shadows`
     takes the dominant path where the solver finds none, and adds the mask `filled`.
@@ -165,10 +172,14 @@ class Plan:
     variables: tuple[str, ...] = DEFAULT_VARIABLES
     seed: int = 0
     fill_shadows: bool = False
+    frequencies_hz: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "scenes", expand_scenes(self.scenes))
         object.__setattr__(self, "variables", tuple(self.variables))
+        object.__setattr__(self, "frequencies_hz", tuple(float(value) for value in self.frequencies_hz or ()))
+        if len(set(self.frequencies_hz)) < len(self.frequencies_hz):
+            raise UserError(f"frequencies_hz={list(self.frequencies_hz)}: one is there twice")
         if self.fill_shadows and "filled" not in self.variables:
             object.__setattr__(self, "variables", (*self.variables, "filled"))
         if not self.scenes:
@@ -180,8 +191,12 @@ class Plan:
                 raise unknown("variable", name, [key for key, value in VARIABLES.items() if value.dims[:1] == ("tx",)])
 
     @property
+    def maps_a_scene(self) -> int:
+        return self.placement.number * max(1, len(self.frequencies_hz))
+
+    @property
     def samples(self) -> int:
-        return len(self.scenes) * self.placement.number
+        return len(self.scenes) * self.maps_a_scene
 
     @property
     def task_size(self) -> int:
@@ -204,8 +219,8 @@ class Plan:
         return json.loads(json.dumps(asdict(self)))
 
     @property
-    def frequency_hz(self) -> float:
-        return float(_options(self.solver, self.options).frequency_hz)
+    def carriers_hz(self) -> tuple[float, ...]:
+        return self.frequencies_hz or (float(_options(self.solver, self.options).frequency_hz),)
 
     @property
     def identity(self) -> str:
@@ -214,13 +229,15 @@ class Plan:
         return hashlib.sha256(text.encode()).hexdigest()
 
     def trace(self, start: int, stop: int) -> Any:
-        """The Dataset of samples `start … stop`, which belong to one scene."""
+        """The Dataset of samples `start … stop`, which belong to one scene and frequency."""
         number = self.placement.number
-        index = start // number
-        if (stop - 1) // number != index:
-            raise ValueError(f"samples {start} … {stop} are of two scenes; a scene has {number}")
-        chosen = self.transmitters(index)[start - index * number : stop - index * number]
-        maps = run_solver(self.solver, self.scene(index), chosen, self.grid(index), self.options)
+        index = start // self.maps_a_scene
+        if (stop - 1) // number != start // number:
+            raise ValueError(f"samples {start} … {stop} are of two scenes or frequencies; each has {number}")
+        chosen = self.transmitters(index)[start % number : (stop - 1) % number + 1]
+        options = {**self.options, "above_ground": self.window.above_ground}
+        options["frequency_hz"] = self.carriers_hz[start % self.maps_a_scene // number]
+        maps = run_solver(self.solver, self.scene(index), chosen, self.grid(index), options)
         if self.fill_shadows:
             from radiomaps.dominant.fill import fill_shadows
 

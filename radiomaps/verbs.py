@@ -71,6 +71,7 @@ def trace(config: DictConfig, run: RunFolder) -> Rows:
         tuple(values["variables"]),
         int(values["seed"]),
         bool(values["fill_shadows"]),
+        tuple(values["frequencies_hz"] or ()),
     )
     path = Path(values["store"] or run.path / "maps.zarr")
     command = shlex.join(["radiomaps", "trace", f"run.dir={run.path}"])

@@ -41,12 +41,14 @@ _BESIDE_M = 60.0
 class DominantOptions:
     """`turns`: corners on one path, 0 to 3. `wall_loss_db`: also look through buildings, at this loss a wall.
 
-    Corner paths are left out where the ground is not level.
+    `above_ground`: heights of the grid are those above the ground of each column. Corner paths are left out where the
+    ground is not level.
     """
 
     frequency_hz: float = 5.9e9
     turns: int = 2
     wall_loss_db: float | None = None
+    above_ground: bool = False
 
     def __post_init__(self) -> None:
         if not (1e8 <= self.frequency_hz <= 1e12):
@@ -75,7 +77,7 @@ def trace(
             raise UserError(f"the dominant-path solver knows isotropic transmitters only, not {transmitter.pattern!r}")
     scene.require_inside(grid)
     scene.require_outdoors([transmitter.position for transmitter in transmitters])
-    building = scene.building_mask(grid)
+    building = scene.building_mask(grid, above_ground=options.above_ground)
     ground = scene.ground_height(grid)
     level = float(np.ptp(ground)) < 0.01
     walls, corners = walls_of(scene.footprints), convex_corners(scene.footprints)
@@ -91,7 +93,9 @@ def trace(
         "licence": scene.licence,
         **{name: value for name, value in asdict(options).items() if value is not None},
     }
-    return assemble(grid, transmitters, {**fields, "building": building}, attrs={**attrs, "crs": scene.crs})
+    attrs = {**attrs, "above_ground": int(options.above_ground), "crs": scene.crs}
+    floor = ground if options.above_ground else None
+    return assemble(grid, transmitters, {**fields, "building": building}, attrs=attrs, ground_m=floor)
 
 
 def _one(
@@ -109,8 +113,13 @@ def _one(
     wavelength = SPEED_OF_LIGHT / options.frequency_hz
     z, y, x = (np.ascontiguousarray(grid[name].coordinates) for name in "zyx")
     source = (x0, y0, z0)
+    rise = np.zeros_like(ground)
+    if options.above_ground and level:
+        z = z + ground[0, 0]
+    elif options.above_ground:
+        rise = ground
     length, loss, towards, los = _straight_and_over(
-        walls, source, z, y, x, building, ground, level, options.wall_loss_db or -1.0, wavelength
+        walls, source, z, y, x, building, ground, rise, level, options.wall_loss_db or -1.0, wavelength
     )
     heights = np.minimum(np.floor(z / _BAND_M) * _BAND_M, z0)
     near = _near(corners, source, x, y)
@@ -144,8 +153,8 @@ def _near(
 
 @numba.njit(cache=True, nogil=True)
 def _straight_and_over(
-    walls: Any, source: Any, z: Any, y: Any, x: Any, building: Any, ground: Any, level: bool, wall_loss_db: float,
-    wavelength: float,
+    walls: Any, source: Any, z: Any, y: Any, x: Any, building: Any, ground: Any, rise: Any, level: bool,
+    wall_loss_db: float, wavelength: float,
 ) -> Any:  # fmt: skip
     """Length, loss, direction and line of sight of straight paths, or else of those over the roofs, per voxel."""
     shape = building.shape
@@ -168,7 +177,8 @@ def _straight_and_over(
             for layer in range(shape[0]):
                 if building[layer, j, i]:
                     continue
-                dz = sz - z[layer]
+                here_z = z[layer] + rise[j, i]
+                dz = sz - here_z
                 through = 0
                 for k in range(count):
                     here = sz - at[k] * dz
@@ -182,7 +192,7 @@ def _straight_and_over(
                 if not hidden:
                     los[layer, j, i] = True
                     continue
-                over, over_db, slope = over_the_top(distance, height, tops, sz, reach, z[layer], wavelength, level)
+                over, over_db, slope = over_the_top(distance, height, tops, sz, reach, here_z, wavelength, level)
                 if wall_loss_db > 0 and through > 0:
                     through_db = wall_loss_db * through
                     if through_db + 20 * math.log10(straight) < over_db + 20 * math.log10(over):

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from geoml.errors import UserError
 from geoml.grids import grid_of
 from radiomaps.maps import DIMS, VARIABLES, Transmitter, check_maps
 from radiomaps.scenes import Scene
@@ -28,13 +29,19 @@ def fill_shadows(maps: xr.Dataset, scene: Scene, options: DominantOptions | None
     """
     from radiomaps.dominant import DominantOptions, trace
 
+    if len(np.unique(maps["frequency_hz"])) > 1:
+        raise UserError("shadows are filled at one frequency at a time; choose the maps of one")
     if maps.attrs["scene_hash"] != scene.hash:
         raise ValueError(f"the maps are of scene {maps.attrs['scene']!r}, not of {scene.name!r}")
     shadow = maps["no_path"]
     filled = maps.copy()
     about = {"units": VARIABLES["filled"].units, "long_name": VARIABLES["filled"].long_name}
     if bool(shadow.any()):
-        chosen = replace(options or DominantOptions(), frequency_hz=float(maps.attrs["frequency_hz"]))
+        chosen = replace(
+            options or DominantOptions(),
+            frequency_hz=float(maps["frequency_hz"][0]),
+            above_ground="ground_m" in maps.coords,
+        )
         prior = trace(scene, _isotropic(maps), grid_of(maps[["building"]]), chosen)
         for name in _FILLED:
             values = np.where(shadow.values, prior[name].values, maps[name].values)

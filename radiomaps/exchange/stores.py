@@ -60,7 +60,7 @@ def write_imported(
         scene_of.append(pieces[scene])
         tx_of.append(numbers.get(scene, 0))
         numbers[scene] = tx_of[-1] + 1
-    template = store_template(grid, variables, scene_of, tx_of)
+    template = store_template(grid, variables, scene_of, tx_of, [attrs["frequency_hz"]] * len(names))
     packing = {name: PACKING[name] for name in (*variables, "building")}
     records: dict[str, dict[str, Any]] = {}
     with StoreWriter.create(

@@ -46,10 +46,11 @@ def trace(
 ) -> xr.Dataset:
     """Radio maps of all voxels of a grid, for each transmitter in one trace.
 
-    grid: axes `z, y, x` in the scene's metres. Returns the layout of `radiomaps.maps`: path gain, strongest path's time
-    and direction of arrival, first arrival, mean delay, spreads, masks. Line of sight is exact; the rest is the mean
-    over each voxel estimated from rays, with the strongest path's delay and direction exact at its centre where it
-    has mirrored only. Memory stays within `options.memory_mb`, beside the scene and the result.
+    grid: axes `z, y, x` in the scene's metres (z above the ground with `options.above_ground`). Returns the layout of
+    `radiomaps.maps`: path gain, strongest path's time and direction of arrival, first arrival, mean delay, spreads,
+    masks. Line of sight is exact; the rest is the mean over each voxel estimated from rays, with the strongest path's
+    delay and direction exact at its centre where it has mirrored only. Memory stays within `options.memory_mb`, beside
+    the scene and the result.
 
     Raises `UserError` for a transmitter in a building, a grid outside the scene, a material without properties at the
     frequency, and machines without a working CUDA or LLVM.
@@ -70,13 +71,14 @@ def trace(
     from radiomaps.raytrace.world import World
 
     world = World(scene, options)
-    building = scene.building_mask(grid)
+    building = scene.building_mask(grid, above_ground=options.above_ground)
+    ground = scene.ground_height(grid) if options.above_ground else None
     fields: dict[str, Any] = {}
     rays, errors = [], []
     for index, transmitter in enumerate(transmitters):
         most, relative = 0, []
         for cut, piece in pieces(grid, options):
-            outcome = solve(world, piece, transmitter, options)
+            outcome = solve(world, piece, transmitter, options, None if ground is None else ground[cut[1:]])
             for name, values in outcome.fields.items():
                 whole = fields.setdefault(name, np.empty((len(transmitters), *grid.shape), values.dtype))
                 whole[(index, *cut)] = values
@@ -99,7 +101,7 @@ def trace(
         **options.to_attrs(),
         "rays": max(rays),
     }
-    return assemble(grid, transmitters, fields, attrs=attrs)
+    return assemble(grid, transmitters, fields, attrs=attrs, ground_m=ground)
 
 
 def find_paths(

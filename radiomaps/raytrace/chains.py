@@ -9,10 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import drjit as dr
 import mitsuba as mi
+import numba
 import numpy as np
 from numpy.typing import NDArray
 
@@ -163,10 +164,19 @@ def _reaches(
 def _first_of_equals(paths: CentrePaths) -> NDArray[np.bool_]:
     """Which paths to keep so that none is there twice: two triangles of one wall show one apparent source."""
     keep = np.ones(len(paths.cell), bool)
-    for shift in range(1, len(keep)):
-        same = paths.cell[shift:] == paths.cell[:-shift]
-        if not same.any():
-            break
-        apart = np.abs(paths.toward[shift:] - paths.toward[:-shift]).max(axis=1)
-        keep[shift:] &= ~(same & (apart < _TOLERANCE_M) & keep[:-shift])
+    _drop_equals(paths.cell, paths.toward, keep)
     return keep
+
+
+@numba.njit(cache=True, nogil=True)
+def _drop_equals(cell: Any, toward: Any, keep: Any) -> None:
+    for here in range(len(cell)):
+        before = here - 1
+        while before >= 0 and cell[before] == cell[here]:
+            apart = 0.0
+            for axis in range(3):
+                apart = max(apart, abs(toward[here, axis] - toward[before, axis]))
+            if keep[before] and apart < _TOLERANCE_M:
+                keep[here] = False
+                break
+            before -= 1

@@ -30,6 +30,7 @@ class TraceOptions:
     that scatter add to it as with "axis"). "axis" and "plane" estimate the voxel's mean from the rays alone, counted
     where they cross its centre planes: across the ray's dominant axis, or the horizontal ones, as stacked
     two-dimensional maps do. Refraction needs "axis" or "plane".
+    `above_ground`: heights of the grid are those above the ground of each column.
     `memory_mb` bounds what a trace holds beside the scene: larger grids are traced in pieces.
     """
 
@@ -48,6 +49,7 @@ class TraceOptions:
     scattering: float = 0.0
     thickness_m: float = 0.1
     estimator: Estimator = "paths"
+    above_ground: bool = False
     seed: int = 0
     chunk_rays: int = 1 << 22
     memory_mb: float = 2048.0

@@ -60,9 +60,15 @@ def error_db(relative: NDArray[np.float32]) -> float:
     return float(10 * np.log10(1 + np.median(relative))) if len(relative) else 0.0
 
 
-def solve(world: World, grid: Grid, transmitter: Transmitter, options: TraceOptions) -> Outcome:
-    """Trace one transmitter over one piece of a grid."""
-    run = _Run(world, grid, transmitter, options)
+def solve(
+    world: World,
+    grid: Grid,
+    transmitter: Transmitter,
+    options: TraceOptions,
+    ground_m: NDArray[np.float64] | None = None,
+) -> Outcome:
+    """Trace one transmitter over one piece of a grid; heights are above `ground_m` `(y, x)` where that is given."""
+    run = _Run(world, grid, transmitter, options, ground_m)
     run.trace()
     fields = run.fields()
     rays = run.sums.batches * options.rays_a_batch
@@ -73,9 +79,16 @@ def solve(world: World, grid: Grid, transmitter: Transmitter, options: TraceOpti
 class _Run:
     """What is known about one transmitter and one piece of a grid while its batches of rays are traced."""
 
-    def __init__(self, world: World, grid: Grid, transmitter: Transmitter, options: TraceOptions) -> None:
+    def __init__(
+        self,
+        world: World,
+        grid: Grid,
+        transmitter: Transmitter,
+        options: TraceOptions,
+        ground_m: NDArray[np.float64] | None,
+    ) -> None:
         self.world, self.options = world, options
-        self.voxels = Voxels(grid, options.estimator)
+        self.voxels = Voxels(grid, options.estimator, ground_m)
         self.source = Source(transmitter, world.wavelength_m)
         visible = line_of_sight if options.line_of_sight else no_sight
         self.sight: Sight = visible(world, self.voxels, self.source)
@@ -85,6 +98,7 @@ class _Run:
         self.bender = Bender(world, self.source, options, self.voxels) if options.diffraction else None
         self.before = np.zeros(self.voxels.size, np.float32)
         z, y, x = np.meshgrid(*(grid[name].coordinates for name in "zyx"), indexing="ij")
+        z = z if ground_m is None else z + ground_m
         self.centres = np.stack([x, y, z], axis=-1).reshape(-1, 3)
 
     def trace(self) -> None:

@@ -41,9 +41,13 @@ class Crossing:
 
 
 class Voxels:
-    """A metric grid `(z, y, x)` for kernels: opaque numbers, so that one kernel serves all grids of one shape."""
+    """A metric grid `(z, y, x)` for kernels: opaque numbers, so that one kernel serves all grids of one shape.
 
-    def __init__(self, grid: Grid, estimator: Estimator) -> None:
+    Over a ground `(y, x)`, columns are shifted by its height; rays march through the box around all of them, and each
+    column is still crossed by one plane a voxel.
+    """
+
+    def __init__(self, grid: Grid, estimator: Estimator, ground_m: NDArray[np.float64] | None = None) -> None:
         self.shape = grid.shape
         self.size = grid.size
         self.estimator = estimator
@@ -53,11 +57,24 @@ class Voxels:
         self.lower = opaque_point(first - steps / 2)
         self.count = mi.Vector3f(opaque_point(np.array(self.shape[::-1], float)))
         self.density = dr.opaque(mi.Float, float(1 / np.prod(steps)))
+        self.planes = self.shape[0]
+        self.rise: mi.Float | None = None
+        if ground_m is not None:
+            low = float(ground_m.min())
+            rise = ((ground_m - low) / steps[2]).astype(np.float32)
+            self.rise = mi.Float(rise.ravel())
+            self.planes += int(np.ceil(rise.max()))
+            self.lower.z += dr.opaque(mi.Float, low)
+            self.count.z = dr.opaque(mi.Float, float(self.planes))
+            dr.make_opaque(self.rise)
 
     def centres(self, cell: mi.UInt) -> mi.Point3f:
         """Centres of voxels by their index in C order."""
         _, ny, nx = self.shape
-        index = mi.Vector3f(mi.Float(cell % nx), mi.Float(cell // nx % ny), mi.Float(cell // (nx * ny)))
+        layer = mi.Float(cell // (nx * ny))
+        if self.rise is not None:
+            layer += dr.gather(mi.Float, self.rise, cell % (nx * ny))
+        index = mi.Vector3f(mi.Float(cell % nx), mi.Float(cell // nx % ny), layer)
         return self.lower + self.step * (index + 0.5)
 
     def march(
@@ -84,7 +101,7 @@ class Voxels:
             along_x = along_y = mi.Bool(False)
         qa = dr.select(along_x, q.x, dr.select(along_y, q.y, q.z))
         ua = dr.select(along_x, u.x, dr.select(along_y, u.y, u.z))
-        last = dr.select(along_x, mi.Int(nx), dr.select(along_y, mi.Int(ny), mi.Int(nz))) - 1
+        last = dr.select(along_x, mi.Int(nx), dr.select(along_y, mi.Int(ny), mi.Int(self.planes))) - 1
         c0, c1 = qa + near * ua, qa + far * ua  # centre planes lie at whole numbers and a half
         plane = dr.maximum(mi.Int(dr.floor(dr.minimum(c0, c1) - 0.501)), 0)
         last = dr.minimum(last, mi.Int(dr.ceil(dr.maximum(c0, c1) - 0.499)))
@@ -99,9 +116,15 @@ class Voxels:
             iy = dr.select(along_y, plane, iy)
             iz = dr.select(along_x | along_y, iz, plane)
             inside = run & (t > 0) & (t < end)
-            inside &= (ix >= 0) & (ix < nx) & (iy >= 0) & (iy < ny) & (iz >= 0) & (iz < nz)
+            inside &= (ix >= 0) & (ix < nx) & (iy >= 0) & (iy < ny)
+            layer = mi.Float(iz)
+            if self.rise is not None:
+                rise = dr.gather(mi.Float, self.rise, mi.UInt(iy * nx + ix), inside)
+                iz = mi.Int(dr.floor(dr.select(along_x | along_y, v.z, mi.Float(plane) + 0.5) - rise))
+                layer = mi.Float(iz) + rise
+            inside &= (iz >= 0) & (iz < nz)
             cell = mi.UInt((iz * ny + iy) * nx + ix)
-            centre = self.lower + self.step * (mi.Vector3f(mi.Float(ix), mi.Float(iy), mi.Float(iz)) + 0.5)
+            centre = self.lower + self.step * (mi.Vector3f(mi.Float(ix), mi.Float(iy), layer) + 0.5)
             visit(Crossing(cell, centre, t, density, inside))
             return plane + 1, run & (plane < last)
 

@@ -163,16 +163,18 @@ class Scene:
             heights[window] = np.maximum(heights[window], roof)
         return heights
 
-    def building_mask(self, grid: Grid) -> NDArray[np.bool_]:
+    def building_mask(self, grid: Grid, *, above_ground: bool = False) -> NDArray[np.bool_]:
         """Where the cells' centres are inside a building or below the ground: `(z, y, x)`.
 
         A building fills its column from its lowest point to its roof, and vanishes above it: a centre exactly at
-        roof height is outside.
+        roof height is outside. `above_ground`: the grid's heights are those above the ground of each column.
         """
-        z = grid["z"].coordinates[:, None, None]
-        mask = z < self.ground_height(grid)[None]
+        ground = self.ground_height(grid)[None]
+        z = grid["z"].coordinates[:, None, None] + (ground if above_ground else np.zeros_like(ground))
+        mask = z < ground
         for window, base, roof in self._columns(grid):
-            mask[(slice(None), *window)] |= (z >= base) & (z < roof[None])
+            part = (slice(None), *window)
+            mask[part] |= (z[part] >= base) & (z[part] < roof[None])
         return mask
 
     def require_inside(self, grid: Grid) -> None:

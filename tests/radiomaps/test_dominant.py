@@ -178,6 +178,24 @@ def test_a_ridge_of_the_ground_hides_what_is_behind():
     assert (behind["path_gain_db"].diff("z") > -0.2).all()
 
 
+def test_layers_may_follow_the_ground():
+    x, y = np.array([-50.0, 50, 50, -50]), np.array([0.0, 0, 100, 100])
+    faces = np.array([[0, 1, 2], [0, 2, 3]], np.int32)
+    for slope in (0.0, 0.2):  # level, 7 m high; and rising to the north
+        ground = Mesh("terrain", np.column_stack([x, y, 7 + slope * y]), faces, kind="ground")
+        scene = scene_of_footprints("hill", [], ground=ground)
+        grid = Grid.box({"z": 1, "y": 20, "x": -20}, {"z": 5, "y": 80, "x": 20}, 2.0)
+        source = (0.0, 2.0, 40.0)
+        maps = trace(scene, [Transmitter(source)], grid, DominantOptions(above_ground=True)).isel(tx=0)
+        z, y_, x_ = np.meshgrid(*(grid[name].coordinates for name in "zyx"), indexing="ij")
+        height = z + 7 + slope * y_
+        assert maps["ground_m"].values == pytest.approx(7 + slope * y_[0])
+        distance = np.sqrt((x_ - source[0]) ** 2 + (y_ - source[1]) ** 2 + (height - source[2]) ** 2)
+        assert maps["los"].all()
+        assert maps["path_gain_db"].values == pytest.approx(friis_gain_db(distance, FREQUENCY), abs=1e-3)
+        assert maps["toa_s"].values * SPEED_OF_LIGHT == pytest.approx(distance, rel=1e-6)
+
+
 @pytest.mark.parametrize(
     ("transmitter", "grid", "message"),
     [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -126,6 +127,28 @@ def test_another_plan_is_refused_by_what_differs(whole: Path, changes: dict, mes
     with pytest.raises(UserError, match=f"other settings .*{message}"):
         generate(plan(**changes), whole)
     assert plan(**changes).identity != plan().identity
+
+
+def test_a_sweep_lies_in_one_store(tmp_path: Path):
+    sweep = plan(frequencies_hz=(2e9, 6e9), placement=Placement(count=2))
+    assert sweep.samples == 8
+    maps = open_maps(generate(sweep, tmp_path / "sweep.zarr")).load()
+    assert dict(maps.sizes)["tx"] == 4
+    assert maps["frequency_hz"].values.tolist() == [2e9, 2e9, 6e9, 6e9]
+    assert (maps["tx_x"].values[:, :2] == maps["tx_x"].values[:, 2:]).all()
+    direct = sweep.trace(6, 8)  # second scene, second frequency
+    assert direct["frequency_hz"].values.tolist() == [6e9, 6e9]
+    stored = maps["path_gain_db"].isel(scene=1, tx=slice(2, 4)).values
+    assert stored == pytest.approx(direct["path_gain_db"].values, abs=0.0051, nan_ok=True)
+    with pytest.raises(ValueError, match="two scenes or frequencies"):
+        sweep.trace(1, 3)
+    with pytest.raises(UserError, match="there twice"):
+        plan(frequencies_hz=(2e9, 2e9))
+
+
+def test_heights_may_be_above_the_ground(tmp_path: Path):
+    maps = open_maps(generate(plan(window=replace(WINDOW, above_ground=True)), tmp_path / "above.zarr"))
+    assert maps["z"].attrs["long_name"] == "height above the ground"
 
 
 def test_damage_is_found(whole: Path, tmp_path: Path):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+import radiomaps
 from geoml.errors import UserError
 from geoml.grids import Grid
 from radiomaps.maps import SPEED_OF_LIGHT, Transmitter, friis_gain_db
@@ -94,6 +95,45 @@ def test_two_rays_over_metal_add_their_powers(estimator):
     weight = direct**2 / (direct**2 + mirrored**2)
     spread = late * np.sqrt(weight * (1 - weight))
     np.testing.assert_allclose(maps.delay_spread_s.values, spread, rtol=0.02 if estimator == "paths" else 0.3)
+
+
+@pytest.mark.parametrize("estimator", ["paths", "axis", "plane"])
+def test_layers_above_a_slope_follow_it(estimator):
+    """A metal slope mirrors the transmitter at its own angle: two rays in closed form, 1 … 4 m above the ground."""
+    slope = np.tan(np.radians(10))
+    corners = np.array([[x, y, slope * x] for x, y in ((-200, -200), (200, -200), (200, 200), (-200, 200))], float)
+    scene = Scene("slope", (Mesh("g", corners, np.array([[0, 1, 2], [0, 2, 3]], np.int32), "metal", "ground"),))
+    normal = np.array([-slope, 0, 1]) / np.hypot(slope, 1)
+    source = np.array([0.0, 0.0, 30.0])
+    grid = Grid.box({"z": 0.5, "y": 10, "x": 60}, {"z": 4.5, "y": 30, "x": 90}, 1.0)
+    options = TraceOptions(frequency_hz=FREQUENCY, rays=2_000_000, depth=1, estimator=estimator, above_ground=True)
+    maps = trace(scene, [Transmitter(tuple(source))], grid, options).isel(tx=0)
+    assert maps.ground_m.values == pytest.approx(np.broadcast_to(slope * maps.x.values, (20, 30)))
+    assert not maps.building.any()
+    z, y, x = np.meshgrid(maps.z, maps.y, maps.x, indexing="ij")
+    points = np.stack([x, y, z + slope * x], -1)
+    lengths = [np.linalg.norm(points - place, axis=-1) for place in (source, source - 2 * (source @ normal) * normal)]
+    expected = 10 * np.log10(sum(10 ** (friis_gain_db(length, FREQUENCY) / 10) for length in lengths))
+    error = maps.path_gain_db.values - expected
+    assert np.mean(10 ** (error / 10)) == pytest.approx(1, abs=0.005)
+    assert np.abs(error).max() < (0.01 if estimator == "paths" else 1.5)
+    assert np.abs(maps.toa_s.values * SPEED_OF_LIGHT - lengths[0]).max() < 0.01
+
+
+def test_a_sweep_over_frequencies_has_the_maps_of_each(street):
+    grid = grid_around(-16, 8, 4, half=6)
+    options = {"rays": 100_000, "depth": 2}
+    place = [(-50.0, 0.0, 5.0)]
+    sweep = radiomaps.trace(street, place, grid, frequencies_hz=(2e9, 6e9), **options)
+    assert sweep.frequency_hz.values.tolist() == [2e9, 6e9]
+    assert sweep.attrs["frequency_hz"] == [2e9, 6e9]
+    assert sweep.building.dims == ("z", "y", "x")
+    lit = sweep.los.values[0]
+    assert lit.any()
+    step = sweep.path_gain_db.values[0] - sweep.path_gain_db.values[1]
+    assert np.median(step[lit]) == pytest.approx(20 * np.log10(3), abs=0.5)  # mirrors change a little
+    alone = radiomaps.trace(street, place, grid, frequency_hz=6e9, **options)
+    np.testing.assert_allclose(sweep.path_gain_db.values[1], alone.path_gain_db.values[0], atol=1e-3)
 
 
 def test_two_rays_add_coherently_in_exact_paths():
