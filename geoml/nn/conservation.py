@@ -1,0 +1,164 @@
+"""Layers that make the area means of a fine field what the coarse one says, at any factor."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from geoml.errors import unknown
+from geoml.grids import Grid
+from geoml.regrid import Regridder
+
+__all__ = ["METHODS", "Conservation", "Method", "conservation_for"]
+
+Method = Literal["additive", "multiplicative", "softmax"]
+METHODS: tuple[Method, ...] = ("additive", "multiplicative", "softmax")
+
+Matrix = NDArray[np.float64]
+
+#: A fine cell in rain starts at this share of the coarse rain at least: 0 could not be scaled.
+FLOOR = 1e-3
+#: Iterative scaling comes near and Newton's method home: so many scalings first, over-relaxed; then steps of
+#: conjugate gradients, in each of which no cell changes by more than a factor e^LARGEST_STEP.
+SCALINGS, RELAXATION, CONJUGATE_STEPS, LARGEST_STEP = 24, 1.7, 24, 2.0
+
+
+@dataclass(frozen=True)
+class Conservation:
+    """Constraint layers of Harder et al. 2023 (arXiv 2208.05424, eq. 2–5) for cells that overlap in part.
+
+    With A the area means of `coarse` cells over `fine` ones, each layer gives fields x with A·x = the coarse means:
+
+    - additive: x + Aᵀ(AAᵀ)⁻¹(means − A·x), the nearest such field; A and its pseudo-inverse are Kronecker products of
+      one matrix an axis. What this makes negative is cut off where `positive`, and the rest scaled as below.
+    - multiplicative: x·exp(Aᵀλ), the nearest in relative entropy. λ is found by iterative scaling (Darroch & Ratcliff
+      1972, Ann. Math. Stat. 43, 1470), then by Newton's method; where fine cells nest in coarse ones, it is
+      x·mean/(A·x).
+    - softmax: the same from exp(x), so that x may have any sign.
+
+    The last two are for amounts, means at or above 0; a coarse cell of 0 makes every fine cell dry that it touches.
+    Coarse cells that the fine grid does not cover whole say nothing of what is inside: they are exempt.
+    """
+
+    fine: Grid
+    coarse: Grid
+    #: Iterations end where every mean is met to this share of the largest one.
+    tolerance: float = 2e-6
+    iterations: int = 200
+
+    @cached_property
+    def whole(self) -> tuple[NDArray[np.bool_], ...]:
+        """Along each axis, the coarse cells that the fine grid covers whole."""
+        bands = Regridder(self.fine, self.coarse, rim="missing", valid_fraction=0.0).bands
+        return tuple(band.covered > 1 - 1e-6 for band in bands)
+
+    @cached_property
+    def _means(self) -> tuple[Matrix, ...]:
+        """A without the exempt cells, one matrix an axis."""
+        matrices = Regridder(self.fine, self.coarse).matrices
+        return tuple(matrix[whole] for matrix, whole in zip(matrices, self.whole, strict=True))
+
+    @cached_property
+    def _inverses(self) -> tuple[Matrix, ...]:
+        return tuple(a.T @ np.linalg.inv(a @ a.T) for a in self._means)
+
+    @cached_property
+    def _transposed(self) -> tuple[Matrix, ...]:
+        return tuple(a.T for a in self._means)
+
+    @cached_property
+    def _shares(self) -> tuple[Matrix, ...]:
+        """Which share of a fine cell lies in each coarse one."""
+        return tuple((a / np.maximum(a.sum(0), 1e-300)).T for a in self._means)
+
+    def means(self, fields: Tensor) -> Tensor:
+        """Area means of fields `(…, *fine)` over the coarse cells that are covered whole."""
+        return _apply(self._means, fields)
+
+    def inner(self, coarse: Tensor) -> Tensor:
+        """A coarse field without its exempt cells."""
+        for axis, whole in enumerate(self.whole, start=coarse.ndim - len(self.whole)):
+            coarse = coarse.index_select(axis, torch.as_tensor(np.flatnonzero(whole), device=coarse.device))
+        return coarse
+
+    def __call__(
+        self,
+        fields: Tensor,
+        coarse: Tensor,
+        method: Method,
+        *,
+        positive: bool = True,
+    ) -> Tensor:
+        """Fields `(…, *fine)` with the means `(…, *coarse)`, in double precision within; leading axes broadcast."""
+        if method not in METHODS:
+            raise unknown("conservation", method, METHODS)
+        x, means = fields.double(), self.inner(coarse.double())
+        if method == "additive":
+            x = x + _apply(self._inverses, means - self.means(x))
+            x = self._scaled(x, means) if positive else x
+        elif method == "multiplicative":
+            x = self._scaled(x, means)
+        else:
+            x = self._scaled((x - x.amax(tuple(range(-len(self.whole), 0)), keepdim=True)).exp(), means)
+        return x.to(fields.dtype)
+
+    def _scaled(self, x: Tensor, means: Tensor) -> Tensor:
+        """x·exp(Aᵀλ) with the means wanted, from x cut off at 0."""
+        means = means.clamp(min=0)
+        wet = means > 0
+        limit = self.tolerance * float(means.detach().amax()) if means.numel() else 0.0
+        if float((means - self.means(x)).detach().abs().amax()) <= limit:
+            return x
+        # What a wet cell holds can only be scaled if it is not 0; what touches a dry cell is dry.
+        x = torch.maximum(x, FLOOR * _apply(self._shares, means))
+        x = torch.where(_apply(self._shares, (~wet).double()) > 1e-9, 0.0, x)
+        for iteration in range(self.iterations):
+            found = self.means(x)
+            lacking = torch.where(wet, means - found, 0.0)
+            if float(lacking.detach().abs().amax()) <= limit:
+                break
+            if iteration < SCALINGS:
+                ratio = torch.where(wet, means, 1.0) / torch.where(wet & (found > 0), found, 1.0)
+                x = x * _apply(self._shares, RELAXATION * ratio.log()).exp()
+            else:
+                step = _apply(self._transposed, self._newton(x, lacking))
+                most = step.detach().abs().amax(tuple(range(-len(self.whole), 0)), keepdim=True)
+                x = x * (step * (LARGEST_STEP / most.clamp(min=LARGEST_STEP))).exp()
+        return x
+
+    def _newton(self, x: Tensor, lacking: Tensor) -> Tensor:
+        """λ with A·diag(x)·Aᵀ·λ = what is lacking, by conjugate gradients with the diagonal as preconditioner."""
+        axes = tuple(range(-len(self.whole), 0))
+        diagonal = _apply(tuple(a**2 for a in self._means), x)
+        diagonal = torch.where(diagonal > 0, diagonal, 1.0)
+        solution, rest = torch.zeros_like(lacking), lacking
+        direction = scaled = rest / diagonal
+        energy = (rest * scaled).sum(axes, keepdim=True)
+        for _ in range(CONJUGATE_STEPS):
+            image = self.means(x * _apply(self._transposed, direction))
+            length = energy / (direction * image).sum(axes, keepdim=True).clamp(min=1e-300)
+            solution, rest = solution + length * direction, rest - length * image
+            scaled = rest / diagonal
+            energy, before = (rest * scaled).sum(axes, keepdim=True), energy
+            direction = scaled + energy / before.clamp(min=1e-300) * direction
+        return solution
+
+
+def _apply(matrices: tuple[Matrix, ...], fields: Tensor) -> Tensor:
+    """One matrix an axis, on the trailing axes."""
+    for axis, matrix in enumerate(matrices, start=-len(matrices)):
+        operator = torch.as_tensor(matrix, dtype=fields.dtype, device=fields.device)
+        fields = torch.tensordot(fields, operator, dims=([axis], [1])).movedim(-1, axis)
+    return fields
+
+
+@lru_cache(maxsize=32)
+def conservation_for(fine: Grid, coarse: Grid) -> Conservation:
+    """The layers between two grids, made once."""
+    return Conservation(fine, coarse)
