@@ -199,14 +199,23 @@ class BlockLoader:
         self._stream.cursor.copy_(self._cursor)
         assert self._processes is not None
         parts: list[Any] = []
-        for number, part in enumerate(self._processes):
-            if isinstance(part, str):
-                self._stream = None
-                raise DataError(part)
-            parts.append(part)
-            if (number + 1) % self.workers == 0:
-                yield self._assemble(parts)
-                parts = []
+        try:
+            for number, part in enumerate(self._processes):
+                if isinstance(part, str):
+                    self._stream = None
+                    raise DataError(part)
+                parts.append(part)
+                if (number + 1) % self.workers == 0:
+                    yield self._assemble(parts)
+                    parts = []
+        except RuntimeError as error:
+            if "DataLoader worker" not in str(error):  # whoever takes the batches may raise one of his own
+                raise
+            self._stream = self._processes = None
+            raise UserError(
+                f"a reading process ended unexpectedly, killed perhaps for want of memory; each of {self.workers} may "
+                f"hold {self.memory_bytes() / 1e6:.0f} MB. Run the same command again with fewer workers, or with none"
+            ) from error
 
     def _assemble(self, parts: list[Any]) -> Batch:
         """One batch from the parts that hold its items."""

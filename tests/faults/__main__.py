@@ -1,8 +1,12 @@
-"""The faults that tests inject, as a table: `python -m tests.faults`. Read from `@pytest.mark.fault(name, outcome)`."""
+"""The faults that tests inject, as a table: `python -m tests.faults`, or `--page` to write it into the documentation.
+
+Read from `@pytest.mark.fault(name, outcome)`.
+"""
 
 from __future__ import annotations
 
 import ast
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,14 +24,24 @@ def faults() -> Iterator[tuple[str, str, str]]:
                         yield name, outcome, f"{path.relative_to(TESTS)}::{node.name}"
 
 
-def main() -> None:
-    """Print the table and the count."""
+PAGE = TESTS.parent / "docs" / "faults.md"
+INTRODUCTION = """# What breaks, and what happens then
+
+Each row is a test that injects the fault: the right result comes, or one error that names file and cause.
+
+"""
+
+
+def table() -> str:
+    """The table and the count."""
     rows = sorted(faults())
-    print("| fault | what happens | test |\n|---|---|---|")
-    for row in rows:
-        print("| " + " | ".join(row) + " |")
-    print(f"\n{len(rows)} faults")
+    lines = ["| fault | what happens | test |", "|---|---|---|", *(f"| {' | '.join(row)} |" for row in rows)]
+    return "\n".join([*lines, "", f"{len(rows)} faults", ""])
 
 
 if __name__ == "__main__":
-    main()
+    if "--page" in sys.argv[1:]:
+        PAGE.parent.mkdir(exist_ok=True)
+        PAGE.write_text(INTRODUCTION + table())
+    else:
+        print(table(), end="")

@@ -18,12 +18,15 @@ from safetensors.torch import load_file
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "geoml/data"))
 sys.path.insert(0, str(Path(__file__).parent.parent / "geoml/train"))
+import test_loader as loaders
 import test_store as stores
 import together
 import toy
 from test_loop import digest
 
+from geoml.data.loader import BlockLoader
 from geoml.data.store import verify_store
+from geoml.errors import UserError
 from geoml.train import checkpoint
 
 HERE = Path(__file__).parent.parent
@@ -125,3 +128,19 @@ def test_one_of_two_processes(tmp_path: Path) -> None:
     two, one = (load_file(checkpoint.latest(tmp_path / name) / "model.safetensors") for name in ("two", "one"))
     for name in one:
         torch.testing.assert_close(two[name], one[name], rtol=0, atol=1e-6)
+
+
+@pytest.mark.fault("reading process killed", "one message; the epoch goes on with other processes")
+def test_a_reading_process() -> None:
+    loader, seen = BlockLoader([loaders.make_source(40)], batch_size=2, workers=2), []
+
+    def read(kill: bool) -> None:
+        for batch in loader:
+            if kill and not seen:
+                os.kill(loader._processes._iterator._workers[0].pid, signal.SIGKILL)
+            seen.extend(batch.ids)
+
+    with pytest.raises(UserError, match="a reading process ended unexpectedly"):
+        read(kill=True)
+    read(kill=False)
+    assert sorted(seen) == [*range(40)]

@@ -14,7 +14,7 @@ WANTED = (
     "S3 error 500", "S3 error 404", "slow S3", "two writers", "flipped latitude", "0–360", "duplicated time",
     "unsorted time", "calendar", "time zone", "wrong units", "scaled twice", "undeclared fill value", "all-NaN sample",
     "grid mismatch", "checkpoint with a flipped bit", "pickle payload", "another architecture", "hostile _target_",
-    "NaN loss", "overflow of packed rain",
+    "NaN loss", "overflow of packed rain", "reading process killed",
 )  # fmt: skip
 
 
@@ -25,3 +25,9 @@ def test_every_fault_that_was_asked_for_has_a_row() -> None:
     assert len(set(names)) == len(names)
     assert done.stdout.splitlines()[-1] == f"{len(names)} faults"
     assert [word for word in WANTED if not any(word in name for name in names)] == []
+
+
+def test_the_page_of_faults_is_the_table() -> None:
+    done = subprocess.run([sys.executable, "-m", "tests.faults"], cwd=ROOT, capture_output=True, text=True, check=True)
+    page = (ROOT / "docs" / "faults.md").read_text()
+    assert page.endswith(done.stdout), "type: python -m tests.faults --page"
