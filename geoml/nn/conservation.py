@@ -110,7 +110,7 @@ class Conservation:
 
     def _scaled(self, x: Tensor, means: Tensor) -> Tensor:
         """x·exp(Aᵀλ) with the means wanted, from x cut off at 0."""
-        means = means.clamp(min=0)
+        x, means = x.clamp(min=0), means.clamp(min=0)
         wet = means > 0
         limit = self.tolerance * float(means.detach().amax()) if means.numel() else 0.0
         if float((means - self.means(x)).detach().abs().amax()) <= limit:
