@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from geoml.errors import DataError, UserError
+from geoml.errors import DataError, UserError, unknown
 from geoml.grids import Grid
 from rainshift.regions import region, regions
 
-__all__ = ["box_names", "cut", "folder_of", "require_root"]
+__all__ = ["box_names", "cut", "folder_of", "require_box", "require_root"]
 
 
 def require_root(root: str | None, option: str, what: str) -> Path:
@@ -33,6 +33,14 @@ def box_names(boxes: Sequence[str], root: Path) -> tuple[str, ...]:
             "(`rainshift regions` lists them)"
         )
     return found
+
+
+def require_box(name: str, names: Sequence[str], split: str | None) -> None:
+    """Refuse a region that is not cut from the files, and any split: the files know none."""
+    if split is not None:
+        raise unknown("split", split, ())
+    if name not in names:
+        raise unknown("region", name, names)
 
 
 def folder_of(root: Path, name: str) -> Path:

@@ -13,7 +13,7 @@ import numpy as np
 from geoml.errors import DataError, unknown
 from rainshift.regions import grids, region
 from rainshift.sources.base import RegionData
-from rainshift.sources.boxes import box_names, folder_of, require_root
+from rainshift.sources.boxes import box_names, folder_of, require_box, require_root
 from rainshift.sources.era5_files import find_files, read_fields, to_dataset
 from rainshift.sources.imerg import FILES as IMERG_FILES
 from rainshift.sources.imerg import hourly_rain
@@ -63,10 +63,7 @@ class Era5Source:
 
     def open(self, name: str, split: str | None = None) -> RegionData:
         """One region, lazily; `split` has to be None: the files know none."""
-        if split is not None:
-            raise unknown("split", split, ())
-        if name not in self.names:
-            raise unknown("region", name, self.names)
+        require_box(name, self.names, split)
         coarse, fine = grids(region(name))
         folder = folder_of(require_root(self.root, "root", FILES), name)
         names = [str(variable) for variable in self.variables or PREDICTORS]

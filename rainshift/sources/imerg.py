@@ -11,12 +11,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from geoml.errors import unknown
 from geoml.grids import Grid
 from geoml.regrid import Regridder
 from rainshift.regions import grids, region
 from rainshift.sources.base import RegionData
-from rainshift.sources.boxes import box_names, cut, folder_of, require_root
+from rainshift.sources.boxes import box_names, cut, folder_of, require_box, require_root
 from rainshift.sources.imerg_files import HalfHours, find_granules
 from rainshift.sources.time_blocks import TimeBlocks, of_years
 from rainshift.sources.variables import VARIABLES
@@ -82,10 +81,7 @@ class ImergSource:
 
     def open(self, name: str, split: str | None = None) -> RegionData:
         """One region, lazily; `split` has to be None: the files know none."""
-        if split is not None:
-            raise unknown("split", split, ())
-        if name not in self.names:
-            raise unknown("region", name, self.names)
+        require_box(name, self.names, split)
         folder = folder_of(require_root(self.root, "root", FILES), name)
         halves = HalfHours(tuple(find_granules(folder)), self.variable)
         coarse, fine = grids(region(name))
