@@ -69,10 +69,14 @@ class StatisticsTable:
         }
 
     def means(self) -> dict[str, float]:
-        """Weighted average of every statistic over all rows; `DataError` where no valid cell is left."""
-        if not len(self) or not (self.weights.sum(axis=0) > 0).all():
+        """Weighted average of every statistic over all rows, NaN where one has no weight.
+
+        Errors: `DataError` where no valid cell is left.
+        """
+        weights = self.weights.sum(axis=0)
+        if not (weights > 0).any():
             raise DataError(f"no valid cell in {len(self)} samples: nothing to average")
-        values = self.sums.sum(axis=0) / self.weights.sum(axis=0)
+        values = np.divide(self.sums.sum(axis=0), weights, out=np.full(len(weights), np.nan), where=weights > 0)
         return dict(zip(self.names, values.tolist(), strict=True))
 
     def per_sample(self, name: str) -> NDArray[np.float64]:

@@ -12,18 +12,24 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["CellStatistic", "Direction", "Forecast", "Means", "Metric", "Statistic", "ratio"]
+from geoml.errors import DataError
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+__all__ = ["CellStatistic", "CurveMetric", "Direction", "Forecast", "Means", "Metric", "Statistic", "ratio", "vector"]
 
 #: Which way a score improves: down, up, or towards its perfect value from both sides.
 Direction = Literal["lower", "higher", "nearer"]
 #: Averages by the name of their statistic: numbers, or arrays with one entry a group or bootstrap replicate.
 Means = Mapping[str, Any]
 Array = NDArray[Any]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -31,15 +37,16 @@ class Forecast:
     """An ensemble and what was observed, on samples whose cells are valid or not.
 
     `prediction` is `(sample, member, *space)`; `truth` and `valid` are `(sample, *space)`; `weights`, not negative,
-    has the shape of `truth` too (broadcast, not copied). All values are finite: cells that are not valid hold zeros.
-    What several statistics need is computed once, when first asked for.
+    has the shape of `truth` too (broadcast, not copied); `ids` is `(sample,)`. All values are finite: cells that are
+    not valid hold zeros. What several statistics need is computed once, when first asked for.
     """
 
     prediction: Array
     truth: Array
     valid: Array
     weights: Array
-    _events: dict[float, tuple[Array, Array]] = field(default_factory=dict, init=False, repr=False)
+    ids: Array
+    _kept: dict[Any, Any] = field(default_factory=dict, init=False, repr=False)
 
     @property
     def members(self) -> int:
@@ -87,10 +94,18 @@ class Forecast:
 
     def events(self, threshold: float) -> tuple[Array, Array]:
         """Share of members, and whether the truth, at or above a threshold; both of the shape of `truth`."""
-        if threshold not in self._events:
+
+        def make() -> tuple[Array, Array]:
             count = (self.prediction >= threshold).sum(axis=1, dtype=np.int32)
-            self._events[threshold] = count / self.members, self.truth >= threshold
-        return self._events[threshold]
+            return count / self.members, self.truth >= threshold
+
+        return self.keep(("events", threshold), make)
+
+    def keep(self, key: Any, make: Callable[[], T]) -> T:
+        """What `make` returns, made once for all statistics that ask for `key`."""
+        if key not in self._kept:
+            self._kept[key] = make()
+        return self._kept[key]  # type: ignore[no-any-return]
 
     @cached_property
     def cell_weights(self) -> Array:
@@ -102,15 +117,40 @@ class Forecast:
         """Sum of the weights of every sample's valid cells."""
         return self.cell_weights.sum(axis=1)
 
+    @cached_property
+    def planes(self) -> tuple[Array, Array, Array]:
+        """What has two last axes to look along, planes of all other axes side by side, zero where it does not count.
+
+        Prediction `(sample, member, plane, y, x)`, truth and weights `(sample, plane, y, x)`. Errors: `DataError`
+        where samples have one axis only.
+        """
+        if self.truth.ndim < 3:
+            raise DataError(f"samples of shape {self.truth.shape[1:]} are no fields; expected (…, y, x)")
+        shape = (*self.truth.shape[:1], math.prod(self.truth.shape[1:-2]), *self.truth.shape[-2:])
+        weights = self.cell_weights.reshape(shape)
+        prediction = self.prediction.reshape(shape[0], self.members, *shape[1:])
+        truth = self.truth.reshape(shape)
+        counts = weights > 0
+        if not counts.all():
+            prediction = np.where(counts[:, None], prediction, prediction.dtype.type(0))
+            truth = np.where(counts, truth, truth.dtype.type(0))
+        return prediction, truth, weights
+
 
 class Statistic(ABC):
-    """A quantity whose weighted sum over a sample, and the weight to divide by, may be added up over samples."""
+    """A quantity whose weighted sum over a sample, and the weight to divide by, may be added up over samples.
+
+    The weight depends on mask and weights alone, never on what is predicted, so that tables of two models are paired.
+    """
 
     name: str
 
     @abstractmethod
     def evaluate(self, forecast: Forecast) -> tuple[Array, Array]:
-        """Weighted sum and weight of each sample, both `(sample,)` in float64."""
+        """Weighted sum and weight of each sample in float64: `(sample,)`, or `(sample, n)` for what has n parts.
+
+        The parts stand in the table as `name[0]`, `name[1]`, …; `vector` puts them together again.
+        """
 
 
 @dataclass(frozen=True)
@@ -139,18 +179,24 @@ class Metric(ABC):
     direction: ClassVar[Direction]
     #: True where the metric is one of a family with a threshold in the unit of the fields.
     takes_threshold: ClassVar[bool] = False
+    #: True where the metric is one of a family with a window of so many cells a side.
+    takes_window: ClassVar[bool] = False
 
-    def __init__(self, threshold: float | None = None) -> None:
-        if self.takes_threshold != (threshold is not None):
-            raise ValueError(f"metric {self.name} takes {'a' if self.takes_threshold else 'no'} threshold")
+    def __init__(self, threshold: float | None = None, window: int | None = None) -> None:
+        takings = (("threshold", self.takes_threshold, threshold), ("window", self.takes_window, window))
+        for what, takes, value in takings:
+            if takes != (value is not None):
+                raise ValueError(f"metric {self.name} takes {'a' if takes else 'no'} {what}")
         if threshold is not None and not math.isfinite(threshold):
             raise ValueError(f"threshold {threshold} of {self.name} is not finite")
-        self.threshold = threshold
+        if window is not None and not (isinstance(window, int) and window >= 1):
+            raise ValueError(f"window {window} of {self.name} is no number of cells")
+        self.threshold, self.window = threshold, window
 
     @property
     def label(self) -> str:
-        """Its name in tables, with the threshold: `csi_5`."""
-        return self.name if self.threshold is None else f"{self.name}_{self.threshold:g}"
+        """Its name in tables, with threshold and window: `csi_5`, `fss_5_16`."""
+        return "_".join([self.name, *(f"{value:g}" for value in (self.threshold, self.window) if value is not None)])
 
     @property
     @abstractmethod
@@ -166,6 +212,22 @@ class Metric(ABC):
         if self.direction == "nearer":
             return abs(value - self.perfect) > abs(than - self.perfect)
         return value > than if self.direction == "lower" else value < than
+
+
+class CurveMetric(Metric):
+    """A metric behind whose number stands a curve: a histogram, a spectrum, a reliability diagram."""
+
+    @abstractmethod
+    def curve(self, means: Mapping[str, float]) -> xr.Dataset:
+        """What is drawn: variables on one dimension, whose coordinate is the abscissa."""
+
+
+def vector(means: Means, name: str) -> Array:
+    """The averages of a statistic's parts side by side on a last axis."""
+    parts = []
+    while (key := f"{name}[{len(parts)}]") in means:
+        parts.append(means[key])
+    return np.stack(np.broadcast_arrays(*parts), axis=-1).astype(np.float64)
 
 
 def ratio(numerator: Any, denominator: Any) -> Any:

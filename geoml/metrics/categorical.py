@@ -13,7 +13,10 @@ import numpy as np
 
 from geoml.metrics.base import CellStatistic, Direction, Means, Metric, Statistic, ratio
 
-__all__ = ["CSI", "ExceedanceBias", "FrequencyBias"]
+__all__ = ["CSI", "SEDI", "ExceedanceBias", "FrequencyBias"]
+
+#: Rates are kept this far from 0 and 1, where the logarithms of SEDI have no value but SEDI a limit.
+SMALLEST_RATE = 1e-15
 
 
 def predicted_events(threshold: float) -> Statistic:
@@ -80,3 +83,22 @@ class ExceedanceBias(_Event):
         """Difference of the two shares."""
         _, predicted, observed = self._table(means)
         return np.asarray(predicted - observed)
+
+
+class SEDI(_Event):
+    """Symmetric extremal dependence index, `(ln F − ln H − ln(1−F) + ln(1−H)) / (ln F + ln H + ln(1−F) + ln(1−H))`.
+
+    H is the hit rate and F the false alarm rate. Unlike CSI it does not go to 0 as events become rare; 0 is no better
+    than chance. Undefined where all or none of the truth is an event. Source: Ferro & Stephenson 2011, eq. 2.
+    """
+
+    name, unit, perfect = "sedi", "1", 1.0
+    direction: ClassVar[Direction] = "higher"
+
+    def compute(self, means: Means) -> Any:
+        """From the rates of hits and false alarms."""
+        hit, predicted, observed = self._table(means)
+        hits_rate, false_rate = ratio(hit, observed), ratio(predicted - hit, 1 - observed)
+        h, f = (np.clip(rate, SMALLEST_RATE, 1 - SMALLEST_RATE) for rate in (hits_rate, false_rate))
+        both = np.log(f) + np.log1p(-h), np.log(h) + np.log1p(-f)
+        return (both[0] - both[1]) / (both[0] + both[1])

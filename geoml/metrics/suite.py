@@ -3,17 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from geoml.errors import DataError, UserError, unknown
 from geoml.metrics.aggregate import StatisticsTable, merge, require_paired
-from geoml.metrics.base import Forecast, Metric, Statistic, ratio
-from geoml.metrics.categorical import CSI, ExceedanceBias, FrequencyBias
+from geoml.metrics.base import CurveMetric, Forecast, Metric, Statistic, ratio
+from geoml.metrics.categorical import CSI, SEDI, ExceedanceBias, FrequencyBias
+from geoml.metrics.distribution import LogHistogramDistance, QuantileError95, QuantileError99, QuantileError999
+from geoml.metrics.neighbourhood import FSS, CRPSFairMax, CRPSFairMean
 from geoml.metrics.pointwise import MAE, RMSE, Bias, Correlation, MeanRatio
 from geoml.metrics.probabilistic import CRPS, CRPSFair, Spread, SpreadSkill
+from geoml.metrics.probability import AveragePrecision, Brier, Reliability, Resolution, ROCArea
+from geoml.metrics.ranks import OutlierExcess, RankDeviation
+from geoml.metrics.spectra import RALSD
+from geoml.metrics.temporal import DiurnalError, DiurnalPhase, DrySpellRatio, Lag1Error, WetSpellRatio
+from geoml.metrics.variogram import VariogramScore
+
+if TYPE_CHECKING:
+    import xarray as xr
 
 __all__ = ["METRICS", "Suite"]
 
@@ -32,6 +42,28 @@ METRICS: dict[str, type[Metric]] = {
         CSI,
         FrequencyBias,
         ExceedanceBias,
+        SEDI,
+        Brier,
+        Reliability,
+        Resolution,
+        ROCArea,
+        AveragePrecision,
+        RankDeviation,
+        OutlierExcess,
+        LogHistogramDistance,
+        QuantileError95,
+        QuantileError99,
+        QuantileError999,
+        CRPSFairMean,
+        CRPSFairMax,
+        FSS,
+        RALSD,
+        VariogramScore,
+        DiurnalError,
+        DiurnalPhase,
+        Lag1Error,
+        WetSpellRatio,
+        DrySpellRatio,
     )
 }
 
@@ -40,7 +72,7 @@ VALUES_AT_A_TIME = 1 << 19
 
 
 class Suite:
-    """Metrics by name, those with a threshold once for each of `thresholds`.
+    """Metrics by name, those with a threshold or a window once for each of `thresholds` and `windows`.
 
     >>> suite = Suite(("mae", "rmse"))
     >>> prediction = np.array([[[1.0, 2.0]], [[3.0, 8.0]]])  # two samples, one member, two cells
@@ -49,17 +81,25 @@ class Suite:
     {'mae': 2.25, 'rmse': 3.202}
     """
 
-    def __init__(self, metrics: Sequence[str], *, thresholds: Sequence[float] = ()) -> None:
+    def __init__(
+        self, metrics: Sequence[str], *, thresholds: Sequence[float] = (), windows: Sequence[int] = ()
+    ) -> None:
         chosen: list[Metric] = []
         for name in metrics:
             if name not in METRICS:
                 raise unknown("metric", name, METRICS)
-            if METRICS[name].takes_threshold:
-                if not len(thresholds):
-                    raise UserError(f"metric {name!r} needs thresholds, and none are given")
-                chosen += [METRICS[name](float(threshold)) for threshold in thresholds]
-            else:
-                chosen.append(METRICS[name]())
+            kind = METRICS[name]
+            for takes, what, given in (
+                (kind.takes_threshold, "thresholds", thresholds),
+                (kind.takes_window, "windows", windows),
+            ):
+                if takes and not len(given):
+                    raise UserError(f"metric {name!r} needs {what}, and none are given")
+            chosen += [
+                kind(threshold, window)
+                for threshold in (map(float, thresholds) if kind.takes_threshold else (None,))
+                for window in (map(int, windows) if kind.takes_window else (None,))
+            ]
         if not chosen:
             raise UserError(f"no metrics chosen (known: {', '.join(METRICS)})")
         self.metrics: dict[str, Metric] = {metric.label: metric for metric in chosen}
@@ -69,11 +109,13 @@ class Suite:
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> Suite:
-        """The suite of a mapping such as `{metrics: [crps_fair, csi], thresholds: [1, 5]}`."""
+        """The suite of a mapping such as `{metrics: [crps_fair, fss], thresholds: [1, 5], windows: [4, 8]}`."""
+        known = ("metrics", "thresholds", "windows")
         for key in config:
-            if key not in ("metrics", "thresholds"):
-                raise unknown("key of a metric suite", key, ("metrics", "thresholds"))
-        return cls(tuple(config.get("metrics") or ()), thresholds=tuple(config.get("thresholds") or ()))
+            if key not in known:
+                raise unknown("key of a metric suite", key, known)
+        chosen, thresholds, windows = (tuple(config.get(key) or ()) for key in known)
+        return cls(chosen, thresholds=thresholds, windows=windows)
 
     def update(
         self,
@@ -109,17 +151,28 @@ class Suite:
         if not (np.isfinite(area).all() and (area >= 0).all()):
             raise DataError("weights must be finite and not negative")
         step = max(1, VALUES_AT_A_TIME // max(1, x[0].size if len(x) else 1))
-        sums, totals = np.zeros((2, len(y), len(self.statistics)))
-        for start in range(0, len(y), step):
+        parts = []
+        for start in range(0, max(len(y), 1), step):
             rows = slice(start, start + step)
-            forecast = _forecast(x[rows], y[rows], known[rows], area, labels[rows])
-            for column, (name, statistic) in enumerate(self.statistics.items()):
-                with np.errstate(over="ignore", invalid="ignore"):
-                    sums[rows, column], totals[rows, column] = statistic.evaluate(forecast)
-                bad = ~np.isfinite(sums[rows, column])
-                if bad.any():
-                    raise DataError(f"statistic {name} of sample {labels[rows][bad][0]} is not finite: values overflow")
-        return StatisticsTable(labels, tuple(self.statistics), sums, totals)
+            parts.append(self._statistics(_forecast(x[rows], y[rows], known[rows], area, labels[rows])))
+        sums, totals = (np.concatenate(arrays) for arrays in zip(*(part[1:] for part in parts), strict=True))
+        return StatisticsTable(labels, parts[0][0], sums, totals)
+
+    def _statistics(self, forecast: Forecast) -> tuple[tuple[str, ...], NDArray[np.float64], NDArray[np.float64]]:
+        """Names of the columns, weighted sums and weights of some samples."""
+        names: list[str] = []
+        columns: list[tuple[NDArray[Any], NDArray[Any]]] = []
+        for name, statistic in self.statistics.items():
+            with np.errstate(over="ignore", invalid="ignore"):
+                total, weight = statistic.evaluate(forecast)
+            names += [name] if total.ndim == 1 else [f"{name}[{i}]" for i in range(total.shape[1])]
+            total, weight = (part[:, None] if part.ndim == 1 else part for part in (total, weight))
+            bad = ~np.isfinite(total).all(axis=1)
+            if bad.any():
+                raise DataError(f"statistic {name} of sample {forecast.ids[bad][0]} is not finite: values overflow")
+            columns.append((total, np.broadcast_to(weight, total.shape)))
+        sums, weights = (np.concatenate(arrays, axis=1, dtype=np.float64) for arrays in zip(*columns, strict=True))
+        return tuple(names), sums, weights
 
     def merge(self, tables: Iterable[StatisticsTable], *, tiles: bool = False) -> StatisticsTable:
         """One table of all rows; see `geoml.metrics.merge`."""
@@ -129,6 +182,11 @@ class Suite:
         """The value of every metric over all rows; NaN where a metric is undefined."""
         means = table.means()
         return {label: float(metric.compute(means)) for label, metric in self.metrics.items()}
+
+    def curves(self, table: StatisticsTable) -> dict[str, xr.Dataset]:
+        """The curve of every metric that has one, by its label: spectra, rank histogram, reliability, …"""
+        means = table.means()
+        return {name: metric.curve(means) for name, metric in self.metrics.items() if isinstance(metric, CurveMetric)}
 
     def skill(self, table: StatisticsTable, reference: StatisticsTable, *, metric: str = "crps_fair") -> float:
         """Skill score `1 − score / score of the reference` on the same samples and cells; 1 is perfect, 0 no better.
@@ -160,4 +218,4 @@ def _forecast(
                 f"{what} of sample {ids[sample]} is {array[tuple(where[0])]} at cell {tuple(cell.tolist())}, which is "
                 f"not masked ({len(where)} such values in this call)"
             )
-    return Forecast(prediction, truth, known, np.broadcast_to(area, truth.shape))
+    return Forecast(prediction, truth, known, np.broadcast_to(area, truth.shape), ids)

@@ -1,0 +1,160 @@
+"""Scores of neighbourhoods: the CRPS of pooled fields, and the fractions skill score.
+
+A forecast that is right but a few cells off is punished twice by scores that compare cell by cell; these ask whether
+it is right within windows, from small to large.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from geoml.metrics.base import Direction, Forecast, Means, Metric, Statistic, ratio, vector
+from geoml.metrics.probabilistic import CRPS_FAIR_CELLS
+
+__all__ = ["FSS", "CRPSFairMax", "CRPSFairMean", "fss"]
+
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True)
+class PooledCRPS(Statistic):
+    """Fair CRPS of the weighted mean or the maximum of the known cells in windows side by side.
+
+    Windows cut by the rim are pooled too, over the cells that they have, and count by the weight of these.
+    """
+
+    window: int
+    how: Literal["mean", "max"]
+
+    @property
+    def name(self) -> str:  # type: ignore[override]
+        """Its column."""
+        return f"crps_fair_{self.how}_{self.window}"
+
+    def evaluate(self, forecast: Forecast) -> tuple[Array, Array]:
+        """Sum over windows of the CRPS by weight, and their weight."""
+        prediction, truth, weights = forecast.planes
+        total = _pool(np.add, weights, self.window)
+        known = total > 0
+        if self.how == "mean":
+            divisor = np.where(known, total, 1.0)
+            members = _pool(np.add, prediction * weights[:, None], self.window) / divisor[:, None]
+            observed = _pool(np.add, truth * weights, self.window) / divisor
+        else:
+            counts, least = weights > 0, -np.inf
+            members = _pool(np.maximum, np.where(counts[:, None], prediction, least), self.window)
+            observed = _pool(np.maximum, np.where(counts, truth, least), self.window)
+            members, observed = np.where(known[:, None], members, 0.0), np.where(known, observed, 0.0)
+        pooled = Forecast(members, observed, known, total, forecast.ids)
+        return CRPS_FAIR_CELLS.evaluate(pooled)
+
+
+def _pool(reduce: np.ufunc, fields: Array, window: int) -> Array:
+    """Fields `(…, y, x)` reduced in windows side by side."""
+    for axis in (-2, -1):
+        fields = reduce.reduceat(fields, np.arange(0, fields.shape[axis], window), axis=axis)
+    return fields
+
+
+class _Pooled(Metric):
+    unit, perfect = "field", 0.0
+    direction: ClassVar[Direction] = "lower"
+    takes_window = True
+    how: ClassVar[Literal["mean", "max"]]
+
+    @property
+    def statistics(self) -> tuple[Statistic, ...]:
+        """The one of its window."""
+        assert self.window is not None
+        return (PooledCRPS(self.window, self.how),)
+
+    def compute(self, means: Means) -> Any:
+        """The average itself."""
+        return means[self.statistics[0].name]
+
+
+class CRPSFairMean(_Pooled):
+    """Fair CRPS after averaging over k × k cells, `CRPS(mean of x in window, mean of y in window)`."""
+
+    name, how = "crps_fair_mean", "mean"
+
+
+class CRPSFairMax(_Pooled):
+    """Fair CRPS of the maximum of k × k cells, `CRPS(max of x in window, max of y in window)`."""
+
+    name, how = "crps_fair_max", "max"
+
+
+@dataclass(frozen=True)
+class Fractions(Statistic):
+    """Mean squared difference of the fractions of events in windows, and its value were the two never to overlap."""
+
+    threshold: float
+    window: int
+
+    @property
+    def name(self) -> str:  # type: ignore[override]
+        """Its columns."""
+        return f"fractions_{self.threshold:g}_{self.window}"
+
+    def evaluate(self, forecast: Forecast) -> tuple[Array, Array]:
+        """Both sums over cells, side by side, and the weight of the cells."""
+        from geoml.metrics.window_kernels import event_integrals, fraction_sums  # numba takes half a second to import
+
+        prediction, truth, weights = forecast.planes
+
+        def integrals() -> list[tuple[int, Array, Array, Array]]:
+            made = []
+            for i, plane in np.ndindex(truth.shape[:2]):
+                area = np.ascontiguousarray(weights[i, plane])
+                fields = (prediction[i, :, plane], truth[i, plane][None])
+                members, observed = (event_integrals(field, area > 0, self.threshold) for field in fields)
+                made.append((i, members, observed[0], area))
+            return made
+
+        sums = np.zeros((len(truth), 2))
+        for i, members, observed, area in forecast.keep(("integrals", self.threshold), integrals):
+            sums[i] += fraction_sums(members, observed, area, self.window)
+        return sums, forecast.total_weight
+
+
+class FSS(Metric):
+    """Fractions skill score, `1 − Σ (f − o)² / Σ (f² + o²)`, f and o the fractions of events in windows of n × n.
+
+    Each member is a forecast of its own; the sums come before the ratio, over cells, members and samples. Outside the
+    field and where the truth is unknown there are no events on either side. Undefined where there is no event at all.
+    Source: Roberts & Lean 2008, eq. 5–7.
+    """
+
+    name, unit, perfect = "fss", "1", 1.0
+    direction: ClassVar[Direction] = "higher"
+    takes_threshold = takes_window = True
+
+    @property
+    def statistics(self) -> tuple[Statistic, ...]:
+        """The one of its threshold and window."""
+        assert self.threshold is not None
+        assert self.window is not None
+        return (Fractions(self.threshold, self.window),)
+
+    def compute(self, means: Means) -> Any:
+        """From the two averages."""
+        error, reference = np.moveaxis(vector(means, self.statistics[0].name), -1, 0)
+        return 1 - ratio(error, reference)
+
+
+def fss(prediction: Array, truth: Array, threshold: float, window: int) -> float:
+    """Fractions skill score of one field `(y, x)`; see `FSS`.
+
+    >>> fss(np.eye(4)[:, ::-1], np.eye(4), 0.5, 1), round(fss(np.eye(4)[:, ::-1], np.eye(4), 0.5, 3), 2)
+    (0.0, 0.74)
+    """
+    ones = np.ones(truth.shape)
+    made = Fractions(float(threshold), int(window))
+    forecast = Forecast(prediction[None, None], truth[None], ones[None] > 0, ones[None], np.zeros(1))
+    error, reference = made.evaluate(forecast)[0][0]
+    return float(1 - ratio(error, reference))

@@ -1,0 +1,123 @@
+"""Calibration of an ensemble by the rank of the truth among its members."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from geoml.metrics.base import CellStatistic, CurveMetric, Direction, Forecast, Means, Metric, Statistic, vector
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+__all__ = ["RANK_BINS", "OutlierExcess", "RankDeviation", "rank_deviation_by_chance"]
+
+Array = NDArray[Any]
+#: Bins of the histogram: the ranks of eight members. Other ensembles are spread over as many, so that their tables
+#: can be compared.
+RANK_BINS = 9
+
+
+def _uniform(ids: Array, stream: int) -> NDArray[np.float64]:
+    """A number within 0…1 for each id, the same whenever and in whatever company it is asked for.
+
+    The output function of SplitMix64 (Steele et al. 2014) on the id, which mixes neighbouring ids well.
+    """
+    if ids.dtype.kind in "Mm":
+        ids = ids.astype(f"{ids.dtype.kind}8[ns]")
+    z = ids.astype(np.int64).view(np.uint64) * np.uint64(4) + np.uint64(stream + 1)
+    z = z * np.uint64(0x9E3779B97F4A7C15)
+    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return ((z ^ (z >> np.uint64(31))) >> np.uint64(11)) * 2.0**-53
+
+
+@dataclass(frozen=True)
+class Ranks(Statistic):
+    """In which bin the truth of one cell of each sample falls, the cell drawn by weight.
+
+    One, since neighbouring cells share their fate and many of them would look like much evidence. Ties, of zeros
+    mostly, are resolved at random (Hamill & Colucci 1998). All chance is a function of the sample's id.
+    """
+
+    name: str = "ranks"
+
+    def evaluate(self, forecast: Forecast) -> tuple[Array, Array]:
+        """1 in the bin of each sample that has a known cell."""
+        samples, members = len(forecast.truth), forecast.members
+        reached = np.cumsum(forecast.cell_weights, axis=1)
+        known = forecast.total_weight > 0
+        wanted = _uniform(forecast.ids, 0) * reached[:, -1]
+        cell = np.minimum((reached <= wanted[:, None]).sum(axis=1), reached.shape[1] - 1)
+        row = np.arange(samples)
+        x = forecast.prediction.reshape(samples, members, -1)[row, :, cell]
+        y = forecast.truth.reshape(samples, -1)[row, cell][:, None]
+        below, equal = (x < y).sum(axis=1), (x == y).sum(axis=1)
+        rank = below + np.floor(_uniform(forecast.ids, 1) * (equal + 1))
+        place = (rank + _uniform(forecast.ids, 2)) * RANK_BINS / (members + 1)
+        bins = np.minimum(place.astype(np.intp), RANK_BINS - 1)
+        return np.eye(RANK_BINS)[bins] * known[:, None], known.astype(np.float64)
+
+
+class RankDeviation(CurveMetric):
+    """Largest relative deviation of a bin of the rank histogram, `max_b |n_b / (n/B) − 1|`, B = 9 bins.
+
+    0 where truth and members are drawn from one distribution, but for chance: `rank_deviation_by_chance` says how
+    much that is. With eight members a bin is a rank; with others a rank r of M members is spread evenly over
+    r/(M + 1)…(r + 1)/(M + 1) of the bins (the randomised PIT, Czado et al. 2009). Source: Hamill 2001.
+    """
+
+    name, unit, perfect = "rank_deviation", "1", 0.0
+    direction: ClassVar[Direction] = "lower"
+    statistics: tuple[Statistic, ...] = (Ranks(),)
+
+    def compute(self, means: Means) -> Any:
+        """From the shares of the bins."""
+        return np.abs(vector(means, "ranks") * RANK_BINS - 1).max(axis=-1)
+
+    def curve(self, means: Means) -> xr.Dataset:
+        """`share` of the samples by `rank`, from 0 to 1 in the middle of each bin."""
+        import xarray as xr
+
+        place = (np.arange(RANK_BINS) + 0.5) / RANK_BINS
+        return xr.Dataset({"share": ("rank", vector(means, "ranks"))}, {"rank": place})
+
+
+def rank_deviation_by_chance(samples: int, *, level: float = 0.95, draws: int = 4000, seed: int = 0) -> float:
+    """What the rank deviation of a calibrated ensemble stays below in `level` of the cases, by simulation.
+
+    >>> rank_deviation_by_chance(1000) > 0.2 > rank_deviation_by_chance(3000)
+    True
+    """
+    counts = np.random.default_rng(seed).multinomial(samples, np.full(RANK_BINS, 1 / RANK_BINS), size=draws)
+    return float(np.quantile(np.abs(counts * (RANK_BINS / samples) - 1).max(axis=1), level))
+
+
+def _outliers(forecast: Forecast) -> Array:
+    """Chance of each truth to get the lowest or highest rank, ties resolved at random."""
+    y = forecast.truth[:, None]
+    below, equal = (forecast.prediction < y).sum(axis=1), (forecast.prediction == y).sum(axis=1)
+    above = forecast.members - below - equal
+    return ((below == 0).astype(np.float64) + (above == 0)) / (equal + 1)
+
+
+OUTLIERS = CellStatistic("outliers", _outliers)
+EXPECTED_OUTLIERS = CellStatistic("expected_outliers", lambda f: np.full(f.truth.shape, 2 / (f.members + 1)))
+
+
+class OutlierExcess(Metric):
+    """Share of truths outside the ensemble less what is due, `mean [y < min x or y > max x] − 2 / (M + 1)`.
+
+    Over all cells. Above 0 the ensemble is too narrow. A truth equal to members is outside by chance, as for ranks.
+    """
+
+    name, unit, perfect = "outlier_excess", "1", 0.0
+    direction: ClassVar[Direction] = "nearer"
+    statistics: tuple[Statistic, ...] = (OUTLIERS, EXPECTED_OUTLIERS)
+
+    def compute(self, means: Means) -> Any:
+        """Difference of the two shares."""
+        return means[OUTLIERS.name] - means[EXPECTED_OUTLIERS.name]

@@ -1,0 +1,112 @@
+"""Spectra: how much a field varies at each wavelength, and how far a prediction is from that."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from geoml.metrics.base import CurveMetric, Direction, Forecast, Means, Statistic, vector
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+__all__ = ["RALSD", "ralsd", "rapsd"]
+
+Array = NDArray[Any]
+
+
+@lru_cache(maxsize=32)
+def _rings(height: int, width: int) -> tuple[NDArray[np.intp], NDArray[np.float64], int]:
+    """Ring of every coefficient of a real transform, what it contributes to the ring's mean, and how many rings.
+
+    The half of the plane that a real transform leaves out mirrors the other half: its coefficients count twice.
+    """
+    longest = max(height, width)
+    radius = longest * np.hypot(np.fft.fftfreq(height)[:, None], np.fft.rfftfreq(width))
+    ring = np.rint(radius).astype(np.intp)
+    twice = np.full(ring.shape, 2.0)
+    twice[:, 0] = 1.0
+    if width % 2 == 0:
+        twice[:, -1] = 1.0
+    count = (longest + 1) // 2
+    ring = np.minimum(ring, count).ravel()  # the corners beyond the shortest wave gather in one more, left out
+    share = twice.ravel() / np.bincount(ring, twice.ravel(), count + 1)[ring] / (height * width)
+    return ring, share, count
+
+
+def rapsd(fields: Array) -> NDArray[np.float64]:
+    """Radially averaged power spectral density, `(…, k)` of fields `(…, y, x)`: the mean of |F|²/N on each ring.
+
+    Wavenumber k runs from 0 in cycles along the longer side. No window is applied; fields are taken as periodic.
+
+    >>> wave = np.cos(2 * np.pi * 3 * np.arange(16) / 16) * np.ones((16, 1))
+    >>> int(rapsd(wave).argmax())
+    3
+    """
+    values = np.asarray(fields, np.float64)
+    height, width = values.shape[-2:]
+    ring, share, count = _rings(height, width)
+    transform = np.fft.rfft2(values).reshape(-1, ring.size)
+    out = np.empty((len(transform), count))
+    for i, row in enumerate(transform):
+        power = row.real**2 + row.imag**2
+        power *= share
+        out[i] = np.bincount(ring, power, count + 1)[:count]
+    return out.reshape(*values.shape[:-2], count)
+
+
+def ralsd(prediction: Array, truth: Array) -> float:
+    """Radially averaged log spectral distance of one field `(y, x)` in dB; see `RALSD`."""
+    return float(_distance(rapsd(prediction), rapsd(truth)))
+
+
+def _distance(predicted: Array, observed: Array) -> Any:
+    """Root mean square of the ratio in dB over wavenumbers from 1 on; those at which neither has power are left out."""
+    p, o = predicted[..., 1:], observed[..., 1:]
+    some = (p > 0) | (o > 0)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        square = np.square(10 * np.log10(p / o), where=some, out=np.zeros(np.broadcast_shapes(p.shape, o.shape)))
+        return np.sqrt(square.sum(axis=-1) / some.sum(axis=-1))
+
+
+@dataclass(frozen=True)
+class Power(Statistic):
+    """Spectrum of the members, averaged, and of the truth, one after the other; zeros where the truth is unknown."""
+
+    name: str = "power"
+
+    def evaluate(self, forecast: Forecast) -> tuple[Array, Array]:
+        """Both spectra by the weight of the sample."""
+        prediction, truth, _ = forecast.planes
+        spectra = [rapsd(prediction).mean(axis=(1, 2)), rapsd(truth).mean(axis=1)]
+        return np.concatenate(spectra, axis=1) * forecast.total_weight[:, None], forecast.total_weight
+
+
+class RALSD(CurveMetric):
+    """Radially averaged log spectral distance, `√ mean_k (10 log₁₀ P_x(k) / P_y(k))²`, in dB.
+
+    P is the power at wavenumber k, averaged over samples before the logarithm, and over members: the spectrum of the
+    ensemble mean would be that of a smoother field. Samples have to be of one size. Source: Harris et al. 2022, "A
+    generative deep learning approach to stochastic downscaling of precipitation forecasts", sect. 3.
+    """
+
+    name, unit, perfect = "ralsd", "1", 0.0
+    direction: ClassVar[Direction] = "lower"
+    statistics: tuple[Statistic, ...] = (Power(),)
+
+    def compute(self, means: Means) -> Any:
+        """From the two spectra."""
+        return _distance(*np.split(vector(means, "power"), 2, axis=-1))
+
+    def curve(self, means: Means) -> xr.Dataset:
+        """`predicted` and `observed` power by `wavenumber`, in cycles along the longer side."""
+        import xarray as xr
+
+        predicted, observed = np.split(vector(means, "power"), 2, axis=-1)
+        lines = {"predicted": predicted[1:], "observed": observed[1:]}
+        waves = np.arange(1, len(predicted))
+        return xr.Dataset({name: ("wavenumber", line) for name, line in lines.items()}, {"wavenumber": waves})
