@@ -60,6 +60,7 @@ class Transform(ABC):
             means 0.
         headroom: a value further than `headroom − 1` training ranges beyond the training values is implausible; where
             the smallest is 0, the bound is `headroom` × the largest training value. `inverse` clips there.
+        trace: `inverse` gives `lower` for what is less than this above it: a rate too small to be measured is none.
         physical, curved: moments of the training values before and after the curve; None before `fitted`.
     """
 
@@ -71,6 +72,7 @@ class Transform(ABC):
     lower: float | None = None
     upper: float | None = None
     headroom: float = 3.0
+    trace: float = 0.0
     physical: Moments | None = None
     curved: Moments | None = None
 
@@ -81,6 +83,8 @@ class Transform(ABC):
             raise UserError(f"headroom of {self.kind} is {self.headroom}; it must be at least 1")
         if self.domain_lower is not None and (self.lower is None or self.lower < self.domain_lower):
             object.__setattr__(self, "lower", self.domain_lower)
+        if self.trace < 0 or (self.trace > 0 and self.lower is None):
+            raise UserError(f"trace of {self.kind} is {self.trace}; it must not be negative, and needs a lower limit")
         if self.lower is not None and self.upper is not None and not self.lower < self.upper:
             raise UserError(f"{self.kind} has lower {self.lower} and upper {self.upper}; lower must be the smaller")
 
@@ -109,7 +113,8 @@ class Transform(ABC):
         if low is None and high is None:
             return self.uncurve(y * factor + offset)
         z = xp.clip(y, self._to_y(low), self._to_y(high)) * factor + offset
-        return xp.clip(self.uncurve(z), low, high)
+        x = xp.clip(self.uncurve(z), low, high)
+        return xp.where(x < self.lower + self.trace, xp.full_like(x, self.lower), x) if self.trace else x
 
     def clipped(self, y: Array) -> Array:
         """True where `y` is implausible or not finite: the mark of a diverged network.

@@ -291,3 +291,21 @@ def test_hydra_configuration_is_a_mapping_too() -> None:
 def test_unfitted_transform_says_so() -> None:
     with pytest.raises(ValueError, match="fit it"):
         ZScore().forward(np.zeros(3))
+
+
+@pytest.mark.parametrize(
+    "options", [{"kind": "log"}, {"kind": "log_eps", "scale": "none"}, {"kind": "zscore", "lower": 0}]
+)
+def test_a_trace_is_none_and_more_is_itself(options):
+    rain = np.array([0.0, 0.004, 0.0051, 1.0, 9.0])
+    fitted = transform_from_dict({**options, "trace": 0.005}).fit([rain])
+    np.testing.assert_allclose(fitted.inverse(fitted.forward(rain)), [0, 0, 0.0051, 1, 9], atol=1e-6)
+    back = fitted.inverse(torch.as_tensor(fitted.forward(rain)))
+    np.testing.assert_allclose(back.numpy(), [0, 0, 0.0051, 1, 9], atol=1e-6)
+    assert transform_from_dict(fitted.to_dict()) == fitted
+
+
+@pytest.mark.parametrize("options", [{"kind": "log", "trace": -1}, {"kind": "zscore", "trace": 0.1}])
+def test_a_trace_needs_a_lower_limit_and_is_not_negative(options):
+    with pytest.raises(UserError, match="trace of"):
+        transform_from_dict(options)
