@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -79,6 +80,11 @@ class SaturationCount:
         totals = self.counts.setdefault(name, [0, 0, 0])
         for index, value in enumerate((size, low, high)):
             totals[index] += value
+
+    def merge(self, counts: Mapping[str, list[int]]) -> None:
+        """Add what another counted."""
+        for name, totals in counts.items():
+            self._add(name, *totals)
 
     def rows(self) -> list[dict[str, Any]]:
         """A table: variable, number of values, percent at or below the range, percent above it."""

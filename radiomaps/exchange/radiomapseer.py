@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -43,34 +42,33 @@ def import_radiomapseer(
         raise unknown("model", model, models)
     chosen = sorted((m for m in found if m["model"] == model), key=lambda m: (int(m["map"]), int(m["tx"])))
     root = chosen[0].string[: -len(f"gain/{model}/{chosen[0]['map']}_{chosen[0]['tx']}.png")]
-    codec, saturation = GreyCodec(*map(float, range_db)), SaturationCount()
+    codec = GreyCodec(*map(float, range_db))
     shape = read_grey(tree.read(chosen[0].string), chosen[0].string).shape
     lower, upper = {"z": height_m - 0.5, "y": 0, "x": 0}, {"z": height_m + 0.5, "y": shape[0], "x": shape[1]}
     grid = Grid.box(lower, upper, 1.0)
     known = set(tree.names)
 
-    def read() -> Iterator[Imported]:
-        for match in chosen:
-            levels = read_grey(tree.read(match.string), match.string)[::-1]
-            plan = f"{root}png/buildings_complete/{match['map']}.png"
-            building = read_grey(tree.read(plan), plan)[::-1] > 0
-            if levels.shape != shape or building.shape != shape:
-                raise DataError(
-                    f"{match.string} has {levels.shape} pixels, its buildings {building.shape}, others {shape}"
-                )
-            antenna = f"{root}png/antennas/{match['map']}_{match['tx']}.png"
-            bright = read_grey(tree.read(antenna), antenna)[::-1] if antenna in known else np.where(building, 0, levels)
-            row, column = np.unravel_index(int(np.argmax(bright)), shape)
-            saturation.note_levels("path_gain_db", levels, ~building)
-            gain = np.where(building, np.nan, codec.decode(levels))
-            fields = {"path_gain_db": gain[None], "no_path": (np.isnan(gain) & ~building)[None]}
-            place = (float(column) + 0.5, float(row) + 0.5, height_m)
-            yield Imported(match["map"], place, 23.0, fields, building[None])
+    def read(number: int) -> Imported:
+        match = chosen[number]
+        levels = read_grey(tree.read(match.string), match.string)[::-1]
+        plan = f"{root}png/buildings_complete/{match['map']}.png"
+        building = read_grey(tree.read(plan), plan)[::-1] > 0
+        if levels.shape != shape or building.shape != shape:
+            raise DataError(f"{match.string} has {levels.shape} pixels, its buildings {building.shape}, others {shape}")
+        antenna = f"{root}png/antennas/{match['map']}_{match['tx']}.png"
+        bright = read_grey(tree.read(antenna), antenna)[::-1] if antenna in known else np.where(building, 0, levels)
+        row, column = np.unravel_index(int(np.argmax(bright)), shape)
+        saturation = SaturationCount()
+        saturation.note_levels("path_gain_db", levels, ~building)
+        gain = np.where(building, np.nan, codec.decode(levels))
+        fields = {"path_gain_db": gain[None], "no_path": (np.isnan(gain) & ~building)[None]}
+        place = (float(column) + 0.5, float(row) + 0.5, height_m)
+        return Imported(match["map"], place, 23.0, fields, building[None], saturation=saturation)
 
-    write_imported(
-        store, grid, ("path_gain_db", "no_path"), [(m["map"], m["tx"]) for m in chosen], read(),
+    saturation = write_imported(
+        store, grid, ("path_gain_db", "no_path"), [(m["map"], m["tx"]) for m in chosen], read,
         attrs={"source": "RadioMapSeer", "frequency_hz": 5.9e9, "solver": f"WinProp {model}",
-               "solver_version": "unknown", "path_gain_range_db": list(range_db)},
+               "solver_version": "unknown", "path_gain_range_db": list(range_db), "transmitter_height_m": height_m},
         licence=licence or "CC BY 4.0 (RadioMapSeer)",
     )  # fmt: skip
     return saturation.rows()

@@ -1,21 +1,25 @@
-"""What importers hand over, written as a store of the same layout as maps of our own."""
+"""What importers hand over, written as a store of the same layout as maps of our own, and resumed where it stopped."""
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from geoml.data.manifest import JOURNAL
 from geoml.data.store import StoreWriter
-from geoml.errors import DataError
-from geoml.files import write_json
+from geoml.errors import DataError, UserError
+from geoml.files import read_json, write_json
 from geoml.grids import Grid
-from geoml.progress import track
+from geoml.progress import progress_bar
+from radiomaps.exchange.grey import SaturationCount
 from radiomaps.generate import PACKING, SAMPLE, store_template
 from radiomaps.maps import VARIABLES
 from radiomaps.scenes import Footprint
@@ -33,6 +37,21 @@ class Imported:
     fields: Mapping[str, NDArray[Any]]
     building: NDArray[np.bool_]
     footprints: Sequence[Footprint] = ()
+    saturation: SaturationCount = field(default_factory=SaturationCount)
+
+    def groups(self, variables: Sequence[str]) -> dict[str, Any]:
+        """The map as a store's slab of one sample."""
+        import xarray as xr
+
+        target = {name: ((SAMPLE, *VARIABLES[name].dims[1:]), self.fields[name][None]) for name in variables}
+        transmitter: dict[str, Any] = {
+            f"tx_{letter}": ((SAMPLE,), np.array([value]))
+            for letter, value in zip("xyz", self.transmitter_m, strict=True)
+        }
+        transmitter["tx_power_dbm"] = ((SAMPLE,), np.array([self.power_dbm]))
+        condition = {"building": ((SAMPLE, "z", "y", "x"), self.building[None])}
+        contents = {"target": target, "condition": condition, "transmitter": transmitter}
+        return {name: xr.Dataset(content) for name, content in contents.items()}
 
 
 def write_imported(
@@ -40,60 +59,75 @@ def write_imported(
     grid: Grid,
     variables: Sequence[str],
     names: Sequence[tuple[str, str]],
-    maps: Iterable[Imported],
+    read: Callable[[int], Imported],
     *,
     attrs: Mapping[str, Any],
     licence: str,
-) -> Path:
-    """Write maps in the order of `names` (scene and transmitter), one at a time; a store that is there is refused."""
-    import hashlib
+) -> SaturationCount:
+    """Write the maps that `read` gives by number, in the order of `names` (scene and transmitter), one at a time.
 
-    import xarray as xr
-
+    Returns the saturated values of all. What a stopped import has written is kept; a complete store is refused, as is
+    one that was begun with other `attrs` or from other files.
+    """
     path = Path(path)
-    if path.exists():
-        raise DataError(f"{path} exists; delete it, or choose another name")
     pieces = {scene: number for number, scene in enumerate(dict.fromkeys(scene for scene, _ in names))}
-    numbers: dict[str, int] = {}
-    scene_of, tx_of = [], []
-    for scene, _ in names:
-        scene_of.append(pieces[scene])
-        tx_of.append(numbers.get(scene, 0))
-        numbers[scene] = tx_of[-1] + 1
-    template = store_template(grid, variables, scene_of, tx_of, [attrs["frequency_hz"]] * len(names))
-    packing = {name: PACKING[name] for name in (*variables, "building")}
-    records: dict[str, dict[str, Any]] = {}
+    maps_of: dict[str, list[int]] = {scene: [] for scene in pieces}
+    tx_of = []
+    for number, (scene, _) in enumerate(names):
+        tx_of.append(len(maps_of[scene]))
+        maps_of[scene].append(number)
+    origin = hashlib.sha256(json.dumps([list(names), dict(attrs)]).encode()).hexdigest()
+    _require_unfinished(path, origin)
+    carriers = [attrs["frequency_hz"]] * len(names)
+    root = {"title": "Radio maps, imported", "crs": "local", **attrs, "origin": origin}
     with StoreWriter.create(
-        path, template, slab=1, packing=packing, attrs={"title": "Radio maps, imported", "crs": "local", **attrs}
+        path,
+        store_template(grid, variables, [pieces[scene] for scene, _ in names], tx_of, carriers),
+        slab=1,
+        packing={name: PACKING[name] for name in (*variables, "building")},
+        attrs=root,
     ) as writer:
-        for start, one in enumerate(track(maps, "importing", total=len(names), unit="maps")):
-            space = ("z", "y", "x")
-            target = {name: ((SAMPLE, *VARIABLES[name].dims[1:]), one.fields[name][None]) for name in variables}
-            transmitter: dict[str, Any] = {
-                f"tx_{letter}": ((SAMPLE,), np.array([value]))
-                for letter, value in zip("xyz", one.transmitter_m, strict=True)
-            }
-            transmitter["tx_power_dbm"] = ((SAMPLE,), np.array([one.power_dbm]))
-            groups: dict[str, dict[str, Any]] = {
-                "target": target,
-                "condition": {"building": ((SAMPLE, *space), one.building[None])},
-                "transmitter": transmitter,
-            }
-            writer.write(start, {group: xr.Dataset(content) for group, content in groups.items()})
-            if one.scene not in records:
-                digest = hashlib.sha256(np.packbits(one.building).tobytes()).hexdigest()
-                records[one.scene] = _record(one, digest, licence)
-            records[one.scene]["transmitters_m"].append(list(one.transmitter_m))
+        todo = writer.missing()
+        with progress_bar("importing", len(names), unit="maps") as bar:
+            bar.advance(len(names) - len(todo))
+            for start in todo:
+                one = read(start)
+                # The note comes first: a slab that is there has one.
+                write_json(_note(path, start), {"tx": one.transmitter_m, "saturation": one.saturation.counts})
+                writer.write(start, one.groups(variables))
+                bar.advance(1)
+        saturation, places = SaturationCount(), []
+        for start in range(len(names)):
+            note = read_json(_note(path, start))
+            places.append(note["tx"])
+            saturation.merge(note["saturation"])
         for scene, index in pieces.items():
-            write_json(path / "scenes" / f"{index:05d}.json", records[scene])
+            record = _record(read(maps_of[scene][0]), licence)
+            record["transmitters_m"] = [places[start] for start in maps_of[scene]]
+            write_json(path / "scenes" / f"{index:05d}.json", record)
         writer.finish()
-    return path
+    return saturation
 
 
-def _record(one: Imported, digest: str, licence: str) -> dict[str, Any]:
+def _note(path: Path, start: int) -> Path:
+    return path / JOURNAL / f"map-{start:010d}.json"
+
+
+def _require_unfinished(path: Path, origin: str) -> None:
+    """Refuse a store that is complete, or was begun with other settings or from other files."""
+    if not path.exists():
+        return
+    if (path / "manifest.json").exists() or not (path / "zarr.json").exists():
+        raise DataError(f"{path} exists; delete it, or choose another name")
+    if json.loads((path / "zarr.json").read_text()).get("attributes", {}).get("origin") != origin:
+        raise UserError(f"{path} was begun with other settings or files; delete it, or choose another name")
+
+
+def _record(one: Imported, licence: str) -> dict[str, Any]:
     """As `generate.scene_record`; the hash is that of the building mask, as there are no meshes."""
     import shapely
 
+    digest = hashlib.sha256(np.packbits(one.building).tobytes()).hexdigest()
     footprints = [
         {"wkt": shapely.to_wkt(f.polygon, rounding_precision=3), "base_m": f.base_m, "top_m": f.top_m}
         for f in one.footprints

@@ -6,7 +6,7 @@ import os
 import re
 import warnings
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -96,32 +96,32 @@ def import_urbanradio3d(
     codecs = {**URBANRADIO3D, "path_gain_db": GreyCodec(*map(float, path_gain_range_db))}
     size = read_grey(tree.read(pictures[maps[0]][variables[0], heights[0]]), "the first picture").shape[0]
     grid = Grid.box({"z": heights[0] - 0.5, "y": 0, "x": 0}, {"z": heights[-1] + 0.5, "y": size, "x": size}, 1.0)
-    saturation = SaturationCount()
     buildings = _Buildings(tree, size)
 
-    def read() -> Iterator[Imported]:
-        for name in maps:
-            levels = {
-                variable: np.stack([_levels(tree, pictures[name][variable, h], variable, size) for h in heights])
-                for variable in variables
-            }
-            dark = np.logical_and.reduce([array == 0 for array in levels.values()])
-            footprints, roofs = buildings.of(name.piece, dark[0])
-            inside = dark if roofs is None else np.array(heights)[:, None, None] < roofs
-            _check_transmitter(name, levels, pictures[name])
-            for variable, array in levels.items():
-                saturation.note_levels(variable, array, ~inside)
-            fields = {v: np.where(inside, np.nan, codecs[v].decode(array)) for v, array in levels.items()}
-            nothing = np.logical_or.reduce([np.isnan(array) for array in fields.values()])
-            fields["no_path"] = nothing & ~inside
-            fields = {v: array if v == "no_path" else np.where(nothing, np.nan, array) for v, array in fields.items()}
-            place = (name.x + 0.5, name.y + 0.5, transmitter_height_m)
-            yield Imported(name.piece, place, transmitter_power_dbm, fields, inside, footprints)
+    def read(number: int) -> Imported:
+        name, saturation = maps[number], SaturationCount()
+        levels = {
+            variable: np.stack([_levels(tree, pictures[name][variable, h], variable, size) for h in heights])
+            for variable in variables
+        }
+        dark = np.logical_and.reduce([array == 0 for array in levels.values()])
+        footprints, roofs = buildings.of(name.piece, dark[0])
+        inside = dark if roofs is None else np.array(heights)[:, None, None] < roofs
+        _check_transmitter(name, levels, pictures[name])
+        for variable, array in levels.items():
+            saturation.note_levels(variable, array, ~inside)
+        fields = {v: np.where(inside, np.nan, codecs[v].decode(array)) for v, array in levels.items()}
+        nothing = np.logical_or.reduce([np.isnan(array) for array in fields.values()])
+        fields["no_path"] = nothing & ~inside
+        fields = {v: array if v == "no_path" else np.where(nothing, np.nan, array) for v, array in fields.items()}
+        place = (name.x + 0.5, name.y + 0.5, transmitter_height_m)
+        return Imported(name.piece, place, transmitter_power_dbm, fields, inside, footprints, saturation)
 
-    write_imported(
-        store, grid, (*variables, "no_path"), [(name.piece, f"{name.x}-{name.y}") for name in maps], read(),
+    saturation = write_imported(
+        store, grid, (*variables, "no_path"), [(name.piece, f"{name.x}-{name.y}") for name in maps], read,
         attrs={"source": "UrbanRadio3D", "frequency_hz": 5.9e9, "solver": "WinProp dominant path model",
-               "solver_version": "unknown", "path_gain_range_db": list(path_gain_range_db)},
+               "solver_version": "unknown", "path_gain_range_db": list(path_gain_range_db),
+               "transmitter_height_m": transmitter_height_m},
         licence=licence or "UrbanRadio3D: see its terms",
     )  # fmt: skip
     return saturation.rows()

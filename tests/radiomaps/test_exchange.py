@@ -199,6 +199,38 @@ def test_incomplete_and_broken_sets_are_refused(tmp_path: Path):
         GreyCodec(-92, -169)
 
 
+def test_a_stopped_import_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    source = tmp_path / "set"
+    for name, content in hand_made("paper").items():
+        for to in [name] if "Building" in name else [name, name.replace("30X", "31X"), name.replace("7_", "8_")]:
+            (source / to).parent.mkdir(parents=True, exist_ok=True)
+            (source / to).write_bytes(content)
+    rows = import_urbanradio3d(source, tmp_path / "whole.zarr")
+    reads: list[str] = []
+
+    def stops(content: bytes, name: str) -> np.ndarray:
+        reads.append(name)
+        if len(reads) == 12:
+            raise KeyboardInterrupt
+        return read_grey(content, name)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("radiomaps.exchange.urbanradio3d.read_grey", stops)
+        with pytest.raises(KeyboardInterrupt):
+            import_urbanradio3d(source, tmp_path / "stopped.zarr")
+    with pytest.raises(DataError, match="not complete"):
+        open_store(tmp_path / "stopped.zarr")
+    with pytest.raises(UserError, match="other settings or files"):
+        import_urbanradio3d(source, tmp_path / "stopped.zarr", path_gain_range_db=(-170, -90))
+    assert import_urbanradio3d(source, tmp_path / "stopped.zarr") == rows
+    ours, theirs = (open_store(tmp_path / f"{name}.zarr") for name in ("whole", "stopped"))
+    for group in ours:
+        assert ours[group].load().identical(theirs[group].load())
+    assert scene_records(tmp_path / "whole.zarr") == scene_records(tmp_path / "stopped.zarr")
+    with pytest.raises(DataError, match="exists; delete it"):
+        import_urbanradio3d(source, tmp_path / "stopped.zarr")
+
+
 def test_radiomapseer(tmp_path: Path):
     source, random = tmp_path / "seer", np.random.default_rng(1)
     building = np.zeros((N, N), np.uint8)
