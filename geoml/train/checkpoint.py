@@ -41,6 +41,9 @@ __all__ = [
 logger = logging.getLogger(__name__)
 
 SUMS, BEST = "SHA256SUMS", "best.json"
+#: What a checkpoint needs to predict, and what only going on with its training needs.
+PREDICTS = ("ema.safetensors", "config.yaml", "transform.json")
+RESUMES = ("model.safetensors", "resume.pt")
 
 
 def name_of(samples: int) -> str:
@@ -84,9 +87,28 @@ def save(
         (partial / "transform.json").write_text(json.dumps(transforms.to_dict(), indent=2, allow_nan=False) + "\n")
         with open(partial / "resume.pt", "wb") as stream:  # torch's own writer does not say why it fails
             torch.save(_safe(dict(resume)), stream)
-        names = sorted(path.name for path in partial.iterdir())
-        (partial / SUMS).write_text("".join(f"{sha256(partial / name)}  {name}\n" for name in names))
+        _write_sums(partial)
     return folder
+
+
+def export(checkpoint: Path, folder: Path) -> Path:
+    """Write to `folder` what of a checkpoint predicts: averaged weights, configuration, transforms, their hashes.
+
+    A fraction of its size, for keeping and passing on; a training cannot go on from it. What is there is replaced.
+    """
+    verify(checkpoint)
+    shutil.rmtree(folder, ignore_errors=True)
+    with atomic_path(folder) as partial:
+        partial.mkdir()
+        for name in PREDICTS:
+            shutil.copyfile(checkpoint / name, partial / name)
+        _write_sums(partial)
+    return folder
+
+
+def _write_sums(folder: Path) -> None:
+    names = sorted(path.name for path in folder.iterdir())
+    (folder / SUMS).write_text("".join(f"{sha256(folder / name)}  {name}\n" for name in names))
 
 
 def _tensors(module: nn.Module) -> dict[str, Tensor]:
@@ -107,13 +129,17 @@ def _safe(state: Any) -> Any:
 
 
 def verify(folder: Path) -> None:
-    """Compare every file with its hash; `DataError` names the first that is missing or differs."""
+    """Compare every file with its hash; `DataError` names the first that is missing or differs.
+
+    What `export` wrote is whole too: it lists no file that only a training needs.
+    """
     sums = folder / SUMS
     if not sums.is_file():
         raise DataError(f"{folder} is no whole checkpoint: {SUMS} is missing")
     lines = [line.split("  ", 1) for line in sums.read_text(errors="replace").splitlines() if "  " in line]
     listed = {name: digest for digest, name in lines}
-    for name in ("model.safetensors", "ema.safetensors", "config.yaml", "transform.json", "resume.pt"):
+    exported = not any(name in listed or (folder / name).exists() for name in RESUMES)
+    for name in PREDICTS if exported else (*PREDICTS, *RESUMES):
         path = folder / name
         if name not in listed:
             raise DataError(f"{sums} does not list {name}; the checkpoint is truncated or not geoml's")
@@ -214,6 +240,8 @@ def load_weights(model: nn.Module, path: Path) -> None:
 def load_resume(folder: Path) -> dict[str, Any]:
     """Optimiser, loader and random-number states; a file with anything but tensors and plain values is refused."""
     path = folder / "resume.pt"
+    if not path.exists():
+        raise DataError(f"{folder} can predict but not be trained on: {path.name} was left out when it was exported")
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:

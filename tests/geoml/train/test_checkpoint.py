@@ -212,3 +212,18 @@ def test_training_goes_on_after_predicting_in_the_same_process(trained: Path, tm
     model = build("resnet", CHANNELS, 2)
     model.loss(channels_batch).backward()
     assert all(parameter.grad is not None for parameter in model.parameters())
+
+
+def test_what_is_exported_predicts_and_cannot_be_gone_on_from(folder: Path, tmp_path: Path) -> None:
+    weights = checkpoint.export(newest(folder), tmp_path / "weights")
+    assert sorted(path.name for path in weights.iterdir()) == [
+        "SHA256SUMS", "config.yaml", "ema.safetensors", "transform.json"
+    ]  # fmt: skip
+    whole, light = load_predictor(newest(folder), device="cpu"), load_predictor(weights, device="cpu")
+    for a, b in zip(whole.model.parameters(), light.model.parameters(), strict=True):
+        assert torch.equal(a, b)
+    with pytest.raises(DataError, match=r"resume\.pt was left out"):
+        checkpoint.load_resume(weights)
+    truncate(weights / "ema.safetensors")
+    with pytest.raises(DataError, match=r"ema\.safetensors"):
+        checkpoint.verify(weights)
