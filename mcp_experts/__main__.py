@@ -14,7 +14,15 @@ APP = app.App(
     config_module="mcp_experts.conf",
     help="lightweight wireless experts over MCP",
     extra="mcp",
-    verbs=(),
+    verbs=(
+        app.Verb("serve", "mcp_experts.serve.verb:serve", "Serve the experts over MCP, on stdio or HTTP", plain=True),
+        app.Verb(
+            "train",
+            "mcp_experts.train.verb:train",
+            "Draw channels and train experts: weights, calibration, card",
+            example="mcp-experts train expert=los",
+        ),
+    ),
 )
 
 

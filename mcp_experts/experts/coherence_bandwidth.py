@@ -1,0 +1,21 @@
+"""Coherence bandwidth, 50 % definition, relative to the band."""
+
+from mcp_experts.definition import Definition
+
+EXPERT = Definition(
+    name="coherence_bandwidth",
+    title="Coherence bandwidth (50 %)",
+    purpose=(
+        "Bounds the 50 % coherence bandwidth in Hz: narrow, moderate, wide, or flat (wider than the band). Use it for "
+        "questions about frequency selectivity, subcarrier spacing, pilot density in frequency, or flat fading."
+    ),
+    classes=("narrow", "moderate", "wide", "flat"),
+    truth="coherence_bandwidth",
+    estimator="coherence_bandwidth",
+    edges=(0.0625, 0.25, 1.0),
+    scale="times_bandwidth",
+    unit="Hz",
+    cells_unit="bandwidth",
+    meaning="the separation at which the correlation of the paths' frequency response first falls to 0.5",
+    limits="flat means wider than the band that was observed, by how much is not known",
+)

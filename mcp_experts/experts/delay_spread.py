@@ -1,0 +1,21 @@
+"""RMS delay spread, relative to what the band resolves."""
+
+from mcp_experts.definition import Definition
+
+EXPERT = Definition(
+    name="delay_spread",
+    title="RMS delay spread",
+    purpose=(
+        "Bounds the RMS delay spread in seconds: below_resolution, short, moderate or long relative to the band. Use "
+        "it for questions about multipath, cyclic prefix length, inter-symbol interference or equaliser length."
+    ),
+    classes=("below_resolution", "short", "moderate", "long"),
+    truth="delay_spread",
+    estimator="delay_spread_cells",
+    edges=(0.1, 0.5, 2.0),
+    scale="over_bandwidth",
+    unit="s",
+    cells_unit="1/bandwidth",
+    meaning="root of the second central moment of the path delays, weighted with their powers over the window",
+    limits="spreads under a tenth of 1/bandwidth cannot be told apart; a wider band resolves more",
+)

@@ -1,0 +1,24 @@
+"""Largest Doppler shift, relative to what the duration resolves."""
+
+from mcp_experts.definition import Definition
+
+EXPERT = Definition(
+    name="doppler",
+    title="Doppler band",
+    purpose=(
+        "Bounds the maximum Doppler shift in Hz (speed over wavelength): below_resolution, slow, moderate or fast "
+        "relative to the observed time. Use it for questions about speed, mobility, or how fast the channel changes."
+    ),
+    classes=("below_resolution", "slow", "moderate", "fast"),
+    truth="doppler",
+    estimator="doppler_cells",
+    edges=(0.1, 0.5, 2.0),
+    scale="over_duration",
+    unit="Hz",
+    cells_unit="1/duration",
+    meaning="speed over wavelength, the largest shift that a path can have",
+    limits=(
+        "shifts under a tenth of 1/duration cannot be told from none; a path that arrives across the motion shows "
+        "less than the maximum; over half the snapshot rate shifts alias"
+    ),
+)

@@ -1,0 +1,20 @@
+"""Fading family, by the K-factor: power of the specular path over that of all others."""
+
+from mcp_experts.definition import Definition
+
+EXPERT = Definition(
+    name="fading",
+    title="Fading family and K-factor",
+    purpose=(
+        "Tells the small-scale fading family and bounds the Rician K-factor in dB: rayleigh (no dominant path), "
+        "rician, or strong_rician. Use it for questions about fading statistics, K-factor or fade depth."
+    ),
+    classes=("rayleigh", "rician", "strong_rician"),
+    truth="k_factor_db",
+    estimator="k_factor_db",
+    edges=(0.0, 7.0),
+    unit="dB",
+    cells_unit="dB",
+    meaning="K is the power of the specular path over that of all other paths; rayleigh: below 0 dB or none",
+    limits="between no specular path and one 10 dB below the rest the data hardly differ: both are rayleigh",
+)

@@ -1,0 +1,17 @@
+"""Line of sight: whether a direct path reaches the receiver."""
+
+from mcp_experts.definition import Definition
+
+EXPERT = Definition(
+    name="los",
+    title="Line of sight",
+    purpose=(
+        "Decides whether the link has a line-of-sight path (los) or is obstructed (nlos). Use it for questions about "
+        "obstruction, blockage, visibility of the transmitter, or before trusting a delay as a distance."
+    ),
+    classes=("nlos", "los"),
+    truth="los",
+    estimator="k_factor_db",
+    meaning="los: the generator placed a direct path between transmitter and receiver",
+    limits="a direct path far weaker than the scattered ones (K below about -5 dB) is mostly taken for nlos",
+)

@@ -1,0 +1,18 @@
+"""The gate in front of all: whether a channel is like those the experts were trained on."""
+
+from mcp_experts.definition import Definition
+
+EXPERT = Definition(
+    name="ood",
+    title="Out-of-distribution gate",
+    purpose=(
+        "Tells whether the channel resembles the training data (inside) or not (outside: noise, interference, wrong "
+        "axis order, broken estimates). Outside, every expert abstains. Use it when verdicts look odd."
+    ),
+    classes=("inside", "outside"),
+    truth="outside",
+    estimator="snr_db",
+    meaning="outside: farther from the training channels than 99 % of such channels are",
+    limits="a channel can be wrong in ways that features do not show; inside is no proof of correctness",
+    kind="gate",
+)

@@ -1,0 +1,17 @@
+"""Scenario of TR 38.901: urban micro, urban macro, rural macro, indoor factory."""
+
+from mcp_experts.definition import Definition
+
+EXPERT = Definition(
+    name="scenario",
+    title="Deployment scenario (TR 38.901)",
+    purpose=(
+        "Tells which deployment scenario of 3GPP TR 38.901 the channel looks like: UMi (street canyon), UMa (urban "
+        "macro), RMa (rural macro) or InF (indoor factory). Use it for questions about the kind of environment."
+    ),
+    classes=("UMi", "UMa", "RMa", "InF"),
+    truth="scenario",
+    estimator="delay_spread_cells",
+    meaning="the system-level model that drew the link, at 3.5 GHz, outdoors except for InF",
+    limits="scenarios overlap widely in all that one link shows; it holds at carriers near 3.5 GHz",
+)

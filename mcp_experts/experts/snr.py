@@ -1,0 +1,20 @@
+"""Signal-to-noise ratio."""
+
+from mcp_experts.definition import Definition
+
+EXPERT = Definition(
+    name="snr",
+    title="Signal-to-noise ratio band",
+    purpose=(
+        "Bounds the signal-to-noise ratio of the channel coefficients in dB: low, fair, good or high. Use it for "
+        "questions about noise, estimation quality, usable modulation, or whether other verdicts can be trusted."
+    ),
+    classes=("low", "fair", "good", "high"),
+    truth="snr_db",
+    estimator="snr_db",
+    edges=(5.0, 15.0, 25.0),
+    unit="dB",
+    cells_unit="dB",
+    meaning="power of the channel over that of white noise in each coefficient, mean over the window",
+    limits="interference and estimation errors that are smooth over frequency count as signal",
+)

@@ -1,0 +1,173 @@
+"""Channels from files under one data root, and from numbers sent inline."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from geoml.errors import DataError, UserError
+from mcp_experts.channels import SNAPSHOTS, SUBCARRIERS, Channel, from_paths, from_taps
+from mcp_experts.tables import NEEDED, read_arrays, read_path_table
+
+__all__ = ["channel_from_file", "channel_from_lists", "inside"]
+
+MOST_BYTES = 256 * 2**20
+MOST_INLINE = 16384
+FORMATS = (".npz", ".nc", ".zarr")
+#: Of a path table, which says where paths lead but not how they are sampled.
+TABLE_BANDWIDTH_HZ, TABLE_DURATION_S = 20e6, 0.014
+LISTED = 8
+
+
+def inside(root: Path | None, path: str) -> Path:
+    """The file or store of this relative path under the data root; links and `..` that lead out are refused.
+
+    Neither the root's own path nor anything outside it is named in an error.
+    """
+    if root is None:
+        raise UserError("this server has no data root; start it with --root FOLDER, or send the channel inline")
+    if "://" in path or "\x00" in path or len(path) > 512:
+        raise UserError("path has to be a relative path of a file under the data root; URLs are not opened")
+    given = Path(path)
+    if given.is_absolute() or ".." in given.parts:
+        raise UserError("path has to be relative to the data root, without '..'")
+    base = Path(os.path.realpath(root))
+    real = Path(os.path.realpath(base / given))
+    if not real.is_relative_to(base):
+        raise UserError("path leads out of the data root through a link; only files inside it are read")
+    if real.suffix not in FORMATS:
+        raise UserError(f"formats are {', '.join(FORMATS)}; the data root holds {_listing(base)}")
+    if not real.exists():
+        raise UserError(f"no such file under the data root, which holds {_listing(base)}")
+    if real.suffix == ".zarr" and any(item.is_symlink() for item in real.rglob("*")):
+        raise UserError("this store contains links; only files inside the data root are read")
+    size = real.stat().st_size if real.is_file() else sum(item.stat().st_size for item in real.rglob("*"))
+    if size > MOST_BYTES:
+        raise UserError(f"the file has {size} bytes; at most {MOST_BYTES} are read: cut it into parts")
+    return real
+
+
+def _listing(base: Path) -> str:
+    names = sorted(
+        str(item.relative_to(base))
+        for pattern in FORMATS
+        for item in base.rglob(f"*{pattern}")
+        if not item.is_symlink()
+    )
+    more = f" and {len(names) - LISTED} more" if len(names) > LISTED else ""
+    return (", ".join(names[:LISTED]) + more) if names else "none of these"
+
+
+def channel_from_file(path: Path, index: int = 0) -> Channel:
+    """The channel of this number in a file.
+
+    Taken are: `csi[subcarrier, time, antenna]`, or `[channel, …]` of several, with `subcarrier_spacing_hz` and
+    `snapshot_interval_s`; `taps[tap, time, antenna]` with `sample_rate_hz` and `snapshot_interval_s`; and the path
+    tables that `radiomaps paths` writes, sampled over 20 MHz and 14 ms.
+    """
+    if index < 0:
+        raise UserError(f"index is {index}; the first channel of a file is 0")
+    arrays, attributes = read_arrays(path)
+    if all(name in arrays for name in NEEDED):
+        return _from_path_table(path, index)
+    for name, number in ((name, array.item()) for name, array in arrays.items() if array.size == 1):
+        attributes.setdefault(name, number)
+    interval = _number(path, attributes, "snapshot_interval_s")
+    carrier = attributes.get("carrier_hz")
+    carrier = float(carrier) if isinstance(carrier, int | float) and math.isfinite(carrier) else None
+    if "csi" in arrays or "csi_real" in arrays:
+        return Channel(
+            csi=_one(path, _complex(arrays, "csi"), index),
+            subcarrier_spacing_hz=_number(path, attributes, "subcarrier_spacing_hz"),
+            snapshot_interval_s=interval,
+            carrier_hz=carrier,
+        )
+    if "taps" in arrays or "taps_real" in arrays:
+        rate = _number(path, attributes, "sample_rate_hz")
+        taps = _one(path, _complex(arrays, "taps"), index)
+        return from_taps(taps, sample_rate_hz=rate, snapshot_interval_s=interval, carrier_hz=carrier)
+    raise DataError(f"{path.name} holds neither csi nor taps, and is no path table")
+
+
+def channel_from_lists(
+    real: Sequence[float],
+    imaginary: Sequence[float],
+    *,
+    subcarriers: int,
+    snapshots: int,
+    antennas: int,
+    subcarrier_spacing_hz: float,
+    snapshot_interval_s: float,
+) -> Channel:
+    """A grid from flat lists, antennas varying fastest, then snapshots, then subcarriers."""
+    if len(real) != len(imaginary):
+        raise DataError(f"{len(real)} real parts came with {len(imaginary)} imaginary parts; expected as many")
+    if len(real) > MOST_INLINE:
+        raise DataError(f"{len(real)} values came inline; at most {MOST_INLINE} are taken: put them into a file")
+    if min(subcarriers, snapshots, antennas) < 1 or subcarriers * snapshots * antennas != len(real):
+        raise DataError(
+            f"{len(real)} values came for {subcarriers} subcarriers × {snapshots} snapshots × {antennas} antennas; "
+            f"expected {subcarriers * snapshots * antennas}"
+        )
+    grid = np.asarray(real, np.float64) + 1j * np.asarray(imaginary, np.float64)
+    return Channel(
+        csi=grid.reshape(subcarriers, snapshots, antennas),
+        subcarrier_spacing_hz=subcarrier_spacing_hz,
+        snapshot_interval_s=snapshot_interval_s,
+    )
+
+
+def _from_path_table(path: Path, index: int) -> Channel:
+    table = read_path_table(path)
+    usable = np.flatnonzero(np.isfinite(table.delays_s).any(axis=1))
+    if index >= len(usable):
+        raise DataError(f"{path.name} has {len(usable)} links with paths; index {index} is beyond the last")
+    link = usable[index]
+    present = np.isfinite(table.delays_s[link])
+    time = TABLE_DURATION_S * np.arange(SNAPSHOTS) / SNAPSHOTS
+    turn = np.exp(2j * np.pi * np.multiply.outer(table.doppler_hz[link, present], time))
+    delays = table.delays_s[link, present]
+    # The earliest path comes first in the window, as after a receiver's synchronisation.
+    latest = (SUBCARRIERS - 1) / max(float(np.ptp(delays)), 1e-12)
+    return from_paths(
+        table.gains[link, present][:, None, :] * turn[..., None],
+        delays - delays.min(),
+        bandwidth_hz=min(TABLE_BANDWIDTH_HZ, latest),
+        snapshot_interval_s=TABLE_DURATION_S / SNAPSHOTS,
+        carrier_hz=table.carrier_hz,
+    )
+
+
+def _complex(arrays: dict[str, NDArray[Any]], name: str) -> NDArray[Any]:
+    """Complex numbers as such, or as two arrays: NetCDF knows none."""
+    if name in arrays:
+        return arrays[name]
+    if f"{name}_imag" not in arrays or arrays[f"{name}_imag"].shape != arrays[f"{name}_real"].shape:
+        raise DataError(f"{name}_real needs {name}_imag of the same shape beside it")
+    joined: NDArray[Any] = arrays[f"{name}_real"] + 1j * arrays[f"{name}_imag"]
+    return joined
+
+
+def _one(path: Path, array: NDArray[Any], index: int) -> NDArray[Any]:
+    if array.ndim == 4:
+        if index >= len(array):
+            raise DataError(f"{path.name} has {len(array)} channels; index {index} is beyond the last")
+        return np.asarray(array[index])
+    if index:
+        raise DataError(f"{path.name} has one channel; index {index} is beyond it")
+    return array
+
+
+def _number(path: Path, attributes: dict[str, Any], name: str) -> float:
+    value = attributes.get(name)
+    if isinstance(value, np.generic | np.ndarray):
+        value = value.item() if value.size == 1 else None
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise DataError(f"{path.name} does not say {name}; a number of that name has to be in the file")
+    return float(value)

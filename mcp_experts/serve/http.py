@@ -1,0 +1,178 @@
+"""Streamable HTTP: loopback unless hosts and tokens are given, bounded bodies, no patience for slow connections."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import hmac
+import ipaddress
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import uvicorn
+from mcp.server.auth.provider import AccessToken
+from mcp.server.auth.settings import AuthSettings
+from mcp.server.transport_security import TransportSecuritySettings
+from pydantic import AnyHttpUrl
+from starlette.applications import Starlette
+from starlette.responses import Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from geoml.errors import UserError
+from mcp_experts.serve.server import build_server
+
+__all__ = ["Binding", "Tokens", "http_app", "serve_http"]
+
+TOKEN_VARIABLE = "MCP_EXPERTS_TOKEN"
+LEAST_TOKEN = 16
+BODY_BYTES = 1 << 20
+#: Seconds for a request's head, for its body, and between requests.
+HEAD_S, BODY_S, IDLE_S = 10.0, 10.0, 10
+
+
+@dataclass(frozen=True)
+class Binding:
+    """Where to listen, and which Host and Origin headers to accept beside those of the loopback."""
+
+    host: str = "127.0.0.1"
+    port: int = 8000
+    allowed_hosts: tuple[str, ...] = ()
+    allowed_origins: tuple[str, ...] = ()
+
+    @property
+    def loopback(self) -> bool:
+        """Whether only this machine can connect."""
+        try:
+            return ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            return self.host == "localhost"
+
+
+class Tokens:
+    """Bearer tokens that let in; each is an owner of its own channels."""
+
+    def __init__(self, tokens: Sequence[str]) -> None:
+        short = sum(len(token) < LEAST_TOKEN for token in tokens)
+        if short:
+            raise UserError(f"{short} tokens of {TOKEN_VARIABLE} have fewer than {LEAST_TOKEN} characters")
+        self._digests = [hashlib.sha256(token.encode()).digest() for token in tokens]
+
+    @classmethod
+    def from_environment(cls) -> Tokens | None:
+        """Those of the environment, separated by commas; None where there are none."""
+        tokens = [token.strip() for token in os.environ.get(TOKEN_VARIABLE, "").split(",")]
+        return cls([token for token in tokens if token]) if any(tokens) else None
+
+    async def verify_token(self, token: str) -> AccessToken | None:
+        """The owner that a token stands for. Takes as long for a wrong token as for a right one."""
+        given = hashlib.sha256(token.encode()).digest()
+        matches = [hmac.compare_digest(given, known) for known in self._digests]
+        if not any(matches):
+            return None
+        return AccessToken(token=token, client_id=f"token-{given.hex()[:16]}", scopes=[])
+
+
+def http_app(settings: Mapping[str, Any], binding: Binding, tokens: Tokens | None) -> Starlette:
+    """The ASGI application; a `UserError` where others than this machine could come in without host and token."""
+    if not binding.loopback and (tokens is None or not binding.allowed_hosts):
+        raise UserError(
+            f"{binding.host} can be reached from other machines: that needs the names clients use (--allow-host NAME) "
+            f"and bearer tokens (environment variable {TOKEN_VARIABLE}); for this machine alone leave --host out"
+        )
+    own = ("127.0.0.1", "localhost", "[::1]") if binding.loopback else ()
+    hosts = [*(f"{name}:*" for name in own), *binding.allowed_hosts, *(f"{name}:*" for name in binding.allowed_hosts)]
+    origins = [*(f"http://{name}:*" for name in own), *binding.allowed_origins]
+    address = AnyHttpUrl(f"http://{binding.host if ':' not in binding.host else f'[{binding.host}]'}:{binding.port}")
+    server = build_server(
+        **settings,
+        token_verifier=tokens,
+        auth=AuthSettings(issuer_url=address, resource_server_url=None) if tokens else None,
+    )
+    app = server.streamable_http_app(
+        json_response=True,
+        stateless_http=True,
+        max_request_body_size=BODY_BYTES,
+        transport_security=TransportSecuritySettings(allowed_hosts=hosts, allowed_origins=origins),
+    )
+    app.add_middleware(_PromptBody)
+    return app
+
+
+def serve_http(settings: Mapping[str, Any], binding: Binding) -> None:
+    """Serve until the process is told to end."""
+    app = http_app(settings, binding, Tokens.from_environment())
+    config = uvicorn.Config(
+        app,
+        host=binding.host,
+        port=binding.port,
+        http=_PromptHead,
+        ws="none",
+        log_level="warning",
+        access_log=False,
+        timeout_keep_alive=IDLE_S,
+        server_header=False,
+    )
+    print(f"http://{binding.host}:{binding.port}/mcp", file=sys.stderr, flush=True)
+    uvicorn.Server(config).run()
+
+
+class _PromptHead(H11Protocol):
+    """Closes a connection that has not sent a request's head in time, however slowly it goes on sending."""
+
+    _deadline: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._await_head()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+        super().connection_lost(exc)
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        self._await_head()
+
+    def _await_head(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+        self._deadline = self.loop.call_later(HEAD_S, self._expire)
+
+    def _expire(self) -> None:
+        if (self.cycle is None or self.cycle.response_complete) and not self.transport.is_closing():
+            self.transport.close()
+
+
+class _PromptBody:
+    """Answers 408 where a request's body does not arrive in time; bodies over the limit go on to be refused."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        messages: list[Message] = []
+        size = 0
+        try:
+            async with asyncio.timeout(BODY_S):
+                while size <= BODY_BYTES:
+                    message = await receive()
+                    messages.append(message)
+                    size += len(message.get("body", b""))
+                    if message["type"] != "http.request" or not message.get("more_body", False):
+                        break
+        except TimeoutError:
+            await Response("Request body too slow", 408, {"connection": "close"})(scope, receive, send)
+            return
+
+        async def replay() -> Message:
+            return messages.pop(0) if messages else await receive()
+
+        await self.app(scope, replay, send)

@@ -1,0 +1,72 @@
+"""Resources: the catalogue, cards, and summaries and pictures of loaded channels."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from mcp.server import MCPServer
+from mcp.server.mcpserver.context import Context
+from mcp.server.mcpserver.exceptions import ResourceNotFoundError
+
+from geoml.errors import UserError
+from mcp_experts.picture import draw_channel
+from mcp_experts.serve.server import State
+from mcp_experts.verdicts import Look, describe
+
+__all__ = ["add"]
+
+
+def add(server: MCPServer, state: State) -> None:
+    """Give the server its resources."""
+
+    @server.resource(
+        "expert://catalog",
+        name="expert_catalog",
+        title="Experts",
+        description="All experts: what each decides, its classes and their limits",
+        mime_type="application/json",
+    )
+    def catalog() -> str:
+        experts = state.registry.experts.values()
+        return json.dumps([{"name": expert.name, **expert.definition.describe()} for expert in experts])
+
+    @server.resource(
+        "expert://{name}/card",
+        name="expert_card",
+        title="Card of an expert",
+        description="Training data, accuracy in and out of distribution, calibration, limits, hashes",
+        mime_type="application/json",
+    )
+    def card(name: str) -> str:
+        try:
+            return json.dumps(state.registry.expert(name).card)
+        except UserError as error:
+            raise ResourceNotFoundError(str(error)) from error
+
+    @server.resource(
+        "channel://{channel_id}/summary",
+        name="channel_summary",
+        title="Verdicts on a channel",
+        description="All experts' full verdicts on a loaded channel",
+        mime_type="application/json",
+    )
+    def summary(channel_id: str, ctx: Context[Any, Any]) -> str:
+        return json.dumps(describe(state.registry, _look(state, channel_id)))
+
+    @server.resource(
+        "channel://{channel_id}/picture",
+        name="channel_picture",
+        title="Picture of a channel",
+        description="Power delay profile (above) and Doppler spectrum (below) of a loaded channel, 40 dB each",
+        mime_type="image/png",
+    )
+    def picture(channel_id: str, ctx: Context[Any, Any]) -> bytes:
+        return draw_channel(_look(state, channel_id).window)
+
+
+def _look(state: State, channel_id: str) -> Look:
+    try:
+        return state.handles.get(channel_id, state.owner())
+    except UserError as error:
+        raise ResourceNotFoundError(str(error)) from error

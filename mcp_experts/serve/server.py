@@ -1,0 +1,79 @@
+"""Putting the server together: which tools, resources and prompt it has, and who owns what."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from mcp.server import MCPServer
+from mcp.server.auth.middleware.auth_context import get_access_token
+from mcp.server.auth.provider import TokenVerifier
+from mcp.server.auth.settings import AuthSettings
+
+from geoml.errors import unknown
+from mcp_experts.handles import Handles, Limits
+from mcp_experts.registry import Registry
+
+__all__ = ["INSTRUCTIONS", "TOOLSETS", "State", "build_server"]
+
+INSTRUCTIONS = """\
+Trained experts that answer questions about one wireless channel (line of sight, fading, delay spread, Doppler, \
+coherence, profile, scenario, SNR), each with calibrated probabilities, its limits, and a classical estimate beside it.
+1. Load a channel: wireless_load_file, wireless_load_inline or wireless_load_synthetic gives a channel_id.
+2. Call wireless_describe_channel first; single experts only for detail.
+3. Respect abstained: label null means that the data do not decide; say so instead of guessing. Intervals \
+(interval_low, interval_high, unit) hold with 90 % confidence; null is an open side."""
+
+TOOLSETS = ("channels", "describe", "experts", "maps")
+
+
+@dataclass(frozen=True, eq=False)
+class State:
+    """What the tools of one server share."""
+
+    registry: Registry
+    handles: Handles
+    root: Path | None = None
+    toolsets: Sequence[str] = field(default=TOOLSETS)
+
+    @staticmethod
+    def owner() -> str:
+        """Whose call this is: the bearer token's client, or the process on stdio and an open loopback."""
+        token = get_access_token()
+        return token.client_id if token else "process"
+
+
+def build_server(
+    *,
+    registry: Registry | None = None,
+    limits: Limits | None = None,
+    root: Path | None = None,
+    toolsets: Sequence[str] = TOOLSETS,
+    token_verifier: TokenVerifier | None = None,
+    auth: AuthSettings | None = None,
+) -> MCPServer:
+    """The server with these toolsets, ready to run on either transport or to be handed to a client in memory."""
+    from mcp_experts.serve import prompts, resources, tools
+
+    for name in toolsets:
+        if name not in TOOLSETS:
+            raise unknown("toolset", name, TOOLSETS)
+    state = State(registry or Registry(), Handles(limits), root, tuple(toolsets))
+    server: MCPServer = MCPServer(
+        "wireless-experts",
+        title="Wireless experts",
+        instructions=INSTRUCTIONS,
+        version=importlib.metadata.version("geoml"),
+        tools=list(tools.tools(state)),
+        token_verifier=token_verifier,
+        auth=auth,
+        log_level="WARNING",
+    )
+    # At INFO the SDK logs the errors that clients were told, with what they sent.
+    logging.getLogger("mcp").setLevel(logging.WARNING)
+    resources.add(server, state)
+    prompts.add(server)
+    return server

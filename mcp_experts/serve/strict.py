@@ -1,0 +1,92 @@
+"""Tools that refuse what they do not know, and whose errors say the next step."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from mcp.server.mcpserver.context import Context
+from mcp.server.mcpserver.exceptions import ToolError
+from mcp.server.mcpserver.tools.base import Tool
+from mcp_types import CallToolResult, TextContent, ToolAnnotations
+from pydantic import ConfigDict, ValidationError
+
+from geoml.errors import UserError
+
+__all__ = ["StrictTool", "answer", "strict_tool"]
+
+MOST_TEXT = 160
+
+
+class StrictTool(Tool):
+    """A tool whose arguments are exactly those of its schema, finite numbers all.
+
+    The SDK ignores unknown arguments and lets NaN and 1e400 pass; a model that misspells an argument would never know.
+    """
+
+    async def run(self, arguments: dict[str, Any], context: Context[Any, Any], convert_result: bool = False) -> Any:
+        """As the SDK's, with errors of arguments in words and the user's own mistakes as `ToolError`."""
+        try:
+            return await super().run(arguments, context, convert_result)
+        except ToolError as error:
+            if isinstance(error.__cause__, ValidationError):
+                raise ToolError(self._explain(error.__cause__)) from error.__cause__
+            if isinstance(error.__cause__, UserError):
+                raise ToolError(str(error.__cause__)) from error.__cause__
+            raise
+
+    def _explain(self, error: ValidationError) -> str:
+        """What was wrong with the arguments; never the values, which may be long and are the caller's own."""
+        found = []
+        for problem in error.errors(include_url=False, include_input=False, include_context=False)[:4]:
+            place = ".".join(str(part) for part in problem["loc"])[:MOST_TEXT]
+            found.append(f"{place}: {problem['msg']}" if place else problem["msg"])
+        known = ", ".join(self.parameters.get("properties", {})) or "none"
+        return f"arguments of {self.name} refused: {'; '.join(found)}. It takes: {known}"
+
+
+def strict_tool(
+    function: Callable[..., Any],
+    *,
+    name: str,
+    title: str,
+    description: str,
+    read_only: bool = True,
+    destructive: bool = False,
+) -> StrictTool:
+    """A tool from a function with an annotation for each argument and `Annotated[CallToolResult, Shape]` returned."""
+    tool = StrictTool.from_function(
+        function,
+        name=name,
+        title=title,
+        description=description,
+        annotations=ToolAnnotations(
+            title=title,
+            read_only_hint=read_only,
+            destructive_hint=destructive,
+            idempotent_hint=read_only,
+            open_world_hint=False,
+        ),
+    )
+    loose = tool.fn_metadata.arg_model
+    config = ConfigDict(extra="forbid", allow_inf_nan=False)
+    strict: Any = type(loose.__name__, (loose,), {"model_config": config, "__module__": __name__})
+    tool.fn_metadata.arg_model = strict
+    tool.parameters = _plain_schema(strict.model_json_schema(by_alias=True))
+    return StrictTool(**{name: getattr(tool, name) for name in type(tool).model_fields})
+
+
+def _plain_schema(schema: dict[str, Any]) -> dict[str, Any]:
+    """Without the titles that repeat names: they cost a model tokens and say nothing."""
+    properties = {
+        name: {key: value for key, value in about.items() if key != "title"}
+        for name, about in schema.get("properties", {}).items()
+    }
+    return {key: value for key, value in schema.items() if key != "title"} | {"properties": properties}
+
+
+def answer(content: Mapping[str, Any]) -> CallToolResult:
+    """A result as structured content, and as the same JSON in text for clients that show text alone."""
+    text = json.dumps(content, allow_nan=False, separators=(",", ":"), ensure_ascii=False)
+    return CallToolResult(content=[TextContent(type="text", text=text)], structured_content=dict(content))

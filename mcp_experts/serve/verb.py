@@ -1,0 +1,66 @@
+"""`mcp-experts serve`: the server on standard input and output, or over HTTP."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from geoml.errors import UserError
+from mcp_experts.handles import Limits
+from mcp_experts.registry import Registry
+from mcp_experts.serve.server import TOOLSETS, build_server
+
+__all__ = ["serve"]
+
+
+def serve(arguments: Sequence[str]) -> int:
+    """Serve until the client goes away (stdio) or the process is ended (HTTP)."""
+    flags = _parser().parse_args(arguments)
+    if flags.root is not None and not flags.root.is_dir():
+        raise UserError(f"--root {flags.root} is no folder")
+    settings: dict[str, Any] = {
+        "root": flags.root,
+        "toolsets": flags.toolsets.split(","),
+        "limits": _limits(flags),
+        "registry": _registry(flags),
+    }
+    if flags.http:
+        from mcp_experts.serve.http import Binding, serve_http
+
+        serve_http(settings, Binding(flags.host, flags.port, tuple(flags.allow_host), tuple(flags.allow_origin)))
+    else:
+        build_server(**settings).run("stdio")
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="mcp-experts serve", description="Serve the experts over the Model Context Protocol, on stdio or HTTP."
+    )
+    parser.add_argument("--root", type=Path, help="the only folder whose files clients may load")
+    parser.add_argument("--http", action="store_true", help="streamable HTTP instead of stdio")
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on; others than loopback need the rest")
+    parser.add_argument("--port", type=int, default=8000)
+    parser.add_argument("--allow-host", action="append", default=[], metavar="NAME", help="Host header to accept")
+    parser.add_argument("--allow-origin", action="append", default=[], metavar="URL", help="Origin header to accept")
+    parser.add_argument("--toolsets", default=",".join(TOOLSETS), help=f"some of {','.join(TOOLSETS)}")
+    parser.add_argument("--experts", default="", metavar="NAMES", help="these experts only, as los,doppler")
+    parser.add_argument("--plugins", action="store_true", help="experts of other distributions too: runs their code")
+    parser.add_argument("--lifetime", type=float, default=3600.0, metavar="S", help="of a channel, after its last use")
+    parser.add_argument("--memory", type=int, default=128, metavar="MB", help="of all channels together")
+    return parser
+
+
+def _registry(flags: argparse.Namespace) -> Registry:
+    """The experts asked for, every hash checked before the first client comes."""
+    registry = Registry([name for name in flags.experts.split(",") if name], plugins=flags.plugins)
+    registry.check()
+    return registry
+
+
+def _limits(flags: argparse.Namespace) -> Limits:
+    if not 1 <= flags.lifetime <= 7 * 86400 or not 1 <= flags.memory <= 65536:
+        raise UserError("--lifetime is 1 to 604800 seconds, --memory 1 to 65536 MB")
+    return Limits(lifetime_s=flags.lifetime, nbytes=flags.memory * 2**20)

@@ -1,0 +1,90 @@
+"""An expert's card: what it was trained on, how good it is against its rivals, in and out of distribution."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mcp_experts.classical import ESTIMATORS
+from mcp_experts.definition import Definition
+from mcp_experts.network import Gate, Network
+from mcp_experts.train.dataset import Examples
+from mcp_experts.train.scores import accuracy, calibration_error, interval, kappa, risk_coverage
+
+__all__ = ["by_snr", "gate_card", "scores"]
+
+LEAST = 50
+SNR_BANDS = ((-5.0, 5.0), (5.0, 15.0), (15.0, 25.0), (25.0, 35.0))
+COVERAGES = (0.5, 0.7, 0.8, 0.9, 1.0)
+
+
+def scores(
+    definition: Definition, network: Network, examples: Examples | None, boosted: Any, prior: int
+) -> dict[str, Any] | str:
+    """The expert and its rivals on one set; "not applicable" where its truths are not known or too few.
+
+    Rivals: the class most frequent in training, the classical estimator, gradient boosting on classical estimates.
+    """
+    if examples is None:
+        return "not measured"
+    labels = definition.labels(examples.truth(definition.truth))
+    if (labels >= 0).sum() < LEAST:
+        return "not applicable"
+    examples, labels = examples.rows(labels >= 0), labels[labels >= 0]
+    probabilities = network.probabilities(examples.features)
+    expert = probabilities.argmax(axis=1)
+    rivals: dict[str, NDArray[np.int64] | None] = {
+        "majority": np.full_like(labels, prior),
+        "classical": network.classical_label(examples.estimates, list(ESTIMATORS).index(definition.estimator)),
+        "boosted_classical": None if boosted is None else np.asarray(boosted.predict(examples.estimates), np.int64),
+        "expert": expert,
+    }
+    members = probabilities >= network.threshold
+    certain = members.sum(axis=1) == 1
+    return {
+        "channels": len(labels),
+        "class_counts": np.bincount(labels, minlength=len(definition.classes)).tolist(),
+        **{name: _rival(labels, given, examples.group) for name, given in rivals.items() if given is not None},
+        "calibration_error": round(calibration_error(labels, probabilities), 4),
+        "set_coverage": round(float(members[np.arange(len(labels)), labels].mean()), 4),
+        "answered": round(float(certain.mean()), 4),
+        "accuracy_answered": round(accuracy(labels[certain], expert[certain]), 4) if certain.any() else None,
+        "risk_at_coverage": {
+            key: round(risk, 4) for key, risk in risk_coverage(labels, probabilities, COVERAGES).items()
+        },
+        "by_snr_db": by_snr(labels, expert, examples),
+    }
+
+
+def _rival(labels: NDArray[np.int64], given: NDArray[np.int64], group: NDArray[np.int64]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for name, score in (("accuracy", accuracy), ("kappa", kappa)):
+        found[name] = round(score(labels, given), 4)
+        found[f"{name}_95"] = [round(bound, 4) for bound in interval(score, labels, given, group)]
+    return found
+
+
+def by_snr(labels: NDArray[np.int64], expert: NDArray[np.int64], examples: Examples) -> dict[str, float | None]:
+    """Accuracy in bands of signal-to-noise ratio."""
+    snr_db = examples.truth("snr_db")
+    found: dict[str, float | None] = {}
+    for low, high in SNR_BANDS:
+        inside = (snr_db >= low) & (snr_db < high)
+        key = f"{low:g} to {high:g}"
+        found[key] = round(accuracy(labels[inside], expert[inside]), 4) if inside.sum() >= LEAST else None
+    return found
+
+
+def gate_card(gate: Gate, test: Examples, traced: Examples | None, spoilt: dict[str, Examples]) -> dict[str, Any]:
+    """How many channels of each kind the gate calls outside; those of test ought to be 1 %."""
+
+    def outside(examples: Examples) -> float:
+        return round(float(np.mean(gate.score(examples.features) > 1)), 4)
+
+    return {
+        "test": {"channels": len(test), "outside": outside(test)},
+        "ray_traced": "not measured" if traced is None else {"channels": len(traced), "outside": outside(traced)},
+        "spoilt": {name: {"channels": len(each), "outside": outside(each)} for name, each in spoilt.items()},
+    }

@@ -1,0 +1,124 @@
+"""The training set: features, classical estimates and truths of links of all generators, cached by its recipe."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from geoml.errors import DataError
+from geoml.files import atomic_path
+from mcp_experts import features
+from mcp_experts.classical import ESTIMATORS, estimate
+from mcp_experts.train.truths import TRUTHS, Links, observe, truths
+
+__all__ = ["Examples", "build", "collect", "merge"]
+
+LOG = logging.getLogger(__name__)
+#: Share of groups of which one antenna alone is observed.
+ONE_ANTENNA = 0.3
+FIELDS = ("features", "estimates", "truths", "source", "group")
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Examples:
+    """Rows of features, of classical estimates and of truths (columns `TRUTHS`), with the generator of each row.
+
+    Rows of one `group` were drawn together and share parameters: intervals have to take whole groups.
+    """
+
+    features: NDArray[np.float32]
+    estimates: NDArray[np.float64]
+    truths: NDArray[np.float64]
+    source: NDArray[np.str_]
+    group: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.features)
+
+    def truth(self, name: str) -> NDArray[np.float64]:
+        """One column of `TRUTHS`."""
+        return self.truths[:, TRUTHS.index(name)]
+
+    def rows(self, chosen: NDArray[np.bool_] | NDArray[np.int64]) -> Examples:
+        """Those rows alone."""
+        return Examples(
+            features=self.features[chosen],
+            estimates=self.estimates[chosen],
+            truths=self.truths[chosen],
+            source=self.source[chosen],
+            group=self.group[chosen],
+        )
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of all values."""
+        digest = hashlib.sha256()
+        for array in (self.features, self.estimates, self.truths, self.source, self.group):
+            digest.update(np.ascontiguousarray(array).tobytes())
+        return digest.hexdigest()
+
+
+def collect(name: str, links: Iterable[Links], rng: np.random.Generator) -> Examples:
+    """What is observed of links, in rows."""
+    parts: list[tuple[NDArray[Any], ...]] = []
+    for number, group in enumerate(links):
+        if rng.random() < ONE_ANTENNA:
+            group = replace(group, gains=group.gains[..., :1])
+        csi, snr_db = observe(group, rng)
+        found = features.extract(csi, group.bandwidth_hz), estimate(csi, group.bandwidth_hz), truths(group, snr_db)
+        parts.append((*found, np.full(len(csi), number)))
+    if not parts:
+        raise DataError(f"generator {name} gave no links")
+    columns = [np.concatenate(column) for column in zip(*parts, strict=True)]
+    return Examples(
+        features=columns[0],
+        estimates=columns[1],
+        truths=columns[2],
+        source=np.full(len(columns[0]), name, dtype="<U8"),
+        group=columns[3],
+    )
+
+
+def merge(parts: Iterable[Examples]) -> Examples:
+    """All rows of several sets, their groups numbered on."""
+    every = list(parts)
+    joined = {name: np.concatenate([getattr(part, name) for part in every]) for name in FIELDS[:-1]}
+    first = np.cumsum([0, *(part.group.max() + 1 for part in every[:-1])])
+    return Examples(**joined, group=np.concatenate([part.group + n for part, n in zip(every, first, strict=True)]))
+
+
+def build(counts: Mapping[str, int], *, seed: int, part: str, cache: Path) -> Examples:
+    """`counts[generator]` links each, from the cache or drawn anew; `part` ("train", "calibration", "test") is a seed.
+
+    The parts share no drawn parameter: each has random streams of its own.
+    """
+    recipe = {"counts": dict(counts), "seed": seed, "part": part, "features": features.names(), "truths": TRUTHS}
+    recipe |= {"estimators": list(ESTIMATORS)}
+    key = hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()[:12]
+    path = cache / f"{part}-{key}.npz"
+    if path.exists():
+        with np.load(path, allow_pickle=False) as file:
+            return Examples(**{name: file[name] for name in file.files})
+    examples = merge(_drawn(counts, seed, part))
+    with atomic_path(path) as partial, open(partial, "wb") as stream:
+        np.savez(stream, **{name: getattr(examples, name) for name in FIELDS})
+    return examples
+
+
+def _drawn(counts: Mapping[str, int], seed: int, part: str) -> Iterator[Examples]:
+    from mcp_experts.train.generators import generate
+
+    number = ("train", "calibration", "test").index(part)
+    for name, count in counts.items():
+        if count:
+            LOG.info("%s: %d links of %s", part, count, name)
+            rng = np.random.default_rng([seed, number, len(name), 1])
+            yield collect(name, generate(name, count, 1000 * seed + number), rng)

@@ -1,0 +1,173 @@
+"""Fitting one expert: the network, its temperature, its conformal threshold, and its classical rival's limits."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from mcp_experts.classical import ESTIMATORS
+from mcp_experts.definition import Definition
+from mcp_experts.network import Network
+from mcp_experts.train.dataset import Examples
+
+__all__ = ["Recipe", "best_cuts", "conformal_threshold", "fit_classifier", "fit_gate"]
+
+Arrays = dict[str, NDArray[Any]]
+#: The set of classes holds the truth in at least this share of channels like those of calibration.
+COVERAGE = 0.9
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """How long and how a network is trained."""
+
+    hidden: tuple[int, ...] = (128, 64)
+    epochs: int = 30
+    batch: int = 512
+    learning_rate: float = 2e-3
+    weight_decay: float = 1e-3
+    dropout: float = 0.1
+    label_smoothing: float = 0.0
+    seed: int = 0
+
+
+def fit_classifier(definition: Definition, train: Examples, calibration: Examples, recipe: Recipe) -> Arrays:
+    """The arrays of the weights file of a classifier."""
+    known = definition.labels(train.truth(definition.truth))
+    train, labels = train.rows(known >= 0), known[known >= 0]
+    spread = np.maximum(train.features.std(axis=0), 1e-3)
+    arrays: Arrays = {"mean": train.features.mean(axis=0), "scale": spread}
+    inputs = torch.from_numpy(np.clip((train.features - arrays["mean"]) / spread, -8, 8).astype(np.float32))
+    network = _trained(inputs, torch.from_numpy(labels), len(definition.classes), recipe)
+    for index, layer in enumerate(part for part in network if isinstance(part, nn.Linear)):
+        arrays[f"weight_{index}"] = layer.weight.detach().numpy().T.copy()
+        arrays[f"bias_{index}"] = layer.bias.detach().numpy().copy()
+    known = definition.labels(calibration.truth(definition.truth))
+    calibration, held = calibration.rows(known >= 0), known[known >= 0]
+    plain = Network.from_arrays(arrays | {"temperature": np.asarray(1), "threshold": np.asarray(0)})
+    # Even rows of groups set the temperature and odd ones the threshold, so that neither sees the other's luck.
+    odd = calibration.group % 2 == 1
+    logits = np.log(np.maximum(plain.probabilities(calibration.features), 1e-30))
+    arrays["temperature"] = np.asarray(_temperature(logits[~odd], held[~odd]))
+    sharpened = Network.from_arrays(arrays | {"threshold": np.asarray(0)}).probabilities(calibration.features[odd])
+    arrays["threshold"] = np.asarray(conformal_threshold(sharpened, held[odd]))
+    return arrays | _classical_rule(definition, train, labels)
+
+
+def _trained(inputs: torch.Tensor, labels: torch.Tensor, classes: int, recipe: Recipe) -> nn.Sequential:
+    generator = torch.Generator().manual_seed(recipe.seed)
+    torch.manual_seed(recipe.seed)
+    widths = (inputs.shape[1], *recipe.hidden)
+    layers: list[nn.Module] = []
+    for before, after in itertools.pairwise(widths):
+        layers += [nn.Linear(before, after), nn.ReLU(), nn.Dropout(recipe.dropout)]
+    network = nn.Sequential(*layers, nn.Linear(widths[-1], classes))
+    steps = recipe.epochs * -(-len(inputs) // recipe.batch)
+    optimizer = torch.optim.AdamW(network.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, recipe.learning_rate, total_steps=steps, pct_start=0.15)
+    loss = nn.CrossEntropyLoss(label_smoothing=recipe.label_smoothing)
+    network.train()
+    for _ in range(recipe.epochs):
+        for chosen in torch.randperm(len(inputs), generator=generator).split(recipe.batch):
+            optimizer.zero_grad(set_to_none=True)
+            loss(network(inputs[chosen]), labels[chosen]).backward()
+            optimizer.step()
+            schedule.step()
+    return network.eval()
+
+
+def _temperature(logits: NDArray[Any], labels: NDArray[np.int64]) -> float:
+    """The temperature of least log loss (Guo et al. 2017), found on a grid and refined once."""
+
+    def loss(temperature: float) -> float:
+        scaled = logits / temperature
+        scaled = scaled - scaled.max(axis=1, keepdims=True)
+        return float(np.mean(np.log(np.exp(scaled).sum(axis=1)) - scaled[np.arange(len(labels)), labels]))
+
+    best = min(np.geomspace(0.5, 4, 60), key=loss)
+    return float(min(np.linspace(0.95 * best, 1.05 * best, 60), key=loss))
+
+
+def conformal_threshold(probabilities: NDArray[Any], labels: NDArray[np.int64], coverage: float = COVERAGE) -> float:
+    """The probability that the true class reaches in `coverage` of exchangeable cases (split conformal prediction).
+
+    The ⌊(1 − coverage)(n + 1)⌋-th smallest of n probabilities of true classes, so that a new one falls below it with
+    probability at most 1 − coverage.
+    """
+    reached = np.sort(probabilities[np.arange(len(labels)), labels])
+    rank = int(np.floor((1 - coverage) * (len(reached) + 1)))
+    return float(reached[rank - 1]) if rank >= 1 else 0.0
+
+
+def _classical_rule(definition: Definition, train: Examples, labels: NDArray[np.int64]) -> Arrays:
+    """Limits on one estimator where classes are two or ordered; else a linear discriminant on all estimators."""
+    classes = len(definition.classes)
+    if definition.edges or classes == 2:
+        values = train.estimates[:, list(ESTIMATORS).index(definition.estimator)]
+        ascending = float(np.corrcoef(np.argsort(np.argsort(values)), labels)[0, 1]) >= 0
+        order = np.arange(classes) if ascending else np.arange(classes)[::-1]
+        return {"cuts": best_cuts(values, labels if ascending else classes - 1 - labels, classes), "cut_order": order}
+    mean, scale = train.estimates.mean(axis=0), np.maximum(train.estimates.std(axis=0), 1e-6)
+    x = (train.estimates - mean) / scale
+    centres = np.stack([x[labels == one].mean(axis=0) for one in range(classes)])
+    within = np.cov((x - centres[labels]).T) + 1e-3 * np.eye(x.shape[1])
+    weight = np.linalg.solve(within, centres.T)
+    prior = np.log(np.bincount(labels, minlength=classes) / len(labels))
+    bias = prior - 0.5 * np.einsum("cf,fc->c", centres, weight)
+    return {"rule_mean": mean, "rule_scale": scale, "rule_weight": weight, "rule_bias": bias}
+
+
+def best_cuts(values: NDArray[np.float64], labels: NDArray[np.int64], classes: int) -> NDArray[np.float64]:
+    """The `classes − 1` limits on a value with the most right labels, classes ascending, among 256 quantiles.
+
+    Exact over those by dynamic programming.
+
+    >>> best_cuts(np.array([0.0, 1.0, 2.0, 3.0]), np.array([0, 0, 1, 1]), 2).tolist()
+    [2.0]
+    """
+    candidates = np.unique(np.quantile(values, np.linspace(0, 1, 256), method="nearest"))
+    cell = np.searchsorted(candidates, values, side="right") - 1
+    counts = np.zeros((classes, len(candidates) + 1))
+    for one in range(classes):
+        counts[one, 1:] = np.cumsum(np.bincount(cell[labels == one], minlength=len(candidates)))
+    best, choice = counts[0].copy(), []
+    for one in range(1, classes):
+        # Class `one` takes the cells from k on: right labels before k, plus its own from there.
+        gain = best - counts[one]
+        first = np.maximum.accumulate(gain)
+        at = np.where(gain == first, np.arange(len(gain)), 0)
+        choice.append(np.maximum.accumulate(at))
+        best = first + counts[one]
+    limits, end = [], len(candidates)
+    for table in reversed(choice):
+        end = int(table[end])
+        limits.append(candidates[min(end, len(candidates) - 1)])
+    return np.array(limits[::-1])
+
+
+def fit_gate(train: Examples, calibration: Examples, *, directions: int = 32, seed: int = 0) -> Arrays:
+    """The arrays of the gate's weights file: leading directions of the features, spreads, and the limit."""
+    mean, scale = train.features.mean(axis=0), np.maximum(train.features.std(axis=0), 1e-3)
+    x = (train.features - mean) / scale
+    _, vectors = np.linalg.eigh(np.cov(x.T))
+    leading = vectors[:, ::-1][:, :directions].astype(np.float32)
+    along = x @ leading
+    beside = np.sum((x - along @ leading.T) ** 2, axis=1)
+    arrays: Arrays = {
+        "mean": mean.astype(np.float32),
+        "scale": scale.astype(np.float32),
+        "directions": leading,
+        "spread": along.std(axis=0).astype(np.float32),
+        "residual": np.asarray(beside.mean()),
+        "limit": np.asarray(1.0),
+    }
+    from mcp_experts.network import Gate
+
+    arrays["limit"] = np.asarray(np.quantile(Gate.from_arrays(arrays).score(calibration.features), 0.99))
+    return arrays

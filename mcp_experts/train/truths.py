@@ -1,0 +1,132 @@
+"""Links with known parameters, what is observed of them, and the truths that experts are trained to tell.
+
+A truth follows from parameters that were drawn or from the paths themselves before noise, never from a detector.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mcp_experts.channels import SNAPSHOTS, SUBCARRIERS
+
+__all__ = [
+    "NO_SPECULAR_DB",
+    "TRUTHS",
+    "Links",
+    "coherence_bandwidth_cells",
+    "crossing",
+    "delay_spread_cells",
+    "observe",
+    "truths",
+]
+
+#: The K-factor that stands for "no specular path".
+NO_SPECULAR_DB = -99.0
+SNR_DB = (-5.0, 35.0)
+#: Of residual frequency offset, in cells of 1/duration (standard deviation), and of timing, in cells of 1/bandwidth.
+OFFSET_CELLS, TIMING_CELLS = 0.1, 4.0
+
+#: What is known of a link, NaN where its generator does not say; profile and scenario are numbers of their classes.
+TRUTHS = (
+    "los",
+    "k_factor_db",
+    "delay_spread",
+    "doppler",
+    "coherence_bandwidth",
+    "coherence_time",
+    "profile",
+    "scenario",
+    "snr_db",
+)
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Links:
+    """`n` links: paths `gains[n, path, snapshot, antenna]`, `delays_s[n, path]`, and the parameters behind them.
+
+    `doppler_cells` is the largest Doppler shift times the duration, `coherence_time_cells` the lag at which the
+    autocorrelation falls to a half, over the duration. What a generator does not know is NaN.
+    """
+
+    gains: NDArray[np.complex64]
+    delays_s: NDArray[np.float64]
+    bandwidth_hz: NDArray[np.float64]
+    los: NDArray[np.float64]
+    k_factor_db: NDArray[np.float64]
+    doppler_cells: NDArray[np.float64]
+    coherence_time_cells: NDArray[np.float64]
+    profile: NDArray[np.float64]
+    scenario: NDArray[np.float64]
+
+
+def observe(links: Links, rng: np.random.Generator) -> tuple[NDArray[np.complex64], NDArray[np.float64]]:
+    """Windows `(n, 64, 14, antenna)` as a receiver sees them, and their signal-to-noise ratios in dB.
+
+    Timing and carrier are off by a little, and white noise comes on top: its power is that of the whole window's
+    mean signal over a ratio drawn between −5 and 35 dB.
+    """
+    count = len(links.gains)
+    frequency = np.arange(SUBCARRIERS) / SUBCARRIERS
+    timing = rng.uniform(-TIMING_CELLS, TIMING_CELLS, count)
+    cells = links.delays_s * links.bandwidth_hz[:, None] + timing[:, None]
+    turn = np.exp(-2j * np.pi * frequency[:, None] * cells[:, None, :]).astype(np.complex64)
+    csi = np.einsum("nfp,npta->nfta", turn, links.gains, optimize=True)
+    offset = rng.normal(0, OFFSET_CELLS, count)
+    csi = csi * np.exp(2j * np.pi * offset[:, None] * np.arange(SNAPSHOTS) / SNAPSHOTS)[:, None, :, None]
+    csi = csi / np.sqrt(np.mean(np.abs(csi) ** 2, axis=(1, 2, 3), keepdims=True))
+    snr_db = rng.uniform(*SNR_DB, count)
+    deviation = np.sqrt(0.5 * 10 ** (-snr_db / 10))[:, None, None, None]
+    noise = rng.standard_normal(csi.shape) + 1j * rng.standard_normal(csi.shape)
+    return (csi + deviation * noise).astype(np.complex64), snr_db
+
+
+def truths(links: Links, snr_db: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The columns `TRUTHS` of each link; spreads and coherences in cells, of the band and of the duration."""
+    powers = np.mean(np.abs(links.gains) ** 2, axis=(2, 3))
+    cells = links.delays_s * links.bandwidth_hz[:, None]
+    return np.stack(
+        [
+            links.los,
+            links.k_factor_db,
+            delay_spread_cells(powers, cells),
+            links.doppler_cells,
+            coherence_bandwidth_cells(powers, cells),
+            links.coherence_time_cells,
+            links.profile,
+            links.scenario,
+            snr_db,
+        ],
+        axis=1,
+    )
+
+
+def delay_spread_cells(powers: NDArray[np.float64], cells: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Root of the second central moment of delays weighted with the paths' powers, in the unit of `cells`.
+
+    >>> delay_spread_cells(np.array([[1.0, 1.0]]), np.array([[0.0, 2.0]]))
+    array([1.])
+    """
+    weights = powers / powers.sum(axis=1, keepdims=True)
+    mean = np.sum(weights * cells, axis=1, keepdims=True)
+    spread: NDArray[np.float64] = np.sqrt(np.sum(weights * (cells - mean) ** 2, axis=1))
+    return spread
+
+
+def coherence_bandwidth_cells(powers: NDArray[np.float64], cells: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The separation at which the frequency correlation falls to a half, over the bandwidth; 4 where it never does.
+
+    >>> float(np.round(coherence_bandwidth_cells(np.array([[1.0, 1.0]]), np.array([[0.0, 1.0]]))[0], 2))
+    0.33
+    """
+    separation = np.geomspace(1e-3, 4, 400)
+    correlation = np.abs(np.einsum("np,nps->ns", powers, np.exp(-2j * np.pi * cells[:, :, None] * separation)))
+    return crossing(correlation / powers.sum(axis=1, keepdims=True), separation)
+
+
+def crossing(correlation: NDArray[np.float64], lags: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The first of `lags` at which rows of `correlation` are below a half; the last where none is."""
+    below = correlation < 0.5
+    return np.where(below.any(axis=1), lags[np.argmax(below, axis=1)], lags[-1])
