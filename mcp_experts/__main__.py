@@ -16,6 +16,14 @@ APP = app.App(
     extra="mcp",
     verbs=(
         app.Verb("serve", "mcp_experts.serve.verb:serve", "Serve the experts over MCP, on stdio or HTTP", plain=True),
+        app.Verb("config", "mcp_experts.client.snippets:config", "Print what a client needs to start it", plain=True),
+        app.Verb(
+            "describe", "mcp_experts.client.terminal:describe", "Ask all experts about a channel file", plain=True
+        ),
+        app.Verb("ask", "mcp_experts.client.ask:ask", "Let a language model answer with the experts' help", plain=True),
+        app.Verb(
+            "new", "mcp_experts.scaffold:new", "Begin an expert: its file, its folder, a test to fill", plain=True
+        ),
         app.Verb(
             "train",
             "mcp_experts.train.verb:train",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -10,10 +11,18 @@ from numpy.typing import NDArray
 
 from mcp_experts.channels import Window
 
-__all__ = ["Definition", "Scale"]
+__all__ = ["Definition", "Example", "Scale"]
 
 #: How a value in cells becomes one with a unit: times or over the window's bandwidth or duration.
 Scale = Literal["none", "over_bandwidth", "times_bandwidth", "over_duration", "times_duration"]
+
+
+@dataclass(frozen=True)
+class Example:
+    """A synthetic channel, as arguments of `wireless_load_synthetic`; the expert finds one of the classes likely."""
+
+    specification: Mapping[str, float]
+    likely: tuple[str, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,7 +31,7 @@ class Definition:
 
     `classes` are in ascending order where `edges`, the limits between them in the truth's own unit (`cells_unit`), are
     given; without edges the truth is the number of the class. `scale` brings values to `unit`. `purpose` is what a
-    language model chooses by; `limits` says what the expert cannot know.
+    language model chooses by; `limits` says what the expert cannot know. The tests run `examples` through a client.
     """
 
     name: str
@@ -37,6 +46,7 @@ class Definition:
     cells_unit: str = ""
     meaning: str = ""
     limits: str = ""
+    examples: tuple[Example, ...] = ()
     version: str = "1.0.0"
     kind: Literal["classifier", "gate"] = "classifier"
 

@@ -1,6 +1,6 @@
 """Coherence bandwidth, 50 % definition, relative to the band."""
 
-from mcp_experts.definition import Definition
+from mcp_experts.definition import Definition, Example
 
 EXPERT = Definition(
     name="coherence_bandwidth",
@@ -18,4 +18,8 @@ EXPERT = Definition(
     cells_unit="bandwidth",
     meaning="the separation at which the correlation of the paths' frequency response first falls to 0.5",
     limits="flat means wider than the band that was observed, by how much is not known",
+    examples=(
+        Example({"delay_spread_s": 4e-10, "snr_db": 25}, ("flat",)),
+        Example({"delay_spread_s": 3e-7, "doppler_hz": 200, "snr_db": 25}, ("narrow",)),
+    ),
 )

@@ -1,6 +1,6 @@
 """Coherence time, 50 % definition, relative to the duration."""
 
-from mcp_experts.definition import Definition
+from mcp_experts.definition import Definition, Example
 
 EXPERT = Definition(
     name="coherence_time",
@@ -18,4 +18,8 @@ EXPERT = Definition(
     cells_unit="duration",
     meaning="the lag at which the autocorrelation of the fading first falls to 0.5; never, with a strong direct path",
     limits="static means longer than the observed time, by how much is not known",
+    examples=(
+        Example({"doppler_hz": 1, "snr_db": 25}, ("static",)),
+        Example({"doppler_hz": 300, "delay_spread_s": 2e-7, "snr_db": 25}, ("fast",)),
+    ),
 )

@@ -1,6 +1,6 @@
 """RMS delay spread, relative to what the band resolves."""
 
-from mcp_experts.definition import Definition
+from mcp_experts.definition import Definition, Example
 
 EXPERT = Definition(
     name="delay_spread",
@@ -18,4 +18,8 @@ EXPERT = Definition(
     cells_unit="1/bandwidth",
     meaning="root of the second central moment of the path delays, weighted with their powers over the window",
     limits="spreads under a tenth of 1/bandwidth cannot be told apart; a wider band resolves more",
+    examples=(
+        Example({"delay_spread_s": 4e-10, "snr_db": 25}, ("below_resolution",)),
+        Example({"delay_spread_s": 3e-7, "doppler_hz": 200, "snr_db": 25}, ("long",)),
+    ),
 )

@@ -1,6 +1,6 @@
 """Largest Doppler shift, relative to what the duration resolves."""
 
-from mcp_experts.definition import Definition
+from mcp_experts.definition import Definition, Example
 
 EXPERT = Definition(
     name="doppler",
@@ -20,5 +20,9 @@ EXPERT = Definition(
     limits=(
         "shifts under a tenth of 1/duration cannot be told from none; a path that arrives across the motion shows "
         "less than the maximum; over half the snapshot rate shifts alias"
+    ),
+    examples=(
+        Example({"doppler_hz": 1, "snr_db": 30, "delay_spread_s": 2e-7}, ("below_resolution",)),
+        Example({"doppler_hz": 300, "snr_db": 25, "delay_spread_s": 2e-7}, ("fast",)),
     ),
 )

@@ -1,6 +1,6 @@
 """Fading family, by the K-factor: power of the specular path over that of all others."""
 
-from mcp_experts.definition import Definition
+from mcp_experts.definition import Definition, Example
 
 EXPERT = Definition(
     name="fading",
@@ -17,4 +17,8 @@ EXPERT = Definition(
     cells_unit="dB",
     meaning="K is the power of the specular path over that of all other paths; rayleigh: below 0 dB or none",
     limits="between no specular path and one 10 dB below the rest the data hardly differ: both are rayleigh",
+    examples=(
+        Example({"k_factor_db": 15, "doppler_hz": 100, "snr_db": 25}, ("strong_rician",)),
+        Example({"delay_spread_s": 2e-7, "doppler_hz": 200, "snr_db": 25}, ("rayleigh",)),
+    ),
 )

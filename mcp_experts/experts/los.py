@@ -1,6 +1,6 @@
 """Line of sight: whether a direct path reaches the receiver."""
 
-from mcp_experts.definition import Definition
+from mcp_experts.definition import Definition, Example
 
 EXPERT = Definition(
     name="los",
@@ -14,4 +14,8 @@ EXPERT = Definition(
     estimator="k_factor_db",
     meaning="los: the generator placed a direct path between transmitter and receiver",
     limits="a direct path far weaker than the scattered ones (K below about -5 dB) is mostly taken for nlos",
+    examples=(
+        Example({"k_factor_db": 12, "doppler_hz": 100, "snr_db": 25}, ("los",)),
+        Example({"delay_spread_s": 2e-7, "doppler_hz": 200, "snr_db": 25}, ("nlos",)),
+    ),
 )

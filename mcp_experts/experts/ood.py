@@ -1,6 +1,6 @@
 """The gate in front of all: whether a channel is like those the experts were trained on."""
 
-from mcp_experts.definition import Definition
+from mcp_experts.definition import Definition, Example
 
 EXPERT = Definition(
     name="ood",
@@ -15,4 +15,5 @@ EXPERT = Definition(
     meaning="outside: farther from the training channels than 99 % of such channels are",
     limits="a channel can be wrong in ways that features do not show; inside is no proof of correctness",
     kind="gate",
+    examples=(Example({"snr_db": 20, "doppler_hz": 100}, ("inside",)),),
 )

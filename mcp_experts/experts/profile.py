@@ -1,6 +1,6 @@
 """Delay profile of TR 38.901: TDL and CDL A to E."""
 
-from mcp_experts.definition import Definition
+from mcp_experts.definition import Definition, Example
 
 EXPERT = Definition(
     name="profile",
@@ -17,4 +17,5 @@ EXPERT = Definition(
         "profiles differ in shape only where the band resolves it: below a delay spread of 1/bandwidth A, B and C look "
         "alike; measured and ray-traced channels have no profile, the answer is the nearest"
     ),
+    examples=(Example({"k_factor_db": 13, "delay_spread_s": 1e-7, "doppler_hz": 50, "snr_db": 25}, ("D", "E")),),
 )

@@ -1,6 +1,6 @@
 """Scenario of TR 38.901: urban micro, urban macro, rural macro, indoor factory."""
 
-from mcp_experts.definition import Definition
+from mcp_experts.definition import Definition, Example
 
 EXPERT = Definition(
     name="scenario",
@@ -14,4 +14,5 @@ EXPERT = Definition(
     estimator="delay_spread_cells",
     meaning="the system-level model that drew the link, at 3.5 GHz, outdoors except for InF",
     limits="scenarios overlap widely in all that one link shows; it holds at carriers near 3.5 GHz",
+    examples=(Example({"delay_spread_s": 4e-7, "doppler_hz": 50, "snr_db": 25}, ("UMa", "UMi")),),
 )

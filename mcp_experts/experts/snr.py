@@ -1,6 +1,6 @@
 """Signal-to-noise ratio."""
 
-from mcp_experts.definition import Definition
+from mcp_experts.definition import Definition, Example
 
 EXPERT = Definition(
     name="snr",
@@ -17,4 +17,8 @@ EXPERT = Definition(
     cells_unit="dB",
     meaning="power of the channel over that of white noise in each coefficient, mean over the window",
     limits="interference and estimation errors that are smooth over frequency count as signal",
+    examples=(
+        Example({"snr_db": 32}, ("high",)),
+        Example({"snr_db": -2}, ("low",)),
+    ),
 )

@@ -1,0 +1,82 @@
+"""The agent loop: a language model, and the experts' tools through a real MCP client."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from mcp import Client
+
+from mcp_experts.client.endpoints import Endpoint
+
+__all__ = ["Transcript", "converse"]
+
+MOST_TURNS = 8
+MOST_RESULT = 20_000
+
+
+@dataclass
+class Transcript:
+    """What a conversation came to: the answer, every exchange, tools called and tokens used."""
+
+    answer: str = ""
+    exchanges: list[dict[str, Any]] = field(default_factory=list)
+    tools: list[str] = field(default_factory=list)
+    tokens_in: int = 0
+    tokens_out: int = 0
+    finished: bool = False
+
+
+async def converse(
+    endpoint: Endpoint, client: Client | None, system: str, question: str, *, turns: int = MOST_TURNS
+) -> Transcript:
+    """Let the model answer, calling tools as it likes; it is cut off, unfinished, after so many turns.
+
+    Without a client there are no tools. The exchanges are what was sent and received, in order.
+    """
+    listed = await _tools(client)
+    names = {tool["name"] for tool in listed}
+    messages: list[Any] = [endpoint.user(question)]
+    transcript = Transcript(exchanges=[{"user": question}])
+    for _ in range(turns):
+        reply = await endpoint.reply(system, messages, listed)
+        transcript.tokens_in += reply.tokens_in
+        transcript.tokens_out += reply.tokens_out
+        calls = [{"tool": call.tool, "arguments": call.arguments} for call in reply.calls]
+        transcript.exchanges.append({"assistant": reply.text, "calls": calls})
+        if not reply.calls:
+            transcript.answer, transcript.finished = reply.text, True
+            break
+        messages.append(reply.message)
+        results = []
+        for call in reply.calls:
+            text, failed = await _call(client, names, call.tool, call.arguments)
+            transcript.tools.append(call.tool)
+            transcript.exchanges.append({"tool": call.tool, "result": text, "failed": failed})
+            results.append((call, text, failed))
+        messages.extend(endpoint.results(results))
+    return transcript
+
+
+async def _tools(client: Client | None) -> Sequence[Mapping[str, Any]]:
+    if client is None:
+        return []
+    found, cursor = [], None
+    while True:
+        page = await client.list_tools(cursor=cursor)
+        found += [
+            {"name": tool.name, "description": tool.description or "", "schema": tool.input_schema}
+            for tool in page.tools
+        ]
+        cursor = page.next_cursor
+        if cursor is None:
+            return found
+
+
+async def _call(client: Client | None, names: set[str], tool: str, arguments: dict[str, Any]) -> tuple[str, bool]:
+    if client is None or tool not in names:
+        return f"there is no tool {tool}; tools: {', '.join(sorted(names)) or 'none'}", True
+    result = await client.call_tool(tool, arguments)
+    text = "\n".join(getattr(block, "text", "") for block in result.content)
+    return text[:MOST_RESULT], bool(result.is_error)

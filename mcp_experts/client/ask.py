@@ -1,0 +1,66 @@
+"""`mcp-experts ask`: a language model answers a question about a channel, asking the experts over MCP."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from geoml.errors import UserError
+from mcp_experts.client.agent import Transcript, converse
+from mcp_experts.client.endpoints import Endpoint, from_environment
+
+__all__ = ["SYSTEM", "ask"]
+
+SYSTEM = (
+    "You answer questions about wireless channels. Use the tools: they are trained experts, and better than guessing "
+    "from memory. Load the channel, describe it, then answer in plain words with numbers, units and intervals. Where "
+    "an expert abstained, say that the data do not decide. Claim nothing that no tool said."
+)
+
+
+def ask(arguments: Sequence[str]) -> int:
+    """Print the answer; 2 where no endpoint is named."""
+    parser = argparse.ArgumentParser(
+        prog="mcp-experts ask",
+        description="Let a language model answer a question about a channel with the experts' help.",
+        epilog=(
+            "The endpoint: OPENAI_BASE_URL and OPENAI_MODEL (OPENAI_API_KEY where one is needed), or ANTHROPIC_API_KEY "
+            "and ANTHROPIC_MODEL. Ollama: OPENAI_BASE_URL=http://localhost:11434/v1 OPENAI_MODEL=qwen3"
+        ),
+    )
+    parser.add_argument("question")
+    parser.add_argument("--channel", type=Path, metavar="FILE", help="the channel that is asked about")
+    parser.add_argument("--transcript", type=Path, metavar="FILE", help="write every exchange here, as JSON")
+    flags = parser.parse_args(arguments)
+    if flags.channel is not None and not flags.channel.is_file() and not flags.channel.is_dir():
+        raise UserError(f"{flags.channel} does not exist")
+    endpoint = from_environment()
+    if endpoint is None:
+        without = f"mcp-experts describe {flags.channel}" if flags.channel else "mcp-experts describe FILE"
+        raise UserError(
+            "no language model is named: set OPENAI_BASE_URL and OPENAI_MODEL, or ANTHROPIC_API_KEY and "
+            f"ANTHROPIC_MODEL (mcp-experts ask --help); without one, the experts' own verdicts: {without}"
+        )
+    import anyio
+
+    transcript = anyio.run(_ask, endpoint, flags.question, flags.channel)
+    if flags.transcript is not None:
+        flags.transcript.write_text(json.dumps(transcript.exchanges, indent=2) + "\n")
+    print(transcript.answer or "(the model gave no answer)")
+    tools = ", ".join(dict.fromkeys(transcript.tools)) or "no tool"
+    print(f"[{endpoint.model}; {tools}; {transcript.tokens_in} + {transcript.tokens_out} tokens]", file=sys.stderr)
+    return 0 if transcript.finished else 1
+
+
+async def _ask(endpoint: Endpoint, question: str, channel: Path | None) -> Transcript:
+    from mcp import Client, StdioServerParameters
+
+    serve = ["-m", "mcp_experts", "serve"]
+    if channel is not None:
+        serve += ["--root", str(channel.resolve().parent)]
+        question = f"{question}\nThe channel is in the file {channel.name!r}."
+    async with Client(StdioServerParameters(command=sys.executable, args=serve)) as client:
+        return await converse(endpoint, client, SYSTEM, question)

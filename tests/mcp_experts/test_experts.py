@@ -1,0 +1,132 @@
+"""Every expert is whole: definition, weights of the card's hash, complete card, examples through a client, targets."""
+
+import json
+
+import anyio
+import numpy as np
+import pytest
+from mcp import Client
+
+from geoml.errors import DataError, UserError
+from mcp_experts.features import FEATURES, names
+from mcp_experts.registry import CARD, WEIGHTS, Registry
+from mcp_experts.scaffold import new
+from mcp_experts.serve.server import build_server
+
+REGISTRY = Registry()
+EXPERTS = sorted(REGISTRY.experts)
+CLASSIFIERS = [expert.name for expert in REGISTRY.classifiers]
+CARD_KEYS = {
+    "name",
+    "version",
+    "task",
+    "purpose",
+    "classes",
+    "edges",
+    "edges_unit",
+    "meaning",
+    "limits",
+    "input",
+    "valid",
+    "training",
+    "licence",
+    "weights_sha256",
+}
+
+
+def test_the_experts_that_are_promised():
+    promised = {"los", "fading", "delay_spread", "doppler", "coherence_bandwidth", "coherence_time", "profile"}
+    assert promised | {"scenario", "snr", "ood"} <= set(EXPERTS)
+    assert len(names()) == FEATURES
+
+
+@pytest.mark.parametrize("name", EXPERTS)
+def test_card_is_complete_and_the_weights_are_its_own(name):
+    expert = REGISTRY.expert(name)
+    assert set(expert.card) >= CARD_KEYS
+    assert len(expert.card["training"]["sha256"]) == 64
+    assert expert.definition.examples
+    if name == "ood":
+        assert expert.gate.directions.shape[0] == FEATURES
+        return
+    network = expert.network
+    assert network.layers[0][0].shape[0] == FEATURES
+    assert network.layers[-1][1].shape == (len(expert.definition.classes),)
+    parameters = sum(weight.size + bias.size for weight, bias in network.layers)
+    assert parameters == expert.card["parameters"] <= 100_000
+
+
+@pytest.mark.parametrize("name", CLASSIFIERS)
+def test_card_compares_with_rivals_where_a_truth_exists(name):
+    metrics = REGISTRY.expert(name).card["metrics"]
+    for place in ("in_distribution", "held_out_generator"):
+        if place == "held_out_generator" and name in ("profile", "scenario"):
+            assert metrics[place] == "not applicable"
+            continue
+        scores = metrics[place]
+        for rival in ("majority", "classical", "boosted_classical", "expert"):
+            for score in ("accuracy", "kappa"):
+                low, high = scores[rival][f"{score}_95"]
+                assert low <= scores[rival][score] + 0.01
+                assert scores[rival][score] <= high + 0.01
+        assert len(scores["by_snr_db"]) == 4
+        if place == "in_distribution":
+            assert scores["risk_at_coverage"]["0.5"] <= scores["risk_at_coverage"]["1"]
+
+
+@pytest.mark.parametrize("name", EXPERTS)
+def test_examples_run_through_a_client(name):
+    async def run():
+        async with Client(build_server(registry=REGISTRY)) as client:
+            answers = []
+            for example in REGISTRY.expert(name).definition.examples:
+                loaded = await client.call_tool("wireless_load_synthetic", dict(example.specification))
+                arguments = {"channel_id": loaded.structured_content["channel_id"]}
+                answers.append((example, (await client.call_tool(f"wireless_{name}", arguments)).structured_content))
+            return answers
+
+    for example, verdict in anyio.run(run):
+        assert set(verdict["likely"]) & set(example.likely), (dict(example.specification), verdict)
+        assert verdict["ood_score"] < 1, dict(example.specification)
+        assert sum(verdict["probabilities"].values()) == pytest.approx(1, abs=1e-3)
+
+
+def test_all_weights_together_are_small():
+    size = sum((expert.folder / WEIGHTS).stat().st_size for expert in REGISTRY.experts.values())
+    assert size <= 5e6
+
+
+def test_damaged_weights_are_refused_by_hash(tmp_path):
+    whole = REGISTRY.expert("los")
+    for name in (WEIGHTS, CARD):
+        (tmp_path / name).write_bytes((whole.folder / name).read_bytes())
+    data = bytearray((tmp_path / WEIGHTS).read_bytes())
+    data[len(data) // 2] ^= 1
+    (tmp_path / WEIGHTS).write_bytes(data)
+    with pytest.raises(DataError, match="SHA-256"):
+        _ = type(whole)(whole.definition, tmp_path).network
+
+
+def test_a_pickle_is_not_opened(tmp_path):
+    whole = REGISTRY.expert("los")
+    np.savez(tmp_path / WEIGHTS, mean=np.array([{"a": 1}], dtype=object))
+    from geoml.files import sha256
+
+    (tmp_path / CARD).write_text(json.dumps(whole.card | {"weights_sha256": sha256(tmp_path / WEIGHTS)}))
+    with pytest.raises(DataError, match="no file of plain arrays"):
+        _ = type(whole)(whole.definition, tmp_path).network
+
+
+def test_a_new_expert_is_refused_until_it_is_trained(tmp_path, monkeypatch, capsys):
+    from mcp_experts import experts
+
+    monkeypatch.setattr(experts, "__path__", [*experts.__path__, str(tmp_path)])
+    assert new(["rain_fade", "--folder", str(tmp_path)]) == 0
+    assert "mcp-experts train expert=rain_fade" in capsys.readouterr().out
+    begun = Registry().expert("rain_fade")
+    assert begun.definition.classes == ("low", "high")
+    with pytest.raises(DataError, match="not trained yet"):
+        _ = begun.card
+    for name in ("rain_fade", "los", "Los", "../x"):
+        with pytest.raises(UserError):
+            new([name, "--folder", str(tmp_path)])
