@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
+from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -84,6 +86,10 @@ class Suite:
     def __init__(
         self, metrics: Sequence[str], *, thresholds: Sequence[float] = (), windows: Sequence[int] = ()
     ) -> None:
+        if not all(isinstance(value, Integral) and value >= 1 for value in windows):
+            raise UserError(f"windows are {list(windows)}; expected whole numbers of cells, 1 or more")
+        if not all(isinstance(value, Real) and math.isfinite(value) for value in thresholds):
+            raise UserError(f"thresholds are {list(thresholds)}; expected finite numbers")
         chosen: list[Metric] = []
         for name in metrics:
             if name not in METRICS:
@@ -114,6 +120,8 @@ class Suite:
         for key in config:
             if key not in known:
                 raise unknown("key of a metric suite", key, known)
+            if isinstance(config[key], str) or not isinstance(config[key] or (), Iterable):
+                raise UserError(f"{key} of the metrics is {config[key]!r}; expected a list: {key}=[{config[key]}]")
         chosen, thresholds, windows = (tuple(config.get(key) or ()) for key in known)
         return cls(chosen, thresholds=thresholds, windows=windows)
 

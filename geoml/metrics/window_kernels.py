@@ -17,10 +17,10 @@ def _integrate(values: Any, counts: Any, threshold: Any, out: Any) -> None:  # p
     for n in range(fields):
         for i in range(height):
             running = np.int32(0)
-            out[n, i + 1, 0] = 0
+            row, known, above, here = values[n, i], counts[i], out[n, i, 1:], out[n, i + 1, 1:]
             for j in range(width):
-                running += np.int32(counts[i, j] and values[n, i, j] >= threshold)
-                out[n, i + 1, j + 1] = out[n, i, j + 1] + running
+                running += np.int32(known[j] & (row[j] >= threshold))
+                here[j] = above[j] + running
 
 
 @numba.njit(nogil=True, cache=True, error_model="numpy")
@@ -28,12 +28,15 @@ def _window_row(integral: Any, i: int, window: int, out: Any, padded: Any) -> No
     height, width = integral.shape[0] - 1, integral.shape[1] - 1
     top = max(i - window // 2, 0)
     bottom = max(min(i - window // 2 + window, height), top)
-    for j in range(width + 1):
-        padded[window + j] = integral[bottom, j] - integral[top, j]
-    padded[window + width + 1 :] = padded[window + width]
     first = window - window // 2
+    # Slices first: indices that the compiler cannot tell from negative ones would keep it from vector instructions.
+    upper, lower, middle = integral[top], integral[bottom], padded[window : window + width + 1]
+    for j in range(width + 1):
+        middle[j] = lower[j] - upper[j]
+    padded[window + width + 1 :] = padded[window + width]
+    left, right = padded[first : first + width], padded[first + window : first + window + width]
     for j in range(width):
-        out[j] = padded[first + window + j] - padded[first + j]
+        out[j] = right[j] - left[j]
 
 
 @numba.njit(nogil=True, cache=True, error_model="numpy", fastmath={"reassoc", "contract"})
@@ -43,13 +46,14 @@ def _sums(members: Any, truth: Any, weights: Any, window: int) -> tuple[float, f
     padded = np.zeros(width + 1 + 2 * window, np.int32)
     error, reference = 0.0, 0.0
     for i in range(height):
+        weight = weights[i]
         _window_row(truth, i, window, observed, padded)
         for n in range(members.shape[0]):
             _window_row(members[n], i, window, predicted, padded)
             for j in range(width):
                 f, o = np.float64(predicted[j]), np.float64(observed[j])
-                error += weights[i, j] * ((f - o) * (f - o))
-                reference += weights[i, j] * (f * f + o * o)
+                error += weight[j] * ((f - o) * (f - o))
+                reference += weight[j] * (f * f + o * o)
     scale = np.float64(window) ** 4 * members.shape[0]
     return error / scale, reference / scale
 

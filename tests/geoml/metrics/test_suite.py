@@ -43,6 +43,10 @@ def test_mistakes_in_a_suite_are_answered() -> None:
         Suite(())
     with pytest.raises(UserError, match="did you mean 'thresholds'"):
         Suite.from_config({"metrics": ["csi"], "threshold": [1]})
+    with pytest.raises(UserError, match=r"metrics of the metrics is 'mae'; expected a list: metrics=\[mae\]"):
+        Suite.from_config({"metrics": "mae"})
+    with pytest.raises(UserError, match=r"expected a list: thresholds=\[5\]"):
+        Suite.from_config({"metrics": ["csi"], "thresholds": 5})
     suite = Suite.from_config({"metrics": ["mae", "csi"], "thresholds": [1, 0.1]})
     assert list(suite.metrics) == ["mae", "csi_1", "csi_0.1"]
 

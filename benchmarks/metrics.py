@@ -1,0 +1,106 @@
+"""The fractions skill score and the radially averaged log spectral distance, against pysteps, in time and value.
+
+The case is a RainShift field, 200 × 200 cells of rain-like noise, and one prediction of it. FSS is asked for at all
+thresholds × windows of the scorecard, from ours and from `pysteps.verification.spatialscores.fss`; RALSD from ours and
+from the spectra of `pysteps.utils.spectral.rapsd`, which pysteps has no distance of. Both take plain float64 arrays on
+one thread. Contenders take turns; a time is the least of the rounds, which what else runs disturbs least.
+"""
+
+from __future__ import annotations
+
+import os
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import contextlib
+import io
+import time
+from collections.abc import Callable
+from itertools import product
+from typing import Any
+
+import numpy as np
+from harness import main
+
+from geoml.metrics.base import Forecast
+from geoml.metrics.neighbourhood import Fractions, fss
+from geoml.metrics.spectra import ralsd
+from geoml.tables import show
+
+with contextlib.redirect_stdout(io.StringIO()):  # says on import where its settings lie
+    from pysteps.utils.spectral import rapsd as pysteps_rapsd
+    from pysteps.verification.spatialscores import fss as pysteps_fss
+
+THRESHOLDS, WINDOWS = (1.0, 5.0, 10.0, 20.0), (2, 4, 8, 16, 32)
+Field = np.ndarray[Any, np.dtype[np.float64]]
+
+
+def fields(size: int, seed: int) -> tuple[Field, Field]:
+    """Rain and a prediction of it: exponentials of correlated Gaussian fields of spectral slope 2, dry where low."""
+    rng = np.random.default_rng(seed)
+    k = np.hypot(np.fft.fftfreq(size)[:, None], np.fft.rfftfreq(size))
+    k[0, 0] = np.inf
+    made = np.fft.irfft2(np.fft.rfft2(rng.standard_normal((2, size, size))) * k**-1.5, (size, size))
+    made /= made.std(axis=(1, 2), keepdims=True)
+    made[0] = 0.8 * made[1] + 0.6 * made[0]
+    return tuple(np.maximum(np.exp(1.5 * made) - 1, 0))  # type: ignore[return-value]
+
+
+def our_fss(prediction: Field, truth: Field) -> list[float]:
+    """All thresholds × windows, as a suite asks for them: what they share is made once."""
+    ones = np.ones((1, *truth.shape))
+    forecast = Forecast(prediction[None, None], truth[None], ones > 0, ones, np.zeros(1))
+    values = []
+    for threshold, window in product(THRESHOLDS, WINDOWS):
+        error, reference = Fractions(threshold, window).evaluate(forecast)[0][0]
+        values.append(1 - error / reference)
+    return values
+
+
+def their_ralsd(prediction: Field, truth: Field) -> float:
+    """From the spectra of pysteps, wavenumber 0 left out."""
+    power = [pysteps_rapsd(field, fft_method=np.fft)[1:] for field in (prediction, truth)]
+    return float(np.sqrt(np.mean(np.square(10 * np.log10(power[0] / power[1])))))
+
+
+def least_seconds(calls: dict[str, Callable[[], Any]], rounds: int) -> dict[str, float]:
+    """The least time of each call, the calls taking turns."""
+    seconds: dict[str, float] = {}
+    for _ in range(rounds):
+        for name, call in calls.items():
+            begin = time.perf_counter()
+            call()
+            seconds[name] = min(time.perf_counter() - begin, seconds.get(name, np.inf))
+    return seconds
+
+
+def measure(quick: bool) -> dict[str, float]:
+    """The figures of this script, by the keys of targets.yaml."""
+    pairs, more = list(product(THRESHOLDS, WINDOWS)), list(product(THRESHOLDS, (1, 3, 5, 12, 50)))
+    differences: list[float] = []
+    for size, seed in ((200, 0), (200, 1), (97, 2)):
+        x, y = fields(size, seed)
+        theirs = np.array([pysteps_fss(x, y, *pair) for pair in pairs])
+        ours = (np.array([fss(x, y, *pair) for pair in pairs]), np.array(our_fss(x, y)))
+        differences += [float(np.abs(made - theirs).max()) for made in ours]
+        differences += [abs(fss(x, y, *pair) - pysteps_fss(x, y, *pair)) for pair in more]
+        differences.append(abs(ralsd(x, y) - their_ralsd(x, y)))
+    x, y = fields(200, 0)
+    calls: dict[str, Callable[[], Any]] = {
+        "fss, ours": lambda: our_fss(x, y),
+        "fss, ours, one by one": lambda: [fss(x, y, *pair) for pair in pairs],
+        "fss, pysteps": lambda: [pysteps_fss(x, y, *pair) for pair in pairs],
+        "ralsd, ours": lambda: ralsd(x, y),
+        "ralsd, pysteps": lambda: their_ralsd(x, y),
+    }
+    seconds = least_seconds(calls, 10 if quick else 50)
+    show([{"score": name, "ms": 1e3 * value} for name, value in seconds.items()])
+    return {
+        "fss_vs_reference": seconds["fss, pysteps"] / seconds["fss, ours"],
+        "ralsd_vs_reference": seconds["ralsd, pysteps"] / seconds["ralsd, ours"],
+        "max_abs_diff": float(np.max(differences)),  # NaN where any is
+    }
+
+
+if __name__ == "__main__":
+    main("metrics", measure)
