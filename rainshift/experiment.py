@@ -20,8 +20,9 @@ from geoml.errors import Diverged, UserError
 from geoml.metrics import Suite
 from geoml.progress import track
 from geoml.runs import RunFolder, config_hash, plain
+from rainshift.alignment import Alignment, inputs_of
 from rainshift.archive import archive_of
-from rainshift.downscalers import ModelSpec
+from rainshift.downscalers import Downscaler, ModelSpec, conserved
 from rainshift.drop import Analysis, analyse
 from rainshift.matrix import Cell, Plan, TrainSet, plan, plan_events
 from rainshift.prediction import predict
@@ -78,10 +79,23 @@ class Experiment:
             raise UserError(
                 f"models has two rows of one name: {[spec.name for spec in specs]}; give one a name: of its own"
             )
+        self.alignments: dict[str, Alignment] = {
+            name: instantiate(options, allow=allow) for name, options in (self.config["alignment"] or {}).items()
+        }
+        self.specs = self._with_alignments()
         self.recipe = recipe_of(self.config)
         self.suite = Suite.from_config(self.config["metrics"])
         self.analysis = Analysis(self.suite, **self.config["analysis"])
         self._check_analysis()
+
+    def _with_alignments(self) -> dict[str, ModelSpec]:
+        """Every row of a network is followed by one for each alignment."""
+        if self.alignments and self.by_events:
+            raise UserError("alignment is fitted on training hours of the tested place, which events do not have")
+        rows = []
+        for spec in self.specs.values():
+            rows += [spec, *(spec.aligned(name) for name in self.alignments if spec.is_network)]
+        return {spec.name: spec for spec in rows}
 
     def _check_analysis(self) -> None:
         reference = self.analysis.reference
@@ -168,7 +182,9 @@ class Experiment:
         leaks = self.check_leakage()
         failures: dict[str, str] = {}
         trainings: dict[str, dict[str, Any]] = {}
-        wanted = dict.fromkeys((c.model, c.train_set, c.seed) for c in self.plan.cells if c.train_set is not None)
+        wanted = dict.fromkeys(
+            (self.specs[c.model].trained_as, c.train_set, c.seed) for c in self.plan.cells if c.train_set is not None
+        )
         for (model, train_set, seed), trained in self.each("trained", list(wanted), "trainings"):
             label = f"{model} on {train_set.name}, seed {seed}"
             try:
@@ -179,7 +195,8 @@ class Experiment:
         cells = [
             (cell,)
             for cell in self.plan.cells
-            if cell.train_set is None or f"{cell.model} on {cell.train_set.name}, seed {cell.seed}" in trainings
+            if cell.train_set is None
+            or f"{self.specs[cell.model].trained_as} on {cell.train_set.name}, seed {cell.seed}" in trainings
         ]
         scores: dict[Cell, Scores] = {}
         for (cell,), scored in self.each("scored", cells, "cells"):
@@ -234,7 +251,7 @@ class Experiment:
                     self.specs[model],
                     train_set,
                     self.archive,
-                    recipe=self.recipe,
+                    recipe=self._recipe_of(model),
                     seed=seed,
                     folder=folder.checkpoints,
                     log=folder.metrics,
@@ -242,15 +259,39 @@ class Experiment:
                 folder.write_summary(summary)
             return folder.summary
 
+    def _recipe_of(self, model: str) -> Recipe:
+        """The recipe for all, with what a model's own `trainer` changes."""
+        return recipe_of({**self.config, "trainer": self.config["trainer"] | dict(self.specs[model].trainer)})
+
     def _trained_in(self, cell: Cell) -> Path | None:
         """The folder of a cell's training; None for what learns nothing."""
-        return None if cell.train_set is None else self.training_folder(cell.model, cell.train_set, cell.seed)[0]
+        if cell.train_set is None:
+            return None
+        return self.training_folder(self.specs[cell.model].trained_as, cell.train_set, cell.seed)[0]
+
+    def _alignment_of(self, cell: Cell) -> str | None:
+        """The alignment of a cell, None where the model has seen the region: there it is the joint-training oracle."""
+        return None if cell.in_distribution else self.specs[cell.model].alignment
+
+    def _downscaler(self, cell: Cell) -> Downscaler:
+        """The downscaler of a cell: loaded, aligned for the region, with its conservation layer."""
+        spec, folder, archive = self.specs[cell.model], self._trained_in(cell), self.archive
+        downscaler = load(spec, folder / "checkpoints" if folder else None, archive.channels)
+        if (name := self._alignment_of(cell)) is not None and cell.train_set is not None:
+            alignment, shares = self.alignments[name], {r: cell.train_set.share(r) for r in cell.train_set.regions}
+            here = {cell.test_region: len(archive.samples(cell.test_region, "train")[1])}
+            sides = (inputs_of(archive, part, hours=alignment.hours) for part in (shares, here))
+            downscaler = alignment.align(downscaler, *sides, archive.channels)
+        return conserved(downscaler, spec.conservation, archive.channels)
 
     def score_file(self, cell: Cell) -> Path:
         """Where the scores of a cell lie, or will: named by what they depend on."""
-        folder = self._trained_in(cell)
+        folder, row = self._trained_in(cell), self.specs[cell.model]
+        name = self._alignment_of(cell)
+        behind = {"alignment": name and self.config["alignment"][name], "conservation": row.conservation}
         spec = {
-            "trained": folder.name if folder else self.specs[cell.model].identity,
+            "trained": folder.name if folder else row.identity,
+            **{key: value for key, value in behind.items() if value},
             "data": self.archive.identity,
             "region": cell.test_region,
             "metrics": self.config["metrics"],
@@ -258,16 +299,16 @@ class Experiment:
             "samples": self.config["test_samples"],
             "seed": cell.seed,
         }
-        return self.cache / "scores" / f"{cell.model}-{cell.test_region}-{config_hash(spec)}.nc"
+        model = row.name if name else row.trained_as
+        return self.cache / "scores" / f"{model}-{cell.test_region}-{config_hash(spec)}.nc"
 
     def scored(self, cell: Cell) -> Scores:
         """The scores of a cell, made now where they are not there."""
-        path, folder = self.score_file(cell), self._trained_in(cell)
+        path = self.score_file(cell)
         if path.exists():
             return Scores.load(path)
-        downscaler = load(self.specs[cell.model], folder / "checkpoints" if folder else None, self.archive.channels)
         made = score(
-            downscaler,
+            self._downscaler(cell),
             self.archive,
             cell.test_region,
             suite=self.suite,
@@ -291,14 +332,10 @@ class Experiment:
         )
         outside = self.plan.outside.get(region)
         for name, spec in self.specs.items():
-            folder = None
-            if spec.learns:
-                if outside is None:
-                    continue
-                folder = self.training_folder(name, outside, 0)[0] / "checkpoints"
-                if not folder.parent.joinpath("summary.json").exists():
-                    continue
-            downscaler = load(spec, folder, self.archive.channels)
-            made = predict(downscaler, self.archive, region, positions=position, members=1)
+            cell = Cell(name, outside if spec.learns else None, region)
+            folder = self._trained_in(cell)
+            if spec.learns and (folder is None or not (folder / "summary.json").exists()):
+                continue
+            made = predict(self._downscaler(cell), self.archive, region, positions=position, members=1)
             fields[name] = made.isel(member=0, time=0)
         return fields | {"target": target.isel(time=wettest)}

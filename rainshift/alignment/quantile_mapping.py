@@ -1,0 +1,159 @@
+"""Quantile mapping of the predictors, and of the prediction back."""
+
+from __future__ import annotations
+
+import functools
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from geoml.errors import DataError, UserError, unknown
+from geoml.fields import Batch
+from geoml.grids import Grid
+from geoml.models.base import Channels
+from geoml.regrid import operator_for
+from rainshift.alignment.base import Alignment, Inputs, chosen_channels
+from rainshift.quantile_map import Kind, QuantileMap, Tail
+from rainshift.sources.variables import VARIABLES
+
+if TYPE_CHECKING:
+    from rainshift.downscalers import Downscaler
+
+__all__ = ["QuantileMapping"]
+
+Values = NDArray[np.floating]
+
+
+class QuantileMapping(Alignment):
+    """Predictors take the distribution that the model was trained on, the predicted rain that of the target again.
+
+    Before normalisation x̂ = F_source⁻¹(F_target(x)) with `quantiles` quantiles, for the predictors that `channels`
+    names (`tp`, `tp+cp`, `all`). `kind` and `tail` are those of `QuantileMap`: how corrections carry
+    on beyond the outermost quantiles, additively for predictors that can be negative. `per_pixel` fits F_target at each coarse cell,
+    F_source stays pooled: places of other regions do not correspond. `wet_only` makes the distributions of rain those
+    of wet cells, above `wet_mm_h`, and leaves dry ones dry; else zeros belong to them. `hours` are training hours on
+    either side.
+
+    With `inverse` the rain goes through F_target⁻¹(F_source(x)) of the first guess. Mind that this carries the
+    distributions of *coarse* rain to fine extremes, which lie beyond all coarse quantiles: there the tail rule decides.
+    """
+
+    def __init__(
+        self,
+        *,
+        channels: str = "tp",
+        kind: Kind = "multiplicative",
+        tail: Tail = "correction",
+        per_pixel: bool = False,
+        wet_only: bool = False,
+        wet_mm_h: float = 0.01,
+        inverse: bool = True,
+        quantiles: int = 1000,
+        hours: int = 960,
+    ) -> None:
+        super().__init__(hours=hours)
+        if kind not in ("multiplicative", "additive"):
+            raise unknown("kind", kind, ("multiplicative", "additive"), hint="of quantile mapping")
+        if tail not in ("correction", "clip"):
+            raise unknown("tail", tail, ("correction", "clip"), hint="of quantile mapping")
+        if quantiles < 2:
+            raise UserError(f"quantile mapping with {quantiles} quantiles; expected 2 at least")
+        self.channels, self.per_pixel, self.inverse = channels, per_pixel, inverse
+        self.kind, self.tail, self.quantiles = kind, tail, quantiles
+        self.wet_only, self.wet_mm_h = wet_only, wet_mm_h
+
+    def align(self, downscaler: Downscaler, source: Inputs, target: Inputs, channels: Channels) -> Downscaler:
+        names = chosen_channels(self.channels, channels)
+        guess = channels.guess_index(channels.target[0])
+        back = None if guess is None else channels.condition[guess]
+        if self.inverse and back not in names:
+            raise UserError(
+                f"quantile mapping maps {', '.join(names)}, not the first guess of the rain ({back}), whose map leads "
+                "the prediction back; name it in alignment channels, or set inverse=false"
+            )
+        maps = {channels.condition.index(name): self._maps(name, source, target) for name in names}
+        inverse = [one.inverse for one in maps[guess]] if self.inverse and guess is not None else []
+        return _Mapped(downscaler, maps, inverse, _shape(target) if self.per_pixel else None)
+
+    def _maps(self, name: str, source: Inputs, target: Inputs) -> list[QuantileMap]:
+        """From the target's distribution to the source's: one map, or one a coarse cell."""
+        to = source.pooled(name)
+        rain = name in VARIABLES and VARIABLES[name].units == VARIABLES["precipitation"].units
+        dry = self.wet_mm_h if self.wet_only and rain else -np.inf
+        if not self.per_pixel:
+            own = target.pooled(name)[None]
+        else:
+            (fields,) = target.fields
+            own = fields[:, target.channels.index(name)].reshape(-1, int(np.prod(_shape(target)))).T
+            to = _thinned(to[to > dry], 10 * self.quantiles)  # else every cell would sort all of them
+        kind: Kind = self.kind if min(float(to.min(initial=0)), float(own.min())) >= 0 else "additive"
+        return [
+            QuantileMap.fit(values, to, quantiles=self.quantiles, kind=kind, tail=self.tail, dry=dry) for values in own
+        ]
+
+
+def _thinned(values: Values, count: int) -> Values:
+    """So many quantiles in the place of more values."""
+    return values if values.size <= count else np.quantile(values, (np.arange(count) + 0.5) / count)
+
+
+def _shape(inputs: Inputs) -> tuple[int, int]:
+    rows, columns = inputs.fields[0].shape[-2:]
+    return int(rows), int(columns)
+
+
+class _Mapped:
+    """A downscaler that sees mapped predictors, and whose rain is mapped back."""
+
+    def __init__(
+        self,
+        downscaler: Downscaler,
+        maps: dict[int, list[QuantileMap]],
+        inverse: list[QuantileMap],
+        cells: tuple[int, int] | None,
+    ) -> None:
+        self.downscaler, self.maps, self.inverse, self.cells = downscaler, maps, inverse, cells
+        model = getattr(downscaler, "model", downscaler)
+        self.stochastic = bool(getattr(model, "stochastic", True))
+        self.window: int | None = getattr(downscaler, "window", None)
+
+    def predict(self, batch: Batch, members: int = 1, seed: int = 0) -> tuple[torch.Tensor, float]:
+        """The rain of mapped predictors, mapped back."""
+        coarse, fine = batch.condition_grid, batch.target_grid
+        condition = batch.condition.clone()
+        own = self._cells_of(coarse, coarse)
+        for channel, maps in self.maps.items():
+            condition[:, channel] = _apply(maps, condition[:, channel], own)
+        rain, clipped = self.downscaler.predict(batch.map(condition=condition), members=members, seed=seed)
+        if self.inverse:
+            rain = _apply(self.inverse, rain, self._cells_of(coarse, fine))
+        return rain, clipped
+
+    def _cells_of(self, coarse: Grid, grid: Grid) -> NDArray[np.int64] | None:
+        """The coarse cell nearest to each cell of a grid, `(lat, lon)`; None where one map serves all."""
+        if self.cells is None:
+            return None
+        if coarse.shape[-2:] != self.cells:
+            raise DataError(
+                f"quantile mapping was fitted on {self.cells} coarse cells; {coarse.shape[-2:]} came. "
+                "Predict whole regions, or set per_pixel=false"
+            )
+        return _nearest(Grid(coarse.axes[-2:], coarse.crs), Grid(grid.axes[-2:], grid.crs))
+
+
+@functools.lru_cache(maxsize=8)
+def _nearest(coarse: Grid, grid: Grid) -> NDArray[np.int64]:
+    numbers = np.arange(coarse.size, dtype=np.float64).reshape(coarse.shape)
+    return np.rint(operator_for(coarse, grid, "nearest")(numbers)).astype(np.int64)
+
+
+def _apply(maps: list[QuantileMap], fields: torch.Tensor, cells: NDArray[np.int64] | None) -> torch.Tensor:
+    """Each cell's map on fields `(…, lat, lon)`."""
+    values = fields.cpu().numpy()
+    if cells is None:
+        return torch.as_tensor(maps[0](values), device=fields.device)
+    flat = np.moveaxis(values.reshape(-1, cells.size), -1, 0)
+    mapped = np.stack([maps[cell](column) for cell, column in zip(cells.ravel(), flat, strict=True)])
+    return torch.as_tensor(np.moveaxis(mapped, 0, -1).reshape(values.shape), device=fields.device)

@@ -1,0 +1,77 @@
+"""Quantile mapping between two distributions."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["Kind", "QuantileMap", "Tail"]
+
+Kind = Literal["multiplicative", "additive"]
+Tail = Literal["correction", "clip"]
+Values = NDArray[np.floating]
+
+
+@dataclass(frozen=True)
+class QuantileMap:
+    """x̂ = F_to⁻¹(F_from(x)) between two sets of quantiles at the same levels, ascending.
+
+    Linear between quantiles. Beyond the outermost ones the tail rule "correction" carries their correction on, a
+    ratio or a difference by `kind`; "clip" takes nothing beyond those of `to`. Values not above `dry` stay as they
+    are. Several equal quantiles of `start` count as the lowest of them: what is dry stays so.
+
+    >>> QuantileMap(np.array([1.0, 2.0]), np.array([2.0, 6.0]))(np.array([1.0, 1.5, 2.0, 10.0]))
+    array([ 2.,  4.,  6., 30.])
+    """
+
+    start: Values
+    to: Values
+    kind: Kind = "multiplicative"
+    tail: Tail = "correction"
+    dry: float = -np.inf
+
+    @classmethod
+    def fit(
+        cls,
+        start: Values,
+        to: Values,
+        *,
+        quantiles: int = 1000,
+        kind: Kind = "multiplicative",
+        tail: Tail = "correction",
+        dry: float = -np.inf,
+    ) -> QuantileMap:
+        """The map from the law of one sample to that of another; of values above `dry` alone.
+
+        There are no more quantiles than values of the smaller sample; where one has none, nothing is changed.
+        """
+        start, to = (values[np.isfinite(values) & (values > dry)].astype(np.float64) for values in (start, to))
+        count = min(quantiles, start.size, to.size)
+        levels = (np.arange(count) + 0.5) / max(count, 1)
+        return cls(*(np.quantile(v, levels) if count else np.zeros(0) for v in (start, to)), kind, tail, dry)
+
+    @property
+    def inverse(self) -> QuantileMap:
+        """The way back."""
+        return replace(self, start=self.to, to=self.start)
+
+    def __call__(self, x: Values) -> Values:
+        """The mapped values, in the shape and float type of `x`."""
+        if not self.start.size:
+            return x
+        nodes, first = np.unique(self.start, return_index=True)
+        to = self.to[first]
+        mapped = np.interp(x, nodes, to)
+        if self.tail == "correction":
+            for beyond, end in ((x < nodes[0], 0), (x > nodes[-1], -1)):
+                mapped = np.where(beyond, self._corrected(x, nodes[end], to[end]), mapped)
+        return np.where(x > self.dry, mapped, x).astype(x.dtype)
+
+    def _corrected(self, x: Values, node: float, to: float) -> Values:
+        """What the outermost quantile's correction makes of values beyond it; 0 has no ratio and changes nothing."""
+        if self.kind == "additive":
+            return x + (to - node)
+        return x * (to / node) if node != 0 else x
