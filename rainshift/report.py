@@ -13,6 +13,7 @@ from geoml.data.store import read_dataset, write_netcdf
 from geoml.files import atomic_path
 from geoml.tables import cell, markdown
 from rainshift.figures import degradation_bars, rain_panels, save_figure
+from rainshift.paper import paper_rows
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -100,8 +101,9 @@ def page(
     failures: Mapping[str, str] | None = None,
     notes: Sequence[str] = (),
     figures: Sequence[Path] = (),
+    partition: Mapping[str, Any] | None = None,
 ) -> str:
-    """The whole report in Markdown."""
+    """The whole report in Markdown; `partition` adds the table in the layout of the RainShift paper."""
     metric = results.attrs["skill_metric"]
     parts = [f"# {heading}"]
     parts += [f"- {note}" for note in notes]
@@ -127,6 +129,17 @@ def page(
             "## CRPS worse out of distribution, per cent",
             "",
             markdown(degradation_rows(results)),
+        ]
+    if partition:
+        parts += [
+            "",
+            f"## In the layout of the RainShift paper, {metric}, without → with quantile mapping",
+            "",
+            "Which regions E1…E6 and A1…A4 are is "
+            + ("verified" if partition.get("verified") else f"not verified ({partition.get('source')})")
+            + "; the published cells are of another data set and cannot be compared cell by cell.",
+            "",
+            markdown(paper_rows(results, partition)),
         ]
     others = [str(name) for name in results["metric"].values if str(name) != metric]
     for name in others:
@@ -204,7 +217,14 @@ def write_page(run: RunFolder) -> list[dict[str, Any]]:
         f"Skill is 1 − score / score of {results.attrs['reference']} on the same region and hours.",
         *summary["leaks"],
     ]
-    text = page(results, heading=summary["heading"], failures=summary["failures"], notes=notes, figures=figures)
+    text = page(
+        results,
+        heading=summary["heading"],
+        failures=summary["failures"],
+        notes=notes,
+        figures=figures,
+        partition=run.config.get("partition"),
+    )
     with atomic_path(run.path / "benchmark.md") as partial:
         partial.write_text(text)
     logger.info("wrote %s", run.path / "benchmark.md")

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from itertools import pairwise
 
+import numpy as np
 import pytest
+import xarray as xr
 
 from geoml.compose import compose
+from rainshift.paper import paper_rows
 from rainshift.regions import regions
+from rainshift.report import page
 
 SETS = ("a1", "a2", "a3", "a4")
 
@@ -43,3 +47,35 @@ def test_it_can_be_swapped():
     assert list(config.test_regions) == ["caribbean"]
     assert config.heading == "mine"
     assert compose("rainshift.conf", "benchmark").train_regions is None  # leave one out is the default
+
+
+def test_results_stand_in_the_layout_of_the_paper():
+    models, places = ["bilinear", "unet", "unet+quantile_mapping", "mine+other"], ["amazon-basin", "melanesia"]
+    values = [[0.3, 0.7], [0.2, np.nan], [0.1, 0.5], [0.4, 0.4]]
+    score = np.stack([np.zeros((4, 2)), values], axis=-1)[None]  # in distribution, which the table leaves out
+    coords = {"metric": ["crps_fair"], "model": models, "test_region": places, "distribution": ["in", "out"]}
+    results = xr.Dataset({"score": (tuple(coords), score)}, coords, {"skill_metric": "crps_fair"})
+    rows = {row["model"]: row for row in paper_rows(results, composed("a4").partition)}
+    assert rows["bilinear"] == {"model": "bilinear", "trained on": "A4", "E1": "0.3", "E6": "0.7"}
+    assert rows["unet"]["E1"] == "0.2 → 0.1"
+    assert rows["unet"]["E6"] == "– → 0.5"
+    assert rows["mine+other"]["E1"] == "0.4"
+    assert "unet+quantile_mapping" not in rows
+    assert rows["diffusion, published"]["E6"] == "0.295 → 0.31"
+    assert rows["ResNet, published"]["E1"] is None
+    text = page(results_of_page(results), heading="h", partition=composed("a4").partition)
+    assert "another data set" in text
+    assert "not verified" in text
+
+
+def results_of_page(results):
+    """With what a page shows beside the scores, all missing."""
+    sides, pair = ("model", "test_region", "distribution"), ("model", "test_region")
+    nothing = {side: (dims, np.full([results.sizes[d] for d in dims], np.nan)) for side, dims in (
+        *((f"skill{end}", sides) for end in ("", "_low", "_high")),
+        *((f"{name}{end}", pair) for name in ("degradation", "skill_lost") for end in ("", "_low", "_high")),
+        *((f"mean_skill_lost{end}", ("model",)) for end in ("", "_low", "_high")),
+        ("members", pair),
+    )}  # fmt: skip
+    blocks = {"blocks": ("test_region", [30] * results.sizes["test_region"])}
+    return results.assign(nothing | blocks).assign_attrs(reference="bilinear", interval="none")
