@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -10,7 +12,7 @@ from geoml.errors import UserError
 from geoml.grids import Grid
 from radiomaps.maps import SPEED_OF_LIGHT, Transmitter, friis_gain_db
 from radiomaps.raytrace import TraceOptions, find_paths, trace
-from radiomaps.scenes import Mesh, Scene, load
+from radiomaps.scenes import Mesh, Scene
 
 FREQUENCY = 5.9e9
 QUICK = TraceOptions(frequency_hz=FREQUENCY, rays=200_000)
@@ -165,24 +167,40 @@ def knife():
 KNIFE = TraceOptions(frequency_hz=1e9, depth=1, rays=100_000, specular=False, diffraction=True, edge_diffraction=True)
 
 
-def knife_nu(points, transmitter):
+def knife_nu(points, transmitter, frequency=KNIFE.frequency_hz):
     """Diffraction parameter over the edge x = z = 0, ν² = 2Δ/(λ/2), negative where the edge is below the ray."""
     start = np.array(transmitter.position)
     over = np.linalg.norm(start[[0, 2]]) + np.linalg.norm(points[..., [0, 2]], axis=-1)
     detour = np.hypot(over, points[..., 1] - start[1]) - np.linalg.norm(points - start, axis=-1)
     height = start[2] + (points[..., 2] - start[2]) * -start[0] / (points[..., 0] - start[0])
-    return -np.sign(height) * np.sqrt(4 * detour / (SPEED_OF_LIGHT / KNIFE.frequency_hz))
+    return -np.sign(height) * np.sqrt(4 * detour / (SPEED_OF_LIGHT / frequency))
 
 
-def test_a_knife_edge_loses_what_the_itu_says(knife):
-    transmitter = Transmitter((-150.0, 0.0, 0.0))
-    points = np.stack([np.full(40, 150.0), np.zeros(40), np.linspace(2, -8.5, 40)], -1)
-    nu = knife_nu(points, transmitter)
-    chosen = (nu > -0.7) & (nu < 3)
-    paths = find_paths(knife, [transmitter], points[chosen], KNIFE, rays=50_000).isel(tx=0)
-    distance = np.linalg.norm(points[chosen] - transmitter.position, axis=1)
-    loss = friis_gain_db(distance, KNIFE.frequency_hz) - paths.coherent_gain_db.values
-    assert np.abs(loss - knife_loss_db(nu[chosen])).max() < 1.0
+@pytest.mark.parametrize(
+    ("start", "x", "y", "frequency"),
+    [
+        ((-150.0, 0.0, 0.0), 150.0, 0.0, 1e9),
+        ((-60.0, 0.0, -3.0), 200.0, 0.0, 1e9),  # nearer, and below the edge
+        ((-200.0, 0.0, 6.0), 60.0, 0.0, 5.9e9),
+        ((-100.0, -60.0, 0.0), 120.0, 60.0, 3.5e9),  # obliquely across
+    ],
+)
+def test_a_knife_edge_loses_what_the_itu_says(knife, start, x, y, frequency):
+    """Where the wave bends by less than 10°: beyond, a conducting screen is no longer the scalar theory's."""
+    transmitter = Transmitter(start)
+    column = np.linspace(40, -40, 8001)
+    candidates = np.stack([np.full_like(column, x), np.full_like(column, y), column], -1)
+    nu = knife_nu(candidates, transmitter, frequency)
+    wanted = np.linspace(-0.68, 2.98, 30)
+    points = candidates[[np.argmin(np.abs(nu - value)) for value in wanted]]
+    nu = knife_nu(points, transmitter, frequency)
+    assert nu.min() < -0.6
+    assert nu.max() > 2.9
+    options = replace(KNIFE, frequency_hz=frequency)
+    paths = find_paths(knife, [transmitter], points, options, rays=50_000).isel(tx=0)
+    distance = np.linalg.norm(points - transmitter.position, axis=1)
+    loss = friis_gain_db(distance, frequency) - paths.coherent_gain_db.values
+    assert np.abs(loss - knife_loss_db(nu)).max() < 1.0
 
 
 def test_the_map_agrees_with_the_knife_edge_in_its_shadow(knife):
@@ -259,18 +277,18 @@ def test_the_paths_of_a_street_are_those_of_the_image_method(street):
     assert np.degrees(np.median(np.linalg.norm(mine - theirs, axis=-1))) < 0.1
 
 
-@pytest.mark.parametrize(("estimator", "tolerance_db"), [("axis", 0.05), ("plane", 0.05), ("paths", 0.25)])
-def test_layers_in_one_trace_are_those_traced_one_by_one(street, estimator, tolerance_db):
+@pytest.mark.parametrize("estimator", ["axis", "plane", "paths"])
+def test_layers_in_one_trace_are_those_traced_one_by_one(street, estimator):
+    """At depth 3. Exact paths that rays missed come from neighbours, of which a layer alone has fewer."""
     options = TraceOptions(frequency_hz=FREQUENCY, rays=200_000, estimator=estimator)
     grid = grid_around(-16, 8, 4, half=10, layers=4)
     whole = trace(street, [Transmitter((-50.0, 0.0, 5.0))], grid, options)
     layers = [trace(street, [Transmitter((-50.0, 0.0, 5.0))], grid.crop(z=slice(k, k + 1)), options) for k in range(4)]
     alone = np.concatenate([layer.path_gain_db.values for layer in layers], axis=1)
+    assert (np.isnan(whole.path_gain_db.values) == np.isnan(alone)).all()
     power, power_alone = (np.nansum(10 ** (gain / 10)) for gain in (whole.path_gain_db.values, alone))
-    # Exact paths are found or not: a layer alone has no neighbours to learn of them from.
-    assert power == pytest.approx(power_alone, rel=1e-3 if estimator == "paths" else 1e-4)
-    difference = np.abs(whole.path_gain_db.values - alone)
-    assert np.nanpercentile(difference, 95) < tolerance_db
+    assert power == pytest.approx(power_alone, rel=1e-4)
+    assert np.nanpercentile(np.abs(whole.path_gain_db.values - alone), 99) < 0.25
 
 
 def test_chunks_and_pieces_change_nothing(street):
@@ -294,6 +312,26 @@ def test_estimators_agree_on_the_mean(street):
         maps = trace(street, [transmitter], grid, options)
         power[estimator] = float((10 ** (maps.path_gain_db / 10)).sum())
     assert power["axis"] == pytest.approx(power["plane"], rel=0.03)
+
+
+def test_the_error_that_is_told_is_the_error_made(street):
+    """The median error out of sight against 20 times the rays of another seed: of a mean within a factor of two.
+
+    Of paths, what is told bounds what is missing.
+    """
+    grid = grid_around(-16, 20, 4, half=8)
+    place = [Transmitter((-50.0, 0.0, 5.0))]
+    options = TraceOptions(frequency_hz=FREQUENCY, rays=100_000, batches=8, estimator="axis")
+    some = trace(street, place, grid, options).isel(tx=0)
+    truth = trace(street, place, grid, replace(options, rays=2_000_000, seed=1)).isel(tx=0)
+    dark = ((truth.los_fraction == 0) & ~truth.no_path & ~some.no_path).values
+    assert dark.sum() > 300
+    made = float(np.median(np.abs((some.path_gain_db - truth.path_gain_db).values[dark])))
+    assert 0.5 < made / (0.67 * float(some.error_db)) < 2  # half of Gaussian errors lie within 0.67 standard errors
+    paths = trace(street, place, grid, replace(options, estimator="paths")).isel(tx=0)
+    exact = trace(street, place, grid, replace(options, estimator="paths", rays=2_000_000, seed=1)).isel(tx=0)
+    made = float(np.median(np.abs((paths.path_gain_db - exact.path_gain_db).values[dark])))
+    assert made <= float(paths.error_db) + 0.01
 
 
 def test_the_error_asked_for_is_reached(street):
@@ -340,31 +378,3 @@ def test_an_array_has_its_gain_broadside_and_its_power_in_all():
     maps = trace(scene, [single, array], grid, TraceOptions(frequency_hz=FREQUENCY, depth=0))
     gain = maps.path_gain_db.values.ravel()
     assert gain[1] - gain[0] == pytest.approx(10 * np.log10(8), abs=0.01)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(("city", "place"), [("etoile", (0.0, -10.0)), ("munich", (59.0, 59.0))])
-@pytest.mark.parametrize("height_m", [1.5, 30.0])
-def test_cities_agree_with_exact_paths_out_of_sight(city, place, height_m):
-    scene = load(city)
-    transmitter = Transmitter((*place, height_m))
-    grid = Grid.box({"z": 0.5, "y": 0, "x": 0}, {"z": 20.5, "y": 96, "x": 96}, 1.0)
-    options = TraceOptions(frequency_hz=FREQUENCY, rays=8_000_000)
-    maps = trace(scene, [transmitter], grid, options).isel(tx=0)
-    dark = ~maps.los.values & ~maps.building.values
-    z, y, x = np.meshgrid(maps.z, maps.y, maps.x, indexing="ij")
-    points = np.stack([x, y, z], -1)[dark]
-    chosen = np.random.default_rng(0).choice(len(points), 96, replace=False)
-    exact = find_paths(scene, [transmitter], points[chosen], options, rays=1_000_000).isel(tx=0)
-    there = exact.path_count.values > 0
-    gain = maps.path_gain_db.values[dark][chosen]
-    both = there & np.isfinite(gain)
-    assert both.sum() >= 0.95 * there.sum()
-    error = np.abs(gain - exact.path_gain_db.values)[both]
-    assert np.median(error) <= 1.0
-    assert np.percentile(error, 95) <= 4.0
-    late = np.abs(maps.toa_s.values[dark][chosen] - exact.delay_s.values[:, 0])[both]
-    assert np.median(late) <= 2e-9
-    mine = unit(maps.doa_azimuth.values[dark][chosen], maps.doa_zenith.values[dark][chosen])[both]
-    theirs = unit(exact.arrival_azimuth.values[:, 0], exact.arrival_zenith.values[:, 0])[both]
-    assert np.degrees(np.median(np.linalg.norm(mine - theirs, axis=-1))) <= 2.0
