@@ -21,13 +21,15 @@ if TYPE_CHECKING:
     from geoml.runs import RunFolder
     from rainshift.experiment import Experiment, Outcome
 
-__all__ = ["drop_rows", "page", "score_rows", "write_benchmark", "write_page"]
+__all__ = ["drop_rows", "oracle_rows", "page", "score_rows", "write_benchmark", "write_page"]
 
 logger = logging.getLogger(__name__)
 
 #: Regions drawn in the panels.
 SHOWN_REGIONS = 4
 MAPS = "maps.png"
+#: The row that draws from the exact law of the rain, on data where that is known.
+ORACLE = "oracle"
 
 
 def _with_interval(estimate: float, low: float, high: float, *, scale: float = 1.0) -> str | None:
@@ -80,6 +82,24 @@ def drop_rows(results: xr.Dataset) -> list[dict[str, Any]]:
     return rows
 
 
+def oracle_rows(results: xr.Dataset) -> list[dict[str, Any]]:
+    """A row a model and distribution: its skill over the oracle's, where that is among the models."""
+    if ORACLE not in _models(results):
+        return []
+    rows = []
+    for model in _models(results):
+        if model in (ORACLE, results.attrs["reference"]):
+            continue
+        for side in ("in", "out"):
+            share = results["skill"].sel(model=model, distribution=side) / results["skill"].sel(
+                model=ORACLE, distribution=side
+            )
+            if np.isfinite(share).any():
+                values = dict(zip(_regions(results), map(float, share.values), strict=True))
+                rows.append({"model": model, "trained": side, **values, "mean": float(share.mean())})
+    return rows
+
+
 def degradation_rows(results: xr.Dataset) -> list[dict[str, Any]]:
     """A row a model: by how many per cent the CRPS is worse outside the training regions."""
     rows = []
@@ -114,6 +134,9 @@ def page(
     skills = _skill_rows(results)
     if skills:
         parts += ["", f"## Skill against {results.attrs['reference']}", "", markdown(skills)]
+    shares = oracle_rows(results)
+    if shares:
+        parts += ["", "## Share of the oracle's skill", "", "1 is the best there can be.", "", markdown(shares)]
     lost = drop_rows(results)
     if lost:
         parts += [

@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+import xarray as xr
 from scipy import stats
 
 from geoml.compose import compose
@@ -22,6 +23,7 @@ from rainshift.oracle import Oracle
 from rainshift.planet.gaussian import STEP_MM_H, View
 from rainshift.planet.rainfall import rate
 from rainshift.regions import region
+from rainshift.report import oracle_rows
 from rainshift.sources.synthetic_exact import SyntheticExactSource
 
 CHANNELS = Channels(("latent", "tp"), ("precipitation",), first_guess=(("precipitation", "tp"),))
@@ -276,3 +278,13 @@ def test_nobody_beats_the_oracle_in_the_benchmark(tmp_path):
     skill = results.sel(distribution="out")
     assert (skill["skill_low"].sel(model="oracle") > 0).all()
     assert (skill["skill_low"].sel(model="oracle") > skill["skill_high"].sel(model="climatology")).all()
+
+
+def test_the_page_gives_the_share_of_the_oracles_skill():
+    coords = {"model": ["bilinear", "oracle", "mine"], "test_region": ["a", "b"], "distribution": ["in", "out"]}
+    skill = [[[np.nan] * 2] * 2, [[0.5] * 2, [0.4] * 2], [[0.4, 0.25], [0.4, np.nan]]]
+    results = xr.Dataset({"skill": (tuple(coords), skill)}, coords, {"reference": "bilinear"})
+    inside, outside = oracle_rows(results)
+    assert inside == {"model": "mine", "trained": "in", "a": 0.8, "b": 1.0, "mean": 0.9}
+    assert outside["a"] == outside["mean"] == 0.5
+    assert oracle_rows(results.sel(model=["bilinear", "mine"])) == []
