@@ -42,9 +42,9 @@ class GaussianDenoiser:
 
 @dataclass(frozen=True)
 class MixtureDenoiser:
-    """The posterior mean of a mixture of isotropic Gaussians.
+    """The posterior mean of a mixture of Gaussians, each with independent cells.
 
-    `means` is `(component, channel, *space)`; `variances` and `weights` are `(component,)`.
+    `means` is `(component, channel, *space)`, `variances` broadcasts against it, `weights` is `(component,)`.
     """
 
     means: Tensor
@@ -54,15 +54,9 @@ class MixtureDenoiser:
     def __call__(
         self, x: Float[Tensor, "batch channel *space"], sigma: Float[Tensor, " batch"]
     ) -> Float[Tensor, "batch channel *space"]:
-        total = self.variances + sigma[:, None] ** 2  # (batch, component)
         away = x[:, None] - self.means
-        square = away.flatten(2).square().sum(-1)
-        cells = away[0, 0].numel()
-        log_share = self.weights.log() - square / (2 * total) - cells / 2 * total.log()
-        share = torch.softmax(log_share, dim=1)
-        posterior = (
-            self.means
-            + expand((self.variances / total).flatten(), away.flatten(0, 1)).view(*total.shape, *[1] * (x.ndim - 1))
-            * away
-        )
-        return (share.reshape(*share.shape, *[1] * (x.ndim - 1)) * posterior).sum(1)
+        total = (self.variances + expand(sigma, away).square()).expand_as(away)
+        surprise = (away.square() / total + total.log()).flatten(2).sum(2) / 2
+        share = torch.softmax(self.weights.log() - surprise, dim=1)
+        posterior = x[:, None] - expand(sigma, away).square() / total * away
+        return (share.view(*share.shape, *[1] * (x.ndim - 1)) * posterior).sum(1)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from geoml.errors import UserError
+from geoml.errors import UserError, unknown
 
-__all__ = ["karras", "log_snr", "strided", "uniform_time"]
+__all__ = ["SPACINGS", "karras", "log_snr", "spaced", "strided", "uniform_time"]
 
 
 def karras(steps: int, *, smallest: float = 0.002, largest: float = 80.0, rho: float = 7.0) -> tuple[float, ...]:
@@ -26,6 +26,16 @@ def log_snr(steps: int, *, smallest: float = 0.002, largest: float = 80.0) -> tu
     """`steps` levels evenly spaced in ln σ, then 0 (Lu et al. 2022, arXiv 2206.00927, section 3.3)."""
     _check(steps, smallest, largest)
     return (*map(float, np.geomspace(largest, smallest, steps)), 0.0)
+
+
+SPACINGS: dict[str, Callable[..., tuple[float, ...]]] = {"karras": karras, "log_snr": log_snr}
+
+
+def spaced(name: str, steps: int, *, smallest: float, largest: float) -> tuple[float, ...]:
+    """The levels of the spacing of that name."""
+    if name not in SPACINGS:
+        raise unknown("spacing", name, SPACINGS)
+    return SPACINGS[name](steps, smallest=smallest, largest=largest)
 
 
 def uniform_time(steps: int, *, largest: float = 80.0) -> tuple[float, ...]:

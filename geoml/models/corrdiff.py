@@ -10,7 +10,7 @@ from torch import Tensor
 
 from geoml.diffusion import preconditioning
 from geoml.diffusion.levels import LogNormalLevels
-from geoml.diffusion.spacing import karras
+from geoml.diffusion.spacing import spaced
 from geoml.fields import Batch
 from geoml.models.base import Channels
 from geoml.models.diffusion import Diffusion
@@ -46,9 +46,9 @@ class CorrDiff(Diffusion):
         p_std: float = 1.2,
         sampler: str | Mapping[str, Any] = "dpm_solver_2m",
         steps: int = 16,
-        sigma_min: float = 0.002,
+        spacing: str = "log_snr",
+        sigma_min: float = 0.02,
         sigma_max: float = 80.0,
-        rho: float = 7.0,
     ) -> None:
         network: dict[str, Any] = {
             "base": base,
@@ -70,7 +70,7 @@ class CorrDiff(Diffusion):
             **network,
         )
         self.mean = UNetRegression(channels, dims, residual=residual, **network)
-        self.path = karras(steps, smallest=sigma_min, largest=sigma_max, rho=rho)
+        self.path = spaced(spacing, steps, smallest=sigma_min, largest=sigma_max)
 
     def sigmas(self) -> Sequence[float]:
         return self.path

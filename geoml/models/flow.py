@@ -33,8 +33,8 @@ class FlowMatching(Diffusion):
         norm: Norm = "group",
         dropout: float = 0.0,
         residual: bool = True,
-        sampler: str | Mapping[str, Any] = "heun",
-        steps: int = 6,
+        sampler: str | Mapping[str, Any] = "dpm_solver_2m",
+        steps: int = 8,
     ) -> None:
         super().__init__(
             channels,

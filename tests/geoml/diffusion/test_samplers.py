@@ -82,7 +82,9 @@ def test_a_flow_steps_alike_in_its_own_variables() -> None:
 
 MEANS = torch.tensor([[[-1.0, 0.5]], [[1.0, 0.0]], [[0.2, -1.5]]], dtype=torch.float64)
 MIXTURE = MixtureDenoiser(
-    MEANS, torch.tensor([0.05, 0.2, 0.1], dtype=torch.float64), torch.tensor([0.5, 0.3, 0.2], dtype=torch.float64)
+    MEANS,
+    torch.tensor([0.05, 0.2, 0.1], dtype=torch.float64).view(3, 1, 1),
+    torch.tensor([0.5, 0.3, 0.2], dtype=torch.float64),
 )
 
 
@@ -90,7 +92,7 @@ def moments_of_the_mixture() -> tuple[Tensor, Tensor]:
     points, share = MIXTURE.means.flatten(1), MIXTURE.weights[:, None]
     mean = (share * points).sum(0)
     away = points - mean
-    spread = torch.diag(((MIXTURE.variances * MIXTURE.weights).sum()).expand(2))
+    spread = torch.diag(((MIXTURE.variances.flatten() * MIXTURE.weights).sum()).expand(2))
     return mean, (share[..., None] * away[:, :, None] * away[:, None, :]).sum(0) + spread
 
 
@@ -98,10 +100,8 @@ def test_the_mixture_denoises_to_the_posterior_mean() -> None:
     """E[clean | x] by the definition: a weighted mean over many draws of the clean field."""
     generator = torch.Generator().manual_seed(0)
     which = torch.multinomial(MIXTURE.weights, 400_000, replacement=True, generator=generator)
-    clean = (
-        MEANS[which]
-        + torch.randn(400_000, 1, 2, generator=generator, dtype=torch.float64)
-        * (MIXTURE.variances[which].sqrt()[:, None, None])
+    clean = MEANS[which] + torch.randn(400_000, 1, 2, generator=generator, dtype=torch.float64) * (
+        MIXTURE.variances[which].sqrt()
     )
     x, sigma = torch.tensor([[[0.3, -0.4]]], dtype=torch.float64), torch.tensor([0.7], dtype=torch.float64)
     likelihood = torch.exp(-(x - clean).square().sum((1, 2)) / (2 * sigma**2))
@@ -154,7 +154,7 @@ def test_the_variance_of_samples_tends_to_that_of_the_data(sampler: Sampler) -> 
 @pytest.mark.parametrize("sampler", [*DETERMINISTIC, *STOCHASTIC], ids=repr)
 def test_a_seed_gives_the_same_samples_at_any_batch_split(sampler: Sampler) -> None:
     ids, shape = [11, 4, 7, 2, 9], (1, 6)
-    denoiser = MixtureDenoiser(torch.randn(3, *shape), torch.tensor([0.1, 0.2, 0.3]), torch.ones(3) / 3)
+    denoiser = MixtureDenoiser(torch.randn(3, *shape), torch.tensor([0.1, 0.2, 0.3]).view(3, 1, 1), torch.ones(3) / 3)
 
     def samples(part: list[int]) -> Tensor:
         def noise(step: int) -> Tensor:

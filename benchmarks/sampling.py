@@ -1,0 +1,174 @@
+"""Samplers: error against evaluations of the denoiser, on laws whose denoiser is known in closed form.
+
+All laws have a standard deviation of 0.5 and are sampled from σ = 80, as an EDM is:
+
+- `fields`: Gaussian fields of 16 × 16 coefficients of an orthonormal basis, whose variance falls with the third power
+  of the wavenumber; the end of the flow is known exactly.
+- `regimes`: a mixture of six such laws, of 8 × 8 coefficients, of different strength and mean. Samples have to choose;
+  some that start near a watershed end in another regime when a step is long, and are most of the error.
+- `rain`: single cells, 60 % of them nearly 0 and 40 % spread widely.
+
+An error is the root mean square distance of samples from the end of the exact flow of the same noise, over the root
+mean square of the samples; where it is not known in closed form, it is Heun's with very many steps. What draws fresh
+noise has no such end. Of it, and of all others, the standard deviations of the samples of `fields` are computed
+exactly (each sample is linear in the noise), and compared with the law's: √Σ(s − s′)² / √Σs², the Wasserstein distance.
+
+- `nfe_over_heun18`: the fewest evaluations from which on the default of `model=edm` has at most the error of Heun's
+  method with 18 steps on the levels of Karras et al. 2022, over that method's 35; the largest of the three laws.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from harness import main
+
+from geoml.diffusion.denoiser import Denoiser
+from geoml.diffusion.exact import GaussianDenoiser, MixtureDenoiser
+from geoml.diffusion.samplers import DDIM, DPMSolver2M, Euler, Heun, Sampler, StochasticHeun, sampler_of
+from geoml.diffusion.spacing import karras, log_snr, spaced
+from geoml.models.registry import preset
+from geoml.tables import show
+
+Spacing = Callable[[int], tuple[float, ...]]
+
+LARGEST, SIGMA_DATA = 80.0, 0.5
+BUDGETS = (7, 11, 15, 17, 23, 35, 51)
+
+
+@dataclass(frozen=True)
+class Law:
+    """A law by its exact denoiser, noise to start from, and where the exact flow takes it."""
+
+    name: str
+    denoiser: Denoiser
+    noise: torch.Tensor
+    end: torch.Tensor
+
+    def error(self, sampler: Sampler, sigmas: Sequence[float]) -> float:
+        """Relative root mean square distance from the end of the flow."""
+        away = sampler(self.denoiser, self.noise, sigmas) - self.end
+        return float((away.square().mean() / self.end.square().mean()).sqrt())
+
+
+def spectrum(size: int = 16) -> torch.Tensor:
+    """Variances of the coefficients, `(1, size, size)`: their mean is that of the cells."""
+    wavenumber = torch.arange(size, dtype=torch.float64)
+    variance = (1 + wavenumber[:, None] ** 2 + wavenumber**2) ** -1.5
+    return (SIGMA_DATA**2 * variance / variance.mean())[None]
+
+
+def laws(samples: int, reference_steps: int) -> list[Law]:
+    """The three laws of this page, sampled as often as that."""
+    generator = torch.Generator().manual_seed(0)
+
+    def normal(*shape: int) -> torch.Tensor:
+        return torch.randn(*shape, generator=generator, dtype=torch.float64)
+
+    def by_heun(name: str, denoiser: Denoiser, noise: torch.Tensor) -> Law:
+        return Law(name, denoiser, noise, Heun()(denoiser, noise, karras(reference_steps, smallest=1e-5)))
+
+    variance = spectrum()
+    fields = GaussianDenoiser(torch.zeros_like(variance), variance)
+    noise = normal(16, *variance.shape)
+    small = spectrum(8)
+    large_scale = small > small.flatten().topk(15).values[-1]
+    means = large_scale * normal(6, *small.shape) * (small / 2).sqrt()
+    strength = torch.tensor([0.02, 0.1, 0.5, 1.0, 1.5, 2.0]).double().view(6, 1, 1, 1)
+    regimes = MixtureDenoiser(means, strength * small * 0.7, torch.ones(6).double() / 6)
+    dry, wet = (-0.4, 0.02), (0.6, 0.4)
+    cells = torch.tensor([dry, wet]).double()[..., None, None]
+    rain = MixtureDenoiser(cells[:, 0], cells[:, 1].square(), torch.tensor([0.6, 0.4]).double())
+    return [
+        Law("fields", fields, noise, fields.flow(LARGEST * noise, LARGEST)),
+        by_heun("regimes", regimes, normal(samples, *small.shape)),
+        by_heun("rain", rain, normal(4 * samples, 1, 1)),
+    ]
+
+
+def distance_of_laws(sampler: Sampler, sigmas: Sequence[float]) -> float:
+    """Relative Wasserstein distance of the samples of `fields` from their law, without any chance.
+
+    Row k of the batch meets 1 at every coefficient as the k-th noise, and 0 as all others: sums of squares over the
+    rows are the variances of the samples, as the sampler is linear in the noise and coefficients do not meet.
+    """
+    rows, variance = len(sigmas), spectrum()
+
+    def unit(step: int) -> torch.Tensor:
+        noise = torch.zeros(rows, *variance.shape, dtype=torch.float64)
+        noise[step + 1] = 1
+        return noise
+
+    deviation = sampler(GaussianDenoiser(torch.zeros_like(variance), variance), unit(-1), sigmas, unit)
+    deviation = deviation.square().sum(0).sqrt()
+    return float(((deviation - variance.sqrt()).square().sum() / variance.sum()).sqrt())
+
+
+def within(sampler: Sampler, spacing: Spacing, budget: int) -> tuple[float, ...]:
+    """The levels of most steps that take no more evaluations than `budget`."""
+    steps = 1
+    while sampler.evaluations(spacing(steps + 1)) <= budget:
+        steps += 1
+    return spacing(steps)
+
+
+def fewest(law: Law, sampler: Sampler, spacing: Spacing, error: float) -> int | None:
+    """Evaluations from which on, up to 50, the error is no larger than that; None where 50 are too few."""
+    least = None
+    for budget in range(50, 2, -1):
+        sigmas = within(sampler, spacing, budget)
+        if law.error(sampler, sigmas) > error:
+            break
+        least = sampler.evaluations(sigmas)
+    return least
+
+
+def measure(quick: bool) -> dict[str, float | None]:
+    """The figures of this script, by the keys of targets.yaml."""
+    settings = preset("edm")
+    default = sampler_of(settings["sampler"])
+
+    def shipped(steps: int) -> tuple[float, ...]:
+        return spaced(settings["spacing"], steps, smallest=settings["sigma_min"], largest=settings["sigma_max"])
+
+    contenders: dict[str, tuple[Sampler, Spacing]] = {
+        "default of model=edm": (default, shipped),
+        "dpm_solver_2m, log_snr": (DPMSolver2M(), log_snr),
+        "dpm_solver_2m, karras": (DPMSolver2M(), karras),
+        "heun, karras": (Heun(), karras),
+        "heun, log_snr": (Heun(), log_snr),
+        "euler = ddim, karras": (Euler(), karras),
+        "euler = ddim, log_snr": (Euler(), log_snr),
+    }
+    shares = []
+    for law in laws(*((200, 200) if quick else (2000, 600))):
+        asked = law.error(Heun(), karras(18))
+        print(f"\n{law.name}: error after so many evaluations; Heun with 18 steps has {asked:.4f}")
+        rows = []
+        for name, (sampler, spacing) in contenders.items():
+            errors = {str(n): law.error(sampler, within(sampler, spacing, n)) for n in BUDGETS}
+            rows.append({"sampler": name, **errors, "as good as it from": fewest(law, sampler, spacing, asked)})
+        show(rows)
+        least = rows[0]["as good as it from"]
+        shares.append(float("nan") if least is None else least / Heun().evaluations(karras(18)))
+    print("\nfields: distance of the law of the samples from the true one, fresh noise included")
+    stochastic: dict[str, tuple[Sampler, Spacing]] = {
+        "stochastic_heun, karras": (StochasticHeun(), karras),
+        "ddim, eta 0.5, karras": (DDIM(eta=0.5), karras),
+        "ddim, eta 1, karras": (DDIM(eta=1.0), karras),
+        "ddim, eta 1, log_snr": (DDIM(eta=1.0), log_snr),
+    }
+    everyone = contenders | stochastic
+    show(
+        [
+            {"sampler": name} | {str(n): distance_of_laws(who, within(who, spacing, n)) for n in (*BUDGETS, 201)}
+            for name, (who, spacing) in everyone.items()
+        ]
+    )
+    return {"nfe_over_heun18": max(shares)}
+
+
+if __name__ == "__main__":
+    main("sampling", measure)
