@@ -105,7 +105,7 @@ class Forecast:
         """What `make` returns, made once for all statistics that ask for `key`."""
         if key not in self._kept:
             self._kept[key] = make()
-        return self._kept[key]  # type: ignore[no-any-return]
+        return self._kept[key]
 
     @cached_property
     def cell_weights(self) -> Array:
@@ -224,7 +224,7 @@ class CurveMetric(Metric):
 
 def vector(means: Means, name: str) -> Array:
     """The averages of a statistic's parts side by side on a last axis."""
-    parts = []
+    parts: list[Array] = []
     while (key := f"{name}[{len(parts)}]") in means:
         parts.append(means[key])
     return np.stack(np.broadcast_arrays(*parts), axis=-1).astype(np.float64)

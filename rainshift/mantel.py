@@ -1,0 +1,131 @@
+"""Whether models lose more where climates differ more: the Mantel test, and one figure."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from geoml.errors import UserError
+
+if TYPE_CHECKING:
+    import xarray as xr
+    from matplotlib.figure import Figure
+
+__all__ = ["Mantel", "mantel", "shift_against_drop", "transfer_loss"]
+
+Array = NDArray[Any]
+#: Fewer regions have too few arrangements for any p below 5 %.
+MIN_REGIONS = 4
+
+
+@dataclass(frozen=True)
+class Mantel:
+    """Rank correlation of two matrices over pairs of regions, and the share of arrangements that give no less."""
+
+    correlation: float
+    p: float
+    regions: int
+    pairs: int
+    arrangements: int
+
+
+def mantel(shift: Array, drop: Array, *, permutations: int = 9999, seed: int = 0) -> Mantel:
+    """Mantel's test of a matrix of shifts against one of drops, both `(region, region)`; one-sided, more with more.
+
+    The n (n − 1) pairs of n regions are not independent, so regions are shuffled, rows and columns together, and not
+    pairs; all arrangements are tried where there are no more than `permutations`. The diagonal and pairs that are NaN
+    in either matrix do not count; the drop need not be symmetric. Spearman's correlation, since neither is linear.
+    Source: Mantel 1967; Legendre & Legendre 2012, "Numerical Ecology", sect. 10.5.1.
+
+    Errors: `UserError` for fewer than four regions or where one of the two is constant.
+    """
+    from scipy.stats import rankdata
+
+    a, b = np.asarray(shift, np.float64), np.asarray(drop, np.float64)
+    if a.ndim != 2 or a.shape != b.shape or a.shape[0] != a.shape[1]:
+        raise ValueError(f"matrices of {a.shape} and {b.shape}; expected two of (region, region)")
+    count = len(a)
+    if count < MIN_REGIONS:
+        raise UserError(f"the Mantel test shuffles regions; {count} are too few, expected {MIN_REGIONS} or more")
+    pairs = ~np.eye(count, dtype=bool)
+    ranks = []
+    for matrix in (a, b):
+        known = pairs & np.isfinite(matrix)
+        ranked = np.full(matrix.shape, np.nan)
+        ranked[known] = rankdata(matrix[known])
+        ranks.append(ranked)
+    observed = _correlation(*ranks)
+    if not math.isfinite(observed):
+        raise UserError("the Mantel test needs shifts and drops that differ between pairs of regions")
+    every = math.factorial(count) <= permutations
+    rng = np.random.default_rng(seed)
+    orders = itertools.permutations(range(count)) if every else (rng.permutation(count) for _ in range(permutations))
+    found = np.array([_correlation(ranks[0][np.ix_(order, order)], ranks[1]) for order in orders])
+    reached = int((found >= observed - 1e-12).sum())
+    p = reached / len(found) if every else (reached + 1) / (len(found) + 1)
+    counted = int((pairs & np.isfinite(a) & np.isfinite(b)).sum())
+    return Mantel(observed, p, count, counted, len(found))
+
+
+def _correlation(a: Array, b: Array) -> float:
+    known = np.isfinite(a) & np.isfinite(b)
+    x, y = a[known] - a[known].mean(), b[known] - b[known].mean()
+    spread = math.sqrt((x @ x) * (y @ y))
+    return float(x @ y) / spread if spread > 0 else math.nan
+
+
+def transfer_loss(matrix: xr.DataArray) -> xr.DataArray:
+    """What is lost by learning elsewhere, `(region, other)`: score of a model of `other` on `region` over its own, − 1.
+
+    `matrix` holds scores that are 0 when perfect on `(train_set, test_region)`, or also on `seed`, over which the mean
+    is taken: `results["matrix"].sel(metric="crps_fair", model=…)` of benchmarks whose training sets are single regions.
+    NaN where such a training is missing.
+    """
+    scores = matrix.mean("seed") if "seed" in matrix.dims else matrix
+    regions = [str(name) for name in scores["test_region"].values if name in scores["train_set"].values]
+    if len(regions) < 2:
+        raise UserError(
+            f"a transfer needs models trained on single regions and tested on the others; the training sets are "
+            f"{', '.join(map(str, scores['train_set'].values))}"
+        )
+    chosen = scores.sel(train_set=regions, test_region=regions).transpose("test_region", "train_set")
+    own = np.diagonal(chosen.values)[:, None]
+    return chosen.copy(data=chosen.values / own - 1).rename(test_region="region", train_set="other")
+
+
+def shift_against_drop(
+    shift: xr.DataArray, drop: xr.DataArray, *, test: Mantel | None = None, title: str = "", what: str = "drop"
+) -> Figure:
+    """Points of shift against drop: a region each, or a pair `(region, other)` each, coloured by the tested region.
+
+    `shift` and `drop` have the same dims; each region is named at its points.
+    """
+    import matplotlib as mpl
+    from matplotlib.figure import Figure
+
+    drop = drop.transpose(*shift.dims).sel({dim: shift[dim].values for dim in shift.dims})
+    regions = [str(name) for name in shift["region"].values]
+    colours = mpl.colormaps["tab20"].resampled(20)(np.arange(len(regions)) % 20)
+    figure = Figure(figsize=(6.4, 4.4), layout="constrained")
+    axis = figure.subplots()
+    for region, colour in zip(regions, colours, strict=True):
+        x, y = (np.atleast_1d(part.sel(region=region).values) for part in (shift, drop))
+        known = np.isfinite(x) & np.isfinite(y)
+        if "other" in shift.dims:
+            known &= shift["other"].values != region
+        axis.scatter(x[known], y[known], color=colour, s=18, label=region)
+        if "other" not in shift.dims and known.any():
+            axis.annotate(region, (x[0], y[0]), fontsize=7, xytext=(3, 3), textcoords="offset points")
+    axis.axhline(0, color="black", linewidth=0.6)
+    axis.set(xlabel=str(shift.attrs.get("long_name", shift.name or "shift")), ylabel=what)
+    if test is not None:
+        title = f"{title}   Mantel: ρ = {test.correlation:.2f}, p = {test.p:.2g}, {test.regions} regions".strip()
+    axis.set_title(title, fontsize=9)
+    if "other" in shift.dims:
+        axis.legend(fontsize=6, frameon=False, ncols=2, title="tested on", title_fontsize=7)
+    return figure
