@@ -30,6 +30,12 @@ APP = app.App(
             "Draw channels and train experts: weights, calibration, card",
             example="mcp-experts train expert=los",
         ),
+        app.Verb(
+            "evaluate",
+            "mcp_experts.evaluate.verb:evaluate",
+            "Chance, classical, experts, and a language model with and without them",
+            example="mcp-experts evaluate tasks=[los,doppler] questions=300",
+        ),
     ),
 )
 

@@ -1,0 +1,1 @@
+"""An honest evaluation: frozen questions, arms with and without a language model, a table that takes live rows only."""

@@ -1,0 +1,61 @@
+"""What an evaluation says of the server itself: latency of its calls, and whether the protocol is kept in both eras."""
+
+from __future__ import annotations
+
+import math
+import time
+from typing import Any
+
+from mcp import Client
+
+from mcp_experts.registry import Registry
+from mcp_experts.serve.server import build_server
+
+__all__ = ["conformance", "latency"]
+
+CALLS = 100
+
+
+async def latency(registry: Registry) -> dict[str, float]:
+    """Median and 99th percentile, in ms, of a call to one expert and to all, through a client in this process."""
+    found: dict[str, float] = {}
+    async with Client(build_server(registry=registry)) as client:
+        loaded = await client.call_tool("wireless_load_synthetic", {})
+        arguments = {"channel_id": (loaded.structured_content or {})["channel_id"]}
+        for name, tool in (("one_expert", "wireless_los"), ("all_experts", "wireless_describe_channel")):
+            taken = []
+            for _ in range(CALLS):
+                begin = time.perf_counter()
+                await client.call_tool(tool, arguments)
+                taken.append(1e3 * (time.perf_counter() - begin))
+            taken.sort()
+            found |= {f"{name}_p50_ms": taken[CALLS // 2], f"{name}_p99_ms": taken[math.ceil(0.99 * CALLS) - 1]}
+    return found
+
+
+async def conformance(registry: Registry) -> dict[str, bool]:
+    """Named checks in both eras of the protocol: each is True where the server did what it has to."""
+    checks: dict[str, bool] = {}
+    for era in ("auto", "legacy"):
+        async with Client(build_server(registry=registry), mode=era) as client:
+            tools = (await client.list_tools()).tools
+            checks[f"{era}: every tool has a description, input and output schema"] = all(
+                tool.description and tool.input_schema.get("type") == "object" and tool.output_schema for tool in tools
+            )
+            checks[f"{era}: every tool has hints"] = all(tool.annotations is not None for tool in tools)
+            loaded = await client.call_tool("wireless_load_synthetic", {"seed": 1})
+            content: dict[str, Any] = loaded.structured_content or {}
+            checks[f"{era}: structured and text content"] = bool(content.get("channel_id")) and bool(loaded.content)
+            for name, arguments in (
+                ("an unknown argument", {"channel_id": content.get("channel_id"), "colour": "red"}),
+                ("a missing argument", {}),
+                ("a foreign handle", {"channel_id": "ch_" + "0" * 32}),
+                ("a wrong type", {"channel_id": 3}),
+            ):
+                checks[f"{era}: {name} is refused"] = bool((await client.call_tool("wireless_los", arguments)).is_error)
+            checks[f"{era}: resources are listed and read"] = bool(
+                (await client.read_resource("expert://catalog")).contents
+            ) and bool((await client.list_resource_templates()).resource_templates)
+            prompts = (await client.list_prompts()).prompts
+            checks[f"{era}: the prompt is described"] = all(prompt.description for prompt in prompts) and bool(prompts)
+    return checks

@@ -1,0 +1,141 @@
+"""Frozen questions: channels with known truths, in files whose hashes are checked, and the options in a drawn order."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from geoml.errors import DataError, UserError
+from geoml.files import read_json
+from mcp_experts.channels import SNAPSHOTS, Channel
+from mcp_experts.network import load_arrays
+from mcp_experts.registry import Registry
+from mcp_experts.verdicts import Look
+
+__all__ = ["CHANNELS", "FOLDER", "INDEX", "PAIRS", "Question", "QuestionSet", "encode", "load_questions"]
+
+FOLDER = Path(__file__).parent / "questions"
+CHANNELS, INDEX = "channels.npz", "index.json"
+#: Questions that two experts have to be asked for.
+PAIRS = (("los", "delay_spread"), ("los", "doppler"))
+LETTERS = "ABCDEFGHIJKLMNOP"
+
+
+def encode(csi: NDArray[np.complex64]) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
+    """Grids as pairs of bytes, and what each is to be multiplied with: 40 dB above the error of rounding."""
+    parts = np.stack([csi.real, csi.imag], axis=-1)
+    scale = np.abs(parts).max(axis=(1, 2, 3, 4)) / 127
+    return np.round(parts / scale[:, None, None, None, None]).astype(np.int8), scale.astype(np.float32)
+
+
+@dataclass(frozen=True)
+class Question:
+    """One question on one channel: the options as a model sees them, and the right one's letter."""
+
+    identifier: str
+    task: str
+    experts: tuple[str, ...]
+    channel: int
+    options: tuple[str, ...]
+    answer: str
+
+    @property
+    def text(self) -> str:
+        """The question and its options, lettered."""
+        lines = [f"{LETTERS[index]}. {option}" for index, option in enumerate(self.options)]
+        asked = " and ".join(name.replace("_", " ") for name in self.experts)
+        return f"What is the {asked} of this channel?\n" + "\n".join(lines)
+
+    def letter(self, labels: tuple[str, ...]) -> str:
+        """The letter of these labels, one an expert."""
+        return LETTERS[self.options.index(", ".join(labels))]
+
+
+@dataclass(frozen=True, eq=False)
+class QuestionSet:
+    """All questions with their channels, and the hash of both."""
+
+    questions: tuple[Question, ...]
+    arrays: dict[str, NDArray[Any]]
+    digest: str
+    looks: dict[int, Look] = field(default_factory=dict, repr=False)
+
+    def channel(self, number: int) -> Channel:
+        """The channel of this number."""
+        pair = self.arrays["csi"][number].astype(np.float32) * self.arrays["scale"][number]
+        bandwidth, duration = (float(self.arrays[name][number]) for name in ("bandwidth_hz", "duration_s"))
+        return Channel(
+            csi=pair[..., 0] + 1j * pair[..., 1],
+            subcarrier_spacing_hz=bandwidth / len(pair),
+            snapshot_interval_s=duration / SNAPSHOTS,
+        )
+
+    def look(self, number: int) -> Look:
+        """The channel with what experts see of it, computed once."""
+        if number not in self.looks:
+            self.looks[number] = Look(self.channel(number))
+        return self.looks[number]
+
+
+def load_questions(
+    registry: Registry, *, tasks: Any = "all", count: int = 300, seed: int = 0, folder: Path = FOLDER
+) -> QuestionSet:
+    """`count` questions a task, of classes as even as the channels allow; options shuffled by the seed.
+
+    `tasks` are names of experts and pairs ("los+doppler"), or "all".
+    """
+    index = read_json(folder / INDEX)
+    arrays = load_arrays(folder / CHANNELS, index["sha256"])
+    known = {name: arrays["truths"][:, column] for column, name in enumerate(index["truths"])}
+    labels = {
+        expert.name: expert.definition.labels(known[expert.definition.truth])
+        for expert in registry.classifiers
+        if expert.definition.truth in known
+    }
+    offered: dict[str, tuple[str, ...]] = {name: (name,) for name in labels}
+    offered |= {"+".join(pair): pair for pair in PAIRS if set(pair) <= set(labels)}
+    chosen = offered if tasks == "all" else {name: offered[name] for name in _checked(tasks, offered)}
+    questions: list[Question] = []
+    for task, experts in chosen.items():
+        numbers = np.stack([labels[name] for name in experts], axis=1)
+        rng = np.random.default_rng([seed, sum(map(ord, task))])
+        names = [registry.expert(name).definition.classes for name in experts]
+        every = [", ".join(parts) for parts in _product(names)]
+        for channel in _even(numbers, count):
+            options = tuple(every[place] for place in rng.permutation(len(every)))
+            right = ", ".join(classes[number] for classes, number in zip(names, numbers[channel], strict=True))
+            letter = LETTERS[options.index(right)]
+            questions.append(Question(f"{task}-{channel}", task, tuple(experts), int(channel), options, letter))
+    text = "\n".join(f"{q.identifier} {q.options} {q.answer}" for q in questions) + index["sha256"]
+    return QuestionSet(tuple(questions), arrays, hashlib.sha256(text.encode()).hexdigest())
+
+
+def _checked(tasks: Any, offered: dict[str, tuple[str, ...]]) -> list[str]:
+    names = [tasks] if isinstance(tasks, str) else list(tasks)
+    for name in names:
+        if name not in offered:
+            raise UserError(f"task {name!r} unknown; there are {', '.join(offered)}")
+    return names
+
+
+def _product(names: list[tuple[str, ...]]) -> list[tuple[str, ...]]:
+    import itertools
+
+    return list(itertools.product(*names))
+
+
+def _even(numbers: NDArray[np.int64], count: int) -> list[int]:
+    """Channels with a truth, class after class in turn, until there are `count`."""
+    usable = np.flatnonzero((numbers >= 0).all(axis=1))
+    if len(usable) < count:
+        raise DataError(f"the question set has {len(usable)} channels with this truth; ask for at most that many")
+    _, kind = np.unique(numbers[usable], axis=0, return_inverse=True)
+    turn = np.zeros(len(usable), np.int64)
+    for one in range(int(kind.max()) + 1):
+        turn[kind == one] = np.arange(np.sum(kind == one))
+    return sorted(int(usable[place]) for place in np.lexsort((kind, turn))[:count])

@@ -1,0 +1,133 @@
+"""Tables of an evaluation: accuracies with intervals, gains, tests, what of the ceiling was reached."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from geoml.errors import DataError
+
+__all__ = ["comparison", "mcnemar", "table", "wilson"]
+
+Rows = Sequence[Mapping[str, Any]]
+ACCEPTED = ("live", "none")
+
+
+def table(rows: Rows) -> list[dict[str, Any]]:
+    """A row an arm and task. Rows of recorded or scripted models are refused with a `DataError`."""
+    _refuse(rows)
+    groups: dict[tuple[str, str], list[Mapping[str, Any]]] = defaultdict(list)
+    for row in rows:
+        groups[row["task"], row["arm"]].append(row)
+    found = []
+    for (task, arm), members in sorted(groups.items()):
+        right = sum(bool(row["right"]) for row in members)
+        low, high = wilson(right, len(members))
+        entry: dict[str, Any] = {
+            "task": task,
+            "arm": arm,
+            "model": members[0]["model"] or "–",
+            "n": len(members),
+            "accuracy": right / len(members),
+            "low_95": low,
+            "high_95": high,
+        }
+        if members[0]["model_kind"] != "none":
+            entry["unparsable"] = sum(row["letter"] == "" for row in members)
+            entry["tokens"] = _mean(row["tokens_in"] + row["tokens_out"] for row in members)
+            entry["seconds"] = _mean(row["seconds"] for row in members)
+        if arm == "A5":
+            entry |= _tool_scores(members)
+        found.append(entry)
+    return found
+
+
+def comparison(rows: Rows) -> list[dict[str, Any]]:
+    """A row a task: A5 against A3, the strongest model without experts, and against A7, the ceiling.
+
+    `ceiling_recovery` is (A5 − A3) / (A7 − A3); where the ceiling is no higher than A3 there is none.
+    """
+    _refuse(rows)
+    right: dict[str, dict[str, dict[str, bool]]] = defaultdict(lambda: defaultdict(dict))
+    for row in rows:
+        right[row["task"]][row["arm"]][row["question"]] = bool(row["right"])
+    found = []
+    for task, arms in sorted(right.items()):
+        common = set(arms["A3"]) & set(arms["A5"]) & set(arms["A7"]) if {"A3", "A5", "A7"} <= set(arms) else set()
+        if not common:
+            continue
+        score = {arm: sum(arms[arm][key] for key in common) / len(common) for arm in ("A3", "A5", "A7")}
+        gained = sum(arms["A5"][key] and not arms["A3"][key] for key in common)
+        lost = sum(arms["A3"][key] and not arms["A5"][key] for key in common)
+        room = score["A7"] - score["A3"]
+        found.append(
+            {
+                "task": task,
+                "n": len(common),
+                "points": 100 * (score["A5"] - score["A3"]),
+                "relative_gain": (score["A5"] - score["A3"]) / score["A3"] if score["A3"] else None,
+                "mcnemar_p": mcnemar(gained, lost),
+                "ceiling_recovery": (score["A5"] - score["A3"]) / room if room > 0 else None,
+            }
+        )
+    return found
+
+
+def wilson(right: int, count: int) -> tuple[float, float]:
+    """The 95 % score interval of a share (Wilson 1927).
+
+    >>> [round(bound, 3) for bound in wilson(8, 10)]
+    [0.49, 0.943]
+    """
+    z = 1.959964
+    share = right / count
+    middle = share + z**2 / (2 * count)
+    half = z * math.sqrt(share * (1 - share) / count + z**2 / (4 * count**2))
+    return (middle - half) / (1 + z**2 / count), (middle + half) / (1 + z**2 / count)
+
+
+def mcnemar(gained: int, lost: int) -> float:
+    """Exact two-sided p of McNemar's test: of the questions that two arms answer differently, who has the right ones.
+
+    >>> mcnemar(5, 0), mcnemar(3, 3)
+    (0.0625, 1.0)
+    """
+    count, less = gained + lost, min(gained, lost)
+    if not count:
+        return 1.0
+    tail = sum(math.comb(count, k) for k in range(less + 1)) / 2**count
+    return min(1.0, 2 * tail)
+
+
+def _refuse(rows: Rows) -> None:
+    kinds = {str(row["model_kind"]) for row in rows} - set(ACCEPTED)
+    if kinds:
+        raise DataError(f"rows of models that are {' and '.join(sorted(kinds))} came; a table takes live ones only")
+
+
+def _tool_scores(members: Rows) -> dict[str, Any]:
+    """Precision and recall of the experts asked for; a description asks for all."""
+    precision, recall, faithful = [], [], []
+    for row in members:
+        wanted, called = (
+            set(row["wanted_tools"]),
+            {name for name in row["tools"] if not name.startswith("wireless_load")},
+        )
+        every = "wireless_describe_channel" in called
+        asked = called - {"wireless_describe_channel", "wireless_list_experts", "wireless_expert_card"}
+        if asked:
+            precision.append(len(asked & wanted) / len(asked))
+        recall.append(1.0 if every else len(asked & wanted) / len(wanted))
+        faithful.append(bool(row["faithful"]))
+    return {
+        "tool_precision": _mean(precision) if precision else None,
+        "tool_recall": _mean(recall),
+        "faithful": _mean(faithful),
+    }
+
+
+def _mean(values: Iterable[float]) -> float:
+    every = [float(value) for value in values]
+    return sum(every) / len(every)

@@ -1,0 +1,120 @@
+"""`mcp-experts evaluate`: arms without a language model always, the others where the environment names one."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import anyio
+
+from geoml.errors import UserError
+from geoml.runs import MetricsLog, RunFolder, jsonable, plain
+from mcp_experts.client.endpoints import Endpoint, from_environment
+from mcp_experts.evaluate.arms import ARMS, MODEL_ARMS, answer_alone, ask_model
+from mcp_experts.evaluate.protocol import conformance, latency
+from mcp_experts.evaluate.questions import FOLDER, QuestionSet, load_questions
+from mcp_experts.evaluate.table import comparison, table
+from mcp_experts.registry import Registry
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+__all__ = ["evaluate", "run_arms"]
+
+LOG = logging.getLogger(__name__)
+
+
+def evaluate(config: DictConfig, run: RunFolder) -> list[dict[str, Any]]:
+    """Answer all questions in all arms, those already answered left as they are; a row a task and arm."""
+    values = plain(config)
+    for arm in values["arms"]:
+        if arm not in ARMS:
+            raise UserError(f"arm {arm!r} unknown; there are {', '.join(ARMS)}")
+    registry = Registry()
+    questions = load_questions(
+        registry,
+        tasks=values["tasks"],
+        count=int(values["questions"]),
+        seed=int(values["seed"]),
+        folder=Path(values["folder"] or FOLDER),
+    )
+    endpoint = from_environment()
+    skipped = [arm for arm in values["arms"] if arm in MODEL_ARMS and endpoint is None]
+    if skipped:
+        LOG.warning("%s need a language model and are left out: mcp-experts ask --help", ", ".join(skipped))
+    prices = tuple(float(price) for price in values["usd_per_million"])
+    rows = anyio.run(
+        lambda: run_arms(
+            values["arms"],
+            questions,
+            registry,
+            endpoint,
+            run.path,
+            kind="live",
+            most_usd=values["most_usd"],
+            prices=prices,
+        )
+    )
+    found = table(rows)
+    checks = anyio.run(conformance, registry)
+    run.write_summary(
+        {
+            "questions_sha256": questions.digest,
+            "arms": {arm: ARMS[arm] for arm in values["arms"]},
+            "left_out": skipped,
+            "table": found,
+            "comparison": comparison(rows),
+            "latency": anyio.run(latency, registry),
+            "conformance": checks,
+        }
+    )
+    if not all(checks.values()):
+        raise UserError(f"the server failed: {', '.join(name for name, well in checks.items() if not well)}")
+    return found
+
+
+async def run_arms(
+    arms: list[str],
+    questions: QuestionSet,
+    registry: Registry,
+    endpoint: Endpoint | None,
+    folder: Path,
+    *,
+    kind: str,
+    most_usd: float = 0.0,
+    prices: tuple[float, ...] = (0.0, 0.0),
+) -> list[dict[str, Any]]:
+    """All rows, also written to `exchanges.jsonl` in the folder as they come; what stands there is not asked again.
+
+    Stops asking the model above `most_usd`, where that is not 0.
+    """
+    log = MetricsLog(folder / "exchanges.jsonl")
+    model = endpoint.model if endpoint else ""
+    rows = [row for row in log.rows() if row["model"] in ("", model) and row["questions_sha256"] == questions.digest]
+    done = {(row["arm"], row["question"]) for row in rows}
+    root = folder / "channels"
+    root.mkdir(parents=True, exist_ok=True)
+    for arm in arms:
+        if arm not in MODEL_ARMS:
+            if not any(row["arm"] == arm for row in rows):
+                rows += [_kept(log, asdict(row), questions) for row in answer_alone(arm, questions, registry)]
+            continue
+        for question in questions.questions if endpoint else ():
+            if (arm, question.identifier) in done:
+                continue
+            spent = sum(row["tokens_in"] * prices[0] + row["tokens_out"] * prices[1] for row in rows) / 1e6
+            if most_usd and spent >= most_usd:
+                LOG.warning("stopped asking the model at %.2f USD; the same command goes on with a higher limit", spent)
+                return rows
+            assert endpoint is not None
+            row = await ask_model(arm, question, questions, registry, endpoint, kind=kind, root=root)
+            rows.append(_kept(log, asdict(row), questions))
+    return rows
+
+
+def _kept(log: MetricsLog, row: dict[str, Any], questions: QuestionSet) -> dict[str, Any]:
+    whole: dict[str, Any] = jsonable(row | {"questions_sha256": questions.digest})
+    log.append(whole)
+    return whole

@@ -1,0 +1,52 @@
+"""Making the frozen question sets: channels of unseen seeds with their truths, the same number a class."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from geoml.files import atomic_path, write_json
+from mcp_experts.evaluate.questions import CHANNELS, INDEX, encode
+from mcp_experts.train.generators import generate
+from mcp_experts.train.truths import TRUTHS, observe, truths
+
+__all__ = ["freeze"]
+
+#: Of each generator, so many groups of 32 links are drawn, and of each group so many links are kept.
+GROUPS = {"tdl": 100, "cdl": 60, "umi": 40, "uma": 40, "rma": 40, "inf": 40, "rays": 60}
+KEPT = 2
+DURATION_S = 0.014
+
+
+def freeze(folder: Path, seed: int = 77) -> int:
+    """Write the channels and their truths, quantised to 8 bits; returns how many there are."""
+    rng = np.random.default_rng([seed, 5])
+    grids: list[NDArray[np.complex64]] = []
+    bandwidths: list[NDArray[np.float64]] = []
+    known: list[NDArray[np.float64]] = []
+    for name, groups in GROUPS.items():
+        for links in generate(name, groups * 32, 1000 * seed + 9):
+            csi, snr_db = observe(links, rng)
+            grids.append(csi[:KEPT, :, :, :1])
+            bandwidths.append(links.bandwidth_hz[:KEPT])
+            known.append(truths(links, snr_db)[:KEPT])
+    csi = np.concatenate(grids)
+    quantised, scale = encode(csi)
+    stream = io.BytesIO()
+    np.savez_compressed(
+        stream,
+        csi=quantised,
+        scale=scale,
+        bandwidth_hz=np.concatenate(bandwidths),
+        duration_s=np.full(len(csi), DURATION_S),
+        truths=np.concatenate(known),
+    )
+    with atomic_path(folder / CHANNELS) as partial:
+        partial.write_bytes(stream.getvalue())
+    digest = hashlib.sha256(stream.getvalue()).hexdigest()
+    write_json(folder / INDEX, {"channels": len(csi), "truths": list(TRUTHS), "seed": seed, "sha256": digest})
+    return len(csi)
