@@ -70,8 +70,8 @@ def wasserstein(p: Array, q: Array, edges: Array) -> NDArray[np.float64]:
 def jensen_shannon(p: Array, q: Array) -> NDArray[np.float64]:
     """Jensen–Shannon divergence of histograms `(…, bin)` in nats: 0 where equal, ln 2 where nothing is in common.
 
-    >>> float(jensen_shannon(np.array([1.0, 0.0]), np.array([0.0, 1.0]))) == np.log(2)
-    True
+    >>> round(float(jensen_shannon(np.array([1.0, 0.0]), np.array([0.0, 1.0]))), 4)
+    0.6931
     """
     p, q = _normal(p), _normal(q)
     middle = (p + q) / 2
