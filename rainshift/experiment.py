@@ -280,8 +280,8 @@ class Experiment:
         if (name := self._alignment_of(cell)) is not None and cell.train_set is not None:
             alignment, shares = self.alignments[name], {r: cell.train_set.share(r) for r in cell.train_set.regions}
             here = {cell.test_region: len(archive.samples(cell.test_region, "train")[1])}
-            sides = (inputs_of(archive, part, hours=alignment.hours) for part in (shares, here))
-            downscaler = alignment.align(downscaler, *sides, archive.channels)
+            source, target = (inputs_of(archive, part, hours=alignment.hours) for part in (shares, here))
+            downscaler = alignment.align(downscaler, source, target, archive.channels)
         return conserved(downscaler, spec.conservation, archive.channels)
 
     def score_file(self, cell: Cell) -> Path:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from geoml.errors import UserError, unknown
 from geoml.fields import Batch
 from geoml.models.base import Channels, Model, Phase
+from geoml.models.conditioning import first_guess, with_static
 from geoml.models.noise import member_noise, sample_noise, seed_of
 from geoml.nn.blocks import ResidualBlock
 from geoml.nn.critic import Critic, gradient_penalty, leaky_relu
@@ -185,17 +186,15 @@ class WassersteinGAN(Model):
     def predict(self, batch: Batch, *, members: int = 1, seed: int = 0) -> Tensor:
         """Independent members, each from noise of its own."""
         predictors = self._predictors(batch)
-        grids = (batch.condition_grid, batch.target_grid)
-        keys = (seed_of(seed, "coarse"), seed_of(seed, "fine"))
-        coarse, fine = (
-            member_noise((count, *grid.shape), batch.ids, members=members, seed=key, device=batch.condition.device)
-            for count, grid, key in zip(self.noise, grids, keys, strict=True)
-        )
         at_once = max(1, self.CELLS // (batch.target_grid.size * len(batch)))
-        parts = [
-            self._generate(batch, predictors, coarse[:, start : start + at_once], fine[:, start : start + at_once])
-            for start in range(0, members, at_once)
-        ]
+        parts = []
+        for start in range(0, members, at_once):
+            some = range(start, min(start + at_once, members))
+            coarse, fine = (
+                member_noise(shape, batch.ids, members=some, seed=seed_of(seed, name), device=batch.condition.device)
+                for name, shape in self._noise_shapes(batch)
+            )
+            parts.append(self._generate(batch, predictors, coarse, fine))
         return torch.cat(parts, dim=1).float()
 
     def _critic_loss(
@@ -213,12 +212,17 @@ class WassersteinGAN(Model):
     def _draw(self, batch: Batch, predictors: Tensor, members: int, generator: torch.Generator) -> Tensor:
         """Members from the noise of a loss."""
         coarse, fine = (
-            sample_noise((members, count, *grid.shape), batch.ids, generator, draw=name)
-            for count, grid, name in zip(
-                self.noise, (batch.condition_grid, batch.target_grid), ("coarse", "fine"), strict=True
-            )
+            sample_noise((members, *shape), batch.ids, generator, draw=name)
+            for name, shape in self._noise_shapes(batch)
         )
         return self._generate(batch, predictors, coarse, fine)
+
+    def _noise_shapes(self, batch: Batch) -> tuple[tuple[str, tuple[int, ...]], ...]:
+        """Name and shape of a member's two noise fields."""
+        return (
+            ("coarse", (self.noise[0], *batch.condition_grid.shape)),
+            ("fine", (self.noise[1], *batch.target_grid.shape)),
+        )
 
     def _generate(
         self, batch: Batch, predictors: Tensor, coarse: Tensor, fine: Tensor
@@ -231,21 +235,14 @@ class WassersteinGAN(Model):
 
         many = batch.map(condition=each(batch.condition), target=None, mask=None, static=None, ids=())
         fields = self.generator(many, each(predictors), coarse.flatten(0, 1), fine.flatten(0, 1))
-        if any(index is not None for index in self.guesses):
-            zero = torch.zeros_like(predictors[:, 0])
-            guess = [zero if index is None else predictors[:, index] for index in self.guesses]
-            fields = fields + each(torch.stack(guess, dim=1))
+        fields = fields + each(first_guess(self.guesses, predictors))
         fields = F.softplus(fields) if self.positive else fields
         return fields.unflatten(0, (len(batch), members))
 
     def _predictors(self, batch: Batch) -> Float[Tensor, "batch predictor *space"]:
         """Conditions interpolated to the target's grid, then static fields."""
-        if len(self.channels.static) != (0 if batch.static is None else batch.static.shape[1]):
-            raise ValueError(
-                f"static fields {self.channels.static} are wanted; the batch has {batch.static is not None}"
-            )
         interpolated = self.to_target(batch.condition, batch.condition_grid, batch.target_grid)
-        return interpolated if batch.static is None else torch.cat((interpolated, batch.static), dim=1)
+        return with_static(self.channels, batch, interpolated)
 
 
 def _known(fields: Tensor, mask: Tensor | None) -> Tensor:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
-__all__ = ["member_noise", "sample_noise", "seed_of"]
+__all__ = ["WindowId", "member_noise", "sample_noise", "seed_of"]
 
 
 def seed_of(*keys: int | str) -> int:
@@ -21,20 +22,46 @@ def seed_of(*keys: int | str) -> int:
     return int.from_bytes(digest, "little") >> 1
 
 
+class WindowId(int):
+    """The id of a sample of which a batch holds a window: its noise is cut from that of the whole sample.
+
+    `windows` tells, by the shape of a window's space, the shape of the whole and the place of the window within.
+    """
+
+    windows: Mapping[tuple[int, ...], tuple[tuple[int, ...], tuple[slice, ...]]]
+
+    def __new__(cls, sample: int, windows: Mapping[tuple[int, ...], Any]) -> WindowId:
+        made = super().__new__(cls, sample)
+        made.windows = windows
+        return made
+
+    def whole_of(self, shape: Sequence[int]) -> tuple[tuple[int, ...], tuple[slice, ...]]:
+        """The shape to draw for noise of `shape`, and what to cut of it; `ValueError` where space has another shape."""
+        for space, (whole, place) in self.windows.items():
+            lead = len(shape) - len(space)
+            if lead >= 0 and tuple(shape[lead:]) == space:
+                return (*shape[:lead], *whole), (*(slice(None) for _ in range(lead)), *place)
+        raise ValueError(f"noise of shape {tuple(shape)} has no place in the whole; windows: {list(self.windows)}")
+
+
 def member_noise(
     shape: Sequence[int], ids: Sequence[int], *, members: int | range, seed: int, device: torch.device | str = "cpu"
 ) -> Tensor:
     """Standard normal noise `(sample, member, *shape)`, keyed on (seed, sample id, member).
 
     `members` says how many, or which, so that they can be had in parts. Drawn on the CPU, where the generator is the
-    same everywhere, then moved to `device`.
+    same everywhere, then moved to `device`. The noise of a `WindowId` sample is part of the whole's.
     """
     members = range(members) if isinstance(members, int) else members
     noise = torch.empty((len(ids), len(members), *shape))
     for i, sample in enumerate(ids):
         for j, member in enumerate(members):
             generator = torch.Generator().manual_seed(seed_of(seed, int(sample), member))
-            noise[i, j] = torch.randn(tuple(shape), generator=generator)
+            if isinstance(sample, WindowId):
+                whole, place = sample.whole_of(shape)
+                noise[i, j] = torch.randn(whole, generator=generator)[place]
+            else:
+                noise[i, j] = torch.randn(tuple(shape), generator=generator)
     return noise.to(device)
 
 

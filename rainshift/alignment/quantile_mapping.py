@@ -30,11 +30,11 @@ class QuantileMapping(Alignment):
     """Predictors take the distribution that the model was trained on, the predicted rain that of the target again.
 
     Before normalisation x̂ = F_source⁻¹(F_target(x)) with `quantiles` quantiles, for the predictors that `channels`
-    names (`tp`, `tp+cp`, `all`). `kind` and `tail` are those of `QuantileMap`: how corrections carry
-    on beyond the outermost quantiles, additively for predictors that can be negative. `per_pixel` fits F_target at each coarse cell,
-    F_source stays pooled: places of other regions do not correspond. `wet_only` makes the distributions of rain those
-    of wet cells, above `wet_mm_h`, and leaves dry ones dry; else zeros belong to them. `hours` are training hours on
-    either side.
+    names (`tp`, `tp+cp`, `all`). `kind` and `tail` are those of `QuantileMap`: how corrections carry on beyond the
+    outermost quantiles, additively for predictors that can be negative. `per_pixel` fits F_target at each coarse
+    cell; F_source stays pooled, since places of other regions do not correspond. `wet_only` makes the distributions
+    of rain those of wet cells, above `wet_mm_h`, and leaves dry ones dry; else zeros belong to them. `hours` are
+    training hours on either side.
 
     With `inverse` the rain goes through F_target⁻¹(F_source(x)) of the first guess. Mind that this carries the
     distributions of *coarse* rain to fine extremes, which lie beyond all coarse quantiles: there the tail rule decides.

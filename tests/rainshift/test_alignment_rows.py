@@ -1,4 +1,4 @@
-"""Alignments as rows of a benchmark: trained once, aligned only where the region is unknown, on training hours alone."""
+"""Alignments as rows of a benchmark: trained once, aligned where the region is unknown, on training hours."""
 
 from __future__ import annotations
 
