@@ -61,7 +61,8 @@ def gradient_penalty(
     with torch.autocast(real.device.type, enabled=False):
         share = share.view(-1, *[1] * (real.ndim - 1)).to(real.dtype)
         between = torch.lerp(fake.to(real.dtype), real, share).requires_grad_(True)
-        score = critic(torch.cat((condition.to(real.dtype), between), dim=1)).sum()
+        # `forward` itself: where the critic is compiled, the compiled one has no gradient of gradients.
+        score = critic.forward(torch.cat((condition.to(real.dtype), between), dim=1)).sum()
         (slope,) = torch.autograd.grad(score, between, create_graph=True)
         # A tiny number under the root keeps the gradient finite where the critic is flat.
         return ((slope.flatten(1).square().sum(1) + 1e-12).sqrt() - 1).square().mean()

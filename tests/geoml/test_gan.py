@@ -67,6 +67,27 @@ def test_the_penalty_of_a_linear_critic_is_known(norm: float) -> None:
     assert bool(critic.slope.grad.isfinite().all())
 
 
+def test_the_penalty_of_a_compiled_critic_is_that_of_the_critic() -> None:
+    critic = Critic(2, dims=2, width=4, levels=1)
+    fields = [torch.randn(3, 1, 4, 4) for _ in range(3)]
+    expected = gradient_penalty(critic, *fields, share=torch.full((3,), 0.3))
+    critic.compile(backend="aot_eager")
+    penalty = gradient_penalty(critic, *fields, share=torch.full((3,), 0.3))
+    torch.testing.assert_close(penalty, expected)
+    penalty.backward()
+    assert all(parameter.grad is not None for parameter in critic.blocks.parameters())
+
+
+def test_the_reference_recipe_gives_amounts_above_zero_and_trains() -> None:
+    """No first guess, softplus, noise on the coarse grid alone, the error of the members' mean."""
+    options = preset("gan-large") | {"width": 4, "critic_width": 4, "members": 2}
+    model, batch = build(options, TOY_CHANNELS, 2), toy_batch()
+    generator = torch.Generator().manual_seed(0)
+    for phase in model.phases():
+        model.loss(batch, phase=phase.name, generator=generator).backward()
+    assert float(model.predict(batch, members=2).min()) > 0
+
+
 @pytest.mark.parametrize("dims", [2, 3])
 def test_a_critic_tells_fields_of_one_mean_apart(dims: int) -> None:
     """Smooth against rough of equal mean and variance: an ensemble loss alone does not see that."""
