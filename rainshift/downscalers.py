@@ -16,12 +16,13 @@ from geoml.grids import Grid
 from geoml.models import registry
 from geoml.models.base import Channels, Model
 from geoml.models.predictor import Predictor
+from geoml.models.tiles import Tiled, Tiling
 from geoml.nn.conservation import METHODS, Method, conservation_for
 from geoml.runs import plain
 from rainshift.baselines import Baseline
 from rainshift.baselines.base import first_guesses
 
-__all__ = ["Around", "Conserved", "Downscaler", "ModelSpec", "Windowed", "available", "conserved"]
+__all__ = ["Around", "Conserved", "Downscaler", "InTiles", "ModelSpec", "Windowed", "available", "conserved"]
 
 _CONF = Path(__file__).parent / "conf" / "model"
 
@@ -65,6 +66,17 @@ class Around:
     def window(self) -> int | None:
         """Consecutive hours seen at once; None for single hours."""
         return getattr(self.downscaler, "window", None)
+
+
+@dataclass(frozen=True)
+class InTiles(Around):
+    """A downscaler that works on one overlapped tile of a large domain at a time (`geoml.models.tiles`)."""
+
+    tiling: Tiling
+
+    def predict(self, batch: Batch, members: int = 1, seed: int = 0) -> tuple[torch.Tensor, float]:
+        """The rain of the whole domain."""
+        return Tiled(self.downscaler, self.tiling).predict(batch, members=members, seed=seed)
 
 
 @dataclass(frozen=True)

@@ -29,14 +29,29 @@ UNITS = {"skill": "1", "degradation": "percent", "skill_lost": "1"}
 
 @dataclass(frozen=True)
 class Analysis:
-    """How scores are compared: the suite they were made with, and the bootstrap."""
+    """How scores are compared: the suites they were made with, of hours and of sequences, and the bootstrap."""
 
     suite: Suite
+    temporal: Suite | None = None
     reference: str = "bilinear"
     metric: str = "crps_fair"
     block_hours: float = 24.0
     level: float = 0.95
     replicates: int = 2000
+
+    @property
+    def metrics(self) -> list[str]:
+        """Every score, those of sequences last."""
+        return [*self.suite.metrics, *(self.temporal.metrics if self.temporal else ())]
+
+    def values(self, table: StatisticsTable, sequences: StatisticsTable | None) -> list[float]:
+        """Every score of a model; NaN for those of sequences where there are none."""
+        of_hours = list(self.suite.evaluate(table).values())
+        if self.temporal is None:
+            return of_hours
+        if sequences is None:
+            return [*of_hours, *[np.nan] * len(self.temporal.metrics)]
+        return of_hours + list(self.temporal.evaluate(sequences).values())
 
     def interval(self, functional: Any, **tables: StatisticsTable) -> Interval:
         """A functional of the metric on paired tables with its block-bootstrap interval."""
@@ -62,8 +77,8 @@ def analyse(plan: Plan, scores: Mapping[Cell, Scores], analysis: Analysis) -> xr
       of hardly any skill cannot dominate as it does an average of ratios;
     - `clipped_share` and `members` of the matrix' cells, `blocks(test_region)` of independent hours.
     """
-    result = _matrix(plan, scores, analysis.suite)
-    sound = {cell: made.table for cell, made in scores.items() if not made.diverged}
+    result = _matrix(plan, scores, analysis)
+    sound = {cell: made for cell, made in scores.items() if not made.diverged}
     return result.merge(_views(plan, sound, analysis, result)).assign_attrs(
         reference=analysis.reference,
         skill_metric=analysis.metric,
@@ -76,7 +91,7 @@ def _name(train_set: TrainSet | None) -> str:
     return "none" if train_set is None else train_set.name
 
 
-def _matrix(plan: Plan, scores: Mapping[Cell, Scores], suite: Suite) -> xr.Dataset:
+def _matrix(plan: Plan, scores: Mapping[Cell, Scores], analysis: Analysis) -> xr.Dataset:
     """Every cell's scores, clipped share and members on the axes model, train set, test region, seed."""
     import xarray as xr
 
@@ -87,31 +102,32 @@ def _matrix(plan: Plan, scores: Mapping[Cell, Scores], suite: Suite) -> xr.Datas
         "seed": sorted({cell.seed for cell in plan.cells}),
     }
     shape = tuple(map(len, axes.values()))
-    values = np.full((len(suite.metrics), *shape), np.nan)
+    values = np.full((len(analysis.metrics), *shape), np.nan)
     clipped, members = np.full(shape, np.nan), np.full(shape, np.nan)
     for cell, made in scores.items():
         keys = (cell.model, _name(cell.train_set), cell.test_region, cell.seed)
         place = tuple(axis.index(key) for axis, key in zip(axes.values(), keys, strict=True))
         clipped[place], members[place] = made.clipped_share, made.members
         if not made.diverged:
-            values[(slice(None), *place)] = list(suite.evaluate(made.table).values())
+            values[(slice(None), *place)] = analysis.values(made.table, made.sequences)
     return xr.Dataset(
         {
             "matrix": (("metric", *axes), values, {"long_name": "score"}),
             "clipped_share": (tuple(axes), clipped, {"units": "1"}),
             "members": (tuple(axes), members, {"units": "1"}),
         },
-        {"metric": list(suite.metrics), **axes},
+        {"metric": analysis.metrics, **axes},
     )
 
 
-def _views(plan: Plan, tables: Mapping[Cell, StatisticsTable], analysis: Analysis, result: xr.Dataset) -> xr.Dataset:
+def _views(plan: Plan, scores: Mapping[Cell, Scores], analysis: Analysis, result: xr.Dataset) -> xr.Dataset:
     """Scores, skills and losses of the pairs of sets that the plan compares."""
     import xarray as xr
 
     models, regions = (list(map(str, result[name].values)) for name in ("model", "test_region"))
-    suite = analysis.suite
-    score = np.full((len(suite.metrics), len(models), len(regions), 2), np.nan)
+    tables = {cell: made.table for cell, made in scores.items()}
+    sequences = {cell: made.sequences for cell, made in scores.items() if made.sequences is not None}
+    score = np.full((len(analysis.metrics), len(models), len(regions), 2), np.nan)
     bounds = {
         name: np.full((3, len(models), len(regions), *((2,) if name == "skill" else ())), np.nan) for name in UNITS
     }
@@ -127,7 +143,10 @@ def _views(plan: Plan, tables: Mapping[Cell, StatisticsTable], analysis: Analysi
                 table = pair[side]
                 if table is None:
                     continue
-                score[:, m, r, s] = list(suite.evaluate(table).values())
+                over_time = _of(sequences, model, None, region) or _of(
+                    sequences, model, _set(plan, side, region), region
+                )
+                score[:, m, r, s] = analysis.values(table, over_time)
                 if reference is not None and model != analysis.reference:
                     found = analysis.interval(skill, model=table, reference=reference)
                     bounds["skill"][:, m, r, s] = _triple(found)

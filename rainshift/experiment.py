@@ -18,11 +18,12 @@ from geoml.data.location import is_remote
 from geoml.data.reading import ambient_client, spread
 from geoml.errors import Diverged, UserError
 from geoml.metrics import Suite
+from geoml.models.tiles import Tiling
 from geoml.progress import track
 from geoml.runs import RunFolder, config_hash, plain
 from rainshift.alignment import Alignment, inputs_of
 from rainshift.archive import archive_of
-from rainshift.downscalers import Downscaler, ModelSpec, conserved
+from rainshift.downscalers import Downscaler, InTiles, ModelSpec, conserved
 from rainshift.drop import Analysis, analyse
 from rainshift.matrix import Cell, Plan, TrainSet, plan, plan_events
 from rainshift.prediction import predict
@@ -84,8 +85,11 @@ class Experiment:
         }
         self.specs = self._with_alignments()
         self.recipe = recipe_of(self.config)
+        self.tiling = Tiling(**self.config["tiles"])
         self.suite = Suite.from_config(self.config["metrics"])
-        self.analysis = Analysis(self.suite, **self.config["analysis"])
+        self.sequence_hours = self.config["sequence_hours"]
+        self.temporal = Suite.from_config(self.config["temporal"]) if self.sequence_hours else None
+        self.analysis = Analysis(self.suite, self.temporal, **self.config["analysis"])
         self._check_analysis()
 
     def _with_alignments(self) -> dict[str, ModelSpec]:
@@ -282,6 +286,7 @@ class Experiment:
             here = {cell.test_region: len(archive.samples(cell.test_region, "train")[1])}
             source, target = (inputs_of(archive, part, hours=alignment.hours) for part in (shares, here))
             downscaler = alignment.align(downscaler, source, target, archive.channels)
+        downscaler = InTiles(downscaler, self.tiling) if spec.is_network else downscaler
         return conserved(downscaler, spec.conservation, archive.channels)
 
     def score_file(self, cell: Cell) -> Path:
@@ -297,8 +302,11 @@ class Experiment:
             "metrics": self.config["metrics"],
             "members": self.config["members"],
             "samples": self.config["test_samples"],
+            "tiles": self.config["tiles"],
             "seed": cell.seed,
         }
+        if self.temporal is not None:
+            spec |= {key: self.config[key] for key in ("temporal", "sequence_hours")}
         model = row.name if name else row.trained_as
         return self.cache / "scores" / f"{model}-{cell.test_region}-{config_hash(spec)}.nc"
 
@@ -315,6 +323,8 @@ class Experiment:
             members=int(self.config["members"]),
             samples=self.config["test_samples"],
             seed=cell.seed,
+            temporal=self.temporal,
+            sequence_hours=int(self.sequence_hours or 0),
         )
         made.save(path)
         return made

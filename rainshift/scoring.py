@@ -14,6 +14,7 @@ from geoml.grids import conform, grid_of, require_same
 from geoml.metrics import StatisticsTable, Suite
 from geoml.progress import track
 from rainshift.archive import Archive
+from rainshift.coherence import SequenceScores
 from rainshift.downscalers import Downscaler
 from rainshift.hours import FIELDS_AT_A_TIME, choose, hourly, whole_fields
 
@@ -24,15 +25,21 @@ __all__ = ["MAX_CLIPPED_SHARE", "Scores", "members_of", "score", "score_file", "
 
 #: A cell of the benchmark in which more values than this had to be bounded has diverged: it is marked, not averaged.
 MAX_CLIPPED_SHARE = 1e-3
+#: What the variables of sequences are called by in a file of scores.
+PREFIX = "sequence_of_"
 
 
 @dataclass(frozen=True)
 class Scores:
-    """Statistics of one downscaler on one region; rows are labelled by valid time."""
+    """Statistics of one downscaler on one region; rows are labelled by valid time.
+
+    `sequences`, where asked for, has a row a sequence of consecutive hours, labelled by its first.
+    """
 
     table: StatisticsTable
     members: int
     clipped_share: float
+    sequences: StatisticsTable | None = None
 
     @property
     def diverged(self) -> bool:
@@ -42,15 +49,21 @@ class Scores:
     def save(self, path: Path) -> None:
         """Write NetCDF, whole or not at all."""
         attrs = {"members": self.members, "clipped_share": self.clipped_share}
-        write_netcdf(path, self.table.to_dataset().assign_attrs(attrs))
+        data = self.table.to_dataset()
+        if self.sequences is not None:
+            over_time = self.sequences.to_dataset()
+            data = data.merge(over_time.rename({str(name): f"{PREFIX}{name}" for name in over_time.variables}))
+        write_netcdf(path, data.assign_attrs(attrs), single=False)
 
     @classmethod
     def load(cls, path: Path) -> Scores:
         """What `save` wrote; a `DataError` names a broken file."""
         data = read_dataset(path).load()
         data.close()
-        table = StatisticsTable.from_dataset(data)
-        return cls(table, int(data.attrs["members"]), float(data.attrs["clipped_share"]))
+        names = {str(name): str(name).removeprefix(PREFIX) for name in data.variables if str(name).startswith(PREFIX)}
+        over_time = StatisticsTable.from_dataset(data[list(names)].rename(names)) if names else None
+        table = StatisticsTable.from_dataset(data.drop_vars(names))
+        return cls(table, int(data.attrs["members"]), float(data.attrs["clipped_share"]), over_time)
 
 
 def members_of(downscaler: Downscaler, wanted: int) -> int:
@@ -75,11 +88,13 @@ def score(
     times: NDArray[np.datetime64] | None = None,
     role: str = "test",
     seed: int = 0,
+    temporal: Suite | None = None,
+    sequence_hours: int = 24,
 ) -> Scores:
     """Statistics of whole-field predictions of a region, cells weighted by area, unknown cells left out.
 
-    `samples` hours, evenly spread, are scored, or those of `times`; all where both are None. A prediction that is not
-    finite raises `Diverged`.
+    `samples` hours, evenly spread, are scored, or those of `times`; all where both are None. `temporal` is a suite for
+    the sequences of `sequence_hours` consecutive hours among them. A prediction that is not finite raises `Diverged`.
     """
     positions = choose(archive, region, role, samples)
     if times is not None:
@@ -87,6 +102,7 @@ def score(
     valid_times = archive.times(region, role, positions)
     weights = grid_of(archive.open(region, archive.samples(region, role)[0])["target"]).cell_weights(full=False)
     drawn, window = members_of(downscaler, members), window_of(downscaler)
+    over_time = None if temporal is None else SequenceScores(temporal, valid_times, sequence_hours, weights)
     tables, clipped, items = [], 0.0, 0
     batches = whole_fields(archive, region, role, positions, window)
     for batch, rows in track(batches, f"scoring {region}", unit="batches"):
@@ -94,19 +110,18 @@ def score(
         assert batch.target is not None
         if not bool(prediction.isfinite().all()):
             raise Diverged(f"the prediction of {region} is not finite at {valid_times[rows.max()]}")
-        hours, over_time = rows.ravel(), window is not None
+        hours, windowed = rows.ravel(), window is not None
         wanted = np.flatnonzero(hours >= 0)
-        tables.append(
-            suite.update(
-                hourly(prediction, over_time)[wanted, :, 0].numpy(),
-                hourly(batch.target, over_time)[wanted, 0].numpy(),
-                ids=valid_times[hours[wanted]],
-                mask=None if batch.mask is None else hourly(batch.mask, over_time)[wanted, 0].numpy(),
-                weights=weights,
-            )
-        )
-        clipped, items = clipped + share * len(hours), items + len(hours)
-    return Scores(suite.merge(tables), drawn, clipped / max(items, 1))
+        hours = hours[wanted]
+        rain, truth = (hourly(fields, windowed)[wanted].numpy() for fields in (prediction, batch.target))
+        known = np.ones(truth.shape, bool) if batch.mask is None else hourly(batch.mask, windowed)[wanted].numpy()
+        fields = rain[:, :, 0], truth[:, 0]
+        tables.append(suite.update(*fields, ids=valid_times[hours], mask=known[:, 0], weights=weights))
+        if over_time is not None:
+            over_time.add(hours, *fields, known[:, 0])
+        clipped, items = clipped + share * len(batch), items + len(batch)
+    sequences = None if over_time is None else over_time.table()
+    return Scores(suite.merge(tables), drawn, clipped / max(items, 1), sequences)
 
 
 def score_file(path: Path, archive: Archive, region: str, *, suite: Suite, role: str = "test") -> Scores:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from geoml.train.loop import Log
     from rainshift.archive import Archive
+    from rainshift.downscalers import Downscaler
 
 __all__ = ["benchmark", "dask_workers", "evaluate", "predict", "prepare", "regions", "report", "train"]
 
@@ -116,7 +117,8 @@ def predict(config: DictConfig, run: RunFolder) -> Rows:
     """Predict regions with a trained model into CF files in the run folder's `samples/`."""
     from rainshift.prediction import write_prediction
 
-    archive, downscaler = _archive(config), _trained(config.checkpoint)
+    archive = _archive(config)
+    downscaler = _trained(config, archive)
     rows = []
     for name in config.regions:
         archive.prepare(name, _split(archive, config.role))
@@ -159,7 +161,7 @@ def evaluate(config: DictConfig, run: RunFolder) -> Rows:
             against = score(reference, archive, name, times=times, **options)
         else:
             options |= {"members": int(config.members), "samples": config.samples, "seed": int(config.seed)}
-            made = score(_trained(config.checkpoint), archive, name, **options)
+            made = score(_trained(config, archive), archive, name, **options)
             against = score(reference, archive, name, **options)
         values = suite.evaluate(made.table)
         skill = suite.skill(made.table, against.table) if "crps_fair" in suite.metrics else None
@@ -241,8 +243,11 @@ def _split(archive: Archive, role: str) -> str:
     return role if role in archive.splits else archive.splits[0]
 
 
-def _trained(path: str) -> Any:
-    """The downscaler of a run folder or checkpoint folder."""
+def _trained(config: DictConfig, archive: Archive) -> Downscaler:
+    """The downscaler of a run folder or checkpoint folder, tile by tile, with the conservation asked for."""
+    from geoml.models.tiles import Tiling
+    from rainshift.downscalers import InTiles, conserved
     from rainshift.training import load_trained
 
-    return load_trained(Path(path))
+    tiled = InTiles(load_trained(Path(config.checkpoint)), Tiling(**plain(config.tiles)))
+    return conserved(tiled, config.conservation, archive.channels)

@@ -22,14 +22,14 @@ __all__ = ["read_dataset", "write_netcdf"]
 HDF5, CLASSIC = b"\x89HDF\r\n\x1a\n", b"CDF"
 
 
-def write_netcdf(path: str | os.PathLike[str], dataset: xr.Dataset) -> None:
-    """`dataset` as compressed NetCDF4 with CF attributes, whole or not at all; float64 data become float32."""
+def write_netcdf(path: str | os.PathLike[str], dataset: xr.Dataset, *, single: bool = True) -> None:
+    """`dataset` as compressed NetCDF4 with CF attributes, whole or not at all; float64 becomes float32 if `single`."""
     dataset = dataset.assign_attrs({"Conventions": CONVENTIONS, **dataset.attrs}).drop_encoding()
     encoding: dict[str, dict[str, Any]] = {}
     for name, variable in dataset.data_vars.items():
         if variable.dtype.kind in "fiub":
             encoding[str(name)] = {"zlib": True, "complevel": 2, "shuffle": True, "fletcher32": variable.ndim > 0}
-        if variable.dtype == np.float64 and variable.ndim > 1:
+        if single and variable.dtype == np.float64 and variable.ndim > 1:
             encoding[str(name)]["dtype"] = "float32"
     for coordinate in dataset.coords:
         if dataset[coordinate].dtype.kind == "f":

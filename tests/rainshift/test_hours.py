@@ -123,7 +123,7 @@ def test_rows_over_one_hour_and_over_many_stand_in_one_benchmark(tmp_path, monke
         "trainer.samples=8",
         "loader.batch_size=2",
         "loader.patch=0",
-        "test_samples=10",
+        "sequence_hours=12",
         "run.dir=bench",
         "cache=cache",
     ]
@@ -131,3 +131,4 @@ def test_rows_over_one_hour_and_over_many_stand_in_one_benchmark(tmp_path, monke
     with xr.open_dataset(tmp_path / "bench/benchmark.nc") as results:
         assert set(results["model"].values) == {"bilinear", "unet", "unet3d"}
         assert np.isfinite(results["score"].sel(model="unet3d", test_region="melanesia")).all()
+        assert "lag1_error" in results["metric"].values
