@@ -52,7 +52,11 @@ def test_tiles_are_the_whole(predicted):
 def test_coarse_means_are_kept_where_asked_for(predicted, workplace):
     kept, free = predicted("kept", "conservation=multiplicative"), predicted("whole")
     store = next((workplace / "runs/cache/data").glob("synthetic-*/europe_west-test.zarr"))
-    coarse = xr.open_zarr(store, group="condition", consolidated=False)["tp"].sel(time=kept["time"]).transpose("time", "lat", "lon")
+    coarse = (
+        xr.open_zarr(store, group="condition", consolidated=False)["tp"]
+        .sel(time=kept["time"])
+        .transpose("time", "lat", "lon")
+    )
     layer = conservation_for(grid_of(kept), grid_of(coarse))
 
     def miss(rain):
