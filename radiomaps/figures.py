@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["draw_cut", "draw_errors", "draw_maps", "draw_scene", "save_figure"]
 
 BUILDING, NOWHERE = "#4a4a4a", "#e3e0da"
+_LEGEND = "dark: building; light: no path; triangle: transmitter"
 
 
 @dataclass(frozen=True)
@@ -79,18 +80,20 @@ def draw_maps(maps: xr.Dataset, *, heights_m: Sequence[float] | None = None, tit
     names = [name for name in _LOOKS if name in maps]
     figure = Figure(figsize=(2.9 * len(chosen) + 1.3, 2.6 * len(names) + 0.5), layout="constrained")
     axes = figure.subplots(len(names), len(chosen), squeeze=False)
-    for row, name in zip(axes, names, strict=True):
+    for number, (row, name) in enumerate(zip(axes, names, strict=True)):
         limits = _limits(maps[name].values, _LOOKS[name])
         for axis, height in zip(row, chosen, strict=True):
             layer = maps.sel(z=height, method="nearest")
             shown = _panel(axis, layer, name, ("y", "x"), limits)
             axis.plot(float(maps["tx_x"]), float(maps["tx_y"]), marker="^", color="red", mec="white", ms=8)
             axis.set_aspect("equal")
-            if row is axes[0]:
+            if number == 0:
                 axis.set_title(f"z = {float(layer['z']):g} m", fontsize=9)
-        row[0].set_ylabel(_LOOKS[name].title, fontsize=8)
-        figure.colorbar(shown, ax=list(row), shrink=0.9).ax.tick_params(labelsize=7)
-    figure.suptitle(title, fontsize=10)
+            if number == len(names) - 1:
+                axis.set_xlabel("x, east (m)", fontsize=7)
+        row[0].set_ylabel("y, north (m)", fontsize=7)
+        _colour_bar(figure, shown, list(row), _LOOKS[name]).set_label(_LOOKS[name].title, fontsize=8)
+    figure.suptitle(f"{title}\n{_LEGEND}", fontsize=9)
     return figure
 
 
@@ -106,10 +109,10 @@ def draw_cut(maps: xr.Dataset, *, title: str = "") -> Figure:
         shown = _panel(axis, cut, name, ("z", "x"), _limits(maps[name].values, _LOOKS[name]))
         axis.plot(float(maps["tx_x"]), float(maps["tx_z"]), marker="^", color="red", mec="white", ms=8, clip_on=False)
         axis.set_ylabel("z (m)", fontsize=8)
-        figure.colorbar(shown, ax=axis).ax.tick_params(labelsize=7)
+        _colour_bar(figure, shown, axis, _LOOKS[name])
         axis.set_title(_LOOKS[name].title, fontsize=8, loc="left")
     axes[-1].set_xlabel("x, east (m)")
-    figure.suptitle(title, fontsize=10)
+    figure.suptitle(f"{title}, cut through the transmitter\n{_LEGEND}", fontsize=9)
     return figure
 
 
@@ -148,14 +151,23 @@ def _limits(values: NDArray[Any], look: _Look) -> tuple[float, float]:
     known = values[np.isfinite(values)] * look.factor
     if not known.size:
         return 0.0, 1.0
-    low, high = np.percentile(known, [1, 99.5])
+    low, high = np.percentile(known, [1, 98])  # a few long detours would leave one colour for all others
     return float(low), float(max(high, low + 1e-9))
 
 
+def _colour_bar(figure: Figure, shown: Any, axes: Any, look: _Look) -> Any:
+    bar = figure.colorbar(shown, ax=axes, extend="neither" if look.limits else "both")
+    bar.ax.tick_params(labelsize=7)
+    return bar
+
+
 def _panel(axis: Axes, data: xr.Dataset, name: str, dims: tuple[str, str], limits: tuple[float, float]) -> Any:
+    from matplotlib.colors import ListedColormap
+
     look = _LOOKS[name]
-    axis.set_facecolor(NOWHERE)
     field = data[name].transpose(*dims) * look.factor
+    nowhere = ListedColormap([NOWHERE])
+    axis.pcolormesh(data[dims[1]], data[dims[0]], np.zeros(field.shape), cmap=nowhere, rasterized=True)
     shown = axis.pcolormesh(
         data[dims[1]], data[dims[0]], field, cmap=look.colours, vmin=limits[0], vmax=limits[1], rasterized=True
     )
