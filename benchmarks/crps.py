@@ -13,6 +13,7 @@ import os
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+import functools
 import time
 from collections.abc import Callable
 from typing import Any
@@ -23,7 +24,7 @@ import xarray as xr
 import xskillscore
 from harness import main
 
-from geoml.metrics.probabilistic import fair_crps
+from geoml.metrics import fair_crps
 from geoml.tables import show
 
 MEMBERS = (8, 16, 50, 100)
@@ -45,8 +46,8 @@ def contenders(x: np.ndarray[Any, Any], y: np.ndarray[Any, Any]) -> dict[str, Ca
         "geoml": lambda: fair_crps(x, y, axis=-1),
         "geoml, members first": lambda: fair_crps(members_first, y),
         **{
-            f"scoringrules {estimator}": lambda estimator=estimator: scoringrules.crps_ensemble(
-                y, x, estimator=estimator, backend="numba"
+            f"scoringrules {estimator}": functools.partial(
+                scoringrules.crps_ensemble, y, x, estimator=estimator, backend="numba"
             )
             for estimator in ("fair", "qd", "pwm")
         },

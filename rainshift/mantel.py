@@ -64,7 +64,10 @@ def mantel(shift: Array, drop: Array, *, permutations: int = 9999, seed: int = 0
         raise UserError("the Mantel test needs shifts and drops that differ between pairs of regions")
     every = math.factorial(count) <= permutations
     rng = np.random.default_rng(seed)
-    orders = itertools.permutations(range(count)) if every else (rng.permutation(count) for _ in range(permutations))
+    if every:
+        orders = np.array(list(itertools.permutations(range(count))))
+    else:
+        orders = rng.permuted(np.tile(np.arange(count), (permutations, 1)), axis=1)
     found = np.array([_correlation(ranks[0][np.ix_(order, order)], ranks[1]) for order in orders])
     reached = int((found >= observed - 1e-12).sum())
     p = reached / len(found) if every else (reached + 1) / (len(found) + 1)

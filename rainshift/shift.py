@@ -192,7 +192,7 @@ def _histograms(
             here = number == now
             for variable, field in fields.items():
                 parts[variable].append(_count(field.values[here], edges[variable]))
-            if regridder is not None and classes is not None:
+            if regridder is not None and first is not None and classes is not None:
                 coarse = regridder(np.ascontiguousarray(fields[first].values[here]))
                 kind = np.searchsorted(classes, coarse, side="right")
                 rain = fields[TARGET].values[here]
@@ -234,6 +234,7 @@ def measure_shifts(
     measures = ("wasserstein", "jensen_shannon", "hellinger")
     shape = (len(variables), len(names), *([] if pairs else [len(names)]))
     values = {f"{name}{suffix}": np.full(shape, np.nan) for name in measures for suffix in ("", "_null", "_p")}
+    jobs: list[tuple[tuple[int, ...], str, list[str]]]
     if pairs:
         jobs = [((names.index(_known(region, names)),), region, list(others)) for region, others in pairs.items()]
     else:
@@ -290,5 +291,5 @@ def _conditional(p: Array, q: Array, edges: Array) -> Array:
     mass = [part.sum(axis=-1) for part in (p, q)]
     weight = np.minimum(*(part / part.sum(axis=-1, keepdims=True) for part in mass))
     safe = [np.where(part.sum(axis=-1, keepdims=True) > 0, part, 1.0) for part in (p, q)]
-    distance = wasserstein(*safe, edges)
+    distance = wasserstein(safe[0], safe[1], edges)
     return np.asarray((weight * distance).sum(axis=-1) / weight.sum(axis=-1))

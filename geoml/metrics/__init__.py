@@ -1,17 +1,21 @@
 """Scores as mergeable statistics: a `Suite` of metrics fills a `StatisticsTable`, a row a sample.
 
-Pointwise, probabilistic and categorical scores stand in a file each; a score that looks at neighbourhoods or spectra
-belongs in a file of its own beside them, as a `Statistic` that reads the whole field.
+Scores of cells are averages of a field (`CellStatistic`); those of neighbourhoods, spectra or sequences read the whole
+sample (`Statistic`), in a file each by what they look at. A `CurveMetric` has a curve behind its number: a spectrum, a
+rank histogram, a reliability diagram, from the same table (`Suite.curves`).
 """
 
 from geoml.metrics.aggregate import StatisticsTable, merge
-from geoml.metrics.base import CellStatistic, Forecast, Metric, Statistic
+from geoml.metrics.base import CellStatistic, CurveMetric, Forecast, Metric, Statistic
+from geoml.metrics.probabilistic import fair_crps
 from geoml.metrics.significance import Interval, block_bootstrap
 from geoml.metrics.suite import METRICS, Suite
+from geoml.metrics.temporal import sequences
 
 __all__ = [
     "METRICS",
     "CellStatistic",
+    "CurveMetric",
     "Forecast",
     "Interval",
     "Metric",
@@ -19,5 +23,7 @@ __all__ = [
     "StatisticsTable",
     "Suite",
     "block_bootstrap",
+    "fair_crps",
     "merge",
+    "sequences",
 ]

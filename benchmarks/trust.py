@@ -1,0 +1,146 @@
+"""Does a trust map rank errors where a model was never trained, better than its rain and its spread do?
+
+Small U-Nets are trained on regions of the synthetic planet with each of them left out in turn; several seeds make an
+ensemble, whose spread is one rival and whose mean rain the other. The trust map is fitted in validation hours of the
+training regions alone (`rainshift.trust`) and drawn on the left-out region, whose truth then says which cells have the
+largest tenth of the errors of the mean. AUROC is the chance that such a cell gets a higher score than another, 0.5 by
+chance; figures are the mean over the left-out regions. The table also has the mean error of the half of the cells that
+each score trusts most (risk at coverage ½; "best" ranks by the error itself), the share of cells whose error is below
+the 90 % bound, and of those called familiar, there and in the regions trained on.
+"""
+
+from __future__ import annotations
+
+import os
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import tempfile
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from harness import main
+
+from geoml.compose import compose
+from geoml.fields import Batch
+from geoml.tables import show
+from rainshift.archive import Archive
+from rainshift.downscalers import Downscaler
+from rainshift.experiment import Experiment
+from rainshift.hours import evenly, whole_fields
+from rainshift.training import load
+from rainshift.trust import Trust, auroc, fit_trust, risk_coverage
+
+REGIONS = ("europe_west", "melanesia", "tibetan-plateau", "west-africa")
+UNET = "{model: unet, base: 8, multipliers: [1, 2]}"
+LARGE = 0.9  # errors above this quantile of their region are what is to be found
+HOURS = 48  # of a region, tested and learnt from
+
+
+@dataclass(frozen=True)
+class Committee:
+    """Several downscalers as one ensemble, a member each."""
+
+    parts: tuple[Downscaler, ...]
+
+    def predict(self, batch: Batch, members: int = 1, seed: int = 0) -> tuple[torch.Tensor, float]:
+        """`(batch, member, channel, y, x)` in mm/h, and the share of values that were clipped."""
+        made = [part.predict(batch, members=1, seed=seed) for part in self.parts]
+        return torch.cat([fields for fields, _ in made], dim=1), float(np.mean([share for _, share in made]))
+
+
+def experiment(planet: int, cache: str, seeds: int, samples: int) -> Experiment:
+    overrides = [
+        f"train_regions=[{','.join(REGIONS)}]",
+        f"models=[bilinear,{UNET}]",
+        f"seeds={seeds}",
+        "in_distribution=false",
+        f"data.seed={planet}",
+        "data.size_deg=4",
+        "data.splits_at.train.hours=120",
+        "data.splits_at.validation.hours=72",
+        "data.splits_at.test.hours=72",
+        f"trainer.samples={samples}",
+        f"trainer.checkpoint_every={samples}",
+        "trainer.learning_rate=3e-3",
+        "loader.batch_size=16",
+        "loader.patch=20",
+        "loader.validation_samples=0",
+        f"cache={cache}",
+    ]
+    return Experiment(compose("rainshift.conf", "benchmark", overrides))
+
+
+def committee(made: Experiment, region: str) -> Committee:
+    """The U-Nets trained without a region."""
+    outside, parts = made.plan.outside[region], []
+    for seed in range(int(made.config["seeds"])):
+        made.trained("unet", outside, seed)
+        folder = made.training_folder("unet", outside, seed)[0] / "checkpoints"
+        parts.append(load(made.specs["unet"], folder, made.archive.channels))
+    return Committee(tuple(parts))
+
+
+def drawn(model: Committee, trust: Trust, archive: Archive, region: str) -> dict[str, np.ndarray[Any, Any]]:
+    """Scores, error, bound and familiarity of all known cells of a region's test hours."""
+    parts: dict[str, list[np.ndarray[Any, Any]]] = {}
+    positions = evenly(len(archive.samples(region, "test")[1]), HOURS)
+    for batch, _ in whole_fields(archive, region, "test", positions):
+        assert batch.target is not None
+        prediction, _ = model.predict(batch)
+        said, rain = trust(batch, prediction), prediction[:, :, 0]
+        known = batch.target[:, 0].isfinite() if batch.mask is None else batch.mask[:, 0]
+        fields = {
+            "trust": said.expected_error,
+            "rain": rain.mean(dim=1),
+            "spread": rain.std(dim=1),
+            "novelty": said.novelty,
+            "error": (rain.mean(dim=1) - batch.target[:, 0]).abs(),
+            "bound": said.bound,
+            "familiar": said.familiar,
+        }
+        for name, field in fields.items():
+            parts.setdefault(name, []).append(field[known].numpy())
+    return {name: np.concatenate(found) for name, found in parts.items()}
+
+
+def row(planet: int, region: str, there: dict[str, Any], at_home: list[dict[str, Any]]) -> dict[str, Any]:
+    """What is found on a left-out region, beside the regions trained on."""
+    error = there["error"]
+    large = error > np.quantile(error, LARGE)
+    found: dict[str, Any] = {"planet": planet, "left out": region}
+    for name in ("trust", "rain", "spread", "novelty"):
+        found[name] = auroc(there[name], large)
+    for name in ("trust", "rain", "spread"):
+        found[f"risk ½ {name}"] = risk_coverage(there[name], error, points=2)[1][0]
+    found["best"], found["all"] = risk_coverage(error, error, points=2)[1]
+    for what, cells in (("out", [there]), ("in", at_home)):
+        found[f"below bound {what}"] = np.mean([(part["error"] <= part["bound"]).mean() for part in cells])
+        found[f"familiar {what}"] = np.mean([part["familiar"].mean() for part in cells])
+    return found
+
+
+def measure(quick: bool) -> dict[str, float]:
+    """The figures of this script, by the keys of targets.yaml."""
+    torch.set_num_threads(1)
+    rows = []
+    with tempfile.TemporaryDirectory() as folder:
+        for planet in range(1 if quick else 2):
+            made = experiment(planet, f"{folder}/{planet}", seeds=2 if quick else 4, samples=1000 if quick else 3200)
+            for region in REGIONS[:2] if quick else REGIONS:
+                model = committee(made, region)
+                others = [name for name in REGIONS if name != region]
+                trust = fit_trust(model, made.archive, others, hours=HOURS)
+                there = drawn(model, trust, made.archive, region)
+                rows.append(row(planet, region, there, [drawn(model, trust, made.archive, name) for name in others]))
+                print(f"planet {planet} without {region}: trust {rows[-1]['trust']:.3f}", flush=True)
+    show(rows)
+    figures = {f"auroc_{name}": float(np.mean([found[name] for found in rows])) for name in ("trust", "rain", "spread")}
+    gain = np.mean([found["trust"] - max(found["rain"], found["spread"]) for found in rows])
+    return figures | {"gain_over_best": float(gain)}
+
+
+if __name__ == "__main__":
+    main("trust", measure)
