@@ -6,6 +6,7 @@ fair one (Ferro 2014) and the reference is bilinear interpolation, unless said o
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -75,11 +76,14 @@ def analyse(plan: Plan, scores: Mapping[Cell, Scores], analysis: Analysis) -> xr
       skill in distribution holds 0: there is no skill that could be lost;
     - `mean_skill_lost(model)` with its bounds: what is lost of the skill averaged over test regions, which a region
       of hardly any skill cannot dominate as it does an average of ratios;
-    - `clipped_share` and `members` of the matrix' cells, `blocks(test_region)` of independent hours.
+    - `clipped_share` and `members` of the matrix' cells, `blocks(test_region)` of independent hours;
+    - `largest_clipped_share(model, test_region, distribution)`: of the pair's seeds, failed ones included, so that it
+      stands beside every average that they are left out of.
     """
     result = _matrix(plan, scores, analysis)
     sound = {cell: made for cell, made in scores.items() if not made.diverged}
-    return result.merge(_views(plan, sound, analysis, result)).assign_attrs(
+    result = result.merge(_views(plan, sound, analysis, result))
+    return result.assign(largest_clipped_share=_largest_clipped_share(result)).assign_attrs(
         reference=analysis.reference,
         skill_metric=analysis.metric,
         interval=f"{analysis.level:.0%} paired block bootstrap, blocks of {analysis.block_hours:g} h",
@@ -177,6 +181,18 @@ def _views(plan: Plan, scores: Mapping[Cell, Scores], analysis: Analysis, result
     trained_on = [[_name(_set(plan, side, region)) for side in SIDES] for region in regions]
     coords = {"distribution": list(SIDES), "trained_on": (("test_region", "distribution"), trained_on)}
     return xr.Dataset(data, coords)
+
+
+def _largest_clipped_share(result: xr.Dataset) -> xr.DataArray:
+    """Of the seeds of each set that the plan compares, and of what learns nothing."""
+    largest = result["clipped_share"].max("seed")
+    picked = result["skill"].copy(data=np.full(result["skill"].shape, np.nan))
+    for region, side in itertools.product(result["test_region"].values, SIDES):
+        trained_on = str(result["trained_on"].sel(test_region=region, distribution=side).item())
+        sets = [name for name in ("none", trained_on) if name in result["train_set"].values]
+        place = {"test_region": region, "distribution": side}
+        picked.loc[place] = largest.sel(test_region=region, train_set=sets).max("train_set")
+    return picked.assign_attrs(units="1", long_name="share of values that had to be bounded")
 
 
 def _set(plan: Plan, side: str, region: str) -> TrainSet | None:

@@ -59,6 +59,9 @@ def test_rows_stand_side_by_side(workplace):
     trainings = list((workplace / "runs/cache/trainings").iterdir())
     assert len([path for path in trainings if path.name.startswith("tiny")]) == 3
     assert not [path for path in trainings if "+" in path.name]
+    # nothing had to be bounded, and that stands beside every score
+    assert results["largest_clipped_share"].dims == score.dims
+    assert (results["largest_clipped_share"] == 0).all()
     page = (workplace / "bench" / "benchmark.md").read_text()
     assert all(f"| {row} " in page for row in ROWS)
 
