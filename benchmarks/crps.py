@@ -5,6 +5,9 @@ does and gets the layout it likes best: members last for scoringrules and us, a 
 whose estimator is not the fair one (`qd`, xskillscore) are given their own definition and still count, since a factor
 at the end would make it fair; for the error, the fair estimators of scoringrules are compared. Contenders take turns;
 a time is the least of the rounds, which what else runs on the machine disturbs least, and all run on one thread.
+
+- `vs_best_m8`, `vs_best_m16`, `vs_best_m50`, `vs_best_m100`: time of the fastest peer over ours, by members.
+- `max_abs_diff`: largest difference of ours, in either layout, from the fair estimators of scoringrules.
 """
 
 from __future__ import annotations

@@ -4,7 +4,12 @@ Small U-Nets are trained on regions of the synthetic planet with each of them le
 ensemble, whose spread is one rival and whose mean rain the other. The trust map is fitted in validation hours of the
 training regions alone (`rainshift.trust`) and drawn on the left-out region, whose truth then says which cells have the
 largest tenth of the errors of the mean. AUROC is the chance that such a cell gets a higher score than another, 0.5 by
-chance; figures are the mean over the left-out regions. The table also has the mean error of the half of the cells that
+chance.
+
+- `auroc_trust`, `auroc_rain`, `auroc_spread`: of each score, mean over the left-out regions.
+- `gain_over_best`: that of the trust map less that of the better of the two others.
+
+The table also has the mean error of the half of the cells that
 each score trusts most (risk at coverage ½; "best" ranks by the error itself), the share of cells whose error is below
 the 90 % bound, and of those called familiar, there and in the regions trained on.
 """
