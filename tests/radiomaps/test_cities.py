@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 
@@ -71,3 +74,35 @@ def test_cities_agree_with_exact_paths_out_of_sight(city, place, height_m, recor
     assert found["p95_db"] <= 4.0
     assert found["toa_ns"] <= 2
     assert found["doa_deg"] <= 2
+
+
+_MILLION = """
+import resource, sys
+import numpy as np
+from geoml.grids import Grid
+from radiomaps.maps import Transmitter
+from radiomaps.raytrace import TraceOptions, trace
+from radiomaps.scenes import Mesh, Scene
+side = 710
+x, y = np.meshgrid(np.linspace(0, 400, side), np.linspace(0, 400, side))
+vertices = np.column_stack([x.ravel(), y.ravel(), 5 * np.sin(x.ravel() / 30) * np.cos(y.ravel() / 40)])
+corner = (np.arange(side - 1)[:, None] * side + np.arange(side - 1)).ravel()
+near, far = [corner, corner + 1, corner + side + 1], [corner, corner + side + 1, corner + side]
+faces = np.concatenate([np.stack(near, axis=1), np.stack(far, axis=1)])
+scene = Scene("hills", (Mesh("ground", vertices, faces.astype(np.int32), "medium_dry_ground", "ground"),))
+assert scene.triangles > 1_000_000
+grid = Grid.box({"z": 0.5, "y": 100, "x": 100}, {"z": 4.5, "y": 228, "x": 228}, 1.0)
+options = TraceOptions(rays=100_000, depth=1, above_ground=True, memory_mb=64, estimator=sys.argv[1])
+maps = trace(scene, [Transmitter((200.0, 200.0, 30.0))], grid, options)
+assert not maps.building.any() and float(maps.los.mean()) > 0.3
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("estimator", ["axis", "paths"])
+def test_a_million_triangles_are_traced_in_bounded_memory(estimator, record_property):
+    done = subprocess.run([sys.executable, "-c", _MILLION, estimator], capture_output=True, text=True, check=True)
+    gigabytes = float(done.stdout)
+    record_property("gigabytes", gigabytes)
+    assert gigabytes < 2.5
