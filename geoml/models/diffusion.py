@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from geoml.diffusion.cuda_graph import CUDAGraphed
 from geoml.diffusion.denoiser import Denoiser, expand
 from geoml.diffusion.levels import Levels
 from geoml.diffusion.network import DenoisingUNet
@@ -64,6 +65,7 @@ class Diffusion(Model):
         self.log_scale = nn.Parameter(torch.zeros(len(channels.target)))
         predictors = len(channels.condition) + len(channels.static) + more_predictors
         self.network = DenoisingUNet(len(channels.target), predictors, dims=dims, **network)
+        self._graphed = CUDAGraphed(self.network)
 
     @abstractmethod
     def sigmas(self) -> Sequence[float]:
@@ -95,7 +97,7 @@ class Diffusion(Model):
 
         def denoise(x: Tensor, sigma: Tensor) -> Tensor:
             def network(scaled: Tensor, label: Tensor) -> Tensor:
-                return self.network(scaled, predictors, label)
+                return self._graphed(scaled, predictors, label)
 
             return self.preconditioning.denoise(network, x, sigma)
 

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
 from torch import Tensor, nn
 
 from geoml.errors import unknown
 from geoml.nn.ops import CellNorm, Conv, GroupNorm
+
+if TYPE_CHECKING:
+    from jaxtyping import Float
 
 __all__ = ["Attention", "Norm", "ResidualBlock", "norm_layer"]
 

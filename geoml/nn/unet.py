@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
 from torch import Tensor, nn
 
 from geoml.nn.blocks import Attention, Norm, ResidualBlock, norm_layer
 from geoml.nn.ops import Conv, crop, downsample, pad, upsample
+
+if TYPE_CHECKING:
+    from jaxtyping import Float
 
 __all__ = ["UNet"]
 

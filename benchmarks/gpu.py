@@ -1,0 +1,253 @@
+"""Training and sampling on one GPU, against plain PyTorch: `python benchmarks/gpu.py [PART …]`, all without one named.
+
+Torch and numpy are enough to run it: where the rest of the project is missing, the figures are printed as JSON and not
+judged. Without a GPU the paths of the code are walked with a small network on the CPU, and every figure is null.
+
+Part `rain` is the 2-D network of `model=edm-large` in size (64 channels × [1, 2, 3, 4], two blocks a level), with ten
+predictors. A training step is that of an EDM on fields of 128 × 128, batch 32, with AdamW; a sampling is eight members
+of one field of 200 × 200 together, by the default sampler in 16 steps. The contenders run the same network on the same
+numbers: plain PyTorch ("eager") in fp32, TF32 and bf16; ours in bf16 with channels last, compiled (where a compiler
+works), a fused optimiser for training and a CUDA graph for sampling. They take turns, and a ratio is the median over
+the rounds of the quotients within a round.
+
+- `train_vs_eager_bf16`, `sample_vs_eager_bf16`: seconds of eager bf16 over ours.
+- `roofline_share`: floating point operations of a training step, over our seconds, over the rate of the best square
+  bf16 matrix product measured in the same run.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import functools
+import json
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+with contextlib.suppress(ModuleNotFoundError):
+    import geoml  # noqa: F401
+if "geoml" not in sys.modules:  # a checkout that is not installed
+    sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from geoml.diffusion.cuda_graph import CUDAGraphed
+from geoml.diffusion.denoiser import expand
+from geoml.diffusion.network import DenoisingUNet
+from geoml.diffusion.preconditioning import EDM, noise_label
+from geoml.diffusion.samplers import DPMSolver2M
+from geoml.diffusion.spacing import log_snr
+
+FIGURES = ("train_vs_eager_bf16", "sample_vs_eager_bf16", "roofline_share")
+PREDICTORS, PRECONDITIONING = 10, EDM(0.5)
+Seconds = dict[str, list[float]]
+
+
+@dataclass(frozen=True)
+class Case:
+    """What is run: the network's size, the fields' edges and how many at a time, steps and rounds."""
+
+    base: int
+    train_edge: int
+    train_batch: int
+    sample_edge: int
+    members: int
+    steps: int
+    rounds: int
+
+
+TINY = Case(base=4, train_edge=16, train_batch=2, sample_edge=20, members=2, steps=2, rounds=1)
+QUICK = Case(base=64, train_edge=128, train_batch=8, sample_edge=200, members=8, steps=4, rounds=3)
+FULL = Case(base=64, train_edge=128, train_batch=32, sample_edge=200, members=8, steps=16, rounds=11)
+
+
+def network(case: Case, device: torch.device) -> DenoisingUNet:
+    """The network, with the last layer away from 0: as after some training."""
+    torch.manual_seed(0)
+    made = DenoisingUNet(
+        1,
+        PREDICTORS,
+        dims=2,
+        base=case.base,
+        multipliers=(1, 2, 3, 4),
+        blocks=2,
+        attention=(),
+        norm="group",
+        dropout=0.0,
+    )
+    nn.init.normal_(made.unet.head.conv.weight, std=0.02)
+    return made.to(device)
+
+
+@contextlib.contextmanager
+def precision(device: torch.device, kind: str) -> Iterator[None]:
+    """Eager "fp32" or "tf32", or "bf16" by autocast; the global flags are put back."""
+    kept = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = kind != "fp32"
+    try:
+        with torch.autocast(device.type, dtype=torch.bfloat16, enabled=kind == "bf16"):
+            yield
+    finally:
+        torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = kept
+
+
+def tuned(plain: DenoisingUNet, device: torch.device) -> DenoisingUNet:
+    """A copy with channels last, compiled where that works: found out by compiling one addition."""
+    ours = copy.deepcopy(plain).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    if device.type == "cuda":
+        try:
+            torch.compile(lambda x: x + 1)(torch.ones(2, device=device))
+        except Exception as error:
+            print(f"torch.compile does not work here ({str(error).splitlines()[0]}); ours runs without")
+        else:
+            ours.compile()
+    return ours
+
+
+def training(model: DenoisingUNet, case: Case, device: torch.device, kind: str, *, fused: bool) -> Callable[[], None]:
+    """One step of an EDM's training, ready to be repeated."""
+    optimiser = torch.optim.AdamW(model.parameters(), lr=1e-4, fused=fused)
+    shape = (case.train_batch, 1, case.train_edge, case.train_edge)
+    clean, noise = 0.5 * torch.randn(shape, device=device), torch.randn(shape, device=device)
+    predictors = torch.randn((shape[0], PREDICTORS, *shape[2:]), device=device)
+    sigma = torch.exp(torch.linspace(-3.6, 1.2, case.train_batch, device=device))
+    wanted = PRECONDITIONING.target(clean, noise, sigma)
+    scaled = expand(PRECONDITIONING.coefficients(sigma).into, clean) * (clean + expand(sigma, clean) * noise)
+
+    def step() -> None:
+        optimiser.zero_grad(set_to_none=True)
+        with precision(device, kind):
+            loss = (model(scaled, predictors, noise_label(sigma)).float() - wanted).square().mean()
+        loss.backward()
+        optimiser.step()
+
+    return step
+
+
+def sampling(function: Callable[..., Tensor], case: Case, device: torch.device, kind: str) -> Callable[[], Tensor]:
+    """All members of one field, ready to be repeated."""
+    noise = torch.randn((case.members, 1, case.sample_edge, case.sample_edge), device=device)
+    predictors = torch.randn((1, PREDICTORS, case.sample_edge, case.sample_edge), device=device)
+    predictors = predictors.expand(case.members, -1, -1, -1).contiguous()
+    sigmas = log_snr(case.steps, smallest=0.02)
+
+    def denoiser(x: Tensor, sigma: Tensor) -> Tensor:
+        return PRECONDITIONING.denoise(lambda scaled, label: function(scaled, predictors, label), x, sigma)
+
+    @torch.no_grad()
+    def sample() -> Tensor:
+        with precision(device, kind):
+            return DPMSolver2M()(denoiser, noise, sigmas)
+
+    return sample
+
+
+def seconds_of(ways: Mapping[str, Callable[[], object]], device: torch.device, rounds: int) -> Seconds:
+    """Seconds of each way in each round, the device waited for; the first call of each is not counted."""
+
+    def wait() -> None:
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+
+    taken: Seconds = {name: [] for name in ways}
+    for turn in range(rounds + 1):
+        for name, way in ways.items():
+            wait()
+            begin = time.perf_counter()
+            way()
+            wait()
+            if turn:
+                taken[name].append(time.perf_counter() - begin)
+    return taken
+
+
+def ratio(taken: Seconds, peer: str) -> float:
+    """The median over rounds of the seconds of `peer` over ours."""
+    return float(np.median(np.divide(taken[peer], taken["ours"])))
+
+
+def matmul_rate(device: torch.device, edge: int) -> float:
+    """Floating point operations a second of the best of some square bf16 matrix products."""
+    a, b = (torch.randn((edge, edge), device=device, dtype=torch.bfloat16) for _ in range(2))
+    taken = seconds_of({"product": lambda: a @ b}, device, 20)
+    return 2 * edge**3 / min(taken["product"])
+
+
+def report(title: str, taken: Seconds) -> None:
+    print(f"\n{title}")
+    for name, values in taken.items():
+        print(f"  {name:12}{1e3 * float(np.median(values)):10.2f} ms")
+
+
+def rain(case: Case, device: torch.device) -> dict[str, float]:
+    """The figures of the 2-D network."""
+    plain = network(case, device)
+    step = training(copy.deepcopy(plain), case, device, "fp32", fused=False)
+    with FlopCounterMode(display=False) as counted:
+        step()
+    eager = {f"eager {kind}": kind for kind in ("fp32", "tf32", "bf16")}
+    ways: dict[str, Callable[[], object]] = {
+        name: training(copy.deepcopy(plain), case, device, kind, fused=False) for name, kind in eager.items()
+    }
+    ways["ours"] = training(tuned(plain, device), case, device, "bf16", fused=device.type == "cuda")
+    trained = seconds_of(ways, device, case.rounds)
+    report(f"training step, {case.train_edge} × {case.train_edge}, batch {case.train_batch}", trained)
+    plain.requires_grad_(False).eval()
+    samplings = {name: sampling(plain, case, device, kind) for name, kind in eager.items()}
+    samplings["ours"] = sampling(CUDAGraphed(tuned(plain, device)), case, device, "bf16")
+    sampled = seconds_of(samplings, device, case.rounds)
+    report(f"{case.members} members of {case.sample_edge} × {case.sample_edge}, {case.steps} steps", sampled)
+    rate = counted.get_total_flops() / float(np.median(trained["ours"]))
+    best = matmul_rate(device, 8192 if device.type == "cuda" else 64)
+    print(
+        f"\n{rate / 1e12:.3g} of {best / 1e12:.3g} TFLOP/s; {sum(p.numel() for p in plain.parameters()):,} parameters"
+    )
+    return {
+        "train_vs_eager_bf16": ratio(trained, "eager bf16"),
+        "sample_vs_eager_bf16": ratio(sampled, "eager bf16"),
+        "roofline_share": rate / best,
+    }
+
+
+PARTS: dict[str, Callable[[Case, torch.device], dict[str, float]]] = {"rain": rain}
+
+
+def figures_of(parts: tuple[str, ...], quick: bool) -> dict[str, float | None]:
+    """The figures of this script, by the keys of targets.yaml; null without a GPU, and of parts not asked for."""
+    figures: dict[str, float | None] = dict.fromkeys(FIGURES)
+    there = torch.cuda.is_available()
+    device = torch.device("cuda" if there else "cpu")
+    print(torch.cuda.get_device_name(device) if there else "no GPU: a small network on the CPU, and nothing to compare")
+    for part in parts or tuple(PARTS):
+        found = PARTS[part](TINY if not there else QUICK if quick else FULL, device)
+        if there:
+            figures.update(found)
+    return figures
+
+
+def run() -> None:
+    """The parts named on the command line, judged where the harness can be loaded."""
+    wanted = tuple(word for word in sys.argv[1:] if not word.startswith("-"))
+    unknown = sorted(set(wanted) - set(PARTS))
+    if unknown:
+        sys.exit(f"part {unknown[0]!r} unknown (known: {', '.join(PARTS)})")
+    arguments = [word for word in sys.argv[1:] if word.startswith("-")]
+    measure = functools.partial(figures_of, wanted)
+    try:
+        from harness import main
+    except ModuleNotFoundError as missing:
+        print(f"{missing.name} is not installed: figures without goals")
+        print(json.dumps({"benchmark": "gpu", "figures": measure("--quick" in arguments)}))
+        return
+    sys.argv[1:] = arguments
+    main("gpu", measure)
+
+
+if __name__ == "__main__":
+    run()

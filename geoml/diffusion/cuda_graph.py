@@ -1,0 +1,83 @@
+"""Small networks at small batches wait for launches on a GPU: a recorded graph is launched as one."""
+
+from __future__ import annotations
+
+import copy
+import logging
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+__all__ = ["CUDAGraphed"]
+
+logger = logging.getLogger(__name__)
+
+
+class CUDAGraphed:
+    """A function of tensors to a tensor, replayed from a CUDA graph for each set of shapes that it meets.
+
+    Where gradients are wanted, or away from CUDA, the function is simply called. Weights it uses may change in place,
+    but not move. A graph is used only where its first replay gives what the function gives; where it does not, or
+    where recording fails, that is logged once and the function called from then on.
+
+    >>> CUDAGraphed(torch.add)(torch.ones(2), torch.ones(2))
+    tensor([2., 2.])
+    """
+
+    #: Graphs kept, each with memory of its own: the oldest is dropped for a new one.
+    MOST = 4
+
+    def __init__(self, function: Callable[..., Tensor]) -> None:
+        self.function = function
+        self.usable = True
+        self._graphs: dict[Any, tuple[torch.cuda.CUDAGraph, tuple[Tensor, ...], Tensor]] = {}
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> CUDAGraphed:
+        """A copy has the copied function and no graphs: recorded ones hold the original's memory."""
+        return CUDAGraphed(copy.deepcopy(self.function, memo))
+
+    def __call__(self, *tensors: Tensor) -> Tensor:
+        if not self.usable or torch.is_grad_enabled() or any(tensor.device.type != "cuda" for tensor in tensors):
+            return self.function(*tensors)
+        mixed = torch.get_autocast_dtype("cuda") if torch.is_autocast_enabled("cuda") else None
+        key = (mixed, *((tensor.shape, tensor.dtype, tensor.stride(), tensor.device) for tensor in tensors))
+        if key not in self._graphs:
+            try:
+                recorded = self._record(tensors, mixed)
+            except RuntimeError as error:
+                logger.warning("no CUDA graph (%s); going on without", str(error).splitlines()[0])
+                self.usable = False
+                return self.function(*tensors)
+            if len(self._graphs) >= self.MOST:
+                self._graphs.pop(next(iter(self._graphs)))
+            self._graphs[key] = recorded
+        graph, inputs, output = self._graphs[key]
+        for kept, given in zip(inputs, tensors, strict=True):
+            kept.copy_(given)
+        graph.replay()
+        return output.clone()
+
+    def _record(
+        self, tensors: tuple[Tensor, ...], mixed: torch.dtype | None
+    ) -> tuple[torch.cuda.CUDAGraph, tuple[Tensor, ...], Tensor]:
+        """The graph of one call, with the tensors it reads and the one it writes; `RuntimeError` where it differs.
+
+        Weights cast for mixed precision are cast within the graph: a cache of them would not outlive its context.
+        """
+        inputs = tuple(tensor.clone() for tensor in tensors)
+        with torch.autocast("cuda", dtype=mixed, enabled=mixed is not None, cache_enabled=False):
+            side = torch.cuda.Stream(device=inputs[0].device)
+            side.wait_stream(torch.cuda.current_stream(inputs[0].device))
+            with torch.cuda.stream(side):  # libraries pick and load their kernels before the recording
+                for _ in range(3):
+                    expected = self.function(*inputs)
+            torch.cuda.current_stream(inputs[0].device).wait_stream(side)
+            graph = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(graph):
+                output = self.function(*inputs)
+        graph.replay()
+        if not torch.allclose(output.float(), expected.float(), rtol=1e-2, atol=1e-3):
+            raise RuntimeError("a replayed graph gives something else than the function")
+        return graph, inputs, output
