@@ -77,7 +77,7 @@ class DiscreteLevels(Levels):
 
 def linear(steps: int = 1000) -> NDArray[np.float64]:
     """ᾱ after each step with β rising linearly, from 10⁻⁴ to 0.02 at 1000 steps (Ho et al. 2020, section 4)."""
-    return np.cumprod(1 - np.linspace(1e-4, 0.02, steps) * (1000 / steps))
+    return np.cumprod(1 - np.linspace(1e-4, 0.02, steps) * (1000 / steps), dtype=np.float64)
 
 
 def cosine(steps: int = 1000) -> NDArray[np.float64]:
@@ -85,7 +85,7 @@ def cosine(steps: int = 1000) -> NDArray[np.float64]:
     offset = 0.008
     angle = (np.arange(steps + 1) / steps + offset) / (1 + offset) * math.pi / 2
     kept = np.cos(angle) ** 2
-    return np.cumprod(1 - np.minimum(1 - kept[1:] / kept[:-1], 0.999))
+    return np.cumprod(1 - np.minimum(1 - kept[1:] / kept[:-1], 0.999), dtype=np.float64)
 
 
 SCHEDULES: dict[str, Callable[[int], NDArray[np.float64]]] = {"linear": linear, "cosine": cosine}

@@ -61,8 +61,11 @@ class Sampler(ABC):
 
     #: Order of the global error in the size of the steps, of what is deterministic.
     order: ClassVar[int]
-    #: Whether fresh noise is drawn on the way.
-    stochastic: bool = False
+
+    @property
+    def stochastic(self) -> bool:
+        """Whether fresh noise is drawn on the way."""
+        return False
 
     def __call__(
         self,

@@ -30,7 +30,7 @@ class DDIM(Sampler):
             raise ValueError(f"eta {self.eta} has to be in 0 … 1")
 
     @property
-    def stochastic(self) -> bool:  # type: ignore[override]
+    def stochastic(self) -> bool:
         return self.eta > 0
 
     def step(self, x: Tensor, at: Step) -> tuple[Tensor, Tensor]:

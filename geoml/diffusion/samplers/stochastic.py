@@ -29,7 +29,10 @@ class StochasticHeun(Sampler):
     largest: float = 50.0
     inflation: float = 1.0
     order: ClassVar[int] = 2
-    stochastic: ClassVar[bool] = True
+
+    @property
+    def stochastic(self) -> bool:
+        return self.churn > 0
 
     def step(self, x: Tensor, at: Step) -> tuple[Tensor, Tensor]:
         inside = self.smallest <= at.sigma <= self.largest
