@@ -162,6 +162,11 @@ class ModelSpec:
             raise unknown("conservation", conservation, METHODS, hint=f"for {name}")
         return cls(name, options, tuple(allow), window, trainer or {}, conservation)
 
+    def check(self, channels: Channels) -> None:
+        """Raise `UserError` where the predictors lack what the row asks for."""
+        if self.conservation is not None:
+            first_guesses(channels, "conservation")
+
     def aligned(self, alignment: str) -> ModelSpec:
         """The same model, with its inputs aligned where it was not trained, as a row of its own."""
         return replace(self, name=f"{self.name}+{alignment}", alignment=alignment)

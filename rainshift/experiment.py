@@ -96,6 +96,10 @@ class Experiment:
         """Every row of a network is followed by one for each alignment."""
         if self.alignments and self.by_events:
             raise UserError("alignment is fitted on training hours of the tested place, which events do not have")
+        for alignment in self.alignments.values():
+            alignment.check(self.archive.channels)
+        for spec in self.specs.values():
+            spec.check(self.archive.channels)
         rows = []
         for spec in self.specs.values():
             rows += [spec, *(spec.aligned(name) for name in self.alignments if spec.is_network)]

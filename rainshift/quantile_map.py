@@ -48,10 +48,11 @@ class QuantileMap:
 
         There are no more quantiles than values of the smaller sample; where one has none, nothing is changed.
         """
-        start, to = (values[np.isfinite(values) & (values > dry)].astype(np.float64) for values in (start, to))
-        count = min(quantiles, start.size, to.size)
+        sides = [v[np.isfinite(v) & (v > dry)].astype(np.float64) for v in (start, to)]
+        count = min(quantiles, *(side.size for side in sides))
         levels = (np.arange(count) + 0.5) / max(count, 1)
-        return cls(*(np.quantile(v, levels) if count else np.zeros(0) for v in (start, to)), kind, tail, dry)
+        start, to = (np.quantile(side, levels) if count else np.zeros(0) for side in sides)
+        return cls(start, to, kind, tail, dry)
 
     @property
     def inverse(self) -> QuantileMap:

@@ -50,6 +50,10 @@ class Alignment(ABC):
             raise UserError(f"alignment hours is {hours}; expected 1 at least")
         self.hours = hours
 
+    def check(self, channels: Channels) -> None:
+        """Raise `UserError` where it cannot align these predictors: said before anything is trained."""
+        return
+
     @abstractmethod
     def align(self, downscaler: Downscaler, source: Inputs, target: Inputs, channels: Channels) -> Downscaler:
         """The downscaler for the target region; neither side's fine rain is asked for."""

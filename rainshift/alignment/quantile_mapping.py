@@ -64,7 +64,7 @@ class QuantileMapping(Alignment):
         self.kind, self.tail, self.quantiles = kind, tail, quantiles
         self.wet_only, self.wet_mm_h = wet_only, wet_mm_h
 
-    def align(self, downscaler: Downscaler, source: Inputs, target: Inputs, channels: Channels) -> Downscaler:
+    def check(self, channels: Channels) -> None:
         names = chosen_channels(self.channels, channels)
         guess = channels.guess_index(channels.target[0])
         back = None if guess is None else channels.condition[guess]
@@ -73,6 +73,10 @@ class QuantileMapping(Alignment):
                 f"quantile mapping maps {', '.join(names)}, not the first guess of the rain ({back}), whose map leads "
                 "the prediction back; name it in alignment channels, or set inverse=false"
             )
+
+    def align(self, downscaler: Downscaler, source: Inputs, target: Inputs, channels: Channels) -> Downscaler:
+        self.check(channels)
+        names, guess = chosen_channels(self.channels, channels), channels.guess_index(channels.target[0])
         maps = {channels.condition.index(name): self._maps(name, source, target) for name in names}
         inverse = [one.inverse for one in maps[guess]] if self.inverse and guess is not None else []
         return _Mapped(downscaler, maps, inverse, _shape(target) if self.per_pixel else None)

@@ -50,6 +50,9 @@ class Coral(Alignment):
         super().__init__(hours=hours)
         self.channels = channels
 
+    def check(self, channels: Channels) -> None:
+        chosen_channels(self.channels, channels)
+
     def align(self, downscaler: Downscaler, source: Inputs, target: Inputs, channels: Channels) -> Downscaler:
         predictor = predictor_of(downscaler, "CORAL")
         names = chosen_channels(self.channels, channels)

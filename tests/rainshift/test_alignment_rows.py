@@ -96,6 +96,21 @@ def test_another_option_is_another_score_of_the_same_training(workplace, monkeyp
         assert one._trained_in(cell) == other._trained_in(cell)
 
 
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["alignment.quantile_mapping.channels=tpp"], "did you mean 'tp'"),
+        (["alignment.quantile_mapping.channels=tcw"], "inverse=false"),
+        (["alignment.coral.channels=rain"], "rain"),
+        (["models=[bilinear,{model:resnet,conservation:additiv}]"], "did you mean 'additive'"),
+    ],
+)
+def test_mistakes_are_said_before_anything_is_trained(workplace, monkeypatch, words, message):
+    monkeypatch.chdir(workplace)
+    with pytest.raises(UserError, match=message):
+        Experiment(compose("rainshift.conf", "benchmark", [*OPTIONS, *words]))
+
+
 def test_events_have_no_hours_to_be_aligned_by(workplace, monkeypatch):
     monkeypatch.chdir(workplace)
     with pytest.raises(UserError, match="events"):
