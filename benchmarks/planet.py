@@ -58,7 +58,7 @@ Skills = dict[str, tuple[float, float]]
 
 def skills(planet: int, cache: str, equal: str | None, quick: bool) -> Skills:
     """Skill in and out of distribution in each region of one planet."""
-    # Whole fields: patches at random places seldom hold a corner, and a mountain there is then never learned.
+    # Whole fields: they are small, and a mountain in a corner is seen as often as any other.
     samples = 640 if quick else 2400
     hours = {"train": 72 if quick else 240, "validation": 24, "test": 48 if quick else 168}
     overrides = [

@@ -114,7 +114,9 @@ class Transform(ABC):
             return self.uncurve(y * factor + offset)
         z = xp.clip(y, self._to_y(low), self._to_y(high)) * factor + offset
         x = xp.clip(self.uncurve(z), low, high)
-        return xp.where(x < self.lower + self.trace, xp.full_like(x, self.lower), x) if self.trace else x
+        if self.lower is None or not self.trace:
+            return x
+        return xp.where(x < self.lower + self.trace, xp.full_like(x, self.lower), x)
 
     def clipped(self, y: Array) -> Array:
         """True where `y` is implausible or not finite: the mark of a diverged network.

@@ -197,8 +197,7 @@ class Lane:
                 raw = np.empty((len(rows), len(stack.channels), *lead, *size), stack.values.dtype)
                 for row, item in zip(rows, raw, strict=True):
                     when = starts[row] if self.window is None else slice(starts[row], starts[row] + self.window)
-                    where = [slice(low, low + length) for low, length in zip(corners[row], size, strict=True)]
-                    item[...] = blocks[row].roles[role][number].values[(slice(None), when, *where)]
+                    item[...] = cut_out(blocks[row].roles[role][number].values[:, when], corners[row], size)
                 values = stack.decode(raw, 1)
                 if len(rows) == len(blocks) and len(stack.channels) == channels:
                     return values
@@ -272,10 +271,26 @@ class Lane:
         return self._statics[number]
 
 
+def cut_out(field: NDArray[Any], corner: Sequence[int], size: Sequence[int]) -> NDArray[Any]:
+    """`size` cells of the last axes of a field from `corner` on; beyond its rim are the values of its outermost cells.
+
+    >>> cut_out(np.arange(3), [-1], [5]).tolist()
+    [0, 0, 1, 2, 2]
+    """
+    lead, space = field.ndim - len(size), field.shape[field.ndim - len(size) :]
+    inside = tuple(slice(max(low, 0), min(low + length, n)) for low, length, n in zip(corner, size, space, strict=True))
+    part = field[(..., *inside)]
+    if part.shape[lead:] == tuple(size):
+        return part
+    beyond = [(max(-low, 0), max(low + length - n, 0)) for low, length, n in zip(corner, size, space, strict=True)]
+    return np.pad(part, [(0, 0)] * lead + beyond, mode="edge")
+
+
 def cell_name(grid: Grid, cell: NDArray[np.int64]) -> str:
-    """`lat[3]=40.35, lon[7]=5.25`."""
+    """`lat[3]=40.35, lon[7]=5.25`; of a cell beyond the rim, the outermost that it is a copy of."""
+    inside = np.clip(cell, 0, np.array(grid.shape) - 1)
     return ", ".join(
-        f"{axis.name}[{int(i)}]={axis.start + axis.step * int(i):g}" for axis, i in zip(grid.axes, cell, strict=True)
+        f"{axis.name}[{int(i)}]={axis.start + axis.step * int(i):g}" for axis, i in zip(grid.axes, inside, strict=True)
     )
 
 

@@ -26,7 +26,9 @@ class PatchSpec:
     """Patches of `size` target cells, at random places or every `stride` cells.
 
     `size` and `stride` are one number for all axes or one an axis. The condition's part covers the patch and `halo`
-    more of its own cells on every side, so that interpolation at the rim has its neighbours.
+    more of its own cells on every side, so that interpolation at the rim has its neighbours. At the rim of the field
+    it reaches up to `halo + 1` cells beyond the condition, which hold what the outermost ones do: interpolation that
+    takes the nearest cell there gives a patch what it gives the whole field, and no cell is left out of training.
     """
 
     size: int | tuple[int, ...]
@@ -107,10 +109,12 @@ def _grids(placement: Placement, place: int) -> tuple[Grid, Grid]:
 def _crop(grid: Grid, offsets: NDArray[np.int64], sizes: tuple[int, ...]) -> Grid:
     if grid.shape == sizes:
         return grid
-    parts = {
-        name: slice(int(start), int(start) + size) for name, start, size in zip(grid.names, offsets, sizes, strict=True)
-    }
-    return grid.crop(**parts)
+    pads, parts = {}, {}
+    for axis, start, size in zip(grid.axes, offsets.tolist(), sizes, strict=True):
+        before, after = max(0, -start), max(0, start + size - axis.size)
+        pads[axis.name] = (before, after)
+        parts[axis.name] = slice(start + before, start + before + size)
+    return (grid.pad(pads) if any(map(any, pads.values())) else grid).crop(**parts)
 
 
 def place(spec: PatchSpec | None, condition_grid: Grid, target_grid: Grid) -> Placement:
@@ -121,7 +125,7 @@ def place(spec: PatchSpec | None, condition_grid: Grid, target_grid: Grid) -> Pl
     >>> coarse = Grid.latlon(40, 60, -5, 15, 0.25, "node", half_open=True)
     >>> places = place(PatchSpec(64), coarse, Grid.latlon(40, 60, -5, 15, 0.1))
     >>> places.condition_size, places.count, places.axes[0].first, places.axes[0].step
-    ((29, 29), 676, 5, 5)
+    ((29, 29), 784, 0, 5)
     """
     if condition_grid.names != target_grid.names:
         raise DataError(f"condition and target lie on different axes: {condition_grid.names}, {target_grid.names}")
@@ -153,9 +157,10 @@ def _place_axis(size: int, stride: int | None, halo: int, coarse: Axis, fine: Ax
         )
     period, condition_period = fraction.denominator, fraction.numerator
     fits: dict[int, list[tuple[int, int, int]]] = {}
+    beyond = halo + 1
     for offset in range(fine.size - size + 1):
         low, high = _cover(offset, size, halo, coarse, fine)
-        if low >= 0 and high <= coarse.size:
+        if low >= -beyond and high <= coarse.size + beyond and _exists(coarse, low, high):
             fits.setdefault(offset % period, []).append((offset, low, high))
     if not fits:
         raise DataError(
@@ -169,6 +174,14 @@ def _place_axis(size: int, stride: int | None, halo: int, coarse: Axis, fine: Ax
     return AxisPlacement(
         size, first, period, high - low, low, condition_period, positions, len(positions or range(count))
     )
+
+
+def _exists(axis: Axis, low: int, high: int) -> bool:
+    """Whether there can be cells `low … high - 1`: none lies beyond a pole, and what closes on itself has no rim."""
+    if axis.period is not None:
+        return low >= 0 and high <= axis.size
+    ends = [axis.start + axis.step * cell for cell in (low, high - 1)]
+    return not axis.is_latitude or max(map(abs, ends)) <= 90.0
 
 
 def _cover(offset: int, size: int, halo: int, coarse: Axis, fine: Axis) -> tuple[int, int]:

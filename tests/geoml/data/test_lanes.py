@@ -104,8 +104,8 @@ def test_strided_patches_cover_what_can_be_reached():
     assert np.array_equal(condition * 5 - target * 2, np.broadcast_to((condition * 5 - target * 2)[0], condition.shape))
     with pytest.raises(DataError, match="stride 7 is not a multiple of the common period 5; try 5"):
         place(PatchSpec(20, stride=7), COARSE, FINE)
-    with pytest.raises(DataError, match="no patch of 50 cells"):
-        place(PatchSpec(50), COARSE, FINE)
+    with pytest.raises(DataError, match="no patch of 60 cells"):
+        place(PatchSpec(60), COARSE, FINE)
 
 
 def test_patch_and_its_condition_cover_the_same_ground():

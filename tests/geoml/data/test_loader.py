@@ -10,9 +10,11 @@ from hypothesis import strategies as st
 
 from geoml.data.loader import BlockLoader
 from geoml.data.patches import PatchSpec
+from geoml.data.patches import place as place_of
 from geoml.data.sources import ArraySource
 from geoml.errors import DataError, UserError
 from geoml.grids import Grid
+from geoml.nn.upsampling import GridUpsample
 
 COARSE = Grid.latlon(0, 5, 10, 15, 0.25, "node", half_open=True)
 FINE = Grid.latlon(0, 5, 10, 15, 0.1)
@@ -61,10 +63,33 @@ def test_every_patch_is_the_slice_of_its_source(samples, block, batch, resident,
         assert np.array_equal(data.target[0], whole["target"][index][:, rows[0], rows[1]])
         assert np.array_equal(data.static[0], source.read_static()[:, rows[0], rows[1]])
         lat, lon = data.condition_grid.axes
-        rows = COARSE["lat"].select(lat.start, lat.stop), COARSE["lon"].select(lon.start, lon.stop)
-        assert np.array_equal(data.condition[0], whole["condition"][index][:, rows[0], rows[1]])
+        wide = COARSE.pad(2)  # beyond the rim are the outermost values
+        rows = wide["lat"].select(lat.start, lat.stop), wide["lon"].select(lon.start, lon.stop)
+        around = np.pad(whole["condition"][index], [(0, 0), (2, 2), (2, 2)], mode="edge")
+        assert np.array_equal(data.condition[0], around[:, rows[0], rows[1]])
     assert sorted(seen) == list(range(samples * patches))
     assert loader.items == samples * patches
+
+
+def test_patches_reach_every_cell_and_see_there_what_the_whole_field_sees():
+    source = make_source(1)
+    whole = next(iter(BlockLoader([source], batch_size=1, shuffle=False)))
+    upsample, seen = GridUpsample(), np.zeros(FINE.shape, int)
+    interpolated = upsample(whole.condition, whole.condition_grid, whole.target_grid)[0]
+    for data in BlockLoader([source], batch_size=1, patch=PatchSpec(10, stride=5)):
+        lat, lon = data.target_grid.axes
+        where = FINE["lat"].select(lat.start, lat.stop), FINE["lon"].select(lon.start, lon.stop)
+        seen[where] += 1
+        patch = upsample(data.condition, data.condition_grid, data.target_grid)[0]
+        torch.testing.assert_close(patch, interpolated[:, where[0], where[1]])
+    assert seen.min() == 1
+    assert seen.max() == 4
+
+
+def test_no_patch_reaches_beyond_a_pole():
+    polar = Grid.latlon(85, 90, 10, 15, 0.25, "node"), Grid.latlon(85, 90, 10, 15, 0.1)
+    for lat in (grid["lat"] for place in range(4) for grid in place_of(PatchSpec(30, stride=20), *polar).grids(place)):
+        assert max(abs(lat.coordinates)) <= 90
 
 
 @pytest.mark.parametrize("world_size", [1, 2, 3])
