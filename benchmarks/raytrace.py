@@ -1,19 +1,22 @@
 """Ray tracing: all layers in one trace against Sionna's radio maps layer by layer, in time and in error.
 
 Cities in Sionna's wheel, cells of 1 m, transmitter at 1.5 m under layers at 1 … 20 m, line of sight and mirrors to
-depth 3 (and edges, for diffraction), no refraction, one process, warm: everything runs once before it is timed. Stock
-calls give path gain of one layer; ours give gain, delays, directions and masks of all. Comparisons at equal number of
-rays are with rays alone (estimator "axis"); at equal error, with whichever estimator and number of rays is the fastest
-that errs no more than stock. Diffraction is that of estimator "paths", the only one that has it.
+depth 3 (and edges, for diffraction), no refraction, one process, warm. Times are processor seconds of all threads,
+which a busy machine hardly lengthens (on a GPU, wall seconds). Stock calls run once before they are timed, as each
+height and number of rays has kernels of its own; ours after a smaller run. Stock calls give path gain of one layer;
+ours give gain, delays, directions and masks of all. Comparisons at equal number of rays are with rays alone (estimator
+"axis"); at equal error, with whichever estimator and number of rays is the fastest that errs no more than stock.
+Diffraction is that of estimator "paths", the only one that has it.
 
-Errors are RMSE in dB out of sight against one truth, Sionna's exact paths with a million rays: at voxels' centres, or
-their mean over eight points of the voxel. Voxels are drawn from all outdoors and out of sight to which the truth has a
-path; a cell that a map misses counts as -140 dB. Exact paths are timed on more voxels and extrapolated to all. Figures
-are the lesser of the cities' (of errors, the greater).
+Errors are RMSE in dB out of sight against one truth, Sionna's exact paths at voxels' centres, or their mean over eight
+points of the voxel. Voxels are drawn from all outdoors and out of sight to which the truth has a path; a cell that a
+map misses counts as -140 dB. Exact paths are timed on more voxels and extrapolated to all outdoors. Figures are the
+lesser of the cities' (of errors, the greater).
 """
 
 from __future__ import annotations
 
+import functools
 import resource
 import time
 from collections.abc import Callable
@@ -61,17 +64,18 @@ def cases(quick: bool) -> list[Case]:
             {"z": 0.5, "y": y0 - half, "x": x0 - half}, {"z": 0.5 + layers, "y": y0 + half, "x": x0 + half}, 1.0
         )
         transmitter = Transmitter((x, y, 1.5))
-        found.append(Case(load(name), transmitter, grid, rays, 12 if quick else 128, 100_000 if quick else 1_000_000))
+        found.append(Case(load(name), transmitter, grid, rays, 12 if quick else 128, 100_000 if quick else 300_000))
     return found
 
 
-def timed(run: Callable[[], Any], *, warm: bool = True) -> tuple[float, Any]:
-    """Seconds of a run, and what it returned; once before the clock where `warm`."""
-    if warm:
-        run()
-    start = time.perf_counter()
+def timed(run: Callable[[], Any], *, warm: Callable[[], Any] | None = None) -> tuple[float, Any]:
+    """Seconds of a run, and what it returned; `warm` runs before the clock."""
+    clock = time.perf_counter if activate().startswith("cuda") else time.process_time
+    if warm is not None:
+        warm()
+    start = clock()
     result = run()
-    return time.perf_counter() - start, result
+    return clock() - start, result
 
 
 class Stock:
@@ -145,6 +149,7 @@ class Truth:
 
     @classmethod
     def of(cls, case: Case, dark: Gains) -> Truth:
+        dark = dark[: case.voxels]
         centre = exact(case, points(case, dark), case.truth_rays)
         chosen, centre = dark[centre > FLOOR_DB], centre[centre > FLOOR_DB]
         shifts = np.stack(np.meshgrid(*[[-0.25, 0.25]] * 3), -1).reshape(-1, 3) * [case.grid[n].step for n in "xyz"]
@@ -171,31 +176,38 @@ def compare(case: Case) -> dict[str, float]:
         print(f"{case.scene.name}: {what}, {count} rays, {seconds:.2f} s, {errors}", flush=True)
         return rows[-1]
 
-    axis_s, maps = timed(lambda: ours(case, estimator="axis"))
-    dark = places(case, maps)
-    truth = Truth.of(case, dark[: case.voxels])
-    axis = note("axis", rays, axis_s, truth.errors(maps.path_gain_db.values))
-    stock_s, stock_gain = timed(lambda: stock(rays, layers))
+    small = rays // 64
+    maps = ours(case, rays=small, estimator="axis")
+    truth = Truth.of(case, dark := places(case, maps))
+    for estimator, fewest in (("axis", 1), ("paths", 4), ("plane", 1)):
+        ours(case, rays=small, estimator=estimator)
+        for fewer in (64, 16, 4, 1) if estimator != "plane" else (1,):
+            if fewer >= fewest:
+                options = {"estimator": estimator, "rays": rays // fewer}
+                seconds, some = timed(lambda options=options: ours(case, **options))  # type: ignore[misc]
+                note(estimator, rays // fewer, seconds, truth.errors(some.path_gain_db.values))
+    axis = next(row for row in rows if row["what"] == "axis" and row["rays"] == rays)
+    four_s, _ = timed(
+        lambda: ours(case, layers=4, estimator="axis"), warm=lambda: ours(case, layers=4, estimator="axis", rays=small)
+    )
+    stock_s, stock_gain = timed(lambda: stock(rays, layers), warm=lambda: stock(rays, layers))
     peer = note("stock", rays, stock_s, truth.errors(stock_gain))
-    four_stock_s, _ = timed(lambda: stock(rays, 4), warm=False)
-    four_s, _ = timed(lambda: ours(case, layers=4, estimator="axis"))
-    for estimator, fewer in (("axis", 64), ("axis", 16), ("axis", 4), ("paths", 64), ("paths", 16), ("paths", 1)):
-        options = {"estimator": estimator, "rays": rays // fewer}
-        seconds, some = timed(lambda options=options: ours(case, **options), warm=fewer > 1)  # type: ignore[misc]
-        note(estimator, rays // fewer, seconds, truth.errors(some.path_gain_db.values))
-    plane_s, some = timed(lambda: ours(case, estimator="plane"), warm=False)
-    note("plane", rays, plane_s, truth.errors(some.path_gain_db.values))
+    four_stock_s, _ = timed(lambda: stock(rays, 4))
     equal_s = min((row["s"] for row in rows if row is not peer and row["rmse_db"] <= peer["rmse_db"]), default=np.inf)
     exact_s = _exact_seconds(case, dark, truth, axis["rmse_db"], note)
-    bent_stock_s, _ = timed(lambda: stock(rays // 4, layers, diffraction=True))
-    bent_s, _ = timed(lambda: ours(case, rays=rays // 4, diffraction=True))
+    bent_s, _ = timed(
+        lambda: ours(case, rays=rays // 4, diffraction=True), warm=lambda: ours(case, rays=small, diffraction=True)
+    )
+    print(f"{case.scene.name}: diffraction {bent_s:.1f} s", flush=True)
+    bent = functools.partial(stock, rays // 4, layers, diffraction=True)
+    bent_stock_s, _ = timed(bent, warm=bent)
     show(rows)
     print(f"{case.scene.name}: diffraction {bent_s:.1f} s, stock {bent_stock_s:.1f} s", flush=True)
     return {
-        "vs_stock_20_layers": stock_s / axis_s,
+        "vs_stock_20_layers": stock_s / axis["s"],
         "vs_stock_4_layers": four_stock_s / four_s,
         "vs_stock_equal_error_20_layers": stock_s / equal_s,
-        "vs_exact_paths": exact_s * case.grid.size / axis_s,
+        "vs_exact_paths": exact_s * int((~maps.building).sum()) / axis["s"],
         "rmse_over_stock_centre": axis["rmse_db"] / peer["rmse_db"],
         "rmse_over_stock_mean": axis["rmse_mean_db"] / peer["rmse_mean_db"],
         "diffraction_vs_stock_20_layers": bent_stock_s / bent_s,
@@ -205,12 +217,12 @@ def compare(case: Case) -> dict[str, float]:
 def _exact_seconds(case: Case, dark: Gains, truth: Truth, error: float, note: Callable[..., Any]) -> float:
     """Seconds a voxel of exact paths with the fewest rays that err no more than `error`."""
     many = points(case, dark[: 16 * case.voxels])
-    for rays in (10_000, 100_000, 1_000_000):
+    for rays in (10_000, 100_000, case.truth_rays):
         found = exact(case, points(case, truth.chosen), rays)
         errors = {"rmse_db": float(np.sqrt(np.mean((found - truth.centre) ** 2)))}
-        if errors["rmse_db"] <= error or rays == 1_000_000:
+        if errors["rmse_db"] <= error:
             break
-    seconds, _ = timed(lambda: exact(case, many, rays))
+    seconds, _ = timed(lambda: exact(case, many, rays), warm=lambda: exact(case, many, rays))
     note(f"exact, {len(many)} voxels", rays, seconds, errors)
     return seconds / len(many)
 
@@ -221,7 +233,7 @@ def growth(case: Case) -> None:
     few = case.rays // 4
 
     def note(what: str, count: int, run: Callable[[], Any]) -> None:
-        rows.append({"with": what, "count": count, "s": timed(run)[0]})
+        rows.append({"with": what, "count": count, "s": timed(run, warm=run if what == "triangles" else None)[0]})
 
     for factor in (1, 2, 4):
         note("rays", few * factor, lambda f=factor: ours(case, rays=few * f, estimator="axis"))  # type: ignore[misc]

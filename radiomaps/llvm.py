@@ -62,7 +62,7 @@ def prove(*, timeout_s: float = 180.0) -> Proof:
     kept = _read(key)
     if kept is not None:
         return kept
-    failures = []
+    failures: list[str] = []
     for variant in VARIANTS:
         reason = _attempt(variant, timeout_s)
         if reason is None:

@@ -85,7 +85,7 @@ class Receivers:
         leg = np.minimum(np.searchsorted(ends, way, side="right"), len(legs) - 1)
         ahead = legs[leg] / lengths[leg, None]
         position = points[leg] + (way - (ends - lengths)[leg])[:, None] * ahead
-        return Motion(position, self.speed_m_s * ahead, time)
+        return Motion(position, np.asarray(self.speed_m_s * ahead, np.float64), np.asarray(time, np.float64))
 
 
 def _places(name: str, values: Sequence[Any]) -> tuple[tuple[float, ...], ...]:

@@ -50,7 +50,7 @@ class Imported:
         }
         transmitter["tx_power_dbm"] = ((SAMPLE,), np.array([self.power_dbm]))
         condition = {"building": ((SAMPLE, "z", "y", "x"), self.building[None])}
-        contents = {"target": target, "condition": condition, "transmitter": transmitter}
+        contents: dict[str, dict[str, Any]] = {"target": target, "condition": condition, "transmitter": transmitter}
         return {name: xr.Dataset(content) for name, content in contents.items()}
 
 

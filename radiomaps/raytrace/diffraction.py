@@ -6,6 +6,8 @@ reflection at both faces as Sionna RT evaluates it). An edge's path is exact at 
 
 from __future__ import annotations
 
+from typing import Any
+
 import drjit as dr
 import mitsuba as mi
 import numpy as np
@@ -45,7 +47,7 @@ class Bender:
         if len(self.edges):
             self.edges = self.edges[self._seen(*_probes(self.edges))]
         self.reach = np.cumsum(self.edges.length)
-        self.device = _DeviceEdges(self.edges) if len(self.edges) else None
+        self.device: Any = _DeviceEdges(self.edges) if len(self.edges) else None
 
     def _seen(self, edge: NDArray[np.int64], place: NDArray[np.float64]) -> NDArray[np.int64]:
         """Edges with a probe that the transmitter sees."""

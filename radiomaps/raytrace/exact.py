@@ -104,7 +104,7 @@ class _CountingSolver(rt.PathSolver):
 
     def __init__(self) -> None:
         super().__init__()
-        generate = self._candidate_generator
+        generate: Any = vars(self)["_candidate_generator"]
         self.candidates = 0
 
         def counted(**arguments: Any) -> Any:

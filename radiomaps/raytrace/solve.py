@@ -127,7 +127,7 @@ class _Run:
     def _found(self) -> NDArray[np.float32]:
         """Strength of all paths found so far, a voxel each, before any is made exact."""
         found = np.zeros(self.voxels.size, np.float32)
-        for table in (self.table, self.bender and self.bender.table):
+        for table in (self.table, self.bender.table if self.bender is not None else None):
             if table is not None:
                 found += table.strength()
         return found

@@ -205,10 +205,11 @@ class Sums:
 
     def relative_error(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Mean gain over batches, and its standard error relative to it (NaN where there is no gain)."""
-        mean = self.total.numpy()[::8] / self.batches
-        spread = np.maximum(self.squares.numpy() / self.batches - mean**2, 0.0) / (self.batches - 1)
+        count = np.float32(self.batches)
+        mean = self.total.numpy()[::8] / count
+        spread = np.maximum(self.squares.numpy() / count - mean**2, 0.0) / (count - 1)
         with np.errstate(divide="ignore", invalid="ignore"):
-            return mean, np.where(mean > 0, np.sqrt(spread) / mean, np.nan)
+            return mean, np.where(mean > 0, np.sqrt(spread) / mean, np.float32(np.nan))
 
     def means(self) -> NDArray[np.float32]:
         """Means over batches of `MOMENTS`, `(voxels, 8)`."""

@@ -42,8 +42,8 @@ class Edges:
         return len(self.length)
 
     def __getitem__(self, chosen: NDArray[np.int64]) -> Edges:
-        columns = (self.origin, self.along, self.length, self.normals, self.shape, self.face)
-        return Edges(*(column[chosen] for column in columns))
+        origin, along, length, normals = (c[chosen] for c in (self.origin, self.along, self.length, self.normals))
+        return Edges(origin, along, length, normals, self.shape[chosen], self.face[chosen])
 
 
 class World:
