@@ -333,6 +333,17 @@ class Experiment:
         made.save(path)
         return made
 
+    def shifts(self) -> xr.Dataset | None:
+        """How far each tested region is from those trained on without it (`rainshift.shift`), None where not asked."""
+        if not (hours := self.config["shift_hours"]) or not self.plan.outside:
+            return None
+        from rainshift.shift import climates, measure_shifts
+
+        pairs = {region: train_set.regions for region, train_set in self.plan.outside.items()}
+        names = dict.fromkeys((*pairs, *(name for others in pairs.values() for name in others)))
+        found = climates(self.archive, list(names), hours=int(hours), block_hours=self.analysis.block_hours)
+        return measure_shifts(found, pairs).sel(region=list(pairs))
+
     def panels(self, region: str) -> dict[str, xr.DataArray]:
         """Input, prediction of every model trained without the region, and target of its wettest scored hour."""
         split, indices = self.archive.samples(region, "test")

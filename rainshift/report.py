@@ -13,10 +13,13 @@ from geoml.data.store import read_dataset, write_netcdf
 from geoml.files import atomic_path
 from geoml.tables import cell, markdown
 from rainshift.figures import degradation_bars, rain_panels, save_figure
+from rainshift.mantel import shift_against_drop
 from rainshift.paper import paper_rows
+from rainshift.shift import CONDITIONAL, TARGET
 
 if TYPE_CHECKING:
     import xarray as xr
+    from matplotlib.figure import Figure
 
     from geoml.runs import RunFolder
     from rainshift.experiment import Experiment, Outcome
@@ -27,7 +30,7 @@ logger = logging.getLogger(__name__)
 
 #: Regions drawn in the panels.
 SHOWN_REGIONS = 4
-MAPS = "maps.png"
+MAPS, SHIFTS = "maps.png", "shift"
 #: The row that draws from the exact law of the rain, on data where that is known.
 ORACLE = "oracle"
 
@@ -100,6 +103,28 @@ def oracle_rows(results: xr.Dataset) -> list[dict[str, Any]]:
     return rows
 
 
+def shift_rows(shifts: xr.Dataset) -> list[dict[str, Any]]:
+    """A row a variable: its Wasserstein distance by region, marked where chance gives as much in 5 % of cases."""
+    rows = []
+    for variable in map(str, shifts["variable"].values):
+        row: dict[str, Any] = {"variable": variable}
+        for region in map(str, shifts["region"].values):
+            picked = shifts[["wasserstein", "wasserstein_p"]].sel(variable=variable, region=region)
+            chance = "" if float(picked["wasserstein_p"]) < 0.05 else " (chance)"
+            row[region] = f"{cell(float(picked['wasserstein']))}{chance}"
+        rows.append(row)
+    return rows
+
+
+def shift_figure(shifts: xr.Dataset, results: xr.Dataset) -> Figure:
+    """Distance to the regions trained on, mean over predictors, against what models lose there, mean over models."""
+    predictors = [name for name in map(str, shifts["variable"].values) if name not in (TARGET, CONDITIONAL)]
+    distance = shifts["wasserstein"].sel(variable=predictors).mean("variable")
+    distance.attrs["long_name"] = "Wasserstein-1 from the training regions, standard deviations, mean of predictors"
+    drop = results["degradation"].rename(test_region="region").mean("model")
+    return shift_against_drop(distance, drop, what="CRPS worse out of distribution, %, mean of models")
+
+
 def degradation_rows(results: xr.Dataset) -> list[dict[str, Any]]:
     """A row a model: by how many per cent the CRPS is worse outside the training regions."""
     rows = []
@@ -122,6 +147,7 @@ def page(
     notes: Sequence[str] = (),
     figures: Sequence[Path] = (),
     partition: Mapping[str, Any] | None = None,
+    shifts: xr.Dataset | None = None,
 ) -> str:
     """The whole report in Markdown; `partition` adds the table in the layout of the RainShift paper."""
     metric = results.attrs["skill_metric"]
@@ -152,6 +178,16 @@ def page(
             "## CRPS worse out of distribution, per cent",
             "",
             markdown(degradation_rows(results)),
+        ]
+    if shifts is not None:
+        parts += [
+            "",
+            "## How far the tested regions are from those trained on",
+            "",
+            "Wasserstein-1 distance of what comes in (and of the rain, alone and given the coarse rain) from the "
+            "training regions without the tested one, in standard deviations.",
+            "",
+            markdown(shift_rows(shifts)),
         ]
     if partition:
         parts += [
@@ -210,6 +246,8 @@ def write_benchmark(experiment: Experiment, outcome: Outcome, run: RunFolder) ->
     panels = {region: experiment.panels(region) for region in _regions(results)[:SHOWN_REGIONS]}
     title = "wettest test time of each region; models trained without it"
     save_figure(rain_panels(panels, title=title), run.path / MAPS)
+    if (shifts := experiment.shifts()) is not None:
+        write_netcdf(run.path / f"{SHIFTS}.nc", shifts)
     run.write_summary(
         {
             "heading": experiment.heading,
@@ -235,6 +273,11 @@ def write_page(run: RunFolder) -> list[dict[str, Any]]:
     if np.isfinite(results["degradation"]).any():
         bars = degradation_bars(results, reference=results.attrs["reference"])
         figures.insert(0, save_figure(bars, run.path / "skill.png"))
+    shifts = None
+    if (run.path / f"{SHIFTS}.nc").exists():
+        with read_dataset(run.path / f"{SHIFTS}.nc") as stored:
+            shifts = stored.load()
+        figures.append(save_figure(shift_figure(shifts, results), run.path / f"{SHIFTS}.png"))
     notes = [
         f"CRPS is the fair estimator (Ferro 2014); deterministic models have one member, for which it is the MAE. "
         f"Skill is 1 − score / score of {results.attrs['reference']} on the same region and hours.",
@@ -247,6 +290,7 @@ def write_page(run: RunFolder) -> list[dict[str, Any]]:
         notes=notes,
         figures=figures,
         partition=run.config.get("partition"),
+        shifts=shifts,
     )
     with atomic_path(run.path / "benchmark.md") as partial:
         partial.write_text(text)

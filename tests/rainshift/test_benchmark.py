@@ -33,6 +33,7 @@ BENCHMARK = [
     "loader.batch_size=16",
     "loader.validation_samples=4",
     "analysis.replicates=200",
+    "shift_hours=48",
     "run.dir=bench",
 ]
 
@@ -68,9 +69,14 @@ def test_benchmark_writes_results_page_and_figures(inside):
     assert (results["blocks"] >= 20).all()
     assert np.isfinite(results["skill_low"].sel(model="tiny")).all()
     page = (inside / "bench" / "benchmark.md").read_text()
+    assert "## How far the tested regions are from those trained on" in page
+    assert (inside / "bench" / "shift.png").exists()
+    with xr.open_dataset(inside / "bench" / "shift.nc") as shifts:
+        assert (shifts["wasserstein"] > 0).all()
+        assert list(shifts["region"].values) == ["melanesia", "west-africa"]
     assert "## Skill lost out of distribution" in page
     assert "they hold no training noise, which can be larger" in page
-    assert {path.name for path in (inside / "bench").glob("*.png")} == {"skill.png", "maps.png"}
+    assert {path.name for path in (inside / "bench").glob("*.png")} == {"skill.png", "maps.png", "shift.png"}
     assert json.loads((inside / "bench" / "summary.json").read_text())["failures"] == {}
 
 
