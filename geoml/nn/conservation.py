@@ -22,7 +22,7 @@ METHODS: tuple[Method, ...] = ("additive", "multiplicative", "softmax")
 
 Matrix = NDArray[np.float64]
 
-#: A fine cell in rain starts at this share of the coarse rain at least: 0 could not be scaled.
+#: A fine cell starts at this share of what is around it in the coarse field at least: 0 could not be scaled.
 FLOOR = 1e-3
 #: Iterative scaling comes near and Newton's method home: so many scalings first, over-relaxed; then steps of
 #: conjugate gradients, in each of which no cell changes by more than a factor e^LARGEST_STEP.
@@ -42,13 +42,13 @@ class Conservation:
       x·mean/(A·x).
     - softmax: the same from exp(x), so that x may have any sign.
 
-    The last two are for amounts, means at or above 0; a coarse cell of 0 makes every fine cell dry that it touches.
+    The last two are for amounts, means at or above 0; a coarse cell of 0 empties every fine cell that it touches.
     Coarse cells that the fine grid does not cover whole say nothing of what is inside: they are exempt.
     """
 
     fine: Grid
     coarse: Grid
-    #: Iterations end where every mean is met to this share of the largest one.
+    #: Iterations of a field end where every mean is met to this share of its largest one.
     tolerance: float = 2e-6
     iterations: int = 200
 
@@ -105,36 +105,43 @@ class Conservation:
         elif method == "multiplicative":
             x = self._scaled(x, means)
         else:
-            x = self._scaled((x - x.amax(tuple(range(-len(self.whole), 0)), keepdim=True)).exp(), means)
+            x = self._scaled((x - x.amax(self._space, keepdim=True)).exp(), means)
         return x.to(fields.dtype)
 
+    @property
+    def _space(self) -> tuple[int, ...]:
+        return tuple(range(-len(self.whole), 0))
+
     def _scaled(self, x: Tensor, means: Tensor) -> Tensor:
-        """x·exp(Aᵀλ) with the means wanted, from x cut off at 0."""
+        """x·exp(Aᵀλ) with the means wanted, from x cut off at 0; each field on its own."""
         x, means = x.clamp(min=0), means.clamp(min=0)
-        wet = means > 0
-        limit = self.tolerance * float(means.detach().amax()) if means.numel() else 0.0
-        if float((means - self.means(x)).detach().abs().amax()) <= limit:
-            return x
-        # What a wet cell holds can only be scaled if it is not 0; what touches a dry cell is dry.
-        x = torch.maximum(x, FLOOR * _apply(self._shares, means))
-        x = torch.where(_apply(self._shares, (~wet).double()) > 1e-9, 0.0, x)
+        filled = means > 0
+        limit = self.tolerance * means.detach().amax(self._space, keepdim=True)
+        lacking = means - self.means(x)
+        unmet = lacking.detach().abs().amax(self._space, keepdim=True) > limit
+        # What a filled cell holds can only be scaled if it is not 0; what touches an empty one is empty.
+        start = torch.maximum(x, FLOOR * _apply(self._shares, means))
+        start = torch.where(_apply(self._shares, (~filled).double()) > 1e-9, 0.0, start)
+        x = torch.where(unmet, start, x)
         for iteration in range(self.iterations):
             found = self.means(x)
-            lacking = torch.where(wet, means - found, 0.0)
-            if float(lacking.detach().abs().amax()) <= limit:
+            lacking = torch.where(filled, means - found, 0.0)
+            unmet = unmet & (lacking.detach().abs().amax(self._space, keepdim=True) > limit)
+            if not bool(unmet.any()):
                 break
             if iteration < SCALINGS:
-                ratio = torch.where(wet, means, 1.0) / torch.where(wet & (found > 0), found, 1.0)
-                x = x * _apply(self._shares, RELAXATION * ratio.log()).exp()
+                ratio = torch.where(filled, means, 1.0) / torch.where(filled & (found > 0), found, 1.0)
+                step = _apply(self._shares, RELAXATION * ratio.log())
             else:
                 step = _apply(self._transposed, self._newton(x, lacking))
-                most = step.detach().abs().amax(tuple(range(-len(self.whole), 0)), keepdim=True)
-                x = x * (step * (LARGEST_STEP / most.clamp(min=LARGEST_STEP))).exp()
+                most = step.detach().abs().amax(self._space, keepdim=True)
+                step = step * (LARGEST_STEP / most.clamp(min=LARGEST_STEP))
+            x = torch.where(unmet, x * step.exp(), x)
         return x
 
     def _newton(self, x: Tensor, lacking: Tensor) -> Tensor:
         """λ with A·diag(x)·Aᵀ·λ = what is lacking, by conjugate gradients with the diagonal as preconditioner."""
-        axes = tuple(range(-len(self.whole), 0))
+        axes = self._space
         diagonal = _apply(tuple(a**2 for a in self._means), x)
         diagonal = torch.where(diagonal > 0, diagonal, 1.0)
         solution, rest = torch.zeros_like(lacking), lacking
