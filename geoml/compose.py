@@ -118,6 +118,9 @@ def user_errors(source: ConfigLoaderImpl, verb: str, overrides: Sequence[str]) -
 
 def _first_words(error: BaseException) -> str:
     cause = error.__cause__
+    other = re.match(r"In '([^']+)/([^/']+)': Could not override '([^']+)'", str(error))
+    if other:
+        return f"{other[1]}={other[2]} chooses a {other[3]}, which this verb does not have: it is made for another verb"
     missing = re.match(r"(?s)You must specify '([^']+)'.*Available options:\s*(.*)", str(error))
     if missing:
         return (

@@ -279,7 +279,7 @@ def cut_out(field: NDArray[Any], corner: Sequence[int], size: Sequence[int]) -> 
     """
     lead, space = field.ndim - len(size), field.shape[field.ndim - len(size) :]
     inside = tuple(slice(max(low, 0), min(low + length, n)) for low, length, n in zip(corner, size, space, strict=True))
-    part = field[(..., *inside)]
+    part = field[(*[slice(None)] * lead, *inside)]
     if part.shape[lead:] == tuple(size):
         return part
     beyond = [(max(-low, 0), max(low + length - n, 0)) for low, length, n in zip(corner, size, space, strict=True)]
