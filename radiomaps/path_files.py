@@ -36,7 +36,7 @@ from geoml.files import atomic_path
 if TYPE_CHECKING:
     import xarray as xr
 
-__all__ = ["read_paths", "write_paths"]
+__all__ = ["read_paths", "require_suffix", "write_paths"]
 
 _TEXTS = ("dims", "attributes")
 
@@ -44,7 +44,7 @@ _TEXTS = ("dims", "attributes")
 def write_paths(path: str | os.PathLike[str], table: xr.Dataset) -> Path:
     """Write the table of `radiomaps.raytrace.find_paths` as `.npz` or `.nc`, whole or not at all."""
     path = Path(path)
-    _require_suffix(path)
+    require_suffix(path)
     if path.suffix == ".nc":
         masks = {name: array.astype("int8") for name, array in table.data_vars.items() if array.dtype == bool}
         write_netcdf(path, table.assign(masks))
@@ -64,7 +64,7 @@ def read_paths(path: str | os.PathLike[str]) -> xr.Dataset:
     import xarray as xr
 
     path = Path(path)
-    _require_suffix(path)
+    require_suffix(path)
     if path.suffix == ".nc":
         table = read_dataset(path).load()
         return table.assign({"diffracted": table["diffracted"].astype(bool)})
@@ -82,6 +82,7 @@ def read_paths(path: str | os.PathLike[str]) -> xr.Dataset:
     return table.set_coords(places)
 
 
-def _require_suffix(path: Path) -> None:
+def require_suffix(path: Path) -> None:
+    """Refuse a file's name that is of neither kind."""
     if path.suffix not in (".npz", ".nc"):
         raise UserError(f"path tables are .npz or .nc files, not {path.name!r}")

@@ -82,7 +82,7 @@ def trace(config: DictConfig, run: RunFolder) -> Rows:
 
 def paths(config: DictConfig, run: RunFolder) -> Rows:
     """Find exact paths to receivers and write them as a table; a row a transmitter."""
-    from radiomaps.path_files import write_paths
+    from radiomaps.path_files import require_suffix, write_paths
     from radiomaps.plan import Placement, Window
     from radiomaps.raytrace import TraceOptions, find_paths
     from radiomaps.receivers import Receivers
@@ -90,6 +90,7 @@ def paths(config: DictConfig, run: RunFolder) -> Rows:
 
     values = plain(config)
     file = Path(values["file"] or run.path / "paths.npz")
+    require_suffix(file)
     scene, window, seed = load(values["scene"]), Window(**values["window"]), int(values["seed"])
     grid = window.grid(scene)
     transmitters = Placement(**values["transmitters"]).transmitters(scene, grid, (seed, 0))

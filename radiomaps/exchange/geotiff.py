@@ -54,7 +54,7 @@ def export_geotiff(store: str | os.PathLike[str], folder: str | os.PathLike[str]
                             file.set_band_unit(band, VARIABLES[str(name)].units)
                         file.update_tags(
                             licence=record["licence"], scene=record["name"], scene_hash=record["hash"],
-                            long_name=VARIABLES[str(name)].long_name, frequency_hz=maps.attrs.get("frequency_hz", ""),
+                            long_name=VARIABLES[str(name)].long_name, frequency_hz=float(one["frequency_hz"]),
                         )  # fmt: skip
                 rows.append({"file": str(path), "bands": values.shape[0]})
     if not rows:

@@ -31,8 +31,8 @@ def export_urbanradio3d(
 ) -> list[dict[str, Any]]:
     """Write `{pathLoss,ToA,Doa_Azi,Doa_Ele}/hN/{map}_{X}X_{Y}Y.png` and the buildings; returns saturated shares.
 
-    Layers become h1, h2, … from the lowest. Two transmitters of a scene in one cell raise `DataError`, as their files
-    would have one name. The folder is written whole or not at all.
+    Layers become h1, h2, … from the lowest. Two transmitters of a scene in one cell, or one at two frequencies, raise
+    `DataError`, as their files would have one name. The folder is written whole or not at all.
     """
     maps, records = open_maps(store), scene_records(store)
     if maps.sizes["x"] != maps.sizes["y"]:
@@ -50,7 +50,10 @@ def export_urbanradio3d(
                 one = maps.isel(scene=index, tx=tx).load()
                 cell = (int((float(one["tx_x"]) - edge) // step), int((float(one["tx_y"]) - edge) // step))
                 if cell in used:
-                    raise DataError(f"{store}: two transmitters of {record['name']} are in cell {cell}")
+                    raise DataError(
+                        f"{store}: two maps of {record['name']} have their transmitter in cell {cell}, and this layout "
+                        "has no name for the second (of several frequencies it knows one)"
+                    )
                 used.add(cell)
                 for name in names:
                     values = one[name].transpose("z", "y", "x").values

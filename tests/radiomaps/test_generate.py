@@ -11,6 +11,7 @@ import pytest
 from geoml.data.store import open_store, verify_store
 from geoml.errors import DataError, UserError
 from radiomaps import generate as module
+from radiomaps.exchange import export_urbanradio3d
 from radiomaps.generate import compute, generate
 from radiomaps.plan import Placement, Plan, Window, expand_scenes
 from radiomaps.store import open_maps, scene_records
@@ -140,6 +141,8 @@ def test_a_sweep_lies_in_one_store(tmp_path: Path):
     assert direct["frequency_hz"].values.tolist() == [6e9, 6e9]
     stored = maps["path_gain_db"].isel(scene=1, tx=slice(2, 4)).values
     assert stored == pytest.approx(direct["path_gain_db"].values, abs=0.0051, nan_ok=True)
+    with pytest.raises(DataError, match="of several frequencies it knows one"):
+        export_urbanradio3d(tmp_path / "sweep.zarr", tmp_path / "set")
     with pytest.raises(ValueError, match="two scenes or frequencies"):
         sweep.trace(1, 3)
     with pytest.raises(UserError, match="there twice"):

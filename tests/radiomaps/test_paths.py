@@ -147,3 +147,5 @@ def test_the_verb_writes_a_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert read_paths("p.nc").sizes == {"tx": 1, "rx": 2, "polarisation": 2, "path": 16}
     assert main([*command, "receivers.waypoints_m=[[0,0,1]]"]) == 2
     assert "two waypoints_m" in capsys.readouterr().err
+    assert main([*command, "file=p.csv"]) == 2
+    assert ".npz or .nc" in capsys.readouterr().err
