@@ -29,6 +29,12 @@ APP = app.App(
             "rainshift train region=melanesia model=unet",
         ),
         app.Verb(
+            "trust",
+            "rainshift.verbs:trust",
+            "Learn how far a trained model may be trusted, cell by cell",
+            "rainshift trust checkpoint=runs/train/melanesia",
+        ),
+        app.Verb(
             "predict",
             "rainshift.verbs:predict",
             "Predict fine rain with a trained model, as CF NetCDF with members",

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     import xarray as xr
 
     from geoml.grids import Grid
+    from rainshift.trust import Trust, TrustMap
 
 __all__ = ["predict", "write_prediction"]
 
@@ -41,7 +42,7 @@ def predict(
     drawn = members_of(downscaler, members)
     grid = grid_of(archive.open(region, archive.samples(region, role)[0])["target"])
     rain = np.empty((drawn, len(positions), *grid.shape), np.float32)
-    for rows, part, _ in _batches(downscaler, archive, region, positions, role, drawn, seed):
+    for rows, part, *_ in _batches(downscaler, archive, region, positions, role, drawn, seed):
         rain[:, rows] = part
     return xr.DataArray(
         rain,
@@ -63,10 +64,12 @@ def write_prediction(
     members: int = 8,
     seed: int = 0,
     attrs: dict[str, Any] | None = None,
+    trust: Trust | None = None,
 ) -> dict[str, Any]:
     """Predict a region into a NetCDF file, whole or not at all; returns the row that says what was written.
 
-    The file is CF-1.11 with `precipitation(member, time, lat, lon)` in mm/h; memory holds one batch.
+    The file is CF-1.11 with `precipitation(member, time, lat, lon)` in mm/h; memory holds one batch. With `trust` it
+    also has `expected_error` of the ensemble mean, `error_bound`, `novelty` and `familiar`, `(time, lat, lon)`.
     """
     positions = choose(archive, region, role, samples)
     drawn = members_of(downscaler, members)
@@ -77,10 +80,13 @@ def write_prediction(
 
         with netCDF4.Dataset(partial, "w") as file:
             rain = _define(file, grid, archive.times(region, role, positions), drawn, attrs or {})
-            batches = _batches(downscaler, archive, region, positions, role, drawn, seed)
-            for rows, part, share in track(batches, f"predicting {region}", unit="batches"):
+            maps = {} if trust is None else _define_trust(file, grid, trust)
+            batches = _batches(downscaler, archive, region, positions, role, drawn, seed, trust)
+            for rows, part, share, drawn_map in track(batches, f"predicting {region}", unit="batches"):
                 rain[:, rows] = part
                 clipped += share * len(rows)
+                for name, variable in maps.items():
+                    variable[rows] = getattr(drawn_map, name).numpy()
     return {
         "region": region,
         "hours": len(positions),
@@ -98,14 +104,16 @@ def _batches(
     role: str,
     members: int,
     seed: int,
-) -> Iterator[tuple[np.ndarray, np.ndarray, float]]:
-    """Which of the positions, `(member, time, lat, lon)` at them, and clipped share of each batch."""
+    trust: Trust | None = None,
+) -> Iterator[tuple[np.ndarray, np.ndarray, float, TrustMap | None]]:
+    """Which of the positions, `(member, time, lat, lon)` at them, clipped share and trust map of each batch."""
     window = window_of(downscaler)
     for batch, rows in whole_fields(archive, region, role, positions, window):
         prediction, share = downscaler.predict(batch, members=members, seed=seed)
         wanted = np.flatnonzero(rows.ravel() >= 0)
         hours = hourly(prediction, window is not None)[wanted, :, 0]
-        yield rows.ravel()[wanted], hours.numpy().swapaxes(0, 1), share
+        drawn = None if trust is None else trust(batch, prediction)
+        yield rows.ravel()[wanted], hours.numpy().swapaxes(0, 1), share, drawn
 
 
 def _define(file: Any, grid: Grid, times: np.ndarray, members: int, attrs: dict[str, Any]) -> Any:
@@ -134,3 +142,30 @@ def _define(file: Any, grid: Grid, times: np.ndarray, members: int, attrs: dict[
     )
     rain.setncatts(VARIABLES["precipitation"].attrs)
     return rain
+
+
+#: What a trust map says, for the reader of a file: type, unit and long name by variable.
+TRUST_VARIABLES = {
+    "expected_error": ("f4", "mm h-1", "expected absolute error of the ensemble mean"),
+    "bound": ("f4", "mm h-1", "bound of the absolute error of the ensemble mean"),
+    "novelty": ("f4", "1", "distance from the weather that trust was learnt from, about 1 where it is familiar"),
+    "familiar": ("i1", "1", "1 where the novelty is within what trust was learnt from"),
+}
+
+
+def _define_trust(file: Any, grid: Grid, trust: Trust) -> dict[str, Any]:
+    """The empty variables of a trust map, by the name of its field."""
+    made = {}
+    for name, (kind, units, long_name) in TRUST_VARIABLES.items():
+        variable = file.createVariable(
+            "error_bound" if name == "bound" else name,
+            kind,
+            ("time", *grid.names),
+            compression="zlib",
+            complevel=1,
+            chunksizes=(1, *grid.shape),
+        )
+        variable.setncatts({"units": units, "long_name": long_name})
+        made[name] = variable
+    made["bound"].setncattr("comment", f"holds for {trust.level:.0%} of the cells of weather like that of training")
+    return made

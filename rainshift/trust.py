@@ -1,14 +1,18 @@
 """How far a prediction may be trusted, cell by cell and without a label: expected error, its bound, familiarity.
 
-A small network learns, from hours that the downscaler did not see, how large its error is where weather and prediction
-look as they do here. In a place that it was never trained on there is no truth to look at, but there are the same
-features, so that the map can be drawn beside every prediction. Three things are given of each cell:
+From hours that the downscaler did not see it is learnt how large the error is where the prediction looks as it does
+here. In a place that it was never trained on there is no truth to look at, but there is a prediction, so that the map
+can be drawn beside it. Three things are given of each cell:
 
-- the *expected error*, what rank and risk are made of;
+- the *expected error*, what rank and risk are made of: a power law of predicted rain, its mean, maximum and roughness in
+  the neighbourhood, which goes on beyond the rain it was learnt from, times a bounded correction by a small network.
+  Predictors and static fields are left out of it: a network that sees them takes a new place for what it is not, and
+  ranks the errors there worse than rain alone does;
 - a *bound* that errors stay below in a chosen share of the cells, from a split-conformal factor (Romano et al. 2019,
   "Conformalized quantile regression", here of the ratio of error to expected error). It holds on average over weather
   as it was in the hours set apart for it; elsewhere it is a statement about a place that may be unlike;
-- *novelty*, the Mahalanobis distance of the features from those hours, and whether it is beyond what they hold.
+- *novelty*, the Mahalanobis distance of prediction, predictors and static fields from those hours, and whether it is
+  within what they hold.
 """
 
 from __future__ import annotations
@@ -36,13 +40,17 @@ if TYPE_CHECKING:
     from rainshift.archive import Archive
     from rainshift.downscalers import Downscaler
 
-__all__ = ["Trust", "TrustMap", "auroc", "features", "fit_trust", "risk_coverage"]
+__all__ = ["Trust", "TrustMap", "auroc", "features", "fit_trust", "found_beside", "risk_coverage"]
 
 #: Cells taken from each field for learning; neighbours say much the same.
 CELLS_A_FIELD = 400
-WIDTH, STEPS, BATCH, LEARNING_RATE = 32, 600, 2048, 5e-3
-#: Standardised features are kept within this, so that the network never has to extrapolate far.
-BOUND = 4.0
+WIDTH, STEPS, BATCH, LEARNING_RATE = 32, 400, 2048, 1e-2
+#: The first features, of the predicted rain, are what the error is expected from.
+RAIN = 4
+#: The network sees standardised features cut to this: beyond it there is the power law alone.
+BOUND = 3.0
+#: Largest root of an error, in the square root of mm/h.
+LARGEST_ROOT = 30.0
 #: Expected errors below this, in mm/h, are not told apart.
 SMALLEST_ERROR = 0.01
 FILE = "trust.safetensors"
@@ -100,9 +108,11 @@ class _Network(nn.Module):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.layers = nn.Sequential(
-            nn.Linear(channels, WIDTH), nn.SiLU(), nn.Linear(WIDTH, WIDTH), nn.SiLU(), nn.Linear(WIDTH, 1)
-        )
+        self.law = nn.Linear(RAIN, 1)
+        self.correction = nn.Sequential(nn.Linear(RAIN, WIDTH), nn.SiLU(), nn.Linear(WIDTH, 1))
+        for last in (self.law, self.correction[-1]):
+            nn.init.zeros_(last.weight)
+            nn.init.zeros_(last.bias)
         self.register_buffer("mean", torch.zeros(channels))
         self.register_buffer("scale", torch.ones(channels))
         self.register_buffer("precision", torch.eye(channels))
@@ -113,7 +123,9 @@ class _Network(nn.Module):
 
     def forward(self, x: Float[Tensor, "cell feature"]) -> Float[Tensor, " cell"]:
         """Root of the expected absolute error."""
-        return functional.softplus(self.layers(self.standardise(x).clamp(-BOUND, BOUND))[:, 0])
+        z = self.standardise(x)[:, :RAIN]
+        root = self.law(z) + self.correction(z.clamp(-BOUND, BOUND))
+        return root[:, 0].clamp(max=math.log(LARGEST_ROOT)).exp()
 
     def novelty(self, x: Float[Tensor, "cell feature"]) -> Float[Tensor, " cell"]:
         """Mahalanobis distance per root feature: about 1 for what is familiar."""
@@ -199,6 +211,12 @@ class Trust:
         network = _Network(len(state["mean"]))
         network.load_state_dict(state)
         return cls(network, **numbers)
+
+
+def found_beside(checkpoint: Path) -> Trust | None:
+    """What was learnt of a trained model, by its run folder or checkpoint folder; None where nothing was."""
+    places = (checkpoint / "checkpoints", checkpoint, checkpoint.parent)
+    return next((Trust.load(place) for place in places if (place / FILE).exists()), None)
 
 
 def _expected(network: _Network, x: Tensor) -> Tensor:

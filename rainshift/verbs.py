@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from rainshift.archive import Archive
     from rainshift.downscalers import Downscaler
 
-__all__ = ["benchmark", "dask_workers", "evaluate", "predict", "prepare", "regions", "report", "train"]
+__all__ = ["benchmark", "dask_workers", "evaluate", "predict", "prepare", "regions", "report", "train", "trust"]
 
 Rows = list[dict[str, Any]]
 
@@ -113,12 +113,40 @@ def _trained_together(config: DictConfig, run: RunFolder, archive: Archive, name
     return [row]
 
 
+def trust(config: DictConfig, run: RunFolder) -> Rows:
+    """Learn how far a trained model may be trusted, from validation hours of the regions that it was trained on.
+
+    What is learnt lies beside the model's checkpoints, and `predict` draws it beside each prediction.
+    """
+    from rainshift.training import load_trained
+    from rainshift.trust import fit_trust
+
+    trained = RunFolder.load(config.checkpoint)
+    archive, regions = _archive(config), list(config.regions or trained.config.get("train_regions") or ())
+    if not regions:
+        raise UserError(f"{config.checkpoint} does not say what it was trained on; name the regions: regions=[…]")
+    for name in regions:
+        archive.prepare(name, _split(archive, "validation"))
+    options = {"members": int(config.members), "hours": int(config.hours), "level": float(config.level)}
+    learnt = fit_trust(load_trained(trained.path), archive, regions, seed=int(config.seed), **options)
+    learnt.save(trained.checkpoints)
+    row = {
+        "regions": "+".join(regions),
+        "bound": f"{learnt.factor:.3g} times the expected error, for {learnt.level:.0%} of the errors",
+        "familiar": f"up to a novelty of {learnt.limit:.3g}",
+        "kept": str(trained.checkpoints),
+    }
+    run.write_summary(row)
+    return [row]
+
+
 def predict(config: DictConfig, run: RunFolder) -> Rows:
     """Predict regions with a trained model into CF files in the run folder's `samples/`."""
     from rainshift.prediction import write_prediction
+    from rainshift.trust import found_beside
 
     archive = _archive(config)
-    downscaler = _trained(config, archive)
+    downscaler, learnt = _trained(config, archive), found_beside(Path(config.checkpoint))
     rows = []
     for name in config.regions:
         archive.prepare(name, _split(archive, config.role))
@@ -135,6 +163,7 @@ def predict(config: DictConfig, run: RunFolder) -> Rows:
                 members=int(config.members),
                 seed=int(config.seed),
                 attrs=attrs,
+                trust=learnt,
             )
         )
     return rows

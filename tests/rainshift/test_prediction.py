@@ -76,3 +76,19 @@ def test_mistakes_are_named(workplace, monkeypatch, capsys):
     assert "did you mean 'multiplicative'" in capsys.readouterr().err
     assert main([*PREDICT, "run.dir=worse", "tiles.blend=400"]) != 0
     assert "half a tile" in capsys.readouterr().err
+
+
+def test_what_trust_learnt_stands_beside_a_prediction(workplace, predicted, capsys):
+    before = predicted("untrusted")
+    assert set(before.data_vars) == {"precipitation"}
+    assert main(["trust", *DATA[:-1], "checkpoint=trained", "hours=12", "members=2", "run.dir=learnt"]) == 0
+    with_trust = predicted("trusted")
+    assert set(with_trust.data_vars) == {"precipitation", "expected_error", "error_bound", "novelty", "familiar"}
+    np.testing.assert_array_equal(with_trust["precipitation"], before["precipitation"])
+    assert with_trust["expected_error"].dims == ("time", "lat", "lon")
+    assert (with_trust["error_bound"] > 0).all()
+    assert set(np.unique(with_trust["familiar"])) <= {0, 1}
+    (workplace / "trained/checkpoints/trust.safetensors").write_bytes(b"torn")
+    assert main([*PREDICT, "run.dir=torn"]) == 2
+    assert "trust.safetensors cannot be read" in capsys.readouterr().err
+    (workplace / "trained/checkpoints/trust.safetensors").unlink()
