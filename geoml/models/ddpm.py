@@ -19,7 +19,8 @@ class DDPM(Diffusion):
     """Members by a DDPM of `diffusion_steps`, whose network predicts `epsilon`, `x0` or `v`, sampled in fewer steps.
 
     Ho et al. 2020, arXiv 2006.11239; Nichol & Dhariwal 2021 (the "cosine" schedule); Salimans & Ho 2022 (v); DDIM:
-    Song et al. 2021. The sampler `{name: ddim, eta: 1.0}` with all the steps is the original ancestral sampling.
+    Song et al. 2021. The sampler `{name: ddim, eta: 1.0}` with all the steps is the original ancestral sampling. An
+    `epsilon` network's errors count σ times, up to 80: it wants longer training than the others before members hold.
     """
 
     def __init__(

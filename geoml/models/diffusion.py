@@ -89,8 +89,8 @@ class Diffusion(Model):
 
     @property
     def scale(self) -> Float[Tensor, " target"]:
-        """What a target channel is divided by, its centre taken off."""
-        return torch.exp(SCALE_SPEED * self.log_scale)
+        """What a target channel is divided by, its centre taken off; never 0, where nothing is left of it."""
+        return torch.exp(SCALE_SPEED * self.log_scale).clamp(min=1e-6)
 
     def denoiser(self, predictors: Float[Tensor, "batch predictor *space"]) -> Denoiser:
         """The denoiser of scaled residuals under these conditions, one a row."""
@@ -139,10 +139,8 @@ class Diffusion(Model):
             some = range(start, min(start + at_once, members))
 
             def draw(step: int, some: range = some) -> Tensor:
-                key = seed_of(seed, "step", step)
-                return member_noise(centre.shape[1:], batch.ids, members=some, seed=key, device=centre.device).flatten(
-                    0, 1
-                )
+                key, shape = seed_of(seed, "step", step), centre.shape[1:]
+                return member_noise(shape, batch.ids, members=some, seed=key, device=centre.device).flatten(0, 1)
 
             each = predictors.repeat_interleave(len(some), dim=0)
             fields = self.sampler(self.denoiser(each), draw(-1), self.sigmas(), draw)
