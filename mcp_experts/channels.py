@@ -113,7 +113,7 @@ def from_paths(
             f"paths are spread over {spread:.3g} s, but {subcarriers} subcarriers over {bandwidth_hz:.3g} Hz tell "
             f"delays apart up to {1 / spacing:.3g} s only; use more subcarriers or a narrower band"
         )
-    turn = np.exp(-2j * np.pi * spacing * np.multiply.outer(np.arange(subcarriers), delays - delays.min(initial=0.0)))
+    turn = np.exp(-2j * np.pi * spacing * np.multiply.outer(np.arange(subcarriers), delays))
     return Channel(
         csi=np.einsum("fp,pta->fta", turn, gains).astype(np.complex64),
         subcarrier_spacing_hz=spacing,

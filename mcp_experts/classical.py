@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -10,11 +11,12 @@ from numpy.typing import NDArray
 
 from mcp_experts.channels import SNAPSHOTS, SUBCARRIERS
 
-__all__ = ["ESTIMATORS", "estimate", "k_factor_by_moments_db"]
+__all__ = ["ESTIMATORS", "autocorrelation", "estimate", "k_factor_by_moments_db"]
 
 Reals = NDArray[np.float64]
 #: Cells of the delay profile weaker than this below the peak, or than three times the noise, are left out.
 DYNAMIC_RANGE_DB = 25.0
+HANN = np.hanning(SUBCARRIERS + 2)[1:-1].astype(np.float32)
 
 
 def estimate(csi: NDArray[np.complex64], bandwidth_hz: NDArray[Any]) -> Reals:
@@ -30,7 +32,7 @@ class _View:
     def __init__(self, csi: NDArray[np.complex64], bandwidth_hz: Reals) -> None:
         self.csi, self.bandwidth_hz = csi, bandwidth_hz
         self.power = np.abs(csi) ** 2
-        self.taps = np.fft.ifft(csi * np.hanning(SUBCARRIERS + 2)[1:-1, None, None], axis=1)
+        self.taps = np.fft.ifft(csi * HANN[:, None, None], axis=1)
         profile = np.mean(np.abs(self.taps) ** 2, axis=(2, 3))
         start = np.argmax(profile, axis=1) - SUBCARRIERS // 4
         self.order = (np.arange(SUBCARRIERS) + start[:, None]) % SUBCARRIERS
@@ -44,7 +46,19 @@ class _View:
         self.profile = np.where((profile > least) | (profile == peak), profile, 0)
         self.total = np.maximum(profile.sum(axis=1), 1e-30)
 
-    @property
+    @cached_property
+    def fading(self) -> Reals:
+        """Modulus of the autocorrelation over time at lags 0, 1, …, without the noise."""
+        return self.relative(autocorrelation(self.csi.transpose(0, 1, 3, 2).reshape(len(self.csi), -1, SNAPSHOTS)))
+
+    def relative(self, products: NDArray[Any]) -> Reals:
+        """Moduli of correlations over the signal's power; 1 at lag 0, which noise would raise."""
+        signal = np.maximum(self.power.mean(axis=(1, 2, 3)) * (1 - self.noise_share), 1e-20)
+        modulus: Reals = np.minimum(np.abs(products) / signal[:, None], 1.0)
+        modulus[:, 0] = 1.0
+        return modulus
+
+    @cached_property
     def noise_share(self) -> Reals:
         """Noise power over all power."""
         share: Reals = np.clip(SUBCARRIERS * self.noise[:, 0] / self.total, 1e-6, 1 - 1e-6)
@@ -104,12 +118,13 @@ def _latest_cells(view: _View) -> Reals:
 
 def _coherence_bandwidth(view: _View) -> Reals:
     """Separation over bandwidth at which the frequency correlation falls to a half; 4 where it does not."""
-    return _half(np.stack([_correlation(view, lag, axis=1) for lag in range(1, 3 * SUBCARRIERS // 4)]), SUBCARRIERS)
+    correlation = view.relative(autocorrelation(view.csi.reshape(*view.csi.shape[:2], -1).swapaxes(1, 2)))
+    return _half(correlation[:, : 3 * SUBCARRIERS // 4], SUBCARRIERS)
 
 
 def _coherence_time(view: _View) -> Reals:
     """Lag over duration at which the autocorrelation falls to a half; 4 where it does not."""
-    return _half(np.stack([_correlation(view, lag, axis=2) for lag in range(1, SNAPSHOTS)]), SNAPSHOTS)
+    return _half(view.fading, SNAPSHOTS)
 
 
 def _doppler_cells(view: _View) -> Reals:
@@ -117,31 +132,28 @@ def _doppler_cells(view: _View) -> Reals:
 
     J0(2π f τ) ≈ 1 − (π f τ)² while it is above 0.8 or so; of smaller falls noise would be the cause.
     """
-    correlation = np.stack([_correlation(view, lag, axis=2) for lag in range(1, SNAPSHOTS)])
-    fallen = correlation < 0.85
-    index = np.where(fallen.any(axis=0), np.argmax(fallen, axis=0), SNAPSHOTS - 2)
-    value = np.take_along_axis(correlation, index[None], axis=0)[0]
-    return np.sqrt(np.maximum(1 - value, 1e-6)) * SNAPSHOTS / (np.pi * (index + 1))
+    fallen = view.fading < 0.85
+    index = np.where(fallen.any(axis=1), np.argmax(fallen, axis=1), SNAPSHOTS - 1)
+    value = np.take_along_axis(view.fading, index[:, None], axis=1)[:, 0]
+    return np.sqrt(np.maximum(1 - value, 1e-6)) * SNAPSHOTS / (np.pi * np.maximum(index, 1))
 
 
-def _correlation(view: _View, lag: int, *, axis: int) -> Reals:
-    """Modulus of the correlation of samples `lag` apart, relative to the signal's power without the noise."""
-    moved = np.moveaxis(view.csi, axis, 1)
-    products = np.mean(moved[:, lag:] * np.conj(moved[:, :-lag]), axis=(1, 2, 3))
-    signal = np.maximum(view.power.mean(axis=(1, 2, 3)) * (1 - view.noise_share), 1e-20)
-    modulus: Reals = np.minimum(np.abs(products) / signal, 1.0)
-    return modulus
+def autocorrelation(rows: NDArray[np.complex64]) -> NDArray[Any]:
+    """Mean over `rows[n, row, i]` and i of x(i + lag)·x*(i), for each of the n and every lag (Wiener, Khinchin)."""
+    count = rows.shape[-1]
+    spectrum = np.mean(np.abs(np.fft.fft(rows, n=2 * count)) ** 2, axis=-2)
+    products: NDArray[Any] = np.fft.ifft(spectrum)[..., :count] * (count / (count - np.arange(count))) / count
+    return products
 
 
 def _half(correlation: Reals, count: int) -> Reals:
-    """Where columns over lags 1, 2, … cross a half, interpolated, over `count`; 4 where they do not."""
-    correlation = np.concatenate([np.ones((1, correlation.shape[1])), correlation])
+    """Where rows over lags 0, 1, … cross a half, interpolated, over `count`; 4 where they do not."""
     below = correlation < 0.5
-    index = np.argmax(below, axis=0)
-    before = np.take_along_axis(correlation, np.maximum(index - 1, 0)[None], axis=0)[0]
-    after = np.take_along_axis(correlation, index[None], axis=0)[0]
+    index = np.maximum(np.argmax(below, axis=1), 1)[:, None]
+    before = np.take_along_axis(correlation, index - 1, axis=1)[:, 0]
+    after = np.take_along_axis(correlation, index, axis=1)[:, 0]
     fraction = (before - 0.5) / np.maximum(before - after, 1e-9)
-    return np.where(below.any(axis=0), (index - 1 + fraction) / count, 4.0)
+    return np.where(below.any(axis=1), (index[:, 0] - 1 + fraction) / count, 4.0)
 
 
 def _snr_db(view: _View) -> Reals:

@@ -1,8 +1,8 @@
 """What experts look at: delay profile, Doppler spectra, correlations and amplitudes of a window, in NumPy alone.
 
-Everything but the bandwidth is without a unit: delays count in cells of 1/bandwidth, Doppler shifts in cells of
-1/duration, so that one expert serves any sampling. A common delay, phase, frequency offset or gain changes nothing or
-little.
+Everything but the bandwidth, one of the classical estimates, is without a unit: delays count in cells of 1/bandwidth,
+Doppler shifts in cells of 1/duration, so that one expert serves any sampling. A common delay, phase, frequency offset
+or gain changes nothing or little.
 """
 
 from __future__ import annotations
@@ -13,8 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mcp_experts.channels import SNAPSHOTS, SUBCARRIERS
+from mcp_experts.classical import ESTIMATORS, autocorrelation
 
-__all__ = ["FEATURES", "extract", "names"]
+__all__ = ["FEATURES", "extract", "names", "with_estimates"]
 
 Floats = NDArray[np.float32]
 #: Lags, in subcarriers, of the frequency correlation.
@@ -23,6 +24,8 @@ QUANTILES = (0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95)
 DOPPLER_CELLS = 2 * SNAPSHOTS
 PEAK_AT = 8
 FLOOR_DB = -60.0
+#: Delays, from the strongest, of which it counts how much their power fades over time and antennas.
+CELLS = tuple(range(-1, 7))
 HANN = np.hanning(SNAPSHOTS + 2)[1:-1].astype(np.float32)
 
 
@@ -35,20 +38,36 @@ def names() -> list[str]:
         *(f"time_correlation_by_delay[{lag}]" for lag in range(1, SNAPSHOTS)),
         *(f"doppler_{part}_db[{cell}]" for part in ("all", "peak", "rest") for cell in range(DOPPLER_CELLS)),
         *(f"power_quantile_db[{level:g}]" for level in QUANTILES),
+        *(f"cell_power_variance[{cell}]" for cell in CELLS),
         "power_variance",
-        "power_kurtosis",
-        "peak_power_variance",
+        "power_skewness",
         "peak_share",
         "noise_floor_db",
-        "bandwidth_decades",
+        *ESTIMATORS,
     ]
 
 
-FEATURES = SUBCARRIERS + len(LAGS) + 2 * (SNAPSHOTS - 1) + 3 * DOPPLER_CELLS + len(QUANTILES) + 6
+FEATURES = (
+    SUBCARRIERS
+    + len(LAGS)
+    + 2 * (SNAPSHOTS - 1)
+    + 3 * DOPPLER_CELLS
+    + len(QUANTILES)
+    + len(CELLS)
+    + 4
+    + len(ESTIMATORS)
+)
 
 
-def extract(csi: NDArray[np.complex64], bandwidth_hz: NDArray[Any]) -> Floats:
-    """Features `(n, FEATURES)` of windows `csi[n, 64, 14, antenna]` that span `bandwidth_hz[n]`."""
+def with_estimates(own: Floats, estimates: NDArray[np.float64]) -> Floats:
+    """All `FEATURES` that networks take: those of `extract`, and the classical estimates, spreads as logarithms."""
+    decades = np.log10(np.clip(estimates, 1e-2, None))
+    ratios = np.array([name.endswith(("_db", "_share", "_decades")) for name in ESTIMATORS])
+    return np.concatenate([own, np.where(ratios, estimates, decades)], axis=1).astype(np.float32)
+
+
+def extract(csi: NDArray[np.complex64]) -> Floats:
+    """The features of windows `csi[n, 64, 14, antenna]` that are no classical estimates."""
     csi = (csi / np.sqrt(np.mean(np.abs(csi) ** 2, axis=(1, 2, 3), keepdims=True))).astype(np.complex64)
     taps: NDArray[np.complex64] = np.fft.ifft(csi, axis=1).astype(np.complex64)
     # Hann in frequency, as a circular convolution over delays: no side lobes of paths between the cells.
@@ -66,21 +85,20 @@ def extract(csi: NDArray[np.complex64], bandwidth_hz: NDArray[Any]) -> Floats:
     strong = (profile > 4 * floor[:, None]) | (np.arange(SUBCARRIERS) == PEAK_AT)
     power = np.abs(csi) ** 2
     flat = power.reshape(len(csi), -1)
-    peak_power = np.abs(smooth[:, PEAK_AT]) ** 2
+    cells = np.abs(smooth[:, PEAK_AT + CELLS[0] : PEAK_AT + CELLS[-1] + 1]) ** 2
     columns = [
         _decibels(profile / total[:, None]),
         _frequency_correlation(csi),
         *_time_correlations(smooth, strong),
         *_doppler_spectra(smooth, strong),
         _decibels(np.quantile(flat, QUANTILES, axis=1).T),
+        cells.var(axis=(2, 3)) / np.maximum(cells.mean(axis=(2, 3)) ** 2, 1e-20),
         np.stack(
             [
                 flat.var(axis=1),
                 np.mean((flat - 1) ** 3, axis=1),
-                peak_power.var(axis=(1, 2)) / np.maximum(peak_power.mean(axis=(1, 2)) ** 2, 1e-20),
                 profile[:, PEAK_AT] / total,
                 _decibels(SUBCARRIERS * floor / total),
-                np.log10(np.broadcast_to(bandwidth_hz, len(csi))) - 7,
             ],
             axis=1,
         ),
@@ -93,27 +111,21 @@ def _decibels(ratio: NDArray[Any]) -> NDArray[Any]:
 
 
 def _frequency_correlation(csi: NDArray[np.complex64]) -> NDArray[Any]:
-    return np.stack(
-        [np.abs(np.mean(csi[:, lag:] * np.conj(csi[:, :-lag]), axis=(1, 2, 3))) for lag in LAGS],
-        axis=1,
-    )
+    rows = csi.reshape(len(csi), SUBCARRIERS, -1).swapaxes(1, 2)
+    return np.abs(autocorrelation(rows)[:, list(LAGS)])
 
 
 def _time_correlations(smooth: NDArray[np.complex64], strong: NDArray[np.bool_]) -> tuple[NDArray[Any], NDArray[Any]]:
     """Over all delays together, and of each delay's own: the second does not mind shifts that differ by delay."""
-    together, apart = [], []
-    kept = np.where(strong[:, :, None, None], smooth, 0)
-    power = np.mean(np.abs(kept) ** 2, axis=(2, 3)).sum(axis=1)
-    for lag in range(1, SNAPSHOTS):
-        products = np.mean(kept[:, :, lag:] * np.conj(kept[:, :, :-lag]), axis=(2, 3))
-        together.append(np.abs(products.sum(axis=1)) / power)
-        apart.append(np.abs(products).sum(axis=1) / power)
-    return np.stack(together, axis=1), np.stack(apart, axis=1)
+    products = np.where(strong[:, :, None], autocorrelation(smooth.swapaxes(2, 3)), 0)
+    power = np.abs(products[:, :, 0]).sum(axis=1)[:, None]
+    lagged = products[:, :, 1:]
+    return np.abs(lagged.sum(axis=1)) / power, np.abs(lagged).sum(axis=1) / power
 
 
 def _doppler_spectra(smooth: NDArray[np.complex64], strong: NDArray[np.bool_]) -> list[NDArray[Any]]:
     """Spectra of all strong delays, of the strongest one, and of the others, each turned to its peak."""
-    kept = np.where(strong[:, :, None, None], smooth, 0) * HANN[:, None]
+    kept = np.where(strong[:, :, None, None], smooth, np.complex64(0)) * HANN[:, None]
     spectra = np.mean(np.abs(np.fft.fft(kept, n=DOPPLER_CELLS, axis=2)) ** 2, axis=3)
     peak = spectra[:, PEAK_AT]
     everything = spectra.sum(axis=1)

@@ -78,6 +78,8 @@ def channel_from_file(path: Path, index: int = 0) -> Channel:
         return _from_path_table(path, index)
     for name, number in ((name, array.item()) for name, array in arrays.items() if array.size == 1):
         attributes.setdefault(name, number)
+    if not {"csi", "csi_real", "taps", "taps_real"} & set(arrays):
+        raise DataError(f"{path.name} holds neither csi nor taps, and is no path table")
     interval = _number(path, attributes, "snapshot_interval_s")
     carrier = attributes.get("carrier_hz")
     carrier = float(carrier) if isinstance(carrier, int | float) and math.isfinite(carrier) else None
@@ -88,11 +90,9 @@ def channel_from_file(path: Path, index: int = 0) -> Channel:
             snapshot_interval_s=interval,
             carrier_hz=carrier,
         )
-    if "taps" in arrays or "taps_real" in arrays:
-        rate = _number(path, attributes, "sample_rate_hz")
-        taps = _one(path, _complex(arrays, "taps"), index)
-        return from_taps(taps, sample_rate_hz=rate, snapshot_interval_s=interval, carrier_hz=carrier)
-    raise DataError(f"{path.name} holds neither csi nor taps, and is no path table")
+    rate = _number(path, attributes, "sample_rate_hz")
+    taps = _one(path, _complex(arrays, "taps"), index)
+    return from_taps(taps, sample_rate_hz=rate, snapshot_interval_s=interval, carrier_hz=carrier)
 
 
 def channel_from_lists(

@@ -34,7 +34,7 @@ class RadioMap:
     frequency_hz: float
 
 
-def query_map(path: Path, *, x_m: float, y_m: float, z_m: float, transmitter: int = 0) -> dict[str, Any]:
+def query_map(path: Path, *, x_m: float, y_m: float, z_m: float = 1.5, transmitter: int = 0) -> dict[str, Any]:
     """The voxel that holds the point, `(x, y, z)` in the map's metres; a `UserError` for a point beside the map."""
     begin = time.perf_counter()
     found = read_map(path, transmitter)
@@ -54,7 +54,7 @@ def query_map(path: Path, *, x_m: float, y_m: float, z_m: float, transmitter: in
         warnings.append("no path reaches the point in this map; that is no proof of silence")
     if los and math.isfinite(toa) and abs(toa * SPEED_OF_LIGHT - distance) > SLACK_VOXELS * voxel_m:
         warnings.append("time of arrival and distance disagree although the point is in line of sight")
-    uncertainty = values.get("uncertainty_db", values.get("error_db", math.nan))
+    uncertainty = values.get("uncertainty_db", math.nan)
     return {
         "path_gain_db": _round(gain),
         "los": los,
@@ -73,36 +73,36 @@ def query_map(path: Path, *, x_m: float, y_m: float, z_m: float, transmitter: in
 def read_map(path: Path, transmitter: int = 0) -> RadioMap:
     """One transmitter's map out of a file; a `DataError` that says what is missing."""
     arrays, attributes = read_arrays(path)
-    missing = [name for name in ("path_gain_db", "x", "y", "z") if name not in arrays]
-    if missing or "frequency_hz" not in attributes:
-        raise DataError(f"{path.name} is no radio map: {', '.join(missing) or 'attribute frequency_hz'} missing")
+    carriers = np.ravel(arrays.get("frequency_hz", attributes.get("frequency_hz", [])))
+    missing = [name for name in ("path_gain_db", "x", "y", "z", "tx_x", "tx_y", "tx_z") if name not in arrays]
+    if missing or not carriers.size:
+        raise DataError(f"{path.name} is no radio map: {', '.join([*missing, 'frequency_hz'][:4])} missing")
     gains = arrays["path_gain_db"]
     shape = tuple(len(arrays[name]) for name in "zyx")
     if gains.shape[-3:] != shape:
         raise DataError(f"{path.name}: path_gain_db of shape {gains.shape}; expected [tx, z, y, x] ending in {shape}")
-    count = (
-        int(np.prod(gains.shape[:-3]))
-        if "member" not in arrays
-        else int(np.prod(gains.shape[:-3])) // len(arrays["member"])
-    )
+    members = gains.reshape(len(arrays.get("member", [0])), -1, *shape)
+    count = members.shape[1]
     if not 0 <= transmitter < count:
         raise UserError(f"the map has {count} transmitters; number {transmitter} is none of them")
-    fields: dict[str, NDArray[Any]] = {}
-    for name in ("path_gain_db", "toa_s", "los", "no_path", "building", "error_db"):
+
+    def own(array: NDArray[Any]) -> Any:
+        """The part of this transmitter: of several scenes each has its share, what all share is one."""
+        return array[transmitter * len(array) // count]
+
+    fields: dict[str, NDArray[Any]] = {"path_gain_db": members[:, transmitter].mean(axis=0)}
+    if len(members) > 1:
+        fields["uncertainty_db"] = members[:, transmitter].std(axis=0)
+    for name in ("toa_s", "los", "no_path", "building"):
         if name in arrays:
-            flat = arrays[name].reshape(-1, *arrays[name].shape[-3:] if name != "error_db" else (1, 1, 1))
-            fields[name] = flat[transmitter if len(flat) > 1 else 0]
-    if "member" in arrays:
-        members = gains.reshape(len(arrays["member"]), count, *shape)[:, transmitter]
-        fields |= {"path_gain_db": members.mean(axis=0), "uncertainty_db": members.std(axis=0)}
-    place = [float(np.ravel(arrays.get(f"tx_{letter}", [math.nan]))[transmitter]) for letter in "xyz"]
-    if not all(math.isfinite(value) for value in place):
-        raise DataError(f"{path.name} does not say where transmitter {transmitter} stands (tx_x, tx_y, tx_z)")
+            fields[name] = own(arrays[name].reshape(-1, *shape))
+    if "error_db" in arrays and "uncertainty_db" not in fields:
+        fields["uncertainty_db"] = np.broadcast_to(own(np.ravel(arrays["error_db"])), shape)
     return RadioMap(
-        fields={name: np.broadcast_to(field, shape) for name, field in fields.items()},
+        fields=fields,
         coordinates={name: arrays[name].astype(np.float64) for name in "xyz"},
-        transmitter_m=(place[0], place[1], place[2]),
-        frequency_hz=float(attributes["frequency_hz"]),
+        transmitter_m=tuple(float(own(np.ravel(arrays[f"tx_{letter}"]))) for letter in "xyz"),  # type: ignore[arg-type]
+        frequency_hz=float(own(carriers)),
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -76,7 +77,7 @@ def _largest_shift(
 def read_arrays(path: Path) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
     """All arrays and attributes of an npz, NetCDF or Zarr file; the last two need xarray, named where it is missing.
 
-    In an npz file attributes are arrays without axes. Nothing is unpickled.
+    In an npz file attributes are arrays without axes, or a JSON text `attributes`. Nothing is unpickled.
     """
     if path.suffix == ".npz":
         try:
@@ -84,10 +85,8 @@ def read_arrays(path: Path) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
                 every = {name: file[name] for name in file.files}
         except (OSError, ValueError, zipfile.BadZipFile) as error:
             raise DataError(f"{path.name} cannot be read as npz without pickles ({error})") from error
-        return (
-            {name: array for name, array in every.items() if array.ndim},
-            {name: array.item() for name, array in every.items() if not array.ndim},
-        )
+        plain = {name: array.item() for name, array in every.items() if not array.ndim}
+        return {name: array for name, array in every.items() if array.ndim}, plain | _texts(plain)
     if path.suffix not in (".nc", ".zarr"):
         raise DataError(f"{path.name}: formats are .npz, .nc (NetCDF) and .zarr")
     try:
@@ -100,3 +99,12 @@ def read_arrays(path: Path) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
     except (OSError, ValueError, KeyError) as error:
         raise DataError(f"{path.name} cannot be read ({type(error).__name__}: {error})") from error
     return {str(name): variable.values for name, variable in dataset.variables.items()}, dict(dataset.attrs)
+
+
+def _texts(plain: dict[str, Any]) -> dict[str, Any]:
+    """The attributes of the whole table where they are kept as JSON, under an empty name."""
+    try:
+        found = json.loads(plain["attributes"])[""]
+    except (KeyError, TypeError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}

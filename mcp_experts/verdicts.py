@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from mcp_experts.channels import Channel
 from mcp_experts.classical import ESTIMATORS, estimate
-from mcp_experts.features import extract
+from mcp_experts.features import extract, with_estimates
 from mcp_experts.network import Gate
 from mcp_experts.registry import GATE, Expert, Registry
 
@@ -31,7 +31,7 @@ class Look:
     @cached_property
     def features(self) -> NDArray[np.float32]:
         """One row."""
-        return extract(self.window.csi[None], np.array([self.window.bandwidth_hz]))
+        return with_estimates(extract(self.window.csi[None]), self.estimates)
 
     @cached_property
     def estimates(self) -> NDArray[np.float64]:

@@ -20,6 +20,6 @@ EXPERT = Definition(
     limits="flat means wider than the band that was observed, by how much is not known",
     examples=(
         Example({"delay_spread_s": 4e-10, "snr_db": 25}, ("flat",)),
-        Example({"delay_spread_s": 3e-7, "doppler_hz": 200, "snr_db": 25}, ("narrow",)),
+        Example({"delay_spread_s": 4.5e-7, "doppler_hz": 200, "snr_db": 25}, ("narrow",)),
     ),
 )

@@ -11,12 +11,12 @@ from mcp_experts.classical import ESTIMATORS
 from mcp_experts.definition import Definition
 from mcp_experts.network import Gate, Network
 from mcp_experts.train.dataset import Examples
-from mcp_experts.train.scores import accuracy, calibration_error, interval, kappa, risk_coverage
+from mcp_experts.train.scores import accuracy, calibration_error, confusions, interval, kappa, risk_coverage
 
 __all__ = ["by_snr", "gate_card", "scores"]
 
 LEAST = 50
-SNR_BANDS = ((-5.0, 5.0), (5.0, 15.0), (15.0, 25.0), (25.0, 35.0))
+SNR_BANDS = ((-5.0, 5.0), (5.0, 15.0), (15.0, 25.0), (25.0, 35.0), (35.0, 80.0))
 COVERAGES = (0.5, 0.7, 0.8, 0.9, 1.0)
 
 
@@ -46,11 +46,15 @@ def scores(
     return {
         "channels": len(labels),
         "class_counts": np.bincount(labels, minlength=len(definition.classes)).tolist(),
-        **{name: _rival(labels, given, examples.group) for name, given in rivals.items() if given is not None},
+        **{
+            name: _rival(confusions(labels, given, examples.group, len(definition.classes)))
+            for name, given in rivals.items()
+            if given is not None
+        },
         "calibration_error": round(calibration_error(labels, probabilities), 4),
         "set_coverage": round(float(members[np.arange(len(labels)), labels].mean()), 4),
         "answered": round(float(certain.mean()), 4),
-        "accuracy_answered": round(accuracy(labels[certain], expert[certain]), 4) if certain.any() else None,
+        "accuracy_answered": _share(labels[certain], expert[certain]),
         "risk_at_coverage": {
             key: round(risk, 4) for key, risk in risk_coverage(labels, probabilities, COVERAGES).items()
         },
@@ -58,11 +62,11 @@ def scores(
     }
 
 
-def _rival(labels: NDArray[np.int64], given: NDArray[np.int64], group: NDArray[np.int64]) -> dict[str, Any]:
+def _rival(groups: NDArray[np.int64]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for name, score in (("accuracy", accuracy), ("kappa", kappa)):
-        found[name] = round(score(labels, given), 4)
-        found[f"{name}_95"] = [round(bound, 4) for bound in interval(score, labels, given, group)]
+        found[name] = round(float(score(groups.sum(axis=0))), 4)
+        found[f"{name}_95"] = [round(bound, 4) for bound in interval(score, groups)]
     return found
 
 
@@ -73,8 +77,12 @@ def by_snr(labels: NDArray[np.int64], expert: NDArray[np.int64], examples: Examp
     for low, high in SNR_BANDS:
         inside = (snr_db >= low) & (snr_db < high)
         key = f"{low:g} to {high:g}"
-        found[key] = round(accuracy(labels[inside], expert[inside]), 4) if inside.sum() >= LEAST else None
+        found[key] = _share(labels[inside], expert[inside]) if inside.sum() >= LEAST else None
     return found
+
+
+def _share(labels: NDArray[np.int64], given: NDArray[np.int64]) -> float | None:
+    return round(float(np.mean(labels == given)), 4) if len(labels) else None
 
 
 def gate_card(gate: Gate, test: Examples, traced: Examples | None, spoilt: dict[str, Examples]) -> dict[str, Any]:

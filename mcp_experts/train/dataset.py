@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,8 @@ __all__ = ["Examples", "build", "collect", "merge"]
 LOG = logging.getLogger(__name__)
 #: Share of groups of which one antenna alone is observed.
 ONE_ANTENNA = 0.3
+#: Of the generators: raise it where one draws anything else than before, so that no older file is taken.
+VERSION = 1
 FIELDS = ("features", "estimates", "truths", "source", "group")
 
 
@@ -73,8 +75,9 @@ def collect(name: str, links: Iterable[Links], rng: np.random.Generator) -> Exam
         if rng.random() < ONE_ANTENNA:
             group = replace(group, gains=group.gains[..., :1])
         csi, snr_db = observe(group, rng)
-        found = features.extract(csi, group.bandwidth_hz), estimate(csi, group.bandwidth_hz), truths(group, snr_db)
-        parts.append((*found, np.full(len(csi), number)))
+        estimates = estimate(csi, group.bandwidth_hz)
+        inputs = features.with_estimates(features.extract(csi), estimates)
+        parts.append((inputs, estimates, truths(group, snr_db), np.full(len(csi), number)))
     if not parts:
         raise DataError(f"generator {name} gave no links")
     columns = [np.concatenate(column) for column in zip(*parts, strict=True)]
@@ -98,27 +101,24 @@ def merge(parts: Iterable[Examples]) -> Examples:
 def build(counts: Mapping[str, int], *, seed: int, part: str, cache: Path) -> Examples:
     """`counts[generator]` links each, from the cache or drawn anew; `part` ("train", "calibration", "test") is a seed.
 
-    The parts share no drawn parameter: each has random streams of its own.
+    The parts share no drawn parameter: each has random streams of its own. Each generator's links are a file.
     """
-    recipe = {"counts": dict(counts), "seed": seed, "part": part, "features": features.names(), "truths": TRUTHS}
-    recipe |= {"estimators": list(ESTIMATORS)}
-    key = hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()[:12]
-    path = cache / f"{part}-{key}.npz"
+    return merge(_cached(name, count, seed, part, cache) for name, count in counts.items() if count)
+
+
+def _cached(name: str, count: int, seed: int, part: str, cache: Path) -> Examples:
+    recipe = [name, count, seed, part, VERSION, features.names(), list(ESTIMATORS), list(TRUTHS)]
+    key = hashlib.sha256(json.dumps(recipe).encode()).hexdigest()[:12]
+    path = cache / f"{part}-{name}-{key}.npz"
     if path.exists():
         with np.load(path, allow_pickle=False) as file:
-            return Examples(**{name: file[name] for name in file.files})
-    examples = merge(_drawn(counts, seed, part))
-    with atomic_path(path) as partial, open(partial, "wb") as stream:
-        np.savez(stream, **{name: getattr(examples, name) for name in FIELDS})
-    return examples
-
-
-def _drawn(counts: Mapping[str, int], seed: int, part: str) -> Iterator[Examples]:
+            return Examples(**{field: file[field] for field in file.files})
     from mcp_experts.train.generators import generate
 
+    LOG.info("%s: %d links of %s", part, count, name)
     number = ("train", "calibration", "test").index(part)
-    for name, count in counts.items():
-        if count:
-            LOG.info("%s: %d links of %s", part, count, name)
-            rng = np.random.default_rng([seed, number, len(name), 1])
-            yield collect(name, generate(name, count, 1000 * seed + number), rng)
+    rng = np.random.default_rng([seed, number, *name.encode()])
+    examples = collect(name, generate(name, count, 1000 * seed + number), rng)
+    with atomic_path(path) as partial, open(partial, "wb") as stream:
+        np.savez(stream, **{field: getattr(examples, field) for field in FIELDS})
+    return examples

@@ -85,7 +85,6 @@ def _tdl(count: int, rng: np.random.Generator) -> Links:
         los_angle_of_arrival=float(rng.uniform(0, np.pi)),
         min_speed=SPEED_M_S,
         num_rx_ant=ANTENNAS,
-        num_sinusoids=32,
     )
     k_db = _k_factor_db(rng, 1)[0] if los else NO_SPECULAR_DB
     if los:

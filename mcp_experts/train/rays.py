@@ -15,7 +15,7 @@ __all__ = ["ray_links"]
 
 MOST_RAYS, LEAST_RAYS = 24, 2
 ANTENNAS = 2
-SHADOWING_DB = 6.0
+SHADOWING_DB, DECAY = 6.0, 5.0
 
 
 def ray_links(
@@ -38,7 +38,8 @@ def ray_links(
     present = np.arange(MOST_RAYS) < number[:, None]
     delays = np.where(present, rng.exponential(1.0, shape), 0)
     delays[:, 0] = 0
-    power = np.exp(-rng.uniform(0, 2, (count, 1)) * delays) * 10 ** (rng.normal(0, SHADOWING_DB, shape) / 10)
+    decay = rng.uniform(0, DECAY, (count, 1))
+    power = np.exp(-decay * delays) * 10 ** (rng.normal(0, SHADOWING_DB, shape) / 10)
     power = np.where(present, power, 0)
     los = rng.random(count) < 0.5
     others = power[:, 1:].sum(axis=1)
@@ -58,7 +59,8 @@ def ray_links(
     lags = np.geomspace(1e-3, 4, 400)
     received = np.mean(np.abs(gains) ** 2, axis=(2, 3))
     correlation = np.abs(np.einsum("np,npl->nl", received, np.exp(2j * np.pi * cells[..., None] * lags)))
-    scale = np.minimum(delay_cells, latest_cells / np.maximum(delays.max(axis=1), 1e-12))
+    # The faster powers fall, the later the last path for the same spread.
+    scale = np.minimum(delay_cells * (1 + decay[:, 0]), latest_cells / np.maximum(delays.max(axis=1), 1e-12))
     rest = received[:, 1:].sum(axis=1)
     unknown = np.full(count, np.nan)
     return Links(

@@ -8,27 +8,37 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["accuracy", "calibration_error", "interval", "kappa", "risk_coverage"]
+__all__ = ["accuracy", "calibration_error", "confusions", "interval", "kappa", "risk_coverage"]
 
 Labels = NDArray[np.int64]
 
 
-def accuracy(truth: Labels, label: Labels) -> float:
-    """Share of right labels."""
-    return float(np.mean(truth == label))
+def accuracy(confusion: NDArray[Any]) -> Any:
+    """Share of right labels; `confusion[…, truth, label]` counts.
+
+    >>> float(accuracy(np.array([[2, 0], [1, 1]])))
+    0.75
+    """
+    return np.trace(confusion, axis1=-2, axis2=-1) / confusion.sum(axis=(-2, -1))
 
 
-def kappa(truth: Labels, label: Labels) -> float:
+def kappa(confusion: NDArray[Any]) -> Any:
     """Cohen's kappa: agreement beyond that of independent labels with the same frequencies (Cohen 1960).
 
-    >>> kappa(np.array([0, 0, 1, 1]), np.array([0, 0, 1, 0]))
+    >>> float(kappa(np.array([[2, 0], [1, 1]])))
     0.5
     """
-    classes = int(max(truth.max(), label.max())) + 1
-    observed = np.mean(truth == label)
-    shares = [np.bincount(values, minlength=classes) / len(values) for values in (truth, label)]
-    chance = float(shares[0] @ shares[1])
-    return float((observed - chance) / (1 - chance)) if chance < 1 else 0.0
+    total = confusion.sum(axis=(-2, -1))
+    chance = np.sum(confusion.sum(axis=-1) * confusion.sum(axis=-2), axis=-1) / total**2
+    return (accuracy(confusion) - chance) / np.maximum(1 - chance, 1e-12)
+
+
+def confusions(truth: Labels, label: Labels, group: Labels, classes: int) -> NDArray[np.int64]:
+    """Counts `[group, truth, label]`, a matrix for each group of channels."""
+    _, number = np.unique(group, return_inverse=True)
+    size = int(number.max()) + 1
+    place = (number * classes + truth) * classes + label
+    return np.bincount(place, minlength=size * classes**2).reshape(size, classes, classes)
 
 
 def calibration_error(truth: Labels, probabilities: NDArray[Any], *, bins: int = 15) -> float:
@@ -52,22 +62,10 @@ def risk_coverage(truth: Labels, probabilities: NDArray[Any], coverages: tuple[f
 
 
 def interval(
-    score: Callable[[Labels, Labels], float],
-    truth: Labels,
-    label: Labels,
-    group: NDArray[np.int64],
-    *,
-    draws: int = 400,
-    seed: int = 0,
+    score: Callable[[NDArray[Any]], Any], groups: NDArray[np.int64], *, draws: int = 1000, seed: int = 0
 ) -> tuple[float, float]:
-    """The 95 % interval of a score by bootstrap over whole groups, whose members are alike."""
+    """The 95 % interval of a score by bootstrap over groups, whose members are alike, given their confusions."""
     rng = np.random.default_rng(seed)
-    order = np.argsort(group, kind="stable")
-    starts = np.flatnonzero(np.diff(group[order], prepend=-1))
-    members = np.split(order, starts[1:])
-    found = []
-    for _ in range(draws):
-        chosen = np.concatenate([members[index] for index in rng.integers(len(members), size=len(members))])
-        found.append(score(truth[chosen], label[chosen]))
-    low, high = np.quantile(found, [0.025, 0.975])
+    weights = rng.multinomial(len(groups), np.full(len(groups), 1 / len(groups)), size=draws)
+    low, high = np.quantile(score(np.tensordot(weights, groups, axes=1)), [0.025, 0.975])
     return float(low), float(high)

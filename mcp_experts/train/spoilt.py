@@ -73,9 +73,11 @@ def spoilt(links: Iterable[Links], seed: int) -> dict[str, Examples]:
     for name, spoil in SPOILERS.items():
         windows = [(spoil(csi, rng), bandwidth) for csi, bandwidth in observed]
         count = sum(len(csi) for csi, _ in windows)
+        estimates = np.concatenate([estimate(*window) for window in windows])
+        own = np.concatenate([features.extract(csi) for csi, _ in windows])
         found[name] = Examples(
-            features=np.concatenate([features.extract(*window) for window in windows]),
-            estimates=np.concatenate([estimate(*window) for window in windows]),
+            features=features.with_estimates(own, estimates),
+            estimates=estimates,
             truths=np.full((count, len(TRUTHS)), np.nan),
             source=np.full(count, "spoilt", dtype="<U8"),
             group=np.arange(count),

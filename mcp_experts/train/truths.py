@@ -26,6 +26,8 @@ __all__ = [
 #: The K-factor that stands for "no specular path".
 NO_SPECULAR_DB = -99.0
 SNR_DB = (-5.0, 35.0)
+#: Simulated channels come without noise: of so large a share of links the ratio is drawn between these.
+CLEAN_SHARE, CLEAN_SNR_DB = 0.12, (35.0, 80.0)
 #: Of residual frequency offset, in cells of 1/duration (standard deviation), and of timing, in cells of 1/bandwidth.
 OFFSET_CELLS, TIMING_CELLS = 0.1, 4.0
 
@@ -66,7 +68,7 @@ def observe(links: Links, rng: np.random.Generator) -> tuple[NDArray[np.complex6
     """Windows `(n, 64, 14, antenna)` as a receiver sees them, and their signal-to-noise ratios in dB.
 
     Timing and carrier are off by a little, and white noise comes on top: its power is that of the whole window's
-    mean signal over a ratio drawn between −5 and 35 dB.
+    mean signal over a ratio drawn between −5 and 35 dB, or more: next to none.
     """
     count = len(links.gains)
     frequency = np.arange(SUBCARRIERS) / SUBCARRIERS
@@ -77,7 +79,8 @@ def observe(links: Links, rng: np.random.Generator) -> tuple[NDArray[np.complex6
     offset = rng.normal(0, OFFSET_CELLS, count)
     csi = csi * np.exp(2j * np.pi * offset[:, None] * np.arange(SNAPSHOTS) / SNAPSHOTS)[:, None, :, None]
     csi = csi / np.sqrt(np.mean(np.abs(csi) ** 2, axis=(1, 2, 3), keepdims=True))
-    snr_db = rng.uniform(*SNR_DB, count)
+    clean = rng.random(count) < CLEAN_SHARE
+    snr_db = np.where(clean, rng.uniform(*CLEAN_SNR_DB, count), rng.uniform(*SNR_DB, count))
     deviation = np.sqrt(0.5 * 10 ** (-snr_db / 10))[:, None, None, None]
     noise = rng.standard_normal(csi.shape) + 1j * rng.standard_normal(csi.shape)
     return (csi + deviation * noise).astype(np.complex64), snr_db

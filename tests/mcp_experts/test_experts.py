@@ -69,7 +69,7 @@ def test_card_compares_with_rivals_where_a_truth_exists(name):
                 low, high = scores[rival][f"{score}_95"]
                 assert low <= scores[rival][score] + 0.01
                 assert scores[rival][score] <= high + 0.01
-        assert len(scores["by_snr_db"]) == 4
+        assert len(scores["by_snr_db"]) == 5
         if place == "in_distribution":
             assert scores["risk_at_coverage"]["0.5"] <= scores["risk_at_coverage"]["1"]
 

@@ -1,0 +1,240 @@
+"""Asking through a language model: the agent loop end to end, endpoints that fail, evaluation, snippets."""
+
+import json
+
+import anyio
+import pytest
+
+from geoml.errors import DataError, UserError
+from mcp_experts.__main__ import main
+from mcp_experts.client.endpoints import Anthropic, Call, OpenAI, from_environment
+from mcp_experts.client.snippets import CLIENTS, snippet
+from mcp_experts.evaluate.arms import parse_letter
+from mcp_experts.evaluate.questions import load_questions
+from mcp_experts.evaluate.table import comparison, mcnemar, table
+from mcp_experts.evaluate.verb import run_arms
+from mcp_experts.registry import Registry
+from mcp_experts.synthetic import synthesize
+
+VARIABLES = ("OPENAI_BASE_URL", "OPENAI_API_KEY", "OPENAI_MODEL", "ANTHROPIC_API_KEY", "ANTHROPIC_MODEL")
+
+
+@pytest.fixture(autouse=True)
+def no_endpoint(monkeypatch):
+    for name in VARIABLES:
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture
+def channel_file(tmp_path):
+    import numpy as np
+
+    channel = synthesize(k_factor_db=12, snr_db=25)
+    sampling = {name: getattr(channel, name) for name in ("subcarrier_spacing_hz", "snapshot_interval_s")}
+    np.savez(tmp_path / "office.npz", csi=channel.csi, **sampling)
+    return tmp_path / "office.npz"
+
+
+def says(text):
+    return 200, {"role": "assistant", "content": text}
+
+
+def calls(tool, arguments, number=1):
+    function = {"name": tool, "arguments": json.dumps(arguments)}
+    return 200, {
+        "role": "assistant",
+        "content": None,
+        "tool_calls": [{"id": f"call{number}", "type": "function", "function": function}],
+    }
+
+
+def last_result(body):
+    return json.loads(body["messages"][-1]["content"])
+
+
+def load_then_describe(number, body):
+    """A script that does what a sensible model does, and answers from what it was told."""
+    if number == 1:
+        path = body["messages"][-1]["content"].split("'")[1]
+        return calls("wireless_load_file", {"path": path})
+    if number == 2:
+        return calls("wireless_describe_channel", {"channel_id": last_result(body)["channel_id"]})
+    labels = {verdict["expert"]: verdict["label"] for verdict in last_result(body)["verdicts"]}
+    return says(f"los={labels['los']} snr={labels['snr']}")
+
+
+def use(monkeypatch, model):
+    monkeypatch.setenv("OPENAI_BASE_URL", model.base_url)
+    monkeypatch.setenv("OPENAI_MODEL", "scripted")
+
+
+def test_ask_drives_the_server_and_prints_the_answer(scripted, monkeypatch, channel_file, capsys, tmp_path):
+    model = scripted(load_then_describe)
+    use(monkeypatch, model)
+    record = tmp_path / "transcript.json"
+    code = main(["ask", "Is it line of sight?", "--channel", str(channel_file), "--transcript", str(record)])
+    out, err = capsys.readouterr()
+    assert code == 0
+    assert "los=los" in out
+    assert "wireless_load_file, wireless_describe_channel; 300 + 30 tokens" in err
+    exchanges = json.loads(record.read_text())
+    assert [entry.get("tool") for entry in exchanges if "tool" in entry] == [
+        "wireless_load_file",
+        "wireless_describe_channel",
+    ]
+    offered = {tool["function"]["name"] for tool in model.requests[0]["tools"]}
+    assert {"wireless_los", "wireless_load_file", "wireless_describe_channel"} <= offered
+
+
+def test_without_an_endpoint_ask_says_so_and_describe_answers(channel_file, capsys):
+    assert main(["ask", "What is it?", "--channel", str(channel_file)]) == 2
+    assert f"mcp-experts describe {channel_file}" in capsys.readouterr().err
+    assert main(["describe", str(channel_file)]) == 0
+    table_text = capsys.readouterr().out
+    for name in Registry().experts:
+        assert name in table_text
+    assert main(["describe", str(channel_file) + "x"]) == 2
+
+
+def converse_with(model, turns=4):
+    from mcp import Client
+
+    from mcp_experts.client.agent import converse
+    from mcp_experts.serve.server import build_server
+
+    async def run():
+        async with Client(build_server()) as client:
+            return await converse(OpenAI("scripted", model.base_url), client, "system", "question", turns=turns)
+
+    return anyio.run(run)
+
+
+def test_a_model_that_misuses_tools_is_told_and_one_that_never_ends_is_cut_off(scripted):
+    def misuses(number, body):
+        if number == 1:
+            return calls("wireless_nothing", {})
+        if number == 2:
+            assert "there is no tool" in body["messages"][-1]["content"]
+            return 200, {
+                "role": "assistant",
+                "tool_calls": [{"id": "x", "function": {"name": "wireless_los", "arguments": "{not json"}}],
+            }
+        assert "refused" in body["messages"][-1]["content"]
+        return says("I give up")
+
+    assert converse_with(scripted(misuses)).answer == "I give up"
+    endless = converse_with(scripted(lambda number, body: calls("wireless_list_experts", {}, number)))
+    assert not endless.finished
+    assert len(endless.tools) == 4
+
+
+def test_endpoints_that_fail_are_named(scripted):
+    refused = scripted(lambda number, body: (401, {"message": "bad key"}))
+    with pytest.raises(UserError, match="status 401"):
+        converse_with(refused)
+    assert len(refused.requests) == 1
+    busy = scripted(lambda number, body: (503, {"message": "busy"}) if number == 1 else says("well"))
+    assert converse_with(busy).answer == "well"
+    odd = scripted(lambda number, body: (200, "text"))
+    with pytest.raises(DataError, match="no OpenAI format"):
+        converse_with(odd)
+
+
+def test_the_environment_names_the_endpoint(monkeypatch):
+    assert from_environment() is None
+    monkeypatch.setenv("OPENAI_MODEL", "small")
+    assert from_environment() is None
+    monkeypatch.setenv("OPENAI_BASE_URL", "http://localhost:11434/v1")
+    assert from_environment() == OpenAI("small", "http://localhost:11434/v1")
+    monkeypatch.setenv("ANTHROPIC_API_KEY", "key")
+    monkeypatch.setenv("ANTHROPIC_MODEL", "large")
+    found = from_environment()
+    assert isinstance(found, Anthropic)
+    assert "key" not in repr(found).replace("key=", "")
+    blocks = found.results([(Call("1", "t", {}), "text", True)])
+    assert blocks[0]["content"][0] == {"type": "tool_result", "tool_use_id": "1", "content": "text", "is_error": True}
+
+
+def test_an_evaluation_with_a_scripted_model_resumes_and_is_refused_by_the_table(scripted, tmp_path):
+    registry = Registry()
+    questions = load_questions(registry, tasks=["los", "los+doppler"], count=6)
+    asked = {"count": 0}
+
+    def by_description(_, body):
+        text = body["messages"][-1]["content"]
+        if body["messages"][-1]["role"] == "user":
+            asked["count"] += 1
+            if "tools" not in body:
+                return says("ANSWER: A")
+            return calls("wireless_load_file", {"path": text.split("'")[1]})
+        result = last_result(body)
+        if "channel_id" in result and "verdicts" not in result:
+            return calls("wireless_describe_channel", {"channel_id": result["channel_id"]})
+        return says("Thinking.\nANSWER: B")
+
+    endpoint = OpenAI("scripted", scripted(by_description).base_url)
+
+    def run(arms):
+        return anyio.run(lambda: run_arms(arms, questions, registry, endpoint, tmp_path, kind="scripted"))
+
+    rows = run(["A0", "A1", "A4", "A5", "A7"])
+    assert len(rows) == 5 * 12
+    assert asked["count"] == 24
+    assert run(["A0", "A1", "A4", "A5", "A7"]) == rows
+    assert asked["count"] == 24
+    five = [row for row in rows if row["arm"] == "A5"]
+    assert all(row["tools"] == ["wireless_load_file", "wireless_describe_channel"] for row in five)
+    for make in (table, comparison):
+        with pytest.raises(DataError, match="live ones only"):
+            make(rows)
+    alone = table([row for row in rows if row["model_kind"] == "none"])
+    assert {entry["arm"] for entry in alone} == {"A0", "A4", "A7"}
+
+
+def test_comparison_of_live_rows():
+    def row(arm, number, right):
+        return {"task": "los", "arm": arm, "question": str(number), "right": right, "model_kind": "live"}
+
+    right = {"A3": 4, "A5": 8, "A7": 9}
+    rows = [row(arm, number, number < count) for arm, count in right.items() for number in range(10)]
+    found = comparison(rows)[0]
+    assert found["points"] == pytest.approx(40)
+    assert found["relative_gain"] == pytest.approx(1)
+    assert found["ceiling_recovery"] == pytest.approx(0.8)
+    assert found["mcnemar_p"] == pytest.approx(mcnemar(4, 0)) == pytest.approx(0.125)
+
+
+def test_letters_are_read_from_the_last_line_alone():
+    assert parse_letter("A or B? ANSWER: A\nno: ANSWER: (b)", 4) == "B"
+    for text in ("", "B", "ANSWER:", "ANSWER: Z", "ANSWER: E"):
+        assert parse_letter(text, 4) == ""
+
+
+def test_questions_are_frozen_shuffled_and_even():
+    registry = Registry()
+    one, again = (load_questions(registry, count=60, seed=1) for _ in range(2))
+    other = load_questions(registry, count=60, seed=2)
+    assert one.digest == again.digest != other.digest
+    los = [question for question in one.questions if question.task == "los"]
+    right = [question.options[ord(question.answer) - ord("A")] for question in los]
+    assert right.count("los") == 30
+    assert 10 < [question.answer for question in los].count("A") < 50
+    assert all(len(question.experts) == 2 for question in one.questions if "+" in question.task)
+    with pytest.raises(DataError, match="at most that many"):
+        load_questions(registry, count=10_000)
+
+
+@pytest.mark.parametrize("client", sorted(CLIENTS))
+def test_snippets_are_what_clients_read(client, capsys):
+    assert main(["config", client, "--root", "/data"]) == 0
+    out, err = capsys.readouterr()
+    assert json.loads(out) == snippet(client, root="/data")
+    assert CLIENTS[client] in err
+    if client == "registry":
+        entry = snippet(client)
+        assert len(entry["description"]) <= 100
+        assert entry["packages"][0]["transport"] == {"type": "stdio"}
+        return
+    servers = snippet(client, root="/data")["servers" if client == "vscode" else "mcpServers"]
+    assert servers["wireless-experts"]["args"] == ["serve", "--root", "/data"]
+    assert snippet(client, uvx=True) != snippet(client)

@@ -1,0 +1,113 @@
+"""The HTTP transport: who comes in, what is refused with which status, slow connections, logs."""
+
+import socket
+
+import anyio
+import httpx2
+import pytest
+from mcp import Client
+
+from geoml.errors import UserError
+from mcp_experts.serve.http import Binding, Tokens, http_app
+
+PING = {"jsonrpc": "2.0", "id": 1, "method": "tools/list", "params": {}}
+ERA = {"mcp-protocol-version": "2025-06-18"}
+
+
+@pytest.mark.parametrize("era", ["auto", "legacy"])
+def test_a_client_in_either_era_loads_and_asks(open_server, era):
+    async def run():
+        async with Client(open_server.url, mode=era) as client:
+            loaded = await client.call_tool("wireless_load_synthetic", {"k_factor_db": 12, "snr_db": 25})
+            arguments = {"channel_id": loaded.structured_content["channel_id"]}
+            return await client.call_tool("wireless_snr", arguments)
+
+    assert anyio.run(run).structured_content["likely"]
+
+
+@pytest.mark.parametrize(
+    ("headers", "body", "status"),
+    [
+        ({}, PING, 200),
+        ({"host": "evil.example:80"}, PING, 421),
+        ({"origin": "https://evil.example"}, PING, 403),
+        ({"origin": "http://localhost:3000"}, PING, 200),
+        ({"content-type": "text/plain"}, PING, 400),
+        ({}, b"x" * (2 << 20), 413),
+        ({}, b"{", 400),
+        ({"accept": "text/html"}, PING, 406),
+    ],
+)
+def test_status_codes(open_server, headers, body, status):
+    assert open_server.post(body, **ERA, **headers).status_code == status
+
+
+def test_broken_frames_get_an_answer_each(open_server, broken_frames):
+    with httpx2.Client(timeout=30) as client:
+        headers = {"content-type": "application/json", "accept": "application/json, text/event-stream", **ERA}
+        for frame in broken_frames:
+            response = client.post(open_server.url, content=frame, headers=headers)
+            assert response.status_code < 500, (frame[:200], response.text)
+            assert "NaN" not in response.text
+    assert open_server.post(PING, **ERA).status_code == 200
+    assert open_server.process.poll() is None
+
+
+def test_tokens_let_in_and_own_channels(guarded_server, tokens):
+    first, second = tokens
+    assert guarded_server.post(PING).status_code == 401
+    assert guarded_server.post(PING, token="wrong-token-0123456789").status_code == 401
+    assert guarded_server.post(PING, token=first, **ERA).status_code == 200
+    loaded = guarded_server.call("wireless_load_synthetic", {}, token=first)
+    arguments = {"channel_id": loaded["structuredContent"]["channel_id"]}
+    assert not guarded_server.call("wireless_drop_channel", arguments, token=first)["isError"]
+    loaded = guarded_server.call("wireless_load_synthetic", {}, token=first)
+    arguments = {"channel_id": loaded["structuredContent"]["channel_id"]}
+    foreign = guarded_server.call("wireless_drop_channel", arguments, token=second)
+    assert foreign["isError"]
+    assert "load the channel again" in foreign["content"][0]["text"]
+
+
+def test_other_machines_come_in_only_with_names_and_tokens(tokens):
+    tokens = Tokens(tokens)
+    for binding, known in (
+        (Binding("0.0.0.0"), None),
+        (Binding("0.0.0.0"), tokens),
+        (Binding("0.0.0.0", allowed_hosts=("host.example",)), None),
+        (Binding("192.0.2.1", allowed_hosts=("host.example",)), None),
+        (Binding("host.example"), tokens),
+    ):
+        with pytest.raises(UserError, match="--allow-host"):
+            http_app({}, binding, known)
+    assert http_app({}, Binding("0.0.0.0", allowed_hosts=("host.example",)), tokens)
+    assert http_app({}, Binding("::1"), None)
+    with pytest.raises(UserError, match="fewer than"):
+        Tokens(["short"])
+
+
+def test_slow_and_silent_connections_are_closed_and_hold_nobody_up(start_server):
+    """Heads and bodies that do not come in time end the connection; meanwhile others are served."""
+    child = start_server()
+    slow = [socket.create_connection(("127.0.0.1", child.port)) for _ in range(300)]
+    for number, connection in enumerate(slow):
+        if number % 3 == 1:
+            connection.sendall(b"POST /mcp HTTP/1.1\r\nHost: 127.0.0.1\r\nX-Slow: ")
+        if number % 3 == 2:
+            head = f"POST /mcp HTTP/1.1\r\nHost: 127.0.0.1:{child.port}\r\nContent-Type: application/json\r\n"
+            connection.sendall(f"{head}Content-Length: 100\r\n\r\n{{".encode())
+    assert child.post(PING, **ERA).status_code == 200
+    for connection in slow:
+        connection.settimeout(60)
+        while connection.recv(4096):
+            pass
+        connection.close()
+    assert "Traceback" not in child.close()
+
+
+def test_logs_hold_no_data(start_server):
+    child = start_server()
+    secret = "secret-in-arguments"
+    child.call("wireless_los", {"channel_id": secret})
+    child.call("wireless_load_file", {"path": secret})
+    child.post(b'{"secret-in-arguments"')
+    assert secret not in child.close()
