@@ -9,9 +9,9 @@ chance.
 - `auroc_trust`, `auroc_rain`, `auroc_spread`: of each score, mean over the left-out regions.
 - `gain_over_best`: that of the trust map less that of the better of the two others.
 
-The table also has the mean error of the half of the cells that
-each score trusts most (risk at coverage ½; "best" ranks by the error itself), the share of cells whose error is below
-the 90 % bound, and of those called familiar, there and in the regions trained on.
+The table also has the mean error of the half of the cells that each score trusts most (risk at coverage ½; "best" ranks
+by the error itself), the share of cells whose error is below the 90 % bound, and of those called familiar, there and in
+the regions trained on.
 """
 
 from __future__ import annotations

@@ -4,8 +4,8 @@ From hours that the downscaler did not see it is learnt how large the error is w
 here. In a place that it was never trained on there is no truth to look at, but there is a prediction, so that the map
 can be drawn beside it. Three things are given of each cell:
 
-- the *expected error*, what rank and risk are made of: a power law of predicted rain, its mean, maximum and roughness in
-  the neighbourhood, which goes on beyond the rain it was learnt from, times a bounded correction by a small network.
+- the *expected error*, what rank and risk are made of: a power law of predicted rain and of its mean, maximum and
+  roughness around, which goes on beyond the rain it was learnt from, times a bounded correction by a small network.
   Predictors and static fields are left out of it: a network that sees them takes a new place for what it is not, and
   ranks the errors there worse than rain alone does;
 - a *bound* that errors stay below in a chosen share of the cells, from a split-conformal factor (Romano et al. 2019,
@@ -44,7 +44,7 @@ __all__ = ["Trust", "TrustMap", "auroc", "features", "fit_trust", "found_beside"
 
 #: Cells taken from each field for learning; neighbours say much the same.
 CELLS_A_FIELD = 400
-WIDTH, STEPS, BATCH, LEARNING_RATE = 32, 400, 2048, 1e-2
+WIDTH, STEPS, BATCH, LEARNING_RATE = 32, 250, 2048, 2e-2
 #: The first features, of the predicted rain, are what the error is expected from.
 RAIN = 4
 #: The network sees standardised features cut to this: beyond it there is the power law alone.
@@ -224,17 +224,21 @@ def _expected(network: _Network, x: Tensor) -> Tensor:
 
 
 def _learn(network: _Network, x: Tensor, error: Tensor, seed: int) -> None:
-    """Least squares of roots: the square would be that of a few cells of heavy rain alone."""
+    """Least squares of roots, since squares would be those of a few cells of heavy rain; the law first, then the rest.
+
+    Learnt together, the correction would take a part of the power that it cannot go on with.
+    """
     generator = torch.Generator().manual_seed(seed)
-    optimiser = torch.optim.Adam(network.parameters(), lr=LEARNING_RATE)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, STEPS)
     wanted = error.sqrt()
-    for _ in range(STEPS):
-        rows = torch.randint(len(x), (BATCH,), generator=generator)
-        optimiser.zero_grad()
-        functional.mse_loss(network(x[rows]), wanted[rows]).backward()
-        optimiser.step()
-        schedule.step()
+    for part in (network.law, network.correction):
+        optimiser = torch.optim.Adam(part.parameters(), lr=LEARNING_RATE)
+        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, STEPS)
+        for _ in range(STEPS):
+            rows = torch.randint(len(x), (BATCH,), generator=generator)
+            optimiser.zero_grad()
+            functional.mse_loss(network(x[rows]), wanted[rows]).backward()
+            optimiser.step()
+            schedule.step()
     network.eval().requires_grad_(False)
 
 
