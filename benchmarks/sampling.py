@@ -143,7 +143,7 @@ def measure(quick: bool) -> dict[str, float | None]:
         "euler = ddim, log_snr": (Euler(), log_snr),
     }
     shares = []
-    for law in laws(*((200, 200) if quick else (1000, 600))):
+    for law in laws(*((200, 200) if quick else (400, 300))):
         asked = law.error(Heun(), karras(18))
         print(f"\n{law.name}: error after so many evaluations; Heun with 18 steps has {asked:.4f}")
         rows = []
