@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import contextlib
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from mcp import Client
 
+from geoml.errors import UserError
 from mcp_experts.client.endpoints import Endpoint
 
-__all__ = ["Transcript", "converse"]
+__all__ = ["Transcript", "connected", "converse"]
 
 MOST_TURNS = 8
 MOST_RESULT = 20_000
@@ -26,6 +28,19 @@ class Transcript:
     tokens_in: int = 0
     tokens_out: int = 0
     finished: bool = False
+
+
+@contextlib.asynccontextmanager
+async def connected(server: Any) -> AsyncIterator[Client]:
+    """A client of a server; a `UserError` from within comes out by itself, not in a group of the client's tasks."""
+    trouble: UserError | None = None
+    async with Client(server) as client:
+        try:
+            yield client
+        except UserError as error:
+            trouble = error
+    if trouble is not None:
+        raise trouble
 
 
 async def converse(

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from geoml.errors import UserError
-from mcp_experts.client.agent import Transcript, converse
+from mcp_experts.client.agent import Transcript, connected, converse
 from mcp_experts.client.endpoints import Endpoint, from_environment
 
 __all__ = ["SYSTEM", "ask"]
@@ -56,11 +56,11 @@ def ask(arguments: Sequence[str]) -> int:
 
 
 async def _ask(endpoint: Endpoint, question: str, channel: Path | None) -> Transcript:
-    from mcp import Client, StdioServerParameters
+    from mcp import StdioServerParameters
 
     serve = ["-m", "mcp_experts", "serve"]
     if channel is not None:
         serve += ["--root", str(channel.resolve().parent)]
         question = f"{question}\nThe channel is in the file {channel.name!r}."
-    async with Client(StdioServerParameters(command=sys.executable, args=serve)) as client:
+    async with connected(StdioServerParameters(command=sys.executable, args=serve)) as client:
         return await converse(endpoint, client, SYSTEM, question)

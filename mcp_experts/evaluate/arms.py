@@ -10,10 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from mcp import Client
-
 from mcp_experts.classical import ESTIMATORS
-from mcp_experts.client.agent import converse
+from mcp_experts.client.agent import connected, converse
 from mcp_experts.client.endpoints import Endpoint
 from mcp_experts.evaluate.questions import LETTERS, Question, QuestionSet
 from mcp_experts.registry import Registry
@@ -116,7 +114,7 @@ async def ask_model(
         name = f"channel-{question.channel}.npz"
         _write(questions, question.channel, root / name)
         text = f"The channel is in the file {name!r}; use the tools.\n{question.text}"
-        async with Client(build_server(registry=registry, root=root)) as client:
+        async with connected(build_server(registry=registry, root=root)) as client:
             transcript = await converse(endpoint, client, system, text)
     else:
         context = {"A1": "", "A2": _raw, "A3": _statistics}[arm]

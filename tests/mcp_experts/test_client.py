@@ -97,13 +97,11 @@ def test_without_an_endpoint_ask_says_so_and_describe_answers(channel_file, caps
 
 
 def converse_with(model, turns=4):
-    from mcp import Client
-
-    from mcp_experts.client.agent import converse
+    from mcp_experts.client.agent import connected, converse
     from mcp_experts.serve.server import build_server
 
     async def run():
-        async with Client(build_server()) as client:
+        async with connected(build_server()) as client:
             return await converse(OpenAI("scripted", model.base_url), client, "system", "question", turns=turns)
 
     return anyio.run(run)
