@@ -116,8 +116,8 @@ class OpenAI:
                 for call in message.get("tool_calls") or ()
             )
             text = message.get("content") or ""
-        except (KeyError, IndexError, TypeError) as error:
-            raise DataError(f"{self.base_url} answered in no OpenAI format: {error!r} is missing") from error
+        except (KeyError, IndexError, TypeError, AttributeError) as error:
+            raise DataError(f"{self.base_url} answered in no OpenAI format: {error!r}") from error
         usage = answer.get("usage") or {}
         tokens = int(usage.get("prompt_tokens", 0)), int(usage.get("completion_tokens", 0))
         return Reply(text, calls, *tokens, message)

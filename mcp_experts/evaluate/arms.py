@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
 from mcp_experts.classical import ESTIMATORS
 from mcp_experts.client.agent import connected, converse
 from mcp_experts.client.endpoints import Endpoint
