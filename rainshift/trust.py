@@ -109,8 +109,9 @@ class _Network(nn.Module):
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.law = nn.Linear(RAIN, 1)
-        self.correction = nn.Sequential(nn.Linear(RAIN, WIDTH), nn.SiLU(), nn.Linear(WIDTH, 1))
-        for last in (self.law, self.correction[-1]):
+        outer = nn.Linear(WIDTH, 1)
+        self.correction = nn.Sequential(nn.Linear(RAIN, WIDTH), nn.SiLU(), outer)
+        for last in (self.law, outer):
             nn.init.zeros_(last.weight)
             nn.init.zeros_(last.bias)
         self.register_buffer("mean", torch.zeros(channels))

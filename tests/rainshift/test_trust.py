@@ -7,10 +7,15 @@ import pytest
 import torch
 from sklearn.metrics import roc_auc_score
 
+from geoml.compose import compose
 from geoml.errors import DataError, UserError
 from geoml.fields import Batch
 from geoml.grids import Grid
-from rainshift.trust import Trust, auroc, features, risk_coverage
+from rainshift.archive import archive_of
+from rainshift.downscalers import ModelSpec
+from rainshift.hours import evenly, whole_fields
+from rainshift.training import load
+from rainshift.trust import Trust, auroc, features, fit_trust, risk_coverage
 
 COARSE = Grid.latlon(0, 2, 0, 2, 0.25, "node", half_open=True)
 FINE = Grid.latlon(0, 2, 0, 2, 0.1)
@@ -135,6 +140,26 @@ def test_mistakes_are_answered(trust: Trust) -> None:
         Trust.fit(cells(batch, prediction), cells(batch, prediction), level=90)
     with pytest.raises(DataError, match="no known cells"):
         Trust.fit([], [])
+
+
+def test_fitted_in_hours_of_regions_and_drawn_on_another(tmp_path) -> None:
+    hours = [f"data.splits_at.{split}.hours=48" for split in ("train", "validation", "test")]
+    archive = archive_of(compose("rainshift.conf", "benchmark", [f"archive={tmp_path}", "data.size_deg=1.5", *hours]))
+    archive.prepare_all(["europe_west", "caribbean"], ["validation"])
+    archive.prepare_all(["west-africa"], ["test"])
+    bilinear = load(ModelSpec.of("bilinear"), None, archive.channels)
+    fitted = fit_trust(bilinear, archive, ["europe_west", "caribbean"], members=1)
+    said, error = [], []
+    for batch, _ in whole_fields(archive, "west-africa", "test", evenly(48, 48)):
+        prediction, _ = bilinear.predict(batch)
+        said.append(fitted(batch, prediction).expected_error)
+        error.append((prediction[:, 0, 0] - batch.target[:, 0]).abs())
+    made, wrong = (torch.cat(part).numpy() for part in (said, error))
+    assert auroc(made, wrong > np.quantile(wrong, 0.9)) > 0.8
+    _, risk = risk_coverage(made, wrong, points=2)
+    assert risk[0] < 0.5 * risk[1]
+    with pytest.raises(UserError, match="trust is learnt from review hours, and these data keep none"):
+        fit_trust(bilinear, archive, ["caribbean"], role="review")
 
 
 def test_auroc_is_that_of_scikit_learn() -> None:
