@@ -13,7 +13,11 @@ EXPERT = Definition(
     truth="los",
     estimator="k_factor_db",
     meaning="los: the generator placed a direct path between transmitter and receiver",
-    limits="a direct path far weaker than the scattered ones (K below about -5 dB) is mostly taken for nlos",
+    limits=(
+        "a direct path far weaker than the scattered ones (K below about -5 dB) is mostly taken for nlos; "
+        "trained on stochastic models: on ray-traced streets, where few steady reflections look like a "
+        "direct path, it was no better than chance (see the card)"
+    ),
     examples=(
         Example({"k_factor_db": 12, "doppler_hz": 100, "snr_db": 25}, ("los",)),
         Example({"delay_spread_s": 2e-7, "doppler_hz": 200, "snr_db": 25}, ("nlos",)),

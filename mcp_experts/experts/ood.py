@@ -13,7 +13,10 @@ EXPERT = Definition(
     truth="outside",
     estimator="snr_db",
     meaning="outside: farther from the training channels than 99 % of such channels are",
-    limits="a channel can be wrong in ways that features do not show; inside is no proof of correctness",
+    limits=(
+        "a channel can be wrong in ways that features do not show: real parts alone, swapped axes and "
+        "constant channels mostly pass (see the card); inside is no proof of correctness"
+    ),
     kind="gate",
     examples=(Example({"snr_db": 20, "doppler_hz": 100}, ("inside",)),),
 )
