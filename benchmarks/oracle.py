@@ -49,7 +49,7 @@ QUICK_HOURS = 240
 #: What is trained, with which settings of the trainer.
 MODELS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "edm": ({"model": "edm"}, {"samples": 100_000, "learning_rate": 2e-3, "ema_half_life": 8_000}),
-    "gan": ({"model": "gan", "critic_steps": 1}, {"samples": 40_000, "ema_half_life": 4_000}),
+    "gan": ({"model": "gan"}, {"samples": 40_000, "ema_half_life": 4_000}),
     "unet": ({"model": "unet"}, {"samples": 24_000, "learning_rate": 2e-3, "ema_half_life": 2_000}),
 }
 #: Bins of the predicted value in which residuals are pooled, where dressing knows of them.

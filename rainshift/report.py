@@ -54,7 +54,10 @@ def _regions(results: xr.Dataset) -> list[str]:
 
 
 def score_rows(results: xr.Dataset, metric: str = "crps_fair") -> list[dict[str, Any]]:
-    """A row a model and distribution, a column a region; what learns nothing has one row."""
+    """A row a model and distribution, a column a region; what learns nothing has one row.
+
+    `bounded %` is the largest share of values, over regions and seeds, that had to be brought within bounds.
+    """
     rows = []
     for model in _models(results):
         picked = results["score"].sel(metric=metric, model=model)
@@ -65,7 +68,15 @@ def score_rows(results: xr.Dataset, metric: str = "crps_fair") -> list[dict[str,
         for side in ("any",) if same else ("in", "out"):
             found = values["in" if side == "any" else side]
             if np.isfinite(found).any():
-                head = {"model": model, "trained": side, "members": int(known[0]) if len(known) else None}
+                bounded = results["largest_clipped_share"].sel(
+                    model=model, distribution="in" if side == "any" else side
+                )
+                head = {
+                    "model": model,
+                    "trained": side,
+                    "members": int(known[0]) if len(known) else None,
+                    "bounded %": round(100 * float(bounded.max()), 3),
+                }
                 rows.append(head | dict(zip(_regions(results), map(float, found), strict=True)))
     return rows
 

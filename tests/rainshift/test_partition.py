@@ -75,7 +75,7 @@ def results_of_page(results):
         *((f"skill{end}", sides) for end in ("", "_low", "_high")),
         *((f"{name}{end}", pair) for name in ("degradation", "skill_lost") for end in ("", "_low", "_high")),
         *((f"mean_skill_lost{end}", ("model",)) for end in ("", "_low", "_high")),
-        ("members", pair),
+        ("members", pair), ("largest_clipped_share", sides),
     )}  # fmt: skip
     blocks = {"blocks": ("test_region", [30] * results.sizes["test_region"])}
     return results.assign(nothing | blocks).assign_attrs(reference="bilinear", interval="none")
