@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 from collections.abc import Iterator, Sequence
@@ -198,7 +199,7 @@ def _results(plan: Plan, starts: list[int], client: Any) -> Iterator[tuple[int, 
         tasks[future.key] = start
         running.add(future)
 
-    for start in [start for start, _ in zip(waiting, range(ahead), strict=False)]:
+    for start in list(itertools.islice(waiting, ahead)):
         submit(start)
     for future in running:
         groups = future.result()

@@ -94,6 +94,20 @@ def test_two_workers_write_what_one_process_writes(whole: Path, tmp_path: Path):
     assert same_files(whole, other)
 
 
+def test_more_tasks_than_workers_take_at_once_are_all_done(tmp_path: Path):
+    from distributed import Client, LocalCluster
+
+    small = replace(WINDOW, step_m=16, heights_m=(1.5, 1.5, 1))
+    many = plan(window=small, placement=Placement(count=1), scenes=({"name": "procedural", "count": 7},))
+    with (
+        LocalCluster(n_workers=1, threads_per_worker=1, processes=False, dashboard_address=None) as cluster,
+        Client(cluster) as client,
+    ):
+        maps = open_maps(generate(many, tmp_path / "many.zarr", client=client))
+    assert maps.sizes["scene"] == 7
+    assert bool(maps["path_gain_db"].notnull().any(("tx", "z", "y", "x")).all())
+
+
 def test_stopped_and_resumed_without_computing_twice(whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     calls: list[int] = []
 
