@@ -14,6 +14,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import contextlib
 import io
+import sys
 import time
 from collections.abc import Callable
 from itertools import product
@@ -27,9 +28,12 @@ from geoml.metrics.neighbourhood import Fractions, fss
 from geoml.metrics.spectra import ralsd
 from geoml.tables import show
 
-with contextlib.redirect_stdout(io.StringIO()):  # says on import where its settings lie
-    from pysteps.utils.spectral import rapsd as pysteps_rapsd
-    from pysteps.verification.spatialscores import fss as pysteps_fss
+try:
+    with contextlib.redirect_stdout(io.StringIO()):  # says on import where its settings lie
+        from pysteps.utils.spectral import rapsd as pysteps_rapsd
+        from pysteps.verification.spatialscores import fss as pysteps_fss
+except ImportError:
+    sys.exit("pysteps is not installed: pip install 'geoml[pysteps]' builds it with a C compiler")
 
 THRESHOLDS, WINDOWS = (1.0, 5.0, 10.0, 20.0), (2, 4, 8, 16, 32)
 Field = np.ndarray[Any, np.dtype[np.float64]]

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from geoml.metrics import METRICS, Interval, StatisticsTable, Suite, block_bootstrap
+from geoml.metrics import Interval, StatisticsTable, Suite, block_bootstrap
 from geoml.metrics.significance import average, degradation_percent, skill, skill_lost
 from rainshift.matrix import Cell, Plan, TrainSet
 from rainshift.scoring import Scores
@@ -58,7 +58,7 @@ class Analysis:
         """A functional of the metric on paired tables with its block-bootstrap interval."""
         return block_bootstrap(
             tables,
-            METRICS[self.metric](),
+            self.suite.metrics[self.metric],
             functional,
             block=np.timedelta64(round(self.block_hours * 3600), "s"),
             level=self.level,
