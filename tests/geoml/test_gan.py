@@ -108,7 +108,7 @@ def test_a_critic_tells_fields_of_one_mean_apart(dims: int) -> None:
 
 
 def test_every_phase_has_the_optimiser_it_needs_and_the_user_the_last_word() -> None:
-    critic, generator = build("gan", TOY_CHANNELS, 2).phases()
+    critic, generator = build({**preset("gan"), "critic_steps": 5}, TOY_CHANNELS, 2).phases()
     config = Trainer(phases={"critic": {"learning_rate": 5e-4, "betas": [0.0, 0.9]}})
     ours, theirs = optimiser_of(generator, config).param_groups[0], optimiser_of(critic, config).param_groups[0]
     assert (ours["betas"], ours["weight_decay"], ours["lr"]) == ((0.5, 0.9), 0.0, config.learning_rate)

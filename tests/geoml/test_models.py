@@ -25,7 +25,7 @@ from geoml.testing import TOY_CHANNELS, check_model, toy_batch
 PRESETS = available()
 #: Sizes for the conformance check of models whose presets take long to train in 3-D.
 SMALL: dict[str, dict[str, Any]] = {
-    "gan": {"width": 8, "critic_width": 8, "members": 2},
+    "gan": {"width": 8, "critic_width": 8, "members": 2, "critic_steps": 5},
     **{name: {"base": 8, "multipliers": [1, 2], "steps": 4} for name in ("corrdiff", "ddpm", "edm", "flow")},
 }
 MODELS = sorted({name.partition("-")[0] for name in PRESETS})

@@ -22,7 +22,9 @@ def test_a_client_in_either_era_loads_and_asks(open_server, era):
             arguments = {"channel_id": loaded.structured_content["channel_id"]}
             return await client.call_tool("wireless_snr", arguments)
 
-    assert anyio.run(run).structured_content["likely"]
+    verdict = anyio.run(run).structured_content
+    assert verdict["expert"] == "snr"
+    assert sum(verdict["probabilities"].values()) == pytest.approx(1, abs=0.01)
 
 
 @pytest.mark.parametrize(
