@@ -69,7 +69,8 @@ def split_blocks(
     number = np.minimum(np.searchsorted(edges, phase + 1e-12, side="right") - 1, len(shares) - 1)
     after = seconds - (np.floor(seconds / cycle) + edges[number]) * cycle
     # The first block of all has nothing before it, and one part alone has no other to be kept from.
-    keep = (after >= purge.total_seconds() - 1e-6) | (seconds < edges[1] * cycle) | (len(shares) == 1)
+    first = (number == 0) & (seconds < cycle)
+    keep = (after >= purge.total_seconds() - 1e-6) | first | (len(shares) == 1)
     parts = {name: np.flatnonzero(keep & (number == index)) for index, name in enumerate(shares)}
     for name, part in parts.items():
         if not len(part):

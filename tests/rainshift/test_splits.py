@@ -6,7 +6,7 @@ from datetime import timedelta
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from geoml.errors import DataError, UserError
@@ -22,6 +22,7 @@ HOURS = np.datetime64("2001-01-01T00", "ns") + np.arange(24 * 120) * np.timedelt
     shares=st.lists(st.floats(0.3, 1.0), min_size=2, max_size=3),
     step=st.sampled_from([1, 3]),
 )
+@example(blocks=1, purge=2, shares=[0.45165276669779203] * 3, step=1)  # a bound that rounding puts before its hour
 def test_parts_are_disjoint_and_apart(blocks, purge, shares, step):
     time = HOURS[::step]
     named = dict(zip(("train", "validation", "test"), shares, strict=False))
