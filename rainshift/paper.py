@@ -43,7 +43,7 @@ def paper_rows(results: xr.Dataset, partition: Mapping[str, Any]) -> list[dict[s
             continue
         pair = [name, name + suffix] if name + suffix in names else [name]
         rows.append(
-            {"model": name, "trained on": partition["name"]}
+            {"model": name, "trained on": partition.get("name")}
             | {
                 label: _arrow(*(float(score.sel(model=model, test_region=region)) for model in pair))
                 for label, region in evaluation.items()

@@ -200,7 +200,7 @@ def page(
             "",
             markdown(shift_rows(shifts)),
         ]
-    if partition:
+    if partition and partition.get("evaluation"):
         parts += [
             "",
             f"## In the layout of the RainShift paper, {metric}, without → with quantile mapping",

@@ -267,6 +267,8 @@ def fit_trust(
     """
     if not archive.has_role(role):
         raise UserError(f"trust is learnt from {role} hours, and these data keep none; set data.shares apart for it")
+    if getattr(downscaler, "window", None) is not None:
+        raise UserError("trust maps are drawn for models over single hours; this one sees windows of hours")
     learning: list[tuple[Tensor, Tensor]] = []
     calibration: list[tuple[Tensor, Tensor]] = []
     rng = np.random.default_rng(seed)

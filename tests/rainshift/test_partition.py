@@ -66,6 +66,9 @@ def test_results_stand_in_the_layout_of_the_paper():
     text = page(results_of_page(results), heading="h", partition=composed("a4").partition)
     assert "another data set" in text
     assert "not verified" in text
+    assert "layout of the RainShift paper" not in page(
+        results_of_page(results), heading="h", partition={"name": "mine"}
+    )
 
 
 def results_of_page(results):

@@ -179,3 +179,15 @@ def test_risk_falls_with_coverage_where_scores_rank_errors() -> None:
     assert risk[24] == pytest.approx(1 + np.log(1 - c) * (1 - c) / c, rel=0.05)
     chance = risk_coverage(np.random.default_rng(1).random(10_000), error)[1]
     assert chance[10:] == pytest.approx(error.mean(), rel=0.05)
+
+
+def test_trust_of_a_model_over_time_is_refused_before_anything_is_predicted():
+    class OverTime:
+        window = 8
+
+    class Anything:
+        def has_role(self, role):
+            return True
+
+    with pytest.raises(UserError, match="models over single hours"):
+        fit_trust(OverTime(), Anything(), ["melanesia"])
