@@ -28,8 +28,8 @@ class PatchSpec:
     `size` and `stride` are one number for all axes or one an axis. The condition's part covers the patch and `halo`
     more of its own cells on every side, so that interpolation at the rim has its neighbours. At the rim of the field
     it reaches up to `halo + 1` cells beyond the condition, which hold what the outermost ones do: interpolation that
-    takes the nearest cell there gives a patch what it gives the whole field. Places are a common period of the two grids
-    apart: fewer cells than that, at one end of an axis, may be out of reach.
+    takes the nearest cell there gives a patch what it gives the whole field. Places are a common period of the two
+    grids apart: fewer cells than that, at one end of an axis, may be out of reach.
     """
 
     size: int | tuple[int, ...]
