@@ -1,0 +1,264 @@
+"""Maps of a store as the batches of a task, through the core's block loader."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from geoml.data.blocks import FieldSource
+from geoml.data.loader import BlockLoader
+from geoml.data.patches import PatchSpec
+from geoml.data.sources import Block, Source, Stack, select_samples
+from geoml.data.store import open_store
+from geoml.errors import DataError, UserError
+from geoml.fields import Batch
+from geoml.files import read_json
+from geoml.grids import Axis, Grid
+from radiomaps.scenes import Footprint
+from radiomaps.store import SceneRecord
+from radiomaps.tasks.conditions import HEIGHT_M, Site, constant, roof_map, transmitter_channels
+from radiomaps.tasks.priors import dominant_store, everywhere, free_space, interpolate
+from radiomaps.tasks.task import TRANSMITTER, Task
+
+__all__ = ["TaskLoader", "TaskSource", "loader"]
+
+Array = NDArray[Any]
+
+
+class TaskSource(Source):
+    """The maps of a store with a task's channels, made on whole fields as blocks are read.
+
+    So a crop sees what the whole map sees: a transmitter outside it, the same observed voxels, the same prior.
+    """
+
+    static: tuple[str, ...] = ()
+
+    def __init__(
+        self,
+        store: str | os.PathLike[str],
+        task: Task,
+        samples: slice | Iterable[int] | NDArray[Any] | None = None,
+    ) -> None:
+        self.store, self.task = Path(store), task
+        gain = ("path_gain_db",) if task.threshold_dbm is not None else ()
+        self._variables = tuple(dict.fromkeys((*task.targets, *gain)))
+        self._maps = FieldSource(self.store, condition=["building"], target=self._variables, static=[])
+        self.name = self._maps.name
+        self.condition, self.target = task.channels.condition, task.channels.target
+        target = open_store(self.store, "target")
+        self._above_ground = "ground" in str(target["z"].attrs.get("long_name", ""))
+        self.scenes = target["scene"].values
+        sites = open_store(self.store, "transmitter")
+        names = ("tx_x", "tx_y", "tx_z", "tx_power_dbm", "frequency_hz")
+        self._sites = np.stack([np.asarray(sites[name].values, np.float64) for name in names], axis=1)
+        self._layers, self._grid = _layers(self._maps.target_grid, task.heights, self.store)
+        self._selected = select_samples(samples, len(self._sites), self.name)
+        self._prior = self._open_prior()
+        self._roofs: dict[int, NDArray[np.float32]] = {}
+        #: The epoch, shared with reading processes: what fresh observations are keyed on.
+        self.epoch = torch.zeros(1, dtype=torch.int64)
+
+    def _open_prior(self) -> FieldSource | None:
+        if self.task.prior != "dominant":
+            return None
+        return FieldSource(dominant_store(self.store), condition=["building"], target=self.task.targets, static=[])
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_roofs": {}}
+
+    condition_grid = property(lambda self: self._grid)
+    target_grid = property(lambda self: self._grid)
+    selected = property(lambda self: self._selected)
+    times = property(lambda self: None)
+    block_samples = property(lambda self: self._maps.block_samples)
+
+    @property
+    def sample_bytes(self) -> int:
+        return 4 * (len(self.condition) + len(self.target)) * self._grid.size
+
+    def site(self, sample: int) -> Site:
+        """The transmitter of a sample, in the metres of its window."""
+        x, y, z, power, frequency = (float(value) for value in self._sites[sample])
+        if self._above_ground:
+            z -= self._ground_m(sample)
+        return Site((x, y, z), power, frequency)
+
+    def _ground_m(self, sample: int) -> float:
+        """Height of the ground that the footprints of a scene stand on: that of the middle one."""
+        bases = [footprint.base_m for footprint in self._record(sample).footprints]
+        return float(np.median(bases)) if bases else 0.0
+
+    def _record(self, sample: int) -> SceneRecord:
+        return SceneRecord(read_json(self.store / "scenes" / f"{int(self.scenes[sample]):05d}.json"))
+
+    def read_block(self, start: int, stop: int) -> Block:
+        stored = self._maps.read(start, stop)
+        building = stored["condition"][:, 0, self._layers] > 0.5
+        fields = stored["target"][:, :, self._layers]
+        guesses = None if self._prior is None else self._prior.read(start, stop)["target"][:, :, self._layers]
+        rows: dict[str, list[Array]] = {"condition": [], "target": []}
+        for row, sample in enumerate(range(start, stop)):
+            known = dict(zip(self._variables, fields[row], strict=True))
+            guess = None if guesses is None else dict(zip(self.task.targets, guesses[row], strict=True))
+            channels = self._channels(sample, building[row], known, guess)
+            for role, made in rows.items():
+                made.append(np.stack([channels[name] for name in getattr(self, role)]))
+        return Block(start, stop, {role: (_stack(made),) for role, made in rows.items() if getattr(self, role)})
+
+    def _channels(
+        self, sample: int, building: NDArray[np.bool_], known: dict[str, Array], guess: dict[str, Array] | None
+    ) -> dict[str, Array]:
+        """Every channel of a map, each `(z, y, x)`; targets are NaN where they do not count."""
+        task, site = self.task, self.site(sample)
+        if task.threshold_dbm is not None:
+            weak = known["path_gain_db"] + site.power_dbm < task.threshold_dbm
+            known = {name: np.where(weak, np.nan, values) for name, values in known.items()}
+        made = dict(zip(task.target_channels, task.encode(known), strict=True))
+        made["building"] = building.astype(np.float32)
+        made["roof"] = np.broadcast_to(self._roof(sample, building), building.shape)
+        z = self._grid["z"].coordinates.astype(np.float32)
+        made["height"] = np.broadcast_to((z / HEIGHT_M)[:, None, None], building.shape)
+        if task.knows_transmitter:
+            for name in task.transmitter:
+                made |= zip(TRANSMITTER[name], transmitter_channels(name, site, self._grid), strict=True)
+            made |= {name: np.full(building.shape, constant(name, site), np.float32) for name in task.constants}
+        if task.observations is not None:
+            made |= self._observed(sample, building, known)
+        if task.prior is not None:
+            names = (f"{name}_prior" for name in task.target_channels)
+            made |= zip(names, self._guess(made, site, guess), strict=True)
+        return made
+
+    def _roof(self, sample: int, building: NDArray[np.bool_]) -> NDArray[np.float32]:
+        scene = int(self.scenes[sample])
+        if scene not in self._roofs:
+            record = self._record(sample)
+            footprints = _moved(record.footprints, record["origin_m"])
+            self._roofs[scene] = roof_map(building, footprints, self._grid, above_ground=self._above_ground)
+        return self._roofs[scene]
+
+    def _observed(self, sample: int, building: NDArray[np.bool_], known: dict[str, Array]) -> dict[str, Array]:
+        """What was read at the observed voxels, 0 elsewhere, and where they are."""
+        assert self.task.observations is not None
+        observations, epoch = self.task.observations, int(self.epoch[0])
+        heard = np.isfinite(known[self.task.targets[0]])
+        here = observations.places(building, self._grid, sample, epoch) & heard
+        read = {name: observations.read(name, known[name], sample, epoch) for name in self.task.targets}
+        channels = zip(self.task.target_channels, self.task.encode(read), strict=True)
+        zero = np.float32(0)
+        return {f"{name}_observed": np.where(here, values, zero) for name, values in channels} | {
+            "observed": here.astype(np.float32)
+        }
+
+    def _guess(self, made: dict[str, Array], site: Site, guess: dict[str, Array] | None) -> list[Array]:
+        """The prior of every target channel."""
+        if guess is not None:
+            return self.task.encode({name: everywhere(values) for name, values in guess.items()})
+        if self.task.prior == "free_space":
+            return self.task.encode(free_space(site, self._grid))
+        observed = np.stack([made[f"{name}_observed"] for name in self.task.target_channels])
+        return list(interpolate(observed, made["observed"] > 0, self._grid))
+
+    def read_static(self) -> NDArray[np.float32]:
+        return np.zeros((0, *self._grid.shape), np.float32)
+
+    def _narrow(self, role: str, numbers: list[int]) -> None:
+        """Channels are picked by name as they are made."""
+
+
+class TaskLoader(BlockLoader):
+    """A block loader whose source knows the epoch, for observations that change with it."""
+
+    def __iter__(self) -> Iterator[Batch]:
+        for source in self.sources:
+            assert isinstance(source, TaskSource)
+            source.epoch[0] = self.epoch
+        return super().__iter__()
+
+    def sample_of(self, item_id: int) -> int:
+        """The number in the store of the map that an item is of."""
+        return self.locate(item_id)[1]
+
+
+def loader(
+    store: str | os.PathLike[str],
+    samples: slice | Iterable[int] | NDArray[Any] | None,
+    task: Task,
+    *,
+    batch_size: int,
+    patch: int | tuple[int, int, int] | None = None,
+    patches_per_sample: int = 1,
+    stride: int | tuple[int, int, int] | None = None,
+    shuffle: bool = True,
+    seed: int = 0,
+    workers: int = 0,
+    rank: int = 0,
+    world_size: int = 1,
+    client: Any = None,
+    transform: Callable[[Batch], Batch] | None = None,
+    resident_blocks: int | None = None,
+    drop_last: bool = False,
+    pin_memory: bool = False,
+) -> TaskLoader:
+    """Batches of a task over samples of a store, already encoded: see `Task` and `geoml.data.loader.BlockLoader`.
+
+    `mask` is True where a target counts: outdoors, with a path, above the threshold. `patch` is the horizontal edge of
+    crops with all layers, or one number an axis z, y, x; None takes whole maps.
+    """
+    source = TaskSource(store, task, samples)
+    if task.observations is not None and task.observations.fresh:
+        if client is not None:
+            raise UserError(
+                "observations that are fresh each epoch are read in this process or its workers, not by Dask"
+            )
+        source.epoch.share_memory_()
+    spec = None
+    if patch is not None:
+        layers = source.target_grid["z"].size
+        size = (layers, patch, patch) if isinstance(patch, int) else tuple(patch)
+        step = (layers, stride, stride) if isinstance(stride, int) else stride
+        spec = PatchSpec(size, step, halo=0)
+    return TaskLoader(
+        [source], batch_size=batch_size, patch=spec, patches_per_sample=patches_per_sample, shuffle=shuffle, seed=seed,
+        workers=workers, rank=rank, world_size=world_size, client=client, transform=transform,
+        resident_blocks=resident_blocks, drop_last=drop_last, pin_memory=pin_memory,
+    )  # fmt: skip
+
+
+def _stack(rows: list[Array]) -> Stack:
+    values = np.stack(rows, axis=1).astype(np.float32, copy=False)
+    return Stack(tuple(range(len(values))), values, (None,) * len(values))
+
+
+def _moved(footprints: list[Footprint], origin_m: tuple[float, float]) -> list[Footprint]:
+    """Footprints in the metres of the window."""
+    import shapely
+
+    def shift(points: Array) -> Array:
+        return points - np.asarray(origin_m)
+
+    return [Footprint(shapely.transform(f.polygon, shift), f.height_m, f.base_m) for f in footprints]
+
+
+def _layers(grid: Grid, heights: tuple[float, ...] | None, store: Path) -> tuple[list[int], Grid]:
+    """Numbers of the layers at these heights, and the grid that has them alone."""
+    z = grid["z"]
+    if heights is None:
+        return list(range(z.size)), grid
+    found = np.rint((np.asarray(heights) - z.start) / z.step).astype(int)
+    there = (found >= 0) & (found < z.size) & np.isclose(z.start + z.step * found, heights, atol=1e-3)
+    if not there.all():
+        lacking = ", ".join(f"{height:g}" for height in np.asarray(heights)[~there])
+        raise UserError(f"{store} has no layer at {lacking} m; there are {z.size} from {z.start:g} by {z.step:g} m")
+    steps = np.diff(found)
+    if (steps <= 0).any() or len(set(steps.tolist())) > 1:
+        raise DataError(f"heights {list(heights)} have to ascend in even steps")
+    step = z.step * (int(steps[0]) if len(steps) else 1)
+    chosen = Axis("z", float(heights[0]), step, len(found), z.units, z.registration)
+    return found.tolist(), Grid((chosen, *grid.axes[1:]), grid.crs)

@@ -1,0 +1,77 @@
+"""Dominant paths for stores without a plan, such as imported ones: scenes rebuilt from the footprints they recorded."""
+
+from __future__ import annotations
+
+import functools
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import shapely
+
+from geoml.data.store import StoreWriter, open_store
+from geoml.errors import DataError
+from geoml.files import read_json
+from geoml.grids import Grid, grid_of
+from geoml.progress import track
+from radiomaps.generate import PACKING, SAMPLE, store_template
+from radiomaps.maps import VARIABLES, Transmitter
+from radiomaps.plan import run_solver, solver_version
+from radiomaps.scenes import Footprint, Scene
+from radiomaps.store import SceneRecord
+
+__all__ = ["dominant_of_footprints", "scene_of_record"]
+
+_VARIABLES = ("path_gain_db", "toa_s", "doa_azimuth", "doa_zenith", "los", "no_path")
+
+
+def scene_of_record(record: SceneRecord, grid: Grid) -> Scene:
+    """The scene that a store's record tells of, in the metres of its window; `DataError` where it has no footprint."""
+    from radiomaps.scenes.extrude import extrude
+
+    if not record["footprints"]:
+        raise DataError(
+            f"scene {record['name']!r} was recorded without footprints, from which its dominant paths would follow; "
+            "take prior=free_space"
+        )
+    origin = np.asarray(record["origin_m"])
+    moved = [
+        Footprint(shapely.transform(f.polygon, lambda points: points - origin), f.height_m, f.base_m)
+        for f in record.footprints
+    ]
+    (y0, y1), (x0, x1) = grid["y"].extent, grid["x"].extent
+    return extrude(record["name"], moved, ground=(x0, y0, x1, y1))
+
+
+def dominant_of_footprints(store: Path, beside: Path) -> None:
+    """Write the dominant paths of every sample of `store` to `beside`, going on where a stopped run was."""
+    if (beside / "manifest.json").exists():
+        return
+    target, sites = open_store(store, "target"), open_store(store, "transmitter").load()
+    grid, scenes = grid_of(target), target["scene"].values
+    attrs = {"title": "Dominant paths", "solver": "dominant", "solver_version": solver_version("dominant")}
+    carriers = sites["frequency_hz"].values
+    template = store_template(grid, _VARIABLES, scenes.tolist(), target["tx"].values.tolist(), carriers.tolist())
+    packing = {name: PACKING[name] for name in (*_VARIABLES, "building")}
+
+    @functools.lru_cache(maxsize=2)
+    def scene(number: int) -> Scene:
+        return scene_of_record(SceneRecord(read_json(store / "scenes" / f"{number:05d}.json")), grid)
+
+    with StoreWriter.create(beside, template, slab=1, packing=packing, attrs={**attrs, "of": store.name}) as writer:
+        for start in track(writer.missing(), "dominant paths", unit="maps"):
+            writer.write(start, _solve(scene(int(scenes[start])), sites.isel({SAMPLE: start}), grid))
+        writer.finish()
+
+
+def _solve(scene: Scene, site: Any, grid: Grid) -> dict[str, Any]:
+    """One map as a store's slab."""
+    import xarray as xr
+
+    x, y, z = (float(site[f"tx_{axis}"]) for axis in "xyz")
+    maps = run_solver("dominant", scene, [Transmitter((x, y, z))], grid, {"frequency_hz": float(site["frequency_hz"])})
+    fields = {name: ((SAMPLE, *VARIABLES[name].dims[1:]), maps[name].values) for name in _VARIABLES}
+    place = {f"tx_{axis}": ((SAMPLE,), np.array([value])) for axis, value in zip("xyz", (x, y, z), strict=True)}
+    place["tx_power_dbm"] = ((SAMPLE,), np.array([float(site["tx_power_dbm"])]))
+    building = {"building": ((SAMPLE, "z", "y", "x"), maps["building"].values[None])}
+    return {"target": xr.Dataset(fields), "condition": xr.Dataset(building), "transmitter": xr.Dataset(place)}
