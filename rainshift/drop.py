@@ -21,7 +21,7 @@ from rainshift.scoring import Scores
 if TYPE_CHECKING:
     import xarray as xr
 
-__all__ = ["Analysis", "analyse"]
+__all__ = ["SIDES", "Analysis", "analyse", "on_side"]
 
 SIDES = ("in", "out")
 #: Functionals whose interval is drawn, and the unit they are in.
@@ -142,14 +142,12 @@ def _views(plan: Plan, scores: Mapping[Cell, Scores], analysis: Analysis, result
         for r, region in enumerate(regions):
             reference = _of(tables, analysis.reference, None, region)
             fixed = _of(tables, model, None, region)
-            pair = {side: fixed or _of(tables, model, _set(plan, side, region), region) for side in SIDES}
+            pair = {side: on_side(tables, plan, model, region, side) for side in SIDES}
             for s, side in enumerate(SIDES):
                 table = pair[side]
                 if table is None:
                     continue
-                over_time = _of(sequences, model, None, region) or _of(
-                    sequences, model, _set(plan, side, region), region
-                )
+                over_time = on_side(sequences, plan, model, region, side)
                 score[:, m, r, s] = analysis.values(table, over_time)
                 if reference is not None and model != analysis.reference:
                     found = analysis.interval(skill, model=table, reference=reference)
@@ -197,6 +195,13 @@ def _largest_clipped_share(result: xr.Dataset) -> xr.DataArray:
 
 def _set(plan: Plan, side: str, region: str) -> TrainSet | None:
     return (plan.inside if side == "in" else plan.outside).get(region)
+
+
+def on_side(
+    tables: Mapping[Cell, StatisticsTable], plan: Plan, model: str, region: str, side: str
+) -> StatisticsTable | None:
+    """The statistics of a model "in" or "out" of distribution; what learns nothing has the same on both sides."""
+    return _of(tables, model, None, region) or _of(tables, model, _set(plan, side, region), region)
 
 
 def _of(

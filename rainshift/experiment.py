@@ -23,6 +23,7 @@ from geoml.progress import track
 from geoml.runs import RunFolder, config_hash, plain
 from rainshift.alignment import Alignment, inputs_of
 from rainshift.archive import archive_of
+from rainshift.curves import gather
 from rainshift.downscalers import Downscaler, InTiles, ModelSpec, conserved
 from rainshift.drop import Analysis, analyse
 from rainshift.matrix import Cell, Plan, TrainSet, plan, plan_events
@@ -43,9 +44,10 @@ NUMBERS = ["no", "one", "two", "three", "four", "five", "six", "seven", "eight",
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a benchmark came to: the results, the cells that failed with the reason, and what each training cost."""
+    """What a benchmark came to: results, curves, the cells that failed with the reason, and what each training cost."""
 
     results: xr.Dataset
+    curves: xr.Dataset
     failures: Mapping[str, str]
     trainings: Mapping[str, Mapping[str, Any]]
     leaks: tuple[Leak, ...]
@@ -153,6 +155,7 @@ class Experiment:
             seeds=seeds,
             in_distribution=config["in_distribution"],
             full=config["full_matrix"],
+            transfer=config["transfer"],
         )
 
     def _event_groups(self, events: list[str]) -> list[list[str]]:
@@ -216,7 +219,8 @@ class Experiment:
                 continue
             if made.diverged:
                 failures[f"{where}, seed {cell.seed}"] = f"{made.clipped_share:.2%} of its values had to be bounded"
-        return Outcome(analyse(self.plan, scores, self.analysis), failures, trainings, leaks)
+        found = analyse(self.plan, scores, self.analysis), gather(self.plan, scores, self.analysis)
+        return Outcome(*found, failures, trainings, leaks)
 
     def each(
         self, method: str, jobs: list[tuple[Any, ...]], unit: str
@@ -334,7 +338,10 @@ class Experiment:
         return made
 
     def shifts(self) -> xr.Dataset | None:
-        """How far each tested region is from those trained on without it (`rainshift.shift`), None where not asked."""
+        """How far each tested region is from those trained on without it (`rainshift.shift`), None where not asked.
+
+        `between_NAME(variable, region, other)` holds the same between regions that were also trained on alone.
+        """
         if not (hours := self.config["shift_hours"]) or not self.plan.outside:
             return None
         from rainshift.shift import climates, measure_shifts
@@ -342,7 +349,11 @@ class Experiment:
         pairs = {region: train_set.regions for region, train_set in self.plan.outside.items()}
         names = dict.fromkeys((*pairs, *(name for others in pairs.values() for name in others)))
         found = climates(self.archive, list(names), hours=int(hours), block_hours=self.analysis.block_hours)
-        return measure_shifts(found, pairs).sel(region=list(pairs))
+        shifts = measure_shifts(found, pairs).sel(region=list(pairs))
+        if len(self.plan.alone) > 1:
+            between = measure_shifts({name: found[name] for name in self.plan.alone})
+            shifts = shifts.merge(between.rename({name: f"between_{name}" for name in between.data_vars}))
+        return shifts
 
     def panels(self, region: str) -> dict[str, xr.DataArray]:
         """Input, prediction of every model trained without the region, and target of its wettest scored hour."""

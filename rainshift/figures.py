@@ -9,15 +9,24 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from geoml.files import atomic_path
+from rainshift.curves import calibration, spectral_ratio
 
 if TYPE_CHECKING:
     import xarray as xr
     from matplotlib.figure import Figure
 
-__all__ = ["degradation_bars", "rain_panels", "save_figure"]
+__all__ = [
+    "calibration_panels",
+    "degradation_bars",
+    "rain_panels",
+    "save_figure",
+    "spectrum_lines",
+    "transfer_maps",
+]
 
 #: Class bounds in mm/h as on weather radar displays, roughly doubling; below the first is drawn as dry.
 RAIN_BOUNDS_MM_H = (0.1, 0.25, 0.5, 1, 2, 4, 8, 16, 32, 64)
+OKABE_ITO = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000", "#f0e442")
 DRY, UNKNOWN = "#f4f4f1", "#b9b9b9"
 
 
@@ -99,6 +108,93 @@ def degradation_bars(table: xr.Dataset, *, reference: str = "bilinear") -> Figur
     if models:
         axes[0].legend(fontsize=7, frameon=False, ncols=2)
     return figure
+
+
+def calibration_panels(curves: xr.Dataset, models: Sequence[str]) -> Figure | None:
+    """Rank histograms and reliability of ensembles, in distribution left and out of it right.
+
+    `curves` is what `rainshift.curves.gather` gives; None where it holds neither.
+    """
+    from matplotlib.figure import Figure
+
+    reliable = [str(name).removesuffix(".forecast") for name in curves.data_vars if str(name).endswith(".forecast")]
+    rows = [*(["rank_deviation"] if "rank_deviation.share" in curves else []), *reliable]
+    if not rows or not models:
+        return None
+    figure = Figure(figsize=(8.4, 2.7 * len(rows) + 0.4), layout="constrained")
+    axes = figure.subplots(len(rows), 2, squeeze=False, sharey="row")
+    for line, label in zip(axes, rows, strict=True):
+        for axis, side in zip(line, ("in", "out"), strict=True):
+            for model, colour in zip(models, _colours(len(models)), strict=True):
+                here = {"model": model, "distribution": side}
+                if label == "rank_deviation":
+                    share = curves["rank_deviation.share"].sel(here).mean("test_region")
+                    axis.step(share["rank"], share * share.size, where="mid", color=colour, label=model)
+                else:
+                    diagram = calibration(curves, label).sel(here).dropna("probability")
+                    axis.plot(diagram["forecast"], diagram["observed"], "o-", ms=3, color=colour, label=model)
+            if label == "rank_deviation":
+                axis.axhline(1, color="black", linewidth=0.6)
+                axis.set(xlabel="rank of the truth", ylabel="share over even share", ylim=(0, None))
+            else:
+                axis.plot([0, 1], [0, 1], color="black", linewidth=0.6)
+                axis.set(xlabel=f"forecast probability, {label}", ylabel="observed frequency", xlim=(0, 1), ylim=(0, 1))
+            axis.set_title(f"{side} of distribution".replace("in of", "in"), fontsize=9)
+            axis.tick_params(labelsize=7)
+    axes[0, 0].legend(fontsize=7, frameon=False, ncols=2)
+    return figure
+
+
+def spectrum_lines(curves: xr.Dataset, models: Sequence[str]) -> Figure | None:
+    """Predicted over observed power by wavenumber, in dB; 0 is a field as rough as rain. None without spectra."""
+    from matplotlib.figure import Figure
+
+    if "ralsd.predicted" not in curves:
+        return None
+    ratio = spectral_ratio(curves)
+    figure = Figure(figsize=(8.4, 3.4), layout="constrained")
+    axes = figure.subplots(1, 2, sharey=True)
+    for axis, side in zip(axes, ("in", "out"), strict=True):
+        for model, colour in zip(models, _colours(len(models)), strict=True):
+            line = ratio.sel(model=model, distribution=side).dropna("wavenumber")
+            axis.semilogx(line["wavenumber"], line, color=colour, label=model)
+        axis.axhline(0, color="black", linewidth=0.6)
+        axis.set(xlabel="wavenumber, cycles along the longer side", ylabel="power over the truth's, dB")
+        axis.set_title(f"{side} of distribution".replace("in of", "in"), fontsize=9)
+    axes[0].legend(fontsize=7, frameon=False)
+    return figure
+
+
+def transfer_maps(losses: xr.DataArray) -> Figure:
+    """A heat map a model of `(model, region, other)`: how much worse, in per cent, than trained at home."""
+    from matplotlib.figure import Figure
+
+    models, regions = (list(map(str, losses[name].values)) for name in ("model", "region"))
+    columns = min(3, len(models))
+    lines = -(-len(models) // columns)
+    edge = 1.2 + 0.55 * len(regions)
+    figure = Figure(figsize=((edge + 0.4) * columns + 1.2, edge * lines + 0.6), layout="constrained")
+    axes = figure.subplots(lines, columns, squeeze=False).ravel()
+    most = float(np.nanmax(np.abs(losses.values))) or 1.0
+    for axis, model in zip(axes, models, strict=False):
+        table = losses.sel(model=model).transpose("other", "region").values
+        shown = axis.imshow(table, cmap="RdBu_r", vmin=-most, vmax=most)
+        for (row, column), value in np.ndenumerate(table):
+            colour = "white" if abs(value) > 0.6 * most else "black"
+            axis.text(column, row, f"{value:.0f}", ha="center", va="center", fontsize=7, color=colour)
+        axis.set_xticks(range(len(regions)), regions, rotation=45, ha="right", fontsize=7)
+        axis.set_yticks(range(len(regions)), losses["other"].values, fontsize=7)
+        axis.set(xlabel="tested on", ylabel="trained on")
+        axis.set_title(model, fontsize=9)
+    for axis in axes[len(models) :]:
+        axis.set_visible(False)
+    figure.colorbar(shown, ax=list(axes), label="CRPS worse than trained at home, %", shrink=0.8)
+    return figure
+
+
+def _colours(count: int) -> list[str]:
+    """Colours told apart by the colour-blind (Okabe & Ito 2008), again from the first after eight."""
+    return [OKABE_ITO[index % len(OKABE_ITO)] for index in range(count)]
 
 
 def save_figure(figure: Figure, path: Path, *, dpi: int = 130) -> Path:

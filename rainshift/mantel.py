@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import xarray as xr
     from matplotlib.figure import Figure
 
-__all__ = ["Mantel", "mantel", "shift_against_drop", "transfer_loss"]
+__all__ = ["Mantel", "mantel", "shift_against_drop"]
 
 Array = NDArray[Any]
 #: Fewer regions have too few arrangements for any p below 5 %.
@@ -80,25 +80,6 @@ def _correlation(a: Array, b: Array) -> float:
     x, y = a[known] - a[known].mean(), b[known] - b[known].mean()
     spread = math.sqrt((x @ x) * (y @ y))
     return float(x @ y) / spread if spread > 0 else math.nan
-
-
-def transfer_loss(matrix: xr.DataArray) -> xr.DataArray:
-    """What is lost by learning elsewhere, `(region, other)`: score of a model of `other` on `region` over its own, − 1.
-
-    `matrix` holds scores that are 0 when perfect on `(train_set, test_region)`, or also on `seed`, over which the mean
-    is taken: `results["matrix"].sel(metric="crps_fair", model=…)` of benchmarks whose training sets are single regions.
-    NaN where such a training is missing.
-    """
-    scores = matrix.mean("seed") if "seed" in matrix.dims else matrix
-    regions = [str(name) for name in scores["test_region"].values if name in scores["train_set"].values]
-    if len(regions) < 2:
-        raise UserError(
-            f"a transfer needs models trained on single regions and tested on the others; the training sets are "
-            f"{', '.join(map(str, scores['train_set'].values))}"
-        )
-    chosen = scores.sel(train_set=regions, test_region=regions).transpose("test_region", "train_set")
-    own = np.diagonal(chosen.values)[:, None]
-    return chosen.copy(data=chosen.values / own - 1).rename(test_region="region", train_set="other")
 
 
 def shift_against_drop(

@@ -57,11 +57,15 @@ class Cell:
 
 @dataclass(frozen=True)
 class Plan:
-    """The cells of a benchmark and, for each test region, the pair of sets between which its drop is measured."""
+    """The cells of a benchmark and, for each test region, the pair of sets between which its drop is measured.
+
+    `alone` holds the sets of single regions between which transfer is measured.
+    """
 
     cells: tuple[Cell, ...]
     outside: dict[str, TrainSet] = field(default_factory=dict)
     inside: dict[str, TrainSet] = field(default_factory=dict)
+    alone: dict[str, TrainSet] = field(default_factory=dict)
 
     @property
     def train_sets(self) -> tuple[TrainSet, ...]:
@@ -79,6 +83,7 @@ def plan(
     seeds: Sequence[int] = (0,),
     in_distribution: bool = True,
     full: bool = False,
+    transfer: bool = False,
 ) -> Plan:
     """The cells of a benchmark of `learners` (trained) and `fixed` (learning nothing) models.
 
@@ -86,7 +91,8 @@ def plan(
     leave-one-region-out where the test regions are among the training ones, a partition where they are not. All sets
     hold the same number of samples, as many as the smallest can give. `samples` says how many training samples a
     region has. `full` also scores each set on the test regions it was not made for; `in_distribution=False` leaves
-    the inside sets out, and with them the drop.
+    the inside sets out, and with them the drop. `transfer` adds a set for each test region alone, all of one size,
+    tested on all of them.
 
     Raises `UserError` for an unknown or doubled region and where a set would be empty.
     """
@@ -111,15 +117,19 @@ def plan(
         raise UserError("a training set would be empty: " + ", ".join(f"{k} has {v}" for k, v in samples.items()))
 
     sets = {regions: TrainSet(regions, size) for regions in every}
+    # Two sets of one name would be two rows of one name: where a set of one region is there already, its size holds.
+    least = size if any(len(regions) == 1 for regions in every) else min(samples[region] for region in test_regions)
+    alone = {r: TrainSet((r,), least) for r in test_regions} if learners and transfer else {}
     cells = [Cell(model, None, region) for model in fixed for region in test_regions]
     for model in learners:
         for region in test_regions:
-            wanted = sets.values() if full else {sets[s[region]] for s in (outside, inside) if region in s}
-            cells += [Cell(model, chosen, region, seed) for chosen in sorted(wanted) for seed in seeds]
+            wanted = set(sets.values()) if full else {sets[s[region]] for s in (outside, inside) if region in s}
+            cells += [Cell(model, chosen, region, s) for chosen in sorted({*wanted, *alone.values()}) for s in seeds]
     return Plan(
         tuple(cells),
         {region: sets[regions] for region, regions in outside.items()},
         {region: sets[regions] for region, regions in inside.items()},
+        alone,
     )
 
 

@@ -11,11 +11,32 @@ import numpy as np
 
 from geoml.data.store import read_dataset, write_netcdf
 from geoml.files import atomic_path
-from geoml.tables import cell, markdown
-from rainshift.figures import degradation_bars, rain_panels, save_figure
-from rainshift.mantel import shift_against_drop
+from geoml.tables import markdown
+from rainshift.figures import (
+    calibration_panels,
+    degradation_bars,
+    rain_panels,
+    save_figure,
+    spectrum_lines,
+    transfer_maps,
+)
 from rainshift.paper import paper_rows
-from rainshift.shift import CONDITIONAL, TARGET
+from rainshift.tables import (
+    degradation_rows,
+    drop_rows,
+    oracle_rows,
+    score_rows,
+    shift_rows,
+    skill_rows,
+)
+from rainshift.transfer import (
+    shift_figure,
+    trained_alone,
+    transfer_figure,
+    transfer_losses,
+    transfer_rows,
+    transfer_test,
+)
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -24,130 +45,14 @@ if TYPE_CHECKING:
     from geoml.runs import RunFolder
     from rainshift.experiment import Experiment, Outcome
 
-__all__ = ["drop_rows", "oracle_rows", "page", "score_rows", "write_benchmark", "write_page"]
+__all__ = ["page", "write_benchmark", "write_page"]
 
 logger = logging.getLogger(__name__)
 
 #: Regions drawn in the panels.
 SHOWN_REGIONS = 4
-MAPS, SHIFTS = "maps.png", "shift"
-#: The row that draws from the exact law of the rain, on data where that is known.
-ORACLE = "oracle"
-
-
-def _with_interval(estimate: float, low: float, high: float, *, scale: float = 1.0) -> str | None:
-    """`0.31 [0.28, 0.35]`, without brackets where there is no interval, None where there is no value."""
-    if not np.isfinite(estimate):
-        return None
-    value = cell(float(estimate) * scale)
-    if not (np.isfinite(low) and np.isfinite(high)):
-        return value
-    return f"{value} [{cell(float(low) * scale)}, {cell(float(high) * scale)}]"
-
-
-def _models(results: xr.Dataset) -> list[str]:
-    return [str(name) for name in results["model"].values]
-
-
-def _regions(results: xr.Dataset) -> list[str]:
-    return [str(name) for name in results["test_region"].values]
-
-
-def score_rows(results: xr.Dataset, metric: str = "crps_fair") -> list[dict[str, Any]]:
-    """A row a model and distribution, a column a region; what learns nothing has one row.
-
-    `bounded %` is the largest share of values, over regions and seeds, that had to be brought within bounds.
-    """
-    rows = []
-    for model in _models(results):
-        picked = results["score"].sel(metric=metric, model=model)
-        values = {side: picked.sel(distribution=side).values for side in ("in", "out")}
-        members = results["members"].sel(model=model).values
-        known = members[np.isfinite(members)]
-        same = np.array_equal(values["in"], values["out"], equal_nan=True)
-        for side in ("any",) if same else ("in", "out"):
-            found = values["in" if side == "any" else side]
-            if np.isfinite(found).any():
-                bounded = results["largest_clipped_share"].sel(
-                    model=model, distribution="in" if side == "any" else side
-                )
-                head = {
-                    "model": model,
-                    "trained": side,
-                    "members": int(known[0]) if len(known) else None,
-                    "bounded %": round(100 * float(bounded.max()), 3),
-                }
-                rows.append(head | dict(zip(_regions(results), map(float, found), strict=True)))
-    return rows
-
-
-def drop_rows(results: xr.Dataset) -> list[dict[str, Any]]:
-    """A row a model: skill lost outside the training regions, by region and on average, with intervals."""
-    rows = []
-    for model in _models(results):
-        lost = results[["skill_lost", "skill_lost_low", "skill_lost_high"]].sel(model=model)
-        if not np.isfinite(lost["skill_lost"]).any():
-            continue
-        row: dict[str, Any] = {"model": model}
-        for region in _regions(results):
-            row[region] = _with_interval(*(float(lost[name].sel(test_region=region)) for name in lost.data_vars))
-        mean = [float(results[f"mean_skill_lost{suffix}"].sel(model=model)) for suffix in ("", "_low", "_high")]
-        rows.append(row | {"mean": _with_interval(*mean)})
-    return rows
-
-
-def oracle_rows(results: xr.Dataset) -> list[dict[str, Any]]:
-    """A row a model and distribution: its skill over the oracle's, where that is among the models."""
-    if ORACLE not in _models(results):
-        return []
-    rows = []
-    for model in _models(results):
-        if model in (ORACLE, results.attrs["reference"]):
-            continue
-        for side in ("in", "out"):
-            share = results["skill"].sel(model=model, distribution=side) / results["skill"].sel(
-                model=ORACLE, distribution=side
-            )
-            if np.isfinite(share).any():
-                values = dict(zip(_regions(results), map(float, share.values), strict=True))
-                rows.append({"model": model, "trained": side, **values, "mean": float(share.mean())})
-    return rows
-
-
-def shift_rows(shifts: xr.Dataset) -> list[dict[str, Any]]:
-    """A row a variable: its Wasserstein distance by region, marked where chance gives as much in 5 % of cases."""
-    rows = []
-    for variable in map(str, shifts["variable"].values):
-        row: dict[str, Any] = {"variable": variable}
-        for region in map(str, shifts["region"].values):
-            picked = shifts[["wasserstein", "wasserstein_p"]].sel(variable=variable, region=region)
-            chance = "" if float(picked["wasserstein_p"]) < 0.05 else " (chance)"
-            row[region] = f"{cell(float(picked['wasserstein']))}{chance}"
-        rows.append(row)
-    return rows
-
-
-def shift_figure(shifts: xr.Dataset, results: xr.Dataset) -> Figure:
-    """Distance to the regions trained on, mean over predictors, against what models lose there, mean over models."""
-    predictors = [name for name in map(str, shifts["variable"].values) if name not in (TARGET, CONDITIONAL)]
-    distance = shifts["wasserstein"].sel(variable=predictors).mean("variable")
-    distance.attrs["long_name"] = "Wasserstein-1 from the training regions, standard deviations, mean of predictors"
-    drop = results["degradation"].rename(test_region="region").mean("model")
-    return shift_against_drop(distance, drop, what="CRPS worse out of distribution, %, mean of models")
-
-
-def degradation_rows(results: xr.Dataset) -> list[dict[str, Any]]:
-    """A row a model: by how many per cent the CRPS is worse outside the training regions."""
-    rows = []
-    for model in _models(results):
-        picked = results[["degradation", "degradation_low", "degradation_high"]].sel(model=model)
-        if np.isfinite(picked["degradation"]).any():
-            cells = {
-                region: _with_interval(*(float(picked[name].sel(test_region=region)) for name in picked.data_vars))
-                for region in _regions(results)
-            }
-            rows.append({"model": model, **cells})
-    return rows
+#: What a run folder of a benchmark holds, beside the figures that are made of it.
+RESULTS, CURVES, SHIFTS, MAPS = "benchmark.nc", "curves.nc", "shift.nc", "maps.png"
 
 
 def page(
@@ -160,7 +65,10 @@ def page(
     partition: Mapping[str, Any] | None = None,
     shifts: xr.Dataset | None = None,
 ) -> str:
-    """The whole report in Markdown; `partition` adds the table in the layout of the RainShift paper."""
+    """The whole report in Markdown; `partition` adds the table in the layout of the RainShift paper.
+
+    `shifts` adds the distances of climates.
+    """
     metric = results.attrs["skill_metric"]
     parts = [f"# {heading}"]
     parts += [f"- {note}" for note in notes]
@@ -168,7 +76,7 @@ def page(
     if (blocks < 20).any():
         parts.append(f"- No interval where there are fewer than 20 blocks of hours: {blocks.min()} to {blocks.max()}.")
     parts += ["", f"## {metric}, mm/h", "", markdown(score_rows(results, metric))]
-    skills = _skill_rows(results)
+    skills = skill_rows(results)
     if skills:
         parts += ["", f"## Skill against {results.attrs['reference']}", "", markdown(skills)]
     shares = oracle_rows(results)
@@ -200,6 +108,7 @@ def page(
             "",
             markdown(shift_rows(shifts)),
         ]
+    parts += _transfer_section(results, shifts)
     if partition and partition.get("evaluation"):
         parts += [
             "",
@@ -221,6 +130,24 @@ def page(
     return "\n".join(parts).rstrip() + "\n"
 
 
+def _transfer_section(results: xr.Dataset, shifts: xr.Dataset | None) -> list[str]:
+    """What models of single regions lose elsewhere, and Mantel's test where the distances were measured."""
+    if not trained_alone(results):
+        return []
+    losses = transfer_losses(results)
+    parts = ["", "## Trained on one region alone, tested on each: CRPS worse than trained at home, per cent"]
+    if shifts is not None and (test := transfer_test(shifts, losses)) is not None:
+        parts += [
+            "",
+            f"Mantel's test of these losses, mean over models, against the distances of the predictors' climates: "
+            f"ρ = {test.correlation:.2f}, p = {test.p:.2g} ({test.regions} regions, {test.pairs} pairs, "
+            f"{test.arrangements} arrangements).",
+        ]
+    for model in map(str, losses["model"].values):
+        parts += ["", f"### {model}", "", markdown(transfer_rows(losses, model))]
+    return parts
+
+
 def _training_noise(results: xr.Dataset) -> str:
     """What the intervals leave out: another training of the same model may lie outside them."""
     seeds = results.sizes["seed"]
@@ -230,35 +157,17 @@ def _training_noise(results: xr.Dataset) -> str:
     )
 
 
-def _skill_rows(results: xr.Dataset) -> list[dict[str, Any]]:
-    rows = []
-    for model in _models(results):
-        for side in ("in", "out"):
-            picked = results[["skill", "skill_low", "skill_high"]].sel(model=model, distribution=side)
-            if not np.isfinite(picked["skill"]).any():
-                continue
-            cells = {
-                region: _with_interval(*(float(picked[name].sel(test_region=region)) for name in picked.data_vars))
-                for region in _regions(results)
-            }
-            if rows and rows[-1]["model"] == model and {**rows[-1], "trained": side} == {
-                "model": model, "trained": side, **cells
-            }:  # fmt: skip
-                rows[-1]["trained"] = "any"
-                continue
-            rows.append({"model": model, "trained": side, **cells})
-    return rows
-
-
 def write_benchmark(experiment: Experiment, outcome: Outcome, run: RunFolder) -> list[dict[str, Any]]:
-    """Write `benchmark.nc`, `summary.json`, the maps and the page; returns the rows of the headline table."""
+    """Write the results, curves, shifts, summary, maps and the page; returns the rows of the headline table."""
     results = outcome.results
-    write_netcdf(run.path / "benchmark.nc", results)
-    panels = {region: experiment.panels(region) for region in _regions(results)[:SHOWN_REGIONS]}
+    write_netcdf(run.path / RESULTS, results)
+    write_netcdf(run.path / CURVES, outcome.curves)
+    shown = list(map(str, results["test_region"].values))[:SHOWN_REGIONS]
+    panels = {region: experiment.panels(region) for region in shown}
     title = "wettest test time of each region; models trained without it"
     save_figure(rain_panels(panels, title=title), run.path / MAPS)
     if (shifts := experiment.shifts()) is not None:
-        write_netcdf(run.path / f"{SHIFTS}.nc", shifts)
+        write_netcdf(run.path / SHIFTS, shifts)
     run.write_summary(
         {
             "heading": experiment.heading,
@@ -278,17 +187,10 @@ def write_page(run: RunFolder) -> list[dict[str, Any]]:
     Nothing is trained or scored. Errors: `DataError` where the run has not finished or a file of it is broken.
     """
     summary = run.summary
-    with read_dataset(run.path / "benchmark.nc") as stored:
-        results = stored.load()
-    figures = [run.path / MAPS] if (run.path / MAPS).exists() else []
-    if np.isfinite(results["degradation"]).any():
-        bars = degradation_bars(results, reference=results.attrs["reference"])
-        figures.insert(0, save_figure(bars, run.path / "skill.png"))
-    shifts = None
-    if (run.path / f"{SHIFTS}.nc").exists():
-        with read_dataset(run.path / f"{SHIFTS}.nc") as stored:
-            shifts = stored.load()
-        figures.append(save_figure(shift_figure(shifts, results), run.path / f"{SHIFTS}.png"))
+    results = _read(run, RESULTS)
+    assert results is not None
+    shifts = _read(run, SHIFTS)
+    figures = _figures(run, results, shifts)
     notes = [
         f"CRPS is the fair estimator (Ferro 2014); deterministic models have one member, for which it is the MAE. "
         f"Skill is 1 − score / score of {results.attrs['reference']} on the same region and hours.",
@@ -307,3 +209,36 @@ def write_page(run: RunFolder) -> list[dict[str, Any]]:
         partial.write_text(text)
     logger.info("wrote %s", run.path / "benchmark.md")
     return score_rows(results, results.attrs["skill_metric"])
+
+
+def _read(run: RunFolder, name: str) -> xr.Dataset | None:
+    """A data set of the run folder; None where the run made none."""
+    if name != RESULTS and not (run.path / name).exists():
+        return None
+    with read_dataset(run.path / name) as stored:
+        return stored.load()
+
+
+def _figures(run: RunFolder, results: xr.Dataset, shifts: xr.Dataset | None) -> list[Path]:
+    """Draw all that the results hold; the paths in the order of the page."""
+    drawn: dict[str, Figure | None] = {}
+    if np.isfinite(results["degradation"]).any():
+        drawn["skill"] = degradation_bars(results, reference=results.attrs["reference"])
+    drawn["maps"] = None
+    if (curves := _read(run, CURVES)) is not None:
+        members = results["members"].max(("train_set", "test_region", "seed"))
+        names = list(map(str, results["model"].values))
+        ensembles = [name for name in names if float(members.sel(model=name)) > 1]
+        drawn["calibration"] = calibration_panels(curves, ensembles)
+        drawn["spectra"] = spectrum_lines(curves, names)
+    if shifts is not None:
+        drawn["shift"] = shift_figure(shifts, results)
+    if trained_alone(results):
+        losses = transfer_losses(results)
+        drawn["transfer"] = transfer_maps(losses)
+        if shifts is not None:
+            drawn["transfer-shift"] = transfer_figure(shifts, losses)
+    for name, figure in drawn.items():
+        if figure is not None:
+            save_figure(figure, run.path / f"{name}.png")
+    return [path for name in drawn if (path := run.path / f"{name}.png").exists()]

@@ -26,6 +26,8 @@ BENCHMARK = [
     "train_regions=[melanesia,europe_west,west-africa]",
     "test_regions=[melanesia,west-africa]",
     f"models=[bilinear,conservative,climatology,{TINY_NETWORK}]",
+    "metrics.metrics=[crps_fair,mae,rank_deviation,reliability]",
+    "metrics.thresholds=[1]",
     "trainer.samples=96",
     "trainer.validate_every=48",
     "trainer.checkpoint_every=48",
@@ -34,6 +36,7 @@ BENCHMARK = [
     "loader.validation_samples=4",
     "analysis.replicates=200",
     "shift_hours=48",
+    "transfer=true",
     "run.dir=bench",
 ]
 
@@ -76,7 +79,8 @@ def test_benchmark_writes_results_page_and_figures(inside):
         assert list(shifts["region"].values) == ["melanesia", "west-africa"]
     assert "## Skill lost out of distribution" in page
     assert "they hold no training noise, which can be larger" in page
-    assert {path.name for path in (inside / "bench").glob("*.png")} == {"skill.png", "maps.png", "shift.png"}
+    drawn = {path.stem for path in (inside / "bench").glob("*.png")}
+    assert drawn == {"skill", "maps", "calibration", "shift", "transfer", "transfer-shift"}
     assert json.loads((inside / "bench" / "summary.json").read_text())["failures"] == {}
 
 

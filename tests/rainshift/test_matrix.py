@@ -67,3 +67,14 @@ def test_events_of_one_place_train_the_last_of_them():
     assert [(c.train_set.regions, c.test_region) for c in made.cells if c.train_set] == [(("a", "c"), "d")]
     assert [c.test_region for c in made.cells if c.train_set is None] == ["a", "b", "c", "d"]
     assert not made.inside
+
+
+def test_transfer_adds_a_set_for_each_region_alone():
+    made = plan(["a", "b", "c"], ["a", "b", "c"], samples={"a": 9, "b": 6, "c": 8}, learners=["net"], transfer=True)
+    assert made.alone == {name: TrainSet((name,), 6) for name in "abc"}
+    pairs = {(cell.train_set, cell.test_region) for cell in made.cells}
+    assert {(made.alone[a], b) for a in "abc" for b in "abc"} < pairs
+    # of two regions, each alone is what is left when the other is left out: one set, not two of one name
+    two = plan(["a", "b"], ["a", "b"], samples={"a": 9, "b": 6}, learners=["net"], transfer=True)
+    assert two.alone == {"a": two.outside["b"], "b": two.outside["a"]}
+    assert plan(["a", "b"], ["a"], samples={"a": 1, "b": 1}, learners=[], fixed=["bilinear"], transfer=True).alone == {}

@@ -23,8 +23,8 @@ from rainshift.oracle import Oracle
 from rainshift.planet.gaussian import STEP_MM_H, View
 from rainshift.planet.rainfall import rate
 from rainshift.regions import region
-from rainshift.report import oracle_rows
 from rainshift.sources.synthetic_exact import SyntheticExactSource
+from rainshift.tables import oracle_rows
 
 CHANNELS = Channels(("latent", "tp"), ("precipitation",), first_guess=(("precipitation", "tp"),))
 SMALL = SyntheticExactSource(seed=5, size_deg=1.0)

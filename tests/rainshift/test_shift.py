@@ -10,7 +10,7 @@ from scipy import stats
 from geoml.compose import compose
 from geoml.errors import UserError
 from rainshift.archive import archive_of
-from rainshift.mantel import mantel, shift_against_drop, transfer_loss
+from rainshift.mantel import mantel, shift_against_drop
 from rainshift.shift import (
     CONDITIONAL,
     LEVELS,
@@ -22,6 +22,7 @@ from rainshift.shift import (
     measure_shifts,
     wasserstein,
 )
+from rainshift.transfer import transfer_loss
 
 
 def gaussian(mean: float, std: float, edges: np.ndarray) -> np.ndarray:
