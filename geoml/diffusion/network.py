@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
+from geoml.errors import UserError, unknown
+from geoml.nn.context import CONDITIONINGS, Conditioning
 from geoml.nn.embedding import ScalarEmbedding
 from geoml.nn.unet import UNet
 
@@ -16,6 +18,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from geoml.nn.blocks import Norm
+    from geoml.nn.ops import Operator
 
 __all__ = ["DenoisingUNet"]
 
@@ -23,8 +26,9 @@ __all__ = ["DenoisingUNet"]
 class DenoisingUNet(nn.Module):
     """Noisy fields, predictors on the same grid and a noise label to what the parameterisation asks for.
 
-    Predictors are joined to the noisy fields as channels; the label scales and shifts the features of every block.
-    Starts as zero. Options are those of `UNet`.
+    The label scales and shifts the features of every block. Predictors come in by one or several ways: "concat", as
+    channels beside the noisy fields; "cross_attention", attended to at the coarsest level; "film", their encoding's
+    mean added to the label's embedding. Starts as zero. Options are those of `UNet`.
     """
 
     def __init__(
@@ -39,11 +43,22 @@ class DenoisingUNet(nn.Module):
         attention: Sequence[int],
         norm: Norm,
         dropout: float,
+        operator: Operator = "full",
+        first_axis_halvings: int | None = None,
+        conditioning: Sequence[Conditioning] = ("concat",),
+        recompute: bool = False,
     ) -> None:
         super().__init__()
+        for way in conditioning:
+            if way not in CONDITIONINGS:
+                raise unknown("conditioning", way, CONDITIONINGS)
+        if predictors and not conditioning:
+            raise UserError(f"conditioning is empty; expected some of {', '.join(CONDITIONINGS)}")
+        self.joined = "concat" in conditioning
+        others = tuple(way for way in conditioning if way != "concat") if predictors else ()
         self.embedding = ScalarEmbedding(4 * base)
         self.unet = UNet(
-            fields + predictors,
+            fields + predictors if self.joined else fields,
             fields,
             dims=dims,
             base=base,
@@ -53,6 +68,11 @@ class DenoisingUNet(nn.Module):
             attention=attention,
             norm=norm,
             dropout=dropout,
+            operator=operator,
+            first_axis_halvings=first_axis_halvings,
+            context=predictors if others else 0,
+            context_by=others,
+            recompute=recompute,
         )
 
     def forward(
@@ -61,4 +81,5 @@ class DenoisingUNet(nn.Module):
         predictors: Float[Tensor, "batch predictor *space"],
         label: Float[Tensor, " batch"],
     ) -> Float[Tensor, "batch field *space"]:
-        return self.unet(torch.cat((x, predictors), dim=1), self.embedding(label))
+        into = torch.cat((x, predictors), dim=1) if self.joined else x
+        return self.unet(into, self.embedding(label), predictors if self.unet.context is not None else None)

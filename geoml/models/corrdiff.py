@@ -17,6 +17,8 @@ from geoml.models.diffusion import Diffusion
 from geoml.models.regression import masked_loss
 from geoml.models.unet import UNetRegression
 from geoml.nn.blocks import Norm
+from geoml.nn.context import Conditioning
+from geoml.nn.ops import Operator
 
 __all__ = ["CorrDiff"]
 
@@ -40,6 +42,10 @@ class CorrDiff(Diffusion):
         attention: Sequence[int] = (),
         norm: Norm = "group",
         dropout: float = 0.0,
+        operator: Operator = "full",
+        first_axis_halvings: int | None = None,
+        conditioning: Sequence[Conditioning] = ("concat",),
+        recompute: bool = False,
         residual: bool = True,
         sigma_data: float = 0.5,
         p_mean: float = -1.2,
@@ -57,6 +63,9 @@ class CorrDiff(Diffusion):
             "attention": attention,
             "norm": norm,
             "dropout": dropout,
+            "operator": operator,
+            "first_axis_halvings": first_axis_halvings,
+            "recompute": recompute,
         }
         super().__init__(
             channels,
@@ -67,6 +76,7 @@ class CorrDiff(Diffusion):
             residual=residual,
             sampler=sampler,
             more_predictors=len(channels.target),
+            conditioning=conditioning,
             **network,
         )
         self.mean = UNetRegression(channels, dims, residual=residual, **network)

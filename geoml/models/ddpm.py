@@ -11,6 +11,8 @@ from geoml.diffusion.spacing import strided
 from geoml.models.base import Channels
 from geoml.models.diffusion import Diffusion
 from geoml.nn.blocks import Norm
+from geoml.nn.context import Conditioning
+from geoml.nn.ops import Operator
 
 __all__ = ["DDPM"]
 
@@ -34,6 +36,10 @@ class DDPM(Diffusion):
         attention: Sequence[int] = (),
         norm: Norm = "group",
         dropout: float = 0.0,
+        operator: Operator = "full",
+        first_axis_halvings: int | None = None,
+        conditioning: Sequence[Conditioning] = ("concat",),
+        recompute: bool = False,
         residual: bool = True,
         parameterisation: str = "v",
         schedule: str = "cosine",
@@ -55,6 +61,10 @@ class DDPM(Diffusion):
             attention=attention,
             norm=norm,
             dropout=dropout,
+            operator=operator,
+            first_axis_halvings=first_axis_halvings,
+            conditioning=conditioning,
+            recompute=recompute,
         )
         self.path = strided(levels.table, steps)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
@@ -12,15 +13,17 @@ from torch import Tensor, nn
 
 from geoml.diffusion.cuda_graph import CUDAGraphed
 from geoml.diffusion.denoiser import Denoiser, expand
+from geoml.diffusion.guidance import Known, guided
 from geoml.diffusion.levels import Levels
 from geoml.diffusion.network import DenoisingUNet
 from geoml.diffusion.preconditioning import Preconditioning, noise_label
 from geoml.diffusion.samplers import sampler_of
+from geoml.errors import unknown
 from geoml.fields import Batch
 from geoml.models.base import Channels, Model
 from geoml.models.conditioning import first_guess, with_static
 from geoml.models.noise import member_noise, sample_noise, seed_of
-from geoml.models.regression import masked_loss
+from geoml.models.regression import LOSSES, Loss, masked_loss
 from geoml.nn.upsampling import GridUpsample
 
 __all__ = ["Diffusion"]
@@ -37,7 +40,8 @@ class Diffusion(Model):
     The centre is the first guess with `residual`, else 0; masked cells are set to it, and do not count. The scale of a
     target channel is the standard deviation of what is left: a parameter that follows the data by the likelihood of a
     normal distribution, moved by that term alone. The term's value is left out of the loss. So the scale is the same
-    however batches are cut, lies in checkpoints with the weights, and needs no pass over the data before training.
+    however batches are cut, lies in checkpoints with the weights, and needs no pass over the data before training. It
+    starts from `scale`, and stays there without `learn_scale`.
     """
 
     stochastic: ClassVar[bool] = True
@@ -54,15 +58,22 @@ class Diffusion(Model):
         unit: float = 1.0,
         residual: bool,
         sampler: str | Mapping[str, Any],
+        loss: Loss = "mse",
+        scale: float = 1.0,
+        learn_scale: bool = True,
         more_predictors: int = 0,
         **network: Any,
     ) -> None:
         super().__init__(channels, dims)
+        if loss not in LOSSES:
+            raise unknown("loss", loss, LOSSES)
+        self.loss_kind = loss
         self.preconditioning, self.levels, self.unit = preconditioning, levels, unit
         self.sampler = sampler_of(sampler)
         self.guesses = [channels.guess_index(name) if residual else None for name in channels.target]
         self.to_target = GridUpsample()
-        self.log_scale = nn.Parameter(torch.zeros(len(channels.target)))
+        start = torch.full((len(channels.target),), math.log(scale) / SCALE_SPEED)
+        self.log_scale = nn.Parameter(start, requires_grad=learn_scale)
         predictors = len(channels.condition) + len(channels.static) + more_predictors
         self.network = DenoisingUNet(len(channels.target), predictors, dims=dims, **network)
         self._graphed = CUDAGraphed(self.network)
@@ -72,20 +83,24 @@ class Diffusion(Model):
         """The noise levels that samples go through, in units of which the scaled residual measures `unit`."""
 
     def loss(self, batch: Batch, *, phase: str = "main", generator: torch.Generator | None = None) -> Tensor:
-        """The weighted mean square of what the network gives, over the True cells of the mask."""
+        """The weighted mean error of what the network gives, over the True cells of the mask."""
         predictors = self.predictors(batch)
-        return self.denoising_loss(batch, predictors, first_guess(self.guesses, predictors), generator)
+        return self.denoising_loss(batch, predictors, self.centre(predictors), generator)
 
     @torch.no_grad()
     def predict(self, batch: Batch, *, members: int = 1, seed: int = 0) -> Tensor:
         """Members sampled from noise of their own, as many at a time as `CELLS` allows."""
         predictors = self.predictors(batch)
-        return self.sample(batch, predictors, first_guess(self.guesses, predictors), members=members, seed=seed)
+        return self.sample(batch, predictors, self.centre(predictors), members=members, seed=seed)
 
     def predictors(self, batch: Batch) -> Float[Tensor, "batch predictor *space"]:
         """Interpolated conditions and static fields, stacked."""
         interpolated = self.to_target(batch.condition, batch.condition_grid, batch.target_grid)
         return with_static(self.channels, batch, interpolated)
+
+    def centre(self, predictors: Float[Tensor, "batch predictor *space"]) -> Float[Tensor, "batch target *space"]:
+        """What is taken off the targets: their first guesses, 0 where there are none."""
+        return first_guess(self.guesses, predictors)
 
     @property
     def scale(self) -> Float[Tensor, " target"]:
@@ -124,25 +139,45 @@ class Diffusion(Model):
             masked_loss(away / scale, torch.zeros_like(away), batch.mask) / 2 + SCALE_SPEED * self.log_scale.mean()
         )
         own = SCALE_WEIGHT * (surprise - surprise.detach())
-        return masked_loss(root * given, root * wanted, batch.mask) + own
+        return masked_loss(root * given, root * wanted, batch.mask, loss=self.loss_kind) + own
 
     def sample(
-        self, batch: Batch, predictors: Tensor, centre: Tensor, *, members: int, seed: int
+        self,
+        batch: Batch,
+        predictors: Tensor,
+        centre: Tensor,
+        *,
+        members: int | range,
+        seed: int,
+        known: Known | None = None,
+        layers: slice = slice(None),
     ) -> Float[Tensor, "batch member target *space"]:
-        """`centre` and the sampled residuals, added; noise is keyed on (seed, step, sample id, member)."""
+        """`centre` and the sampled residuals, added; noise is keyed on (seed, step, sample id, member).
+
+        `members` says how many, or which. `predictors`, `centre` and what is `known` of the targets are those of the
+        `layers` of the first axis that are sampled.
+        """
         if len(batch.ids) != len(batch):
             raise ValueError(f"members are keyed on samples' ids: {len(batch.ids)} ids for a batch of {len(batch)}")
+        members = range(members) if isinstance(members, int) else members
         at_once = max(1, self.CELLS // (batch.target_grid.size * len(batch)))
         factor = expand(self.scale / self.unit, centre[0])
+        shape = (centre.shape[1], *batch.target_grid.shape)
         parts = []
-        for start in range(0, members, at_once):
-            some = range(start, min(start + at_once, members))
+        for start in range(0, len(members), at_once):
+            some = members[start : start + at_once]
 
             def draw(step: int, some: range = some) -> Tensor:
-                key, shape = seed_of(seed, "step", step), centre.shape[1:]
-                return member_noise(shape, batch.ids, members=some, seed=key, device=centre.device).flatten(0, 1)
+                key = seed_of(seed, "step", step)
+                noise = member_noise(shape, batch.ids, members=some, seed=key, device=centre.device)
+                return noise.flatten(0, 1)[:, :, layers]
 
-            each = predictors.repeat_interleave(len(some), dim=0)
-            fields = self.sampler(self.denoiser(each), draw(-1), self.sigmas(), draw)
+            denoiser = self.denoiser(predictors.repeat_interleave(len(some), dim=0))
+            if known is not None:
+                denoiser = guided(denoiser, known.scaled(centre, factor).repeated(len(some)))
+            fields = self.sampler(denoiser, draw(-1), self.sigmas(), draw)
             parts.append(centre.unsqueeze(1) + factor * fields.unflatten(0, (len(batch), len(some))))
-        return torch.cat(parts, dim=1)
+        sampled = torch.cat(parts, dim=1)
+        if known is None or known.keep == "never":
+            return sampled
+        return torch.where(known.mask.unsqueeze(1), known.values.unsqueeze(1).to(sampled.dtype), sampled)

@@ -11,6 +11,8 @@ from geoml.diffusion.spacing import spaced
 from geoml.models.base import Channels
 from geoml.models.diffusion import Diffusion
 from geoml.nn.blocks import Norm
+from geoml.nn.context import Conditioning
+from geoml.nn.ops import Operator
 
 __all__ = ["EDM"]
 
@@ -35,6 +37,10 @@ class EDM(Diffusion):
         attention: Sequence[int] = (),
         norm: Norm = "group",
         dropout: float = 0.0,
+        operator: Operator = "full",
+        first_axis_halvings: int | None = None,
+        conditioning: Sequence[Conditioning] = ("concat",),
+        recompute: bool = False,
         residual: bool = True,
         sigma_data: float = 0.5,
         p_mean: float = -1.2,
@@ -59,6 +65,10 @@ class EDM(Diffusion):
             attention=attention,
             norm=norm,
             dropout=dropout,
+            operator=operator,
+            first_axis_halvings=first_axis_halvings,
+            conditioning=conditioning,
+            recompute=recompute,
         )
         self.path = spaced(spacing, steps, smallest=sigma_min, largest=sigma_max)
 

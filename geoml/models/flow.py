@@ -11,6 +11,8 @@ from geoml.diffusion.spacing import uniform_time
 from geoml.models.base import Channels
 from geoml.models.diffusion import Diffusion
 from geoml.nn.blocks import Norm
+from geoml.nn.context import Conditioning
+from geoml.nn.ops import Operator
 
 __all__ = ["FlowMatching"]
 
@@ -32,6 +34,10 @@ class FlowMatching(Diffusion):
         attention: Sequence[int] = (),
         norm: Norm = "group",
         dropout: float = 0.0,
+        operator: Operator = "full",
+        first_axis_halvings: int | None = None,
+        conditioning: Sequence[Conditioning] = ("concat",),
+        recompute: bool = False,
         residual: bool = True,
         sampler: str | Mapping[str, Any] = "dpm_solver_2m",
         steps: int = 8,
@@ -49,6 +55,10 @@ class FlowMatching(Diffusion):
             attention=attention,
             norm=norm,
             dropout=dropout,
+            operator=operator,
+            first_axis_halvings=first_axis_halvings,
+            conditioning=conditioning,
+            recompute=recompute,
         )
         self.path = uniform_time(steps)
 

@@ -23,13 +23,13 @@ def available(folder: Path = _CONF) -> dict[str, Path]:
     return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
 
 
-def preset(name: str) -> dict[str, Any]:
-    """The configuration of that name: `_target_` and the arguments.
+def preset(name: str, paths: Mapping[str, Path] | None = None) -> dict[str, Any]:
+    """The configuration of that name: `_target_` and the arguments; of `paths`, where a domain has models of its own.
 
     >>> preset("unet")["_target_"]
     'geoml.models.unet.UNetRegression'
     """
-    paths = available()
+    paths = available() if paths is None else paths
     if name not in paths:
         raise unknown("model", name, paths)
     return dict(yaml.safe_load(paths[name].read_text()))

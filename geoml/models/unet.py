@@ -10,6 +10,7 @@ from geoml.fields import Batch
 from geoml.models.base import Channels
 from geoml.models.regression import Loss, Regression
 from geoml.nn.blocks import Norm
+from geoml.nn.ops import Operator
 from geoml.nn.unet import UNet
 
 __all__ = ["UNetRegression"]
@@ -29,6 +30,9 @@ class UNetRegression(Regression):
         attention: Sequence[int] = (),
         norm: Norm = "group",
         dropout: float = 0.0,
+        operator: Operator = "full",
+        first_axis_halvings: int | None = None,
+        recompute: bool = False,
         loss: Loss = "mse",
         quantile: float = 0.5,
         huber_delta: float = 1.0,
@@ -45,6 +49,9 @@ class UNetRegression(Regression):
             attention=attention,
             norm=norm,
             dropout=dropout,
+            operator=operator,
+            first_axis_halvings=first_axis_halvings,
+            recompute=recompute,
         )
 
     def residual(self, batch: Batch, guess: Tensor) -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Literal
 
 import torch
@@ -15,7 +15,7 @@ from geoml.nn.ops import CellNorm, Conv, GroupNorm
 if TYPE_CHECKING:
     from jaxtyping import Float
 
-__all__ = ["Attention", "Norm", "ResidualBlock", "norm_layer"]
+__all__ = ["Attention", "Norm", "ResidualBlock", "heads_of", "norm_layer"]
 
 Norm = Literal["group", "cell", "none"]
 _NORMS: dict[str, Callable[[int], nn.Module]] = {"group": GroupNorm, "cell": CellNorm, "none": lambda _: nn.Identity()}
@@ -41,6 +41,7 @@ class ResidualBlock(nn.Module):
         out_channels: int,
         *,
         dims: int,
+        kernel: int | Sequence[int] = 3,
         embedding_dim: int | None = None,
         norm: Norm = "group",
         dropout: float = 0.0,
@@ -49,10 +50,10 @@ class ResidualBlock(nn.Module):
         super().__init__()
         self.activation = activation
         self.norm1 = norm_layer(norm, in_channels)
-        self.conv1 = Conv(in_channels, out_channels, dims=dims)
+        self.conv1 = Conv(in_channels, out_channels, dims=dims, kernel=kernel)
         self.norm2 = norm_layer(norm, out_channels)
         self.dropout = nn.Dropout(dropout)
-        self.conv2 = Conv(out_channels, out_channels, dims=dims, gain=0.1)
+        self.conv2 = Conv(out_channels, out_channels, dims=dims, kernel=kernel, gain=0.1)
         self.skip = (
             Conv(in_channels, out_channels, dims=dims, kernel=1, gain=0.5**0.5)
             if in_channels != out_channels
@@ -72,6 +73,11 @@ class ResidualBlock(nn.Module):
         return self.skip(x) + self.conv2(self.dropout(self.activation(h)))
 
 
+def heads_of(channels: int, head_channels: int) -> int:
+    """The least number of equal heads with at most `head_channels` each."""
+    return next(n for n in range(max(1, -(-channels // head_channels)), channels + 1) if channels % n == 0)
+
+
 class Attention(nn.Module):
     """Self-attention among all cells, in heads of at most `head_channels`; starts as the identity.
 
@@ -80,7 +86,7 @@ class Attention(nn.Module):
 
     def __init__(self, channels: int, *, dims: int, head_channels: int = 64, norm: Norm = "group") -> None:
         super().__init__()
-        self.heads = next(n for n in range(max(1, -(-channels // head_channels)), channels + 1) if channels % n == 0)
+        self.heads = heads_of(channels, head_channels)
         self.norm = norm_layer(norm, channels)
         self.qkv = Conv(channels, 3 * channels, dims=dims, kernel=1, gain=0.5**0.5)
         self.out = Conv(channels, channels, dims=dims, kernel=1, gain=0.0)

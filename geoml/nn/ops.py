@@ -3,18 +3,50 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from geoml.errors import UserError, unknown
+
 if TYPE_CHECKING:
     from jaxtyping import Float
 
-__all__ = ["CellNorm", "Conv", "GroupNorm", "crop", "downsample", "pad", "upsample"]
+__all__ = [
+    "OPERATORS",
+    "CellNorm",
+    "Conv",
+    "GroupNorm",
+    "Operator",
+    "crop",
+    "downsample",
+    "kernel_of",
+    "pad",
+    "upsample",
+]
 
 _CONVOLUTIONS = {2: nn.Conv2d, 3: nn.Conv3d}
+
+#: What a network does along the first of three axes: convolve as along the others, attend, or nothing.
+Operator = Literal["full", "factorised", "planar"]
+OPERATORS: tuple[Operator, ...] = ("full", "factorised", "planar")
+
+
+def kernel_of(operator: Operator, dims: int) -> tuple[int, ...]:
+    """The kernel of a network's convolutions: 3 along each axis, or 1 along the first where that is left to others.
+
+    >>> kernel_of("full", 3), kernel_of("factorised", 3)
+    ((3, 3, 3), (1, 3, 3))
+    """
+    if operator not in OPERATORS:
+        raise unknown("operator", operator, OPERATORS)
+    if operator == "full":
+        return (3,) * dims
+    if dims != 3:
+        raise UserError(f"operator {operator!r} treats the first of three axes apart; with {dims} axes use 'full'")
+    return (1, 3, 3)
 
 
 def pad(x: Float[Tensor, "batch channel *space"], widths: Sequence[tuple[int, int]]) -> Tensor:
@@ -41,28 +73,33 @@ def crop(x: Float[Tensor, "batch channel *space"], widths: Sequence[tuple[int, i
     return x
 
 
-def downsample(x: Float[Tensor, "batch channel *space"]) -> Tensor:
-    """Means over 2 × 2 (× 2) cells; sizes must be even."""
-    return F.avg_pool2d(x, 2) if x.ndim == 4 else F.avg_pool3d(x, 2)
+def downsample(x: Float[Tensor, "batch channel *space"], factors: Sequence[int] | None = None) -> Tensor:
+    """Means over 2 × 2 (× 2) cells, or over `factors` cells an axis; sizes must be multiples."""
+    shape = tuple(factors or (2,) * (x.ndim - 2))
+    return F.avg_pool2d(x, shape) if x.ndim == 4 else F.avg_pool3d(x, shape)
 
 
-def upsample(x: Float[Tensor, "batch channel *space"]) -> Tensor:
-    """Every cell repeated 2 × 2 (× 2) times."""
-    return F.interpolate(x, scale_factor=2.0, mode="nearest")
+def upsample(x: Float[Tensor, "batch channel *space"], factors: Sequence[int] | None = None) -> Tensor:
+    """Every cell repeated 2 × 2 (× 2) times, or `factors` times an axis."""
+    return F.interpolate(x, scale_factor=tuple(map(float, factors or (2,) * (x.ndim - 2))), mode="nearest")
 
 
 class Conv(nn.Module):
     """A convolution with an odd kernel that keeps the size of space; rims are mirrored, never filled with zeros.
 
-    `gain` scales the initial weights (0: the layer starts as zero), `bias` starts at zero.
+    `kernel` is one size for all axes or one each. `gain` scales the initial weights (0: the layer starts as zero),
+    `bias` starts at zero.
     """
 
-    def __init__(self, in_channels: int, out_channels: int, *, dims: int, kernel: int = 3, gain: float = 1.0) -> None:
+    def __init__(
+        self, in_channels: int, out_channels: int, *, dims: int, kernel: int | Sequence[int] = 3, gain: float = 1.0
+    ) -> None:
         super().__init__()
-        if kernel % 2 == 0:
+        sizes = (kernel,) * dims if isinstance(kernel, int) else tuple(kernel)
+        if any(size % 2 == 0 for size in sizes):
             raise ValueError(f"kernel {kernel} is even; the size of space would change")
-        self.conv = _CONVOLUTIONS[dims](in_channels, out_channels, kernel)
-        self._widths = [(kernel // 2, kernel // 2)] * dims
+        self.conv = _CONVOLUTIONS[dims](in_channels, out_channels, sizes)  # type: ignore[arg-type]
+        self._widths = [(size // 2, size // 2) for size in sizes]
         with torch.no_grad():
             nn.init.kaiming_normal_(self.conv.weight, nonlinearity="relu")
             self.conv.weight *= gain

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING
@@ -9,9 +10,13 @@ from typing import TYPE_CHECKING
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
+from geoml.errors import unknown
+from geoml.nn.attention import AxisAttention, CrossAttention
 from geoml.nn.blocks import Attention, Norm, ResidualBlock, norm_layer
-from geoml.nn.ops import Conv, crop, downsample, pad, upsample
+from geoml.nn.context import CONDITIONINGS, Conditioning, ContextEncoder
+from geoml.nn.ops import Conv, Operator, crop, downsample, kernel_of, pad, upsample
 
 if TYPE_CHECKING:
     from jaxtyping import Float
@@ -20,20 +25,45 @@ __all__ = ["UNet"]
 
 
 class _Level(nn.Module):
-    """Residual blocks at one resolution, the last followed by attention where it is asked for."""
+    """Residual blocks at one resolution, followed by what attention is asked for: of all cells, of columns, to context.
 
-    def __init__(self, sizes: Sequence[int], attention: bool, *, dims: int, norm: Norm, **options: object) -> None:
+    With `recompute` the activations within are not kept for the gradient but computed again.
+    """
+
+    def __init__(
+        self,
+        sizes: Sequence[int],
+        attention: bool,
+        *,
+        dims: int,
+        norm: Norm,
+        columns: bool,
+        context: int,
+        recompute: bool,
+        **options: object,
+    ) -> None:
         super().__init__()
+        self.recompute = recompute
         self.blocks = nn.ModuleList(
             ResidualBlock(a, b, dims=dims, norm=norm, **options)  # type: ignore[arg-type]
             for a, b in pairwise(sizes)
         )
         self.attention = Attention(sizes[-1], dims=dims, norm=norm) if attention else nn.Identity()
+        self.columns = AxisAttention(sizes[-1], dims=dims, norm=norm) if columns else None
+        self.cross = CrossAttention(sizes[-1], context, dims=dims, norm=norm) if context else None
 
-    def forward(self, x: Tensor, emb: Tensor | None) -> Tensor:
+    def forward(self, x: Tensor, emb: Tensor | None, context: Tensor | None = None) -> Tensor:
+        if self.recompute and torch.is_grad_enabled():
+            return checkpoint(self.run, x, emb, context, use_reentrant=False)
+        return self.run(x, emb, context)
+
+    def run(self, x: Tensor, emb: Tensor | None, context: Tensor | None) -> Tensor:
         for block in self.blocks:
             x = block(x, emb)
-        return self.attention(x)
+        x = self.attention(x)
+        if self.columns is not None:
+            x = self.columns(x)
+        return x if self.cross is None or context is None else self.cross(x, context)
 
 
 class UNet(nn.Module):
@@ -48,6 +78,15 @@ class UNet(nn.Module):
         attention: levels, counted from 0 at full resolution, that attend among all their cells.
         norm: "group", or "none", which keeps the value of a far cell from reaching everywhere.
         out_gain: scale of the last layer's initial weights.
+        operator: of volumes: "full" convolves along all three axes; "factorised" along the last two, and every level
+            attends along the first (as video diffusion does, Ho et al. 2022, arXiv 2204.03458, section 3, there along
+            time); "planar" leaves the first axis alone.
+        first_axis_halvings: how many of the `levels - 1` halvings halve the first axis too, the first ones; None all.
+            Thin volumes want few.
+        context: channels of a context on the grid of `x` that `forward` takes, 0 for none.
+        context_by: "cross_attention", at the coarsest level, to the context encoded at that resolution; "film", by the
+            mean of that encoding, added to the embedding (which it needs).
+        recompute: trade time for memory: levels keep their inputs for the gradient and compute the rest again.
 
     >>> UNet(3, 1, dims=2, base=8)(torch.ones(2, 3, 13, 7)).shape
     torch.Size([2, 1, 13, 7])
@@ -67,38 +106,78 @@ class UNet(nn.Module):
         norm: Norm = "group",
         dropout: float = 0.0,
         out_gain: float = 0.0,
+        operator: Operator = "full",
+        first_axis_halvings: int | None = None,
+        context: int = 0,
+        context_by: Sequence[Conditioning] = (),
+        recompute: bool = False,
     ) -> None:
         super().__init__()
         if not multipliers or blocks < 1 or any(not 0 <= level < len(multipliers) for level in attention):
             raise ValueError(f"multipliers {multipliers}, blocks {blocks}, attention {attention}: see UNet")
         width = [base * factor for factor in multipliers]
         bottom = len(width) - 1
-        options = {"dims": dims, "embedding_dim": embedding_dim, "norm": norm, "dropout": dropout}
+        thin = bottom if first_axis_halvings is None else first_axis_halvings
+        if not 0 <= thin <= bottom:
+            raise ValueError(f"first_axis_halvings {thin} of {bottom} halvings: see UNet")
+        #: By how much each axis shrinks from one level to the next.
+        self.factors = [((2,) if i < thin else (1,)) + (2,) * (dims - 1) for i in range(bottom)]
+        kernel = kernel_of(operator, dims)
+        options = {
+            "dims": dims, "embedding_dim": embedding_dim, "norm": norm, "dropout": dropout, "kernel": kernel,
+            "columns": operator == "factorised", "recompute": recompute,
+        }  # fmt: skip
+        crossed = width[bottom] if "cross_attention" in context_by else 0
 
-        def level(i: int, first: int) -> _Level:
-            return _Level([first, *[width[i]] * blocks], i in attention, **options)  # type: ignore[arg-type]
+        def level(i: int, first: int, context: int = 0) -> _Level:
+            sizes = [first, *[width[i]] * blocks]
+            return _Level(sizes, i in attention, context=context, **options)  # type: ignore[arg-type]
 
         self.levels = len(width)
         self.embedding_dim = embedding_dim
-        self.stem = Conv(in_channels, width[0], dims=dims, gain=0.5**0.5)
-        self.encoder = nn.ModuleList(level(i, width[max(i - 1, 0)]) for i in range(self.levels))
-        self.middle = level(bottom, width[bottom])
+        self.stem = Conv(in_channels, width[0], dims=dims, kernel=kernel, gain=0.5**0.5)
+        self.encoder = nn.ModuleList(
+            level(i, width[max(i - 1, 0)], crossed if i == bottom else 0) for i in range(self.levels)
+        )
+        self.middle = level(bottom, width[bottom], crossed)
         self.decoder = nn.ModuleList(level(i, width[i + 1] + width[i]) for i in reversed(range(bottom)))
         self.norm = norm_layer(norm, width[0])
         self.head = Conv(width[0], out_channels, dims=dims, kernel=1, gain=out_gain)
+        self._take_context(context, context_by, width[bottom], dims=dims, kernel=kernel, norm=norm)
+
+    def _take_context(
+        self, context: int, by: Sequence[Conditioning], width: int, *, dims: int, kernel: Sequence[int], norm: Norm
+    ) -> None:
+        """Build what brings the context in, where there is one."""
+        for way in by:
+            if way not in CONDITIONINGS[1:]:
+                raise unknown("context_by", way, CONDITIONINGS[1:])
+        if bool(by) is not bool(context) or ("film" in by and self.embedding_dim is None):
+            raise ValueError(f"context {context} by {list(by)}, embedding_dim {self.embedding_dim}: see UNet")
+        self.context = ContextEncoder(context, width, self.factors, dims=dims, kernel=kernel, norm=norm) if by else None
+        self.context_film = nn.Linear(width, self.embedding_dim) if "film" in by and self.embedding_dim else None
 
     def forward(
-        self, x: Float[Tensor, "batch channel *space"], emb: Float[Tensor, "batch embedding"] | None = None
+        self,
+        x: Float[Tensor, "batch channel *space"],
+        emb: Float[Tensor, "batch embedding"] | None = None,
+        context: Float[Tensor, "batch context *space"] | None = None,
     ) -> Float[Tensor, "batch out *space"]:
-        multiple = 2 ** (self.levels - 1)
-        spare = [-size % multiple for size in x.shape[2:]]
+        if (context is None) is not (self.context is None):
+            raise ValueError("a context is needed exactly where the network was built with one")
+        multiples = [math.prod(along) for along in zip(*self.factors, strict=True)] or [1] * (x.ndim - 2)
+        spare = [-size % multiple for size, multiple in zip(x.shape[2:], multiples, strict=True)]
         widths = [(n // 2, n - n // 2) for n in spare]
+        if context is not None and self.context is not None:
+            context = self.context(pad(context, widths))
+            if self.context_film is not None and emb is not None:
+                emb = emb + self.context_film(context.flatten(2).mean(-1))
         h = self.stem(pad(x, widths))
         skips: list[Tensor] = []
         for i, level in enumerate(self.encoder):
-            h = level(downsample(h) if i else h, emb)
+            h = level(downsample(h, self.factors[i - 1]) if i else h, emb, context)
             skips.append(h)
-        h = self.middle(skips.pop(), emb)
-        for level in self.decoder:
-            h = level(torch.cat((upsample(h), skips.pop()), dim=1), emb)
+        h = self.middle(skips.pop(), emb, context)
+        for level, factors in zip(self.decoder, reversed(self.factors), strict=True):
+            h = level(torch.cat((upsample(h, factors), skips.pop()), dim=1), emb)
         return crop(self.head(F.silu(self.norm(h))), widths)
