@@ -43,6 +43,18 @@ APP = app.App(
             run_folder=False,
         ),
         app.Verb(
+            "train",
+            "radiomaps.verbs:train",
+            "Train a model on the maps of a store",
+            example="radiomaps train store=maps.zarr model=radiodiff3d",
+        ),
+        app.Verb(
+            "sample",
+            "radiomaps.verbs:sample",
+            "Sample maps with a trained model, with mean and uncertainty",
+            example="radiomaps sample checkpoint=RUN scene=etoile transmitters.positions_m=[[0,-10,30]]",
+        ),
+        app.Verb(
             "report",
             "radiomaps.verbs:report",
             "Draw maps of a store, and their errors",

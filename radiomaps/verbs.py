@@ -10,13 +10,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from geoml.errors import unknown
-from geoml.runs import RunFolder, plain
+from geoml.files import write_json
+from geoml.runs import RunFolder, launched_rank, plain
 
 if TYPE_CHECKING:
     import xarray as xr
     from omegaconf import DictConfig
 
-__all__ = ["export_maps", "import_maps", "paths", "report", "scenes", "trace"]
+    from geoml.train.loop import Log
+
+__all__ = ["export_maps", "import_maps", "paths", "report", "sample", "scenes", "trace", "train"]
 
 Rows = list[dict[str, Any]]
 
@@ -149,6 +152,66 @@ def export_maps(config: DictConfig) -> Rows:
     if config.format not in writers:
         raise unknown("format", config.format, ("urbanradio3d", *writers))
     return list(writers[config.format](config.store, config.target))
+
+
+def train(config: DictConfig, run: RunFolder) -> Rows:
+    """Train one model on the maps of a store; the run folder holds its checkpoints and pictures.
+
+    `torchrun --nproc-per-node 2 -m radiomaps train …` trains it with two processes, to the same weights.
+    """
+    from geoml.config import instantiate
+    from radiomaps.tasks import Task
+    from radiomaps.training import SPLIT_FILE, Recipe, fit, parts_of, picture_taker
+
+    values = plain(config)
+    task, store = Task.of(values["task"]), Path(values["store"])
+    parts = parts_of(store, values["split"])
+    recipe = Recipe(instantiate(config["trainer"]), **values["loader"])
+    if run.finished:
+        return [run.summary]
+    chosen = list(parts.get("validation", ()))[: int(values["pictures"])]
+    if not launched_rank():
+        write_json(run.checkpoints / SPLIT_FILE, values["split"])
+    watch = picture_taker(task, store, chosen, run.samples, members=int(values["members"])) if chosen else None
+    summary = fit(
+        values["model"], task, store, parts, recipe=recipe, folder=run.checkpoints, seed=int(values["seed"]),
+        log=_log(config, run), watch=watch, allow=values["allow_targets"],
+    )  # fmt: skip
+    row = {"model": values["model"]["_target_"].rpartition(".")[2], **summary, "run": str(run.path)}
+    run.write_summary(row)
+    return [row]
+
+
+def sample(config: DictConfig, run: RunFolder) -> Rows:
+    """Sample maps with a trained model into CF files in the run folder's `samples/`, and draw some."""
+    from geoml.models.tiles import Tiling
+    from radiomaps.sampling import draw_samples, samples_of, write_samples
+    from radiomaps.training import load_trained
+
+    values = plain(config)
+    tiling = Tiling(**values["tiles"])
+    trained = load_trained(values["checkpoint"], device=values["device"], tiling=tiling, allow=values["allow_targets"])
+    trained.sample_by(**{name: values[name] for name in ("steps", "sampler", "guidance", "keep")})
+    store, chosen = samples_of(trained, values, run.path)
+    attrs = {"title": "Sampled radio maps", "source": f"checkpoint {values['checkpoint']}", "seed": values["seed"]}
+    rows = []
+    for row in write_samples(
+        run.samples, trained, store, chosen, members=int(values["members"]), seed=int(values["seed"]),
+        kind=values["format"], attrs=attrs,
+    ):  # fmt: skip
+        rows.append(row)
+        run.metrics.append(row)
+    draw_samples(rows[: int(values["pictures"])], trained.task, store, truth=values["store"] is not None)
+    return rows
+
+
+def _log(config: DictConfig, run: RunFolder) -> Log:
+    """Where training writes its rows; `run.tensorboard=true` draws them too."""
+    if not config.run.tensorboard or launched_rank():
+        return run.metrics
+    from geoml.train.tensorboard import TensorBoardLog
+
+    return TensorBoardLog(run.metrics, run.path / "tensorboard")
 
 
 @contextlib.contextmanager

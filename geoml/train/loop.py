@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -74,6 +74,7 @@ def train(
     folder: Path,
     validation: Iterable[Batch] | None = None,
     log: Log | None = None,
+    watch: Callable[[Model, int], None] | None = None,
 ) -> Result:
     """Train `model` on the loader's epochs until `config.samples`, going on from the newest checkpoint in `folder`.
 
@@ -83,13 +84,15 @@ def train(
 
     Started by `torchrun`, each process trains on its part of every batch (a loader with its rank) and all take the
     step that one process would take on the whole: gradients are weighted by the known target cells of the parts. The
-    first one writes checkpoints and log. Folders have to be the same for all.
+    first one writes checkpoints and log. Folders have to be the same for all. The first one also calls `watch` after
+    each validation, with the averaged model and the samples seen: to draw what it predicts, say.
 
     Errors: `Diverged` where a loss or gradient is not finite (names step, phase, samples), where the checkpoint is
     of another architecture, or where no checkpoint in `folder` is whole.
     """
     with process_group():
         run = _Run(model, transforms, loader, config=config, folder=Path(folder), validation=validation, log=log)
+        run.watch = watch if run.world.rank == 0 else None
         with torch.random.fork_rng(devices=[run.device] if run.device.type == "cuda" else []), Interrupt() as interrupt:
             run.resume()
             return run.until_done(interrupt)
@@ -129,6 +132,7 @@ class _Run:
         self.samples = self.step = self.epoch = 0
         self.least, self.bad_validations, self.last_validation = math.inf, 0, math.nan
         self.batches: Iterator[Batch] | None = None
+        self.watch: Callable[[Model, int], None] | None = None
         self.meter = _Meter()
 
     # -- the state that a checkpoint holds
@@ -354,6 +358,8 @@ class _Run:
         improved = self.last_validation < self.least
         self.least = min(self.least, self.last_validation)
         self.bad_validations = 0 if improved else self.bad_validations + 1
+        if self.watch is not None:
+            self.watch(self.ema.model, self.samples)
         return improved, self.out_of_patience
 
     @property

@@ -1,0 +1,318 @@
+"""Training one model of radio maps on the maps of a store."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from geoml.data.transforms import Transforms
+from geoml.errors import DataError, UserError, unknown
+from geoml.files import read_json, write_json
+from geoml.models.base import Model
+from geoml.models.predictor import Predictor, load_predictor
+from geoml.models.tiles import Tiled, Tiling
+from geoml.train import Trainer, train
+from geoml.train.device import World, choose_device, process_group, world
+from geoml.train.memory import available_memory, training_memory
+from radiomaps.models import build
+from radiomaps.models.radiodiff3d import RadioDiff3D
+from radiomaps.tasks import Task
+from radiomaps.tasks.augment import Flips
+from radiomaps.tasks.dataset import TaskLoader, loader
+
+if TYPE_CHECKING:
+    import torch
+    from numpy.typing import NDArray
+
+    from geoml.fields import Batch
+    from geoml.train.loop import Log
+
+__all__ = [
+    "GRID_FILE",
+    "SPLIT_FILE",
+    "TASK_FILE",
+    "Recipe",
+    "Trained",
+    "fit",
+    "load_trained",
+    "parts_of",
+    "picture_taker",
+    "training_loader",
+]
+
+logger = logging.getLogger(__name__)
+
+ALONE = World()
+#: Beside the checkpoints: what the model was given and asked for, on which grid, and how its maps were split.
+TASK_FILE, GRID_FILE, SPLIT_FILE = "task.json", "grid.json", "split.json"
+Parts = Mapping[str, "NDArray[Any] | Sequence[int]"]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a model is trained, beside what it is and on which maps.
+
+    `patch` is the horizontal edge of training crops in voxels (None for whole maps), of which a map gives
+    `patches_per_sample`; `augment` shows each in a random one of the 8 symmetries of a square. `validation_samples`
+    is how many maps validate, evenly spread over their part.
+    """
+
+    trainer: Trainer
+    batch_size: int = 8
+    patch: int | None = None
+    patches_per_sample: int = 1
+    workers: int = 0
+    augment: bool = True
+    validation_samples: int = 64
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A trained model, the task it was trained for, and how it cuts what is larger than its tiles.
+
+    `window` holds the steps and heights of the training's grid as fields of `radiomaps.plan.Window`, `split` how its
+    maps were divided, where the run says so.
+    """
+
+    predictor: Predictor
+    task: Task
+    tiling: Tiling | None = None
+    window: Mapping[str, Any] = field(default_factory=dict)
+    split: Mapping[str, Any] | None = None
+
+    @property
+    def model(self) -> Model:
+        """The model within."""
+        return self.predictor.model
+
+    def predict(self, batch: Batch, members: int = 1, seed: int = 0) -> tuple[torch.Tensor, float]:
+        """`(batch, member, channel, z, y, x)` in the task's encoding, and the share of values that were clipped."""
+        if self.tiling is None:
+            return self.predictor.predict(batch, members=members, seed=seed)
+        return Tiled(self.predictor, self.tiling).predict(batch, members=members, seed=seed)
+
+    def sample_by(self, **options: Any) -> None:
+        """Change how members are sampled (see `RadioDiff3D.sample_by`); what is None stays as it is."""
+        given = {name: value for name, value in options.items() if value is not None}
+        if not given:
+            return
+        if not isinstance(self.model, RadioDiff3D):
+            raise UserError(f"{type(self.model).__name__} has no {', '.join(given)}: it is no diffusion of radio maps")
+        self.model.sample_by(**given)
+
+
+def fit(
+    model: str | Mapping[str, Any],
+    task: Task,
+    store: Path | str,
+    parts: Parts,
+    *,
+    recipe: Recipe,
+    folder: Path,
+    seed: int = 0,
+    log: Log | None = None,
+    watch: Callable[[Model, int], None] | None = None,
+    allow: Sequence[str] = (),
+) -> dict[str, Any]:
+    """Train a model and leave it in `folder`; returns what it cost and came to.
+
+    `model` is what `radiomaps.models.build` takes, `parts` the samples of the store by part: "train", and "validation"
+    where there are any. An interrupted training goes on from its newest checkpoint. The processes that `torchrun`
+    started train together, each on its share of the maps, and come to what one of them would alone. What the training
+    needs of memory is logged before it starts. `watch` is that of `geoml.train.train`.
+    """
+    with process_group():
+        return _fit(model, task, Path(store), parts, recipe, Path(folder), seed, log=log, watch=watch, allow=allow)
+
+
+def _fit(
+    entry: str | Mapping[str, Any],
+    task: Task,
+    store: Path,
+    parts: Parts,
+    recipe: Recipe,
+    folder: Path,
+    seed: int,
+    *,
+    log: Log | None,
+    watch: Callable[[Model, int], None] | None,
+    allow: Sequence[str],
+) -> dict[str, Any]:
+    if not len(parts.get("train", ())):
+        raise UserError(f"no map of {store} trains; parts are {', '.join(f'{k}: {len(v)}' for k, v in parts.items())}")
+    group = world()
+    built = build(entry, task.channels, allow=allow, seed=seed)
+    with group.first_alone():  # a prior beside the store is computed by the first, and found by the others
+        batches = training_loader(store, task, parts["train"], recipe, seed=seed)
+        _require_same_task(task, folder)
+        write_json(folder / GRID_FILE, _window_of(batches))
+    if group.size > 1:
+        batches = training_loader(store, task, parts["train"], recipe, seed=seed, group=group)
+        if batches.blocks < 4 * group.size and group.rank == 0:
+            logger.warning("%d blocks of maps are few for %d processes: some will wait", batches.blocks, group.size)
+    config = replace(recipe.trainer, seed=seed)
+    if group.rank == 0:
+        _state_memory(built, store, task, parts["train"][0], config, recipe, batches)
+    transforms = _identity(task)
+    validation = _validation(store, task, parts.get("validation", ()), recipe)
+    result = train(
+        built, transforms, batches, config=config, folder=folder, validation=validation, log=log, watch=watch
+    )
+    return {
+        "parameters": sum(p.numel() for p in built.parameters()),
+        "samples_seen": result.samples,
+        "seconds": result.seconds,
+        "validation_loss": result.validation,
+        "memory_bytes_loader": batches.memory_bytes(),
+    }
+
+
+def training_loader(
+    store: Path | str,
+    task: Task,
+    samples: NDArray[Any] | Sequence[int],
+    recipe: Recipe,
+    *,
+    seed: int = 0,
+    group: World = ALONE,
+) -> TaskLoader:
+    """Shuffled crops or whole maps, each in a symmetry keyed on (seed, epoch, item) where the recipe augments."""
+    made = loader(
+        store,
+        list(map(int, samples)),
+        task,
+        batch_size=recipe.batch_size,
+        patch=recipe.patch,
+        patches_per_sample=recipe.patches_per_sample if recipe.patch else 1,
+        seed=seed,
+        workers=recipe.workers,
+        rank=group.rank,
+        world_size=group.size,
+    )
+    if recipe.augment:
+        flips = Flips(task.channels, seed=seed)
+
+        def turned(batch: Batch) -> Batch:
+            flips.epoch = made.epoch
+            return flips(batch)
+
+        made.transform = turned
+    return made
+
+
+def load_trained(
+    path: Path | str, *, device: str = "auto", tiling: Tiling | None = None, allow: Sequence[str] = ()
+) -> Trained:
+    """The model of a run of `radiomaps train`, or of a checkpoint folder, with its task.
+
+    Errors: `UserError` where nothing was trained there, `DataError` where files are broken or lack the task.
+    """
+    path = Path(path)
+    if not path.is_dir():
+        raise UserError(f"{path} does not exist; give the run folder that `radiomaps train` printed")
+    folder = path / "checkpoints" if (path / "checkpoints").is_dir() else path
+    beside = next((at / TASK_FILE for at in (folder, folder.parent) if (at / TASK_FILE).exists()), None)
+    if beside is None:
+        raise DataError(f"{path} holds no {TASK_FILE}, which says what the model is given; it is no radio-map training")
+    kept = {
+        name: read_json(at) if (at := beside.with_name(name)).exists() else None for name in (GRID_FILE, SPLIT_FILE)
+    }
+    return Trained(
+        load_predictor(folder, device=device, allow=allow), Task.of(read_json(beside)), tiling, kept[GRID_FILE] or {},
+        kept[SPLIT_FILE],
+    )  # fmt: skip
+
+
+def parts_of(store: Path | str, split: Mapping[str, Any]) -> dict[str, NDArray[Any]]:
+    """Samples of a store by part: `{by: scene, parts: {train: 0.8, …}, seed: 0}`, or by file as the paper did.
+
+    >>> parts_of("maps.zarr", {"by": "sceen"})
+    Traceback (most recent call last):
+    geoml.errors.UserError: split by 'sceen' unknown; did you mean 'scene'? (known: scene, file)
+    """
+    from radiomaps.splits import split_by_file, split_by_scene
+
+    ways = {"scene": split_by_scene, "file": split_by_file}
+    by = split.get("by", "scene")
+    if by not in ways:
+        raise unknown("split by", by, ways)
+    return dict(ways[by](store, parts=split.get("parts"), seed=int(split.get("seed", 0))).samples)
+
+
+def picture_taker(
+    task: Task, store: Path, samples: Sequence[int], folder: Path, *, members: int = 4, seed: int = 0
+) -> Callable[[Model, int], None]:
+    """What draws maps of a store as a model in training predicts them: for `watch` of `fit`."""
+    transforms = _identity(task)
+
+    def watch(model: Model, seen: int) -> None:
+        from radiomaps.figures import save_figure
+        from radiomaps.prediction_figures import draw_prediction
+        from radiomaps.sampling import sample_maps, truth_of
+
+        trained = Trained(Predictor(model, transforms), task)
+        for number, made in sample_maps(trained, store, samples, members=members, seed=seed):
+            title = f"{made.attrs['scene']}, map {number}, after {seen} samples"
+            figure = draw_prediction(made, truth_of(task, store, number), title=title)
+            save_figure(figure, folder / f"{seen:012d}-map-{number:05d}.png")
+
+    return watch
+
+
+def _identity(task: Task) -> Transforms:
+    """Batches of a task are encoded already."""
+    return Transforms.from_config({"default": {"kind": "identity"}}, task.channels)
+
+
+def _window_of(batches: TaskLoader) -> dict[str, Any]:
+    """Steps and heights of the maps, as fields of `radiomaps.plan.Window`."""
+    z, y, _ = batches.sources[0].target_grid.axes
+    heights = [z.start, z.start + z.step * (z.size - 1), z.step]
+    return {"step_m": float(y.step), "heights_m": [float(value) for value in heights]}
+
+
+def _validation(store: Path, task: Task, samples: NDArray[Any] | Sequence[int], recipe: Recipe) -> TaskLoader | None:
+    """Whole maps, or crops of them where training sees crops, evenly spread; the same in every epoch."""
+    if not len(samples) or recipe.validation_samples < 1:
+        return None
+    count = min(len(samples), recipe.validation_samples)
+    chosen = [int(samples[len(samples) * i // count]) for i in range(count)]
+    steady = task
+    if task.observations is not None and task.observations.fresh:
+        steady = task.changed(observations=replace(task.observations, fresh=False))
+    return loader(store, chosen, steady, batch_size=recipe.batch_size, patch=recipe.patch, shuffle=False)
+
+
+def _require_same_task(task: Task, folder: Path) -> None:
+    """Keep the task beside the checkpoints, for whoever loads them; refuse to go on with another."""
+    path = folder / TASK_FILE
+    if path.exists():
+        if read_json(path) != task.describe():
+            raise UserError(f"{folder} holds a training of another task; choose another folder")
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(path, task.describe())
+
+
+def _state_memory(
+    built: Model, store: Path, task: Task, sample: int, config: Trainer, recipe: Recipe, batches: TaskLoader
+) -> None:
+    """Say what the training needs before it starts, and warn where the device has less."""
+    from geoml.train.device import to_channels_last
+
+    device = choose_device(config.device)
+    probe = next(iter(loader(store, [int(sample)], task, batch_size=1, patch=recipe.patch, shuffle=False)))
+    if config.channels_last:
+        to_channels_last(built)
+    precision = config.precision if device.type != "cpu" or config.precision != "fp16" else "fp32"
+    needed = training_memory(built.to(device), probe, batch_size=recipe.batch_size, precision=precision)
+    logger.info("training needs about %s on %s, and %.2f GB to read maps", needed, device, batches.memory_bytes() / 1e9)
+    there = available_memory(device)
+    if there is not None and needed.total > 0.9 * there:
+        logger.warning(
+            "%s has %.2f GB; take a smaller batch_size or patch, model.recompute=true, or trainer.precision=bf16",
+            device, there / 1e9,
+        )  # fmt: skip
