@@ -11,12 +11,12 @@ export GEOML_DATA := $(abspath ../shared/data)
 endif
 endif
 
-.PHONY: help setup llvm demo test test-all check lint types doctests figures clean
+.PHONY: help setup llvm browser demo test test-all check lint types doctests figures clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-setup: $(STAMP) llvm ## the environment in .venv and, where it can, the one system library
+setup: $(STAMP) llvm browser ## the environment in .venv and, where it can, the system's part: LLVM, and Chromium for the tests of pages
 
 $(STAMP): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
@@ -32,6 +32,14 @@ llvm: $(STAMP)
 	elif command -v apt-get >/dev/null && sudo -n true 2>/dev/null; then \
 	  sudo -n apt-get update -q && sudo -n apt-get install -q -y libllvm19 || echo "libllvm19 did not install: ray tracing will not work here"; \
 	else echo "For ray tracing on a CPU type:  sudo apt-get update && sudo apt-get install -y libllvm19"; fi
+
+# The tests open pages in a headless browser where there is one, and say so where there is none.
+browser: $(STAMP)
+	@if command -v chromedriver >/dev/null; then :; \
+	elif command -v apt-get >/dev/null && [ "$$(id -u)" = 0 ]; then \
+	  apt-get update -q && apt-get install -q -y --no-install-recommends chromium chromium-driver \
+	    || echo "Chromium did not install: tests of pages in a browser will be skipped"; \
+	fi
 
 demo: setup ## a benchmark of downscaling across regions on a synthetic planet
 	$(BIN)/rainshift benchmark experiment=demo

@@ -21,7 +21,15 @@ APP = app.App(
             example="geoml doctor --need torch,llvm",
             plain=True,
         ),
+        app.Verb(
+            "report",
+            "geoml.report.gather:main",
+            "Make one page for a browser of finished runs of any kind",
+            example="geoml report runs/benchmark/demo --output report.html",
+            plain=True,
+        ),
     ),
+    extra="report",
 )
 
 

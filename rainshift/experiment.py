@@ -11,8 +11,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from geoml.config import instantiate
 from geoml.data.location import is_remote
 from geoml.data.reading import ambient_client, spread
@@ -27,7 +25,6 @@ from rainshift.curves import gather
 from rainshift.downscalers import Downscaler, InTiles, ModelSpec, conserved
 from rainshift.drop import Analysis, analyse
 from rainshift.matrix import Cell, Plan, TrainSet, plan, plan_events
-from rainshift.prediction import predict
 from rainshift.scoring import Scores, score
 from rainshift.splits import Leak, check_leakage
 from rainshift.training import Recipe, fit, load
@@ -219,8 +216,9 @@ class Experiment:
                 continue
             if made.diverged:
                 failures[f"{where}, seed {cell.seed}"] = f"{made.clipped_share:.2%} of its values had to be bounded"
-        found = analyse(self.plan, scores, self.analysis), gather(self.plan, scores, self.analysis)
-        return Outcome(*found, failures, trainings, leaks)
+        networks = [name for name, spec in self.specs.items() if spec.is_network]
+        results = analyse(self.plan, scores, self.analysis).assign_attrs(networks=networks)
+        return Outcome(results, gather(self.plan, scores, self.analysis), failures, trainings, leaks)
 
     def each(
         self, method: str, jobs: list[tuple[Any, ...]], unit: str
@@ -275,7 +273,7 @@ class Experiment:
         """The recipe for all, with what a model's own `trainer` changes."""
         return recipe_of({**self.config, "trainer": self.config["trainer"] | dict(self.specs[model].trainer)})
 
-    def _trained_in(self, cell: Cell) -> Path | None:
+    def trained_in(self, cell: Cell) -> Path | None:
         """The folder of a cell's training; None for what learns nothing."""
         if cell.train_set is None:
             return None
@@ -285,9 +283,9 @@ class Experiment:
         """The alignment of a cell, None where the model has seen the region: there it is the joint-training oracle."""
         return None if cell.in_distribution else self.specs[cell.model].alignment
 
-    def _downscaler(self, cell: Cell) -> Downscaler:
+    def downscaler(self, cell: Cell) -> Downscaler:
         """The downscaler of a cell: loaded, aligned for the region, with its conservation layer."""
-        spec, folder, archive = self.specs[cell.model], self._trained_in(cell), self.archive
+        spec, folder, archive = self.specs[cell.model], self.trained_in(cell), self.archive
         downscaler = load(spec, folder / "checkpoints" if folder else None, archive.channels)
         if (name := self._alignment_of(cell)) is not None and cell.train_set is not None:
             alignment, shares = self.alignments[name], {r: cell.train_set.share(r) for r in cell.train_set.regions}
@@ -299,7 +297,7 @@ class Experiment:
 
     def score_file(self, cell: Cell) -> Path:
         """Where the scores of a cell lie, or will: named by what they depend on."""
-        folder, row = self._trained_in(cell), self.specs[cell.model]
+        folder, row = self.trained_in(cell), self.specs[cell.model]
         name = self._alignment_of(cell)
         behind = {"alignment": name and self.config["alignment"][name], "conservation": row.conservation}
         spec = {
@@ -324,7 +322,7 @@ class Experiment:
         if path.exists():
             return Scores.load(path)
         made = score(
-            self._downscaler(cell),
+            self.downscaler(cell),
             self.archive,
             cell.test_region,
             suite=self.suite,
@@ -354,24 +352,3 @@ class Experiment:
             between = measure_shifts({name: found[name] for name in self.plan.alone})
             shifts = shifts.merge(between.rename({name: f"between_{name}" for name in between.data_vars}))
         return shifts
-
-    def panels(self, region: str) -> dict[str, xr.DataArray]:
-        """Input, prediction of every model trained without the region, and target of its wettest scored hour."""
-        split, indices = self.archive.samples(region, "test")
-        groups = self.archive.open(region, split)
-        target = groups["target"]["precipitation"].isel(time=indices)
-        wettest = int(np.nanargmax(np.nan_to_num(target.mean(("lat", "lon")).values, nan=-1.0)))
-        position = np.array([wettest])
-        guess = dict(self.archive.channels.first_guess).get("precipitation", "precipitation")
-        fields = (
-            {"input": groups["condition"][guess].isel(time=indices[wettest])} if guess in groups["condition"] else {}
-        )
-        outside = self.plan.outside.get(region)
-        for name, spec in self.specs.items():
-            cell = Cell(name, outside if spec.learns else None, region)
-            folder = self._trained_in(cell)
-            if spec.learns and (folder is None or not (folder / "summary.json").exists()):
-                continue
-            made = predict(self._downscaler(cell), self.archive, region, positions=position, members=1)
-            fields[name] = made.isel(member=0, time=0)
-        return fields | {"target": target.isel(time=wettest)}

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from geoml.files import atomic_path
+from geoml.report.palette import colours
 from rainshift.curves import calibration, spectral_ratio
 
 if TYPE_CHECKING:
@@ -26,7 +27,8 @@ __all__ = [
 
 #: Class bounds in mm/h as on weather radar displays, roughly doubling; below the first is drawn as dry.
 RAIN_BOUNDS_MM_H = (0.1, 0.25, 0.5, 1, 2, 4, 8, 16, 32, 64)
-OKABE_ITO = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000", "#f0e442")
+#: Of spectra: what is smoother than the first has no structure left that a scale could show.
+SHOWN_DB = (-30.0, 10.0)
 DRY, UNKNOWN = "#f4f4f1", "#b9b9b9"
 
 
@@ -125,7 +127,7 @@ def calibration_panels(curves: xr.Dataset, models: Sequence[str]) -> Figure | No
     axes = figure.subplots(len(rows), 2, squeeze=False, sharey="row")
     for line, label in zip(axes, rows, strict=True):
         for axis, side in zip(line, ("in", "out"), strict=True):
-            for model, colour in zip(models, _colours(len(models)), strict=True):
+            for model, colour in colours(models).items():
                 here = {"model": model, "distribution": side}
                 if label == "rank_deviation":
                     share = curves["rank_deviation.share"].sel(here).mean("test_region")
@@ -138,7 +140,10 @@ def calibration_panels(curves: xr.Dataset, models: Sequence[str]) -> Figure | No
                 axis.set(xlabel="rank of the truth", ylabel="share over even share", ylim=(0, None))
             else:
                 axis.plot([0, 1], [0, 1], color="black", linewidth=0.6)
-                axis.set(xlabel=f"forecast probability, {label}", ylabel="observed frequency", xlim=(0, 1), ylim=(0, 1))
+                what = f"rain above {label.rpartition('_')[2]} mm/h"
+                axis.set(
+                    xlabel=f"forecast probability of {what}", ylabel="observed frequency", xlim=(0, 1), ylim=(0, 1)
+                )
             axis.set_title(f"{side} of distribution".replace("in of", "in"), fontsize=9)
             axis.tick_params(labelsize=7)
     axes[0, 0].legend(fontsize=7, frameon=False, ncols=2)
@@ -155,11 +160,11 @@ def spectrum_lines(curves: xr.Dataset, models: Sequence[str]) -> Figure | None:
     figure = Figure(figsize=(8.4, 3.4), layout="constrained")
     axes = figure.subplots(1, 2, sharey=True)
     for axis, side in zip(axes, ("in", "out"), strict=True):
-        for model, colour in zip(models, _colours(len(models)), strict=True):
+        for model, colour in colours(models).items():
             line = ratio.sel(model=model, distribution=side).dropna("wavenumber")
             axis.semilogx(line["wavenumber"], line, color=colour, label=model)
         axis.axhline(0, color="black", linewidth=0.6)
-        axis.set(xlabel="wavenumber, cycles along the longer side", ylabel="power over the truth's, dB")
+        axis.set(xlabel="wavenumber, cycles along the longer side", ylabel="power over the truth's, dB", ylim=SHOWN_DB)
         axis.set_title(f"{side} of distribution".replace("in of", "in"), fontsize=9)
     axes[0].legend(fontsize=7, frameon=False)
     return figure
@@ -190,11 +195,6 @@ def transfer_maps(losses: xr.DataArray) -> Figure:
         axis.set_visible(False)
     figure.colorbar(shown, ax=list(axes), label="CRPS worse than trained at home, %", shrink=0.8)
     return figure
-
-
-def _colours(count: int) -> list[str]:
-    """Colours told apart by the colour-blind (Okabe & Ito 2008), again from the first after eight."""
-    return [OKABE_ITO[index % len(OKABE_ITO)] for index in range(count)]
 
 
 def save_figure(figure: Figure, path: Path, *, dpi: int = 130) -> Path:

@@ -12,6 +12,7 @@ import numpy as np
 from geoml.data.store import read_dataset, write_netcdf
 from geoml.files import atomic_path
 from geoml.tables import markdown
+from rainshift import showcase
 from rainshift.figures import (
     calibration_panels,
     degradation_bars,
@@ -45,14 +46,14 @@ if TYPE_CHECKING:
     from geoml.runs import RunFolder
     from rainshift.experiment import Experiment, Outcome
 
-__all__ = ["page", "write_benchmark", "write_page"]
+__all__ = ["CURVES", "RESULTS", "SHIFTS", "introduction", "page", "write_benchmark", "write_page"]
 
 logger = logging.getLogger(__name__)
 
-#: Regions drawn in the panels.
+#: Regions whose maps are kept and drawn.
 SHOWN_REGIONS = 4
 #: What a run folder of a benchmark holds, beside the figures that are made of it.
-RESULTS, CURVES, SHIFTS, MAPS = "benchmark.nc", "curves.nc", "shift.nc", "maps.png"
+RESULTS, CURVES, SHIFTS = "benchmark.nc", "curves.nc", "shift.nc"
 
 
 def page(
@@ -72,9 +73,6 @@ def page(
     metric = results.attrs["skill_metric"]
     parts = [f"# {heading}"]
     parts += [f"- {note}" for note in notes]
-    blocks = results["blocks"].values
-    if (blocks < 20).any():
-        parts.append(f"- No interval where there are fewer than 20 blocks of hours: {blocks.min()} to {blocks.max()}.")
     parts += ["", f"## {metric}, mm/h", "", markdown(score_rows(results, metric))]
     skills = skill_rows(results)
     if skills:
@@ -90,7 +88,7 @@ def page(
             "",
             "(skill in − skill out) / skill in, on the same region and hours. Above 1 is worse than the reference; "
             "a dash: no skill in distribution that could be lost. The mean is what is lost of the skill averaged over "
-            "regions. " + results.attrs["interval"] + ". " + _training_noise(results),
+            "regions. " + results.attrs["interval"] + ".",
             "",
             markdown(lost),
             "",
@@ -130,6 +128,20 @@ def page(
     return "\n".join(parts).rstrip() + "\n"
 
 
+def introduction(results: xr.Dataset) -> list[str]:
+    """What a reader has to know of the numbers, a sentence or two each, the definition first."""
+    notes = [
+        f"CRPS is the fair estimator (Ferro 2014); deterministic models have one member, for which it is the MAE. "
+        f"Skill is 1 − score / score of {results.attrs['reference']} on the same region and hours."
+    ]
+    blocks = results["blocks"].values
+    if (blocks < 20).any():
+        notes.append(f"No interval where there are fewer than 20 blocks of hours: {blocks.min()} to {blocks.max()}.")
+    if np.isfinite(results["skill_lost"]).any():
+        notes.append(_training_noise(results))
+    return notes
+
+
 def _transfer_section(results: xr.Dataset, shifts: xr.Dataset | None) -> list[str]:
     """What models of single regions lose elsewhere, and Mantel's test where the distances were measured."""
     if not trained_alone(results):
@@ -158,14 +170,13 @@ def _training_noise(results: xr.Dataset) -> str:
 
 
 def write_benchmark(experiment: Experiment, outcome: Outcome, run: RunFolder) -> list[dict[str, Any]]:
-    """Write the results, curves, shifts, summary, maps and the page; returns the rows of the headline table."""
+    """Write the results, curves, shifts, summary, maps and the pages; returns the rows of the headline table."""
     results = outcome.results
     write_netcdf(run.path / RESULTS, results)
     write_netcdf(run.path / CURVES, outcome.curves)
     shown = list(map(str, results["test_region"].values))[:SHOWN_REGIONS]
-    panels = {region: experiment.panels(region) for region in shown}
-    title = "wettest test time of each region; models trained without it"
-    save_figure(rain_panels(panels, title=title), run.path / MAPS)
+    for region in shown:
+        showcase.write(run.path, showcase.showcase(experiment, region))
     if (shifts := experiment.shifts()) is not None:
         write_netcdf(run.path / SHIFTS, shifts)
     run.write_summary(
@@ -182,7 +193,7 @@ def write_benchmark(experiment: Experiment, outcome: Outcome, run: RunFolder) ->
 
 
 def write_page(run: RunFolder) -> list[dict[str, Any]]:
-    """Write `benchmark.md` and the bars from what the run folder holds; returns the rows of the headline table.
+    """Write `benchmark.md`, the figures and `report.html` from what the run folder holds; returns the headline rows.
 
     Nothing is trained or scored. Errors: `DataError` where the run has not finished or a file of it is broken.
     """
@@ -191,11 +202,7 @@ def write_page(run: RunFolder) -> list[dict[str, Any]]:
     assert results is not None
     shifts = _read(run, SHIFTS)
     figures = _figures(run, results, shifts)
-    notes = [
-        f"CRPS is the fair estimator (Ferro 2014); deterministic models have one member, for which it is the MAE. "
-        f"Skill is 1 − score / score of {results.attrs['reference']} on the same region and hours.",
-        *summary["leaks"],
-    ]
+    notes = [*introduction(results), *summary["leaks"]]
     text = page(
         results,
         heading=summary["heading"],
@@ -207,7 +214,14 @@ def write_page(run: RunFolder) -> list[dict[str, Any]]:
     )
     with atomic_path(run.path / "benchmark.md") as partial:
         partial.write_text(text)
-    logger.info("wrote %s", run.path / "benchmark.md")
+    # Here, since the page for the browser is made of what this module leaves behind.
+    from geoml.report import write_report
+    from rainshift.browser import report
+
+    browsed = report(run.path)
+    assert browsed is not None
+    written = write_report(browsed, run.path / "report.html")
+    logger.info("wrote %s and %s", run.path / "benchmark.md", written)
     return score_rows(results, results.attrs["skill_metric"])
 
 
@@ -224,7 +238,8 @@ def _figures(run: RunFolder, results: xr.Dataset, shifts: xr.Dataset | None) -> 
     drawn: dict[str, Figure | None] = {}
     if np.isfinite(results["degradation"]).any():
         drawn["skill"] = degradation_bars(results, reference=results.attrs["reference"])
-    drawn["maps"] = None
+    if shown := {region: showcase.panels(data) for region, data in showcase.read(run.path).items()}:
+        drawn["maps"] = rain_panels(shown, title="wettest test time of each region; models trained without it")
     if (curves := _read(run, CURVES)) is not None:
         members = results["members"].max(("train_set", "test_region", "seed"))
         names = list(map(str, results["model"].values))

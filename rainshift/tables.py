@@ -24,14 +24,13 @@ __all__ = [
 ORACLE = "oracle"
 
 
-def _with_interval(estimate: float, low: float, high: float, *, scale: float = 1.0) -> str | None:
+def _with_interval(estimate: float, low: float, high: float) -> str | None:
     """`0.31 [0.28, 0.35]`, without brackets where there is no interval, None where there is no value."""
     if not np.isfinite(estimate):
         return None
-    value = cell(float(estimate) * scale)
     if not (np.isfinite(low) and np.isfinite(high)):
-        return value
-    return f"{value} [{cell(float(low) * scale)}, {cell(float(high) * scale)}]"
+        return f"{estimate:.3g}"
+    return f"{estimate:.3g} [{low:.3g}, {high:.3g}]"
 
 
 def _models(results: xr.Dataset) -> list[str]:

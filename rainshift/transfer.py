@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 __all__ = [
+    "of_predictors",
     "shift_figure",
     "trained_alone",
     "transfer_figure",
@@ -45,7 +46,7 @@ def transfer_loss(matrix: xr.DataArray) -> xr.DataArray:
 
 
 def trained_alone(results: xr.Dataset) -> list[str]:
-    """Models with scores of trainings on single regions; none where the benchmark did not ask for the transfer."""
+    """Networks with scores of trainings on single regions; none where the benchmark did not ask for the transfer."""
     sets = results["train_set"].values if "train_set" in results else ()
     alone = [name for name in sets if name in results["test_region"].values]
     if len(alone) < 2:
@@ -54,7 +55,9 @@ def trained_alone(results: xr.Dataset) -> list[str]:
     # Leaving one of two regions out is a training on the other alone, but without a score at home.
     at_home = [picked.sel(train_set=name, test_region=name).any("seed") for name in alone]
     every = np.logical_and.reduce([part.values for part in at_home])
-    return [str(name) for name, found in zip(results["model"].values, every, strict=True) if found]
+    networks = np.atleast_1d(results.attrs["networks"])  # NetCDF gives a list of one back as its item
+    models = zip(results["model"].values, every, strict=True)
+    return [str(name) for name, found in models if found and name in networks]
 
 
 def transfer_losses(results: xr.Dataset) -> xr.DataArray:
@@ -79,7 +82,7 @@ def transfer_rows(losses: xr.DataArray, model: str) -> list[dict[str, Any]]:
     ]
 
 
-def _of_predictors(distance: xr.DataArray, long_name: str) -> xr.DataArray:
+def of_predictors(distance: xr.DataArray, long_name: str = "Wasserstein-1") -> xr.DataArray:
     """The mean over what a model is given: the rain to be predicted, alone or given the coarse rain, is left out."""
     predictors = [name for name in map(str, distance["variable"].values) if name not in (TARGET, CONDITIONAL)]
     mean = distance.sel(variable=predictors).mean("variable")
@@ -88,14 +91,14 @@ def _of_predictors(distance: xr.DataArray, long_name: str) -> xr.DataArray:
 
 def shift_figure(shifts: xr.Dataset, results: xr.Dataset) -> Figure:
     """Distance to the regions trained on, mean over predictors, against what models lose there, mean over models."""
-    distance = _of_predictors(shifts["wasserstein"], "Wasserstein-1 from the training regions")
+    distance = of_predictors(shifts["wasserstein"], "Wasserstein-1 from the training regions")
     drop = results["degradation"].rename(test_region="region").mean("model")
     return shift_against_drop(distance, drop, what="CRPS worse out of distribution, %, mean of models")
 
 
 def _between(shifts: xr.Dataset, losses: xr.DataArray) -> tuple[xr.DataArray, xr.DataArray]:
     """Distances and mean losses of the same pairs `(region, other)`."""
-    distance = _of_predictors(shifts["between_wasserstein"], "Wasserstein-1 between two regions")
+    distance = of_predictors(shifts["between_wasserstein"], "Wasserstein-1 between two regions")
     distance = distance.sel(region=losses["region"].values, other=losses["other"].values)
     return distance, losses.mean("model").transpose("region", "other")
 

@@ -93,7 +93,7 @@ def test_another_option_is_another_score_of_the_same_training(workplace, monkeyp
     for cell in one.plan.cells:
         same = one.score_file(cell) == other.score_file(cell)
         assert same is not (cell.model == ROWS[1] and not cell.in_distribution)
-        assert one._trained_in(cell) == other._trained_in(cell)
+        assert one.trained_in(cell) == other.trained_in(cell)
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ import pytest
 import xarray as xr
 
 import rainshift
+from geoml.__main__ import main as geoml_main
 from geoml.errors import UserError
 from rainshift.__main__ import main
 from rainshift.matrix import Cell, TrainSet
@@ -82,6 +83,23 @@ def test_benchmark_writes_results_page_and_figures(inside):
     drawn = {path.stem for path in (inside / "bench").glob("*.png")}
     assert drawn == {"skill", "maps", "calibration", "shift", "transfer", "transfer-shift"}
     assert json.loads((inside / "bench" / "summary.json").read_text())["failures"] == {}
+
+
+def test_the_page_for_a_browser_holds_what_the_run_found(inside, tmp_path):
+    page = (inside / "bench" / "report.html").read_text()
+    for title in (
+        "Leaderboard",
+        "In and out of distribution",
+        "Trained here, tested there",
+        "Maps",
+        "Shift against drop",
+    ):
+        assert f">{title}</h2>" in page
+    assert len(page) < 15e6
+    output = tmp_path / "both.html"
+    assert geoml_main(["report", "bench", "bench", "--output", str(output), "--title", "Twice"]) == 0
+    assert output.read_text().count(">Leaderboard</h2>") == 0
+    assert output.read_text().count(": Leaderboard</h2>") == 2
 
 
 def test_skill_and_loss_follow_from_the_scores(inside):

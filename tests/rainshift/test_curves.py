@@ -90,7 +90,7 @@ def test_transfer_maps_show_per_cents_of_each_pair() -> None:
     results = xr.Dataset(
         {"matrix": (("metric", "model", "train_set", "test_region", "seed"), scores[None, None, ..., None])},
         {"metric": ["crps_fair"], "model": ["net"], "train_set": names, "test_region": names, "seed": [0]},
-        {"skill_metric": "crps_fair"},
+        {"skill_metric": "crps_fair", "networks": ["net"]},
     )
     losses = transfer_losses(results)
     assert float(losses.sel(model="net", region="a", other="b")) == pytest.approx(100 * (5 / 1 - 1))

@@ -1,0 +1,29 @@
+"""Colours that the colour-blind tell apart, the same for a name wherever it is drawn."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+__all__ = ["OKABE_ITO", "colours", "see_through"]
+
+#: Okabe & Ito 2008, "Color Universal Design", without black, which a dark page swallows.
+OKABE_ITO = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8c6d31", "#7f7f7f")
+
+
+def colours(names: Sequence[str]) -> dict[str, str]:
+    """A colour for each name, in their order, again from the first after eight.
+
+    >>> colours(["edm", "gan"])
+    {'edm': '#0072b2', 'gan': '#d55e00'}
+    """
+    return {name: OKABE_ITO[index % len(OKABE_ITO)] for index, name in enumerate(names)}
+
+
+def see_through(colour: str, opacity: float) -> str:
+    """The colour as `rgba(…)` of some opacity.
+
+    >>> see_through("#0072b2", 0.5)
+    'rgba(0, 114, 178, 0.5)'
+    """
+    red, green, blue = (int(colour[i : i + 2], 16) for i in (1, 3, 5))
+    return f"rgba({red}, {green}, {blue}, {opacity:g})"
