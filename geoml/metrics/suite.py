@@ -108,10 +108,20 @@ class Suite:
             ]
         if not chosen:
             raise UserError(f"no metrics chosen (known: {', '.join(METRICS)})")
+        self._take(chosen)
+
+    def _take(self, chosen: Iterable[Metric]) -> None:
         self.metrics: dict[str, Metric] = {metric.label: metric for metric in chosen}
         self.statistics: dict[str, Statistic] = {
             statistic.name: statistic for metric in self.metrics.values() for statistic in metric.statistics
         }
+
+    @classmethod
+    def of(cls, metrics: Iterable[Metric]) -> Suite:
+        """The suite of metrics that are there already, a domain's own among them."""
+        suite = cls.__new__(cls)
+        suite._take(metrics)
+        return suite
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> Suite:

@@ -89,6 +89,13 @@ class TaskSource(Source):
             z -= self._ground_m(sample)
         return Site((x, y, z), power, frequency)
 
+    def sight(self, samples: NDArray[Any]) -> NDArray[np.bool_] | None:
+        """Which voxels of some maps are in line of sight `(sample, z, y, x)`; None where the store does not say."""
+        target = open_store(self.store, "target")
+        if "los" not in target:
+            return None
+        return target["los"].isel(sample=samples).values[:, self._layers] > 0.5
+
     def _ground_m(self, sample: int) -> float:
         """Height of the ground that the footprints of a scene stand on: that of the middle one."""
         bases = [footprint.base_m for footprint in self._record(sample).footprints]

@@ -18,6 +18,7 @@ from radiomaps.generate import PACKING, SAMPLE, store_template
 from radiomaps.maps import VARIABLES, Transmitter
 from radiomaps.plan import run_solver, solver_version
 from radiomaps.scenes import Footprint, Scene
+from radiomaps.scenes.extrude import scene_of_footprints
 from radiomaps.store import SceneRecord
 
 __all__ = ["dominant_of_footprints", "scene_of_record"]
@@ -27,8 +28,6 @@ _VARIABLES = ("path_gain_db", "toa_s", "doa_azimuth", "doa_zenith", "los", "no_p
 
 def scene_of_record(record: SceneRecord, grid: Grid) -> Scene:
     """The scene that a store's record tells of, in the metres of its window; `DataError` where it has no footprint."""
-    from radiomaps.scenes.extrude import extrude
-
     if not record["footprints"]:
         raise DataError(
             f"scene {record['name']!r} was recorded without footprints, from which its dominant paths would follow; "
@@ -40,7 +39,7 @@ def scene_of_record(record: SceneRecord, grid: Grid) -> Scene:
         for f in record.footprints
     ]
     (y0, y1), (x0, x1) = grid["y"].extent, grid["x"].extent
-    return extrude(record["name"], moved, ground=(x0, y0, x1, y1))
+    return scene_of_footprints(record["name"], moved, bounds=(x0, y0, x1, y1))
 
 
 def dominant_of_footprints(store: Path, beside: Path) -> None:

@@ -1,0 +1,131 @@
+"""Maps from a few observed voxels: inverse distances, nearest neighbours, kriging, radial basis functions.
+
+What they are left to choose is chosen on the training maps: a part of each map's observed voxels is predicted from the
+others, and the setting with the smallest squared error is kept.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+
+from geoml.errors import DataError, UserError
+from geoml.fields import Batch
+from radiomaps.baselines.base import Array, PerMap, positions
+from radiomaps.tasks import Task
+
+__all__ = ["InverseDistance", "NearestNeighbours", "RadialBasis"]
+
+#: Training maps on which settings are compared.
+MAPS = 64
+_SEED = 0x1D3
+
+
+class Chosen(PerMap):
+    """An interpolation whose settings are chosen on the training maps among `grids`; given ones are kept."""
+
+    learns = True
+    #: Settings to choose among, by name.
+    grids: ClassVar[dict[str, Sequence[Any]]]
+
+    def __init__(self, task: Task, **given: Any) -> None:
+        super().__init__(task)
+        for name in given:
+            if name not in self.grids:
+                raise UserError(f"{type(self).__name__} has no {name!r}; it has {', '.join(self.grids)}")
+        self.given = {name: value for name, value in given.items() if value is not None}
+        self.settings: dict[str, Any] = {name: values[0] for name, values in self.grids.items()} | self.given
+
+    def fit(self, batches: Iterable[Batch]) -> None:
+        """Try every setting on up to 64 maps: every other observed voxel from the rest."""
+        free = [name for name in self.grids if name not in self.given]
+        trials = [
+            self.given | dict(zip(free, values, strict=True))
+            for values in itertools.product(*(self.grids[name] for name in free))
+        ]
+        errors, seen = np.zeros(len(trials)), 0
+        for batch in batches:
+            for number, (places, values) in enumerate(self._observed(batch)):
+                if len(places) < 4 or seen == MAPS:
+                    continue
+                seen += 1
+                order = np.random.default_rng([_SEED, seen]).permutation(len(places))
+                held, kept = order[::2], order[1::2]
+                for index, trial in enumerate(trials):
+                    self.settings = trial
+                    made = self.fill(places[kept], values[kept], places[held], number, batch)
+                    errors[index] += np.square(made - values[held]).mean()
+            if seen == MAPS:
+                break
+        if not seen:
+            raise DataError(f"{type(self).__name__} is chosen on observed voxels; no training map has four")
+        self.settings = trials[int(np.argmin(errors))]
+
+    def _observed(self, batch: Batch) -> Iterable[tuple[Array, Array]]:
+        """Places and values of each map's observed voxels."""
+        places, values = positions(batch.target_grid), self.channels(batch, "_observed")
+        for row, seen in zip(values, self.channel(batch, "observed") > 0, strict=True):
+            yield places[seen], row[:, seen].T.astype(np.float64)
+
+    def state(self) -> dict[str, Any]:
+        """The chosen settings."""
+        return dict(self.settings)
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Take over what `state` gave."""
+        self.settings = dict(state)
+
+
+class InverseDistance(Chosen):
+    """Inverse-distance weighting of the nearest observed voxels (Shepard 1968); exact where observed."""
+
+    grids: ClassVar[dict[str, Sequence[Any]]] = {"power": (2.0, 1.0, 3.0, 4.0), "neighbours": (8, 4, 16, 32)}
+
+    def fill(self, places: Array, values: Array, wanted: Array, number: int, batch: Batch) -> Array:
+        """Weights d^-power, those of a voxel's own value infinite."""
+        distance, index = nearest(places, wanted, int(self.settings["neighbours"]))
+        weights = np.maximum(distance, 1e-6) ** -float(self.settings["power"])
+        return (values[index] * (weights / weights.sum(axis=1, keepdims=True))[..., None]).sum(axis=1)
+
+
+class NearestNeighbours(Chosen):
+    """The plain mean of the k nearest observed voxels; for k = 1 exact where observed."""
+
+    grids: ClassVar[dict[str, Sequence[Any]]] = {"k": (1, 2, 3, 5, 8)}
+
+    def fill(self, places: Array, values: Array, wanted: Array, number: int, batch: Batch) -> Array:
+        """The mean of the neighbours' values."""
+        return values[nearest(places, wanted, int(self.settings["k"]))[1]].mean(axis=1)
+
+
+class RadialBasis(Chosen):
+    """Radial basis functions with a constant (`scipy.interpolate.RBFInterpolator`); exact at smoothing 0."""
+
+    grids: ClassVar[dict[str, Sequence[Any]]] = {
+        "kernel": ("linear", "thin_plate_spline", "cubic"),
+        "smoothing": (0.0, 1.0, 10.0),
+    }
+
+    def fill(self, places: Array, values: Array, wanted: Array, number: int, batch: Batch) -> Array:
+        """One system a map up to 512 voxels, of the 64 nearest beyond."""
+        from scipy.interpolate import RBFInterpolator
+
+        kernel = str(self.settings["kernel"])
+        degree = {"linear": 0, "thin_plate_spline": 1, "cubic": 1}[kernel]
+        if degree and np.linalg.matrix_rank(np.column_stack([np.ones(len(places)), places])) < 4:
+            kernel, degree = "linear", 0  # voxels in one plane: no slope across it
+        neighbours = None if len(places) <= 512 else 64
+        smoothing = float(self.settings["smoothing"])
+        made = RBFInterpolator(places, values, neighbours, smoothing, kernel=kernel, degree=degree)
+        return np.asarray(made(wanted))
+
+
+def nearest(places: Array, wanted: Array, count: int) -> tuple[Array, Array]:
+    """Distances and numbers `(m, k)` of the nearest places."""
+    from scipy.spatial import KDTree
+
+    distance, index = KDTree(places).query(wanted, k=min(count, len(places)))
+    return distance.reshape(len(wanted), -1), index.reshape(len(wanted), -1)

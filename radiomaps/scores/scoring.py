@@ -1,0 +1,225 @@
+"""Scoring whatever builds maps on the maps of a store, into tables that can be merged."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from geoml.data.store import read_dataset, write_netcdf
+from geoml.errors import Diverged
+from geoml.metrics import StatisticsTable, Suite
+from geoml.metrics.aggregate import merge
+from geoml.progress import track
+from radiomaps.scores import normalised
+from radiomaps.scores.physical import QUANTITIES, groups_of_distance, laid_flat, suite_of
+from radiomaps.tasks.dataset import TaskLoader, TaskSource, loader
+from radiomaps.tasks.encoding import AZIMUTH
+
+if TYPE_CHECKING:
+    import torch
+
+    from geoml.fields import Batch
+    from radiomaps.tasks import Task
+
+__all__ = ["PUBLISHED", "Builder", "MapScores", "published_suite", "score"]
+
+Array = NDArray[Any]
+#: The view of an azimuth as a number, as the published scores take it, and as what it is.
+PUBLISHED = "published"
+CIRCULAR = f"{AZIMUTH} (circular)"
+_DISTANCES_M = (0, 25, 50, 100, 200, 400, 800)
+
+
+class Builder(Protocol):
+    """What builds maps: a trained network, or a baseline."""
+
+    @property
+    def task(self) -> Task:
+        """What it is given and asked for."""
+
+    def predict(self, batch: Batch, members: int = 1, seed: int = 0) -> tuple[torch.Tensor, float]:
+        """`(batch, member, channel, z, y, x)` in the task's encoding, and the share of values that were clipped."""
+
+
+def published_suite() -> Suite:
+    """RMSE, NMSE, SSIM and PSNR of fields on 0 … 1, over all voxels and averaged over maps."""
+    return Suite.of(
+        [
+            normalised.RMSE(), normalised.NMSE(), normalised.SSIM(), normalised.PSNR(), normalised.RMSEOfMaps(),
+            normalised.NMSEOfMaps(), normalised.SSIMOfMaps(), normalised.PSNROfMaps(),
+        ]
+    )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class MapScores:
+    """Statistics of one builder by target and group of voxels; a row a map.
+
+    `tables` is keyed by (target, group): "published" is on 0 … 1, "all", "los", "nlos", layers and classes of distance
+    are in dB, ns and degrees. `members` is how many were drawn, `clipped_share` how many values had to be bounded.
+    """
+
+    tables: Mapping[tuple[str, str], StatisticsTable]
+    members: int
+    clipped_share: float = 0.0
+    about: Mapping[str, Any] = field(default_factory=dict)
+
+    def suite(self, target: str, group: str) -> Suite:
+        """What a table was made with."""
+        return published_suite() if group == PUBLISHED else suite_of(target, members=self.members)
+
+    def values(self, target: str, group: str = PUBLISHED) -> dict[str, float]:
+        """Every metric of a table over all its maps; NaN where no voxel counts."""
+        table, suite = self.tables[target, group], self.suite(target, group)
+        if not (table.weights > 0).any():
+            return dict.fromkeys(suite.metrics, float("nan"))
+        return suite.evaluate(table)
+
+    @property
+    def targets(self) -> list[str]:
+        return list(dict.fromkeys(target for target, _ in self.tables))
+
+    def groups(self, target: str) -> list[str]:
+        """Groups of voxels that a target was scored on."""
+        return [group for name, group in self.tables if name == target]
+
+    def nmse(self, target: str) -> float:
+        """Normalised squared error over all voxels; of an azimuth, of the error around the circle."""
+        return self.values(CIRCULAR if target == AZIMUTH else target)["nmse"]
+
+    def merged(self, other: MapScores) -> MapScores:
+        """The scores of both on all their maps, none of which may be in both."""
+        tables = {key: merge([table, other.tables[key]]) for key, table in self.tables.items()}
+        counts = [len(next(iter(part.tables.values()))) for part in (self, other)]
+        clipped = float(np.average([self.clipped_share, other.clipped_share], weights=counts))
+        return MapScores(tables, self.members, clipped, self.about)
+
+    def select(self, samples: Iterable[int]) -> MapScores:
+        """The scores of some of the maps."""
+        wanted = np.asarray(sorted(samples))
+        tables = {key: table.aligned(wanted) for key, table in self.tables.items()}
+        return MapScores(tables, self.members, self.clipped_share, self.about)
+
+    def save(self, path: Path) -> None:
+        """Write NetCDF, whole or not at all."""
+        import xarray as xr
+
+        parts = []
+        for number, table in enumerate(self.tables.values()):
+            data = table.to_dataset()
+            parts.append(data.rename({str(name): f"{name}_{number}" for name in data.variables}))
+        attrs = {
+            "tables": json.dumps(list(self.tables)), "members": self.members, "clipped_share": self.clipped_share,
+            "about": json.dumps(dict(self.about)),
+        }  # fmt: skip
+        write_netcdf(path, xr.merge(parts).assign_attrs(attrs), single=False)
+
+    @classmethod
+    def load(cls, path: Path) -> MapScores:
+        """What `save` wrote; a `DataError` names a broken file."""
+        data = read_dataset(path).load()
+        data.close()
+        tables = {}
+        for number, key in enumerate(json.loads(data.attrs["tables"])):
+            names = {f"{name}_{number}": name for name in ("sum", "weight", "sample", "statistic")}
+            part = data[[f"sum_{number}", f"weight_{number}"]].rename(names)
+            tables[key[0], key[1]] = StatisticsTable.from_dataset(part)
+        about = json.loads(data.attrs["about"])
+        return cls(tables, int(data.attrs["members"]), float(data.attrs["clipped_share"]), about)
+
+
+def members_of(builder: Builder, wanted: int) -> int:
+    """Members to draw: one where all would be equal."""
+    model = getattr(builder, "model", builder)
+    return wanted if getattr(model, "stochastic", True) else 1
+
+
+def score(
+    builder: Builder,
+    store: str | os.PathLike[str],
+    samples: Iterable[int] | NDArray[Any],
+    *,
+    members: int = 1,
+    seed: int = 0,
+    batch_size: int = 4,
+    change: Any = None,
+    title: str = "scoring",
+) -> MapScores:
+    """Statistics of whole maps predicted by `builder`, valid voxels alone.
+
+    `change` maps each batch before it is predicted: to take an input away, say. A prediction that is not finite
+    raises `Diverged`. Noise is keyed on (seed, number of the map in its store).
+    """
+    drawn = members_of(builder, members)
+    batches = loader(store, samples, builder.task, batch_size=batch_size, shuffle=False)
+    groups = _Groups(batches)
+    tables: dict[tuple[str, str], list[StatisticsTable]] = {}
+    clipped, count = 0.0, 0
+    for batch in track(batches, title, unit="batches"):
+        numbers = [batches.sample_of(item) for item in batch.ids]
+        given = batch.map(target=None, mask=None, ids=tuple(numbers))
+        fields, share = builder.predict(given if change is None else change(given), members=drawn, seed=seed)
+        if not bool(fields.isfinite().all()):
+            raise Diverged(f"the prediction of map {numbers[0]} … {numbers[-1]} is not finite")
+        for key, table in _tables(builder.task, batch, fields, np.array(numbers), groups, drawn):
+            tables.setdefault(key, []).append(table)
+        clipped, count = clipped + share * len(batch), count + len(batch)
+    merged = {key: merge(parts) for key, parts in tables.items()}
+    return MapScores(merged, drawn, clipped / max(count, 1), {"task": builder.task.describe(), "seed": seed})
+
+
+class _Groups:
+    """Which voxels of a map belong together: line of sight and not, layers, classes of distance."""
+
+    def __init__(self, batches: TaskLoader) -> None:
+        source = batches.sources[0]
+        assert isinstance(source, TaskSource)
+        self.source, self.grid = source, source.target_grid
+        self.distances = groups_of_distance(_DISTANCES_M)
+
+    def of(self, samples: NDArray[Any]) -> dict[str, Array]:
+        """Masks `(sample, z, y, x)` by name; sight only where the store knows it."""
+        shape = (len(samples), *self.grid.shape)
+        found: dict[str, Array] = {"all": np.ones(shape, bool)}
+        sight = self.source.sight(samples)
+        if sight is not None:
+            found |= {"los": sight, "nlos": ~sight}
+        for layer, height in enumerate(self.grid["z"].coordinates):
+            found[f"z = {height:g} m"] = np.zeros(shape, bool)
+            found[f"z = {height:g} m"][:, layer] = True
+        away = np.stack([np.linalg.norm(self.source.site(int(n)).towards(self.grid), axis=0) for n in samples])
+        return found | {name: (away >= low) & (away < high) for name, low, high in self.distances}
+
+
+def _tables(
+    task: Task, batch: Batch, fields: torch.Tensor, numbers: NDArray[Any], groups: _Groups, members: int
+) -> Iterable[tuple[tuple[str, str], StatisticsTable]]:
+    """Every table of a batch."""
+    assert batch.target is not None
+    assert batch.mask is not None
+    drawn, mean, truth = (
+        {name: values.double().numpy() for name, values in task.decode(part).items()}
+        for part in (fields, fields.mean(dim=1), batch.target)
+    )
+    known = batch.mask.numpy().all(axis=1)
+    kinds, published = groups.of(numbers), published_suite()
+    for target in task.targets:
+        quantity = QUANTITIES[target]
+        expected, observed = (task.codecs.scaled(target, part[target]) for part in (mean, truth))
+        yield (target, PUBLISHED), published.update(expected[:, None], observed, ids=numbers, mask=known)
+        told, true = drawn[target] * quantity.factor, truth[target] * quantity.factor
+        if quantity.circular:
+            turn = task.codecs.scaled(target, 2 * np.pi) - task.codecs.scaled(target, 0.0)
+            short = observed + (expected - observed + turn / 2) % turn - turn / 2
+            yield (CIRCULAR, PUBLISHED), published.update(short[:, None], observed, ids=numbers, mask=known)
+            told, true = laid_flat(told, true)
+        suite = suite_of(target, members=members)
+        for name, mask in kinds.items():
+            yield (target, name), suite.update(told, true, ids=numbers, mask=known & mask)
