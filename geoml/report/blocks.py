@@ -72,7 +72,8 @@ class Panel:
 class Field:
     """One field `(y, x)` of a panel: shown where the viewer stands at `place`, axis name to value.
 
-    An axis that `place` does not name does not matter to it. NaN is unknown and stays empty.
+    An axis that `place` does not name does not matter to it. NaN is unknown and stays empty. `marks` are points
+    `(x, y)` drawn upon it, of an antenna, say.
     """
 
     panel: str
@@ -80,6 +81,7 @@ class Field:
     values: NDArray[Any]
     x: NDArray[Any]
     y: NDArray[Any]
+    marks: Sequence[tuple[float, float]] = ()
 
 
 @dataclass(frozen=True)

@@ -158,6 +158,7 @@ def _packed(field: Field) -> dict[str, Any]:
         "packed": base64.b64encode(packed.tobytes()).decode("ascii"),
         "x": _axis(field.x),
         "y": _axis(field.y),
+        "marks": [list(map(float, mark)) for mark in field.marks],
     }
 
 

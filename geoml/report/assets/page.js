@@ -134,6 +134,12 @@
         traces[index].colorbar.x = 1.01 + 0.09 * order;
       });
       layout.margin.r = 20 + 75 * scales.size;
+      const marked = found.map(([, field], index) => [field.marks, index ? index + 1 : ""]).filter(([marks]) => marks.length);
+      marked.forEach(([marks, number]) => traces.push({
+        type: "scatter", mode: "markers", x: marks.map(([x]) => x), y: marks.map(([, y]) => y), hoverinfo: "x+y",
+        xaxis: `x${number}`, yaxis: `y${number}`,
+        marker: { symbol: "triangle-up", size: 12, color: "#d55e00", line: { color: "#ffffff", width: 1.5 } },
+      }));
       Plotly.react(place, traces, dressed(layout), config);
       live.textContent = found.length ? `Showing ${Object.entries(here).map(([n, v]) => `${n} ${v}`).join(", ")}`
         : "No maps here; choose other values";
