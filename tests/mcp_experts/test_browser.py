@@ -1,0 +1,47 @@
+"""The page of the experts' cards holds what the cards hold."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+import mcp_experts.experts
+from geoml.errors import DataError
+from geoml.report import Chart, Table
+from geoml.report.page import render
+from mcp_experts.browser import report
+
+EXPERTS = Path(mcp_experts.experts.__file__).parent
+CARDS = {file.parent.name: json.loads(file.read_text()) for file in EXPERTS.glob("*/card.json")}
+
+
+def test_every_card_has_a_row_for_each_set_it_was_scored_on() -> None:
+    page = report(EXPERTS)
+    assert page is not None
+    table = page.sections[0].blocks[0]
+    assert isinstance(table, Table)
+    shown = {(row["expert"], row["tested"]): row for row in table.rows}
+    for name, card in CARDS.items():
+        found = card.get("metrics", {}).get("in_distribution", {})
+        if "expert" not in found:  # the gate, which answers no question of its own
+            assert name == "ood"
+            continue
+        row = shown[name, "in distribution"]
+        assert row["κ, expert"].startswith(f"{found['expert']['kappa']:.2f} [")
+        assert row["calibration error"] == found["calibration_error"]
+    curves = page.sections[1].blocks[0]
+    assert isinstance(curves, Chart)
+    assert {trace.name for trace in curves.figure.data} <= set(CARDS)
+    assert render(page)
+
+
+def test_one_expert_alone_and_what_is_none(tmp_path) -> None:
+    page = report(EXPERTS / "los")
+    assert page is not None
+    assert [section.title for section in page.sections][-1] == CARDS["los"]["task"]
+    assert report(tmp_path) is None
+    (tmp_path / "card.json").write_text("{}")
+    with pytest.raises(DataError, match="is no expert's card"):
+        report(tmp_path)
