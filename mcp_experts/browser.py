@@ -95,7 +95,8 @@ def _risk(cards: Sequence[Mapping[str, Any]]) -> Figure | None:
             name = str(card["name"])
             figure.add_scatter(
                 x=[float(share) for share in curve], y=list(curve.values()), mode="lines+markers", name=name,
-                legendgroup=name, showlegend=name not in seen, line={"color": palette[name], "dash": dash}, row=1, col=column,
+                legendgroup=name, showlegend=name not in seen, line={"color": palette[name], "dash": dash},
+                row=1, col=column,
             )  # fmt: skip
             seen.add(name)
     figure.update_xaxes(title="share answered")
