@@ -28,6 +28,13 @@ APP = app.App(
             example="geoml report runs/benchmark/demo --output report.html",
             plain=True,
         ),
+        app.Verb(
+            "exec",
+            "geoml.scripts:main",
+            "Run another command line of this distribution, by its name",
+            example="geoml exec mcp-experts serve",
+            plain=True,
+        ),
     ),
     extra="report",
 )

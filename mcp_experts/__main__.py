@@ -21,6 +21,7 @@ APP = app.App(
             "describe", "mcp_experts.client.terminal:describe", "Ask all experts about a channel file", plain=True
         ),
         app.Verb("ask", "mcp_experts.client.ask:ask", "Let a language model answer with the experts' help", plain=True),
+        app.Verb("export", "mcp_experts.export:export", "Write an expert's network as an ONNX file", plain=True),
         app.Verb(
             "new", "mcp_experts.scaffold:new", "Begin an expert: its file, its folder, a test to fill", plain=True
         ),

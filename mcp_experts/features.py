@@ -91,7 +91,7 @@ def extract(csi: NDArray[np.complex64]) -> Floats:
         _frequency_correlation(csi),
         *_time_correlations(smooth, strong),
         *_doppler_spectra(smooth, strong),
-        _decibels(np.quantile(flat, QUANTILES, axis=1).T),
+        _decibels(_quantiles(flat)),
         cells.var(axis=(2, 3)) / np.maximum(cells.mean(axis=(2, 3)) ** 2, 1e-20),
         np.stack(
             [
@@ -104,6 +104,15 @@ def extract(csi: NDArray[np.complex64]) -> Floats:
         ),
     ]
     return np.concatenate(columns, axis=1).astype(np.float32)
+
+
+def _quantiles(rows: NDArray[Any]) -> NDArray[Any]:
+    """`QUANTILES` of each row, as `np.quantile` gives them; that one would load 2 MB of masked arrays into a server."""
+    ordered = np.sort(rows, axis=1)
+    place = np.array(QUANTILES) * (rows.shape[1] - 1)
+    below = np.floor(place).astype(int)
+    above = np.minimum(below + 1, rows.shape[1] - 1)
+    return ordered[:, below] + (place - below) * (ordered[:, above] - ordered[:, below])
 
 
 def _decibels(ratio: NDArray[Any]) -> NDArray[Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Sequence
+import re
 from pathlib import Path
 from typing import Any
 
@@ -12,23 +12,24 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geoml.errors import DataError, UserError
+from mcp_experts.arrays import FORMATS, read_arrays
 from mcp_experts.channels import SNAPSHOTS, SUBCARRIERS, Channel, from_paths, from_taps
-from mcp_experts.tables import NEEDED, read_arrays, read_path_table
+from mcp_experts.tables import DEEPMIMO, NEEDED, PathTable, deepmimo_matrices, from_deepmimo, read_path_table
 
 __all__ = ["channel_from_file", "channel_from_lists", "inside"]
 
 MOST_BYTES = 256 * 2**20
 MOST_INLINE = 16384
-FORMATS = (".npz", ".nc", ".zarr")
 #: Of a path table, which says where paths lead but not how they are sampled.
 TABLE_BANDWIDTH_HZ, TABLE_DURATION_S = 20e6, 0.014
 LISTED = 8
 
 
-def inside(root: Path | None, path: str) -> Path:
+def inside(root: Path | None, path: str, *, whole: bool = True) -> Path:
     """The file or store of this relative path under the data root; links and `..` that lead out are refused.
 
-    Neither the root's own path nor anything outside it is named in an error.
+    Large ones are refused where the `whole` is going to be read, as of an npz it always is. Neither the root's own path
+    nor anything outside it is named in an error.
     """
     if root is None:
         raise UserError("this server has no data root; start it with --root FOLDER, or send the channel inline")
@@ -48,7 +49,7 @@ def inside(root: Path | None, path: str) -> Path:
     if real.suffix == ".zarr" and any(item.is_symlink() for item in real.rglob("*")):
         raise UserError("this store contains links; only files inside the data root are read")
     size = real.stat().st_size if real.is_file() else sum(item.stat().st_size for item in real.rglob("*"))
-    if size > MOST_BYTES:
+    if size > MOST_BYTES and (whole or real.suffix == ".npz"):
         raise UserError(f"the file has {size} bytes; at most {MOST_BYTES} are read: cut it into parts")
     return real
 
@@ -68,14 +69,19 @@ def channel_from_file(path: Path, index: int = 0) -> Channel:
     """The channel of this number in a file.
 
     Taken are: `csi[subcarrier, time, antenna]`, or `[channel, …]` of several, with `subcarrier_spacing_hz` and
-    `snapshot_interval_s`; `taps[tap, time, antenna]` with `sample_rate_hz` and `snapshot_interval_s`; and the path
-    tables that `radiomaps paths` writes, sampled over 20 MHz and 14 ms.
+    `snapshot_interval_s`; `taps[tap, time, antenna]` with `sample_rate_hz` and `snapshot_interval_s`; the path tables
+    that `radiomaps paths` writes, and DeepMIMO's matrices, together in a file or each in its own, of which one is
+    named: paths are sampled over 20 MHz and 14 ms.
     """
     if index < 0:
         raise UserError(f"index is {index}; the first channel of a file is 0")
     arrays, attributes = read_arrays(path)
     if all(name in arrays for name in NEEDED):
-        return _from_path_table(path, index)
+        return _from_path_table(path, read_path_table(path), index)
+    if len(arrays) == 1 and re.match(r"[a-z_]+_t\d+_tx\d+_r\d+\.", path.name):
+        arrays = deepmimo_matrices(path)
+    if all(name in arrays for name in DEEPMIMO):
+        return _from_path_table(path, from_deepmimo(arrays), index)
     for name, number in ((name, array.item()) for name, array in arrays.items() if array.size == 1):
         attributes.setdefault(name, number)
     if not {"csi", "csi_real", "taps", "taps_real"} & set(arrays):
@@ -96,26 +102,26 @@ def channel_from_file(path: Path, index: int = 0) -> Channel:
 
 
 def channel_from_lists(
-    real: Sequence[float],
-    imaginary: Sequence[float],
+    csi_real: list[float],
+    csi_imag: list[float],
     *,
     subcarriers: int,
     snapshots: int,
-    antennas: int,
     subcarrier_spacing_hz: float,
     snapshot_interval_s: float,
+    antennas: int = 1,
 ) -> Channel:
     """A grid from flat lists, antennas varying fastest, then snapshots, then subcarriers."""
-    if len(real) != len(imaginary):
-        raise DataError(f"{len(real)} real parts came with {len(imaginary)} imaginary parts; expected as many")
-    if len(real) > MOST_INLINE:
-        raise DataError(f"{len(real)} values came inline; at most {MOST_INLINE} are taken: put them into a file")
-    if min(subcarriers, snapshots, antennas) < 1 or subcarriers * snapshots * antennas != len(real):
+    if len(csi_real) != len(csi_imag):
+        raise DataError(f"{len(csi_real)} real parts came with {len(csi_imag)} imaginary parts; expected as many")
+    if len(csi_real) > MOST_INLINE:
+        raise DataError(f"{len(csi_real)} values came inline; at most {MOST_INLINE} are taken: put them into a file")
+    if min(subcarriers, snapshots, antennas) < 1 or subcarriers * snapshots * antennas != len(csi_real):
         raise DataError(
-            f"{len(real)} values came for {subcarriers} subcarriers × {snapshots} snapshots × {antennas} antennas; "
+            f"{len(csi_real)} values came for {subcarriers} subcarriers × {snapshots} snapshots × {antennas} antennas; "
             f"expected {subcarriers * snapshots * antennas}"
         )
-    grid = np.asarray(real, np.float64) + 1j * np.asarray(imaginary, np.float64)
+    grid = np.asarray(csi_real, np.float64) + 1j * np.asarray(csi_imag, np.float64)
     return Channel(
         csi=grid.reshape(subcarriers, snapshots, antennas),
         subcarrier_spacing_hz=subcarrier_spacing_hz,
@@ -123,8 +129,7 @@ def channel_from_lists(
     )
 
 
-def _from_path_table(path: Path, index: int) -> Channel:
-    table = read_path_table(path)
+def _from_path_table(path: Path, table: PathTable, index: int) -> Channel:
     usable = np.flatnonzero(np.isfinite(table.delays_s).any(axis=1))
     if index >= len(usable):
         raise DataError(f"{path.name} has {len(usable)} links with paths; index {index} is beyond the last")
@@ -140,7 +145,7 @@ def _from_path_table(path: Path, index: int) -> Channel:
         delays - delays.min(),
         bandwidth_hz=min(TABLE_BANDWIDTH_HZ, latest),
         snapshot_interval_s=TABLE_DURATION_S / SNAPSHOTS,
-        carrier_hz=table.carrier_hz,
+        carrier_hz=table.carrier_hz if math.isfinite(table.carrier_hz) else None,
     )
 
 

@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 from geoml.errors import DataError
 from geoml.files import sha256
 
-__all__ = ["Gate", "Network", "load_arrays", "softmax"]
+__all__ = ["MOST_DEVIATIONS", "Gate", "Network", "load_arrays", "softmax", "standardised"]
 
 Floats = NDArray[np.float32]
+MOST_DEVIATIONS = 8.0
 
 
 def load_arrays(path: Path, digest: str) -> dict[str, NDArray[Any]]:
@@ -47,9 +48,16 @@ def softmax(logits: NDArray[Any]) -> NDArray[Any]:
     return result
 
 
+def standardised(features: NDArray[Any], mean: Floats, scale: Floats) -> Floats:
+    """In deviations from the mean of training, kept within `MOST_DEVIATIONS`."""
+    return np.clip((features - mean) / scale, -MOST_DEVIATIONS, MOST_DEVIATIONS).astype(np.float32)
+
+
 @dataclass(frozen=True, eq=False)
 class Network:
     """Standardised features, ReLU layers, a softmax at a temperature; `threshold` makes prediction sets.
+
+    Weights stay in half precision, as they are stored, until they are used.
 
     A class belongs to the set where its probability is at least `threshold`: on data like that of calibration the set
     holds the truth in nine cases of ten (split conformal prediction; Vovk 2005, Sadinle 2019). `cuts` are the limits
@@ -78,9 +86,9 @@ class Network:
 
     def probabilities(self, features: Floats) -> Floats:
         """`(n, classes)` of features `(n, FEATURES)`."""
-        x = np.clip((features - self.mean) / self.scale, -8, 8)
+        x = standardised(features, self.mean, self.scale)
         for index, (weight, bias) in enumerate(self.layers):
-            x = x @ weight + bias
+            x = x @ weight.astype(np.float32) + bias
             if index < len(self.layers) - 1:
                 x = np.maximum(x, 0)
         return softmax(x / self.temperature)

@@ -1,9 +1,8 @@
-"""Path tables of ray-traced links, read from NetCDF, Zarr or npz files in the layout that `radiomaps paths` writes."""
+"""Path tables of ray-traced links, in the layouts that `radiomaps paths` and DeepMIMO write."""
 
 from __future__ import annotations
 
-import json
-import zipfile
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,26 +12,37 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geoml.errors import DataError
+from mcp_experts.arrays import read_arrays
 
-__all__ = ["PathTable", "read_arrays", "read_path_table"]
+__all__ = ["DEEPMIMO", "NEEDED", "PathTable", "deepmimo_matrices", "from_deepmimo", "read_path_table"]
 
 SPEED_OF_LIGHT = 299_792_458.0
+#: What a file holds that is a path table of ours, or of DeepMIMO.
 NEEDED = ("amplitude_real", "amplitude_imag", "delay_s", "doppler_hz", "bounces")
+DEEPMIMO = ("power", "phase", "delay")
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class PathTable:
     """`n` links of up to `p` paths: `gains[n, p, polarisation]`, and `[n, p]` each; delays are NaN beyond the last.
 
-    `doppler_max_hz[n]` is speed over wavelength.
+    `across[n, p]` is the cosine between a path's arrival and the x axis, NaN where the table does not tell directions;
+    `doppler_max_hz[n]` is speed over wavelength, `transmitter[n]` the number of the link's transmitter.
     """
 
     gains: NDArray[np.complex64]
     delays_s: NDArray[np.float64]
     doppler_hz: NDArray[np.float64]
     bounces: NDArray[np.int64]
+    across: NDArray[np.float64]
     doppler_max_hz: NDArray[np.float64]
+    transmitter: NDArray[np.int64]
     carrier_hz: float
+
+    @property
+    def transmitters(self) -> int:
+        """How many there are."""
+        return int(self.transmitter.max()) + 1
 
 
 def read_path_table(path: Path) -> PathTable:
@@ -58,9 +68,21 @@ def read_path_table(path: Path) -> PathTable:
         delays_s=delays.reshape(-1, paths),
         doppler_hz=shifts,
         bounces=arrays["bounces"].astype(np.int64).reshape(-1, paths),
+        across=_across(arrays, delays.shape).reshape(-1, paths),
         doppler_max_hz=_largest_shift(arrays, shifts, tx, carrier),
+        transmitter=np.repeat(np.arange(tx), rx),
         carrier_hz=carrier,
     )
+
+
+def _across(arrays: Mapping[str, NDArray[Any]], shape: tuple[int, ...]) -> NDArray[np.float64]:
+    """Direction cosines of arrival along x."""
+    angles = [arrays.get(f"arrival_{name}") for name in ("azimuth", "zenith")]
+    if any(angle is None or angle.shape != shape for angle in angles):
+        return np.full(shape, np.nan)
+    azimuth, zenith = (np.asarray(angle, np.float64) for angle in angles)
+    cosines: NDArray[np.float64] = np.sin(zenith) * np.cos(azimuth)
+    return cosines
 
 
 def _largest_shift(
@@ -74,37 +96,50 @@ def _largest_shift(
     return np.nan_to_num(np.abs(np.nan_to_num(shifts)).max(axis=1))
 
 
-def read_arrays(path: Path) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
-    """All arrays and attributes of an npz, NetCDF or Zarr file; the last two need xarray, named where it is missing.
+def from_deepmimo(arrays: Mapping[str, NDArray[Any]]) -> PathTable:
+    """The links of DeepMIMO's matrices `[user, path]`: `power` in dB, `phase` in degrees, `delay` in s, NaN beyond.
 
-    In an npz file attributes are arrays without axes, or a JSON text `attributes`. Nothing is unpickled.
+    Taken where they are there: `doppler` in Hz, and `inter`, whose digits are the interactions on the way, 0 for none.
+    Without `doppler` nothing moves. One antenna; the carrier is not in these matrices and set to NaN.
     """
-    if path.suffix == ".npz":
-        try:
-            with np.load(path, allow_pickle=False) as file:
-                every = {name: file[name] for name in file.files}
-        except (OSError, ValueError, zipfile.BadZipFile) as error:
-            raise DataError(f"{path.name} cannot be read as npz without pickles ({error})") from error
-        plain = {name: array.item() for name, array in every.items() if not array.ndim}
-        return {name: array for name, array in every.items() if array.ndim}, plain | _texts(plain)
-    if path.suffix not in (".nc", ".zarr"):
-        raise DataError(f"{path.name}: formats are .npz, .nc (NetCDF) and .zarr")
-    try:
-        import xarray as xr
-    except ModuleNotFoundError:
-        raise DataError(f"reading {path.suffix} needs xarray; pip install 'geoml[data]' brings it") from None
-    try:
-        with xr.open_zarr(path) if path.suffix == ".zarr" else xr.open_dataset(path) as opened:
-            dataset = opened.load()
-    except (OSError, ValueError, KeyError) as error:
-        raise DataError(f"{path.name} cannot be read ({type(error).__name__}: {error})") from error
-    return {str(name): variable.values for name, variable in dataset.variables.items()}, dict(dataset.attrs)
+    power, phase, delay = (np.atleast_2d(np.asarray(arrays[name], np.float64)) for name in DEEPMIMO)
+    if not power.shape == phase.shape == delay.shape or power.ndim != 2:
+        shapes = ", ".join(f"{name} {np.shape(arrays[name])}" for name in DEEPMIMO)
+        raise DataError(f"DeepMIMO matrices differ in shape: {shapes}; expected [user, path] of all")
+    present = np.isfinite(power) & np.isfinite(phase) & np.isfinite(delay)
+    gains = np.where(present, 10 ** (np.where(present, power, 0) / 20), 0) * np.exp(
+        1j * np.deg2rad(np.nan_to_num(phase))
+    )
+    shifts = np.nan_to_num(np.asarray(arrays.get("doppler", np.zeros_like(power)), np.float64))
+    if shifts.shape != power.shape:
+        raise DataError(f"doppler of shape {shifts.shape} beside power of shape {power.shape}; expected as many")
+    codes = np.nan_to_num(np.asarray(arrays.get("inter", np.full(power.shape, np.nan)), np.float64), nan=-1)
+    if codes.shape != power.shape:
+        raise DataError(f"inter of shape {codes.shape} beside power of shape {power.shape}; expected as many")
+    digits = np.where(codes > 0, np.floor(np.log10(np.maximum(codes, 1))) + 1, codes)
+    return PathTable(
+        gains=gains[..., None].astype(np.complex64),
+        delays_s=np.where(present, delay, np.nan),
+        doppler_hz=shifts,
+        bounces=digits.astype(np.int64),
+        across=np.full(power.shape, np.nan),
+        doppler_max_hz=np.abs(shifts).max(axis=1, initial=0.0),
+        transmitter=np.zeros(len(power), np.int64),
+        carrier_hz=np.nan,
+    )
 
 
-def _texts(plain: dict[str, Any]) -> dict[str, Any]:
-    """The attributes of the whole table where they are kept as JSON, under an empty name."""
-    try:
-        found = json.loads(plain["attributes"])[""]
-    except (KeyError, TypeError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}
+def deepmimo_matrices(path: Path) -> dict[str, NDArray[Any]]:
+    """The matrices of one pair of sets, each in a file of its own: `power_t001_tx000_r000.mat` and those beside it."""
+    pair = re.sub(r"^[a-z_]+?_(?=t\d)", "", path.name)
+    found = {}
+    for name in (*DEEPMIMO, "doppler", "inter"):
+        other = path.with_name(f"{name}_{pair}")
+        if other.is_file() and not other.is_symlink():
+            arrays, _ = read_arrays(other)
+            if name in arrays:
+                found[name] = arrays[name]
+    missing = [name for name in DEEPMIMO if name not in found]
+    if missing:
+        raise DataError(f"{path.name}: {missing[0]}_{pair} has to lie beside it and hold {missing[0]}")
+    return found

@@ -58,6 +58,7 @@ def snippet(client: str, *, root: str = "", uvx: bool = False) -> dict[str, Any]
 
 
 def _registry_entry() -> dict[str, Any]:
+    """Clients start `uvx RUNTIME_ARGUMENTS geoml PACKAGE_ARGUMENTS`: the command is named as the distribution is."""
     version = importlib.metadata.version("geoml")
     return {
         "$schema": SCHEMA,
@@ -72,7 +73,9 @@ def _registry_entry() -> dict[str, Any]:
                 "version": version,
                 "runtimeHint": "uvx",
                 "runtimeArguments": [{"type": "named", "name": "--from", "value": f"geoml[mcp]=={version}"}],
-                "packageArguments": [{"type": "positional", "value": "serve"}],
+                "packageArguments": [
+                    {"type": "positional", "value": word} for word in ("exec", "mcp-experts", "serve")
+                ],
                 "transport": {"type": "stdio"},
             }
         ],

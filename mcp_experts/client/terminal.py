@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from geoml.errors import UserError
+from mcp_experts.arrays import FORMATS
 from mcp_experts.loading import channel_from_file
 from mcp_experts.registry import Registry
 from mcp_experts.verdicts import Look
@@ -20,7 +21,7 @@ __all__ = ["describe"]
 def describe(arguments: Sequence[str]) -> list[dict[str, Any]] | int:
     """A row an expert, for the channel of a file."""
     parser = argparse.ArgumentParser(prog="mcp-experts describe", description="Ask all experts about a channel file.")
-    parser.add_argument("file", type=Path, help=".npz, .nc or .zarr with csi, taps or a path table")
+    parser.add_argument("file", type=Path, help=f"{', '.join(FORMATS)}: csi, taps, or a path table")
     parser.add_argument("--index", type=int, default=0, help="which channel of a file with several")
     parser.add_argument("--json", action="store_true", help="the full verdicts as JSON")
     flags = parser.parse_args(arguments)

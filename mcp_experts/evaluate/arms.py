@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import time
 from collections.abc import Sequence
@@ -14,10 +15,12 @@ import numpy as np
 from mcp_experts.classical import ESTIMATORS
 from mcp_experts.client.agent import connected, converse
 from mcp_experts.client.endpoints import Endpoint
+from mcp_experts.evaluate.doctored import Kind, doctored
 from mcp_experts.evaluate.questions import LETTERS, Question, QuestionSet
 from mcp_experts.registry import Registry
+from mcp_experts.verdicts import describe
 
-__all__ = ["ARMS", "MODEL_ARMS", "Row", "answer_alone", "ask_model"]
+__all__ = ["ARMS", "MODEL_ARMS", "TOOL_ARMS", "Row", "answer_alone", "ask_model"]
 
 ARMS = {
     "A0": "the most frequent answer",
@@ -26,9 +29,13 @@ ARMS = {
     "A3": "language model, summary statistics and a primer",
     "A4": "classical estimator",
     "A5": "language model with the experts over MCP",
+    "A6": "language model, all verdicts pasted",
     "A7": "expert alone",
+    "A8": "as A5, experts that know the truth",
+    "A9": "as A5, experts that lie (even channels) or abstain (odd ones)",
 }
-MODEL_ARMS = ("A1", "A2", "A3", "A5")
+MODEL_ARMS = ("A1", "A2", "A3", "A5", "A6", "A8", "A9")
+TOOL_ARMS = ("A5", "A8", "A9")
 SYSTEM = (
     "You answer multiple-choice questions about a wireless channel that was observed on 64 subcarriers and 14 "
     "snapshots. Terms: {terms}. Think briefly, then end with one line: ANSWER: and the letter."
@@ -106,10 +113,11 @@ async def ask_model(
     kind: str,
     root: Path,
 ) -> Row:
-    """One question to a language model. `root` is where A5's server reads the channel from."""
+    """One question to a language model. `root` is where the server reads the channel from, in arms with tools."""
     begin = time.perf_counter()
     system = SYSTEM.format(terms=_terms(question, registry))
-    if arm == "A5":
+    registry = _of_arm(arm, question, questions, registry)
+    if arm in TOOL_ARMS:
         from mcp_experts.serve.server import build_server
 
         name = f"channel-{question.channel}.npz"
@@ -118,8 +126,10 @@ async def ask_model(
         async with connected(build_server(registry=registry, root=root)) as client:
             transcript = await converse(endpoint, client, system, text)
     else:
-        context = {"A1": "", "A2": _raw, "A3": _statistics}[arm]
-        data = context(questions, question.channel) if callable(context) else context
+        if arm == "A6":
+            data = json.dumps(describe(registry, questions.look(question.channel)))
+        else:
+            data = {"A1": _nothing, "A2": _raw, "A3": _statistics}[arm](questions, question.channel)
         transcript = await converse(endpoint, None, system, f"{data}\n{question.text}".strip())
     letter = parse_letter(transcript.answer, len(question.options))
     return Row(
@@ -134,8 +144,8 @@ async def ask_model(
         transcript.tokens_in,
         transcript.tokens_out,
         tuple(transcript.tools),
-        tuple(f"wireless_{name}" for name in question.experts) if arm == "A5" else (),
-        _faithful(question, questions, registry, letter) if arm == "A5" else None,
+        tuple(f"wireless_{name}" for name in question.experts) if arm in TOOL_ARMS else (),
+        _faithful(question, questions, registry, letter) if arm in TOOL_ARMS else None,
         tuple(transcript.exchanges),
     )
 
@@ -158,6 +168,18 @@ def _terms(question: Question, registry: Registry) -> str:
         limits = f", limits {', '.join(map(str, definition.edges))} {definition.cells_unit}" if definition.edges else ""
         terms.append(f"{definition.title} ({', '.join(definition.classes)}{limits})")
     return "; ".join(terms)
+
+
+def _of_arm(arm: str, question: Question, questions: QuestionSet, registry: Registry) -> Registry:
+    """The experts that an arm asks."""
+    if arm not in ("A8", "A9"):
+        return registry
+    kind: Kind = "oracle" if arm == "A8" else "abstaining" if question.channel % 2 else "lying"
+    return doctored(registry, questions.labels(question.channel, registry), kind=kind)
+
+
+def _nothing(questions: QuestionSet, number: int) -> str:
+    return ""
 
 
 def _raw(questions: QuestionSet, number: int) -> str:

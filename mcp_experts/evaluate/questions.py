@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -62,6 +63,7 @@ class QuestionSet:
 
     questions: tuple[Question, ...]
     arrays: dict[str, NDArray[Any]]
+    truths: dict[str, NDArray[np.float64]]
     digest: str
     looks: dict[int, Look] = field(default_factory=dict, repr=False)
 
@@ -74,6 +76,14 @@ class QuestionSet:
             subcarrier_spacing_hz=bandwidth / len(pair),
             snapshot_interval_s=duration / SNAPSHOTS,
         )
+
+    def labels(self, number: int, registry: Registry) -> dict[str, int]:
+        """The number of the true class of a channel by expert, of those whose truth is known."""
+        found = {}
+        for expert in registry.classifiers:
+            if expert.definition.truth in self.truths:
+                found[expert.name] = int(expert.definition.labels(self.truths[expert.definition.truth][number]))
+        return {name: label for name, label in found.items() if label >= 0}
 
     def look(self, number: int) -> Look:
         """The channel with what experts see of it, computed once."""
@@ -105,14 +115,14 @@ def load_questions(
         numbers = np.stack([labels[name] for name in experts], axis=1)
         rng = np.random.default_rng([seed, sum(map(ord, task))])
         names = [registry.expert(name).definition.classes for name in experts]
-        every = [", ".join(parts) for parts in _product(names)]
+        every = [", ".join(parts) for parts in itertools.product(*names)]
         for channel in _even(numbers, count):
             options = tuple(every[place] for place in rng.permutation(len(every)))
             right = ", ".join(classes[number] for classes, number in zip(names, numbers[channel], strict=True))
             letter = LETTERS[options.index(right)]
             questions.append(Question(f"{task}-{channel}", task, tuple(experts), int(channel), options, letter))
     text = "\n".join(f"{q.identifier} {q.options} {q.answer}" for q in questions) + index["sha256"]
-    return QuestionSet(tuple(questions), arrays, hashlib.sha256(text.encode()).hexdigest())
+    return QuestionSet(tuple(questions), arrays, known, hashlib.sha256(text.encode()).hexdigest())
 
 
 def _checked(tasks: Any, offered: dict[str, tuple[str, ...]]) -> list[str]:
@@ -121,12 +131,6 @@ def _checked(tasks: Any, offered: dict[str, tuple[str, ...]]) -> list[str]:
         if name not in offered:
             raise UserError(f"task {name!r} unknown; there are {', '.join(offered)}")
     return names
-
-
-def _product(names: list[tuple[str, ...]]) -> list[tuple[str, ...]]:
-    import itertools
-
-    return list(itertools.product(*names))
 
 
 def _even(numbers: NDArray[np.int64], count: int) -> list[int]:

@@ -38,7 +38,7 @@ def table(rows: Rows) -> list[dict[str, Any]]:
             entry["unparsable"] = sum(row["letter"] == "" for row in members)
             entry["tokens"] = _mean(row["tokens_in"] + row["tokens_out"] for row in members)
             entry["seconds"] = _mean(row["seconds"] for row in members)
-        if arm == "A5":
+        if members[0]["wanted_tools"]:
             entry |= _tool_scores(members)
         found.append(entry)
     return found

@@ -19,7 +19,8 @@ EXPERT = Definition(
     meaning="speed over wavelength, the largest shift that a path can have",
     limits=(
         "shifts under a tenth of 1/duration cannot be told from none; a path that arrives across the motion shows "
-        "less than the maximum; over half the snapshot rate shifts alias"
+        "less than the maximum; over half the snapshot rate shifts alias; a carrier frequency offset that drifts "
+        "during the window counts as motion, a constant one does not"
     ),
     examples=(
         Example({"doppler_hz": 1, "snr_db": 30, "delay_spread_s": 2e-7}, ("below_resolution",)),

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Annotated, Any
 
 from mcp.server.mcpserver.context import Context
 from mcp.server.mcpserver.exceptions import ToolError
 from mcp.server.mcpserver.tools.base import Tool
 from mcp_types import CallToolResult, TextContent, ToolAnnotations
-from pydantic import ConfigDict, ValidationError
+from pydantic import ConfigDict, Field, ValidationError
 
 from geoml.errors import UserError
 
-__all__ = ["StrictTool", "answer", "strict_tool"]
+__all__ = ["StrictTool", "answer", "described", "strict_tool"]
 
 MOST_TEXT = 160
 
@@ -75,6 +76,29 @@ def strict_tool(
     tool.fn_metadata.arg_model = strict
     tool.parameters = _plain_schema(strict.model_json_schema(by_alias=True))
     return StrictTool(**{name: getattr(tool, name) for name in type(tool).model_fields})
+
+
+def described(
+    function: Callable[..., Any], arguments: Mapping[str, str], then: Callable[[Any], CallToolResult], shape: type
+) -> Callable[..., CallToolResult]:
+    """A tool's function: `function` with its own parameters and defaults, each of which `arguments` describes.
+
+    What it returns goes through `then`, which promises `shape`.
+    """
+    parameters = [
+        parameter.replace(
+            kind=inspect.Parameter.KEYWORD_ONLY,
+            annotation=Annotated[parameter.annotation, Field(description=arguments[name])],
+        )
+        for name, parameter in inspect.signature(function, eval_str=True).parameters.items()
+    ]
+
+    def call(**given: Any) -> CallToolResult:
+        return then(function(**given))
+
+    promise = Annotated[CallToolResult, shape]
+    call.__signature__ = inspect.Signature(parameters, return_annotation=promise)  # type: ignore[attr-defined]
+    return call
 
 
 def _plain_schema(schema: dict[str, Any]) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from typing import Annotated, Any
 
 import anyio.to_thread
@@ -11,13 +11,14 @@ from mcp_types import CallToolResult
 from pydantic import Field
 
 from geoml.errors import UserError
+from mcp_experts.arrays import FORMATS
 from mcp_experts.channels import Channel
 from mcp_experts.loading import channel_from_file, channel_from_lists, inside
 from mcp_experts.maps import query_map
 from mcp_experts.registry import GATE, Expert
 from mcp_experts.serve.server import State
 from mcp_experts.serve.shapes import Card, Description, Dropped, ExpertList, Loaded, MapPoint, Verdict
-from mcp_experts.serve.strict import answer, strict_tool
+from mcp_experts.serve.strict import answer, described, strict_tool
 from mcp_experts.synthetic import synthesize
 from mcp_experts.verdicts import describe, judge, judge_gate
 
@@ -32,7 +33,8 @@ def tools(state: State) -> Iterator[Tool]:
     """The tools of the server's toolsets; listing and cards always."""
     yield from _catalog_tools(state)
     if "channels" in state.toolsets:
-        yield from (make(state) for make in (_file_tool, _inline_tool, _synthetic_tool, _drop_tool))
+        yield from _loading_tools(state)
+        yield _drop_tool(state)
     if "describe" in state.toolsets:
         yield _describe_tool(state)
     if "experts" in state.toolsets:
@@ -92,91 +94,76 @@ def _page(cursor: str | None, count: int) -> int:
     return int(cursor)
 
 
-def _file_tool(state: State) -> Tool:
-    def load_file(
-        path: Annotated[str, Field(description="File under the data root: .npz, .nc or .zarr", max_length=512)],
-        index: Annotated[int, Field(description="Which channel of a file with several", ge=0)] = 0,
-    ) -> Annotated[CallToolResult, Loaded]:
-        return _loaded(state, channel_from_file(inside(state.root, path), index))
+def _loading_tools(state: State) -> Iterator[Tool]:
+    """Arguments and defaults are those of the functions that make the channels."""
 
-    return strict_tool(
+    def load_file(path: str, index: int = 0) -> Channel:
+        return channel_from_file(inside(state.root, path), index)
+
+    yield _loading_tool(
+        state,
         load_file,
+        {"path": f"File under the data root: {', '.join(FORMATS)}", "index": "Which channel of a file with several"},
         name="wireless_load_file",
         title="Load a channel from a file",
         description=(
             "Loads a measured or simulated channel from a file under the server's data root and returns a channel_id. "
             "The first step when the user names a file."
         ),
-        read_only=False,
     )
-
-
-def _inline_tool(state: State) -> Tool:
-    async def load_inline(
-        csi_real: Annotated[list[float], Field(description="Real parts; antenna fastest, subcarrier slowest")],
-        csi_imag: Annotated[list[float], Field(description="Imaginary parts in the same order")],
-        subcarriers: Annotated[int, Field(description="At least 64")],
-        snapshots: Annotated[int, Field(description="At least 14")],
-        subcarrier_spacing_hz: Annotated[float, Field(description="Spacing of the subcarriers given, Hz")],
-        snapshot_interval_s: Annotated[float, Field(description="Time between snapshots, s")],
-        antennas: Annotated[int, Field(description="Receive antennas")] = 1,
-    ) -> Annotated[CallToolResult, Loaded]:
-        channel = channel_from_lists(
-            csi_real,
-            csi_imag,
-            subcarriers=subcarriers,
-            snapshots=snapshots,
-            antennas=antennas,
-            subcarrier_spacing_hz=subcarrier_spacing_hz,
-            snapshot_interval_s=snapshot_interval_s,
-        )
-        return _loaded(state, channel)
-
-    return strict_tool(
-        load_inline,
+    yield _loading_tool(
+        state,
+        channel_from_lists,
+        {
+            "csi_real": "Real parts; antenna fastest, subcarrier slowest",
+            "csi_imag": "Imaginary parts in the same order",
+            "subcarriers": "At least 64",
+            "snapshots": "At least 14",
+            "subcarrier_spacing_hz": "Spacing of the subcarriers given, Hz",
+            "snapshot_interval_s": "Time between snapshots, s",
+            "antennas": "Receive antennas",
+        },
         name="wireless_load_inline",
         title="Load a small channel from numbers",
         description=(
             "Loads a channel (at most 16384 complex values) sent as flat lists and returns a channel_id. Only when the "
             "user pasted numbers; a file costs far fewer tokens."
         ),
-        read_only=False,
     )
-
-
-def _synthetic_tool(state: State) -> Tool:
-    async def load_synthetic(
-        delay_spread_s: Annotated[float, Field(description="RMS delay spread, s")] = 100e-9,
-        doppler_hz: Annotated[float, Field(description="Maximum Doppler shift, Hz")] = 10.0,
-        k_factor_db: Annotated[float | None, Field(description="K-factor of a direct path, dB; null: none")] = None,
-        snr_db: Annotated[float, Field(description="Signal-to-noise ratio, dB")] = 20.0,
-        bandwidth_hz: Annotated[float, Field(description="Bandwidth, Hz")] = 20e6,
-        duration_s: Annotated[float, Field(description="Observed time, s")] = 0.014,
-        antennas: Annotated[int, Field(description="Receive antennas, 1 to 16")] = 1,
-        seed: Annotated[int, Field(description="Same seed, same channel", ge=0)] = 0,
-    ) -> Annotated[CallToolResult, Loaded]:
-        channel = synthesize(
-            delay_spread_s=delay_spread_s,
-            doppler_hz=doppler_hz,
-            k_factor_db=k_factor_db,
-            snr_db=snr_db,
-            bandwidth_hz=bandwidth_hz,
-            duration_s=duration_s,
-            antennas=antennas,
-            seed=seed,
-        )
-        return _loaded(state, channel)
-
-    return strict_tool(
-        load_synthetic,
+    yield _loading_tool(
+        state,
+        synthesize,
+        {
+            "delay_spread_s": "RMS delay spread, s",
+            "doppler_hz": "Maximum Doppler shift, Hz",
+            "k_factor_db": "K-factor of a direct path, dB; null: none",
+            "snr_db": "Signal-to-noise ratio, dB",
+            "bandwidth_hz": "Bandwidth, Hz",
+            "duration_s": "Observed time, s",
+            "antennas": "Receive antennas, 1 to 16",
+            "seed": "Same seed, same channel",
+        },
         name="wireless_load_synthetic",
         title="Make a channel from a specification",
         description=(
             "Makes a synthetic channel with a given delay spread, Doppler shift, K-factor and SNR and returns a "
             "channel_id. For what-if questions and for trying the experts."
         ),
-        read_only=False,
     )
+
+
+def _loading_tool(
+    state: State,
+    make: Callable[..., Channel],
+    arguments: Mapping[str, str],
+    *,
+    name: str,
+    title: str,
+    description: str,
+) -> Tool:
+    """A tool that holds the channel that `make` gives."""
+    function = described(make, arguments, lambda channel: _loaded(state, channel), Loaded)
+    return strict_tool(function, name=name, title=title, description=description, read_only=False)
 
 
 def _drop_tool(state: State) -> Tool:
@@ -265,7 +252,7 @@ def _map_tool(state: State) -> Tool:
         transmitter: Annotated[int, Field(description="Number of the transmitter in the map", ge=0)] = 0,
     ) -> Annotated[CallToolResult, MapPoint]:
         found = await anyio.to_thread.run_sync(
-            lambda: query_map(inside(state.root, path), x_m=x_m, y_m=y_m, z_m=z_m, transmitter=transmitter)
+            lambda: query_map(inside(state.root, path, whole=False), x_m=x_m, y_m=y_m, z_m=z_m, transmitter=transmitter)
         )
         return answer({"expert": "radio_map", "path": path, **found})
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from mcp_experts.network import Gate, Network
 from mcp_experts.train.dataset import Examples
 from mcp_experts.train.scores import accuracy, calibration_error, confusions, interval, kappa, risk_coverage
 
-__all__ = ["by_snr", "gate_card", "scores"]
+__all__ = ["by_generator", "by_snr", "gate_card", "scores"]
 
 LEAST = 50
 SNR_BANDS = ((-5.0, 5.0), (5.0, 15.0), (15.0, 25.0), (25.0, 35.0), (35.0, 80.0))
@@ -59,6 +60,7 @@ def scores(
             key: round(risk, 4) for key, risk in risk_coverage(labels, probabilities, COVERAGES).items()
         },
         "by_snr_db": by_snr(labels, expert, examples),
+        "by_generator": by_generator(definition, labels, expert, examples),
     }
 
 
@@ -81,18 +83,33 @@ def by_snr(labels: NDArray[np.int64], expert: NDArray[np.int64], examples: Examp
     return found
 
 
+def by_generator(
+    definition: Definition, labels: NDArray[np.int64], expert: NDArray[np.int64], examples: Examples
+) -> dict[str, dict[str, float | int]]:
+    """Accuracy and kappa on the links of each generator."""
+    found: dict[str, dict[str, float | int]] = {}
+    for name in np.unique(examples.source):
+        own = examples.source == name
+        table = confusions(labels[own], expert[own], np.zeros(int(own.sum()), int), len(definition.classes)).sum(axis=0)
+        scored = {"accuracy": round(float(accuracy(table)), 4), "kappa": round(float(kappa(table)), 4)}
+        found[str(name)] = {"channels": int(own.sum()), **scored}
+    return found
+
+
 def _share(labels: NDArray[np.int64], given: NDArray[np.int64]) -> float | None:
     return round(float(np.mean(labels == given)), 4) if len(labels) else None
 
 
-def gate_card(gate: Gate, test: Examples, traced: Examples | None, spoilt: dict[str, Examples]) -> dict[str, Any]:
+def gate_card(gate: Gate, sets: Mapping[str, Examples], wrong: Mapping[str, Examples]) -> dict[str, Any]:
     """How many channels of each kind the gate calls outside; those of test ought to be 1 %."""
 
-    def outside(examples: Examples) -> float:
-        return round(float(np.mean(gate.score(examples.features) > 1)), 4)
+    def outside(examples: Examples | None) -> Any:
+        if examples is None:
+            return "not measured"
+        return {"channels": len(examples), "outside": round(float(np.mean(gate.score(examples.features) > 1)), 4)}
 
     return {
-        "test": {"channels": len(test), "outside": outside(test)},
-        "ray_traced": "not measured" if traced is None else {"channels": len(traced), "outside": outside(traced)},
-        "spoilt": {name: {"channels": len(each), "outside": outside(each)} for name, each in spoilt.items()},
+        "test": outside(sets["test"]),
+        "held_out_city": outside(sets.get("city")),
+        "spoilt": {name: outside(each) for name, each in wrong.items()},
     }

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,13 +19,16 @@ from mcp_experts import features
 from mcp_experts.classical import ESTIMATORS, estimate
 from mcp_experts.train.truths import TRUTHS, Links, observe, truths
 
-__all__ = ["Examples", "build", "collect", "merge"]
+__all__ = ["TRACED", "Examples", "build", "collect", "merge"]
 
 LOG = logging.getLogger(__name__)
 #: Share of groups of which one antenna alone is observed.
 ONE_ANTENNA = 0.3
 #: Of the generators: raise it where one draws anything else than before, so that no older file is taken.
-VERSION = 1
+VERSION = 2
+PARTS = ("train", "calibration", "test")
+#: The source of links out of path tables.
+TRACED = "traced"
 FIELDS = ("features", "estimates", "truths", "source", "group")
 
 
@@ -69,15 +72,22 @@ class Examples:
 
 
 def collect(name: str, links: Iterable[Links], rng: np.random.Generator) -> Examples:
-    """What is observed of links, in rows."""
+    """What is observed of links, in rows; of a share of them with one antenna alone."""
     parts: list[tuple[NDArray[Any], ...]] = []
-    for number, group in enumerate(links):
-        if rng.random() < ONE_ANTENNA:
-            group = replace(group, gains=group.gains[..., :1])
-        csi, snr_db = observe(group, rng)
-        estimates = estimate(csi, group.bandwidth_hz)
-        inputs = features.with_estimates(features.extract(csi), estimates)
-        parts.append((inputs, estimates, truths(group, snr_db), np.full(len(csi), number)))
+    groups = 0
+    for several in links:
+        group = np.full(len(several), groups) if several.alike else groups + np.arange(len(several))
+        groups = int(group.max()) + 1
+        alone = rng.random(len(several)) < ONE_ANTENNA
+        for chosen, antennas in ((alone, 1), (~alone, None)):
+            if not chosen.any():
+                continue
+            some = several.rows(chosen)
+            some = replace(some, gains=some.gains[..., :antennas])
+            csi, snr_db = observe(some, rng)
+            estimates = estimate(csi, some.bandwidth_hz)
+            inputs = features.with_estimates(features.extract(csi), estimates)
+            parts.append((inputs, estimates, truths(some, snr_db), group[chosen]))
     if not parts:
         raise DataError(f"generator {name} gave no links")
     columns = [np.concatenate(column) for column in zip(*parts, strict=True)]
@@ -98,12 +108,19 @@ def merge(parts: Iterable[Examples]) -> Examples:
     return Examples(**joined, group=np.concatenate([part.group + n for part, n in zip(every, first, strict=True)]))
 
 
-def build(counts: Mapping[str, int], *, seed: int, part: str, cache: Path) -> Examples:
-    """`counts[generator]` links each, from the cache or drawn anew; `part` ("train", "calibration", "test") is a seed.
+def build(counts: Mapping[str, int], *, seed: int, part: str, cache: Path, tables: Sequence[Path] = ()) -> Examples:
+    """`counts[generator]` links each, from the cache or drawn anew, and those of path tables that are of this part.
 
-    The parts share no drawn parameter: each has random streams of its own. Each generator's links are a file.
+    `part` ("train", "calibration", "test") is a seed: the parts share no drawn parameter, and no transmitter. Each
+    generator's links are a file.
     """
-    return merge(_cached(name, count, seed, part, cache) for name, count in counts.items() if count)
+    found = [_cached(name, count, seed, part, cache) for name, count in counts.items() if count]
+    if tables:
+        from mcp_experts.train.traced import traced_links
+
+        rng = np.random.default_rng([seed, PARTS.index(part), 7])
+        found.append(collect(TRACED, traced_links(tables, seed, part), rng))
+    return merge(found)
 
 
 def _cached(name: str, count: int, seed: int, part: str, cache: Path) -> Examples:
@@ -116,7 +133,7 @@ def _cached(name: str, count: int, seed: int, part: str, cache: Path) -> Example
     from mcp_experts.train.generators import generate
 
     LOG.info("%s: %d links of %s", part, count, name)
-    number = ("train", "calibration", "test").index(part)
+    number = PARTS.index(part)
     rng = np.random.default_rng([seed, number, *name.encode()])
     examples = collect(name, generate(name, count, 1000 * seed + number), rng)
     with atomic_path(path) as partial, open(partial, "wb") as stream:

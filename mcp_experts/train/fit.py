@@ -13,7 +13,7 @@ from torch import nn
 
 from mcp_experts.classical import ESTIMATORS
 from mcp_experts.definition import Definition
-from mcp_experts.network import Network
+from mcp_experts.network import Network, standardised
 from mcp_experts.train.dataset import Examples
 
 __all__ = ["Recipe", "best_cuts", "conformal_threshold", "fit_classifier", "fit_gate"]
@@ -43,10 +43,11 @@ def fit_classifier(definition: Definition, train: Examples, calibration: Example
     train, labels = train.rows(known >= 0), known[known >= 0]
     spread = np.maximum(train.features.std(axis=0), 1e-3)
     arrays: Arrays = {"mean": train.features.mean(axis=0), "scale": spread}
-    inputs = torch.from_numpy(np.clip((train.features - arrays["mean"]) / spread, -8, 8).astype(np.float32))
+    inputs = torch.from_numpy(standardised(train.features, arrays["mean"], spread))
     network = _trained(inputs, torch.from_numpy(labels), len(definition.classes), recipe)
     for index, layer in enumerate(part for part in network if isinstance(part, nn.Linear)):
-        arrays[f"weight_{index}"] = layer.weight.detach().numpy().T.copy()
+        # Half precision from here on, so that what is calibrated is what is stored.
+        arrays[f"weight_{index}"] = layer.weight.detach().numpy().T.astype(np.float16)
         arrays[f"bias_{index}"] = layer.bias.detach().numpy().copy()
     known = definition.labels(calibration.truth(definition.truth))
     calibration, held = calibration.rows(known >= 0), known[known >= 0]

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import glob
 import importlib.metadata
 import io
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from geoml.errors import UserError
 from geoml.files import atomic_path, sha256, write_json
 from geoml.runs import RunFolder, plain
 from mcp_experts import experts
@@ -20,18 +22,22 @@ from mcp_experts.definition import Definition
 from mcp_experts.network import Gate, Network
 from mcp_experts.registry import CARD, WEIGHTS, Registry
 from mcp_experts.train import card, dataset
+from mcp_experts.train.ceiling import tdl_ceiling
 from mcp_experts.train.dataset import Examples
 from mcp_experts.train.fit import COVERAGE, Recipe, fit_classifier, fit_gate
 from mcp_experts.train.spoilt import spoilt
+from mcp_experts.train.traced import traced_links
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
-__all__ = ["train_experts", "write_expert"]
+__all__ = ["find_tables", "train_experts", "write_expert"]
 
 LOG = logging.getLogger(__name__)
 Rows = list[dict[str, Any]]
 SPOILT_LINKS = 512
+#: Rows of a card beside that of the city held out: which generators its twin does not see, and is tested on.
+HIDDEN = {"held_out_generator": "traced", "held_out_standard": "standard"}
 
 
 def train_experts(config: DictConfig, run: RunFolder) -> Rows:
@@ -44,6 +50,7 @@ def train_experts(config: DictConfig, run: RunFolder) -> Rows:
     target = Path(values["target"] or Path(str(experts.__file__)).parent)
     sets = _sets(values)
     recipe = Recipe(**{**values["recipe"], "hidden": tuple(values["recipe"]["hidden"])}, seed=int(values["seed"]))
+    ceilings = tdl_ceiling(int(values["bound"]), int(values["seed"])) if values["bound"] else {}
     rows = []
     for expert in registry.experts.values():
         definition = expert.definition
@@ -55,6 +62,8 @@ def train_experts(config: DictConfig, run: RunFolder) -> Rows:
             row: dict[str, Any] = {"expert": definition.name, "outside_test": found["gate"]["test"]["outside"]}
         else:
             arrays, found = _classifier(definition, sets, recipe, boosted=bool(values["boosted"]))
+            if definition.name in ceilings:
+                found["likelihood_bound_tdl"] = ceilings[definition.name]
             row = _row(definition.name, found)
         write_expert(target / definition.name, definition, arrays, found | _circumstances(values, sets))
         run.metrics.append(row)
@@ -64,42 +73,77 @@ def train_experts(config: DictConfig, run: RunFolder) -> Rows:
 
 
 def _sets(values: Mapping[str, Any]) -> dict[str, Examples]:
+    """Examples by use: train, calibration and test; "city", of path tables that training never sees; "traced", all."""
     counts = {name: int(count) for name, count in values["links"].items()}
-    # Whole groups of links that share parameters.
-    held = {name: max(32, round(count * values["held_share"] / 32) * 32) for name, count in counts.items() if count}
+    held = {name: max(32, round(count * values["held_share"])) for name, count in counts.items() if count}
     cache, seed = Path(values["cache"]), int(values["seed"])
+    seen, apart = find_tables(values["traced"]), find_tables(values["traced_apart"])
     sets = {
-        "train": dataset.build(counts, seed=seed, part="train", cache=cache),
-        "calibration": dataset.build(held, seed=seed, part="calibration", cache=cache),
-        "test": dataset.build(held, seed=seed, part="test", cache=cache),
+        part: dataset.build(counts if part == "train" else held, seed=seed, part=part, cache=cache, tables=seen)
+        for part in dataset.PARTS
     }
-    if values["traced"]:
-        from mcp_experts.train.traced import traced_links
-
-        rng = np.random.default_rng([seed, 7])
-        sets["traced"] = dataset.collect("traced", traced_links(values["traced"], seed), rng)
+    if apart:
+        city = dataset.collect("city", traced_links(apart, seed), np.random.default_rng([seed, 8]))
+        known = [each.rows(each.source == dataset.TRACED) for each in sets.values()] if seen else []
+        sets |= {"city": city, "traced": dataset.merge([*known, city])}
     return sets
+
+
+def find_tables(patterns: Sequence[str]) -> list[Path]:
+    """The files of these patterns, in order; a `UserError` says how to make them where there are none."""
+    found = []
+    for pattern in patterns:
+        files = sorted(Path(name) for name in glob.glob(pattern))
+        if not files:
+            raise UserError(
+                f"no path table {pattern}; docs/experts-training.md has the commands of radiomaps that trace them, or "
+                "train without: traced=[] traced_apart=[]"
+            )
+        found += files
+    return found
 
 
 def _classifier(
     definition: Definition, sets: Mapping[str, Examples], recipe: Recipe, *, boosted: bool
 ) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
-    arrays = fit_classifier(definition, sets["train"], sets["calibration"], recipe)
-    network = Network.from_arrays(arrays)
-    labels = definition.labels(sets["train"].truth(definition.truth))
-    rival = _boosted(sets["train"].estimates[labels >= 0], labels[labels >= 0], recipe.seed) if boosted else None
-    prior = int(np.bincount(labels[labels >= 0]).argmax())
-    metrics = {
-        "in_distribution": card.scores(definition, network, sets["test"], rival, prior),
-        "held_out_generator": card.scores(definition, network, sets.get("traced"), rival, prior),
-    }
+    """Weights, and what the card says: also of twins that were trained without some generators and tested on them."""
+    arrays, score = _trained(definition, sets["train"], sets["calibration"], recipe, boosted=boosted)
+    metrics = {"in_distribution": score(sets["test"]), "held_out_city": score(sets.get("city"))}
+    for name, hidden in HIDDEN.items():
+        metrics[name] = "not measured"
+        if "traced" in sets:
+            train, calibration = (_generators(sets[part], hidden, without=True) for part in dataset.PARTS[:2])
+            tested = sets["traced"] if hidden == "traced" else _generators(sets["test"], hidden)
+            truths = (definition.labels(part.truth(definition.truth)) for part in (train, calibration))
+            metrics[name] = "not applicable"
+            if min(int(np.sum(labels >= 0)) for labels in truths) >= card.LEAST:
+                metrics[name] = _trained(definition, train, calibration, recipe, boosted=boosted)[1](tested)
     about = {
-        "parameters": sum(weight.size + bias.size for weight, bias in network.layers),
+        "parameters": sum(int(array.size) for name, array in arrays.items() if name.startswith(("weight_", "bias_"))),
         "temperature": float(arrays["temperature"]),
         "set_threshold": float(arrays["threshold"]),
         "set_coverage_asked": COVERAGE,
     }
     return arrays, about | {"metrics": metrics}
+
+
+def _generators(examples: Examples, kind: str, *, without: bool = False) -> Examples:
+    """The rows of ray-traced links ("traced") or of all others ("standard"), or all but those."""
+    traced = examples.source == dataset.TRACED
+    return examples.rows(traced == ((kind == "traced") != without))
+
+
+def _trained(
+    definition: Definition, train: Examples, calibration: Examples, recipe: Recipe, *, boosted: bool
+) -> tuple[dict[str, NDArray[Any]], Callable[[Examples | None], dict[str, Any] | str]]:
+    """Weights, and what scores them and their rivals, trained on the same links."""
+    arrays = fit_classifier(definition, train, calibration, recipe)
+    network = Network.from_arrays(arrays)
+    labels = definition.labels(train.truth(definition.truth))
+    known, labels = labels >= 0, labels[labels >= 0]
+    rival = _boosted(train.estimates[known], labels, recipe.seed) if boosted else None
+    prior = int(np.bincount(labels).argmax())
+    return arrays, lambda examples: card.scores(definition, network, examples, rival, prior)
 
 
 def _boosted(estimates: NDArray[np.float64], labels: NDArray[np.int64], seed: int) -> Any:
@@ -113,7 +157,7 @@ def _gate(sets: Mapping[str, Examples], seed: int) -> tuple[dict[str, NDArray[An
 
     arrays = fit_gate(sets["train"], sets["calibration"])
     wrong = spoilt(generate("tdl", SPOILT_LINKS, 1000 * seed + 3), seed)
-    return arrays, {"gate": card.gate_card(Gate.from_arrays(arrays), sets["test"], sets.get("traced"), wrong)}
+    return arrays, {"gate": card.gate_card(Gate.from_arrays(arrays), sets, wrong)}
 
 
 def write_expert(
@@ -123,15 +167,10 @@ def write_expert(
     folder.mkdir(parents=True, exist_ok=True)
     with atomic_path(folder / WEIGHTS) as partial:
         stream = io.BytesIO()
-        narrow: dict[str, Any] = {name: _narrow(array) for name, array in arrays.items()}
-        np.savez(stream, **narrow)
+        np.savez(stream, **dict(arrays))  # type: ignore[arg-type]
         partial.write_bytes(stream.getvalue())
     about = {"name": definition.name, "version": definition.version, **definition.describe()}
     write_json(folder / CARD, about | dict(found) | {"weights_sha256": sha256(folder / WEIGHTS)})
-
-
-def _narrow(array: NDArray[Any]) -> NDArray[Any]:
-    return array.astype(np.float32) if array.dtype == np.float64 and array.ndim == 2 else array
 
 
 def _circumstances(values: Mapping[str, Any], sets: Mapping[str, Examples]) -> dict[str, Any]:
@@ -142,14 +181,17 @@ def _circumstances(values: Mapping[str, Any], sets: Mapping[str, Examples]) -> d
             "looked_at": "64 subcarriers and 14 snapshots, spread as far as does not alias",
         },
         "valid": {
-            "snr_db": "-5 and more",
+            "snr_db": "-5 and more; drawn evenly from -5 to 35 dB, and for an eighth of the links up to 80 dB",
             "bandwidth_hz": [3e6, 80e6],
+            "doppler": "largest shifts of 0.05 to 6 over the observed time",
+            "frequency_offset": "0.1 over the observed time (standard deviation); no expert estimates or removes one",
             "carrier_hz": "trained at 3.5 GHz; only scenario depends on it",
             "antennas": "trained with 1 and 2; of more all are averaged over",
         },
         "training": {
             "generators": {name: int(count) for name, count in values["links"].items()},
-            "held_out_generator": "ray-traced cities" if "traced" in sets else "none",
+            "ray_traced": int(np.sum(sets["train"].source == dataset.TRACED)),
+            "held_out_city": [Path(pattern).name for pattern in values["traced_apart"]],
             "seed": int(values["seed"]),
             "recipe": dict(values["recipe"]),
             "links": len(sets["train"]),
@@ -166,10 +208,10 @@ def _row(name: str, found: Mapping[str, Any]) -> dict[str, Any]:
         if isinstance(scores, str):
             row[place] = scores
             continue
-        short = {"in_distribution": "", "held_out_generator": "traced_"}[place]
-        for rival in ("majority", "classical", "boosted_classical", "expert"):
-            if rival in scores:
-                row[f"{short}{rival}"] = scores[rival]["accuracy"]
-        row[f"{short}kappa"] = scores["expert"]["kappa"]
-        row[f"{short}ece"] = scores["calibration_error"]
+        if place == "in_distribution":
+            for rival in ("majority", "classical", "boosted_classical", "expert"):
+                if rival in scores:
+                    row[rival] = scores[rival]["accuracy"]
+            row["ece"] = scores["calibration_error"]
+        row["kappa" if place == "in_distribution" else place] = scores["expert"]["kappa"]
     return row

@@ -13,37 +13,50 @@ from numpy.typing import NDArray
 
 from mcp_experts.channels import SNAPSHOTS
 from mcp_experts.tables import PathTable, read_path_table
-from mcp_experts.train.truths import NO_SPECULAR_DB, Links, crossing
+from mcp_experts.train.truths import (
+    BANDWIDTH_HZ,
+    DOPPLER_CELLS,
+    LATEST_CELLS,
+    NO_SPECULAR_DB,
+    Links,
+    crossing,
+    log_uniform,
+)
 
 __all__ = ["traced_links"]
 
-BANDWIDTH_HZ = (3e6, 80e6)
-DOPPLER_CELLS = (0.02, 6.0)
-LATEST_CELLS = 52.0
-TOGETHER = 32
 LEAST_PATHS = 2
+#: Of five transmitters in turn, three train, one calibrates, one tests.
+PARTS = ("train", "train", "train", "calibration", "test")
 
 
-def traced_links(tables: Sequence[str | Path], seed: int) -> Iterator[Links]:
-    """All links of some path tables that have two paths or more, a bandwidth and a rate of snapshots drawn for each."""
-    for number, path in enumerate(tables):
+def traced_links(tables: Sequence[str | Path], seed: int, part: str | None = None) -> Iterator[Links]:
+    """Links of path tables that have two paths or more; a bandwidth and a rate of snapshots are drawn for each.
+
+    A transmitter's links come together. They are of one `part` ("train", "calibration", "test"): no two parts share a
+    transmitter. None gives those of all.
+    """
+    number = 0
+    for path in tables:
         table = read_path_table(Path(path))
-        rng = np.random.default_rng([seed, number])
-        usable = np.flatnonzero((np.isfinite(table.delays_s).sum(axis=1) >= LEAST_PATHS) & (table.doppler_max_hz > 0))
-        for start in range(0, len(usable), TOGETHER):
-            yield _links(table, usable[start : start + TOGETHER], rng)
+        known = (np.isfinite(table.delays_s).sum(axis=1) >= LEAST_PATHS) & (table.doppler_max_hz > 0)
+        for one in range(table.transmitters):
+            usable = np.flatnonzero(known & (table.transmitter == one))
+            if len(usable) and part in (None, PARTS[number % len(PARTS)]):
+                yield _links(table, usable, np.random.default_rng([seed, number]))
+            number += 1
 
 
 def _links(table: PathTable, chosen: NDArray[np.int64], rng: np.random.Generator) -> Links:
     delays = table.delays_s[chosen]
     present = np.isfinite(delays)
-    gains = np.where(present[..., None], table.gains[chosen], 0)
+    gains = _antennas(table, chosen, rng)
     shifts = np.where(present, table.doppler_hz[chosen], 0)
     delays = np.where(present, delays, np.nanmin(delays, axis=1, keepdims=True))
     delays = delays - delays.min(axis=1, keepdims=True)
-    bandwidth = np.exp(rng.uniform(np.log(BANDWIDTH_HZ[0]), np.log(BANDWIDTH_HZ[1]), len(chosen)))
+    bandwidth = log_uniform(rng, BANDWIDTH_HZ, len(chosen))
     bandwidth = np.minimum(bandwidth, LATEST_CELLS / np.maximum(delays.max(axis=1), 1e-12))
-    doppler = np.exp(rng.uniform(np.log(DOPPLER_CELLS[0]), np.log(DOPPLER_CELLS[1]), len(chosen)))
+    doppler = log_uniform(rng, DOPPLER_CELLS, len(chosen))
     duration = doppler / table.doppler_max_hz[chosen]
     time = duration[:, None] * np.arange(SNAPSHOTS) / SNAPSHOTS
     turn = np.exp(2j * np.pi * shifts[:, :, None] * time[:, None])
@@ -66,4 +79,15 @@ def _links(table: PathTable, chosen: NDArray[np.int64], rng: np.random.Generator
         coherence_time_cells=crossing(correlation / powers.sum(axis=1, keepdims=True), lags),
         profile=unknown,
         scenario=unknown,
+        alike=True,
     )
+
+
+def _antennas(table: PathTable, chosen: NDArray[np.int64], rng: np.random.Generator) -> NDArray[np.complex64]:
+    """Gains of two antennas, `[n, path, 2]`: of both polarisations, or, even chances, of one polarisation and half a
+    wavelength apart along x."""
+    gains = np.where(np.isfinite(table.delays_s[chosen])[..., None], table.gains[chosen], 0)
+    across = table.across[chosen]
+    apart = np.stack([gains[..., 0], gains[..., 0] * np.exp(1j * np.pi * np.nan_to_num(across))], axis=-1)
+    array = (rng.random(len(chosen)) < 0.5) & np.isfinite(across).any(axis=1)
+    return np.where(array[:, None, None], apart, gains).astype(np.complex64)

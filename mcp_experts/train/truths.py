@@ -5,7 +5,7 @@ A truth follows from parameters that were drawn or from the paths themselves bef
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,16 +13,27 @@ from numpy.typing import NDArray
 from mcp_experts.channels import SNAPSHOTS, SUBCARRIERS
 
 __all__ = [
+    "BANDWIDTH_HZ",
+    "DOPPLER_CELLS",
+    "LATEST_CELLS",
     "NO_SPECULAR_DB",
+    "OFFSET_CELLS",
+    "TIMING_CELLS",
     "TRUTHS",
     "Links",
     "coherence_bandwidth_cells",
     "crossing",
     "delay_spread_cells",
+    "draw_snr_db",
+    "log_uniform",
     "observe",
     "truths",
 ]
 
+#: What windows span: bandwidths that are drawn, and largest Doppler shifts, in cells of 1/duration.
+BANDWIDTH_HZ, DOPPLER_CELLS = (3e6, 80e6), (0.05, 6.0)
+#: Paths later than this many cells of 1/bandwidth after the first would wrap around in the window.
+LATEST_CELLS = 52.0
 #: The K-factor that stands for "no specular path".
 NO_SPECULAR_DB = -99.0
 SNR_DB = (-5.0, 35.0)
@@ -50,7 +61,8 @@ class Links:
     """`n` links: paths `gains[n, path, snapshot, antenna]`, `delays_s[n, path]`, and the parameters behind them.
 
     `doppler_cells` is the largest Doppler shift times the duration, `coherence_time_cells` the lag at which the
-    autocorrelation falls to a half, over the duration. What a generator does not know is NaN.
+    autocorrelation falls to a half, over the duration. What a generator does not know is NaN. Links that are
+    `alike` share more than their generator, such as a transmitter: intervals have to take them together.
     """
 
     gains: NDArray[np.complex64]
@@ -62,6 +74,26 @@ class Links:
     coherence_time_cells: NDArray[np.float64]
     profile: NDArray[np.float64]
     scenario: NDArray[np.float64]
+    alike: bool = False
+
+    def __len__(self) -> int:
+        return len(self.gains)
+
+    def rows(self, chosen: NDArray[np.bool_]) -> Links:
+        """Those links alone."""
+        arrays = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "alike"}
+        return replace(self, **{name: array[chosen] for name, array in arrays.items()})
+
+
+def log_uniform(rng: np.random.Generator, limits: tuple[float, float], count: int) -> NDArray[np.float64]:
+    """Values evenly spread in logarithm."""
+    return np.exp(rng.uniform(np.log(limits[0]), np.log(limits[1]), count))
+
+
+def draw_snr_db(rng: np.random.Generator, count: int) -> NDArray[np.float64]:
+    """Ratios of signal to noise as they are observed: even in dB, and of a share of links next to no noise."""
+    clean = rng.random(count) < CLEAN_SHARE
+    return np.where(clean, rng.uniform(*CLEAN_SNR_DB, count), rng.uniform(*SNR_DB, count))
 
 
 def observe(links: Links, rng: np.random.Generator) -> tuple[NDArray[np.complex64], NDArray[np.float64]]:
@@ -79,8 +111,7 @@ def observe(links: Links, rng: np.random.Generator) -> tuple[NDArray[np.complex6
     offset = rng.normal(0, OFFSET_CELLS, count)
     csi = csi * np.exp(2j * np.pi * offset[:, None] * np.arange(SNAPSHOTS) / SNAPSHOTS)[:, None, :, None]
     csi = csi / np.sqrt(np.mean(np.abs(csi) ** 2, axis=(1, 2, 3), keepdims=True))
-    clean = rng.random(count) < CLEAN_SHARE
-    snr_db = np.where(clean, rng.uniform(*CLEAN_SNR_DB, count), rng.uniform(*SNR_DB, count))
+    snr_db = draw_snr_db(rng, count)
     deviation = np.sqrt(0.5 * 10 ** (-snr_db / 10))[:, None, None, None]
     noise = rng.standard_normal(csi.shape) + 1j * rng.standard_normal(csi.shape)
     return (csi + deviation * noise).astype(np.complex64), snr_db

@@ -238,3 +238,14 @@ def test_listing_and_verb_completion_load_nothing_heavy(tmp_path):
         [sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": str(TOY)}, capture_output=True, text=True
     )
     assert done.stderr.strip() == "[]"
+
+
+def test_exec_runs_another_command_line_of_the_distribution(capsys):
+    from geoml.__main__ import main as geoml_main
+
+    assert geoml_main(["exec", "mcp-experts", "--help"]) == 0
+    assert "serve" in capsys.readouterr().out
+    assert geoml_main(["exec", "mcp-expert"]) == 2
+    assert "mcp-experts" in capsys.readouterr().err
+    assert geoml_main(["exec"]) == 2
+    assert "rainshift" in capsys.readouterr().err

@@ -83,6 +83,7 @@ class Child:
                 return
             except OSError:
                 time.sleep(0.1)
+        self.process.kill()
         raise RuntimeError(f"the server did not start: {self.process.stderr.read()}")
 
     def post(self, body, *, token=None, **headers):

@@ -5,6 +5,7 @@ import json
 import anyio
 import pytest
 
+from geoml.__main__ import main as geoml_main
 from geoml.errors import DataError, UserError
 from mcp_experts.__main__ import main
 from mcp_experts.client.endpoints import Anthropic, Call, OpenAI, from_environment
@@ -189,6 +190,44 @@ def test_an_evaluation_with_a_scripted_model_resumes_and_is_refused_by_the_table
     assert {entry["arm"] for entry in alone} == {"A0", "A4", "A7"}
 
 
+def test_doctored_experts_know_lie_or_abstain_through_a_server(scripted, tmp_path):
+    """Arms A6, A8 and A9: pasted verdicts reach the model, and what the tools say is the truth, a lie, or nothing."""
+    registry = Registry()
+    questions = load_questions(registry, tasks="doppler", count=8)
+    classes = registry.expert("doppler").definition.classes
+
+    def asks_doppler(_, body):
+        text = body["messages"][-1]["content"]
+        if body["messages"][-1]["role"] == "user":
+            if "tools" not in body:
+                return says(f"ANSWER: {'A' if 'set_coverage' not in text and 'ood_score' in text else 'B'}")
+            return calls("wireless_load_file", {"path": text.split("'")[1]})
+        result = last_result(body)
+        if "expert" not in result:
+            return calls("wireless_doppler", {"channel_id": result["channel_id"]})
+        return says(f"{result['label']} {len(result['likely'])}\nANSWER: A")
+
+    endpoint = OpenAI("scripted", scripted(asks_doppler).base_url)
+    rows = anyio.run(lambda: run_arms(["A6", "A8", "A9"], questions, registry, endpoint, tmp_path, kind="scripted"))
+    assert all(row["letter"] == "A" for row in rows if row["arm"] == "A6")
+    by_question = {question.identifier: question for question in questions.questions}
+    seen = {"A8": 0, "A9": 0}
+    for row in rows:
+        if row["arm"] == "A6":
+            continue
+        question = by_question[row["question"]]
+        said = row["exchanges"][-1]["assistant"].split("\n")[0].split()
+        truth = classes[questions.labels(question.channel, registry)["doppler"]]
+        if said[0] == "None":
+            # The gate found the channel outside, or the expert abstained: then all classes are likely.
+            assert row["arm"] == "A8" or question.channel % 2 == 0 or said[1] == str(len(classes))
+            continue
+        seen[row["arm"]] += 1
+        assert (said[0] == truth) == (row["arm"] == "A8")
+        assert row["arm"] == "A8" or question.channel % 2 == 0
+    assert all(seen.values())
+
+
 def test_comparison_of_live_rows():
     def row(arm, number, right):
         return {"task": "los", "arm": arm, "question": str(number), "right": right, "model_kind": "live"}
@@ -232,6 +271,11 @@ def test_snippets_are_what_clients_read(client, capsys):
         entry = snippet(client)
         assert len(entry["description"]) <= 100
         assert entry["packages"][0]["transport"] == {"type": "stdio"}
+        words = [argument["value"] for argument in entry["packages"][0]["packageArguments"]]
+        with pytest.raises(SystemExit) as stopped:
+            geoml_main([*words, "--help"])
+        assert stopped.value.code == 0
+        assert "Serve the experts" in capsys.readouterr().out
         return
     servers = snippet(client, root="/data")["servers" if client == "vscode" else "mcpServers"]
     assert servers["wireless-experts"]["args"] == ["serve", "--root", "/data"]

@@ -9,7 +9,7 @@ import pytest
 from geoml.errors import DataError, UserError
 from mcp_experts.loading import channel_from_file
 from mcp_experts.maps import query_map
-from mcp_experts.tables import read_path_table
+from mcp_experts.tables import from_deepmimo, read_path_table
 
 C = 299_792_458.0
 HZ = 3.5e9
@@ -79,6 +79,52 @@ def test_netcdf_of_several_scenes_keeps_maps_and_buildings_together(tmp_path):
     assert second["path_gain_db"] == pytest.approx(second["classical"]["value"], abs=0.1)
 
 
+def test_a_set_of_traced_maps_is_read_as_it_lies_on_disk(tmp_path):
+    """Maps that the dominant-path solver traced into a store: every transmitter of two scenes, a voxel at a time."""
+    pytest.importorskip("numba")
+    pytest.importorskip("zarr")
+    from radiomaps.generate import generate
+    from radiomaps.plan import Placement, Plan, Window
+    from radiomaps.store import open_maps
+
+    scenes = [{"name": "procedural", "size_m": 96, "seed": seed} for seed in (1, 2)]
+    window = Window(size_m=16, step_m=2, heights_m=(1.0, 5.0, 2.0))
+    plan = Plan(tuple(scenes), Placement(count=2, height_m=3.0), window, options={"frequency_hz": HZ})
+    generate(plan, tmp_path / "maps.zarr")
+    maps = open_maps(tmp_path / "maps.zarr")
+    seen = []
+    for number in range(4):
+        one = maps.isel(scene=number // 2, tx=number % 2)
+        gain = one["path_gain_db"].values
+        z, y, x = np.unravel_index(np.nanargmin(gain), gain.shape)
+        point = {f"{name}_m": float(one[name].values[index]) for name, index in zip("zyx", (z, y, x), strict=True)}
+        found = query_map(tmp_path / "maps.zarr", **point, transmitter=number)
+        assert found["path_gain_db"] == pytest.approx(float(gain[z, y, x]), abs=0.02)
+        assert found["los"] == bool(one["los"].values[z, y, x])
+        seen.append(found["path_gain_db"])
+    assert len(set(seen)) > 1
+    with pytest.raises(UserError, match="4 transmitters"):
+        query_map(tmp_path / "maps.zarr", **point, transmitter=4)
+
+
+def test_members_may_stand_anywhere_among_the_axes(tmp_path):
+    """As a model's samples may be written: an axis of members behind that of samples, in NetCDF and in Zarr."""
+    xr = pytest.importorskip("xarray")
+    one = free_space(members=5)
+    gain = np.moveaxis(one["path_gain_db"], 0, 1)
+    dims = ("sample", "member", "z", "y", "x")
+    variables = {"path_gain_db": (dims, gain), "frequency_hz": ((), HZ)}
+    variables |= {f"tx_{letter}": ("sample", one[f"tx_{letter}"]) for letter in "xyz"}
+    dataset = xr.Dataset(variables, {name: one[name] for name in "zyx"})
+    dataset.to_netcdf(tmp_path / "made.nc")
+    dataset.to_zarr(tmp_path / "made.zarr", consolidated=False)
+    for name in ("made.nc", "made.zarr"):
+        found = query_map(tmp_path / name, x_m=20.5, y_m=10.5, z_m=2.0)
+        assert found["uncertainty_db"] == pytest.approx(math.sqrt(2), rel=1e-3)
+        assert found["path_gain_db"] == pytest.approx(found["classical"]["value"], abs=0.1)
+        assert found["los"] is None
+
+
 def test_what_is_no_map_says_what_is_missing(tmp_path):
     whole = free_space()
     for name in ("path_gain_db", "x", "tx_z"):
@@ -133,3 +179,79 @@ def test_traced_links_know_what_follows_from_their_paths(tmp_path):
     assert links.k_factor_db[0] == pytest.approx(10 * math.log10(4), abs=1e-3)
     assert np.isnan(links.profile).all()
     assert np.ptp(links.delays_s) == pytest.approx(1e-7)
+
+
+def matrices(users=3):
+    """DeepMIMO's of some users: a direct path and a reflection 100 ns later, 6 dB down; the last has none."""
+    power = np.full((users, 4), np.nan)
+    power[:-1, :2] = -80, -86
+    delay = np.where(np.isfinite(power), np.array([1e-7, 2e-7, np.nan, np.nan]), np.nan)
+    return {"power": power, "phase": np.where(np.isfinite(power), 30.0, np.nan), "delay": delay}
+
+
+def delays_of(channel):
+    profile = np.mean(np.abs(np.fft.ifft(channel.csi[:, :, 0], axis=0)) ** 2, axis=1)
+    return np.argsort(profile)[::-1][:2].tolist(), 10 * np.log10(profile[2] / profile[0])
+
+
+@pytest.mark.parametrize("kind", ["npz", "mat", "h5", "folder"])
+def test_deepmimo_matrices_become_channels(tmp_path, kind):
+    arrays = matrices()
+    path = tmp_path / f"scene.{kind}"
+    if kind == "npz":
+        np.savez(path, **arrays)
+    elif kind == "mat":
+        pytest.importorskip("scipy.io").savemat(path, arrays)
+    elif kind == "h5":
+        with pytest.importorskip("h5py").File(path, "w") as file:
+            for name, array in arrays.items():
+                file[name] = array
+    else:
+        for name, array in arrays.items():
+            np.savez(tmp_path / f"{name}_t001_tx000_r002.npz", **{name: array})
+        path = tmp_path / "delay_t001_tx000_r002.npz"
+    channel = channel_from_file(path, 1)
+    places, fall_db = delays_of(channel)
+    # 100 ns are two cells of 20 MHz.
+    assert places == [0, 2]
+    assert fall_db == pytest.approx(-6, abs=0.5)
+    assert np.allclose(channel.csi, channel.csi[:, :1])
+    with pytest.raises(DataError, match="2 links with paths"):
+        channel_from_file(path, 2)
+
+
+def test_deepmimo_knows_direct_paths_and_shifts():
+    inter = np.array([[0, 12, np.nan, np.nan]] * 3)
+    table = from_deepmimo({**matrices(), "inter": inter, "doppler": np.array([[20.0, -30, 0, 0]] * 3)})
+    assert table.bounces[0].tolist() == [0, 2, -1, -1]
+    assert table.doppler_max_hz[0] == 30
+    with pytest.raises(DataError, match="differ in shape"):
+        from_deepmimo({**matrices(), "phase": np.zeros((3, 2))})
+
+
+def test_a_matrix_alone_names_what_has_to_lie_beside_it(tmp_path):
+    np.savez(tmp_path / "power_t001_tx000_r002.npz", power=matrices()["power"])
+    with pytest.raises(DataError, match=r"phase_t001_tx000_r002\.npz has to lie beside it"):
+        channel_from_file(tmp_path / "power_t001_tx000_r002.npz")
+
+
+def test_matlab_files_of_both_kinds_hold_the_same_channel(tmp_path):
+    h5py, scipy_io = pytest.importorskip("h5py"), pytest.importorskip("scipy.io")
+    rng = np.random.default_rng(0)
+    csi = rng.standard_normal((64, 14, 2)) + 1j * rng.standard_normal((64, 14, 2))
+    numbers = {"subcarrier_spacing_hz": 30e3, "snapshot_interval_s": 1e-3}
+    scipy_io.savemat(tmp_path / "five.mat", {"csi": csi, **numbers})
+    # As MATLAB 7.3 writes it: axes in reverse, complex numbers as pairs, 512 bytes of its own first.
+    with h5py.File(tmp_path / "seven.mat", "w", userblock_size=512) as file:
+        pairs = np.empty(csi.T.shape, [("real", float), ("imag", float)])
+        pairs["real"], pairs["imag"] = csi.T.real, csi.T.imag
+        file["csi"] = pairs
+        for name, number in numbers.items():
+            file[name] = np.full((1, 1), number)
+    five, seven = (channel_from_file(tmp_path / name) for name in ("five.mat", "seven.mat"))
+    assert np.allclose(five.csi, seven.csi)
+    assert five.csi.shape == (64, 14, 2)
+    assert seven.subcarrier_spacing_hz == 30e3
+    (tmp_path / "none.h5").write_bytes(b"nothing")
+    with pytest.raises(DataError, match="cannot be read"):
+        channel_from_file(tmp_path / "none.h5")

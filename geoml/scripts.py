@@ -1,0 +1,26 @@
+"""Other command lines of this distribution, run by `geoml exec`: for programs that know a distribution's name alone."""
+
+from __future__ import annotations
+
+import importlib.metadata
+from collections.abc import Sequence
+from typing import Any
+
+from geoml.errors import UserError, unknown
+
+__all__ = ["main"]
+
+
+def main(arguments: Sequence[str]) -> Any:
+    """Run the command line of the first word with the others, as `geoml exec mcp-experts serve`."""
+    scripts = {
+        entry.name: entry
+        for entry in importlib.metadata.entry_points(group="console_scripts")
+        if entry.dist is not None and entry.dist.name == "geoml"
+    }
+    if not arguments:
+        raise UserError(f"geoml exec wants the name of a command line: {', '.join(sorted(scripts))}")
+    name, *words = arguments
+    if name not in scripts:
+        raise unknown("command line", name, scripts)
+    return scripts[name].load()(words)

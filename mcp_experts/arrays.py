@@ -1,0 +1,126 @@
+"""Arrays and attributes of files: npz always, NetCDF, Zarr, HDF5 and MATLAB where their libraries are. No pickle."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import zipfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from geoml.errors import DataError
+
+__all__ = ["FORMATS", "opened", "read_arrays"]
+
+#: What can be read, and what has to be installed for it.
+FORMATS = {".npz": "", ".nc": "xarray", ".zarr": "xarray", ".h5": "h5py", ".hdf5": "h5py", ".mat": "scipy"}
+HDF5 = b"\x89HDF\r\n\x1a\n"
+Found = tuple[dict[str, NDArray[Any]], dict[str, Any]]
+
+
+def read_arrays(path: Path) -> Found:
+    """All arrays and attributes of a file; a missing library is named.
+
+    In an npz file attributes are arrays without axes, or a JSON text `attributes`. Of HDF5 the root's data sets are
+    taken; MATLAB 7.3 files are HDF5, with axes in reverse, which are turned. Nothing is unpickled.
+    """
+    if path.suffix not in FORMATS:
+        raise DataError(f"{path.name}: formats are {', '.join(FORMATS)}")
+    try:
+        if path.suffix == ".npz":
+            return _npz(path)
+        if path.suffix in (".h5", ".hdf5", ".mat"):
+            return _hdf5(path) if _is_hdf5(path) else _matlab(path)
+        with opened(path) as (dataset,):
+            loaded = dataset.load()
+    except ModuleNotFoundError:
+        needed = "h5py" if path.suffix == ".mat" and _is_hdf5(path) else FORMATS[path.suffix]
+        raise DataError(f"reading {path.suffix} needs {needed}; pip install 'geoml[data]' brings it") from None
+    except (OSError, ValueError, KeyError, NotImplementedError, zipfile.BadZipFile) as error:
+        if isinstance(error, DataError):
+            raise
+        raise DataError(f"{path.name} cannot be read without pickles ({type(error).__name__}: {error})") from error
+    return {str(name): variable.values for name, variable in loaded.variables.items()}, dict(loaded.attrs)
+
+
+def _npz(path: Path) -> Found:
+    with np.load(path, allow_pickle=False) as file:
+        every = {name: file[name] for name in file.files}
+    return _split(every)
+
+
+def _is_hdf5(path: Path) -> bool:
+    """By its first bytes; MATLAB puts 512 of its own before them."""
+    with open(path, "rb") as stream:
+        head = stream.read(520)
+    return head.startswith(HDF5) or head[512:] == HDF5
+
+
+def _hdf5(path: Path) -> Found:
+    import h5py
+
+    turn = path.suffix == ".mat"
+    with h5py.File(path, "r") as file:
+        every = {name: _plain(item[()]) for name, item in file.items() if isinstance(item, h5py.Dataset)}
+        attributes = {name: value for name, value in file.attrs.items() if np.ndim(value) == 0}
+    arrays, plain = _split({name: array.T if turn else array for name, array in every.items()})
+    return arrays, plain | attributes
+
+
+def _matlab(path: Path) -> Found:
+    if path.suffix != ".mat":
+        raise ValueError("not an HDF5 file")
+    from scipy.io import loadmat
+
+    found = {name: value for name, value in loadmat(path).items() if not name.startswith("__")}
+    return _split({name: array for name, array in found.items() if array.dtype.kind in "biufcU"})
+
+
+def _plain(value: Any) -> NDArray[Any]:
+    """Complex numbers as such, also where they are pairs named real and imag."""
+    array = np.asarray(value)
+    if array.dtype.names and set(array.dtype.names) == {"real", "imag"}:
+        joined: NDArray[Any] = array["real"] + 1j * array["imag"]
+        return joined
+    return array
+
+
+def _split(every: dict[str, NDArray[Any]]) -> Found:
+    """Arrays, and as attributes what has no axis."""
+    plain = {name: array.item() for name, array in every.items() if not array.ndim}
+    return {name: array for name, array in every.items() if array.ndim}, plain | _texts(plain)
+
+
+@contextlib.contextmanager
+def opened(path: Path, groups: Sequence[str] = ()) -> Iterator[list[Any]]:
+    """The data sets of a NetCDF file or Zarr store, nothing read yet: the root, or those `groups` that a store has."""
+    if path.suffix not in (".nc", ".zarr"):
+        raise DataError(f"{path.name}: formats are .npz, .nc (NetCDF) and .zarr")
+    try:
+        import xarray as xr
+    except ModuleNotFoundError:
+        raise DataError(f"reading {path.suffix} needs xarray; pip install 'geoml[data]' brings it") from None
+    inner: list[str | None] = [group for group in groups if (path / group / "zarr.json").is_file()]
+    with contextlib.ExitStack() as stack:
+        try:
+            found = (
+                [xr.open_zarr(path, group=group, chunks=None, consolidated=False) for group in inner or (None,)]
+                if path.suffix == ".zarr"
+                else [xr.open_dataset(path)]
+            )
+        except (OSError, ValueError, KeyError) as error:
+            raise DataError(f"{path.name} cannot be read ({type(error).__name__}: {error})") from error
+        yield [stack.enter_context(dataset) for dataset in found]
+
+
+def _texts(plain: dict[str, Any]) -> dict[str, Any]:
+    """The attributes of the whole table where they are kept as JSON, under an empty name."""
+    try:
+        found = json.loads(plain["attributes"])[""]
+    except (KeyError, TypeError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}

@@ -1,0 +1,148 @@
+"""How well any classifier could do: the likelihood that knows all about a tapped delay line but what is asked.
+
+Taps fade by Clarke's model, independently over antennas, beside a specular path in profiles D and E; noise is white.
+Then the window is Gaussian with a covariance that is known for each hypothesis, and the posterior of the classes can be
+computed. It is told delay spread, timing and noise; to tell line of sight the largest shift as well, to tell the shift
+the profile and the K-factor. What it scores on `tdl` links is a limit for experts, which are told nothing.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import i0e, j0
+
+from mcp_experts.channels import SNAPSHOTS, SUBCARRIERS
+from mcp_experts.train.truths import DOPPLER_CELLS, OFFSET_CELLS
+
+__all__ = ["Profile", "TappedLink", "doppler_posterior", "draw_link", "los_posterior"]
+
+Reals = NDArray[np.float64]
+Waves = NDArray[np.complex128]
+ANGLES, OFFSETS = 24, 9
+
+
+@dataclass(frozen=True, eq=False)
+class Profile:
+    """Delays over their spread and powers, adding up to 1, of taps that fade; whether a specular path comes first."""
+
+    delays: Reals
+    powers: Reals
+    direct: bool
+
+
+@dataclass(frozen=True, eq=False)
+class TappedLink:
+    """One observed window `csi[antenna, 64, 14]` and what it was made of; `k_factor` is 0 without a specular path."""
+
+    csi: Waves
+    profile: int
+    spread_cells: float
+    timing_cells: float
+    doppler_cells: float
+    k_factor: float
+    noise: float
+
+
+def draw_link(
+    profiles: Sequence[Profile], number: int, rng: np.random.Generator, *, spread_cells: float, timing_cells: float,
+    doppler_cells: float, k_factor: float, snr_db: float, antennas: int,
+) -> TappedLink:  # fmt: skip
+    """A window of this profile, drawn from the very model whose likelihood the posteriors take."""
+    profile = profiles[number]
+    k = k_factor if profile.direct else 0.0
+    level, waves = np.linalg.eigh(_clarke(doppler_cells))
+    normal = rng.standard_normal((2, antennas, len(profile.powers), SNAPSHOTS))
+    fading = ((normal[0] + 1j * normal[1]) / math.sqrt(2) * np.sqrt(np.maximum(level, 0))) @ waves.T
+    gains = np.sqrt(profile.powers / (1 + k))[:, None] * fading
+    time = np.arange(SNAPSHOTS) / SNAPSHOTS
+    shift = doppler_cells * math.cos(rng.uniform(0, math.pi))
+    gains[:, 0] += math.sqrt(k / (1 + k)) * np.exp(1j * (2 * np.pi * shift * time + rng.uniform(0, 2 * np.pi)))
+    clean = _steering(profile, spread_cells, timing_cells) @ gains
+    clean *= np.exp(2j * np.pi * rng.normal(0, OFFSET_CELLS) * time)
+    noise = float(np.mean(np.abs(clean) ** 2)) * 10 ** (-snr_db / 10)
+    white = rng.standard_normal((2, *clean.shape))
+    csi = clean + math.sqrt(noise / 2) * (white[0] + 1j * white[1])
+    return TappedLink(csi, number, spread_cells, timing_cells, doppler_cells, k, noise)
+
+
+def los_posterior(link: TappedLink, profiles: Sequence[Profile], k_factors: Reals) -> float:
+    """Probability of a specular path; even odds before, `k_factors` all alike."""
+    scores: dict[bool, list[float]] = {True: [], False: []}
+    for profile in profiles:
+        view = _View(link, profile)
+        for k in k_factors if profile.direct else (0.0,):
+            scores[profile.direct].append(view.score(link.doppler_cells, float(k)))
+    with_direct, without = (np.logaddexp.reduce(scores[one]) - math.log(len(scores[one])) for one in (True, False))
+    return float(1 / (1 + np.exp(np.clip(without - with_direct, -700, 700))))
+
+
+def doppler_posterior(link: TappedLink, profiles: Sequence[Profile], edges: Sequence[float]) -> Reals:
+    """Probability of each class between `edges`, shifts being even in logarithm before."""
+    view = _View(link, profiles[link.profile])
+    shifts = np.geomspace(*DOPPLER_CELLS, 48)
+    scores = np.array([view.score(float(shift), link.k_factor) for shift in shifts])
+    weights = np.exp(scores - scores.max())
+    return np.bincount(np.digitize(shifts, edges), weights=weights, minlength=len(edges) + 1) / weights.sum()
+
+
+class _View:
+    """A window projected on the taps of a profile: all that its likelihood takes, up to a constant."""
+
+    def __init__(self, link: TappedLink, profile: Profile) -> None:
+        self.noise, self.powers = link.noise, profile.powers
+        steering = _steering(profile, link.spread_cells, link.timing_cells)
+        self.matched = np.swapaxes(steering.conj().T @ link.csi, 1, 2)  # [antenna, time, tap]
+        self.gram = steering.conj().T @ steering
+
+    def score(self, doppler: float, k: float) -> float:
+        """Logarithm of the likelihood, frequency offset, direction and phase of the specular path integrated out."""
+        root = np.sqrt(self.powers / (1 + k))
+        size, modes = np.linalg.eigh(root[:, None] * self.gram * root)
+        level, waves = np.linalg.eigh(_clarke(doppler))
+        level, size = np.maximum(level, 0)[:, None], np.maximum(size, 0)
+        gain = level / (self.noise * (self.noise + level * size))  # [wave, mode]
+        antennas = len(self.matched)
+        determinant = antennas * np.log1p(level * size / self.noise).sum()
+        time = np.arange(SNAPSHOTS) / SNAPSHOTS
+        angle = (np.arange(ANGLES) + 0.5) * np.pi / ANGLES
+        phase = 2 * np.pi * doppler * np.cos(angle)[:, None] * time
+        turn = (math.sqrt(k / (1 + k)) * np.exp(1j * phase)).astype(np.complex128)
+        own = (turn @ waves)[:, :, None] * ((self.gram[:, 0] * root) @ modes.conj())
+        nodes, weights = np.polynomial.hermite_e.hermegauss(OFFSETS)
+        total = []
+        for node, weight in zip(nodes, weights, strict=True):
+            data = self.matched * np.exp(-2j * np.pi * OFFSET_CELLS * node * time)[:, None]
+            seen = waves.T @ (data * root) @ modes.conj()  # [antenna, wave, mode]
+            score = float(np.sum(np.abs(seen) ** 2 * gain)) - determinant
+            if k > 0:
+                score += self._specular(turn, own, data, seen, gain)
+            total.append(score + math.log(weight))
+        return float(np.logaddexp.reduce(total))
+
+    def _specular(self, turn: Waves, own: Waves, data: Waves, seen: Waves, gain: Reals) -> float:
+        """What a specular path adds: `turn[angle, time]` as it comes, `own[angle, wave, mode]` as projected."""
+        energy = np.sum(np.abs(turn) ** 2, axis=1) * float(self.gram[0, 0].real) / self.noise
+        energy -= np.sum(np.abs(own) ** 2 * gain, axis=(1, 2))
+        overlap = turn.conj() @ data[:, :, 0].sum(axis=0) / self.noise
+        overlap -= np.sum(own.conj() * gain * seen.sum(axis=0), axis=(1, 2))
+        magnitude = 2 * np.abs(overlap)
+        scores = np.log(i0e(magnitude)) + magnitude - len(data) * energy
+        return float(np.logaddexp.reduce(scores)) - math.log(len(turn))
+
+
+def _clarke(doppler_cells: float) -> Reals:
+    lag = np.subtract.outer(np.arange(SNAPSHOTS), np.arange(SNAPSHOTS)) / SNAPSHOTS
+    correlation: Reals = j0(2 * np.pi * doppler_cells * lag)
+    return correlation
+
+
+def _steering(profile: Profile, spread_cells: float, timing_cells: float) -> Waves:
+    """Response over subcarriers of each tap, `[64, tap]`."""
+    cells = profile.delays * spread_cells + timing_cells
+    turn: Waves = np.exp(-2j * np.pi * np.outer(np.arange(SUBCARRIERS) / SUBCARRIERS, cells))
+    return turn
