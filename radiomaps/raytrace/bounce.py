@@ -3,26 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import drjit as dr
 import mitsuba as mi
 import numpy as np
-from numpy.typing import NDArray
 from sionna.rt.constants import InteractionType
 from sionna.rt.utils import spectrum_to_matrix_4f
 
 from radiomaps.raytrace.lattice import Lattice, uniforms
 from radiomaps.raytrace.options import TraceOptions
-from radiomaps.raytrace.table import PathTable, mix
-from radiomaps.raytrace.voxels import Crossing, Sums, Voxels
+from radiomaps.raytrace.sums import Rays, Sums
+from radiomaps.raytrace.table import ImageTable, PathTable, mix
+from radiomaps.raytrace.voxels import Beam, Crossing, Voxels
 from radiomaps.raytrace.world import Source, World
 
-__all__ = ["Images", "field_power", "find_images", "identity_of", "ray_names", "shoot"]
+__all__ = ["find_images", "identity_of", "meet", "ray_names", "shoot"]
 
 #: The low bits of a path's name hold its bounces; 0 stands for diffraction.
 BOUNCE_BITS = 3
+#: Rays of one beam that a voxel needs; denser ones count on fewer planes.
+_ENOUGH = 8
 
 
 class _State:
@@ -97,33 +98,46 @@ def _rays(lattice: Lattice, lane: mi.UInt) -> tuple[mi.Vector3f, float, mi.Bool]
     return direction, 4 * np.pi / lattice.count, active
 
 
-def _interact(state: _State, si: mi.SurfaceInteraction3f, ray_name: mi.UInt, flags: mi.UInt, seed: mi.UInt) -> _State:
-    """The rays after the surface they met: mirrored, scattered or let through, as the material draws."""
-    active = mi.Bool(state.active)
-    normal = si.n * dr.sign(dr.dot(si.n, -state.ray.d))
+def meet(
+    si: mi.SurfaceInteraction3f,
+    incident: mi.Vector3f,
+    field: mi.Vector4f,
+    solid_angle: mi.Float,
+    flags: mi.UInt,
+    uniform: tuple[mi.Float, mi.Point2f],
+    active: mi.Bool,
+) -> tuple[mi.BSDFSample3f, mi.Matrix4f]:
+    """What a surface does to a wave that comes along `incident`, and its Jones matrix; turns the normal to the wave."""
+    normal = si.n * dr.sign(dr.dot(si.n, -incident))
     si.sh_frame.n = normal
     si.initialize_sh_frame()
     si.n = normal
     # The radio materials read their input from these fields of the interaction.
-    si.wi = si.to_local(state.ray.d)
+    si.wi = si.to_local(incident)
     si.dp_du = mi.Vector3f(0.0, 0.0, dr.reinterpret_array(mi.Float, flags))
-    si.duv_dx = mi.Vector2f(state.field.x, state.field.y)
-    si.duv_dy = mi.Vector2f(state.field.z, state.field.w)
-    si.t = mi.Float(state.solid_angle)
+    si.duv_dx, si.duv_dy = mi.Vector2f(field.x, field.y), mi.Vector2f(field.z, field.w)
+    si.t = mi.Float(solid_angle)
     context = mi.BSDFContext(mode=mi.TransportMode.Importance, type_mask=0, component=0)
-    one, two = uniforms(ray_name, state.depth, seed)
-    sample, jones = si.bsdf().sample(context, si, one, two, active)
+    sample, jones = si.bsdf().sample(context, si, *uniform, active)
+    return sample, spectrum_to_matrix_4f(jones)
+
+
+def _interact(state: _State, si: mi.SurfaceInteraction3f, ray_name: mi.UInt, flags: mi.UInt, seed: mi.UInt) -> _State:
+    """The rays after the surface they met: mirrored, scattered or let through, as the material draws."""
+    active = mi.Bool(state.active)
+    uniform = uniforms(ray_name, state.depth, seed)
+    sample, jones = meet(si, state.ray.d, state.field, state.solid_angle, flags, uniform, active)
     kind = dr.select(active, sample.sampled_component, InteractionType.NONE)
     diffuse = kind == InteractionType.DIFFUSE
     ray = si.spawn_ray(d=sample.wo)
     ray.time = dr.zeros(mi.Float, dr.width(ray_name))
     # Mirrored from the plane itself: origins of rays lie a little off their walls.
-    mirrored = state.image - normal * (2 * dr.dot(state.image - si.p, normal))
+    mirrored = state.image - si.n * (2 * dr.dot(state.image - si.p, si.n))
     before = dr.norm(si.p - state.image)
     image = dr.select(kind == InteractionType.SPECULAR, mirrored, dr.select(diffuse, si.p, state.image))
     return _State(
         ray=ray,
-        field=mi.Vector4f(spectrum_to_matrix_4f(jones) @ state.field),
+        field=mi.Vector4f(jones @ state.field),
         solid_angle=dr.select(diffuse, dr.two_pi, state.solid_angle),
         image=mi.Point3f(image),
         offset=dr.select(diffuse, state.offset + before, state.offset),
@@ -150,10 +164,10 @@ def _follow(
     limit = dr.opaque(mi.UInt, depth)
 
     def step(state: _State) -> tuple[_State]:
-        si = world.mi_scene.ray_intersect(state.ray, ray_flags=mi.RayFlags.Minimal, coherent=False, active=state.active)
+        si = world.mi_scene.ray_intersect(state.ray, ray_flags=mi.RayFlags.Minimal, coherent=True, active=state.active)
         hit = state.active & si.is_valid()
         on_segment(state, dr.select(hit, si.t, dr.inf))
-        state.active = hit & (state.depth < limit)
+        state.active &= hit & (state.depth < limit)
         return (_interact(state, si, ray_name, flags, seed),)
 
     # Dr.Jit would trace the body twice to drop constant state: more time on the host than it saves on the device.
@@ -170,43 +184,50 @@ def shoot(
     lanes: int,
     options: TraceOptions,
     sums: Sums,
-    table: PathTable | None,
+    found: tuple[PathTable, ImageTable] | None,
 ) -> None:
-    """Add a chunk of a batch's rays, all that is not line of sight: mirrored ones to `table`, where given, as paths.
+    """Add a chunk of a batch's rays, all that is not line of sight: mirrored ones to `found`, where given, as paths.
 
-    Without a table all rays add to `sums`, which then also keep each voxel's strongest path.
+    Without tables all rays add to `sums`, which then also keep each voxel's strongest path.
     """
     lane = dr.arange(mi.UInt, lanes) + dr.opaque(mi.UInt, first_lane)
     ray_name = ray_names(lane, lattice)
+    phase = lattice.index(lane)
+    dense = dr.opaque(mi.Float, options.rays / (4 * np.pi * _ENOUGH))
     straight = source.point()
 
     def deposit(state: _State, end: mi.Float) -> None:
-        power = state.solid_angle * dr.squared_norm(state.field)
+        left = dr.squared_norm(state.field)
+        power, own = state.solid_angle * left, left * state.chance
         origin = state.image
-        own = dr.squared_norm(state.field) * state.chance
+        worth = state.active & (state.depth > 0) & (power > 0)
         name = (ray_name << BOUNCE_BITS) | state.depth
         identity = identity_of(origin)
+        if found is not None:
+            found[1].put(identity, name, worth & state.specular)
+
+        # A path of scattered rays is none of its own.
+        apart = dr.select(state.specular, own, 0.0)
+        rays = Rays(power, origin, state.offset, apart, name, straight)
 
         def visit(crossing: Crossing) -> None:
-            reach = dr.norm(origin - crossing.centre)
-            strength = own * dr.rcp(dr.square(reach))
-            blurred = crossing.active & ~state.specular
-            if table is not None:
-                table.put(crossing.cell, identity, strength, name, crossing.active & state.specular)
-                if options.diffuse:
-                    sums.add(crossing, blurred, power, origin, state.offset, straight)
-            else:
-                sums.add(crossing, crossing.active, power, origin, state.offset, straight)
-                sums.rank(crossing, strength, name, crossing.active & state.specular)
+            if found is None:
+                sums.add(crossing, crossing.active, rays)
+                return
+            strength = own * dr.rcp(dr.squared_norm(origin - crossing.centre))
+            found[0].put(crossing.cell, identity, strength, crossing.active & state.specular)
+            if options.diffuse:
+                sums.add(crossing, crossing.active & ~state.specular, rays)
 
-        worth = state.active & (state.depth > 0) & (power > 0)
-        voxels.march(state.ray.o, state.ray.d, end, worth, visit)
+        # Rays that an uneven surface scattered are not so many that some could be spared.
+        beam = Beam(phase, dr.norm(state.ray.o - origin), dr.select(state.specular, dense, 0.0))
+        voxels.march(state.ray.o, state.ray.d, end, worth, visit, beam=beam)
 
     start = _start(source, *_rays(lattice, lane))
     _follow(world, start, ray_name, options, options.depth, deposit)
     sums.eval()
-    if table is not None:
-        dr.eval(table.slots)
+    if found is not None:
+        dr.eval(found[0].slots, found[1].names)
 
 
 def identity_of(origin: mi.Point3f) -> mi.UInt:
@@ -215,82 +236,33 @@ def identity_of(origin: mi.Point3f) -> mi.UInt:
     return mix(mix(mix(x) + y) + z)
 
 
-@dataclass(frozen=True)
-class Images:
-    """Apparent sources `(n, 3)` of paths, and metres travelled before them `(n,)`."""
-
-    position: NDArray[np.float32]
-    offset: NDArray[np.float32]
-
-
-def find_images(
-    world: World, source: Source, names: NDArray[np.uint32], options: TraceOptions, chunk: int = 1 << 20
-) -> Images:
-    """The apparent sources of named paths, by shooting these rays once more.
+def find_images(world: World, source: Source, names: mi.UInt, options: TraceOptions) -> mi.Point3f:
+    """The apparent sources of named rays after their bounces, by shooting these once more.
 
     Rays of a batch are drawn from its lattice by number, so that nothing has to be kept while tracing.
     """
-    numbers = names >> np.uint32(BOUNCE_BITS)
-    bounces = names & np.uint32((1 << BOUNCE_BITS) - 1)
-    position = np.empty((len(names), 3), np.float32)
-    offset = np.empty(len(names), np.float32)
+    images = dr.zeros(mi.Point3f, dr.width(names))
+    dr.make_opaque(images)
+    # In the order of tracing, in which neighbours are neighbours.
+    order = mi.UInt(np.argsort(names.numpy()).astype(np.uint32))
+    names = dr.gather(mi.UInt, names, order)
     lanes = Lattice(options.rays_a_batch, 0, options.seed).lanes
-    batch = numbers // np.uint32(lanes)
-    for index in np.unique(batch):
-        lattice = Lattice(options.rays_a_batch, int(index), options.seed)
-        chosen = np.flatnonzero(batch == index)
-        lane = numbers[chosen] - np.uint32(int(index) * lanes)
-        asked = np.zeros(lanes, bool)
-        asked[lane] = True
-        unique = np.flatnonzero(asked).astype(np.uint32)
-        place = (np.cumsum(asked, dtype=np.uint32) - np.uint32(1))[lane]
-        for begin in range(0, len(unique), chunk):
-            part = unique[begin : begin + chunk]
-            kept = _images_of(world, source, lattice, part, options)
-            mine = (place >= begin) & (place < begin + len(part))
-            row = bounces[chosen[mine]] * np.uint32(len(part)) + (place[mine] - begin).astype(np.uint32)
-            position[chosen[mine]] = kept[row, :3]
-            offset[chosen[mine]] = kept[row, 3]
-    return Images(position, offset)
+    batch = (names >> BOUNCE_BITS) // lanes
+    for index in range(int(dr.max(batch)[0]) + 1 if dr.width(names) else 0):
+        mine = dr.compress(batch == index)
+        if not dr.width(mine):
+            continue
+        name = dr.gather(mi.UInt, names, mine)
+        mine = dr.gather(mi.UInt, order, mine)
+        number, bounces = name >> BOUNCE_BITS, name & ((1 << BOUNCE_BITS) - 1)
 
+        def keep(state: _State, end: mi.Float, bounces: mi.UInt = bounces, mine: mi.UInt = mine) -> None:
+            last = state.active & (state.depth == bounces)
+            dr.scatter(images, state.image, mine, last)
+            state.active &= ~last
 
-def _images_of(
-    world: World, source: Source, lattice: Lattice, lanes: NDArray[np.uint32], options: TraceOptions
-) -> NDArray[np.float32]:
-    """Apparent source and offset of rays at every depth, `((depth + 1) * rays, 4)`."""
-    lane = mi.UInt(lanes)
-    count = len(lanes)
-    kept = dr.zeros(mi.Float, 4 * count * (options.depth + 1))
-    dr.make_opaque(kept, lane)
-    index = dr.arange(mi.UInt, count)
-
-    def keep(state: _State, end: mi.Float) -> None:
-        origin = state.image
-        row = state.depth * count + index
-        values = mi.Vector4f(origin.x, origin.y, origin.z, state.offset)
-        dr.scatter(kept, values, row, state.active)
-
-    start = _start(source, *_rays(lattice, lane))
-    _follow(world, start, ray_names(lane, lattice), options, options.depth, keep)
-    dr.eval(kept)
-    return kept.numpy().reshape(-1, 4)
-
-
-def field_power(
-    world: World, source: Source, direction: mi.Vector3f, bounces: mi.UInt, options: TraceOptions
-) -> mi.Float:
-    """|E|² of rays sent along `direction` after `bounces` mirrors: what the materials leave of them."""
-    width = dr.width(direction)
-    power = dr.zeros(mi.Float, width)
-    dr.make_opaque(power)
-    index = dr.arange(mi.UInt, width)
-    mirrors = replace(options, specular=True, diffuse=False, refraction=False)
-
-    def keep(state: _State, end: mi.Float) -> None:
-        left = dr.squared_norm(state.field)
-        dr.scatter(power, left, index, state.active & (state.depth == bounces))
-
-    start = _start(source, direction, 1.0, dr.full(mi.Bool, True, width))
-    _follow(world, start, index, mirrors, options.depth, keep)
-    dr.eval(power)
-    return power
+        lattice = Lattice(options.rays_a_batch, index, options.seed)
+        start = _start(source, *_rays(lattice, number - dr.opaque(mi.UInt, index * lanes)))
+        _follow(world, start, number, options, options.depth, keep)
+        dr.eval(images)
+    return images

@@ -16,14 +16,15 @@ import mitsuba as mi
 import numba
 import numpy as np
 from numpy.typing import NDArray
+from sionna.rt.constants import InteractionType
 
-from radiomaps.raytrace.bounce import BOUNCE_BITS, field_power, find_images, identity_of
+from radiomaps.raytrace.bounce import BOUNCE_BITS, find_images, meet
 from radiomaps.raytrace.options import TraceOptions
-from radiomaps.raytrace.table import PathTable
+from radiomaps.raytrace.table import ImageTable, PathTable
 from radiomaps.raytrace.voxels import Voxels
 from radiomaps.raytrace.world import Source, World
 
-__all__ = ["CentrePaths", "Found", "grow", "join", "mirrored_paths"]
+__all__ = ["CentrePaths", "grow", "join", "mirrored_paths"]
 
 #: Where a path may miss the transmitter, and how near two apparent sources are one, in metres.
 _TOLERANCE_M = 0.05
@@ -34,115 +35,98 @@ _ROUNDS = 2
 
 @dataclass(frozen=True)
 class CentrePaths:
-    """Paths at voxels' centres: voxel (ascending), |a|² (4π/λ)², vector towards the apparent source, length."""
+    """Paths at voxels' centres: voxel, what tells the voxel's paths apart, |a|² (4π/λ)², vector towards the source.
 
-    cell: NDArray[np.int64]
+    The vector's direction is that of arrival, its length that of the whole way.
+    """
+
+    cell: NDArray[np.uint32]
+    identity: NDArray[np.uint32]
     strength: NDArray[np.float32]
     toward: NDArray[np.float32]
-    length_m: NDArray[np.float32]
 
-    COLUMNS: ClassVar = ("cell", "strength", "toward", "length_m")
+    COLUMNS: ClassVar = ("cell", "identity", "strength", "toward")
 
     @classmethod
     def none(cls) -> CentrePaths:
-        empty = np.zeros(0, np.float32)
-        return cls(empty.astype(np.int64), empty, np.zeros((0, 3), np.float32), empty)
+        empty = np.zeros(0, np.uint32)
+        return cls(empty, empty, empty.astype(np.float32), np.zeros((0, 3), np.float32))
 
-    def __getitem__(self, chosen: NDArray[np.bool_]) -> CentrePaths:
-        return CentrePaths(self.cell[chosen], self.strength[chosen], self.toward[chosen], self.length_m[chosen])
+    def __len__(self) -> int:
+        return len(self.cell)
+
+    def __getitem__(self, chosen: NDArray[Any]) -> CentrePaths:
+        return CentrePaths(*(getattr(self, name)[chosen] for name in self.COLUMNS))
 
 
 def join(parts: list[CentrePaths]) -> CentrePaths:
-    """Paths of several kinds in one list, ordered by voxel."""
-    order = np.argsort(np.concatenate([part.cell for part in parts]), kind="stable")
-    return CentrePaths(
-        *(np.concatenate([getattr(part, name) for part in parts])[order] for name in CentrePaths.COLUMNS)
-    )
+    """Paths of several kinds in one list."""
+    return CentrePaths(*(np.concatenate([getattr(part, name) for part in parts]) for name in CentrePaths.COLUMNS))
 
 
-@dataclass(frozen=True)
-class Found:
-    """Exact paths with what makes them again elsewhere: a hash of what tells them apart, and their names."""
-
-    paths: CentrePaths
-    identity: NDArray[np.uint32]
-    names: NDArray[np.uint32]
-
-
-def grow(table: PathTable, exact: Callable[[PathTable], Found], voxels: Voxels, rounds: int) -> CentrePaths:
+def grow(table: PathTable, exact: Callable[[PathTable], CentrePaths], voxels: Voxels, rounds: int) -> CentrePaths:
     """The exact paths of a table, and those that they turn out to be in neighbouring voxels, round after round."""
-    found = [exact(table)]
+    found = newest = exact(table)
     for _ in range(rounds):
-        newest = found[-1]
-        if not len(newest.names):
+        if not len(newest):
             break
-        known = (
-            np.concatenate([part.paths.cell for part in found]),
-            np.concatenate([part.identity for part in found]),
-        )
         neighbours = PathTable(voxels.size)
-        offered = (newest.paths.cell, newest.identity, newest.paths.strength, newest.names)
-        neighbours.spread(known, offered, voxels.shape)
-        found.append(exact(neighbours))
-    paths = join([part.paths for part in found])
-    return paths[_first_of_equals(paths)]
+        offered = (newest.cell, newest.identity, newest.strength)
+        neighbours.spread((found.cell, found.identity), offered, voxels.shape)
+        newest = exact(neighbours)
+        found = join([found, newest])
+    found = found[np.argsort(found.cell, kind="stable")]
+    return found[_first_of_equals(found)]
 
 
 def mirrored_paths(
-    world: World, voxels: Voxels, source: Source, table: PathTable, options: TraceOptions
+    world: World, voxels: Voxels, source: Source, found: tuple[PathTable, ImageTable], options: TraceOptions
 ) -> CentrePaths:
-    """The mirrored paths of a table that reach the voxels' centres, and those of them that reach their neighbours."""
-    return grow(table, lambda one: _exact(world, voxels, source, one, options), voxels, _ROUNDS)
+    """The mirrored paths that rays found, where they reach the voxels' centres, and those that reach neighbours."""
+    table, images = found
+    images.resolve(lambda names: find_images(world, source, names, options))
+    return grow(table, lambda one: _exact(world, voxels, source, one, images), voxels, _ROUNDS)
 
 
-def _exact(world: World, voxels: Voxels, source: Source, table: PathTable, options: TraceOptions) -> Found:
+def _exact(world: World, voxels: Voxels, source: Source, table: PathTable, images: ImageTable) -> CentrePaths:
     """Mirrored paths of a table at the voxels' centres."""
-    cell, names, _ = table.paths()
-    images = find_images(world, source, names, options).position
-    bounces = names & np.uint32((1 << BOUNCE_BITS) - 1)
-    strength = np.zeros(len(cell), np.float32)
-    toward = np.empty((len(cell), 3), np.float32)
-    for begin in range(0, len(cell), _CHUNK):
-        part = slice(begin, begin + _CHUNK)
-        index, count = mi.UInt(cell[part].astype(np.uint32)), mi.UInt(bounces[part])
-        place = mi.Point3f(*(mi.Float(images[part, k]) for k in range(3)))
-        dr.make_opaque(index, place, count)
-        centre = voxels.centres(index)
-        away = place - centre
-        holds, departure = _reaches(world, source, centre, away, count)
-        dr.eval(holds, departure, away)
-        toward[part] = away.numpy().T
-        kept = dr.compress(holds)
+    cells, identities = table.paths()
+    # Neighbours' ways to one apparent source meet the same walls.
+    order = np.argsort(identities, kind="stable")
+    cells, identities = cells[order], identities[order]
+    parts = [CentrePaths.none()]
+    for begin in range(0, len(cells), _CHUNK):
+        cell, identity = (mi.UInt(column[begin : begin + _CHUNK]) for column in (cells, identities))
+        dr.make_opaque(cell, identity)
+        image, name = images.get(identity)
+        centre = voxels.centres(cell)
+        away = image - centre
+        power = _power_of(world, source, centre, away, name & ((1 << BOUNCE_BITS) - 1))
+        strength = power * dr.rcp(dr.squared_norm(away))
+        dr.eval(strength, away)
+        kept = dr.compress(strength > 0)
         if dr.width(kept):
-            gather = (dr.gather(mi.Vector3f, departure, kept), dr.gather(mi.UInt, count, kept))
-            power = field_power(world, source, *gather, options).numpy()
-            row = kept.numpy() + begin
-            strength[row] = power / (toward[row] ** 2).sum(axis=1)
-    reaches = strength > 0
-    length = np.linalg.norm(toward, axis=1)
-    paths = CentrePaths(cell, strength, toward, length)[reaches]
-    if not len(paths.cell):
-        return Found(paths, np.zeros(0, np.uint32), np.zeros(0, np.uint32))
-    place = mi.Point3f(*(mi.Float(images[reaches, k]) for k in range(3)))
-    return Found(paths, identity_of(place).numpy(), names[reaches])
+            columns = (dr.gather(type(column), column, kept) for column in (cell, identity, strength, away))
+            parts.append(CentrePaths(*(np.ascontiguousarray(column.numpy().T) for column in columns)))
+    return join(parts)
 
 
-def _reaches(
-    world: World, source: Source, centre: mi.Point3f, away: mi.Vector3f, bounces: mi.UInt
-) -> tuple[mi.Bool, mi.Vector3f]:
-    """Whether rays from `centre` along `away` meet `bounces` walls and then end at the transmitter, unobstructed.
+def _power_of(world: World, source: Source, centre: mi.Point3f, away: mi.Vector3f, bounces: mi.UInt) -> mi.Float:
+    """|E|² of paths that come to `centre` from along `away` by `bounces` mirrors; 0 where there is no such path.
 
-    Also the direction in which the transmitter has to send a ray for it to come this way.
+    A ray sent back along the path has to meet as many walls and then end at the transmitter, unobstructed. What the
+    walls do to a wave is the product of their Jones matrices, of which the last one comes first.
     """
     width = dr.width(centre)
-    length = dr.norm(away)
-    ray = mi.Ray3f(o=centre, d=away * dr.rcp(length))
+    ray = mi.Ray3f(o=centre, d=dr.normalize(away))
     ray.time = dr.zeros(mi.Float, width)
     target = source.point()
+    flags = dr.repeat(dr.opaque(mi.UInt, int(InteractionType.SPECULAR)), width)
+    certain = (dr.zeros(mi.Float, width), dr.zeros(mi.Point2f, width))
 
     def step(
-        ray: mi.Ray3f, left: mi.Float, walls: mi.UInt, active: mi.Bool, arrived: mi.Bool
-    ) -> tuple[mi.Ray3f, mi.Float, mi.UInt, mi.Bool, mi.Bool]:
+        ray: mi.Ray3f, left: mi.Float, walls: mi.UInt, active: mi.Bool, arrived: mi.Bool, jones: mi.Matrix4f
+    ) -> tuple[mi.Ray3f, mi.Float, mi.UInt, mi.Bool, mi.Bool, mi.Matrix4f]:
         si = world.mi_scene.ray_intersect(ray, ray_flags=mi.RayFlags.Minimal, coherent=True, active=active)
         met = active & si.is_valid() & (si.t < left - _TOLERANCE_M)
         last = active & (walls == 0)
@@ -151,14 +135,20 @@ def _reaches(
         going = active & met & (walls > 0)
         mirrored = dr.normalize(ray.d - si.n * (2 * dr.dot(ray.d, si.n)))
         left = dr.select(going, left - si.t, left)
+        _, wall = meet(si, -mirrored, mi.Vector4f(1.0, 0.0, 0.0, 0.0), mi.Float(1.0), flags, certain, going)
         following = si.spawn_ray(d=mirrored)
         following.time = dr.zeros(mi.Float, width)
-        return dr.select(going, following, ray), left, walls - 1, going, arrived
+        jones = dr.select(going, jones @ wall, jones)
+        return dr.select(going, following, ray), left, walls - 1, going, arrived, jones
 
-    state = (ray, mi.Float(length), mi.UInt(bounces), dr.full(mi.Bool, True, width), dr.full(mi.Bool, False, width))
+    all_, no = dr.full(mi.Bool, True, width), dr.full(mi.Bool, False, width)
+    identity = dr.repeat(dr.identity(mi.Matrix4f), width)
+    state = (ray, dr.norm(away), mi.UInt(bounces), all_, no, identity)
     with dr.scoped_set_flag(dr.JitFlag.OptimizeLoops, False):
-        state = dr.while_loop(state, lambda ray, left, walls, active, arrived: active, step, mode="symbolic")
-    return state[4], -state[0].d
+        ray, _, _, _, arrived, jones = dr.while_loop(
+            state, lambda ray, left, walls, active, arrived, jones: active, step, mode="symbolic"
+        )
+    return dr.select(arrived, dr.squared_norm(jones @ source.field(-ray.d)), 0.0)
 
 
 def _first_of_equals(paths: CentrePaths) -> NDArray[np.bool_]:

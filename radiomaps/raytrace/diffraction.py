@@ -16,10 +16,10 @@ from sionna.rt.constants import InteractionType
 from sionna.rt.utils import spectrum_to_matrix_4f
 
 from geoml.errors import UserError
-from radiomaps.raytrace.chains import CentrePaths, Found, grow
+from radiomaps.raytrace.chains import CentrePaths, grow, join
 from radiomaps.raytrace.lattice import Lattice
 from radiomaps.raytrace.options import TraceOptions
-from radiomaps.raytrace.table import PathTable, mix
+from radiomaps.raytrace.table import PathTable
 from radiomaps.raytrace.voxels import Crossing, Voxels
 from radiomaps.raytrace.world import Edges, Source, World
 
@@ -95,14 +95,13 @@ class Bender:
         end = dr.select(si.is_valid(), si.t, dr.inf)
         before = dr.norm(point - start)
         wavelength = dr.opaque(mi.Float, self.world.wavelength_m)
-        identity = mix(edge)
 
         def visit(crossing: Crossing) -> None:
             # A knife edge stands in for the wedge while paths compete: 0.05 / (0.2 + ν²) of free space.
             straight = dr.norm(crossing.centre - start)
             detour = dr.maximum(before + dr.norm(crossing.centre - point) - straight, 0.0)
             loss = 0.05 * dr.rcp(0.2 + 4 * detour / wavelength)
-            self.table.put(crossing.cell, identity, loss * dr.rcp(dr.square(straight)), edge, crossing.active)
+            self.table.put(crossing.cell, edge + 1, loss * dr.rcp(dr.square(straight)), crossing.active)
 
         self.voxels.march(point, outgoing, end, active, visit)
         dr.eval(self.table.slots)
@@ -113,29 +112,23 @@ class Bender:
             return CentrePaths.none()
         return grow(self.table, self._exact, self.voxels, _ROUNDS)
 
-    def _exact(self, table: PathTable) -> Found:
+    def _exact(self, table: PathTable) -> CentrePaths:
         """Diffracted paths of a table at the voxels' centres."""
-        cell, edge, _ = table.paths()
-        parts, edges = [CentrePaths.none()], [np.zeros(0, np.uint32)]
-        for shape, bsdf in enumerate(self.world.materials):
-            mine = np.flatnonzero(self.edges.shape[edge] == shape)
+        cell, identity = table.paths()
+        shape = self.edges.shape[identity - 1]
+        parts = [CentrePaths.none()]
+        for index, bsdf in enumerate(self.world.materials):
+            mine = np.flatnonzero(shape == index)
             for begin in range(0, len(mine), _CHUNK):
                 part = mine[begin : begin + _CHUNK]
-                path, keep = self._bent(cell[part], edge[part], bsdf)
-                parts.append(path)
-                edges.append(edge[part][keep])
-        names = np.concatenate(edges)
-        identity = mix(mi.UInt(names)).numpy() if len(names) else names
-        columns = (np.concatenate([getattr(part, name) for part in parts]) for name in CentrePaths.COLUMNS)
-        return Found(CentrePaths(*columns), identity, names)
+                parts.append(self._bent(cell[part], identity[part], bsdf))
+        return join(parts)
 
-    def _bent(
-        self, cell: NDArray[np.int64], edge: NDArray[np.uint32], bsdf: mi.BSDF
-    ) -> tuple[CentrePaths, NDArray[np.bool_]]:
-        """The paths of pairs of voxel and edge (of one material), and which pairs have one."""
-        index, number = mi.UInt(cell.astype(np.uint32)), mi.UInt(edge)
+    def _bent(self, cell: NDArray[np.uint32], identity: NDArray[np.uint32], bsdf: mi.BSDF) -> CentrePaths:
+        """The paths of those pairs of voxel and edge (of one material) that have one."""
+        index, number = mi.UInt(cell), mi.UInt(identity)
         dr.make_opaque(index, number)
-        bend = self.device.gather(number)
+        bend = self.device.gather(number - 1)
         start, centre = self.source.point(), self.voxels.centres(index)
         place = _keller_point(bend, start, centre)
         point = bend.origin + bend.along * place
@@ -150,10 +143,9 @@ class Bender:
         strength = dr.squared_norm(field) * dr.rcp(before * after * (before + after))
         valid &= dr.isfinite(strength) & (strength > 0)
         # Seen from the voxel, the wave comes from the edge, as far away as the whole way is.
-        toward, length = -outgoing * (before + after), before + after
-        dr.eval(valid, strength, toward, length)
-        keep = valid.numpy()
-        return CentrePaths(cell, strength.numpy(), toward.numpy().T, length.numpy())[keep], keep
+        toward = -outgoing * (before + after)
+        dr.eval(valid, strength, toward)
+        return CentrePaths(cell, identity, strength.numpy(), toward.numpy().T)[valid.numpy()]
 
     def _diffracted(
         self,

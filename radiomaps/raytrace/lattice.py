@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 __all__ = ["Lattice", "uniforms"]
 
+ROWS = 2
 _GOLDEN = (1 + np.sqrt(5)) / 2
 
 
@@ -28,20 +29,17 @@ class Lattice:
     seed: int
 
     @property
-    def stride(self) -> int:
-        """The Fibonacci number nearest to √count."""
-        low, high = 1, 2
-        while high * high < self.count:
-            low, high = high, low + high
-        return min(low, high, key=lambda value: abs(value - np.sqrt(self.count)))
-
-    @property
-    def columns(self) -> int:
-        return -(-self.count // self.stride)
+    def ring(self) -> tuple[int, int]:
+        """Points of a ring, a Fibonacci number, and the one before."""
+        before, ring = 1, 2
+        while ring < ROWS * np.sqrt(np.pi * self.count) and ring < self.count:
+            before, ring = ring, before + ring
+        return ring, before
 
     @property
     def lanes(self) -> int:
-        return self.columns * self.stride
+        ring, _ = self.ring
+        return -(-self.count // ring) * ring
 
     def _generator(self) -> np.random.Generator:
         return np.random.default_rng([self.seed, self.batch])
@@ -58,10 +56,20 @@ class Lattice:
             ]
         )
 
+    def index(self, lane: mi.UInt) -> mi.UInt:
+        """The points' numbers in the natural order, `count` or more where there is none."""
+        ring, before = (dr.opaque(mi.Float64, value) for value in self.ring)
+        part = dr.rcp(ring)  # integers are not divided in vectors
+
+        def rest(number: mi.Float64) -> mi.Float64:
+            return number - dr.floor((number + 0.5) * part) * ring
+
+        place = rest(mi.Float64(lane))
+        return mi.UInt(mi.Float64(lane) - place + rest(place * before))
+
     def square(self, lane: mi.UInt) -> tuple[mi.Float, mi.Float, mi.Bool]:
         """The points of lanes in the unit square, not rotated, and which lanes have one."""
-        columns = dr.opaque(mi.UInt, self.columns)
-        index = (lane % columns) * dr.opaque(mi.UInt, self.stride) + lane // columns
+        index = self.index(lane)
         golden = mi.Float64(index) / _GOLDEN
         first = mi.Float(golden - dr.floor(golden))
         second = mi.Float((mi.Float64(index) + 0.5) / dr.opaque(mi.Float64, self.count))

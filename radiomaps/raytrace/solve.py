@@ -6,27 +6,28 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import drjit as dr
+import mitsuba as mi
 import numpy as np
 from numpy.typing import NDArray
 
 from geoml.grids import Grid
-from radiomaps.maps import SPEED_OF_LIGHT, Transmitter, direction_angles
+from radiomaps.maps import Transmitter
 from radiomaps.raytrace.bounce import find_images, shoot
 from radiomaps.raytrace.chains import CentrePaths, join, mirrored_paths
 from radiomaps.raytrace.diffraction import Bender
 from radiomaps.raytrace.lattice import Lattice
 from radiomaps.raytrace.options import TraceOptions
+from radiomaps.raytrace.parts import Parts
 from radiomaps.raytrace.sight import Sight, line_of_sight, no_sight
-from radiomaps.raytrace.table import SLOTS, TABLES, PathTable
-from radiomaps.raytrace.voxels import Sums, Voxels
+from radiomaps.raytrace.sums import Sums
+from radiomaps.raytrace.table import SLOTS, TABLES, ImageTable, PathTable
+from radiomaps.raytrace.voxels import Voxels
 from radiomaps.raytrace.world import Source, World
 
 __all__ = ["Outcome", "error_db", "pieces", "solve"]
 
 Fields = dict[str, NDArray[Any]]
-
-#: Ratios above this many dB are as good as infinite.
-_MOST_DB = 100.0
 
 
 @dataclass(frozen=True)
@@ -93,13 +94,12 @@ class _Run:
         visible = line_of_sight if options.line_of_sight else no_sight
         self.sight: Sight = visible(world, self.voxels, self.source)
         self.exact = options.estimator == "paths"
-        self.sums = Sums(self.voxels)
-        self.table = PathTable(self.voxels.size) if self.exact else None
+        # Nothing is stronger than line of sight of an antenna that sends alike in all directions.
+        everywhere = not self.source.isotropic
+        self.sums = Sums(self.voxels, (self.sight.fraction < 1) | everywhere)
+        self.tables = (PathTable(self.voxels.size), ImageTable()) if self.exact else None
         self.bender = Bender(world, self.source, options, self.voxels) if options.diffraction else None
         self.before = np.zeros(self.voxels.size, np.float32)
-        z, y, x = np.meshgrid(*(grid[name].coordinates for name in "zyx"), indexing="ij")
-        z = z if ground_m is None else z + ground_m
-        self.centres = np.stack([x, y, z], axis=-1).reshape(-1, 3)
 
     def trace(self) -> None:
         """Batches by number, or until the median error is small enough."""
@@ -115,7 +115,7 @@ class _Run:
             if options.bounces:
                 for begin in range(0, lattice.lanes, options.chunk_rays):
                     lanes = min(options.chunk_rays, lattice.lanes - begin)
-                    shoot(self.world, self.voxels, self.source, lattice, begin, lanes, options, sums, self.table)
+                    shoot(self.world, self.voxels, self.source, lattice, begin, lanes, options, sums, self.tables)
             sums.close_batch()
             if sums.batches == half:
                 self.before = self._found()
@@ -127,9 +127,10 @@ class _Run:
     def _found(self) -> NDArray[np.float32]:
         """Strength of all paths found so far, a voxel each, before any is made exact."""
         found = np.zeros(self.voxels.size, np.float32)
-        for table in (self.table, self.bender.table if self.bender is not None else None):
-            if table is not None:
-                found += table.strength()
+        if self.tables is not None:
+            found += self.tables[0].strength()
+        if self.bender is not None:
+            found += self.bender.table.strength()
         return found
 
     def relative_errors(self) -> NDArray[np.float32]:
@@ -150,130 +151,30 @@ class _Run:
 
     def fields(self) -> Fields:
         """Fields of `radiomaps.maps.VARIABLES` and the linear `gain`, flat; nonsense where there is no path."""
-        away = self.source.position - self.centres
-        distance = np.maximum(np.linalg.norm(away, axis=1), 1e-6)
+        centre = self.voxels.centres(dr.arange(mi.UInt, self.voxels.size))
         direct = self.sight.gain * (self.sight.seen if self.exact else self.sight.fraction)
-        parts = _Parts.line_of_sight(direct.astype(np.float64), away, distance)
-        parts.add_means(self.sums, distance)
+        parts = Parts(mi.Float(direct), self.source.point() - centre)
+        if self.sums.batches:
+            parts.add_means(self.sums)
         if self.exact:
-            parts.add_paths(self._paths(), distance)
-        else:
+            parts.add_paths(self._paths())
+        elif self.sums.batches:
             self._rank_means(parts)
-        return parts.fields(self.sight, (self.world.wavelength_m / (4 * np.pi)) ** 2)
+        fields = parts.fields((self.world.wavelength_m / (4 * np.pi)) ** 2)
+        return fields | {"los_fraction": self.sight.fraction, "los": self.sight.seen}
 
     def _paths(self) -> CentrePaths:
         found = []
-        if self.table is not None and self.options.bounces:
-            found.append(mirrored_paths(self.world, self.voxels, self.source, self.table, self.options))
+        if self.tables is not None and self.options.bounces:
+            found.append(mirrored_paths(self.world, self.voxels, self.source, self.tables, self.options))
         if self.bender is not None:
             found.append(self.bender.paths())
         return join(found) if found else CentrePaths.none()
 
-    def _rank_means(self, parts: _Parts) -> None:
+    def _rank_means(self, parts: Parts) -> None:
         """Enter the strongest mirrored path of each voxel, found by its ray's name."""
         strength, names = self.sums.strongest()
-        cell = np.flatnonzero(strength > 0)
-        if not len(cell):
-            return
-        images = find_images(self.world, self.source, names[cell], self.options)
-        toward = images.position - self.centres[cell]
-        parts.rank(cell, strength[cell], toward, np.linalg.norm(toward, axis=1))
-
-
-@dataclass
-class _Parts:
-    """Sums over paths of each voxel: gain, gain-weighted directions and excess lengths, and the strongest path."""
-
-    direct: NDArray[np.float64]
-    away: NDArray[np.float64]
-    distance: NDArray[np.float64]
-    gain: NDArray[np.float64]
-    vector: NDArray[np.float64]
-    excess: NDArray[np.float64]
-    excess2: NDArray[np.float64]
-    first: NDArray[np.float64]
-    strongest: NDArray[np.float64]
-    toward: NDArray[np.float64]
-    reach: NDArray[np.float64]
-
-    @classmethod
-    def line_of_sight(
-        cls, direct: NDArray[np.float64], away: NDArray[np.float64], distance: NDArray[np.float64]
-    ) -> _Parts:
-        zero = np.zeros_like(direct)
-        vector = direct[:, None] * away / distance[:, None]
-        first = np.where(direct > 0, 0.0, np.inf)
-        return cls(
-            direct,
-            away,
-            distance,
-            direct.copy(),
-            vector,
-            zero.copy(),
-            zero.copy(),
-            first,
-            direct.copy(),
-            away.copy(),
-            distance.copy(),
-        )
-
-    def add_means(self, sums: Sums, distance: NDArray[np.float64]) -> None:
-        """Add the means of what rays deposited."""
-        means = sums.means().astype(np.float64)
-        self.gain += means[:, 0]
-        self.vector += means[:, 1:4]
-        self.excess += means[:, 4]
-        self.excess2 += means[:, 5]
-        self.first = np.minimum(self.first, sums.first_excess_m())
-
-    def add_paths(self, paths: CentrePaths, distance: NDArray[np.float64]) -> None:
-        """Add exact paths."""
-        size = len(self.gain)
-        cell, strength = paths.cell, paths.strength.astype(np.float64)
-        excess = np.maximum(paths.length_m - distance[cell], 0.0)
-        unit = paths.toward / np.maximum(np.linalg.norm(paths.toward, axis=1), 1e-6)[:, None]
-        self.gain += np.bincount(cell, strength, size)
-        self.excess += np.bincount(cell, strength * excess, size)
-        self.excess2 += np.bincount(cell, strength * excess**2, size)
-        for axis in range(3):
-            self.vector[:, axis] += np.bincount(cell, strength * unit[:, axis], size)
-        np.minimum.at(self.first, cell, excess)
-        self.rank(cell, strength, paths.toward, paths.length_m)
-
-    def rank(self, cell: NDArray[np.int64], strength: NDArray[Any], toward: NDArray[Any], reach: NDArray[Any]) -> None:
-        """Let paths compete for strongest."""
-        stronger = strength > self.strongest[cell]
-        cell, strength, toward, reach = cell[stronger], strength[stronger], toward[stronger], reach[stronger]
-        order = np.argsort(strength, kind="stable")  # of several, the last one assigned stays
-        cell = cell[order]
-        self.strongest[cell], self.toward[cell], self.reach[cell] = strength[order], toward[order], reach[order]
-
-    def fields(self, sight: Sight, scale: float) -> Fields:
-        """The fields that follow."""
-        gain, distance = self.gain, self.distance
-        with np.errstate(divide="ignore", invalid="ignore"):
-            mean = self.vector / gain[:, None]
-            length = np.minimum(np.linalg.norm(mean, axis=1), 1.0)
-            unit = mean / length[:, None]
-            excess = self.excess / gain
-            spread = np.sqrt(np.maximum(self.excess2 / gain - excess**2, 0.0))
-            ratio = self.direct / np.maximum(gain - self.direct, gain * 10 ** (-_MOST_DB / 10))
-            # Scattered light has no strongest path: its mean stands in.
-            blurred = (self.strongest == 0) & (gain > 0)
-            toward = np.where(blurred[:, None], unit, self.toward)
-            reach = np.where(blurred, distance + excess, self.reach)
-            azimuth, zenith = direction_angles(toward)
-            fields = {
-                "path_gain_db": 10 * np.log10(gain * scale),
-                "toa_s": reach / SPEED_OF_LIGHT,
-                "doa_azimuth": azimuth,
-                "doa_zenith": zenith,
-                "first_arrival_s": (distance + self.first) / SPEED_OF_LIGHT,
-                "mean_delay_s": (distance + excess) / SPEED_OF_LIGHT,
-                "delay_spread_s": spread / SPEED_OF_LIGHT,
-                "angular_spread": np.sqrt(1 - length**2),
-                "k_factor_db": np.where(self.direct > 0, 10 * np.log10(ratio), np.nan),
-            }
-        fields |= {f"mean_direction_{name}": unit[:, axis] for axis, name in enumerate("xyz")}
-        fields = {name: values.astype(np.float32) for name, values in fields.items()}
-        return fields | {"los_fraction": sight.fraction, "los": sight.seen.copy(), "gain": gain}
+        cell = dr.compress(strength > parts.strongest)
+        if dr.width(cell):
+            images = find_images(self.world, self.source, dr.gather(mi.UInt, names, cell), self.options)
+            parts.rank(cell, dr.gather(mi.Float, strength, cell), images - self.voxels.centres(cell))

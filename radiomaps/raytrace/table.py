@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import drjit as dr
 import mitsuba as mi
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["SLOTS", "TABLES", "PathTable", "mix"]
+__all__ = ["SLOTS", "TABLES", "ImageTable", "PathTable", "highest", "mix"]
 
 #: Slots of a table a voxel, and tables: a path is lost only where stronger ones take its slot in both.
 SLOTS = 8
 TABLES = 2
+_IMAGES = 1 << 22
 
 
 def mix(value: mi.UInt) -> mi.UInt:
@@ -21,11 +24,42 @@ def mix(value: mi.UInt) -> mi.UInt:
     return value ^ (value >> 16)
 
 
+def highest() -> dr.ReduceMode:
+    """How atomic maxima are cheapest: on a host, lanes that meet in one place are too few to be sorted out first."""
+    return dr.ReduceMode.Direct if dr.backend_v(mi.Float) == dr.JitBackend.LLVM else dr.ReduceMode.Auto
+
+
+class ImageTable:
+    """A ray for every apparent source that rays found: of those in one slot, that of the highest name."""
+
+    def __init__(self) -> None:
+        self.names = dr.zeros(mi.UInt, _IMAGES)
+        dr.make_opaque(self.names)
+
+    def put(self, identity: mi.UInt, name: mi.UInt, active: mi.Bool) -> None:
+        """Enter rays by the identities of their apparent sources."""
+        dr.scatter_reduce(dr.ReduceOp.Max, self.names, name, identity % _IMAGES, active, mode=highest())
+
+    def resolve(self, find: Callable[[mi.UInt], mi.Point3f]) -> None:
+        """Have all apparent sources found: `find` follows named rays to them."""
+        used = dr.compress(self.names != 0)
+        self.kept = dr.gather(mi.UInt, self.names, used)
+        self.place = find(self.kept)
+        self.row = dr.zeros(mi.UInt, _IMAGES)
+        dr.scatter(self.row, dr.arange(mi.UInt, dr.width(used)), used)
+        dr.eval(self.row, self.place, self.kept)
+
+    def get(self, identity: mi.UInt) -> tuple[mi.Point3f, mi.UInt]:
+        """Places of apparent sources, and names of rays that saw them, once they are resolved."""
+        row = dr.gather(mi.UInt, self.row, identity % _IMAGES)
+        return dr.gather(mi.Point3f, self.place, row), dr.gather(mi.UInt, self.kept, row)
+
+
 class PathTable:
-    """For every voxel a few slots of 64 bits: a path's strength as the bits of a float above the 32 bits of its name.
+    """For every voxel a few slots of 64 bits: a path's strength as the bits of a float above those of its identity.
 
     As integers these order like the strengths, so that one atomic maximum keeps both. A path's slot follows from its
-    identity (a hash of its apparent source, or of its edge): of equal paths the strongest sample stays.
+    identity (a hash of its apparent source, or the number of its edge): of equal paths the strongest sample stays.
     """
 
     def __init__(self, size: int) -> None:
@@ -33,12 +67,13 @@ class PathTable:
         self.slots = dr.zeros(mi.UInt64, size * SLOTS * TABLES)
         dr.make_opaque(self.slots)
 
-    def put(self, cell: mi.UInt, identity: mi.UInt, strength: mi.Float, name: mi.UInt, active: mi.Bool) -> None:
+    def put(self, cell: mi.UInt, identity: mi.UInt, strength: mi.Float, active: mi.Bool) -> None:
         """Offer paths to voxels; those weaker than what is in their slots are dropped."""
-        key = (mi.UInt64(dr.reinterpret_array(mi.UInt, strength)) << 32) | mi.UInt64(name)
+        key = (mi.UInt64(dr.reinterpret_array(mi.UInt, strength)) << 32) | mi.UInt64(identity)
         active = active & (strength > 0)
         for table in range(TABLES):
-            dr.scatter_reduce(dr.ReduceOp.Max, self.slots, key, self._slot(cell, identity, table), active)
+            slot = self._slot(cell, identity, table)
+            dr.scatter_reduce(dr.ReduceOp.Max, self.slots, key, slot, active, mode=highest())
 
     @staticmethod
     def _slot(cell: mi.UInt, identity: mi.UInt, table: int) -> mi.UInt:
@@ -49,24 +84,23 @@ class PathTable:
 
     def spread(
         self,
-        known: tuple[NDArray[np.int64], NDArray[np.uint32]],
-        offered: tuple[NDArray[np.int64], NDArray[np.uint32], NDArray[np.float32], NDArray[np.uint32]],
+        known: tuple[NDArray[np.uint32], NDArray[np.uint32]],
+        offered: tuple[NDArray[np.uint32], NDArray[np.uint32], NDArray[np.float32]],
         shape: tuple[int, ...],
     ) -> None:
-        """Offer paths (voxel, identity, strength, name) to the six neighbours, unless `known` (voxel, identity) there.
+        """Offer paths (voxel, identity, strength) to the six neighbours, unless `known` (voxel, identity) there.
 
         Rays are few where beams are wide; a beam that served most of its voxels is found whole this way.
         """
         nz, ny, nx = shape
         have = dr.zeros(mi.UInt, self.size * TABLES * SLOTS)
-        cell, identity = mi.UInt(known[0].astype(np.uint32)), mi.UInt(known[1])
+        cell, identity = (mi.UInt(column) for column in known)
         dr.make_opaque(have, cell, identity)
         for table in range(TABLES):
             dr.scatter(have, identity, self._slot(cell, identity, table))
         dr.eval(have)
-        cell, identity = mi.UInt(offered[0].astype(np.uint32)), mi.UInt(offered[1])
-        strength, name = mi.Float(offered[2]), mi.UInt(offered[3])
-        dr.make_opaque(cell, identity, strength, name)
+        cell, identity, strength = mi.UInt(offered[0]), mi.UInt(offered[1]), mi.Float(offered[2])
+        dr.make_opaque(cell, identity, strength)
         place = (cell // (nx * ny), cell // nx % ny, cell % nx)
         for position, count, stride in zip(place, (nz, ny, nx), (nx * ny, nx, 1), strict=True):
             for there, step in ((position > 0, -stride), (position < count - 1, stride)):
@@ -74,20 +108,24 @@ class PathTable:
                 fresh = mi.Bool(there)
                 for table in range(TABLES):
                     fresh &= dr.gather(mi.UInt, have, self._slot(target, identity, table), there) != identity
-                self.put(target, identity, strength, name, fresh)
+                self.put(target, identity, strength, fresh)
         dr.eval(self.slots)
 
     def strength(self) -> NDArray[np.float32]:
         """Sum of strengths in the first table's slots, a voxel each: what rays have found so far."""
-        keys = self.slots.numpy().reshape(-1, TABLES, SLOTS)[:, 0]
-        return (keys >> np.uint64(32)).astype(np.uint32).view(np.float32).sum(axis=1)
+        total = dr.zeros(mi.Float, self.size)
+        for slot in range(SLOTS):
+            key = dr.gather(mi.UInt64, self.slots, dr.arange(mi.UInt, self.size) * (TABLES * SLOTS) + slot)
+            total += dr.reinterpret_array(mi.Float, mi.UInt(key >> 32))
+        return total.numpy()
 
-    def paths(self) -> tuple[NDArray[np.int64], NDArray[np.uint32], NDArray[np.float32]]:
-        """Voxels (ascending), names and strengths of all paths kept, each once."""
-        keys = self.slots.numpy().reshape(-1, TABLES * SLOTS)
-        once = keys != 0
-        for column in range(SLOTS, TABLES * SLOTS):
-            once[:, column] &= (keys[:, column : column + 1] != keys[:, :SLOTS]).all(axis=1)
-        cell, _ = np.nonzero(once)
-        kept = keys[once]
-        return cell, kept.astype(np.uint32), (kept >> np.uint64(32)).astype(np.uint32).view(np.float32)
+    def paths(self) -> tuple[NDArray[np.uint32], NDArray[np.uint32]]:
+        """Voxels (ascending) and identities of all paths kept, each once."""
+        cell = dr.arange(mi.UInt, self.size * TABLES * SLOTS) // (TABLES * SLOTS)
+        first = self._slot(cell, mi.UInt(self.slots), 0)
+        index = dr.arange(mi.UInt, dr.width(cell))
+        again = (index != first) & (dr.gather(mi.UInt64, self.slots, first) == self.slots)
+        kept = dr.compress((self.slots != 0) & ~again)
+        if not dr.width(kept):
+            return np.zeros(0, np.uint32), np.zeros(0, np.uint32)
+        return (kept // (TABLES * SLOTS)).numpy(), mi.UInt(dr.gather(mi.UInt64, self.slots, kept)).numpy()

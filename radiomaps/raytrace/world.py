@@ -108,6 +108,11 @@ class Source:
     def position(self) -> NDArray[np.float64]:
         return np.asarray(self.transmitter.position, np.float64)
 
+    @property
+    def isotropic(self) -> bool:
+        """Whether it sends with the same power in all directions."""
+        return self.transmitter.pattern == "iso" and self.transmitter.rows * self.transmitter.columns == 1
+
     def point(self) -> mi.Point3f:
         return opaque_point(self.position)
 
