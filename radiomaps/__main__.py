@@ -55,6 +55,18 @@ APP = app.App(
             example="radiomaps sample checkpoint=RUN scene=etoile transmitters.positions_m=[[0,-10,30]]",
         ),
         app.Verb(
+            "evaluate",
+            "radiomaps.evaluation:evaluate",
+            "Score a trained model or a baseline on a part of a store",
+            example="radiomaps evaluate store=maps.zarr baseline=dominant",
+        ),
+        app.Verb(
+            "benchmark",
+            "radiomaps.benchmark:benchmark",
+            "Train and score models and baselines on tasks of one store",
+            example="radiomaps benchmark store=maps.zarr models=[dominant,unet3d,radiodiff3d]",
+        ),
+        app.Verb(
             "report",
             "radiomaps.verbs:report",
             "Draw maps of a store, and their errors",

@@ -13,13 +13,13 @@ import numpy as np
 import shapely
 
 from geoml.data.store import open_store
-from geoml.errors import DataError, UserError
+from geoml.errors import DataError, UserError, unknown
 from radiomaps.store import SceneRecord, scene_records
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["Leak", "Splits", "audit", "split_by_file", "split_by_scene", "twins"]
+__all__ = ["Leak", "Splits", "audit", "split_by_file", "split_by_name", "split_by_scene", "twins"]
 
 #: Two local scenes whose footprints agree to this share of their union are one scene.
 SAME_PLAN = 0.8
@@ -156,6 +156,24 @@ def split_by_file(store: str | os.PathLike[str], *, parts: Mapping[str, float] |
     samples = {name: np.sort(order[start:end]) for name, start, end in zip(shares, [0, *ends[:-1]], ends, strict=True)}
     if any(not len(part) for part in samples.values()):
         raise UserError(f"{store} has {len(scene)} maps, too few for parts of {dict(shares)}")
+    return Splits(samples, audit(store, samples))
+
+
+def split_by_name(store: str | os.PathLike[str], *, parts: Mapping[str, Sequence[str]]) -> Splits:
+    """The scenes of these names to each part, all others to "train": from procedural scenes to a real city, say."""
+    names = [record["name"] for record in scene_records(store)]
+    part_of = dict.fromkeys(names, "train")
+    for part, chosen in parts.items():
+        for name in chosen:
+            if name not in part_of:
+                raise unknown(f"scene of {store}", name, names)
+            part_of[name] = part
+    scene = open_store(store, "target")["scene"].values
+    part = np.array([part_of[name] for name in names])[scene]
+    samples = {name: np.flatnonzero(part == name) for name in ("train", *parts)}
+    for name, found in samples.items():
+        if not len(found):
+            raise UserError(f"no scene is left for part {name!r} of {store}")
     return Splits(samples, audit(store, samples))
 
 

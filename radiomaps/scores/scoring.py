@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -149,23 +149,27 @@ def score(
     members: int = 1,
     seed: int = 0,
     batch_size: int = 4,
-    change: Any = None,
+    given: Task | None = None,
+    change: Callable[[Batch], Batch] | None = None,
     title: str = "scoring",
 ) -> MapScores:
     """Statistics of whole maps predicted by `builder`, valid voxels alone.
 
-    `change` maps each batch before it is predicted: to take an input away, say. A prediction that is not finite
-    raises `Diverged`. Noise is keyed on (seed, number of the map in its store).
+    `given` is a task of the same channels whose conditions stand in for the builder's own, and `change` maps each
+    batch before it is predicted: to take an input away, say. A prediction that is not finite raises `Diverged`. Noise
+    is keyed on (seed, number of the map in its store).
     """
     drawn = members_of(builder, members)
-    batches = loader(store, samples, builder.task, batch_size=batch_size, shuffle=False)
+    if given is not None and given.channels != builder.task.channels:
+        raise ValueError("the conditions given have other channels than the builder's task")
+    batches = loader(store, samples, given or builder.task, batch_size=batch_size, shuffle=False)
     groups = _Groups(batches)
     tables: dict[tuple[str, str], list[StatisticsTable]] = {}
     clipped, count = 0.0, 0
     for batch in track(batches, title, unit="batches"):
         numbers = [batches.sample_of(item) for item in batch.ids]
-        given = batch.map(target=None, mask=None, ids=tuple(numbers))
-        fields, share = builder.predict(given if change is None else change(given), members=drawn, seed=seed)
+        told = batch.map(ids=tuple(numbers)) if change is None else change(batch.map(ids=tuple(numbers)))
+        fields, share = builder.predict(told.map(target=None, mask=None), members=drawn, seed=seed)
         if not bool(fields.isfinite().all()):
             raise Diverged(f"the prediction of map {numbers[0]} … {numbers[-1]} is not finite")
         for key, table in _tables(builder.task, batch, fields, np.array(numbers), groups, drawn):
