@@ -16,6 +16,7 @@ from geoml.files import read_json, write_json
 from geoml.models.base import Channels, Model
 from geoml.models.predictor import Predictor, load_predictor
 from geoml.train import Trainer, train
+from geoml.train.checkpoint import start_from
 from geoml.train.device import World, process_group, world
 from rainshift.archive import Archive
 from rainshift.baselines import Baseline
@@ -62,15 +63,17 @@ def fit(
     seed: int,
     folder: Path,
     log: Log | None = None,
+    start: Path | None = None,
 ) -> dict[str, Any]:
     """Train a downscaler and leave it in `folder`; returns what it cost and came to.
 
     An interrupted training goes on from its newest checkpoint. The processes that `torchrun` started train together,
     each on its share of the data, and come to what one of them would alone. Statistics of the transforms are those of
-    the training regions alone.
+    the training regions alone. `start`, a run or checkpoint of the same model, gives the first weights, and its
+    transforms with them.
     """
     with process_group():
-        return _fit(spec, train_set, archive, recipe=recipe, seed=seed, folder=folder, log=log)
+        return _fit(spec, train_set, archive, recipe=recipe, seed=seed, folder=folder, log=log, start=start)
 
 
 def _fit(
@@ -82,6 +85,7 @@ def _fit(
     seed: int,
     folder: Path,
     log: Log | None,
+    start: Path | None,
 ) -> dict[str, Any]:
     channels, group, window = archive.channels, world(), spec.window
     built = _seeded_build(spec, channels, seed)
@@ -89,9 +93,14 @@ def _fit(
     if isinstance(built, Baseline):
         if group.size > 1:
             raise UserError(f"{spec.name} is fitted by one process; run the command without torchrun")
+        if start is not None:
+            raise UserError(f"{spec.name} is fitted in one go and starts from nothing; leave start out")
         return _fit_baseline(built, loader, folder)
     with group.first_alone():
-        transforms = _fitted_transforms(recipe, channels, loader, folder)
+        if start is None:
+            transforms = _fitted_transforms(recipe, channels, loader, folder)
+        else:
+            transforms = Transforms.load(start_from(built, start) / "transform.json")
         if window:
             write_json(folder / WINDOW_FILE, {"hours": window})
     loader = _loader(train_set, archive, channels, recipe, seed=seed, window=window, group=group)

@@ -107,6 +107,7 @@ def _trained_together(config: DictConfig, run: RunFolder, archive: Archive, name
         seed=int(config.seed),
         folder=run.checkpoints,
         log=_log(config, run),
+        start=Path(config.start) if config.start else None,
     )
     row = {"model": spec.name, "regions": "+".join(names), **summary, "run": str(run.path)}
     run.write_summary(row)

@@ -61,23 +61,17 @@ def load_predictor(
 ) -> Predictor:
     """The predictor of a checkpoint folder, with its averaged weights; every file is verified first.
 
-    A run's `checkpoints` folder stands for its best checkpoint, or the newest where none was validated. A model of
+    A run or its `checkpoints` folder stands for its best checkpoint, or the newest where none was validated. A model of
     one's own needs its package in `allow`.
 
     Errors: `DataError` for a checkpoint that is not whole, `UserError` for one of another architecture or of a class
     that is not allow-listed.
     """
     from geoml.data.transforms import Transforms
-    from geoml.errors import DataError
     from geoml.train import checkpoint as checkpoints
     from geoml.train.device import choose_device
 
-    folder = Path(checkpoint)
-    if not (folder / checkpoints.SUMS).exists():
-        found = (checkpoints.best(folder) or checkpoints.latest(folder)) if folder.is_dir() else None
-        if found is None:
-            raise DataError(f"{folder} is no checkpoint and holds none")
-        folder = found
+    folder = checkpoints.chosen(Path(checkpoint))
     checkpoints.verify(folder)
     model = checkpoints.build_model(checkpoints.load_config(folder), allow=allow)
     checkpoints.load_weights(model, folder / "ema.safetensors")

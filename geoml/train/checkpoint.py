@@ -26,6 +26,7 @@ from geoml.models.base import Channels, Model
 __all__ = [
     "best",
     "build_model",
+    "chosen",
     "found",
     "latest",
     "load_config",
@@ -35,6 +36,7 @@ __all__ = [
     "name_of",
     "prune",
     "save",
+    "start_from",
     "verify",
 ]
 
@@ -182,6 +184,39 @@ def best(folder: Path) -> Path | None:
     """The checkpoint with the least validation loss, None where none was marked."""
     path = Path(folder) / BEST
     return Path(folder) / str(read_json(path)["checkpoint"]) if path.exists() else None
+
+
+def chosen(path: Path) -> Path:
+    """The checkpoint that a path stands for: itself, or the best of a run or its `checkpoints`, else the newest.
+
+    Errors: `DataError` where there is none.
+    """
+    path = Path(path)
+    if (path / SUMS).exists():
+        return path
+    folder = path / "checkpoints" if (path / "checkpoints").is_dir() else path
+    picked = (best(folder) or latest(folder)) if folder.is_dir() else None
+    if picked is None:
+        raise DataError(f"{path} is no checkpoint and holds none")
+    return picked
+
+
+def start_from(model: Model, path: Path) -> Path:
+    """Give a model the averaged weights of a checkpoint, to train it further; returns the checkpoint.
+
+    Errors: `UserError` where it was trained on other channels or is of another architecture.
+    """
+    folder = chosen(path)
+    verify(folder)
+    names, mine = dict(load_config(folder)["channels"]), json.loads(json.dumps(asdict(model.channels)))
+    for role in ("condition", "target", "static"):
+        if list(names[role]) != mine[role]:
+            raise UserError(
+                f"{folder} was trained with {role} {', '.join(names[role]) or 'nothing'}; this training has "
+                f"{', '.join(mine[role]) or 'nothing'}. Start from a model of the same channels, or from none"
+            )
+    load_weights(model, folder / "ema.safetensors")
+    return folder
 
 
 def prune(folder: Path, *, keep: int) -> None:

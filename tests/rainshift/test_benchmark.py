@@ -6,11 +6,13 @@ import shutil
 
 import numpy as np
 import pytest
+import torch
 import xarray as xr
 
 import rainshift
 from geoml.__main__ import main as geoml_main
 from geoml.errors import UserError
+from geoml.models.predictor import load_predictor
 from rainshift.__main__ import main
 from rainshift.matrix import Cell, TrainSet
 from rainshift.scoring import Scores
@@ -286,3 +288,19 @@ def test_a_mistake_in_the_settings_of_a_training_is_no_result(inside, capsys):
     assert main(["benchmark", *words]) == 2
     assert "zscor" in capsys.readouterr().err
     assert not (inside / "mistaken" / "summary.json").exists()
+
+
+def test_a_training_goes_on_from_another_ones_weights(inside, capsys):
+    words = ["region=melanesia", *SMALL, "loader.patch=20", "loader.validation_samples=0", "loader.batch_size=16",
+             "model=resnet", "model.width=4", "model.coarse_blocks=1", "model.fine_blocks=1",
+             "trainer.validate_every=0"]  # fmt: skip
+    assert main(["train", *words, "trainer.samples=96", "run.dir=first"]) == 0
+    still = ["trainer.samples=16", "trainer.learning_rate=1e-12", "trainer.weight_decay=0"]
+    assert main(["train", *words, *still, "start=first", "run.dir=second", "data.seed=3"]) == 0
+    first, second = (load_predictor(inside / name) for name in ("first", "second"))
+    for name, value in second.model.state_dict().items():
+        assert torch.allclose(value, first.model.state_dict()[name], atol=1e-6), name
+    assert second.transforms.to_dict() == first.transforms.to_dict()  # not those of the other planet
+    capsys.readouterr()
+    assert main(["train", *words, "start=nowhere", "run.dir=third"]) == 2
+    assert "nowhere is no checkpoint" in capsys.readouterr().err

@@ -227,3 +227,25 @@ def test_what_is_exported_predicts_and_cannot_be_gone_on_from(folder: Path, tmp_
     truncate(weights / "ema.safetensors")
     with pytest.raises(DataError, match=r"ema\.safetensors"):
         checkpoint.verify(weights)
+
+
+def test_a_training_starts_from_the_averaged_weights_of_another(folder: Path) -> None:
+    fresh = toy_model()
+    with torch.no_grad():
+        for parameter in fresh.parameters():
+            parameter.zero_()
+    found = checkpoint.start_from(fresh, folder)
+    assert found == newest(folder)
+    wanted = load_predictor(folder).model.state_dict()
+    assert all(torch.equal(value, wanted[name]) for name, value in fresh.state_dict().items())
+    assert all(parameter.requires_grad for parameter in fresh.parameters())
+
+
+def test_a_training_starts_from_no_model_of_other_channels(folder: Path, tmp_path: Path) -> None:
+    config = checkpoint.load_config(newest(folder))
+    names = {**config["channels"], "condition": ["other"]}
+    other = checkpoint.build_model({**config, "channels": names})
+    with pytest.raises(UserError, match=r"was trained with condition .*; this training has other"):
+        checkpoint.start_from(other, folder)
+    with pytest.raises(DataError, match="is no checkpoint and holds none"):
+        checkpoint.start_from(toy_model(), tmp_path / "nothing")
