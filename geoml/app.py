@@ -152,6 +152,8 @@ def _run_plain(app: App, verb: Verb, arguments: list[str]) -> int:
         try:
             result = function(arguments)
         except SystemExit as leaving:  # argparse: help asked for, or arguments it refused
+            if not leaving.code and verb.example:
+                print(f"\nexample:\n  {verb.example}")
             return leaving.code if isinstance(leaving.code, int) else 0
     if isinstance(result, int):
         return result

@@ -18,6 +18,9 @@ def main(arguments: Sequence[str]) -> Any:
         for entry in importlib.metadata.entry_points(group="console_scripts")
         if entry.dist is not None and entry.dist.name == "geoml"
     }
+    if arguments and arguments[0] in ("-h", "--help"):
+        print(f"usage: geoml exec NAME [WORD ...]\n\nNAME is one of {', '.join(sorted(scripts))}.")
+        raise SystemExit(0)
     if not arguments:
         raise UserError(f"geoml exec wants the name of a command line: {', '.join(sorted(scripts))}")
     name, *words = arguments

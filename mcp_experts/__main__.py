@@ -15,15 +15,47 @@ APP = app.App(
     help="lightweight wireless experts over MCP",
     extra="mcp",
     verbs=(
-        app.Verb("serve", "mcp_experts.serve.verb:serve", "Serve the experts over MCP, on stdio or HTTP", plain=True),
-        app.Verb("config", "mcp_experts.client.snippets:config", "Print what a client needs to start it", plain=True),
         app.Verb(
-            "describe", "mcp_experts.client.terminal:describe", "Ask all experts about a channel file", plain=True
+            "serve",
+            "mcp_experts.serve.verb:serve",
+            "Serve the experts over MCP, on stdio or HTTP",
+            example="mcp-experts serve --http --root channels",
+            plain=True,
         ),
-        app.Verb("ask", "mcp_experts.client.ask:ask", "Let a language model answer with the experts' help", plain=True),
-        app.Verb("export", "mcp_experts.export:export", "Write an expert's network as an ONNX file", plain=True),
         app.Verb(
-            "new", "mcp_experts.scaffold:new", "Begin an expert: its file, its folder, a test to fill", plain=True
+            "config",
+            "mcp_experts.client.snippets:config",
+            "Print what a client needs to start it",
+            example="mcp-experts config claude",
+            plain=True,
+        ),
+        app.Verb(
+            "describe",
+            "mcp_experts.client.terminal:describe",
+            "Ask all experts about a channel file",
+            example="mcp-experts describe paths.npz --index 3",
+            plain=True,
+        ),
+        app.Verb(
+            "ask",
+            "mcp_experts.client.ask:ask",
+            "Let a language model answer with the experts' help",
+            example='mcp-experts ask "Is this link line of sight?" --channel paths.npz',
+            plain=True,
+        ),
+        app.Verb(
+            "export",
+            "mcp_experts.export:export",
+            "Write an expert's network as an ONNX file",
+            example="mcp-experts export los",
+            plain=True,
+        ),
+        app.Verb(
+            "new",
+            "mcp_experts.scaffold:new",
+            "Begin an expert: its file, its folder, a test to fill",
+            example="mcp-experts new blockage",
+            plain=True,
         ),
         app.Verb(
             "train",

@@ -27,7 +27,13 @@ APP = app.App(
             "Find exact paths to receivers, with gain, delay, angles and Doppler",
             example="radiomaps paths scene=etoile receivers.count=1000 receivers.speed_m_s=10",
         ),
-        app.Verb("scenes", "radiomaps.verbs:scenes", "List and draw scenes", plain=True),
+        app.Verb(
+            "scenes",
+            "radiomaps.verbs:scenes",
+            "List and draw scenes",
+            example="radiomaps scenes etoile city.geojson --draw plans",
+            plain=True,
+        ),
         app.Verb(
             "import",
             "radiomaps.verbs:import_maps",

@@ -15,7 +15,13 @@ APP = app.App(
     help="precipitation downscaling across regions",
     extra="rainshift",
     verbs=(
-        app.Verb("regions", "rainshift.verbs:regions", "List the regions and their bounds", plain=True),
+        app.Verb(
+            "regions",
+            "rainshift.verbs:regions",
+            "List the regions and their bounds",
+            example="rainshift regions --json",
+            plain=True,
+        ),
         app.Verb(
             "prepare",
             "rainshift.verbs:prepare",
