@@ -13,6 +13,10 @@ the rounds of the quotients within a round.
 - `train_vs_eager_bf16`, `sample_vs_eager_bf16`: seconds of eager bf16 over ours.
 - `roofline_share`: floating point operations of a training step, over our seconds, over the rate of the best square
   bf16 matrix product measured in the same run.
+
+Part `radiodiff` is the network of `radiomaps` on volumes of 20 × 256 × 256 at 32 and 64 channels, with the same figures
+(`radiodiff_…`), and a short real training whose curve is printed. It keeps what is done in `--folder=DIR`, stage by
+stage, and stops training after `--seconds=N`: the same command goes on.
 """
 
 from __future__ import annotations
@@ -37,6 +41,8 @@ with contextlib.suppress(ModuleNotFoundError):
 if "geoml" not in sys.modules:  # a checkout that is not installed
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from gpu_volumes import CASES, measure_volumes
+
 from geoml.diffusion.cuda_graph import CUDAGraphed
 from geoml.diffusion.denoiser import expand
 from geoml.diffusion.network import DenoisingUNet
@@ -44,7 +50,17 @@ from geoml.diffusion.preconditioning import EDM, noise_label
 from geoml.diffusion.samplers import DPMSolver2M
 from geoml.diffusion.spacing import log_snr
 
-FIGURES = ("train_vs_eager_bf16", "sample_vs_eager_bf16", "roofline_share")
+FIGURES = (
+    "train_vs_eager_bf16",
+    "sample_vs_eager_bf16",
+    "roofline_share",
+    "radiodiff_train_vs_eager_bf16",
+    "radiodiff_sample_vs_eager_bf16",
+    "radiodiff_roofline_share_32",
+    "radiodiff_roofline_share_64",
+)
+#: What only part `radiodiff` takes.
+OPTIONS = ("--folder=", "--seconds=")
 PREDICTORS, PRECONDITIONING = 10, EDM(0.5)
 Seconds = dict[str, list[float]]
 
@@ -65,6 +81,7 @@ class Case:
 TINY = Case(base=4, train_edge=16, train_batch=2, sample_edge=20, members=2, steps=2, rounds=1)
 QUICK = Case(base=64, train_edge=128, train_batch=8, sample_edge=200, members=8, steps=4, rounds=3)
 FULL = Case(base=64, train_edge=128, train_batch=32, sample_edge=200, members=8, steps=16, rounds=11)
+SIZES = {"tiny": TINY, "quick": QUICK, "full": FULL}
 
 
 def network(case: Case, device: torch.device) -> DenoisingUNet:
@@ -185,8 +202,9 @@ def report(title: str, taken: Seconds) -> None:
         print(f"  {name:12}{1e3 * float(np.median(values)):10.2f} ms")
 
 
-def rain(case: Case, device: torch.device) -> dict[str, float]:
+def rain(size: str, device: torch.device, options: Mapping[str, str]) -> dict[str, float]:
     """The figures of the 2-D network."""
+    case = SIZES[size]
     plain = network(case, device)
     step = training(copy.deepcopy(plain), case, device, "fp32", fused=False)
     with FlopCounterMode(display=False) as counted:
@@ -215,17 +233,27 @@ def rain(case: Case, device: torch.device) -> dict[str, float]:
     }
 
 
-PARTS: dict[str, Callable[[Case, torch.device], dict[str, float]]] = {"rain": rain}
+def radiodiff(size: str, device: torch.device, options: Mapping[str, str]) -> dict[str, float]:
+    """The figures of the network on volumes."""
+    folder = Path(options.get("folder") or f"runs/gpu-radiodiff-{size}")
+    best = functools.partial(matmul_rate, device, 8192 if device.type == "cuda" else 64)
+    return measure_volumes(CASES[size], device, seconds_of, best, folder, float(options.get("seconds", 400)))
 
 
-def figures_of(parts: tuple[str, ...], quick: bool) -> dict[str, float | None]:
+PARTS: dict[str, Callable[[str, torch.device, Mapping[str, str]], dict[str, float]]] = {
+    "rain": rain,
+    "radiodiff": radiodiff,
+}
+
+
+def figures_of(parts: tuple[str, ...], options: Mapping[str, str], quick: bool) -> dict[str, float | None]:
     """The figures of this script, by the keys of targets.yaml; null without a GPU, and of parts not asked for."""
     figures: dict[str, float | None] = dict.fromkeys(FIGURES)
     there = torch.cuda.is_available()
     device = torch.device("cuda" if there else "cpu")
     print(torch.cuda.get_device_name(device) if there else "no GPU: a small network on the CPU, and nothing to compare")
     for part in parts or tuple(PARTS):
-        found = PARTS[part](TINY if not there else QUICK if quick else FULL, device)
+        found = PARTS[part]("tiny" if not there else "quick" if quick else "full", device, options)
         if there:
             figures.update(found)
     return figures
@@ -237,8 +265,9 @@ def run() -> None:
     unknown = sorted(set(wanted) - set(PARTS))
     if unknown:
         sys.exit(f"part {unknown[0]!r} unknown (known: {', '.join(PARTS)})")
-    arguments = [word for word in sys.argv[1:] if word.startswith("-")]
-    measure = functools.partial(figures_of, wanted)
+    settings = [word.removeprefix("--").split("=", 1) for word in sys.argv[1:] if word.startswith(OPTIONS)]
+    arguments = [word for word in sys.argv[1:] if word.startswith("-") and not word.startswith(OPTIONS)]
+    measure = functools.partial(figures_of, wanted, dict(settings))
     try:
         from harness import main
     except ModuleNotFoundError as missing:

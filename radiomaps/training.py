@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from geoml.data.transforms import Transforms
 from geoml.errors import DataError, UserError, unknown
+from geoml.fields import Batch
 from geoml.files import read_json, write_json
 from geoml.models.base import Model
 from geoml.models.predictor import Predictor, load_predictor
@@ -19,6 +20,7 @@ from geoml.train.device import World, choose_device, process_group, world
 from geoml.train.memory import available_memory, training_memory
 from radiomaps.models import build
 from radiomaps.models.radiodiff3d import RadioDiff3D
+from radiomaps.models.symmetry import flip_error
 from radiomaps.tasks import Task
 from radiomaps.tasks.augment import Flips
 from radiomaps.tasks.dataset import TaskLoader, loader
@@ -27,7 +29,6 @@ if TYPE_CHECKING:
     import torch
     from numpy.typing import NDArray
 
-    from geoml.fields import Batch
     from geoml.train.loop import Log
 
 __all__ = [
@@ -161,13 +162,28 @@ def _fit(
     result = train(
         built, transforms, batches, config=config, folder=folder, validation=validation, log=log, watch=watch
     )
+    shown = validation if validation is not None else loader(store, [int(parts["train"][0])], task, batch_size=1)
     return {
         "parameters": sum(p.numel() for p in built.parameters()),
         "samples_seen": result.samples,
         "seconds": result.seconds,
         "validation_loss": result.validation,
+        "flip_error": _flip_error(result.checkpoint, next(iter(shown)), allow),
         "memory_bytes_loader": batches.memory_bytes(),
     }
+
+
+def _flip_error(checkpoint: Path, batch: Batch, allow: Sequence[str]) -> float | None:
+    """How far the averaged weights are from treating mirror images alike, on the corner of a map.
+
+    None where layers are sampled in groups.
+    """
+    model = load_predictor(checkpoint, device="cpu", allow=allow).model
+    if isinstance(model, RadioDiff3D) and model.layers_at_once is not None:
+        return None
+    corner, y, x = slice(0, 64), *batch.target_grid.names[-2:]
+    grid = batch.target_grid.crop(**{y: corner, x: corner})
+    return flip_error(model, Batch(batch.condition[:1, ..., corner, corner], grid, grid, ids=tuple(batch.ids[:1])))
 
 
 def training_loader(

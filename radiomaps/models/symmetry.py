@@ -1,0 +1,60 @@
+"""How far a network is from treating a scene and its mirror image alike."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from geoml.diffusion.denoiser import expand
+from geoml.fields import Batch
+from geoml.models.base import Model
+from geoml.models.diffusion import Diffusion
+from geoml.models.noise import member_noise
+from radiomaps.tasks.augment import flipped
+
+__all__ = ["flip_error"]
+
+
+@torch.no_grad()
+def flip_error(model: Model, batch: Batch, *, seed: int = 0) -> float:
+    """Root mean square, in the encoding's units, of a prediction turned minus the prediction of what is turned.
+
+    Over the 7 flips and turns of a square other than the identity (the 3 without quarter turns where maps are not
+    square) and all voxels; 0 for an equivariant network. Of a diffusion it is the first denoising that is looked at,
+    from noise that is turned with the map. The batch is in transformed space, on one grid.
+    """
+    rows, columns = batch.target_grid.shape[-2:]
+    names = model.channels
+    bare = batch.map(mask=None)
+    noisy = bare.map(target=_noisy(model, bare, seed))
+    straight = bare.map(target=_answer(model, noisy))
+    total = []
+    for symmetry in range(1, 8 if rows == columns else 4):
+        turns = [symmetry] * len(batch)
+        turned = _answer(model, flipped(noisy, names, turns))
+        expected = flipped(straight, names, turns).target
+        assert expected is not None
+        total.append((turned - expected).square().mean())
+    return float(torch.stack(total).mean().sqrt())
+
+
+def _noisy(model: Model, batch: Batch, seed: int) -> Tensor:
+    """What a diffusion starts from, as fields; nothing for a regression."""
+    shape = (len(model.channels.target), *batch.target_grid.shape)
+    if not isinstance(model, Diffusion):
+        return batch.condition.new_zeros((len(batch), *shape))
+    noise = member_noise(shape, batch.ids, members=1, seed=seed, device=batch.condition.device)[:, 0]
+    factor = expand(model.scale / model.unit, noise[0])
+    return model.centre(model.predictors(batch)) + factor * model.sigmas()[0] * noise
+
+
+def _answer(model: Model, batch: Batch) -> Tensor:
+    """The prediction, or the first denoised fields of the noisy ones in the target's place."""
+    assert batch.target is not None
+    if not isinstance(model, Diffusion):
+        return model.predict(batch)[:, 0]
+    predictors = model.predictors(batch)
+    centre, level = model.centre(predictors), model.sigmas()[0]
+    factor = expand(model.scale / model.unit, centre[0])
+    sigma = centre.new_full((len(batch),), level)
+    return centre + factor * model.denoiser(predictors)((batch.target - centre) / factor, sigma)
