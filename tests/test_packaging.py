@@ -1,0 +1,81 @@
+"""What is published holds all that the source does, and runs where the source is not."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tarfile
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PACKAGES = ("geoml", "rainshift", "radiomaps", "mcp_experts")
+
+
+def source_files() -> set[str]:
+    """Every file that git keeps of the four packages, or would."""
+    listed = subprocess.run(
+        ["git", "ls-files", "--cached", "--others", "--exclude-standard", *PACKAGES],
+        cwd=ROOT, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    return {name for name in listed.stdout.splitlines() if (ROOT / name).exists()}
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory) -> Path:
+    """A folder with the wheel and the source distribution, made without a network."""
+    folder = tmp_path_factory.mktemp("dist")
+    make = (
+        "import sys; from hatchling import build; "
+        "print(build.build_wheel(sys.argv[1])); print(build.build_sdist(sys.argv[1]))"
+    )
+    subprocess.run([sys.executable, "-c", make, str(folder)], cwd=ROOT, check=True, capture_output=True)
+    return folder
+
+
+def test_the_wheel_holds_every_file_of_the_packages_and_no_other(built) -> None:
+    (wheel,) = built.glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        held = {name for name in archive.namelist() if ".dist-info/" not in name}
+        metadata = [name for name in archive.namelist() if ".dist-info/" in name]
+    assert held == source_files()
+    assert any(name.endswith("LICENSE") for name in metadata)
+    assert wheel.stat().st_size < 10e6
+
+
+def test_the_source_distribution_holds_the_tests_too(built) -> None:
+    (source,) = built.glob("*.tar.gz")
+    with tarfile.open(source) as archive:
+        names = {name.partition("/")[2] for name in archive.getnames()}
+    assert source_files() <= names
+    assert {"pyproject.toml", "Makefile", "constraints.txt", "tests/test_packaging.py", "LICENSE"} <= names
+
+
+@pytest.mark.parametrize(
+    ("words", "printed"),
+    [
+        (["geoml", "--version"], "geoml "),
+        (["rainshift", "regions"], "melanesia"),
+        (["rainshift", "benchmark", "--help"], "experiment"),
+        (["radiomaps", "trace", "--help"], "scene"),
+        (["mcp_experts", "config", "claude"], "mcpServers"),
+    ],
+)
+def test_what_was_built_runs_where_the_source_is_not(built, tmp_path_factory, words, printed) -> None:
+    (wheel,) = built.glob("*.whl")
+    site = tmp_path_factory.mktemp("site")
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(site)
+    # -P: not the folder the command is typed in; PYTHONPATH goes before the editable source.
+    environment = {**os.environ, "PYTHONPATH": str(site)}
+    run = subprocess.run(
+        [sys.executable, "-P", "-m", *words], cwd=site.parent, env=environment, capture_output=True, text=True
+    )
+    assert run.returncode == 0, run.stderr
+    assert printed in run.stdout
+    where = "import geoml, rainshift, radiomaps, mcp_experts; print(geoml.__file__)"
+    found = subprocess.run([sys.executable, "-P", "-c", where], env=environment, capture_output=True, text=True)
+    assert found.stdout.startswith(str(site))
