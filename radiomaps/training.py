@@ -16,6 +16,7 @@ from geoml.models.base import Model
 from geoml.models.predictor import Predictor, load_predictor
 from geoml.models.tiles import Tiled, Tiling
 from geoml.train import Trainer, train
+from geoml.train.checkpoint import start_from
 from geoml.train.device import World, choose_device, process_group, world
 from geoml.train.memory import available_memory, training_memory
 from radiomaps.models import build
@@ -117,16 +118,20 @@ def fit(
     log: Log | None = None,
     watch: Callable[[Model, int], None] | None = None,
     allow: Sequence[str] = (),
+    start: Path | None = None,
 ) -> dict[str, Any]:
     """Train a model and leave it in `folder`; returns what it cost and came to.
 
     `model` is what `radiomaps.models.build` takes, `parts` the samples of the store by part: "train", and "validation"
     where there are any. An interrupted training goes on from its newest checkpoint. The processes that `torchrun`
     started train together, each on its share of the maps, and come to what one of them would alone. What the training
-    needs of memory is logged before it starts. `watch` is that of `geoml.train.train`.
+    needs of memory is logged before it starts. `watch` is that of `geoml.train.train`. `start`, a run or checkpoint of
+    the same model and task, gives the first weights.
     """
     with process_group():
-        return _fit(model, task, Path(store), parts, recipe, Path(folder), seed, log=log, watch=watch, allow=allow)
+        return _fit(
+            model, task, Path(store), parts, recipe, Path(folder), seed, log=log, watch=watch, allow=allow, start=start
+        )
 
 
 def _fit(
@@ -141,11 +146,14 @@ def _fit(
     log: Log | None,
     watch: Callable[[Model, int], None] | None,
     allow: Sequence[str],
+    start: Path | None,
 ) -> dict[str, Any]:
     if not len(parts.get("train", ())):
         raise UserError(f"no map of {store} trains; parts are {', '.join(f'{k}: {len(v)}' for k, v in parts.items())}")
     group = world()
     built = build(entry, task.channels, allow=allow, seed=seed)
+    if start is not None:
+        start_from(built, start)
     with group.first_alone():  # a prior beside the store is computed by the first, and found by the others
         batches = training_loader(store, task, parts["train"], recipe, seed=seed)
         _require_same_task(task, folder)

@@ -176,6 +176,7 @@ def train(config: DictConfig, run: RunFolder) -> Rows:
     summary = fit(
         values["model"], task, store, parts, recipe=recipe, folder=run.checkpoints, seed=int(values["seed"]),
         log=_log(config, run), watch=watch, allow=values["allow_targets"],
+        start=Path(values["start"]) if values["start"] else None,
     )  # fmt: skip
     row = {"model": values["model"]["_target_"].rpartition(".")[2], **summary, "run": str(run.path)}
     run.write_summary(row)

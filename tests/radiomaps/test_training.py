@@ -21,9 +21,11 @@ from geoml import app
 from geoml.errors import DataError, UserError
 from geoml.fields import Batch
 from geoml.models.tiles import Tiling
+from geoml.report import Viewer
 from geoml.runs import RunFolder
 from geoml.train import Trainer
 from radiomaps.__main__ import APP
+from radiomaps.browser import report
 from radiomaps.generate import generate
 from radiomaps.models import build
 from radiomaps.models.symmetry import flip_error
@@ -278,6 +280,19 @@ def test_a_store_is_sampled_by_part(run: Path, store: Path, tmp_path: Path) -> N
         assert dict(made["toa_s"].sizes) == {"member": 2, "z": 4, "y": 16, "x": 16}
         assert made["toa_s_uncertainty"].attrs["units"] == "s"
         assert float(made["x"][1] - made["x"][0]) == 4
+    page = report(tmp_path / "out")
+    assert page is not None
+    viewer = next(block for block in page.sections[0].blocks if isinstance(block, Viewer))
+    # the maps are those of a store, so their truth is shown beside them
+    assert {field.panel for field in viewer.fields} == {"truth", "mean", "member", "mean − truth", "uncertainty"}
+
+
+def test_a_training_starts_from_the_weights_of_another(run: Path, store: Path, tmp_path: Path) -> None:
+    still = ["trainer.samples=4", "trainer.learning_rate=1e-12", "trainer.weight_decay=0", "pictures=0"]
+    words = command(store, tmp_path / "on", *still, "task.targets=[path_gain_db,toa_s]", f"start={run}")[3:]
+    assert app.main(APP, words) == 0
+    first, second = weights(run), weights(tmp_path / "on")
+    assert all(torch.allclose(first[name], second[name], atol=1e-5) for name in first)
 
 
 def test_a_scene_with_a_transmitter_is_sampled(run: Path, tmp_path: Path) -> None:
