@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 __all__ = ["report"]
 
 CARD = "card.json"
+#: What `python -m mcp_experts.client.transcript` printed, kept in a folder of its own.
+SESSION = "session.md"
+EXPERTS = Path(__file__).parent / "experts"
 #: A card's two sets of test channels, and what answers beside the expert.
 SETS = {"in_distribution": "in distribution", "held_out_generator": "held-out generator"}
 RIVALS = ("majority", "classical", "boosted_classical", "expert")
@@ -26,14 +29,21 @@ RIVALS = ("majority", "classical", "boosted_classical", "expert")
 def report(path: str | os.PathLike[str]) -> Report | None:
     """The report of a folder of experts, each in a folder with its card, or of one such folder; else None.
 
+    A folder with a session stands for it and for the experts of this distribution.
+
     Errors: `DataError` for a card that is not JSON.
     """
-    path = Path(path)
+    path, sections = Path(path), []
+    if (session := path / SESSION).exists():
+        text = session.read_text(encoding="utf-8").partition("```text\n")[2].partition("\n```")[0]
+        head = "What a client and the server of the experts said to each other: → the client, ← the server."
+        sections = [Section("A session over MCP", [Text(head), Text(text, "code")])]
+        path = EXPERTS
     files = sorted(path.glob(f"*/{CARD}")) or ([path / CARD] if (path / CARD).exists() else [])
     if not files:
         return None
     cards = [_read(file) for file in files]
-    sections = [Section("Experts and their rivals", _comparison(cards))]
+    sections.append(Section("Experts and their rivals", _comparison(cards)))
     if figure := _risk(cards):
         caption = "Errors among the answers given, when an expert may leave out what it is least sure of."
         sections.append(Section("Risk and coverage", [Chart(figure, "Error rate against share answered", caption)]))

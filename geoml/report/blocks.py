@@ -15,10 +15,10 @@ __all__ = ["Axis", "Block", "Chart", "Field", "Panel", "Report", "Section", "Tab
 
 @dataclass(frozen=True)
 class Text:
-    """Paragraphs of plain text, an empty line between them; `kind` "note" is set apart."""
+    """Paragraphs of plain text, an empty line between them; "note" is set apart, "code" stands letter by letter."""
 
     text: str
-    kind: Literal["plain", "note"] = "plain"
+    kind: Literal["plain", "note", "code"] = "plain"
 
 
 @dataclass(frozen=True)

@@ -81,7 +81,7 @@ def _view(block: Block) -> dict[str, Any]:
     """What the template needs of a block."""
     if isinstance(block, Text):
         paragraphs = [part.strip() for part in block.text.split("\n\n") if part.strip()]
-        return {"kind": "text", "note": block.kind == "note", "paragraphs": paragraphs}
+        return {"kind": block.kind, "text": block.text, "paragraphs": paragraphs}
     if isinstance(block, Table):
         return _table(block)
     if isinstance(block, Chart):

@@ -37,6 +37,17 @@ def test_every_card_has_a_row_for_each_set_it_was_scored_on() -> None:
     assert render(page)
 
 
+def test_a_session_stands_before_the_cards(tmp_path) -> None:
+    (tmp_path / "session.md").write_text(
+        "# A session\n\n```text\n→ tools/list\n\n← wireless_los: <Line of sight>\n```\n"
+    )
+    page = report(tmp_path)
+    assert page is not None
+    assert page.sections[0].blocks[1].text == "→ tools/list\n\n← wireless_los: <Line of sight>"
+    assert [section.title for section in page.sections[1:3]] == ["Experts and their rivals", "Risk and coverage"]
+    assert "← wireless_los: &lt;Line of sight&gt;</pre>" in render(page)
+
+
 def test_one_expert_alone_and_what_is_none(tmp_path) -> None:
     page = report(EXPERTS / "los")
     assert page is not None
