@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from geoml.data.store import open_store
 from geoml.errors import DataError
+from geoml.files import read_json
 from geoml.grids import Grid
 from radiomaps.maps import SPEED_OF_LIGHT, direction_angles, friis_gain_db
 from radiomaps.plan import Placement, Plan, Window
@@ -77,9 +78,11 @@ def dominant_store(store: str | os.PathLike[str], *, client: Any = None) -> Path
 
     store = Path(store)
     beside = store.with_name(f"{store.name.removesuffix('.zarr')}.dominant.zarr")
-    attributes = json.loads((store / "zarr.json").read_text()).get("attributes", {})
+    attributes = read_json(store / "zarr.json").get("attributes", {})
     if "plan" in attributes:
-        generate(_dominant_plan(json.loads(attributes["plan"])), beside, client=client)
+        plan = _dominant_plan(json.loads(attributes["plan"]))
+        if not _complete(beside, plan.identity):
+            generate(plan, beside, client=client)
     else:
         from radiomaps.tasks.footprint_priors import dominant_of_footprints
 
@@ -88,6 +91,13 @@ def dominant_store(store: str | os.PathLike[str], *, client: Any = None) -> Path
     if not all(np.allclose(own[name], other[name], atol=1e-3) for name in ("tx_x", "tx_y", "tx_z", "frequency_hz")):
         raise DataError(f"{beside} is not of the same transmitters as {store}; delete it, to have it made again")
     return beside
+
+
+def _complete(store: Path, identity: str) -> bool:
+    """Whether a plan's store is there: several processes may ask at once, of which none may then write."""
+    if not (store / "manifest.json").exists():
+        return False
+    return bool(read_json(store / "zarr.json").get("attributes", {}).get("identity") == identity)
 
 
 def _dominant_plan(described: Mapping[str, Any]) -> Plan:
