@@ -13,7 +13,7 @@ from sionna.rt.utils import spectrum_to_matrix_4f
 
 from radiomaps.raytrace.lattice import Lattice, uniforms
 from radiomaps.raytrace.options import TraceOptions
-from radiomaps.raytrace.sums import Rays, Sums
+from radiomaps.raytrace.sums import ENOUGH, Rays, Sums
 from radiomaps.raytrace.table import ImageTable, PathTable, mix
 from radiomaps.raytrace.voxels import Beam, Crossing, Voxels
 from radiomaps.raytrace.world import Source, World
@@ -22,8 +22,6 @@ __all__ = ["find_images", "identity_of", "meet", "ray_names", "shoot"]
 
 #: The low bits of a path's name hold its bounces; 0 stands for diffraction.
 BOUNCE_BITS = 3
-#: Rays of one beam that a voxel needs; denser ones count on fewer planes.
-_ENOUGH = 8
 
 
 class _State:
@@ -193,7 +191,7 @@ def shoot(
     lane = dr.arange(mi.UInt, lanes) + dr.opaque(mi.UInt, first_lane)
     ray_name = ray_names(lane, lattice)
     phase = lattice.index(lane)
-    dense = dr.opaque(mi.Float, options.rays / (4 * np.pi * _ENOUGH))
+    dense = dr.opaque(mi.Float, options.rays / (4 * np.pi * ENOUGH))
     straight = source.point()
 
     def deposit(state: _State, end: mi.Float) -> None:
@@ -220,7 +218,8 @@ def shoot(
                 sums.add(crossing, crossing.active & ~state.specular, rays)
 
         # Rays that an uneven surface scattered are not so many that some could be spared.
-        beam = Beam(phase, dr.norm(state.ray.o - origin), dr.select(state.specular, dense, 0.0))
+        reach = dr.norm(state.ray.o - origin)
+        beam = Beam(phase, (reach, reach), dr.select(state.specular, dense, 0.0))
         voxels.march(state.ray.o, state.ray.d, end, worth, visit, beam=beam)
 
     start = _start(source, *_rays(lattice, lane))

@@ -1,121 +1,134 @@
-"""Diffraction at edges: rays on Keller's cones find which edges serve a voxel, the uniform theory gives its path.
-
-First order, from the transmitter over one edge to the voxel's centre (Kouyoumjian and Pathak 1974, with the material's
-reflection at both faces as Sionna RT evaluates it). An edge's path is exact at the centre whatever ray found it.
-"""
+"""Diffracted waves on the grid: the means that rays from edges deposit, or the exact paths over edges they find."""
 
 from __future__ import annotations
-
-from typing import Any
 
 import drjit as dr
 import mitsuba as mi
 import numpy as np
 from numpy.typing import NDArray
-from sionna.rt.constants import InteractionType
-from sionna.rt.utils import spectrum_to_matrix_4f
 
-from geoml.errors import UserError
+from radiomaps.raytrace.bounce import BOUNCE_BITS
 from radiomaps.raytrace.chains import CentrePaths, grow, join
 from radiomaps.raytrace.lattice import Lattice
-from radiomaps.raytrace.options import TraceOptions
+from radiomaps.raytrace.sums import ENOUGH, Rays, Sums
 from radiomaps.raytrace.table import PathTable
-from radiomaps.raytrace.voxels import Crossing, Voxels
-from radiomaps.raytrace.world import Edges, Source, World
+from radiomaps.raytrace.voxels import Beam, Crossing, Voxels
+from radiomaps.raytrace.wedges import LEAST_M, Cone, Wedges, clear, diffracted, keller_point, lifted
+from radiomaps.raytrace.world import Source
 
-__all__ = ["Bender"]
+__all__ = ["Bender", "deposit", "toward_edges"]
 
-#: Rays to and from a solid edge are tested this far outside it too, so that none slips along a face into the solid.
-_OFFSET_M = 0.05
-#: Edges are asked for sight of the transmitter at points this far apart.
-_PROBE_M = 2.0
-_LEAST_M = 0.01
 _CHUNK = 1 << 20
 #: How often paths are offered to neighbours: what an edge serves is wide, and rays on its cone are few.
 _ROUNDS = 12
+#: Metres after an edge at which its coefficient is evaluated.
+_NODES = (2.0, 16.0, 128.0)
+
+
+def deposit(wedges: Wedges, voxels: Voxels, lattice: Lattice, sums: Sums) -> None:
+    """Add a batch of diffracted rays to `sums`, by edges as names: means over voxels.
+
+    A piece dℓ of an edge sends into the angle dφ about it a tube of cross-section s (s + s')/s' sin²β dℓ dφ, s metres
+    on, with power |D E|²/(s s' (s + s')); so it carries |D E|² sin²β / s'² dℓ dφ, however far.
+    """
+    straight = wedges.source.point()
+    for bsdf, cone in wedges.cones(lattice) if len(wedges) else ():
+        power = _Power(wedges.source, cone, bsdf)
+        sine2 = 1 - dr.square(dr.dot(cone.incoming, cone.bend.along))
+        before2 = dr.rcp(dr.square(cone.before))
+        name = cone.edge << BOUNCE_BITS
+        dense = cone.before * dr.rcp(sine2 * cone.measure * ENOUGH * dr.opaque(mi.Float, 1 / wedges.options.batches))
+        beam = Beam(cone.phase, (mi.Float(0.0), cone.before), dense)
+
+        def visit(
+            crossing: Crossing,
+            cone: Cone = cone,
+            power: _Power = power,
+            weight: mi.Float = sine2 * before2 * cone.measure,
+            name: mi.UInt = name,
+        ) -> None:
+            left = power.at(crossing.along)
+            distance = dr.norm(crossing.centre - cone.point)
+            own = left * distance * dr.rcp(cone.before * (cone.before + distance))
+            rays = Rays(left * weight, cone.point, cone.before, own, name, straight)
+            sums.add(crossing, crossing.active, rays)
+
+        voxels.march(cone.point, cone.outgoing, cone.end, cone.active, visit, beam=beam)
+        sums.eval()
+
+
+def toward_edges(wedges: Wedges, edge: mi.UInt, centre: mi.Point3f) -> mi.Vector3f:
+    """Directions from places to where waves turn about edges towards them, as long as the whole way."""
+    start, bend = wedges.source.point(), wedges.get(edge)
+    away = bend.origin + bend.along * dr.clip(keller_point(bend, start, centre), 0.0, bend.length) - centre
+    after = dr.norm(away)
+    return away * ((dr.norm(centre + away - start) + after) * dr.rcp(dr.maximum(after, 1e-6)))
+
+
+class _Power:
+    """|D E|² along rays.
+
+    The coefficient depends on the distances s before and s' after the edge by s s'/(s + s') alone (Kouyoumjian and
+    Pathak 1974, equation 28), and slowly: it is evaluated at three distances, and a power of this length between them.
+    """
+
+    def __init__(self, source: Source, cone: Cone, bsdf: mi.BSDF) -> None:
+        self.before = cone.before
+
+        def level(after: float) -> mi.Float:
+            away = dr.opaque(mi.Float, after)
+            field = diffracted(source, cone.bend, bsdf, cone.incoming, cone.outgoing, cone.before, away)
+            power = dr.squared_norm(field)
+            return dr.log2(dr.select(dr.isfinite(power), dr.maximum(power, 1e-20), 1e-20))
+
+        low, self.middle, high = (level(node) for node in _NODES)
+        first, self.place, last = (self._length(mi.Float(node)) for node in _NODES)
+        self.rise = (self.middle - low) * dr.rcp(self.place - first)
+        self.further = (high - self.middle) * dr.rcp(last - self.place)
+
+    def _length(self, after: mi.Float) -> mi.Float:
+        return dr.log2(self.before * after * dr.rcp(self.before + after))
+
+    def at(self, along: mi.Float) -> mi.Float:
+        """Its value `along` metres after the edge."""
+        away = self._length(dr.maximum(along, LEAST_M)) - self.place
+        return dr.exp2(self.middle + away * dr.select(away < 0, self.rise, self.further))
 
 
 class Bender:
-    """The edges that the transmitter sees, the table of those that serve each voxel, and their paths."""
+    """The table of edges that serve each voxel, and their exact paths."""
 
-    def __init__(self, world: World, source: Source, options: TraceOptions, voxels: Voxels) -> None:
-        if options.estimator != "paths":
-            raise UserError(f"diffraction needs estimator=paths, not {options.estimator}")
-        self.world, self.source, self.options, self.voxels = world, source, options, voxels
+    def __init__(self, wedges: Wedges, voxels: Voxels) -> None:
+        self.wedges, self.voxels = wedges, voxels
+        self.world, self.source = wedges.world, wedges.source
         self.table = PathTable(voxels.size)
-        self.edges = _facing(world.edges(free=options.edge_diffraction), source.position)
-        if len(self.edges):
-            self.edges = self.edges[self._seen(*_probes(self.edges))]
-        self.reach = np.cumsum(self.edges.length)
-        self.device: Any = _DeviceEdges(self.edges) if len(self.edges) else None
-
-    def _seen(self, edge: NDArray[np.int64], place: NDArray[np.float64]) -> NDArray[np.int64]:
-        """Edges with a probe that the transmitter sees."""
-        outside = _outward(self.edges)
-        points = self.edges.origin[edge] + place[:, None] * self.edges.along[edge] + _OFFSET_M * outside[edge]
-        target = mi.Point3f(*(mi.Float(points[:, k].astype(np.float32)) for k in range(3)))
-        dr.make_opaque(target)
-        return np.unique(edge[_clear(self.world, self.source.point(), target).numpy()])
 
     def shoot(self, lattice: Lattice) -> None:
         """Enter the edges that a batch of rays carries to voxels into the table."""
-        if self.device is None:
-            return
-        for begin in range(0, lattice.lanes, self.options.chunk_rays):
-            lanes = min(self.options.chunk_rays, lattice.lanes - begin)
-            self._shoot(lattice, dr.arange(mi.UInt, lanes) + dr.opaque(mi.UInt, begin))
-
-    def _shoot(self, lattice: Lattice, lane: mi.UInt) -> None:
-        where, turn, active = lattice.shifted(lane)
-        total = float(self.reach[-1])
-        ends = mi.Float(self.reach.astype(np.float32))
-        dr.make_opaque(ends)
-        place = where * dr.opaque(mi.Float, total)
-        edge = dr.binary_search(0, len(self.edges) - 1, lambda i: dr.gather(mi.Float, ends, i) < place)
-        edge = mi.UInt(edge)
-        bend = self.device.gather(edge)
-        point = bend.origin + bend.along * dr.clip(
-            bend.length - (dr.gather(mi.Float, ends, edge) - place), 0.0, bend.length
-        )
         start = self.source.point()
-        incoming = dr.normalize(point - start)
-        bend.face(incoming)
-        # Keller's cone: the outgoing ray keeps its angle to the edge, and turns about it through the open space.
-        forward = dr.select(dr.dot(bend.along, incoming) > 0, bend.along, -bend.along)
-        cosine = dr.dot(incoming, forward)
-        sine = dr.safe_sqrt(1 - dr.square(cosine))
-        sin_turn, cos_turn = dr.sincos(turn * bend.exterior())
-        across = dr.normalize(dr.cross(bend.first, bend.along))
-        outgoing = sine * (cos_turn * across + sin_turn * bend.first) + cosine * forward
-        shifted = point + _OFFSET_M * bend.outward
-        active &= _clear(self.world, start, shifted)
-        ray = mi.Ray3f(o=shifted + outgoing * _LEAST_M, d=outgoing)  # off the sheet whose free edge this is
-        ray.time = dr.zeros(mi.Float, dr.width(lane))
-        si = self.world.mi_scene.ray_intersect(ray, ray_flags=mi.RayFlags.Minimal, coherent=False, active=active)
-        end = dr.select(si.is_valid(), si.t, dr.inf)
-        before = dr.norm(point - start)
         wavelength = dr.opaque(mi.Float, self.world.wavelength_m)
+        for _, cone in self.wedges.cones(lattice) if len(self.wedges) else ():
 
-        def visit(crossing: Crossing) -> None:
-            # A knife edge stands in for the wedge while paths compete: 0.05 / (0.2 + ν²) of free space.
-            straight = dr.norm(crossing.centre - start)
-            detour = dr.maximum(before + dr.norm(crossing.centre - point) - straight, 0.0)
-            loss = 0.05 * dr.rcp(0.2 + 4 * detour / wavelength)
-            self.table.put(crossing.cell, edge + 1, loss * dr.rcp(dr.square(straight)), crossing.active)
+            def visit(crossing: Crossing, cone: Cone = cone) -> None:
+                # A knife edge stands in for the wedge while paths compete: 0.05 / (0.2 + ν²) of free space.
+                straight = dr.norm(crossing.centre - start)
+                detour = dr.maximum(cone.before + dr.norm(crossing.centre - cone.point) - straight, 0.0)
+                loss = 0.05 * dr.rcp(0.2 + 4 * detour / wavelength)
+                self.table.put(crossing.cell, cone.edge + 1, loss * dr.rcp(dr.square(straight)), crossing.active)
 
-        self.voxels.march(point, outgoing, end, active, visit)
-        dr.eval(self.table.slots)
+            self.voxels.march(cone.point, cone.outgoing, cone.end, cone.active, visit)
+            dr.eval(self.table.slots)
 
     def paths(self) -> CentrePaths:
         """Diffracted paths to voxels' centres, each edge once."""
-        if self.device is None:
+        if not len(self.wedges):
             return CentrePaths.none()
         return grow(self.table, self._exact, self.voxels, _ROUNDS)
 
     def _exact(self, table: PathTable) -> CentrePaths:
         """Diffracted paths of a table at the voxels' centres."""
         cell, identity = table.paths()
-        shape = self.edges.shape[identity - 1]
+        shape = self.wedges.edges.shape[identity - 1]
         parts = [CentrePaths.none()]
         for index, bsdf in enumerate(self.world.materials):
             mine = np.flatnonzero(shape == index)
@@ -128,126 +141,21 @@ class Bender:
         """The paths of those pairs of voxel and edge (of one material) that have one."""
         index, number = mi.UInt(cell), mi.UInt(identity)
         dr.make_opaque(index, number)
-        bend = self.device.gather(number - 1)
+        bend = self.wedges.get(number - 1)
         start, centre = self.source.point(), self.voxels.centres(index)
-        place = _keller_point(bend, start, centre)
+        place = keller_point(bend, start, centre)
         point = bend.origin + bend.along * place
         before, after = dr.norm(point - start), dr.norm(centre - point)
         incoming, outgoing = (point - start) / before, (centre - point) / after
         bend.face(incoming)
-        shifted = point + _OFFSET_M * bend.outward
-        valid = (place > 0) & (place < bend.length) & (before > _LEAST_M) & (after > _LEAST_M)
-        for target in (point, shifted):
-            valid &= _clear(self.world, start, target) & _clear(self.world, centre, target)
-        field = self._diffracted(bend, bsdf, incoming, outgoing, before, after)
+        outside = lifted(bend, point)
+        valid = (place > 0) & (place < bend.length) & (before > LEAST_M) & (after > LEAST_M)
+        for target in (point, outside):
+            valid &= clear(self.world, start, target) & clear(self.world, centre, target)
+        field = diffracted(self.source, bend, bsdf, incoming, outgoing, before, after)
         strength = dr.squared_norm(field) * dr.rcp(before * after * (before + after))
         valid &= dr.isfinite(strength) & (strength > 0)
         # Seen from the voxel, the wave comes from the edge, as far away as the whole way is.
         toward = -outgoing * (before + after)
         dr.eval(valid, strength, toward)
         return CentrePaths(cell, identity, strength.numpy(), toward.numpy().T)[valid.numpy()]
-
-    def _diffracted(
-        self,
-        bend: _Bend,
-        bsdf: mi.BSDF,
-        incoming: mi.Vector3f,
-        outgoing: mi.Vector3f,
-        before: mi.Float,
-        after: mi.Float,
-    ) -> mi.Vector4f:
-        """The source's field times the material's diffraction coefficients, without the spreading of the wave."""
-        si = dr.zeros(mi.SurfaceInteraction3f, dr.width(incoming))
-        normal = bend.first * dr.sign(dr.dot(bend.first, -incoming))
-        si.n = mi.Normal3f(normal)
-        si.sh_frame.n = mi.Normal3f(normal)
-        si.initialize_sh_frame()
-        # The radio materials read their input from these fields of the interaction.
-        si.wi = si.to_local(incoming)
-        si.dn_du, si.dn_dv = si.to_local(bend.along), si.to_local(bend.second)
-        kind = dr.reinterpret_array(mi.Float, mi.UInt(InteractionType.DIFFRACTION))
-        si.dp_du = mi.Vector3f(after, before, kind)
-        field = self.source.field(incoming)
-        si.duv_dx, si.duv_dy = mi.Vector2f(field.x, field.y), mi.Vector2f(field.z, field.w)
-        context = mi.BSDFContext(mode=mi.TransportMode.Importance, type_mask=0, component=0)
-        context.component |= InteractionType.DIFFRACTION
-        jones = spectrum_to_matrix_4f(bsdf.eval(context, si, outgoing, mi.Bool(True)))
-        return mi.Vector4f(jones @ field)
-
-
-class _Bend:
-    """Edges as kernels see them, one a lane."""
-
-    def __init__(
-        self, origin: mi.Point3f, along: mi.Vector3f, length: mi.Float, first: mi.Vector3f, second: mi.Vector3f
-    ) -> None:
-        self.origin, self.along, self.length, self.first, self.second = origin, along, length, first, second
-        middle = first + second
-        # A free edge has no outside: its normals cancel.
-        self.outward = dr.select(dr.norm(middle) > 1e-3, dr.normalize(middle), mi.Vector3f(0.0))
-
-    def exterior(self) -> mi.Float:
-        """The angle of open space about the edge."""
-        return dr.two_pi - dr.safe_acos(-dr.dot(self.first, self.second))
-
-    def face(self, incoming: mi.Vector3f) -> None:
-        """Swap the faces where the first does not see the wave come, and turn the edge with them."""
-        swap = dr.dot(incoming, self.first) > 0
-        self.first, self.second = dr.select(swap, self.second, self.first), dr.select(swap, self.first, self.second)
-        self.origin = dr.select(swap, self.origin + self.along * self.length, self.origin)
-        self.along = dr.select(swap, -self.along, self.along)
-
-
-class _DeviceEdges:
-    """Columns of `Edges` on the device."""
-
-    def __init__(self, edges: Edges) -> None:
-        columns = (edges.origin, edges.along, edges.normals[:, 0], edges.normals[:, 1])
-        self.vectors = [mi.Float(column.astype(np.float32).ravel()) for column in columns]
-        self.length = mi.Float(edges.length.astype(np.float32))
-        dr.make_opaque(self.length, *self.vectors)
-
-    def gather(self, edge: mi.UInt) -> _Bend:
-        origin, along, first, second = (dr.gather(mi.Vector3f, column, edge) for column in self.vectors)
-        return _Bend(mi.Point3f(origin), along, dr.gather(mi.Float, self.length, edge), first, second)
-
-
-def _facing(edges: Edges, position: NDArray[np.float64]) -> Edges:
-    """Edges with a face that looks at the transmitter."""
-    toward = position - edges.origin
-    looks = np.einsum("ekj,ej->ek", edges.normals, toward) > 1e-6
-    return edges[np.flatnonzero(looks.any(axis=1))]
-
-
-def _outward(edges: Edges) -> NDArray[np.float64]:
-    """Unit vectors away from the solid; zero for free edges."""
-    middle = edges.normals.sum(axis=1)
-    length = np.linalg.norm(middle, axis=1, keepdims=True)
-    return np.where(length > 1e-3, middle / np.maximum(length, 1e-3), 0.0)
-
-
-def _probes(edges: Edges) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """Evenly spaced points of edges: the edge, and the distance along it."""
-    count = np.ceil(edges.length / _PROBE_M).astype(np.int64)
-    edge = np.repeat(np.arange(len(edges)), count)
-    step = np.arange(len(edge)) - np.repeat(np.cumsum(count) - count, count)
-    return edge, (step + 0.5) * (edges.length / count)[edge]
-
-
-def _keller_point(bend: _Bend, start: mi.Point3f, end: mi.Point3f) -> mi.Float:
-    """Where along the edge the shortest way from start to end touches its line: distances divide it."""
-    to_start, to_end = start - bend.origin, end - bend.origin
-    a, b = dr.dot(to_start, bend.along), dr.dot(to_end, bend.along)
-    da, db = dr.norm(to_start - bend.along * a), dr.norm(to_end - bend.along * b)
-    return a + (b - a) * da * dr.rcp(dr.maximum(da + db, 1e-9))
-
-
-def _clear(world: World, start: mi.Point3f, end: mi.Point3f) -> mi.Bool:
-    """Whether nothing stands between points, up to a hair before the end."""
-    away = end - start
-    distance = dr.norm(away)
-    width = dr.width(away)
-    ray = mi.Ray3f(o=start + mi.Vector3f(dr.zeros(mi.Float, width)), d=away * dr.rcp(dr.maximum(distance, 1e-6)))
-    ray.maxt = dr.maximum(distance * (1 - 1e-5) - 1e-4, 0.0)
-    ray.time = dr.zeros(mi.Float, width)
-    return ~world.mi_scene.ray_test(ray, coherent=False, active=distance > 1e-3)

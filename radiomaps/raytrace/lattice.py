@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 
 __all__ = ["Lattice", "uniforms"]
 
-ROWS = 2
 _GOLDEN = (1 + np.sqrt(5)) / 2
 
 
@@ -19,20 +18,23 @@ _GOLDEN = (1 + np.sqrt(5)) / 2
 class Lattice:
     """`count` points of the unit square, evenly spread, visited so that neighbouring lanes are neighbours.
 
-    The natural order of a Fibonacci lattice jumps 0.618 turns from point to point. Steps of a Fibonacci number near
-    √count lead to a near neighbour instead, so that the rays of one vector meet the same walls and voxels. Lanes
-    beyond `count` (`lanes` is a multiple of the step) are idle. `batch` and `seed` choose the rotation.
+    The natural order of a Fibonacci lattice goes up the second coordinate and jumps 0.618 turns of the first from point
+    to point. Of a Fibonacci number F of consecutive points, a ring, it is known in which order they lie around: point j
+    is followed by j + F' modulo F, F' the number before. So rings are visited one after the other, each around: rays of
+    a vector, and of the vectors after it, meet the same walls and voxels. A ring is about `rows` points wide. Lanes
+    beyond `count` (`lanes` is a multiple of F) are idle. `batch` and `seed` choose the rotation.
     """
 
     count: int
     batch: int
     seed: int
+    rows: float = 2.0
 
     @property
     def ring(self) -> tuple[int, int]:
         """Points of a ring, a Fibonacci number, and the one before."""
         before, ring = 1, 2
-        while ring < ROWS * np.sqrt(np.pi * self.count) and ring < self.count:
+        while ring < self.rows * np.sqrt(np.pi * self.count) and ring < self.count:
             before, ring = ring, before + ring
         return ring, before
 

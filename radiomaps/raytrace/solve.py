@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 
 from geoml.grids import Grid
 from radiomaps.maps import Transmitter
-from radiomaps.raytrace.bounce import find_images, shoot
+from radiomaps.raytrace.bounce import BOUNCE_BITS, find_images, shoot
 from radiomaps.raytrace.chains import CentrePaths, join, mirrored_paths
-from radiomaps.raytrace.diffraction import Bender
+from radiomaps.raytrace.diffraction import Bender, deposit, toward_edges
 from radiomaps.raytrace.lattice import Lattice
 from radiomaps.raytrace.options import TraceOptions
 from radiomaps.raytrace.parts import Parts
@@ -23,6 +23,7 @@ from radiomaps.raytrace.sight import Sight, line_of_sight, no_sight
 from radiomaps.raytrace.sums import Sums
 from radiomaps.raytrace.table import SLOTS, TABLES, ImageTable, PathTable
 from radiomaps.raytrace.voxels import Voxels
+from radiomaps.raytrace.wedges import Wedges
 from radiomaps.raytrace.world import Source, World
 
 __all__ = ["Outcome", "error_db", "pieces", "solve"]
@@ -98,13 +99,14 @@ class _Run:
         everywhere = not self.source.isotropic
         self.sums = Sums(self.voxels, (self.sight.fraction < 1) | everywhere)
         self.tables = (PathTable(self.voxels.size), ImageTable()) if self.exact else None
-        self.bender = Bender(world, self.source, options, self.voxels) if options.diffraction else None
+        self.wedges = Wedges(world, self.source, options) if options.diffraction else None
+        self.bender = Bender(self.wedges, self.voxels) if self.exact and self.wedges is not None else None
         self.before = np.zeros(self.voxels.size, np.float32)
 
     def trace(self) -> None:
         """Batches by number, or until the median error is small enough."""
         options, sums = self.options, self.sums
-        if not options.bounces and self.bender is None:
+        if not options.bounces and self.wedges is None:
             return
         most = max(options.batches, options.max_rays // options.rays_a_batch) if options.error_db else options.batches
         half = options.batches // 2
@@ -112,6 +114,8 @@ class _Run:
             lattice = Lattice(options.rays_a_batch, sums.batches, options.seed)
             if self.bender is not None:
                 self.bender.shoot(lattice)
+            elif self.wedges is not None:
+                deposit(self.wedges, self.voxels, lattice, sums)
             if options.bounces:
                 for begin in range(0, lattice.lanes, options.chunk_rays):
                     lanes = min(options.chunk_rays, lattice.lanes - begin)
@@ -175,6 +179,12 @@ class _Run:
         """Enter the strongest mirrored path of each voxel, found by its ray's name."""
         strength, names = self.sums.strongest()
         cell = dr.compress(strength > parts.strongest)
-        if dr.width(cell):
-            images = find_images(self.world, self.source, dr.gather(mi.UInt, names, cell), self.options)
-            parts.rank(cell, dr.gather(mi.Float, strength, cell), images - self.voxels.centres(cell))
+        if not dr.width(cell):
+            return
+        name, centre = dr.gather(mi.UInt, names, cell), self.voxels.centres(cell)
+        away = find_images(self.world, self.source, name, self.options) - centre
+        if self.wedges is not None and len(self.wedges):
+            bent = name & ((1 << BOUNCE_BITS) - 1) == 0
+            edge = dr.select(bent, name >> BOUNCE_BITS, 0)
+            away = dr.select(bent, toward_edges(self.wedges, edge, centre), away)
+        parts.rank(cell, dr.gather(mi.Float, strength, cell), away)

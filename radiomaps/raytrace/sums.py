@@ -12,8 +12,10 @@ from numpy.typing import NDArray
 from radiomaps.raytrace.table import highest
 from radiomaps.raytrace.voxels import Crossing, Voxels
 
-__all__ = ["Rays", "Sums"]
+__all__ = ["ENOUGH", "Rays", "Sums"]
 
+#: Rays of one beam that a voxel needs; denser ones count on fewer planes.
+ENOUGH = 8
 #: Columns of `Sums.moments`, as many as make one packet: Σw, Σw·(direction of arrival), Σw·e, Σw·e² (e: metres beyond
 #: the straight way), and room.
 _COLUMNS = 8

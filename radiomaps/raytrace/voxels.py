@@ -37,15 +37,42 @@ class Crossing:
 
 @dataclass
 class Beam:
-    """Rays of one lattice since they left one apparent source, `reach` metres before the segment's origin.
+    """Rays of one lattice on their way: how dense they are, and which planes they count on.
 
-    `phase`, a ray's number in the lattice, spreads the planes on which it counts. `rays` / reach² is how many of all
-    rays there are a square metre for each that is needed.
+    A wavefront with radii of curvature `radii` at the segment's origin has them longer by t, t metres on; there are
+    `rays` / (product of the radii) rays a square metre for each that is needed. `phase`, a ray's number in the lattice,
+    spreads the planes.
     """
 
     phase: mi.UInt
-    reach: mi.Float
+    radii: tuple[mi.Float, mi.Float]
     rays: mi.Float
+
+    def stride(self, along: mi.Float, density: mi.Float) -> mi.Float:
+        """On one in how many planes, a power of two, a ray counts where it crosses at `along`."""
+        one, two = (radius + along for radius in self.radii)
+        few = dr.clip(self.rays * dr.rcp(density * one * two), 1.0, 1 << 20)
+        # The power is the float's exponent.
+        return dr.reinterpret_array(mi.Float, dr.reinterpret_array(mi.UInt, few) & mi.UInt(0x7F800000))
+
+
+@dataclass
+class _Line:
+    """A segment in units of voxels, and its dominant axis: `start` + t `speed`, the same along the axis alone.
+
+    On that axis it is at `at` and takes `pause` metres a voxel. Planes are counted against the ray's way, as `back`
+    times their number; their centres lie at numbers and a half. `phase` makes the count one from the frame's origin.
+    """
+
+    start: mi.Vector3f
+    speed: mi.Vector3f
+    along_x: mi.Bool
+    along_y: mi.Bool
+    back: mi.Int
+    end: mi.Float
+    at: mi.Float
+    pause: mi.Float
+    phase: mi.Int
 
 
 class Voxels:
@@ -103,15 +130,37 @@ class Voxels:
         so that the strides only grow and each is a multiple of those before: which planes count depends on the place
         alone, and all do equally often.
         """
-        nz, ny, nx = self.shape
-        q = (origin - self.lower) / self.step  # in voxels
-        u = direction / self.step
-        u = mi.Vector3f(*(dr.select(dr.abs(v) > 1e-9, v, dr.copysign(mi.Float(1e-9), v)) for v in u))
-        enter, leave = -q / u, (self.count - q) / u
+        line, step, last, meets = self._enter(origin, direction, end)
+        density = self.density * dr.abs(line.pause)
+        phase = line.phase if beam is None else line.phase + mi.Int(beam.phase)
+
+        def cross(step: mi.Int, run: mi.Bool) -> tuple[mi.Int, mi.Bool]:
+            crossing = self._cross(line, step, density, run)
+            rest = mi.Int(0)
+            if beam is not None:
+                stride = beam.stride(crossing.along, density)
+                rest = mi.Int(stride) - 1
+                crossing.active &= ((step + phase) & rest) == 0
+                crossing.density = density * stride
+            visit(crossing)
+            step = ((step + phase) | rest) + 1 - phase
+            return step, run & (step <= last)
+
+        run = active & meets & (step <= last)
+        dr.while_loop((step, run), lambda step, run: run, cross, mode="symbolic")
+
+    def _enter(
+        self, origin: mi.Point3f, direction: mi.Vector3f, end: mi.Float
+    ) -> tuple[_Line, mi.Int, mi.Int, mi.Bool]:
+        """A segment, its first and last planes in the grid, counted backwards, and whether it meets the grid at all."""
+        _, ny, nx = self.shape
+        start, speed = mi.Vector3f((origin - self.lower) / self.step), direction / self.step
+        speed = mi.Vector3f(*(dr.select(dr.abs(v) > 1e-9, v, dr.copysign(mi.Float(1e-9), v)) for v in speed))
+        enter, leave = -start / speed, (self.count - start) / speed
         near = dr.maximum(0.0, dr.max(dr.minimum(enter, leave)))
         far = dr.minimum(end, dr.min(dr.maximum(enter, leave)))
         if self.estimator != "plane":
-            size = dr.abs(u)
+            size = dr.abs(speed)
             along_x = (size.x >= size.y) & (size.x >= size.z)
             along_y = ~along_x & (size.y >= size.z)
         else:
@@ -120,54 +169,35 @@ class Voxels:
         def pick(x: Any, y: Any, z: Any) -> Any:
             return dr.select(along_x, x, dr.select(along_y, y, z))
 
-        qa, ua = pick(q.x, q.y, q.z), pick(u.x, u.y, u.z)
-        density = self.density * dr.rcp(dr.abs(ua))
-        inverse = dr.rcp(ua)
-        # Planes, whose centres lie at whole numbers and a half, are counted backwards along the ray.
-        back = dr.select(ua > 0, mi.Int(-1), mi.Int(1))
+        at, pace = pick(*start), pick(*speed)
+        back = dr.select(pace > 0, mi.Int(-1), mi.Int(1))
+        phase = back * pick(*self.number)
         top = pick(mi.Int(nx), mi.Int(ny), mi.Int(self.planes)) - 1
-        c0, c1 = qa + near * ua, qa + far * ua
-        low = dr.maximum(mi.Int(dr.floor(dr.minimum(c0, c1) - 0.501)), 0)
-        high = dr.minimum(mi.Int(dr.ceil(dr.maximum(c0, c1) - 0.499)), top)
-        step = dr.select(ua > 0, -low, high)
-        last = step  # in steps backwards
-        step = dr.select(ua > 0, -high, low)
-        phase = mi.Int(0)
-        if beam is not None:
-            phase = mi.Int(beam.phase) + back * pick(*self.number)
-            crowd = beam.rays * dr.rcp(density)
+        ends = at + near * pace, at + far * pace
+        low = dr.maximum(mi.Int(dr.floor(dr.minimum(*ends) - 0.501)), 0)
+        high = dr.minimum(mi.Int(dr.ceil(dr.maximum(*ends) - 0.499)), top)
+        first = dr.select(pace > 0, -high, low)
+        last = dr.select(pace > 0, -low, high)
+        line = _Line(start, speed, along_x, along_y, back, end, at, dr.rcp(pace), phase)
+        return line, first, last, near < far
 
-        def cross(step: mi.Int, run: mi.Bool) -> tuple[mi.Int, mi.Bool]:
-            plane = step * back
-            t = (mi.Float(plane) + 0.5 - qa) * inverse
-            v = q + t * u
-            ix, iy, iz = (mi.Int(dr.floor(part)) for part in v)
-            ix = dr.select(along_x, plane, ix)
-            iy = dr.select(along_y, plane, iy)
-            iz = dr.select(along_x | along_y, iz, plane)
-            inside = run & (t > 0) & (t < end)
-            inside &= (ix >= 0) & (ix < nx) & (iy >= 0) & (iy < ny)
-            layer = mi.Float(iz)
-            if self.rise is not None:
-                rise = dr.gather(mi.Float, self.rise, mi.UInt(iy * nx + ix), inside)
-                iz = mi.Int(dr.floor(dr.select(along_x | along_y, v.z, mi.Float(plane) + 0.5) - rise))
-                layer = mi.Float(iz) + rise
-            inside &= (iz >= 0) & (iz < nz)
-            cell = mi.UInt((iz * ny + iy) * nx + ix)
-            centre = self.lower + self.step * (mi.Vector3f(mi.Float(ix), mi.Float(iy), layer) + 0.5)
-            weight = density
-            rest = mi.Int(0)
-            if beam is not None:
-                # Powers of two, by the exponent of how many rays there are for each that is needed.
-                few = crowd * dr.rcp(dr.square(beam.reach + t))
-                stride = dr.maximum(few, 1.0)
-                stride = dr.reinterpret_array(mi.Float, dr.reinterpret_array(mi.UInt, stride) & mi.UInt(0x7F800000))
-                rest = mi.Int(stride) - 1
-                inside &= ((step + phase) & rest) == 0
-                weight = density * stride
-            visit(Crossing(cell, centre, t, weight, inside))
-            step = ((step + phase) | rest) + 1 - phase
-            return step, run & (step <= last)
-
-        run = active & (near < far) & (step <= last)
-        dr.while_loop((step, run), lambda step, run: run, cross, mode="symbolic")
+    def _cross(self, line: _Line, step: mi.Int, density: mi.Float, active: mi.Bool) -> Crossing:
+        """Where lines cross one plane each."""
+        nz, ny, nx = self.shape
+        plane = step * line.back
+        t = (mi.Float(plane) + 0.5 - line.at) * line.pause
+        v = line.start + t * line.speed
+        ix, iy, iz = (mi.Int(dr.floor(part)) for part in v)
+        level = line.along_x | line.along_y
+        ix = dr.select(line.along_x, plane, ix)
+        iy = dr.select(line.along_y, plane, iy)
+        iz = dr.select(level, iz, plane)
+        inside = active & (t > 0) & (t < line.end) & (ix >= 0) & (ix < nx) & (iy >= 0) & (iy < ny)
+        layer = mi.Float(iz)
+        if self.rise is not None:
+            rise = dr.gather(mi.Float, self.rise, mi.UInt(iy * nx + ix), inside)
+            iz = mi.Int(dr.floor(dr.select(level, v.z, mi.Float(plane) + 0.5) - rise))
+            layer = mi.Float(iz) + rise
+        inside &= (iz >= 0) & (iz < nz)
+        centre = self.lower + self.step * (mi.Vector3f(mi.Float(ix), mi.Float(iy), layer) + 0.5)
+        return Crossing(mi.UInt((iz * ny + iy) * nx + ix), centre, t, density, inside)

@@ -206,7 +206,7 @@ def test_a_knife_edge_loses_what_the_itu_says(knife, start, x, y, frequency):
 def test_the_map_agrees_with_the_knife_edge_in_its_shadow(knife):
     transmitter = Transmitter((-150.0, 0.0, 0.0))
     grid = Grid.box({"z": -8, "y": -3, "x": 145}, {"z": 0, "y": 3, "x": 151}, 1.0)
-    maps = trace(knife, [transmitter], grid, KNIFE).isel(tx=0)
+    maps = trace(knife, [transmitter], grid, replace(KNIFE, rays=1_000_000)).isel(tx=0)
     z, y, x = np.meshgrid(maps.z, maps.y, maps.x, indexing="ij")
     points = np.stack([x, y, z], -1)
     nu = knife_nu(points, transmitter)
@@ -219,6 +219,23 @@ def test_the_map_agrees_with_the_knife_edge_in_its_shadow(knife):
     middle = shadow & (np.abs(y) < 1)
     arrival = unit(maps.doa_azimuth.values, maps.doa_zenith.values)
     assert np.degrees(np.abs(np.arctan2(arrival[..., 2], arrival[..., 0]) - edge)[middle].max()) < 0.1
+
+
+def test_means_of_diffracted_rays_are_those_of_exact_paths(knife):
+    transmitter = Transmitter((-150.0, 0.0, 0.0))
+    grid = Grid.box({"z": -8, "y": -16, "x": 100}, {"z": 0, "y": 16, "x": 132}, 1.0)
+    exact, means = (
+        trace(knife, [transmitter], grid, replace(KNIFE, rays=4_000_000, estimator=estimator)).isel(tx=0)
+        for estimator in ("paths", "axis")
+    )
+    dark = ~exact.los.values
+    power, mean = (np.nan_to_num(10 ** (maps.path_gain_db.values / 10)) for maps in (exact, means))
+    assert mean[dark].sum() == pytest.approx(power[dark].sum(), rel=0.03)
+    for layer in range(8):
+        shadow = dark[layer]
+        assert mean[layer][shadow].sum() == pytest.approx(power[layer][shadow].sum(), rel=0.1)
+    late = (means.toa_s - exact.toa_s).values[dark & (mean > 0)]
+    assert np.median(np.abs(late)) < 0.1e-9
 
 
 def test_gain_is_the_same_both_ways(street):
