@@ -22,6 +22,7 @@ from geoml.files import read_json
 from geoml.grids import Axis, Grid
 from radiomaps.scenes import Footprint
 from radiomaps.store import SceneRecord
+from radiomaps.tasks.cheap import cheap_store
 from radiomaps.tasks.conditions import HEIGHT_M, Site, constant, roof_map, transmitter_channels
 from radiomaps.tasks.priors import dominant_store, everywhere, free_space, interpolate
 from radiomaps.tasks.task import TRANSMITTER, Task
@@ -29,6 +30,8 @@ from radiomaps.tasks.task import TRANSMITTER, Task
 __all__ = ["TaskLoader", "TaskSource", "loader"]
 
 Array = NDArray[Any]
+#: Priors that lie in a store of their own.
+_BESIDE: dict[str, Callable[[Path], Path]] = {"dominant": dominant_store, "cheap_trace": cheap_store}
 
 
 class TaskSource(Source):
@@ -65,9 +68,10 @@ class TaskSource(Source):
         self.epoch = torch.zeros(1, dtype=torch.int64)
 
     def _open_prior(self) -> FieldSource | None:
-        if self.task.prior != "dominant":
+        if self.task.prior not in _BESIDE:
             return None
-        return FieldSource(dominant_store(self.store), condition=["building"], target=self.task.targets, static=[])
+        beside = _BESIDE[self.task.prior](self.store)
+        return FieldSource(beside, condition=["building"], target=self.task.targets, static=[])
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_roofs": {}}

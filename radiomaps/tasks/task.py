@@ -27,7 +27,7 @@ TRANSMITTER = {
 }
 #: Conditions with one value a map.
 CONSTANTS = ("frequency", "power", "tx_height")
-PRIORS = ("free_space", "dominant", "interpolated")
+PRIORS = ("free_space", "dominant", "cheap_trace", "interpolated")
 RADIATION = ("aware", "unaware", "mixed")
 
 
@@ -40,7 +40,8 @@ class Task:
     - `heights`: layers by their height in metres, evenly spaced; None takes all there are.
     - `encoding`, `ranges`: see `Encoding`. `threshold_dbm`: voxels that receive less do not count.
     - `prior`: physics or interpolation as a channel beside each target, on which residual models build: "free_space",
-      "dominant" (the dominant-path solver, computed once beside the store), "interpolated" (the observations).
+      "dominant" (the dominant-path solver, computed once beside the store), "cheap_trace" (a hundredth of the rays,
+      traced once beside the store: to be denoised), "interpolated" (the observations).
     - `transmitter`: how it is shown, of "map", "distance", "direction"; `constants`: of frequency, power, tx_height.
 
     >>> Task(targets=("toa_s", "doa_azimuth"), prior="free_space").channels.target
@@ -54,7 +55,7 @@ class Task:
     encoding: Literal["physical", "uint8"] = "physical"
     ranges: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     threshold_dbm: float | None = None
-    prior: Literal["free_space", "dominant", "interpolated"] | None = None
+    prior: Literal["free_space", "dominant", "cheap_trace", "interpolated"] | None = None
     transmitter: tuple[str, ...] = ("distance", "direction")
     constants: tuple[str, ...] = ()
 
