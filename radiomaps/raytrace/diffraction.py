@@ -54,7 +54,7 @@ def deposit(wedges: Wedges, voxels: Voxels, lattice: Lattice, sums: Sums) -> Non
             sums.add(crossing, crossing.active, rays)
 
         voxels.march(cone.point, cone.outgoing, cone.end, cone.active, visit, beam=beam)
-        sums.eval()
+    sums.eval()  # at once: every evaluation adds up the threads' copies
 
 
 def toward_edges(wedges: Wedges, edge: mi.UInt, centre: mi.Point3f) -> mi.Vector3f:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 __all__ = ["SLOTS", "TABLES", "ImageTable", "PathTable", "highest", "mix"]
 
 #: Slots of a table a voxel, and tables: a path is lost only where stronger ones take its slot in both.
-SLOTS = 8
+SLOTS = 16
 TABLES = 2
 _IMAGES = 1 << 22
 

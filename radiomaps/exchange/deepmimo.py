@@ -1,0 +1,171 @@
+"""Path tables in the layout of DeepMIMO 4: a folder of matrices for each transmitter, and `params.json`.
+
+Layout of DeepMIMO's `{matrix}_t{tx set}_tx{transmitter}_r{rx set}.npz`, each with one array of the matrix's name:
+
+| matrix | shape | what |
+|---|---|---|
+| `power`, `phase`, `delay` | user, path | dB (of 1 W sent, dBW), degrees, s |
+| `aoa_az`, `aoa_el`, `aod_az`, `aod_el` | user, path | degrees; "elevation" is the angle from the zenith there too |
+| `inter` | user, path | a digit an interaction: 0 line of sight, 1 reflection, 2 diffraction |
+| `doppler` | user, path | Hz |
+| `rx_pos`, `tx_pos` | user, 3 and 1, 3 | m |
+
+NaN where there is no path. Transmitters are set 0, receivers set 1. A channel is Σ √power exp(i phase) exp(-2πi f τ) at
+`f` Hz beside the carrier, whose turn over the path is in `phase`. What a path table does not know is not written: where
+paths meet surfaces (`inter_pos`), the order of a diffraction among reflections (it is put first), the scene's faces.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from geoml.errors import DataError, UserError
+from geoml.files import atomic_path, read_json, write_json
+from radiomaps.maps import Transmitter
+
+if TYPE_CHECKING:
+    import xarray as xr
+    from numpy.typing import NDArray
+
+__all__ = ["MATRICES", "export_deepmimo", "read_deepmimo"]
+
+_ANGLES = {
+    "aoa_az": "arrival_azimuth",
+    "aoa_el": "arrival_zenith",
+    "aod_az": "departure_azimuth",
+    "aod_el": "departure_zenith",
+}
+MATRICES = ("power", "phase", "delay", *_ANGLES, "inter", "doppler", "rx_pos", "tx_pos")
+
+
+def export_deepmimo(
+    table: xr.Dataset, folder: str | os.PathLike[str], *, polarisation: str = "V"
+) -> list[dict[str, Any]]:
+    """Write the table of `radiomaps.raytrace.find_paths`, as receivers of one polarisation see it; a row a transmitter.
+
+    Paths are sorted by that polarisation's power. The folder is written whole or not at all.
+    """
+    if polarisation not in table["polarisation"].values:
+        raise UserError(f"polarisation={polarisation!r}; expected one of {', '.join(table['polarisation'].values)}")
+    folder = Path(folder)
+    if folder.exists() and any(folder.iterdir()):
+        raise UserError(f"{folder} is not empty; delete it, or choose another name")
+    rows: list[dict[str, Any]] = []
+    with atomic_path(folder) as partial:
+        partial.mkdir(parents=True)
+        for index in range(table.sizes["tx"]):
+            matrices = _matrices(table.isel(tx=index).sel(polarisation=polarisation))
+            for name, values in matrices.items():
+                file: Any = partial / f"{name}_t000_tx{index:03d}_r001.npz"
+                np.savez_compressed(file, **{name: values.astype(np.float32)})  # type: ignore[arg-type]
+            active = int(np.isfinite(matrices["power"]).any(axis=1).sum())
+            name = str(table["tx"].values[index])
+            rows.append({"transmitter": name, "users": table.sizes["rx"], "active": active, "folder": str(folder)})
+        write_json(partial / "params.json", _params(table, max(row["active"] for row in rows)))
+    return rows
+
+
+def _matrices(one: xr.Dataset) -> dict[str, NDArray[Any]]:
+    """The matrices of one transmitter and polarisation."""
+    amplitude = one["amplitude_real"].values + 1j * one["amplitude_imag"].values.astype(np.float64)
+    there = np.isfinite(one["delay_s"].values) & (np.abs(amplitude) > 0)
+    with np.errstate(divide="ignore"):
+        power = np.where(there, 20 * np.log10(np.abs(amplitude)), np.nan)
+    bent, bounces = one["diffracted"].values.astype(bool), one["bounces"].values.astype(np.int64)
+    # n reflections read 11…1; a diffraction is one interaction of them.
+    codes = (10.0**bounces - 1) // 9 + np.where(bent, 10.0 ** (bounces - 1), 0)
+    found = {
+        "power": power,
+        "phase": np.degrees(np.angle(amplitude)),
+        "delay": one["delay_s"].values,
+        "inter": codes,
+        "doppler": one["doppler_hz"].values,
+        **{name: np.degrees(one[variable].values) for name, variable in _ANGLES.items()},
+    }
+    order = np.argsort(np.where(there, -power, np.inf), axis=1, kind="stable")
+    matrices = {
+        name: np.take_along_axis(np.where(there, values, np.nan), order, axis=1) for name, values in found.items()
+    }
+    places = {f"{end}_pos": np.stack([one[f"{end}_{axis}"].values for axis in "xyz"], axis=-1) for end in ("rx", "tx")}
+    return matrices | {name: np.atleast_2d(values) for name, values in places.items()}
+
+
+def _params(table: xr.Dataset, active: int) -> dict[str, Any]:
+    """What DeepMIMO keeps beside its matrices, as far as a path table knows it."""
+
+    def end(number: int, name: str, points: int, active: int) -> dict[str, Any]:
+        return {
+            "name": name,
+            "id_orig": number,
+            "id": number,
+            "is_tx": number == 0,
+            "is_rx": number == 1,
+            "num_points": points,
+            "num_active_points": active,
+            "num_ant": 1,
+            "dual_pol": False,
+            "ant_rel_positions": [[0, 0, 0]],
+            "array_orientation": [0, 0, 0],
+            "grid_spacing": None,
+        }
+
+    depth, count = int(table.attrs["depth"]), table.sizes["tx"]
+    return {
+        "version": "4.0.0",
+        "rt_params": {
+            "raytracer_name": "Sionna Ray Tracing",
+            "raytracer_version": str(table.attrs["solver_version"]),
+            "frequency": float(table.attrs["frequency_hz"]),
+            "max_path_depth": depth,
+            "max_reflections": depth,
+            "max_diffractions": int(table["diffracted"].values.any()),
+            "max_scattering": 0,
+            "max_transmissions": 0,
+            "num_rays": int(table.attrs["rays"]),
+            "synthetic_array": True,
+        },
+        "scene": {"num_scenes": 1, "name": str(table.attrs["scene"]), "licence": str(table.attrs["licence"])},
+        "materials": {},
+        "txrx_sets": {
+            "txrx_set_0": end(0, "transmitters", count, count),
+            "txrx_set_1": end(1, "receivers", table.sizes["rx"], active),
+        },
+    }
+
+
+def read_deepmimo(folder: str | os.PathLike[str]) -> tuple[list[Transmitter], list[dict[str, NDArray[np.float32]]]]:
+    """Transmitters and matrices of a folder of this layout, `.npz` files, by set and number.
+
+    Matrices that are not there are left out, except power, phase and delay.
+    """
+    folder = Path(folder)
+    read_json(folder / "params.json")
+    pairs = sorted(path.name.removeprefix("power") for path in folder.glob("power_t*_tx*_r*.npz"))
+    if not pairs:
+        raise DataError(f"{folder} holds no power_t000_tx000_r001.npz or the like; expected DeepMIMO 4's matrices")
+    transmitters, every = [], []
+    for pair in pairs:
+        matrices = {name: _matrix(folder / f"{name}{pair}", name) for name in MATRICES}
+        kept = {name: values for name, values in matrices.items() if values is not None}
+        missing = [name for name in ("power", "phase", "delay", "tx_pos") if name not in kept]
+        if missing:
+            raise DataError(f"{folder} lacks {', '.join(f'{name}{pair}' for name in missing)}")
+        x, y, z = (float(part) for part in np.ravel(kept["tx_pos"]))
+        transmitters.append(Transmitter((x, y, z), name=re.sub(r"\.npz$", "", pair).lstrip("_")))
+        every.append(kept)
+    return transmitters, every
+
+
+def _matrix(path: Path, name: str) -> NDArray[np.float32] | None:
+    if not path.exists():
+        return None
+    try:
+        with np.load(path, allow_pickle=False) as content:
+            return np.asarray(content[name], np.float32)
+    except (OSError, ValueError, KeyError, EOFError) as error:
+        raise DataError(f"{path} is no matrix of DeepMIMO, or it is damaged ({error})") from error

@@ -1,0 +1,92 @@
+"""Path tables in DeepMIMO's layout say what they said before, and are the channel they were."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import xarray as xr
+
+from geoml.errors import DataError, UserError
+from radiomaps.exchange import export_deepmimo, read_deepmimo
+from radiomaps.maps import Transmitter
+from radiomaps.raytrace import TraceOptions, find_paths
+from radiomaps.scenes import load
+
+PLACES = [Transmitter((-33.0, 0.0, 12.0)), Transmitter((20.0, 0.0, 8.0))]
+
+
+@pytest.fixture(scope="module")
+def table() -> xr.Dataset:
+    """Receivers along a street canyon, one of them out of every path's reach."""
+    points = np.array([[10.0, 1.0, 1.5], [20.0, -2.0, 1.5], [5.0, 0.0, 3.0], [0.0, 0.0, -50.0]])
+    velocities = np.tile([10.0, 0.0, 0.0], (4, 1))
+    options = TraceOptions(frequency_hz=3.5e9, depth=2, diffraction=True)
+    scene = load("simple_street_canyon")
+    return find_paths(scene, PLACES, points, options, rays=50_000, top=8, velocities=velocities)
+
+
+def test_the_layout_is_theirs(table: xr.Dataset, tmp_path: Path):
+    rows = export_deepmimo(table, tmp_path / "canyon")
+    assert [row["active"] for row in rows] == [3, 3]
+    names = {path.name for path in (tmp_path / "canyon").iterdir()}
+    assert {"params.json", "power_t000_tx000_r001.npz", "aoa_az_t000_tx001_r001.npz"} <= names
+    params = json.loads((tmp_path / "canyon" / "params.json").read_text())
+    assert params["rt_params"]["frequency"] == 3.5e9
+    assert params["txrx_sets"]["txrx_set_0"]["num_points"] == 2
+    assert params["txrx_sets"]["txrx_set_1"]["num_active_points"] == 3
+    with np.load(tmp_path / "canyon" / "delay_t000_tx000_r001.npz", allow_pickle=False) as content:
+        assert content.files == ["delay"]
+        assert content["delay"].shape == (4, 8)
+
+
+def test_what_comes_back_is_what_went_out(table: xr.Dataset, tmp_path: Path):
+    export_deepmimo(table, tmp_path / "canyon")
+    transmitters, every = read_deepmimo(tmp_path / "canyon")
+    assert [t.position for t in transmitters] == [t.position for t in PLACES]
+    for index, matrices in enumerate(every):
+        one = table.isel(tx=index).sel(polarisation="V")
+        np.testing.assert_allclose(matrices["rx_pos"], np.stack([one[f"rx_{axis}"] for axis in "xyz"], axis=-1))
+        assert np.isnan(matrices["power"][3]).all()
+        assert (np.diff(np.nan_to_num(matrices["power"], nan=-999), axis=1) <= 0).all()
+        for user in range(3):
+            count = int(np.isfinite(matrices["power"][user]).sum())
+            assert count == int((np.hypot(one["amplitude_real"], one["amplitude_imag"])[user] > 0).sum())
+            mine = np.argsort(matrices["delay"][user][:count])
+            theirs = np.argsort(one["delay_s"].values[user])[:count]
+            for name, variable in (("delay", "delay_s"), ("doppler", "doppler_hz")):
+                np.testing.assert_allclose(matrices[name][user][mine], one[variable].values[user][theirs], rtol=1e-6)
+            azimuth = np.degrees(one["arrival_azimuth"].values[user][theirs])
+            np.testing.assert_allclose(matrices["aoa_az"][user][mine], azimuth, rtol=1e-6)
+            digits = [len(str(int(code))) if code else 0 for code in matrices["inter"][user][mine]]
+            assert digits == one["bounces"].values[user][theirs].tolist()
+            bent = ["2" in str(int(code)) for code in matrices["inter"][user][mine]]
+            assert bent == one["diffracted"].values[user][theirs].tolist()
+
+
+def test_the_channel_is_the_same(table: xr.Dataset, tmp_path: Path):
+    export_deepmimo(table, tmp_path / "canyon", polarisation="H")
+    _, every = read_deepmimo(tmp_path / "canyon")
+    offset_hz = 7e6
+    one = table.isel(tx=0).sel(polarisation="H")
+    amplitude = one["amplitude_real"].values + 1j * one["amplitude_imag"].values
+    turn = np.exp(-2j * np.pi * offset_hz * np.nan_to_num(one["delay_s"].values))
+    power, phase, delay = (every[0][name].astype(np.float64) for name in ("power", "phase", "delay"))
+    paths = 10 ** (power / 20) * np.exp(1j * np.radians(phase) - 2j * np.pi * offset_hz * delay)
+    np.testing.assert_allclose(np.nansum(paths, axis=1), (amplitude * turn).sum(axis=1), rtol=1e-4, atol=1e-12)
+
+
+def test_mistakes_are_told(table: xr.Dataset, tmp_path: Path):
+    with pytest.raises(UserError, match="polarisation='X'"):
+        export_deepmimo(table, tmp_path / "a", polarisation="X")
+    export_deepmimo(table, tmp_path / "a")
+    with pytest.raises(UserError, match="not empty"):
+        export_deepmimo(table, tmp_path / "a")
+    (tmp_path / "a" / "phase_t000_tx001_r001.npz").write_bytes(b"PK")
+    with pytest.raises(DataError, match="damaged"):
+        read_deepmimo(tmp_path / "a")
+    (tmp_path / "a" / "phase_t000_tx001_r001.npz").unlink()
+    with pytest.raises(DataError, match="lacks phase_t000_tx001_r001"):
+        read_deepmimo(tmp_path / "a")
