@@ -11,7 +11,7 @@ export GEOML_DATA := $(abspath ../shared/data)
 endif
 endif
 
-.PHONY: help setup llvm browser demo test test-all check lint types doctests figures clean
+.PHONY: help setup llvm browser demo test test-all check lint types doctests docs figures clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -41,8 +41,21 @@ browser: $(STAMP)
 	    || echo "Chromium did not install: tests of pages in a browser will be skipped"; \
 	fi
 
-demo: setup ## a benchmark of downscaling across regions on a synthetic planet
-	$(BIN)/rainshift benchmark experiment=demo
+# Each command finds what it finished before: an interrupted demo goes on.
+DEMO := runs/demo
+# Tracing wants LLVM; where there is none, dominant paths show the same.
+TRACER = $$($(BIN)/geoml doctor --need llvm >/dev/null 2>&1 \
+  && echo solver.options.rays=400000 solver.options.diffraction=true || echo solver=dominant)
+demo: setup ## rain, radio maps and experts, from nothing to one page for a browser
+	$(BIN)/rainshift benchmark experiment=demo run.dir=$(DEMO)/rain
+	$(BIN)/radiomaps trace experiment=demo_city scene=munich $(TRACER) run.dir=$(DEMO)/munich
+	$(BIN)/radiomaps trace experiment=demo_city scene=etoile window.centre_m=[120,60] $(TRACER) run.dir=$(DEMO)/etoile
+	$(BIN)/radiomaps train experiment=demo run.dir=$(DEMO)/radiodiff
+	$(BIN)/radiomaps sample checkpoint=$(DEMO)/radiodiff store=$(DEMO)/etoile/maps.zarr members=8 run.dir=$(DEMO)/sampled
+	mkdir -p $(DEMO)/experts && $(BIN)/python -m mcp_experts.client.transcript > $(DEMO)/experts/session.md
+	$(BIN)/geoml report $(DEMO)/rain $(DEMO)/etoile $(DEMO)/sampled $(DEMO)/experts --output $(DEMO)/index.html \
+	  --title "What geoml does, on one page"
+	@echo "Open $(DEMO)/index.html in a browser. Next: rainshift --help, radiomaps --help, mcp-experts config claude"
 
 test: setup ## the tests, without the slow ones
 	$(TEST_ENV) $(BIN)/pytest -q -n 2 -m "not slow"
@@ -62,6 +75,10 @@ types: $(STAMP)
 
 doctests: $(STAMP)
 	$(TEST_ENV) $(BIN)/pytest -q -n 2 --doctest-modules geoml rainshift radiomaps mcp_experts
+
+docs: $(STAMP) ## the documentation, into build/docs; notebooks are run where they changed
+	OMP_NUM_THREADS=1 $(BIN)/sphinx-build -q -W --keep-going -b html -d $(BUILD)/doctrees docs $(BUILD)/docs
+	@echo "$(BUILD)/docs/index.html"
 
 figures: $(STAMP) ## the figures that the pages quote, from benchmarks/results
 	$(BIN)/python -m benchmarks.quote

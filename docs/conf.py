@@ -1,0 +1,62 @@
+"""Sphinx settings of the documentation: `make docs` builds it into build/docs, without the network."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from sphinx.application import Sphinx
+from sphinx.ext.napoleon import Config, GoogleDocstring
+
+import geoml
+
+project = "geoml"
+author = "The geoml authors"
+copyright = "The geoml authors, Apache-2.0"
+version = release = geoml.__version__
+
+extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.mathjax"]
+exclude_patterns = ["_build"]
+nitpicky = False
+
+html_theme = "furo"
+html_title = "geoml"
+html_show_sphinx = False
+html_copy_source = False
+
+# Pages are Markdown; ::: opens a directive, so that ``` stays for what is typed or run.
+myst_enable_extensions = ["colon_fence", "deflist", "dollarmath"]
+myst_heading_anchors = 3
+# Settings such as region=melanesia, and tables of results, are no language that could be highlighted.
+highlight_language = "text"
+suppress_warnings = ["misc.highlighting_failure"]
+
+# Notebooks are run where their text changed, and kept: a second build runs none of them.
+nb_execution_mode = os.environ.get("GEOML_NOTEBOOKS", "cache")
+nb_execution_cache_path = str(Path(__file__).parent.parent / "build" / "notebooks")
+nb_execution_timeout = 300
+nb_execution_raise_on_error = True
+nb_execution_in_temp = True
+nb_merge_streams = True
+
+# Docstrings name code in single backticks, and shapes as (batch, channel, *space).
+default_role = "code"
+autodoc_member_order = "bysource"
+autodoc_typehints = "signature"
+autodoc_typehints_format = "short"
+autodoc_preserve_defaults = True
+autodoc_inherit_docstrings = False
+python_use_unqualified_type_names = True
+maximum_signature_line_length = 88
+
+
+def google_sections(app: Sphinx, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
+    """Read `Args:` and the like of functions and classes; in other docstrings a colon is only a colon."""
+    if what in ("function", "method", "class", "exception"):
+        lines[:] = GoogleDocstring("\n".join(lines), Config(), app, what, name, obj, options).lines()
+
+
+def setup(app: Sphinx) -> None:
+    """What Sphinx calls."""
+    app.connect("autodoc-process-docstring", google_sections)
