@@ -73,8 +73,11 @@ def train(config: DictConfig, run: RunFolder) -> Rows:
 
     `torchrun --nproc-per-node 2 -m rainshift train …` trains it with two processes, to the same weights.
     """
+    from geoml.train.checkpoint import chosen
     from geoml.train.device import process_group
 
+    if config.start:
+        chosen(Path(config.start))  # says now what is no checkpoint, not after the data were made
     archive = _archive(config)
     names = tuple(sorted(config.train_regions))
     with process_group() as group:
