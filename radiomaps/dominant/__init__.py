@@ -2,6 +2,9 @@
 
 A prior for networks, a stand-in where ray tracing is not to be had, and what fills the shadows that single diffraction
 leaves. It knows buildings as upright prisms, and path loss as free space along the path plus knife edges.
+
+UrbanRadio3D was made by such a model whose losses at obstructions are not published. Here each edge loses what
+ITU-R P.526-15, equation 31, gives for its Fresnel parameter, and a wall what `DominantOptions.wall_loss_db` says.
 """
 
 from __future__ import annotations
@@ -40,6 +43,9 @@ _BESIDE_M = 60.0
 @dataclass(frozen=True)
 class DominantOptions:
     """`turns`: corners on one path, 0 to 3. `wall_loss_db`: also look through buildings, at this loss a wall.
+
+    For a wall's loss, ITU-R P.2040 gives 1636 σ/√ε' dB a metre: some 26 dB for 20 cm of concrete (ε' 5.24,
+    σ 0.0462 f^0.7822 S/m, f in GHz) at 5.9 GHz.
 
     `above_ground`: heights of the grid are those above the ground of each column. Corner paths are left out where the
     ground is not level.

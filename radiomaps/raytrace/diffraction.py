@@ -19,6 +19,7 @@ from radiomaps.raytrace.world import Source
 __all__ = ["Bender", "deposit", "toward_edges"]
 
 _CHUNK = 1 << 20
+_LEAST = 1e-4
 #: How often paths are offered to neighbours: what an edge serves is wide, and rays on its cone are few.
 _ROUNDS = 12
 #: Metres after an edge at which its coefficient is evaluated.
@@ -96,10 +97,14 @@ class _Power:
 
 
 class Bender:
-    """The table of edges that serve each voxel, and their exact paths."""
+    """The table of edges that serve each voxel, and their exact paths.
 
-    def __init__(self, wedges: Wedges, voxels: Voxels) -> None:
-        self.wedges, self.voxels = wedges, voxels
+    `direct` is every voxel's gain in line of sight, beside which paths 40 dB weaker are let go: in the light hundreds
+    of edges serve a voxel, and together add less than 0.1 dB.
+    """
+
+    def __init__(self, wedges: Wedges, voxels: Voxels, direct: NDArray[np.float32]) -> None:
+        self.wedges, self.voxels, self.least = wedges, voxels, _LEAST * direct
         self.world, self.source = wedges.world, wedges.source
         self.table = PathTable(voxels.size)
 
@@ -158,4 +163,5 @@ class Bender:
         # Seen from the voxel, the wave comes from the edge, as far away as the whole way is.
         toward = -outgoing * (before + after)
         dr.eval(valid, strength, toward)
-        return CentrePaths(cell, identity, strength.numpy(), toward.numpy().T)[valid.numpy()]
+        kept = valid.numpy() & (strength.numpy() > self.least[cell])
+        return CentrePaths(cell, identity, strength.numpy(), toward.numpy().T)[kept]

@@ -29,8 +29,8 @@ class TraceOptions:
     Estimator: "paths" takes from rays which walls serve a voxel, and computes these paths exactly at its centre (rays
     that scatter add to it as with "axis"). "axis" and "plane" estimate the voxel's mean from the rays alone, counted
     where they cross its centre planes: across the ray's dominant axis, or the horizontal ones, as stacked
-    two-dimensional maps do. Refraction needs "axis" or "plane". "axis" takes a tenth of the time of "paths" or less,
-    and has noise.
+    two-dimensional maps do. Refraction needs "axis" or "plane".
+    "axis" takes a fraction of the time of "paths" (a tenth or less with `diffraction`) and has noise.
     `above_ground`: heights of the grid are those above the ground of each column.
     `memory_mb` bounds what a trace holds beside the scene: larger grids are traced in pieces.
     """

@@ -100,7 +100,9 @@ class _Run:
         self.sums = Sums(self.voxels, (self.sight.fraction < 1) | everywhere)
         self.tables = (PathTable(self.voxels.size), ImageTable()) if self.exact else None
         self.wedges = Wedges(world, self.source, options) if options.diffraction else None
-        self.bender = Bender(self.wedges, self.voxels) if self.exact and self.wedges is not None else None
+        self.bender: Bender | None = None
+        if self.exact and self.wedges is not None:
+            self.bender = Bender(self.wedges, self.voxels, self.sight.gain * self.sight.seen)
         self.before = np.zeros(self.voxels.size, np.float32)
 
     def trace(self) -> None:
@@ -176,7 +178,7 @@ class _Run:
         return join(found) if found else CentrePaths.none()
 
     def _rank_means(self, parts: Parts) -> None:
-        """Enter the strongest mirrored path of each voxel, found by its ray's name."""
+        """Enter the strongest path of each voxel: a mirrored one by its ray's name, a diffracted one by its edge's."""
         strength, names = self.sums.strongest()
         cell = dr.compress(strength > parts.strongest)
         if not dr.width(cell):
