@@ -65,7 +65,7 @@ class DominantPath(_Physics):
 
 
 class LogDistance(_Physics):
-    """Path gain a − 10 n log₁₀ d, a and n fitted to all valid voxels of the training maps; the rest as in free space.
+    """Path gain a − 10 n log₁₀ d, fitted to the training maps' valid voxels beyond 1 m; the rest as in free space.
 
     Rappaport 2002, sect. 4.9.
     """
@@ -84,8 +84,9 @@ class LogDistance(_Physics):
                 assert batch.target is not None
                 assert batch.mask is not None
                 channel = self.task.target_channels.index(_GAIN)
-                known = batch.mask[:, channel].numpy()
-                decades = np.log10(distance_of(self.channel(batch, "tx_distance")[known].astype(np.float64)))
+                distance = distance_of(self.channel(batch, "tx_distance").astype(np.float64))
+                known = batch.mask[:, channel].numpy() & (distance > 1)
+                decades = np.log10(distance[known])
                 gain = self.task.decode(batch.target)[_GAIN].numpy()[known].astype(np.float64)
                 design = np.stack([np.ones_like(decades), decades])
                 moments[0][...] += design @ design.T

@@ -25,9 +25,12 @@ _PLAN_FIELDS = ("scenes", "placement", "window", "options", "seed", "frequencies
 
 
 def free_space(site: Site, grid: Grid) -> dict[str, NDArray[np.float64]]:
-    """Gain (Friis), delay and direction of the straight path to every voxel, as if there were no buildings."""
+    """Gain (Friis), delay and direction of the straight path to every voxel, as if there were no buildings.
+
+    Nearer than a wavelength, where Friis does not hold, counts as a wavelength.
+    """
     vector = site.towards(grid)
-    distance = np.maximum(np.linalg.norm(vector, axis=0), 1e-3)
+    distance = np.maximum(np.linalg.norm(vector, axis=0), SPEED_OF_LIGHT / site.frequency_hz)
     azimuth, zenith = direction_angles(vector, axis=0)
     gain = friis_gain_db(distance, site.frequency_hz)
     return {"path_gain_db": gain, "toa_s": distance / SPEED_OF_LIGHT, "doa_azimuth": azimuth, "doa_zenith": zenith}
