@@ -28,8 +28,9 @@ __all__ = ["PACKING", "SAMPLE", "compute", "generate", "scene_record", "store_te
 
 _STEPS = {"dB": Packing(0.01), "s": Packing(1e-12, dtype="int32"), "rad": Packing(1e-4, dtype="uint16")}
 _BYTE, _UNIT = Packing(1.0, dtype="uint8"), Packing(1e-4)
-#: How each variable is kept: to 0.01 dB, 1 ps, 0.1 mrad; masks as bytes.
+#: How each variable is kept: to 0.01 dB, 1 ps, 0.1 mrad, 1 cm of ground; masks as bytes.
 PACKING = {name: _BYTE if about.kind == "mask" else _STEPS.get(about.units, _UNIT) for name, about in VARIABLES.items()}
+PACKING["ground_m"] = Packing(0.01, dtype="int32")
 SAMPLE = "sample"
 _SPACE = ("z", "y", "x")
 
@@ -51,6 +52,9 @@ def compute(plan: Plan, start: int, stop: int) -> dict[str, xr.Dataset]:
         transmitter[f"tx_{letter}"] = ((SAMPLE,), transmitter[f"tx_{letter}"][1] - grid[letter].extent[0])
     transmitter["tx_power_dbm"] = ((SAMPLE,), maps["tx_power_dbm"].values)
     condition = xr.Dataset({"building": ((SAMPLE, *_SPACE), building)})
+    if "ground_m" in maps.coords:
+        ground = maps["ground_m"].values
+        condition["ground_m"] = ((SAMPLE, "y", "x"), np.broadcast_to(ground, (count, *ground.shape)))
     return {"target": xr.Dataset(target), "condition": condition, "transmitter": xr.Dataset(transmitter)}
 
 
@@ -65,7 +69,8 @@ def store_template(
 ) -> dict[str, xr.Dataset]:
     """Dims, coordinates and attributes of a whole store, without values.
 
-    A sample has the number of its scene, that of its transmitter, and a frequency.
+    A sample has the number of its scene, that of its transmitter, and a frequency; where heights are `above_ground`,
+    the ground's height too.
     """
     import dask.array as da
     import xarray as xr
@@ -92,6 +97,8 @@ def store_template(
     }
     about = VARIABLES["building"]
     condition = {"building": lazy("building", (SAMPLE, *_SPACE), about.units, about.long_name)}
+    if above_ground:
+        condition["ground_m"] = lazy("ground_m", (SAMPLE, "y", "x"), "m", "height of the ground")
     transmitter = {f"tx_{a}": lazy(a, (SAMPLE,), "m", f"transmitter's {a} in the window") for a in "xyz"}
     transmitter["tx_power_dbm"] = lazy("power", (SAMPLE,), "dBm", "transmitter's power")
     alone = {name: value for name, value in coords.items() if name not in grid.names}
@@ -151,7 +158,7 @@ def generate(plan: Plan, path: str | os.PathLike[str], *, client: Any = None, pr
         path,
         template,
         slab=plan.task_size,
-        packing={name: PACKING[name] for name in (*plan.variables, "building")},
+        packing={name: PACKING[name] for name in (*plan.variables, *template["condition"])},
         attrs=attrs,
         prepare_command=prepare_command,
     )

@@ -44,7 +44,8 @@ def open_maps(path: str | os.PathLike[str]) -> xr.Dataset:
     """All maps of a complete store as `(scene, tx, z, y, x)`, in Dask arrays with the chunks on disk.
 
     `x` and `y` begin at the window's corner in each scene; `scene` is its name and `tx` a number. Masks are boolean.
-    Maps of several frequencies follow each other along `tx`, with their `frequency_hz` as a coordinate.
+    Where heights are above the ground, `ground_m` is its height. Maps of several frequencies follow each other along
+    `tx`, with their `frequency_hz` as a coordinate.
     """
     groups = open_store(path, chunks={})
     if "transmitter" not in groups:
@@ -63,6 +64,8 @@ def open_maps(path: str | os.PathLike[str]) -> xr.Dataset:
     maps = flat.coarsen(sample=number).construct(sample=("scene", "tx"))
     maps = maps.set_coords([name for name in ("tx_x", "tx_y", "tx_z", "tx_power_dbm") if name in maps])
     maps["building"] = maps["building"].isel(tx=0)
+    if "ground_m" in maps:
+        maps = maps.assign_coords(ground_m=maps["ground_m"].isel(tx=0).variable)
     carriers = maps["frequency_hz"]
     maps = maps.drop_vars("frequency_hz").assign_coords(frequency_hz=("tx", carriers.values[0], carriers.attrs))
     for name in ("los", "no_path", "building"):

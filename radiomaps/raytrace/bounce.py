@@ -11,6 +11,7 @@ import numpy as np
 from sionna.rt.constants import InteractionType
 from sionna.rt.utils import spectrum_to_matrix_4f
 
+from radiomaps.raytrace.arrays import integers
 from radiomaps.raytrace.lattice import Lattice, uniforms
 from radiomaps.raytrace.options import TraceOptions
 from radiomaps.raytrace.sums import ENOUGH, Rays, Sums
@@ -246,7 +247,7 @@ def find_images(world: World, source: Source, names: mi.UInt, options: TraceOpti
     images = dr.zeros(mi.Point3f, dr.width(names))
     dr.make_opaque(images)
     # In the order of tracing, in which neighbours are neighbours.
-    order = mi.UInt(np.argsort(names.numpy()).astype(np.uint32))
+    order = integers(np.argsort(names.numpy()))
     names = dr.gather(mi.UInt, names, order)
     lanes = Lattice(options.rays_a_batch, 0, options.seed).lanes
     batch = (names >> BOUNCE_BITS) // lanes

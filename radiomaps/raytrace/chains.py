@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sionna.rt.constants import InteractionType
 
+from radiomaps.raytrace.arrays import integers
 from radiomaps.raytrace.bounce import BOUNCE_BITS, find_images, meet
 from radiomaps.raytrace.options import TraceOptions
 from radiomaps.raytrace.table import ImageTable, PathTable
@@ -96,7 +97,7 @@ def _exact(world: World, voxels: Voxels, source: Source, table: PathTable, image
     cells, identities = cells[order], identities[order]
     parts = [CentrePaths.none()]
     for begin in range(0, len(cells), _CHUNK):
-        cell, identity = (mi.UInt(column[begin : begin + _CHUNK]) for column in (cells, identities))
+        cell, identity = (integers(column[begin : begin + _CHUNK]) for column in (cells, identities))
         dr.make_opaque(cell, identity)
         image, name = images.get(identity)
         centre = voxels.centres(cell)

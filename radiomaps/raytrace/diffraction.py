@@ -7,6 +7,7 @@ import mitsuba as mi
 import numpy as np
 from numpy.typing import NDArray
 
+from radiomaps.raytrace.arrays import integers
 from radiomaps.raytrace.bounce import BOUNCE_BITS
 from radiomaps.raytrace.chains import CentrePaths, grow, join
 from radiomaps.raytrace.lattice import Lattice
@@ -144,7 +145,7 @@ class Bender:
 
     def _bent(self, cell: NDArray[np.uint32], identity: NDArray[np.uint32], bsdf: mi.BSDF) -> CentrePaths:
         """The paths of those pairs of voxel and edge (of one material) that have one."""
-        index, number = mi.UInt(cell), mi.UInt(identity)
+        index, number = integers(cell), integers(identity)
         dr.make_opaque(index, number)
         bend = self.wedges.get(number - 1)
         start, centre = self.source.point(), self.voxels.centres(index)

@@ -16,6 +16,7 @@ from sionna.rt.constants import InteractionType
 from sionna.rt.path_solvers.sb_candidate_generator import SBCandidateGenerator
 
 from radiomaps.maps import Transmitter
+from radiomaps.raytrace.arrays import floats
 from radiomaps.raytrace.options import TraceOptions
 from radiomaps.raytrace.world import World, antenna_pattern, array_gain
 
@@ -75,7 +76,7 @@ def find_paths(
     while begin < len(points):
         part = slice(begin, min(begin + _POINTS, len(points)))
         scaled = (points[part] / float(scene.wavelength[0])).astype(np.float32)
-        places = mi.Point3f(*(mi.Float(scaled[:, k]) for k in range(3)))
+        places = mi.Point3f(*(floats(scaled[:, k]) for k in range(3)))
         dr.make_opaque(places)
         scene.rx_array = rt.AntennaArray(antenna_pattern_registry.get("iso")(polarization="VH"), places)
         found = solver(

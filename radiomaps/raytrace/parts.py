@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from radiomaps.maps import SPEED_OF_LIGHT
+from radiomaps.raytrace.arrays import floats, integers
 from radiomaps.raytrace.chains import CentrePaths
 from radiomaps.raytrace.sums import Sums
 
@@ -50,8 +51,8 @@ class Parts:
         """Add exact paths."""
         if not len(paths):
             return
-        cell, strength = mi.UInt(paths.cell), mi.Float(paths.strength)
-        toward = mi.Vector3f(*(mi.Float(np.ascontiguousarray(paths.toward[:, axis])) for axis in range(3)))
+        cell, strength = integers(paths.cell), floats(paths.strength)
+        toward = mi.Vector3f(*(floats(paths.toward[:, axis]) for axis in range(3)))
         length = dr.norm(toward)
         excess = dr.maximum(length - dr.gather(mi.Float, self.distance, cell), 0.0)
         late = mi.Float64(strength) * mi.Float64(excess)

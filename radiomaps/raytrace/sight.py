@@ -9,6 +9,7 @@ import mitsuba as mi
 import numpy as np
 from numpy.typing import NDArray
 
+from radiomaps.raytrace.arrays import integers
 from radiomaps.raytrace.voxels import Voxels
 from radiomaps.raytrace.world import Source, World
 
@@ -50,7 +51,7 @@ def line_of_sight(world: World, voxels: Voxels, source: Source) -> Sight:
     fraction = seen.astype(np.float32)
     border = np.flatnonzero(_borders(seen.reshape(voxels.shape)))
     if len(border):
-        cell = mi.UInt(border.astype(np.uint32))
+        cell = integers(border)
         part = np.zeros(len(border), np.float32)
         for corner in np.ndindex(2, 2, 2):
             shift = voxels.step * mi.Vector3f(*((side - 0.5) / 2 for side in corner))

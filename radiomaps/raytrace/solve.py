@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from geoml.grids import Grid
 from radiomaps.maps import Transmitter
+from radiomaps.raytrace.arrays import floats
 from radiomaps.raytrace.bounce import BOUNCE_BITS, find_images, shoot
 from radiomaps.raytrace.chains import CentrePaths, join, mirrored_paths
 from radiomaps.raytrace.diffraction import Bender, deposit, toward_edges
@@ -159,7 +160,7 @@ class _Run:
         """Fields of `radiomaps.maps.VARIABLES` and the linear `gain`, flat; nonsense where there is no path."""
         centre = self.voxels.centres(dr.arange(mi.UInt, self.voxels.size))
         direct = self.sight.gain * (self.sight.seen if self.exact else self.sight.fraction)
-        parts = Parts(mi.Float(direct), self.source.point() - centre)
+        parts = Parts(floats(direct), self.source.point() - centre)
         if self.sums.batches:
             parts.add_means(self.sums)
         if self.exact:

@@ -9,6 +9,7 @@ import mitsuba as mi
 import numpy as np
 from numpy.typing import NDArray
 
+from radiomaps.raytrace.arrays import integers
 from radiomaps.raytrace.table import highest
 from radiomaps.raytrace.voxels import Crossing, Voxels
 
@@ -50,9 +51,7 @@ class Sums:
         self.size = voxels.size
         self.batches = 0
         self.moments = dr.zeros(mi.Float, _COLUMNS * self.size)
-        self.contested = mi.UInt(
-            np.packbits(np.resize(contested, -(-self.size // 32) * 32), bitorder="little").view(np.uint32)
-        )
+        self.contested = integers(_bits(contested))
         self.extremes = dr.zeros(mi.UInt64, 2 * self.size)
         self.before = dr.zeros(mi.Float, self.size)
         self.squares = dr.zeros(mi.Float, self.size)

@@ -9,6 +9,8 @@ import mitsuba as mi
 import numpy as np
 from numpy.typing import NDArray
 
+from radiomaps.raytrace.arrays import floats, integers
+
 __all__ = ["SLOTS", "TABLES", "ImageTable", "PathTable", "highest", "mix"]
 
 #: Slots of a table a voxel, and tables: a path is lost only where stronger ones take its slot in both.
@@ -94,12 +96,12 @@ class PathTable:
         """
         nz, ny, nx = shape
         have = dr.zeros(mi.UInt, self.size * TABLES * SLOTS)
-        cell, identity = (mi.UInt(column) for column in known)
+        cell, identity = (integers(column) for column in known)
         dr.make_opaque(have, cell, identity)
         for table in range(TABLES):
             dr.scatter(have, identity, self._slot(cell, identity, table))
         dr.eval(have)
-        cell, identity, strength = mi.UInt(offered[0]), mi.UInt(offered[1]), mi.Float(offered[2])
+        cell, identity, strength = integers(offered[0]), integers(offered[1]), floats(offered[2])
         dr.make_opaque(cell, identity, strength)
         place = (cell // (nx * ny), cell // nx % ny, cell % nx)
         for position, count, stride in zip(place, (nz, ny, nx), (nx * ny, nx, 1), strict=True):

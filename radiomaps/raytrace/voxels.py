@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geoml.grids import Grid
+from radiomaps.raytrace.arrays import floats
 from radiomaps.raytrace.options import Estimator
 from radiomaps.raytrace.world import opaque_point
 
@@ -99,7 +100,7 @@ class Voxels:
         if ground_m is not None:
             low = float(ground_m.min())
             rise = ((ground_m - low) / steps[2]).astype(np.float32)
-            self.rise = mi.Float(rise.ravel())
+            self.rise = floats(rise)
             self.planes += int(np.ceil(rise.max()))
             self.lower.z += dr.opaque(mi.Float, low)
             self.count.z = dr.opaque(mi.Float, float(self.planes))

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from sionna.rt.constants import InteractionType
 from sionna.rt.utils import spectrum_to_matrix_4f
 
+from radiomaps.raytrace.arrays import floats
 from radiomaps.raytrace.lattice import Lattice
 from radiomaps.raytrace.options import TraceOptions
 from radiomaps.raytrace.world import Edges, Source, World
@@ -69,7 +70,7 @@ class Wedges:
         """Edges with a probe that the transmitter sees."""
         outside = _outward(self.edges)
         points = self.edges.origin[edge] + place[:, None] * self.edges.along[edge] + _OFFSET_M * outside[edge]
-        target = mi.Point3f(*(mi.Float(points[:, k].astype(np.float32)) for k in range(3)))
+        target = mi.Point3f(*(floats(points[:, k]) for k in range(3)))
         dr.make_opaque(target)
         return np.unique(edge[clear(self.world, self.source.point(), target).numpy()])
 
@@ -93,7 +94,7 @@ class Wedges:
     def _cone(self, lattice: Lattice, lane: mi.UInt, first: int, reach: NDArray[np.float64]) -> Cone:
         """Rays from consecutive edges, `first` and those after it, whose lengths add up to `reach`."""
         turn, where, active = lattice.shifted(lane)
-        ends, total = mi.Float(reach.astype(np.float32)), dr.opaque(mi.Float, float(reach[-1]))
+        ends, total = floats(reach), dr.opaque(mi.Float, float(reach[-1]))
         dr.make_opaque(ends)
         place = where * total
         index = mi.UInt(dr.binary_search(0, len(reach) - 1, lambda i: dr.gather(mi.Float, ends, i) < place))
@@ -152,8 +153,8 @@ class _Columns:
 
     def __init__(self, edges: Edges) -> None:
         columns = (edges.origin, edges.along, edges.normals[:, 0], edges.normals[:, 1])
-        self.vectors = [mi.Float(column.astype(np.float32).ravel()) for column in columns]
-        self.length = mi.Float(edges.length.astype(np.float32))
+        self.vectors = [floats(column) for column in columns]
+        self.length = floats(edges.length)
         dr.make_opaque(self.length, *self.vectors)
 
     def gather(self, edge: mi.UInt) -> Bend:

@@ -14,6 +14,7 @@ from sionna.rt.utils import rotation_matrix
 
 from geoml.errors import UserError
 from radiomaps.maps import SPEED_OF_LIGHT, Transmitter
+from radiomaps.raytrace.arrays import floats, integers
 from radiomaps.raytrace.options import TraceOptions
 from radiomaps.scenes import Mesh, Scene
 
@@ -71,8 +72,8 @@ class World:
         properties["face_normals"] = True
         mesh = mi.Mesh(f"faces-{material}", len(vertices), len(faces), props=properties)
         parameters = mi.traverse(mesh)
-        parameters["vertex_positions"] = mi.Float(vertices.astype(np.float32).ravel())
-        parameters["faces"] = mi.UInt(faces.astype(np.uint32).ravel())
+        parameters["vertex_positions"] = floats(vertices)
+        parameters["faces"] = integers(faces)
         parameters.update()
         try:
             bsdf = rt.ITURadioMaterial(

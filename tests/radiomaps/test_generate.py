@@ -166,6 +166,18 @@ def test_a_sweep_lies_in_one_store(tmp_path: Path):
 def test_heights_may_be_above_the_ground(tmp_path: Path):
     maps = open_maps(generate(plan(window=replace(WINDOW, above_ground=True)), tmp_path / "above.zarr"))
     assert maps["z"].attrs["long_name"] == "height above the ground"
+    assert maps["ground_m"].dims == ("scene", "y", "x")
+    assert maps["ground_m"].attrs["units"] == "m"
+
+
+def test_stores_keep_the_ground_below_heights_above_it(tmp_path: Path):
+    """A hill in San Francisco: the ground is the scene's own, to a centimetre."""
+    window = Window(size_m=64, step_m=8, heights_m=(2.0, 10.0, 4.0), above_ground=True)
+    hills = plan(scenes=({"name": "san_francisco"},), placement=Placement(count=2), window=window)
+    maps = open_maps(generate(hills, tmp_path / "hills.zarr"))
+    ground = hills.scene(0).ground_height(hills.grid(0))
+    assert np.ptp(ground) > 1
+    assert np.abs(maps["ground_m"].values[0] - ground).max() <= 0.0051
 
 
 def test_damage_is_found(whole: Path, tmp_path: Path):
