@@ -48,7 +48,7 @@ TRACER = $$($(BIN)/geoml doctor --need llvm >/dev/null 2>&1 \
   && echo solver.options.rays=400000 solver.options.diffraction=true || echo solver=dominant)
 demo: setup ## rain, radio maps and experts, from nothing to one page for a browser
 	$(BIN)/rainshift benchmark experiment=demo run.dir=$(DEMO)/rain
-	$(BIN)/radiomaps trace experiment=demo_city scene=munich $(TRACER) run.dir=$(DEMO)/munich
+	$(BIN)/radiomaps trace experiment=demo_city scene=munich transmitters.count=8 $(TRACER) run.dir=$(DEMO)/munich
 	$(BIN)/radiomaps trace experiment=demo_city scene=etoile window.centre_m=[120,60] $(TRACER) run.dir=$(DEMO)/etoile
 	$(BIN)/radiomaps train experiment=demo run.dir=$(DEMO)/radiodiff
 	$(BIN)/radiomaps sample checkpoint=$(DEMO)/radiodiff store=$(DEMO)/etoile/maps.zarr members=8 run.dir=$(DEMO)/sampled

@@ -130,7 +130,7 @@ def _of_samples(path: Path, files: list[Path]) -> Report:
             Section("Truth, prediction, error and uncertainty", [charts.prediction_viewer(predicted, truths)]),
             Section("In numbers", [Table(rows, "Medians over voxels outdoors")]),
             Section("What was asked for", [
-                Table([{"setting": k, "value": json.dumps(v)} for k, v in run.config.items()], "Configuration"),
+                Text((path / "config.yaml").read_text(), "code"),
                 Text("; ".join(sorted({str(made.attrs.get("licence")) for made in predicted.values()})), "note"),
             ]),
         ],

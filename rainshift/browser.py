@@ -172,7 +172,13 @@ def _cost(summary: dict[str, Any]) -> Section | None:
 
 
 def _provenance(run: RunFolder) -> Section:
-    config = [{"setting": key, "value": json.dumps(value, ensure_ascii=False)} for key, value in run.config.items()]
     around = json.loads((run.path / "environment.json").read_text())
-    facts = [{"what": key, "value": json.dumps(v, ensure_ascii=False)} for key, v in around.items()]
-    return Section("Provenance", [Table(facts, "Where it ran"), Table(config, "What was asked for")])
+    return Section(
+        "Provenance",
+        [
+            Text("What was asked for:"),
+            Text((run.path / "config.yaml").read_text(), "code"),
+            Text("Where it ran:"),
+            Text(json.dumps(around, indent=1, ensure_ascii=False), "code"),
+        ],
+    )

@@ -103,10 +103,11 @@ Block = Text | Table | Chart | Viewer
 
 @dataclass(frozen=True)
 class Section:
-    """A headed part of a report."""
+    """A headed part of a report; sections of one `group` follow each other under its name."""
 
     title: str
     blocks: Sequence[Block]
+    group: str = ""
 
 
 @dataclass(frozen=True)

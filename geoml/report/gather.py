@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from geoml.errors import UserError
-from geoml.report.blocks import Report
+from geoml.report.blocks import Report, Text
 from geoml.report.page import write_report
 
 __all__ = ["gather", "main"]
@@ -47,11 +47,13 @@ def gather(paths: Sequence[Path], *, title: str | None = None) -> Report:
     found = [_report_of(path) for path in paths]
     if len(found) == 1:
         return replace(found[0], title=title or found[0].title)
-    sections = [
-        replace(section, title=f"{report.title}: {section.title}") for report in found for section in report.sections
-    ]
-    summary = " ".join(report.summary for report in found)
-    return Report(title or "; ".join(report.title for report in found), summary, sections)
+    sections = []
+    for report in found:
+        first, *others = report.sections
+        told = replace(first, blocks=[Text(report.summary), *first.blocks])
+        sections += [replace(section, group=report.title) for section in (told, *others)]
+    names = "; ".join(report.title for report in found)
+    return Report(title or names, names, sections)
 
 
 def _report_of(path: Path) -> Report:

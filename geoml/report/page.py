@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import itertools
 import json
 import math
 import os
@@ -57,13 +58,21 @@ def render(report: Report) -> str:
     drawn = any(isinstance(block, Chart | Viewer) for section in report.sections for block in section.blocks)
     names: dict[str, int] = {}
     sections = [
-        {"id": _anchor(section.title, names), "title": section.title, "blocks": [_view(b) for b in section.blocks]}
+        {
+            "id": _anchor(f"{section.group} {section.title}", names),
+            "title": section.title,
+            "blocks": [_view(block) for block in section.blocks],
+        }
         for section in report.sections
+    ]
+    groups = [
+        (name, [sections[number] for number, _ in members])
+        for name, members in itertools.groupby(enumerate(report.sections), lambda item: item[1].group)
     ]
     return environment.get_template("page.html").render(
         title=report.title,
         summary=report.summary,
-        sections=sections,
+        groups=groups,
         style=Markup(asset("page.css")),
         script=Markup(asset("page.js")),
         plotly=Markup(get_plotlyjs()) if drawn else "",
@@ -96,10 +105,16 @@ def _view(block: Block) -> dict[str, Any]:
 def _table(block: Table) -> dict[str, Any]:
     names = column_names(block.rows)
     rows = [[_cell(row.get(name)) for name in names] for row in block.rows]
-    numeric = [any(entry["key"] is not None for entry in column) for column in zip(*rows, strict=True)]
+    numeric = [_is_numeric(column) for column in zip(*rows, strict=True)]
     columns = [{"name": name, "numeric": number} for name, number in zip(names, numeric or [False], strict=False)]
     head = {"kind": "table", "caption": block.caption, "sort": block.sort, "folded": block.folded}
     return head | {"columns": columns, "rows": rows}
+
+
+def _is_numeric(column: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether all that a column has are numbers, and it has any."""
+    known = [entry for entry in column if entry["shown"] != "–"]
+    return bool(known) and all(entry["key"] is not None for entry in known)
 
 
 def _cell(value: Any) -> dict[str, Any]:

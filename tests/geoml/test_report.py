@@ -70,6 +70,9 @@ def test_a_page_needs_nothing_else_and_nothing_breaks_out_of_it(report) -> None:
 def test_sections_of_one_title_have_anchors_of_their_own() -> None:
     page = render(Report("t", "s", [Section("Maps", []), Section("Maps", []), Section("ä", [])]))
     assert re.findall(r'<section id="([^"]+)"', page) == ["maps", "maps-2", "section"]
+    grouped = render(Report("t", "s", [Section("Maps", [], "Rain"), Section("Maps", [], "Radio")]))
+    assert re.findall(r'<section id="([^"]+)"', grouped) == ["rain-maps", "radio-maps"]
+    assert re.findall(r'<p class="group">(\w+)<', grouped) == ["Rain", "Radio"]
 
 
 @pytest.mark.parametrize(
