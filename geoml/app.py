@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from geoml.errors import UserError, unknown
+from geoml.errors import UserError, missing_packages, unknown
 
 __all__ = ["App", "Verb", "load_function", "main"]
 
@@ -87,23 +87,6 @@ def load_function(reference: str, *, extra: str = "all") -> Callable[..., Any]:
     with missing_packages(extra):
         loaded: Callable[..., Any] = getattr(importlib.import_module(module), name)
     return loaded
-
-
-class missing_packages:
-    """Turns the import of something that is not installed into a `UserError` with the way to install it."""
-
-    def __init__(self, extra: str) -> None:
-        self.extra = extra
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
-        if not isinstance(error, ModuleNotFoundError) or not error.name:
-            return
-        top = error.name.partition(".")[0]
-        if top not in ("geoml", "rainshift", "radiomaps", "mcp_experts"):
-            raise UserError(f"{top} is not installed; pip install 'geoml[{self.extra}]' brings it") from error
 
 
 def _dispatch(app: App, arguments: list[str]) -> int:

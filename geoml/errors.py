@@ -29,3 +29,20 @@ def unknown(kind: str, name: object, choices: Iterable[object], *, hint: str = "
     guess = f" did you mean {near[0]!r}?" if near else ""
     listing = ", ".join(known) if known else "none"
     return UserError(f"{kind} {str(name)!r} unknown;{guess} (known: {listing}){' ' + hint if hint else ''}")
+
+
+class missing_packages:
+    """Turns the import of something that is not installed into a `UserError` with the way to install it."""
+
+    def __init__(self, extra: str) -> None:
+        self.extra = extra
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+        if not isinstance(error, ModuleNotFoundError) or not error.name:
+            return
+        top = error.name.partition(".")[0]
+        if top not in ("geoml", "rainshift", "radiomaps", "mcp_experts"):
+            raise UserError(f"{top} is not installed; pip install 'geoml[{self.extra}]' brings it") from error

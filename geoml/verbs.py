@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from geoml import compose
-from geoml.app import App, Verb, load_function, missing_packages
-from geoml.errors import UserError
+from geoml.app import App, Verb, load_function
+from geoml.errors import UserError, missing_packages
 from geoml.runs import RunFolder, config_hash, launched_rank
 from geoml.tables import Rows, show
 

@@ -10,8 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from geoml.app import missing_packages
-from geoml.errors import UserError
+from geoml.errors import UserError, missing_packages
 from geoml.files import atomic_path
 from mcp_experts.features import FEATURES, names
 from mcp_experts.network import MOST_DEVIATIONS

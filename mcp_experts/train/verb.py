@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from geoml.app import missing_packages
+from geoml.errors import missing_packages
 from geoml.runs import RunFolder
 
 if TYPE_CHECKING:
