@@ -65,6 +65,8 @@ class Channel:
             left = self.csi.shape[axis] - (step * (count - 1) + 1)
             if left >= step * count / 4:
                 warnings.append(f"{left} of {self.csi.shape[axis]} {name} lie outside the window that was looked at")
+        if np.array_equal(self.csi, np.broadcast_to(self.csi[:, :1], self.csi.shape)):
+            warnings.append("all snapshots are the same: what is said of Doppler shift and coherence time says nothing")
         return Window(
             csi=self.csi[: band * SUBCARRIERS : band][:SUBCARRIERS, : time * SNAPSHOTS : time],
             bandwidth_hz=SUBCARRIERS * band * self.subcarrier_spacing_hz,

@@ -15,8 +15,8 @@ EXPERT = Definition(
     meaning="los: the generator placed a direct path between transmitter and receiver",
     limits=(
         "a direct path far weaker than the scattered ones (K below about -5 dB) is mostly taken for nlos; "
-        "trained on stochastic models: on ray-traced streets, where few steady reflections look like a "
-        "direct path, it was no better than chance (see the card)"
+        "on streets of a city that training never saw kappa was 0.34 against 0.79 on unseen links of the models it was "
+        "trained on (see the card)"
     ),
     examples=(
         Example({"k_factor_db": 12, "doppler_hz": 100, "snr_db": 25}, ("los",)),

@@ -14,8 +14,10 @@ from mcp_experts.train.generators import ANTENNAS, DELAY_SCALE_CELLS, K_FACTORS_
 from mcp_experts.train.scores import accuracy, confusions, interval, kappa
 from mcp_experts.train.truths import DOPPLER_CELLS, LATEST_CELLS, TIMING_CELLS, draw_snr_db, log_uniform
 
-__all__ = ["tdl_ceiling"]
+__all__ = ["CEILINGS", "tdl_ceiling"]
 
+#: The experts that there is one for.
+CEILINGS = {"los", "doppler"}
 #: Of each normal distribution of K-factors, so many quantiles stand for it.
 QUANTILES = 7
 

@@ -29,6 +29,8 @@ VERSION = 2
 PARTS = ("train", "calibration", "test")
 #: The source of links out of path tables.
 TRACED = "traced"
+#: How often each of them is observed in training, over another band and time.
+TRACED_DRAWS = 4
 FIELDS = ("features", "estimates", "truths", "source", "group")
 
 
@@ -119,7 +121,8 @@ def build(counts: Mapping[str, int], *, seed: int, part: str, cache: Path, table
         from mcp_experts.train.traced import traced_links
 
         rng = np.random.default_rng([seed, PARTS.index(part), 7])
-        found.append(collect(TRACED, traced_links(tables, seed, part), rng))
+        draws = TRACED_DRAWS if part == "train" else 1
+        found.append(collect(TRACED, traced_links(tables, seed, part, draws=draws), rng))
     return merge(found)
 
 

@@ -16,9 +16,8 @@ from mcp_experts.train.truths import TRUTHS, observe, truths
 
 __all__ = ["freeze"]
 
-#: Of each generator, so many groups of 32 links are drawn, and of each group so many links are kept.
-GROUPS = {"tdl": 100, "cdl": 60, "umi": 40, "uma": 40, "rma": 40, "inf": 40, "rays": 60}
-KEPT = 2
+#: Links of each generator.
+LINKS = {"tdl": 320, "cdl": 120, "umi": 80, "uma": 80, "rma": 80, "inf": 80}
 DURATION_S = 0.014
 
 
@@ -28,12 +27,12 @@ def freeze(folder: Path, seed: int = 77) -> int:
     grids: list[NDArray[np.complex64]] = []
     bandwidths: list[NDArray[np.float64]] = []
     known: list[NDArray[np.float64]] = []
-    for name, groups in GROUPS.items():
-        for links in generate(name, groups * 32, 1000 * seed + 9):
+    for name, count in LINKS.items():
+        for links in generate(name, count, 1000 * seed + 9):
             csi, snr_db = observe(links, rng)
-            grids.append(csi[:KEPT, :, :, :1])
-            bandwidths.append(links.bandwidth_hz[:KEPT])
-            known.append(truths(links, snr_db)[:KEPT])
+            grids.append(csi[..., :1])
+            bandwidths.append(links.bandwidth_hz)
+            known.append(truths(links, snr_db))
     csi = np.concatenate(grids)
     quantised, scale = encode(csi)
     stream = io.BytesIO()

@@ -22,7 +22,7 @@ from mcp_experts.definition import Definition
 from mcp_experts.network import Gate, Network
 from mcp_experts.registry import CARD, WEIGHTS, Registry
 from mcp_experts.train import card, dataset
-from mcp_experts.train.ceiling import tdl_ceiling
+from mcp_experts.train.ceiling import CEILINGS, tdl_ceiling
 from mcp_experts.train.dataset import Examples
 from mcp_experts.train.fit import COVERAGE, Recipe, fit_classifier, fit_gate
 from mcp_experts.train.spoilt import spoilt
@@ -50,7 +50,8 @@ def train_experts(config: DictConfig, run: RunFolder) -> Rows:
     target = Path(values["target"] or Path(str(experts.__file__)).parent)
     sets = _sets(values)
     recipe = Recipe(**{**values["recipe"], "hidden": tuple(values["recipe"]["hidden"])}, seed=int(values["seed"]))
-    ceilings = tdl_ceiling(int(values["bound"]), int(values["seed"])) if values["bound"] else {}
+    bounded = values["bound"] and CEILINGS & set(registry.experts)
+    ceilings = tdl_ceiling(int(values["bound"]), int(values["seed"])) if bounded else {}
     rows = []
     for expert in registry.experts.values():
         definition = expert.definition
@@ -191,7 +192,7 @@ def _circumstances(values: Mapping[str, Any], sets: Mapping[str, Examples]) -> d
         "training": {
             "generators": {name: int(count) for name, count in values["links"].items()},
             "ray_traced": int(np.sum(sets["train"].source == dataset.TRACED)),
-            "held_out_city": [Path(pattern).name for pattern in values["traced_apart"]],
+            "held_out_city": [path.stem for path in find_tables(values["traced_apart"])],
             "seed": int(values["seed"]),
             "recipe": dict(values["recipe"]),
             "links": len(sets["train"]),

@@ -30,11 +30,13 @@ LEAST_PATHS = 2
 PARTS = ("train", "train", "train", "calibration", "test")
 
 
-def traced_links(tables: Sequence[str | Path], seed: int, part: str | None = None) -> Iterator[Links]:
+def traced_links(
+    tables: Sequence[str | Path], seed: int, part: str | None = None, *, draws: int = 1
+) -> Iterator[Links]:
     """Links of path tables that have two paths or more; a bandwidth and a rate of snapshots are drawn for each.
 
-    A transmitter's links come together. They are of one `part` ("train", "calibration", "test"): no two parts share a
-    transmitter. None gives those of all.
+    A transmitter's links come together, `draws` times over. They are of one `part` ("train", "calibration", "test"): no
+    two parts share a transmitter. None gives those of all.
     """
     number = 0
     for path in tables:
@@ -43,7 +45,8 @@ def traced_links(tables: Sequence[str | Path], seed: int, part: str | None = Non
         for one in range(table.transmitters):
             usable = np.flatnonzero(known & (table.transmitter == one))
             if len(usable) and part in (None, PARTS[number % len(PARTS)]):
-                yield _links(table, usable, np.random.default_rng([seed, number]))
+                for draw in range(draws):
+                    yield _links(table, usable, np.random.default_rng([seed, number, draw]))
             number += 1
 
 

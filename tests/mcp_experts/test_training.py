@@ -73,7 +73,7 @@ def test_a_seed_gives_the_same_weights_and_card(tmp_path):
     metrics = json.loads((one / CARD).read_text())["metrics"]
     assert set(metrics["in_distribution"]["by_generator"]) == {"tdl", "umi", "traced"}
     assert metrics["held_out_city"]["channels"] == 300
-    assert metrics["held_out_generator"]["channels"] == 600
+    assert metrics["held_out_generator"]["channels"] == 1140
     assert metrics["held_out_standard"]["by_generator"].keys() == {"tdl", "umi"}
 
 
