@@ -180,7 +180,9 @@ class Benchmark:
 
     def file(self, cell: Cell, kind: str) -> Path:
         """Where a cell's scores are kept."""
-        spec: dict[str, Any] = self._named_by(cell) | {key: self.config[key] for key in ("members", "test_samples")}
+        spec: dict[str, Any] = self._named_by(cell) | {
+            key: self.config[key] for key in ("members", "part", "test_samples")
+        }
         if kind.startswith(("active", "lattice")):
             spec["rounds"] = self.config["active"]["rounds"]
         return self.cache / "scores" / f"{cell.row}-{kind}-{config_hash(spec)}.nc"
@@ -198,8 +200,11 @@ class Benchmark:
         return self.rows[cell.row].load(self.task(cell), self.folder(cell), allow=self.allow)
 
     def test_samples(self, split: str) -> list[int]:
-        """The maps that score."""
-        return some_of(self.parts(split)["test"], self.config["test_samples"])
+        """The maps that score: those of the part `test`, or of another."""
+        parts = self.parts(split)
+        if self.config["part"] not in parts:
+            raise unknown("part", self.config["part"], parts)
+        return some_of(parts[self.config["part"]], self.config["test_samples"])
 
     def scored(self, cell: Cell, kind: str = PLAIN) -> MapScores:
         """The scores of a cell, made now where they are not there."""
@@ -225,7 +230,9 @@ class Benchmark:
     def prior_alone(self, cell: Cell) -> MapScores:
         """The scores of a cell's prior without its network."""
         named = self._named_by(cell)
-        spec = {key: named[key] for key in ("store", "task", "split")} | {"test_samples": self.config["test_samples"]}
+        spec = {key: named[key] for key in ("store", "task", "split")} | {
+            key: self.config[key] for key in ("part", "test_samples")
+        }
         path = self.cache / "scores" / f"prior-{config_hash(spec)}.nc"
         if path.exists():
             return MapScores.load(path)
@@ -289,5 +296,5 @@ def benchmark(config: DictConfig, run: RunFolder) -> Sequence[dict[str, Any]]:
 
     made = Benchmark(config)
     outcome = made.run()
-    write_page(made, outcome, run)
+    write_page(made, outcome, run.path)
     return score_rows(made, outcome)

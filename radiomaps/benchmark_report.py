@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,7 +13,6 @@ from geoml.tables import markdown
 from radiomaps.scores.physical import QUANTITIES
 
 if TYPE_CHECKING:
-    from geoml.runs import RunFolder
     from radiomaps.benchmark import Benchmark, Cell, Outcome
     from radiomaps.scores import MapScores
 
@@ -163,8 +163,8 @@ def uncertainty_rows(made: Benchmark, outcome: Outcome) -> Rows:
     return rows
 
 
-def write_page(made: Benchmark, outcome: Outcome, run: RunFolder) -> None:
-    """All tables as `report.md` in the run folder."""
+def write_page(made: Benchmark, outcome: Outcome, folder: Path) -> None:
+    """All tables as `report.md` in a folder."""
     parts = {split: {part: len(samples) for part, samples in made.parts(split).items()} for split in made.splits}
     leaks = {split: len(made.leaks(split)) for split in made.splits}
     trainings = [
@@ -190,5 +190,5 @@ def write_page(made: Benchmark, outcome: Outcome, run: RunFolder) -> None:
     if outcome.failures:
         lines += ["## Failed cells", ""]
         lines += [f"- {cell.row} on {cell.task}, {cell.split}: {why}" for cell, why in outcome.failures.items()]
-    with atomic_path(run.path / "report.md") as partial:
+    with atomic_path(folder / "report.md") as partial:
         partial.write_text("\n".join(lines).rstrip() + "\n")

@@ -126,6 +126,8 @@ def draw(builder: Builder, store: Path, samples: Sequence[int], folder: Path, me
     from radiomaps.prediction_figures import draw_prediction
     from radiomaps.sampling import sample_maps, truth_of
 
+    if not samples:
+        return
     for number, made in sample_maps(builder, store, samples, members=members):  # type: ignore[arg-type]
         title = f"{made.attrs['scene']}, map {number}"
         save_figure(

@@ -1,0 +1,203 @@
+"""Benchmarks end to end on small stores: every table, resumed cells, probes, placed observations, the verbs."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from geoml import app
+from geoml.compose import compose
+from geoml.errors import UserError
+from geoml.runs import plain
+from radiomaps.__main__ import APP
+from radiomaps.baselines import baseline
+from radiomaps.benchmark import PLAIN, Benchmark
+from radiomaps.benchmark_report import gap_rows, placement_rows, prior_rows, probe_rows, score_rows, uncertainty_rows
+from radiomaps.contenders import Contender, task_of
+from radiomaps.generate import generate
+from radiomaps.plan import Placement, Plan, Window
+from radiomaps.probes import add_uncertain, observe, probed
+from radiomaps.scores import score
+from radiomaps.tasks import Observations, Task
+from radiomaps.tasks.dataset import loader
+
+TINY = {"base": 4, "multipliers": [1, 2]}
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Five scenes of two transmitters on 16 × 16 × 2 voxels."""
+    scenes = ({"name": "procedural", "seed": 3, "count": 5, "size_m": 96},)
+    window = Window(size_m=64, step_m=4, heights_m=(1.5, 4.5, 3))
+    return generate(Plan(scenes, Placement(count=2), window), tmp_path_factory.mktemp("benchmark") / "maps.zarr")
+
+
+def settings(store: Path, cache: Path, **changes: Any) -> dict[str, Any]:
+    config = plain(compose("radiomaps.conf", "benchmark", [f"store={store}", "trainer.samples=16"]))
+    config["trainer"] |= {"validate_every": 0, "checkpoint_every": 0, "device": "cpu"}
+    config["loader"] |= {"batch_size": 4, "validation_samples": 0}
+    parts = {"train": 0.6, "test": 0.4}
+    return config | {
+        "tasks": [
+            {"task": "aware", "targets": ["path_gain_db", "doa_azimuth"]},
+            {"task": "unaware", "observations": {"rate": 0.05}},
+        ],
+        "models": ["free_space", "log_distance", "idw", {"model": "unet3d", **TINY}, {"model": "radiodiff3d", **TINY}],
+        "splits": [{"by": "scene", "parts": parts}, {"by": "file", "parts": parts}],
+        "active": {"models": ["radiodiff3d"], "rates": [0.05], "rounds": 2},
+        "members": 2, "cache": str(cache), **changes,
+    }  # fmt: skip
+
+
+def test_a_benchmark_has_every_table_and_is_found_again(store: Path, tmp_path: Path):
+    config = settings(store, tmp_path)
+    made = Benchmark(config)
+    assert {(cell.task, cell.row) for cell in made.cells} == {
+        *(("aware", row) for row in ("free_space", "log_distance", "unet3d", "radiodiff3d")),
+        *(("unaware", row) for row in ("idw", "unet3d", "radiodiff3d")),
+    }
+    outcome = made.run()
+    assert not outcome.failures
+    rows = score_rows(made, outcome)
+    assert len(rows) == 7
+    assert all(np.isfinite(value) for row in rows for value in row.values() if isinstance(value, float))
+    assert {row["inputs"] for row in probe_rows(made, outcome)} == {"shuffled", "without_buildings"}
+    assert [row["model"] for row in prior_rows(made, outcome)] == ["unet3d", "radiodiff3d"] * 2
+    assert len(gap_rows(made, outcome)) == 4 * 2 + 3
+    assert [(row["rate"], row["model"]) for row in placement_rows(made, outcome)] == [(0.05, "radiodiff3d")]
+    assert {row["model"] for row in uncertainty_rows(made, outcome)} == {"radiodiff3d"}
+    assert len(made.leaks("scene")) == 0 < len(made.leaks("file"))
+
+    files = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*") if path.is_file()}
+    started = time.monotonic()
+    again = Benchmark(config).run()
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*") if path.is_file()} == files
+    assert time.monotonic() - started < 60
+    for key, scores in outcome.scores.items():
+        assert again.scores[key].values("path_gain_db") == scores.values("path_gain_db")
+
+    cell = next(cell for cell in made.cells if (cell.row, cell.task) == ("unet3d", "aware"))
+    made.file(cell, PLAIN).unlink()  # one cell scored anew comes to the same
+    assert made.scored(cell).values("doa_azimuth") == outcome.scores[cell, PLAIN].values("doa_azimuth")
+
+
+def test_what_a_training_depends_on_names_its_folder(store: Path, tmp_path: Path):
+    cells = {}
+    row = {"model": "unet3d", **TINY}
+    for name, changes in {
+        "same": {},
+        "members": {"members": 5},
+        "trainer": {"models": [row | {"trainer": {"samples": 8}}]},
+        "network": {"models": [row | {"base": 6}]},
+        "task": {"tasks": [{"task": "aware", "prior": None}]},
+    }.items():
+        made = Benchmark(settings(store, tmp_path, **({"models": [row]} | changes)))
+        cell = made.cells[0]
+        cells[name] = (made.folder(cell), made.file(cell, PLAIN))
+    assert cells["same"][0] == cells["members"][0]
+    assert len({folder for folder, _ in cells.values()}) == len(cells) - 1
+    assert len({file for _, file in cells.values()}) == len(cells)
+
+
+def test_wrong_settings_are_refused_at_once(store: Path, tmp_path: Path):
+    for changes, hint in (
+        ({"models": ["unet3", "idw"]}, "unet3"),
+        ({"models": ["idw", "idw"]}, "two rows of one name"),
+        ({"tasks": ["aware", "aware"]}, "names aware twice"),
+        ({"probes": ["shuffle"]}, "did you mean 'shuffled'"),
+        ({"tasks": [{"task": "aware", "target": ["toa_s"]}]}, "did you mean 'targets'"),
+    ):
+        with pytest.raises(UserError, match=hint):
+            Benchmark(settings(store, tmp_path, **changes))
+    made = Benchmark(settings(store, tmp_path, part="tests"))
+    with pytest.raises(UserError, match="part 'tests' unknown"):
+        made.test_samples("scene")
+
+
+def test_a_row_sees_tasks_as_it_is_told():
+    row = Contender.of(
+        {
+            "model": "radiodiff3d_paper",
+            "task": {"constants": ["power"]},
+            "by_task": {"far": {"prior": None}},
+            "tasks": ["far"],
+        }
+    )
+    task = task_of({"task": "aware", "prior": "dominant"})
+    assert row.task_for("near", task) is None
+    seen = row.task_for("far", task)
+    assert seen is not None
+    assert (seen.prior, seen.constants, seen.transmitter) == (None, ("power",), ("distance", "direction"))
+    assert task_of({"task": "unaware", "observations": {"rate": 0.1}}).observations == Observations(rate=0.1)
+    assert Contender.of("umi").task_for("unaware", task_of("unaware")) is None
+
+
+def test_shuffling_is_felt_by_what_uses_the_transmitter(store: Path):
+    made = baseline("free_space", Task())
+    plain_score = score(made, store, range(10)).nmse("path_gain_db")
+    assert probed(made, "shuffled", store, list(range(10))).nmse("path_gain_db") > 1.02 * plain_score
+    assert probed(made, "without_buildings", store, list(range(10))).nmse("path_gain_db") == plain_score
+    dominant = baseline("dominant", Task())
+    assert score(dominant, store, range(4)).nmse("path_gain_db") < 1e-9
+    empty = probed(dominant, "without_buildings", store, list(range(4))).nmse("path_gain_db")
+    assert empty == pytest.approx(score(made, store, range(4)).nmse("path_gain_db"))
+
+
+def test_observed_places_show_the_truth_there_and_nowhere_else(store: Path):
+    task = Task(radiation="unaware", observations=Observations(rate=0.02), prior="interpolated", transmitter=())
+    batch = next(iter(loader(store, [0, 1], task, batch_size=2)))
+    places = torch.rand(batch.mask[:, 0].shape, generator=torch.Generator().manual_seed(0)) < 0.1
+    made, names = observe(batch, task, places), task.channels.condition
+    seen = made.condition[:, names.index("observed")] > 0
+    assert torch.equal(seen, places & batch.mask[:, 0])
+    assert torch.equal(made.condition[:, names.index("path_gain_db_observed")], batch.target[:, 0] * seen)
+    assert torch.equal(made.condition[:, names.index("path_gain_db_prior")][seen], batch.target[:, 0][seen])
+    kept = [names.index(name) for name in ("building", "roof", "height")]
+    assert torch.equal(made.condition[:, kept], batch.condition[:, kept])
+
+
+def test_uncertain_voxels_are_added_apart_and_outdoors():
+    spread = torch.rand(2, 12, 12, generator=torch.Generator().manual_seed(1))
+    free = torch.ones(2, 12, 12, dtype=torch.bool)
+    free[:, :6] = False
+    places = torch.zeros(2, 12, 12, dtype=torch.bool)
+    add_uncertain(spread, places, free, 5)
+    cells = places.nonzero()
+    assert len(cells) == 5
+    assert not (places & ~free).any()
+    apart = (cells[:, None] - cells[None]).abs().amax(dim=2) + 9 * torch.eye(5, dtype=torch.int64)
+    assert apart.min() >= 2
+    best = (spread * free).flatten().argmax()
+    assert places.flatten()[best]
+
+
+def test_evaluate_scores_a_baseline_and_a_checkpoint(store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    words = ["evaluate", f"store={store}", "baseline=log_distance", f"run.dir={tmp_path / 'a'}", "pictures=1"]
+    assert app.main(APP, [*words, "split={by: scene, parts: {train: 0.6, test: 0.4}}"]) == 0
+    out = capsys.readouterr().out
+    assert "nlos" in out
+    assert "within" in out
+    assert len(list((tmp_path / "a" / "samples").glob("*.png"))) == 1
+    assert (tmp_path / "a" / "scores.nc").exists()
+    train = ["train", f"store={store}", "model=unet3d", "model.base=4", "model.multipliers=[1,2]", "trainer.samples=8"]
+    more = ["pictures=0", "loader.batch_size=4", "split={by: scene, parts: {train: 0.6, validation: 0.2, test: 0.2}}"]
+    assert app.main(APP, [*train, *more, f"run.dir={tmp_path / 'b'}"]) == 0
+    words = ["evaluate", f"store={store}", f"checkpoint={tmp_path / 'b'}", f"run.dir={tmp_path / 'c'}", "pictures=0"]
+    assert app.main(APP, words) == 0
+    capsys.readouterr()
+    assert app.main(APP, ["evaluate", f"store={store}", f"run.dir={tmp_path / 'd'}"]) != 0
+    assert "either checkpoint" in capsys.readouterr().err
+
+
+def test_the_verb_writes_its_page(store: Path, tmp_path: Path):
+    words = ["benchmark", f"store={store}", "models=[free_space,umi,idw]", "tasks=[aware,unaware]"]
+    split = "splits=[{by: scene, parts: {train: 0.6, test: 0.4}}]"
+    assert app.main(APP, [*words, split, f"cache={tmp_path / 'cache'}", f"run.dir={tmp_path / 'run'}"]) == 0
+    page = (tmp_path / "run" / "report.md").read_text()
+    assert "| unaware | idw | 1 |" in page
+    assert "In line of sight and out of it" in page
