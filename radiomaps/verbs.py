@@ -142,15 +142,19 @@ def import_maps(config: DictConfig) -> Rows:
 
 
 def export_maps(config: DictConfig) -> Rows:
-    """Write a store in another layout."""
+    """Write a store of maps, or a table of paths, in another layout."""
     from radiomaps import exchange
 
+    if config.format == "deepmimo":
+        from radiomaps.path_files import read_paths
+
+        return list(exchange.export_deepmimo(read_paths(config.store), config.target))
     if config.format == "urbanradio3d":
         low, high = map(float, config.path_gain_range_db)
         return list(exchange.export_urbanradio3d(config.store, config.target, path_gain_range_db=(low, high)))
     writers: dict[str, Any] = {"geotiff": exchange.export_geotiff, "netcdf": exchange.export_netcdf}
     if config.format not in writers:
-        raise unknown("format", config.format, ("urbanradio3d", *writers))
+        raise unknown("format", config.format, ("urbanradio3d", "deepmimo", *writers))
     return list(writers[config.format](config.store, config.target))
 
 

@@ -10,8 +10,10 @@ import pytest
 import xarray as xr
 
 from geoml.errors import DataError, UserError
+from radiomaps.__main__ import main
 from radiomaps.exchange import export_deepmimo, read_deepmimo
 from radiomaps.maps import Transmitter
+from radiomaps.path_files import write_paths
 from radiomaps.raytrace import TraceOptions, find_paths
 from radiomaps.scenes import load
 
@@ -90,3 +92,12 @@ def test_mistakes_are_told(table: xr.Dataset, tmp_path: Path):
     (tmp_path / "a" / "phase_t000_tx001_r001.npz").unlink()
     with pytest.raises(DataError, match="lacks phase_t000_tx001_r001"):
         read_deepmimo(tmp_path / "a")
+
+
+def test_the_command_line_writes_a_table_of_paths(table: xr.Dataset, tmp_path: Path):
+    source = write_paths(tmp_path / "paths.npz", table)
+    assert main(["export", "format=deepmimo", f"store={source}", f"target={tmp_path / 'canyon'}"]) == 0
+    _, every = read_deepmimo(tmp_path / "canyon")
+    export_deepmimo(table, tmp_path / "same")
+    for mine, theirs in zip(every, read_deepmimo(tmp_path / "same")[1], strict=True):
+        np.testing.assert_allclose(mine["power"], theirs["power"], rtol=1e-5)
