@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from geoml.diffusion import preconditioning
-from geoml.diffusion.denoiser import expand
+from geoml.diffusion.denoiser import Denoiser, expand
 from geoml.diffusion.guidance import Keep, Known
 from geoml.diffusion.levels import DiscreteLevels, Levels, LogNormalLevels, UniformTimeLevels, schedule
 from geoml.diffusion.preconditioning import Preconditioning, parameterisation
@@ -43,6 +43,8 @@ class RadioDiff3D(Diffusion):
     - `sampler`, `steps`, and for "edm" `spacing`, `sigma_min`, `sigma_max`, say how members are sampled.
     - `layers_at_once`: that many layers are sampled together, then the next, told the layer below (section IV of the
       paper, "autoregression over height"); None samples the volume as one.
+    - `bound` cuts the scaled maps that the denoiser gives while members are sampled to ±`bound`, as is usual for DDPM:
+      from much noise a noise predictor's maps are far out. None leaves them.
     - `guidance` (eq. 14) and `keep`: how members agree with observed voxels, see `geoml.diffusion.guidance.Known`.
     """
 
@@ -81,6 +83,7 @@ class RadioDiff3D(Diffusion):
         sigma_min: float = 0.02,
         sigma_max: float = 80.0,
         layers_at_once: int | None = None,
+        bound: float | None = None,
         guidance: float = 0.0,
         keep: Keep = "end",
     ) -> None:
@@ -98,12 +101,14 @@ class RadioDiff3D(Diffusion):
         self.sampling: dict[str, Any] = {}
         self.sample_by(
             sampler=sampler, steps=steps, spacing=spacing, sigma_min=sigma_min, sigma_max=sigma_max,
-            guidance=guidance, keep=keep,
+            bound=bound, guidance=guidance, keep=keep,
         )  # fmt: skip
 
     def sample_by(self, **options: Any) -> None:
         """Change how members are sampled, by the options of that name; others stay as they are."""
-        chosen = self.sampling | options
+        chosen = {"bound": None} | self.sampling | options
+        if chosen["bound"] is not None and not chosen["bound"] > 0:
+            raise UserError(f"bound is {chosen['bound']}; expected more than 0, or null for none")
         bounds = {"smallest": chosen["sigma_min"], "largest": chosen["sigma_max"]}
         if isinstance(self.preconditioning, preconditioning.EDM):
             self.path = spaced(chosen["spacing"], chosen["steps"], **bounds)
@@ -118,6 +123,13 @@ class RadioDiff3D(Diffusion):
 
     def sigmas(self) -> Sequence[float]:
         return self.path
+
+    def denoiser(self, predictors: Float[Tensor, "batch predictor *space"]) -> Denoiser:
+        """That of all diffusions, what it gives cut to `bound`."""
+        free, bound = super().denoiser(predictors), self.sampling["bound"]
+        if bound is None:
+            return free
+        return lambda x, sigma: free(x, sigma).clamp(-bound * self.unit, bound * self.unit)
 
     @property
     def evaluations(self) -> int:

@@ -1,0 +1,299 @@
+"""Diffusion of radio maps against the published preset, and against what needs no network.
+
+Ray-traced maps of 100 procedural scenes and two real cities, 8 transmitters each, four targets; scenes are disjoint: 80
+procedural ones train, 8 choose settings, 12 and both cities test. Two tasks: "aware" (buildings and transmitter) and
+"unaware" (buildings and 1 % of the voxels outdoors observed). Four families of networks learn on as many samples each:
+a 3-D U-Net, one that sees each height for itself, `radiodiff3d` and `radiodiff3d_paper` with equal parameters. The two
+presets' learning rates are chosen on the validation scenes from short trainings, and both are averaged over as many
+draws; the published one takes the number of DDIM steps that is best for it.
+
+NMSE is Σe² / ΣI² over all valid voxels of fields on 0 … 1, of an azimuth with the error around the circle. All is
+resumed where it stopped. `--prepare` only traces the maps; `--full` takes 64 × 64 × 8 voxels, more samples and more
+learning rates (hours); `--quick` scores the committed weights on the committed maps.
+"""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import tempfile
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from harness import main
+
+from geoml.compose import compose
+from geoml.files import write_json
+from geoml.runs import plain
+from geoml.tables import show
+from geoml.train import checkpoint
+from radiomaps.baselines import load_baseline
+from radiomaps.benchmark import PLAIN, Benchmark, Cell
+from radiomaps.benchmark_report import score_rows, write_page
+from radiomaps.generate import generate
+from radiomaps.plan import Placement, Plan, Window
+from radiomaps.scores import MapScores, score
+
+ROOT = Path(__file__).resolve().parent
+WEIGHTS = ROOT / "weights" / "radiodiff"
+CITIES = ("munich", "etoile")
+PROCEDURAL, TRAINED, VALIDATED = 100, 80, 8
+TARGETS = ("path_gain_db", "toa_s", "doa_azimuth", "doa_zenith")
+OURS, PAPER = "radiodiff3d", "radiodiff3d_paper"
+PHYSICS = ("free_space", "log_distance", "uma", "umi", "dominant")
+INTERPOLATION = ("idw", "knn", "kriging", "regression_kriging", "rbf")
+DRAWS = 4
+#: DDIM steps tried for the published preset, and those of it that `--quick` tries.
+STEPS, QUICK_STEPS = (2, 5, 10, 20, 50), (5, 20)
+#: A number of steps is enough when its NMSE is within this factor of the best.
+ENOUGH = 1.02
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How large the maps are, how long networks learn, and between which learning rates is chosen."""
+
+    name: str
+    size_m: float
+    heights_m: tuple[float, float, float]
+    samples: int
+    tuning_samples: int
+    rates: dict[str, tuple[float, ...]]
+    test_samples: int
+    step_samples: int
+
+
+SCALES = {
+    "small": Scale(
+        "small", 128, (1.5, 10.5, 3), 6_000, 1_200, {OURS: (1e-3, 2e-3, 4e-3), PAPER: (1e-3, 2e-3, 4e-3)}, 42, 21
+    ),
+    "full": Scale(
+        "full", 256, (1.5, 22.5, 3), 24_000, 4_000,
+        {OURS: (2.5e-4, 5e-4, 1e-3, 2e-3), PAPER: (5e-5, 2.5e-4, 5e-4, 1e-3, 2e-3)}, 112, 56,
+    ),
+}  # fmt: skip
+
+
+def maps(scale: Scale, path: Path, procedural: Sequence[int], cities: Sequence[str], count: int) -> Path:
+    """Traced maps of some scenes, `count` transmitters each, made where they are not there."""
+    blocks = [{"name": "procedural", "seed": seed, "size_m": round(1.5 * scale.size_m)} for seed in procedural]
+    scenes: list[dict[str, Any]] = [*blocks, *({"name": city} for city in cities)]
+    plan = Plan(
+        tuple(scenes), Placement(count=count, height_m=1.5),
+        Window(size_m=scale.size_m, step_m=4, heights_m=scale.heights_m), "sionna",
+        {"rays": 400_000, "depth": 3, "diffraction": True},
+    )  # fmt: skip
+    return generate(plan, path)
+
+
+def prepare(scale: Scale) -> Path:
+    """The maps of a scale: all scenes, 8 transmitters each."""
+    folder = ROOT.parent / "runs" / "radiodiff" / scale.name
+    return maps(scale, folder / "maps.zarr", range(PROCEDURAL), CITIES, 8)
+
+
+def settings(scale: Scale, store: Path, folder: Path, models: Sequence[Any], **changes: Any) -> dict[str, Any]:
+    """The configuration of a benchmark of these models."""
+    scenes = [f"procedural-{seed}" for seed in range(PROCEDURAL)]
+    parts = {"validation": scenes[TRAINED : TRAINED + VALIDATED], "test": [*scenes[TRAINED + VALIDATED :], *CITIES]}
+    both = {"targets": list(TARGETS), "ranges": {"path_gain_db": [-160.0, -50.0]}}
+    config = plain(compose("radiomaps.conf", "benchmark", [f"store={store}"]))
+    config["trainer"] |= {"samples": scale.samples, "validate_every": 0, "checkpoint_every": 2_000}
+    config["loader"] |= {"validation_samples": 0}
+    return config | {
+        "tasks": [
+            {"name": "aware", "task": "aware", "prior": "dominant", **both},
+            {"name": "unaware", "task": "unaware", "observations": {"rate": 0.01}, **both},
+        ],
+        "models": list(models), "splits": [{"name": "scene", "by": "name", "parts": parts}], "members": DRAWS,
+        "test_samples": scale.test_samples, "workers": 2, "cache": str(folder / "cache"), **changes,
+    }  # fmt: skip
+
+
+def network(model: str, **options: Any) -> dict[str, Any]:
+    """A row of a network; both diffusions have 0.36 million parameters."""
+    sizes = {OURS: 12, PAPER: 18, "unet3d": 12}
+    row = {"model": model, "base": sizes[model], **options}
+    if model == PAPER:  # as published: a map of the transmitter, no prior
+        bare = {"prior": None, "transmitter": ["map"], "constants": ["tx_height"]}
+        row |= {"by_task": {"aware": bare, "unaware": {"prior": None}}, "steps": 10}
+    return row
+
+
+def tuned(scale: Scale, store: Path, folder: Path) -> dict[str, float]:
+    """The learning rate of each preset with the least NMSE on validation scenes, mean over targets, from short runs."""
+    rows = [
+        network(name, name=f"{name}-{rate:g}", trainer={"learning_rate": rate, "samples": scale.tuning_samples})
+        for name in (OURS, PAPER)
+        for rate in scale.rates[name]
+    ]
+    config = settings(scale, store, folder, rows, part="validation", probes=[], test_samples=16)
+    config["tasks"] = config["tasks"][:1]
+    made = Benchmark(config)
+    outcome = made.run()
+    errors = {cell.row: np.mean([found.nmse(t) for t in TARGETS]) for (cell, _), found in outcome.scores.items()}
+    show([{"preset and rate": row, "NMSE on validation scenes": float(error)} for row, error in errors.items()])
+    return {name: min(scale.rates[name], key=lambda rate: errors[f"{name}-{rate:g}"]) for name in (OURS, PAPER)}
+
+
+def by_steps(config: dict[str, Any], cell: Cell, steps: int, count: int) -> MapScores:
+    """Scores of a trained diffusion by number of steps, on so many test maps; kept beside its other scores."""
+    import torch
+
+    torch.set_num_threads(1)
+    made = Benchmark(config)
+    path = made.file(cell, f"steps-{steps}-{count}")
+    if path.exists():
+        return MapScores.load(path)
+    builder: Any = made.builder(cell)
+    builder.sample_by(steps=steps)
+    samples = made.test_samples(cell.split)
+    samples = samples[:: max(1, len(samples) // count)][:count]
+    found = score(builder, made.store, samples, members=DRAWS, batch_size=8, title=f"{cell.task}, {steps} steps")
+    found.save(path)
+    return found
+
+
+def fewest(errors: dict[int, dict[str, float]]) -> tuple[int, int]:
+    """Steps with the least NMSE, mean over targets relative to each one's least, and the fewest that come near it."""
+    least = {target: min(found[target] for found in errors.values()) for target in TARGETS}
+    relative = {steps: np.mean([found[t] / least[t] for t in TARGETS]) for steps, found in errors.items()}
+    best = min(relative, key=lambda steps: relative[steps])
+    return best, min(steps for steps, value in relative.items() if value <= ENOUGH * relative[best])
+
+
+def figures(
+    errors: dict[tuple[str, str], dict[str, float]], curves: dict[str, dict[int, dict[str, float]]], evaluations: int
+) -> dict[str, float | None]:
+    """The figures, from NMSE by (task, model) and target, and that of the published preset by steps."""
+    rows, over_paper, over_best = [], [], []
+    for task, rivals in (("aware", PHYSICS), ("unaware", INTERPOLATION)):
+        for target in TARGETS:
+            ours, paper = errors[task, OURS][target], errors[task, PAPER][target]
+            best = min(rivals, key=lambda name: errors[task, name][target])
+            over_paper.append(ours / paper)
+            over_best.append(ours / errors[task, best][target])
+            rows.append(
+                {"task": task, "target": target, "ours": ours, "published preset": paper, "best baseline": best,
+                 "its NMSE": errors[task, best][target], "over preset": over_paper[-1], "over baseline": over_best[-1]}
+            )  # fmt: skip
+    show(rows, title="NMSE")
+    enough = {task: fewest(curve)[1] for task, curve in curves.items()}
+    print(f"fewest DDIM steps of the published preset within 2 % of its best: {enough}; ours takes {evaluations}")
+    return {
+        "nmse_over_paper_preset": max(over_paper),
+        "nfe_saving": min(enough.values()) / evaluations,
+        "nmse_over_best_baseline": max(over_best),
+    }
+
+
+def run(scale: Scale) -> dict[str, float | None]:
+    """Tune, train and score everything at a scale."""
+    store = prepare(scale)
+    folder = store.parent
+    rates = tuned(scale, store, folder)
+    print(f"learning rates: {rates}")
+    networks = [network(name, trainer={"learning_rate": rates[name]}) for name in (OURS, PAPER)]
+    networks += [network("unet3d"), network("unet3d", name="radiounet", operator="planar")]
+    config = settings(scale, store, folder, [*networks, *PHYSICS, *INTERPOLATION])
+    config["active"] |= {"models": [OURS], "rates": [0.0025, 0.005, 0.01]}
+    made = Benchmark(config)
+    outcome = made.run()
+    write_page(made, outcome, folder)
+    show(score_rows(made, outcome))
+    errors = {
+        (cell.task, cell.row): {target: found.nmse(target) for target in TARGETS}
+        for (cell, kind), found in outcome.scores.items()
+        if kind == PLAIN
+    }
+    cells = {(cell.task, cell.row): cell for cell in made.cells}
+    curves = {task: curve(config, cells[task, PAPER], scale.step_samples) for task in ("aware", "unaware")}
+    for task, found in curves.items():
+        show([{"task": task, "steps": steps, **values} for steps, values in found.items()], title="published preset")
+        best = fewest(found)[0]
+        whole = by_steps(config, cells[task, PAPER], best, scale.test_samples)
+        errors[task, PAPER] = {target: whole.nmse(target) for target in TARGETS}
+    if scale.name == "small":
+        keep(made, cells)
+    ours: Any = made.builder(cells["aware", OURS])
+    return figures(errors, curves, ours.model.evaluations)
+
+
+def curve(config: dict[str, Any], cell: Cell, count: int) -> dict[int, dict[str, float]]:
+    """NMSE by steps and target."""
+    with ProcessPoolExecutor(2, get_context("spawn")) as pool:
+        jobs = {steps: pool.submit(by_steps, config, cell, steps, count) for steps in sorted(STEPS, reverse=True)}
+        found = {steps: jobs[steps].result() for steps in STEPS}
+    return {steps: {target: scores.nmse(target) for target in TARGETS} for steps, scores in found.items()}
+
+
+def keep(made: Benchmark, cells: dict[tuple[str, str], Cell]) -> None:
+    """Leave weights, what baselines learnt, and eight maps of test scenes for `--quick`."""
+    maps(SCALES["small"], WEIGHTS / "maps.zarr", [TRAINED + VALIDATED], CITIES[1:], 4)
+    for (task, row), cell in cells.items():
+        place = WEIGHTS / f"{task}-{row}"
+        if row in (OURS, PAPER):
+            newest = checkpoint.latest(made.folder(cell))
+            assert newest is not None
+            checkpoint.export(newest, place)
+            write_json(place / "task.json", made.task(cell).describe())
+        elif made.rows[row].baseline is not None:
+            place.mkdir(parents=True, exist_ok=True)
+            shutil.copy(made.folder(cell) / "baseline.json", place)
+            write_json(place / "task.json", made.task(cell).describe())
+
+
+def from_weights() -> dict[str, float | None]:
+    """The figures from the committed weights on the committed maps: fewer maps, draws and steps."""
+    from geoml.files import read_json
+    from radiomaps.tasks import Task
+    from radiomaps.training import load_trained
+
+    if not (WEIGHTS / "maps.zarr" / "manifest.json").exists():
+        print(f"no weights in {WEIGHTS}: the full case leaves them there")
+        return dict.fromkeys(("nmse_over_paper_preset", "nfe_saving", "nmse_over_best_baseline"))
+    with tempfile.TemporaryDirectory() as folder:
+        store = Path(shutil.copytree(WEIGHTS / "maps.zarr", Path(folder) / "maps.zarr"))
+        samples = list(range(8))
+        errors: dict[tuple[str, str], dict[str, float]] = {}
+        curves: dict[str, dict[int, dict[str, float]]] = {}
+        for task, rivals in (("aware", PHYSICS), ("unaware", INTERPOLATION)):
+            for name in rivals:
+                place = WEIGHTS / f"{task}-{name}"
+                rival = load_baseline(place, Task.of(read_json(place / "task.json")))
+                errors[task, name] = _nmse(score(rival, store, samples))
+            ours = load_trained(WEIGHTS / f"{task}-{OURS}", device="cpu")
+            errors[task, OURS] = _nmse(score(ours, store, samples, members=2, batch_size=8))
+            paper = load_trained(WEIGHTS / f"{task}-{PAPER}", device="cpu")
+            curves[task] = {}
+            for steps in QUICK_STEPS:
+                paper.sample_by(steps=steps)
+                curves[task][steps] = _nmse(score(paper, store, samples, members=2, batch_size=8))
+            errors[task, PAPER] = curves[task][fewest(curves[task])[0]]
+        model: Any = ours.model
+        return figures(errors, curves, model.evaluations)
+
+
+def _nmse(found: MapScores) -> dict[str, float]:
+    return {target: found.nmse(target) for target in TARGETS}
+
+
+def measure(quick: bool) -> dict[str, float | None]:
+    """The figures of this script, by the keys of targets.yaml."""
+    return from_weights() if quick else run(SCALES["full" if "full" in FLAGS else "small"])
+
+
+#: Words of this script's own, taken off before those that all share are read.
+FLAGS = {word.removeprefix("--") for word in sys.argv if word in ("--full", "--prepare")}
+
+if __name__ == "__main__":
+    sys.argv = [word for word in sys.argv if word.removeprefix("--") not in FLAGS]
+    if "prepare" in FLAGS:
+        prepare(SCALES["full" if "full" in FLAGS else "small"])
+    else:
+        main("radiodiff", measure)
