@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,9 @@ from sphinx.application import Sphinx
 from sphinx.ext.napoleon import Config, GoogleDocstring
 
 import geoml
+
+#: A bar outside of code, which would begin a substitution; what is in backticks before it is kept.
+BAR = re.compile(r"((?:`[^`]*`|[^`|])*)\|")
 
 project = "geoml"
 author = "The geoml authors"
@@ -30,7 +35,8 @@ myst_enable_extensions = ["colon_fence", "deflist", "dollarmath"]
 myst_heading_anchors = 3
 # Settings such as region=melanesia, and tables of results, are no language that could be highlighted.
 highlight_language = "text"
-suppress_warnings = ["misc.highlighting_failure"]
+# Annotations are plain names, some of which two domains share.
+suppress_warnings = ["misc.highlighting_failure", "ref.python"]
 
 # Notebooks are run where their text changed, and kept: a second build runs none of them.
 nb_execution_mode = os.environ.get("GEOML_NOTEBOOKS", "cache")
@@ -51,12 +57,26 @@ python_use_unqualified_type_names = True
 maximum_signature_line_length = 88
 
 
-def google_sections(app: Sphinx, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
-    """Read `Args:` and the like of functions and classes; in other docstrings a colon is only a colon."""
+def readable(app: Sphinx, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
+    """Docstrings are prose with code in single backticks: sections, tables and bars are put as reStructuredText.
+
+    `Args:` and the like are read in functions and classes; in other docstrings a colon is only a colon.
+    """
+    text = "\n".join(lines)
     if what in ("function", "method", "class", "exception"):
-        lines[:] = GoogleDocstring("\n".join(lines), Config(), app, what, name, obj, options).lines()
+        text = str(GoogleDocstring(text, Config(napoleon_use_ivar=True), app, what, name, obj, options))
+    lines[:] = "\n\n".join(map(_paragraph, text.split("\n\n"))).splitlines()
+
+
+def _paragraph(text: str) -> str:
+    """A paragraph of a docstring; doctests stay as they are."""
+    if ">>>" in text:
+        return text
+    if text.startswith("|"):
+        return "::\n\n" + textwrap.indent(text, "    ")
+    return "\n".join(BAR.sub(r"\1\\|", line) for line in text.split("\n"))
 
 
 def setup(app: Sphinx) -> None:
     """What Sphinx calls."""
-    app.connect("autodoc-process-docstring", google_sections)
+    app.connect("autodoc-process-docstring", readable)
