@@ -5,9 +5,10 @@ from __future__ import annotations
 import copy
 import os
 from dataclasses import dataclass
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from geoml.fields import Batch
 from geoml.models.base import Model
@@ -38,8 +39,8 @@ def training_memory(model: Model, batch: Batch, *, batch_size: int, precision: P
     """What a step on `batch_size` samples like those of `batch` keeps, on the device where the model is.
 
     One forward pass on one sample, cut to 32 cells along its last two axes, counts the tensors that are saved for the
-    gradient; they grow with the cells. Buffers that kernels take for a moment are not among them. The batch is in
-    transformed space. The model is left as it was.
+    gradient; they grow with the cells. Buffers that kernels take for a moment are not among them, nor what a level that
+    is computed again holds meanwhile. The batch is in transformed space. The model is left as it was.
     """
     piece = _piece(batch)
     probe = copy.deepcopy(model).train()
@@ -51,6 +52,14 @@ def training_memory(model: Model, batch: Batch, *, batch_size: int, precision: P
         kept[storage.data_ptr()] = storage.nbytes()
         return tensor
 
+    def note_inputs(module: nn.Module, inputs: tuple[Any, ...]) -> None:
+        for value in inputs:
+            if isinstance(value, Tensor):
+                note(value)
+
+    for module in probe.modules():  # what is computed again keeps its inputs without asking the hooks
+        if getattr(module, "recompute", False):
+            module.register_forward_pre_hook(note_inputs)
     weights = {parameter.untyped_storage().data_ptr() for parameter in probe.parameters()}
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         for phase in probe.phases():
