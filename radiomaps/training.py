@@ -255,7 +255,7 @@ def parts_of(store: Path | str, split: Mapping[str, Any]) -> dict[str, NDArray[A
 
     >>> parts_of("maps.zarr", {"by": "sceen"})
     Traceback (most recent call last):
-    geoml.errors.UserError: split by 'sceen' unknown; did you mean 'scene'? (known: scene, file)
+    geoml.errors.UserError: split by 'sceen' unknown; did you mean 'scene'? (known: file, scene)
     """
     from radiomaps.splits import split_by_file, split_by_scene
 
