@@ -173,8 +173,10 @@ def _limits(parts: Sequence[NDArray[Any]], look: Look) -> tuple[float, float]:
     values = np.concatenate([part[np.isfinite(part)].ravel() for part in parts])
     if not values.size:
         return 0.0, 1.0
-    low, high = np.quantile(values, [0.005, 0.995])
-    return float(low), float(high) if high > low else float(low) + 1.0
+    low, high = map(float, np.quantile(values, [0.005, 0.995]))
+    if look.unit == "°":  # a layer at the transmitter's height is all horizon: its rounding is no picture
+        low, high = min(low, 87.0), max(high, 93.0)
+    return low, high if high > low else low + 1.0
 
 
 def _high(values: NDArray[Any]) -> float:

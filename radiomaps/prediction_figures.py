@@ -82,8 +82,10 @@ def _range(values: Any, name: str) -> tuple[float, float]:
     found = values[np.isfinite(values)]
     if not found.size:
         return 0.0, 1.0
-    low, high = np.percentile(found, [1, 99])
-    return float(low), float(max(high, low + 1e-12))
+    low, high = map(float, np.percentile(found, [1, 99]))
+    if name == "doa_zenith":  # a layer at the transmitter's height is all horizon: its rounding is no picture
+        low, high = min(low, np.pi / 2 - 0.05), max(high, np.pi / 2 + 0.05)
+    return low, max(high, low + 1e-12)
 
 
 def _upper(values: Any) -> float:
