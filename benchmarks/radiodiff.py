@@ -119,6 +119,8 @@ def network(model: str, **options: Any) -> dict[str, Any]:
     """A row of a network; both diffusions have 0.36 million parameters."""
     sizes = {OURS: 12, PAPER: 18, "unet3d": 12}
     row = {"model": model, "base": sizes[model], **options}
+    if model == OURS:  # as experiment=radiodiff3d samples
+        row |= {"steps": 1, "sigma_max": 5.0}
     if model == PAPER:  # as published: a map of the transmitter, no prior
         bare = {"prior": None, "transmitter": ["map"], "constants": ["tx_height"]}
         row |= {"by_task": {"aware": bare, "unaware": {"prior": None}}, "steps": 10}
