@@ -82,12 +82,15 @@ def test_taps_and_paths_of_one_channel_agree():
 
 
 def test_a_window_spans_the_grid_but_does_not_alias():
-    smooth = from_paths(np.ones((1, 140, 1)), np.zeros(1), bandwidth_hz=20e6, snapshot_interval_s=1e-4, subcarriers=256)
+    slow = np.exp(1e-3j * np.arange(140))[None, :, None]
+    smooth = from_paths(slow, np.zeros(1), bandwidth_hz=20e6, snapshot_interval_s=1e-4, subcarriers=256)
     window = smooth.window()
     assert window.csi.shape == (64, 14, 1)
     assert window.bandwidth_hz == pytest.approx(20e6)
     assert window.duration_s == pytest.approx(14e-3)
     assert not window.warnings
+    still = from_paths(np.ones((1, 140, 1)), np.zeros(1), bandwidth_hz=20e6, snapshot_interval_s=1e-4).window()
+    assert "all snapshots are the same" in still.warnings[0]
     turning = np.exp(2j * np.pi * 250 * 1e-4 * np.arange(140))[None, :, None] + np.exp(
         -2j * np.pi * 250 * 1e-4 * np.arange(140)
     )[None, :, None] * np.ones((1, 140, 1))
