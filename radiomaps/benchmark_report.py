@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from geoml.files import atomic_path
+from geoml.files import atomic_path, write_json
+from geoml.runs import jsonable
 from geoml.tables import markdown
+from radiomaps.browser import TABLES
 from radiomaps.scores.physical import QUANTITIES
 
 if TYPE_CHECKING:
@@ -164,7 +166,7 @@ def uncertainty_rows(made: Benchmark, outcome: Outcome) -> Rows:
 
 
 def write_page(made: Benchmark, outcome: Outcome, folder: Path) -> None:
-    """All tables as `report.md` in a folder."""
+    """All tables as `report.md` in a folder, and as `tables.json` for pages made of them."""
     parts = {split: {part: len(samples) for part, samples in made.parts(split).items()} for split in made.splits}
     leaks = {split: len(made.leaks(split)) for split in made.splits}
     trainings = [
@@ -184,11 +186,14 @@ def write_page(made: Benchmark, outcome: Outcome, folder: Path) -> None:
     ]
     lines = ["# Radio maps: models and baselines", "", f"- Maps by split and part: {parts}."]
     lines += [f"- Pairs of scenes that share buildings across parts, by split: {leaks}.", ""]
+    kept = []
     for title, about, table in sections:
         if rows := table(made, outcome):
             lines += [f"## {title}", "", *([about, ""] if about else []), markdown(rows), ""]
-    if outcome.failures:
-        lines += ["## Failed cells", ""]
-        lines += [f"- {cell.row} on {cell.task}, {cell.split}: {why}" for cell, why in outcome.failures.items()]
+            kept.append({"title": title, "about": about, "rows": rows})
+    failed = [f"{cell.row} on {cell.task}, {cell.split}: {why}" for cell, why in outcome.failures.items()]
+    if failed:
+        lines += ["## Failed cells", "", *(f"- {line}" for line in failed)]
+    write_json(folder / TABLES, {"tables": jsonable(kept), "maps": parts, "leaks": leaks, "failures": failed})
     with atomic_path(folder / "report.md") as partial:
         partial.write_text("\n".join(lines).rstrip() + "\n")

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from geoml.errors import DataError
+from geoml.files import read_json
 from geoml.report import Block, Chart, Report, Section, Table, Text
 from radiomaps import charts
 from radiomaps.store import open_maps, scene_records
@@ -17,19 +18,23 @@ from radiomaps.store import open_maps, scene_records
 if TYPE_CHECKING:
     import xarray as xr
 
-__all__ = ["report"]
+__all__ = ["TABLES", "report"]
 
 #: Maps that a page shows at most.
 SHOWN = 4
 STORE = "maps.zarr"
+#: The tables of a benchmark, which `radiomaps.benchmark_report` leaves for this page.
+TABLES = "tables.json"
 
 
 def report(path: str | os.PathLike[str]) -> Report | None:
-    """The report of a store of maps, of the run that traced one, or of a run of `radiomaps sample`; else None.
+    """The report of a store of maps, of the run that traced one, of `radiomaps sample` or `benchmark`; else None.
 
     Errors: `DataError` for a store or file that is broken.
     """
     path = Path(path)
+    if (path / TABLES).exists():
+        return _of_benchmark(path)
     if sampled := sorted((path / "samples").glob("map-*.nc")):
         return _of_samples(path, sampled)
     store = path / STORE if (path / STORE).exists() else path
@@ -95,6 +100,20 @@ def _numbers(one: xr.Dataset) -> dict[str, Any]:
         "median gain dB": round(float(one["path_gain_db"].median()), 1),
         "largest gain dB": round(float(one["path_gain_db"].max()), 1),
     }
+
+
+def _of_benchmark(path: Path) -> Report:
+    found = read_json(path / TABLES)
+    sections = []
+    for table in found["tables"]:
+        rows, about = table["rows"], str(table["about"])
+        first = next((name for name in rows[0] if "NMSE" in name), None)
+        sections.append(Section(str(table["title"]), [Table(rows, about or str(table["title"]), sort=first)]))
+    notes: list[Block] = [Text(f"Maps by split and part: {json.dumps(found['maps'])}.")]
+    notes += [Text(f"Pairs of scenes that share buildings across parts, by split: {json.dumps(found['leaks'])}.")]
+    notes += [Text(f"Failed: {line}", "note") for line in found["failures"]]
+    about = "Networks and baselines on the same ray-traced maps; NMSE is Σe² / ΣI² over all valid voxels."
+    return Report("Radio maps: models and baselines", about, [*sections, Section("Maps and splits", notes)])
 
 
 def _of_samples(path: Path, files: list[Path]) -> Report:

@@ -41,7 +41,7 @@ def not_applicable():
 
 def test_the_page_gives_a_reason_for_each_scenario_that_does_not_apply():
     rows = [line.split("|") for line in PAGE.read_text().splitlines() if line.startswith("| `")]
-    assert len(rows) == len(set(not_applicable())) == 21
+    assert len(rows) == len(set(not_applicable())) == 22
     assert all(len(reason.strip()) > 5 for _, _, reason, _ in rows)
 
 
@@ -61,7 +61,7 @@ def test_the_inspector_lists_and_calls_our_tools(tmp_path):
     inspector = program("inspector")
 
     def inspect(*flags):
-        command = [*inspector, "--cli", *flags, sys.executable, "-m", "mcp_experts", "serve"]
+        command = [*inspector, "--cli", sys.executable, "-m", "mcp_experts", "serve", *flags]
         found = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False)
         assert found.returncode == 0, found.stderr[-2000:]
         return json.loads(found.stdout)

@@ -17,7 +17,7 @@ from mcp_experts.train.session import find_tables
 from mcp_experts.train.traced import PARTS, traced_links
 
 SMALL = [
-    "links={tdl:320,cdl:0,umi:64,uma:0,rma:0,inf:0}",
+    *("links.tdl=320", "links.cdl=0", "links.umi=64", "links.uma=0", "links.rma=0", "links.inf=0"),
     "held_share=0.5",
     "recipe.epochs=2",
     "boosted=false",

@@ -18,6 +18,7 @@ from radiomaps.__main__ import APP
 from radiomaps.baselines import baseline
 from radiomaps.benchmark import PLAIN, Benchmark
 from radiomaps.benchmark_report import gap_rows, placement_rows, prior_rows, probe_rows, score_rows, uncertainty_rows
+from radiomaps.browser import report as browser_report
 from radiomaps.contenders import Contender, task_of
 from radiomaps.generate import generate
 from radiomaps.plan import Placement, Plan, Window
@@ -198,6 +199,10 @@ def test_the_verb_writes_its_page(store: Path, tmp_path: Path):
     words = ["benchmark", f"store={store}", "models=[free_space,umi,idw]", "tasks=[aware,unaware]"]
     split = "splits=[{by: scene, parts: {train: 0.6, test: 0.4}}]"
     assert app.main(APP, [*words, split, f"cache={tmp_path / 'cache'}", f"run.dir={tmp_path / 'run'}"]) == 0
+    browsed = browser_report(tmp_path / "run")
+    assert browsed is not None
+    assert {"Scores", "Maps and splits"} <= {section.title for section in browsed.sections}
+    assert browsed.sections[0].blocks[0].rows
     page = (tmp_path / "run" / "report.md").read_text()
     assert "| unaware | idw | 1 |" in page
     assert "In line of sight and out of it" in page
