@@ -127,14 +127,9 @@ class Benchmark:
     def parts(self, split: str) -> dict[str, NDArray[Any]]:
         """Samples by part of a split: by scene, by file, or by `name`, whose parts list scenes; others train."""
         if split not in self._parts:
-            from radiomaps.splits import split_by_name
             from radiomaps.training import parts_of
 
-            how = self.splits[split]
-            named = how.get("by") == "name"
-            self._parts[split] = (
-                split_by_name(self.store, parts=how["parts"]).samples if named else parts_of(self.store, how)
-            )
+            self._parts[split] = parts_of(self.store, self.splits[split])
         return self._parts[split]
 
     @cached_property

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from geoml.files import atomic_path, write_json
+from geoml.metrics.base import ratio
 from geoml.runs import jsonable
 from geoml.tables import markdown
 from radiomaps.browser import TABLES
@@ -98,9 +99,18 @@ def prior_rows(made: Benchmark, outcome: Outcome) -> Rows:
         alone = made.prior_alone(cell)
         line: dict[str, Any] = {"task": task, "model": row, "prior": own.prior}
         for target in own.targets:
-            line[target] = mean_nmse(_found(made, outcome, task, row, split), target) / alone.nmse(target)
+            line[target] = _over(mean_nmse(_found(made, outcome, task, row, split), target), alone.nmse(target))
         rows.append(line)
     return rows
+
+
+def _over(error: float, reference: float) -> float:
+    """One error over another; NaN over none, as of the dominant-path prior on maps of that solver.
+
+    >>> _over(0.2, 0.1), _over(0.2, 0.0)
+    (2.0, nan)
+    """
+    return float(ratio(error, reference))
 
 
 def _cell(made: Benchmark, task: str, row: str, split: str) -> Cell:
@@ -117,7 +127,7 @@ def probe_rows(made: Benchmark, outcome: Outcome) -> Rows:
                 plain = _found(made, outcome, task, row, split)
                 line: dict[str, Any] = {"task": task, "model": row, "inputs": probe}
                 for target in made.tasks[task].targets:
-                    line[target] = mean_nmse(spoilt, target) / mean_nmse(plain, target)
+                    line[target] = _over(mean_nmse(spoilt, target), mean_nmse(plain, target))
                 rows.append(line)
     return rows
 
@@ -133,7 +143,7 @@ def gap_rows(made: Benchmark, outcome: Outcome) -> Rows:
             values = [mean_nmse(_found(made, outcome, task, row, split), target) for split in (first, second)]
             rows.append(
                 {"task": task, "model": row, "target": target, first: values[0], second: values[1],
-                 "factor": values[0] / values[1] if values[1] else float("nan")}
+                 "factor": _over(values[0], values[1])}
             )  # fmt: skip
     return rows
 
@@ -147,7 +157,7 @@ def placement_rows(made: Benchmark, outcome: Outcome) -> Rows:
             if all(ways.values()):
                 for target in made.tasks[task].targets:
                     values = {way: mean_nmse(found, target) for way, found in ways.items()}
-                    gain = 1 - values["active"] / values["lattice"]
+                    gain = 1 - _over(values["active"], values["lattice"])
                     rows.append({"task": task, "model": row, "rate": rate, "target": target, **values, "gain": gain})
     return rows
 

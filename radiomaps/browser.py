@@ -157,8 +157,9 @@ def _of_samples(path: Path, files: list[Path]) -> Report:
 
 
 def _truth(run: Any, number: int) -> xr.Dataset | None:
-    """The store's own map of that number; None where the run sampled a scene of which nothing was traced."""
-    if not (store := run.config.get("store")):
+    """The store's own map of that number; None where nothing was traced, or its store is gone."""
+    store = run.config.get("store")
+    if not store or not Path(store).exists():
         return None
     from radiomaps.sampling import truth_of
     from radiomaps.training import load_trained

@@ -253,16 +253,21 @@ def load_trained(
 def parts_of(store: Path | str, split: Mapping[str, Any]) -> dict[str, NDArray[Any]]:
     """Samples of a store by part: `{by: scene, parts: {train: 0.8, …}, seed: 0}`, or by file as the paper did.
 
+    `{by: name, parts: {test: [munich]}}` takes scenes by their names; all others train.
+
     >>> parts_of("maps.zarr", {"by": "sceen"})
     Traceback (most recent call last):
-    geoml.errors.UserError: split by 'sceen' unknown; did you mean 'scene'? (known: file, scene)
+    geoml.errors.UserError: split by 'sceen' unknown; did you mean 'scene'? (known: file, name, scene)
     """
-    from radiomaps.splits import split_by_file, split_by_scene
+    from radiomaps.splits import split_by_file, split_by_name, split_by_scene
 
     ways = {"scene": split_by_scene, "file": split_by_file}
     by = split.get("by", "scene")
+    if by == "name":
+        named = {part: scenes for part, scenes in split["parts"].items() if not isinstance(scenes, int | float)}
+        return dict(split_by_name(store, parts=named).samples)
     if by not in ways:
-        raise unknown("split by", by, ways)
+        raise unknown("split by", by, (*ways, "name"))
     return dict(ways[by](store, parts=split.get("parts"), seed=int(split.get("seed", 0))).samples)
 
 

@@ -185,16 +185,16 @@ def shift_chart(distance: xr.DataArray, drop: xr.DataArray, palette: Mapping[str
 
 
 def rain_viewer(shown: Mapping[str, xr.Dataset]) -> Viewer:
-    """Input, members of every model and target, on the classes of weather radar, by region, hour and member."""
+    """Input, members of every model and target, on the classes of weather radar, by region, time and member."""
     fields: list[Field] = []
     names: dict[str, None] = {"input": None}
-    hours = [f"{offset:+d} h" for offset in _offsets(shown)]
+    times = _labels(shown)
     members = max((data.sizes.get("member", 1) for data in shown.values()), default=1)
     for region, data in shown.items():
         wettest = np.datetime64(data.attrs["wettest"])
         for time in data["time"].values:
             now = data.sel(time=time)
-            place = {"region": region, "hour": f"{int((time - wettest) / np.timedelta64(1, 'h')):+d} h"}
+            place = {"region": region, "time": _label(time, wettest)}
             if "input" in data:
                 fields.append(_field("input", place, now["input"], "coarse_lon", "coarse_lat"))
             for name in map(str, now["model"].values if "prediction" in data else ()):
@@ -210,13 +210,13 @@ def rain_viewer(shown: Mapping[str, xr.Dataset]) -> Viewer:
     return Viewer(
         (
             Axis("region", list(shown)),
-            Axis("hour", hours, "range"),
+            Axis("time", times, "range", start=times.index("+0 h")),
             *([Axis("member", [str(m + 1) for m in range(members)], "range")] if members > 1 else []),
         ),
         panels,
         fields,
         alt="Maps of rain: the coarse input, a member of each model trained without the region, and the target",
-        caption="Rain in mm/h around the wettest test hour (+0 h); every model was trained without the region. Models "
+        caption="Rain in mm/h around the wettest test time (+0 h); every model was trained without the region. Models "
         "that draw no members show the same map for each.",
         x_title="longitude",
         y_title="latitude",
@@ -224,13 +224,24 @@ def rain_viewer(shown: Mapping[str, xr.Dataset]) -> Viewer:
     )
 
 
-def _offsets(shown: Mapping[str, xr.Dataset]) -> list[int]:
-    """Hours from the wettest, of all regions."""
-    found = set()
+def _label(time: np.datetime64, wettest: np.datetime64) -> str:
+    """How long after the wettest time, to the minute: `-2 h`, `+0 h`, `+15 min`.
+
+    >>> _label(np.datetime64("2001-01-01T00:15"), np.datetime64("2001-01-01T00:00"))
+    '+15 min'
+    """
+    minutes = round((time - wettest) / np.timedelta64(1, "m"))
+    return f"{minutes // 60:+d} h" if minutes % 60 == 0 else f"{minutes:+d} min"
+
+
+def _labels(shown: Mapping[str, xr.Dataset]) -> list[str]:
+    """The times of all regions from their wettest, ascending."""
+    found: dict[int, str] = {}
     for data in shown.values():
-        gap = (data["time"].values - np.datetime64(data.attrs["wettest"])) / np.timedelta64(1, "h")
-        found |= {int(value) for value in gap}
-    return sorted(found, key=lambda value: (value != 0, value))
+        wettest = np.datetime64(data.attrs["wettest"])
+        for time in data["time"].values:
+            found[round((time - wettest) / np.timedelta64(1, "m"))] = _label(time, wettest)
+    return [found[minutes] for minutes in sorted(found)]
 
 
 def _field(panel: str, place: Mapping[str, str], field: xr.DataArray, x: str, y: str) -> Field:

@@ -45,11 +45,12 @@ class Chart:
 
 @dataclass(frozen=True)
 class Axis:
-    """What a viewer can be moved along: "select" for names, "range" for what has an order."""
+    """What a viewer can be moved along: "select" for names, "range" for what has an order, from number `start` on."""
 
     name: str
     values: Sequence[str]
     control: Literal["select", "range"] = "select"
+    start: int = 0
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from typing import Any
 from geoml.errors import UserError
 from geoml.files import read_json
 from radiomaps.plan import Placement, Plan, Window
+from radiomaps.tasks.priors import is_complete
 
 __all__ = ["FEWER", "cheap_plan", "cheap_store"]
 
@@ -32,11 +33,7 @@ def cheap_store(store: str | os.PathLike[str], *, client: Any = None) -> Path:
         raise UserError(f"{store} was imported, not traced: it cannot be traced again with fewer rays")
     plan = cheap_plan(json.loads(attributes["plan"]), store)
     beside = store.with_name(f"{store.name.removesuffix('.zarr')}.cheap.zarr")
-    if (beside / "manifest.json").exists():
-        found = read_json(beside / "zarr.json").get("attributes", {})
-        if found.get("identity") == plan.identity:
-            return beside
-    return generate(plan, beside, client=client)
+    return beside if is_complete(beside, plan.identity) else generate(plan, beside, client=client)
 
 
 def cheap_plan(described: dict[str, Any], store: Path) -> Plan:

@@ -19,7 +19,7 @@ from radiomaps.maps import SPEED_OF_LIGHT, direction_angles, friis_gain_db
 from radiomaps.plan import Placement, Plan, Window
 from radiomaps.tasks.conditions import Site
 
-__all__ = ["dominant_store", "everywhere", "free_space", "interpolate"]
+__all__ = ["dominant_store", "everywhere", "free_space", "interpolate", "is_complete"]
 
 _PLAN_FIELDS = ("scenes", "placement", "window", "options", "seed", "frequencies_hz")
 
@@ -42,7 +42,7 @@ def everywhere(values: NDArray[Any]) -> NDArray[Any]:
 
     missing = np.isnan(values)
     if missing.all():
-        raise DataError("the dominant-path solver found no path to any voxel of a map")
+        raise DataError("the prior of a map has no path to any voxel; choose another prior, or leave that map out")
     if not missing.any():
         return values
     nearest = distance_transform_edt(missing, return_distances=False, return_indices=True)
@@ -84,7 +84,7 @@ def dominant_store(store: str | os.PathLike[str], *, client: Any = None) -> Path
     attributes = read_json(store / "zarr.json").get("attributes", {})
     if "plan" in attributes:
         plan = _dominant_plan(json.loads(attributes["plan"]))
-        if not _complete(beside, plan.identity):
+        if not is_complete(beside, plan.identity):
             generate(plan, beside, client=client)
     else:
         from radiomaps.tasks.footprint_priors import dominant_of_footprints
@@ -96,7 +96,7 @@ def dominant_store(store: str | os.PathLike[str], *, client: Any = None) -> Path
     return beside
 
 
-def _complete(store: Path, identity: str) -> bool:
+def is_complete(store: Path, identity: str) -> bool:
     """Whether a plan's store is there: several processes may ask at once, of which none may then write."""
     if not (store / "manifest.json").exists():
         return False

@@ -102,3 +102,23 @@ def test_transfer_maps_show_per_cents_of_each_pair() -> None:
     assert found is not None
     assert found.correlation == pytest.approx(1)
     assert transfer_test(shifts.isel(region=slice(3)), losses.isel(region=slice(3), other=slice(3))) is None
+
+
+def test_times_closer_than_an_hour_stand_apart_in_the_viewer() -> None:
+    import xarray as xr
+
+    from rainshift.charts import rain_viewer
+
+    times = np.datetime64("2016-08-01T10:00", "ns") + np.arange(4) * np.timedelta64(15, "m")
+    rain = np.arange(4.0)[:, None, None] * np.ones((4, 3, 5))
+    data = xr.Dataset(
+        {"target": (("time", "lat", "lon"), rain)},
+        {"time": times, "lat": np.arange(3.0), "lon": np.arange(5.0)},
+        {"wettest": str(times[2]), "region": "event"},
+    )
+    viewer = rain_viewer({"event": data})
+    axis = next(axis for axis in viewer.axes if axis.name == "time")
+    assert (list(axis.values), axis.start) == (["-30 min", "-15 min", "+0 h", "+15 min"], 2)
+    assert {f.place["time"]: float(f.values[0, 0]) for f in viewer.fields} == dict(
+        zip(axis.values, range(4), strict=True)
+    )
