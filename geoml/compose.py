@@ -192,7 +192,7 @@ def _unknown_key(config: DictConfig, key: str, groups: Iterable[str]) -> UserErr
     for part in key.split("."):
         if not isinstance(node, DictConfig):
             return None  # an index into a list, or a key below a value: the first error says it well enough
-        if part in node:
+        if part in node.keys():  # noqa: SIM118 (a key whose value is still missing is in the keys alone)
             walked.append(part)
             node = node._get_node(part)
             continue

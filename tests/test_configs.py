@@ -109,3 +109,8 @@ def test_the_base_is_first_so_that_a_verb_may_change_it():
     for app, verb in VERBS:
         defaults = OmegaConf.load(folder_of(app) / f"{verb.name}.yaml").defaults
         assert defaults[0] == "base", verb.name
+
+
+def test_a_wrong_key_is_named_beside_one_that_still_has_to_be_given():
+    with pytest.raises(UserError, match=r"key 'loader\.patch' unknown"):
+        compose.compose("rainshift.conf", "trust", ["checkpoint=runs/model", "loader.patch=0"])
