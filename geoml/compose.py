@@ -157,7 +157,7 @@ def _explained(source: ConfigLoaderImpl, verb: str, overrides: Sequence[str]) ->
             return UserError(
                 f"{item.input_line!r} names several values: add -m to run each of them, or write {key}=[…] for a list"
             )
-        found = _unknown_key(config, key, offered)
+        found = _unknown_key(config, key, offered) or _unknown_entry(config, item)
         if found is not None:
             return found
     several = [item for item in chosen if item.is_sweep_override()]
@@ -201,6 +201,19 @@ def _unknown_key(config: DictConfig, key: str, groups: Iterable[str]) -> UserErr
             return UserError(f"key {key!r} unknown; did you mean {same_name[0]!r}?")
         choices = {".".join([*walked, str(name)]) for name in node if walked or name not in ("hydra",)}
         return unknown("key", key, choices | (set(groups) if not walked else set()))
+    return None
+
+
+def _unknown_entry(config: DictConfig, item: Override) -> UserError | None:
+    """The error for an entry of a `{…}` that the configuration lacks, or whose name reads as another kind of value."""
+    value = None if item.is_delete() else item.value()
+    for name in value if isinstance(value, dict) else ():
+        key = f"{item.key_or_group}.{name}"
+        found = _unknown_key(config, key, ())
+        if found is None and not isinstance(name, str):
+            return UserError(f"{name} in {item.input_line!r} reads as a {type(name).__name__}; write {key}=… by itself")
+        if found is not None:
+            return found
     return None
 
 

@@ -94,6 +94,7 @@ def test_a_named_folder_is_refused_to_another_configuration(call, tmp_path):
         ("fit modl=large", "key 'modl' unknown; did you mean 'model'?"),
         ("fit rate=3", "key 'rate' unknown; did you mean 'optimiser.rate'?"),
         ("fit optimiser.rat=3", "key 'optimiser.rat' unknown; did you mean 'optimiser.rate'?"),
+        ("fit optimiser={rat:3}", "key 'optimiser.rat' unknown; did you mean 'optimiser.rate'?"),
         ("fit experiment=quik", "experiment 'quik' unknown; did you mean 'quick'?"),
         ("fit model=small,large", "add -m to run each of them"),
         ("fit samples=1,2", "samples=[…] for a list"),

@@ -10,6 +10,7 @@ import pytest
 pytest.importorskip("torch")
 pytest.importorskip("sionna")
 
+from geoml.compose import compose
 from geoml.errors import UserError
 from mcp_experts.registry import CARD, WEIGHTS
 from mcp_experts.train.generators import GENERATORS, generate
@@ -114,3 +115,9 @@ def test_parts_of_a_table_share_no_transmitter(tmp_path):
 def test_missing_tables_say_how_to_make_them(tmp_path):
     with pytest.raises(UserError, match=r"docs/experts-training\.md"):
         find_tables([str(tmp_path / "*.npz")])
+
+
+def test_a_generator_whose_name_reads_as_a_number_is_set_by_itself():
+    assert compose("mcp_experts.conf", "train", ["links.inf=0"]).links.inf == 0
+    with pytest.raises(UserError, match=r"write links\.inf=… by itself"):
+        compose("mcp_experts.conf", "train", ["links={tdl:64,inf:0}"])
