@@ -1,42 +1,29 @@
-"""ERA5 of the Climate Data Store and IMERG's half hours: every style of file gives the same fields, or is refused."""
+"""ERA5 of the Climate Data Store, alone and over IMERG: every style of file gives the same fields, or is refused."""
 
 from __future__ import annotations
 
-import os
+import sys
 from pathlib import Path
 
-import h5py
 import numpy as np
 import pytest
 import xarray as xr
-import yaml
 
 from geoml.errors import DataError, UserError
 from geoml.grids import Grid
 from rainshift.regions import grids, region
 from rainshift.sources import open_source
 from rainshift.sources.era5_files import find_files, read_fields, to_dataset
-from rainshift.sources.imerg_files import HalfHours, find_granules
 from rainshift.sources.statics import read_statics
 from rainshift.sources.variables import PREDICTORS, VARIABLES
 
-HOURS = 30
-START = np.datetime64("2020-01-31T20", "ns")
-TIME = START + np.arange(HOURS) * np.timedelta64(1, "h")
+sys.path.insert(0, str(Path(__file__).parent))
+from imerg_era5_cases import HOURS, START, TIME, half_hours, samples, small_region  # noqa: F401
+
 #: Units and a plausible size of the variables as ERA5 has them.
 UNITS = {"cape": ("J kg**-1", 500), "cp": ("m", 1e-3), "sp": ("Pa", 1e5), "tclw": ("kg m**-2", 0.1),
          "tcw": ("kg m**-2", 30), "tisr": ("J m**-2", 2e6), "tp": ("m", 2e-3), "u": ("m s**-1", 10),
          "v": ("m s**-1", -10)}  # fmt: skip
-
-
-@pytest.fixture(autouse=True)
-def small_region(tmp_path, monkeypatch):
-    """`tiny`: 2 × 2 degrees across Greenwich."""
-    folder = tmp_path / "regions"
-    folder.mkdir()
-    box = {"name": "tiny", "lat_min": 40.0, "lat_max": 42.0, "lon_min": -1.0, "lon_max": 1.0}
-    (folder / "tiny.yaml").write_text(yaml.safe_dump(box))
-    monkeypatch.setenv("RAINSHIFT_REGIONS", str(folder))
 
 
 def truth(name, time=TIME, lat=None, lon=None):
@@ -105,9 +92,6 @@ def new_style(folder: Path):
 def read(folder, names=PREDICTORS, **options):
     fields = read_fields(find_files(folder), names)
     return to_dataset(fields, names, grids(region("tiny"))[0], str(folder), **options)
-
-
-# ---- ERA5
 
 
 @pytest.mark.parametrize(("write", "rounding"), [(old_style, 2e-4), (new_style, 1e-6)])
@@ -206,121 +190,9 @@ def test_what_cannot_be_era5_is_refused(tmp_path):
     (tmp_path / "a.nc").write_bytes(b"\x89HDF\r\n\x1a\n123")
     with pytest.raises(DataError, match=r"a.nc cannot be read"):
         read(tmp_path / "a.nc", ("tp",))
-    with pytest.raises(UserError, match="holds no file"):
-        find_files(tmp_path / "regions" if not list((tmp_path / "regions").glob("*.nc")) else tmp_path)
 
 
-# ---- IMERG
-
-
-def half_hour(folder, start, rain, *, version="07B", style="hdf5", run="HHR", time=None, lat=None, lon=None):
-    """One granule as NASA writes it: group Grid, (time, lon, lat), fill −9999.9, a calendar called Julian."""
-    start = np.datetime64(start, "s")
-    text = str(start).replace("-", "").replace(":", "")
-    day, clock = text.split("T")
-    stop = str(start + np.timedelta64(1799, "s")).replace(":", "").split("T")[1]
-    minutes = int((start - start.astype("datetime64[D]")) / np.timedelta64(1, "m"))
-    ending = {"hdf5": "HDF5", "nc4": "HDF5.nc4"}[style]
-    path = folder / f"3B-{run}.MS.MRG.3IMERG.{day}-S{clock}-E{stop}.{minutes:04d}.V{version}.{ending}"
-    lat = np.arange(38.05, 44, 0.1) if lat is None else lat
-    lon = np.arange(-3.95, 4, 0.1) if lon is None else lon
-    epoch = np.datetime64("1980-01-06" if version.startswith("07") else "1970-01-01", "s")
-    name = "precipitation" if version.startswith("07") else "precipitationCal"
-    values = np.where(np.isnan(rain), np.float32(-9999.9), rain).astype("f4")
-    with h5py.File(path, "w") as file:
-        group = file.create_group("Grid") if style == "hdf5" else file
-        said = np.datetime64(start if time is None else time, "s")
-        made = group.create_dataset("time", data=np.array([(said - epoch) / np.timedelta64(1, "s")], "i4"))
-        made.attrs.update(units=np.bytes_(f"seconds since {epoch.astype('datetime64[D]')} 00:00:00 UTC"),
-                          calendar=np.bytes_("julian"))  # fmt: skip
-        group.create_dataset("lat", data=lat.astype("f4")).attrs["units"] = np.bytes_("degrees_north")
-        group.create_dataset("lon", data=lon.astype("f4")).attrs["units"] = np.bytes_("degrees_east")
-        field = group.create_dataset(name, data=values.T[None])
-        field.attrs.update(DimensionNames=np.bytes_("time,lon,lat"), units=np.bytes_("mm/hr"),
-                           _FillValue=np.float32(-9999.9))  # fmt: skip
-    return path
-
-
-def rain_at(start, lat=None, lon=None):
-    lat = np.arange(38.05, 44, 0.1) if lat is None else lat
-    lon = np.arange(-3.95, 4, 0.1) if lon is None else lon
-    minutes = (np.datetime64(start, "s") - START.astype("datetime64[s]")) / np.timedelta64(30, "m")
-    return 1 + 0.1 * minutes + 0.05 * (lat - 40)[:, None] + 0.02 * lon
-
-
-def half_hours(folder, count=2 * HOURS, **options):
-    folder.mkdir(exist_ok=True)
-    for number in range(count):
-        start = START.astype("datetime64[s]") - np.timedelta64(60, "m") + number * np.timedelta64(30, "m")
-        half_hour(folder, start, rain_at(start), **options)
-    return folder
-
-
-@pytest.mark.parametrize(("version", "style"), [("07B", "hdf5"), ("06B", "hdf5"), ("06B", "nc4")])
-def test_hours_are_means_of_the_halves_that_era5s_sums_cover(tmp_path, version, style):
-    folder = half_hours(tmp_path / "imerg", 9, version=version, style=style)
-    halves = HalfHours(tuple(find_granules(folder)))
-    np.testing.assert_array_equal(halves.hours, TIME[:4])  # the ninth has no partner
-    source = open_source("imerg", root=str(folder), boxes=["tiny"])
-    made = source.open("tiny")
-    fine = grids(region("tiny"))[1]
-    lat, lon = fine["lat"].coordinates, fine["lon"].coordinates
-    for place, end in enumerate(TIME[:4]):
-        halves_of = [rain_at(end.astype("datetime64[s]") - np.timedelta64(m, "m"), lat, lon) for m in (60, 30)]
-        np.testing.assert_allclose(made.target["precipitation"].values[place], sum(halves_of) / 2, rtol=1e-5)
-    np.testing.assert_array_equal(made.time, TIME[:4])
-    # a linear field's area mean is its value in the middle of the cell, but for the cosine of latitude
-    coarse = made.coarse
-    nodes = [rain_at(TIME[0].astype("datetime64[s]") - np.timedelta64(m, "m"), coarse["lat"].coordinates,
-                     coarse["lon"].coordinates) for m in (60, 30)]  # fmt: skip
-    np.testing.assert_allclose(made.condition["tp"].values[0], sum(nodes) / 2, atol=2e-4)
-
-
-def test_fill_values_are_missing_and_half_a_pair_is_none(tmp_path):
-    folder = tmp_path / "imerg"
-    folder.mkdir()
-    start = START.astype("datetime64[s]") - np.timedelta64(60, "m")
-    holes = rain_at(start)
-    holes[22, 32] = np.nan  # of the box, row and column 2
-    half_hour(folder, start, holes)
-    half_hour(folder, start + np.timedelta64(30, "m"), rain_at(start))
-    data = open_source("imerg", root=str(folder), boxes=["tiny"]).open("tiny")
-    rain = data.target["precipitation"].values
-    assert np.argwhere(np.isnan(rain[0])).tolist() == [[2, 2]]
-    assert np.isfinite(data.condition["tp"].values).all()  # the mean of what is known of a cell
-
-
-def test_granules_that_do_not_go_together_are_refused(tmp_path):
-    folder = half_hours(tmp_path / "imerg", 2)
-    start = START.astype("datetime64[s]") + np.timedelta64(60, "m")
-
-    def refused(message):
-        halves = HalfHours(tuple(find_granules(folder)))
-        with pytest.raises(DataError, match=message):
-            halves.read_hours(halves.hours, slice(0, 2), slice(0, 2))
-
-    extra = half_hour(folder, start, rain_at(start), version="06B")
-    refused("of version 06.*of 07")
-    extra.unlink()
-    extra = half_hour(folder, START.astype("datetime64[s]") - np.timedelta64(60, "m"), rain_at(start), run="HHR-L")
-    refused("both hold the half hour")
-    extra.unlink()
-    half_hour(folder, START.astype("datetime64[s]") - np.timedelta64(60, "m"), rain_at(start), time="2020-01-01")
-    refused("its name says 2020-01-31T19:00:00, its time 2020-01-01")
-    extra = half_hour(folder, START.astype("datetime64[s]") - np.timedelta64(60, "m"), rain_at(start) * 1e5)
-    refused("more than rain can be")
-    extra.write_bytes(extra.read_bytes()[:500])
-    refused("may be truncated")
-    extra.write_bytes(b"")
-    half_hour(folder, START.astype("datetime64[s]") - np.timedelta64(60, "m"), rain_at(start)[:10], run="DAY",
-              lat=np.arange(0.05, 1, 0.1))  # fmt: skip
-    with pytest.raises(DataError, match=r"half hours \(3B-HHR\) are needed"):
-        _ = HalfHours(tuple(find_granules(folder))).hours
-    with pytest.raises(UserError, match="no IMERG file"):
-        HalfHours(())
-
-
-# ---- both
+# ---- over IMERG
 
 
 def test_era5_over_imerg_is_one_region(tmp_path):
@@ -384,38 +256,10 @@ def test_statics_are_checked(tmp_path):
 # ---- the real files: they prove the layout, not the rain (temperature, a half hour, a cut of fill values and zeros)
 
 
-@pytest.fixture
-def samples():
-    root = os.environ.get("GEOML_DATA")
-    if not root:
-        pytest.skip("GEOML_DATA is not set")
-    return Path(root) / "samples"
-
-
 @pytest.mark.real_data
-def test_a_real_half_hour_of_imerg(samples):
-    late = HalfHours((samples / "3B-HHR-E.MS.MRG.3IMERG.20231117-S093000-E095959.0570.V06E.HDF5.nc4",))
-    assert late.grid.shape == (128, 192)
-    assert late.grid["lat"].start == pytest.approx(-34.35)
-    start = np.datetime64("2023-11-17T09:30:00")
-    rain = late.read(start, slice(0, 128), slice(0, 192))
-    assert rain.shape == (128, 192)
-    assert 20 < np.nanmax(rain) < 30
-    with h5py.File(late.files[0]) as file:
-        np.testing.assert_array_equal(rain, file["precipitationCal"][0].T)
-    with pytest.raises(DataError, match="of no hour both"):
-        _ = late.hours
-    final = HalfHours((samples / "3B-HHR.MS.MRG.3IMERG.20000601-S000000-E002959.0000.V07A.HDF5",))
-    assert list(final.places) == [np.datetime64("2000-06-01T00:00:00")]
-    polar = final.read(np.datetime64("2000-06-01T00:00:00"), slice(0, 10), slice(0, 10))
-    assert set(np.unique(polar[np.isfinite(polar)])) <= {0.0}
-    assert np.isnan(polar).any()
-
-
-@pytest.mark.real_data
-def test_real_era5_in_grib(samples):
+def test_real_era5_in_grib():
     pytest.importorskip("cfgrib")
-    path = samples / "era5-2mt-2019-03-uk.grib"
+    path = samples() / "era5-2mt-2019-03-uk.grib"
     grid = Grid.latlon(50, 58, -10, 2, 0.25, "node", half_open=True)
     made = to_dataset(read_fields([path], ["t2m"]), ["t2m"], grid, str(path))
     assert made["t2m"].shape == (744, 32, 48)
@@ -430,9 +274,9 @@ def test_real_era5_in_grib(samples):
 
 
 @pytest.mark.real_data
-def test_real_statics(samples):
+def test_real_statics():
     fine = Grid.latlon(50, 51, 6, 8, 0.1)
-    made = read_statics({"lsm": str(samples.parent / "static" / "land_fraction_0p10_global.nc")}, fine)
+    made = read_statics({"lsm": str(samples().parent / "static" / "land_fraction_0p10_global.nc")}, fine)
     assert float(made["lsm"].min()) > 0.9
     with pytest.raises(DataError, match="coordinate reference system"):
-        read_statics({"z": str(samples.parent / "static" / "gtopo30_30arcsec_5-9E_49-52N.tif")}, fine)
+        read_statics({"z": str(samples().parent / "static" / "gtopo30_30arcsec_5-9E_49-52N.tif")}, fine)
