@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from geoml.data.store import read_dataset
 from geoml.errors import DataError
 from geoml.files import read_json
 from geoml.report import Block, Chart, Report, Section, Table, Text
@@ -23,6 +24,8 @@ __all__ = ["TABLES", "report"]
 #: Maps that a page shows at most.
 SHOWN = 4
 STORE = "maps.zarr"
+#: What `radiomaps sample` writes, by `format=`.
+SAMPLED = (".nc", ".zarr")
 #: The tables of a benchmark, which `radiomaps.benchmark_report` leaves for this page.
 TABLES = "tables.json"
 
@@ -35,7 +38,7 @@ def report(path: str | os.PathLike[str]) -> Report | None:
     path = Path(path)
     if (path / TABLES).exists():
         return _of_benchmark(path)
-    if sampled := sorted((path / "samples").glob("map-*.nc")):
+    if sampled := sorted(file for file in (path / "samples").glob("map-*") if file.suffix in SAMPLED):
         return _of_samples(path, sampled)
     store = path / STORE if (path / STORE).exists() else path
     if not (store / "zarr.json").exists():
@@ -118,14 +121,12 @@ def _of_benchmark(path: Path) -> Report:
 
 def _of_samples(path: Path, files: list[Path]) -> Report:
     """Maps that a model drew, beside those of the store they were asked for, where it has them."""
-    import xarray as xr
-
     from geoml.runs import RunFolder
 
     run = RunFolder.load(path)
     predicted, truths, rows = {}, {}, []
     for file in files[:SHOWN]:
-        with xr.open_dataset(file) as opened:
+        with read_dataset(file) as opened:
             made = opened.load()
         number = int(file.stem.removeprefix("map-"))
         label = f"{made.attrs['scene']}, map {number}"

@@ -15,6 +15,7 @@ from geoml.runs import RunFolder
 from radiomaps.browser import report
 from radiomaps.generate import generate
 from radiomaps.plan import Placement, Plan, Window
+from radiomaps.sampling import FORMATS
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +56,8 @@ def test_the_folder_of_a_run_stands_for_its_store(store, tmp_path, capsys) -> No
     assert (tmp_path / "page.html").stat().st_size < 15e6
 
 
-def test_sampled_maps_are_shown_with_members_and_without_a_truth_that_nobody_has(tmp_path) -> None:
+@pytest.mark.parametrize("suffix", FORMATS.values())
+def test_sampled_maps_are_shown_with_members_and_without_a_truth_that_nobody_has(tmp_path, suffix: str) -> None:
     folder = tmp_path / "run"
     with RunFolder.open(folder, {"checkpoint": "runs/model", "store": None}) as run:
         (run.path / "samples").mkdir(exist_ok=True)
@@ -70,7 +72,8 @@ def test_sampled_maps_are_shown_with_members_and_without_a_truth_that_nobody_has
             {"z": [1.0, 3.0], "y": np.arange(8.0), "x": np.arange(8.0), "tx_x": 3.0, "tx_y": 4.0, "tx_z": 1.5},
             {"scene": "somewhere", "licence": "CC0"},
         )
-        sampled.to_netcdf(run.path / "samples" / "map-00007.nc")
+        path = run.path / "samples" / f"map-00007{suffix}"
+        sampled.to_zarr(path) if suffix == ".zarr" else sampled.to_netcdf(path)
     page = report(folder)
     assert page is not None
     assert "No truth" in page.summary
