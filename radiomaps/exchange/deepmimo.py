@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import os
 import re
+import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -167,5 +168,5 @@ def _matrix(path: Path, name: str) -> NDArray[np.float32] | None:
     try:
         with np.load(path, allow_pickle=False) as content:
             return np.asarray(content[name], np.float32)
-    except (OSError, ValueError, KeyError, EOFError) as error:
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
         raise DataError(f"{path} is no matrix of DeepMIMO, or it is damaged ({error})") from error

@@ -86,10 +86,13 @@ def test_mistakes_are_told(table: xr.Dataset, tmp_path: Path):
     export_deepmimo(table, tmp_path / "a")
     with pytest.raises(UserError, match="not empty"):
         export_deepmimo(table, tmp_path / "a")
-    (tmp_path / "a" / "phase_t000_tx001_r001.npz").write_bytes(b"PK")
-    with pytest.raises(DataError, match="damaged"):
-        read_deepmimo(tmp_path / "a")
-    (tmp_path / "a" / "phase_t000_tx001_r001.npz").unlink()
+    phase = tmp_path / "a" / "phase_t000_tx001_r001.npz"
+    whole = phase.read_bytes()
+    for damaged in (b"PK", whole[: len(whole) // 2]):
+        phase.write_bytes(damaged)
+        with pytest.raises(DataError, match="damaged"):
+            read_deepmimo(tmp_path / "a")
+    phase.unlink()
     with pytest.raises(DataError, match="lacks phase_t000_tx001_r001"):
         read_deepmimo(tmp_path / "a")
 
