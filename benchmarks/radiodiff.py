@@ -3,9 +3,9 @@
 Ray-traced maps of 100 procedural scenes and two real cities, 8 transmitters each, four targets; scenes are disjoint: 80
 procedural ones train, 8 choose settings, 12 and both cities test. Two tasks: "aware" (buildings and transmitter) and
 "unaware" (buildings and 1 % of the voxels outdoors observed). Four families of networks learn on as many samples each:
-a 3-D U-Net, one that sees each height for itself, `radiodiff3d` and `radiodiff3d_paper` with equal parameters. The two
-presets' learning rates are chosen on the validation scenes from short trainings, and both are averaged over as many
-draws; the published one takes the number of DDIM steps that is best for it.
+a 3-D U-Net, one that sees each height for itself, `radiodiff3d` and `radiodiff3d_paper` with equal parameters. Learning
+rates are chosen on the validation scenes from short trainings, and both presets are averaged over as many draws; ours
+takes one step, the published one the number of DDIM steps that is best for it on the test scenes.
 
 NMSE is Σe² / ΣI² over all valid voxels of fields on 0 … 1, of an azimuth with the error around the circle. All is
 resumed where it stopped. `--prepare` only traces the maps; `--full` takes 64 × 64 × 8 voxels, more samples and more
@@ -44,12 +44,14 @@ WEIGHTS = ROOT / "weights" / "radiodiff"
 CITIES = ("munich", "etoile")
 PROCEDURAL, TRAINED, VALIDATED = 100, 80, 8
 TARGETS = ("path_gain_db", "toa_s", "doa_azimuth", "doa_zenith")
-OURS, PAPER = "radiodiff3d", "radiodiff3d_paper"
+OURS, PAPER, UNET = "radiodiff3d", "radiodiff3d_paper", "unet3d"
 PHYSICS = ("free_space", "log_distance", "uma", "umi", "dominant")
 INTERPOLATION = ("idw", "knn", "kriging", "regression_kriging", "rbf")
+#: The two tasks, and what stands beside a network on each.
+TASKS = {"aware": PHYSICS, "unaware": INTERPOLATION}
 DRAWS = 4
-#: DDIM steps tried for the published preset, and those of it that `--quick` tries.
-STEPS, QUICK_STEPS = (2, 5, 10, 20, 50), (5, 20)
+#: DDIM steps tried for the published preset, and those of it that `--quick` tries; steps shown of ours.
+STEPS, QUICK_STEPS, OUR_STEPS = (2, 5, 10, 20, 50), (5, 20), (1, 2, 4, 8)
 #: A number of steps is enough when its NMSE is within this factor of the best.
 ENOUGH = 1.02
 
@@ -70,11 +72,11 @@ class Scale:
 
 SCALES = {
     "small": Scale(
-        "small", 128, (1.5, 10.5, 3), 6_000, 1_200, {OURS: (1e-3, 2e-3, 4e-3), PAPER: (1e-3, 2e-3, 4e-3)}, 42, 21
+        "small", 128, (1.5, 10.5, 3), 6_000, 1_200, dict.fromkeys((OURS, PAPER, UNET), (2e-3, 4e-3, 8e-3)), 42, 21
     ),
     "full": Scale(
         "full", 256, (1.5, 22.5, 3), 24_000, 4_000,
-        {OURS: (2.5e-4, 5e-4, 1e-3, 2e-3), PAPER: (5e-5, 2.5e-4, 5e-4, 1e-3, 2e-3)}, 112, 56,
+        {PAPER: (5e-5, 5e-4, 1e-3, 2e-3, 4e-3), **dict.fromkeys((OURS, UNET), (1e-3, 2e-3, 4e-3))}, 112, 56,
     ),
 }  # fmt: skip
 
@@ -117,10 +119,10 @@ def settings(scale: Scale, store: Path, folder: Path, models: Sequence[Any], **c
 
 def network(model: str, **options: Any) -> dict[str, Any]:
     """A row of a network; both diffusions have 0.36 million parameters."""
-    sizes = {OURS: 12, PAPER: 18, "unet3d": 12}
+    sizes = {OURS: 12, PAPER: 18, UNET: 12}
     row = {"model": model, "base": sizes[model], **options}
-    if model == OURS:  # as experiment=radiodiff3d samples
-        row |= {"steps": 1, "sigma_max": 5.0}
+    if model == OURS:
+        row |= {"steps": 1}
     if model == PAPER:  # as published: a map of the transmitter, no prior
         bare = {"prior": None, "transmitter": ["map"], "constants": ["tx_height"]}
         row |= {"by_task": {"aware": bare, "unaware": {"prior": None}}, "steps": 10}
@@ -128,19 +130,19 @@ def network(model: str, **options: Any) -> dict[str, Any]:
 
 
 def tuned(scale: Scale, store: Path, folder: Path) -> dict[str, float]:
-    """The learning rate of each preset with the least NMSE on validation scenes, mean over targets, from short runs."""
+    """The learning rate of each model with the least NMSE on validation scenes, mean over targets, from short runs."""
     rows = [
         network(name, name=f"{name}-{rate:g}", trainer={"learning_rate": rate, "samples": scale.tuning_samples})
-        for name in (OURS, PAPER)
-        for rate in scale.rates[name]
+        for name, rates in scale.rates.items()
+        for rate in rates
     ]
     config = settings(scale, store, folder, rows, part="validation", probes=[], test_samples=16)
     config["tasks"] = config["tasks"][:1]
     made = Benchmark(config)
     outcome = made.run()
     errors = {cell.row: np.mean([found.nmse(t) for t in TARGETS]) for (cell, _), found in outcome.scores.items()}
-    show([{"preset and rate": row, "NMSE on validation scenes": float(error)} for row, error in errors.items()])
-    return {name: min(scale.rates[name], key=lambda rate: errors[f"{name}-{rate:g}"]) for name in (OURS, PAPER)}
+    show([{"model and rate": row, "NMSE on validation scenes": float(error)} for row, error in errors.items()])
+    return {name: min(rates, key=lambda rate: errors[f"{name}-{rate:g}"]) for name, rates in scale.rates.items()}
 
 
 def by_steps(config: dict[str, Any], cell: Cell, steps: int, count: int) -> MapScores:
@@ -174,7 +176,7 @@ def figures(
 ) -> dict[str, float | None]:
     """The figures, from NMSE by (task, model) and target, and that of the published preset by steps."""
     rows, over_paper, over_best = [], [], []
-    for task, rivals in (("aware", PHYSICS), ("unaware", INTERPOLATION)):
+    for task, rivals in TASKS.items():
         for target in TARGETS:
             ours, paper = errors[task, OURS][target], errors[task, PAPER][target]
             best = min(rivals, key=lambda name: errors[task, name][target])
@@ -200,10 +202,10 @@ def run(scale: Scale) -> dict[str, float | None]:
     folder = store.parent
     rates = tuned(scale, store, folder)
     print(f"learning rates: {rates}")
-    networks = [network(name, trainer={"learning_rate": rates[name]}) for name in (OURS, PAPER)]
-    networks += [network("unet3d"), network("unet3d", name="radiounet", operator="planar")]
+    networks: list[Any] = [network(name, trainer={"learning_rate": rate}) for name, rate in rates.items()]
+    networks += [network(UNET, name="radiounet", operator="planar", trainer={"learning_rate": rates[UNET]})]
     config = settings(scale, store, folder, [*networks, *PHYSICS, *INTERPOLATION])
-    config["active"] |= {"models": [OURS], "rates": [0.0025, 0.005, 0.01]}
+    config["active"] |= {"models": [OURS], "sampling": {"steps": 4}}
     made = Benchmark(config)
     outcome = made.run()
     write_page(made, outcome, folder)
@@ -214,7 +216,8 @@ def run(scale: Scale) -> dict[str, float | None]:
         if kind == PLAIN
     }
     cells = {(cell.task, cell.row): cell for cell in made.cells}
-    curves = {task: curve(config, cells[task, PAPER], scale.step_samples) for task in ("aware", "unaware")}
+    show_members({task: by_number(config, cells[task, OURS], OUR_STEPS, scale.step_samples) for task in TASKS})
+    curves = {task: curve(config, cells[task, PAPER], scale.step_samples) for task in TASKS}
     for task, found in curves.items():
         show([{"task": task, "steps": steps, **values} for steps, values in found.items()], title="published preset")
         best = fewest(found)[0]
@@ -226,12 +229,29 @@ def run(scale: Scale) -> dict[str, float | None]:
     return figures(errors, curves, ours.model.evaluations)
 
 
-def curve(config: dict[str, Any], cell: Cell, count: int) -> dict[int, dict[str, float]]:
-    """NMSE by steps and target."""
+def by_number(config: dict[str, Any], cell: Cell, numbers: Sequence[int], count: int) -> dict[int, MapScores]:
+    """Scores of a trained diffusion by each of some numbers of steps."""
     with ProcessPoolExecutor(2, get_context("spawn")) as pool:
-        jobs = {steps: pool.submit(by_steps, config, cell, steps, count) for steps in sorted(STEPS, reverse=True)}
-        found = {steps: jobs[steps].result() for steps in STEPS}
+        jobs = {steps: pool.submit(by_steps, config, cell, steps, count) for steps in sorted(numbers, reverse=True)}
+        return {steps: jobs[steps].result() for steps in numbers}
+
+
+def curve(config: dict[str, Any], cell: Cell, count: int) -> dict[int, dict[str, float]]:
+    """NMSE of the published preset by steps and target."""
+    found = by_number(config, cell, STEPS, count)
     return {steps: {target: scores.nmse(target) for target in TARGETS} for steps, scores in found.items()}
+
+
+def show_members(curves: dict[str, dict[int, MapScores]]) -> None:
+    """What more steps of ours buy: members that differ as truths do, for an error of their mean that is larger."""
+    rows = []
+    for task, found in curves.items():
+        for steps, scores in found.items():
+            for target in TARGETS:
+                values = scores.values(target, "all")
+                shown = {key: values[key] for key in ("rmse", "crps_fair", "spread_skill")}
+                rows.append({"task": task, "steps": steps, "target": target, "nmse": scores.nmse(target), **shown})
+    show(rows, title="our members by steps")
 
 
 def keep(made: Benchmark, cells: dict[tuple[str, str], Cell]) -> None:
@@ -264,7 +284,7 @@ def from_weights() -> dict[str, float | None]:
         samples = list(range(8))
         errors: dict[tuple[str, str], dict[str, float]] = {}
         curves: dict[str, dict[int, dict[str, float]]] = {}
-        for task, rivals in (("aware", PHYSICS), ("unaware", INTERPOLATION)):
+        for task, rivals in TASKS.items():
             for name in rivals:
                 place = WEIGHTS / f"{task}-{name}"
                 rival = load_baseline(place, Task.of(read_json(place / "task.json")))

@@ -83,16 +83,20 @@ def noise_label(sigma: Float[Tensor, " batch"]) -> Float[Tensor, " batch"]:
 
 @dataclass(frozen=True)
 class EDM(Preconditioning):
-    """Unit variance of the network's input and target at every σ, for clean fields of standard deviation `sigma_data`.
+    """Unit variance of the network's target at every σ, for clean fields of standard deviation `sigma_data`.
 
-    Karras et al. 2022, arXiv 2206.00364, table 1, with the weight λ(σ) = 1 / c_out².
+    Karras et al. 2022, arXiv 2206.00364, table 1, with the weight λ(σ) = 1 / c_out². There the input has unit variance
+    too. With `wiener` it is the linear estimate of the clean field, `σ_data² x / (σ² + σ_data²)`, over `σ_data`: noise
+    that says nothing fades out as σ grows, and what the network gives from pure noise is what a regression would.
     """
 
     sigma_data: float = 0.5
+    wiener: bool = False
 
     def coefficients(self, sigma: Tensor) -> Coefficients:
         total = sigma.square() + self.sigma_data**2
-        return Coefficients(self.sigma_data**2 / total, sigma * self.sigma_data * total.rsqrt(), total.rsqrt())
+        into = self.sigma_data / total if self.wiener else total.rsqrt()
+        return Coefficients(self.sigma_data**2 / total, sigma * self.sigma_data * total.rsqrt(), into)
 
     def target(self, clean: Tensor, noise: Tensor, sigma: Tensor) -> Tensor:
         norm = (sigma.square() + self.sigma_data**2).rsqrt()

@@ -36,8 +36,8 @@ PROCESSES: tuple[Process, ...] = ("edm", "flow", "ddpm")
 class RadioDiff3D(Diffusion):
     """Members of a volume's radio map by diffusion, after RadioDiff-3D (arXiv 2507.12166).
 
-    - `process`: "edm" (`sigma_data`, `p_mean`, `p_std`), "flow" (matching), or "ddpm" in `diffusion_steps` of a
-      `schedule`, whose network predicts what `parameterisation` names (epsilon, x0, v).
+    - `process`: "edm" (`sigma_data`, `p_mean`, `p_std`, `wiener`), "flow" (matching), or "ddpm" in `diffusion_steps`
+      of a `schedule`, whose network predicts what `parameterisation` names (epsilon, x0, v).
     - With `residual` a task's prior is taken off each target that has one, `middle` off any other. What is left is
       divided by a scale: learned from `scale` on, or fixed. `middle` and `scale` 0.5, fixed, are maps from −1 to 1.
     - `sampler`, `steps`, and for "edm" `spacing`, `sigma_min`, `sigma_max`, say how members are sampled.
@@ -72,6 +72,7 @@ class RadioDiff3D(Diffusion):
         sigma_data: float = 0.5,
         p_mean: float = -1.2,
         p_std: float = 1.2,
+        wiener: bool = False,
         loss: Loss = "mse",
         residual: bool = True,
         middle: float = 0.5,
@@ -89,7 +90,8 @@ class RadioDiff3D(Diffusion):
     ) -> None:
         if layers_at_once is not None and layers_at_once < 1:
             raise UserError(f"layers_at_once is {layers_at_once}; expected at least 1, or null for all")
-        factors, levels = _process(process, parameterisation, schedule, diffusion_steps, (sigma_data, p_mean, p_std))
+        edm = preconditioning.EDM(sigma_data, wiener), LogNormalLevels(p_mean, p_std)
+        factors, levels = edm if process == "edm" else _process(process, parameterisation, schedule, diffusion_steps)
         super().__init__(
             channels, dims, preconditioning=factors, levels=levels, unit=sigma_data if process == "edm" else 1.0,
             residual=residual, sampler=sampler, loss=loss, scale=scale, learn_scale=learn_scale,
@@ -219,12 +221,8 @@ class RadioDiff3D(Diffusion):
         return torch.cat((predictors, below.unsqueeze(2).expand(-1, -1, predictors.shape[2], -1, -1)), dim=1)
 
 
-def _process(
-    name: str, predicts: str, table: str, steps: int, edm: tuple[float, float, float]
-) -> tuple[Preconditioning, Levels]:
-    """What the network is asked for, and the noise levels it is trained on."""
-    if name == "edm":
-        return preconditioning.EDM(edm[0]), LogNormalLevels(*edm[1:])
+def _process(name: str, predicts: str, table: str, steps: int) -> tuple[Preconditioning, Levels]:
+    """What the network of any other process is asked for, and the noise levels it is trained on."""
     if name == "flow":
         return preconditioning.Flow(), UniformTimeLevels()
     if name == "ddpm":

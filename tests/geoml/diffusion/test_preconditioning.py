@@ -23,7 +23,7 @@ from geoml.diffusion.preconditioning import EDM, Clean, Flow, Noise, Preconditio
 from geoml.diffusion.spacing import karras, log_snr, strided, uniform_time
 from geoml.errors import UserError
 
-ALL: list[Preconditioning] = [EDM(0.5), EDM(1.0), Noise(), Clean(), Velocity(), Flow()]
+ALL: list[Preconditioning] = [EDM(0.5), EDM(1.0), EDM(0.5, wiener=True), Noise(), Clean(), Velocity(), Flow()]
 SIGMAS = torch.tensor([0.01, 0.3, 1.0, 7.0, 60.0], dtype=torch.float64)
 
 
@@ -71,6 +71,20 @@ def test_at_much_noise_edm_hears_the_network_alone_at_the_scale_of_the_data(sigm
     assert float(skip) * 1e6 == pytest.approx(0, abs=1e-5)
     assert float(out) == pytest.approx(sigma_data)
     assert float(into) * 1e6 == pytest.approx(1)
+
+
+@pytest.mark.parametrize("sigma_data", [0.5, 2.0])
+def test_the_wiener_input_is_the_best_linear_estimate(sigma_data: float) -> None:
+    """Over `sigma_data`: of all multiples of x it is nearest to the clean field, and fades out with the noise."""
+    kind = EDM(sigma_data, wiener=True)
+    generator = torch.Generator().manual_seed(2)
+    for sigma in (0.1, 1.0, 10.0):
+        clean = sigma_data * torch.randn(200_000, generator=generator, dtype=torch.float64)
+        x = clean + sigma * torch.randn(clean.shape, generator=generator, dtype=torch.float64)
+        best = float((clean * x).mean() / x.square().mean())
+        into = float(kind.coefficients(torch.tensor([sigma], dtype=torch.float64)).into)
+        assert into * sigma_data == pytest.approx(best, rel=0.05)
+        assert float((into * x).std()) == pytest.approx(sigma_data / (sigma**2 + sigma_data**2) ** 0.5, rel=0.02)
 
 
 @pytest.mark.parametrize("kind", [EDM(0.5), EDM(2.0), Noise(), Velocity()], ids=repr)
