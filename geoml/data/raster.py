@@ -15,14 +15,14 @@ from geoml.grids import Grid, conform, grid_of
 if TYPE_CHECKING:
     import xarray as xr
 
-__all__ = ["read_raster", "write_raster"]
+__all__ = ["read_raster", "require_metres", "write_raster"]
 
 
 def read_raster(path: str | os.PathLike[str], *, crs: str | None = None, band: int = 1) -> xr.DataArray:
     """One band as a DataArray on its grid, axes ascending, NaN where the file has no data; attrs hold the `crs`.
 
-    A file without a coordinate reference system, rotated, or unreadable raises `DataError`; `crs` ("EPSG:4326")
-    stands in for a missing one.
+    A file without a coordinate reference system, rotated, in feet, or unreadable raises `DataError`; `crs`
+    ("EPSG:4326") stands in for a missing one.
     """
     import rasterio
     import xarray as xr
@@ -41,6 +41,7 @@ def read_raster(path: str | os.PathLike[str], *, crs: str | None = None, band: i
     if transform.b or transform.d:
         raise DataError(f"{path} is rotated or sheared ({tuple(transform)[:6]}); warp it to a north-up grid first")
     system = rasterio.crs.CRS.from_user_input(found or crs)
+    require_metres(system, path)
     names = ("lat", "lon") if system.is_geographic else ("y", "x")
     units = ("degrees_north", "degrees_east") if system.is_geographic else ("m", "m")
     starts, steps = (transform.f, transform.c), (transform.e, transform.a)
@@ -51,6 +52,12 @@ def read_raster(path: str | os.PathLike[str], *, crs: str | None = None, band: i
     filled = values.astype(np.float32).filled(np.nan)
     array = xr.DataArray(filled, coords, names, name=path.stem, attrs={"crs": system.to_string()})
     return conform(array)
+
+
+def require_metres(system: Any, path: Path) -> None:
+    """Refuse a projected rasterio `CRS` whose coordinates are in feet or the like, as a `DataError`."""
+    if system.is_projected and abs(system.linear_units_factor[1] - 1) > 1e-9:
+        raise DataError(f"{path} has coordinates in {system.linear_units}; warp it to metres first (gdalwarp -t_srs …)")
 
 
 def write_raster(path: str | os.PathLike[str], array: xr.DataArray, *, crs: str | None = None) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 import shapely
 from numpy.typing import NDArray
 
+from geoml.data.raster import require_metres
 from geoml.errors import DataError, UserError
 from radiomaps.scenes.extrude import scene_of_footprints
 from radiomaps.scenes.projection import local_crs, project, shifted_crs
@@ -83,6 +84,7 @@ def _read(path: Path, crs: str | None) -> tuple[NDArray[np.float64], tuple[float
         ) from error
     if known is None:
         raise UserError(f"{path} names no reference system; give crs=EPSG:… or crs=local for metres")
+    require_metres(known, path)
     if not known.is_geographic:
         return band, (0.0, 0.0, transform.a, -transform.e), shifted_crs(known, bounds.left, bounds.bottom)
     text = known.to_string()

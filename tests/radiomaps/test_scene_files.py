@@ -159,6 +159,7 @@ def test_degrees_become_metres(tmp_path: Path):
     [
         ({}, blocks(), "names no reference system"),
         ({"crs": "EPSG:999999"}, blocks(), "no reference system"),
+        ({"crs": "EPSG:2263"}, blocks(), "coordinates in US survey foot"),
         ({"crs": "local"}, np.zeros((5, 5)), "no cell 2.5 m or more"),
         ({"crs": "local", "levels": 3}, blocks(), "did you mean 'level_m'"),
     ],

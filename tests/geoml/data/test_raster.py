@@ -44,3 +44,11 @@ def test_without_reference_system(tmp_path):
     path.write_text("no raster")
     with pytest.raises(DataError, match="cannot be read as a raster"):
         read_raster(path)
+
+
+def test_feet_are_refused(tmp_path):
+    profile = {"driver": "GTiff", "dtype": "float32", "count": 1, "height": 3, "width": 4, "crs": "EPSG:2263"}
+    with rasterio.open(tmp_path / "a.tif", "w", transform=rasterio.Affine(3, 0, 0, 0, -3, 9), **profile) as sink:
+        sink.write(np.zeros((3, 4), "f4"), 1)
+    with pytest.raises(DataError, match="coordinates in US survey foot; warp it to metres"):
+        read_raster(tmp_path / "a.tif")
