@@ -6,8 +6,10 @@ where that is asked for: importing one runs its code.
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 import importlib.metadata
+import json
 import pkgutil
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -91,6 +93,12 @@ class Registry:
     def gate(self) -> Gate:
         """What stands in front of all."""
         return self.experts[GATE].gate
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 over those of all weights, by the cards."""
+        every = {name: expert.card["weights_sha256"] for name, expert in self.experts.items()}
+        return hashlib.sha256(json.dumps(every, sort_keys=True).encode()).hexdigest()
 
     def check(self) -> None:
         """Read all weights and cards; a `DataError` names the first that is missing, damaged or of another training."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -61,7 +62,7 @@ def evaluate(config: DictConfig, run: RunFolder) -> list[dict[str, Any]]:
     checks = anyio.run(conformance, registry)
     run.write_summary(
         {
-            "questions_sha256": questions.digest,
+            **_origin(questions, registry),
             "arms": {arm: ARMS[arm] for arm in values["arms"]},
             "left_out": skipped,
             "table": found,
@@ -88,18 +89,20 @@ async def run_arms(
 ) -> list[dict[str, Any]]:
     """All rows, also written to `exchanges.jsonl` in the folder as they come; what stands there is not asked again.
 
-    Stops asking the model above `most_usd`, where that is not 0.
+    Answers to other questions, by another model or with experts of another training stand there as well, and are left
+    out. Stops asking the model above `most_usd`, where that is not 0.
     """
     log = MetricsLog(folder / "exchanges.jsonl")
-    model = endpoint.model if endpoint else ""
-    rows = [row for row in log.rows() if row["model"] in ("", model) and row["questions_sha256"] == questions.digest]
+    model, origin = endpoint.model if endpoint else "", _origin(questions, registry)
+    rows = [row for row in log.rows() if row["model"] in ("", model) and origin.items() <= row.items()]
     done = {(row["arm"], row["question"]) for row in rows}
     root = folder / "channels"
     root.mkdir(parents=True, exist_ok=True)
     for arm in arms:
         if arm not in MODEL_ARMS:
-            if not any(row["arm"] == arm for row in rows):
-                rows += [_kept(log, asdict(row), questions) for row in answer_alone(arm, questions, registry)]
+            left = {each.identifier for each in questions.questions if (arm, each.identifier) not in done}
+            found = answer_alone(arm, questions, registry) if left else []
+            rows += [_kept(log, asdict(row), origin) for row in found if row.question in left]
             continue
         for question in questions.questions if endpoint else ():
             if (arm, question.identifier) in done:
@@ -110,11 +113,16 @@ async def run_arms(
                 return rows
             assert endpoint is not None
             row = await ask_model(arm, question, questions, registry, endpoint, kind=kind, root=root)
-            rows.append(_kept(log, asdict(row), questions))
+            rows.append(_kept(log, asdict(row), origin))
     return rows
 
 
-def _kept(log: MetricsLog, row: dict[str, Any], questions: QuestionSet) -> dict[str, Any]:
-    whole: dict[str, Any] = jsonable(row | {"questions_sha256": questions.digest})
+def _origin(questions: QuestionSet, registry: Registry) -> dict[str, str]:
+    """The questions and the experts that an answer is of."""
+    return {"questions_sha256": questions.digest, "experts_sha256": registry.digest}
+
+
+def _kept(log: MetricsLog, row: dict[str, Any], origin: Mapping[str, str]) -> dict[str, Any]:
+    whole: dict[str, Any] = jsonable(row | dict(origin))
     log.append(whole)
     return whole

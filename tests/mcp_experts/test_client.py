@@ -181,6 +181,10 @@ def test_an_evaluation_with_a_scripted_model_resumes_and_is_refused_by_the_table
     assert asked["count"] == 24
     assert run(["A0", "A1", "A4", "A5", "A7"]) == rows
     assert asked["count"] == 24
+    log = tmp_path / "exchanges.jsonl"
+    log.write_text(log.read_text().replace(registry.digest, "of another training"))
+    assert run(["A0", "A1", "A4", "A5", "A7"]) != rows
+    assert asked["count"] == 48
     five = [row for row in rows if row["arm"] == "A5"]
     assert all(row["tools"] == ["wireless_load_file", "wireless_describe_channel"] for row in five)
     for make in (table, comparison):
