@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,7 @@ from geoml.errors import UserError, unknown
 from geoml.runs import RunFolder, plain
 from radiomaps.scores.physical import QUANTITIES
 from radiomaps.scores.scoring import CIRCULAR, MapScores, score
+from radiomaps.splits import on_layers
 from radiomaps.tasks import Task
 from radiomaps.tasks.encoding import AZIMUTH
 
@@ -96,10 +98,10 @@ def evaluate(config: DictConfig, run: RunFolder) -> Rows:
 
 
 def _builder(values: dict[str, Any], store: Path) -> tuple[Builder, dict[str, Any]]:
-    """What is scored, and the split of the store that it was trained by."""
+    """What is scored, on the layers of the part that scores, and the split of the store that it was trained by."""
     if (values["checkpoint"] is None) == (values["baseline"] is None):
         raise UserError("give either checkpoint=RUN_FOLDER or baseline=NAME")
-    split = values["split"]
+    split, part = values["split"], values["part"]
     if values["checkpoint"] is not None:
         from geoml.models.tiles import Tiling
         from radiomaps.training import load_trained
@@ -108,15 +110,20 @@ def _builder(values: dict[str, Any], store: Path) -> tuple[Builder, dict[str, An
         trained.sample_by(**values["sampling"])
         if split is None and trained.split is None:
             raise UserError(f"{values['checkpoint']} does not say how its maps were split; give split={{by: scene}}")
-        return trained, split or dict(trained.split or {})
+        split = split or dict(trained.split or {})
+        return replace(trained, task=on_layers(trained.task, split, part)), split
     from radiomaps.baselines import baseline
     from radiomaps.tasks.dataset import loader
     from radiomaps.training import parts_of
 
     split = split or {"by": "scene"}
-    made = baseline(values["baseline"], Task.of(values["task"]), **values["options"])
+    made = baseline(values["baseline"], on_layers(Task.of(values["task"]), split, "train"), **values["options"])
     if made.learns:
-        made.fit(loader(store, parts_of(store, split)["train"], made.task, batch_size=8, shuffle=False))
+        train = parts_of(store, split)["train"]
+        if not len(train):
+            raise UserError(f"baseline {values['baseline']} learns, and the split leaves no map of {store} to train")
+        made.fit(loader(store, train, made.task, batch_size=8, shuffle=False))
+    made.task = on_layers(made.task, split, part)
     return made, split
 
 

@@ -1,4 +1,7 @@
-"""Which maps train and which test: by scene, so that no building stands in both, or by file as the paper did."""
+"""Which maps train and which test: by scene, so that no building stands in both, or by file as the paper did.
+
+Beside the scenes, a part may be kept to carriers and layers of its own, so that others test than those that trained.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,11 +23,25 @@ from radiomaps.store import SceneRecord, scene_records
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["Leak", "Splits", "audit", "split_by_file", "split_by_name", "split_by_scene", "twins"]
+    from radiomaps.tasks import Task
+
+__all__ = [
+    "Leak",
+    "Splits",
+    "at_carriers",
+    "audit",
+    "on_layers",
+    "split_by_file",
+    "split_by_name",
+    "split_by_scene",
+    "twins",
+]
 
 #: Two local scenes whose footprints agree to this share of their union are one scene.
 SAME_PLAN = 0.8
 _RASTER = 128
+#: What a part may be kept to, by the key of a split's `where`.
+CARRIERS, LAYERS = "frequency_hz", "heights_m"
 PARTS = {"train": 0.8, "validation": 0.1, "test": 0.1}
 
 
@@ -160,21 +178,62 @@ def split_by_file(store: str | os.PathLike[str], *, parts: Mapping[str, float] |
 
 
 def split_by_name(store: str | os.PathLike[str], *, parts: Mapping[str, Sequence[str]]) -> Splits:
-    """The scenes of these names to each part, all others to "train": from procedural scenes to a real city, say."""
+    """The scenes of these names to each part, all others to "train": from procedural scenes to a real city, say.
+
+    A name may be a pattern, as `procedural-*`. Where `train` is one of the parts, all other scenes are left out.
+    """
     names = [record["name"] for record in scene_records(store)]
-    part_of = dict.fromkeys(names, "train")
+    part_of = dict.fromkeys(names, "" if "train" in parts else "train")
     for part, chosen in parts.items():
-        for name in chosen:
-            if name not in part_of:
-                raise unknown(f"scene of {store}", name, names)
-            part_of[name] = part
+        for pattern in [chosen] if isinstance(chosen, str) else chosen:
+            found = [name for name in names if fnmatchcase(name, pattern)]
+            if not found:
+                raise unknown(f"scene of {store}", pattern, names)
+            part_of |= dict.fromkeys(found, part)
     scene = open_store(store, "target")["scene"].values
     part = np.array([part_of[name] for name in names])[scene]
-    samples = {name: np.flatnonzero(part == name) for name in ("train", *parts)}
-    for name, found in samples.items():
-        if not len(found):
+    samples = {name: np.flatnonzero(part == name) for name in dict.fromkeys(("train", *parts))}
+    for name in parts:
+        if not len(samples[name]):
             raise UserError(f"no scene is left for part {name!r} of {store}")
     return Splits(samples, audit(store, samples))
+
+
+def at_carriers(
+    store: str | os.PathLike[str],
+    samples: Mapping[str, NDArray[np.int64]],
+    where: Mapping[str, Mapping[str, Sequence[float]]],
+) -> dict[str, NDArray[np.int64]]:
+    """The samples of each part, of a part that `where` keeps to carriers those alone.
+
+    `where` is by part: `{"train": {"frequency_hz": [2.4e9]}, "test": {"frequency_hz": [28e9], "heights_m": [7.5]}}`.
+    Errors: `UserError` for a part or key that is unknown, and for carriers of which there is no map.
+    """
+    kept = dict(samples)
+    if not where:
+        return kept
+    carriers = open_store(store, "target")["frequency_hz"].values
+    for part, limits in where.items():
+        if part not in samples:
+            raise unknown("part in where", part, samples)
+        for key in limits:
+            if key not in (CARRIERS, LAYERS):
+                raise unknown(f"limit of part {part!r}:", key, (CARRIERS, LAYERS))
+        if CARRIERS in limits:
+            wanted = np.atleast_1d(np.asarray(limits[CARRIERS], np.float64))
+            numbers = np.asarray(samples[part], np.int64)
+            kept[part] = numbers[np.isclose(carriers[numbers, None], wanted, rtol=1e-6).any(axis=1)]
+            if not len(kept[part]):
+                there = ", ".join(f"{value / 1e9:g}" for value in np.unique(carriers))
+                asked = ", ".join(f"{value / 1e9:g}" for value in wanted)
+                raise UserError(f"part {part!r} has no map at {asked} GHz; {store} has {there} GHz")
+    return kept
+
+
+def on_layers(task: Task, split: Mapping[str, Any], part: str) -> Task:
+    """The task on the layers that a split's `where` keeps a part to; the task itself where it keeps it to none."""
+    limits = (split.get("where") or {}).get(part, {})
+    return task.changed(heights=tuple(limits[LAYERS])) if LAYERS in limits else task
 
 
 def audit(store: str | os.PathLike[str], samples: Mapping[str, Sequence[int] | NDArray[np.int64]]) -> tuple[Leak, ...]:

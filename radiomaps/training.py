@@ -51,6 +51,7 @@ ALONE = World()
 #: Beside the checkpoints: what the model was given and asked for, on which grid, and how its maps were split.
 TASK_FILE, GRID_FILE, SPLIT_FILE = "task.json", "grid.json", "split.json"
 Parts = Mapping[str, "NDArray[Any] | Sequence[int]"]
+_SPLIT_KEYS = ("by", "parts", "seed", "where")
 
 
 @dataclass(frozen=True)
@@ -253,22 +254,28 @@ def load_trained(
 def parts_of(store: Path | str, split: Mapping[str, Any]) -> dict[str, NDArray[Any]]:
     """Samples of a store by part: `{by: scene, parts: {train: 0.8, …}, seed: 0}`, or by file as the paper did.
 
-    `{by: name, parts: {test: [munich]}}` takes scenes by their names; all others train.
+    `{by: name, parts: {test: [munich]}}` takes scenes by their names; all others train. `where` keeps parts to carriers
+    of their own: see `radiomaps.splits.at_carriers`.
 
     >>> parts_of("maps.zarr", {"by": "sceen"})
     Traceback (most recent call last):
     geoml.errors.UserError: split by 'sceen' unknown; did you mean 'scene'? (known: file, name, scene)
     """
-    from radiomaps.splits import split_by_file, split_by_name, split_by_scene
+    from radiomaps.splits import at_carriers, split_by_file, split_by_name, split_by_scene
 
+    for key in split:
+        if key not in _SPLIT_KEYS:
+            raise unknown("key of a split", key, _SPLIT_KEYS)
     ways = {"scene": split_by_scene, "file": split_by_file}
     by = split.get("by", "scene")
     if by == "name":
         named = {part: scenes for part, scenes in split["parts"].items() if not isinstance(scenes, int | float)}
-        return dict(split_by_name(store, parts=named).samples)
-    if by not in ways:
+        samples = split_by_name(store, parts=named).samples
+    elif by in ways:
+        samples = ways[by](store, parts=split.get("parts"), seed=int(split.get("seed", 0))).samples
+    else:
         raise unknown("split by", by, (*ways, "name"))
-    return dict(ways[by](store, parts=split.get("parts"), seed=int(split.get("seed", 0))).samples)
+    return at_carriers(store, samples, split.get("where") or {})
 
 
 def picture_taker(
