@@ -85,16 +85,21 @@ class Contender:
         return {key: value for key, value in self.entry.items() if key != "model"}
 
     def task_for(self, name: str, task: Task) -> Task | None:
-        """The benchmark's task as this row sees it; None where it does not run on it."""
+        """The benchmark's task as this row sees it; None where it does not run on it.
+
+        `UserError` for options that its baseline does not have: a row that is left out would not be missed.
+        """
         if self.shown is not None and name not in self.shown:
             return None
         own = task.changed(**{**self.task, **self.by_task.get(name, {})})
         if self.baseline is None:
             return own
+        kind, _ = BASELINES[self.baseline]
         try:
-            return baseline(self.baseline, own, **self.options).task
+            kind.adapted(own)
         except UserError:
             return None
+        return baseline(self.baseline, own, **self.options).task
 
     def config(self) -> dict[str, Any]:
         """What it is built from, complete: a part of what names its files."""

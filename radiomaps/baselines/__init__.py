@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from geoml.config import build
 from geoml.errors import unknown
 from geoml.files import read_json, write_json
 from radiomaps.baselines.base import Baseline
@@ -33,7 +34,7 @@ _FILE = "baseline.json"
 
 
 def baseline(name: str, task: Task, **options: Any) -> Baseline:
-    """The baseline of that name for a task; `UserError` where it does not exist or cannot do the task.
+    """The baseline of that name for a task; `UserError` where it or an option does not exist, or it cannot do the task.
 
     >>> baseline("free_space", Task()).task.prior
     'free_space'
@@ -41,7 +42,7 @@ def baseline(name: str, task: Task, **options: Any) -> Baseline:
     if name not in BASELINES:
         raise unknown("baseline", name, BASELINES)
     kind, defaults = BASELINES[name]
-    return kind(task, **{**defaults, **options})
+    return build(kind, {"task": task, **defaults, **options})
 
 
 def save_baseline(made: Baseline, name: str, options: Mapping[str, Any], folder: Path) -> None:
