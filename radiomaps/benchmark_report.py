@@ -12,6 +12,7 @@ from geoml.files import atomic_path, write_json
 from geoml.metrics.base import ratio
 from geoml.runs import jsonable
 from geoml.tables import markdown
+from radiomaps.benchmark import PLAIN
 from radiomaps.browser import TABLES
 from radiomaps.scores.physical import QUANTITIES
 
@@ -32,7 +33,6 @@ __all__ = [
 ]
 
 Rows = list[dict[str, Any]]
-PLAIN = "plain"
 
 
 def _found(made: Benchmark, outcome: Outcome, task: str, row: str, split: str, kind: str = PLAIN) -> list[MapScores]:
@@ -46,6 +46,11 @@ def _found(made: Benchmark, outcome: Outcome, task: str, row: str, split: str, k
 def mean_nmse(found: Sequence[MapScores], target: str) -> float:
     """Mean over seeds of the NMSE over all voxels, circular of an azimuth; NaN where there is none."""
     return float(np.mean([scores.nmse(target) for scores in found])) if found else float("nan")
+
+
+def _mean(found: Sequence[MapScores], target: str, metric: str, group: str = "all") -> float:
+    """A score's mean over seeds, in the target's unit."""
+    return float(np.mean([scores.values(target, group)[metric] for scores in found]))
 
 
 def _pairs(made: Benchmark, outcome: Outcome) -> list[tuple[str, str]]:
@@ -66,15 +71,15 @@ def score_rows(made: Benchmark, outcome: Outcome, split: str | None = None) -> R
             name, unit = target.removeprefix("doa_").removesuffix("_db").removesuffix("_s"), QUANTITIES[target].unit
             made_row[f"{name}: NMSE"] = mean_nmse(found, target)
             for metric, label in (("rmse", unit), ("crps_fair", f"CRPS, {unit}")):
-                made_row[f"{name}: {label}"] = float(np.mean([s.values(target, "all")[metric] for s in found]))
+                made_row[f"{name}: {label}"] = _mean(found, target, metric)
             near = f"within_{QUANTITIES[target].near:g}"
-            made_row[f"{name}: near, %"] = 100 * float(np.mean([s.values(target, "all")[near] for s in found]))
+            made_row[f"{name}: near, %"] = 100 * _mean(found, target, near)
         rows.append(made_row)
     return rows
 
 
 def sight_rows(made: Benchmark, outcome: Outcome) -> Rows:
-    """Root-mean-square errors in line of sight and out of it."""
+    """Root-mean-square errors in line of sight and out of it, means over seeds as in every table."""
     split, rows = next(iter(made.splits)), []
     for task, row in _pairs(made, outcome):
         found = _found(made, outcome, task, row, split)
@@ -82,7 +87,7 @@ def sight_rows(made: Benchmark, outcome: Outcome) -> Rows:
         for target in made.tasks[task].targets:
             for group in ("los", "nlos"):
                 if found and group in found[0].groups(target):
-                    line[f"{target} {group}, {QUANTITIES[target].unit}"] = found[0].values(target, group)["rmse"]
+                    line[f"{target} {group}, {QUANTITIES[target].unit}"] = _mean(found, target, "rmse", group)
         if len(line) > 2:
             rows.append(line)
     return rows
@@ -166,12 +171,12 @@ def uncertainty_rows(made: Benchmark, outcome: Outcome) -> Rows:
     """How well members tell their error: spread–skill, outliers beyond what is due, deviation of ranks."""
     rows, split = [], next(iter(made.splits))
     for task, row in _pairs(made, outcome):
-        for scores in _found(made, outcome, task, row, split)[:1]:
-            if scores.members > 1:
-                for target in made.tasks[task].targets:
-                    values = scores.values(target, "all")
-                    names = ("crps_fair", "spread", "spread_skill", "outlier_excess", "rank_deviation")
-                    rows.append({"task": task, "model": row, "target": target, **{n: values[n] for n in names}})
+        found = _found(made, outcome, task, row, split)
+        if found and found[0].members > 1:
+            for target in made.tasks[task].targets:
+                names = ("crps_fair", "spread", "spread_skill", "outlier_excess", "rank_deviation")
+                values = {name: _mean(found, target, name) for name in names}
+                rows.append({"task": task, "model": row, "target": target, **values})
     return rows
 
 
