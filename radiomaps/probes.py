@@ -114,8 +114,7 @@ def score_active(
         for turn in range(1, rounds):
             told = observe(batch, task, places).map(target=None, mask=None)
             fields, _ = builder.predict(told, members=members, seed=seed)
-            spread = (fields.var(dim=1) / task_scales(task, fields)).mean(dim=1)
-            for row, here, free, count in zip(spread, places, outdoors, counts.tolist(), strict=True):
+            for row, here, free, count in zip(relative_spread(fields), places, outdoors, counts.tolist(), strict=True):
                 add_uncertain(row, here, free, round(count * (turn + 1) / rounds))
         return observe(batch, task, places)
 
@@ -123,9 +122,13 @@ def score_active(
     return score(builder, store, samples, given=plain, change=change, members=members, seed=seed, batch_size=batch_size)
 
 
-def task_scales(task: Task, fields: Tensor) -> Tensor:
-    """Mean variance of each channel's members, by which spreads of several channels are made alike."""
-    return fields.var(dim=1).mean(dim=(0, 2, 3, 4), keepdim=False)[None, :, None, None, None].clamp(min=1e-12)
+def relative_spread(fields: Tensor) -> Tensor:
+    """Variance of `(batch, member, channel, z, y, x)` over members, of each map and channel over its own mean.
+
+    `(batch, z, y, x)`: the mean over channels, which so count alike.
+    """
+    variance = fields.var(dim=1)
+    return (variance / variance.mean(dim=(2, 3, 4), keepdim=True).clamp(min=1e-12)).mean(dim=1)
 
 
 def add_uncertain(spread: Tensor, places: Tensor, free: Tensor, count: int) -> None:

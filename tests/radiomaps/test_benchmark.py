@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import time
+from collections import defaultdict
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -16,13 +18,21 @@ from geoml.errors import UserError
 from geoml.runs import plain
 from radiomaps.__main__ import APP
 from radiomaps.baselines import baseline
-from radiomaps.benchmark import PLAIN, Benchmark
-from radiomaps.benchmark_report import gap_rows, placement_rows, prior_rows, probe_rows, score_rows, uncertainty_rows
+from radiomaps.benchmark import PLAIN, Benchmark, Cell
+from radiomaps.benchmark_report import (
+    gap_rows,
+    placement_rows,
+    prior_rows,
+    probe_rows,
+    score_rows,
+    sight_rows,
+    uncertainty_rows,
+)
 from radiomaps.browser import report as browser_report
 from radiomaps.contenders import Contender, task_of
 from radiomaps.generate import generate
 from radiomaps.plan import Placement, Plan, Window
-from radiomaps.probes import add_uncertain, observe, probed
+from radiomaps.probes import add_uncertain, observe, probed, relative_spread
 from radiomaps.scores import score
 from radiomaps.tasks import Observations, Task
 from radiomaps.tasks.dataset import loader
@@ -87,6 +97,18 @@ def test_a_benchmark_has_every_table_and_is_found_again(store: Path, tmp_path: P
     assert made.scored(cell).values("doa_azimuth") == outcome.scores[cell, PLAIN].values("doa_azimuth")
 
 
+def test_every_table_is_of_all_seeds():
+    def scored(value: float) -> Any:
+        return SimpleNamespace(values=lambda *_: defaultdict(lambda: value), groups=lambda _: ("los",), members=8)
+
+    cells = [Cell("aware", "edm", "scene", seed) for seed in (0, 1)]
+    made: Any = SimpleNamespace(tasks={"aware": Task()}, splits={"scene": None}, cells=cells)
+    scores = {(cell, PLAIN): scored(cell.seed + 1.0) for cell in cells}
+    outcome: Any = SimpleNamespace(failures={}, scores=scores)
+    assert sight_rows(made, outcome)[0]["path_gain_db los, dB"] == 1.5
+    assert uncertainty_rows(made, outcome)[0]["spread"] == 1.5
+
+
 def test_what_a_training_depends_on_names_its_folder(store: Path, tmp_path: Path):
     cells = {}
     row = {"model": "unet3d", **TINY}
@@ -136,6 +158,9 @@ def test_a_row_sees_tasks_as_it_is_told():
     assert (seen.prior, seen.constants, seen.transmitter) == (None, ("power",), ("distance", "direction"))
     assert task_of({"task": "unaware", "observations": {"rate": 0.1}}).observations == Observations(rate=0.1)
     assert Contender.of("umi").task_for("unaware", task_of("unaware")) is None
+    for options, hint in (({"sigh": "roofs"}, "did you mean 'sight'"), ({"sight": "roof"}, "did you mean 'roofs'")):
+        with pytest.raises(UserError, match=hint):
+            Contender.of({"model": "umi", **options}).task_for("aware", task)
 
 
 def test_shuffling_is_felt_by_what_uses_the_transmitter(store: Path):
@@ -175,6 +200,14 @@ def test_uncertain_voxels_are_added_apart_and_outdoors():
     assert apart.min() >= 2
     best = (spread * free).flatten().argmax()
     assert places.flatten()[best]
+
+
+def test_spread_of_a_map_does_not_depend_on_the_maps_beside_it():
+    fields = torch.rand(2, 4, 2, 2, 6, 6, generator=torch.Generator().manual_seed(2))
+    fields[1, :, 0] *= 100  # the other map's first channel is a hundred times as uncertain
+    both = relative_spread(fields)
+    torch.testing.assert_close(both[0], relative_spread(fields[:1])[0])
+    torch.testing.assert_close(both.mean(dim=(1, 2, 3)), torch.ones(2))
 
 
 def test_evaluate_scores_a_baseline_and_a_checkpoint(store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
