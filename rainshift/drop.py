@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from geoml.metrics import Interval, StatisticsTable, Suite, block_bootstrap
-from geoml.metrics.significance import average, degradation_percent, skill, skill_lost
+from geoml.metrics.significance import average, combine, degradation_percent, skill, skill_lost
 from rainshift.matrix import Cell, Plan, TrainSet
 from rainshift.scoring import Scores
 
@@ -223,12 +223,10 @@ def _lost_of_mean(inside: list[Interval], outside: list[Interval]) -> tuple[floa
     before, after = average(inside), average(outside)
     if not before.estimate > 0:
         return np.nan, np.nan, np.nan
-    estimate = 1 - after.estimate / before.estimate
-    if before.low is None or after.low is None or not before.low > 0:
-        return estimate, np.nan, np.nan
-    tail = min(before.tail, after.tail)
-    low, high = np.quantile(1 - after.replicates / before.replicates, [tail, 1 - tail])
-    return estimate, float(low), float(high)
+    lost = combine(lambda before, after: 1 - after / before, [before, after])
+    if before.low is None or before.low > 0:
+        return _triple(lost)
+    return lost.estimate, np.nan, np.nan  # no skill that could be lost: its ratios say nothing
 
 
 def _triple(interval: Interval) -> tuple[float, float, float]:

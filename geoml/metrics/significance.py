@@ -24,6 +24,7 @@ __all__ = [
     "Interval",
     "average",
     "block_bootstrap",
+    "combine",
     "degradation_percent",
     "difference",
     "skill",
@@ -34,6 +35,8 @@ __all__ = [
 MIN_BLOCKS = 20
 #: Share of resamples in which a functional may be undefined.
 MAX_UNDEFINED = 0.01
+#: Resamples that have to lie outside an interval at either end for their quantile to be one.
+MIN_OUTSIDE = 2
 #: Resampled block counts held at a time.
 COUNTS_AT_A_TIME = 1 << 22
 
@@ -165,21 +168,27 @@ def block_bootstrap(
 
 
 def average(intervals: Sequence[Interval]) -> Interval:
-    """The mean of several estimates (test regions, say) with the interval of the mean.
+    """The mean of several estimates (test regions, say) with the interval of the mean; see `combine`."""
+    return combine(lambda *values: np.mean(values, axis=0), intervals)
 
-    Resamples are averaged one by one: drawn with the same seed and the same number of blocks, they are of the same
+
+def combine(functional: Callable[..., Any], intervals: Sequence[Interval]) -> Interval:
+    """A functional of several estimates, in their order, with its interval.
+
+    Resamples are combined one by one: drawn with the same seed and the same number of blocks, they are of the same
     hours. Without an interval where one of the parts has none.
     """
     if not intervals:
-        raise ValueError("no intervals to average")
-    estimate = float(np.mean([part.estimate for part in intervals]))
+        raise ValueError("no intervals to combine")
+    estimate = float(functional(*(part.estimate for part in intervals)))
     level, blocks = intervals[0].level, min(part.blocks for part in intervals)
     if len({(part.level, len(part.replicates)) for part in intervals if part.low is not None}) > 1:
-        raise ValueError("intervals of different levels or numbers of replicates cannot be averaged")
+        raise ValueError("intervals of different levels or numbers of replicates cannot be combined")
     for i, part in enumerate(intervals):
         if part.low is None:
             return Interval(estimate, None, None, level, blocks, f"part {i + 1} of {len(intervals)}: {part.reason}")
-    values = np.mean([part.replicates for part in intervals], axis=0)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        values = np.asarray(functional(*(part.replicates for part in intervals)), np.float64)
     return _interval(estimate, values, level, blocks, min(part.tail for part in intervals))
 
 
@@ -216,10 +225,16 @@ def _tail(level: float, worth: float, count: int) -> float:
 
 
 def _interval(estimate: float, values: NDArray[np.float64], level: float, blocks: float, tail: float) -> Interval:
+    from scipy.stats import norm
+
     undefined = float(np.mean(~np.isfinite(values)))
     if undefined > MAX_UNDEFINED:
         return Interval(estimate, None, None, level, int(blocks), f"undefined in {undefined:.0%} of the resamples")
-    low, high = np.quantile(values[np.isfinite(values)], [tail, 1 - tail])
+    known = values[np.isfinite(values)]
+    # Farther out than the resamples reach (correlated blocks), the interval goes on as a normal one would.
+    reached = max(tail, MIN_OUTSIDE / len(known))
+    stretch = float(norm.ppf(tail) / norm.ppf(reached))
+    low, high = estimate + stretch * (np.quantile(known, [reached, 1 - reached]) - estimate)
     return Interval(estimate, float(low), float(high), level, int(blocks), tail=tail, replicates=values)
 
 

@@ -15,6 +15,7 @@ from geoml.metrics.significance import (
     Interval,
     average,
     block_bootstrap,
+    combine,
     degradation_percent,
     difference,
     skill,
@@ -62,6 +63,14 @@ def test_short_blocks_are_found_out() -> None:
     # Blocks of 4 h are correlated by about 0.4: taken for independent they would cover 76 %.
     series = 5 + ar1(np.random.default_rng(1), 300, 1200, 0.8)
     share, given = covered(series, 5.0, 4)
+    assert given > 0.9
+    assert share >= 0.92
+
+
+def test_intervals_reach_farther_than_their_resamples() -> None:
+    # Blocks of 6 h are correlated by about 0.8: the quantiles due are beyond 500 resamples, whose ends cover 63 %.
+    series = 9 + ar1(np.random.default_rng(3), 100, 4000, 0.97)
+    share, given = covered(series, 9.0, 6)
     assert given > 0.9
     assert share >= 0.92
 
@@ -195,3 +204,16 @@ def test_average_of_regions() -> None:
     none = Interval(1.0, None, None, 0.95, 3, "3 independent blocks; an interval needs 20")
     assert average([*parts, none]).low is None
     assert "part 5 of 5: 3 independent blocks" in average([*parts, none]).reason
+
+
+def test_combined_intervals_leave_out_what_is_undefined() -> None:
+    rng = np.random.default_rng(11)
+    parts = [block_bootstrap({"x": table(rng.normal(3, 1, 900))}, MAE, mean, block=15) for _ in range(2)]
+    whole = combine(lambda a, b: a / b, parts)
+    assert whole.low < 1 < whole.high
+    parts[1].replicates[0] = 0.0
+    parts[0].replicates[0] = 0.0
+    again = combine(lambda a, b: a / b, parts)
+    assert (again.low, again.high) == pytest.approx((whole.low, whole.high), abs=2e-3)
+    parts[1].replicates[:100] = parts[0].replicates[:100] = 0.0
+    assert "undefined in 5% of the resamples" in combine(lambda a, b: a / b, parts).reason
