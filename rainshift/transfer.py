@@ -97,10 +97,10 @@ def shift_figure(shifts: xr.Dataset, results: xr.Dataset) -> Figure:
 
 
 def _between(shifts: xr.Dataset, losses: xr.DataArray) -> tuple[xr.DataArray, xr.DataArray]:
-    """Distances and mean losses of the same pairs `(region, other)`."""
+    """Distances and mean losses of the same pairs `(region, other)`; NaN where a model has none, lest means differ."""
     distance = of_predictors(shifts["between_wasserstein"], "Wasserstein-1 between two regions")
     distance = distance.sel(region=losses["region"].values, other=losses["other"].values)
-    return distance, losses.mean("model").transpose("region", "other")
+    return distance, losses.mean("model", skipna=False).transpose("region", "other")
 
 
 def transfer_test(shifts: xr.Dataset, losses: xr.DataArray) -> Mantel | None:

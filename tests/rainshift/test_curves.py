@@ -102,6 +102,9 @@ def test_transfer_maps_show_per_cents_of_each_pair() -> None:
     assert found is not None
     assert found.correlation == pytest.approx(1)
     assert transfer_test(shifts.isel(region=slice(3)), losses.isel(region=slice(3), other=slice(3))) is None
+    failed = losses.where((losses["region"] != "a") | (losses["other"] != "b")).assign_coords(model=["failed"])
+    both = xr.concat([losses, failed], "model")
+    assert transfer_test(shifts, both) is None  # means of other models for one pair than for the rest
 
 
 def test_times_closer_than_an_hour_stand_apart_in_the_viewer() -> None:
