@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 
-from geoml.errors import UserError, unknown
+from geoml.errors import DataError, UserError, unknown
 from geoml.fields import Batch
 from radiomaps.baselines.base import Array, Baseline, positions
 from radiomaps.maps import SPEED_OF_LIGHT
@@ -72,27 +72,35 @@ class LogDistance(_Physics):
 
     learns = True
 
+    @classmethod
+    def adapted(cls, task: Task) -> Task:
+        """The task as for free space; it has to ask for the path gain."""
+        if _GAIN not in task.targets:
+            raise UserError(f"log_distance fits {_GAIN}, which is none of task.targets; free_space has the rest")
+        return super().adapted(task)
+
     def __init__(self, task: Task) -> None:
         super().__init__(task)
         self.intercept_db, self.exponent = float("nan"), float("nan")
 
     def fit(self, batches: Iterable[Batch]) -> None:
-        """Least squares over the valid voxels of all batches."""
+        """Least squares over the valid voxels of all batches; `DataError` where they are of no two distances."""
         moments = np.zeros((2, 2)), np.zeros(2)
-        if _GAIN in self.task.targets:
-            for batch in batches:
-                assert batch.target is not None
-                assert batch.mask is not None
-                channel = self.task.target_channels.index(_GAIN)
-                distance = distance_of(self.channel(batch, "tx_distance").astype(np.float64))
-                known = batch.mask[:, channel].numpy() & (distance > 1)
-                decades = np.log10(distance[known])
-                gain = self.task.decode(batch.target)[_GAIN].numpy()[known].astype(np.float64)
-                design = np.stack([np.ones_like(decades), decades])
-                moments[0][...] += design @ design.T
-                moments[1][...] += design @ gain
-            intercept, slope = np.linalg.solve(*moments)
-            self.intercept_db, self.exponent = float(intercept), float(-slope / 10)
+        channel = self.task.target_channels.index(_GAIN)
+        for batch in batches:
+            assert batch.target is not None
+            assert batch.mask is not None
+            distance = distance_of(self.channel(batch, "tx_distance").astype(np.float64))
+            known = batch.mask[:, channel].numpy() & (distance > 1)
+            decades = np.log10(distance[known])
+            gain = self.task.decode(batch.target)[_GAIN].numpy()[known].astype(np.float64)
+            design = np.stack([np.ones_like(decades), decades])
+            moments[0][...] += design @ design.T
+            moments[1][...] += design @ gain
+        if np.linalg.matrix_rank(moments[0]) < 2:
+            raise DataError("log_distance finds no two distances beyond 1 m with a path gain in the training maps")
+        intercept, slope = np.linalg.solve(*moments)
+        self.intercept_db, self.exponent = float(intercept), float(-slope / 10)
 
     def state(self) -> dict[str, Any]:
         """Gain at 1 m and path-loss exponent."""

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from geoml.data.store import open_store
-from geoml.errors import UserError
+from geoml.errors import DataError, UserError
 from geoml.fields import Batch
 from geoml.grids import Grid
 from radiomaps.baselines import BASELINES, baseline, load_baseline, save_baseline
@@ -70,6 +70,10 @@ def test_log_distance_finds_the_law_of_free_space(plain_store: Path, tmp_path: P
     again = load_baseline(tmp_path, AWARE)
     batch = next(batches(plain_store, made.task))
     assert torch.equal(made.predict(batch)[0], again.predict(batch)[0])
+    with pytest.raises(DataError, match="no two distances"):
+        made.fit([])
+    with pytest.raises(UserError, match=r"none of task\.targets"):
+        baseline("log_distance", AWARE.changed(targets=("toa_s",)))
 
 
 @pytest.mark.parametrize("name", INTERPOLATION)
