@@ -22,6 +22,7 @@ from radiomaps.contenders import Contender, task_of
 from radiomaps.evaluation import some_of
 from radiomaps.probes import PROBES, probed, score_active
 from radiomaps.scores import MapScores, score
+from radiomaps.splits import audit, on_layers
 from radiomaps.tasks import Task
 
 if TYPE_CHECKING:
@@ -104,6 +105,12 @@ class Benchmark:
             if probe not in PROBES:
                 raise unknown("probe", probe, PROBES)
         self.splits = _by_name(self.config["splits"], "splits")
+        beside = {name: split.pop("against", None) for name, split in self.splits.items()}
+        #: Splits that stand beside another, by which the same tests are taken from where the training knows them.
+        self.against = {name: str(other) for name, other in beside.items() if other is not None}
+        for other in self.against.values():
+            if other not in self.splits:
+                raise unknown("split in against", other, self.splits)
 
     @cached_property
     def recipe(self) -> Recipe:
@@ -145,11 +152,11 @@ class Benchmark:
                     found += [Cell(name, row.name, split, seed) for seed in seeds]
         return found
 
-    def task(self, cell: Cell) -> Task:
-        """The task as the cell's row sees it."""
+    def task(self, cell: Cell, part: str = "train") -> Task:
+        """The task as the cell's row sees it, on the layers that its split gives a part."""
         made = self.rows[cell.row].task_for(cell.task, self.tasks[cell.task])
         assert made is not None
-        return made
+        return on_layers(made, self.splits[cell.split], part)
 
     def kinds(self, cell: Cell) -> list[str]:
         """How a cell is scored; beyond the plain way networks alone, and on the first split."""
@@ -190,9 +197,9 @@ class Benchmark:
         )  # fmt: skip
 
     def builder(self, cell: Cell) -> Builder:
-        """The trained row of a cell."""
+        """The trained row of a cell, asked for the layers of the part that scores."""
         self.trained(cell)
-        return self.rows[cell.row].load(self.task(cell), self.folder(cell), allow=self.allow)
+        return self.rows[cell.row].load(self.task(cell, self.config["part"]), self.folder(cell), allow=self.allow)
 
     def test_samples(self, split: str) -> list[int]:
         """The maps that score: those of the part `test`, or of another."""
@@ -233,14 +240,13 @@ class Benchmark:
             return MapScores.load(path)
         from radiomaps.baselines import baseline
 
-        made = score(baseline("prior", self.task(cell)), self.store, self.test_samples(cell.split))
+        alone = baseline("prior", self.task(cell, self.config["part"]))
+        made = score(alone, self.store, self.test_samples(cell.split))
         made.save(path)
         return made
 
     def leaks(self, split: str) -> tuple[Any, ...]:
         """Pairs of scenes that share buildings and lie in different parts."""
-        from radiomaps.splits import audit
-
         return audit(self.store, self.parts(split))
 
     def run(self) -> Outcome:

@@ -139,9 +139,9 @@ class Contender:
         return summary
 
     def load(self, task: Task, folder: Path, *, allow: Sequence[str] = ()) -> Builder:
-        """What `fit` left."""
+        """What `fit` left, asked for a task that may have other layers."""
         if self.baseline is not None:
             return load_baseline(folder, task)
         from radiomaps.training import load_trained
 
-        return load_trained(folder, allow=allow)
+        return replace(load_trained(folder, allow=allow), task=task)

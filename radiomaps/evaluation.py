@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 __all__ = ["evaluate", "group_rows", "physical_rows", "published_rows", "some_of"]
 
 Rows = list[dict[str, Any]]
+#: Maps on which a network's flip error is measured.
+_MIRRORED = 4
 
 
 def published_rows(scores: MapScores) -> Rows:
@@ -93,8 +95,33 @@ def evaluate(config: DictConfig, run: RunFolder) -> Rows:
     scores.save(run.path / "scores.nc")
     show(published_rows(scores), title="0 … 1, as published: over all voxels, and averaged over maps")
     show(group_rows(scores), title="root-mean-square error by height and distance")
+    if values["checkpoint"] is not None and (mirrored := mirror_rows(builder, store, chosen[:_MIRRORED])):
+        show(mirrored, title="0 … 1: prediction of a flipped scene minus the flipped prediction, all 7 flips and turns")
     draw(builder, store, chosen[: int(values["pictures"])], run.path / "samples", int(values["members"]))
     return physical_rows(scores)
+
+
+def mirror_rows(builder: Any, store: Path, samples: Sequence[int]) -> Rows:
+    """A row a target channel: how far a network is from treating a scene and its mirror images alike.
+
+    Root mean square on 0 … 1 over the corners of some maps, see `radiomaps.models.symmetry.flip_errors`; nothing where
+    layers are sampled in groups.
+    """
+    import torch
+
+    from radiomaps.models.symmetry import corner, flip_errors
+    from radiomaps.tasks.dataset import loader
+
+    model, channels = builder.model, builder.task.target_channels
+    if not samples or getattr(model, "layers_at_once", None) is not None:
+        return []
+    device = builder.predictor.device
+    maps = loader(store, samples, builder.task, batch_size=1, shuffle=False)
+    found = torch.stack([flip_errors(model, corner(batch).to(device)) for batch in maps])
+    return [
+        {"channel": name, "flip error": float(value)}
+        for name, value in zip(channels, found.square().mean(dim=0).sqrt(), strict=True)
+    ]
 
 
 def _builder(values: dict[str, Any], store: Path) -> tuple[Builder, dict[str, Any]]:
@@ -106,7 +133,8 @@ def _builder(values: dict[str, Any], store: Path) -> tuple[Builder, dict[str, An
         from geoml.models.tiles import Tiling
         from radiomaps.training import load_trained
 
-        trained = load_trained(values["checkpoint"], tiling=Tiling(**values["tiles"]) if values["tiles"] else None)
+        tiling = Tiling(**values["tiles"]) if values["tiles"] else None
+        trained = load_trained(values["checkpoint"], tiling=tiling, allow=values["allow_targets"])
         trained.sample_by(**values["sampling"])
         if split is None and trained.split is None:
             raise UserError(f"{values['checkpoint']} does not say how its maps were split; give split={{by: scene}}")

@@ -21,7 +21,7 @@ from geoml.train.device import World, choose_device, process_group, world
 from geoml.train.memory import available_memory, training_memory
 from radiomaps.models import build
 from radiomaps.models.radiodiff3d import RadioDiff3D
-from radiomaps.models.symmetry import flip_error
+from radiomaps.models.symmetry import corner, flip_error
 from radiomaps.tasks import Task
 from radiomaps.tasks.augment import Flips
 from radiomaps.tasks.dataset import TaskLoader, loader
@@ -190,9 +190,8 @@ def _flip_error(checkpoint: Path, batch: Batch, allow: Sequence[str]) -> float |
     model = load_predictor(checkpoint, device="cpu", allow=allow).model
     if isinstance(model, RadioDiff3D) and model.layers_at_once is not None:
         return None
-    corner, y, x = slice(0, 64), *batch.target_grid.names[-2:]
-    grid = batch.target_grid.crop(**{y: corner, x: corner})
-    return flip_error(model, Batch(batch.condition[:1, ..., corner, corner], grid, grid, ids=tuple(batch.ids[:1])))
+    first = batch.map(condition=batch.condition[:1], target=None, mask=None, ids=tuple(batch.ids[:1]))
+    return flip_error(model, corner(first))
 
 
 def training_loader(

@@ -164,11 +164,12 @@ def train(config: DictConfig, run: RunFolder) -> Rows:
     `torchrun --nproc-per-node 2 -m radiomaps train …` trains it with two processes, to the same weights.
     """
     from geoml.config import instantiate
+    from radiomaps.splits import on_layers
     from radiomaps.tasks import Task
     from radiomaps.training import SPLIT_FILE, Recipe, fit, parts_of, picture_taker
 
     values = plain(config)
-    task, store = Task.of(values["task"]), Path(values["store"])
+    task, store = on_layers(Task.of(values["task"]), values["split"], "train"), Path(values["store"])
     parts = parts_of(store, values["split"])
     recipe = Recipe(instantiate(config["trainer"]), **values["loader"])
     if run.finished:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from geoml.diffusion.denoiser import expand
@@ -12,16 +13,29 @@ from geoml.models.diffusion import Diffusion
 from geoml.models.noise import member_noise
 from radiomaps.tasks.augment import flipped
 
-__all__ = ["flip_error"]
+__all__ = ["corner", "flip_error", "flip_errors"]
+
+
+def corner(batch: Batch, edge: int = 64) -> Batch:
+    """The conditions of a batch on at most so many voxels from the origin along x and y."""
+    y, x = batch.target_grid.names[-2:]
+    part = slice(0, edge)
+    grid = batch.target_grid.crop(**{y: part, x: part})
+    return Batch(batch.condition[..., part, part], grid, grid, ids=batch.ids)
+
+
+def flip_error(model: Model, batch: Batch, *, seed: int = 0) -> float:
+    """The root mean square of `flip_errors` over all target channels."""
+    return float(flip_errors(model, batch, seed=seed).square().mean().sqrt())
 
 
 @torch.no_grad()
-def flip_error(model: Model, batch: Batch, *, seed: int = 0) -> float:
+def flip_errors(model: Model, batch: Batch, *, seed: int = 0) -> Float[Tensor, " target"]:
     """Root mean square, in the encoding's units, of a prediction turned minus the prediction of what is turned.
 
-    Over the 7 flips and turns of a square other than the identity (the 3 without quarter turns where maps are not
-    square) and all voxels; 0 for an equivariant network. Of a diffusion it is the first denoising that is looked at,
-    from noise that is turned with the map. The batch is in transformed space, on one grid.
+    By target channel, over the 7 flips and turns of a square other than the identity (the 3 without quarter turns where
+    maps are not square) and all voxels; 0 for an equivariant network. Of a diffusion it is the first denoising that is
+    looked at, from noise that is turned with the map. The batch is in transformed space, on one grid.
     """
     rows, columns = batch.target_grid.shape[-2:]
     names = model.channels
@@ -34,8 +48,8 @@ def flip_error(model: Model, batch: Batch, *, seed: int = 0) -> float:
         turned = _answer(model, flipped(noisy, names, turns))
         expected = flipped(straight, names, turns).target
         assert expected is not None
-        total.append((turned - expected).square().mean())
-    return float(torch.stack(total).mean().sqrt())
+        total.append((turned - expected).square().transpose(0, 1).flatten(1).mean(dim=1))
+    return torch.stack(total).mean(dim=0).sqrt()
 
 
 def _noisy(model: Model, batch: Batch, seed: int) -> Tensor:

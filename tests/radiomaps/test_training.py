@@ -28,7 +28,7 @@ from radiomaps.__main__ import APP
 from radiomaps.browser import report
 from radiomaps.generate import generate
 from radiomaps.models import build
-from radiomaps.models.symmetry import flip_error
+from radiomaps.models.symmetry import flip_error, flip_errors
 from radiomaps.plan import Placement, Plan, Window
 from radiomaps.sampling import mean_and_spread, sample_maps, truth_of
 from radiomaps.tasks import Observations, Task
@@ -186,6 +186,9 @@ def test_the_flip_error_is_zero_for_what_is_equivariant(store: Path) -> None:
         for parameter in untrained.parameters():
             parameter.add_(torch.randn_like(parameter), alpha=0.1)
     assert flip_error(untrained, batch) > 1e-2
+    each = flip_errors(untrained, batch)
+    assert each.shape == (len(MIXED.channels.target),)
+    assert float(each.square().mean().sqrt()) == pytest.approx(flip_error(untrained, batch))
 
 
 def test_pictures_of_validation_are_drawn(trained: Trained, store: Path, tmp_path: Path) -> None:
