@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 import os
 from collections.abc import Iterator, Sequence
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import shapely
 
+from geoml.data.reading import spread
 from geoml.data.store import Packing, StoreWriter
 from geoml.errors import DataError, UserError
 from geoml.files import write_json
@@ -194,27 +194,10 @@ def _results(plan: Plan, starts: list[int], client: Any) -> Iterator[tuple[int, 
         for start in starts:
             yield start, compute(plan, start, start + plan.task_size)
         return
-    from distributed import as_completed
-
-    waiting = iter(starts)
+    jobs = [(plan, start, start + plan.task_size) for start in starts]
     ahead = 2 * max(1, sum(client.nthreads().values()))
-    running = as_completed(with_results=False)
-    tasks: dict[Any, int] = {}
-
-    def submit(start: int) -> None:
-        future = client.submit(_compute_on_worker, plan, start, start + plan.task_size, pure=False)
-        tasks[future.key] = start
-        running.add(future)
-
-    for start in list(itertools.islice(waiting, ahead)):
-        submit(start)
-    for future in running:
-        groups = future.result()
-        yield tasks.pop(future.key), groups
-        future.release()
-        following = next(waiting, None)
-        if following is not None:
-            submit(following)
+    for (_, start, _), result in spread(_compute_on_worker, jobs, client=client, ahead=ahead):
+        yield start, result()
 
 
 def _compute_on_worker(plan: Plan, start: int, stop: int) -> dict[str, xr.Dataset]:
