@@ -202,9 +202,8 @@ class RunFolder:
             (path / name).mkdir(exist_ok=True)
         for name in ("log.txt", "metrics.jsonl"):
             (path / name).touch()
-        from geoml.environment import describe
-
-        write_json(path / "environment.json", describe() | {"started": datetime.now(UTC).isoformat(timespec="seconds")})
+        if not folder.finished:  # who only reads what came out leaves what it came out of
+            folder._write_environment()
         return folder
 
     @classmethod
@@ -232,7 +231,7 @@ class RunFolder:
 
     @property
     def environment(self) -> dict[str, Any]:
-        """What the run (its latest continuation) ran on."""
+        """What the run (the latest that wrote something) ran on."""
         return _read_object(self.path / "environment.json")
 
     @property
@@ -254,6 +253,8 @@ class RunFolder:
         self.summarised = True
         if launched_rank():
             return
+        if self.finished:  # written anew, it comes out of what is there now
+            self._write_environment()
         write_json(self.path / "summary.json", jsonable(summary))
 
     def close(self) -> None:
@@ -269,6 +270,13 @@ class RunFolder:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    def _write_environment(self) -> None:
+        """Keep what this process runs on."""
+        from geoml.environment import describe
+
+        now = datetime.now(UTC).isoformat(timespec="seconds")
+        write_json(self.path / "environment.json", describe() | {"started": now})
 
     def _take_lock(self) -> None:
         stream = open(self.path / ".lock", "a+b")  # noqa: SIM115 - held until close()

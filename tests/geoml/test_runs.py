@@ -47,6 +47,17 @@ def test_the_same_configuration_goes_on_and_another_is_refused(tmp_path):
         assert RunFolder.load(fresh.path).config["model"]["width"] == 64
 
 
+def test_a_finished_run_keeps_what_it_ran_on(tmp_path):
+    path = tmp_path / "run"
+    with RunFolder.open(path, CONFIG) as folder:
+        folder.write_summary({"crps": 0.25})
+    (path / "environment.json").write_text('{"python": "2.7"}')
+    with RunFolder.open(path, CONFIG) as again:
+        assert again.environment == {"python": "2.7"}  # looked at, not run
+        again.write_summary({"crps": 0.2})
+        assert again.environment["python"] == sys.version.split()[0]
+
+
 def test_added_and_removed_keys_differ_too(tmp_path):
     RunFolder.open(tmp_path, CONFIG).close()
     with pytest.raises(UserError, match="seed was 'absent', now 3"):
