@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from hydra.core.override_parser.types import Override
     from omegaconf import DictConfig
 
-__all__ = ["compose", "finish", "groups_of", "load", "loader", "user_errors"]
+__all__ = ["compose", "finish", "groups_of", "load", "loader", "user_errors", "with_own_model"]
 
 
 def loader(config_module: str, *, config_dirs: Iterable[str] = ()) -> ConfigLoaderImpl:
@@ -45,7 +45,20 @@ def load(source: ConfigLoaderImpl, verb: str, overrides: Sequence[str], *, sweep
 
     mode = RunMode.MULTIRUN if sweep else RunMode.RUN
     with user_errors(source, verb, overrides):
-        return source.load_configuration(config_name=verb, overrides=list(overrides), run_mode=mode)
+        return source.load_configuration(config_name=verb, overrides=with_own_model(overrides), run_mode=mode)
+
+
+def with_own_model(overrides: Sequence[str]) -> list[str]:
+    """Overrides in which `model._target_=CLASS` stands alone: settings of a preset are not those of another class.
+
+    >>> with_own_model(["seed=1", "model._target_=mine.Model", "model.width=8"])
+    ['seed=1', '~model', '+model._target_=mine.Model', '+model.width=8']
+    """
+    own = [line for line in overrides if line.startswith("model.")]
+    if not any(line.startswith("model._target_=") for line in own):
+        return list(overrides)
+    rest = [line for line in overrides if line not in own and not line.startswith("model=")]
+    return [*rest, "~model", *(f"+{line}" for line in own)]
 
 
 def finish(config: DictConfig) -> DictConfig:

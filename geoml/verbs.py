@@ -150,7 +150,8 @@ def _sweep(app: App, verb: Verb, source: Any, overrides: list[str]) -> int:
     GlobalHydra.instance().initialize(hydra)
     try:
         with compose.user_errors(source, verb.name, overrides):
-            batches = hydra.multirun(config_name=verb.name, task_function=_Job(app, verb), overrides=list(overrides))
+            words = compose.with_own_model(overrides)
+            batches = hydra.multirun(config_name=verb.name, task_function=_Job(app, verb), overrides=words)
     finally:
         GlobalHydra.instance().clear()
     jobs = [(dict(_pair(line) for line in job.overrides), job.return_value) for batch in batches or [] for job in batch]
@@ -169,7 +170,7 @@ def _sweep(app: App, verb: Verb, source: Any, overrides: list[str]) -> int:
 
 
 def _pair(override: str) -> tuple[str, str]:
-    key, _, value = override.partition("=")
+    key, _, value = override.lstrip("+").partition("=")
     return key, value
 
 

@@ -75,8 +75,9 @@ APP = app.App(
         app.Verb(
             "report",
             "radiomaps.verbs:report",
-            "Draw maps of a store, and their errors",
-            "radiomaps report store=maps.zarr",
+            "Make one page for a browser of stores and finished runs",
+            "radiomaps report runs/trace/etoile",
+            plain=True,
         ),
     ),
 )

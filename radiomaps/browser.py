@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from geoml.data.store import read_dataset
-from geoml.errors import DataError
+from geoml.errors import DataError, UserError
 from geoml.files import read_json
 from geoml.report import Block, Chart, Report, Section, Table, Text
 from radiomaps import charts
@@ -19,7 +19,7 @@ from radiomaps.store import open_maps, scene_records
 if TYPE_CHECKING:
     import xarray as xr
 
-__all__ = ["TABLES", "report"]
+__all__ = ["TABLES", "report", "store_of"]
 
 #: Maps that a page shows at most.
 SHOWN = 4
@@ -30,29 +30,39 @@ SAMPLED = (".nc", ".zarr")
 TABLES = "tables.json"
 
 
-def report(path: str | os.PathLike[str]) -> Report | None:
+def report(path: str | os.PathLike[str], *, against: Path | None = None) -> Report | None:
     """The report of a store of maps, of the run that traced one, of `radiomaps sample` or `benchmark`; else None.
 
-    Errors: `DataError` for a store or file that is broken.
+    `against` is a store of the same maps, from which the differences are shown. Errors: `DataError` for a store or
+    file that is broken, `UserError` for one of other maps.
     """
     path = Path(path)
     if (path / TABLES).exists():
         return _of_benchmark(path)
     if sampled := sorted(file for file in (path / "samples").glob("map-*") if file.suffix in SAMPLED):
         return _of_samples(path, sampled)
-    store = path / STORE if (path / STORE).exists() else path
-    if not (store / "zarr.json").exists():
-        return None
-    try:
-        records = scene_records(store)
-    except DataError:  # a store of something else
-        return None
-    return _of_store(store, records)
+    store = store_of(path)
+    return None if store is None else _of_store(store, scene_records(store), against)
 
 
-def _of_store(store: Path, records: list[Any]) -> Report:
+def store_of(path: str | os.PathLike[str]) -> Path | None:
+    """The store of maps that a path is, or that its run traced; None where there is none."""
+    path = Path(path)
+    for store in (path / STORE, path):
+        if (store / "zarr.json").exists():
+            try:
+                scene_records(store)
+            except DataError:  # a store of something else
+                continue
+            return store
+    return None
+
+
+def _of_store(store: Path, records: list[Any], against: Path | None) -> Report:
     maps = open_maps(store)
+    other = None if against is None else _same_maps(maps, against)
     shown: dict[str, xr.Dataset] = {}
+    others: dict[str, xr.Dataset] = {}
     rows = []
     total = maps.sizes["scene"] * maps.sizes["tx"]
     for index in range(min(total, SHOWN)):
@@ -62,8 +72,11 @@ def _of_store(store: Path, records: list[Any]) -> Report:
         label = f"{one['scene'].item()}, transmitter {tx}"
         shown[label] = one
         rows.append({"map": label, **_numbers(one)})
+        if other is not None:
+            others[label] = other.isel(scene=scene, tx=tx).load()
+            rows[-1] |= _differences(one, others[label])
     first = next(iter(shown.values()))
-    blocks: list[Block] = [charts.map_viewer(shown)]
+    blocks: list[Block] = [charts.map_viewer(shown, others)]
     figure = charts.city(first, records[0].footprints)
     blocks.append(Chart(figure, "The buildings of the first scene, its transmitter and a layer of path gain"))
     facts = {key: maps.attrs.get(key) for key in ("solver", "solver_version", "frequency_hz", "seed", "identity")}
@@ -85,6 +98,24 @@ def _of_store(store: Path, records: list[Any]) -> Report:
             ]),
         ],
     )  # fmt: skip
+
+
+def _same_maps(maps: xr.Dataset, against: Path) -> xr.Dataset:
+    """The maps of another store, where they are of the same places."""
+    other = open_maps(against)
+    same = all(maps.sizes[name] == other.sizes.get(name) for name in maps["path_gain_db"].dims)
+    if not same or not all(np.allclose(maps[f"tx_{axis}"], other[f"tx_{axis}"]) for axis in "xyz"):
+        raise UserError(f"{against} holds other scenes, transmitters or voxels; give a store of the same maps")
+    return other
+
+
+def _differences(one: xr.Dataset, other: xr.Dataset) -> dict[str, Any]:
+    """Medians of what two maps of a place differ by."""
+    return {
+        f"{look.title}, median |Δ| {look.unit}": float(np.nanmedian(np.abs(charts.difference(one, other, name))))
+        for name, look in charts.LOOKS.items()
+        if name in one and name in other
+    }
 
 
 def _placed(one: xr.Dataset) -> xr.Dataset:
@@ -139,8 +170,8 @@ def _of_samples(path: Path, files: list[Path]) -> Report:
             look = charts.LOOKS[name]
             row[f"{look.title} ± {look.unit}"] = look.factor * float(made[f"{name}_uncertainty"].median())
             if truth is not None:
-                wrong = abs(charts.error_of(made, truth, name)) * look.factor
-                row[f"{look.title}, median error {look.unit}"] = float(np.nanmedian(wrong))
+                wrong = charts.difference(made, truth, name, of=f"{name}_mean")
+                row[f"{look.title}, median error {look.unit}"] = float(np.nanmedian(np.abs(wrong)))
         rows.append(row)
     note = "" if truths else "No truth is known of these maps."
     return Report(
@@ -159,10 +190,11 @@ def _of_samples(path: Path, files: list[Path]) -> Report:
 
 def _truth(run: Any, number: int) -> xr.Dataset | None:
     """The store's own map of that number; None where nothing was traced, or its store is gone."""
-    store = run.config.get("store")
-    if not store or not Path(store).exists():
+    store, checkpoint = run.config.get("store"), Path(run.config["checkpoint"])
+    if not store or not Path(store).exists() or not checkpoint.exists():
         return None
     from radiomaps.sampling import truth_of
     from radiomaps.training import load_trained
 
-    return truth_of(load_trained(Path(run.config["checkpoint"])).task, store, number)
+    trained = load_trained(checkpoint, device="cpu", allow=run.config.get("allow_targets") or ())
+    return truth_of(trained.task, store, number)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from radiomaps.scenes import Footprint
 
-__all__ = ["LOOKS", "city", "error_of", "map_viewer", "prediction_viewer"]
+__all__ = ["LOOKS", "city", "difference", "map_viewer", "prediction_viewer"]
 
 #: Cells of an edge, and heights, that a page shows at most: what is between them is left out, and the page says so.
 EDGE, HEIGHTS = 128, 5
@@ -48,21 +48,35 @@ LOOKS = {
 }
 
 
-def map_viewer(maps: Mapping[str, xr.Dataset]) -> Viewer:
-    """Every modality of maps `(z, y, x)`, by name, at some heights, on one scale for all of a modality."""
+def map_viewer(maps: Mapping[str, xr.Dataset], others: Mapping[str, xr.Dataset] | None = None) -> Viewer:
+    """Every modality of maps `(z, y, x)`, by name, at some heights, on one scale for all of a modality.
+
+    `others` are maps of the same places by the same names, shown beside them with the difference.
+    """
     first = next(iter(maps.values()))
-    names = [name for name in LOOKS if name in first]
+    others = others or {}
+    names = [name for name in LOOKS if name in first and all(name in data for data in others.values())]
     heights = _heights(first)
     panels, fields = [], []
     for name in names:
         look = LOOKS[name]
-        low, high = _limits([data[name].values * look.factor for data in maps.values()], look)
-        panels.append(Panel(look.title, look.unit, look.colours, low, high, modality=look.title))
+        low, high = _limits([data[name].values * look.factor for data in (*maps.values(), *others.values())], look)
+        for what in (look.title, f"{look.title}, the other")[: 2 if others else 1]:
+            panels.append(Panel(what, look.unit, look.colours, low, high, modality=look.title))
+        if others:
+            most = max(_high(np.abs(difference(maps[label], others[label], name))) for label in maps)
+            panels.append(Panel(f"{look.title} − the other", look.unit, "RdBu_r", -most, most, modality=look.title))
     for label, data in maps.items():
         for index in heights:
             layer = _thinned(data.isel(z=index))
             place = {"map": label, "height": _metres(layer["z"])}
             fields += [_field(LOOKS[n].title, place, layer[n] * LOOKS[n].factor) for n in names]
+            for name in names if label in others else ():
+                title, there = LOOKS[name].title, _thinned(others[label].isel(z=index))
+                beside = layer[name].copy(data=there[name].transpose(*layer[name].dims).values)
+                wrong = layer[name].copy(data=difference(layer, there, name))
+                fields.append(_field(f"{title}, the other", place, beside * LOOKS[name].factor))
+                fields.append(_field(f"{title} − the other", place, wrong))
     axes = (
         Axis("quantity", [LOOKS[name].title for name in names]),
         Axis("map", list(maps)),
@@ -86,7 +100,7 @@ def prediction_viewer(predicted: Mapping[str, xr.Dataset], truths: Mapping[str, 
         look = LOOKS[name]
         known = [data[name].values * look.factor for data in truths.values()]
         low, high = _limits(known or [data[f"{name}_mean"].values * look.factor for data in predicted.values()], look)
-        wrong = [error_of(predicted[k], truths[k], name) * look.factor for k in truths if k in predicted]
+        wrong = [difference(predicted[k], truths[k], name, of=f"{name}_mean") for k in truths if k in predicted]
         spread = [data[f"{name}_uncertainty"].values * look.factor for data in predicted.values()]
         most = max([_high(np.abs(part)) for part in wrong], default=1.0)
         for what in ("truth", "mean", "member"):
@@ -124,15 +138,17 @@ def _prediction_fields(label: str, name: str, layer: xr.Dataset, truth: xr.Datas
     if truth is not None:
         truth = _thinned(truth)
         fields.append(_field("truth", place, layer[f"{name}_mean"].copy(data=truth[name].values) * look.factor))
-        wrong = layer[f"{name}_mean"].copy(data=error_of(layer, truth, name))
-        fields.append(_field("mean − truth", place, wrong * look.factor))
+        wrong = layer[f"{name}_mean"].copy(data=difference(layer, truth, name, of=f"{name}_mean"))
+        fields.append(_field("mean − truth", place, wrong))
     return fields
 
 
-def error_of(predicted: xr.Dataset, truth: xr.Dataset, name: str) -> NDArray[Any]:
-    """Mean − truth in the variable's unit, the shorter way round for an azimuth."""
-    wrong = predicted[f"{name}_mean"].values - truth[name].values
-    return (wrong + np.pi) % (2 * np.pi) - np.pi if LOOKS[name].circular else wrong
+def difference(maps: xr.Dataset, other: xr.Dataset, name: str, *, of: str | None = None) -> NDArray[Any]:
+    """A variable (or the variable `of`) less that of another map, in the unit of the page; azimuths the shorter way."""
+    here = maps[of or name]
+    wrong = here.values - other[name].transpose(*here.dims).values
+    wrong = (wrong + np.pi) % (2 * np.pi) - np.pi if LOOKS[name].circular else wrong
+    return np.asarray(wrong * LOOKS[name].factor)
 
 
 def _heights(maps: xr.Dataset) -> list[int]:

@@ -61,9 +61,9 @@ APP = app.App(
         app.Verb(
             "report",
             "rainshift.verbs:report",
-            "Make the page and figures of a benchmark again from its run folder",
-            "rainshift report benchmark=runs/benchmark/demo",
-            run_folder=False,
+            "Make one page for a browser of finished runs",
+            "rainshift report runs/benchmark/demo",
+            plain=True,
         ),
     ),
 )

@@ -28,12 +28,14 @@ Palette = dict[str, str]
 
 
 def report(path: str | os.PathLike[str]) -> Report | None:
-    """The report of a run folder of `rainshift benchmark`; None for any other folder.
+    """The report of a run of `rainshift benchmark`, `predict` or `evaluate`; None for any other folder.
 
     Errors: `DataError` where the run has not finished or a file of it is broken.
     """
-    if not (Path(path) / RESULTS).exists():
-        return None
+    path = Path(path)
+    if not (path / RESULTS).exists():
+        shown = showcase.read(path) if (path / showcase.FOLDER).is_dir() else {}
+        return _of_model(RunFolder.load(path), shown) if shown else None
     run = RunFolder.load(path)
     summary, results = run.summary, _read(run.path / RESULTS)
     assert results is not None
@@ -53,6 +55,62 @@ def report(path: str | os.PathLike[str]) -> Report | None:
         _provenance(run),
     ]
     return Report(summary["heading"], introduction(results)[0], [part for part in sections if part is not None])
+
+
+def _of_model(run: RunFolder, shown: dict[str, xr.Dataset]) -> Report:
+    """One model's predictions, how wrong they are and, where that was learnt, how far they were said to be trusted."""
+    rows = run.summary["rows"]
+    scored = any("mae" in row or "crps" in row for row in rows)
+    trusted = {region: data for region, data in shown.items() if "expected_error" in data}
+    maps: list[Block] = [charts.prediction_viewer(shown)]
+    if not trusted:
+        maps.append(Text("`rainshift trust checkpoint=RUN` learns how far a model may be trusted, for pages to show."))
+    sections = [
+        Section("Maps", maps),
+        _trust(trusted) if trusted else None,
+        Section("Scores", [Table(rows, "Against the fine rain, mm/h")])
+        if scored
+        else Section("Files", [Table(rows, "What was predicted")]),
+        _provenance(run),
+    ]
+    made = f"Predicted by {checkpoint}" if (checkpoint := run.config.get("checkpoint")) else run.config["prediction"]
+    return Report(f"Rain of {', '.join(shown)}", f"{made}.", [part for part in sections if part is not None])
+
+
+def _trust(shown: dict[str, xr.Dataset]) -> Section:
+    """What was said of the errors against what they are, in the hours of the maps."""
+    from rainshift.trust import auroc, risk_coverage
+
+    rows, curves = [], {}
+    for region, data in shown.items():
+        error = abs(data["mean"] - data["target"]).values
+        known = np.isfinite(error)
+        wrong = error[known]
+        said = {name: data[name].values[known] for name in ("expected_error", "error_bound", "familiar")}
+        coverage, risk = risk_coverage(said["expected_error"], wrong)
+        curves[region] = (coverage, risk, risk_coverage(wrong, wrong)[1])
+        rows.append(
+            {
+                "region": region,
+                "mean error": float(wrong.mean()),
+                "mean expected error": float(said["expected_error"].mean()),
+                "errors within the bound, %": 100 * float((wrong <= said["error_bound"]).mean()),
+                "familiar, %": 100 * float(said["familiar"].mean()),
+                "AUROC": auroc(said["expected_error"], wrong > np.quantile(wrong, 0.9)),
+            }
+        )
+    figure = charts.risk_chart(curves, colours(list(curves)))
+    levels = {float(found) for data in shown.values() if (found := data["error_bound"].attrs.get("level"))}
+    meant = f"; the bound is meant for {'; '.join(f'{level:.0%}' for level in levels)} of the errors" if levels else ""
+    caption = f"In the hours of the maps, mm/h{meant}. AUROC is that of finding the largest tenth of the errors"
+    return Section(
+        "How far to trust it",
+        [
+            Table(rows, caption),
+            Chart(figure, "Mean error of the cells kept against the share kept", "Lower is better; the dotted line "
+                  "knows the errors, the expected error knows none of them."),
+        ],
+    )  # fmt: skip
 
 
 def _read(path: Path) -> xr.Dataset | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,9 +16,20 @@ if TYPE_CHECKING:
     import xarray as xr
     from plotly.graph_objects import Figure
 
-__all__ = ["calibration_chart", "heat_maps", "rain_viewer", "shift_chart", "skill_chart", "spectrum_chart"]
+__all__ = [
+    "calibration_chart",
+    "heat_maps",
+    "prediction_viewer",
+    "rain_viewer",
+    "risk_chart",
+    "shift_chart",
+    "skill_chart",
+    "spectrum_chart",
+]
 
 SIDES = {"in": "in distribution", "out": "out of distribution"}
+#: Maps of trust in a file, and what a page calls them.
+TRUST = {"expected_error": "expected error", "error_bound": "bound of the error", "novelty": "novelty"}
 
 
 def skill_chart(results: xr.Dataset, palette: Mapping[str, str]) -> Figure:
@@ -222,6 +233,76 @@ def rain_viewer(shown: Mapping[str, xr.Dataset]) -> Viewer:
         y_title="latitude",
         aspect=float(1 / np.cos(np.deg2rad(middle))),
     )
+
+
+def prediction_viewer(shown: Mapping[str, xr.Dataset]) -> Viewer:
+    """Input, a member, mean and target of one model; below, how wrong the mean is and how wrong it was said to be.
+
+    Expected error, bound and novelty are there where the data have them (`rainshift.showcase.of_model`).
+    """
+    fields: list[Field] = []
+    times = _labels(shown)
+    members = max(data.sizes["member"] for data in shown.values())
+    mean = "mean of members" if members > 1 else "prediction"
+    for region, data in shown.items():
+        wettest = np.datetime64(data.attrs["wettest"])
+        for time in data["time"].values:
+            now = data.sel(time=time)
+            place = {"region": region, "time": _label(time, wettest)}
+            if "input" in data:
+                fields.append(_field("input", place, now["input"], "coarse_lon", "coarse_lat"))
+            for member in range(data.sizes["member"] if members > 1 else 0):
+                rain = now["prediction"].isel(model=0, member=member)
+                fields.append(_field("member", place | {"member": str(member + 1)}, rain, "lon", "lat"))
+            parts = {mean: now["mean"], "target": now["target"], "error": abs(now["mean"] - now["target"])}
+            parts |= {title: now[name] for name, title in TRUST.items() if name in data}
+            fields += [_field(name, place, part, "lon", "lat") for name, part in parts.items()]
+    found = {field.panel for field in fields}
+    rain_panels = [name for name in ("input", "member", mean, "target") if name in found]
+    panels = [Panel(name, "mm/h", "Viridis_r", bounds=RAIN_BOUNDS_MM_H) for name in rain_panels]
+    wrong = [name for name in ("error", *list(TRUST.values())[:2]) if name in found]
+    panels += [Panel(name, "mm/h", "Magma", 0.0, _largest(fields, wrong)) for name in wrong]
+    if "novelty" in found:
+        panels.append(Panel("novelty", "novelty", "Cividis", 0.0, _largest(fields, ["novelty"])))
+    middle = np.mean([float(data["lat"].mean()) for data in shown.values()])
+    return Viewer(
+        (
+            Axis("region", list(shown)),
+            Axis("time", times, "range", start=times.index("+0 h")),
+            *([Axis("member", [str(m + 1) for m in range(members)], "range")] if members > 1 else []),
+        ),
+        panels,
+        fields,
+        alt="Maps of rain: input, prediction, target, the error and what was said of it",
+        caption=f"Rain around the wettest hour (+0 h). The error is that of the {mean}.",
+        x_title="longitude",
+        y_title="latitude",
+        aspect=float(1 / np.cos(np.deg2rad(middle))),
+    )
+
+
+def _largest(fields: Sequence[Field], names: Sequence[str]) -> float:
+    """What 99.5 % of the known values of some panels do not exceed; 1 where there is none above 0."""
+    values = np.concatenate([f.values[np.isfinite(f.values)].ravel() for f in fields if f.panel in names] or [[]])
+    return float(np.quantile(values, 0.995)) or 1.0 if values.size else 1.0
+
+
+def risk_chart(curves: Mapping[str, tuple[Any, Any, Any]], palette: Mapping[str, str]) -> Figure:
+    """Mean error of the cells that are kept, by region: `(coverage, risk, least risk that any order gives)`."""
+    from plotly.graph_objects import Figure
+
+    figure = Figure()
+    for region, (coverage, risk, least) in curves.items():
+        for values, dash, what in ((risk, "solid", "by expected error"), (least, "dot", "by the error itself")):
+            figure.add_scatter(x=_known(coverage), y=_known(values), mode="lines", name=f"{region}, {what}",
+                               line={"color": palette[region], "dash": dash})  # fmt: skip
+    figure.update_layout(
+        height=380,
+        xaxis={"title": "share of cells kept, those that are trusted least left out first", "range": [0, 1]},
+        yaxis={"title": "their mean error, mm/h", "rangemode": "tozero"},
+        margin={"t": 20, "r": 10},
+    )
+    return figure
 
 
 def _label(time: np.datetime64, wettest: np.datetime64) -> str:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from geoml.grids import Grid
     from rainshift.trust import Trust, TrustMap
 
-__all__ = ["predict", "write_prediction"]
+__all__ = ["TRUST_MAPS", "predict", "predict_maps", "write_prediction"]
 
 
 def predict(
@@ -37,20 +37,39 @@ def predict(
     seed: int = 0,
 ) -> xr.DataArray:
     """Predicted rain in mm/h `(member, time, lat, lon)` at some positions among a role's samples, in memory."""
+    return predict_maps(
+        downscaler, archive, region, positions=positions, role=role, members=members, seed=seed
+    )["precipitation"]  # fmt: skip
+
+
+def predict_maps(
+    downscaler: Downscaler,
+    archive: Archive,
+    region: str,
+    *,
+    positions: np.ndarray,
+    role: str = "test",
+    members: int = 8,
+    seed: int = 0,
+    trust: Trust | None = None,
+) -> xr.Dataset:
+    """`precipitation` as `predict` gives it and, with `trust`, its maps `(time, lat, lon)` as in `write_prediction`."""
     import xarray as xr
 
     drawn = members_of(downscaler, members)
     grid = grid_of(archive.open(region, archive.samples(region, role)[0])["target"])
     rain = np.empty((drawn, len(positions), *grid.shape), np.float32)
-    for rows, part, *_ in _batches(downscaler, archive, region, positions, role, drawn, seed):
+    maps = {name: np.empty(rain.shape[1:], np.float32) for name in (() if trust is None else TRUST_MAPS)}
+    for rows, part, _, said in _batches(downscaler, archive, region, positions, role, drawn, seed, trust):
         rain[:, rows] = part
-    return xr.DataArray(
-        rain,
-        {"member": np.arange(drawn), "time": archive.times(region, role, positions), **grid.coords()},
-        ("member", "time", *grid.names),
-        "precipitation",
-        VARIABLES["precipitation"].attrs,
-    )
+        for name, values in maps.items():
+            values[rows] = getattr(said, name.removeprefix("error_")).numpy()
+    coords = {"member": np.arange(drawn), "time": archive.times(region, role, positions), **grid.coords()}
+    made = xr.Dataset({name: (("time", *grid.names), values) for name, values in maps.items()}, coords)
+    made["precipitation"] = (("member", "time", *grid.names), rain, VARIABLES["precipitation"].attrs)
+    if trust is not None:
+        made["error_bound"].attrs |= _bound_attrs(trust)
+    return made
 
 
 def write_prediction(
@@ -145,9 +164,9 @@ def _define(file: Any, grid: Grid, times: np.ndarray, members: int, attrs: dict[
 
 
 #: What a trust map says, for the reader of a file: type, unit and long name by variable.
-TRUST_VARIABLES = {
+TRUST_MAPS = {
     "expected_error": ("f4", "mm h-1", "expected absolute error of the ensemble mean"),
-    "bound": ("f4", "mm h-1", "bound of the absolute error of the ensemble mean"),
+    "error_bound": ("f4", "mm h-1", "bound of the absolute error of the ensemble mean"),
     "novelty": ("f4", "1", "distance from the weather that trust was learnt from, about 1 where it is familiar"),
     "familiar": ("i1", "1", "1 where the novelty is within what trust was learnt from"),
 }
@@ -156,9 +175,9 @@ TRUST_VARIABLES = {
 def _define_trust(file: Any, grid: Grid, trust: Trust) -> dict[str, Any]:
     """The empty variables of a trust map, by the name of its field."""
     made = {}
-    for name, (kind, units, long_name) in TRUST_VARIABLES.items():
+    for name, (kind, units, long_name) in TRUST_MAPS.items():
         variable = file.createVariable(
-            "error_bound" if name == "bound" else name,
+            name,
             kind,
             ("time", *grid.names),
             compression="zlib",
@@ -166,6 +185,11 @@ def _define_trust(file: Any, grid: Grid, trust: Trust) -> dict[str, Any]:
             chunksizes=(1, *grid.shape),
         )
         variable.setncatts({"units": units, "long_name": long_name})
-        made[name] = variable
-    made["bound"].setncattr("comment", f"holds for {trust.level:.0%} of the cells of weather like that of training")
+        made[name.removeprefix("error_")] = variable
+    made["bound"].setncatts(_bound_attrs(trust))
     return made
+
+
+def _bound_attrs(trust: Trust) -> dict[str, Any]:
+    comment = f"holds for {trust.level:.0%} of the cells of weather like that of training"
+    return {"comment": comment, "level": trust.level}

@@ -189,11 +189,19 @@ def write_benchmark(experiment: Experiment, outcome: Outcome, run: RunFolder) ->
             "leaks": [leak.message for leak in outcome.leaks],
         }
     )
-    return write_page(run)
+    rows = write_page(run)
+    # Here, since the page for the browser is made of what this module leaves behind.
+    from geoml.report import write_report
+    from rainshift.browser import report
+
+    browsed = report(run.path)
+    assert browsed is not None
+    logger.info("wrote %s", write_report(browsed, run.path / "report.html"))
+    return rows
 
 
 def write_page(run: RunFolder) -> list[dict[str, Any]]:
-    """Write `benchmark.md`, the figures and `report.html` from what the run folder holds; returns the headline rows.
+    """Write `benchmark.md` and the figures from what the run folder holds; returns the headline rows.
 
     Nothing is trained or scored. Errors: `DataError` where the run has not finished or a file of it is broken.
     """
@@ -214,14 +222,7 @@ def write_page(run: RunFolder) -> list[dict[str, Any]]:
     )
     with atomic_path(run.path / "benchmark.md") as partial:
         partial.write_text(text)
-    # Here, since the page for the browser is made of what this module leaves behind.
-    from geoml.report import write_report
-    from rainshift.browser import report
-
-    browsed = report(run.path)
-    assert browsed is not None
-    written = write_report(browsed, run.path / "report.html")
-    logger.info("wrote %s and %s", run.path / "benchmark.md", written)
+    logger.info("wrote %s", run.path / "benchmark.md")
     return score_rows(results, results.attrs["skill_metric"])
 
 

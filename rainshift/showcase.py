@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from geoml.data.store import read_dataset, write_netcdf
+from geoml.grids import conform
+from rainshift.hours import choose
 from rainshift.matrix import Cell
-from rainshift.prediction import predict
+from rainshift.prediction import TRUST_MAPS, predict, predict_maps
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -17,9 +19,12 @@ if TYPE_CHECKING:
     import xarray as xr
     from numpy.typing import NDArray
 
+    from rainshift.archive import Archive
+    from rainshift.downscalers import Downscaler
     from rainshift.experiment import Experiment
+    from rainshift.trust import Trust
 
-__all__ = ["FOLDER", "panels", "read", "showcase", "write"]
+__all__ = ["FOLDER", "of_file", "of_model", "panels", "read", "showcase", "write"]
 
 #: Where a run keeps them, a file a region.
 FOLDER = "maps"
@@ -37,16 +42,7 @@ def showcase(experiment: Experiment, region: str) -> xr.Dataset:
     import xarray as xr
 
     archive = experiment.archive
-    split, indices = archive.samples(region, "test")
-    groups = archive.open(region, split)
-    target = groups["target"]["precipitation"].isel(time=indices)
-    wettest = int(np.nanargmax(np.nan_to_num(target.mean(("lat", "lon")).values, nan=-1.0)))
-    positions = _around(target["time"].values, wettest)
-    data = xr.Dataset({"target": target.isel(time=positions).load()}, attrs={"units": "mm h-1", "region": region})
-    guess = dict(archive.channels.first_guess).get("precipitation", "precipitation")
-    if guess in groups["condition"]:
-        coarse = groups["condition"][guess].isel(time=indices[positions]).load()
-        data["input"] = coarse.rename(lat="coarse_lat", lon="coarse_lon").assign_coords(time=data["time"])
+    data, positions = _weather(archive, region, "test")
     outside = experiment.plan.outside.get(region)
     made = {}
     for name, spec in experiment.specs.items():
@@ -59,7 +55,70 @@ def showcase(experiment: Experiment, region: str) -> xr.Dataset:
     if made:
         every = xr.concat(list(made.values()), "model", coords="minimal", compat="override", join="override")
         data["prediction"] = every.assign_coords(model=list(made), **{k: data[k] for k in ("lat", "lon")})
-    return data.assign_attrs(wettest=str(target["time"].values[wettest]))
+    return data
+
+
+def of_model(
+    downscaler: Downscaler,
+    archive: Archive,
+    region: str,
+    role: str,
+    *,
+    samples: int | None = None,
+    members: int = 8,
+    seed: int = 0,
+    trust: Trust | None = None,
+) -> xr.Dataset:
+    """The wettest of the hours that `evaluate` scores and those around it, laid out as those of `showcase`.
+
+    `prediction` has the one model "prediction". Beside it are `mean(time, lat, lon)` over all members and, with
+    `trust`, `expected_error`, `error_bound`, `novelty` and `familiar`.
+    """
+    data, positions = _weather(archive, region, role, choose(archive, region, role, samples))
+    made = predict_maps(
+        downscaler, archive, region, positions=positions, role=role, members=members, seed=seed, trust=trust
+    )  # fmt: skip
+    return _beside(data, made)
+
+
+def of_file(file: Path, archive: Archive, region: str, role: str) -> xr.Dataset:
+    """The same of the hours in a file of predictions, as `rainshift predict` writes it."""
+    with read_dataset(file) as stored:
+        made = conform(stored)
+        among = np.flatnonzero(np.isin(archive.times(region, role), made["time"].values))
+        data, _ = _weather(archive, region, role, among)
+        return _beside(data, made.sel(time=data["time"]).load())
+
+
+def _beside(data: xr.Dataset, made: xr.Dataset) -> xr.Dataset:
+    """Weather with what a model made of it, a part of the members for the page."""
+    made = made.drop_vars(("lat", "lon"))
+    rain = made["precipitation"]
+    rain = rain if "member" in rain.dims else rain.expand_dims("member")
+    shown = rain.isel(member=slice(MEMBERS)).drop_vars("member", errors="ignore").expand_dims(model=["prediction"])
+    data["prediction"], data["mean"] = shown, rain.mean("member")
+    return data.assign({name: made[name] for name in TRUST_MAPS if name in made})
+
+
+def _weather(
+    archive: Archive, region: str, role: str, among: NDArray[np.int64] | None = None
+) -> tuple[xr.Dataset, NDArray[np.int64]]:
+    """Input and target of the wettest hour and those around it, `among` a role's hours, and where these are."""
+    import xarray as xr
+
+    split, indices = archive.samples(region, role)
+    places = np.arange(len(indices)) if among is None else among
+    groups = archive.open(region, split)
+    target = groups["target"]["precipitation"].isel(time=indices[places])
+    wettest = int(np.nanargmax(np.nan_to_num(target.mean(("lat", "lon")).values, nan=-1.0)))
+    near = _around(target["time"].values, wettest)
+    positions = places[near]
+    data = xr.Dataset({"target": target.isel(time=near).load()}, attrs={"units": "mm h-1", "region": region})
+    guess = dict(archive.channels.first_guess).get("precipitation", "precipitation")
+    if guess in groups["condition"]:
+        coarse = groups["condition"][guess].isel(time=indices[positions]).load()
+        data["input"] = coarse.rename(lat="coarse_lat", lon="coarse_lon").assign_coords(time=data["time"])
+    return data.assign_attrs(wettest=str(target["time"].values[wettest])), positions
 
 
 def _around(times: NDArray[np.datetime64], wettest: int) -> NDArray[np.int64]:

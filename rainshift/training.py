@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -129,17 +129,17 @@ def load(spec: ModelSpec, folder: Path | None, channels: Channels) -> Downscaler
         return built
     if folder is None:
         raise ValueError(f"{spec.name} learns: the folder it was trained in is wanted")
-    return _with_window(load_predictor(folder), folder)
+    return _with_window(load_predictor(folder, allow=spec.allow), folder)
 
 
-def load_trained(path: Path) -> Downscaler:
-    """The downscaler of a run of `rainshift train`, or of a checkpoint folder."""
+def load_trained(path: Path, *, allow: Sequence[str] = ()) -> Downscaler:
+    """The downscaler of a run of `rainshift train`, or of a checkpoint folder; `allow` names packages of one's own."""
     if not path.is_dir():
         raise UserError(f"{path} does not exist; give the run folder that `rainshift train` printed")
     folder = path / "checkpoints" if (path / "checkpoints").is_dir() else path
     if (folder / BASELINE_FILE).exists():
         raise UserError(f"{path} holds a fitted baseline, which only `rainshift benchmark` scores")
-    return _with_window(load_predictor(folder), folder)
+    return _with_window(load_predictor(folder, allow=allow), folder)
 
 
 def _with_window(predictor: Predictor, folder: Path) -> Downscaler:

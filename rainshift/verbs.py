@@ -132,7 +132,8 @@ def trust(config: DictConfig, run: RunFolder) -> Rows:
     for name in regions:
         archive.prepare(name, _split(archive, "validation"))
     options = {"members": int(config.members), "hours": int(config.hours), "level": float(config.level)}
-    learnt = fit_trust(load_trained(trained.path), archive, regions, seed=int(config.seed), **options)
+    downscaler = load_trained(trained.path, allow=config.allow_targets)
+    learnt = fit_trust(downscaler, archive, regions, seed=int(config.seed), **options)
     learnt.save(trained.checkpoints)
     row = {
         "regions": "+".join(regions),
@@ -146,6 +147,7 @@ def trust(config: DictConfig, run: RunFolder) -> Rows:
 
 def predict(config: DictConfig, run: RunFolder) -> Rows:
     """Predict regions with a trained model into CF files in the run folder's `samples/`."""
+    from rainshift import showcase
     from rainshift.prediction import write_prediction
     from rainshift.trust import found_beside
 
@@ -170,15 +172,18 @@ def predict(config: DictConfig, run: RunFolder) -> Rows:
                 trust=learnt,
             )
         )
+        showcase.write(run.path, showcase.of_file(path, archive, name, str(config.role)))
     return rows
 
 
 def evaluate(config: DictConfig, run: RunFolder) -> Rows:
     """Score a trained model or a prediction file on regions, with the reference's skill beside."""
     from geoml.metrics import Suite
+    from rainshift import showcase
     from rainshift.downscalers import ModelSpec
     from rainshift.scoring import score, score_file
     from rainshift.training import load
+    from rainshift.trust import found_beside
 
     if (config.checkpoint is None) == (config.prediction is None):
         raise UserError("evaluate takes either checkpoint=RUN or prediction=FILE")
@@ -192,13 +197,17 @@ def evaluate(config: DictConfig, run: RunFolder) -> Rows:
             made = score_file(Path(config.prediction), archive, name, **options)
             times = made.table.ids
             against = score(reference, archive, name, times=times, **options)
+            shown = showcase.of_file(Path(config.prediction), archive, name, str(config.role))
         else:
-            options |= {"members": int(config.members), "samples": config.samples, "seed": int(config.seed)}
-            made = score(_trained(config, archive), archive, name, **options)
-            against = score(reference, archive, name, **options)
+            drawn = {"members": int(config.members), "samples": config.samples, "seed": int(config.seed)}
+            downscaler, learnt = _trained(config, archive), found_beside(Path(config.checkpoint))
+            made = score(downscaler, archive, name, **drawn, **options)
+            against = score(reference, archive, name, **drawn, **options)
+            shown = showcase.of_model(downscaler, archive, name, str(config.role), **drawn, trust=learnt)
         values = suite.evaluate(made.table)
         skill = suite.skill(made.table, against.table) if "crps_fair" in suite.metrics else None
         made.save(run.path / f"scores-{name}.nc")
+        showcase.write(run.path, shown)
         head = {"region": name, "times": len(made.table), "members": made.members}
         rows.append(head | values | {"skill": skill, "clipped_share": made.clipped_share})
         run.metrics.append(rows[-1])
@@ -216,14 +225,22 @@ def benchmark(config: DictConfig, run: RunFolder) -> Rows:
     return write_benchmark(experiment, outcome, run)
 
 
-def report(config: DictConfig) -> Rows:
-    """Make the page and bars of a finished benchmark again from its run folder; nothing is trained or scored."""
-    from rainshift.report import write_page
+def report(arguments: Sequence[str]) -> Rows:
+    """Make the page of finished runs for a browser, of benchmarks `benchmark.md` and the figures too.
 
-    run = RunFolder.load(config.benchmark)
-    if "models" not in run.config:
-        raise UserError(f"{config.benchmark} is not the run folder of a benchmark")
-    return write_page(run)
+    All comes from the run folders; nothing is trained or scored.
+    """
+    from geoml.report.gather import parser, written
+
+    about = "Make one self-contained HTML page of finished runs of benchmark, predict and evaluate."
+    flags = parser("rainshift report", about).parse_args(arguments)
+    from rainshift import browser
+    from rainshift.report import RESULTS, write_page
+
+    for path in map(Path, flags.runs):
+        if (path / RESULTS).exists():
+            write_page(RunFolder.load(path))
+    return written(flags, {"rainshift": browser.report})
 
 
 def _log(config: DictConfig, run: RunFolder) -> Log:
@@ -282,5 +299,6 @@ def _trained(config: DictConfig, archive: Archive) -> Downscaler:
     from rainshift.downscalers import InTiles, conserved
     from rainshift.training import load_trained
 
-    tiled = InTiles(load_trained(Path(config.checkpoint)), Tiling(**plain(config.tiles)))
+    trained = load_trained(Path(config.checkpoint), allow=config.allow_targets)
+    tiled = InTiles(trained, Tiling(**plain(config.tiles)))
     return conserved(tiled, config.conservation, archive.channels)

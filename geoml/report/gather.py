@@ -1,14 +1,14 @@
 """`geoml report RUNS…`: what runs of any domain left behind, as one page for a browser.
 
 Domains come through the entry points of group `geoml.report`, so that the core names none: each is a function of a path
-that gives a `Report`, or None where the path is not of its kind.
+that gives a `Report`, or None where the path is not of its kind. The `report` of a domain is the same, of its own runs.
 """
 
 from __future__ import annotations
 
 import argparse
 import importlib.metadata
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,8 +17,10 @@ from geoml.errors import UserError
 from geoml.report.blocks import Report, Text
 from geoml.report.page import write_report
 
-__all__ = ["gather", "main"]
+__all__ = ["Makers", "gather", "main", "parser", "written"]
 
+Makers = Mapping[str, Callable[[Path], Report | None]]
+PAGE = "report.html"
 GROUP = "geoml.report"
 #: What a page may weigh and still open at once.
 LARGEST_MB = 15
@@ -26,25 +28,38 @@ LARGEST_MB = 15
 
 def main(arguments: Sequence[str]) -> list[dict[str, Any]]:
     """Write one page of several runs, stores or folders."""
-    parser = argparse.ArgumentParser(
-        prog="geoml report", description="Make one self-contained HTML page of finished runs, whatever made them."
-    )
-    parser.add_argument("runs", nargs="+", metavar="RUN", help="run folders and stores of radio maps")
-    parser.add_argument("--output", default="report.html", help="where the page goes (default: %(default)s)")
-    parser.add_argument("--title", help="what the page is called")
-    flags = parser.parse_args(arguments)
-    path = write_report(gather([Path(run) for run in flags.runs], title=flags.title), flags.output)
+    about = "Make one self-contained HTML page of finished runs, whatever made them."
+    return written(parser("geoml report", about).parse_args(arguments), _makers())
+
+
+def parser(prog: str, about: str) -> argparse.ArgumentParser:
+    """What every `report` takes: runs, where the page goes and what it is called."""
+    made = argparse.ArgumentParser(prog=prog, description=about)
+    made.add_argument("runs", nargs="+", metavar="RUN", help="a run folder, a store or another folder of results")
+    made.add_argument("--output", metavar="FILE", help=f"where the page goes (default: RUN/{PAGE}; {PAGE} of several)")
+    made.add_argument("--title", metavar="TEXT", help="what the page is called")
+    return made
+
+
+def written(flags: argparse.Namespace, makers: Makers) -> list[dict[str, Any]]:
+    """Write the page that flags of `parser` ask for; returns the row that says where it is."""
+    runs = [Path(run) for run in flags.runs]
+    found = gather(runs, title=flags.title, makers=makers)
+    alone = len(runs) == 1 and (runs[0] / "config.yaml").exists()
+    path = write_report(found, flags.output or (runs[0] / PAGE if alone else PAGE))
     size = path.stat().st_size / 1e6
     heavy = f"; pages above {LARGEST_MB} MB open slowly, give fewer runs" if size > LARGEST_MB else ""
     return [{"page": str(path), "MB": round(size, 2), "open": f"{path.absolute().as_uri()}{heavy}"}]
 
 
-def gather(paths: Sequence[Path], *, title: str | None = None) -> Report:
+def gather(paths: Sequence[Path], *, title: str | None = None, makers: Makers | None = None) -> Report:
     """The reports of all paths as one; a single one as it is.
 
-    Errors: `UserError` for a path that is not there or that no domain knows.
+    `makers` are functions of a path by the name of what they show, those of all installed domains by default. Errors:
+    `UserError` for a path that is not there or that none of them knows.
     """
-    found = [_report_of(path) for path in paths]
+    makers = _makers() if makers is None else makers
+    found = [_report_of(path, makers) for path in paths]
     if len(found) == 1:
         return replace(found[0], title=title or found[0].title)
     sections = []
@@ -56,21 +71,22 @@ def gather(paths: Sequence[Path], *, title: str | None = None) -> Report:
     return Report(title or names, names, sections)
 
 
-def _report_of(path: Path) -> Report:
+def _report_of(path: Path, makers: Makers) -> Report:
     if not path.exists():
-        raise UserError(f"{path} does not exist; give run folders or stores of radio maps")
-    makers = _makers()
+        name, setting, value = str(path).partition("=")
+        hint = f"; folders stand by themselves, {value} without {name}=" if setting else ""
+        raise UserError(f"{path} does not exist; give run folders or stores{hint}")
     for maker in makers.values():
         report = maker(path)
         if report is not None:
             return report
     raise UserError(
         f"{path} holds nothing that {', '.join(makers) or 'an installed domain'} can show; give the folder of a "
-        "finished benchmark, a store of radio maps, or a folder of their results"
+        "finished run, a store of radio maps, or a folder of experts"
     )
 
 
-def _makers() -> dict[str, Callable[[Path], Report | None]]:
+def _makers() -> Makers:
     """The installed domains' functions, by name; one whose packages are absent is left out."""
     makers: dict[str, Callable[[Path], Report | None]] = {}
     for point in sorted(importlib.metadata.entry_points(group=GROUP), key=lambda point: point.name):

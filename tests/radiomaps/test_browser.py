@@ -9,6 +9,7 @@ import pytest
 import xarray as xr
 
 from geoml.__main__ import main
+from geoml.errors import UserError
 from geoml.report import Chart, Viewer
 from geoml.report.page import render
 from geoml.runs import RunFolder
@@ -54,6 +55,24 @@ def test_the_folder_of_a_run_stands_for_its_store(store, tmp_path, capsys) -> No
     assert report(tmp_path) is None
     assert main(["report", str(store.parent), "--output", str(tmp_path / "page.html")]) == 0
     assert (tmp_path / "page.html").stat().st_size < 15e6
+
+
+def test_a_store_against_another_shows_both_and_what_they_differ_by(store, tmp_path) -> None:
+    scenes, window = ({"name": "procedural", "seed": 1, "count": 2},), Window(size_m=64, step_m=4, heights_m=(2, 14, 4))
+    plan = Plan(scenes, Placement(2, height_m=10), window, options={"turns": 0})
+    other = generate(plan, tmp_path / "other.zarr")
+    page = report(store, against=other)
+    assert page is not None
+    fields = {(f.panel, *f.place.values()): f.values for f in viewer_of(page).fields}
+    place = ("procedural-1, transmitter 0", "2 m")
+    here, there = fields["path gain", *place], fields["path gain, the other", *place]
+    assert (here[np.isfinite(here)] != there[np.isfinite(here)]).any()
+    np.testing.assert_allclose(fields["path gain − the other", *place], here - there, atol=1e-4)
+    turned = fields["azimuth of arrival − the other", *place]
+    assert float(np.nanmax(np.abs(turned))) <= 180
+    fewer = generate(Plan(scenes, Placement(1, height_m=10), window), tmp_path / "fewer.zarr")
+    with pytest.raises(UserError, match="holds other scenes, transmitters or voxels"):
+        report(store, against=fewer)
 
 
 @pytest.mark.parametrize("suffix", FORMATS.values())

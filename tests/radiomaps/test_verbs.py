@@ -30,9 +30,20 @@ def test_trace_and_report(capsys: pytest.CaptureFixture[str]):
     assert dict(maps.sizes) == {"scene": 1, "tx": 2, "z": 3, "y": 8, "x": 8}
     assert "procedural-0-tx0" in capsys.readouterr().out
     assert main(["trace", *SMALL, "transmitters.count=2", "store=b.zarr", "pictures=0", "solver.options.turns=0"]) == 0
-    assert main(["report", "store=a.zarr", "against=b.zarr", "pictures=1", "run.dir=r"]) == 0
-    pictures = {file.name for file in Path("r/samples").glob("*.png")}
-    assert pictures == {f"procedural-0-tx0{kind}.png" for kind in ("", "-cut", "-errors")}
+    capsys.readouterr()
+    assert main(["report", "a.zarr", "--against", "b.zarr", "--draw", "drawn"]) == 0
+    assert "report.html" in capsys.readouterr().out
+    page = Path("report.html").read_text()
+    for text in ("path gain, the other", "azimuth of arrival, the other", "median |Δ| dB"):
+        assert text in page
+    pictures = {file.name for file in Path("drawn").glob("*.png")}
+    assert pictures == {f"procedural-0-tx{tx}{kind}.png" for tx in (0, 1) for kind in ("", "-cut", "-errors")}
+
+
+def test_the_page_of_a_run_is_in_its_folder():
+    assert main(["trace", *SMALL, "pictures=0", "run.dir=traced"]) == 0
+    assert main(["report", "traced", "--title", "Streets"]) == 0
+    assert "<h1>Streets</h1>" in Path("traced/report.html").read_text()
 
 
 def test_many_scenes_from_one_list():
@@ -67,7 +78,9 @@ def test_scenes_are_listed_drawn_and_saved(capsys: pytest.CaptureFixture[str]):
         (["trace", *SMALL, "window.heights_m=[1,2]"], "expected 3 numbers"),
         (["trace", *SMALL, "transmitters.positions_m=[[900,0,1]]"], "is beside scene"),
         (["trace", *SMALL, "scene=file", "scene.path=none.geojson"], "does not exist"),
-        (["report", "store=none.zarr"], "does not exist"),
+        (["report", "none.zarr"], "does not exist"),
+        (["report", "store=none.zarr"], "folders stand by themselves, none.zarr without store="),
+        (["report", "."], "holds nothing that radiomaps can show"),
         (["import", "format=urbanradio", "source=x", "store=y"], "did you mean 'urbanradio3d'"),
         (["import", "source=x", "store=y"], "x does not exist"),
         (["export", "format=tiff", "store=x", "target=y"], "did you mean 'geotiff'"),

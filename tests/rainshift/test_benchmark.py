@@ -144,14 +144,16 @@ def test_report_needs_only_the_run_folder(inside, tmp_path, monkeypatch, capsys)
     shutil.copytree(inside / "bench", tmp_path / "bench")
     page = (tmp_path / "bench" / "benchmark.md").read_text()
     (tmp_path / "bench" / "benchmark.md").unlink()
+    (tmp_path / "bench" / "report.html").unlink()
     monkeypatch.chdir(tmp_path)
-    assert main(["report", "benchmark=bench"]) == 0
+    assert main(["report", "bench"]) == 0
     assert (tmp_path / "bench" / "benchmark.md").read_text() == page
+    assert ">Leaderboard</h2>" in (tmp_path / "bench" / "report.html").read_text()
     assert not (tmp_path / "runs").exists()
     (tmp_path / "bench" / "benchmark.nc").write_bytes(b"torn")
-    assert main(["report", "benchmark=bench"]) == 2
+    assert main(["report", "bench"]) == 2
     (tmp_path / "bench" / "summary.json").unlink()
-    assert main(["report", "benchmark=bench"]) == 2
+    assert main(["report", "bench"]) == 2
     assert "has not finished" in capsys.readouterr().err
 
 

@@ -1,12 +1,17 @@
 """Predictions as a user asks for them: tiled or whole they are the same, and a conservation layer keeps the rain."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import xarray as xr
 
 from geoml.grids import grid_of
 from geoml.nn.conservation import conservation_for
+from geoml.report import Viewer
 from rainshift.__main__ import main
+from rainshift.browser import report
+from rainshift.showcase import read
 
 DATA = [
     "data.size_deg=4",
@@ -92,3 +97,82 @@ def test_what_trust_learnt_stands_beside_a_prediction(workplace, predicted, caps
     assert main([*PREDICT, "run.dir=torn"]) == 2
     assert "trust.safetensors cannot be read" in capsys.readouterr().err
     (workplace / "trained/checkpoints/trust.safetensors").unlink()
+
+
+def test_a_page_shows_how_far_a_prediction_may_be_trusted(workplace, monkeypatch, capsys):
+    monkeypatch.chdir(workplace)
+    before = [*PREDICT, "run.dir=before"]
+    assert main(before) == 0
+    assert {field.panel for field in viewer_of("before").fields} == {
+        "input",
+        "member",
+        "mean of members",
+        "target",
+        "error",
+    }
+    assert main(["trust", *DATA[:-1], "checkpoint=trained", "members=2", "hours=12", "level=0.8"]) == 0
+    assert main([*PREDICT, "run.dir=trusted"]) == 0
+    viewer = viewer_of("trusted")
+    shown = {(field.panel, field.place["time"]): field.values for field in viewer.fields}
+    with xr.open_dataset(next(Path("trusted/samples").glob("*.nc"))) as made:
+        assert made["error_bound"].attrs["level"] == 0.8
+        hour = int(np.argmin(abs(made["time"].values - np.datetime64(read(Path("trusted"))["europe_west"].wettest))))
+        mean = made["precipitation"].isel(time=hour).mean("member").values
+        np.testing.assert_allclose(shown["mean of members", "+0 h"], mean, rtol=1e-6)
+        np.testing.assert_allclose(shown["error", "+0 h"], abs(mean - shown["target", "+0 h"]), rtol=1e-5)
+        for panel, name in (("expected error", "expected_error"), ("bound of the error", "error_bound")):
+            np.testing.assert_array_equal(shown[panel, "+0 h"], made[name].isel(time=hour).values)
+        np.testing.assert_array_equal(shown["novelty", "+0 h"], made["novelty"].isel(time=hour).values)
+    # the same hours, members and maps where they are scored
+    assert main(["evaluate", *PREDICT[1:], "run.dir=scored"]) == 0
+    scored = {(field.panel, field.place["time"]): field.values for field in viewer_of("scored").fields}
+    assert scored.keys() == shown.keys()
+    for place, values in shown.items():
+        np.testing.assert_allclose(scored[place], values, rtol=1e-4, atol=1e-5)
+    assert main(["evaluate", *DATA, f"prediction={next(Path('trusted/samples').glob('*.nc'))}", "run.dir=file"]) == 0
+    assert {field.panel for field in viewer_of("file").fields} == {panel for panel, _ in shown}
+    capsys.readouterr()
+    assert main(["report", "trusted", "scored", "--output", "both.html"]) == 0
+    page = Path("both.html").read_text()
+    assert page.count(">How far to trust it</h2>") == 2
+    assert "the bound is meant for 80% of the errors" in page
+    assert main(["report", "trusted"]) == 0
+    assert "trusted/report.html" in capsys.readouterr().out
+
+
+OWN = """
+from geoml.models.regression import Regression
+from geoml.nn.ops import Conv
+
+
+class OneConvolution(Regression):
+    def __init__(self, channels, dims, *, kernel=3):
+        super().__init__(channels, dims)
+        self.correct = Conv(len(channels.condition), 1, dims=dims, kernel=kernel, gain=0.0)
+
+    def residual(self, batch, guess):
+        return self.correct(self.predictors(batch, guess))
+"""
+
+
+def test_a_model_of_ones_own_is_trained_and_used_where_its_package_is_allowed(workplace, monkeypatch, capsys):
+    monkeypatch.chdir(workplace)
+    Path("own_models.py").write_text(OWN)
+    monkeypatch.syspath_prepend(str(workplace))
+    data = [*DATA, "data.static=[]"]
+    # settings of the preset that the verb begins with are not handed to another class
+    own = ["model._target_=own_models.OneConvolution", "model.kernel=5", "trainer.samples=32", "loader.patch=20"]
+    assert main(["train", *data, *own, "run.dir=own"]) == 2
+    assert "allow_targets=[own_models] would allow it" in capsys.readouterr().err
+    allowed = "allow_targets=[own_models]"
+    assert main(["train", *data, *own, allowed, "run.dir=own", "run.fresh=true"]) == 0
+    used = ["evaluate", *data, "checkpoint=own", "samples=2", "run.dir=own-scores"]
+    assert main(used) == 2
+    assert main([*used, allowed, "run.fresh=true"]) == 0
+    assert "skill" in capsys.readouterr().out
+
+
+def viewer_of(run):
+    page = report(run)
+    assert page is not None
+    return next(block for section in page.sections for block in section.blocks if isinstance(block, Viewer))

@@ -74,7 +74,7 @@
       hovertemplate: `%{x:.5~g}, %{y:.5~g}<br>%{customdata:.4~g} ${panel.unit}<extra>${title}</extra>`,
       customdata: shown, showscale: last,
     };
-    const bar = { title: { text: panel.unit }, thickness: 12, len: 0.9 };
+    const bar = { title: { text: panel.unit, side: "right" }, thickness: 12, len: 0.9 };
     if (discrete) {
       const count = panel.bounds.length + 1;
       made.colorscale = steps(panel.colours, count);
@@ -129,9 +129,13 @@
         return trace(panel, field, number, panel.name, false);
       });
       // One bar for each common scale, side by side at the right.
+      const units = [...scales.values()].map((index) => found[index][0].unit);
       [...scales.values()].forEach((index, order) => {
+        const [panel] = found[index];
         traces[index].showscale = true;
         traces[index].colorbar.x = 1.01 + 0.09 * order;
+        // Two scales of one unit are told apart by what they are of.
+        if (units.indexOf(panel.unit) < order) traces[index].colorbar.title.text = `${panel.name}, ${panel.unit}`;
       });
       layout.margin.r = 20 + 75 * scales.size;
       const marked = found.map(([, field], index) => [field.marks, index ? index + 1 : ""]).filter(([marks]) => marks.length);
