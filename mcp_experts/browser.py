@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from geoml.errors import DataError
 from geoml.report import Block, Chart, Report, Section, Table, Text
 from geoml.report.palette import OKABE_ITO, colours
+from mcp_experts.client.scores import RIVALS, SETS
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
@@ -21,9 +22,8 @@ CARD = "card.json"
 #: What `python -m mcp_experts.client.transcript` printed, kept in a folder of its own.
 SESSION = "session.md"
 EXPERTS = Path(__file__).parent / "experts"
-#: A card's two sets of test channels, and what answers beside the expert.
-SETS = {"in_distribution": "in distribution", "held_out_generator": "held-out generator"}
-RIVALS = ("majority", "classical", "boosted_classical", "expert")
+#: The sets of test channels whose curves are drawn.
+DRAWN = ("in_distribution", "held_out_generator")
 
 
 def report(path: str | os.PathLike[str]) -> Report | None:
@@ -79,9 +79,9 @@ def _comparison(cards: Sequence[Mapping[str, Any]]) -> list[Block]:
     for card in cards:
         for key, found in _sets(card).items():
             row: dict[str, Any] = {"expert": card["name"], "tested": SETS[key], "channels": found.get("channels")}
-            for rival in RIVALS:
+            for rival, label in RIVALS.items():
                 if "kappa" in (scores := found.get(rival) or {}):
-                    row[f"κ, {rival.replace('_', ' ')}"] = _interval(scores["kappa"], scores.get("kappa_95"))
+                    row[f"κ, {label}"] = _interval(scores["kappa"], scores.get("kappa_95"))
             rows.append(row | {"calibration error": found.get("calibration_error")})
     caption = "Cohen's κ at full coverage: 0 is chance, 1 is always right; calibration error over 15 bins"
     return [Table(rows, caption, sort="expert")]
@@ -94,12 +94,12 @@ def _interval(value: float, bounds: Sequence[float] | None) -> str:
 def _risk(cards: Sequence[Mapping[str, Any]]) -> Figure | None:
     from plotly.subplots import make_subplots
 
-    figure = make_subplots(1, 2, subplot_titles=list(SETS.values()), shared_yaxes=True)
+    figure = make_subplots(1, 2, subplot_titles=[SETS[key] for key in DRAWN], shared_yaxes=True)
     palette = colours([str(card["name"]) for card in cards])
     seen: set[str] = set()
     for number, card in enumerate(cards):
         dash = "solid" if number < len(OKABE_ITO) else "dot"
-        for column, key in enumerate(SETS, start=1):
+        for column, key in enumerate(DRAWN, start=1):
             if not (curve := _sets(card).get(key, {}).get("risk_at_coverage")):
                 continue
             name = str(card["name"])

@@ -50,7 +50,8 @@ class Expert:
                 f"expert {self.name} has no card: it is not trained yet; mcp-experts train expert={self.name}"
             )
         card = read_json(self.folder / CARD)
-        if not isinstance(card, dict) or card.get("classes") != list(self.definition.classes):
+        about = self.definition.describe()
+        if not isinstance(card, dict) or any(card.get(key) != about[key] for key in ("classes", "edges")):
             raise DataError(f"{self.folder / CARD} is of another definition of {self.name}; train the expert again")
         return card
 

@@ -18,7 +18,7 @@ EXPERT = Definition(
     meaning="K is the power of the specular path over that of all other paths; rayleigh: below 0 dB or none",
     limits=(
         "between no specular path and one 10 dB below the rest the data hardly differ: both are rayleigh; on "
-        "streets of a city that training never saw kappa was 0.23 (see the card)"
+        "streets of a city that training never saw it is right far less often (held_out_city in the card)"
     ),
     examples=(
         Example({"k_factor_db": 15, "doppler_hz": 100, "snr_db": 25}, ("strong_rician",)),

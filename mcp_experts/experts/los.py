@@ -15,8 +15,7 @@ EXPERT = Definition(
     meaning="los: the generator placed a direct path between transmitter and receiver",
     limits=(
         "a direct path far weaker than the scattered ones (K below about -5 dB) is mostly taken for nlos; "
-        "on streets of a city that training never saw kappa was 0.34 against 0.79 on unseen links of the models it was "
-        "trained on (see the card)"
+        "on streets of a city that training never saw it is right far less often (held_out_city in the card)"
     ),
     examples=(
         Example({"k_factor_db": 12, "doppler_hz": 100, "snr_db": 25}, ("los",)),

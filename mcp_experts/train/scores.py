@@ -65,7 +65,8 @@ def interval(
     score: Callable[[NDArray[Any]], Any], groups: NDArray[np.int64], *, draws: int = 1000, seed: int = 0
 ) -> tuple[float, float]:
     """The 95 % interval of a score by bootstrap over groups, whose members are alike, given their confusions."""
-    rng = np.random.default_rng(seed)
-    weights = rng.multinomial(len(groups), np.full(len(groups), 1 / len(groups)), size=draws)
-    low, high = np.quantile(score(np.tensordot(weights, groups, axes=1)), [0.025, 0.975])
+    # Groups with the same confusions are one kind, drawn as often as there are such groups: the same distribution.
+    kinds, count = np.unique(groups, axis=0, return_counts=True)
+    weights = np.random.default_rng(seed).multinomial(len(groups), count / len(groups), size=draws)
+    low, high = np.quantile(score(np.tensordot(weights, kinds, axes=1)), [0.025, 0.975])
     return float(low), float(high)

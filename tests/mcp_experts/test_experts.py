@@ -1,6 +1,7 @@
 """Every expert is whole: definition, weights of the card's hash, complete card, examples through a client, targets."""
 
 import json
+from dataclasses import replace
 
 import anyio
 import numpy as np
@@ -44,6 +45,8 @@ def test_the_experts_that_are_promised():
 def test_card_is_complete_and_the_weights_are_its_own(name):
     expert = REGISTRY.expert(name)
     assert set(expert.card) >= CARD_KEYS
+    assert expert.card.items() >= expert.definition.describe().items()
+    assert expert.card["version"] == expert.definition.version
     assert len(expert.card["training"]["sha256"]) == 64
     assert expert.definition.examples
     if name == "ood":
@@ -105,6 +108,14 @@ def test_damaged_weights_are_refused_by_hash(tmp_path):
     (tmp_path / WEIGHTS).write_bytes(data)
     with pytest.raises(DataError, match="SHA-256"):
         _ = type(whole)(whole.definition, tmp_path).network
+
+
+def test_weights_of_other_classes_are_refused(tmp_path):
+    whole = REGISTRY.expert("doppler")
+    (tmp_path / CARD).write_text(json.dumps(whole.card))
+    moved = replace(whole.definition, edges=(0.2, 0.5, 2.0))
+    with pytest.raises(DataError, match="of another definition of doppler"):
+        _ = type(whole)(moved, tmp_path).card
 
 
 def test_a_pickle_is_not_opened(tmp_path):

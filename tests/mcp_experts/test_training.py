@@ -14,6 +14,7 @@ from geoml.compose import compose
 from geoml.errors import UserError
 from mcp_experts.registry import CARD, WEIGHTS
 from mcp_experts.train.generators import GENERATORS, generate
+from mcp_experts.train.scores import accuracy, confusions, interval
 from mcp_experts.train.session import find_tables
 from mcp_experts.train.traced import PARTS, traced_links
 
@@ -110,6 +111,17 @@ def test_parts_of_a_table_share_no_transmitter(tmp_path):
     together = list(traced_links([path], 0))
     assert all(links.alike for links in together)
     assert sum(links.los.sum() for links in together) == 150
+
+
+@pytest.mark.parametrize("alike", [1, 20])
+def test_intervals_are_as_wide_as_theory_says(alike):
+    """Of 2000 links, 70 % told rightly, in groups of as many that are all right or all wrong."""
+    groups = np.repeat(np.arange(2000 // alike), alike)
+    truth = np.arange(2000) % 2
+    label = np.where(groups % 10 < 7, truth, 1 - truth)
+    low, high = interval(accuracy, confusions(truth, label, groups, 2))
+    assert high - low == pytest.approx(2 * 1.96 * np.sqrt(0.7 * 0.3 / (2000 / alike)), rel=0.15)
+    assert low < 0.7 < high
 
 
 def test_missing_tables_say_how_to_make_them(tmp_path):

@@ -1,0 +1,100 @@
+"""The scores of all experts as a page, out of their cards: `python -m mcp_experts.client.scores > PAGE`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from geoml.tables import markdown
+from mcp_experts.registry import Registry
+
+__all__ = ["page"]
+
+Cards = Mapping[str, Mapping[str, Any]]
+#: Sets of test channels, as cards and as the page call them.
+SETS = {
+    "in_distribution": "in distribution",
+    "held_out_city": "held-out city",
+    "held_out_generator": "held-out generator: ray-traced",
+    "held_out_standard": "held-out generator: TR 38.901",
+}
+RIVALS = {
+    "majority": "most frequent",
+    "classical": "classical",
+    "boosted_classical": "boosted classical",
+    "expert": "expert",
+}
+HEAD = """\
+# Scores of the experts
+
+Out of the cards, as `python -m mcp_experts.client.scores > docs/experts-scores.md` wrote it; a test compares. \
+[Training](experts-training.md) says what the sets and the rivals are. All channels are answered: no expert abstains \
+here. In brackets 95 % intervals.
+"""
+
+
+def page() -> str:
+    """The tables, in Markdown: agreement, accuracy, calibration, errors against coverage, and limits."""
+    registry = Registry()
+    cards = {expert.name: expert.card for expert in registry.classifiers}
+    parts = [HEAD, "## Cohen's kappa", markdown(list(_compared(cards, "kappa")))]
+    parts += ["## Share right", markdown(list(_compared(cards, "accuracy")))]
+    parts += ["## Calibration and coverage", COVERAGE, markdown(list(_covered(cards)))]
+    bounded = {name: card["likelihood_bound_tdl"] for name, card in cards.items() if "likelihood_bound_tdl" in card}
+    parts += ["## What is possible on tapped delay lines", markdown(list(_bounded(cards, bounded)))]
+    gate = registry.expert("ood").card["gate"]
+    parts += ["## The gate", "Share of channels that it calls outside.", markdown(list(_outside(gate)))]
+    return "\n\n".join(part.rstrip("\n") for part in parts) + "\n"
+
+
+COVERAGE = (
+    "Expected calibration error over 15 bins; share wrong among the most confident half, nine tenths, and all; share "
+    "of answers whose set holds the truth (asked: 90 %) and of those with a set of one class, which are not abstained."
+)
+
+
+def _tested(cards: Cards) -> Iterator[tuple[dict[str, Any], Mapping[str, Any]]]:
+    """The beginning of a row, and the scores, of each expert on each set that its truth is known of."""
+    for name, card in cards.items():
+        for key, label in SETS.items():
+            scores = card["metrics"].get(key, "not measured")
+            if not isinstance(scores, str):
+                yield {"task": name, "tested": label, "channels": scores["channels"]}, scores
+
+
+def _compared(cards: Cards, score: str) -> Iterator[dict[str, Any]]:
+    for row, scores in _tested(cards):
+        for rival, label in RIVALS.items():
+            value, (low, high) = scores[rival][score], scores[rival][f"{score}_95"]
+            row[label] = f"{value:.3f} [{low:.3f}, {high:.3f}]"
+        yield row
+
+
+def _covered(cards: Cards) -> Iterator[dict[str, Any]]:
+    for row, scores in _tested(cards):
+        risk = scores["risk_at_coverage"]
+        yield row | {
+            "calibration error": f"{scores['calibration_error']:.3f}",
+            **{f"wrong at {share:.0%}": f"{risk[f'{share:g}']:.3f}" for share in (0.5, 0.9, 1.0)},
+            "truth in set": f"{scores['set_coverage']:.3f}",
+            "answered": f"{scores['answered']:.3f}",
+        }
+
+
+def _bounded(cards: Cards, bounds: Cards) -> Iterator[dict[str, Any]]:
+    for name, bound in bounds.items():
+        own = cards[name]["metrics"]["in_distribution"]["by_generator"]["tdl"]["kappa"]
+        low, high = bound["kappa_95"]
+        limit = f"{bound['kappa']:.3f} [{low:.3f}, {high:.3f}]"
+        yield {"task": name, "kappa on tdl": f"{own:.3f}", "of the exact posterior, told more": limit}
+
+
+def _outside(gate: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    sets = {"unseen channels": gate["test"], "held-out city": gate["held_out_city"], **gate["spoilt"]}
+    for name, found in sets.items():
+        if not isinstance(found, str):
+            yield {"channels": name, "outside": f"{found['outside']:.3f}"}
+
+
+if __name__ == "__main__":
+    print(page(), end="")
