@@ -11,6 +11,7 @@ import torch
 from geoml.errors import DataError
 from geoml.fields import Batch
 from geoml.models.base import Channels
+from geoml.models.noise import member_noise
 from rainshift.baselines.base import Baseline
 from rainshift.baselines.histogram import RateHistogram
 
@@ -28,9 +29,10 @@ def known_values(batch: Batch, channel: int) -> np.ndarray:
 class Climatology(Baseline):
     """The distribution of the training rain, the same for every cell and hour.
 
-    Member m of M is the quantile at (m + ½)/M of all training cells pooled, which makes the ensemble the M-point
-    approximation of the pooled distribution that is best in CRPS (Bröcker 2012, Q. J. R. Meteorol. Soc. 138, 1611).
-    It knows nothing of the weather: a model that does not beat it has learnt nothing.
+    Members are independent draws from all training cells pooled, cell by cell, as the fair CRPS takes members to be:
+    evenly spaced quantiles, the M points that are best in the CRPS itself (Bröcker 2012, Q. J. R. Meteorol. Soc. 138,
+    1611), would look better than their distribution is. It knows nothing of the weather: a model that does not beat it
+    has learnt nothing.
     """
 
     learns = True
@@ -62,9 +64,9 @@ class Climatology(Baseline):
         return np.stack([histogram.quantiles(levels) for histogram in self.histograms])
 
     def predict(self, batch: Batch, *, members: int = 1, seed: int = 0) -> tuple[torch.Tensor, float]:
-        """The same ensemble of quantiles at every cell."""
-        values = self.quantiles((np.arange(members) + 0.5) / members).T  # (member, channel)
-        space = (1,) * batch.dims
-        tensor = torch.as_tensor(values, dtype=batch.condition.dtype, device=batch.condition.device)
-        tensor = tensor.reshape(1, members, -1, *space)
-        return tensor.expand(len(batch), -1, -1, *batch.target_grid.shape), 0.0
+        """Draws keyed on (seed, sample id, member)."""
+        shape = (len(self.histograms), *batch.target_grid.shape)
+        chance = torch.special.ndtr(member_noise(shape, batch.ids, members=members, seed=seed).double()).numpy()
+        drawn = [histogram.quantiles(chance[:, :, i]) for i, histogram in enumerate(self.histograms)]
+        values = torch.from_numpy(np.stack(drawn, axis=2))
+        return values.to(batch.condition.device, batch.condition.dtype), 0.0

@@ -11,6 +11,7 @@ import torch
 from geoml.errors import DataError, UserError
 from geoml.fields import Batch
 from geoml.grids import Grid
+from geoml.metrics.probabilistic import fair_crps
 from geoml.models.base import Channels
 from geoml.nn.conservation import conservation_for
 from rainshift.baselines import Climatology, Interpolation, QuantileMappedInterpolation, RainFARM
@@ -97,6 +98,21 @@ def test_climatology_takes_over_its_state(batch):
     assert torch.equal(model.predict(batch, members=8)[0], other.predict(batch, members=8)[0])
     known = batch.target[:, 0][batch.mask[:, 0]].numpy()
     np.testing.assert_allclose(model.quantiles(np.array([0.9]))[0], np.quantile(known, [0.9]), rtol=0.02)
+
+
+def test_climatology_scores_as_its_distribution_does(batch):
+    """Over a truth of the pooled distribution the CRPS is half of Gini's mean difference, however many members."""
+    model = Climatology(CHANNELS)
+    model.fit([batch])
+    pooled = np.sort(batch.target[:, 0][batch.mask[:, 0]].double().numpy())
+    ranks = np.arange(1, len(pooled) + 1)
+    half = float(((2 * ranks - len(pooled) - 1) * pooled).sum() / len(pooled) ** 2)  # E|X − X'| / 2
+    truth = np.random.default_rng(3).choice(pooled, batch.target[:, 0].shape)
+    for members in (2, 8):
+        drawn = model.predict(batch, members=members, seed=2)[0][:, :, 0].numpy()
+        assert fair_crps(drawn, truth, axis=1).mean() == pytest.approx(half, rel=0.03)
+    part = Batch(batch.condition[2:3], COARSE, FINE, ids=batch.ids[2:3])
+    assert np.array_equal(model.predict(part, members=3, seed=2)[0][0, :3, 0], drawn[2, :3])
 
 
 def test_mistakes_are_named(batch):
