@@ -72,7 +72,8 @@ class Scale:
 
 SCALES = {
     "small": Scale(
-        "small", 128, (1.5, 10.5, 3), 6_000, 1_200, dict.fromkeys((OURS, PAPER, UNET), (2e-3, 4e-3, 8e-3)), 42, 21
+        "small", 128, (1.5, 10.5, 3), 6_000, 1_200,
+        {PAPER: (2e-3, 4e-3, 8e-3, 1.6e-2), **dict.fromkeys((OURS, UNET), (2e-3, 4e-3, 8e-3))}, 42, 21,
     ),
     "full": Scale(
         "full", 256, (1.5, 22.5, 3), 24_000, 4_000,
