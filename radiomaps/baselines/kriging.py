@@ -15,6 +15,8 @@ from radiomaps.tasks import Task
 __all__ = ["OrdinaryKriging", "RegressionKriging"]
 
 _PAIRS, _MAPS, _BINS = 20_000, 64, 16
+#: In squares of encoded values: what differs less is constant.
+_LEAST_SILL = 1e-12
 #: With more observed voxels than this, each voxel is kriged from so many nearest ones.
 _ALL, _NEAREST = 400, 32
 
@@ -188,13 +190,13 @@ def fit_exponential(lag: Array, gamma: Array) -> tuple[float, float]:
     totals = [np.bincount(which[inside], weights=part[inside], minlength=_BINS) for part in (lag, gamma)]
     full = counts > 0
     h, means = (total[full] / counts[full] for total in totals)
-    if not full.any() or means.max() <= 0:
-        return 1e-12, float(max(lag.max(), 1.0))
+    if not full.any() or means.max() <= _LEAST_SILL:
+        return _LEAST_SILL, float(max(lag.max(), 1.0))
 
     def curve(h: Array, sill: float, reach: float) -> Array:
         return sill * (1 - np.exp(-3 * h / reach))
 
-    limits = ([1e-12, 1e-3], [10 * means.max(), 10 * lag.max()])
+    limits = ([_LEAST_SILL, 1e-3], [10 * means.max(), 10 * lag.max()])
     start = (means.max(), lag.max() / 3)
     found, _ = curve_fit(curve, h, means, start, 1 / np.sqrt(counts[full]), bounds=limits)
     return float(found[0]), float(found[1])

@@ -123,6 +123,7 @@ def test_a_variogram_is_found_again():
     sill, reach = fit_exponential(lag, gamma)
     assert sill == pytest.approx(2.0, rel=0.03)
     assert reach == pytest.approx(30.0, rel=0.08)
+    assert fit_exponential(lag, np.full(len(lag), 1e-15))[0] == 1e-12  # constant but for rounding
 
 
 def test_3gpp_losses_are_those_of_the_report():
