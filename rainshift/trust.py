@@ -158,7 +158,7 @@ class Trust:
         """
         if not 0 < level < 1:
             raise UserError(f"trust level is {level}; expected a share within 0…1, such as 0.9")
-        if not learning or not calibration or not sum(len(error) for _, error in learning):
+        if not all(sum(len(error) for _, error in part) for part in (learning, calibration)):
             raise DataError("no known cells to learn trust from; give it more validation hours")
         x, error = (torch.cat([item[i] for item in learning]) for i in (0, 1))
         with torch.random.fork_rng(devices=[]):
@@ -227,7 +227,8 @@ def _expected(network: _Network, x: Tensor) -> Tensor:
 def _learn(network: _Network, x: Tensor, error: Tensor, seed: int) -> None:
     """Least squares of roots, since squares would be those of a few cells of heavy rain; the law first, then the rest.
 
-    Learnt together, the correction would take a part of the power that it cannot go on with.
+    Learnt together, the correction would take a part of the power that it cannot go on with. The square of a mean root
+    is less than the mean of what it is the root of, so that the law is lifted until errors are right on average.
     """
     generator = torch.Generator().manual_seed(seed)
     wanted = error.sqrt()
@@ -241,10 +242,12 @@ def _learn(network: _Network, x: Tensor, error: Tensor, seed: int) -> None:
             optimiser.step()
             schedule.step()
     network.eval().requires_grad_(False)
+    lift = error.double().mean() / network(x).double().square().mean()
+    network.law.bias += 0.5 * lift.clamp(min=1e-12).log().float()
 
 
 def _conformal(values: Tensor, level: float) -> float:
-    """The value that a further one is below with at least this chance, were all exchangeable."""
+    """The value that a further one is below with at least this chance, were all exchangeable; the largest of few."""
     rank = min(math.ceil(level * (len(values) + 1)), len(values))
     return float(values.double().kthvalue(rank).values)
 

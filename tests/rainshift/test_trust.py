@@ -57,11 +57,20 @@ def trust() -> Trust:
 def test_expected_error_is_that_of_the_law(trust: Trust) -> None:
     batch, prediction = weather(60, 2)
     said = trust(batch, prediction)
-    # √|e| of Laplace noise of scale b has the mean Γ(3/2) √b: roots are learnt, and their square is (π/4) b.
+    # |e| of Laplace noise of scale b has the mean b; the square of the mean of √|e| were (π/4) b.
     scale = ERROR * roughness(batch, prediction)
     made = said.expected_error.mean(dim=(1, 2))
     middle = (scale > 0.2) & (scale < 1)
-    assert made[middle].numpy() == pytest.approx(np.pi / 4 * scale[middle].numpy(), rel=0.2)
+    assert made[middle].numpy() == pytest.approx(scale[middle].numpy(), rel=0.2)
+    error = (prediction[:, 0, 0] - batch.target[:, 0]).abs()[batch.mask[:, 0]]
+    assert float(said.expected_error.mean()) == pytest.approx(float(error.mean()), rel=0.1)
+
+
+def test_nothing_to_learn_from_is_told() -> None:
+    known, none = cells(*weather(4, 0)), [(torch.zeros(0, 9), torch.zeros(0))]
+    for learning, calibration in ((none, known), (known, none), (known, [])):
+        with pytest.raises(DataError, match="no known cells"):
+            Trust.fit(learning, calibration)
 
 
 def test_power_law_goes_on_beyond_what_it_was_learnt_from() -> None:
