@@ -160,7 +160,8 @@ def _sorted(array: xr.DataArray, path: Path) -> xr.DataArray:
 def _bounds(dataset: xr.Dataset, array: xr.DataArray) -> NDArray[np.datetime64] | None:
     for name in (dataset[dim].attrs.get("bounds") for dim in ("time",) if dim in dataset.coords):
         if name in dataset.variables and dataset[name].dtype.kind == "M":
-            return dataset[name].values.reshape(-1, 2)[: array.sizes["time"]]
+            bounds = dataset[name].values.reshape(-1, 2)[: array.sizes["time"]]
+            return bounds[np.argsort(bounds[:, 1], kind="stable")]  # as the times were sorted
     return None
 
 

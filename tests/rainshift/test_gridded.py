@@ -168,6 +168,9 @@ def test_time_bounds_give_interval_and_stamp(tmp_path):
     np.testing.assert_allclose(
         data.target["precipitation"].values, dataset["precipitation"].values[:, 5:45, 5:55], rtol=1e-6
     )
+    (tmp_path / "b").mkdir()
+    mixed = _open(tmp_path / "b", dataset.isel(time=[2, 0, 1]))
+    assert (mixed.step, mixed.provenance["stamp"]) == (timedelta(hours=1), "end")
 
 
 def test_zarr_and_single_files_are_events_too(tmp_path):
