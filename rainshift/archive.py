@@ -197,11 +197,18 @@ class Archive:
             return split, np.arange(len(time))
         from rainshift.splits import split_blocks
 
-        purge = timedelta(hours=float(self.config["purge_hours"]))
-        parts = split_blocks(time, shares, blocks=int(self.config["blocks"]), purge=purge)
+        parts = split_blocks(time, shares, blocks=int(self.config["blocks"]), purge=self.purge)
         if role not in parts:
             raise UserError(f"data.shares has no {role!r}; it gives {', '.join(parts)}")
         return split, parts[role]
+
+    @property
+    def purge(self) -> timedelta:
+        """The least time between hours of training and of test: `purge_hours`, 48 where the data do not say."""
+        from rainshift.splits import PURGE
+
+        hours = self.config.get("purge_hours")
+        return PURGE if hours is None else timedelta(hours=float(hours))
 
     def has_role(self, role: str) -> bool:
         """Whether samples are set apart for a role."""

@@ -178,11 +178,12 @@ class Experiment:
     def check_leakage(self) -> tuple[Leak, ...]:
         """Refuse sets that share weather with the regions they are tested on; shared edges are reported."""
         leaks: dict[Leak, None] = {}
+        options = {"purge": self.archive.purge, "shared_edges": self.config["shared_edges"]}
         for train_set, region in dict.fromkeys((cell.train_set, cell.test_region) for cell in self.plan.cells):
             if train_set is not None:
                 train = {name: self.archive.times(name, "train") for name in train_set.regions}
                 test = {region: self.archive.times(region, "test")}
-                leaks |= dict.fromkeys(check_leakage(train, test, shared_edges=self.config["shared_edges"]))
+                leaks |= dict.fromkeys(check_leakage(train, test, **options))
         return tuple(leaks)
 
     def run(self) -> Outcome:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from datetime import timedelta
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,6 +13,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from geoml.errors import DataError, UserError
+from rainshift.archive import Archive
+from rainshift.experiment import Experiment
+from rainshift.matrix import Cell, TrainSet
 from rainshift.splits import check_leakage, split_blocks
 
 HOURS = np.datetime64("2001-01-01T00", "ns") + np.arange(24 * 120) * np.timedelta64(1, "h")
@@ -61,6 +67,18 @@ def test_shuffled_hours_are_refused():
     order = np.random.default_rng(0).permutation(500)
     with pytest.raises(DataError, match="shuffled"):
         check_leakage({"melanesia": HOURS[order[:400]]}, {"melanesia": HOURS[order[400:]]})
+
+
+def test_a_benchmark_looks_for_leaks_within_the_purge_that_the_data_were_cut_by():
+    config = {"source": "gridded", "purge_hours": 3}
+    cut = {"train": HOURS[:100], "test": HOURS[104:200]}
+    cell = Cell("net", TrainSet(("melanesia",), 100), "melanesia")
+    made = SimpleNamespace(plan=SimpleNamespace(cells=[cell]), config={"shared_edges": "refuse"})
+    for hours, refused in ((3, False), (None, True)):
+        purge = Archive(config | {"purge_hours": hours}, Path("unused")).purge
+        made.archive = SimpleNamespace(purge=purge, times=lambda _, role: cut[role])
+        with pytest.raises(DataError, match="purge gap is 2 days") if refused else nullcontext():
+            assert Experiment.check_leakage(made) == ()
 
 
 def test_a_gap_below_the_purge_is_refused_and_one_above_passes():
