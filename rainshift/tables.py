@@ -33,6 +33,14 @@ def _with_interval(estimate: float, low: float, high: float) -> str | None:
     return f"{estimate:.3g} [{low:.3g}, {high:.3g}]"
 
 
+def _by_region(results: xr.Dataset, name: str, **place: str) -> dict[str, str | None]:
+    """A functional with its interval by test region, at one place of its other axes."""
+    parts = [results[name + suffix].sel(place) for suffix in ("", "_low", "_high")]
+    return {
+        region: _with_interval(*(float(part.sel(test_region=region)) for part in parts)) for region in _regions(results)
+    }
+
+
 def _models(results: xr.Dataset) -> list[str]:
     return [str(name) for name in results["model"].values]
 
@@ -73,14 +81,11 @@ def drop_rows(results: xr.Dataset) -> list[dict[str, Any]]:
     """A row a model: skill lost outside the training regions, by region and on average, with intervals."""
     rows = []
     for model in _models(results):
-        lost = results[["skill_lost", "skill_lost_low", "skill_lost_high"]].sel(model=model)
-        if not np.isfinite(lost["skill_lost"]).any():
+        cells = _by_region(results, "skill_lost", model=model)
+        if not any(cells.values()):
             continue
-        row: dict[str, Any] = {"model": model}
-        for region in _regions(results):
-            row[region] = _with_interval(*(float(lost[name].sel(test_region=region)) for name in lost.data_vars))
         mean = [float(results[f"mean_skill_lost{suffix}"].sel(model=model)) for suffix in ("", "_low", "_high")]
-        rows.append(row | {"mean": _with_interval(*mean)})
+        rows.append({"model": model, **cells, "mean": _with_interval(*mean)})
     return rows
 
 
@@ -117,33 +122,15 @@ def shift_rows(shifts: xr.Dataset) -> list[dict[str, Any]]:
 
 def degradation_rows(results: xr.Dataset) -> list[dict[str, Any]]:
     """A row a model: by how many per cent the CRPS is worse outside the training regions."""
-    rows = []
-    for model in _models(results):
-        picked = results[["degradation", "degradation_low", "degradation_high"]].sel(model=model)
-        if np.isfinite(picked["degradation"]).any():
-            cells = {
-                region: _with_interval(*(float(picked[name].sel(test_region=region)) for name in picked.data_vars))
-                for region in _regions(results)
-            }
-            rows.append({"model": model, **cells})
-    return rows
+    cells = {model: _by_region(results, "degradation", model=model) for model in _models(results)}
+    return [{"model": model, **row} for model, row in cells.items() if any(row.values())]
 
 
 def skill_rows(results: xr.Dataset) -> list[dict[str, Any]]:
-    rows: list[dict[str, Any]] = []
+    """A row a model and distribution: its skill over the reference; what has the same on both sides has one row."""
+    rows = []
     for model in _models(results):
-        for side in ("in", "out"):
-            picked = results[["skill", "skill_low", "skill_high"]].sel(model=model, distribution=side)
-            if not np.isfinite(picked["skill"]).any():
-                continue
-            cells = {
-                region: _with_interval(*(float(picked[name].sel(test_region=region)) for name in picked.data_vars))
-                for region in _regions(results)
-            }
-            if rows and rows[-1]["model"] == model and {**rows[-1], "trained": side} == {
-                "model": model, "trained": side, **cells
-            }:  # fmt: skip
-                rows[-1]["trained"] = "any"
-                continue
-            rows.append({"model": model, "trained": side, **cells})
+        cells = {side: _by_region(results, "skill", model=model, distribution=side) for side in ("in", "out")}
+        found = {"any": cells["in"]} if cells["in"] == cells["out"] else cells
+        rows += [{"model": model, "trained": side, **row} for side, row in found.items() if any(row.values())]
     return rows
