@@ -55,14 +55,15 @@ def inside(root: Path | None, path: str, *, whole: bool = True) -> Path:
 
 
 def _listing(base: Path) -> str:
-    names = sorted(
-        str(item.relative_to(base))
-        for pattern in FORMATS
-        for item in base.rglob(f"*{pattern}")
-        if not item.is_symlink()
-    )
-    more = f" and {len(names) - LISTED} more" if len(names) > LISTED else ""
-    return (", ".join(names[:LISTED]) + more) if names else "none of these"
+    """The first few files and stores; stores are not entered, and large roots not walked to their end."""
+    names: list[str] = []
+    for folder, folders, files in os.walk(base):
+        found = [Path(folder, name) for name in sorted(folders + files) if Path(name).suffix in FORMATS]
+        names += [str(item.relative_to(base)) for item in found if not item.is_symlink()]
+        folders[:] = sorted(name for name in folders if Path(name).suffix not in FORMATS)
+        if len(names) > LISTED:
+            return ", ".join(names[:LISTED]) + " and more"
+    return ", ".join(names) or "none of these"
 
 
 def channel_from_file(path: Path, index: int = 0) -> Channel:

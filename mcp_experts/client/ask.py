@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from geoml.errors import UserError
+from geoml.files import write_json
 from mcp_experts.client.agent import Transcript, connected, converse
 from mcp_experts.client.endpoints import Endpoint, from_environment
 
@@ -37,6 +37,8 @@ def ask(arguments: Sequence[str]) -> int:
     flags = parser.parse_args(arguments)
     if flags.channel is not None and not flags.channel.is_file() and not flags.channel.is_dir():
         raise UserError(f"{flags.channel} does not exist")
+    if flags.transcript is not None and not flags.transcript.absolute().parent.is_dir():
+        raise UserError(f"--transcript {flags.transcript}: {flags.transcript.parent} is no folder")
     endpoint = from_environment()
     if endpoint is None:
         without = f"mcp-experts describe {flags.channel}" if flags.channel else "mcp-experts describe FILE"
@@ -48,7 +50,7 @@ def ask(arguments: Sequence[str]) -> int:
 
     transcript = anyio.run(_ask, endpoint, flags.question, flags.channel)
     if flags.transcript is not None:
-        flags.transcript.write_text(json.dumps(transcript.exchanges, indent=2) + "\n")
+        write_json(flags.transcript, transcript.exchanges)
     print(transcript.answer or "(the model gave no answer)")
     tools = ", ".join(dict.fromkeys(transcript.tools)) or "no tool"
     print(f"[{endpoint.model}; {tools}; {transcript.tokens_in} + {transcript.tokens_out} tokens]", file=sys.stderr)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import importlib.metadata
 import json
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -24,8 +25,6 @@ SCHEMA = "https://static.modelcontextprotocol.io/schemas/2025-12-11/server.schem
 
 def config(arguments: Sequence[str]) -> int:
     """Print the snippet of one client; where it goes is said on standard error."""
-    import sys
-
     parser = argparse.ArgumentParser(
         prog="mcp-experts config", description="Print what a client needs to start the server."
     )

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from geoml.files import atomic_path
 from mcp_experts.classical import ESTIMATORS
 from mcp_experts.client.agent import connected, converse
 from mcp_experts.client.endpoints import Endpoint
@@ -198,9 +199,11 @@ def _statistics(questions: QuestionSet, number: int) -> str:
 
 def _write(questions: QuestionSet, number: int, path: Path) -> None:
     channel = questions.channel(number)
-    if not path.exists():
+    if path.exists():
+        return
+    with atomic_path(path) as partial, open(partial, "wb") as stream:
         np.savez(
-            path,
+            stream,
             csi=channel.csi,
             subcarrier_spacing_hz=channel.subcarrier_spacing_hz,
             snapshot_interval_s=channel.snapshot_interval_s,

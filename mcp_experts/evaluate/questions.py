@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from geoml.errors import DataError, UserError
+from geoml.errors import DataError, unknown
 from geoml.files import read_json
 from mcp_experts.channels import SNAPSHOTS, Channel
 from mcp_experts.network import load_arrays
@@ -129,7 +129,7 @@ def _checked(tasks: Any, offered: dict[str, tuple[str, ...]]) -> list[str]:
     names = [tasks] if isinstance(tasks, str) else list(tasks)
     for name in names:
         if name not in offered:
-            raise UserError(f"task {name!r} unknown; there are {', '.join(offered)}")
+            raise unknown("task", name, offered)
     return names
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import anyio
 
-from geoml.errors import UserError
+from geoml.errors import UserError, unknown
 from geoml.runs import MetricsLog, RunFolder, jsonable, plain
 from mcp_experts.client.endpoints import Endpoint, from_environment
 from mcp_experts.evaluate.arms import ARMS, MODEL_ARMS, answer_alone, ask_model
@@ -30,9 +30,7 @@ LOG = logging.getLogger(__name__)
 def evaluate(config: DictConfig, run: RunFolder) -> list[dict[str, Any]]:
     """Answer all questions in all arms, those already answered left as they are; a row a task and arm."""
     values = plain(config)
-    for arm in values["arms"]:
-        if arm not in ARMS:
-            raise UserError(f"arm {arm!r} unknown; there are {', '.join(ARMS)}")
+    arms, prices = _arms(values["arms"]), _prices(values)
     registry = Registry()
     questions = load_questions(
         registry,
@@ -42,13 +40,12 @@ def evaluate(config: DictConfig, run: RunFolder) -> list[dict[str, Any]]:
         folder=Path(values["folder"] or FOLDER),
     )
     endpoint = from_environment()
-    skipped = [arm for arm in values["arms"] if arm in MODEL_ARMS and endpoint is None]
+    skipped = [arm for arm in arms if arm in MODEL_ARMS and endpoint is None]
     if skipped:
         LOG.warning("%s need a language model and are left out: mcp-experts ask --help", ", ".join(skipped))
-    prices = tuple(float(price) for price in values["usd_per_million"])
     rows = anyio.run(
         lambda: run_arms(
-            values["arms"],
+            arms,
             questions,
             registry,
             endpoint,
@@ -63,7 +60,7 @@ def evaluate(config: DictConfig, run: RunFolder) -> list[dict[str, Any]]:
     run.write_summary(
         {
             **_origin(questions, registry),
-            "arms": {arm: ARMS[arm] for arm in values["arms"]},
+            "arms": {arm: ARMS[arm] for arm in arms},
             "left_out": skipped,
             "table": found,
             "comparison": comparison(rows),
@@ -74,6 +71,24 @@ def evaluate(config: DictConfig, run: RunFolder) -> list[dict[str, Any]]:
     if not all(checks.values()):
         raise UserError(f"the server failed: {', '.join(name for name, well in checks.items() if not well)}")
     return found
+
+
+def _arms(asked: Any) -> list[str]:
+    arms = [asked] if isinstance(asked, str) else list(asked)
+    for arm in arms:
+        if arm not in ARMS:
+            raise unknown("arm", arm, ARMS)
+    return arms
+
+
+def _prices(values: Mapping[str, Any]) -> tuple[float, ...]:
+    """What a million tokens in and out cost; a limit in USD without them would never hold."""
+    prices = tuple(float(price) for price in values["usd_per_million"])
+    if len(prices) != 2 or min(prices) < 0:
+        raise UserError(f"usd_per_million={list(prices)}; expected two prices, of tokens in and of tokens out")
+    if values["most_usd"] and not any(prices):
+        raise UserError("most_usd needs prices to reckon with; add usd_per_million=[IN,OUT]")
+    return prices
 
 
 async def run_arms(

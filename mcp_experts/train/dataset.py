@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from geoml.errors import DataError
+from geoml.errors import DataError, UserError
 from geoml.files import atomic_path
 from mcp_experts import features
 from mcp_experts.classical import ESTIMATORS, estimate
@@ -123,6 +123,8 @@ def build(counts: Mapping[str, int], *, seed: int, part: str, cache: Path, table
         rng = np.random.default_rng([seed, PARTS.index(part), 7])
         draws = TRACED_DRAWS if part == "train" else 1
         found.append(collect(TRACED, traced_links(tables, seed, part, draws=draws), rng))
+    if not found:
+        raise UserError("no links to train on: set some of links.… above 0, or name path tables, traced=[FILE]")
     return merge(found)
 
 

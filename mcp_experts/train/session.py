@@ -192,6 +192,7 @@ def _circumstances(values: Mapping[str, Any], sets: Mapping[str, Examples]) -> d
         "training": {
             "generators": {name: int(count) for name, count in values["links"].items()},
             "ray_traced": int(np.sum(sets["train"].source == dataset.TRACED)),
+            "cities": [path.stem for path in find_tables(values["traced"])],
             "held_out_city": [path.stem for path in find_tables(values["traced_apart"])],
             "seed": int(values["seed"]),
             "recipe": dict(values["recipe"]),

@@ -258,6 +258,13 @@ def test_only_files_under_the_root_are_read(tmp_path):
         with pytest.raises(UserError) as caught:
             inside(root, path)
         assert str(tmp_path) not in str(caught.value)
+    (root / "store.zarr/inner.npz").write_bytes(b"x")
+    with pytest.raises(UserError, match=r"holds a\.npz, store\.zarr, deep/b\.npz$"):
+        inside(root, "nowhere.npz")
+    for number in range(9):
+        (root / f"deep/c{number}.npz").write_bytes(b"x")
+    with pytest.raises(UserError, match=r"deep/c4\.npz and more$"):
+        inside(root, "nowhere.npz")
     with pytest.raises(UserError, match="--root"):
         inside(None, "a.npz")
     os.truncate(root / "a.npz", 300 * 2**20)

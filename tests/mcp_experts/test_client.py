@@ -88,6 +88,8 @@ def test_ask_drives_the_server_and_prints_the_answer(scripted, monkeypatch, chan
 
 
 def test_without_an_endpoint_ask_says_so_and_describe_answers(channel_file, capsys):
+    assert main(["ask", "What is it?", "--transcript", "nowhere/at/all.json"]) == 2
+    assert "nowhere/at is no folder" in capsys.readouterr().err
     assert main(["ask", "What is it?", "--channel", str(channel_file)]) == 2
     assert f"mcp-experts describe {channel_file}" in capsys.readouterr().err
     assert main(["describe", str(channel_file)]) == 0
@@ -192,6 +194,20 @@ def test_an_evaluation_with_a_scripted_model_resumes_and_is_refused_by_the_table
             make(rows)
     alone = table([row for row in rows if row["model_kind"] == "none"])
     assert {entry["arm"] for entry in alone} == {"A0", "A4", "A7"}
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("arms=[A4,A11]", "arm 'A11' unknown"),
+        ("most_usd=5", "most_usd needs prices"),
+        ("usd_per_million=[3]", "expected two prices"),
+        ("tasks=lso", "task 'lso' unknown"),
+    ],
+)
+def test_an_evaluation_that_is_asked_wrongly_says_so(words, message, tmp_path, capsys):
+    assert main(["evaluate", words, f"run.dir={tmp_path}"]) == 2
+    assert message in capsys.readouterr().err
 
 
 def test_doctored_experts_know_lie_or_abstain_through_a_server(scripted, tmp_path):

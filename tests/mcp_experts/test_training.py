@@ -13,6 +13,7 @@ pytest.importorskip("sionna")
 from geoml.compose import compose
 from geoml.errors import UserError
 from mcp_experts.registry import CARD, WEIGHTS
+from mcp_experts.train.dataset import build
 from mcp_experts.train.generators import GENERATORS, generate
 from mcp_experts.train.scores import accuracy, confusions, interval
 from mcp_experts.train.session import find_tables
@@ -127,6 +128,11 @@ def test_intervals_are_as_wide_as_theory_says(alike):
 def test_missing_tables_say_how_to_make_them(tmp_path):
     with pytest.raises(UserError, match=r"docs/experts-training\.md"):
         find_tables([str(tmp_path / "*.npz")])
+
+
+def test_a_training_without_links_is_refused(tmp_path):
+    with pytest.raises(UserError, match="no links to train on"):
+        build({"tdl": 0}, seed=0, part="train", cache=tmp_path)
 
 
 def test_a_generator_whose_name_reads_as_a_number_is_set_by_itself():
