@@ -169,6 +169,7 @@ def test_time_bounds_give_interval_and_stamp(tmp_path):
         data.target["precipitation"].values, dataset["precipitation"].values[:, 5:45, 5:55], rtol=1e-6
     )
     (tmp_path / "b").mkdir()
+    dataset["precipitation"].attrs["units"] = "mm h-1"  # of which alone the bounds tell the stamp
     mixed = _open(tmp_path / "b", dataset.isel(time=[2, 0, 1]))
     assert (mixed.step, mixed.provenance["stamp"]) == (timedelta(hours=1), "end")
 
