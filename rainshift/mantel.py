@@ -39,7 +39,8 @@ def mantel(shift: Array, drop: Array, *, permutations: int = 9999, seed: int = 0
 
     The n (n − 1) pairs of n regions are not independent, so regions are shuffled, rows and columns together, and not
     pairs; all arrangements are tried where there are no more than `permutations`. The diagonal and pairs that are NaN
-    in either matrix do not count; the drop need not be symmetric. Spearman's correlation, since neither is linear.
+    in either matrix do not count; the drop need not be symmetric. Spearman's correlation, since neither is linear; each
+    matrix is ranked once, over all pairs that it knows.
     Source: Mantel 1967; Legendre & Legendre 2012, "Numerical Ecology", sect. 10.5.1.
 
     Errors: `UserError` for fewer than four regions or where one of the two is constant.

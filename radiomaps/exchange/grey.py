@@ -56,7 +56,7 @@ URBANRADIO3D = {
     "doa_azimuth": GreyCodec(0.0, 6.3),
     "doa_zenith": GreyCodec(0.5, 2.25),
 }
-#: Levy et al., RadioUNet (arXiv 1911.09002): gain truncated at the noise floor, and the largest one.
+#: Levie et al., RadioUNet (arXiv 1911.09002): gain truncated at the noise floor, and the largest one.
 RADIOMAPSEER = GreyCodec(-147.0, -47.84)
 
 

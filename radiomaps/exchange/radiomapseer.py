@@ -1,4 +1,4 @@
-"""RadioMapSeer (Levy et al., arXiv 1911.09002; Yapar et al., 2212.11777) into a store: path gain at one height."""
+"""RadioMapSeer (Levie et al., arXiv 1911.09002; Yapar et al., 2212.11777) into a store: path gain at one height."""
 
 from __future__ import annotations
 
