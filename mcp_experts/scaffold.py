@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import keyword
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -46,8 +47,10 @@ def new(arguments: Sequence[str]) -> int:
     parser.add_argument("name", help="lower case with underscores, as rain_fade")
     parser.add_argument("--folder", type=Path, default=Path(str(experts.__file__)).parent, help="where experts live")
     flags = parser.parse_args(arguments)
-    if not re.fullmatch(r"[a-z][a-z0-9_]{1,40}", flags.name):
-        raise UserError(f"{flags.name!r} is no name of an expert: lower case letters, digits and underscores")
+    if not re.fullmatch(r"[a-z][a-z0-9_]{1,40}", flags.name) or keyword.iskeyword(flags.name):
+        raise UserError(
+            f"{flags.name!r} is no name of an expert: lower case letters, digits and underscores, no word of Python's"
+        )
     file, folder = flags.folder / f"{flags.name}.py", flags.folder / flags.name
     if flags.name in definitions() or file.exists() or folder.exists():
         raise UserError(f"there is an expert {flags.name} already; choose another name")

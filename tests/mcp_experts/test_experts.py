@@ -138,6 +138,6 @@ def test_a_new_expert_is_refused_until_it_is_trained(tmp_path, monkeypatch, caps
     assert begun.definition.classes == ("low", "high")
     with pytest.raises(DataError, match="not trained yet"):
         _ = begun.card
-    for name in ("rain_fade", "los", "Los", "../x"):
+    for name in ("rain_fade", "los", "Los", "../x", "import"):
         with pytest.raises(UserError):
             new([name, "--folder", str(tmp_path)])
