@@ -18,7 +18,7 @@ from rainshift.sources.base import RegionData
 from rainshift.sources.fetching import Download
 from rainshift.sources.lag import warn_of_lag
 from rainshift.sources.published import CHUNK_HOURS, Part, file_of, read_static
-from rainshift.sources.time_blocks import evenly, of_years, validation_blocks
+from rainshift.sources.time_blocks import of_years, validation_blocks, whole_blocks
 
 __all__ = ["RainShiftSource"]
 
@@ -138,7 +138,7 @@ class RainShiftSource:
             blocks = validation_blocks(time[years], self.validation_share, self.validation_every_days, self.gap_hours)
             kept = years[blocks[split]]
         hours = self.hours.get(split) if isinstance(self.hours, Mapping) else self.hours
-        return evenly(kept, hours, CHUNK_HOURS)
+        return whole_blocks(kept, hours, CHUNK_HOURS)
 
     def _provenance(self, part: Part, split: str) -> dict[str, str]:
         return {

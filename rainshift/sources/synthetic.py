@@ -21,6 +21,7 @@ from rainshift.planet.latent import BLOCK_HOURS
 from rainshift.planet.weather import FINE_PAD, PREDICTORS, Block, Weather
 from rainshift.regions import Region, grids, region, regions
 from rainshift.sources.base import RegionData
+from rainshift.sources.time_blocks import of_strata
 from rainshift.sources.variables import VARIABLES
 
 if TYPE_CHECKING:
@@ -29,16 +30,12 @@ if TYPE_CHECKING:
 __all__ = ["PlanetSource", "SyntheticSource", "WeatherLaw", "block_starts"]
 
 EPOCH = np.datetime64("1970-01-01T00", "h")
-GOLDEN_RATIO = 0.6180339887498949
 #: Memory for the latest blocks of weather; one of a whole region takes some 10 MB.
 LATEST_BYTES = 160_000_000
 
 
 def block_starts(start: str, end: str, hours: int) -> NDArray[np.int64]:
-    """Numbers of the `BLOCK_HOURS`-hour blocks, ascending from `start` to before `end`, that hold `hours`.
-
-    One block in each of as many equal strata, its place in them by the golden ratio: even in the calendar too,
-    where equal distances could hit the same season every year.
+    """Numbers of the `BLOCK_HOURS`-hour blocks, spread from `start` to before `end`, that hold `hours`.
 
     >>> block_starts("2001-01-01", "2003-01-01", 96).tolist()
     [11323, 11618, 11730, 12026]
@@ -47,10 +44,7 @@ def block_starts(start: str, end: str, hours: int) -> NDArray[np.int64]:
     days, count = last - first, -(-hours // BLOCK_HOURS)
     if not 0 < count <= days:
         raise UserError(f"{hours} hours do not fit between {start} and {end}: these hold {days * BLOCK_HOURS}")
-    index = np.arange(count + 1, dtype=np.int64)
-    strata = first + index * days // count
-    place = (index[:-1] * GOLDEN_RATIO) % 1.0
-    return strata[:-1] + (place * np.diff(strata)).astype(np.int64)
+    return first + of_strata(days, count)
 
 
 class WeatherLaw(Hashable, Protocol):

@@ -15,8 +15,9 @@ from geoml.errors import DataError, UserError
 if TYPE_CHECKING:
     import dask.array as da
 
-__all__ = ["TimeBlocks", "evenly", "of_years", "validation_blocks"]
+__all__ = ["TimeBlocks", "of_strata", "of_years", "validation_blocks", "whole_blocks"]
 
+GOLDEN_RATIO = 0.6180339887498949
 Read = Callable[[slice], NDArray[Any]]
 
 
@@ -74,13 +75,23 @@ def of_years(time: NDArray[np.datetime64], years: Sequence[int] | None, label: s
     return found
 
 
-def evenly(positions: NDArray[np.intp], hours: int | None, length: int) -> NDArray[np.intp]:
+def of_strata(size: int, count: int) -> NDArray[np.int64]:
+    """`count` of `size` positions, one in each of as many equal strata, its place in them by the golden ratio.
+
+    Even in the calendar too, where equal distances could meet the same season every year.
+
+    >>> of_strata(100, 3).tolist()
+    [0, 53, 74]
+    """
+    edges = np.arange(count + 1, dtype=np.int64) * size // count
+    place = (np.arange(count) * GOLDEN_RATIO) % 1.0
+    return edges[:-1] + (place * np.diff(edges)).astype(np.int64)
+
+
+def whole_blocks(positions: NDArray[np.intp], hours: int | None, length: int) -> NDArray[np.intp]:
     """At most `hours` of the positions, in whole blocks of `length` spread evenly over them; all for None.
 
-    One block from each of as many strata, its place in them by the golden ratio, as equal distances could meet the
-    same season every year.
-
-    >>> evenly(np.arange(1000), 30, 10).reshape(3, 10)[:, 0].tolist()
+    >>> whole_blocks(np.arange(1000), 30, 10).reshape(3, 10)[:, 0].tolist()
     [0, 530, 740]
     """
     if hours is None or hours >= len(positions):
@@ -88,10 +99,7 @@ def evenly(positions: NDArray[np.intp], hours: int | None, length: int) -> NDArr
     if hours < 1:
         raise UserError(f"data.hours is {hours}; expected 1 or more")
     blocks = np.unique(positions // length)
-    count = min(-(-hours // length), len(blocks))
-    edges = np.arange(count + 1) * len(blocks) // count
-    place = (np.arange(count) * 0.6180339887498949) % 1.0
-    chosen = blocks[edges[:-1] + (place * np.diff(edges)).astype(int)]
+    chosen = blocks[of_strata(len(blocks), min(-(-hours // length), len(blocks)))]
     return positions[np.isin(positions // length, chosen)][:hours]
 
 

@@ -23,7 +23,7 @@ from rainshift.sources.lag import best_lag, warn_of_lag
 from rainshift.sources.published import file_of
 from rainshift.sources.published_writer import write_part
 from rainshift.sources.synthetic import block_starts
-from rainshift.sources.time_blocks import TimeBlocks, evenly, validation_blocks
+from rainshift.sources.time_blocks import TimeBlocks, validation_blocks, whole_blocks
 from rainshift.sources.variables import PREDICTORS, VARIABLES
 
 REGION = "caribbean"  # in the Americas: longitudes 0–360
@@ -170,7 +170,7 @@ def test_training_and_test_of_the_published_years_do_not_leak():
 
 def test_few_hours_are_spread_over_all_years():
     positions = np.arange(0, 20 * 8760)
-    chosen = evenly(positions, 4000, 200)
+    chosen = whole_blocks(positions, 4000, 200)
     assert len(chosen) == 4000
     assert len(np.unique(chosen // 200)) == 20
     assert set(chosen // 8760) == set(range(20))
