@@ -14,6 +14,7 @@ from torch import Tensor
 from geoml.errors import DataError, UserError, unknown
 from geoml.files import atomic_path
 from geoml.progress import track
+from radiomaps.evaluation import some_of
 from radiomaps.maps import VARIABLES
 from radiomaps.store import scene_records
 from radiomaps.tasks.dataset import TaskLoader, TaskSource, loader
@@ -235,8 +236,7 @@ def _chosen(parts: Mapping[str, Any], part: str | None, wanted: Sequence[int], c
     found = sorted(map(int, wanted)) or found
     if not found:
         raise DataError(f"part {part!r} has no map")
-    count = len(found) if count is None else min(count, len(found))
-    return [found[len(found) * index // count] for index in range(count)]
+    return some_of(found, count)
 
 
 def draw_samples(rows: Sequence[Mapping[str, Any]], task: Task, store: Path, *, truth: bool) -> None:

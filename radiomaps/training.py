@@ -19,6 +19,7 @@ from geoml.train import Trainer, train
 from geoml.train.checkpoint import start_from
 from geoml.train.device import World, choose_device, process_group, world
 from geoml.train.memory import available_memory, training_memory
+from radiomaps.evaluation import some_of
 from radiomaps.models import build
 from radiomaps.models.radiodiff3d import RadioDiff3D
 from radiomaps.models.symmetry import corner, flip_error
@@ -313,8 +314,7 @@ def _validation(store: Path, task: Task, samples: NDArray[Any] | Sequence[int], 
     """Whole maps, or crops of them where training sees crops, evenly spread; the same in every epoch."""
     if not len(samples) or recipe.validation_samples < 1:
         return None
-    count = min(len(samples), recipe.validation_samples)
-    chosen = [int(samples[len(samples) * i // count]) for i in range(count)]
+    chosen = some_of(samples, recipe.validation_samples)
     steady = task
     if task.observations is not None and task.observations.fresh:
         steady = task.changed(observations=replace(task.observations, fresh=False))
