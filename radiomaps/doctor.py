@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import glob
 import os
 import re
 from collections.abc import Iterable
@@ -10,13 +9,12 @@ from collections.abc import Iterable
 from geoml import environment
 from geoml.doctor import Finding
 from geoml.errors import UserError
-from radiomaps.llvm import INSTALL, prove
+from radiomaps.llvm import FOLDERS, INSTALL, libraries, prove
 
 __all__ = ["checks", "llvm_versions"]
 
 #: 15 and 16 load and then abort the process at the first trace; 14 and older are refused on import.
 OLDEST_LLVM = 19
-FOLDERS = ("/usr/lib", "/usr/lib64", "/usr/local/lib", "/usr/lib/x86_64-linux-gnu", "/usr/lib/aarch64-linux-gnu")
 
 
 def checks(wanted: frozenset[str]) -> Iterable[Finding]:
@@ -26,10 +24,8 @@ def checks(wanted: frozenset[str]) -> Iterable[Finding]:
 
 def llvm_versions(folders: Iterable[str] = FOLDERS) -> list[int]:
     """Major versions of the LLVM libraries in these folders and at DRJIT_LIBLLVM_PATH, rising."""
-    paths = [path for folder in folders for path in glob.glob(f"{folder}/libLLVM*.so*")]
-    named = os.environ.get("DRJIT_LIBLLVM_PATH")
-    paths += [os.path.realpath(named)] if named and os.path.exists(named) else []
-    matches = (re.search(r"libLLVM(?:-(\d+)|\.so\.(\d+))", os.path.basename(path)) for path in paths)
+    names = [os.path.basename(os.path.realpath(path)) for path in libraries(folders) if os.path.exists(path)]
+    matches = (re.search(r"libLLVM(?:-(\d+)|\.so\.(\d+))", name) for name in names)
     return sorted({int(match[1] or match[2]) for match in matches if match})
 
 

@@ -13,6 +13,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
@@ -20,10 +21,12 @@ from pathlib import Path
 from geoml.errors import UserError
 from geoml.files import write_json
 
-__all__ = ["INSTALL", "VARIANTS", "Proof", "prove"]
+__all__ = ["FOLDERS", "INSTALL", "VARIANTS", "Proof", "libraries", "prove"]
 
 #: Mitsuba's variants that carry polarised fields, the faster first.
 VARIANTS = ("cuda_ad_mono_polarized", "llvm_ad_mono_polarized")
+#: Where systems keep LLVM's library.
+FOLDERS = ("/usr/lib", "/usr/lib64", "/usr/local/lib", "/usr/lib/x86_64-linux-gnu", "/usr/lib/aarch64-linux-gnu")
 INSTALL = "apt-get install -y libllvm19"
 _PACKAGES = ("sionna-rt", "mitsuba", "drjit")
 
@@ -99,17 +102,20 @@ def _version(package: str) -> str | None:
         return None
 
 
-def _libraries() -> list[str]:
-    """The LLVM libraries Dr.Jit may choose from, with their ages: an upgrade asks for a new proof."""
-    folders = ("/usr/lib", "/usr/lib64", "/usr/local/lib", "/usr/lib/x86_64-linux-gnu", "/usr/lib/aarch64-linux-gnu")
+def libraries(folders: Iterable[str] = FOLDERS) -> list[str]:
+    """The LLVM libraries Dr.Jit may choose from: those in the folders, and what DRJIT_LIBLLVM_PATH names."""
     found = [path for folder in folders for path in glob.glob(f"{folder}/libLLVM*.so*")]
-    found += [os.environ[name] for name in ("DRJIT_LIBLLVM_PATH",) if os.environ.get(name)]
-    return sorted(f"{path}:{os.stat(path).st_mtime_ns if os.path.exists(path) else 'missing'}" for path in found)
+    return [*found, *(named for named in (os.environ.get("DRJIT_LIBLLVM_PATH"),) if named)]
+
+
+def _aged(path: str) -> str:
+    """A library with its age: an upgrade asks for a new proof."""
+    return f"{path}:{os.stat(path).st_mtime_ns if os.path.exists(path) else 'missing'}"
 
 
 def _fingerprint() -> str:
     """Hash of all that decides whether tracing works: interpreter, packages, LLVM libraries, CUDA devices."""
-    parts = [sys.executable, *(f"{name}={_version(name)}" for name in _PACKAGES), *_libraries()]
+    parts = [sys.executable, *(f"{name}={_version(name)}" for name in _PACKAGES), *sorted(map(_aged, libraries()))]
     parts += [os.environ.get("CUDA_VISIBLE_DEVICES", ""), *sorted(glob.glob("/dev/nvidia*"))]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
