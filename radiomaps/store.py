@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,9 +27,19 @@ class SceneRecord(dict[str, Any]):
 
     @property
     def footprints(self) -> list[Footprint]:
+        """In the metres of the scene."""
         return [
             Footprint(shapely.from_wkt(entry["wkt"]), entry["top_m"] - entry["base_m"], entry["base_m"])
             for entry in self["footprints"]
+        ]
+
+    @property
+    def local_footprints(self) -> list[Footprint]:
+        """In the metres of the maps, which begin at the window's corner."""
+        origin = np.asarray(self["origin_m"])
+        return [
+            replace(footprint, polygon=shapely.transform(footprint.polygon, lambda points: points - origin))
+            for footprint in self.footprints
         ]
 
 

@@ -70,10 +70,9 @@ def _write_buildings(folder: Path, piece: str, record: SceneRecord, maps: Any, s
     """Polygons in cells of the window, and the picture of heights (upright; grey 255 is 19.8 m and all above)."""
     for name in ("buildings", "buildingsWHeight"):
         (folder / name).mkdir(parents=True, exist_ok=True)
-    origin = np.array(record["origin_m"])
     rows = []
-    for footprint in record.footprints:
-        local = shapely.transform(footprint.polygon, lambda points: (points - origin) / step)
+    for footprint in record.local_footprints:
+        local = shapely.transform(footprint.polygon, lambda points: points / step)
         if local.intersects(shapely.box(0, 0, maps.sizes["x"], maps.sizes["y"])):
             ring = [[round(x, 3), round(y, 3)] for x, y in local.exterior.coords]
             rows.append({"polygon": ring, "height": round(footprint.top_m, 3)})

@@ -20,7 +20,6 @@ from geoml.errors import DataError, UserError
 from geoml.fields import Batch
 from geoml.files import read_json
 from geoml.grids import Axis, Grid
-from radiomaps.scenes import Footprint
 from radiomaps.store import SceneRecord
 from radiomaps.tasks.cheap import cheap_store
 from radiomaps.tasks.conditions import HEIGHT_M, Site, constant, roof_map, transmitter_channels
@@ -149,8 +148,7 @@ class TaskSource(Source):
     def _roof(self, sample: int, building: NDArray[np.bool_]) -> NDArray[np.float32]:
         scene = int(self.scenes[sample])
         if scene not in self._roofs:
-            record = self._record(sample)
-            footprints = _moved(record.footprints, record["origin_m"])
+            footprints = self._record(sample).local_footprints
             self._roofs[scene] = roof_map(building, footprints, self._grid, above_ground=self._above_ground)
         return self._roofs[scene]
 
@@ -245,16 +243,6 @@ def loader(
 def _stack(rows: list[Array]) -> Stack:
     values = np.stack(rows, axis=1).astype(np.float32, copy=False)
     return Stack(tuple(range(len(values))), values, (None,) * len(values))
-
-
-def _moved(footprints: list[Footprint], origin_m: tuple[float, float]) -> list[Footprint]:
-    """Footprints in the metres of the window."""
-    import shapely
-
-    def shift(points: Array) -> Array:
-        return points - np.asarray(origin_m)
-
-    return [Footprint(shapely.transform(f.polygon, shift), f.height_m, f.base_m) for f in footprints]
 
 
 def _layers(grid: Grid, heights: tuple[float, ...] | None, store: Path) -> tuple[list[int], Grid]:

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import shapely
 
 from geoml.data.store import StoreWriter, open_store
 from geoml.errors import DataError
@@ -17,7 +16,7 @@ from geoml.progress import track
 from radiomaps.generate import PACKING, SAMPLE, store_template
 from radiomaps.maps import VARIABLES, Transmitter
 from radiomaps.plan import run_solver, solver_version
-from radiomaps.scenes import Footprint, Scene
+from radiomaps.scenes import Scene
 from radiomaps.scenes.extrude import scene_of_footprints
 from radiomaps.store import SceneRecord
 
@@ -33,13 +32,8 @@ def scene_of_record(record: SceneRecord, grid: Grid) -> Scene:
             f"scene {record['name']!r} was recorded without footprints, from which its dominant paths would follow; "
             "take prior=free_space"
         )
-    origin = np.asarray(record["origin_m"])
-    moved = [
-        Footprint(shapely.transform(f.polygon, lambda points: points - origin), f.height_m, f.base_m)
-        for f in record.footprints
-    ]
     (y0, y1), (x0, x1) = grid["y"].extent, grid["x"].extent
-    return scene_of_footprints(record["name"], moved, bounds=(x0, y0, x1, y1))
+    return scene_of_footprints(record["name"], record.local_footprints, bounds=(x0, y0, x1, y1))
 
 
 def dominant_of_footprints(store: Path, beside: Path) -> None:
