@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import functools
 import shlex
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 __all__ = ["export_maps", "import_maps", "paths", "report", "sample", "scenes", "trace", "train"]
 
 Rows = list[dict[str, Any]]
+#: Maps of a store that `report --draw` draws.
+DRAWN = 3
 
 
 def scenes(arguments: Sequence[str]) -> Rows:
@@ -80,7 +83,7 @@ def trace(config: DictConfig, run: RunFolder) -> Rows:
     command = shlex.join(["radiomaps", "trace", f"run.dir={run.path}"])
     with _client(int(values["workers"])) as client:
         generate(plan, path, client=client, prepare_command=command)
-    return _pictures(path, run, int(values["pictures"]))
+    return _pictures(path, run.samples, int(values["pictures"]))
 
 
 def paths(config: DictConfig, run: RunFolder) -> Rows:
@@ -118,10 +121,22 @@ def paths(config: DictConfig, run: RunFolder) -> Rows:
     ]
 
 
-def report(config: DictConfig, run: RunFolder) -> Rows:
-    """Draw maps of a store, and their errors against those of another."""
-    against = Path(config.against) if config.against else None
-    return _pictures(Path(config.store), run, int(config.pictures), against=against)
+def report(arguments: Sequence[str]) -> Rows:
+    """Make the page of stores and finished runs for a browser; draw maps, and their errors, as pictures too."""
+    from geoml.report.gather import parser, written
+
+    about = "Make one self-contained HTML page of stores, and of runs of trace, sample and benchmark."
+    made = parser("radiomaps report", about)
+    made.add_argument("--against", metavar="STORE", help="a store of the same scenes and transmitters: errors too")
+    made.add_argument("--draw", metavar="FOLDER", help="draw the first maps of each store into this folder too")
+    flags = made.parse_args(arguments)
+    from radiomaps import browser
+
+    against = Path(flags.against) if flags.against else None
+    rows = written(flags, {"radiomaps": functools.partial(browser.report, against=against)})
+    for store in filter(None, map(browser.store_of, flags.runs)) if flags.draw else ():
+        _pictures(store, Path(flags.draw), DRAWN, against=against)
+    return rows
 
 
 def import_maps(config: DictConfig) -> Rows:
@@ -235,7 +250,7 @@ def _client(workers: int) -> Iterator[Any]:
         yield client
 
 
-def _pictures(path: Path, run: RunFolder, count: int, *, against: Path | None = None) -> Rows:
+def _pictures(path: Path, folder: Path, count: int, *, against: Path | None = None) -> Rows:
     """One row a map in numbers; the first `count` are drawn."""
     from radiomaps import figures
     from radiomaps.store import open_maps
@@ -250,7 +265,6 @@ def _pictures(path: Path, run: RunFolder, count: int, *, against: Path | None = 
         one = maps.isel(where).load()
         name = f"{one['scene'].item()}-tx{where['tx']}"
         row = {"map": name, **_numbers(one)}
-        folder = run.path / "samples"
         if "toa_s" in one:
             figures.save_figure(figures.draw_maps(one, title=name), folder / f"{name}.png")
             figures.save_figure(figures.draw_cut(one, title=name), folder / f"{name}-cut.png")
