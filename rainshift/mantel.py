@@ -98,6 +98,7 @@ def shift_against_drop(
     colours = mpl.colormaps["tab20"].resampled(20)(np.arange(len(regions)) % 20)
     figure = Figure(figsize=(6.4, 4.4), layout="constrained")
     axis = figure.subplots()
+    middle = (float(shift.min()) + float(shift.max())) / 2
     for region, colour in zip(regions, colours, strict=True):
         x, y = (np.atleast_1d(part.sel(region=region).values) for part in (shift, drop))
         known = np.isfinite(x) & np.isfinite(y)
@@ -105,7 +106,8 @@ def shift_against_drop(
             known &= shift["other"].values != region
         axis.scatter(x[known], y[known], color=colour, s=18, label=region)
         if "other" not in shift.dims and known.any():
-            axis.annotate(region, (x[0], y[0]), fontsize=7, xytext=(3, 3), textcoords="offset points")
+            inwards = {"ha": "left", "xytext": (3, 3)} if x[0] < middle else {"ha": "right", "xytext": (-3, 3)}
+            axis.annotate(region, (x[0], y[0]), fontsize=7, textcoords="offset points", **inwards)
     axis.axhline(0, color="black", linewidth=0.6)
     axis.set(xlabel=str(shift.attrs.get("long_name", shift.name or "shift")), ylabel=what)
     if test is not None:
