@@ -15,7 +15,7 @@ from geoml.fields import Batch
 from geoml.grids import Grid
 from geoml.models import registry
 from geoml.models.base import Channels, Model
-from geoml.models.predictor import Predictor
+from geoml.models.predictor import Predictor, is_stochastic
 from geoml.models.tiles import Tiled, Tiling
 from geoml.nn.conservation import METHODS, Method, conservation_for
 from geoml.runs import plain
@@ -60,7 +60,7 @@ class Around:
     @property
     def stochastic(self) -> bool:
         """False where all members are equal."""
-        return bool(getattr(getattr(self.downscaler, "model", self.downscaler), "stochastic", True))
+        return is_stochastic(self.downscaler)
 
     @property
     def window(self) -> int | None:
@@ -154,7 +154,7 @@ class ModelSpec:
         if (preset is None) == ("_target_" not in options):
             raise UserError(f"model entry {plain(entry)} needs either `model: NAME` or `_target_: module.Class`")
         if preset is not None:
-            options = _preset(str(preset)) | options
+            options = registry.preset(str(preset), available()) | options
         name = str(name or preset or options["_target_"].rpartition(".")[2])
         if window is not None and (not isinstance(window, int) or window < 2):
             raise UserError(f"window of {name} is {window!r}; expected a whole number of hours, 2 or more")
@@ -203,12 +203,3 @@ class ModelSpec:
         """Whether the model depends on training data."""
         kind = resolve(self.config["_target_"], allow=self.allow)
         return kind.learns if issubclass(kind, Baseline) else True
-
-
-def _preset(name: str) -> dict[str, Any]:
-    import yaml
-
-    known = available()
-    if name not in known:
-        raise unknown("model", name, known)
-    return dict(yaml.safe_load(known[name].read_text()))

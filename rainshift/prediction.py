@@ -10,11 +10,12 @@ import numpy as np
 
 from geoml.files import atomic_path
 from geoml.grids import grid_of
+from geoml.models.predictor import members_of
 from geoml.progress import track
 from rainshift.archive import Archive
 from rainshift.downscalers import Downscaler
 from rainshift.hours import choose, hourly, whole_fields
-from rainshift.scoring import members_of, window_of
+from rainshift.scoring import window_of
 from rainshift.sources.variables import VARIABLES
 
 if TYPE_CHECKING:

@@ -12,6 +12,7 @@ from geoml.data.store import read_dataset, write_netcdf
 from geoml.errors import DataError, Diverged
 from geoml.grids import conform, grid_of, require_same
 from geoml.metrics import StatisticsTable, Suite
+from geoml.models.predictor import members_of
 from geoml.progress import track
 from rainshift.archive import Archive
 from rainshift.coherence import SequenceScores
@@ -21,7 +22,7 @@ from rainshift.hours import FIELDS_AT_A_TIME, choose, hourly, whole_fields
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["MAX_CLIPPED_SHARE", "Scores", "members_of", "score", "score_file", "window_of"]
+__all__ = ["MAX_CLIPPED_SHARE", "Scores", "score", "score_file", "window_of"]
 
 #: A cell of the benchmark in which more values than this had to be bounded has diverged: it is marked, not averaged.
 MAX_CLIPPED_SHARE = 1e-3
@@ -64,12 +65,6 @@ class Scores:
         over_time = StatisticsTable.from_dataset(data[list(names)].rename(names)) if names else None
         table = StatisticsTable.from_dataset(data.drop_vars(names))
         return cls(table, int(data.attrs["members"]), float(data.attrs["clipped_share"]), over_time)
-
-
-def members_of(downscaler: Downscaler, wanted: int) -> int:
-    """Members to draw: one where all would be equal, since more cost time and change no score."""
-    model = getattr(downscaler, "model", downscaler)
-    return wanted if getattr(model, "stochastic", True) else 1
 
 
 def window_of(downscaler: Downscaler) -> int | None:

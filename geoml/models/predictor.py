@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from jaxtyping import Float
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from geoml.data.transforms import Transforms
     from geoml.train.device import Precision
 
-__all__ = ["Predictor", "load_predictor"]
+__all__ = ["Predictor", "is_stochastic", "load_predictor", "members_of"]
 
 
 @dataclass(frozen=True)
@@ -54,6 +54,16 @@ class Predictor:
                 fields = self.model.predict(moved, members=members, seed=seed)
             physical, clipped_share = self.transforms.inverse_target(fields.float())
         return physical.to(home), float(clipped_share)
+
+
+def is_stochastic(predictor: Any) -> bool:
+    """False where all members are equal, of what predicts or of the model it holds."""
+    return bool(getattr(getattr(predictor, "model", predictor), "stochastic", True))
+
+
+def members_of(predictor: Any, wanted: int) -> int:
+    """Members to draw: one where all would be equal, since more cost time and change no score."""
+    return wanted if is_stochastic(predictor) else 1
 
 
 def load_predictor(

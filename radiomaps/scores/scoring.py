@@ -16,6 +16,7 @@ from geoml.data.store import read_dataset, write_netcdf
 from geoml.errors import Diverged
 from geoml.metrics import StatisticsTable, Suite
 from geoml.metrics.aggregate import merge
+from geoml.models.predictor import members_of
 from geoml.progress import track
 from radiomaps.scores import normalised
 from radiomaps.scores.physical import QUANTITIES, groups_of_distance, laid_flat, suite_of
@@ -133,12 +134,6 @@ class MapScores:
             tables[key[0], key[1]] = StatisticsTable.from_dataset(part)
         about = json.loads(data.attrs["about"])
         return cls(tables, int(data.attrs["members"]), float(data.attrs["clipped_share"]), about)
-
-
-def members_of(builder: Builder, wanted: int) -> int:
-    """Members to draw: one where all would be equal."""
-    model = getattr(builder, "model", builder)
-    return wanted if getattr(model, "stochastic", True) else 1
 
 
 def score(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -15,11 +15,9 @@ from geoml.grids import Grid
 from geoml.models.base import Channels
 from geoml.regrid import operator_for
 from rainshift.alignment.base import Alignment, Inputs, chosen_channels
+from rainshift.downscalers import Around, Downscaler
 from rainshift.quantile_map import Kind, QuantileMap, Tail
 from rainshift.sources.variables import VARIABLES
-
-if TYPE_CHECKING:
-    from rainshift.downscalers import Downscaler
 
 __all__ = ["QuantileMapping"]
 
@@ -108,20 +106,13 @@ def _shape(inputs: Inputs) -> tuple[int, int]:
     return int(rows), int(columns)
 
 
-class _Mapped:
+@dataclass(frozen=True)
+class _Mapped(Around):
     """A downscaler that sees mapped predictors, and whose rain is mapped back."""
 
-    def __init__(
-        self,
-        downscaler: Downscaler,
-        maps: dict[int, list[QuantileMap]],
-        inverse: list[QuantileMap],
-        cells: tuple[int, int] | None,
-    ) -> None:
-        self.downscaler, self.maps, self.inverse, self.cells = downscaler, maps, inverse, cells
-        model = getattr(downscaler, "model", downscaler)
-        self.stochastic = bool(getattr(model, "stochastic", True))
-        self.window: int | None = getattr(downscaler, "window", None)
+    maps: dict[int, list[QuantileMap]]
+    inverse: list[QuantileMap]
+    cells: tuple[int, int] | None
 
     def predict(self, batch: Batch, members: int = 1, seed: int = 0) -> tuple[torch.Tensor, float]:
         """The rain of mapped predictors, mapped back."""
