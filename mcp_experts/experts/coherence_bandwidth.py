@@ -12,11 +12,12 @@ EXPERT = Definition(
     classes=("narrow", "moderate", "wide", "flat"),
     truth="coherence_bandwidth",
     estimator="coherence_bandwidth",
-    edges=(0.0625, 0.25, 1.0),
+    edges=(0.125, 0.5, 1.0),
     scale="times_bandwidth",
     unit="Hz",
     cells_unit="bandwidth",
     meaning="the separation at which the correlation of the paths' frequency response first falls to 0.5",
+    version="1.1.0",
     limits="flat means wider than the band that was observed, by how much is not known",
     examples=(
         Example({"delay_spread_s": 4e-10, "snr_db": 25}, ("flat",)),
