@@ -8,8 +8,11 @@ import textwrap
 from pathlib import Path
 from typing import Any
 
+import latex2mathml.converter
+from docutils.nodes import SkipNode, math, math_block
 from sphinx.application import Sphinx
 from sphinx.ext.napoleon import Config, GoogleDocstring
+from sphinx.writers.html5 import HTML5Translator
 
 import geoml
 
@@ -21,9 +24,12 @@ author = "The geoml authors"
 copyright = "The geoml authors, Apache-2.0"
 version = release = geoml.__version__
 
-extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.mathjax"]
+extensions = ["myst_nb", "sphinx.ext.autodoc"]
 exclude_patterns = ["_build"]
 nitpicky = False
+
+# Formulas are MathML, which browsers draw themselves: MathJax would come from the network.
+html_math_renderer = "mathml"
 
 html_theme = "furo"
 html_title = "geoml"
@@ -77,6 +83,16 @@ def _paragraph(text: str) -> str:
     return "\n".join(BAR.sub(r"\1\\|", line) for line in text.split("\n"))
 
 
+def formula(translator: HTML5Translator, node: math | math_block) -> None:
+    """A formula as MathML, within a line or set apart."""
+    block = isinstance(node, math_block)
+    made = latex2mathml.converter.convert(node.astext(), display="block" if block else "inline")
+    scrolled = 'style="overflow: auto hidden; padding: 0.2em 0"'  # where the page is narrower
+    translator.body.append(f'<div class="math" {scrolled}>{made}</div>' if block else made)
+    raise SkipNode
+
+
 def setup(app: Sphinx) -> None:
     """What Sphinx calls."""
     app.connect("autodoc-process-docstring", readable)
+    app.add_html_math_renderer("mathml", (formula, None), (formula, None))
