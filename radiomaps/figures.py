@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from geoml.files import atomic_path
+from geoml.figures import save_figure
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -181,9 +180,3 @@ def _buildings(axis: Axes, data: xr.Dataset, dims: tuple[str, str]) -> None:
 
     mask = data["building"].transpose(*dims)
     axis.pcolormesh(data[dims[1]], data[dims[0]], mask.where(mask), cmap=ListedColormap([BUILDING]), rasterized=True)
-
-
-def save_figure(figure: Figure, path: str | os.PathLike[str]) -> None:
-    """Write a PNG, whole or not at all."""
-    with atomic_path(path) as partial:
-        figure.savefig(partial, dpi=110, format="png")

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from geoml.files import atomic_path
 from geoml.report.palette import colours
 from rainshift.curves import calibration, spectral_ratio
 
@@ -20,7 +18,6 @@ __all__ = [
     "calibration_panels",
     "degradation_bars",
     "rain_panels",
-    "save_figure",
     "spectrum_lines",
     "transfer_maps",
 ]
@@ -195,10 +192,3 @@ def transfer_maps(losses: xr.DataArray) -> Figure:
         axis.set_visible(False)
     figure.colorbar(shown, ax=list(axes), label="CRPS worse than trained at home, %", shrink=0.8)
     return figure
-
-
-def save_figure(figure: Figure, path: Path, *, dpi: int = 130) -> Path:
-    """Write a picture whole or not at all, in the format of its ending."""
-    with atomic_path(path) as partial:
-        figure.savefig(partial, dpi=dpi, format=path.suffix.lstrip("."))
-    return path

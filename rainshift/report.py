@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from geoml.data.store import read_dataset, write_netcdf
+from geoml.figures import save_figure
 from geoml.files import atomic_path
 from geoml.tables import markdown
 from rainshift import showcase
@@ -17,7 +18,6 @@ from rainshift.figures import (
     calibration_panels,
     degradation_bars,
     rain_panels,
-    save_figure,
     spectrum_lines,
     transfer_maps,
 )
