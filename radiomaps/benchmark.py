@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from multiprocessing import get_context
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from numpy.typing import NDArray
 
@@ -186,7 +186,7 @@ class Benchmark:
             key: self.config[key] for key in ("members", "part", "test_samples")
         }
         if kind.startswith(("active", "lattice")):
-            spec["rounds"] = self.config["active"]["rounds"]
+            spec |= {name: self.config["active"][name] for name in ("rounds", "sampling")}
         return self.cache / "scores" / f"{cell.row}-{kind}-{config_hash(spec)}.nc"
 
     def trained(self, cell: Cell) -> dict[str, Any]:
@@ -222,6 +222,8 @@ class Benchmark:
             made = probed(builder, kind, self.store, samples, title=f"{cell.row}, {kind}", **options)
         else:
             way, _, rate = kind.partition("@")
+            if self.config["active"]["sampling"]:
+                cast("Any", builder).sample_by(**self.config["active"]["sampling"])
             made = score_active(
                 builder, self.store, samples, rate=float(rate), rounds=int(self.config["active"]["rounds"]),
                 uniform=way == "lattice", **options,
