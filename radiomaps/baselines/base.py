@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from geoml.errors import DataError, UserError
+from geoml.errors import UserError
 from geoml.fields import Batch
 from geoml.grids import Grid
+from geoml.models.fitted import Fitted
 from radiomaps.tasks import Task
 
 __all__ = ["Baseline", "PerMap"]
@@ -20,13 +20,8 @@ __all__ = ["Baseline", "PerMap"]
 Array = NDArray[Any]
 
 
-class Baseline(ABC):
+class Baseline(Fitted, ABC):
     """A builder of maps without a network; `task` is what it is given, `adapted` from that which is compared."""
-
-    #: True where `fit` has to see training batches first.
-    learns: ClassVar[bool] = False
-    #: False where all members are equal.
-    stochastic: ClassVar[bool] = False
 
     def __init__(self, task: Task) -> None:
         self.task = self.adapted(task)
@@ -35,19 +30,6 @@ class Baseline(ABC):
     def adapted(cls, task: Task) -> Task:
         """The same task with the conditions this baseline needs; `UserError` where it cannot do the task at all."""
         return task
-
-    def fit(self, batches: Iterable[Batch]) -> None:
-        """Learn from training batches of its task; a baseline that learns overrides this and the state."""
-        raise TypeError(f"{type(self).__name__} learns nothing")
-
-    def state(self) -> dict[str, Any]:
-        """What was learnt, as plain values for JSON."""
-        return {}
-
-    def load_state(self, state: dict[str, Any]) -> None:
-        """Take over what `state` gave."""
-        if state:
-            raise DataError(f"{type(self).__name__} keeps no state; {sorted(state)} came")
 
     @abstractmethod
     def maps(self, batch: Batch) -> Array:
