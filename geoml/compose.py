@@ -44,8 +44,12 @@ def load(source: ConfigLoaderImpl, verb: str, overrides: Sequence[str], *, sweep
     from hydra.types import RunMode
 
     mode = RunMode.MULTIRUN if sweep else RunMode.RUN
+    words = with_own_model(overrides)
     with user_errors(source, verb, overrides):
-        return source.load_configuration(config_name=verb, overrides=with_own_model(overrides), run_mode=mode)
+        config = source.load_configuration(config_name=verb, overrides=words, run_mode=mode)
+        if words:
+            _require_kinds(source, verb, words)
+    return config
 
 
 def with_own_model(overrides: Sequence[str]) -> list[str]:
@@ -127,6 +131,10 @@ def user_errors(source: ConfigLoaderImpl, verb: str, overrides: Sequence[str]) -
         raise UserError(f"{error.override!r} cannot be read; {hint}") from None
     except (HydraException, OmegaConfBaseException) as error:
         raise _explained(source, verb, overrides) or UserError(_first_words(error)) from error
+    except ValueError as error:  # a number where the name of a choice was expected
+        if "Config group override" not in str(error):
+            raise
+        raise _explained(source, verb, overrides) or UserError(str(error)) from error
 
 
 def _first_words(error: BaseException) -> str:
@@ -149,10 +157,8 @@ def _explained(source: ConfigLoaderImpl, verb: str, overrides: Sequence[str]) ->
     parsed = OverridesParser.create().parse_overrides(list(overrides))
     groups = groups_of(source)
     chosen = [item for item in parsed if item.key_or_group in groups]
-    for item in chosen:
-        for choice in _values(item):
-            if choice not in ("null", "None", *groups[item.key_or_group]):
-                return unknown(item.key_or_group, choice, groups[item.key_or_group])
+    if (error := _unknown_choice(chosen, groups)) is not None:
+        return error
     config = _config_with(source, verb, [item for item in chosen if not item.is_sweep_override()])
     if config is None:
         return None
@@ -179,11 +185,64 @@ def _explained(source: ConfigLoaderImpl, verb: str, overrides: Sequence[str]) ->
     return None
 
 
+def _unknown_choice(chosen: Sequence[Override], groups: dict[str, list[str]]) -> UserError | None:
+    """The error for a choice that its group lacks; Hydra passes over one of an optional group."""
+    for item in chosen:
+        group = item.key_or_group
+        for choice in _values(item):
+            if choice not in ("null", "None", *groups[group]):
+                file = f"for a file of your own: {group}=file {group}.path={choice}" if "file" in groups[group] else ""
+                return unknown(group, choice, groups[group], hint=file if Path(choice).suffix else "")
+    return None
+
+
 def _values(item: Override) -> list[str]:
     if item.is_discrete_sweep():
         return [str(value) for value in item.sweep_string_iterator()]
     value = item.value()
     return [str(part) for part in value] if isinstance(value, list) else [] if item.is_delete() else [str(value)]
+
+
+def _require_kinds(source: ConfigLoaderImpl, verb: str, overrides: Sequence[str]) -> None:
+    """Refuse a choice that is none, a word for a number, one value for a list, and the like.
+
+    What a setting is by default says what it takes.
+    """
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from omegaconf import OmegaConf
+
+    parsed = OverridesParser.create().parse_overrides(list(overrides))
+    groups = groups_of(source)
+    if (error := _unknown_choice([item for item in parsed if item.key_or_group in groups], groups)) is not None:
+        raise error
+    chosen = [item for item in parsed if item.key_or_group in groups and not item.is_sweep_override()]
+    values = [item for item in parsed if item.key_or_group not in groups]
+    given = [item for item in values if not (item.is_delete() or item.is_add() or item.is_sweep_override())]
+    if not given or (config := _config_with(source, verb, chosen)) is None:
+        return
+    for item in given:
+        default = OmegaConf.select(config, item.key_or_group, throw_on_resolution_failure=False)
+        expected = _expected(item.key_or_group, default, item.value(), item.input_line)
+        if expected:
+            raise UserError(f"{item.input_line!r}: expected {expected}")
+
+
+def _expected(key: str, default: Any, value: Any, line: str | None) -> str:
+    """What a setting takes, where a value is of another kind than its default; else nothing."""
+    from omegaconf import DictConfig, ListConfig
+
+    if value is None or default is None or str(value).startswith("${") or str(value) == "???":
+        return ""
+    text = str(line).partition("=")[2]
+    if isinstance(default, ListConfig):
+        return "" if isinstance(value, list) else f"a list, {key}=[{text}]"
+    if isinstance(default, DictConfig):
+        names = ", ".join(map(str, default))
+        return "" if isinstance(value, dict) else f"{key}.NAME=VALUE with one of {names}"
+    if isinstance(default, bool):
+        return "" if isinstance(value, bool) else f"{key}=true or {key}=false"
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    return f"a number, as {key}={default}" if isinstance(default, int | float) and not number else ""
 
 
 def _config_with(source: ConfigLoaderImpl, verb: str, chosen: Sequence[Override]) -> DictConfig | None:

@@ -17,7 +17,7 @@ from geoml.errors import DataError, UserError
 __all__ = ["atomic_path", "read_json", "sha256", "write_json", "writing"]
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-REFUSED = (errno.EACCES, errno.EROFS, errno.EPERM)
+REFUSED = (errno.EACCES, errno.EROFS, errno.EPERM, errno.ENOTDIR, errno.EEXIST)
 
 
 @contextlib.contextmanager
@@ -60,7 +60,8 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
         if partial.is_dir():
             shutil.rmtree(partial, ignore_errors=True)
         else:
-            partial.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # the error that ended the block says it, for example no folder at all
+                partial.unlink(missing_ok=True)
 
 
 def sha256(path: str | os.PathLike[str]) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import zipfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -40,9 +39,9 @@ def read_arrays(path: Path) -> Found:
     except ModuleNotFoundError:
         needed = "h5py" if path.suffix == ".mat" and _is_hdf5(path) else FORMATS[path.suffix]
         raise DataError(f"reading {path.suffix} needs {needed}; pip install 'geoml[data]' brings it") from None
-    except (OSError, ValueError, KeyError, NotImplementedError, zipfile.BadZipFile) as error:
-        if isinstance(error, DataError):
-            raise
+    except DataError:
+        raise
+    except Exception as error:  # OSError, ValueError, zipfile.BadZipFile, and those of SciPy and HDF5 have no base
         raise DataError(f"{path.name} cannot be read without pickles ({type(error).__name__}: {error})") from error
     return {str(name): variable.values for name, variable in loaded.variables.items()}, dict(loaded.attrs)
 

@@ -87,7 +87,12 @@ class Placement:
     clear_m: float = 1.0
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "positions_m", tuple(tuple(map(float, p)) for p in self.positions_m or ()))
+        try:
+            places = tuple(tuple(map(float, place)) for place in self.positions_m or ())
+        except (TypeError, ValueError):
+            given = list(self.positions_m)
+            raise UserError(f"transmitters: positions_m={given}; expected [[x, y, z], …] in metres") from None
+        object.__setattr__(self, "positions_m", places)
         if self.number < 1:
             raise UserError("transmitters: give positions_m, or a count of at least 1")
 
@@ -177,7 +182,14 @@ class Plan:
     def __post_init__(self) -> None:
         object.__setattr__(self, "scenes", expand_scenes(self.scenes))
         object.__setattr__(self, "variables", tuple(self.variables))
-        object.__setattr__(self, "frequencies_hz", tuple(float(value) for value in self.frequencies_hz or ()))
+        try:
+            object.__setattr__(self, "frequencies_hz", tuple(float(value) for value in self.frequencies_hz or ()))
+        except ValueError:
+            raise UserError(
+                f"frequencies_hz={list(self.frequencies_hz)}; expected numbers, as [2.4e9, 5.9e9]"
+            ) from None
+        if self.seed < 0:
+            raise UserError(f"seed={self.seed}; expected a whole number, 0 or more")
         if len(set(self.frequencies_hz)) < len(self.frequencies_hz):
             raise UserError(f"frequencies_hz={list(self.frequencies_hz)}: one is there twice")
         if self.fill_shadows and "filled" not in self.variables:

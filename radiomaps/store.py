@@ -47,7 +47,10 @@ def scene_records(path: str | os.PathLike[str]) -> list[SceneRecord]:
     """The scenes of a store, in its order."""
     files = sorted((Path(path) / "scenes").glob("*.json"))
     if not files:
-        raise DataError(f"{path} holds no records of scenes; it is no set of radio maps")
+        inside = Path(path) / "maps.zarr"
+        hint = f"; did you mean {inside}?" if inside.exists() else ""
+        found = "holds no records of scenes; it is no set of radio maps" if Path(path).exists() else "does not exist"
+        raise DataError(f"{path} {found}{hint}")
     return [SceneRecord(read_json(file)) for file in files]
 
 

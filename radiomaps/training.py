@@ -72,6 +72,12 @@ class Recipe:
     augment: bool = True
     validation_samples: int = 64
 
+    def __post_init__(self) -> None:
+        for name, least in (("batch_size", 1), ("patches_per_sample", 1), ("patch", 0), ("validation_samples", 0)):
+            if (value := getattr(self, name)) is not None and int(value) < least:
+                raise UserError(f"loader.{name}={value}; expected a whole number, {least} or more")
+        object.__setattr__(self, "patch", self.patch or None)
+
 
 @dataclass(frozen=True)
 class Trained:

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from geoml.errors import unknown
+from geoml.errors import UserError, unknown
 from geoml.files import write_json
 from geoml.runs import RunFolder, launched_rank, plain
 
@@ -30,16 +30,20 @@ DRAWN = 3
 def scenes(arguments: Sequence[str]) -> Rows:
     """List scenes, those that need no file or those named, and draw them with `--draw FOLDER`."""
     parser = argparse.ArgumentParser(prog="radiomaps scenes", description="List scenes, and draw them.")
-    parser.add_argument("scene", nargs="*", help="names or files; all that need no file by default")
+    words = "names or files; KEY=VALUE sets what files leave open, as default_height_m=9 (default: all without files)"
+    parser.add_argument("scene", nargs="*", help=words)
     parser.add_argument("--draw", metavar="FOLDER", help="draw a plan of each into this folder")
     parser.add_argument("--save", metavar="FOLDER", help="write each as XML and PLY meshes into this folder")
     flags = parser.parse_args(arguments)
+    import yaml
+
     from radiomaps import figures
     from radiomaps.scenes import load, names, save_scene
 
+    settings = {key: yaml.safe_load(value) for key, mark, value in (w.partition("=") for w in flags.scene) if mark}
     rows = []
-    for name in flags.scene or names():
-        scene = load(name)
+    for name in [word for word in flags.scene if "=" not in word] or names():
+        scene = load({"path": name, **settings} if settings else name)
         lower, upper = scene.extent
         row: dict[str, Any] = {
             "scene": scene.name,
@@ -79,6 +83,8 @@ def trace(config: DictConfig, run: RunFolder) -> Rows:
         bool(values["fill_shadows"]),
         tuple(values["frequencies_hz"] or ()),
     )
+    if "://" in str(values["store"]):
+        raise UserError(f"store={values['store']} is a URL; stores of radio maps are folders, export them from there")
     path = Path(values["store"] or run.path / "maps.zarr")
     command = shlex.join(["radiomaps", "trace", f"run.dir={run.path}"])
     with _client(int(values["workers"])) as client:
@@ -97,6 +103,9 @@ def paths(config: DictConfig, run: RunFolder) -> Rows:
     values = plain(config)
     file = Path(values["file"] or run.path / "paths.npz")
     require_suffix(file)
+    for name in ("rays", "top"):
+        if int(values[name]) < 1:
+            raise UserError(f"{name}={values[name]}; expected a whole number, 1 or more")
     scene, window, seed = load(values["scene"]), Window(**values["window"]), int(values["seed"])
     grid = window.grid(scene)
     transmitters = Placement(**values["transmitters"]).transmitters(scene, grid, (seed, 0))
@@ -165,7 +174,9 @@ def export_maps(config: DictConfig) -> Rows:
 
         return list(exchange.export_deepmimo(read_paths(config.store), config.target))
     if config.format == "urbanradio3d":
-        low, high = map(float, config.path_gain_range_db)
+        if len(ends := list(config.path_gain_range_db)) != 2:
+            raise UserError(f"path_gain_range_db={ends}; expected the lowest and the highest, as [-169, -92]")
+        low, high = map(float, ends)
         return list(exchange.export_urbanradio3d(config.store, config.target, path_gain_range_db=(low, high)))
     writers: dict[str, Any] = {"geotiff": exchange.export_geotiff, "netcdf": exchange.export_netcdf}
     if config.format not in writers:

@@ -43,6 +43,8 @@ def choose(
     Errors: `UserError` where no window of so many consecutive hours can be had.
     """
     count = len(archive.samples(region, role)[1])
+    if wanted is not None and wanted < 1:
+        raise UserError(f"{wanted} hours of {region} are wanted; expected 1 or more, or null for all")
     if window is None:
         return evenly(count, count if wanted is None else wanted)
     whole = [

@@ -53,6 +53,11 @@ class Recipe:
     workers: int = 0
     validation_samples: int = 48
 
+    def __post_init__(self) -> None:
+        for name, least in (("batch_size", 1), ("patches_per_sample", 1), ("patch", 0), ("validation_samples", 0)):
+            if (value := getattr(self, name)) is not None and int(value) < least:
+                raise UserError(f"loader.{name}={value}; expected a whole number, {least} or more")
+
 
 def fit(
     spec: ModelSpec,

@@ -80,6 +80,8 @@ def train(config: DictConfig, run: RunFolder) -> Rows:
         chosen(Path(config.start))  # says now what is no checkpoint, not after the data were made
     archive = _archive(config)
     names = tuple(sorted(config.train_regions))
+    if not names:
+        raise UserError("train_regions is empty; name one or several, or leave it out and choose region=NAME")
     with process_group() as group:
         with group.first_alone():
             for name in names:
@@ -188,7 +190,10 @@ def evaluate(config: DictConfig, run: RunFolder) -> Rows:
     if (config.checkpoint is None) == (config.prediction is None):
         raise UserError("evaluate takes either checkpoint=RUN or prediction=FILE")
     archive, suite = _archive(config), Suite.from_config(plain(config.metrics))
-    reference = load(ModelSpec.of(config.reference), None, archive.channels)
+    compared = ModelSpec.of(config.reference)
+    if compared.learns:
+        raise UserError(f"reference={compared.name} has to be trained; take one that has not, such as bilinear")
+    reference = load(compared, None, archive.channels)
     rows = []
     for name in config.regions:
         archive.prepare(name, _split(archive, config.role))

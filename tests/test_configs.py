@@ -111,6 +111,26 @@ def test_the_base_is_first_so_that_a_verb_may_change_it():
         assert defaults[0] == "base", verb.name
 
 
+@pytest.mark.parametrize(
+    ("word", "message"),
+    [
+        ("trainer.samples=many", "expected a number, as trainer.samples="),
+        ("train_regions=melanesia", r"expected a list, train_regions=\[melanesia\]"),
+        ("run.fresh=maybe", "expected run.fresh=true or run.fresh=false"),
+        ("loader=5", "loader '5' unknown"),
+        ("experiment=dmeo", "did you mean 'demo'"),
+    ],
+)
+def test_a_value_of_another_kind_is_refused_by_what_is_there_by_default(word, message):
+    with pytest.raises(UserError, match=message):
+        compose.compose("rainshift.conf", "train", [word])
+
+
+def test_a_model_of_ones_own_has_no_setting_of_a_preset():
+    words = ["model=gan", "model._target_=mine.Model", "model.depth=3"]
+    assert compose.compose("rainshift.conf", "train", words).model == {"_target_": "mine.Model", "depth": 3}
+
+
 def test_a_wrong_key_is_named_beside_one_that_still_has_to_be_given():
     with pytest.raises(UserError, match=r"key 'loader\.patch' unknown"):
         compose.compose("rainshift.conf", "trust", ["checkpoint=runs/model", "loader.patch=0"])

@@ -166,7 +166,8 @@ def _place_axis(size: int, stride: int | None, halo: int, coarse: Axis, fine: Ax
     if not fits:
         raise DataError(
             f"axis {fine.name!r}: no patch of {size} cells with {halo} condition cells around it fits into "
-            f"{fine.size} target and {coarse.size} condition cells; choose a smaller size or halo"
+            f"{fine.size} target and {coarse.size} condition cells; choose a smaller loader.patch, or "
+            "whole fields with loader.patch=0"
         )
     # Offsets from 0 on, unless only another phase leaves room for the patch.
     places = fits[0] if 0 in fits else max(fits.values(), key=len)

@@ -201,9 +201,8 @@ class Transforms:
         if array is None:
             return
         if array.shape[1] != len(transforms):
-            raise ValueError(
-                f"batch has {array.shape[1]} {role} channels; expected {getattr(self.channels, role) or 'none'}"
-            )
+            wanted = ", ".join(getattr(self.channels, role)) or "none"
+            raise UserError(f"the data give {array.shape[1]} {role} channels; expected those of the training: {wanted}")
         for i, transform in enumerate(transforms):
             mask = batch.mask[:, i] if role == "target" and batch.mask is not None else None
             yield transform, array[:, i], mask

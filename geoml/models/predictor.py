@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from geoml.errors import UserError
 from geoml.fields import Batch
 from geoml.models.base import Model
 
@@ -63,6 +64,8 @@ def is_stochastic(predictor: Any) -> bool:
 
 def members_of(predictor: Any, wanted: int) -> int:
     """Members to draw: one where all would be equal, since more cost time and change no score."""
+    if wanted < 1:
+        raise UserError(f"members={wanted}; expected 1 or more")
     return wanted if is_stochastic(predictor) else 1
 
 

@@ -82,7 +82,7 @@ def _report_of(path: Path, makers: Makers) -> Report:
             return report
     raise UserError(
         f"{path} holds nothing that {', '.join(makers) or 'an installed domain'} can show; give the folder of a "
-        "finished run, a store of radio maps, or a folder of experts"
+        "finished run of benchmark, predict, evaluate, trace or sample, a store of radio maps, or a folder of experts"
     )
 
 

@@ -35,7 +35,6 @@ def write_report(report: Report, path: str | os.PathLike[str]) -> Path:
     'index.html'
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_path(path) as partial:
         partial.write_text(render(report), encoding="utf-8")
     return path

@@ -71,7 +71,7 @@ def load(scene: str | os.PathLike[str] | Mapping[str, Any]) -> Scene:
     if path.suffix or os.sep in str(what):
         raise unknown("scene file type", path.suffix or str(path), _READERS)
     if str(what) not in sionna_scenes() and sionna_scenes():
-        raise unknown("scene", what, names(), hint="or the path of a .geojson or .xml file")
+        raise unknown("scene", what, names(), hint=f"or the path of a file: {', '.join(_READERS)}")
     return _call(load_city, str(what), options)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -63,6 +64,22 @@ def test_export_and_import(capsys: pytest.CaptureFixture[str]):
     assert open_maps("b.zarr").sizes["tx"] == 1
 
 
+def test_a_file_without_heights_is_drawn_with_one_for_all(capsys: pytest.CaptureFixture[str]):
+    square = [[[0, 0], [20, 0], [20, 20], [0, 20], [0, 0]]]
+    feature = {"type": "Feature", "properties": {}, "geometry": {"type": "Polygon", "coordinates": square}}
+    Path("campus.geojson").write_text(json.dumps({"type": "FeatureCollection", "features": [feature]}))
+    assert main(["scenes", "campus.geojson"]) == 2
+    assert "say metric=true" in capsys.readouterr().err
+    assert main(["scenes", "campus.geojson", "metric=true"]) == 2
+    assert "give default_height_m" in capsys.readouterr().err
+    assert main(["scenes", "campus.geojson", "metric=true", "default_height_m=7"]) == 0
+    assert "0 … 7" in capsys.readouterr().out
+    Path("file").write_text("")
+    words = ["scenes", "campus.geojson", "metric=true", "default_height_m=7", "--draw", "file"]
+    assert main(words) == 2
+    assert "file cannot be written to; choose another folder" in capsys.readouterr().err
+
+
 def test_scenes_are_listed_drawn_and_saved(capsys: pytest.CaptureFixture[str]):
     assert main(["scenes", "procedural-3", "--draw", "plans", "--save", "files"]) == 0
     assert "procedural-3" in capsys.readouterr().out
@@ -81,6 +98,18 @@ def test_scenes_are_listed_drawn_and_saved(capsys: pytest.CaptureFixture[str]):
         (["report", "none.zarr"], "does not exist"),
         (["report", "store=none.zarr"], "folders stand by themselves, none.zarr without store="),
         (["report", "."], "holds nothing that radiomaps can show"),
+        (["trace", *SMALL, "scene=city.geojson"], "scene=file scene.path=city.geojson"),
+        (["trace", *SMALL, "experiment=dmeo"], "experiment 'dmeo' unknown; did you mean 'demo'"),
+        (["trace", *SMALL, "transmitters.count=two"], "expected a number, as transmitters.count=1"),
+        (["trace", *SMALL, "transmitters.positions_m=[0,0,5]"], "expected [[x, y, z], …] in metres"),
+        (["trace", *SMALL, "window=5"], "expected window.NAME=VALUE with one of size_m"),
+        (["trace", *SMALL, "window.heights_m=5"], "expected a list, window.heights_m=[5]"),
+        (["trace", *SMALL, "frequencies_hz=[five]"], "expected numbers"),
+        (["trace", *SMALL, "fill_shadows=maybe"], "expected fill_shadows=true or fill_shadows=false"),
+        (["trace", *SMALL, "seed=-1"], "seed=-1; expected a whole number"),
+        (["trace", *SMALL, "store=s3://bucket/maps"], "is a URL"),
+        (["paths", "scene=procedural", "rays=0"], "rays=0; expected"),
+        (["train", "store=nowhere"], "nowhere does not exist"),
         (["import", "format=urbanradio", "source=x", "store=y"], "did you mean 'urbanradio3d'"),
         (["import", "source=x", "store=y"], "x does not exist"),
         (["export", "format=tiff", "store=x", "target=y"], "did you mean 'geotiff'"),

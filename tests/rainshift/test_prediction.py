@@ -81,6 +81,18 @@ def test_mistakes_are_named(workplace, monkeypatch, capsys):
     assert "did you mean 'multiplicative'" in capsys.readouterr().err
     assert main([*PREDICT, "run.dir=worse", "tiles.blend=400"]) != 0
     assert "half a tile" in capsys.readouterr().err
+    trained = ["checkpoint=trained", "run.fresh=true", "run.dir=wrong"]
+    for words, message in (
+        (["predict", *DATA, *trained, "members=0"], "members=0; expected 1 or more"),
+        (["predict", *DATA, *trained, "samples=0"], "expected 1 or more, or null for all"),
+        (["predict", *DATA, *trained, "data.condition=[tp]"], "expected those of the training: tp, tcw"),
+        (["evaluate", *DATA, *trained, "reference=resnet"], "take one that has not, such as bilinear"),
+        (["train", *DATA, "train_regions=[]", "run.dir=wrong", "run.fresh=true"], "train_regions is empty"),
+        (["train", *DATA, "loader.batch_size=0", "run.dir=wrong", "run.fresh=true"], "loader.batch_size=0; expected"),
+        (["train", *DATA, "run.dir=wrong", "run.fresh=true"], "whole fields with loader.patch=0"),
+    ):
+        assert main(words) == 2
+        assert message in capsys.readouterr().err
 
 
 def test_what_trust_learnt_stands_beside_a_prediction(workplace, predicted, capsys):
