@@ -135,7 +135,10 @@
         traces[index].showscale = true;
         traces[index].colorbar.x = 1.01 + 0.09 * order;
         // Two scales of one unit are told apart by what they are of.
-        if (units.indexOf(panel.unit) < order) traces[index].colorbar.title.text = `${panel.name}, ${panel.unit}`;
+        if (units.indexOf(panel.unit) < order) {
+          const [first] = found.find(([other]) => key(other) === key(panel));
+          traces[index].colorbar.title.text = `${first.name}, ${panel.unit}`;
+        }
       });
       layout.margin.r = 20 + 75 * scales.size;
       const marked = found.map(([, field], index) => [field.marks, index ? index + 1 : ""]).filter(([marks]) => marks.length);
