@@ -102,6 +102,13 @@ class Diffusion(Model):
         """What is taken off the targets: their first guesses, 0 where there are none."""
         return first_guess(self.guesses, predictors)
 
+    def scales(self, predictors: Float[Tensor, "batch predictor *space"]) -> Float[Tensor, "some target *space"]:
+        """`scale` by place, for a batch or for one that stands for all: the same everywhere, unless a model knows more.
+
+        The loss counts errors relative to `scale`, whatever the place, so that this changes no weight.
+        """
+        return expand(self.scale, predictors[0]).unsqueeze(0)
+
     @property
     def scale(self) -> Float[Tensor, " target"]:
         """What a target channel is divided by, its centre taken off; never 0, where nothing is left of it."""
@@ -127,17 +134,18 @@ class Diffusion(Model):
         away = batch.target - centre
         if batch.mask is not None:
             away = torch.where(batch.mask, away, 0.0)
-        scale = expand(self.scale, away[0])
+        scale = self.scales(predictors)
         clean = away * (self.unit / scale.detach())
         noise = sample_noise(clean.shape[1:], batch.ids, generator, draw="noise")
         sigma = self.levels.quantile(sample_noise((), batch.ids, generator, draw="level", uniform=True))
         into = expand(self.preconditioning.coefficients(sigma).into, clean)
         given = self.network(into * (clean + expand(sigma, clean) * noise), predictors, noise_label(sigma)).float()
-        root = expand(self.preconditioning.weight(sigma).sqrt(), clean)
+        relative = scale.detach() / expand(self.scale.detach(), away[0])
+        root = expand(self.preconditioning.weight(sigma).sqrt(), clean) * relative
         wanted = self.preconditioning.target(clean, noise, sigma)
-        surprise = (
-            masked_loss(away / scale, torch.zeros_like(away), batch.mask) / 2 + SCALE_SPEED * self.log_scale.mean()
-        )
+        logs = scale.log().expand_as(away)
+        level = logs.mean() if batch.mask is None else (logs * batch.mask).sum() / batch.mask.sum().clamp(min=1)
+        surprise = masked_loss(away / scale, torch.zeros_like(away), batch.mask) / 2 + level
         own = SCALE_WEIGHT * (surprise - surprise.detach())
         return masked_loss(root * given, root * wanted, batch.mask, loss=self.loss_kind) + own
 
@@ -161,7 +169,7 @@ class Diffusion(Model):
             raise ValueError(f"members are keyed on samples' ids: {len(batch.ids)} ids for a batch of {len(batch)}")
         members = range(members) if isinstance(members, int) else members
         at_once = max(1, self.CELLS // (batch.target_grid.size * len(batch)))
-        factor = expand(self.scale / self.unit, centre[0])
+        factor = self.scales(predictors) / self.unit
         shape = (centre.shape[1], *batch.target_grid.shape)
         parts = []
         for start in range(0, len(members), at_once):
@@ -176,7 +184,7 @@ class Diffusion(Model):
             if known is not None:
                 denoiser = guided(denoiser, known.scaled(centre, factor).repeated(len(some)))
             fields = self.sampler(denoiser, draw(-1), self.sigmas(), draw)
-            parts.append(centre.unsqueeze(1) + factor * fields.unflatten(0, (len(batch), len(some))))
+            parts.append(centre.unsqueeze(1) + factor.unsqueeze(1) * fields.unflatten(0, (len(batch), len(some))))
         sampled = torch.cat(parts, dim=1)
         if known is None or known.keep == "never":
             return sampled

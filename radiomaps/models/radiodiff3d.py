@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Literal
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from geoml.diffusion import preconditioning
 from geoml.diffusion.denoiser import Denoiser, expand
@@ -19,17 +19,20 @@ from geoml.diffusion.spacing import spaced, strided, uniform_time
 from geoml.errors import UserError, unknown
 from geoml.fields import Batch
 from geoml.models.base import Channels
-from geoml.models.diffusion import Diffusion
+from geoml.models.diffusion import SCALE_SPEED, Diffusion
 from geoml.models.noise import sample_noise
 from geoml.models.regression import Loss
 from geoml.nn.blocks import Norm
 from geoml.nn.context import Conditioning
 from geoml.nn.ops import Operator
 from radiomaps.models.observed import observed_values
+from radiomaps.tasks.task import SIGHT
 
 __all__ = ["PROCESSES", "RadioDiff3D"]
 
 Process = Literal["edm", "flow", "ddpm"]
+#: Of 0 … 1: no scale in line of sight is less, where a prior may leave nothing at all.
+LEAST_SCALE = 2e-3
 PROCESSES: tuple[Process, ...] = ("edm", "flow", "ddpm")
 
 
@@ -39,7 +42,9 @@ class RadioDiff3D(Diffusion):
     - `process`: "edm" (`sigma_data`, `p_mean`, `p_std`, `wiener`), "flow" (matching), or "ddpm" in `diffusion_steps`
       of a `schedule`, whose network predicts what `parameterisation` names (epsilon, x0, v).
     - With `residual` a task's prior is taken off each target that has one, `middle` off any other. What is left is
-      divided by a scale: learned from `scale` on, or fixed. `middle` and `scale` 0.5, fixed, are maps from −1 to 1.
+      divided by a scale: learned from `scale` on, or fixed; with a prior from physics by another one in its line of
+      sight, where little is left, so that members differ there by little too. `middle` and `scale` 0.5, fixed, are maps
+      from −1 to 1.
     - `sampler`, `steps`, and for "edm" `spacing`, `sigma_min`, `sigma_max`, say how members are sampled.
     - `layers_at_once`: that many layers are sampled together, then the next, told the layer below (section IV of the
       paper, "autoregression over height"); None samples the volume as one.
@@ -100,6 +105,9 @@ class RadioDiff3D(Diffusion):
             first_axis_halvings=first_axis_halvings, conditioning=conditioning, recompute=recompute,
         )  # fmt: skip
         self.middle, self.layers_at_once = middle, layers_at_once
+        self.sight = channels.condition.index(SIGHT) if residual and SIGHT in channels.condition else None
+        if self.sight is not None:
+            self.log_scale_in_sight = nn.Parameter(self.log_scale.detach().clone(), requires_grad=learn_scale)
         self.sampling: dict[str, Any] = {}
         self.sample_by(
             sampler=sampler, steps=steps, spacing=spacing, sigma_min=sigma_min, sigma_max=sigma_max,
@@ -143,6 +151,15 @@ class RadioDiff3D(Diffusion):
         guess = super().centre(predictors)
         without = [index is None for index in self.guesses]
         return guess + self.middle * expand(guess.new_tensor(without), guess[0])
+
+    def scales(self, predictors: Float[Tensor, "batch predictor *space"]) -> Float[Tensor, "some target *space"]:
+        """`scale`, and another one where the prior has line of sight."""
+        apart = super().scales(predictors)
+        if self.sight is None:
+            return apart
+        inside = torch.exp(SCALE_SPEED * self.log_scale_in_sight).clamp(min=LEAST_SCALE)
+        seen = predictors[:, self.sight : self.sight + 1] > 0.5
+        return torch.where(seen, expand(inside, predictors[0]).unsqueeze(0), apart)
 
     def loss(self, batch: Batch, *, phase: str = "main", generator: torch.Generator | None = None) -> Tensor:
         """The weighted mean error of what the network gives, over the True cells of the mask.

@@ -6,7 +6,6 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from geoml.diffusion.denoiser import expand
 from geoml.fields import Batch
 from geoml.models.base import Model
 from geoml.models.diffusion import Diffusion
@@ -58,8 +57,8 @@ def _noisy(model: Model, batch: Batch, seed: int) -> Tensor:
     if not isinstance(model, Diffusion):
         return batch.condition.new_zeros((len(batch), *shape))
     noise = member_noise(shape, batch.ids, members=1, seed=seed, device=batch.condition.device)[:, 0]
-    factor = expand(model.scale / model.unit, noise[0])
-    return model.centre(model.predictors(batch)) + factor * model.sigmas()[0] * noise
+    predictors = model.predictors(batch)
+    return model.centre(predictors) + model.scales(predictors) / model.unit * model.sigmas()[0] * noise
 
 
 def _answer(model: Model, batch: Batch) -> Tensor:
@@ -69,6 +68,6 @@ def _answer(model: Model, batch: Batch) -> Tensor:
         return model.predict(batch)[:, 0]
     predictors = model.predictors(batch)
     centre, level = model.centre(predictors), model.sigmas()[0]
-    factor = expand(model.scale / model.unit, centre[0])
+    factor = model.scales(predictors) / model.unit
     sigma = centre.new_full((len(batch),), level)
     return centre + factor * model.denoiser(predictors)((batch.target - centre) / factor, sigma)

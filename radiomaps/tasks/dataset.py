@@ -24,7 +24,7 @@ from radiomaps.store import SceneRecord
 from radiomaps.tasks.cheap import cheap_store
 from radiomaps.tasks.conditions import HEIGHT_M, Site, constant, roof_map, transmitter_channels
 from radiomaps.tasks.priors import dominant_store, everywhere, free_space, interpolate
-from radiomaps.tasks.task import TRANSMITTER, Task
+from radiomaps.tasks.task import SIGHT, TRANSMITTER, Task
 
 __all__ = ["TaskLoader", "TaskSource", "loader"]
 
@@ -70,7 +70,7 @@ class TaskSource(Source):
         if self.task.prior not in _BESIDE:
             return None
         beside = _BESIDE[self.task.prior](self.store)
-        return FieldSource(beside, condition=["building"], target=self.task.targets, static=[])
+        return FieldSource(beside, condition=["building"], target=[*self.task.targets, "los"], static=[])
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_roofs": {}}
@@ -115,7 +115,7 @@ class TaskSource(Source):
         rows: dict[str, list[Array]] = {"condition": [], "target": []}
         for row, sample in enumerate(range(start, stop)):
             known = dict(zip(self._variables, fields[row], strict=True))
-            guess = None if guesses is None else dict(zip(self.task.targets, guesses[row], strict=True))
+            guess = None if guesses is None else dict(zip((*self.task.targets, SIGHT), guesses[row], strict=True))
             channels = self._channels(sample, building[row], known, guess)
             for role, made in rows.items():
                 made.append(np.stack([channels[name] for name in getattr(self, role)]))
@@ -143,6 +143,8 @@ class TaskSource(Source):
         if task.prior is not None:
             names = (f"{name}_prior" for name in task.target_channels)
             made |= zip(names, self._guess(made, site, guess), strict=True)
+        if SIGHT in task.channels.condition:  # free space has it everywhere
+            made[SIGHT] = np.ones(building.shape, np.float32) if guess is None else np.float32(guess[SIGHT] > 0.5)
         return made
 
     def _roof(self, sample: int, building: NDArray[np.bool_]) -> NDArray[np.float32]:
@@ -168,7 +170,7 @@ class TaskSource(Source):
     def _guess(self, made: dict[str, Array], site: Site, guess: dict[str, Array] | None) -> list[Array]:
         """The prior of every target channel."""
         if guess is not None:
-            return self.task.encode({name: everywhere(values) for name, values in guess.items()})
+            return self.task.encode({name: everywhere(guess[name]) for name in self.task.targets})
         if self.task.prior == "free_space":
             return self.task.encode(free_space(site, self._grid))
         observed = np.stack([made[f"{name}_observed"] for name in self.task.target_channels])

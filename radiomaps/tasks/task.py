@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from geoml.models.base import Channels
 
-__all__ = ["CONSTANTS", "PRIORS", "TRANSMITTER", "Task"]
+__all__ = ["CONSTANTS", "PRIORS", "SIGHT", "TRANSMITTER", "Task"]
 
 #: How a transmitter may be shown, and the channels of each: see `radiomaps.tasks.conditions`.
 TRANSMITTER = {
@@ -28,6 +28,8 @@ TRANSMITTER = {
 #: Conditions with one value a map.
 CONSTANTS = ("frequency", "power", "tx_height")
 PRIORS = ("free_space", "dominant", "cheap_trace", "interpolated")
+#: Beside a prior from physics: 1 where it has line of sight.
+SIGHT = "sight_prior"
 RADIATION = ("aware", "unaware", "mixed")
 
 
@@ -41,7 +43,8 @@ class Task:
     - `encoding`, `ranges`: see `Encoding`. `threshold_dbm`: voxels that receive less do not count.
     - `prior`: physics or interpolation as a channel beside each target, on which residual models build: "free_space",
       "dominant" (the dominant-path solver, computed once beside the store), "cheap_trace" (a hundredth of the rays,
-      traced once beside the store: to be denoised), "interpolated" (the observations).
+      traced once beside the store: to be denoised), "interpolated" (the observations). Physics also says, in the
+      channel `sight_prior`, where the transmitter is in line of sight.
     - `transmitter`: how it is shown, of "map", "distance", "direction"; `constants`: of frequency, power, tx_height.
 
     >>> Task(targets=("toa_s", "doa_azimuth"), prior="free_space").channels.target
@@ -127,6 +130,8 @@ class Task:
         if self.prior is not None:
             guesses = tuple((name, f"{name}_prior") for name in self.target_channels)
             condition += [guess for _, guess in guesses]
+            if self.prior != "interpolated":
+                condition.append(SIGHT)
         return Channels(tuple(condition), self.target_channels, first_guess=guesses)
 
     def decode(self, fields: Tensor) -> dict[str, Tensor]:

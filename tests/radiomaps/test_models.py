@@ -18,6 +18,7 @@ from geoml.models.noise import sample_noise, seed_of
 from geoml.testing import check_model
 from radiomaps.models import available, build, config_of
 from radiomaps.models.radiodiff3d import RadioDiff3D
+from radiomaps.tasks.task import SIGHT
 
 PRESETS = sorted(name for name, path in available().items() if path.parent.parent.parent.name == "radiomaps")
 SMALL: dict[str, Any] = {"base": 8, "multipliers": [1, 2]}
@@ -175,6 +176,31 @@ def test_the_papers_maps_run_from_minus_one_to_one() -> None:
     assert isinstance(model, RadioDiff3D)
     assert model.scale.tolist() == pytest.approx([0.5, 0.5])
     assert not model.log_scale.requires_grad
+
+
+def test_scales_in_and_out_of_sight_follow_what_the_prior_leaves() -> None:
+    channels = Channels(("building", SIGHT, "gain_prior"), ("gain",), first_guess=(("gain", "gain_prior"),))
+    generator = torch.Generator().manual_seed(4)
+    sight = (torch.rand(8, 1, *GRID.shape, generator=generator) < 0.5).float()
+    left = torch.randn(sight.shape, generator=generator) * torch.where(sight > 0, 0.01, 0.3)
+    prior = torch.rand(sight.shape, generator=generator)
+    condition = torch.cat((torch.zeros_like(sight), sight, prior), dim=1)
+    mask = torch.rand(sight.shape, generator=generator) < 0.7
+    batch = Batch(condition, GRID, GRID, prior + left, mask=mask, ids=tuple(range(8)))
+    model = build({"model": "radiodiff3d", **SMALL}, channels)
+    assert isinstance(model, RadioDiff3D)
+    optimiser = torch.optim.Adam([model.log_scale, model.log_scale_in_sight], lr=1e-2)
+    for step in range(80):
+        optimiser.zero_grad()
+        model.loss(batch, generator=torch.Generator().manual_seed(step)).backward()
+        optimiser.step()
+    scales = model.scales(model.predictors(batch)).detach()
+    for lit in (True, False):
+        where = mask & ((sight > 0) == lit)
+        torch.testing.assert_close(scales[where].mean(), left[where].square().mean().sqrt(), rtol=0.06, atol=0)
+    members = model.predict(batch, members=4)
+    spread = members.std(dim=1)
+    assert spread[sight > 0].mean() < 0.1 * spread[sight == 0].mean()  # noise is as small there as what is left
 
 
 def test_sampling_is_changed_without_training_anew() -> None:

@@ -26,6 +26,7 @@ from radiomaps.tasks.conditions import Site, distance_of
 from radiomaps.tasks.dataset import TaskSource, loader
 from radiomaps.tasks.observations import PATTERNS
 from radiomaps.tasks.priors import dominant_store, free_space, interpolate
+from radiomaps.tasks.task import SIGHT
 
 UNAWARE = Task(targets=TARGETS, radiation="unaware", observations=Observations(rate=0.05), prior="interpolated")
 AWARE = Task(targets=TARGETS, prior="dominant", transmitter=("map", "distance", "direction"), constants=("frequency",))
@@ -124,7 +125,7 @@ def test_aware_conditions_do_not_depend_on_the_truth(store: Path):
     generator = np.random.default_rng(0)
     shape = source.target_grid.shape
     building = ~outdoors_of(store, 0)
-    guess = {name: np.full(shape, 0.5) for name in TARGETS}
+    guess = {name: np.full(shape, 0.5) for name in (*TARGETS, SIGHT)}
     made = [source._channels(0, building, {name: generator.random(shape) for name in TARGETS}, guess) for _ in range(2)]
     for name in AWARE.channels.condition:
         assert np.array_equal(made[0][name], made[1][name]), name
@@ -208,6 +209,17 @@ def test_the_dominant_prior_of_dominant_maps_is_the_truth(store: Path):
         assert torch.equal(batch.condition[:, guesses][batch.mask], batch.target[batch.mask])
     beside = dominant_store(store)
     assert dominant_store(store) == beside  # found, not made again
+
+
+def test_physics_says_where_it_has_line_of_sight(store: Path):
+    at = AWARE.channels.condition.index(SIGHT)
+    lit = open_store(dominant_store(store), "target")["los"].values
+    for batch in loader(store, None, AWARE, batch_size=4, shuffle=False):
+        assert np.array_equal(batch.condition[:, at].numpy(), lit[list(batch.ids)] > 0.5)
+    assert 0.1 < np.nanmean(lit[:, 0]) < 0.9
+    free = AWARE.changed(prior="free_space")
+    assert (next(iter(loader(store, [0], free, batch_size=1))).condition[:, at] == 1).all()
+    assert SIGHT not in UNAWARE.channels.condition
 
 
 def test_dominant_paths_of_footprints_are_those_of_the_plan(store: Path, tmp_path: Path):
