@@ -60,7 +60,7 @@ def settings(store: Path, cache: Path, **changes: Any) -> dict[str, Any]:
         ],
         "models": ["free_space", "log_distance", "idw", {"model": "unet3d", **TINY}, {"model": "radiodiff3d", **TINY}],
         "splits": [{"by": "scene", "parts": parts}, {"by": "file", "parts": parts}],
-        "active": {"models": ["radiodiff3d"], "rates": [0.05], "rounds": 2},
+        "active": {"models": ["radiodiff3d"], "rates": [0.05], "rounds": 2, "sampling": {"steps": 2}},
         "members": 2, "cache": str(cache), **changes,
     }  # fmt: skip
 
