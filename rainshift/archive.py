@@ -228,7 +228,7 @@ class Archive:
         from geoml.data.location import zarr_location
 
         place = zarr_location(self.path(name, self.splits[0]))
-        return float(zarr.open_group(place, mode="r").attrs["step_seconds"])
+        return float(str(zarr.open_group(place, mode="r").attrs["step_seconds"]))
 
     def field_source(self, name: str, role: str, positions: np.ndarray | None = None) -> FieldSource:
         """What a loader reads: the configured channels of a role's samples, or of those at some positions."""
@@ -279,7 +279,7 @@ def _write_slab(config: dict[str, Any], name: str, split: str, slabs: SlabWriter
 
 def _attributes(data: RegionData) -> dict[str, Any]:
     """Global attributes of a store: what it is and where it came from."""
-    known = ", ".join(name for name in data.condition.data_vars if name in VARIABLES)
+    known = ", ".join(str(name) for name in data.condition.data_vars if name in VARIABLES)
     return {
         "title": f"Coarse predictors and fine precipitation: {data.name}",
         "region": data.name,

@@ -41,7 +41,7 @@ def report(path: str | os.PathLike[str]) -> Report | None:
     assert results is not None
     curves, shifts = _read(run.path / CURVES), _read(run.path / SHIFTS)
     palette = colours(list(map(str, results["model"].values)))
-    moved = np.isfinite(results["degradation"]).any("test_region")
+    moved = results["degradation"].notnull().any("test_region")
     learners = {name: colour for name, colour in palette.items() if bool(moved.sel(model=name))}
     sections = [
         _leaderboard(results, summary),
@@ -210,7 +210,7 @@ def _shift(results: xr.Dataset, shifts: xr.Dataset | None, palette: Palette) -> 
     caption = (
         "Wasserstein-1 distance of each variable from the training regions without the tested one, std. deviations"
     )
-    blocks = [
+    blocks: list[Block] = [
         Chart(chart, "Distance of climates against the loss out of distribution"),
         Table(shift_rows(shifts), caption),
     ]

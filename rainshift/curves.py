@@ -80,5 +80,5 @@ def spectral_ratio(curves: xr.Dataset, label: str = "ralsd") -> xr.DataArray:
     """Predicted over observed power in dB, `(model, distribution, wavenumber)`, mean over regions."""
     predicted, observed = (curves[f"{label}{JOINT}{name}"] for name in ("predicted", "observed"))
     with np.errstate(divide="ignore", invalid="ignore"):
-        ratio = 10 * np.log10(predicted / observed)
+        ratio: xr.DataArray = 10 * np.log10(predicted / observed)  # type: ignore[assignment]  # NumPy keeps the kind
     return ratio.where(np.isfinite(ratio)).mean("test_region").rename("power_ratio_db")

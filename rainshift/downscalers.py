@@ -30,7 +30,7 @@ _CONF = Path(__file__).parent / "conf" / "model"
 class Downscaler(Protocol):
     """What predicts fine rain: a baseline, or a trained model with its transforms."""
 
-    def predict(self, batch: Batch, members: int = 1, seed: int = 0) -> tuple[torch.Tensor, float]:
+    def predict(self, batch: Batch, *, members: int = 1, seed: int = 0) -> tuple[torch.Tensor, float]:
         """`(batch, member, channel, *space)` in mm/h on the target grid, and the share of values that were clipped."""
 
 

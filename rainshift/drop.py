@@ -110,10 +110,10 @@ def _matrix(plan: Plan, scores: Mapping[Cell, Scores], analysis: Analysis) -> xr
     clipped, members = np.full(shape, np.nan), np.full(shape, np.nan)
     for cell, made in scores.items():
         keys = (cell.model, _name(cell.train_set), cell.test_region, cell.seed)
-        place = tuple(axis.index(key) for axis, key in zip(axes.values(), keys, strict=True))
+        place: Any = tuple(axis.index(key) for axis, key in zip(axes.values(), keys, strict=True))
         clipped[place], members[place] = made.clipped_share, made.members
         if not made.diverged:
-            values[(slice(None), *place)] = analysis.values(made.table, made.sequences)
+            values[:, *place] = analysis.values(made.table, made.sequences)
     return xr.Dataset(
         {
             "matrix": (("metric", *axes), values, {"long_name": "score"}),

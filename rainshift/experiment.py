@@ -237,8 +237,8 @@ class Experiment:
         if not is_remote(self.archive.root):
             config["archive"] = str(self.archive.root.absolute())
         done = spread(_work, [(config, method, *job) for job in jobs], client=client)
-        for job, result in track(done, unit, total=len(jobs), unit=unit):
-            yield tuple(job[2:]), result
+        for arguments, result in track(done, unit, total=len(jobs), unit=unit):
+            yield tuple(arguments[2:]), result
 
     def training_folder(self, model: str, train_set: TrainSet, seed: int) -> tuple[Path, dict[str, Any]]:
         """Where a training lies, and the configuration that names it."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -69,9 +69,9 @@ def _place(column: str) -> int:
     return {"input": 0, "target": 2}.get(column, 1)
 
 
-def _common_bounds(fields: Sequence[xr.DataArray] | object) -> tuple[float, float, float, float]:
+def _common_bounds(fields: Iterable[xr.DataArray]) -> tuple[float, float, float, float]:
     """Longitude and latitude limits that hold the finest of the fields."""
-    finest = max(fields, key=lambda field: field.sizes["lat"])  # type: ignore[call-overload]
+    finest = max(fields, key=lambda field: field.sizes["lat"])
     lat, lon = finest["lat"].values, finest["lon"].values
     half_lat, half_lon = abs(lat[1] - lat[0]) / 2, abs(lon[1] - lon[0]) / 2
     return lon.min() - half_lon, lon.max() + half_lon, lat.min() - half_lat, lat.max() + half_lat

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -75,6 +75,7 @@ def whole_fields(
     indices = archive.samples(region, role)[1]
     place = np.full(int(indices.max(initial=0)) + 1, -1)
     place[indices[positions]] = np.arange(len(positions))
+    groups: Iterable[tuple[int | None, np.ndarray]]
     if window is None:
         groups = [(None, positions)]
     else:

@@ -54,7 +54,7 @@ def showcase(experiment: Experiment, region: str) -> xr.Dataset:
         made[name] = rain.reindex(member=np.arange(MEMBERS)).drop_vars(("lat", "lon"))
     if made:
         every = xr.concat(list(made.values()), "model", coords="minimal", compat="override", join="override")
-        data["prediction"] = every.assign_coords(model=list(made), **{k: data[k] for k in ("lat", "lon")})
+        data["prediction"] = every.assign_coords({"model": list(made), **{k: data[k] for k in ("lat", "lon")}})
     return data
 
 

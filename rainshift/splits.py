@@ -104,10 +104,9 @@ def check_leakage(
     leaks: list[Leak] = []
     for (here, train_time), (there, test_time) in product(train.items(), test.items()):
         one, other = known.get(here), known.get(there)
-        known_both = one is not None and other is not None
-        if here == there or (known_both and catalogue.overlap(one, other)):
+        if here == there or (one is not None and other is not None and catalogue.overlap(one, other)):
             _check_times(here, train_time, there, test_time, purge)
-        elif known_both and shared_edges != "ignore" and catalogue.adjacent(one, other):
+        elif one is not None and other is not None and shared_edges != "ignore" and catalogue.adjacent(one, other):
             if _closest(train_time, test_time) >= purge.total_seconds():
                 continue
             message = f"{here} (train) and {there} (test) share an edge at the same times: weather crosses it"

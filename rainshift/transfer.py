@@ -51,7 +51,7 @@ def trained_alone(results: xr.Dataset) -> list[str]:
     alone = [name for name in sets if name in results["test_region"].values]
     if len(alone) < 2:
         return []
-    picked = np.isfinite(results["matrix"].sel(metric=results.attrs["skill_metric"], train_set=alone))
+    picked = results["matrix"].sel(metric=results.attrs["skill_metric"], train_set=alone).notnull()
     # Leaving one of two regions out is a training on the other alone, but without a score at home.
     at_home = [picked.sel(train_set=name, test_region=name).any("seed") for name in alone]
     every = np.logical_and.reduce([part.values for part in at_home])

@@ -243,7 +243,7 @@ def _learn(network: _Network, x: Tensor, error: Tensor, seed: int) -> None:
             schedule.step()
     network.eval().requires_grad_(False)
     lift = error.double().mean() / network(x).double().square().mean()
-    network.law.bias += 0.5 * lift.clamp(min=1e-12).log().float()
+    network.law.bias.add_(0.5 * lift.clamp(min=1e-12).log().float())
 
 
 def _conformal(values: Tensor, level: float) -> float:

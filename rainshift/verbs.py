@@ -133,7 +133,7 @@ def trust(config: DictConfig, run: RunFolder) -> Rows:
         raise UserError(f"{config.checkpoint} does not say what it was trained on; name the regions: regions=[…]")
     for name in regions:
         archive.prepare(name, _split(archive, "validation"))
-    options = {"members": int(config.members), "hours": int(config.hours), "level": float(config.level)}
+    options: dict[str, Any] = {"members": int(config.members), "hours": int(config.hours), "level": float(config.level)}
     downscaler = load_trained(trained.path, allow=config.allow_targets)
     learnt = fit_trust(downscaler, archive, regions, seed=int(config.seed), **options)
     learnt.save(trained.checkpoints)
@@ -197,14 +197,18 @@ def evaluate(config: DictConfig, run: RunFolder) -> Rows:
     rows = []
     for name in config.regions:
         archive.prepare(name, _split(archive, config.role))
-        options = {"suite": suite, "role": str(config.role)}
+        options: dict[str, Any] = {"suite": suite, "role": str(config.role)}
         if config.prediction is not None:
             made = score_file(Path(config.prediction), archive, name, **options)
             times = made.table.ids
             against = score(reference, archive, name, times=times, **options)
             shown = showcase.of_file(Path(config.prediction), archive, name, str(config.role))
         else:
-            drawn = {"members": int(config.members), "samples": config.samples, "seed": int(config.seed)}
+            drawn: dict[str, Any] = {
+                "members": int(config.members),
+                "samples": config.samples,
+                "seed": int(config.seed),
+            }
             downscaler, learnt = _trained(config, archive), found_beside(Path(config.checkpoint))
             made = score(downscaler, archive, name, **drawn, **options)
             against = score(reference, archive, name, **drawn, **options)

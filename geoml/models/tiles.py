@@ -27,7 +27,7 @@ LEVELS = 8
 class Predicts(Protocol):
     """A predictor: a trained model with its transforms, or what answers like one."""
 
-    def predict(self, batch: Batch, members: int = 1, seed: int = 0) -> tuple[Tensor, float]:
+    def predict(self, batch: Batch, *, members: int = 1, seed: int = 0) -> tuple[Tensor, float]:
         """`(batch, member, channel, *space)` in physical units, and the share of values that were clipped."""
 
 
@@ -104,7 +104,7 @@ class Tiled:
     predictor: Predicts
     tiling: Tiling
 
-    def predict(self, batch: Batch, members: int = 1, seed: int = 0) -> tuple[Tensor, float]:
+    def predict(self, batch: Batch, *, members: int = 1, seed: int = 0) -> tuple[Tensor, float]:
         """The mixed tiles, and the mean of their clipped shares."""
         rows, columns = (
             self.tiling.spans(fine, coarse)

@@ -7,7 +7,7 @@ import torch
 from geoml.errors import unknown
 from geoml.fields import Batch
 from geoml.models.base import Channels
-from geoml.regrid import operator_for
+from geoml.regrid import Method, operator_for
 from rainshift.baselines.base import Baseline, first_guesses
 
 __all__ = ["Interpolation"]
@@ -21,7 +21,7 @@ class Interpolation(Baseline):
 
     learns = False
 
-    def __init__(self, channels: Channels, dims: int = 2, *, method: str = "bilinear") -> None:
+    def __init__(self, channels: Channels, dims: int = 2, *, method: Method = "bilinear") -> None:
         super().__init__(channels, dims)
         if method not in ("bilinear", "nearest", "conservative"):
             raise unknown("interpolation method", method, ("bilinear", "nearest", "conservative"))

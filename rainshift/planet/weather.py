@@ -182,7 +182,8 @@ class Weather:
         rows, columns = self._wide_coarse.shape
         inner = slice(COARSE_PAD, -COARSE_PAD)
         cloud = np.maximum(np.maximum(fine["systems"], fine["storms"]) + 0.3, 0) ** 1.5
-        mean: dict[str, Fields] = {name: self._mean(values) for name, values in {**fine, "cloud": cloud}.items()}
+        every: dict[str, Any] = {**fine, "cloud": cloud}
+        mean = {name: self._mean(values) for name, values in every.items()}
         systems, storms = mean["systems"][inner, inner], mean["storms"][inner, inner]
         height = self._coarse_height[inner, inner]
         season = 1 + 0.5 * (self._season(hour) - 1)
@@ -193,7 +194,7 @@ class Weather:
         cape = c.cape_j_kg * season * self._coarse_clock(hour) * np.exp(0.9 * storms - 0.3)
         pressure = analysis["pressure"][:rows, :columns]
         north_m, east_m = (1e3 * km for km in spacing_km(self._wide_coarse))
-        north_slope, east_slope = (part[inner, inner] for part in np.gradient(pressure, north_m, east_m))
+        north_slope, east_slope = (np.asarray(part)[inner, inner] for part in np.gradient(pressure, north_m, east_m))
         hemisphere = -1.0 if self.coarse["lat"].start < 0 else 1.0
         east_m_s, north_m_s = self.drift.at(hour)
         swirl = hemisphere * 0.5 * c.wind_spread_m_s * 300e3

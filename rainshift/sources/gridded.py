@@ -141,7 +141,7 @@ class GriddedSource:
             joint = self._covered(rain.values, joint)
         coarse = Grid(tuple(axis.coarse for axis in joint), fine.crs)
         target = rain.values.isel(lat=joint[0].fine, lon=joint[1].fine)
-        if partner is None:
+        if partner is None or given is None:
             condition = _means(rain.values, fine, joint, coarse)
         else:
             parts = given.slices(**{a.name: (a.start - a.step / 4, a.stop + a.step / 4) for a in coarse.axes})
@@ -167,14 +167,14 @@ class GriddedSource:
         """The joint axes of the largest box of whole periods whose pixels, margin included, are known often enough."""
         from scipy import ndimage
 
-        bad = ~(values.notnull().mean("time").values >= self.min_coverage)
+        bad = np.asarray(~(values.notnull().mean("time").values >= self.min_coverage), bool)
         margins = [axis.margin for axis in joint]
-        bad = ndimage.binary_dilation(bad, np.ones([2 * margin + 1 for margin in margins])) if any(margins) else bad
+        bad = ndimage.binary_dilation(bad, np.ones([2 * m + 1 for m in margins])) if any(margins) else bad
         rows, columns = (axis.fine for axis in joint)
         periods = [axis.period for axis in joint]
         counts = [(part.stop - part.start) // period for part, period in zip((rows, columns), periods, strict=True)]
         tiles = bad[rows, columns].reshape(counts[0], periods[0], counts[1], periods[1]).any(axis=(1, 3))
-        box = largest_rectangle(~tiles)
+        box = largest_rectangle(np.asarray(~tiles, bool))
         if box is None:
             raise DataError(f"no box is known in {self.min_coverage:.0%} of the times; lower data.min_coverage")
         return [axis.part(part) for axis, part in zip(joint, box, strict=True)]
@@ -203,7 +203,7 @@ def _means(values: xr.DataArray, fine: Grid, joint: list[JointAxis], coarse: Gri
         for axis, j in zip(fine.axes, joint, strict=True)
     }
     operator = Regridder(fine.crop(**parts), coarse)
-    means = operator(values.isel(**parts).data)
+    means = operator(values.isel(parts).data)
     return xr.DataArray(means, {"time": values["time"], **coarse.coords()}, ("time", *coarse.names))
 
 
