@@ -126,7 +126,7 @@ class Archive:
         client that is active, to the same bytes; an interrupted preparation goes on where it was. Errors: `DataError`
         from the source, `UserError` for a full disk or a folder that cannot be written.
         """
-        from geoml.data.location import is_remote
+        from geoml.data.location import is_remote, object_store_errors
         from geoml.data.manifest import MANIFEST
         from geoml.data.reading import ambient_client, spread
         from geoml.data.slabs import SlabWriter
@@ -134,8 +134,9 @@ class Archive:
         from geoml.progress import track
 
         path = self.path(name, split)
-        if (path / MANIFEST).exists():
-            return path
+        with object_store_errors(path):
+            if (path / MANIFEST).exists():
+                return path
         data = self.source.open(name, None if split == WHOLE else split)
         template = {"condition": data.condition, "target": data.target}
         if data.static is not None:

@@ -79,4 +79,5 @@ def object_store_errors(path: object) -> Iterator[None]:
         if not is_remote(path) or isinstance(error, UserError):
             raise
         kind = type(error).__name__
-        raise DataError(f"{path} cannot be reached: {error or kind}; try again, or look at the server") from error
+        hint = "try again, or look at the server and at the credentials of the environment"
+        raise DataError(f"{path} cannot be reached: {error or kind}; {hint}") from error

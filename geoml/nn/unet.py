@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from geoml.errors import unknown
+from geoml.errors import UserError, unknown
 from geoml.nn.attention import AxisAttention, CrossAttention
 from geoml.nn.blocks import Attention, Norm, ResidualBlock, norm_layer
 from geoml.nn.context import CONDITIONINGS, Conditioning, ContextEncoder
@@ -113,13 +113,17 @@ class UNet(nn.Module):
         recompute: bool = False,
     ) -> None:
         super().__init__()
-        if not multipliers or blocks < 1 or any(not 0 <= level < len(multipliers) for level in attention):
-            raise ValueError(f"multipliers {multipliers}, blocks {blocks}, attention {attention}: see UNet")
+        levels = range(len(multipliers))
+        if min(base, blocks, len(multipliers), *multipliers) < 1 or any(level not in levels for level in attention):
+            raise UserError(
+                f"base {base}, multipliers {list(multipliers)}, blocks {blocks}, attention {list(attention)}: "
+                "expected at least 1 of each, and attention on levels of the multipliers, from 0"
+            )
         width = [base * factor for factor in multipliers]
         bottom = len(width) - 1
         thin = bottom if first_axis_halvings is None else first_axis_halvings
         if not 0 <= thin <= bottom:
-            raise ValueError(f"first_axis_halvings {thin} of {bottom} halvings: see UNet")
+            raise UserError(f"first_axis_halvings is {thin}; expected 0 to {bottom}, one less than the multipliers")
         #: By how much each axis shrinks from one level to the next.
         self.factors = [((2,) if i < thin else (1,)) + (2,) * (dims - 1) for i in range(bottom)]
         kernel = kernel_of(operator, dims)

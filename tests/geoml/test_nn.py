@@ -34,9 +34,11 @@ def test_unet_embedding_changes_the_output_and_is_required() -> None:
         UNet(1, 1, dims=2, base=8)(x, torch.ones(2, 5))
 
 
-@pytest.mark.parametrize("options", [{"multipliers": ()}, {"blocks": 0}, {"attention": (3,)}, {"norm": "batch"}])
+@pytest.mark.parametrize(
+    "options", [{"base": 0}, {"multipliers": ()}, {"blocks": 0}, {"attention": (3,)}, {"norm": "batch"}]
+)
 def test_unet_refuses_what_it_cannot_build(options: dict[str, object]) -> None:
-    with pytest.raises((ValueError, UserError), match=r"unknown|see UNet"):
+    with pytest.raises((ValueError, UserError), match=r"unknown|see UNet|expected"):
         UNet(1, 1, dims=2, **options)  # type: ignore[arg-type]
 
 

@@ -176,7 +176,7 @@ def test_defaults_have_the_weights_they_had() -> None:
     ],
 )
 def test_what_cannot_be_built_is_refused(options: dict[str, Any]) -> None:
-    with pytest.raises((ValueError, UserError), match=r"unknown|see UNet|first of three axes"):
+    with pytest.raises((ValueError, UserError), match=r"unknown|see UNet|expected|first of three axes"):
         UNet(1, 1, **{"dims": 3, **options})
 
 
