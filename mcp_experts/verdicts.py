@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from functools import cached_property
 from typing import Any
@@ -27,6 +28,8 @@ class Look:
     def __init__(self, channel: Channel, channel_id: str = "") -> None:
         self.channel, self.channel_id = channel, channel_id
         self.window = channel.window()
+        self._gate: Gate | None = None
+        self._score = math.nan
 
     @cached_property
     def features(self) -> NDArray[np.float32]:
@@ -39,8 +42,10 @@ class Look:
         return estimate(self.window.csi[None], np.array([self.window.bandwidth_hz]))
 
     def ood_score(self, gate: Gate) -> float:
-        """How far outside the training channels; above 1 is outside."""
-        return float(gate.score(self.features)[0])
+        """How far outside the training channels; above 1 is outside. Kept, since all experts ask for it."""
+        if gate is not self._gate:
+            self._gate, self._score = gate, float(gate.score(self.features)[0])
+        return self._score
 
 
 def judge(expert: Expert, look: Look, gate: Gate) -> dict[str, Any]:
