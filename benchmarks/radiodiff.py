@@ -76,7 +76,7 @@ SCALES = {
         {PAPER: (2e-3, 4e-3, 8e-3, 1.6e-2), **dict.fromkeys((OURS, UNET), (2e-3, 4e-3, 8e-3))}, 42, 21,
     ),
     "full": Scale(
-        "full", 256, (1.5, 22.5, 3), 24_000, 4_000,
+        "full", 256, (1.5, 22.5, 3), 8_000, 1_500,
         {PAPER: (5e-5, 5e-4, 1e-3, 2e-3, 4e-3), **dict.fromkeys((OURS, UNET), (1e-3, 2e-3, 4e-3))}, 112, 56,
     ),
 }  # fmt: skip
