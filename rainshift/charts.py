@@ -217,13 +217,8 @@ def rain_viewer(shown: Mapping[str, xr.Dataset]) -> Viewer:
                     fields.append(_field(name, where, rain.sel(member=member), "lon", "lat"))
             fields.append(_field("target", place, now["target"], "lon", "lat"))
     panels = [Panel(name, "mm/h", "Viridis_r", bounds=RAIN_BOUNDS_MM_H) for name in (*names, "target")]
-    middle = np.mean([float(data["lat"].mean()) for data in shown.values()])
     return Viewer(
-        (
-            Axis("region", list(shown)),
-            Axis("time", times, "range", start=times.index("+0 h")),
-            *([Axis("member", [str(m + 1) for m in range(members)], "range")] if members > 1 else []),
-        ),
+        _selectors(shown, times, members),
         panels,
         fields,
         alt="Maps of rain: the coarse input, a member of each model trained without the region, and the target",
@@ -231,7 +226,7 @@ def rain_viewer(shown: Mapping[str, xr.Dataset]) -> Viewer:
         "that draw no members show the same map for each.",
         x_title="longitude",
         y_title="latitude",
-        aspect=float(1 / np.cos(np.deg2rad(middle))),
+        aspect=_aspect(shown),
     )
 
 
@@ -264,20 +259,15 @@ def prediction_viewer(shown: Mapping[str, xr.Dataset]) -> Viewer:
     panels += [Panel(name, "mm/h", "Magma", 0.0, _largest(fields, wrong)) for name in wrong]
     if "novelty" in found:
         panels.append(Panel("novelty", "novelty", "Cividis", 0.0, _largest(fields, ["novelty"])))
-    middle = np.mean([float(data["lat"].mean()) for data in shown.values()])
     return Viewer(
-        (
-            Axis("region", list(shown)),
-            Axis("time", times, "range", start=times.index("+0 h")),
-            *([Axis("member", [str(m + 1) for m in range(members)], "range")] if members > 1 else []),
-        ),
+        _selectors(shown, times, members),
         panels,
         fields,
         alt="Maps of rain: input, prediction, target, the error and what was said of it",
         caption=f"Rain around the wettest hour (+0 h). The error is that of the {mean}.",
         x_title="longitude",
         y_title="latitude",
-        aspect=float(1 / np.cos(np.deg2rad(middle))),
+        aspect=_aspect(shown),
     )
 
 
@@ -323,6 +313,18 @@ def _labels(shown: Mapping[str, xr.Dataset]) -> list[str]:
         for time in data["time"].values:
             found[round((time - wettest) / np.timedelta64(1, "m"))] = _label(time, wettest)
     return [found[minutes] for minutes in sorted(found)]
+
+
+def _selectors(shown: Mapping[str, xr.Dataset], times: list[str], members: int) -> tuple[Axis, ...]:
+    """What a viewer of maps goes through: regions, times from the wettest on, members where there are several."""
+    drawn = [Axis("member", [str(m + 1) for m in range(members)], "range")] if members > 1 else []
+    return Axis("region", list(shown)), Axis("time", times, "range", start=times.index("+0 h")), *drawn
+
+
+def _aspect(shown: Mapping[str, xr.Dataset]) -> float:
+    """How much a degree of latitude is longer than one of longitude, in the middle of the regions."""
+    middle = np.mean([float(data["lat"].mean()) for data in shown.values()])
+    return float(1 / np.cos(np.deg2rad(middle)))
 
 
 def _field(panel: str, place: Mapping[str, str], field: xr.DataArray, x: str, y: str) -> Field:
