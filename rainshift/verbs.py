@@ -156,7 +156,7 @@ def predict(config: DictConfig, run: RunFolder) -> Rows:
     archive = _archive(config)
     downscaler, learnt = _trained(config, archive), found_beside(Path(config.checkpoint))
     rows = []
-    for name in config.regions:
+    for name in _named(config):
         archive.prepare(name, _split(archive, config.role))
         path = run.samples / f"{name}-{config.role}.nc"
         attrs = {"title": f"Downscaled precipitation: {name}", "source": f"checkpoint {config.checkpoint}"}
@@ -178,6 +178,13 @@ def predict(config: DictConfig, run: RunFolder) -> Rows:
     return rows
 
 
+def _named(config: DictConfig) -> list[str]:
+    """The regions of a verb that does nothing without one."""
+    if not config.regions:
+        raise UserError("regions is []; name at least one, as regions=[melanesia]")
+    return list(config.regions)
+
+
 def evaluate(config: DictConfig, run: RunFolder) -> Rows:
     """Score a trained model or a prediction file on regions, with the reference's skill beside."""
     from geoml.metrics import Suite
@@ -195,7 +202,7 @@ def evaluate(config: DictConfig, run: RunFolder) -> Rows:
         raise UserError(f"reference={compared.name} has to be trained; take one that has not, such as bilinear")
     reference = load(compared, None, archive.channels)
     rows = []
-    for name in config.regions:
+    for name in _named(config):
         archive.prepare(name, _split(archive, config.role))
         options: dict[str, Any] = {"suite": suite, "role": str(config.role)}
         if config.prediction is not None:

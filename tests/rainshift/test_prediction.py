@@ -84,6 +84,7 @@ def test_mistakes_are_named(workplace, monkeypatch, capsys):
     trained = ["checkpoint=trained", "run.fresh=true", "run.dir=wrong"]
     for words, message in (
         (["predict", *DATA, *trained, "members=0"], "members=0; expected 1 or more"),
+        (["predict", *DATA, *trained, "regions=[]"], "regions is []; name at least one"),
         (["predict", *DATA, *trained, "samples=0"], "expected 1 or more, or null for all"),
         (["predict", *DATA, *trained, "data.condition=[tp]"], "expected those of the training: tp, tcw"),
         (["evaluate", *DATA, *trained, "reference=resnet"], "take one that has not, such as bilinear"),
