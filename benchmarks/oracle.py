@@ -38,7 +38,7 @@ from rainshift.downscalers import Downscaler, ModelSpec
 from rainshift.experiment import recipe_of
 from rainshift.matrix import TrainSet
 from rainshift.oracle import Oracle
-from rainshift.prediction import predict
+from rainshift.prediction import predict_maps
 from rainshift.scoring import score
 from rainshift.training import fit
 
@@ -121,7 +121,7 @@ def fourth_root(
 ) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[Any]]:
     """Prediction and truth, `(hour, lat, lon)` as fourth roots, and the hours' valid times."""
     positions = np.arange(hours)
-    made = predict(model, archive, REGION, positions=positions, role=role, members=1)[0]
+    made = predict_maps(model, archive, REGION, positions=positions, role=role, members=1)["precipitation"][0]
     split, indices = archive.samples(REGION, role)
     truth = archive.open(REGION, split)["target"]["precipitation"].isel(time=indices[positions]).values
     return made.values**0.25, truth.astype(np.float32) ** 0.25, made["time"].values

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -201,21 +201,15 @@ def rain_viewer(shown: Mapping[str, xr.Dataset]) -> Viewer:
     names: dict[str, None] = {"input": None}
     times = _labels(shown)
     members = max((data.sizes.get("member", 1) for data in shown.values()), default=1)
-    for region, data in shown.items():
-        wettest = np.datetime64(data.attrs["wettest"])
-        for time in data["time"].values:
-            now = data.sel(time=time)
-            place = {"region": region, "time": _label(time, wettest)}
-            if "input" in data:
-                fields.append(_field("input", place, now["input"], "coarse_lon", "coarse_lat"))
-            for name in map(str, now["model"].values if "prediction" in data else ()):
-                names[name] = None
-                rain = now["prediction"].sel(model=name)
-                known = [m for m in range(rain.sizes["member"]) if bool(rain.sel(member=m).notnull().any())]
-                for member in known:
-                    where = place if len(known) == 1 else place | {"member": str(member + 1)}
-                    fields.append(_field(name, where, rain.sel(member=member), "lon", "lat"))
-            fields.append(_field("target", place, now["target"], "lon", "lat"))
+    for place, now in _hours(shown, fields):
+        for name in map(str, now["model"].values if "prediction" in now else ()):
+            names[name] = None
+            rain = now["prediction"].sel(model=name)
+            known = [m for m in range(rain.sizes["member"]) if bool(rain.sel(member=m).notnull().any())]
+            for member in known:
+                where = place if len(known) == 1 else place | {"member": str(member + 1)}
+                fields.append(_field(name, where, rain.sel(member=member), "lon", "lat"))
+        fields.append(_field("target", place, now["target"], "lon", "lat"))
     panels = [Panel(name, "mm/h", "Viridis_r", bounds=RAIN_BOUNDS_MM_H) for name in (*names, "target")]
     return Viewer(
         _selectors(shown, times, members),
@@ -239,19 +233,13 @@ def prediction_viewer(shown: Mapping[str, xr.Dataset]) -> Viewer:
     times = _labels(shown)
     members = max(data.sizes["member"] for data in shown.values())
     mean = "mean of members" if members > 1 else "prediction"
-    for region, data in shown.items():
-        wettest = np.datetime64(data.attrs["wettest"])
-        for time in data["time"].values:
-            now = data.sel(time=time)
-            place = {"region": region, "time": _label(time, wettest)}
-            if "input" in data:
-                fields.append(_field("input", place, now["input"], "coarse_lon", "coarse_lat"))
-            for member in range(data.sizes["member"] if members > 1 else 0):
-                rain = now["prediction"].isel(model=0, member=member)
-                fields.append(_field("member", place | {"member": str(member + 1)}, rain, "lon", "lat"))
-            parts = {mean: now["mean"], "target": now["target"], "error": abs(now["mean"] - now["target"])}
-            parts |= {title: now[name] for name, title in TRUST.items() if name in data}
-            fields += [_field(name, place, part, "lon", "lat") for name, part in parts.items()]
+    for place, now in _hours(shown, fields):
+        for member in range(now.sizes["member"] if members > 1 else 0):
+            rain = now["prediction"].isel(model=0, member=member)
+            fields.append(_field("member", place | {"member": str(member + 1)}, rain, "lon", "lat"))
+        parts = {mean: now["mean"], "target": now["target"], "error": abs(now["mean"] - now["target"])}
+        parts |= {title: now[name] for name, title in TRUST.items() if name in now}
+        fields += [_field(name, place, part, "lon", "lat") for name, part in parts.items()]
     found = {field.panel for field in fields}
     rain_panels = [name for name in ("input", "member", mean, "target") if name in found]
     panels = [Panel(name, "mm/h", "Viridis_r", bounds=RAIN_BOUNDS_MM_H) for name in rain_panels]
@@ -313,6 +301,18 @@ def _labels(shown: Mapping[str, xr.Dataset]) -> list[str]:
         for time in data["time"].values:
             found[round((time - wettest) / np.timedelta64(1, "m"))] = _label(time, wettest)
     return [found[minutes] for minutes in sorted(found)]
+
+
+def _hours(shown: Mapping[str, xr.Dataset], fields: list[Field]) -> Iterator[tuple[dict[str, str], xr.Dataset]]:
+    """Each region's hours, and where they stand in a viewer; an input goes to `fields`."""
+    for region, data in shown.items():
+        wettest = np.datetime64(data.attrs["wettest"])
+        for time in data["time"].values:
+            now = data.sel(time=time)
+            place = {"region": region, "time": _label(time, wettest)}
+            if "input" in now:
+                fields.append(_field("input", place, now["input"], "coarse_lon", "coarse_lat"))
+            yield place, now
 
 
 def _selectors(shown: Mapping[str, xr.Dataset], times: list[str], members: int) -> tuple[Axis, ...]:

@@ -24,23 +24,7 @@ if TYPE_CHECKING:
     from geoml.grids import Grid
     from rainshift.trust import Trust, TrustMap
 
-__all__ = ["TRUST_MAPS", "predict", "predict_maps", "write_prediction"]
-
-
-def predict(
-    downscaler: Downscaler,
-    archive: Archive,
-    region: str,
-    *,
-    positions: np.ndarray,
-    role: str = "test",
-    members: int = 8,
-    seed: int = 0,
-) -> xr.DataArray:
-    """Predicted rain in mm/h `(member, time, lat, lon)` at some positions among a role's samples, in memory."""
-    return predict_maps(
-        downscaler, archive, region, positions=positions, role=role, members=members, seed=seed
-    )["precipitation"]  # fmt: skip
+__all__ = ["TRUST_MAPS", "predict_maps", "write_prediction"]
 
 
 def predict_maps(
@@ -54,7 +38,10 @@ def predict_maps(
     seed: int = 0,
     trust: Trust | None = None,
 ) -> xr.Dataset:
-    """`precipitation` as `predict` gives it and, with `trust`, its maps `(time, lat, lon)` as in `write_prediction`."""
+    """`precipitation` in mm/h `(member, time, lat, lon)` at some positions among a role's samples, in memory.
+
+    With `trust` also its maps `(time, lat, lon)` as in `write_prediction`.
+    """
     import xarray as xr
 
     drawn = members_of(downscaler, members)

@@ -11,7 +11,7 @@ from geoml.data.store import read_dataset, write_netcdf
 from geoml.grids import conform
 from rainshift.hours import choose
 from rainshift.matrix import Cell
-from rainshift.prediction import TRUST_MAPS, predict, predict_maps
+from rainshift.prediction import TRUST_MAPS, predict_maps
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -50,8 +50,8 @@ def showcase(experiment: Experiment, region: str) -> xr.Dataset:
         folder = experiment.trained_in(cell)
         if spec.learns and (folder is None or not (folder / "summary.json").exists()):
             continue
-        rain = predict(experiment.downscaler(cell), archive, region, positions=positions, members=MEMBERS)
-        made[name] = rain.reindex(member=np.arange(MEMBERS)).drop_vars(("lat", "lon"))
+        drawn = predict_maps(experiment.downscaler(cell), archive, region, positions=positions, members=MEMBERS)
+        made[name] = drawn["precipitation"].reindex(member=np.arange(MEMBERS)).drop_vars(("lat", "lon"))
     if made:
         every = xr.concat(list(made.values()), "model", coords="minimal", compat="override", join="override")
         data["prediction"] = every.assign_coords({"model": list(made), **{k: data[k] for k in ("lat", "lon")}})

@@ -13,7 +13,7 @@ from rainshift.__main__ import main
 from rainshift.archive import archive_of
 from rainshift.downscalers import ModelSpec
 from rainshift.hours import choose, hourly, whole_fields
-from rainshift.prediction import predict
+from rainshift.prediction import predict_maps
 
 SMALL = (
     "data.size_deg=2",
@@ -47,7 +47,7 @@ class Echo:
 @pytest.mark.parametrize("wanted", [slice(None), [3, 4, 22, 23, 24, 40]])
 def test_every_hour_wanted_comes_once_and_is_itself(archive, window, wanted):
     positions = np.arange(48)[wanted]
-    rain = predict(Echo(window), archive, REGION, positions=positions, members=2)
+    rain = predict_maps(Echo(window), archive, REGION, positions=positions, members=2)["precipitation"]
     truth = archive.open(REGION, "test")["target"]["precipitation"].isel(time=positions)
     np.testing.assert_allclose(rain[1].values, truth.values, rtol=1e-6)
     assert (rain["time"].values == truth["time"].values).all()
