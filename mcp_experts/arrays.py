@@ -1,9 +1,14 @@
-"""Arrays and attributes of files: npz always, NetCDF, Zarr, HDF5 and MATLAB where their libraries are. No pickle."""
+"""Arrays and attributes of files: npz always, NetCDF, Zarr, HDF5 and MATLAB where their libraries are.
+
+Nothing is unpickled, no other file is opened that one of these points to, and a small file that unpacks to a large one
+is refused before it does.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import json
+import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +22,9 @@ __all__ = ["FORMATS", "opened", "read_arrays"]
 
 #: What can be read, and what has to be installed for it.
 FORMATS = {".npz": "", ".nc": "xarray", ".zarr": "xarray", ".h5": "h5py", ".hdf5": "h5py", ".mat": "scipy"}
+#: Bytes of all arrays of a file in memory; compressed, or as a value to fill with, they take next to none on disk.
+MOST_UNPACKED = 2**30
+LARGEST_NUMBER = np.dtype(np.complex128).itemsize
 HDF5 = b"\x89HDF\r\n\x1a\n"
 Found = tuple[dict[str, NDArray[Any]], dict[str, Any]]
 
@@ -35,6 +43,7 @@ def read_arrays(path: Path) -> Found:
         if path.suffix in (".h5", ".hdf5", ".mat"):
             return _hdf5(path) if _is_hdf5(path) else _matlab(path)
         with opened(path) as (dataset,):
+            _refuse_large(path, dataset.nbytes)
             loaded = dataset.load()
     except ModuleNotFoundError:
         needed = "h5py" if path.suffix == ".mat" and _is_hdf5(path) else FORMATS[path.suffix]
@@ -48,6 +57,7 @@ def read_arrays(path: Path) -> Found:
 
 def _npz(path: Path) -> Found:
     with np.load(path, allow_pickle=False) as file:
+        _refuse_large(path, sum(member.file_size for member in file.zip.infolist()))
         every = {name: file[name] for name in file.files}
     return _split(every)
 
@@ -63,7 +73,9 @@ def _hdf5(path: Path) -> Found:
     import h5py
 
     turn = path.suffix == ".mat"
+    _refuse_pointers(path)
     with h5py.File(path, "r") as file:
+        _refuse_large(path, sum(item.nbytes for item in file.values() if isinstance(item, h5py.Dataset)))
         every = {name: _plain(item[()]) for name, item in file.items() if isinstance(item, h5py.Dataset)}
         attributes = {name: value for name, value in file.attrs.items() if np.ndim(value) == 0}
     arrays, plain = _split({name: array.T if turn else array for name, array in every.items()})
@@ -73,10 +85,39 @@ def _hdf5(path: Path) -> Found:
 def _matlab(path: Path) -> Found:
     if path.suffix != ".mat":
         raise ValueError("not an HDF5 file")
-    from scipy.io import loadmat
+    from scipy.io import loadmat, whosmat
 
+    _refuse_large(path, sum(LARGEST_NUMBER * math.prod(shape) for _, shape, _ in whosmat(path)))
     found = {name: value for name, value in loadmat(path).items() if not name.startswith("__")}
     return _split({name: array for name, array in found.items() if array.dtype.kind in "biufcU"})
+
+
+def _refuse_large(path: Path, size: int) -> None:
+    if size > MOST_UNPACKED:
+        raise DataError(
+            f"the arrays of {path.name} take {size} bytes; at most {MOST_UNPACKED} are read: cut it into parts"
+        )
+
+
+def _refuse_pointers(path: Path) -> None:
+    """Refuse an HDF5 file with links to others, or with arrays whose values lie in others, which it would open."""
+    import h5py
+
+    found: list[str] = []
+
+    def look(name: str, item: Any) -> None:
+        if isinstance(item, h5py.Dataset) and (item.external or item.is_virtual):
+            found.append(name)
+
+    def look_at_link(name: str, link: Any) -> None:
+        if isinstance(link, h5py.ExternalLink):
+            found.append(name)
+
+    with h5py.File(path, "r") as file:
+        file.visititems(look)
+        file.visititems_links(look_at_link)
+    if found:
+        raise DataError(f"{path.name}: {found[0]} lies in another file; only what is in this one is read")
 
 
 def _plain(value: Any) -> NDArray[Any]:
@@ -106,6 +147,8 @@ def opened(path: Path, groups: Sequence[str] = ()) -> Iterator[list[Any]]:
     inner: list[str | None] = [group for group in groups if (path / group / "zarr.json").is_file()]
     with contextlib.ExitStack() as stack:
         try:
+            if path.suffix == ".nc":
+                _check_netcdf(path)
             found = (
                 [xr.open_zarr(path, group=group, chunks=None, consolidated=False) for group in inner or (None,)]
                 if path.suffix == ".zarr"
@@ -114,6 +157,14 @@ def opened(path: Path, groups: Sequence[str] = ()) -> Iterator[list[Any]]:
         except (OSError, ValueError, KeyError) as error:
             raise DataError(f"{path.name} cannot be read ({type(error).__name__}: {error})") from error
         yield [stack.enter_context(dataset) for dataset in found]
+
+
+def _check_netcdf(path: Path) -> None:
+    """NetCDF of version 4 is HDF5, whose links the libraries follow."""
+    import h5py
+
+    if h5py.is_hdf5(path):
+        _refuse_pointers(path)
 
 
 def _texts(plain: dict[str, Any]) -> dict[str, Any]:

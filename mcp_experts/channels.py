@@ -33,13 +33,10 @@ class Channel:
     csi: NDArray[np.complex64]
     subcarrier_spacing_hz: float
     snapshot_interval_s: float
-    carrier_hz: float | None = None
 
     def __post_init__(self) -> None:
         _check_positive("subcarrier_spacing_hz", self.subcarrier_spacing_hz, 1e3, 1e8, "Hz")
         _check_positive("snapshot_interval_s", self.snapshot_interval_s, 1e-7, 10.0, "s")
-        if self.carrier_hz is not None:
-            _check_positive("carrier_hz", self.carrier_hz, 1e8, 1e12, "Hz")
         object.__setattr__(self, "csi", _checked(self.csi))
 
     @property
@@ -91,13 +88,12 @@ def from_paths(
     *,
     bandwidth_hz: float,
     snapshot_interval_s: float,
-    carrier_hz: float | None = None,
     subcarriers: int = SUBCARRIERS,
 ) -> Channel:
     """The grid of paths `gains[path, time, antenna]` with delays `delays_s[path]`: H(f, t) = Σ a(t) exp(−2πi f τ).
 
-    Frequencies count from the lowest subcarrier. A path later than the inverse of the subcarrier spacing would wrap
-    around and is a `DataError`.
+    Frequencies count from the lowest subcarrier. Paths farther apart than the inverse of the subcarrier spacing would
+    wrap around: a `DataError`.
     """
     gains, delays = np.asarray(gains), np.asarray(delays_s, dtype=np.float64)
     if gains.ndim != 3 or delays.shape != gains.shape[:1]:
@@ -120,7 +116,6 @@ def from_paths(
         csi=np.einsum("fp,pta->fta", turn, gains).astype(np.complex64),
         subcarrier_spacing_hz=spacing,
         snapshot_interval_s=snapshot_interval_s,
-        carrier_hz=carrier_hz,
     )
 
 
@@ -129,19 +124,22 @@ def from_taps(
     *,
     sample_rate_hz: float,
     snapshot_interval_s: float,
-    carrier_hz: float | None = None,
 ) -> Channel:
-    """The grid of a sampled impulse response `taps[tap, time, antenna]`, taps one over the sample rate apart."""
+    """The grid of a sampled impulse response `taps[tap, time, antenna]`, taps one over the sample rate apart.
+
+    Subcarriers are as many as taps, up to the next power of two, 64 at least. What is no channel is a `DataError`.
+    """
     taps = np.asarray(taps)
-    if taps.ndim != 3:
-        raise DataError(f"taps of shape {taps.shape}; expected [tap, time, antenna]")
+    if taps.ndim != 3 or taps.dtype.kind not in "fc":
+        raise DataError(
+            f"taps of shape {taps.shape} and type {taps.dtype}; expected complex numbers [tap, time, antenna]"
+        )
     count = max(SUBCARRIERS, 1 << (taps.shape[0] - 1).bit_length())
     spectrum = np.fft.fftshift(np.fft.fft(taps, n=count, axis=0), axes=0)
     return Channel(
         csi=spectrum.astype(np.complex64),
         subcarrier_spacing_hz=sample_rate_hz / count,
         snapshot_interval_s=snapshot_interval_s,
-        carrier_hz=carrier_hz,
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+import itertools
 import os
 import re
 from pathlib import Path
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from geoml.errors import DataError, UserError
 from mcp_experts.arrays import FORMATS, read_arrays
 from mcp_experts.channels import SNAPSHOTS, SUBCARRIERS, Channel, from_paths, from_taps
-from mcp_experts.tables import DEEPMIMO, NEEDED, PathTable, deepmimo_matrices, from_deepmimo, read_path_table
+from mcp_experts.tables import DEEPMIMO, NEEDED, PathTable, deepmimo_matrices, from_deepmimo, from_radiomaps
 
 __all__ = ["channel_from_file", "channel_from_lists", "inside"]
 
@@ -22,7 +22,8 @@ MOST_BYTES = 256 * 2**20
 MOST_INLINE = 16384
 #: Of a path table, which says where paths lead but not how they are sampled.
 TABLE_BANDWIDTH_HZ, TABLE_DURATION_S = 20e6, 0.014
-LISTED = 8
+#: Files that an error lists, and folders that are looked into to find them.
+LISTED, LOOKED_INTO = 8, 1000
 
 
 def inside(root: Path | None, path: str, *, whole: bool = True) -> Path:
@@ -44,20 +45,23 @@ def inside(root: Path | None, path: str, *, whole: bool = True) -> Path:
         raise UserError("path leads out of the data root through a link; only files inside it are read")
     if real.suffix not in FORMATS:
         raise UserError(f"formats are {', '.join(FORMATS)}; the data root holds {_listing(base)}")
-    if not real.exists():
+    store = real.suffix == ".zarr"
+    if not (real.is_dir() if store else real.is_file()):  # a pipe of such a name would be waited on for ever
         raise UserError(f"no such file under the data root, which holds {_listing(base)}")
-    if real.suffix == ".zarr" and any(item.is_symlink() for item in real.rglob("*")):
+    pieces = list(real.rglob("*")) if store else [real]
+    if any(piece.is_symlink() for piece in pieces):
         raise UserError("this store contains links; only files inside the data root are read")
-    size = real.stat().st_size if real.is_file() else sum(item.stat().st_size for item in real.rglob("*"))
-    if size > MOST_BYTES and (whole or real.suffix == ".npz"):
-        raise UserError(f"the file has {size} bytes; at most {MOST_BYTES} are read: cut it into parts")
+    if whole or real.suffix == ".npz":
+        size = sum(piece.stat().st_size for piece in pieces)
+        if size > MOST_BYTES:
+            raise UserError(f"the file has {size} bytes; at most {MOST_BYTES} are read: cut it into parts")
     return real
 
 
 def _listing(base: Path) -> str:
     """The first few files and stores; stores are not entered, and large roots not walked to their end."""
     names: list[str] = []
-    for folder, folders, files in os.walk(base):
+    for folder, folders, files in itertools.islice(os.walk(base), LOOKED_INTO):
         found = [Path(folder, name) for name in sorted(folders + files) if Path(name).suffix in FORMATS]
         names += [str(item.relative_to(base)) for item in found if not item.is_symlink()]
         folders[:] = sorted(name for name in folders if Path(name).suffix not in FORMATS)
@@ -78,7 +82,7 @@ def channel_from_file(path: Path, index: int = 0) -> Channel:
         raise UserError(f"index is {index}; the first channel of a file is 0")
     arrays, attributes = read_arrays(path)
     if all(name in arrays for name in NEEDED):
-        return _from_path_table(path, read_path_table(path), index)
+        return _from_path_table(path, from_radiomaps(path.name, arrays, attributes), index)
     if len(arrays) == 1 and re.match(r"[a-z_]+_t\d+_tx\d+_r\d+\.", path.name):
         arrays = deepmimo_matrices(path)
     if all(name in arrays for name in DEEPMIMO):
@@ -88,18 +92,15 @@ def channel_from_file(path: Path, index: int = 0) -> Channel:
     if not {"csi", "csi_real", "taps", "taps_real"} & set(arrays):
         raise DataError(f"{path.name} holds neither csi nor taps, and is no path table")
     interval = _number(path, attributes, "snapshot_interval_s")
-    carrier = attributes.get("carrier_hz")
-    carrier = float(carrier) if isinstance(carrier, int | float) and math.isfinite(carrier) else None
     if "csi" in arrays or "csi_real" in arrays:
         return Channel(
             csi=_one(path, _complex(arrays, "csi"), index),
             subcarrier_spacing_hz=_number(path, attributes, "subcarrier_spacing_hz"),
             snapshot_interval_s=interval,
-            carrier_hz=carrier,
         )
     rate = _number(path, attributes, "sample_rate_hz")
     taps = _one(path, _complex(arrays, "taps"), index)
-    return from_taps(taps, sample_rate_hz=rate, snapshot_interval_s=interval, carrier_hz=carrier)
+    return from_taps(taps, sample_rate_hz=rate, snapshot_interval_s=interval)
 
 
 def channel_from_lists(
@@ -146,7 +147,6 @@ def _from_path_table(path: Path, table: PathTable, index: int) -> Channel:
         delays - delays.min(),
         bandwidth_hz=min(TABLE_BANDWIDTH_HZ, latest),
         snapshot_interval_s=TABLE_DURATION_S / SNAPSHOTS,
-        carrier_hz=table.carrier_hz if math.isfinite(table.carrier_hz) else None,
     )
 
 
@@ -154,9 +154,12 @@ def _complex(arrays: dict[str, NDArray[Any]], name: str) -> NDArray[Any]:
     """Complex numbers as such, or as two arrays: NetCDF knows none."""
     if name in arrays:
         return arrays[name]
-    if f"{name}_imag" not in arrays or arrays[f"{name}_imag"].shape != arrays[f"{name}_real"].shape:
+    real, imag = arrays[f"{name}_real"], arrays.get(f"{name}_imag")
+    if imag is None or imag.shape != real.shape:
         raise DataError(f"{name}_real needs {name}_imag of the same shape beside it")
-    joined: NDArray[Any] = arrays[f"{name}_real"] + 1j * arrays[f"{name}_imag"]
+    if real.dtype.kind not in "iuf" or imag.dtype.kind not in "iuf":
+        raise DataError(f"{name}_real and {name}_imag are of types {real.dtype} and {imag.dtype}; expected numbers")
+    joined: NDArray[Any] = real + 1j * imag
     return joined
 
 

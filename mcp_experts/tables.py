@@ -14,7 +14,15 @@ from numpy.typing import NDArray
 from geoml.errors import DataError
 from mcp_experts.arrays import read_arrays
 
-__all__ = ["DEEPMIMO", "NEEDED", "PathTable", "deepmimo_matrices", "from_deepmimo", "read_path_table"]
+__all__ = [
+    "DEEPMIMO",
+    "NEEDED",
+    "PathTable",
+    "deepmimo_matrices",
+    "from_deepmimo",
+    "from_radiomaps",
+    "read_path_table",
+]
 
 SPEED_OF_LIGHT = 299_792_458.0
 #: What a file holds that is a path table of ours, or of DeepMIMO.
@@ -37,7 +45,6 @@ class PathTable:
     across: NDArray[np.float64]
     doppler_max_hz: NDArray[np.float64]
     transmitter: NDArray[np.int64]
-    carrier_hz: float
 
     @property
     def transmitters(self) -> int:
@@ -46,21 +53,31 @@ class PathTable:
 
 
 def read_path_table(path: Path) -> PathTable:
-    """The links, transmitter by receiver, of a path table; a `DataError` that names what is missing."""
-    arrays, attributes = read_arrays(path)
+    """The links of a path table's file, see `from_radiomaps`."""
+    return from_radiomaps(path.name, *read_arrays(path))
+
+
+def from_radiomaps(file: str, arrays: Mapping[str, NDArray[Any]], attributes: Mapping[str, Any]) -> PathTable:
+    """The links, transmitter by receiver, of what `radiomaps paths` wrote into `file`: `[tx, rx, path]` each.
+
+    Amplitudes are `[tx, rx, polarisation, path]`, delays in s, shifts in Hz. A `DataError` names what is missing.
+    """
     missing = [name for name in NEEDED if name not in arrays]
     if missing or "frequency_hz" not in attributes:
         raise DataError(
-            f"{path.name} is no path table: {', '.join(missing) or 'attribute frequency_hz'} missing; "
+            f"{file} is no path table: {', '.join(missing) or 'attribute frequency_hz'} missing; "
             "radiomaps paths writes one"
         )
     delays = arrays["delay_s"].astype(np.float64)
     if delays.ndim != 3:
-        raise DataError(f"{path.name}: delay_s of shape {delays.shape}; expected [tx, rx, path]")
+        raise DataError(f"{file}: delay_s of shape {delays.shape}; expected [tx, rx, path]")
+    for name in ("doppler_hz", "bounces"):
+        if arrays[name].shape != delays.shape:
+            raise DataError(f"{file}: {name} of shape {arrays[name].shape}; expected {delays.shape}, as delay_s")
     tx, rx, paths = delays.shape
     amplitude = arrays["amplitude_real"] + 1j * arrays["amplitude_imag"]
     if amplitude.ndim != 4 or amplitude.shape[:2] != (tx, rx) or amplitude.shape[3] != paths:
-        raise DataError(f"{path.name}: amplitudes of shape {amplitude.shape}; expected [tx, rx, polarisation, path]")
+        raise DataError(f"{file}: amplitudes of shape {amplitude.shape}; expected [tx, rx, polarisation, path]")
     carrier = float(attributes["frequency_hz"])
     shifts = arrays["doppler_hz"].astype(np.float64).reshape(-1, paths)
     return PathTable(
@@ -71,7 +88,6 @@ def read_path_table(path: Path) -> PathTable:
         across=_across(arrays, delays.shape).reshape(-1, paths),
         doppler_max_hz=_largest_shift(arrays, shifts, tx, carrier),
         transmitter=np.repeat(np.arange(tx), rx),
-        carrier_hz=carrier,
     )
 
 
@@ -93,14 +109,14 @@ def _largest_shift(
     if all(name in arrays for name in names):
         speed = np.sqrt(sum(arrays[name].astype(np.float64) ** 2 for name in names))
         return np.tile(speed * carrier / SPEED_OF_LIGHT, tx)
-    return np.nan_to_num(np.abs(np.nan_to_num(shifts)).max(axis=1))
+    return np.abs(np.nan_to_num(shifts)).max(axis=1, initial=0.0)
 
 
 def from_deepmimo(arrays: Mapping[str, NDArray[Any]]) -> PathTable:
     """The links of DeepMIMO's matrices `[user, path]`: `power` in dB, `phase` in degrees, `delay` in s, NaN beyond.
 
     Taken where they are there: `doppler` in Hz, and `inter`, whose digits are the interactions on the way, 0 for none.
-    Without `doppler` nothing moves. One antenna; the carrier is not in these matrices and set to NaN.
+    Without `doppler` nothing moves. One antenna.
     """
     power, phase, delay = (np.atleast_2d(np.asarray(arrays[name], np.float64)) for name in DEEPMIMO)
     if not power.shape == phase.shape == delay.shape or power.ndim != 2:
@@ -125,7 +141,6 @@ def from_deepmimo(arrays: Mapping[str, NDArray[Any]]) -> PathTable:
         across=np.full(power.shape, np.nan),
         doppler_max_hz=np.abs(shifts).max(axis=1, initial=0.0),
         transmitter=np.zeros(len(power), np.int64),
-        carrier_hz=np.nan,
     )
 
 

@@ -51,7 +51,6 @@ def estimates(channel):
         ({"subcarrier_spacing_hz": 0}, "expected 1000 to"),
         ({"snapshot_interval_s": "1"}, "finite number of s"),
         ({"snapshot_interval_s": True}, "finite number of s"),
-        ({"carrier_hz": 5.0}, "carrier_hz is 5 Hz"),
     ],
 )
 def test_what_is_no_channel_is_refused_by_name(change, message):
@@ -195,10 +194,9 @@ def save(path, **arrays):
 def test_files_give_the_channel_that_was_saved(tmp_path):
     several = np.stack([grid(seed=seed).csi for seed in range(3)])
     sampling = {"subcarrier_spacing_hz": 30e3, "snapshot_interval_s": 1e-3}
-    path = save(tmp_path / "a.npz", csi=several, **sampling, carrier_hz=3.5e9)
+    path = save(tmp_path / "a.npz", csi=several, **sampling)
     channel = channel_from_file(path, 2)
     assert np.allclose(channel.csi, several[2] / np.abs(several[2]).max(), atol=1e-6)
-    assert channel.carrier_hz == 3.5e9
     parts = save(tmp_path / "b.npz", csi_real=several.real, csi_imag=several.imag, **sampling)
     assert np.allclose(channel_from_file(parts, 2).csi, channel.csi)
     for index in (3, -1):

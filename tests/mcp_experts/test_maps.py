@@ -168,6 +168,10 @@ def test_a_path_table_becomes_links_and_a_channel(tmp_path):
     assert 10 * np.log10(profile[2] / profile[0]) == pytest.approx(-6, abs=0.5)
     with pytest.raises(DataError, match="1 links with paths"):
         channel_from_file(tmp_path / "paths.npz", 1)
+    for name in ("bounces", "doppler_hz"):
+        torn = path_table(tmp_path / "torn.npz", **{name: np.zeros((1, 2, 3))})
+        with pytest.raises(DataError, match=f"{name} of shape"):
+            channel_from_file(torn)
 
 
 def test_traced_links_know_what_follows_from_their_paths(tmp_path):
