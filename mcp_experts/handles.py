@@ -57,11 +57,12 @@ class Handles:
         if channel.nbytes > self.limits.nbytes:
             raise UserError(f"the channel takes {channel.nbytes} bytes; at most {self.limits.nbytes} are held")
         name = PREFIX + secrets.token_hex(16)
+        look = Look(channel, name)  # which takes a while for a large one: nobody is to wait for it at the lock
         with self._lock:
             self._expire()
             while len(self._held) >= self.limits.count or self._nbytes + channel.nbytes > self.limits.nbytes:
                 self._remove(next(iter(self._held)))
-            self._held[name] = _Held(Look(channel, name), owner, self._clock() + self.limits.lifetime_s)
+            self._held[name] = _Held(look, owner, self._clock() + self.limits.lifetime_s)
             self._nbytes += channel.nbytes
         return name
 

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from mcp_experts.channels import Channel
 from mcp_experts.classical import ESTIMATORS, estimate
+from mcp_experts.definition import Definition
 from mcp_experts.features import extract, with_estimates
 from mcp_experts.network import Gate
 from mcp_experts.registry import GATE, Expert, Registry
@@ -52,38 +53,35 @@ def judge(expert: Expert, look: Look, gate: Gate) -> dict[str, Any]:
     """What one expert says: label, calibrated probabilities, the set that holds nine truths of ten, limits in a unit.
 
     It abstains, `label` null, where the gate finds the channel outside, or where the set holds more or fewer than one
-    class. `interval_low` and `interval_high` bound the set's classes in `unit`, null where a side is open.
+    class. `interval_low` and `interval_high` bound the set's classes in `unit`, null where a side is open, and both for
+    a channel outside.
     """
     begin = time.perf_counter()
     definition, network = expert.definition, expert.network
     probabilities = network.probabilities(look.features)[0]
-    score = look.ood_score(gate)
+    outside = look.ood_score(gate) > OUTSIDE
     members = probabilities >= network.threshold
-    warnings = list(look.window.warnings)
-    if score > OUTSIDE:
+    likely = [name for name, member in zip(definition.classes, members, strict=True) if member]
+    warnings = []
+    if outside:
         warnings.append("the channel is unlike the training data: abstained; see the gate, ood")
-    elif members.sum() != 1:
-        likely = " or ".join(name for name, member in zip(definition.classes, members, strict=True) if member)
-        warnings.append(f"the data do not decide: {likely or 'no class is likely enough'}; abstained")
-    abstained = score > OUTSIDE or members.sum() != 1
-    low, high = definition.interval(members, look.window)
-    return {
-        "expert": definition.name,
-        "version": definition.version,
-        "channel_id": look.channel_id,
-        "label": None if abstained else definition.classes[int(np.argmax(probabilities))],
-        "probabilities": _rounded(dict(zip(definition.classes, probabilities.tolist(), strict=True))),
-        "confidence": _round(float(probabilities.max())),
-        "likely": [name for name, member in zip(definition.classes, members, strict=True) if member],
-        "interval_low": _round(low),
-        "interval_high": _round(high),
-        "unit": definition.unit or None,
-        "abstained": bool(abstained),
-        "ood_score": _round(score),
-        "classical": _classical(expert, look),
-        "warnings": warnings,
-        "latency_ms": _round(1e3 * (time.perf_counter() - begin)),
-    }
+    elif len(likely) != 1:
+        warnings.append(f"the data do not decide: {' or '.join(likely) or 'no class is likely enough'}; abstained")
+    # Sets hold the truth in nine cases of ten on data like that of training: outside, their limits would promise that.
+    low, high = (None, None) if outside else definition.interval(members, look.window)
+    classical = int(network.classical_label(look.estimates, _column(definition))[0])
+    return _verdict(
+        definition,
+        look,
+        label=None if warnings else likely[0],
+        probabilities=dict(zip(definition.classes, probabilities.tolist(), strict=True)),
+        likely=likely,
+        interval=(low, high),
+        score=look.ood_score(gate),
+        classical=definition.classes[classical],
+        warnings=warnings,
+        begin=begin,
+    )
 
 
 def judge_gate(expert: Expert, look: Look) -> dict[str, Any]:
@@ -93,28 +91,18 @@ def judge_gate(expert: Expert, look: Look) -> dict[str, Any]:
     # A logistic in the score's logarithm, half at the limit: a reading, not a calibrated probability.
     outside = 1 / (1 + (max(score, 1e-9) / OUTSIDE) ** -4.0)
     label = "outside" if score > OUTSIDE else "inside"
-    return {
-        "expert": expert.definition.name,
-        "version": expert.definition.version,
-        "channel_id": look.channel_id,
-        "label": label,
-        "probabilities": _rounded({"inside": 1 - outside, "outside": outside}),
-        "confidence": _round(max(outside, 1 - outside)),
-        "likely": [label],
-        "interval_low": None,
-        "interval_high": None,
-        "unit": None,
-        "abstained": False,
-        "ood_score": _round(score),
-        "classical": {
-            "estimator": "snr",
-            "label": None,
-            "value": _round(float(look.estimates[0, list(ESTIMATORS).index(expert.definition.estimator)])),
-            "unit": "dB",
-        },
-        "warnings": list(look.window.warnings),
-        "latency_ms": _round(1e3 * (time.perf_counter() - begin)),
-    }
+    return _verdict(
+        expert.definition,
+        look,
+        label=label,
+        probabilities={"inside": 1 - outside, "outside": outside},
+        likely=[label],
+        interval=(None, None),
+        score=score,
+        classical=None,
+        warnings=[],
+        begin=begin,
+    )
 
 
 def describe(registry: Registry, look: Look) -> list[dict[str, Any]]:
@@ -126,23 +114,49 @@ def describe(registry: Registry, look: Look) -> list[dict[str, Any]]:
     ]
 
 
-def _classical(expert: Expert, look: Look) -> dict[str, Any]:
-    definition = expert.definition
-    column = list(ESTIMATORS).index(definition.estimator)
-    number = int(expert.network.classical_label(look.estimates, column)[0])
-    value = float(look.estimates[0, column])
+def _verdict(
+    definition: Definition,
+    look: Look,
+    *,
+    label: str | None,
+    probabilities: dict[str, float],
+    likely: list[str],
+    interval: tuple[float | None, float | None],
+    score: float,
+    classical: str | None,
+    warnings: list[str],
+    begin: float,
+) -> dict[str, Any]:
+    """The shape of all verdicts; `classical` is the class that the classical estimate alone gives."""
+    estimate = float(look.estimates[0, _column(definition)])
     return {
-        "estimator": definition.estimator.removesuffix("_db").removesuffix("_cells"),
-        "label": definition.classes[number],
-        "value": _round(value * definition.factor(look.window)),
-        "unit": definition.unit or ("dB" if definition.estimator.endswith("_db") else "1/bandwidth"),
+        "expert": definition.name,
+        "version": definition.version,
+        "channel_id": look.channel_id,
+        "label": label,
+        "probabilities": {name: round(value, 4) for name, value in probabilities.items()},
+        "confidence": _round(max(probabilities.values())),
+        "likely": likely,
+        "interval_low": _round(interval[0]),
+        "interval_high": _round(interval[1]),
+        "unit": definition.unit or None,
+        "abstained": label is None,
+        "ood_score": _round(score),
+        "classical": {
+            "estimator": definition.estimator.removesuffix("_db").removesuffix("_cells"),
+            "label": classical,
+            "value": _round(estimate * definition.factor(look.window)),
+            "unit": definition.unit or ("dB" if definition.estimator.endswith("_db") else "1/bandwidth"),
+        },
+        "warnings": [*look.window.warnings, *warnings],
+        "latency_ms": _round(1e3 * (time.perf_counter() - begin)),
     }
+
+
+def _column(definition: Definition) -> int:
+    return list(ESTIMATORS).index(definition.estimator)
 
 
 def _round(value: float | None) -> float | None:
     """Four significant digits: more would only cost a model tokens."""
     return None if value is None else float(f"{value:.4g}")
-
-
-def _rounded(values: dict[str, float]) -> dict[str, float]:
-    return {name: round(value, 4) for name, value in values.items()}

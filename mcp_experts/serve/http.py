@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import collections
 import hashlib
 import hmac
 import ipaddress
@@ -51,6 +52,11 @@ class Binding:
         except ValueError:
             return self.host == "localhost"
 
+    @property
+    def origin(self) -> str:
+        """Scheme, host and port of the server's address."""
+        return f"http://{f'[{self.host}]' if ':' in self.host else self.host}:{self.port}"
+
 
 class Tokens:
     """Bearer tokens that let in; each is an owner of its own channels."""
@@ -84,13 +90,13 @@ def http_app(settings: Mapping[str, Any], binding: Binding, tokens: Tokens | Non
             f"and bearer tokens (environment variable {TOKEN_VARIABLE}); for this machine alone leave --host out"
         )
     own = ("127.0.0.1", "localhost", "[::1]") if binding.loopback else ()
-    hosts = [*(f"{name}:*" for name in own), *binding.allowed_hosts, *(f"{name}:*" for name in binding.allowed_hosts)]
-    origins = [*(f"http://{name}:*" for name in own), *binding.allowed_origins]
-    address = AnyHttpUrl(f"http://{binding.host if ':' not in binding.host else f'[{binding.host}]'}:{binding.port}")
+    names = (*own, *binding.allowed_hosts)
+    hosts = [*names, *(f"{name}:*" for name in names)]  # a client that goes by the scheme's own port names none
+    origins = [*(f"http://{name}" for name in own), *(f"http://{name}:*" for name in own), *binding.allowed_origins]
     server = build_server(
         **settings,
         token_verifier=tokens,
-        auth=AuthSettings(issuer_url=address, resource_server_url=None) if tokens else None,
+        auth=AuthSettings(issuer_url=AnyHttpUrl(binding.origin), resource_server_url=None) if tokens else None,
     )
     app = server.streamable_http_app(
         json_response=True,
@@ -116,7 +122,7 @@ def serve_http(settings: Mapping[str, Any], binding: Binding) -> None:
         timeout_keep_alive=IDLE_S,
         server_header=False,
     )
-    print(f"http://{binding.host}:{binding.port}/mcp", file=sys.stderr, flush=True)
+    print(f"{binding.origin}/mcp", file=sys.stderr, flush=True)
     uvicorn.Server(config).run()
 
 
@@ -158,7 +164,7 @@ class _PromptBody:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        messages: list[Message] = []
+        messages: collections.deque[Message] = collections.deque()
         size = 0
         try:
             async with asyncio.timeout(BODY_S):
@@ -173,6 +179,6 @@ class _PromptBody:
             return
 
         async def replay() -> Message:
-            return messages.pop(0) if messages else await receive()
+            return messages.popleft() if messages else await receive()
 
         await self.app(scope, replay, send)

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-from typing import Any
 
 from mcp.server import MCPServer
-from mcp.server.mcpserver.context import Context
 from mcp.server.mcpserver.exceptions import ResourceNotFoundError
 
 from geoml.errors import UserError
@@ -51,7 +49,7 @@ def add(server: MCPServer, state: State) -> None:
         description="All experts' full verdicts on a loaded channel",
         mime_type="application/json",
     )
-    def summary(channel_id: str, ctx: Context[Any, Any]) -> str:
+    def summary(channel_id: str) -> str:
         return json.dumps(describe(state.registry, _look(state, channel_id)))
 
     @server.resource(
@@ -61,7 +59,7 @@ def add(server: MCPServer, state: State) -> None:
         description="Power delay profile (above) and Doppler spectrum (below) of a loaded channel, 40 dB each",
         mime_type="image/png",
     )
-    def picture(channel_id: str, ctx: Context[Any, Any]) -> bytes:
+    def picture(channel_id: str) -> bytes:
         return draw_channel(_look(state, channel_id).window)
 
 

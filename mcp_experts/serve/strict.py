@@ -55,8 +55,8 @@ def strict_tool(
     description: str,
     read_only: bool = True,
     destructive: bool = False,
-) -> StrictTool:
-    """A tool from a function with an annotation for each argument and `Annotated[CallToolResult, Shape]` returned."""
+) -> Tool:
+    """A strict tool from a function that annotates each argument and returns `Annotated[CallToolResult, Shape]`."""
     tool = StrictTool.from_function(
         function,
         name=name,
@@ -77,7 +77,7 @@ def strict_tool(
     tool.parameters = _plain_schema(strict.model_json_schema(by_alias=True))
     if (promised := tool.fn_metadata.output_schema) is not None:
         tool.fn_metadata.output_schema = _joined(_plain_schema(promised))
-    return StrictTool(**{name: getattr(tool, name) for name in type(tool).model_fields})
+    return tool
 
 
 def described(

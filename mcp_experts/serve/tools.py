@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterator, Mapping
-from typing import Annotated, Any
+from collections.abc import Callable, Iterator, Mapping
+from typing import Annotated
 
-import anyio.to_thread
 from mcp.server.mcpserver.tools.base import Tool
 from mcp_types import CallToolResult
 from pydantic import Field
@@ -183,6 +182,7 @@ def _drop_tool(state: State) -> Tool:
 
 def _loaded(state: State, channel: Channel) -> CallToolResult:
     name = state.handles.put(channel, state.owner())
+    look = state.handles.get(name, state.owner())
     return answer(
         {
             "channel_id": name,
@@ -192,7 +192,7 @@ def _loaded(state: State, channel: Channel) -> CallToolResult:
             "bandwidth_hz": float(f"{channel.bandwidth_hz:.6g}"),
             "duration_s": float(f"{channel.duration_s:.6g}"),
             "lifetime_s": state.handles.limits.lifetime_s,
-            "warnings": list(channel.window().warnings),
+            "warnings": list(look.window.warnings),
         }
     )
 
@@ -234,9 +234,8 @@ def _expert_tool(state: State, expert: Expert) -> Tool:
             return answer(judge_gate(expert, look))
         return answer(judge(expert, look, state.registry.gate))
 
-    function: Callable[..., Awaitable[Any]] = ask
     return strict_tool(
-        function,
+        ask,
         name=f"wireless_{expert.name}",
         title=expert.definition.title,
         description=expert.definition.purpose,
@@ -244,16 +243,14 @@ def _expert_tool(state: State, expert: Expert) -> Tool:
 
 
 def _map_tool(state: State) -> Tool:
-    async def radio_map(
+    def radio_map(  # reads a file: no coroutine, so that the SDK takes a thread for it
         path: Annotated[str, Field(description="Map under the server's data root: .npz, .nc or .zarr", max_length=512)],
         x_m: Annotated[float, Field(description="Receiver, metres east in the map's frame")],
         y_m: Annotated[float, Field(description="Receiver, metres north in the map's frame")],
         z_m: Annotated[float, Field(description="Receiver's height, metres")] = 1.5,
         transmitter: Annotated[int, Field(description="Number of the transmitter in the map", ge=0)] = 0,
     ) -> Annotated[CallToolResult, MapPoint]:
-        found = await anyio.to_thread.run_sync(
-            lambda: query_map(inside(state.root, path, whole=False), x_m=x_m, y_m=y_m, z_m=z_m, transmitter=transmitter)
-        )
+        found = query_map(inside(state.root, path, whole=False), x_m=x_m, y_m=y_m, z_m=z_m, transmitter=transmitter)
         return answer({"expert": "radio_map", "path": path, **found})
 
     return strict_tool(

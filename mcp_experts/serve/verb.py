@@ -20,6 +20,8 @@ def serve(arguments: Sequence[str]) -> int:
     flags = _parser().parse_args(arguments)
     if flags.root is not None and not flags.root.is_dir():
         raise UserError(f"--root {flags.root} is no folder")
+    if not 1 <= flags.port <= 65535:
+        raise UserError(f"--port {flags.port}; expected 1 to 65535")
     settings: dict[str, Any] = {
         "root": flags.root,
         "toolsets": flags.toolsets.split(","),

@@ -32,6 +32,7 @@ def test_a_client_in_either_era_loads_and_asks(open_server, era):
     [
         ({}, PING, 200),
         ({"host": "evil.example:80"}, PING, 421),
+        ({"host": "localhost"}, PING, 200),
         ({"origin": "https://evil.example"}, PING, 403),
         ({"origin": "http://localhost:3000"}, PING, 200),
         ({"content-type": "text/plain"}, PING, 400),
@@ -83,6 +84,7 @@ def test_other_machines_come_in_only_with_names_and_tokens(tokens):
             http_app({}, binding, known)
     assert http_app({}, Binding("0.0.0.0", allowed_hosts=("host.example",)), tokens)
     assert http_app({}, Binding("::1"), None)
+    assert Binding("::1", 80).origin == "http://[::1]:80"
     with pytest.raises(UserError, match="fewer than"):
         Tokens(["short"])
 

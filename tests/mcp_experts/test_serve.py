@@ -59,6 +59,20 @@ def test_list_load_describe_ask_drop(era):
     assert "load the channel again" in text
 
 
+def test_outside_its_training_no_expert_promises_a_limit():
+    async def conversation(client):
+        channel_id = await loaded(client, snr_db=-30, doppler_hz=1e5, antennas=16)
+        described = await client.call_tool("wireless_describe_channel", {"channel_id": channel_id})
+        return described.structured_content
+
+    described = talk(conversation)
+    assert not described["in_distribution"]
+    for verdict in described["verdicts"]:
+        assert verdict["abstained"]
+        assert (verdict["label"], verdict["interval_low"], verdict["interval_high"]) == (None, None, None)
+        assert verdict["classical"]["value"] is not None
+
+
 def test_every_tool_is_described_flat_and_honest_about_what_it_changes():
     async def conversation(client):
         return (await client.list_tools()).tools, (await client.list_prompts()).prompts

@@ -63,12 +63,15 @@ def test_a_client_starts_the_server_and_asks_it(tmp_path):
             arguments = {"channel_id": loaded.structured_content["channel_id"]}
             described = await client.call_tool("wireless_describe_channel", arguments)
             picture = await client.read_resource(f"channel://{arguments['channel_id']}/picture")
+            summary = await client.read_resource(f"channel://{arguments['channel_id']}/summary")
             missing = await client.call_tool("wireless_load_file", {"path": "none.npz"})
-            return described, picture.contents[0], missing
+            return described, picture.contents[0], json.loads(summary.contents[0].text), missing
 
-    described, picture, missing = anyio.run(run)
+    described, picture, summary, missing = anyio.run(run)
     assert len(described.structured_content["verdicts"]) >= 9
     assert picture.mime_type == "image/png"
+    labels = {verdict["expert"]: verdict["label"] for verdict in described.structured_content["verdicts"]}
+    assert {verdict["expert"]: verdict["label"] for verdict in summary} == labels | {"ood": "inside"}
     assert missing.is_error
     assert str(tmp_path) not in missing.content[0].text
 
