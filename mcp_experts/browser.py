@@ -9,16 +9,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from geoml.errors import DataError
+from geoml.files import read_json
 from geoml.report import Block, Chart, Report, Section, Table, Text
 from geoml.report.palette import OKABE_ITO, colours
 from mcp_experts.client.scores import RIVALS, SETS
+from mcp_experts.registry import CARD
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
 __all__ = ["report"]
 
-CARD = "card.json"
 #: What `python -m mcp_experts.client.transcript` printed, kept in a folder of its own.
 SESSION = "session.md"
 EXPERTS = Path(__file__).parent / "experts"
@@ -31,7 +32,7 @@ def report(path: str | os.PathLike[str]) -> Report | None:
 
     A folder with a session stands for it and for the experts of this distribution.
 
-    Errors: `DataError` for a card that is not JSON.
+    Errors: `DataError` for a card that is not JSON, or none.
     """
     path, sections = Path(path), []
     if (session := path / SESSION).exists():
@@ -57,11 +58,9 @@ def report(path: str | os.PathLike[str]) -> Report | None:
 
 
 def _read(file: Path) -> dict[str, Any]:
-    try:
-        card: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-        card["name"], card["task"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{file} is no expert's card ({error}); train the expert again") from None
+    card = read_json(file)
+    if not isinstance(card, dict) or not {"name", "task"} <= card.keys():
+        raise DataError(f"{file} is no expert's card: name or task missing; train the expert again")
     return card
 
 

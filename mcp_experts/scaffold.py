@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from geoml.errors import UserError
-from geoml.files import atomic_path
+from geoml.files import atomic_path, writing
 from mcp_experts import experts
 from mcp_experts.registry import definitions
 
@@ -54,7 +54,8 @@ def new(arguments: Sequence[str]) -> int:
     file, folder = flags.folder / f"{flags.name}.py", flags.folder / flags.name
     if flags.name in definitions() or file.exists() or folder.exists():
         raise UserError(f"there is an expert {flags.name} already; choose another name")
-    folder.mkdir(parents=True)
+    with writing(folder):
+        folder.mkdir(parents=True)
     with atomic_path(file) as partial:
         partial.write_text(TEMPLATE.format(name=flags.name, title=flags.name.replace("_", " ").capitalize()))
     print(STEPS.format(file=file, folder=folder, name=flags.name))

@@ -118,9 +118,7 @@ class OpenAI:
             text = message.get("content") or ""
         except (KeyError, IndexError, TypeError, AttributeError) as error:
             raise DataError(f"{self.base_url} answered in no OpenAI format: {error!r}") from error
-        usage = answer.get("usage") or {}
-        tokens = int(usage.get("prompt_tokens", 0)), int(usage.get("completion_tokens", 0))
-        return Reply(text, calls, *tokens, message)
+        return Reply(text, calls, *_tokens(answer, "prompt_tokens", "completion_tokens"), message)
 
 
 @dataclass
@@ -168,9 +166,14 @@ class Anthropic:
             )
         except (KeyError, TypeError, ValueError) as error:
             raise DataError(f"{self.base_url} answered in no Anthropic format: {error!r}") from error
-        usage = answer.get("usage") or {}
-        tokens = int(usage.get("input_tokens", 0)), int(usage.get("output_tokens", 0))
+        tokens = _tokens(answer, "input_tokens", "output_tokens")
         return Reply(text, calls, *tokens, {"role": "assistant", "content": blocks})
+
+
+def _tokens(answer: Mapping[str, Any], sent: str, received: str) -> tuple[int, int]:
+    """Tokens in and out; endpoints that do not count leave them out, or null."""
+    usage = answer.get("usage") or {}
+    return int(usage.get(sent) or 0), int(usage.get(received) or 0)
 
 
 def _arguments(text: Any) -> dict[str, Any]:
@@ -194,6 +197,8 @@ async def _post(url: str, body: Mapping[str, Any], headers: Mapping[str, str]) -
             begin = time.monotonic()
             try:
                 response = await client.post(url, json=dict(body), headers=dict(headers))
+            except httpx2.InvalidURL as error:
+                raise UserError(f"{url} is no address ({error}); expected one as http://localhost:11434/v1") from error
             except httpx2.HTTPError as error:
                 trouble = f"{type(error).__name__} after {time.monotonic() - begin:.0f} s"
                 continue

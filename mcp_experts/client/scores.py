@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from geoml.tables import markdown
-from mcp_experts.registry import Registry
+from mcp_experts.registry import GATE, Registry
 
 __all__ = ["page"]
 
@@ -42,7 +42,7 @@ def page() -> str:
     parts += ["## Calibration and coverage", COVERAGE, markdown(list(_covered(cards)))]
     bounded = {name: card["likelihood_bound_tdl"] for name, card in cards.items() if "likelihood_bound_tdl" in card}
     parts += ["## What is possible on tapped delay lines", markdown(list(_bounded(cards, bounded)))]
-    gate = registry.expert("ood").card["gate"]
+    gate = registry.expert(GATE).card["gate"]
     parts += ["## The gate", "Share of channels that it calls outside.", markdown(list(_outside(gate)))]
     return "\n\n".join(part.rstrip("\n") for part in parts) + "\n"
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -80,18 +79,7 @@ def answer_alone(arm: str, questions: QuestionSet, registry: Registry) -> list[R
                 tuple(frequent.setdefault(question.task, _frequent(questions, question.task)).split(", "))
             )
         else:
-            look = questions.look(question.channel)
-            labels = []
-            for name in question.experts:
-                expert = registry.expert(name)
-                column = list(ESTIMATORS).index(expert.definition.estimator)
-                number = (
-                    expert.network.classical_label(look.estimates, column)[0]
-                    if arm == "A4"
-                    else np.argmax(expert.network.probabilities(look.features)[0])
-                )
-                labels.append(expert.definition.classes[int(number)])
-            letter = question.letter(tuple(labels))
+            letter = _letter(question, questions, registry, classical=arm == "A4")
         seconds = time.perf_counter() - begin
         rows.append(
             Row(arm, question.identifier, question.task, "", "none", letter, letter == question.answer, seconds)
@@ -146,7 +134,8 @@ async def ask_model(
         transcript.tokens_out,
         tuple(transcript.tools),
         tuple(f"wireless_{name}" for name in question.experts) if arm in TOOL_ARMS else (),
-        _faithful(question, questions, registry, letter) if arm in TOOL_ARMS else None,
+        # Whether the answer is what the experts find most likely.
+        letter == _letter(question, questions, registry) if arm in TOOL_ARMS else None,
         tuple(transcript.exchanges),
     )
 
@@ -210,13 +199,15 @@ def _write(questions: QuestionSet, number: int, path: Path) -> None:
         )
 
 
-def _faithful(question: Question, questions: QuestionSet, registry: Registry, letter: str) -> bool:
-    """Whether the answer is what the experts find most likely."""
-    look = questions.look(question.channel)
-    labels: Sequence[str] = [
-        registry.expert(name).definition.classes[
-            int(np.argmax(registry.expert(name).network.probabilities(look.features)[0]))
-        ]
-        for name in question.experts
-    ]
-    return letter == question.letter(tuple(labels))
+def _letter(question: Question, questions: QuestionSet, registry: Registry, *, classical: bool = False) -> str:
+    """The answer that the experts find most likely, or their classical estimators."""
+    look, labels = questions.look(question.channel), []
+    for name in question.experts:
+        expert = registry.expert(name)
+        if classical:
+            column = list(ESTIMATORS).index(expert.definition.estimator)
+            number = expert.network.classical_label(look.estimates, column)[0]
+        else:
+            number = np.argmax(expert.network.probabilities(look.features)[0])
+        labels.append(expert.definition.classes[int(number)])
+    return question.letter(tuple(labels))

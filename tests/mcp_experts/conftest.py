@@ -155,12 +155,12 @@ class ScriptedModel:
             def do_POST(self):
                 body = json.loads(self.rfile.read(int(self.headers["content-length"])))
                 outer.requests.append(body)
-                status, message = script(len(outer.requests), body)
+                status, message, *usage = script(len(outer.requests), body)
                 answer = {
                     "id": "scripted",
                     "object": "chat.completion",
                     "choices": [{"index": 0, "message": message, "finish_reason": "stop"}],
-                    "usage": {"prompt_tokens": 100, "completion_tokens": 10},
+                    "usage": usage[0] if usage else {"prompt_tokens": 100, "completion_tokens": 10},
                 }
                 data = json.dumps(answer if status == 200 else {"error": message}).encode()
                 self.send_response(status)

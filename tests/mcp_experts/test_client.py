@@ -1,6 +1,7 @@
 """Asking through a language model: the agent loop end to end, endpoints that fail, evaluation, snippets."""
 
 import json
+from types import SimpleNamespace
 
 import anyio
 import pytest
@@ -139,6 +140,13 @@ def test_endpoints_that_fail_are_named(scripted):
     odd = scripted(lambda number, body: (200, "text"))
     with pytest.raises(DataError, match="no OpenAI format"):
         converse_with(odd)
+    with pytest.raises(UserError, match="is no address"):
+        converse_with(SimpleNamespace(base_url="http://[::1/v1"))
+
+
+def test_an_endpoint_that_counts_no_tokens_is_listened_to(scripted):
+    silent = scripted(lambda number, body: (*says("well"), {"prompt_tokens": None}))
+    assert converse_with(silent).answer == "well"
 
 
 def test_the_environment_names_the_endpoint(monkeypatch):

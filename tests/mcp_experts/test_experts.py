@@ -141,3 +141,5 @@ def test_a_new_expert_is_refused_until_it_is_trained(tmp_path, monkeypatch, caps
     for name in ("rain_fade", "los", "Los", "../x", "import"):
         with pytest.raises(UserError):
             new([name, "--folder", str(tmp_path)])
+    with pytest.raises(UserError, match="cannot be written to"):
+        new(["snow_fade", "--folder", str(tmp_path / "rain_fade.py")])
