@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import shapely
 
 from geoml.data.reading import spread
 from geoml.data.store import Packing, StoreWriter
@@ -17,14 +16,14 @@ from geoml.errors import DataError, UserError
 from geoml.files import write_json
 from geoml.grids import Grid
 from geoml.progress import progress_bar
-from radiomaps.maps import VARIABLES, Transmitter
+from radiomaps.maps import VARIABLES
 from radiomaps.plan import Plan, solver_version
-from radiomaps.scenes import Scene
+from radiomaps.store import SceneRecord
 
 if TYPE_CHECKING:
     import xarray as xr
 
-__all__ = ["PACKING", "SAMPLE", "compute", "generate", "scene_record", "store_template"]
+__all__ = ["PACKING", "SAMPLE", "compute", "generate", "store_template"]
 
 _STEPS = {"dB": Packing(0.01), "s": Packing(1e-12, dtype="int32"), "rad": Packing(1e-4, dtype="uint16")}
 _BYTE, _UNIT = Packing(1.0, dtype="uint8"), Packing(1e-4)
@@ -106,23 +105,6 @@ def store_template(
         "target": xr.Dataset(target, coords),
         "condition": xr.Dataset(condition, coords),
         "transmitter": xr.Dataset(transmitter, alone),
-    }
-
-
-def scene_record(scene: Scene, transmitters: list[Transmitter], origin_m: tuple[float, float]) -> dict[str, Any]:
-    """What a store keeps of a scene: identity, licence, footprints and where its window begins."""
-    return {
-        "name": scene.name,
-        "hash": scene.hash,
-        "crs": scene.crs,
-        "licence": scene.licence,
-        "repairs": list(scene.repairs),
-        "origin_m": list(origin_m),
-        "transmitters_m": [list(transmitter.position) for transmitter in transmitters],
-        "footprints": [
-            {"wkt": shapely.to_wkt(f.polygon, rounding_precision=3), "base_m": f.base_m, "top_m": f.top_m}
-            for f in scene.footprints
-        ],
     }
 
 
@@ -215,5 +197,15 @@ def _record_scenes(plan: Plan, path: Path) -> None:
     """Write the scenes' records into the store, where the manifest covers them."""
     for index in range(len(plan.scenes)):
         grid = plan.grid(index)
-        record = scene_record(plan.scene(index), plan.transmitters(index), (grid["x"].extent[0], grid["y"].extent[0]))
+        scene = plan.scene(index)
+        record = SceneRecord.of(
+            scene.name,
+            scene.hash,
+            scene.footprints,
+            licence=scene.licence,
+            transmitters_m=[transmitter.position for transmitter in plan.transmitters(index)],
+            origin_m=(grid["x"].extent[0], grid["y"].extent[0]),
+            crs=scene.crs,
+            repairs=scene.repairs,
+        )
         write_json(path / "scenes" / f"{index:05d}.json", record)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,6 +25,35 @@ __all__ = ["SceneRecord", "open_maps", "scene_records"]
 
 class SceneRecord(dict[str, Any]):
     """What a store keeps of a scene, with its footprints as prisms."""
+
+    @classmethod
+    def of(
+        cls,
+        name: str,
+        digest: str,
+        footprints: Sequence[Footprint],
+        *,
+        licence: str,
+        transmitters_m: Sequence[Sequence[float]],
+        origin_m: Sequence[float] = (0.0, 0.0),
+        crs: str = "local",
+        repairs: Sequence[str] = (),
+    ) -> SceneRecord:
+        """The record of a scene with this hash; `origin_m` is where the window of its maps begins, in its metres."""
+        rows = [
+            {"wkt": shapely.to_wkt(f.polygon, rounding_precision=3), "base_m": f.base_m, "top_m": f.top_m}
+            for f in footprints
+        ]
+        return cls(
+            name=name,
+            hash=digest,
+            crs=crs,
+            licence=licence,
+            repairs=list(repairs),
+            origin_m=list(origin_m),
+            transmitters_m=[list(place) for place in transmitters_m],
+            footprints=rows,
+        )
 
     @property
     def footprints(self) -> list[Footprint]:

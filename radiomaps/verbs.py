@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     import xarray as xr
     from omegaconf import DictConfig
 
-    from geoml.train.loop import Log
-
 __all__ = ["export_maps", "import_maps", "paths", "report", "sample", "scenes", "trace", "train"]
 
 Rows = list[dict[str, Any]]
@@ -190,6 +188,7 @@ def train(config: DictConfig, run: RunFolder) -> Rows:
     `torchrun --nproc-per-node 2 -m radiomaps train …` trains it with two processes, to the same weights.
     """
     from geoml.config import instantiate
+    from geoml.train.tensorboard import log_of
     from radiomaps.splits import on_layers
     from radiomaps.tasks import Task
     from radiomaps.training import SPLIT_FILE, Recipe, fit, parts_of, picture_taker
@@ -206,7 +205,7 @@ def train(config: DictConfig, run: RunFolder) -> Rows:
     watch = picture_taker(task, store, chosen, run.samples, members=int(values["members"])) if chosen else None
     summary = fit(
         values["model"], task, store, parts, recipe=recipe, folder=run.checkpoints, seed=int(values["seed"]),
-        log=_log(config, run), watch=watch, allow=values["allow_targets"],
+        log=log_of(run, tensorboard=bool(config.run.tensorboard)), watch=watch, allow=values["allow_targets"],
         start=Path(values["start"]) if values["start"] else None,
     )  # fmt: skip
     row = {"model": values["model"]["_target_"].rpartition(".")[2], **summary, "run": str(run.path)}
@@ -235,15 +234,6 @@ def sample(config: DictConfig, run: RunFolder) -> Rows:
         run.metrics.append(row)
     draw_samples(rows[: int(values["pictures"])], trained.task, store, truth=values["store"] is not None)
     return rows
-
-
-def _log(config: DictConfig, run: RunFolder) -> Log:
-    """Where training writes its rows; `run.tensorboard=true` draws them too."""
-    if not config.run.tensorboard or launched_rank():
-        return run.metrics
-    from geoml.train.tensorboard import TensorBoardLog
-
-    return TensorBoardLog(run.metrics, run.path / "tensorboard")
 
 
 @contextlib.contextmanager

@@ -10,12 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from geoml.errors import UserError
-from geoml.runs import RunFolder, launched_rank, plain
+from geoml.runs import RunFolder, plain
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
-    from geoml.train.loop import Log
     from rainshift.archive import Archive
     from rainshift.downscalers import Downscaler
 
@@ -92,6 +91,7 @@ def train(config: DictConfig, run: RunFolder) -> Rows:
 
 def _trained_together(config: DictConfig, run: RunFolder, archive: Archive, names: tuple[str, ...]) -> Rows:
     """Train, in however many processes."""
+    from geoml.train.tensorboard import log_of
     from rainshift.downscalers import ModelSpec
     from rainshift.experiment import recipe_of
     from rainshift.matrix import TrainSet
@@ -111,7 +111,7 @@ def _trained_together(config: DictConfig, run: RunFolder, archive: Archive, name
         recipe=recipe_of(config),
         seed=int(config.seed),
         folder=run.checkpoints,
-        log=_log(config, run),
+        log=log_of(run, tensorboard=bool(config.run.tensorboard)),
         start=Path(config.start) if config.start else None,
     )
     row = {"model": spec.name, "regions": "+".join(names), **summary, "run": str(run.path)}
@@ -257,15 +257,6 @@ def report(arguments: Sequence[str]) -> Rows:
         if (path / RESULTS).exists():
             write_page(RunFolder.load(path))
     return written(flags, {"rainshift": browser.report})
-
-
-def _log(config: DictConfig, run: RunFolder) -> Log:
-    """Where training writes its rows; `run.tensorboard=true` draws them too."""
-    if not config.run.tensorboard or launched_rank():
-        return run.metrics
-    from geoml.train.tensorboard import TensorBoardLog
-
-    return TensorBoardLog(run.metrics, run.path / "tensorboard")
 
 
 def _archive(config: DictConfig) -> Archive:

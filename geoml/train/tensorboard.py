@@ -7,13 +7,24 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from geoml.errors import UserError
+from geoml.runs import RunFolder, launched_rank
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
 
     from geoml.train.loop import Log
 
-__all__ = ["TensorBoardLog"]
+__all__ = ["TensorBoardLog", "log_of"]
+
+
+def log_of(run: RunFolder, *, tensorboard: bool) -> Log:
+    """Where the training of a run writes its rows; with `tensorboard` they are drawn in its folder too.
+
+    Of several processes the first draws.
+    """
+    if not tensorboard or launched_rank():
+        return run.metrics
+    return TensorBoardLog(run.metrics, run.path / "tensorboard")
 
 
 class TensorBoardLog:

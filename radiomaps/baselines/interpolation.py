@@ -16,6 +16,7 @@ from geoml.errors import DataError, UserError
 from geoml.fields import Batch
 from radiomaps.baselines.base import Array, PerMap, positions
 from radiomaps.tasks import Task
+from radiomaps.tasks.priors import inverse_distances, nearest
 
 __all__ = ["InverseDistance", "NearestNeighbours", "RadialBasis"]
 
@@ -85,10 +86,9 @@ class InverseDistance(Chosen):
     grids: ClassVar[dict[str, Sequence[Any]]] = {"power": (2.0, 1.0, 3.0, 4.0), "neighbours": (8, 4, 16, 32)}
 
     def fill(self, places: Array, values: Array, wanted: Array, number: int, batch: Batch) -> Array:
-        """Weights d^-power, those of a voxel's own value infinite."""
-        distance, index = nearest(places, wanted, int(self.settings["neighbours"]))
-        weights = np.maximum(distance, 1e-6) ** -float(self.settings["power"])
-        return (values[index] * (weights / weights.sum(axis=1, keepdims=True))[..., None]).sum(axis=1)
+        """As the prior of a task, with the settings that were chosen."""
+        power, neighbours = float(self.settings["power"]), int(self.settings["neighbours"])
+        return inverse_distances(places, values, wanted, power=power, neighbours=neighbours)
 
 
 class NearestNeighbours(Chosen):
@@ -121,11 +121,3 @@ class RadialBasis(Chosen):
         smoothing = float(self.settings["smoothing"])
         made = RBFInterpolator(places, values, neighbours, smoothing, kernel=kernel, degree=degree)
         return np.asarray(made(wanted))
-
-
-def nearest(places: Array, wanted: Array, count: int) -> tuple[Array, Array]:
-    """Distances and numbers `(m, k)` of the nearest places."""
-    from scipy.spatial import KDTree
-
-    distance, index = KDTree(places).query(wanted, k=min(count, len(places)))
-    return distance.reshape(len(wanted), -1), index.reshape(len(wanted), -1)

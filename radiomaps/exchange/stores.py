@@ -23,6 +23,7 @@ from radiomaps.exchange.grey import SaturationCount
 from radiomaps.generate import PACKING, SAMPLE, store_template
 from radiomaps.maps import VARIABLES
 from radiomaps.scenes import Footprint
+from radiomaps.store import SceneRecord
 
 __all__ = ["Imported", "write_imported"]
 
@@ -102,8 +103,11 @@ def write_imported(
             places.append(note["tx"])
             saturation.merge(note["saturation"])
         for scene, index in pieces.items():
-            record = _record(read(maps_of[scene][0]), licence)
-            record["transmitters_m"] = [places[start] for start in maps_of[scene]]
+            one = read(maps_of[scene][0])
+            # There are no meshes to hash: scenes of one building mask are one.
+            digest = hashlib.sha256(np.packbits(one.building).tobytes()).hexdigest()
+            transmitters_m = [places[start] for start in maps_of[scene]]
+            record = SceneRecord.of(one.scene, digest, one.footprints, licence=licence, transmitters_m=transmitters_m)
             write_json(path / "scenes" / f"{index:05d}.json", record)
         writer.finish()
     return saturation
@@ -121,24 +125,3 @@ def _require_unfinished(path: Path, origin: str) -> None:
         raise DataError(f"{path} exists; delete it, or choose another name")
     if json.loads((path / "zarr.json").read_text()).get("attributes", {}).get("origin") != origin:
         raise UserError(f"{path} was begun with other settings or files; delete it, or choose another name")
-
-
-def _record(one: Imported, licence: str) -> dict[str, Any]:
-    """As `generate.scene_record`; the hash is that of the building mask, as there are no meshes."""
-    import shapely
-
-    digest = hashlib.sha256(np.packbits(one.building).tobytes()).hexdigest()
-    footprints = [
-        {"wkt": shapely.to_wkt(f.polygon, rounding_precision=3), "base_m": f.base_m, "top_m": f.top_m}
-        for f in one.footprints
-    ]
-    return {
-        "name": one.scene,
-        "hash": digest,
-        "crs": "local",
-        "licence": licence,
-        "repairs": [],
-        "origin_m": [0.0, 0.0],
-        "transmitters_m": [],
-        "footprints": footprints,
-    }

@@ -19,7 +19,15 @@ from radiomaps.maps import SPEED_OF_LIGHT, direction_angles, friis_gain_db
 from radiomaps.plan import Placement, Plan, Window
 from radiomaps.tasks.conditions import Site
 
-__all__ = ["dominant_store", "everywhere", "free_space", "interpolate", "is_complete"]
+__all__ = [
+    "dominant_store",
+    "everywhere",
+    "free_space",
+    "interpolate",
+    "inverse_distances",
+    "is_complete",
+    "nearest",
+]
 
 _PLAN_FIELDS = ("scenes", "placement", "window", "options", "seed", "frequencies_hz")
 
@@ -52,24 +60,51 @@ def everywhere(values: NDArray[Any]) -> NDArray[Any]:
 def interpolate(
     channels: NDArray[np.float32], observed: NDArray[np.bool_], grid: Grid, *, power: float = 2.0, neighbours: int = 8
 ) -> NDArray[np.float32]:
-    """Inverse-distance weighting of observed voxels (Shepard 1968): `(channel, z, y, x)`, exact where observed.
+    """`inverse_distances` of observed voxels: `(channel, z, y, x)`, exact where observed.
 
-    Weights are d^-power of the `neighbours` nearest, in metres. Without any observation everything is one half.
+    Without any observation everything is one half.
     """
-    from scipy.spatial import KDTree
-
     places = np.argwhere(observed) * [axis.step for axis in grid.axes]
     if not len(places):
         return np.full(channels.shape, 0.5, np.float32)
     wanted = np.argwhere(np.ones(grid.shape, bool)) * [axis.step for axis in grid.axes]
-    distance, index = KDTree(places).query(wanted, k=min(neighbours, len(places)))
-    distance, index = distance.reshape(len(wanted), -1), index.reshape(len(wanted), -1)
-    weights = np.maximum(distance, 1e-6) ** -power
-    weights /= weights.sum(axis=1, keepdims=True)
     found = channels[:, observed]
-    made = (found[:, index] * weights).sum(axis=-1).reshape(channels.shape).astype(np.float32)
+    filled = inverse_distances(places, found.T, wanted, power=power, neighbours=neighbours)
+    made = filled.T.reshape(channels.shape).astype(np.float32)
     made[:, observed] = found
     return made
+
+
+def inverse_distances(
+    places: NDArray[np.float64],
+    values: NDArray[Any],
+    wanted: NDArray[np.float64],
+    *,
+    power: float,
+    neighbours: int,
+) -> NDArray[np.float64]:
+    """Inverse-distance weighting (Shepard 1968): values `(m, channel)` at `wanted` `(m, 3)`, in metres.
+
+    From those `(n, channel)` at `places` `(n, 3)`, with weights d^-power of the nearest `neighbours`.
+
+    >>> inverse_distances(np.array([[0.0], [3.0]]), np.array([[0.0], [9.0]]), np.array([[1.0]]), power=1, neighbours=2)
+    array([[3.]])
+    """
+    distance, index = nearest(places, wanted, neighbours)
+    weights = np.maximum(distance, 1e-6) ** -power
+    weights /= weights.sum(axis=1, keepdims=True)
+    made: NDArray[np.float64] = (values[index] * weights[..., None]).sum(axis=1)
+    return made
+
+
+def nearest(
+    places: NDArray[np.float64], wanted: NDArray[np.float64], count: int
+) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """Distances and numbers `(m, k)` of the `count` places nearest to each wanted one, of all where there are fewer."""
+    from scipy.spatial import KDTree
+
+    distance, index = KDTree(places).query(wanted, k=min(count, len(places)))
+    return distance.reshape(len(wanted), -1), index.reshape(len(wanted), -1)
 
 
 def dominant_store(store: str | os.PathLike[str], *, client: Any = None) -> Path:

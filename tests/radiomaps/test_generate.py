@@ -52,7 +52,9 @@ def test_store_holds_what_the_solver_gave(whole: Path):
     assert "CC0" in maps.attrs["licence"]
     records = scene_records(whole)
     assert [record["hash"] for record in records] == [plan().scene(index).hash for index in range(2)]
-    assert len(records[0].footprints) == len(plan().scene(0).footprints)
+    for kept, made in zip(records[0].footprints, plan().scene(0).footprints, strict=True):
+        assert kept.polygon.equals_exact(made.polygon, 1e-3)
+        assert (kept.base_m, kept.top_m) == pytest.approx((made.base_m, made.top_m))
 
 
 def test_the_block_loader_serves_volumes_and_crops(whole: Path):

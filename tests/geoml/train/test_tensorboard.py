@@ -9,8 +9,8 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from geoml.errors import UserError
-from geoml.runs import MetricsLog
-from geoml.train.tensorboard import TensorBoardLog
+from geoml.runs import MetricsLog, RunFolder
+from geoml.train.tensorboard import TensorBoardLog, log_of
 
 
 def test_points_are_rows(tmp_path: Path) -> None:
@@ -30,3 +30,13 @@ def test_without_tensorboard_the_way_out_is_said(tmp_path: Path, monkeypatch: py
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
     with pytest.raises(UserError, match=r"geoml\[launch\]"):
         TensorBoardLog(MetricsLog(tmp_path / "metrics.jsonl"), tmp_path / "curves")
+
+
+def test_of_several_processes_the_first_draws(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with RunFolder.open(tmp_path / "run", {}) as run:
+        assert isinstance(log_of(run, tensorboard=False), MetricsLog)
+        monkeypatch.setenv("WORLD_SIZE", "2")
+        monkeypatch.setenv("MASTER_ADDR", "localhost")
+        for rank, kind in (("0", TensorBoardLog), ("1", MetricsLog)):
+            monkeypatch.setenv("RANK", rank)
+            assert isinstance(log_of(run, tensorboard=True), kind)
