@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import math
+import zipfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -36,7 +37,7 @@ def read_arrays(path: Path) -> Found:
     taken; MATLAB 7.3 files are HDF5, with axes in reverse, which are turned. Nothing is unpickled.
     """
     if path.suffix not in FORMATS:
-        raise DataError(f"{path.name}: formats are {', '.join(FORMATS)}")
+        raise DataError(f"{path.name}: formats are {', '.join(FORMATS)}; numpy.savez writes the first")
     try:
         if path.suffix == ".npz":
             return _npz(path)
@@ -51,14 +52,19 @@ def read_arrays(path: Path) -> Found:
     except DataError:
         raise
     except Exception as error:  # OSError, ValueError, zipfile.BadZipFile, and those of SciPy and HDF5 have no base
-        raise DataError(f"{path.name} cannot be read without pickles ({type(error).__name__}: {error})") from error
+        raise DataError(f"{path.name} is cut, or no {path.suffix} file ({type(error).__name__}: {error})") from error
     return {str(name): variable.values for name, variable in loaded.variables.items()}, dict(loaded.attrs)
 
 
 def _npz(path: Path) -> Found:
+    if not zipfile.is_zipfile(path):  # NumPy would go on to advise to unpickle it
+        raise DataError(f"{path.name} is cut, or no .npz file: write it with numpy.savez")
     with np.load(path, allow_pickle=False) as file:
         _refuse_large(path, sum(member.file_size for member in file.zip.infolist()))
-        every = {name: file[name] for name in file.files}
+        try:
+            every = {name: file[name] for name in file.files}
+        except ValueError as error:
+            raise DataError(f"{path.name} holds more than numbers ({error}); write arrays of numbers alone") from error
     return _split(every)
 
 
@@ -155,7 +161,9 @@ def opened(path: Path, groups: Sequence[str] = ()) -> Iterator[list[Any]]:
                 else [xr.open_dataset(path)]
             )
         except (OSError, ValueError, KeyError) as error:
-            raise DataError(f"{path.name} cannot be read ({type(error).__name__}: {error})") from error
+            raise DataError(
+                f"{path.name} is cut, or no {path.suffix} file ({type(error).__name__}: {error})"
+            ) from error
         yield [stack.enter_context(dataset) for dataset in found]
 
 

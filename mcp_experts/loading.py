@@ -90,7 +90,10 @@ def channel_from_file(path: Path, index: int = 0) -> Channel:
     for name, number in ((name, array.item()) for name, array in arrays.items() if array.size == 1):
         attributes.setdefault(name, number)
     if not {"csi", "csi_real", "taps", "taps_real"} & set(arrays):
-        raise DataError(f"{path.name} holds neither csi nor taps, and is no path table")
+        raise DataError(
+            f"{path.name} holds neither csi nor taps, and is no path table; expected csi[subcarrier, time, antenna] "
+            "with subcarrier_spacing_hz and snapshot_interval_s, or taps[tap, time, antenna] with sample_rate_hz too"
+        )
     interval = _number(path, attributes, "snapshot_interval_s")
     if "csi" in arrays or "csi_real" in arrays:
         return Channel(

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import collections
+import errno
 import hashlib
 import hmac
 import ipaddress
 import os
+import socket
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -26,13 +28,15 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from geoml.errors import UserError
 from mcp_experts.serve.server import build_server
 
-__all__ = ["Binding", "Tokens", "http_app", "serve_http"]
+__all__ = ["Binding", "Tokens", "http_app", "listen", "serve_http"]
 
 TOKEN_VARIABLE = "MCP_EXPERTS_TOKEN"
 LEAST_TOKEN = 16
 BODY_BYTES = 1 << 20
 #: Seconds for a request's head, for its body, and between requests.
 HEAD_S, BODY_S, IDLE_S = 10.0, 10.0, 10
+#: Connections that may wait to be accepted.
+BACKLOG = 2048
 
 
 @dataclass(frozen=True)
@@ -41,8 +45,8 @@ class Binding:
 
     host: str = "127.0.0.1"
     port: int = 8000
-    allowed_hosts: tuple[str, ...] = ()
-    allowed_origins: tuple[str, ...] = ()
+    allowed_hosts: Sequence[str] = ()
+    allowed_origins: Sequence[str] = ()
 
     @property
     def loopback(self) -> bool:
@@ -111,10 +115,9 @@ def http_app(settings: Mapping[str, Any], binding: Binding, tokens: Tokens | Non
 def serve_http(settings: Mapping[str, Any], binding: Binding) -> None:
     """Serve until the process is told to end."""
     app = http_app(settings, binding, Tokens.from_environment())
+    sockets = listen(binding)
     config = uvicorn.Config(
         app,
-        host=binding.host,
-        port=binding.port,
         http=_PromptHead,
         ws="none",
         log_level="warning",
@@ -123,7 +126,28 @@ def serve_http(settings: Mapping[str, Any], binding: Binding) -> None:
         server_header=False,
     )
     print(f"{binding.origin}/mcp", file=sys.stderr, flush=True)
-    uvicorn.Server(config).run()
+    uvicorn.Server(config).run(sockets=sockets)
+
+
+def listen(binding: Binding) -> list[socket.socket]:
+    """A socket for each address of the host that this machine has; `UserError` where there is none to be had."""
+    found: list[socket.socket] = []
+    lacking: OSError | None = None
+    try:
+        for family, _, _, _, address in socket.getaddrinfo(binding.host, binding.port, type=socket.SOCK_STREAM):
+            try:
+                found.append(socket.create_server(address, family=family, backlog=BACKLOG))
+            except OSError as error:  # localhost stands for ::1 where there is no IPv6, too
+                if error.errno == errno.EADDRINUSE:
+                    raise
+                lacking = error
+        if lacking is not None and not found:
+            raise lacking
+    except OSError as error:
+        raise UserError(
+            f"cannot listen on {binding.host}, port {binding.port} ({error.strerror}); choose another --port or --host"
+        ) from error
+    return found
 
 
 class _PromptHead(H11Protocol):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,13 +15,24 @@ from mcp_experts.serve.server import TOOLSETS, build_server
 
 __all__ = ["serve"]
 
+#: Where HTTP listens and whom it lets in: names in a `Binding` and flags.
+BINDING = {
+    "host": "--host",
+    "port": "--port",
+    "allowed_hosts": "--allow-host",
+    "allowed_origins": "--allow-origin",
+}
+
 
 def serve(arguments: Sequence[str]) -> int:
     """Serve until the client goes away (stdio) or the process is ended (HTTP)."""
     flags = _parser().parse_args(arguments)
     if flags.root is not None and not flags.root.is_dir():
         raise UserError(f"--root {flags.root} is no folder")
-    if not 1 <= flags.port <= 65535:
+    binding = {name: value for name in BINDING if (value := getattr(flags, name)) is not None}
+    if binding and not flags.http:
+        raise UserError(f"{', '.join(BINDING[name] for name in binding)} without --http; add it, or leave them out")
+    if not 1 <= binding.get("port", 1) <= 65535:
         raise UserError(f"--port {flags.port}; expected 1 to 65535")
     settings: dict[str, Any] = {
         "root": flags.root,
@@ -31,8 +43,10 @@ def serve(arguments: Sequence[str]) -> int:
     if flags.http:
         from mcp_experts.serve.http import Binding, serve_http
 
-        serve_http(settings, Binding(flags.host, flags.port, tuple(flags.allow_host), tuple(flags.allow_origin)))
+        serve_http(settings, Binding(**binding))
     else:
+        if sys.stdin.isatty():
+            print("waiting for a client on standard input: it has to start this (mcp-experts config)", file=sys.stderr)
         build_server(**settings).run("stdio")
     return 0
 
@@ -43,10 +57,13 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--root", type=Path, help="the only folder whose files clients may load")
     parser.add_argument("--http", action="store_true", help="streamable HTTP instead of stdio")
-    parser.add_argument("--host", default="127.0.0.1", help="address to listen on; others than loopback need the rest")
-    parser.add_argument("--port", type=int, default=8000)
-    parser.add_argument("--allow-host", action="append", default=[], metavar="NAME", help="Host header to accept")
-    parser.add_argument("--allow-origin", action="append", default=[], metavar="URL", help="Origin header to accept")
+    parser.add_argument("--host", help="address to listen on (127.0.0.1); others than loopback need the rest")
+    parser.add_argument("--port", type=int, help="port to listen on (8000)")
+    for name, meta, about in (
+        ("allowed_hosts", "NAME", "Host header to accept"),
+        ("allowed_origins", "URL", "Origin header to accept"),
+    ):
+        parser.add_argument(BINDING[name], dest=name, action="append", metavar=meta, help=about)
     parser.add_argument("--toolsets", default=",".join(TOOLSETS), help=f"some of {','.join(TOOLSETS)}")
     parser.add_argument("--experts", default="", metavar="NAMES", help="these experts only, as los,doppler")
     parser.add_argument("--plugins", action="store_true", help="experts of other distributions too: runs their code")

@@ -208,11 +208,14 @@ def test_files_give_the_channel_that_was_saved(tmp_path):
             channel_from_file(save(tmp_path / "c.npz", csi=several, **rest))
     with pytest.raises(DataError, match="neither csi nor taps"):
         channel_from_file(save(tmp_path / "d.npz", colour=np.ones(3)))
-    with pytest.raises(DataError, match="without pickles"):
+    with pytest.raises(DataError, match="arrays of numbers alone"):
         channel_from_file(save(tmp_path / "e.npz", csi=np.array([{"a": 1}], dtype=object)))
-    (tmp_path / "f.npz").write_bytes(b"PK\x03\x04 torn")
-    with pytest.raises(DataError, match="cannot be read"):
-        channel_from_file(tmp_path / "f.npz")
+    for content in (b"PK\x03\x04 torn", b"csi, taps", b""):
+        for suffix in ("npz", "h5", "mat", "nc"):
+            torn = tmp_path / f"f.{suffix}"
+            torn.write_bytes(content)
+            with pytest.raises(DataError, match=f"{torn.name} is cut, or no .{suffix} file"):
+                channel_from_file(torn)
 
 
 def test_netcdf_and_zarr_give_the_same_channel(tmp_path):

@@ -8,7 +8,8 @@ import pytest
 from mcp import Client
 
 from geoml.errors import UserError
-from mcp_experts.serve.http import Binding, Tokens, http_app
+from mcp_experts.__main__ import main
+from mcp_experts.serve.http import Binding, Tokens, http_app, listen
 
 PING = {"jsonrpc": "2.0", "id": 1, "method": "tools/list", "params": {}}
 ERA = {"mcp-protocol-version": "2025-06-18"}
@@ -87,6 +88,35 @@ def test_other_machines_come_in_only_with_names_and_tokens(tokens):
     assert Binding("::1", 80).origin == "http://[::1]:80"
     with pytest.raises(UserError, match="fewer than"):
         Tokens(["short"])
+
+
+@pytest.mark.parametrize(
+    ("host", "wrong"), [("127.0.0.1", "in use"), ("localhost", "in use"), ("nowhere.invalid", "not known")]
+)
+def test_an_address_that_is_not_to_be_had_is_told_in_one_line(monkeypatch, capsys, tokens, host, wrong):
+    monkeypatch.setenv("MCP_EXPERTS_TOKEN", tokens[0])
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        assert main(["serve", "--http", "--host", host, "--port", port, "--allow-host", host]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"error: cannot listen on {host}, port {port} (")
+    assert wrong in line
+    assert "choose another --port or --host" in line
+
+
+def test_a_name_of_several_addresses_is_listened_on_where_it_can(monkeypatch):
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    known = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, port)) for address in ("192.0.2.1", "127.0.0.1")]
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: known)
+    (listening,) = listen(Binding("localhost", port))
+    with listening:
+        assert listening.getsockname() == ("127.0.0.1", port)
+
+
+def test_flags_of_http_are_not_passed_over_without_it(capsys):
+    assert main(["serve", "--port", "9000", "--allow-host", "here.example"]) == 2
+    assert "--port, --allow-host without --http; add it" in capsys.readouterr().err
 
 
 def test_slow_and_silent_connections_are_closed_and_hold_nobody_up(start_server):
