@@ -18,6 +18,7 @@ import shapely
 
 from geoml.data.store import open_store
 from geoml.errors import DataError, UserError, unknown
+from radiomaps.scenes.footprints import burn
 from radiomaps.store import SceneRecord, scene_records
 
 if TYPE_CHECKING:
@@ -121,15 +122,12 @@ class _Ground:
 
 def _alike(plans: Sequence[_Ground]) -> NDArray[np.bool_]:
     """Which pairs may be alike: their plans on a coarse raster agree to half. All pairs are one matrix product."""
-    from rasterio.features import rasterize
-
     size = max((max(plan.bounds[2] - plan.bounds[0], plan.bounds[3] - plan.bounds[1]) for plan in plans), default=0.0)
     cell = max(size, 1.0) / _RASTER
     rows = np.zeros((len(plans), _RASTER * _RASTER), np.float32)
     for index, plan in enumerate(plans):
         if not plan.moved.is_empty:
-            shape = (_RASTER, _RASTER)
-            rows[index] = rasterize([plan.moved], shape, transform=(cell, 0, 0, 0, cell, 0), dtype="uint8").ravel()
+            rows[index] = burn([(plan.moved, 1.0)], (_RASTER, _RASTER), cell_m=(cell, cell)).ravel()
     both = rows @ rows.T
     area = rows.sum(axis=1)
     union = area[:, None] + area - both

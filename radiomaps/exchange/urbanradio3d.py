@@ -21,6 +21,7 @@ from radiomaps.exchange.grey import URBANRADIO3D, GreyCodec, SaturationCount, re
 from radiomaps.exchange.orientation import PICTURES, from_picture
 from radiomaps.exchange.stores import Imported, write_imported
 from radiomaps.scenes import Footprint
+from radiomaps.scenes.footprints import burn
 from radiomaps.scenes.urbanradio3d import HEIGHT_SCALE_M, parse_buildings
 
 __all__ = ["MapName", "import_urbanradio3d", "parse_name"]
@@ -200,7 +201,5 @@ class _Buildings:
 
 
 def _roofs(footprints: list[Footprint], size: int) -> NDArray[np.float64]:
-    from rasterio.features import rasterize
-
     shapes = [(footprint.polygon, footprint.top_m) for footprint in sorted(footprints, key=lambda f: f.top_m)]
-    return rasterize(shapes, (size, size), dtype="float64", transform=(1, 0, 0, 0, 1, 0))
+    return burn(shapes, (size, size))

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import shapely
+from numpy.typing import NDArray
 from shapely.geometry.base import BaseGeometry
 
 from geoml.errors import DataError
 from radiomaps.scenes.scene import Footprint
 
-__all__ = ["SNAP_M", "clean", "polygons_of"]
+__all__ = ["SNAP_M", "burn", "clean", "polygons_of"]
 
 #: Vertices are snapped to this lattice, so that neighbours share their walls exactly.
 SNAP_M = 0.01
@@ -26,6 +29,30 @@ def polygons_of(geometry: BaseGeometry) -> list[shapely.Polygon]:
     if isinstance(geometry, shapely.Polygon):
         return [geometry] if not geometry.is_empty else []
     return [polygon for part in getattr(geometry, "geoms", ()) for polygon in polygons_of(part)]
+
+
+def burn(
+    shapes: Iterable[tuple[BaseGeometry, float]],
+    shape: tuple[int, int],
+    *,
+    cell_m: tuple[float, float] = (1.0, 1.0),
+    corner_m: tuple[float, float] = (0.0, 0.0),
+) -> NDArray[np.float64]:
+    """Values of polygons on the cells `(y, x)` whose centres they cover, later over earlier ones; 0 elsewhere.
+
+    `cell_m` is the size of a cell along x and y, `corner_m` where the first cell begins, in the polygons' metres.
+
+    >>> burn([(shapely.box(2, 0, 4, 2), 7.0)], (2, 3), cell_m=(2, 1)).tolist()
+    [[0.0, 7.0, 0.0], [0.0, 7.0, 0.0]]
+    """
+    from rasterio.errors import NotGeoreferencedWarning
+    from rasterio.features import rasterize
+
+    with warnings.catch_warnings():
+        # Metres from a corner, in cells of 1 m, look to rasterio as if it had been told no place.
+        warnings.simplefilter("ignore", NotGeoreferencedWarning)
+        transform = (cell_m[0], 0, corner_m[0], 0, cell_m[1], corner_m[1])
+        return rasterize(shapes, shape, transform=transform, fill=0.0, dtype="float64")
 
 
 def clean(footprints: Iterable[Footprint], *, source: str = "footprints") -> tuple[list[Footprint], tuple[str, ...]]:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from geoml.grids import Grid
 from radiomaps.scenes import Footprint
+from radiomaps.scenes.footprints import burn
 
 __all__ = ["HEIGHT_M", "Site", "constant", "distance_of", "roof_map", "transmitter_channels"]
 
@@ -84,11 +85,8 @@ def roof_map(
     tops = np.where(building, (z.coordinates + z.step / 2)[:, None, None], 0.0).max(axis=0)
     drawn = sorted(footprints, key=lambda footprint: footprint.top_m)
     if drawn:
-        from rasterio.features import rasterize
-
-        x0, y0 = grid["x"].extent[0], grid["y"].extent[0]
         shapes = ((f.polygon, f.height_m if above_ground else f.top_m) for f in drawn)
-        transform = (grid["x"].step, 0, x0, 0, grid["y"].step, y0)
-        found = rasterize(shapes, grid.shape[1:], transform=transform, fill=0.0, dtype="float64")
+        x, y = grid["x"], grid["y"]
+        found = burn(shapes, (y.size, x.size), cell_m=(x.step, y.step), corner_m=(x.extent[0], y.extent[0]))
         tops = np.where(found > 0, np.maximum(found, tops - z.step), tops)
     return (tops / HEIGHT_M).astype(np.float32)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ from geoml.errors import DataError, UserError
 from geoml.grids import Grid
 from radiomaps.scenes import Footprint, Mesh, load, names, save_scene
 from radiomaps.scenes.extrude import extrude, scene_of_footprints
-from radiomaps.scenes.footprints import clean
+from radiomaps.scenes.footprints import burn, clean
 from radiomaps.scenes.projection import WGS84, local_crs, project
 
 COURTYARD = shapely.Polygon([(10, 10), (50, 10), (50, 40), (10, 40)], [[(20, 20), (20, 30), (40, 30), (40, 20)]])
@@ -89,6 +90,16 @@ def test_the_higher_building_keeps_the_ground():
     kept, repairs = clean([low, high])
     assert [f.polygon.area for f in kept] == pytest.approx([200, 400])
     assert repairs == ("overlaps given to the higher building: 1",)
+
+
+def test_polygons_are_burnt_where_they_cover_a_cells_centre_and_nobody_is_warned_of_local_metres() -> None:
+    low, high = shapely.box(10, 20, 13, 22), shapely.box(12, 21, 14, 24)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found = burn([(low, 3.0), (high, 9.0)], (4, 4), corner_m=(10, 20))
+        local = burn([(shapely.box(0, 0, 2, 1), 1.0)], (2, 3))
+    assert found.tolist() == [[3, 3, 3, 0], [3, 3, 9, 9], [0, 0, 9, 9], [0, 0, 9, 9]]
+    assert local.tolist() == [[1, 1, 0], [0, 0, 0]]
 
 
 @pytest.mark.parametrize("height", [0.0, -3.0, float("nan"), float("inf")])
