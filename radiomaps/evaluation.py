@@ -134,7 +134,9 @@ def _builder(values: dict[str, Any], store: Path) -> tuple[Builder, dict[str, An
         from radiomaps.training import load_trained
 
         tiling = Tiling(**values["tiles"]) if values["tiles"] else None
-        trained = load_trained(values["checkpoint"], tiling=tiling, allow=values["allow_targets"])
+        trained = load_trained(
+            values["checkpoint"], precision=values["precision"], tiling=tiling, allow=values["allow_targets"]
+        )
         trained.sample_by(**values["sampling"])
         if split is None and trained.split is None:
             raise UserError(f"{values['checkpoint']} does not say how its maps were split; give split={{by: scene}}")

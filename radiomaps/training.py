@@ -17,7 +17,7 @@ from geoml.models.predictor import Predictor, load_predictor
 from geoml.models.tiles import Tiled, Tiling
 from geoml.train import Trainer, train
 from geoml.train.checkpoint import start_from
-from geoml.train.device import World, choose_device, process_group, world
+from geoml.train.device import Precision, World, choose_device, process_group, world
 from geoml.train.memory import available_memory, training_memory
 from radiomaps.evaluation import some_of
 from radiomaps.models import build
@@ -235,9 +235,16 @@ def training_loader(
 
 
 def load_trained(
-    path: Path | str, *, device: str = "auto", tiling: Tiling | None = None, allow: Sequence[str] = ()
+    path: Path | str,
+    *,
+    device: str = "auto",
+    precision: Precision = "fp32",
+    tiling: Tiling | None = None,
+    allow: Sequence[str] = (),
 ) -> Trained:
     """The model of a run of `radiomaps train`, or of a checkpoint folder, with its task.
+
+    `precision` is that of its forward passes: "bf16" is quicker where processor or GPU calculates in it.
 
     Errors: `UserError` where nothing was trained there, `DataError` where files are broken or lack the task.
     """
@@ -251,10 +258,8 @@ def load_trained(
     kept = {
         name: read_json(at) if (at := beside.with_name(name)).exists() else None for name in (GRID_FILE, SPLIT_FILE)
     }
-    return Trained(
-        load_predictor(folder, device=device, allow=allow), Task.of(read_json(beside)), tiling, kept[GRID_FILE] or {},
-        kept[SPLIT_FILE],
-    )  # fmt: skip
+    predictor = load_predictor(folder, device=device, precision=precision, allow=allow)
+    return Trained(predictor, Task.of(read_json(beside)), tiling, kept[GRID_FILE] or {}, kept[SPLIT_FILE])
 
 
 def parts_of(store: Path | str, split: Mapping[str, Any]) -> dict[str, NDArray[Any]]:

@@ -7,6 +7,7 @@ import contextlib
 import functools
 import shlex
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -217,13 +218,19 @@ def sample(config: DictConfig, run: RunFolder) -> Rows:
     """Sample maps with a trained model into CF files in the run folder's `samples/`, and draw some."""
     from geoml.models.tiles import Tiling
     from radiomaps.sampling import draw_samples, samples_of, write_samples
+    from radiomaps.splits import on_layers
     from radiomaps.training import load_trained
 
     values = plain(config)
     tiling = Tiling(**values["tiles"])
-    trained = load_trained(values["checkpoint"], device=values["device"], tiling=tiling, allow=values["allow_targets"])
+    trained = load_trained(
+        values["checkpoint"], device=values["device"], precision=values["precision"], tiling=tiling,
+        allow=values["allow_targets"],
+    )  # fmt: skip
     trained.sample_by(**{name: values[name] for name in ("steps", "sampler", "guidance", "keep")})
     store, chosen = samples_of(trained, values, run.path)
+    if values["part"] is not None:
+        trained = replace(trained, task=on_layers(trained.task, trained.split or {}, values["part"]))
     attrs = {"title": "Sampled radio maps", "source": f"checkpoint {values['checkpoint']}", "seed": values["seed"]}
     rows = []
     for row in write_samples(

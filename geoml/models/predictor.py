@@ -31,7 +31,10 @@ class Predictor:
     precision: Precision = "fp32"
 
     def __post_init__(self) -> None:
+        from geoml.train.device import autocast
+
         self.model.eval().requires_grad_(False)
+        autocast(self.device, self.precision)  # refused now rather than after the data are read
 
     @property
     def device(self) -> torch.device:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import xarray as xr
 
 from geoml import app
 from geoml.compose import compose
@@ -129,6 +130,13 @@ def test_a_training_is_scored_on_the_layers_that_it_never_saw(
     assert "z = 7.5 m" in out
     assert "z = 1.5 m" not in out
     assert "flip error" in out
+    drawn = tmp_path / "c"
+    words = ["sample", f"checkpoint={run}", f"store={store}", "pictures=0", "members=1", "count=1", f"run.dir={drawn}"]
+    for part, heights in (("test", [7.5, 10.5]), ("train", [1.5, 4.5])):
+        assert app.main(APP, [*words, f"part={part}", "run.fresh=true"]) == 0
+        with xr.open_dataset(next((drawn / "samples").glob("*.nc"))) as made:
+            assert made["z"].values.tolist() == heights
+    capsys.readouterr()
     words = ["evaluate", f"store={store}", "baseline=log_distance", f"run.dir={tmp_path / 'b'}"]
     assert app.main(APP, [*words, f"split={{by: scene, where: {where}}}", "pictures=0"]) == 0
     assert "z = 1.5 m" not in capsys.readouterr().out

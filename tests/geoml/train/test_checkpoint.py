@@ -191,6 +191,18 @@ def test_a_predictor_gives_physical_fields_whatever_the_cut(trained: Path) -> No
     torch.testing.assert_close(predictor.predict(one, 2, seed=1)[0], fields[1:2], rtol=1e-4, atol=1e-5)
 
 
+def test_half_precision_predicts_nearly_the_same_and_is_refused_at_once_where_it_cannot(trained: Path) -> None:
+    batch = toy_batch(CHANNELS, batch=2, factor=2.5)
+    single = load_predictor(newest(trained), device="cpu").predict(batch, seed=1)[0]
+    half = load_predictor(newest(trained), device="cpu", precision="bf16").predict(batch, seed=1)[0]
+    assert half.dtype == single.dtype
+    assert not torch.equal(half, single)
+    assert (half - single).square().mean() < 1e-3 * single.square().mean()
+    for precision, message in (("half", "precision 'half' unknown"), ("fp16", "needs a CUDA device")):
+        with pytest.raises(UserError, match=message):
+            load_predictor(newest(trained), device="cpu", precision=precision)  # type: ignore[arg-type]
+
+
 def test_a_run_stands_for_its_newest_or_best_checkpoint(folder: Path, tmp_path: Path) -> None:
     batch = toy_batch(CHANNELS, batch=1, factor=1.0)
 
