@@ -87,22 +87,28 @@ def main(
     name: str,
     measure: Callable[[bool], Mapping[str, float | None]],
     *,
+    full: Callable[[], Mapping[str, float | None]] | None = None,
     arguments: Sequence[str] | None = None,
     wanted: Mapping[str, Target] | None = None,
     results: Path = FOLDER / "results",
 ) -> dict[str, Any]:
     """Run a script: `measure(quick)` prints what is worth seeing and returns its figures, all that are declared.
 
-    Prints their table and, last, the line of JSON; `--save` keeps them where the pages quote them from.
+    Prints their table and, last, the line of JSON; `--save` keeps them where the pages quote them from. With `full`
+    there is a larger case of the same figures, `--full`, which is kept beside the other.
     """
     parser = argparse.ArgumentParser(description=f"The figures of benchmarks/targets.yaml for {name}.")
-    parser.add_argument("--quick", action="store_true", help="a smaller case, under a minute")
+    case = parser.add_mutually_exclusive_group()
+    case.add_argument("--quick", action="store_true", help="a smaller case, under a minute")
+    if full is not None:
+        case.add_argument("--full", action="store_true", help="a larger case, hours; goes on where it was stopped")
     parser.add_argument("--save", action="store_true", help=f"keep the figures as benchmarks/results/{name}.json")
     flags = parser.parse_args(arguments)
     if flags.quick and flags.save:
-        parser.error("--save keeps the figures that pages quote: run the full case")
+        parser.error("--save keeps the figures that pages quote: run without --quick")
+    larger = full if full is not None and flags.full else None
     wanted = dict(targets()[name] if wanted is None else wanted)
-    figures = measure(flags.quick)
+    figures = measure(flags.quick) if larger is None else larger()
     if set(figures) != set(wanted):
         odd = ", ".join(sorted(set(figures) ^ set(wanted)))
         raise ValueError(f"benchmark {name}: figures and targets.yaml differ in {odd}")
@@ -123,16 +129,17 @@ def main(
         ]
     )
     if flags.save:
-        write_json(results / f"{name}.json", outcome | _circumstances(name))
+        kept, command = (name, f"{name}.py") if larger is None else (f"{name}-full", f"{name}.py --full")
+        write_json(results / f"{kept}.json", outcome | _circumstances(f"python benchmarks/{command}"))
     print(json.dumps(outcome, allow_nan=False), flush=True)
     return outcome
 
 
-def _circumstances(name: str) -> dict[str, Any]:
+def _circumstances(command: str) -> dict[str, Any]:
     """What a reader needs to judge a figure by, and to get it again."""
     found = environment.describe()
     return {
-        "command": f"python benchmarks/{name}.py",
+        "command": command,
         "date": datetime.now(UTC).date().isoformat(),
         "cpu": found["cpu"]["model"],
         "cores": found["cpu"]["cores"],

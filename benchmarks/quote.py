@@ -1,6 +1,7 @@
 """Pages quote figures from `benchmarks/results` alone: this fills the marked blocks, and with `--check` compares them.
 
-A block is `<!-- figures:NAME -->` to `<!-- /figures -->`; what stands between is replaced.
+A block is `<!-- figures:NAME -->` to `<!-- /figures -->`; what stands between is replaced. NAME is a benchmark, or
+NAME-full its larger case.
 """
 
 from __future__ import annotations
@@ -28,10 +29,11 @@ def pages(root: Path = ROOT) -> list[Path]:
 
 def quoted(name: str, folder: Path = ROOT / "benchmarks") -> str:
     """The Markdown that stands for the committed figures of one benchmark."""
-    declared: dict[str, Any] = yaml.safe_load((folder / "targets.yaml").read_text())[name]["figures"]
+    script, full = name.removesuffix("-full"), " --full" if name.endswith("-full") else ""
+    declared: dict[str, Any] = yaml.safe_load((folder / "targets.yaml").read_text())[script]["figures"]
     path = folder / "results" / f"{name}.json"
     if not path.exists():
-        return f"Not measured yet: `python benchmarks/{name}.py --save` writes the figures.\n"
+        return f"Not measured yet: `python benchmarks/{script}.py{full} --save` writes the figures.\n"
     result = json.loads(path.read_text())
     rows = [
         {
