@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, cast
 from numpy.typing import NDArray
 
 from geoml.config import instantiate
+from geoml.environment import code_hash
 from geoml.errors import Diverged, UserError, unknown
 from geoml.files import sha256
 from geoml.progress import progress_bar
@@ -35,6 +36,12 @@ __all__ = ["Benchmark", "Cell", "Outcome", "benchmark"]
 
 logger = logging.getLogger(__name__)
 
+#: The code between weights and their scores: where it changes, scores are made again of the same trainings.
+SCORED_BY = (
+    *("geoml.diffusion", "geoml.metrics", "geoml.models", "geoml.nn"),
+    *("radiomaps.baselines", "radiomaps.contenders", "radiomaps.models", "radiomaps.probes"),
+    *("radiomaps.scores", "radiomaps.tasks"),
+)
 #: How a cell is scored: as it is, with its inputs spoilt, or with observations placed at a rate, actively or not.
 PLAIN = "plain"
 
@@ -84,7 +91,8 @@ class Benchmark:
     """One benchmark, from the configuration of the verb `benchmark`.
 
     Trainings and scores lie under `cache`, named by what they depend on: the store, the model, the task, the split, the
-    trainer and the seed. An interrupted benchmark goes on.
+    trainer and the seed. An interrupted benchmark goes on. Scores depend on the code that makes them too (`SCORED_BY`);
+    trainings do not: another `cache`, or none, has them made again.
     """
 
     def __init__(self, config: Mapping[str, Any]) -> None:
@@ -185,6 +193,7 @@ class Benchmark:
         spec: dict[str, Any] = self._named_by(cell) | {
             key: self.config[key] for key in ("members", "part", "test_samples")
         }
+        spec["code"] = code_hash(*SCORED_BY)
         if kind.startswith(("active", "lattice")):
             spec |= {name: self.config["active"][name] for name in ("rounds", "sampling")}
         return self.cache / "scores" / f"{cell.row}-{kind}-{config_hash(spec)}.nc"
@@ -237,6 +246,7 @@ class Benchmark:
         spec = {key: named[key] for key in ("store", "task", "split")} | {
             key: self.config[key] for key in ("part", "test_samples")
         }
+        spec["code"] = code_hash(*SCORED_BY)
         path = self.cache / "scores" / f"prior-{config_hash(spec)}.nc"
         if path.exists():
             return MapScores.load(path)

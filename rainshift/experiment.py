@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from geoml.config import instantiate
 from geoml.data.location import is_remote
 from geoml.data.reading import ambient_client, spread
+from geoml.environment import code_hash
 from geoml.errors import Diverged, UserError
 from geoml.metrics import Suite
 from geoml.models.tiles import Tiling
@@ -36,6 +37,12 @@ __all__ = ["Experiment", "Outcome", "recipe_of"]
 
 logger = logging.getLogger(__name__)
 
+#: The code between weights and their scores: where it changes, scores are made again of the same trainings.
+SCORED_BY = (
+    *("geoml.diffusion", "geoml.metrics", "geoml.models", "geoml.nn", "geoml.regrid"),
+    *("rainshift.alignment", "rainshift.baselines", "rainshift.coherence", "rainshift.downscalers"),
+    *("rainshift.hours", "rainshift.quantile_map", "rainshift.scoring"),
+)
 NUMBERS = ["no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve"]
 
 
@@ -65,7 +72,8 @@ class Experiment:
     """One benchmark, from the configuration of the verb `benchmark`.
 
     Finished trainings and scores lie under `cache`, named by what they depend on, so that the same cell of another
-    benchmark is found and an interrupted one goes on.
+    benchmark is found and an interrupted one goes on. Scores depend on the code that makes them too (`SCORED_BY`);
+    trainings do not: another `cache`, or none, has them made again.
     """
 
     def __init__(self, config: Mapping[str, Any]) -> None:
@@ -311,6 +319,7 @@ class Experiment:
             "samples": self.config["test_samples"],
             "tiles": self.config["tiles"],
             "seed": cell.seed,
+            "code": code_hash(*SCORED_BY),
         }
         if self.temporal is not None:
             spec |= {key: self.config[key] for key in ("temporal", "sequence_hours")}
