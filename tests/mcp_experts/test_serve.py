@@ -67,6 +67,7 @@ def test_outside_its_training_no_expert_promises_a_limit():
 
     described = talk(conversation)
     assert not described["in_distribution"]
+    assert len(described["verdicts"]) == len(REGISTRY.classifiers)
     for verdict in described["verdicts"]:
         assert verdict["abstained"]
         assert (verdict["label"], verdict["interval_low"], verdict["interval_high"]) == (None, None, None)

@@ -58,7 +58,9 @@ def test_every_hour_wanted_comes_once_and_is_itself(archive, window, wanted):
 
 def test_windows_do_not_reach_over_a_gap_in_time(archive):
     # Days of the test split are spread over a year: 24 hours follow each other, the 25th does not.
-    for batch, _ in whole_fields(archive, REGION, "test", np.arange(48), 100):
+    batches = [batch for batch, _ in whole_fields(archive, REGION, "test", np.arange(48), 100)]
+    assert sum(len(batch) for batch in batches) == 2
+    for batch in batches:
         assert batch.condition.shape[2] == 24
         assert batch.target_grid["time"].step == 3600.0
 
