@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 import threading
 import time
-from collections import OrderedDict
+from collections import OrderedDict, defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -35,7 +35,10 @@ class _Held:
 
 
 class Handles:
-    """Handles by owner; the least recently used go first where space is short. Safe to use from threads."""
+    """Handles by owner. Safe to use from threads.
+
+    Where space is short, the owner who takes most of it loses what was not used for longest: nobody crowds others out.
+    """
 
     def __init__(self, limits: Limits | None = None, *, clock: Callable[[], float] = time.monotonic) -> None:
         self.limits = limits or Limits()
@@ -61,7 +64,7 @@ class Handles:
         with self._lock:
             self._expire()
             while len(self._held) >= self.limits.count or self._nbytes + channel.nbytes > self.limits.nbytes:
-                self._remove(next(iter(self._held)))
+                self._remove(self._expendable(owner, channel))
             self._held[name] = _Held(look, owner, self._clock() + self.limits.lifetime_s)
             self._nbytes += channel.nbytes
         return name
@@ -93,6 +96,18 @@ class Handles:
         now = self._clock()
         for name in [name for name, held in self._held.items() if held.until <= now]:
             self._remove(name)
+
+    def _expendable(self, owner: str, channel: Channel) -> str:
+        """The least recently used handle of who holds most, counting what this owner is about to hold."""
+        shares = defaultdict(float, {owner: self._share(channel)})
+        for held in self._held.values():
+            shares[held.owner] += self._share(held.look.channel)
+        largest = max((held.owner for held in self._held.values()), key=shares.__getitem__)
+        return next(name for name, held in self._held.items() if held.owner == largest)
+
+    def _share(self, channel: Channel) -> float:
+        """Of what may be held: of the number and of the bytes."""
+        return 1 / self.limits.count + channel.nbytes / self.limits.nbytes
 
     def _remove(self, name: str) -> None:
         self._nbytes -= self._held.pop(name).look.channel.nbytes

@@ -19,6 +19,14 @@ from mcp_experts.registry import GATE, Expert, Registry
 
 __all__ = ["Look", "describe", "judge", "judge_gate"]
 
+#: Of estimates that count in windows: what they are multiples of. The others are in dB, or have no unit.
+WINDOWS = {
+    "delay_spread_cells": "1/bandwidth",
+    "latest_cells": "1/bandwidth",
+    "coherence_bandwidth": "bandwidth",
+    "doppler_cells": "1/duration",
+    "coherence_time": "duration",
+}
 #: Above this the gate calls a channel outside, and every expert abstains.
 OUTSIDE = 1.0
 
@@ -146,11 +154,15 @@ def _verdict(
             "estimator": definition.estimator.removesuffix("_db").removesuffix("_cells"),
             "label": classical,
             "value": _round(estimate * definition.factor(look.window)),
-            "unit": definition.unit or ("dB" if definition.estimator.endswith("_db") else "1/bandwidth"),
+            "unit": definition.unit or _unit(definition.estimator),
         },
         "warnings": [*look.window.warnings, *warnings],
         "latency_ms": _round(1e3 * (time.perf_counter() - begin)),
     }
+
+
+def _unit(estimator: str) -> str | None:
+    return "dB" if estimator.endswith("_db") else WINDOWS.get(estimator)
 
 
 def _column(definition: Definition) -> int:

@@ -168,6 +168,16 @@ def test_handles_are_owned_expire_and_stay_within_bounds():
     assert len({handles.put(grid(), "a") for _ in range(50)}) == 50
 
 
+@pytest.mark.parametrize("limits", [Limits(count=4), Limits(nbytes=4 * grid().nbytes)])
+def test_who_loads_much_crowds_nobody_out(limits):
+    handles = Handles(limits)
+    mine = [handles.put(grid(seed=seed), "a") for seed in range(2)]
+    others = [handles.put(grid(seed=seed), "b") for seed in range(20)]
+    for name in mine:
+        assert handles.get(name, "a")
+    assert [name for name in others if name in handles._held] == others[-2:]
+
+
 @given(st.lists(st.tuples(st.sampled_from(["put", "get", "drop", "wait"]), st.integers(0, 5)), max_size=40))
 @settings(max_examples=25, deadline=None)
 def test_handles_never_exceed_their_bounds(steps):

@@ -9,10 +9,13 @@ import pytest
 from mcp import Client
 
 from geoml.errors import DataError, UserError
+from mcp_experts.classical import ESTIMATORS
 from mcp_experts.features import FEATURES, names
 from mcp_experts.registry import CARD, WEIGHTS, Registry
 from mcp_experts.scaffold import new
 from mcp_experts.serve.server import build_server
+from mcp_experts.synthetic import synthesize
+from mcp_experts.verdicts import Look, judge
 
 REGISTRY = Registry()
 EXPERTS = sorted(REGISTRY.experts)
@@ -143,3 +146,12 @@ def test_a_new_expert_is_refused_until_it_is_trained(tmp_path, monkeypatch, caps
             new([name, "--folder", str(tmp_path)])
     with pytest.raises(UserError, match="cannot be written to"):
         new(["snow_fade", "--folder", str(tmp_path / "rain_fade.py")])
+
+
+def test_a_classical_estimate_is_told_in_its_own_unit():
+    look, los = Look(synthesize(doppler_hz=100, snr_db=30)), REGISTRY.expert("los")
+    for estimator, unit in (("doppler_cells", "1/duration"), ("coherence_time", "duration"), ("k_factor_db", "dB")):
+        asked = replace(los, definition=replace(los.definition, estimator=estimator))
+        found = judge(asked, look, REGISTRY.gate)["classical"]
+        assert found["unit"] == unit
+        assert found["value"] == pytest.approx(look.estimates[0, list(ESTIMATORS).index(estimator)], rel=1e-3)
