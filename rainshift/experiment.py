@@ -20,6 +20,7 @@ from geoml.metrics import Suite
 from geoml.models.tiles import Tiling
 from geoml.progress import track
 from geoml.runs import RunFolder, config_hash, plain
+from geoml.train.device import autocast, choose_device
 from rainshift.alignment import Alignment, inputs_of
 from rainshift.archive import archive_of
 from rainshift.curves import gather
@@ -92,6 +93,7 @@ class Experiment:
         }
         self.specs = self._with_alignments()
         self.recipe = recipe_of(self.config)
+        autocast(choose_device(), self.config["precision"])  # refused now rather than after the trainings
         self.tiling = Tiling(**self.config["tiles"])
         self.suite = Suite.from_config(self.config["metrics"])
         self.sequence_hours = self.config["sequence_hours"]
@@ -295,7 +297,9 @@ class Experiment:
     def downscaler(self, cell: Cell) -> Downscaler:
         """The downscaler of a cell: loaded, aligned for the region, with its conservation layer."""
         spec, folder, archive = self.specs[cell.model], self.trained_in(cell), self.archive
-        downscaler = load(spec, folder / "checkpoints" if folder else None, archive.channels)
+        downscaler = load(
+            spec, folder / "checkpoints" if folder else None, archive.channels, precision=self.config["precision"]
+        )
         if (name := self._alignment_of(cell)) is not None and cell.train_set is not None:
             alignment, shares = self.alignments[name], {r: cell.train_set.share(r) for r in cell.train_set.regions}
             here = {cell.test_region: len(archive.samples(cell.test_region, "train")[1])}
@@ -318,6 +322,7 @@ class Experiment:
             "members": self.config["members"],
             "samples": self.config["test_samples"],
             "tiles": self.config["tiles"],
+            "precision": self.config["precision"],
             "seed": cell.seed,
             "code": code_hash(*SCORED_BY),
         }

@@ -17,7 +17,7 @@ from geoml.models.base import Channels, Model
 from geoml.models.predictor import Predictor, load_predictor
 from geoml.train import Trainer, train
 from geoml.train.checkpoint import start_from
-from geoml.train.device import World, process_group, world
+from geoml.train.device import Precision, World, process_group, world
 from rainshift.archive import Archive
 from rainshift.baselines import Baseline
 from rainshift.downscalers import Downscaler, ModelSpec, Windowed
@@ -123,8 +123,8 @@ def _fit(
     }
 
 
-def load(spec: ModelSpec, folder: Path | None, channels: Channels) -> Downscaler:
-    """The downscaler that `fit` left in `folder`; None for a baseline that learns nothing."""
+def load(spec: ModelSpec, folder: Path | None, channels: Channels, *, precision: Precision = "fp32") -> Downscaler:
+    """The downscaler that `fit` left in `folder`, None for a baseline that learns nothing; networks in `precision`."""
     built = spec.build(channels)
     if isinstance(built, Baseline):
         if built.learns:
@@ -134,17 +134,20 @@ def load(spec: ModelSpec, folder: Path | None, channels: Channels) -> Downscaler
         return built
     if folder is None:
         raise ValueError(f"{spec.name} learns: the folder it was trained in is wanted")
-    return _with_window(load_predictor(folder, allow=spec.allow), folder)
+    return _with_window(load_predictor(folder, precision=precision, allow=spec.allow), folder)
 
 
-def load_trained(path: Path, *, allow: Sequence[str] = ()) -> Downscaler:
-    """The downscaler of a run of `rainshift train`, or of a checkpoint folder; `allow` names packages of one's own."""
+def load_trained(path: Path, *, precision: Precision = "fp32", allow: Sequence[str] = ()) -> Downscaler:
+    """The downscaler of a run of `rainshift train`, or of a checkpoint folder; `allow` names packages of one's own.
+
+    `precision` is that of its forward passes: "bf16" is quicker where processor or GPU calculates in it.
+    """
     if not path.is_dir():
         raise UserError(f"{path} does not exist; give the run folder that `rainshift train` printed")
     folder = path / "checkpoints" if (path / "checkpoints").is_dir() else path
     if (folder / BASELINE_FILE).exists():
         raise UserError(f"{path} holds a fitted baseline, which only `rainshift benchmark` scores")
-    return _with_window(load_predictor(folder, allow=allow), folder)
+    return _with_window(load_predictor(folder, precision=precision, allow=allow), folder)
 
 
 def _with_window(predictor: Predictor, folder: Path) -> Downscaler:

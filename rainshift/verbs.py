@@ -306,6 +306,6 @@ def _trained(config: DictConfig, archive: Archive) -> Downscaler:
     from rainshift.downscalers import InTiles, conserved
     from rainshift.training import load_trained
 
-    trained = load_trained(Path(config.checkpoint), allow=config.allow_targets)
+    trained = load_trained(Path(config.checkpoint), precision=config.precision, allow=config.allow_targets)
     tiled = InTiles(trained, Tiling(**plain(config.tiles)))
     return conserved(tiled, config.conservation, archive.channels)

@@ -75,6 +75,12 @@ def test_coarse_means_are_kept_where_asked_for(predicted, workplace):
     assert miss(kept) <= limit < miss(free)
 
 
+def test_half_precision_rains_nearly_the_same(predicted):
+    whole, half = (predicted(name, f"precision={name}")["precipitation"] for name in ("fp32", "bf16"))
+    assert not np.array_equal(whole, half)
+    assert float(((half - whole) ** 2).mean()) < 1e-3 * float((whole**2).mean())
+
+
 def test_mistakes_are_named(workplace, monkeypatch, capsys):
     monkeypatch.chdir(workplace)
     assert main([*PREDICT, "run.dir=wrong", "conservation=multiplicativ"]) != 0
@@ -84,6 +90,7 @@ def test_mistakes_are_named(workplace, monkeypatch, capsys):
     trained = ["checkpoint=trained", "run.fresh=true", "run.dir=wrong"]
     for words, message in (
         (["predict", *DATA, *trained, "members=0"], "members=0; expected 1 or more"),
+        (["predict", *DATA, *trained, "precision=half"], "precision 'half' unknown"),
         (["predict", *DATA, *trained, "regions=[]"], "regions is []; name at least one"),
         (["predict", *DATA, *trained, "samples=0"], "expected 1 or more, or null for all"),
         (["predict", *DATA, *trained, "data.condition=[tp]"], "expected those of the training: tp, tcw"),
