@@ -17,7 +17,6 @@ import os
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import functools
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -25,7 +24,7 @@ import numpy as np
 import scoringrules
 import xarray as xr
 import xskillscore
-from harness import main
+from harness import least_seconds, main
 
 from geoml.metrics import fair_crps
 from geoml.tables import show
@@ -56,17 +55,6 @@ def contenders(x: np.ndarray[Any, Any], y: np.ndarray[Any, Any]) -> dict[str, Ca
         },
         "xskillscore": lambda: xskillscore.crps_ensemble(observed, forecast, dim=[]),
     }
-
-
-def least_seconds(calls: dict[str, Callable[[], Any]], rounds: int) -> dict[str, float]:
-    """The least time of each call, the calls taking turns."""
-    seconds: dict[str, float] = {}
-    for _ in range(rounds):
-        for name, call in calls.items():
-            begin = time.perf_counter()
-            call()
-            seconds[name] = min(time.perf_counter() - begin, seconds.get(name, np.inf))
-    return seconds
 
 
 def measure(quick: bool) -> dict[str, float]:

@@ -15,13 +15,12 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import contextlib
 import io
 import sys
-import time
 from collections.abc import Callable
 from itertools import product
 from typing import Any
 
 import numpy as np
-from harness import main
+from harness import least_seconds, main
 
 from geoml.metrics.base import Forecast
 from geoml.metrics.neighbourhood import Fractions, fss
@@ -65,17 +64,6 @@ def their_ralsd(prediction: Field, truth: Field) -> float:
     """From the spectra of pysteps, wavenumber 0 left out."""
     power = [pysteps_rapsd(field, fft_method=np.fft)[1:] for field in (prediction, truth)]
     return float(np.sqrt(np.mean(np.square(10 * np.log10(power[0] / power[1])))))
-
-
-def least_seconds(calls: dict[str, Callable[[], Any]], rounds: int) -> dict[str, float]:
-    """The least time of each call, the calls taking turns."""
-    seconds: dict[str, float] = {}
-    for _ in range(rounds):
-        for name, call in calls.items():
-            begin = time.perf_counter()
-            call()
-            seconds[name] = min(time.perf_counter() - begin, seconds.get(name, np.inf))
-    return seconds
 
 
 def measure(quick: bool) -> dict[str, float]:

@@ -18,6 +18,8 @@ from typing import Any
 
 __all__ = ["code_hash", "cpu_model", "describe", "packages", "usable_cores"]
 
+DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+
 
 @functools.cache
 def code_hash(*modules: str) -> str:
@@ -45,8 +47,7 @@ def _statements(file: Path) -> str:
     """What a module does, without what it says of itself."""
     tree = ast.parse(file.read_bytes(), str(file))
     for node in ast.walk(tree):
-        documented = isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)
-        if documented and ast.get_docstring(node, clean=False) is not None:
+        if isinstance(node, DOCUMENTED) and ast.get_docstring(node, clean=False) is not None:
             del node.body[0]
     return ast.dump(tree)
 
