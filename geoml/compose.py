@@ -157,7 +157,7 @@ def _explained(source: ConfigLoaderImpl, verb: str, overrides: Sequence[str]) ->
     parsed = OverridesParser.create().parse_overrides(list(overrides))
     groups = groups_of(source)
     chosen = [item for item in parsed if item.key_or_group in groups]
-    if (error := _unknown_choice(chosen, groups)) is not None:
+    if (error := _listed_key(source, verb, parsed) or _unknown_choice(chosen, groups)) is not None:
         return error
     config = _config_with(source, verb, [item for item in chosen if not item.is_sweep_override()])
     if config is None:
@@ -166,7 +166,7 @@ def _explained(source: ConfigLoaderImpl, verb: str, overrides: Sequence[str]) ->
     for item in parsed:
         key = item.key_or_group
         if key in groups and key not in offered and not item.is_add():
-            return unknown("group", key, offered, hint=f"for {verb}")
+            return unknown("group", key, offered | set(_names(config)), hint=f"for {verb}")
         if key in groups or item.is_hydra_override() or item.is_add():
             continue
         if item.is_sweep_override():
@@ -271,8 +271,27 @@ def _unknown_key(config: DictConfig, key: str, groups: Iterable[str]) -> UserErr
         same_name = [name for name in _leaves(config) if name.rpartition(".")[2] == key.rpartition(".")[2]]
         if len(same_name) == 1:
             return UserError(f"key {key!r} unknown; did you mean {same_name[0]!r}?")
-        choices = {".".join([*walked, str(name)]) for name in node if walked or name not in ("hydra",)}
+        choices = {".".join([*walked, name]) for name in _names(node)}
         return unknown("key", key, choices | (set(groups) if not walked else set()))
+    return None
+
+
+def _listed_key(source: ConfigLoaderImpl, verb: str, given: Sequence[Override]) -> UserError | None:
+    """The error for `model=` or `model.KEY=` where the verb has a list `models`, with the entry that was meant."""
+    from omegaconf import ListConfig
+
+    config = _config_with(source, verb, []) or {}
+    texts = {item.key_or_group: str(item.input_line).partition("=")[2] for item in given if not item.is_delete()}
+    for key in texts:
+        name = key.partition(".")[0]
+        listed = config.get(f"{name}s")
+        if name in config or not isinstance(listed, ListConfig):
+            continue
+        inner = {path.removeprefix(f"{name}."): text for path, text in texts.items() if path.startswith(f"{name}.")}
+        entry = inner if "_target_" in inner else {name: texts.get(name, "NAME"), **inner}
+        meant = f"{{{', '.join(f'{part}: {text}' for part, text in entry.items())}}}" if inner else texts[name]
+        before = [other for other in listed[:1] if isinstance(other, str) and other != meant]
+        return UserError(f"key {key!r} unknown; {name}s is a list here: '{name}s=[{','.join([*before, meant])}]'")
     return None
 
 
@@ -289,12 +308,15 @@ def _unknown_entry(config: DictConfig, item: Override) -> UserError | None:
     return None
 
 
+def _names(node: DictConfig) -> list[str]:
+    """The keys of a node that are the user's to set."""
+    return [str(name) for name in node if name != "hydra"]
+
+
 def _leaves(node: Any, prefix: str = "") -> Iterator[str]:
     from omegaconf import DictConfig
 
-    for name in node:
-        if not prefix and name == "hydra":
-            continue
+    for name in _names(node):
         child = None if node._is_none() else node._get_node(name)
         if isinstance(child, DictConfig) and not (child._is_none() or child._is_missing()):
             yield from _leaves(child, f"{prefix}{name}.")

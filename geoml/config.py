@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 from geoml.errors import UserError, unknown
 
-__all__ = ["ALLOWED", "build", "instantiate", "resolve"]
+__all__ = ["ALLOWED", "build", "check_arguments", "instantiate", "resolve"]
 
 #: Packages whose classes a configuration may name; one's own are added with `allow_targets=[package]`.
 ALLOWED = ("geoml", "rainshift", "radiomaps", "mcp_experts")
@@ -53,7 +53,10 @@ mcp_experts); allow_targets=[os] would allow it, where you trust it
     try:
         module = importlib.import_module(module_name)
     except ImportError as error:
-        raise UserError(f"_target_ {target!r}: {module_name} cannot be imported ({error})") from error
+        raise UserError(
+            f"_target_ {target!r}: {module_name} cannot be imported ({error}); install it, or set PYTHONPATH to the "
+            "folder that holds it"
+        ) from error
     found = getattr(module, name, None)
     if found is None:
         public = [key for key, value in vars(module).items() if isinstance(value, type) and not key.startswith("_")]
@@ -74,6 +77,12 @@ def build(kind: type[T], arguments: Mapping[str, Any], *, where: str = "") -> T:
     geoml.errors.UserError: setting 'model.channels.targt' unknown; did you mean 'model.channels.target'? (known: \
 model.channels.condition, model.channels.first_guess, model.channels.static, model.channels.target) for Channels
     """
+    check_arguments(kind, arguments, where=where)
+    return kind(**arguments)
+
+
+def check_arguments(kind: type, arguments: Mapping[str, Any], *, where: str = "") -> None:
+    """Raise `UserError` where `kind(**arguments)` would miss an argument or be given one that it does not take."""
     signature = inspect.signature(kind)
     prefix = f"{where}." if where else ""
     parameters = signature.parameters.values()
@@ -87,7 +96,6 @@ model.channels.condition, model.channels.first_guess, model.channels.static, mod
         signature.bind(**arguments)
     except TypeError as error:
         raise UserError(f"{where or kind.__name__}: {error} of {kind.__name__}") from error
-    return kind(**arguments)
 
 
 def instantiate(

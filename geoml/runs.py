@@ -2,7 +2,8 @@
 
     config.yaml  environment.json  log.txt  metrics.jsonl  summary.json  checkpoints/  samples/
 
-The same command finds its folder again and goes on in it; a different one is refused with the key that differs.
+The same command finds its folder again and goes on in it; a different one is refused with the key that differs, unless
+nothing came out of the run that was there.
 """
 
 from __future__ import annotations
@@ -175,7 +176,8 @@ class RunFolder:
 
         Of several processes that `torchrun` started the first makes and writes the folder; the others only know where
         it is. A folder of another configuration raises a `UserError` that names the keys that differ, and so does one
-        that another process is writing. `resume=False` clears an older run first. Dotted keys in `ignore` may differ.
+        that another process is writing; a run that stopped before it made anything is no hindrance. `resume=False`
+        clears an older run first. Dotted keys in `ignore` may differ.
         """
         path, config = Path(path), plain(config)
         if launched_rank():
@@ -194,7 +196,7 @@ class RunFolder:
             folder._take_lock()
         if known.exists() and not resume:
             folder._clear()
-        if known.exists():
+        if known.exists() and not folder._nothing_made():
             _refuse_other(path, _read_yaml(known), config, tuple(ignore))
         else:
             _write_yaml(known, config)
@@ -298,6 +300,11 @@ class RunFolder:
         stream.write(str(os.getpid()).encode())
         stream.flush()
         self._lock = stream
+
+    def _nothing_made(self) -> bool:
+        """Whether no file here holds anything, but those that every run leaves before its work begins."""
+        own = {self.path / name for name in (".lock", "config.yaml", "environment.json", "log.txt")}
+        return not any(item.is_file() and item not in own and item.stat().st_size for item in self.path.rglob("*"))
 
     def _clear(self) -> None:
         for item in self.path.iterdir():

@@ -81,6 +81,8 @@ def test_a_named_folder_is_refused_to_another_configuration(call, tmp_path):
     assert err.startswith("error: here holds a run of another configuration: model.width was 4, now 8")
     assert "Traceback" not in err
     assert call("fit run.dir=here model=large run.ignore=[model]")[0] == 0
+    assert call("fit run.dir=mended fail=user")[0] == 2
+    assert call("fit run.dir=mended")[0] == 0
     assert call("fit run.name=mine model=large")[0] == 0
     assert (tmp_path / "runs/fit/mine/summary.json").exists()
 
@@ -105,10 +107,13 @@ def test_a_named_folder_is_refused_to_another_configuration(call, tmp_path):
         ("fit --config-dir nowhere", "configuration folder nowhere does not exist"),
         ("look", "region is not chosen; add region=NAME to the command, one of north, south"),
         ("look region=nrth", "region 'nrth' unknown; did you mean 'north'?"),
-        ("look experiment=quick", "group 'experiment' unknown; (known: region) for look"),
+        ("look experiment=quick", "group 'experiment' unknown; (known: allow_targets, region, run) for look"),
         ("look region=north region.lat=${nothing}", "the configuration cannot be resolved"),
         ("fit samples=???", "samples is not set; add samples=VALUE"),
         ("fit fail=user", "the data are on fire; call the fire brigade"),
+        ("fit stage=large", "key 'stage' unknown; stages is a list here: 'stages=[small,large]'"),
+        ("fit stage._target_=my.Own stage.width=8", "'stages=[small,{_target_: my.Own, width: 8}]'"),
+        ("fit stage.width=8", "stages is a list here: 'stages=[small,{stage: NAME, width: 8}]'"),
         ("far", "not_installed_anywhere is not installed; pip install 'geoml[all]'"),
     ],
 )

@@ -143,6 +143,8 @@ def test_wrong_arguments_are_named_with_the_nearest_right_one(own):
         instantiate({"_target_": "ownpackage.things.Lief"}, allow=[own])
     with pytest.raises(UserError, match="was expected, not one with size"):
         instantiate({"size": 1})
+    with pytest.raises(UserError, match=r"elsewhere cannot be imported .* set PYTHONPATH to the folder that holds it"):
+        instantiate({"_target_": "elsewhere.Leaf"}, allow=["elsewhere"])
 
 
 def test_the_kind_is_checked_before_building(own):

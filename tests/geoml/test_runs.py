@@ -11,6 +11,7 @@ from geoml.errors import DataError, UserError
 from geoml.runs import MetricsLog, RunFolder, config_hash, jsonable, plain
 
 CONFIG = {"model": {"name": "unet", "width": 32}, "region": ["melanesia"], "run": {"dir": None}}
+WIDER = CONFIG | {"model": {"name": "unet", "width": 64}}
 
 
 def test_a_folder_has_everything_a_reader_looks_for(tmp_path):
@@ -37,14 +38,29 @@ def test_the_same_configuration_goes_on_and_another_is_refused(tmp_path):
     elsewhere = CONFIG | {"run": {"dir": "other"}}
     with RunFolder.open(tmp_path / "run", elsewhere) as again:
         assert len(again.metrics.rows()) == 1
-    wider = CONFIG | {"model": {"name": "unet", "width": 64}}
     with pytest.raises(UserError, match=r"model\.width was 32, now 64"):
-        RunFolder.open(tmp_path / "run", wider)
-    with RunFolder.open(tmp_path / "run", wider, ignore=("run", "model.width")):
+        RunFolder.open(tmp_path / "run", WIDER)
+    with RunFolder.open(tmp_path / "run", WIDER, ignore=("run", "model.width")):
         pass
-    with RunFolder.open(tmp_path / "run", wider, resume=False) as fresh:
+    with RunFolder.open(tmp_path / "run", WIDER, resume=False) as fresh:
         assert fresh.metrics.rows() == []
         assert RunFolder.load(fresh.path).config["model"]["width"] == 64
+
+
+def test_a_run_that_stopped_before_it_made_anything_is_no_hindrance(tmp_path):
+    with RunFolder.open(tmp_path, CONFIG) as folder:
+        (folder.path / "log.txt").write_text("stopped: a setting was wrong")
+    with RunFolder.open(tmp_path, WIDER) as again:
+        assert RunFolder.load(again.path).config["model"]["width"] == 64
+
+
+@pytest.mark.parametrize("made", ["checkpoints/8/model.safetensors", "samples/map.png", "metrics.jsonl", "maps.zarr/0"])
+def test_whatever_a_run_made_keeps_its_folder(tmp_path, made):
+    with RunFolder.open(tmp_path, CONFIG):
+        (tmp_path / made).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / made).write_text('{"samples": 8}\n')
+    with pytest.raises(UserError, match=r"model\.width was 32, now 64"):
+        RunFolder.open(tmp_path, WIDER)
 
 
 def test_a_finished_run_keeps_what_it_ran_on(tmp_path):
@@ -59,7 +75,8 @@ def test_a_finished_run_keeps_what_it_ran_on(tmp_path):
 
 
 def test_added_and_removed_keys_differ_too(tmp_path):
-    RunFolder.open(tmp_path, CONFIG).close()
+    with RunFolder.open(tmp_path, CONFIG) as folder:
+        folder.metrics.append(samples=8)
     with pytest.raises(UserError, match="seed was 'absent', now 3"):
         RunFolder.open(tmp_path, CONFIG | {"seed": 3})
     with pytest.raises(UserError, match=r"region was \['melanesia'\], now 'absent'"):
