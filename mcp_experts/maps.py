@@ -59,7 +59,7 @@ class RadioMaps:
         axes = {dim: size for dim, size in zip(gain.dims, gain.array.shape, strict=True) if dim not in (MEMBER, *SPACE)}
         count = math.prod(axes.values())
         if not 0 <= number < count:
-            raise UserError(f"the map has {count} transmitters; number {number} is none of them")
+            raise UserError(f"the map has {count} transmitters, from 0 on; number {number} is none of them")
         return dict(zip(axes, map(int, np.unravel_index(number, tuple(axes.values()))), strict=True)) if axes else {}
 
     def voxel(self, point: Mapping[str, float]) -> tuple[dict[str, int], float]:
@@ -94,8 +94,12 @@ def query_map(path: Path, *, x_m: float, y_m: float, z_m: float = 1.5, transmitt
         chosen = found.transmitter(transmitter)
         place, voxel_m = found.voxel({"x": x_m, "y": y_m, "z": z_m})
         values = found.values(chosen | place)
-    distance = max(math.dist((x_m, y_m, z_m), [values[f"tx_{letter}"] for letter in "xyz"]), 1e-3)
-    free_db = 20 * math.log10(SPEED_OF_LIGHT / (4 * math.pi * values["frequency_hz"] * distance))
+    distance = math.dist((x_m, y_m, z_m), [values[f"tx_{letter}"] for letter in "xyz"])
+    if not values["frequency_hz"] > 0:
+        raise DataError(f"{path.name}: frequency_hz is {values['frequency_hz']:g}; expected a carrier in Hz")
+    wavelength = SPEED_OF_LIGHT / values["frequency_hz"]
+    # Friis; nearer than a wavelength, where that does not hold, counts as a wavelength.
+    free_db = 20 * math.log10(wavelength / (4 * math.pi * max(distance, wavelength)))
     inside = values.get("building", 0.0) > 0.5
     gain = values["path_gain_db"]
     no_path = values.get("no_path", float(not math.isfinite(gain))) > 0.5 and not inside
