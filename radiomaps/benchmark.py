@@ -102,7 +102,7 @@ class Benchmark:
         self.tasks: dict[str, Task] = {
             name: task_of(entry) for name, entry in _by_name(self.config["tasks"], "tasks").items()
         }
-        rows = [Contender.of(entry) for entry in self.config["models"]]
+        rows = [Contender.of(entry, allow=self.allow) for entry in self.config["models"]]
         self.rows = {row.name: row for row in rows}
         if len(self.rows) < len(rows):
             names = [row.name for row in rows]

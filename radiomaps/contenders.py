@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from geoml.config import check_arguments, resolve
 from geoml.errors import UserError
 from geoml.files import read_json, write_json
 from geoml.runs import plain
@@ -60,17 +61,23 @@ class Contender:
     shown: tuple[str, ...] | None = None
 
     @classmethod
-    def of(cls, entry: str | Mapping[str, Any]) -> Contender:
-        """From a name of a baseline or model, or `{model: NAME, name: …, task: {…}, by_task: {…}, trainer: {…}, …}`."""
+    def of(cls, entry: str | Mapping[str, Any], *, allow: Sequence[str] = ()) -> Contender:
+        """From a name of a baseline or model, or `{model: NAME, name: …, task: {…}, by_task: {…}, trainer: {…}, …}`.
+
+        A network may be `{_target_: mine.Model, …}` of a package in `allow`. `UserError` says at once that there is no
+        such model, or no such setting of it.
+        """
         options: dict[str, Any] = {"model": entry} if isinstance(entry, str) else plain(entry)
-        name = str(options.pop("name", None) or options.get("model") or options.get("_target_"))
+        name = str(options.pop("name", None) or options.get("model") or str(options.get("_target_")).rpartition(".")[2])
         shown = options.pop("tasks", None)
         changes = {key: options.pop(key, None) or {} for key in ("task", "by_task", "trainer")}
         made = cls(name, options, **changes, shown=None if shown is None else tuple(shown))
         if made.baseline is None:
             from radiomaps.models import config_of
 
-            config_of(options)  # says now that there is no such model
+            settings = config_of(options)
+            kind = resolve(settings.pop("_target_"), allow=allow)
+            check_arguments(kind, settings | {"channels": None, "dims": 3})
         return made
 
     @cached_property

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 import torch
 
-from geoml.config import instantiate, resolve
+from geoml.config import check_arguments, instantiate, resolve
 from geoml.errors import UserError, unknown
 from geoml.fields import Batch
 from geoml.grids import Grid
@@ -163,7 +163,10 @@ class ModelSpec:
         return cls(name, options, tuple(allow), window, trainer or {}, conservation)
 
     def check(self, channels: Channels) -> None:
-        """Raise `UserError` where the predictors lack what the row asks for."""
+        """Raise `UserError` where the class lacks a setting of the row, or the predictors what it asks for."""
+        settings = {key: value for key, value in self.config.items() if key != "_target_"}
+        kind = resolve(self.config["_target_"], allow=self.allow)
+        check_arguments(kind, settings | {"channels": channels, "dims": 2})
         if self.conservation is not None:
             first_guesses(channels, "conservation")
 

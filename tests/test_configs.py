@@ -3,6 +3,7 @@
 import functools
 import importlib
 import itertools
+import re
 from pathlib import Path
 
 import pytest
@@ -129,6 +130,18 @@ def test_a_value_of_another_kind_is_refused_by_what_is_there_by_default(word, me
 def test_a_model_of_ones_own_has_no_setting_of_a_preset():
     words = ["model=gan", "model._target_=mine.Model", "model.depth=3"]
     assert compose.compose("rainshift.conf", "train", words).model == {"_target_": "mine.Model", "depth": 3}
+
+
+@pytest.mark.parametrize(("name", "first"), [("rainshift", "bilinear"), ("radiomaps", "free_space")])
+def test_a_benchmark_says_where_a_model_goes_among_its_rows(name, first):
+    for words, models in (
+        (["model._target_=mine.Model", "model.depth=3"], f"[{first},{{_target_: mine.Model, depth: 3}}]"),
+        (["model=gan", "model.width=8"], f"[{first},{{model: gan, width: 8}}]"),
+        (["model=gan"], f"[{first},gan]"),
+    ):
+        with pytest.raises(UserError, match=re.escape(f"models is a list here: 'models={models}'")):
+            compose.compose(f"{name}.conf", "benchmark", ["seeds=1", *words])
+        compose.compose(f"{name}.conf", "benchmark", [f"models={models}", *(["store=maps"] * (name == "radiomaps"))])
 
 
 def test_a_wrong_key_is_named_beside_one_that_still_has_to_be_given():

@@ -131,6 +131,8 @@ def test_wrong_settings_are_refused_at_once(store: Path, tmp_path: Path):
     for changes, hint in (
         ({"models": ["unet3", "idw"]}, "unet3"),
         ({"models": ["idw", "idw"]}, "two rows of one name"),
+        ({"models": [{"model": "unet3d", "bas": 8}]}, "did you mean 'base'"),
+        ({"models": [{"_target_": "mine.Model"}]}, r"allow_targets=\[mine\] would allow it"),
         ({"tasks": ["aware", "aware"]}, "names aware twice"),
         ({"probes": ["shuffle"]}, "did you mean 'shuffled'"),
         ({"tasks": [{"task": "aware", "target": ["toa_s"]}]}, "did you mean 'targets'"),

@@ -130,6 +130,22 @@ def test_the_mean_loss_is_that_of_the_mean_skill(inside):
         assert math.isnan(float(results["mean_skill_lost"]))
 
 
+def test_a_model_of_ones_own_is_a_row(inside, tmp_path, monkeypatch, capsys):
+    (tmp_path / "ownmodels.py").write_text(
+        "from geoml.models.resnet import ResNetRegression\n\n"
+        "class Mine(ResNetRegression):\n"
+        "    def __init__(self, channels, dims, *, wide=4):\n"
+        "        super().__init__(channels, dims, width=wide, coarse_blocks=1, fine_blocks=1)\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    words = [word for word in BENCHMARK if not word.startswith(("models=", "transfer=", "shift_hours=", "run.dir="))]
+    words += ["test_regions=[melanesia]", "allow_targets=[ownmodels]", "run.dir=own"]
+    assert main(["benchmark", *words, "models=[bilinear,{_target_: ownmodels.Mine, wied: 8}]"]) == 2
+    assert "did you mean 'wide'" in capsys.readouterr().err
+    assert main(["benchmark", *words, "models=[bilinear,{_target_: ownmodels.Mine, wide: 8}]"]) == 0
+    assert "Mine" in capsys.readouterr().out
+
+
 def test_the_same_command_finds_every_cell_again(inside):
     before = {path: path.stat().st_mtime_ns for path in (inside / "runs" / "cache").rglob("*.safetensors")}
     scores = {path: path.stat().st_mtime_ns for path in (inside / "runs" / "cache" / "scores").iterdir()}
