@@ -24,9 +24,14 @@ QUANTILES = (0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95)
 DOPPLER_CELLS = 2 * SNAPSHOTS
 PEAK_AT = 8
 FLOOR_DB = -60.0
-#: Delays, from the strongest, of which it counts how much their power fades over time and antennas.
+#: Delays, from the strongest, of which it counts how much they fade over time and antennas.
 CELLS = tuple(range(-1, 7))
+OF_EACH_CELL = ("cell_power_variance", "tone_share", "antenna_coherence", "antenna_balance")
+#: How many times finer than its cells a tone is looked for.
+FINER = 4
 HANN = np.hanning(SNAPSHOTS + 2)[1:-1].astype(np.float32)
+#: Over subcarriers, periodic: of a path it leaves three cells of delay.
+HANN_OVER_BAND = np.hanning(SUBCARRIERS + 1)[:-1].astype(np.float32)
 
 
 def names() -> list[str]:
@@ -38,7 +43,7 @@ def names() -> list[str]:
         *(f"time_correlation_by_delay[{lag}]" for lag in range(1, SNAPSHOTS)),
         *(f"doppler_{part}_db[{cell}]" for part in ("all", "peak", "rest") for cell in range(DOPPLER_CELLS)),
         *(f"power_quantile_db[{level:g}]" for level in QUANTILES),
-        *(f"cell_power_variance[{cell}]" for cell in CELLS),
+        *(f"{kind}[{cell}]" for kind in OF_EACH_CELL for cell in CELLS),
         "power_variance",
         "power_skewness",
         "peak_share",
@@ -53,7 +58,7 @@ FEATURES = (
     + 2 * (SNAPSHOTS - 1)
     + 3 * DOPPLER_CELLS
     + len(QUANTILES)
-    + len(CELLS)
+    + len(OF_EACH_CELL) * len(CELLS)
     + 4
     + len(ESTIMATORS)
 )
@@ -69,30 +74,22 @@ def with_estimates(own: Floats, estimates: NDArray[np.float64]) -> Floats:
 def extract(csi: NDArray[np.complex64]) -> Floats:
     """The features of windows `csi[n, 64, 14, antenna]` that are no classical estimates."""
     csi = (csi / np.sqrt(np.mean(np.abs(csi) ** 2, axis=(1, 2, 3), keepdims=True))).astype(np.complex64)
-    taps: NDArray[np.complex64] = np.fft.ifft(csi, axis=1).astype(np.complex64)
-    # Hann in frequency, as a circular convolution over delays: no side lobes of paths between the cells.
-    smooth: NDArray[np.complex64] = (0.5 * taps - 0.25 * (np.roll(taps, 1, axis=1) + np.roll(taps, -1, axis=1))).astype(
-        np.complex64
-    )
+    smooth = _delays(csi)
     profile = np.mean(np.abs(smooth) ** 2, axis=(2, 3))
-    peak = np.argmax(profile, axis=1)
-    order = (np.arange(SUBCARRIERS) - PEAK_AT + peak[:, None]) % SUBCARRIERS
-    profile = np.take_along_axis(profile, order, axis=1)
-    smooth = np.take_along_axis(smooth, order[:, :, None, None], axis=1)
     floor = np.mean(np.sort(profile, axis=1)[:, : SUBCARRIERS // 4], axis=1)
     total = profile.sum(axis=1)
     # Cells that stand out of the noise; of their spectra and correlations alone something can be learnt.
     strong = (profile > 4 * floor[:, None]) | (np.arange(SUBCARRIERS) == PEAK_AT)
     power = np.abs(csi) ** 2
     flat = power.reshape(len(csi), -1)
-    cells = np.abs(smooth[:, PEAK_AT + CELLS[0] : PEAK_AT + CELLS[-1] + 1]) ** 2
+    near = smooth[:, PEAK_AT + CELLS[0] : PEAK_AT + CELLS[-1] + 1]
     columns = [
         _decibels(profile / total[:, None]),
         _frequency_correlation(csi),
         *_time_correlations(smooth, strong),
         *_doppler_spectra(smooth, strong),
         _decibels(_quantiles(flat)),
-        cells.var(axis=(2, 3)) / np.maximum(cells.mean(axis=(2, 3)) ** 2, 1e-20),
+        *_steadiness(near),
         np.stack(
             [
                 flat.var(axis=1),
@@ -104,6 +101,43 @@ def extract(csi: NDArray[np.complex64]) -> Floats:
         ),
     ]
     return np.concatenate(columns, axis=1).astype(np.float32)
+
+
+def _delays(csi: NDArray[np.complex64]) -> NDArray[np.complex64]:
+    """Impulse responses `[n, delay, time, antenna]`, each turned so that its strongest delay comes at `PEAK_AT`.
+
+    To a fraction of a cell, so that the same paths give the same profile wherever between two cells the first one
+    falls: 2 (A₊ − A₋) / (A₋ + 2 A₀ + A₊) is that of a lone path, from amplitudes under a Hann window (Agrež 2002).
+    """
+    windowed = csi * HANN_OVER_BAND[:, None, None]
+    profile = np.mean(np.abs(np.fft.ifft(windowed, axis=1)) ** 2, axis=(2, 3))
+    peak = np.argmax(profile, axis=1)[:, None]
+    around = (peak + np.array([-1, 0, 1])) % SUBCARRIERS
+    before, top, after = np.sqrt(np.take_along_axis(profile, around, axis=1)).T
+    fraction = 2 * (after - before) / (before + 2 * top + after)
+    delay = peak + fraction[:, None] - PEAK_AT
+    turn = np.exp(2j * np.pi / SUBCARRIERS * delay * np.arange(SUBCARRIERS)).astype(np.complex64)
+    return np.fft.ifft(windowed * turn[:, :, None, None], axis=1).astype(np.complex64, copy=False)
+
+
+def _steadiness(cells: NDArray[np.complex64]) -> list[NDArray[Any]]:
+    """`OF_EACH_CELL`, of `cells[n, cell, time, antenna]`: a path of its own stays as it is, a sum of many fades.
+
+    Variance of the power over its squared mean; largest share of the energy in one tone, of one frequency on all
+    antennas and whatever phases; and of neighbouring antennas, 1 for one alone, the modulus of their correlation over
+    time, and the geometric over the arithmetic mean of their energies.
+    """
+    power = np.abs(cells) ** 2
+    variance = power.var(axis=(2, 3)) / np.maximum(power.mean(axis=(2, 3)) ** 2, 1e-20)
+    energy = np.maximum(power.sum(axis=2), 1e-20)
+    lines = np.sum(np.abs(np.fft.fft(cells, n=FINER * SNAPSHOTS, axis=2)) ** 2, axis=3)
+    tone = lines.max(axis=2) / (SNAPSHOTS * energy.sum(axis=2))
+    if cells.shape[3] == 1:
+        return [variance, tone, np.ones_like(tone), np.ones_like(tone)]
+    one, other = energy[:, :, :-1], energy[:, :, 1:]
+    geometric = np.sqrt(one * other).sum(axis=2)
+    common = np.abs(np.sum(cells[..., :-1] * cells[..., 1:].conj(), axis=2)).sum(axis=2)
+    return [variance, tone, common / geometric, 2 * geometric / (one + other).sum(axis=2)]
 
 
 def _quantiles(rows: NDArray[Any]) -> NDArray[Any]:

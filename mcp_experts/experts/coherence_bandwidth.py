@@ -17,7 +17,7 @@ EXPERT = Definition(
     unit="Hz",
     cells_unit="bandwidth",
     meaning="the separation at which the correlation of the paths' frequency response first falls to 0.5",
-    version="1.1.0",
+    version="1.2.0",
     limits="flat means wider than the band that was observed, by how much is not known",
     examples=(
         Example({"delay_spread_s": 4e-10, "snr_db": 25}, ("flat",)),

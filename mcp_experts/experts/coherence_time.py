@@ -17,6 +17,7 @@ EXPERT = Definition(
     unit="s",
     cells_unit="duration",
     meaning="the lag at which the autocorrelation of the fading first falls to 0.5; never, with a strong direct path",
+    version="1.1.0",
     limits="static means longer than the observed time, by how much is not known",
     examples=(
         Example({"doppler_hz": 1, "snr_db": 25}, ("static",)),

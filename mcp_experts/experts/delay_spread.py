@@ -17,6 +17,7 @@ EXPERT = Definition(
     unit="s",
     cells_unit="1/bandwidth",
     meaning="root of the second central moment of the path delays, weighted with their powers over the window",
+    version="1.1.0",
     limits="spreads under a tenth of 1/bandwidth cannot be told apart; a wider band resolves more",
     examples=(
         Example({"delay_spread_s": 4e-10, "snr_db": 25}, ("below_resolution",)),

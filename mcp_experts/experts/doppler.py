@@ -17,6 +17,7 @@ EXPERT = Definition(
     unit="Hz",
     cells_unit="1/duration",
     meaning="speed over wavelength, the largest shift that a path can have",
+    version="1.1.0",
     limits=(
         "shifts under a tenth of 1/duration cannot be told from none; a path that arrives across the motion shows "
         "less than the maximum; over half the snapshot rate shifts alias; a carrier frequency offset that drifts "

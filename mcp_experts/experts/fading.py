@@ -16,6 +16,7 @@ EXPERT = Definition(
     unit="dB",
     cells_unit="dB",
     meaning="K is the power of the specular path over that of all other paths; rayleigh: below 0 dB or none",
+    version="1.1.0",
     limits=(
         "between no specular path and one 10 dB below the rest the data hardly differ: both are rayleigh; on "
         "streets of a city that training never saw it is right far less often (held_out_city in the card)"

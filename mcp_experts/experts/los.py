@@ -13,6 +13,7 @@ EXPERT = Definition(
     truth="los",
     estimator="k_factor_db",
     meaning="los: the generator placed a direct path between transmitter and receiver",
+    version="1.1.0",
     limits=(
         "a direct path far weaker than the scattered ones (K below about -5 dB) is mostly taken for nlos; "
         "on streets of a city that training never saw it is right far less often (held_out_city in the card)"

@@ -13,6 +13,7 @@ EXPERT = Definition(
     truth="outside",
     estimator="snr_db",
     meaning="outside: farther from the training channels than 99 % of such channels are",
+    version="1.1.0",
     limits=(
         "a channel can be wrong in ways that features do not show: real parts alone, swapped axes and "
         "constant channels mostly pass (see the card); inside is no proof of correctness"

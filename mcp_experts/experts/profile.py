@@ -13,6 +13,7 @@ EXPERT = Definition(
     truth="profile",
     estimator="delay_spread_cells",
     meaning="TDL and CDL of one letter are one class",
+    version="1.1.0",
     limits=(
         "profiles differ in shape only where the band resolves it: below a delay spread of 1/bandwidth A, B and C look "
         "alike; measured and ray-traced channels have no profile, the answer is the nearest"

@@ -13,6 +13,7 @@ EXPERT = Definition(
     truth="scenario",
     estimator="delay_spread_cells",
     meaning="the system-level model that drew the link, at 3.5 GHz, outdoors except for InF",
+    version="1.1.0",
     limits="scenarios overlap widely in all that one link shows; it holds at carriers near 3.5 GHz",
     examples=(Example({"delay_spread_s": 4e-7, "doppler_hz": 50, "snr_db": 25}, ("UMa", "UMi")),),
 )

@@ -16,6 +16,7 @@ EXPERT = Definition(
     unit="dB",
     cells_unit="dB",
     meaning="power of the channel over that of white noise in each coefficient, mean over the window",
+    version="1.1.0",
     limits="interference and estimation errors that are smooth over frequency count as signal",
     examples=(
         Example({"snr_db": 32}, ("high",)),
