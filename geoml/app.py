@@ -118,7 +118,7 @@ def _listing(app: App) -> str:
         [
             title,
             "",
-            f"  {app.name} VERB [KEY=VALUE …]     {app.name} VERB --help     {app.name} --version",
+            f"  {app.name} VERB [KEY=VALUE …]  {app.name} VERB --help  {app.name} --version",
             "",
             *(f"  {verb.name.ljust(width)}  {verb.help}" for verb in app.verbs),
             "",

@@ -66,7 +66,7 @@ APP = app.App(
         app.Verb(
             "evaluate",
             "mcp_experts.evaluate.verb:evaluate",
-            "Chance, classical, experts, and a language model with and without them",
+            "Measure what the experts add to a language model",
             example="mcp-experts evaluate tasks=[los,doppler] questions=300",
         ),
     ),

@@ -24,7 +24,7 @@ APP = app.App(
         app.Verb(
             "paths",
             "radiomaps.verbs:paths",
-            "Find exact paths to receivers, with gain, delay, angles and Doppler",
+            "Find exact paths to receivers, with delays, angles, Doppler",
             example="radiomaps paths scene=etoile receivers.count=1000 receivers.speed_m_s=10",
         ),
         app.Verb(
@@ -58,7 +58,7 @@ APP = app.App(
             "sample",
             "radiomaps.verbs:sample",
             "Sample maps with a trained model, with mean and uncertainty",
-            example="radiomaps sample checkpoint=RUN scene=etoile transmitters.positions_m=[[0,-10,30]]",
+            example="radiomaps sample checkpoint=RUN scene=etoile members=8",
         ),
         app.Verb(
             "evaluate",

@@ -43,19 +43,19 @@ APP = app.App(
         app.Verb(
             "predict",
             "rainshift.verbs:predict",
-            "Predict fine rain with a trained model, as CF NetCDF with members",
+            "Predict fine rain with a trained model, as CF NetCDF",
             "rainshift predict checkpoint=runs/train/melanesia region=caribbean members=8",
         ),
         app.Verb(
             "evaluate",
             "rainshift.verbs:evaluate",
-            "Score a trained model or a prediction file against the fine rain",
+            "Score a trained model or a file of predictions",
             "rainshift evaluate checkpoint=runs/train/melanesia region=caribbean",
         ),
         app.Verb(
             "benchmark",
             "rainshift.verbs:benchmark",
-            "Train and score models x training sets x test regions, in and out of distribution",
+            "Train and score models, in and out of distribution",
             "rainshift benchmark experiment=demo",
         ),
         app.Verb(

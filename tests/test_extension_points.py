@@ -74,7 +74,8 @@ def test_every_region_is_listed_and_completed(capsys, monkeypatch):
 
 
 @pytest.mark.parametrize("name", sorted(APPS))
-def test_every_verb_has_a_function_a_line_and_a_place_in_the_help(name, capsys):
+def test_every_verb_has_a_function_a_line_and_a_place_in_the_help(name, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
     app = APPS[name]
     assert command_line.main(app, []) == 0
     listing = capsys.readouterr().out
@@ -89,6 +90,7 @@ def test_every_verb_has_a_function_a_line_and_a_place_in_the_help(name, capsys):
         page = capsys.readouterr().out
         assert len(page.splitlines()) <= 30
         assert verb.example in page
+        assert max(map(len, (listing + page).splitlines())) <= 80
 
 
 def test_every_folder_of_configurations_is_a_package():
