@@ -19,6 +19,7 @@ from geoml.errors import Diverged, UserError, unknown
 from geoml.files import sha256
 from geoml.progress import progress_bar
 from geoml.runs import RunFolder, config_hash, plain
+from geoml.train.device import autocast, choose_device
 from radiomaps.contenders import Contender, task_of
 from radiomaps.evaluation import some_of
 from radiomaps.probes import PROBES, probed, score_active
@@ -109,6 +110,7 @@ class Benchmark:
             raise UserError(f"models has two rows of one name: {names}; give one a name: of its own")
         if not self.tasks or not self.rows:
             raise UserError("a benchmark needs a task and a model; name some in tasks and models")
+        autocast(choose_device(), self.config["precision"])  # refused now rather than after the trainings
         for probe in self.config["probes"]:
             if probe not in PROBES:
                 raise unknown("probe", probe, PROBES)
@@ -191,7 +193,7 @@ class Benchmark:
     def file(self, cell: Cell, kind: str) -> Path:
         """Where a cell's scores are kept."""
         spec: dict[str, Any] = self._named_by(cell) | {
-            key: self.config[key] for key in ("members", "part", "test_samples")
+            key: self.config[key] for key in ("members", "part", "test_samples", "precision")
         }
         spec["code"] = code_hash(*SCORED_BY)
         if kind.startswith(("active", "lattice")):
@@ -208,7 +210,8 @@ class Benchmark:
     def builder(self, cell: Cell) -> Builder:
         """The trained row of a cell, asked for the layers of the part that scores."""
         self.trained(cell)
-        return self.rows[cell.row].load(self.task(cell, self.config["part"]), self.folder(cell), allow=self.allow)
+        task, precision = self.task(cell, self.config["part"]), self.config["precision"]
+        return self.rows[cell.row].load(task, self.folder(cell), precision=precision, allow=self.allow)
 
     def test_samples(self, split: str) -> list[int]:
         """The maps that score: those of the part `test`, or of another."""

@@ -20,6 +20,7 @@ from radiomaps.tasks import Task
 from radiomaps.tasks.dataset import loader
 
 if TYPE_CHECKING:
+    from geoml.train.device import Precision
     from radiomaps.scores import Builder
     from radiomaps.training import Recipe
 
@@ -145,10 +146,10 @@ class Contender:
         write_json(folder / _SUMMARY, summary)
         return summary
 
-    def load(self, task: Task, folder: Path, *, allow: Sequence[str] = ()) -> Builder:
-        """What `fit` left, asked for a task that may have other layers."""
+    def load(self, task: Task, folder: Path, *, precision: Precision = "fp32", allow: Sequence[str] = ()) -> Builder:
+        """What `fit` left, asked for a task that may have other layers; a network in `precision`."""
         if self.baseline is not None:
             return load_baseline(folder, task)
         from radiomaps.training import load_trained
 
-        return replace(load_trained(folder, allow=allow), task=task)
+        return replace(load_trained(folder, precision=precision, allow=allow), task=task)

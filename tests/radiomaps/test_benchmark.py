@@ -135,6 +135,7 @@ def test_wrong_settings_are_refused_at_once(store: Path, tmp_path: Path):
         ({"models": [{"_target_": "mine.Model"}]}, r"allow_targets=\[mine\] would allow it"),
         ({"tasks": ["aware", "aware"]}, "names aware twice"),
         ({"probes": ["shuffle"]}, "did you mean 'shuffled'"),
+        ({"precision": "fp8"}, "precision 'fp8' unknown"),
         ({"tasks": [{"task": "aware", "target": ["toa_s"]}]}, "did you mean 'targets'"),
     ):
         with pytest.raises(UserError, match=hint):

@@ -233,6 +233,7 @@ def _splits():
         (["train_regions=[melanesa]"], "did you mean 'melanesia'"),
         (["models=[bilinear,unett]"], "did you mean 'unet'"),
         (["models=[resnet]"], "add it"),
+        (["precision=half"], "precision 'half' unknown"),
         (["models=[bilinear,bilinear]"], "two rows of one name"),
         (["metrics.metrics=[mae]"], "crps_fair"),
         (["protocol=leave"], "expected auto"),
