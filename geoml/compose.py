@@ -280,7 +280,7 @@ def _listed_key(source: ConfigLoaderImpl, verb: str, given: Sequence[Override]) 
     """The error for `model=` or `model.KEY=` where the verb has a list `models`, with the entry that was meant."""
     from omegaconf import ListConfig
 
-    config = _config_with(source, verb, []) or {}
+    config: DictConfig | dict[str, Any] = _config_with(source, verb, []) or {}
     texts = {item.key_or_group: str(item.input_line).partition("=")[2] for item in given if not item.is_delete()}
     for key in texts:
         name = key.partition(".")[0]
