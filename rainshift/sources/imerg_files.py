@@ -35,10 +35,13 @@ SECONDS = {"seconds": 1, "minutes": 60, "hours": 3600, "days": 86400}
 
 
 def find_granules(folder: Path) -> list[Path]:
-    """Files below a folder that may hold half hours of IMERG, by name."""
+    """Files below a folder that may hold half hours of IMERG, by name; a `UserError` where there is none."""
     if folder.is_file():
         return [folder]
-    return sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
+    found = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
+    if not found:
+        raise UserError(f"{folder} holds no IMERG file; expected 3B-HHR….HDF5 or .nc4 files")
+    return found
 
 
 @dataclass(frozen=True)
@@ -47,10 +50,6 @@ class HalfHours:
 
     files: tuple[Path, ...]
     variable: str | None = None
-
-    def __post_init__(self) -> None:
-        if not self.files:
-            raise UserError("no IMERG file was found; expected 3B-HHR….HDF5 or .nc4 files")
 
     @cached_property
     def places(self) -> dict[np.datetime64, tuple[Path, int]]:

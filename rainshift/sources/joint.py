@@ -81,9 +81,11 @@ def joint_axis(
     points = [k for k in range(first, fine.size + 1, cells) if inside(k)]
     margin = math.ceil(reach / narrow)
     if len(points) < 2:
+        between = f" between {limits[0]:g} and {limits[1]:g}" if math.inf not in map(abs, limits) else ""
         raise DataError(
-            f"axis {fine.name!r} ({fine.size} cells of {fine.step:g} from {fine.start:g}) is too short for a coarse "
-            f"step of {step:g}: it needs {cells} cells from one meeting point to the next and {margin} on either side"
+            f"axis {fine.name!r} ({fine.size} cells of {fine.step:g} from {fine.start:g}) is too short{between} for a "
+            f"coarse step of {step:g}: it needs {cells} cells from one meeting point to the next and {margin} on "
+            "either side"
         )
     low, high = points[0], points[-1]
     south, span = edge + low * narrow, int((high - low) * narrow / wide)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import warnings
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -54,12 +53,13 @@ def read_rain(
     stamp: str | None = None,
 ) -> Rain:
     """The rain in a NetCDF file or Zarr store; the options stand for what the file does not say."""
+    from geoml.data.netcdf import read_dataset
     from geoml.grids import conform
 
-    dataset = _open(path)
+    dataset = read_dataset(path)
     array = dataset[_find(dataset, variable, path)]
     _refuse_twice_scaled(array, path)
-    array = _with_time(array, path)
+    array = _with_time(_lazy(array, path), path)
     try:
         array = conform(array)
     except DataError as error:
@@ -81,19 +81,40 @@ def read_rain(
     return Rain(_checked(array, factor, label), step, stamp, dict(dataset.attrs))
 
 
-def _open(path: Path) -> xr.Dataset:
-    import xarray as xr
+@dataclass(frozen=True)
+class _OnDisk:
+    """An array of a file; what cannot be read of it, a broken chunk for example, is told with the file's name."""
 
-    if not path.exists():
-        raise DataError(f"{path} does not exist")
-    try:
-        if ".zarr" in path.name:
-            with warnings.catch_warnings():  # without consolidated metadata opening is slower, no more
-                warnings.filterwarnings("ignore", message="Failed to open Zarr store with consolidated")
-                return xr.open_zarr(path, chunks={})
-        return xr.open_dataset(path, chunks={})
-    except (OSError, ValueError, KeyError) as error:
-        raise DataError(f"{path} cannot be read: {error}; it may be truncated or of another format") from error
+    variable: xr.Variable
+    label: str
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.variable.shape
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        return self.variable.dtype
+
+    @property
+    def ndim(self) -> int:
+        return self.variable.ndim
+
+    def __getitem__(self, key: Any) -> NDArray[Any]:
+        try:
+            return np.asarray(self.variable[key].values)
+        except (OSError, ValueError, RuntimeError) as error:
+            raise DataError(f"{self.label} cannot be read; the file may be truncated: {error}") from error
+
+
+def _lazy(array: xr.DataArray, path: Path) -> xr.DataArray:
+    """The array in Dask blocks as the file has them."""
+    import dask.array as da
+
+    stored = array.encoding.get("preferred_chunks", {})
+    chunks = tuple(stored.get(dim, size) for dim, size in array.sizes.items())
+    on_disk = _OnDisk(array.variable, f"{path}: {array.name!r}")
+    return array.copy(data=da.from_array(on_disk, chunks, name=False, asarray=False))
 
 
 def _find(dataset: xr.Dataset, variable: str | None, path: Path) -> str:

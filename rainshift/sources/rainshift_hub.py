@@ -83,7 +83,9 @@ class RainShiftSource:
         else:
             folder = Path(self.root).expanduser()
             if not folder.is_dir():
-                raise UserError(f"data.root {folder} is not a folder")
+                raise UserError(
+                    f"data.root {folder} is not a folder; expected one that holds REGION/train_data_in.zarr.zip"
+                )
             known = {path.parent.name for path in folder.glob("*/*_data_in.zarr.zip")}
             if not known:
                 raise UserError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from datetime import timedelta
 from pathlib import Path
 
@@ -96,6 +97,8 @@ def test_grids_that_never_meet_are_refused():
         joint_axis(Axis("lon", 0.01, 0.1, 50, "degrees_east", "centre"), 0.25)
     with pytest.raises(DataError, match="too short"):
         joint_axis(Axis("lon", 0.05, 0.1, 6, "degrees_east", "centre"), 0.25)
+    with pytest.raises(DataError, match="too short between 60 and 80 for a coarse step"):
+        joint_axis(Axis("lon", 0.05, 0.1, 100, "degrees_east", "centre"), 0.25, limits=(60, 80))
 
 
 @settings(max_examples=60, deadline=None)
@@ -301,6 +304,16 @@ def test_broken_files_and_roots_are_named(tmp_path):
     _event().to_netcdf(whole)
     whole.write_bytes(whole.read_bytes()[:2000])
     with pytest.raises(DataError, match=r"event\.nc cannot be read"):
+        open_source("gridded", root=str(tmp_path)).open("event")
+    whole.unlink()
+    _event().to_zarr(tmp_path / "event.zarr", consolidated=False)
+    chunk = max((tmp_path / "event.zarr" / "precipitation").rglob("*"), key=lambda path: path.stat().st_size)
+    chunk.write_bytes(chunk.read_bytes()[:100])
+    with pytest.raises(DataError, match=r"event\.zarr: 'precipitation' cannot be read; the file may be"):
+        open_source("gridded", root=str(tmp_path)).open("event")
+    shutil.rmtree(tmp_path / "event.zarr")
+    whole.write_text("<html>log in</html>")
+    with pytest.raises(DataError, match=r"event\.nc is neither NetCDF nor Zarr \(it begins with b'<html>lo'\)"):
         open_source("gridded", root=str(tmp_path)).open("event")
     with pytest.raises(UserError, match="did you mean 'event'"):
         open_source("gridded", root=str(tmp_path)).open("evnt")

@@ -78,8 +78,9 @@ def test_granules_that_do_not_go_together_are_refused(tmp_path):
               lat=np.arange(0.05, 1, 0.1))  # fmt: skip
     with pytest.raises(DataError, match=r"half hours \(3B-HHR\) are needed"):
         _ = HalfHours(tuple(find_granules(folder))).hours
-    with pytest.raises(UserError, match="no IMERG file"):
-        HalfHours(())
+    (tmp_path / "bare").mkdir()
+    with pytest.raises(UserError, match="bare holds no IMERG file"):
+        find_granules(tmp_path / "bare")
 
 
 @pytest.mark.real_data
