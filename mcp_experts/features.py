@@ -44,24 +44,15 @@ def names() -> list[str]:
         *(f"doppler_{part}_db[{cell}]" for part in ("all", "peak", "rest") for cell in range(DOPPLER_CELLS)),
         *(f"power_quantile_db[{level:g}]" for level in QUANTILES),
         *(f"{kind}[{cell}]" for kind in OF_EACH_CELL for cell in CELLS),
-        "power_variance",
-        "power_skewness",
-        "peak_share",
+        "window_power_variance",
+        "window_power_skewness",
+        "strongest_delay_share",
         "noise_floor_db",
         *ESTIMATORS,
     ]
 
 
-FEATURES = (
-    SUBCARRIERS
-    + len(LAGS)
-    + 2 * (SNAPSHOTS - 1)
-    + 3 * DOPPLER_CELLS
-    + len(QUANTILES)
-    + len(OF_EACH_CELL) * len(CELLS)
-    + 4
-    + len(ESTIMATORS)
-)
+FEATURES = len(names())
 
 
 def with_estimates(own: Floats, estimates: NDArray[np.float64]) -> Floats:

@@ -15,7 +15,7 @@ EXPERT = Definition(
     meaning="outside: farther from the training channels than 99 % of such channels are",
     version="1.1.0",
     limits=(
-        "a channel can be wrong in ways that features do not show: real parts alone, swapped axes and "
+        "a channel can be wrong in ways that features do not show: magnitudes alone, swapped axes and "
         "constant channels mostly pass (see the card); inside is no proof of correctness"
     ),
     kind="gate",

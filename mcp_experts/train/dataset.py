@@ -13,10 +13,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from geoml.environment import code_hash
 from geoml.errors import DataError, UserError
 from geoml.files import atomic_path
 from mcp_experts import features
-from mcp_experts.classical import ESTIMATORS, estimate
+from mcp_experts.classical import estimate
 from mcp_experts.train.truths import TRUTHS, Links, observe, truths
 
 __all__ = ["TRACED", "Examples", "build", "collect", "merge"]
@@ -24,8 +25,11 @@ __all__ = ["TRACED", "Examples", "build", "collect", "merge"]
 LOG = logging.getLogger(__name__)
 #: Share of groups of which one antenna alone is observed.
 ONE_ANTENNA = 0.3
-#: Of the generators: raise it where one draws anything else than before, so that no older file is taken.
-VERSION = 2
+#: The code that drawn links come from: where it changes, they are drawn again.
+DRAWN_BY = (
+    *("mcp_experts.channels", "mcp_experts.classical", "mcp_experts.features"),
+    *(f"mcp_experts.train.{name}" for name in ("dataset", "generators", "rays", "truths")),
+)
 PARTS = ("train", "calibration", "test")
 #: The source of links out of path tables.
 TRACED = "traced"
@@ -129,7 +133,7 @@ def build(counts: Mapping[str, int], *, seed: int, part: str, cache: Path, table
 
 
 def _cached(name: str, count: int, seed: int, part: str, cache: Path) -> Examples:
-    recipe = [name, count, seed, part, VERSION, features.names(), list(ESTIMATORS), list(TRUTHS)]
+    recipe = [name, count, seed, part, code_hash(*DRAWN_BY)]
     key = hashlib.sha256(json.dumps(recipe).encode()).hexdigest()[:12]
     path = cache / f"{part}-{name}-{key}.npz"
     if path.exists():
