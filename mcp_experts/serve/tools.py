@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from typing import Annotated
 
@@ -26,6 +27,8 @@ __all__ = ["tools"]
 ChannelId = Annotated[str, Field(description="Handle that a wireless_load_… tool returned", max_length=64)]
 BRIEF = ("expert", "label", "confidence", "likely", "interval_low", "interval_high", "unit", "abstained", "classical")
 PAGE = 20
+#: Files read at once, whoever asks: each may take a GiB of memory while it is.
+READ_AT_ONCE = 2
 
 
 def tools(state: State) -> Iterator[Tool]:
@@ -95,9 +98,11 @@ def _page(cursor: str | None, count: int) -> int:
 
 def _loading_tools(state: State) -> Iterator[Tool]:
     """Arguments and defaults are those of the functions that make the channels."""
+    turns = threading.Semaphore(READ_AT_ONCE)
 
     def load_file(path: str, index: int = 0) -> Channel:
-        return channel_from_file(inside(state.root, path), index)
+        with turns:
+            return channel_from_file(inside(state.root, path), index)
 
     yield _loading_tool(
         state,

@@ -1,13 +1,16 @@
 """The server through a real client: in memory in both eras, and as a child over stdio."""
 
 import json
+import time
 
 import anyio
+import numpy as np
 import pytest
 from mcp import Client
 
 from mcp_experts.registry import Registry
 from mcp_experts.serve.server import build_server
+from mcp_experts.synthetic import synthesize
 
 ERAS = ("auto", "legacy")
 REGISTRY = Registry()
@@ -72,6 +75,37 @@ def test_outside_its_training_no_expert_promises_a_limit():
         assert verdict["abstained"]
         assert (verdict["label"], verdict["interval_low"], verdict["interval_high"]) == (None, None, None)
         assert verdict["classical"]["value"] is not None
+
+
+def test_few_files_are_in_memory_at_once_however_many_are_asked_for(tmp_path, monkeypatch):
+    from mcp_experts.serve import tools
+
+    reading, most = [], []
+    read = tools.channel_from_file
+
+    def slowly(path, index):
+        reading.append(path)
+        most.append(len(reading))
+        time.sleep(0.05)
+        reading.pop()
+        return read(path, index)
+
+    monkeypatch.setattr(tools, "channel_from_file", slowly)
+    sampling = {"subcarrier_spacing_hz": 3e4, "snapshot_interval_s": 1e-3}
+    np.savez(tmp_path / "link.npz", csi=synthesize().csi, **sampling)
+
+    async def conversation(client):
+        async def load():
+            found = await client.call_tool("wireless_load_file", {"path": "link.npz"})
+            assert not found.is_error
+
+        async with anyio.create_task_group() as group:
+            for _ in range(6):
+                group.start_soon(load)
+
+    talk(conversation, root=tmp_path)
+    assert len(most) == 6
+    assert max(most) == tools.READ_AT_ONCE
 
 
 def test_every_tool_is_described_flat_and_honest_about_what_it_changes():
