@@ -86,7 +86,7 @@ def read_json(path: str | os.PathLike[str]) -> Any:
     """The JSON at `path`; a missing or broken file is a `DataError` that names it."""
     try:
         return json.loads((Path(path) if isinstance(path, str) else path).read_text())  # type: ignore[attr-defined]
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         raise DataError(f"{path} does not exist") from None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise DataError(f"{path} is not valid JSON ({error}); it may be truncated") from error

@@ -1,4 +1,4 @@
-"""The cards of experts as sections of a report for the browser: what each can tell, and when it cannot."""
+"""What a browser is shown of experts: their cards, what each can tell and when it cannot, and evaluations."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from geoml.files import read_json
 from geoml.report import Block, Chart, Report, Section, Table, Text
 from geoml.report.palette import OKABE_ITO, colours
 from mcp_experts.client.scores import RIVALS, SETS
+from mcp_experts.evaluate.browser import report as evaluation
 from mcp_experts.registry import CARD
 
 if TYPE_CHECKING:
@@ -30,11 +31,14 @@ DRAWN = ("in_distribution", "held_out_generator")
 def report(path: str | os.PathLike[str]) -> Report | None:
     """The report of a folder of experts, each in a folder with its card, or of one such folder; else None.
 
-    A folder with a session stands for it and for the experts of this distribution.
+    A folder with a session stands for it and for the experts of this distribution, that of a run of `evaluate` for
+    what it found.
 
-    Errors: `DataError` for a card that is not JSON, or none.
+    Errors: `DataError` for a card that is not JSON, or none, and for a run that has not finished.
     """
     path, sections = Path(path), []
+    if (found := evaluation(path)) is not None:
+        return found
     if (session := path / SESSION).exists():
         text = session.read_text(encoding="utf-8").partition("```text\n")[2].partition("\n```")[0]
         head = "What a client and the server of the experts said to each other: → the client, ← the server."

@@ -35,6 +35,8 @@ def ask(arguments: Sequence[str]) -> int:
     parser.add_argument("--channel", type=Path, metavar="FILE", help="the channel that is asked about")
     parser.add_argument("--transcript", type=Path, metavar="FILE", help="write every exchange here, as JSON")
     flags = parser.parse_args(arguments)
+    if not flags.question.strip():
+        raise UserError("the question is empty; write it in quotes after ask")
     if flags.channel is not None and not flags.channel.is_file() and not flags.channel.is_dir():
         raise UserError(f"{flags.channel} does not exist")
     if flags.transcript is not None and not flags.transcript.absolute().parent.is_dir():

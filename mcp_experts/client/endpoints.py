@@ -10,6 +10,7 @@ A local model needs no key: `OPENAI_BASE_URL=http://localhost:11434/v1 OPENAI_MO
 from __future__ import annotations
 
 import json
+import logging
 import os
 import time
 from collections.abc import Mapping, Sequence
@@ -22,6 +23,9 @@ from geoml.errors import DataError, UserError
 
 __all__ = ["Anthropic", "Call", "Endpoint", "OpenAI", "Reply", "from_environment"]
 
+LOG = logging.getLogger(__name__)
+
+OTHER = "is another program there? OPENAI_BASE_URL mostly ends in /v1, ANTHROPIC_BASE_URL at the host"
 TIMEOUT_S = 120.0
 TRIES = 4
 MOST_TOKENS = 1024
@@ -117,7 +121,7 @@ class OpenAI:
             )
             text = message.get("content") or ""
         except (KeyError, IndexError, TypeError, AttributeError) as error:
-            raise DataError(f"{self.base_url} answered in no OpenAI format: {error!r}") from error
+            raise DataError(f"{self.base_url} answered in no OpenAI format ({error!r}); {OTHER}") from error
         return Reply(text, calls, *_tokens(answer, "prompt_tokens", "completion_tokens"), message)
 
 
@@ -165,7 +169,7 @@ class Anthropic:
                 if block["type"] == "tool_use"
             )
         except (KeyError, TypeError, ValueError) as error:
-            raise DataError(f"{self.base_url} answered in no Anthropic format: {error!r}") from error
+            raise DataError(f"{self.base_url} answered in no Anthropic format ({error!r}); {OTHER}") from error
         tokens = _tokens(answer, "input_tokens", "output_tokens")
         return Reply(text, calls, *tokens, {"role": "assistant", "content": blocks})
 
@@ -197,20 +201,22 @@ async def _post(url: str, body: Mapping[str, Any], headers: Mapping[str, str]) -
             begin = time.monotonic()
             try:
                 response = await client.post(url, json=dict(body), headers=dict(headers))
-            except httpx2.InvalidURL as error:
+            except (httpx2.InvalidURL, httpx2.UnsupportedProtocol) as error:
                 raise UserError(f"{url} is no address ({error}); expected one as http://localhost:11434/v1") from error
             except httpx2.HTTPError as error:
                 trouble = f"{type(error).__name__} after {time.monotonic() - begin:.0f} s"
+                LOG.warning("%s: %s; try %d of %d", url, trouble, attempt + 1, TRIES)
                 continue
             if response.status_code == 200:
                 try:
                     answer = response.json()
                 except ValueError as error:
-                    raise DataError(f"{url} answered no JSON") from error
+                    raise DataError(f"{url} answered no JSON; {OTHER}") from error
                 if not isinstance(answer, dict):
-                    raise DataError(f"{url} answered no JSON object")
+                    raise DataError(f"{url} answered no JSON object; {OTHER}")
                 return answer
             trouble = f"status {response.status_code}: {response.text[:200]}"
             if response.status_code not in (408, 409, 429, 500, 502, 503, 504, 529):
                 break
+            LOG.warning("%s: %s; try %d of %d", url, trouble, attempt + 1, TRIES)
     raise UserError(f"the model at {url} did not answer ({trouble}); check its address, model name and key")

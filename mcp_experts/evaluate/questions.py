@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from geoml.errors import DataError, unknown
+from geoml.errors import DataError, UserError, unknown
 from geoml.files import read_json
 from mcp_experts.channels import SNAPSHOTS, Channel
 from mcp_experts.network import load_arrays
@@ -99,6 +99,8 @@ def load_questions(
 
     `tasks` are names of experts and pairs ("los+doppler"), or "all".
     """
+    if count < 1 or not tasks:
+        raise UserError(f"questions={count} of tasks={tasks}; expected 1 or more of at least one task")
     index = read_json(folder / INDEX)
     arrays = load_arrays(folder / CHANNELS, index["sha256"])
     known = {name: arrays["truths"][:, column] for column, name in enumerate(index["truths"])}

@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING, Any
 import anyio
 
 from geoml.errors import UserError, unknown
+from geoml.progress import track
 from geoml.runs import MetricsLog, RunFolder, jsonable, plain
 from mcp_experts.client.endpoints import Endpoint, from_environment
 from mcp_experts.evaluate.arms import ARMS, MODEL_ARMS, answer_alone, ask_model
+from mcp_experts.evaluate.browser import EXCHANGES
 from mcp_experts.evaluate.protocol import conformance, latency
 from mcp_experts.evaluate.questions import FOLDER, QuestionSet, load_questions
 from mcp_experts.evaluate.table import comparison, table
@@ -41,20 +43,17 @@ def evaluate(config: DictConfig, run: RunFolder) -> list[dict[str, Any]]:
     )
     endpoint = from_environment()
     skipped = [arm for arm in arms if arm in MODEL_ARMS and endpoint is None]
+    if skipped == arms:
+        raise UserError(
+            f"{', '.join(arms)} need a language model, and the environment names none: mcp-experts ask --help"
+        )
     if skipped:
         LOG.warning("%s need a language model and are left out: mcp-experts ask --help", ", ".join(skipped))
-    rows = anyio.run(
-        lambda: run_arms(
-            arms,
-            questions,
-            registry,
-            endpoint,
-            run.path,
-            kind="live",
-            most_usd=values["most_usd"],
-            prices=prices,
-        )
-    )
+    options = {"kind": "live", "most_usd": values["most_usd"], "prices": prices}
+    try:
+        rows = anyio.run(lambda: run_arms(arms, questions, registry, endpoint, run.path, **options))
+    except UserError as error:
+        raise UserError(f"{error}; answers so far are kept: the same command goes on") from error
     found = table(rows)
     checks = anyio.run(conformance, registry)
     run.write_summary(
@@ -78,6 +77,8 @@ def _arms(asked: Any) -> list[str]:
     for arm in arms:
         if arm not in ARMS:
             raise unknown("arm", arm, ARMS)
+    if not arms:
+        raise UserError(f"arms is []; name some of {', '.join(ARMS)}")
     return arms
 
 
@@ -107,7 +108,7 @@ async def run_arms(
     Answers to other questions, by another model or with experts of another training stand there as well, and are left
     out. Stops asking the model above `most_usd`, where that is not 0.
     """
-    log = MetricsLog(folder / "exchanges.jsonl")
+    log = MetricsLog(folder / EXCHANGES)
     model, origin = endpoint.model if endpoint else "", _origin(questions, registry)
     rows = [row for row in log.rows() if row["model"] in ("", model) and origin.items() <= row.items()]
     done = {(row["arm"], row["question"]) for row in rows}
@@ -119,9 +120,8 @@ async def run_arms(
             found = answer_alone(arm, questions, registry) if left else []
             rows += [_kept(log, asdict(row), origin) for row in found if row.question in left]
             continue
-        for question in questions.questions if endpoint else ():
-            if (arm, question.identifier) in done:
-                continue
+        unasked = [each for each in questions.questions if endpoint and (arm, each.identifier) not in done]
+        for question in track(unasked, f"{arm}: {ARMS[arm]}", unit="questions"):
             spent = sum(row["tokens_in"] * prices[0] + row["tokens_out"] * prices[1] for row in rows) / 1e6
             if most_usd and spent >= most_usd:
                 LOG.warning("stopped asking the model at %.2f USD; the same command goes on with a higher limit", spent)

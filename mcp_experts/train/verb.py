@@ -4,18 +4,38 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from geoml.errors import missing_packages
+from omegaconf import OmegaConf
+
+from geoml.errors import UserError, missing_packages
 from geoml.runs import RunFolder
+from mcp_experts.registry import Registry
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
-__all__ = ["train"]
+__all__ = ["check", "train"]
 
 
 def train(config: DictConfig, run: RunFolder) -> list[dict[str, Any]]:
     """Train experts, write their weights and cards, and give a row each on channels that were not seen."""
+    check(config)  # before much is imported
     with missing_packages("experts"):
         from mcp_experts.train.session import train_experts
 
         return train_experts(config, run)
+
+
+def check(config: DictConfig) -> None:
+    """Raise `UserError` for experts that there are not, and for counts that are none."""
+    names = [config.expert] if isinstance(config.expert, str) else list(config.expert)
+    if not names:
+        raise UserError("expert is []; name one or several, or all")
+    if names != ["all"]:
+        Registry(names)
+    least = {"threads": 1, "recipe.epochs": 1, "recipe.batch": 1, "bound": 0} | {
+        f"links.{name}": 0 for name in config.links
+    }
+    for key, lowest in least.items():
+        value = OmegaConf.select(config, key)
+        if value != int(value) or value < lowest:
+            raise UserError(f"{key}={value}; expected a whole number, {lowest} or more")

@@ -11,6 +11,7 @@ import mcp_experts.experts
 from geoml.errors import DataError
 from geoml.report import Chart, Table
 from geoml.report.page import render
+from mcp_experts.__main__ import main
 from mcp_experts.browser import report
 
 EXPERTS = Path(mcp_experts.experts.__file__).parent
@@ -56,3 +57,27 @@ def test_one_expert_alone_and_what_is_none(tmp_path) -> None:
     (tmp_path / "card.json").write_text("{}")
     with pytest.raises(DataError, match="is no expert's card"):
         report(tmp_path)
+
+
+def test_an_evaluation_shows_who_was_right_and_who_was_left_out(tmp_path, monkeypatch) -> None:
+    for name in ("OPENAI_MODEL", "ANTHROPIC_MODEL"):
+        monkeypatch.delenv(name, raising=False)
+    run = tmp_path / "run"
+    words = ["evaluate", "arms=[A0,A3,A7]", "tasks=[los,snr]", "questions=20", f"run.dir={run}"]
+    assert main(words) == 0
+    page = report(run)
+    assert page is not None
+    left_out, chart, table = page.sections[0].blocks
+    assert left_out.text == "Left out, since the environment named no language model: A3."
+    assert isinstance(chart, Chart)
+    assert isinstance(table, Table)
+    rows = json.loads((run / "summary.json").read_text())["table"]
+    assert [(row["task"], row["arm"], row["accuracy"]) for row in table.rows] == [
+        (row["task"], row["arm"], row["accuracy"]) for row in rows
+    ]
+    drawn = {trace.name[:2]: dict(zip(trace.y, trace.x, strict=True)) for trace in chart.figure.data}
+    assert drawn == {arm: {row["task"]: row["accuracy"] for row in rows if row["arm"] == arm} for arm in ("A0", "A7")}
+    assert "checks of the protocol passed" in render(page)
+    (run / "summary.json").unlink()
+    with pytest.raises(DataError, match="the same command goes on with it"):
+        report(run)

@@ -89,6 +89,8 @@ def test_ask_drives_the_server_and_prints_the_answer(scripted, monkeypatch, chan
 
 
 def test_without_an_endpoint_ask_says_so_and_describe_answers(channel_file, capsys):
+    assert main(["ask", " "]) == 2
+    assert "the question is empty" in capsys.readouterr().err
     assert main(["ask", "What is it?", "--transcript", "nowhere/at/all.json"]) == 2
     assert "nowhere/at is no folder" in capsys.readouterr().err
     assert main(["ask", "What is it?", "--channel", str(channel_file)]) == 2
@@ -130,18 +132,35 @@ def test_a_model_that_misuses_tools_is_told_and_one_that_never_ends_is_cut_off(s
     assert len(endless.tools) == 4
 
 
-def test_endpoints_that_fail_are_named(scripted):
+def test_endpoints_that_fail_are_named(scripted, caplog):
     refused = scripted(lambda number, body: (401, {"message": "bad key"}))
     with pytest.raises(UserError, match="status 401"):
         converse_with(refused)
     assert len(refused.requests) == 1
     busy = scripted(lambda number, body: (503, {"message": "busy"}) if number == 1 else says("well"))
     assert converse_with(busy).answer == "well"
+    assert "status 503: " in caplog.text
+    assert "try 1 of 4" in caplog.text
     odd = scripted(lambda number, body: (200, "text"))
-    with pytest.raises(DataError, match="no OpenAI format"):
+    with pytest.raises(DataError, match=r"no OpenAI format .* mostly ends in /v1"):
         converse_with(odd)
-    with pytest.raises(UserError, match="is no address"):
-        converse_with(SimpleNamespace(base_url="http://[::1/v1"))
+    for address in ("http://[::1/v1", "localhost/v1"):
+        with pytest.raises(UserError, match="is no address"):
+            converse_with(SimpleNamespace(base_url=address))
+
+
+def test_an_endpoint_that_fails_midway_loses_no_answer(scripted, monkeypatch, tmp_path, capsys):
+    model = scripted(lambda number, body: says("ANSWER: A") if number < 3 else (401, {"message": "no more credit"}))
+    use(monkeypatch, model)
+    words = ["evaluate", "arms=[A0,A1]", "tasks=los", "questions=4", f"run.dir={tmp_path}"]
+    assert main(words) == 2
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert "status 401" in line
+    assert "answers so far are kept: the same command goes on" in line
+    use(monkeypatch, scripted(lambda number, body: says("ANSWER: B")))
+    assert main(words) == 0
+    rows = [json.loads(line) for line in (tmp_path / "exchanges.jsonl").read_text().splitlines()]
+    assert [row["letter"] for row in rows if row["arm"] == "A1"] == ["A", "A", "B", "B"]
 
 
 def test_an_endpoint_that_counts_no_tokens_is_listened_to(scripted):
@@ -211,6 +230,11 @@ def test_an_evaluation_with_a_scripted_model_resumes_and_is_refused_by_the_table
         ("most_usd=5", "most_usd needs prices"),
         ("usd_per_million=[3]", "expected two prices"),
         ("tasks=lso", "task 'lso' unknown"),
+        ("tasks=[]", "of at least one task"),
+        ("questions=-3", "questions=-3 of tasks=all; expected 1 or more"),
+        ("arms=[]", "arms is []; name some of A0"),
+        ("arms=[A3,A5]", "A3, A5 need a language model, and the environment names none"),
+        ("folder=pyproject.toml", "does not exist"),
     ],
 )
 def test_an_evaluation_that_is_asked_wrongly_says_so(words, message, tmp_path, capsys):

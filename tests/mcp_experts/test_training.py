@@ -18,6 +18,7 @@ from mcp_experts.train.generators import GENERATORS, generate
 from mcp_experts.train.scores import accuracy, confusions, interval
 from mcp_experts.train.session import find_tables
 from mcp_experts.train.traced import PARTS, traced_links
+from mcp_experts.train.verb import check
 
 SMALL = [
     *("links.tdl=320", "links.cdl=0", "links.umi=64", "links.uma=0", "links.rma=0", "links.inf=0"),
@@ -46,6 +47,22 @@ def table(path, transmitters=5, receivers=60):
     path.parent.mkdir(parents=True, exist_ok=True)
     np.savez(path, **arrays, attributes=np.array(json.dumps({"": {"frequency_hz": 3.5e9}})))
     return path
+
+
+@pytest.mark.parametrize(
+    ("word", "message"),
+    [
+        ("expert=lso", "did you mean 'los'"),
+        ("expert=[los,dopler]", "did you mean 'doppler'"),
+        ("expert=[]", "expert is \\[\\]; name one or several, or all"),
+        ("links.tdl=-5", "links.tdl=-5; expected a whole number, 0 or more"),
+        ("recipe.epochs=0", "recipe.epochs=0; expected a whole number, 1 or more"),
+        ("threads=.5", "threads=0.5; expected a whole number, 1 or more"),
+    ],
+)
+def test_what_cannot_be_trained_is_said_before_anything_is_drawn(word, message):
+    with pytest.raises(UserError, match=message):
+        check(compose("mcp_experts.conf", "train", [word]))
 
 
 def train(folder, *words):
