@@ -136,11 +136,13 @@ def listen(binding: Binding) -> list[socket.socket]:
     try:
         for family, _, _, _, address in socket.getaddrinfo(binding.host, binding.port, type=socket.SOCK_STREAM):
             try:
-                found.append(socket.create_server(address, family=family, backlog=BACKLOG))
+                opened = socket.create_server(address, family=family, backlog=BACKLOG).detach()
             except OSError as error:  # localhost stands for ::1 where there is no IPv6, too
                 if error.errno == errno.EADDRINUSE:
                     raise
                 lacking = error
+            else:  # asyncio lets small answers wait (Nagle) unless TCP is named, which create_server does not do
+                found.append(socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP, fileno=opened))
         if lacking is not None and not found:
             raise lacking
     except OSError as error:

@@ -1,5 +1,6 @@
 """The HTTP transport: who comes in, what is refused with which status, slow connections, logs."""
 
+import asyncio
 import socket
 
 import anyio
@@ -112,6 +113,25 @@ def test_a_name_of_several_addresses_is_listened_on_where_it_can(monkeypatch):
     (listening,) = listen(Binding("localhost", port))
     with listening:
         assert listening.getsockname() == ("127.0.0.1", port)
+
+
+def test_small_answers_are_sent_at_once():
+    """asyncio turns Nagle's algorithm off of what is accepted, where the listening socket names TCP."""
+    (listening,) = listen(Binding("127.0.0.1", 0))
+
+    async def accepted() -> int:
+        found = asyncio.get_running_loop().create_future()
+
+        async def serve(_, writer):
+            found.set_result(writer.get_extra_info("socket").getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
+            writer.close()
+
+        async with await asyncio.start_server(serve, sock=listening):
+            _, writer = await asyncio.open_connection(*listening.getsockname())
+            writer.close()
+            return await found
+
+    assert asyncio.run(accepted())
 
 
 def test_flags_of_http_are_not_passed_over_without_it(capsys):
