@@ -150,8 +150,11 @@ def tuned(scale: Scale, store: Path, folder: Path) -> dict[str, float]:
     return {name: min(rates, key=lambda rate: errors[f"{name}-{rate:g}"]) for name, rates in scale.rates.items()}
 
 
-def by_steps(config: dict[str, Any], cell: Cell, steps: int, count: int) -> MapScores:
-    """Scores of a trained diffusion by number of steps, on so many test maps; kept beside its other scores."""
+def by_steps(config: dict[str, Any], cell: Cell, steps: int, count: int, known: MapScores | None = None) -> MapScores:
+    """Scores of a trained diffusion by number of steps, on so many test maps; kept beside its other scores.
+
+    Maps of which there are scores, `known`, are not sampled again.
+    """
     import torch
 
     torch.set_num_threads(1)
@@ -163,7 +166,9 @@ def by_steps(config: dict[str, Any], cell: Cell, steps: int, count: int) -> MapS
     builder.sample_by(steps=steps)
     samples = made.test_samples(cell.split)
     samples = samples[:: max(1, len(samples) // count)][:count]
+    samples = sorted(set(samples) - set(known.samples if known else ()))
     found = score(builder, made.store, samples, members=DRAWS, batch_size=8, title=f"{cell.task}, {steps} steps")
+    found = found.merged(known) if known else found
     found.save(path)
     return found
 
@@ -226,7 +231,8 @@ def run(scale: Scale) -> dict[str, float | None]:
     for task, found in curves.items():
         show([{"task": task, "steps": steps, **values} for steps, values in found.items()], title="published preset")
         best = fewest(found)[0]
-        whole = by_steps(config, cells[task, PAPER], best, scale.test_samples)
+        some = by_steps(config, cells[task, PAPER], best, scale.step_samples)
+        whole = by_steps(config, cells[task, PAPER], best, scale.test_samples, known=some)
         errors[task, PAPER] = {target: whole.nmse(target) for target in TARGETS}
     if scale.name == "small":
         keep(made, cells)

@@ -87,6 +87,11 @@ class MapScores:
     def targets(self) -> list[str]:
         return list(dict.fromkeys(target for target, _ in self.tables))
 
+    @property
+    def samples(self) -> list[int]:
+        """Numbers of the maps that were scored."""
+        return [int(number) for number in next(iter(self.tables.values())).ids]
+
     def groups(self, target: str) -> list[str]:
         """Groups of voxels that a target was scored on."""
         return [group for name, group in self.tables if name == target]
