@@ -9,7 +9,7 @@ takes one step, the published one the number of DDIM steps that is best for it o
 
 NMSE is Σe² / ΣI² over all valid voxels of fields on 0 … 1, of an azimuth with the error around the circle. All is
 resumed where it stopped. `--prepare` only traces the maps; `--full` takes 64 × 64 × 8 voxels, fewer samples of them,
-and calculates in bf16 (hours); `--quick` scores the committed weights on the committed maps.
+and calculates in bf16 (some three CPU-hours); `--quick` scores the committed weights on the committed maps.
 """
 
 from __future__ import annotations

@@ -164,6 +164,7 @@ def test_scores_do_not_depend_on_batches_and_merge(store: Path, tmp_path: Path):
     made = baseline("free_space", TASK)
     whole = score(made, store, range(6), batch_size=4)
     parts = score(made, store, [0, 1, 2], batch_size=1).merged(score(made, store, [3, 4, 5], batch_size=3))
+    assert parts.samples == [0, 1, 2, 3, 4, 5]
     for key, table in whole.tables.items():
         assert np.array_equal(table.sums, parts.tables[key].sums), key
     whole.save(tmp_path / "scores.nc")
