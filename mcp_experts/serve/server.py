@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import logging
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,6 +29,8 @@ coherence, profile, scenario, SNR), each with calibrated probabilities, its limi
 (interval_low, interval_high, unit) hold with 90 % confidence; null is an open side."""
 
 TOOLSETS = ("channels", "describe", "experts", "maps")
+#: Files read at once, whoever asks: each may take a GiB of memory while it is.
+READ_AT_ONCE = 2
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,6 +41,7 @@ class State:
     handles: Handles
     root: Path | None = None
     toolsets: Sequence[str] = field(default=TOOLSETS)
+    reading: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(READ_AT_ONCE))
 
     @staticmethod
     def owner() -> str:

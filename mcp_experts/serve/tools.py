@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterator, Mapping
 from typing import Annotated
 
@@ -27,8 +26,6 @@ __all__ = ["tools"]
 ChannelId = Annotated[str, Field(description="Handle that a wireless_load_… tool returned", max_length=64)]
 BRIEF = ("expert", "label", "confidence", "likely", "interval_low", "interval_high", "unit", "abstained", "classical")
 PAGE = 20
-#: Files read at once, whoever asks: each may take a GiB of memory while it is.
-READ_AT_ONCE = 2
 
 
 def tools(state: State) -> Iterator[Tool]:
@@ -98,10 +95,9 @@ def _page(cursor: str | None, count: int) -> int:
 
 def _loading_tools(state: State) -> Iterator[Tool]:
     """Arguments and defaults are those of the functions that make the channels."""
-    turns = threading.Semaphore(READ_AT_ONCE)
 
     def load_file(path: str, index: int = 0) -> Channel:
-        with turns:
+        with state.reading:
             return channel_from_file(inside(state.root, path), index)
 
     yield _loading_tool(
@@ -255,7 +251,9 @@ def _map_tool(state: State) -> Tool:
         z_m: Annotated[float, Field(description="Receiver's height, metres")] = 1.5,
         transmitter: Annotated[int, Field(description="Number of the transmitter in the map", ge=0)] = 0,
     ) -> Annotated[CallToolResult, MapPoint]:
-        found = query_map(inside(state.root, path, whole=False), x_m=x_m, y_m=y_m, z_m=z_m, transmitter=transmitter)
+        with state.reading:
+            at = inside(state.root, path, whole=False)
+            found = query_map(at, x_m=x_m, y_m=y_m, z_m=z_m, transmitter=transmitter)
         return answer({"expert": "radio_map", "path": path, **found})
 
     return strict_tool(

@@ -27,15 +27,18 @@ def train(config: DictConfig, run: RunFolder) -> list[dict[str, Any]]:
 
 def check(config: DictConfig) -> None:
     """Raise `UserError` for experts that there are not, and for counts that are none."""
-    names = [config.expert] if isinstance(config.expert, str) else list(config.expert)
+    names = [config.expert] if isinstance(config.expert, str) else list(config.expert or ())
     if not names:
-        raise UserError("expert is []; name one or several, or all")
+        raise UserError(f"expert is {config.expert}; name one or several, or all")
     if names != ["all"]:
         Registry(names)
+    for key in ("links", "recipe"):
+        if config[key] is None:
+            raise UserError(f"{key}=null; expected settings by name: leave it out for the default ones")
     least = {"threads": 1, "recipe.epochs": 1, "recipe.batch": 1, "bound": 0} | {
         f"links.{name}": 0 for name in config.links
     }
     for key, lowest in least.items():
         value = OmegaConf.select(config, key)
-        if value != int(value) or value < lowest:
+        if not isinstance(value, int | float) or value < lowest or value % 1:
             raise UserError(f"{key}={value}; expected a whole number, {lowest} or more")
