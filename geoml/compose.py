@@ -288,8 +288,9 @@ def _listed_key(source: ConfigLoaderImpl, verb: str, given: Sequence[Override]) 
         if name in config or not isinstance(listed, ListConfig):
             continue
         inner = {path.removeprefix(f"{name}."): text for path, text in texts.items() if path.startswith(f"{name}.")}
-        entry = inner if "_target_" in inner else {name: texts.get(name, "NAME"), **inner}
-        meant = f"{{{', '.join(f'{part}: {text}' for part, text in entry.items())}}}" if inner else texts[name]
+        chosen = texts.get(name) or "NAME"
+        entry = inner if "_target_" in inner else {name: chosen, **inner}
+        meant = f"{{{', '.join(f'{part}: {text}' for part, text in entry.items())}}}" if inner else chosen
         before = [other for other in listed[:1] if isinstance(other, str) and other != meant]
         return UserError(f"key {key!r} unknown; {name}s is a list here: '{name}s=[{','.join([*before, meant])}]'")
     return None

@@ -112,6 +112,7 @@ def test_a_named_folder_is_refused_to_another_configuration(call, tmp_path):
         ("fit samples=???", "samples is not set; add samples=VALUE"),
         ("fit fail=user", "the data are on fire; call the fire brigade"),
         ("fit stage=large", "key 'stage' unknown; stages is a list here: 'stages=[small,large]'"),
+        ("fit stage=", "stages is a list here: 'stages=[small,NAME]'"),
         ("fit stage._target_=my.Own stage.width=8", "'stages=[small,{_target_: my.Own, width: 8}]'"),
         ("fit stage.width=8", "stages is a list here: 'stages=[small,{stage: NAME, width: 8}]'"),
         ("far", "not_installed_anywhere is not installed; pip install 'geoml[all]'"),
