@@ -26,8 +26,8 @@ import xarray as xr
 import xskillscore
 from harness import least_seconds, main
 
+from geoml.cli.tables import show
 from geoml.metrics import fair_crps
-from geoml.tables import show
 
 MEMBERS = (8, 16, 50, 100)
 

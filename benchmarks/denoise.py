@@ -24,17 +24,17 @@ from typing import Any
 import numpy as np
 from harness import main
 
-from geoml.compose import compose
-from geoml.config import instantiate
+from geoml.cli.compose import compose
+from geoml.cli.config import instantiate
+from geoml.cli.tables import show
 from geoml.data.store import open_store
-from geoml.runs import plain
-from geoml.tables import show
-from radiomaps.generate import generate
-from radiomaps.plan import Placement, Plan, Window
+from geoml.runs.folder import plain
+from radiomaps.generation.generate import generate
+from radiomaps.generation.plan import Placement, Plan, Window
 from radiomaps.raytrace import TraceOptions, trace
 from radiomaps.tasks import Task
-from radiomaps.tasks.cheap import FEWER
 from radiomaps.tasks.dataset import loader
+from radiomaps.tasks.low_ray_prior import FEWER
 from radiomaps.tasks.priors import everywhere
 from radiomaps.training import Recipe, Trained, fit, load_trained
 

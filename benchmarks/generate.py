@@ -16,8 +16,8 @@ from typing import Any
 
 from harness import main
 
-from radiomaps.generate import generate
-from radiomaps.plan import Placement, Plan, Window
+from radiomaps.generation.generate import generate
+from radiomaps.generation.plan import Placement, Plan, Window
 
 
 def plan(quick: bool, *, scenes: int, seed: int) -> Plan:

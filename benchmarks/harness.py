@@ -21,9 +21,9 @@ from typing import Any
 
 import yaml
 
-from geoml import environment
-from geoml.files import write_json
-from geoml.tables import show
+from geoml.cli.tables import show
+from geoml.runs import environment
+from geoml.runs.files import write_json
 
 __all__ = ["Target", "judge", "least_seconds", "main", "targets"]
 

@@ -28,13 +28,13 @@ import numpy as np
 import xarray as xr
 from harness import main
 
+from benchmarks.shuffle_quality import effective_sample_ratio
 from geoml.data.blocks import ArraySource, FieldSource
 from geoml.data.loader import BlockLoader
-from geoml.data.mixing import effective_sample_ratio
 from geoml.data.patches import PatchSpec
 from geoml.data.slabs import zarr_settings
 from geoml.data.store import Packing, StoreWriter
-from geoml.grids import Grid
+from geoml.grids.grid import Grid
 
 COARSE = Grid.latlon(40, 60, -5, 15, 0.25, "node", half_open=True)
 FINE = Grid.latlon(40, 60, -5, 15, 0.1)

@@ -22,10 +22,10 @@ from typing import Any
 import numpy as np
 from harness import least_seconds, main
 
+from geoml.cli.tables import show
 from geoml.metrics.base import Forecast
 from geoml.metrics.neighbourhood import Fractions, fss
 from geoml.metrics.spectra import ralsd
-from geoml.tables import show
 
 try:
     with contextlib.redirect_stdout(io.StringIO()):  # says on import where its settings lie

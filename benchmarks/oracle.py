@@ -28,18 +28,18 @@ import torch
 from harness import main
 from numpy.typing import NDArray
 
-from geoml.compose import compose
+from geoml.cli.compose import compose
+from geoml.cli.tables import show
 from geoml.metrics import StatisticsTable, Suite
 from geoml.models.predictor import load_predictor
-from geoml.tables import show
 from geoml.train import checkpoint
-from rainshift.archive import Archive, archive_of
-from rainshift.downscalers import Downscaler, ModelSpec
-from rainshift.experiment import recipe_of
-from rainshift.matrix import TrainSet
-from rainshift.oracle import Oracle
+from rainshift.benchmark.plan import TrainSet
+from rainshift.benchmark.run import recipe_of
+from rainshift.data.archive import Archive, archive_of
+from rainshift.evaluation import score
+from rainshift.models.oracle import Oracle
+from rainshift.models.spec import Downscaler, ModelSpec
 from rainshift.prediction import predict_maps
-from rainshift.scoring import score
 from rainshift.training import fit
 
 WEIGHTS = Path(__file__).parent / "weights" / "oracle"

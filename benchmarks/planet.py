@@ -27,9 +27,9 @@ import torch
 from harness import main
 from scipy import stats
 
-from geoml.compose import compose
-from geoml.tables import show
-from rainshift.experiment import Experiment
+from geoml.cli.compose import compose
+from geoml.cli.tables import show
+from rainshift.benchmark.run import Experiment
 from rainshift.sources import open_source
 
 #: Unlike each other in wet fraction, tail, cells and in the bias and noise of the analysis.

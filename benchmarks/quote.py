@@ -14,7 +14,7 @@ from typing import Any
 
 import yaml
 
-from geoml.tables import markdown
+from geoml.cli.tables import markdown
 
 __all__ = ["fill", "pages", "quoted"]
 

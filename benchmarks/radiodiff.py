@@ -27,16 +27,16 @@ from typing import Any
 import numpy as np
 from harness import main
 
-from geoml.compose import compose
-from geoml.files import write_json
-from geoml.runs import plain
-from geoml.tables import show
+from geoml.cli.compose import compose
+from geoml.cli.tables import show
+from geoml.runs.files import write_json
+from geoml.runs.folder import plain
 from geoml.train import checkpoint
 from radiomaps.baselines import load_baseline
-from radiomaps.benchmark import PLAIN, Benchmark, Cell
-from radiomaps.benchmark_report import score_rows, write_page
-from radiomaps.generate import generate
-from radiomaps.plan import Placement, Plan, Window
+from radiomaps.benchmark.run import PLAIN, Benchmark, Cell
+from radiomaps.benchmark.tables import score_rows, write_page
+from radiomaps.generation.generate import generate
+from radiomaps.generation.plan import Placement, Plan, Window
 from radiomaps.scores import MapScores, score
 
 ROOT = Path(__file__).resolve().parent
@@ -283,7 +283,7 @@ def keep(made: Benchmark, cells: dict[tuple[str, str], Cell]) -> None:
 
 def from_weights() -> dict[str, float | None]:
     """The figures from the committed weights on the committed maps: fewer maps, draws and steps."""
-    from geoml.files import read_json
+    from geoml.runs.files import read_json
     from radiomaps.tasks import Task
     from radiomaps.training import load_trained
 

@@ -26,9 +26,9 @@ from typing import Any
 import numpy as np
 from harness import main
 
-from geoml.grids import Grid
-from geoml.tables import show
-from radiomaps.maps import Transmitter
+from geoml.cli.tables import show
+from geoml.grids.grid import Grid
+from radiomaps.maps.layout import Transmitter
 from radiomaps.raytrace import TraceOptions, activate, find_paths, trace
 from radiomaps.scenes import Scene, load
 

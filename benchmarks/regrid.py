@@ -23,7 +23,7 @@ from harness import main
 from scipy import ndimage
 from scipy.interpolate import RegularGridInterpolator
 
-from geoml.grids import Grid, conform, grid_of
+from geoml.grids.grid import Grid, conform, grid_of
 from geoml.regrid import Regridder, index_resize_cost
 
 FINE = Grid.latlon(40, 60, -5, 15, 0.1)

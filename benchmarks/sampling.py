@@ -26,12 +26,12 @@ from dataclasses import dataclass
 import torch
 from harness import main
 
+from geoml.cli.tables import show
 from geoml.diffusion.denoiser import Denoiser
 from geoml.diffusion.exact import GaussianDenoiser, MixtureDenoiser
 from geoml.diffusion.samplers import DDIM, DPMSolver2M, Euler, Heun, Sampler, StochasticHeun, sampler_of
 from geoml.diffusion.spacing import karras, log_snr, spaced
 from geoml.models.registry import preset
-from geoml.tables import show
 
 Spacing = Callable[[int], tuple[float, ...]]
 

@@ -20,10 +20,10 @@ from pathlib import Path
 
 from harness import main
 
-from geoml.compose import compose
-from geoml.environment import usable_cores
-from rainshift.experiment import Experiment
-from rainshift.matrix import Cell, TrainSet
+from geoml.cli.compose import compose
+from geoml.runs.environment import usable_cores
+from rainshift.benchmark.plan import Cell, TrainSet
+from rainshift.benchmark.run import Experiment
 from rainshift.verbs import dask_workers
 
 REGION = "melanesia"

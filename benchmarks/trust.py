@@ -2,9 +2,9 @@
 
 Small U-Nets are trained on regions of the synthetic planet with each of them left out in turn; several seeds make an
 ensemble, whose spread is one rival and whose mean rain the other. The trust map is fitted in validation hours of the
-training regions alone (`rainshift.trust`) and drawn on the left-out region, whose truth then says which cells have the
-largest tenth of the errors of the mean. AUROC is the chance that such a cell gets a higher score than another, 0.5 by
-chance.
+training regions alone (`rainshift.models.trust`) and drawn on the left-out region, whose truth then says which cells
+have the largest tenth of the errors of the mean. AUROC is the chance that such a cell gets a higher score than another,
+0.5 by chance.
 
 - `auroc_trust`, `auroc_rain`, `auroc_spread`: of each score, mean over the left-out regions.
 - `gain_over_best`: that of the trust map less that of the better of the two others.
@@ -28,15 +28,15 @@ import numpy as np
 import torch
 from harness import main
 
-from geoml.compose import compose
-from geoml.fields import Batch
-from geoml.tables import show
-from rainshift.archive import Archive
-from rainshift.downscalers import Downscaler
-from rainshift.experiment import Experiment
-from rainshift.hours import evenly, whole_fields
+from geoml.cli.compose import compose
+from geoml.cli.tables import show
+from geoml.data.fields import Batch
+from rainshift.benchmark.run import Experiment
+from rainshift.data.archive import Archive
+from rainshift.data.selection import evenly, whole_fields
+from rainshift.models.spec import Downscaler
+from rainshift.models.trust import Trust, auroc, fit_trust, risk_coverage
 from rainshift.training import load
-from rainshift.trust import Trust, auroc, fit_trust, risk_coverage
 
 REGIONS = ("europe_west", "melanesia", "tibetan-plateau", "west-africa")
 UNET = "{model: unet, base: 8, multipliers: [1, 2]}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from geoml import app
+from geoml.cli import app
 
 __all__ = ["APP", "main"]
 
@@ -16,7 +16,7 @@ APP = app.App(
     verbs=(
         app.Verb(
             "doctor",
-            "geoml.doctor:main",
+            "geoml.cli.doctor:main",
             "Say what this machine has and what mends what is missing",
             example="geoml doctor --need torch,llvm",
             plain=True,
@@ -30,7 +30,7 @@ APP = app.App(
         ),
         app.Verb(
             "exec",
-            "geoml.scripts:main",
+            "geoml.cli.scripts:main",
             "Run another command line of this distribution, by its name",
             example="geoml exec mcp-experts serve",
             plain=True,

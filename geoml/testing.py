@@ -10,8 +10,8 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file, save_file
 
-from geoml.fields import Batch
-from geoml.grids import Grid
+from geoml.data.fields import Batch
+from geoml.grids.grid import Grid
 from geoml.models.base import Channels, Model
 from geoml.models.noise import seed_of
 

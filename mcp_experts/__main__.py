@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from geoml import app
+from geoml.cli import app
 
 __all__ = ["APP", "main"]
 
@@ -45,14 +45,14 @@ APP = app.App(
         ),
         app.Verb(
             "export",
-            "mcp_experts.export:export",
+            "mcp_experts.train.export:export",
             "Write an expert's network as an ONNX file",
             example="mcp-experts export los",
             plain=True,
         ),
         app.Verb(
             "new",
-            "mcp_experts.scaffold:new",
+            "mcp_experts.train.scaffold:new",
             "Begin an expert: its file, its folder, a test to fill",
             example="mcp-experts new blockage",
             plain=True,

@@ -10,8 +10,8 @@ if TYPE_CHECKING:
 
     import xarray as xr
 
-    from geoml.grids import Grid
-    from radiomaps.maps import Transmitter
+    from geoml.grids.grid import Grid
+    from radiomaps.maps.layout import Transmitter
     from radiomaps.scenes import Scene
 
 __all__ = ["trace"]
@@ -26,21 +26,22 @@ def trace(
     frequencies_hz: Sequence[float] = (),
     **options: Any,
 ) -> xr.Dataset:
-    """Radio maps `(tx, z, y, x)` of transmitters in a scene, in the layout of `radiomaps.maps`.
+    """Radio maps `(tx, z, y, x)` of transmitters in a scene, in the layout of `radiomaps.maps.layout`.
 
     `scene` is a `Scene` or what `radiomaps.scenes.load` takes, a transmitter a `Transmitter` or its x, y, z in metres,
     `grid` has axes z, y, x in the scene's metres, `options` are those of the solver, "sionna" or "dominant". Maps of
     several frequencies follow each other along `tx`, with their `frequency_hz` as a coordinate.
 
-    >>> from geoml.grids import Grid
+    >>> from geoml.grids.grid import Grid
     >>> grid = Grid.box({"z": 1, "y": 96, "x": 96}, {"z": 5, "y": 160, "x": 160}, {"z": 4, "y": 8, "x": 8})
     >>> maps = trace("procedural-0", [(60.0, 100.0, 40.0)], grid, solver="dominant")
     >>> maps["path_gain_db"].dims, maps["path_gain_db"].attrs["units"]
     (('tx', 'z', 'y', 'x'), 'dB')
     """
     from geoml.errors import unknown
-    from radiomaps import maps, scenes
-    from radiomaps.plan import run_solver
+    from radiomaps import scenes
+    from radiomaps.generation.plan import run_solver
+    from radiomaps.maps import layout as maps
 
     if solver not in ("sionna", "dominant"):
         raise unknown("solver", solver, ("sionna", "dominant"))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from geoml import app
+from geoml.cli import app
 
 __all__ = ["APP", "main"]
 
@@ -68,7 +68,7 @@ APP = app.App(
         ),
         app.Verb(
             "benchmark",
-            "radiomaps.benchmark:benchmark",
+            "radiomaps.benchmark.run:benchmark",
             "Train and score models and baselines on tasks of one store",
             example="radiomaps benchmark store=maps.zarr models=[dominant,unet3d,radiodiff3d]",
         ),

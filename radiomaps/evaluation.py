@@ -11,12 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geoml.errors import UserError, unknown
-from geoml.runs import RunFolder, plain
+from geoml.runs.folder import RunFolder, plain
 from radiomaps.scores.physical import QUANTITIES
 from radiomaps.scores.scoring import CIRCULAR, MapScores, score
-from radiomaps.splits import on_layers
 from radiomaps.tasks import Task
 from radiomaps.tasks.encoding import AZIMUTH
+from radiomaps.tasks.splits import on_layers
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -78,7 +78,7 @@ def some_of(samples: NDArray[Any] | Sequence[int], wanted: int | None) -> list[i
 
 def evaluate(config: DictConfig, run: RunFolder) -> Rows:
     """Score a checkpoint or a baseline on a part of a store: tables by target, group and layer, and pictures."""
-    from geoml.tables import show
+    from geoml.cli.tables import show
     from radiomaps.training import parts_of
 
     values = plain(config)
@@ -159,9 +159,9 @@ def _builder(values: dict[str, Any], store: Path) -> tuple[Builder, dict[str, An
 
 def draw(builder: Builder, store: Path, samples: Sequence[int], folder: Path, members: int) -> None:
     """Truth, prediction, error and uncertainty of some maps, every target, in `folder`."""
-    from radiomaps.figures import save_figure
-    from radiomaps.prediction_figures import draw_prediction
-    from radiomaps.sampling import sample_maps, truth_of
+    from radiomaps.prediction import sample_maps, truth_of
+    from radiomaps.report.figures import save_figure
+    from radiomaps.report.prediction_figures import draw_prediction
 
     if not samples:
         return

@@ -8,13 +8,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from geoml.data.fields import Batch
 from geoml.data.transforms import Transforms
 from geoml.errors import DataError, UserError, unknown
-from geoml.fields import Batch
-from geoml.files import read_json, write_json
 from geoml.models.base import Model
 from geoml.models.predictor import Predictor, load_predictor
 from geoml.models.tiles import Tiled, Tiling
+from geoml.runs.files import read_json, write_json
 from geoml.train import Trainer, train
 from geoml.train.checkpoint import start_from
 from geoml.train.device import Precision, World, choose_device, process_group, world
@@ -83,8 +83,8 @@ class Recipe:
 class Trained:
     """A trained model, the task it was trained for, and how it cuts what is larger than its tiles.
 
-    `window` holds the steps and heights of the training's grid as fields of `radiomaps.plan.Window`, `split` how its
-    maps were divided, where the run says so.
+    `window` holds the steps and heights of the training's grid as fields of `radiomaps.generation.plan.Window`,
+    `split` how its maps were divided, where the run says so.
     """
 
     predictor: Predictor
@@ -266,13 +266,13 @@ def parts_of(store: Path | str, split: Mapping[str, Any]) -> dict[str, NDArray[A
     """Samples of a store by part: `{by: scene, parts: {train: 0.8, …}, seed: 0}`, or by file as the paper did.
 
     `{by: name, parts: {test: [munich]}}` takes scenes by their names; all others train. `where` keeps parts to carriers
-    of their own: see `radiomaps.splits.at_carriers`.
+    of their own: see `radiomaps.tasks.splits.at_carriers`.
 
     >>> parts_of("maps.zarr", {"by": "sceen"})
     Traceback (most recent call last):
     geoml.errors.UserError: split by 'sceen' unknown; did you mean 'scene'? (known: file, name, scene)
     """
-    from radiomaps.splits import at_carriers, split_by_file, split_by_name, split_by_scene
+    from radiomaps.tasks.splits import at_carriers, split_by_file, split_by_name, split_by_scene
 
     for key in split:
         if key not in _SPLIT_KEYS:
@@ -296,9 +296,9 @@ def picture_taker(
     transforms = _identity(task)
 
     def watch(model: Model, seen: int) -> None:
-        from radiomaps.figures import save_figure
-        from radiomaps.prediction_figures import draw_prediction
-        from radiomaps.sampling import sample_maps, truth_of
+        from radiomaps.prediction import sample_maps, truth_of
+        from radiomaps.report.figures import save_figure
+        from radiomaps.report.prediction_figures import draw_prediction
 
         trained = Trained(Predictor(model, transforms), task)
         for number, made in sample_maps(trained, store, samples, members=members, seed=seed):
@@ -315,7 +315,7 @@ def _identity(task: Task) -> Transforms:
 
 
 def _window_of(batches: TaskLoader) -> dict[str, Any]:
-    """Steps and heights of the maps, as fields of `radiomaps.plan.Window`."""
+    """Steps and heights of the maps, as fields of `radiomaps.generation.plan.Window`."""
     z, y, _ = batches.sources[0].target_grid.axes
     heights = [z.start, z.start + z.step * (z.size - 1), z.step]
     return {"step_m": float(y.step), "heights_m": [float(value) for value in heights]}

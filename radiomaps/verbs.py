@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from geoml.errors import UserError, unknown
-from geoml.files import write_json
-from geoml.runs import RunFolder, launched_rank, plain
+from geoml.runs.files import write_json
+from geoml.runs.folder import RunFolder, launched_rank, plain
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -36,7 +36,7 @@ def scenes(arguments: Sequence[str]) -> Rows:
     flags = parser.parse_args(arguments)
     import yaml
 
-    from radiomaps import figures
+    from radiomaps.report import figures
     from radiomaps.scenes import load, names, save_scene
 
     settings = {key: yaml.safe_load(value) for key, mark, value in (w.partition("=") for w in flags.scene) if mark}
@@ -67,8 +67,8 @@ def scenes(arguments: Sequence[str]) -> Rows:
 
 def trace(config: DictConfig, run: RunFolder) -> Rows:
     """Trace the maps of all transmitters in all scenes into one store, and draw some of them."""
-    from radiomaps.generate import generate
-    from radiomaps.plan import Placement, Plan, Window
+    from radiomaps.generation.generate import generate
+    from radiomaps.generation.plan import Placement, Plan, Window
 
     values = plain(config)
     plan = Plan(
@@ -93,10 +93,10 @@ def trace(config: DictConfig, run: RunFolder) -> Rows:
 
 def paths(config: DictConfig, run: RunFolder) -> Rows:
     """Find exact paths to receivers and write them as a table; a row a transmitter."""
-    from radiomaps.path_files import require_suffix, write_paths
-    from radiomaps.plan import Placement, Window
+    from radiomaps.generation.plan import Placement, Window
+    from radiomaps.generation.receivers import Receivers
+    from radiomaps.maps.path_files import require_suffix, write_paths
     from radiomaps.raytrace import TraceOptions, find_paths
-    from radiomaps.receivers import Receivers
     from radiomaps.scenes import load
 
     values = plain(config)
@@ -138,7 +138,7 @@ def report(arguments: Sequence[str]) -> Rows:
     made.add_argument("--against", metavar="STORE", help="a store of the same scenes and transmitters: errors too")
     made.add_argument("--draw", metavar="FOLDER", help="draw the first maps of each store into this folder too")
     flags = made.parse_args(arguments)
-    from radiomaps import browser
+    from radiomaps.report import html as browser
 
     against = Path(flags.against) if flags.against else None
     rows = written(flags, {"radiomaps": functools.partial(browser.report, against=against)})
@@ -169,7 +169,7 @@ def export_maps(config: DictConfig) -> Rows:
     from radiomaps import exchange
 
     if config.format == "deepmimo":
-        from radiomaps.path_files import read_paths
+        from radiomaps.maps.path_files import read_paths
 
         return list(exchange.export_deepmimo(read_paths(config.store), config.target))
     if config.format == "urbanradio3d":
@@ -188,10 +188,10 @@ def train(config: DictConfig, run: RunFolder) -> Rows:
 
     `torchrun --nproc-per-node 2 -m radiomaps train …` trains it with two processes, to the same weights.
     """
-    from geoml.config import instantiate
+    from geoml.cli.config import instantiate
     from geoml.train.tensorboard import log_of
-    from radiomaps.splits import on_layers
     from radiomaps.tasks import Task
+    from radiomaps.tasks.splits import on_layers
     from radiomaps.training import SPLIT_FILE, Recipe, fit, parts_of, picture_taker
 
     values = plain(config)
@@ -217,8 +217,8 @@ def train(config: DictConfig, run: RunFolder) -> Rows:
 def sample(config: DictConfig, run: RunFolder) -> Rows:
     """Sample maps with a trained model into CF files in the run folder's `samples/`, and draw some."""
     from geoml.models.tiles import Tiling
-    from radiomaps.sampling import draw_samples, samples_of, write_samples
-    from radiomaps.splits import on_layers
+    from radiomaps.prediction import draw_samples, samples_of, write_samples
+    from radiomaps.tasks.splits import on_layers
     from radiomaps.training import load_trained
 
     values = plain(config)
@@ -260,8 +260,8 @@ def _client(workers: int) -> Iterator[Any]:
 
 def _pictures(path: Path, folder: Path, count: int, *, against: Path | None = None) -> Rows:
     """One row a map in numbers; the first `count` are drawn."""
-    from radiomaps import figures
-    from radiomaps.store import open_maps
+    from radiomaps.maps.store import open_maps
+    from radiomaps.report import figures
 
     maps = open_maps(path)
     other = open_maps(against) if against else None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from geoml import app
+from geoml.cli import app
 
 __all__ = ["APP", "main"]
 

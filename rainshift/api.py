@@ -29,9 +29,9 @@ def open_region(
     """
     import xarray as xr
 
-    from geoml.compose import compose
-    from geoml.runs import plain
-    from rainshift.archive import Archive
+    from geoml.cli.compose import compose
+    from geoml.runs.folder import plain
+    from rainshift.data.archive import Archive
 
     overrides = [f"data={data}", *_overrides({f"data.{key}": value for key, value in options.items()})]
     archive = Archive(plain(compose("rainshift.conf", "prepare", overrides).data), Path(cache) / "data")
@@ -45,13 +45,13 @@ def benchmark(*overrides: str, **settings: Any) -> xr.Dataset:
 
     `overrides` are words of the command line, `settings` its keys as Python values (dots as double underscores:
     `trainer__samples=1000`). The run folder is `runs/benchmark/…` as on the command line, with page and figures; the
-    variables are described in `rainshift.drop.analyse`. Finished cells are taken from the cache.
+    variables are described in `rainshift.benchmark.analysis.analyse`. Finished cells are taken from the cache.
     """
-    from geoml.compose import compose
-    from geoml.runs import RunFolder
-    from geoml.verbs import run_path
-    from rainshift.experiment import Experiment
-    from rainshift.report import write_benchmark
+    from geoml.cli.compose import compose
+    from geoml.cli.verbs import run_path
+    from geoml.runs.folder import RunFolder
+    from rainshift.benchmark.run import Experiment
+    from rainshift.report.markdown import write_benchmark
 
     words = [*overrides, *_overrides({key.replace("__", "."): value for key, value in settings.items()})]
     config = compose("rainshift.conf", "benchmark", words)

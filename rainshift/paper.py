@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from geoml.tables import cell
+from geoml.cli.tables import cell
 
 if TYPE_CHECKING:
     import xarray as xr

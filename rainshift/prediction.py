@@ -8,21 +8,21 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from geoml.files import atomic_path
-from geoml.grids import grid_of
+from geoml.cli.progress import track
+from geoml.grids.grid import grid_of
 from geoml.models.predictor import members_of
-from geoml.progress import track
-from rainshift.archive import Archive
-from rainshift.downscalers import Downscaler
-from rainshift.hours import choose, hourly, whole_fields
-from rainshift.scoring import window_of
+from geoml.runs.files import atomic_path
+from rainshift.data.archive import Archive
+from rainshift.data.selection import choose, hourly, whole_fields
+from rainshift.evaluation import window_of
+from rainshift.models.spec import Downscaler
 from rainshift.sources.variables import VARIABLES
 
 if TYPE_CHECKING:
     import xarray as xr
 
-    from geoml.grids import Grid
-    from rainshift.trust import Trust, TrustMap
+    from geoml.grids.grid import Grid
+    from rainshift.models.trust import Trust, TrustMap
 
 __all__ = ["TRUST_MAPS", "predict_maps", "write_prediction"]
 

@@ -12,17 +12,17 @@ from geoml.data.loader import BlockLoader
 from geoml.data.patches import PatchSpec
 from geoml.data.transforms import Transforms
 from geoml.errors import DataError, UserError
-from geoml.files import read_json, write_json
 from geoml.models.base import Channels, Model
 from geoml.models.predictor import Predictor, load_predictor
+from geoml.runs.files import read_json, write_json
 from geoml.train import Trainer, train
 from geoml.train.checkpoint import start_from
 from geoml.train.device import Precision, World, process_group, world
-from rainshift.archive import Archive
 from rainshift.baselines import Baseline
-from rainshift.downscalers import Downscaler, ModelSpec, Windowed
-from rainshift.hours import FIELDS_AT_A_TIME, choose
-from rainshift.matrix import TrainSet
+from rainshift.benchmark.plan import TrainSet
+from rainshift.data.archive import Archive
+from rainshift.data.selection import FIELDS_AT_A_TIME, choose
+from rainshift.models.spec import Downscaler, ModelSpec, Windowed
 
 if TYPE_CHECKING:
     from geoml.train.loop import Log

@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from geoml.errors import UserError
-from geoml.runs import RunFolder, plain
+from geoml.runs.folder import RunFolder, plain
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
-    from rainshift.archive import Archive
-    from rainshift.downscalers import Downscaler
+    from rainshift.data.archive import Archive
+    from rainshift.models.spec import Downscaler
 
 __all__ = ["benchmark", "dask_workers", "evaluate", "predict", "prepare", "regions", "report", "train", "trust"]
 
@@ -39,7 +39,7 @@ def regions(arguments: Sequence[str]) -> Rows | None:
     parser = argparse.ArgumentParser(prog="rainshift regions", description="List the regions and their bounds.")
     parser.add_argument("--json", action="store_true", help="a list of objects instead of a table")
     flags = parser.parse_args(arguments)
-    from rainshift.regions import as_rows
+    from rainshift.places.regions import as_rows
 
     rows = as_rows()
     if flags.json:
@@ -92,9 +92,9 @@ def train(config: DictConfig, run: RunFolder) -> Rows:
 def _trained_together(config: DictConfig, run: RunFolder, archive: Archive, names: tuple[str, ...]) -> Rows:
     """Train, in however many processes."""
     from geoml.train.tensorboard import log_of
-    from rainshift.downscalers import ModelSpec
-    from rainshift.experiment import recipe_of
-    from rainshift.matrix import TrainSet
+    from rainshift.benchmark.plan import TrainSet
+    from rainshift.benchmark.run import recipe_of
+    from rainshift.models.spec import ModelSpec
     from rainshift.training import fit
 
     counts = [len(archive.samples(name, "train")[1]) for name in names]
@@ -124,8 +124,8 @@ def trust(config: DictConfig, run: RunFolder) -> Rows:
 
     What is learnt lies beside the model's checkpoints, and `predict` draws it beside each prediction.
     """
+    from rainshift.models.trust import fit_trust
     from rainshift.training import load_trained
-    from rainshift.trust import fit_trust
 
     trained = RunFolder.load(config.checkpoint)
     archive, regions = _archive(config), list(config.regions or trained.config.get("train_regions") or ())
@@ -149,9 +149,9 @@ def trust(config: DictConfig, run: RunFolder) -> Rows:
 
 def predict(config: DictConfig, run: RunFolder) -> Rows:
     """Predict regions with a trained model into CF files in the run folder's `samples/`."""
-    from rainshift import showcase
+    from rainshift.models.trust import found_beside
     from rainshift.prediction import write_prediction
-    from rainshift.trust import found_beside
+    from rainshift.report import example_maps as showcase
 
     archive = _archive(config)
     downscaler, learnt = _trained(config, archive), found_beside(Path(config.checkpoint))
@@ -188,11 +188,11 @@ def _named(config: DictConfig) -> list[str]:
 def evaluate(config: DictConfig, run: RunFolder) -> Rows:
     """Score a trained model or a prediction file on regions, with the reference's skill beside."""
     from geoml.metrics import Suite
-    from rainshift import showcase
-    from rainshift.downscalers import ModelSpec
-    from rainshift.scoring import score, score_file
+    from rainshift.evaluation import score, score_file
+    from rainshift.models.spec import ModelSpec
+    from rainshift.models.trust import found_beside
+    from rainshift.report import example_maps as showcase
     from rainshift.training import load
-    from rainshift.trust import found_beside
 
     if (config.checkpoint is None) == (config.prediction is None):
         raise UserError("evaluate takes either checkpoint=RUN or prediction=FILE")
@@ -232,8 +232,8 @@ def evaluate(config: DictConfig, run: RunFolder) -> Rows:
 
 def benchmark(config: DictConfig, run: RunFolder) -> Rows:
     """Train and score the matrix; write `benchmark.nc`, `benchmark.md`, figures and the summary."""
-    from rainshift.experiment import Experiment
-    from rainshift.report import write_benchmark
+    from rainshift.benchmark.run import Experiment
+    from rainshift.report.markdown import write_benchmark
 
     experiment = Experiment(config)
     with dask_workers(config.dask):
@@ -250,8 +250,8 @@ def report(arguments: Sequence[str]) -> Rows:
 
     about = "Make one self-contained HTML page of finished runs of benchmark, predict and evaluate."
     flags = parser("rainshift report", about).parse_args(arguments)
-    from rainshift import browser
-    from rainshift.report import RESULTS, write_page
+    from rainshift.report import html as browser
+    from rainshift.report.markdown import RESULTS, write_page
 
     for path in map(Path, flags.runs):
         if (path / RESULTS).exists():
@@ -260,7 +260,7 @@ def report(arguments: Sequence[str]) -> Rows:
 
 
 def _archive(config: DictConfig) -> Archive:
-    from rainshift.archive import archive_of
+    from rainshift.data.archive import archive_of
 
     return archive_of(config)
 
@@ -274,7 +274,7 @@ def dask_workers(asked: str | int | None) -> Iterator[None]:
     import dask.config
     from distributed import Client, LocalCluster
 
-    from geoml.environment import usable_cores
+    from geoml.runs.environment import usable_cores
 
     text = str(asked)
     if text != "local" and not text.isdigit() and "://" not in text:
@@ -303,7 +303,7 @@ def _split(archive: Archive, role: str) -> str:
 def _trained(config: DictConfig, archive: Archive) -> Downscaler:
     """The downscaler of a run folder or checkpoint folder, tile by tile, with the conservation asked for."""
     from geoml.models.tiles import Tiling
-    from rainshift.downscalers import InTiles, conserved
+    from rainshift.models.spec import InTiles, conserved
     from rainshift.training import load_trained
 
     trained = load_trained(Path(config.checkpoint), precision=config.precision, allow=config.allow_targets)

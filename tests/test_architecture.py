@@ -96,8 +96,14 @@ def test_layers_hold():
     ("statement", "forbidden"),
     [
         ("import geoml, rainshift, radiomaps, mcp_experts", "torch xarray dask hydra numpy rich zarr"),
-        ("import geoml.errors, geoml.files, geoml.progress, geoml.app, geoml.tables", "torch xarray dask hydra numpy"),
-        ("import geoml.runs, geoml.config, geoml.doctor, geoml.compose, geoml.verbs", "torch xarray dask hydra"),
+        (
+            "import geoml.errors, geoml.runs.files, geoml.cli.progress, geoml.cli.app, geoml.cli.tables",
+            "torch xarray dask hydra numpy",
+        ),
+        (
+            "import geoml.runs.folder, geoml.cli.config, geoml.cli.doctor, geoml.cli.compose, geoml.cli.verbs",
+            "torch xarray dask hydra",
+        ),
         ("import geoml.__main__, rainshift.__main__, radiomaps.__main__, mcp_experts.__main__", "torch xarray hydra"),
         ("import rainshift.verbs; rainshift.verbs.regions(['--json'])", "torch xarray dask hydra"),
     ],

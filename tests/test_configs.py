@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
-from geoml import compose
+from geoml.cli import compose
 from geoml.errors import UserError
 
 ROOT = Path(__file__).parent.parent

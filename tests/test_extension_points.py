@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from geoml import app as command_line
-from geoml.config import resolve
+from geoml.cli import app as command_line
+from geoml.cli.config import resolve
 
 ROOT = Path(__file__).parent.parent
 PACKAGES = ("geoml", "rainshift", "radiomaps", "mcp_experts")
@@ -60,7 +60,7 @@ def test_a_trainer_has_only_settings_it_knows(path):
 
 
 def test_every_region_is_listed_and_completed(capsys, monkeypatch):
-    from rainshift.regions import regions
+    from rainshift.places.regions import regions
 
     assert set(names(REGION_YAML)) <= set(regions())
     command_line.main(APPS["rainshift"], ["regions"])

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from geoml import compose
+from geoml.cli import compose
 
 ROOT = Path(__file__).parent.parent
 APPS = {

@@ -17,8 +17,8 @@ from geoml.data.slabs import zarr_settings
 from geoml.data.sources import ArraySource, Block, Source, Stack, select_samples
 from geoml.data.store import open_store
 from geoml.errors import DataError, unknown
-from geoml.files import sha256
-from geoml.grids import Grid, grid_of
+from geoml.grids.grid import Grid, grid_of
+from geoml.runs.files import sha256
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -92,7 +92,7 @@ class FieldSource(Source):
         for axis in grid.axes:
             if not np.allclose(dataset[axis.name].values, axis.coordinates, atol=1e-3 * abs(axis.step)):
                 raise DataError(
-                    f"{self.path}: {axis.name!r} is not in ascending order; prepare it with geoml.grids.conform"
+                    f"{self.path}: {axis.name!r} is not in ascending order; prepare it with geoml.grids.grid.conform"
                 )
         return grid
 

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from geoml.data.lanes import Lane, Part
-from geoml.data.order import BlockOrder, Step
+from geoml.data.patch_groups import Lane, Part
 from geoml.data.reading import Request, read_ahead
+from geoml.data.shuffling import BlockOrder, Step
 from geoml.data.sources import Block
 
 __all__ = ["Epoch"]

@@ -10,13 +10,13 @@ import torch
 from numpy.typing import NDArray
 
 from geoml.data.epoch import Epoch
-from geoml.data.lanes import KNOWN, Lane, build_lanes
+from geoml.data.fields import Batch
+from geoml.data.patch_groups import KNOWN, Lane, build_lanes
 from geoml.data.patches import PatchSpec
 from geoml.data.reading import ambient_client
 from geoml.data.sources import Source
 from geoml.data.workers import PartStream, as_tensors, start_workers
 from geoml.errors import DataError, UserError
-from geoml.fields import Batch
 
 if TYPE_CHECKING:
     from geoml.models.base import Channels
@@ -32,7 +32,7 @@ def default_resident(batch_size: int) -> int:
 
 
 class BlockLoader:
-    """Iterates `geoml.fields.Batch` over the samples of sources, one epoch an iteration.
+    """Iterates `geoml.data.fields.Batch` over the samples of sources, one epoch an iteration.
 
     - `channels` picks and orders the variables; a condition channel `NAME_known` is made from `NAME`'s gaps.
     - `patch` None takes whole fields; otherwise `patches_per_sample` random patches a sample, or every place of a

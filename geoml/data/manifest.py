@@ -10,7 +10,7 @@ from typing import Any
 
 from geoml.data.location import location, object_store_errors, sizes
 from geoml.errors import DataError
-from geoml.files import read_json, sha256, write_json
+from geoml.runs.files import read_json, sha256, write_json
 
 __all__ = ["JOURNAL", "MANIFEST", "load_manifest", "prepare_command", "verify_store", "write_manifest"]
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from geoml.data.writer import CONVENTIONS
 from geoml.errors import DataError
-from geoml.files import atomic_path
+from geoml.runs.files import atomic_path
 
 if TYPE_CHECKING:
     import xarray as xr

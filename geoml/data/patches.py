@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geoml.errors import DataError
-from geoml.grids import Axis, Grid
+from geoml.grids.grid import Axis, Grid
 
 __all__ = ["PatchSpec", "Placement", "place"]
 

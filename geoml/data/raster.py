@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from geoml.errors import DataError
-from geoml.files import atomic_path
-from geoml.grids import Grid, conform, grid_of
+from geoml.grids.grid import Grid, conform, grid_of
+from geoml.runs.files import atomic_path
 
 if TYPE_CHECKING:
     import xarray as xr

@@ -13,7 +13,7 @@ import numpy as np
 
 from geoml.data.location import is_remote, object_store_errors, zarr_location
 from geoml.data.packing import Packing
-from geoml.files import sha256, writing
+from geoml.runs.files import sha256, writing
 
 if TYPE_CHECKING:
     import xarray as xr

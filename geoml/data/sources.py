@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from geoml.data.packing import Packing
 from geoml.errors import DataError, unknown
-from geoml.grids import Grid
+from geoml.grids.grid import Grid
 
 __all__ = ["ArraySource", "Block", "Source", "Stack"]
 

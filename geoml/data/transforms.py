@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from geoml.cli.progress import track
 from geoml.data.curves import (
     TRANSFORMS,
     Array,
@@ -25,11 +26,10 @@ from geoml.data.curves import (
 )
 from geoml.data.moments import Moments
 from geoml.errors import DataError, UserError, unknown
-from geoml.files import read_json, write_json
-from geoml.progress import track
+from geoml.runs.files import read_json, write_json
 
 if TYPE_CHECKING:
-    from geoml.fields import Batch
+    from geoml.data.fields import Batch
     from geoml.models.base import Channels
 
 __all__ = [

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from geoml.data.epoch import Epoch
-from geoml.data.lanes import Part
+from geoml.data.patch_groups import Part
 from geoml.errors import UserError
 
 __all__ = ["PartStream", "as_tensors", "start_workers"]

@@ -17,7 +17,7 @@ from geoml.data.manifest import JOURNAL, MANIFEST, PLAN, load_manifest, write_ma
 from geoml.data.packing import Packing
 from geoml.data.slabs import SlabWriter, sample_bytes, zarr_settings
 from geoml.errors import DataError, UserError
-from geoml.files import atomic_path, read_json, sha256, write_json, writing
+from geoml.runs.files import atomic_path, read_json, sha256, write_json, writing
 
 if TYPE_CHECKING:
     import xarray as xr

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import torch
 from torch import nn
 
-from geoml.fields import Batch
+from geoml.data.fields import Batch
 
 __all__ = ["Channels", "Model", "Phase"]
 

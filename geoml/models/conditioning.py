@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from geoml.fields import Batch
+from geoml.data.fields import Batch
 from geoml.models.base import Channels
 
 __all__ = ["first_guess", "with_static"]

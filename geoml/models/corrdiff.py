@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from geoml.data.fields import Batch
 from geoml.diffusion import preconditioning
 from geoml.diffusion.levels import LogNormalLevels
 from geoml.diffusion.spacing import spaced
-from geoml.fields import Batch
 from geoml.models.base import Channels
 from geoml.models.diffusion import Diffusion
 from geoml.models.regression import masked_loss

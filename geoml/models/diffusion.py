@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from geoml.data.fields import Batch
 from geoml.diffusion.cuda_graph import CUDAGraphed
 from geoml.diffusion.denoiser import Denoiser, expand
 from geoml.diffusion.guidance import Known, guided
@@ -19,7 +20,6 @@ from geoml.diffusion.network import DenoisingUNet
 from geoml.diffusion.preconditioning import Preconditioning, noise_label
 from geoml.diffusion.samplers import sampler_of
 from geoml.errors import unknown
-from geoml.fields import Batch
 from geoml.models.base import Channels, Model
 from geoml.models.conditioning import first_guess, with_static
 from geoml.models.noise import member_noise, sample_noise, seed_of

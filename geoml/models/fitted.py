@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, ClassVar
 
+from geoml.data.fields import Batch
 from geoml.errors import DataError
-from geoml.fields import Batch
 
 __all__ = ["Fitted"]
 

@@ -10,8 +10,8 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from geoml.data.fields import Batch
 from geoml.errors import UserError, unknown
-from geoml.fields import Batch
 from geoml.models.base import Channels, Model, Phase
 from geoml.models.conditioning import first_guess, with_static
 from geoml.models.noise import member_noise, sample_noise, seed_of

@@ -11,8 +11,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from geoml.data.fields import Batch
 from geoml.errors import UserError
-from geoml.fields import Batch
 from geoml.models.base import Model
 
 if TYPE_CHECKING:

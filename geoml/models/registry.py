@@ -8,10 +8,10 @@ from typing import Any
 
 import yaml
 
-from geoml.config import instantiate
+from geoml.cli.config import instantiate
 from geoml.errors import unknown
 from geoml.models.base import Channels, Model
-from geoml.runs import plain
+from geoml.runs.folder import plain
 
 __all__ = ["available", "build", "preset"]
 

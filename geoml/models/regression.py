@@ -10,8 +10,8 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from geoml.data.fields import Batch
 from geoml.errors import unknown
-from geoml.fields import Batch
 from geoml.models.base import Channels, Model
 from geoml.models.conditioning import first_guess, with_static
 from geoml.nn.upsampling import GridUpsample

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from geoml.fields import Batch
+from geoml.data.fields import Batch
 from geoml.models.base import Channels
 from geoml.models.regression import Loss, Regression
 from geoml.nn.blocks import Norm, ResidualBlock

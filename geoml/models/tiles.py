@@ -13,9 +13,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from geoml.data.fields import Batch
 from geoml.errors import UserError
-from geoml.fields import Batch
-from geoml.grids import Axis, Grid
+from geoml.grids.grid import Axis, Grid
 from geoml.models.noise import WindowId
 
 __all__ = ["Tiled", "Tiling"]

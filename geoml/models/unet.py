@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from geoml.fields import Batch
+from geoml.data.fields import Batch
 from geoml.models.base import Channels
 from geoml.models.regression import Loss, Regression
 from geoml.nn.blocks import Norm

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from geoml.errors import unknown
-from geoml.grids import Grid
+from geoml.grids.grid import Grid
 from geoml.regrid import Regridder
 
 __all__ = ["METHODS", "Conservation", "Method", "conservation_for"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from geoml.grids import Grid
+from geoml.grids.grid import Grid
 from geoml.regrid import Method, Rim, operator_for
 
 __all__ = ["GridUpsample"]

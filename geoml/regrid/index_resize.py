@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from geoml.axes import Axis
-from geoml.grids import Grid
+from geoml.grids.axes import Axis
+from geoml.grids.grid import Grid
 from geoml.regrid.operator import Regridder, operator_for
 
 if TYPE_CHECKING:

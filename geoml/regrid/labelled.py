@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import xarray as xr
 
 from geoml.errors import DataError
-from geoml.grids import Grid, conform, grid_of, require_same
+from geoml.grids.grid import Grid, conform, grid_of, require_same
 
 if TYPE_CHECKING:
     from geoml.regrid.operator import Regridder

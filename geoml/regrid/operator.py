@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geoml.errors import DataError
-from geoml.grids import Grid
+from geoml.grids.grid import Grid
 from geoml.regrid.passes import Passes
 from geoml.regrid.weights import Band, Rim, interpolation_weights, overlap_weights
 

@@ -8,8 +8,8 @@ from typing import Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from geoml.axes import TOLERANCE, Axis
 from geoml.errors import DataError
+from geoml.grids.axes import TOLERANCE, Axis
 
 __all__ = ["Band", "Rim", "interpolation_weights", "overlap_weights"]
 

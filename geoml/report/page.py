@@ -15,9 +15,9 @@ from typing import Any
 
 import numpy as np
 
-from geoml.files import atomic_path
+from geoml.cli.tables import cell, column_names
 from geoml.report.blocks import Block, Chart, Field, Report, Table, Text, Viewer
-from geoml.tables import cell, column_names
+from geoml.runs.files import atomic_path
 
 __all__ = ["render", "write_report"]
 

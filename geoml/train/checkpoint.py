@@ -20,8 +20,8 @@ from torch import Tensor, nn
 
 from geoml import __version__
 from geoml.errors import DataError, UserError
-from geoml.files import atomic_path, read_json, sha256, write_json
 from geoml.models.base import Channels, Model
+from geoml.runs.files import atomic_path, read_json, sha256, write_json
 
 __all__ = [
     "best",

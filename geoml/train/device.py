@@ -15,7 +15,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from geoml.errors import UserError, unknown
-from geoml.runs import launched_rank
+from geoml.runs.folder import launched_rank
 
 __all__ = [
     "Precision",

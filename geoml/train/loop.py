@@ -12,11 +12,11 @@ from typing import Any, Protocol
 
 import torch
 
+from geoml.cli.progress import progress_bar
+from geoml.data.fields import Batch
 from geoml.errors import DataError, Diverged, unknown
-from geoml.fields import Batch
 from geoml.models.base import Model, Phase
 from geoml.models.noise import seed_of
-from geoml.progress import progress_bar
 from geoml.train import checkpoint
 from geoml.train.device import autocast, choose_device, compile_networks, process_group, to_channels_last, world
 from geoml.train.ema import EMA
@@ -47,7 +47,7 @@ class Transforms(Protocol):
 
 
 class Log(Protocol):
-    """Where rows of metrics go; see `geoml.runs.MetricsLog`."""
+    """Where rows of metrics go; see `geoml.runs.folder.MetricsLog`."""
 
     def append(self, row: Mapping[str, Any], /) -> None: ...
     def keep_until(self, samples: int) -> None: ...

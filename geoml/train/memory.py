@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from geoml.fields import Batch
+from geoml.data.fields import Batch
 from geoml.models.base import Model
 from geoml.train.device import Precision, autocast
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from geoml.errors import UserError
-from geoml.runs import RunFolder, launched_rank
+from geoml.runs.folder import RunFolder, launched_rank
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter

@@ -8,8 +8,8 @@ from typing import Protocol
 
 import torch
 
+from geoml.data.fields import Batch
 from geoml.errors import DataError
-from geoml.fields import Batch
 from geoml.models.base import Model
 from geoml.models.noise import seed_of
 from geoml.train.device import world

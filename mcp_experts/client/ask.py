@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from geoml.errors import UserError
-from geoml.files import write_json
+from geoml.runs.files import write_json
 from mcp_experts.client.agent import Transcript, connected, converse
 from mcp_experts.client.endpoints import Endpoint, from_environment
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from geoml.tables import markdown
-from mcp_experts.registry import GATE, Registry
+from geoml.cli.tables import markdown
+from mcp_experts.inference.registry import GATE, Registry
 
 __all__ = ["page"]
 

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from geoml.errors import UserError
-from mcp_experts.arrays import FORMATS
-from mcp_experts.loading import channel_from_file
-from mcp_experts.registry import Registry
-from mcp_experts.verdicts import Look
-from mcp_experts.verdicts import describe as verdicts_on
+from mcp_experts.channels.arrays import FORMATS
+from mcp_experts.channels.loading import channel_from_file
+from mcp_experts.inference.registry import Registry
+from mcp_experts.inference.verdicts import Look
+from mcp_experts.inference.verdicts import describe as verdicts_on
 
 __all__ = ["describe"]
 

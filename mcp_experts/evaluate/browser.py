@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from geoml.report import Block, Chart, Report, Section, Table, Text
 from geoml.report.palette import colours
-from geoml.runs import RunFolder
+from geoml.runs.folder import RunFolder
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure

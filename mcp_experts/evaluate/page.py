@@ -6,8 +6,8 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
-from geoml.runs import RunFolder
-from geoml.tables import markdown
+from geoml.cli.tables import markdown
+from geoml.runs.folder import RunFolder
 
 __all__ = ["page"]
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from mcp import Client
 
-from mcp_experts.registry import Registry
+from mcp_experts.inference.registry import Registry
 from mcp_experts.serve.server import build_server
 
 __all__ = ["conformance", "latency"]

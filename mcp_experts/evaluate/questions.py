@@ -12,11 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geoml.errors import DataError, UserError, unknown
-from geoml.files import read_json
-from mcp_experts.channels import SNAPSHOTS, Channel
-from mcp_experts.network import load_arrays
-from mcp_experts.registry import Registry
-from mcp_experts.verdicts import Look
+from geoml.runs.files import read_json
+from mcp_experts.channels.channel import SNAPSHOTS, Channel
+from mcp_experts.inference.network import load_arrays
+from mcp_experts.inference.registry import Registry
+from mcp_experts.inference.verdicts import Look
 
 __all__ = ["CHANNELS", "FOLDER", "INDEX", "PAIRS", "Question", "QuestionSet", "encode", "load_questions"]
 

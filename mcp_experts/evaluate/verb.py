@@ -10,16 +10,16 @@ from typing import TYPE_CHECKING, Any
 
 import anyio
 
+from geoml.cli.progress import track
 from geoml.errors import UserError, unknown
-from geoml.progress import track
-from geoml.runs import MetricsLog, RunFolder, jsonable, plain
+from geoml.runs.folder import MetricsLog, RunFolder, jsonable, plain
 from mcp_experts.client.endpoints import Endpoint, from_environment
-from mcp_experts.evaluate.arms import ARMS, MODEL_ARMS, answer_alone, ask_model
 from mcp_experts.evaluate.browser import EXCHANGES
+from mcp_experts.evaluate.conditions import ARMS, MODEL_ARMS, answer_alone, ask_model
 from mcp_experts.evaluate.protocol import conformance, latency
 from mcp_experts.evaluate.questions import FOLDER, QuestionSet, load_questions
 from mcp_experts.evaluate.table import comparison, table
-from mcp_experts.registry import Registry
+from mcp_experts.inference.registry import Registry
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig

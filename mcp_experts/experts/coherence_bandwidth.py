@@ -1,6 +1,6 @@
 """Coherence bandwidth, 50 % definition, relative to the band."""
 
-from mcp_experts.definition import Definition, Example
+from mcp_experts.inference.definition import Definition, Example
 
 EXPERT = Definition(
     name="coherence_bandwidth",

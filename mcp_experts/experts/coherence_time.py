@@ -1,6 +1,6 @@
 """Coherence time, 50 % definition, relative to the duration."""
 
-from mcp_experts.definition import Definition, Example
+from mcp_experts.inference.definition import Definition, Example
 
 EXPERT = Definition(
     name="coherence_time",

@@ -1,6 +1,6 @@
 """RMS delay spread, relative to what the band resolves."""
 
-from mcp_experts.definition import Definition, Example
+from mcp_experts.inference.definition import Definition, Example
 
 EXPERT = Definition(
     name="delay_spread",

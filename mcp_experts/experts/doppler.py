@@ -1,6 +1,6 @@
 """Largest Doppler shift, relative to what the duration resolves."""
 
-from mcp_experts.definition import Definition, Example
+from mcp_experts.inference.definition import Definition, Example
 
 EXPERT = Definition(
     name="doppler",

@@ -1,6 +1,6 @@
 """Fading family, by the K-factor: power of the specular path over that of all others."""
 
-from mcp_experts.definition import Definition, Example
+from mcp_experts.inference.definition import Definition, Example
 
 EXPERT = Definition(
     name="fading",

@@ -1,6 +1,6 @@
 """Line of sight: whether a direct path reaches the receiver."""
 
-from mcp_experts.definition import Definition, Example
+from mcp_experts.inference.definition import Definition, Example
 
 EXPERT = Definition(
     name="los",

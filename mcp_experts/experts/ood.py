@@ -1,6 +1,6 @@
 """The gate in front of all: whether a channel is like those the experts were trained on."""
 
-from mcp_experts.definition import Definition, Example
+from mcp_experts.inference.definition import Definition, Example
 
 EXPERT = Definition(
     name="ood",

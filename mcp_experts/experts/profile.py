@@ -1,6 +1,6 @@
 """Delay profile of TR 38.901: TDL and CDL A to E."""
 
-from mcp_experts.definition import Definition, Example
+from mcp_experts.inference.definition import Definition, Example
 
 EXPERT = Definition(
     name="profile",

@@ -1,6 +1,6 @@
 """Scenario of TR 38.901: urban micro, urban macro, rural macro, indoor factory."""
 
-from mcp_experts.definition import Definition, Example
+from mcp_experts.inference.definition import Definition, Example
 
 EXPERT = Definition(
     name="scenario",

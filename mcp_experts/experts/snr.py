@@ -1,6 +1,6 @@
 """Signal-to-noise ratio."""
 
-from mcp_experts.definition import Definition, Example
+from mcp_experts.inference.definition import Definition, Example
 
 EXPERT = Definition(
     name="snr",

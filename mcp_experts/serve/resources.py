@@ -8,9 +8,9 @@ from mcp.server import MCPServer
 from mcp.server.mcpserver.exceptions import ResourceNotFoundError
 
 from geoml.errors import UserError
-from mcp_experts.picture import draw_channel
+from mcp_experts.inference.verdicts import Look, describe
+from mcp_experts.report.picture import draw_channel
 from mcp_experts.serve.server import State
-from mcp_experts.verdicts import Look, describe
 
 __all__ = ["add"]
 

@@ -15,8 +15,8 @@ from mcp.server.auth.provider import TokenVerifier
 from mcp.server.auth.settings import AuthSettings
 
 from geoml.errors import unknown
-from mcp_experts.handles import Handles, Limits
-from mcp_experts.registry import Registry
+from mcp_experts.channels.handles import Handles, Limits
+from mcp_experts.inference.registry import Registry
 
 __all__ = ["INSTRUCTIONS", "TOOLSETS", "State", "build_server"]
 

@@ -10,16 +10,16 @@ from mcp_types import CallToolResult
 from pydantic import Field
 
 from geoml.errors import UserError
-from mcp_experts.arrays import FORMATS
-from mcp_experts.channels import Channel
-from mcp_experts.loading import channel_from_file, channel_from_lists, inside
-from mcp_experts.maps import query_map
-from mcp_experts.registry import GATE, Expert
+from mcp_experts.channels.arrays import FORMATS
+from mcp_experts.channels.channel import Channel
+from mcp_experts.channels.loading import channel_from_file, channel_from_lists, inside
+from mcp_experts.channels.synthetic import synthesize
+from mcp_experts.inference.registry import GATE, Expert
+from mcp_experts.inference.verdicts import describe, judge, judge_gate
+from mcp_experts.serve.maps import query_map
 from mcp_experts.serve.server import State
 from mcp_experts.serve.shapes import Card, Description, Dropped, ExpertList, Loaded, MapPoint, Verdict
 from mcp_experts.serve.strict import answer, described, strict_tool
-from mcp_experts.synthetic import synthesize
-from mcp_experts.verdicts import describe, judge, judge_gate
 
 __all__ = ["tools"]
 

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from geoml.errors import UserError
-from mcp_experts.handles import Limits
-from mcp_experts.registry import Registry
+from mcp_experts.channels.handles import Limits
+from mcp_experts.inference.registry import Registry
 from mcp_experts.serve.server import TOOLSETS, build_server
 
 __all__ = ["serve"]

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import i0e, j0
 
-from mcp_experts.channels import SNAPSHOTS, SUBCARRIERS
+from mcp_experts.channels.channel import SNAPSHOTS, SUBCARRIERS
 from mcp_experts.train.truths import DOPPLER_CELLS, OFFSET_CELLS
 
 __all__ = ["Profile", "TappedLink", "doppler_posterior", "draw_link", "los_posterior"]

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mcp_experts.classical import ESTIMATORS
-from mcp_experts.definition import Definition
-from mcp_experts.network import Gate, Network
+from mcp_experts.inference.classical import ESTIMATORS
+from mcp_experts.inference.definition import Definition
+from mcp_experts.inference.network import Gate, Network
 from mcp_experts.train.dataset import Examples
 from mcp_experts.train.scores import accuracy, calibration_error, confusions, interval, kappa, risk_coverage
 

@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from geoml.environment import code_hash
 from geoml.errors import DataError, UserError
-from geoml.files import atomic_path
-from mcp_experts import features
-from mcp_experts.classical import estimate
+from geoml.runs.environment import code_hash
+from geoml.runs.files import atomic_path
+from mcp_experts.inference import features
+from mcp_experts.inference.classical import estimate
 from mcp_experts.train.truths import TRUTHS, Links, observe, truths
 
 __all__ = ["TRACED", "Examples", "build", "collect", "merge"]
@@ -27,7 +27,7 @@ LOG = logging.getLogger(__name__)
 ONE_ANTENNA = 0.3
 #: The code that drawn links come from: where it changes, they are drawn again.
 DRAWN_BY = (
-    *("mcp_experts.channels", "mcp_experts.classical", "mcp_experts.features"),
+    *("mcp_experts.channels.channel", "mcp_experts.inference.classical", "mcp_experts.inference.features"),
     *(f"mcp_experts.train.{name}" for name in ("dataset", "generators", "rays", "truths")),
 )
 PARTS = ("train", "calibration", "test")

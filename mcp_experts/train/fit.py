@@ -11,9 +11,9 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from mcp_experts.classical import ESTIMATORS
-from mcp_experts.definition import Definition
-from mcp_experts.network import Network, standardised
+from mcp_experts.inference.classical import ESTIMATORS
+from mcp_experts.inference.definition import Definition
+from mcp_experts.inference.network import Network, standardised
 from mcp_experts.train.dataset import Examples
 
 __all__ = ["Recipe", "best_cuts", "conformal_threshold", "fit_classifier", "fit_gate"]
@@ -168,7 +168,7 @@ def fit_gate(train: Examples, calibration: Examples, *, directions: int = 32, se
         "residual": np.asarray(beside.mean()),
         "limit": np.asarray(1.0),
     }
-    from mcp_experts.network import Gate
+    from mcp_experts.inference.network import Gate
 
     arrays["limit"] = np.asarray(np.quantile(Gate.from_arrays(arrays).score(calibration.features), 0.99))
     return arrays

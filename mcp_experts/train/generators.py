@@ -19,7 +19,7 @@ from sionna.phy.channel.tr38901 import CDL, TDL, InF, PanelArray, RMa, UMa, UMi
 from sionna.phy.channel.utils import gen_single_sector_topology
 from sionna.sys import gen_tr38901_indoor_factory_topology
 
-from mcp_experts.channels import SNAPSHOTS
+from mcp_experts.channels.channel import SNAPSHOTS
 from mcp_experts.experts.profile import EXPERT as PROFILE
 from mcp_experts.experts.scenario import EXPERT as SCENARIO
 from mcp_experts.train.rays import ray_links

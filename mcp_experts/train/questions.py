@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from geoml.files import atomic_path, write_json
+from geoml.runs.files import atomic_path, write_json
 from mcp_experts.evaluate.questions import CHANNELS, INDEX, encode
 from mcp_experts.train.generators import generate
 from mcp_experts.train.truths import TRUTHS, observe, truths

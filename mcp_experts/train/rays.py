@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from mcp_experts.channels import SNAPSHOTS
+from mcp_experts.channels.channel import SNAPSHOTS
 from mcp_experts.train.truths import NO_SPECULAR_DB, Links, crossing
 
 __all__ = ["ray_links"]

@@ -15,17 +15,17 @@ import torch
 from numpy.typing import NDArray
 
 from geoml.errors import UserError
-from geoml.files import atomic_path, sha256, write_json
-from geoml.runs import RunFolder, plain
+from geoml.runs.files import atomic_path, sha256, write_json
+from geoml.runs.folder import RunFolder, plain
 from mcp_experts import experts
-from mcp_experts.definition import Definition
-from mcp_experts.network import Gate, Network
-from mcp_experts.registry import CARD, WEIGHTS, Registry
+from mcp_experts.inference.definition import Definition
+from mcp_experts.inference.network import Gate, Network
+from mcp_experts.inference.registry import CARD, WEIGHTS, Registry
 from mcp_experts.train import card, dataset
-from mcp_experts.train.ceiling import CEILINGS, tdl_ceiling
+from mcp_experts.train.bayes_bound import CEILINGS, tdl_ceiling
+from mcp_experts.train.corruptions import spoilt
 from mcp_experts.train.dataset import Examples
 from mcp_experts.train.fit import COVERAGE, Recipe, fit_classifier, fit_gate
-from mcp_experts.train.spoilt import spoilt
 from mcp_experts.train.traced import traced_links
 
 if TYPE_CHECKING:

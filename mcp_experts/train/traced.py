@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from mcp_experts.channels import SNAPSHOTS
-from mcp_experts.tables import PathTable, read_path_table
+from mcp_experts.channels.channel import SNAPSHOTS
+from mcp_experts.channels.path_tables import PathTable, read_path_table
 from mcp_experts.train.truths import (
     BANDWIDTH_HZ,
     DOPPLER_CELLS,

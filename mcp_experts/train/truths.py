@@ -10,7 +10,7 @@ from dataclasses import dataclass, fields, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from mcp_experts.channels import SNAPSHOTS, SUBCARRIERS
+from mcp_experts.channels.channel import SNAPSHOTS, SUBCARRIERS
 
 __all__ = [
     "BANDWIDTH_HZ",

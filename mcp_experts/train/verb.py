@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import OmegaConf
 
 from geoml.errors import UserError, missing_packages
-from geoml.runs import RunFolder
-from mcp_experts.registry import Registry
+from geoml.runs.folder import RunFolder
+from mcp_experts.inference.registry import Registry
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig

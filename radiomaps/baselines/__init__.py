@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from geoml.config import build
+from geoml.cli.config import build
 from geoml.errors import unknown
-from geoml.files import read_json, write_json
+from geoml.runs.files import read_json, write_json
 from radiomaps.baselines.base import Baseline
 from radiomaps.baselines.interpolation import InverseDistance, NearestNeighbours, RadialBasis
 from radiomaps.baselines.kriging import OrdinaryKriging, RegressionKriging

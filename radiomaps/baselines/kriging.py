@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from geoml.data.fields import Batch
 from geoml.errors import DataError, UserError
-from geoml.fields import Batch
 from radiomaps.baselines.base import Array, PerMap, positions
 from radiomaps.tasks import Task
 

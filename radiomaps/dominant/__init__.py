@@ -19,11 +19,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geoml.errors import UserError
-from geoml.grids import Grid
+from geoml.grids.grid import Grid
 from radiomaps.dominant.corners import best_corner, reach_corners
 from radiomaps.dominant.knife_edges import knife_edge_loss_db, over_the_top
 from radiomaps.dominant.walls import Walls, convex_corners, crossings, walls_of
-from radiomaps.maps import SPEED_OF_LIGHT, Transmitter, assemble
+from radiomaps.maps.layout import SPEED_OF_LIGHT, Transmitter, assemble
 from radiomaps.scenes import Scene
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ def trace(
 ) -> xr.Dataset:
     """Maps of the strongest of: the straight path, the path over the roofs, around corners, through walls.
 
-    Returns the Dataset of `radiomaps.maps` with path gain, time and direction of arrival and the masks. Gain is
+    Returns the Dataset of `radiomaps.maps.layout` with path gain, time and direction of arrival and the masks. Gain is
     free space along the path less the loss of its edges (ITU-R P.526 knife edges; see `over_the_top`). Corner paths
     keep below the roofs: every building that reaches above the lower end of the path blocks them. Transmitters are
     isotropic; other patterns raise `UserError`, as do transmitters in buildings and grids beside the scene.

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from geoml.errors import UserError
-from geoml.grids import grid_of
-from radiomaps.maps import DIMS, VARIABLES, Transmitter, check_maps
+from geoml.grids.grid import grid_of
+from radiomaps.maps.layout import DIMS, VARIABLES, Transmitter, check_maps
 from radiomaps.scenes import Scene
 
 if TYPE_CHECKING:

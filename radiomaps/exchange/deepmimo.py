@@ -26,8 +26,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from geoml.errors import DataError, UserError
-from geoml.files import atomic_path, read_json, write_json
-from radiomaps.maps import Transmitter
+from geoml.runs.files import atomic_path, read_json, write_json
+from radiomaps.maps.layout import Transmitter
 
 if TYPE_CHECKING:
     import xarray as xr

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 
 from geoml.errors import DataError
-from geoml.files import atomic_path
-from radiomaps.maps import VARIABLES
-from radiomaps.store import open_maps, scene_records
+from geoml.runs.files import atomic_path
+from radiomaps.maps.layout import VARIABLES
+from radiomaps.maps.store import open_maps, scene_records
 
 __all__ = ["export_geotiff"]
 

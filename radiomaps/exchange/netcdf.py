@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from geoml.data.store import write_netcdf
-from radiomaps.store import open_maps
+from radiomaps.maps.store import open_maps
 
 __all__ = ["export_netcdf"]
 

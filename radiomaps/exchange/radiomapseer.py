@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from geoml.errors import DataError, unknown
-from geoml.grids import Grid
+from geoml.grids.grid import Grid
 from radiomaps.exchange.files import FileTree
 from radiomaps.exchange.grey import RADIOMAPSEER, GreyCodec, SaturationCount, read_grey
 from radiomaps.exchange.stores import Imported, write_imported

@@ -13,17 +13,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from geoml.cli.progress import progress_bar
 from geoml.data.manifest import JOURNAL
 from geoml.data.store import StoreWriter
 from geoml.errors import DataError, UserError
-from geoml.files import read_json, write_json
-from geoml.grids import Grid
-from geoml.progress import progress_bar
+from geoml.grids.grid import Grid
+from geoml.runs.files import read_json, write_json
 from radiomaps.exchange.grey import SaturationCount
-from radiomaps.generate import PACKING, SAMPLE, store_template
-from radiomaps.maps import VARIABLES
+from radiomaps.generation.generate import PACKING, SAMPLE, store_template
+from radiomaps.maps.layout import VARIABLES
+from radiomaps.maps.store import SceneRecord
 from radiomaps.scenes import Footprint
-from radiomaps.store import SceneRecord
 
 __all__ = ["Imported", "write_imported"]
 

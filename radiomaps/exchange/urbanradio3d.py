@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geoml.errors import DataError
-from geoml.grids import Grid
+from geoml.grids.grid import Grid
 from radiomaps.exchange.files import FileTree
 from radiomaps.exchange.grey import URBANRADIO3D, GreyCodec, SaturationCount, read_grey
 from radiomaps.exchange.orientation import PICTURES, from_picture

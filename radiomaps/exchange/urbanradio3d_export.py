@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 import shapely
 
+from geoml.cli.progress import progress_bar
 from geoml.errors import DataError
-from geoml.files import atomic_path
-from geoml.progress import progress_bar
+from geoml.runs.files import atomic_path
 from radiomaps.exchange.grey import URBANRADIO3D, GreyCodec, SaturationCount, write_grey
 from radiomaps.exchange.orientation import to_picture
+from radiomaps.maps.store import SceneRecord, open_maps, scene_records
 from radiomaps.scenes.urbanradio3d import HEIGHT_SCALE_M
-from radiomaps.store import SceneRecord, open_maps, scene_records
 
 __all__ = ["export_urbanradio3d"]
 

@@ -33,7 +33,7 @@ def config_of(entry: str | Mapping[str, Any]) -> dict[str, Any]:
     """
     from geoml.errors import UserError
     from geoml.models.registry import preset
-    from geoml.runs import plain
+    from geoml.runs.folder import plain
 
     options = {"model": entry} if isinstance(entry, str) else plain(entry)
     name = options.pop("model", None)

@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from geoml.data.fields import Batch
 from geoml.diffusion import preconditioning
 from geoml.diffusion.denoiser import Denoiser, expand
 from geoml.diffusion.guidance import Keep, Known
@@ -17,7 +18,6 @@ from geoml.diffusion.preconditioning import Preconditioning, parameterisation
 from geoml.diffusion.samplers import sampler_of
 from geoml.diffusion.spacing import spaced, strided, uniform_time
 from geoml.errors import UserError, unknown
-from geoml.fields import Batch
 from geoml.models.base import Channels
 from geoml.models.diffusion import SCALE_SPEED, Diffusion
 from geoml.models.noise import sample_noise

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from geoml.fields import Batch
+from geoml.data.fields import Batch
 from geoml.models.base import Model
 from geoml.models.diffusion import Diffusion
 from geoml.models.noise import member_noise

@@ -8,8 +8,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from geoml.data.fields import Batch
 from geoml.diffusion.guidance import Keep
-from geoml.fields import Batch
 from geoml.models.base import Channels
 from geoml.models.regression import Loss
 from geoml.models.unet import UNetRegression

@@ -1,6 +1,6 @@
 """The ray-tracing engine: all height layers of a scene in one trace. The only importer of Sionna RT and Dr.Jit.
 
-Importing this package imports neither: a call does, after `radiomaps.llvm.prove` found that they work here.
+Importing this package imports neither: a call does, after `radiomaps.raytrace.availability.prove` found that they work.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
 from geoml.errors import UserError
-from radiomaps.maps import DIMS, Transmitter
+from radiomaps.maps.layout import DIMS, Transmitter
 from radiomaps.raytrace.options import TraceOptions
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import xarray as xr
     from numpy.typing import NDArray
 
-    from geoml.grids import Grid
+    from geoml.grids.grid import Grid
     from radiomaps.scenes import Scene
 
 __all__ = ["TraceOptions", "activate", "find_paths", "trace"]
@@ -26,7 +26,7 @@ __all__ = ["TraceOptions", "activate", "find_paths", "trace"]
 
 def activate() -> str:
     """Choose the variant of Mitsuba that was proved to work, before Sionna chooses one; returns its name."""
-    from radiomaps.llvm import prove
+    from radiomaps.raytrace.availability import prove
 
     variant = prove().variant
     import mitsuba
@@ -47,17 +47,17 @@ def trace(
     """Radio maps of all voxels of a grid, for each transmitter in one trace.
 
     grid: axes `z, y, x` in the scene's metres (z above the ground with `options.above_ground`). Returns the layout of
-    `radiomaps.maps`: path gain, strongest path's time and direction of arrival, first arrival, mean delay, spreads,
-    masks. Line of sight is exact; the rest is the mean over each voxel estimated from rays, with the strongest path's
-    delay and direction exact at its centre where it has mirrored only. Memory stays within `options.memory_mb`, beside
-    the scene and the result.
+    `radiomaps.maps.layout`: path gain, strongest path's time and direction of arrival, first arrival, mean delay,
+    spreads, masks. Line of sight is exact; the rest is the mean over each voxel estimated from rays, with the strongest
+    path's delay and direction exact at its centre where it has mirrored only. Memory stays within `options.memory_mb`,
+    beside the scene and the result.
 
     Raises `UserError` for a transmitter in a building, a grid outside the scene, a material without properties at the
     frequency, and machines without a working CUDA or LLVM.
     """
     import numpy as np
 
-    from radiomaps.maps import assemble
+    from radiomaps.maps.layout import assemble
 
     options = options or TraceOptions()
     if not transmitters:
@@ -134,7 +134,7 @@ def find_paths(
         raise UserError("no transmitter to trace; give at least one")
     scene.require_outdoors([transmitter.position for transmitter in transmitters])
     activate()
-    from radiomaps.raytrace.tables import path_table
+    from radiomaps.raytrace.path_dataset import path_table
     from radiomaps.raytrace.world import World
 
     table = path_table(World(scene, options), transmitters, points, options, rays=rays, top=top, velocities=velocities)

@@ -13,9 +13,9 @@ from sionna.rt.utils import spectrum_to_matrix_4f
 
 from radiomaps.raytrace.arrays import integers
 from radiomaps.raytrace.lattice import Lattice, uniforms
+from radiomaps.raytrace.moments import ENOUGH, Rays, Sums
 from radiomaps.raytrace.options import TraceOptions
-from radiomaps.raytrace.sums import ENOUGH, Rays, Sums
-from radiomaps.raytrace.table import ImageTable, PathTable, mix
+from radiomaps.raytrace.path_slots import ImageTable, PathTable, mix
 from radiomaps.raytrace.voxels import Beam, Crossing, Voxels
 from radiomaps.raytrace.world import Source, World
 

@@ -21,7 +21,7 @@ from sionna.rt.constants import InteractionType
 from radiomaps.raytrace.arrays import integers
 from radiomaps.raytrace.bounce import BOUNCE_BITS, find_images, meet
 from radiomaps.raytrace.options import TraceOptions
-from radiomaps.raytrace.table import ImageTable, PathTable
+from radiomaps.raytrace.path_slots import ImageTable, PathTable
 from radiomaps.raytrace.voxels import Voxels
 from radiomaps.raytrace.world import Source, World
 

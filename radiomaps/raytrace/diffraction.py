@@ -11,8 +11,8 @@ from radiomaps.raytrace.arrays import integers
 from radiomaps.raytrace.bounce import BOUNCE_BITS
 from radiomaps.raytrace.chains import CentrePaths, grow, join
 from radiomaps.raytrace.lattice import Lattice
-from radiomaps.raytrace.sums import ENOUGH, Rays, Sums
-from radiomaps.raytrace.table import PathTable
+from radiomaps.raytrace.moments import ENOUGH, Rays, Sums
+from radiomaps.raytrace.path_slots import PathTable
 from radiomaps.raytrace.voxels import Beam, Crossing, Voxels
 from radiomaps.raytrace.wedges import LEAST_M, Cone, Wedges, clear, diffracted, keller_point, lifted
 from radiomaps.raytrace.world import Source

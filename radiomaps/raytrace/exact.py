@@ -15,7 +15,7 @@ from sionna.rt.antenna_pattern import antenna_pattern_registry
 from sionna.rt.constants import InteractionType
 from sionna.rt.path_solvers.sb_candidate_generator import SBCandidateGenerator
 
-from radiomaps.maps import Transmitter
+from radiomaps.maps.layout import Transmitter
 from radiomaps.raytrace.arrays import floats
 from radiomaps.raytrace.options import TraceOptions
 from radiomaps.raytrace.world import World, antenna_pattern, array_gain

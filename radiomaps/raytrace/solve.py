@@ -11,18 +11,18 @@ import mitsuba as mi
 import numpy as np
 from numpy.typing import NDArray
 
-from geoml.grids import Grid
-from radiomaps.maps import Transmitter
+from geoml.grids.grid import Grid
+from radiomaps.maps.layout import Transmitter
+from radiomaps.raytrace.accumulators import Parts
 from radiomaps.raytrace.arrays import floats
 from radiomaps.raytrace.bounce import BOUNCE_BITS, find_images, shoot
 from radiomaps.raytrace.chains import CentrePaths, join, mirrored_paths
 from radiomaps.raytrace.diffraction import Bender, deposit, toward_edges
 from radiomaps.raytrace.lattice import Lattice
+from radiomaps.raytrace.moments import Sums
 from radiomaps.raytrace.options import TraceOptions
-from radiomaps.raytrace.parts import Parts
+from radiomaps.raytrace.path_slots import SLOTS, TABLES, ImageTable, PathTable
 from radiomaps.raytrace.sight import Sight, line_of_sight, no_sight
-from radiomaps.raytrace.sums import Sums
-from radiomaps.raytrace.table import SLOTS, TABLES, ImageTable, PathTable
 from radiomaps.raytrace.voxels import Voxels
 from radiomaps.raytrace.wedges import Wedges
 from radiomaps.raytrace.world import Source, World
@@ -157,7 +157,7 @@ class _Run:
         return (found[chosen] - self.before[chosen]) / found[chosen]
 
     def fields(self) -> Fields:
-        """Fields of `radiomaps.maps.VARIABLES` and the linear `gain`, flat; nonsense where there is no path."""
+        """Fields of `radiomaps.maps.layout.VARIABLES` and the linear `gain`, flat; nonsense where there is no path."""
         centre = self.voxels.centres(dr.arange(mi.UInt, self.voxels.size))
         direct = self.sight.gain * (self.sight.seen if self.exact else self.sight.fraction)
         parts = Parts(floats(direct), self.source.point() - centre)

@@ -8,7 +8,7 @@ __all__ = ["limit_threads"]
 def limit_threads(count: int) -> None:
     """Let ray tracing use so many threads here: one a worker, where several workers share a machine.
 
-    Without LLVM or CUDA the error is that of `radiomaps.llvm.prove`.
+    Without LLVM or CUDA the error is that of `radiomaps.raytrace.availability.prove`.
     """
     from radiomaps.raytrace import activate
 

@@ -17,7 +17,7 @@ import mitsuba as mi
 import numpy as np
 from numpy.typing import NDArray
 
-from geoml.grids import Grid
+from geoml.grids.grid import Grid
 from radiomaps.raytrace.arrays import floats
 from radiomaps.raytrace.options import Estimator
 from radiomaps.raytrace.world import opaque_point

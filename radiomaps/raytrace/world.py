@@ -13,7 +13,7 @@ from sionna.rt.antenna_pattern import antenna_pattern_registry, antenna_pattern_
 from sionna.rt.utils import rotation_matrix
 
 from geoml.errors import UserError
-from radiomaps.maps import SPEED_OF_LIGHT, Transmitter
+from radiomaps.maps.layout import SPEED_OF_LIGHT, Transmitter
 from radiomaps.raytrace.arrays import floats, integers
 from radiomaps.raytrace.options import TraceOptions
 from radiomaps.scenes import Mesh, Scene

@@ -12,7 +12,7 @@ from typing import Any
 import shapely
 
 from geoml.errors import DataError
-from geoml.files import read_json
+from geoml.runs.files import read_json
 from radiomaps.scenes.extrude import scene_of_footprints
 from radiomaps.scenes.footprints import polygons_of
 from radiomaps.scenes.projection import WGS84, local_crs, project

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from geoml.errors import UserError, unknown
-from geoml.files import read_json
+from geoml.runs.files import read_json
 from radiomaps.scenes.geojson import load_geojson
 from radiomaps.scenes.osm import load_osm
 from radiomaps.scenes.procedural import CityBlocks, city_blocks

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geoml.errors import DataError
-from geoml.files import atomic_path
+from geoml.runs.files import atomic_path
 
 __all__ = ["read_ply", "write_ply"]
 

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geoml.errors import DataError, UserError, unknown
-from geoml.grids import Grid
+from geoml.grids.grid import Grid
 from radiomaps.scenes.columns import surface_height
 
 if TYPE_CHECKING:

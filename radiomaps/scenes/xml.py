@@ -17,7 +17,7 @@ import numpy as np
 import shapely
 
 from geoml.errors import DataError, UserError, unknown
-from geoml.files import atomic_path, read_json, write_json
+from geoml.runs.files import atomic_path, read_json, write_json
 from radiomaps.scenes.footprints import polygons_of
 from radiomaps.scenes.ply import read_ply, write_ply
 from radiomaps.scenes.scene import MATERIALS, Footprint, Kind, Mesh, Scene

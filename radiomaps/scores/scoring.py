@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from geoml.cli.progress import track
 from geoml.data.store import read_dataset, write_netcdf
 from geoml.errors import Diverged
 from geoml.metrics import StatisticsTable, Suite
 from geoml.metrics.aggregate import merge
 from geoml.models.predictor import members_of
-from geoml.progress import track
 from radiomaps.scores import normalised
 from radiomaps.scores.physical import QUANTITIES, groups_of_distance, laid_flat, suite_of
 from radiomaps.tasks.dataset import TaskLoader, TaskSource, loader
@@ -26,7 +26,7 @@ from radiomaps.tasks.encoding import AZIMUTH
 if TYPE_CHECKING:
     import torch
 
-    from geoml.fields import Batch
+    from geoml.data.fields import Batch
     from radiomaps.tasks import Task
 
 __all__ = ["PUBLISHED", "Builder", "MapScores", "published_suite", "score"]

@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from geoml.data.order import keyed_uniform
+from geoml.data.fields import Batch
+from geoml.data.shuffling import keyed_uniform
 from geoml.errors import UserError
-from geoml.fields import Batch
 from geoml.models.base import Channels
 
 __all__ = ["Flips", "flipped"]

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from geoml.grids import Grid
+from geoml.grids.grid import Grid
 from radiomaps.scenes import Footprint
 from radiomaps.scenes.footprints import burn
 

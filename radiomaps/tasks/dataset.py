@@ -12,17 +12,17 @@ import torch
 from numpy.typing import NDArray
 
 from geoml.data.blocks import FieldSource
+from geoml.data.fields import Batch
 from geoml.data.loader import BlockLoader
 from geoml.data.patches import PatchSpec
 from geoml.data.sources import Block, Source, Stack, select_samples
 from geoml.data.store import open_store
 from geoml.errors import DataError, UserError
-from geoml.fields import Batch
-from geoml.files import read_json
-from geoml.grids import Axis, Grid
-from radiomaps.store import SceneRecord
-from radiomaps.tasks.cheap import cheap_store
+from geoml.grids.grid import Axis, Grid
+from geoml.runs.files import read_json
+from radiomaps.maps.store import SceneRecord
 from radiomaps.tasks.conditions import HEIGHT_M, Site, constant, roof_map, transmitter_channels
+from radiomaps.tasks.low_ray_prior import cheap_store
 from radiomaps.tasks.priors import dominant_store, everywhere, free_space, interpolate
 from radiomaps.tasks.task import SIGHT, TRANSMITTER, Task
 

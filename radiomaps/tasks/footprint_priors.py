@@ -8,17 +8,17 @@ from typing import Any
 
 import numpy as np
 
+from geoml.cli.progress import track
 from geoml.data.store import StoreWriter, open_store
 from geoml.errors import DataError
-from geoml.files import read_json
-from geoml.grids import Grid, grid_of
-from geoml.progress import track
-from radiomaps.generate import PACKING, SAMPLE, store_template
-from radiomaps.maps import VARIABLES, Transmitter
-from radiomaps.plan import run_solver, solver_version
+from geoml.grids.grid import Grid, grid_of
+from geoml.runs.files import read_json
+from radiomaps.generation.generate import PACKING, SAMPLE, store_template
+from radiomaps.generation.plan import run_solver, solver_version
+from radiomaps.maps.layout import VARIABLES, Transmitter
+from radiomaps.maps.store import SceneRecord
 from radiomaps.scenes import Scene
 from radiomaps.scenes.extrude import scene_of_footprints
-from radiomaps.store import SceneRecord
 
 __all__ = ["dominant_of_footprints", "scene_of_record"]
 

@@ -10,9 +10,9 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from geoml.data.order import keyed_uniform
+from geoml.data.shuffling import keyed_uniform
 from geoml.errors import UserError, unknown
-from geoml.grids import Grid
+from geoml.grids.grid import Grid
 from radiomaps.tasks.encoding import AZIMUTH, TARGETS
 
 __all__ = ["PATTERNS", "Observations"]

@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 
 from geoml.data.store import open_store
 from geoml.errors import DataError
-from geoml.files import read_json
-from geoml.grids import Grid
-from radiomaps.maps import SPEED_OF_LIGHT, direction_angles, friis_gain_db
-from radiomaps.plan import Placement, Plan, Window
+from geoml.grids.grid import Grid
+from geoml.runs.files import read_json
+from radiomaps.generation.plan import Placement, Plan, Window
+from radiomaps.maps.layout import SPEED_OF_LIGHT, direction_angles, friis_gain_db
 from radiomaps.tasks.conditions import Site
 
 __all__ = [
@@ -112,7 +112,7 @@ def dominant_store(store: str | os.PathLike[str], *, client: Any = None) -> Path
 
     Maps of a plan are made by the same plan with the solver replaced; others from the footprints of their records.
     """
-    from radiomaps.generate import generate
+    from radiomaps.generation.generate import generate
 
     store = Path(store)
     beside = store.with_name(f"{store.name.removesuffix('.zarr')}.dominant.zarr")

@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 
 from geoml.errors import UserError, unknown
 from geoml.models.base import Channels
-from rainshift.hours import evenly, whole_fields
+from rainshift.data.selection import evenly, whole_fields
 
 if TYPE_CHECKING:
-    from rainshift.archive import Archive
-    from rainshift.downscalers import Downscaler
+    from rainshift.data.archive import Archive
+    from rainshift.models.spec import Downscaler
 
 __all__ = ["Alignment", "Inputs", "chosen_channels", "inputs_of"]
 

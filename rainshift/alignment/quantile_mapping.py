@@ -9,14 +9,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from geoml.data.fields import Batch
 from geoml.errors import DataError, UserError, unknown
-from geoml.fields import Batch
-from geoml.grids import Grid
+from geoml.grids.grid import Grid
 from geoml.models.base import Channels
 from geoml.regrid import operator_for
 from rainshift.alignment.base import Alignment, Inputs, chosen_channels
-from rainshift.downscalers import Around, Downscaler
-from rainshift.quantile_map import Kind, QuantileMap, Tail
+from rainshift.baselines.quantile_map import Kind, QuantileMap, Tail
+from rainshift.models.spec import Around, Downscaler
 from rainshift.sources.variables import VARIABLES
 
 __all__ = ["QuantileMapping"]

@@ -9,13 +9,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from geoml.data.fields import Batch
 from geoml.data.transforms import Transforms
 from geoml.errors import UserError
-from geoml.fields import Batch
 from geoml.models.base import Channels
 from geoml.models.predictor import Predictor
 from rainshift.alignment.base import Alignment, Inputs, chosen_channels
-from rainshift.downscalers import Downscaler, Windowed
+from rainshift.models.spec import Downscaler, Windowed
 
 __all__ = ["Coral", "TargetStatistics", "recolouring"]
 

@@ -6,8 +6,8 @@ from abc import ABC, abstractmethod
 
 import torch
 
+from geoml.data.fields import Batch
 from geoml.errors import UserError
-from geoml.fields import Batch
 from geoml.models.base import Channels
 from geoml.models.fitted import Fitted
 

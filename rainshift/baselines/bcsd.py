@@ -8,14 +8,14 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 
+from geoml.data.fields import Batch
 from geoml.errors import DataError
-from geoml.fields import Batch
 from geoml.models.base import Channels
 from rainshift.baselines.base import Baseline
 from rainshift.baselines.climatology import known_values
 from rainshift.baselines.histogram import RateHistogram
 from rainshift.baselines.interpolation import Interpolation
-from rainshift.quantile_map import QuantileMap
+from rainshift.baselines.quantile_map import QuantileMap
 
 __all__ = ["QuantileMappedInterpolation"]
 

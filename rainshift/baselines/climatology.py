@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from geoml.data.fields import Batch
 from geoml.errors import DataError
-from geoml.fields import Batch
 from geoml.models.base import Channels
 from geoml.models.noise import member_noise
 from rainshift.baselines.base import Baseline

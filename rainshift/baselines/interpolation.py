@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import torch
 
+from geoml.data.fields import Batch
 from geoml.errors import unknown
-from geoml.fields import Batch
 from geoml.models.base import Channels
 from geoml.regrid import Method, operator_for
 from rainshift.baselines.base import Baseline, first_guesses

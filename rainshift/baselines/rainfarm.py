@@ -6,8 +6,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from geoml.data.fields import Batch
 from geoml.errors import UserError
-from geoml.fields import Batch
 from geoml.models.base import Channels
 from geoml.models.noise import member_noise
 from geoml.nn.conservation import conservation_for

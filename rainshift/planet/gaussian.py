@@ -21,13 +21,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from geoml.axes import Axis
-from geoml.grids import Grid
+from geoml.grids.axes import Axis
+from geoml.grids.grid import Grid
 from geoml.regrid import Regridder
+from rainshift.places.regions import Region
 from rainshift.planet.latent import BLOCK_HOURS, KM_PER_DEGREE, generator
 from rainshift.planet.rainfall import RainLaw, rate
 from rainshift.planet.weather import Block
-from rainshift.regions import Region
 
 __all__ = ["GaussianLaw", "GaussianWeather", "View"]
 

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import fft, ndimage
 
-from geoml.grids import Grid
-from rainshift.climate import Climate
+from geoml.grids.grid import Grid
+from rainshift.places.climate import Climate
 from rainshift.planet.latent import KM_PER_DEGREE, generator, isotropic
 
 __all__ = ["Land", "spacing_km", "torus"]

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from scipy import optimize, special
 
 from geoml.errors import UserError
-from rainshift.climate import Climate
+from rainshift.places.climate import Climate
 
 __all__ = ["HEAVIEST_MM_H", "STRATIFORM_SHAPE", "WET_MM_H", "RainLaw", "rate", "shifted_probability"]
 

@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from geoml.grids import Grid
+from geoml.grids.grid import Grid
 from geoml.regrid import Regridder
-from rainshift.climate import Climate
+from rainshift.places.climate import Climate
 from rainshift.planet.land import Land, spacing_km, torus
 from rainshift.planet.latent import BLOCK_HOURS, Drift, SpectralField, isotropic, mixture, ring
 from rainshift.planet.rainfall import STRATIFORM_SHAPE, RainLaw, rate, shifted_probability

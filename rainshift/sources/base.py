@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import numpy as np
     import xarray as xr
 
-    from geoml.grids import Grid
+    from geoml.grids.grid import Grid
 
 __all__ = ["RegionData", "Source"]
 
@@ -24,9 +24,9 @@ class RegionData:
     """One region or event, lazily: nothing is read or computed before values are asked for.
 
     `condition` `(time, lat, lon)` on the coarse grid and `target`, with `precipitation` in mm/h, on the fine one have
-    the same times; `static` is `(lat, lon)` on the fine grid. Axes are canonical (`geoml.grids.conform`), variables
-    in the units of `rainshift.sources.variables`, rates are means over the `step` that ends at `time`, unless
-    `provenance["stamp"]` says otherwise. Times ascend in multiples of `step`; gaps are allowed.
+    the same times; `static` is `(lat, lon)` on the fine grid. Axes are canonical (`geoml.grids.grid.conform`),
+    variables in the units of `rainshift.sources.variables`, rates are means over the `step` that ends at `time`,
+    unless `provenance["stamp"]` says otherwise. Times ascend in multiples of `step`; gaps are allowed.
     """
 
     name: str
@@ -70,7 +70,7 @@ class RegionData:
 
 
 def _grid(data: xr.Dataset) -> Grid:
-    from geoml.grids import grid_of
+    from geoml.grids.grid import grid_of
 
     return grid_of(data)
 
@@ -84,7 +84,7 @@ class Source(Protocol):
 
     @property
     def splits(self) -> tuple[str, ...]:
-        """Parts that the source itself keeps apart ("train", "test"); empty where `rainshift.splits` has to."""
+        """Parts that the source itself keeps apart ("train", "test"); empty where `rainshift.places.splits` has to."""
 
     def open(self, name: str, split: str | None = None) -> RegionData:
         """One region or event, or the named part of it."""

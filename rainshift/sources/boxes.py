@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from geoml.errors import DataError, UserError, unknown
-from geoml.grids import Grid
-from rainshift.regions import region, regions
+from geoml.grids.grid import Grid
+from rainshift.places.regions import region, regions
 
 __all__ = ["box_names", "cut", "folder_of", "require_box", "require_root"]
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from geoml.errors import DataError, unknown
-from rainshift.regions import grids, region
+from rainshift.places.regions import grids, region
 from rainshift.sources.base import RegionData
 from rainshift.sources.boxes import box_names, folder_of, require_box, require_root
 from rainshift.sources.era5_files import find_files, read_fields, to_dataset

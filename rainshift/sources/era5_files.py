@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from geoml.data.netcdf import HDF5, read_dataset
 from geoml.errors import DataError, UserError
-from geoml.grids import Grid, conform, grid_of
+from geoml.grids.grid import Grid, conform, grid_of
 from rainshift.sources.boxes import cut
 from rainshift.sources.rain_files import check_rain
 from rainshift.sources.time_blocks import TimeBlocks, of_years

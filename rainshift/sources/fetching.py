@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from geoml.errors import DataError, UserError
-from geoml.files import atomic_path, sha256
+from geoml.runs.files import atomic_path, sha256
 
 __all__ = ["Download"]
 

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from geoml.axes import Registration
 from geoml.errors import DataError, UserError, unknown
-from geoml.grids import Grid, grid_of
-from rainshift.regions import region
+from geoml.grids.axes import Registration
+from geoml.grids.grid import Grid, grid_of
+from rainshift.places.regions import region
 from rainshift.sources.base import RegionData
 from rainshift.sources.joint import JointAxis, joint_axis
 from rainshift.sources.rain_files import Rain, read_rain

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from geoml.grids import Grid
+from geoml.grids.grid import Grid
 from geoml.regrid import Regridder
-from rainshift.regions import grids, region
+from rainshift.places.regions import grids, region
 from rainshift.sources.base import RegionData
 from rainshift.sources.boxes import box_names, cut, folder_of, require_box, require_root
 from rainshift.sources.imerg_files import HalfHours, find_granules

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geoml.errors import DataError, UserError
-from geoml.grids import Grid, grid_of
+from geoml.grids.grid import Grid, grid_of
 from rainshift.sources.rain_files import check_rain
 from rainshift.sources.variables import rain_factor
 

@@ -6,8 +6,8 @@ import math
 from dataclasses import dataclass, replace
 from fractions import Fraction
 
-from geoml.axes import Axis, Registration
 from geoml.errors import DataError
+from geoml.grids.axes import Axis, Registration
 
 __all__ = ["JointAxis", "joint_axis"]
 

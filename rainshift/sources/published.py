@@ -25,7 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geoml.errors import DataError, UserError
-from geoml.grids import conform
+from geoml.grids.grid import conform
 from rainshift.sources.rain_files import check_rain
 from rainshift.sources.time_blocks import TimeBlocks
 from rainshift.sources.variables import PREDICTORS, VARIABLES, inside_factor

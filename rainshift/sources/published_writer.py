@@ -13,7 +13,7 @@ import numpy as np
 
 from geoml.data.netcdf import write_netcdf
 from geoml.errors import UserError
-from geoml.files import atomic_path
+from geoml.runs.files import atomic_path
 from rainshift.sources.published import CHUNK_HOURS, PARTS, file_of
 from rainshift.sources.variables import VARIABLES
 
@@ -50,7 +50,7 @@ def write_part(root: str | os.PathLike[str], data: RegionData, part: str, *, lon
 
 def _as_published(dataset: xr.Dataset, region: str, lon_360: bool | None) -> xr.Dataset:
     """North first, published units, the region's way to count longitudes."""
-    from rainshift.regions import regions
+    from rainshift.places.regions import regions
 
     known = regions().get(region)
     if lon_360 is None:

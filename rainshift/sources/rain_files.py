@@ -54,7 +54,7 @@ def read_rain(
 ) -> Rain:
     """The rain in a NetCDF file or Zarr store; the options stand for what the file does not say."""
     from geoml.data.netcdf import read_dataset
-    from geoml.grids import conform
+    from geoml.grids.grid import conform
 
     dataset = read_dataset(path)
     array = dataset[_find(dataset, variable, path)]

@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geoml.errors import DataError, UserError, unknown
-from geoml.grids import grid_of, require_same
-from rainshift.regions import regions
+from geoml.grids.grid import grid_of, require_same
+from rainshift.places.regions import regions
 from rainshift.sources.base import RegionData
 from rainshift.sources.fetching import Download
 from rainshift.sources.lag import warn_of_lag

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from geoml.errors import DataError
-from geoml.grids import Grid, conform, grid_of
+from geoml.grids.grid import Grid, conform, grid_of
 from geoml.regrid import Method, Regridder
 from rainshift.sources.era5_files import hdf5_engine
 from rainshift.sources.variables import VARIABLES, inside_factor

@@ -15,11 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geoml.errors import UserError, unknown
-from geoml.grids import Grid
-from rainshift.climate import Climate
+from geoml.grids.grid import Grid
+from rainshift.places.climate import Climate
+from rainshift.places.regions import Region, grids, region, regions
 from rainshift.planet.latent import BLOCK_HOURS
 from rainshift.planet.weather import FINE_PAD, PREDICTORS, Block, Weather
-from rainshift.regions import Region, grids, region, regions
 from rainshift.sources.base import RegionData
 from rainshift.sources.time_blocks import of_strata
 from rainshift.sources.variables import VARIABLES

@@ -1,4 +1,4 @@
-"""Rain whose law given the coarse predictors is known, so that the best possible score is: see `rainshift.oracle`."""
+"""Rain whose law given the coarse predictors is known, so that the best score is too: see `rainshift.models.oracle`."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from rainshift.places.regions import grids, region
 from rainshift.planet.gaussian import GaussianLaw, GaussianWeather
-from rainshift.regions import grids, region
 from rainshift.sources.synthetic import PlanetSource
 from rainshift.sources.variables import VARIABLES
 

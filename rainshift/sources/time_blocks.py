@@ -110,7 +110,7 @@ def validation_blocks(
 
     The last `gap_hours` are left out of both, because test hours may follow at once.
     """
-    from rainshift.splits import split_blocks
+    from rainshift.places.splits import split_blocks
 
     if not 0 <= share < 1:
         raise UserError(f"data.validation_share is {share}; expected 0 or more, below 1")

@@ -16,7 +16,7 @@ import sys
 from pathlib import Path
 sys.path[:0] = [{data!r}, {train!r}]
 from geoml.errors import UserError
-from geoml.runs import RunFolder
+from geoml.runs.folder import RunFolder
 place = Path(sys.argv[1])
 def attempt(work):
     try:

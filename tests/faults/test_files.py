@@ -13,7 +13,7 @@ import xarray as xr
 from geoml.data.blocks import ArraySource
 from geoml.data.loader import BlockLoader
 from geoml.errors import DataError
-from geoml.grids import Grid
+from geoml.grids.grid import Grid
 from geoml.models.registry import build
 from geoml.testing import TOY_CHANNELS
 from rainshift.sources import open_source

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from geoml.grids import Grid
+from geoml.grids.grid import Grid
 from geoml.regrid import Regridder
 
 FINE = Grid.latlon(40, 60, -5, 15, 0.1)

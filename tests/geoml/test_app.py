@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from geoml import app as command_line
-from geoml.compose import compose
+from geoml.cli import app as command_line
+from geoml.cli.compose import compose
 from geoml.errors import UserError
-from geoml.runs import RunFolder
+from geoml.runs.folder import RunFolder
 
 TOY = Path(__file__).parent / "toy"
 
@@ -238,7 +238,7 @@ def test_as_a_script_it_exits_and_completes(tmp_path):
 
 def test_listing_and_verb_completion_load_nothing_heavy(tmp_path):
     code = (
-        "import sys; from toyapp.__main__ import APP; from geoml.app import main; main(APP, ['list']);"
+        "import sys; from toyapp.__main__ import APP; from geoml.cli.app import main; main(APP, ['list']);"
         "print(sorted({'torch','xarray','dask','hydra','numpy','rich'} & set(sys.modules)), file=sys.stderr)"
     )
     done = subprocess.run(

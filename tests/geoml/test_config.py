@@ -4,7 +4,7 @@ import textwrap
 import pytest
 from omegaconf import OmegaConf
 
-from geoml.config import build, instantiate, resolve
+from geoml.cli.config import build, instantiate, resolve
 from geoml.errors import UserError
 
 
@@ -88,26 +88,26 @@ def test_an_evil_leaf_stops_everything_before_anything_is_built(own):
         "os.system",
         "builtins.eval",
         "subprocess.Popen",
-        "geoml.files.os.system",
-        "geoml.files.os",
-        "geoml.files.shutil.rmtree",
-        "geoml.app.load_function",
-        "geoml.app.importlib.import_module",
-        "geoml.environment.subprocess.Popen",
-        "geoml.runs.Path",
-        "geoml.runs.RunFolder.__init__",
-        "geoml.runs.RunFolder.__class__",
-        "geoml.runs.__builtins__",
-        "geoml.runs",
+        "geoml.runs.files.os.system",
+        "geoml.runs.files.os",
+        "geoml.runs.files.shutil.rmtree",
+        "geoml.cli.app.load_function",
+        "geoml.cli.app.importlib.import_module",
+        "geoml.runs.environment.subprocess.Popen",
+        "geoml.runs.folder.Path",
+        "geoml.runs.folder.RunFolder.__init__",
+        "geoml.runs.folder.RunFolder.__class__",
+        "geoml.runs.folder.__builtins__",
+        "geoml.runs.folder",
         "geoml",
         "geomlevil.Model",
         "geoml..runs.RunFolder",
         ".geoml.runs.RunFolder",
         "geoml/../os.system",
-        "geoml.runs:RunFolder",
+        "geoml.runs.folder:RunFolder",
         "geoml.nowhere.Model",
-        "geoml.environment._output_of",
-        "geoml.verbs._Job",
+        "geoml.runs.environment._output_of",
+        "geoml.cli.verbs._Job",
         "ownpackage.things.system",
         "ownpackage.things.Popen",
         "ownpackage.things.PurePosixPath",

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from geoml.errors import UserError
-from geoml.grids import Grid
+from geoml.grids.grid import Grid
 from geoml.nn.conservation import METHODS, Conservation, conservation_for
 from geoml.regrid import Regridder
 

@@ -10,9 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from geoml.data.fields import Batch
 from geoml.errors import UserError
-from geoml.fields import Batch
-from geoml.grids import Grid
+from geoml.grids.grid import Grid
 from geoml.models.base import Channels
 from geoml.models.corrdiff import CorrDiff
 from geoml.models.diffusion import Diffusion

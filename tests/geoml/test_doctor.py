@@ -5,9 +5,9 @@ import sys
 
 import pytest
 
-from geoml import doctor
 from geoml.__main__ import main
-from geoml.doctor import Finding
+from geoml.cli import doctor
+from geoml.cli.doctor import Finding
 from geoml.errors import UserError
 
 
@@ -88,7 +88,6 @@ def test_torch_is_proved_by_adding():
     (finding,) = (finding for finding in doctor.examine(need=["torch"]) if finding.name == "torch")
     assert finding.status == "ok"
     assert "1 + 1 = 2 on" in finding.detail
-    code = (
-        "import sys, geoml.doctor as d; d.examine(); print({'torch', 'xarray', 'hydra', 'sionna'} & set(sys.modules))"
-    )
+    heavy = {"torch", "xarray", "hydra", "sionna"}
+    code = f"import sys, geoml.cli.doctor as d; d.examine(); print({heavy} & set(sys.modules))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "set()\n"

@@ -4,7 +4,7 @@ import importlib
 
 import pytest
 
-from geoml.environment import code_hash
+from geoml.runs.environment import code_hash
 
 CODE = '''"""A module."""
 

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from geoml.errors import DataError
-from geoml.grids import Axis, Grid, conform, grid_of, require_same
+from geoml.grids.grid import Axis, Grid, conform, grid_of, require_same
 
 
 def data_on(lat, lon, *, names=("lat", "lon"), lead=("time",)):

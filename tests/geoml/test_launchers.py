@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from geoml.runs import RunFolder
+from geoml.runs.folder import RunFolder
 
 TOY = Path(__file__).parent / "toy"
 

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 
 import geoml.models
+from geoml.data.fields import Batch
 from geoml.errors import UserError
-from geoml.fields import Batch
-from geoml.grids import Grid
+from geoml.grids.grid import Grid
 from geoml.models.base import Channels, Model
 from geoml.models.noise import member_noise
 from geoml.models.registry import available, build, preset

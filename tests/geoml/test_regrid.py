@@ -15,7 +15,7 @@ import xarray as xr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from geoml.grids import Axis, Grid
+from geoml.grids.grid import Axis, Grid
 from geoml.regrid import (
     Regridder,
     operator_for,

@@ -13,7 +13,7 @@ import torch
 import xarray as xr
 
 from geoml.errors import DataError
-from geoml.grids import Axis, Grid, conform, grid_of
+from geoml.grids.grid import Axis, Grid, conform, grid_of
 from geoml.regrid import (
     Regridder,
     index_resize,

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from geoml.errors import DataError, UserError
-from geoml.runs import MetricsLog, RunFolder, config_hash, jsonable, plain
+from geoml.runs.folder import MetricsLog, RunFolder, config_hash, jsonable, plain
 
 CONFIG = {"model": {"name": "unet", "width": 32}, "region": ["melanesia"], "run": {"dir": None}}
 WIDER = CONFIG | {"model": {"name": "unet", "width": 64}}
@@ -94,7 +94,7 @@ def test_a_folder_of_other_things_is_left_alone(tmp_path):
 
 
 def test_two_processes_do_not_write_to_one_folder(tmp_path):
-    code = f"from geoml.runs import RunFolder; RunFolder.open({str(tmp_path)!r}, {CONFIG!r})"
+    code = f"from geoml.runs.folder import RunFolder; RunFolder.open({str(tmp_path)!r}, {CONFIG!r})"
     with RunFolder.open(tmp_path, CONFIG):
         busy = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
         assert busy.returncode != 0

@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from geoml.data.fields import Batch
 from geoml.errors import UserError
-from geoml.fields import Batch
-from geoml.grids import Grid
+from geoml.grids.grid import Grid
 from geoml.models.base import Channels
 from geoml.models.noise import WindowId, member_noise
 from geoml.models.registry import build, preset

@@ -10,8 +10,8 @@ import zarr
 from scipy.io import savemat
 
 from geoml.errors import DataError, UserError
-from mcp_experts import arrays, loading
-from mcp_experts.loading import channel_from_file, inside
+from mcp_experts.channels import arrays, loading
+from mcp_experts.channels.loading import channel_from_file, inside
 
 SAMPLING = {"subcarrier_spacing_hz": 30e3, "snapshot_interval_s": 1e-3}
 SHAPE = (64, 14, 1)

@@ -12,7 +12,7 @@ from geoml.errors import DataError
 from geoml.report import Chart, Table
 from geoml.report.page import render
 from mcp_experts.__main__ import main
-from mcp_experts.browser import report
+from mcp_experts.report.html import report
 
 EXPERTS = Path(mcp_experts.experts.__file__).parent
 CARDS = {file.parent.name: json.loads(file.read_text()) for file in EXPERTS.glob("*/card.json")}

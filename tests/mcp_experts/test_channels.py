@@ -10,13 +10,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from geoml.errors import DataError, UserError
-from mcp_experts.channels import SNAPSHOTS, SUBCARRIERS, Channel, from_paths, from_taps
-from mcp_experts.classical import ESTIMATORS, estimate, k_factor_by_moments_db
-from mcp_experts.features import extract
-from mcp_experts.handles import Handles, Limits
-from mcp_experts.loading import channel_from_file, channel_from_lists, inside
-from mcp_experts.synthetic import synthesize
-from mcp_experts.verdicts import Look
+from mcp_experts.channels.channel import SNAPSHOTS, SUBCARRIERS, Channel, from_paths, from_taps
+from mcp_experts.channels.handles import Handles, Limits
+from mcp_experts.channels.loading import channel_from_file, channel_from_lists, inside
+from mcp_experts.channels.synthetic import synthesize
+from mcp_experts.inference.classical import ESTIMATORS, estimate, k_factor_by_moments_db
+from mcp_experts.inference.features import extract
+from mcp_experts.inference.verdicts import Look
 
 
 def noise(*shape, seed=0):

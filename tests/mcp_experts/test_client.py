@@ -9,14 +9,14 @@ import pytest
 from geoml.__main__ import main as geoml_main
 from geoml.errors import DataError, UserError
 from mcp_experts.__main__ import main
+from mcp_experts.channels.synthetic import synthesize
 from mcp_experts.client.endpoints import Anthropic, Call, OpenAI, from_environment
 from mcp_experts.client.snippets import CLIENTS, snippet
-from mcp_experts.evaluate.arms import parse_letter
+from mcp_experts.evaluate.conditions import parse_letter
 from mcp_experts.evaluate.questions import load_questions
 from mcp_experts.evaluate.table import comparison, mcnemar, table
 from mcp_experts.evaluate.verb import run_arms
-from mcp_experts.registry import Registry
-from mcp_experts.synthetic import synthesize
+from mcp_experts.inference.registry import Registry
 
 VARIABLES = ("OPENAI_BASE_URL", "OPENAI_API_KEY", "OPENAI_MODEL", "ANTHROPIC_API_KEY", "ANTHROPIC_MODEL")
 

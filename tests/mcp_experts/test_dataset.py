@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from geoml.environment import code_hash
+from geoml.runs.environment import code_hash
 from mcp_experts.train import dataset
 from mcp_experts.train.dataset import build
 

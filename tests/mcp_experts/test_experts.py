@@ -9,13 +9,13 @@ import pytest
 from mcp import Client
 
 from geoml.errors import DataError, UserError
-from mcp_experts.classical import ESTIMATORS
-from mcp_experts.features import FEATURES, names
-from mcp_experts.registry import CARD, WEIGHTS, Registry
-from mcp_experts.scaffold import new
+from mcp_experts.channels.synthetic import synthesize
+from mcp_experts.inference.classical import ESTIMATORS
+from mcp_experts.inference.features import FEATURES, names
+from mcp_experts.inference.registry import CARD, WEIGHTS, Registry
+from mcp_experts.inference.verdicts import Look, judge
 from mcp_experts.serve.server import build_server
-from mcp_experts.synthetic import synthesize
-from mcp_experts.verdicts import Look, judge
+from mcp_experts.train.scaffold import new
 
 REGISTRY = Registry()
 EXPERTS = sorted(REGISTRY.experts)
@@ -124,7 +124,7 @@ def test_weights_of_other_classes_are_refused(tmp_path):
 def test_a_pickle_is_not_opened(tmp_path):
     whole = REGISTRY.expert("los")
     np.savez(tmp_path / WEIGHTS, mean=np.array([{"a": 1}], dtype=object))
-    from geoml.files import sha256
+    from geoml.runs.files import sha256
 
     (tmp_path / CARD).write_text(json.dumps(whole.card | {"weights_sha256": sha256(tmp_path / WEIGHTS)}))
     with pytest.raises(DataError, match="no file of plain arrays"):

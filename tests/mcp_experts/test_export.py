@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 
 from geoml.errors import UserError
-from mcp_experts.export import export
-from mcp_experts.features import FEATURES
-from mcp_experts.registry import Registry
-from mcp_experts.synthetic import synthesize
-from mcp_experts.verdicts import Look
+from mcp_experts.channels.synthetic import synthesize
+from mcp_experts.inference.features import FEATURES
+from mcp_experts.inference.registry import Registry
+from mcp_experts.inference.verdicts import Look
+from mcp_experts.train.export import export
 
 REGISTRY = Registry()
 

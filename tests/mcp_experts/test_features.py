@@ -5,8 +5,8 @@ from math import gamma, pi, sqrt
 import numpy as np
 import pytest
 
-from mcp_experts.channels import SNAPSHOTS, SUBCARRIERS
-from mcp_experts.features import extract, names
+from mcp_experts.channels.channel import SNAPSHOTS, SUBCARRIERS
+from mcp_experts.inference.features import extract, names
 
 BAND, TIME = np.arange(SUBCARRIERS)[:, None], np.arange(SNAPSHOTS)
 COLUMN = {name: number for number, name in enumerate(names())}

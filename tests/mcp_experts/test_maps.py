@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from geoml.errors import DataError, UserError
-from mcp_experts.loading import channel_from_file
-from mcp_experts.maps import query_map
-from mcp_experts.tables import from_deepmimo, read_path_table
+from mcp_experts.channels.loading import channel_from_file
+from mcp_experts.channels.path_tables import from_deepmimo, read_path_table
+from mcp_experts.serve.maps import query_map
 
 C = 299_792_458.0
 HZ = 3.5e9
@@ -88,9 +88,9 @@ def test_a_set_of_traced_maps_is_read_as_it_lies_on_disk(tmp_path):
     """Maps that the dominant-path solver traced into a store: every transmitter of two scenes, a voxel at a time."""
     pytest.importorskip("numba")
     pytest.importorskip("zarr")
-    from radiomaps.generate import generate
-    from radiomaps.plan import Placement, Plan, Window
-    from radiomaps.store import open_maps
+    from radiomaps.generation.generate import generate
+    from radiomaps.generation.plan import Placement, Plan, Window
+    from radiomaps.maps.store import open_maps
 
     scenes = [{"name": "procedural", "size_m": 96, "seed": seed} for seed in (1, 2)]
     window = Window(size_m=16, step_m=2, heights_m=(1.0, 5.0, 2.0))

@@ -5,7 +5,7 @@ from pathlib import Path
 from mcp_experts.client.scores import page
 from mcp_experts.evaluate.page import page as evaluation_page
 from mcp_experts.evaluate.questions import load_questions
-from mcp_experts.registry import Registry
+from mcp_experts.inference.registry import Registry
 
 DOCS = Path(__file__).parents[2] / "docs"
 PAGE = DOCS / "experts-scores.md"

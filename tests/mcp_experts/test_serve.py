@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from mcp import Client
 
-from mcp_experts.registry import Registry
+from mcp_experts.channels.synthetic import synthesize
+from mcp_experts.inference.registry import Registry
 from mcp_experts.serve.server import build_server
-from mcp_experts.synthetic import synthesize
 
 ERAS = ("auto", "legacy")
 REGISTRY = Registry()

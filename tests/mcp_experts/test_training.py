@@ -10,9 +10,9 @@ import pytest
 pytest.importorskip("torch")
 pytest.importorskip("sionna")
 
-from geoml.compose import compose
+from geoml.cli.compose import compose
 from geoml.errors import UserError
-from mcp_experts.registry import CARD, WEIGHTS
+from mcp_experts.inference.registry import CARD, WEIGHTS
 from mcp_experts.train.dataset import build
 from mcp_experts.train.generators import GENERATORS, generate
 from mcp_experts.train.scores import accuracy, confusions, interval

@@ -9,16 +9,16 @@ import numpy as np
 import pytest
 import torch
 
+from geoml.data.fields import Batch
 from geoml.data.store import open_store
 from geoml.errors import DataError, UserError
-from geoml.fields import Batch
-from geoml.grids import Grid
+from geoml.grids.grid import Grid
 from radiomaps.baselines import BASELINES, baseline, load_baseline, save_baseline
 from radiomaps.baselines.kriging import fit_exponential
 from radiomaps.baselines.physics import clear_of_roofs, sight_probability, street_loss_db
-from radiomaps.generate import generate
-from radiomaps.maps import friis_gain_db
-from radiomaps.plan import Placement, Plan, Window
+from radiomaps.generation.generate import generate
+from radiomaps.generation.plan import Placement, Plan, Window
+from radiomaps.maps.layout import friis_gain_db
 from radiomaps.scores import score
 from radiomaps.tasks import TARGETS, Observations, Task
 from radiomaps.tasks.conditions import HEIGHT_M

@@ -12,14 +12,16 @@ import numpy as np
 import pytest
 import torch
 
-from geoml import app
-from geoml.compose import compose
+from geoml.cli import app
+from geoml.cli.compose import compose
 from geoml.errors import UserError
-from geoml.runs import plain
+from geoml.runs.folder import plain
 from radiomaps.__main__ import APP
 from radiomaps.baselines import baseline
-from radiomaps.benchmark import PLAIN, Benchmark, Cell
-from radiomaps.benchmark_report import (
+from radiomaps.benchmark.ablations import add_uncertain, observe, probed, relative_spread
+from radiomaps.benchmark.entries import Contender, task_of
+from radiomaps.benchmark.run import PLAIN, Benchmark, Cell
+from radiomaps.benchmark.tables import (
     gap_rows,
     placement_rows,
     prior_rows,
@@ -28,11 +30,9 @@ from radiomaps.benchmark_report import (
     sight_rows,
     uncertainty_rows,
 )
-from radiomaps.browser import report as browser_report
-from radiomaps.contenders import Contender, task_of
-from radiomaps.generate import generate
-from radiomaps.plan import Placement, Plan, Window
-from radiomaps.probes import add_uncertain, observe, probed, relative_spread
+from radiomaps.generation.generate import generate
+from radiomaps.generation.plan import Placement, Plan, Window
+from radiomaps.report.html import report as browser_report
 from radiomaps.scores import score
 from radiomaps.tasks import Observations, Task
 from radiomaps.tasks.dataset import loader

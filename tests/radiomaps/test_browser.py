@@ -12,11 +12,11 @@ from geoml.__main__ import main
 from geoml.errors import UserError
 from geoml.report import Chart, Viewer
 from geoml.report.page import render
-from geoml.runs import RunFolder
-from radiomaps.browser import report
-from radiomaps.generate import generate
-from radiomaps.plan import Placement, Plan, Window
-from radiomaps.sampling import FORMATS
+from geoml.runs.folder import RunFolder
+from radiomaps.generation.generate import generate
+from radiomaps.generation.plan import Placement, Plan, Window
+from radiomaps.prediction import FORMATS
+from radiomaps.report.html import report
 
 
 @pytest.fixture(scope="module")

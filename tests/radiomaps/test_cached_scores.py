@@ -1,12 +1,12 @@
 """Scores in a cache are of the code that is there: trainings are found again, scores made by other code are not."""
 
-from geoml.compose import compose
-from geoml.environment import code_hash
-from geoml.runs import plain
-from radiomaps import benchmark
-from radiomaps.benchmark import Benchmark
-from radiomaps.generate import generate
-from radiomaps.plan import Placement, Plan, Window
+from geoml.cli.compose import compose
+from geoml.runs.environment import code_hash
+from geoml.runs.folder import plain
+from radiomaps.benchmark import run as benchmark
+from radiomaps.benchmark.run import Benchmark
+from radiomaps.generation.generate import generate
+from radiomaps.generation.plan import Placement, Plan, Window
 
 
 def test_other_code_scores_again_and_trains_nothing(tmp_path, monkeypatch):

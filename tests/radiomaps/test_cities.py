@@ -8,8 +8,8 @@ import sys
 import numpy as np
 import pytest
 
-from geoml.grids import Grid
-from radiomaps.maps import Transmitter
+from geoml.grids.grid import Grid
+from radiomaps.maps.layout import Transmitter
 from radiomaps.raytrace import TraceOptions, find_paths, trace
 from radiomaps.scenes import load
 
@@ -79,8 +79,8 @@ def test_cities_agree_with_exact_paths_out_of_sight(city, place, height_m, recor
 _MILLION = """
 import resource, sys
 import numpy as np
-from geoml.grids import Grid
-from radiomaps.maps import Transmitter
+from geoml.grids.grid import Grid
+from radiomaps.maps.layout import Transmitter
 from radiomaps.raytrace import TraceOptions, trace
 from radiomaps.scenes import Mesh, Scene
 side = 710

@@ -12,8 +12,8 @@ import xarray as xr
 from geoml.errors import DataError, UserError
 from radiomaps.__main__ import main
 from radiomaps.exchange import export_deepmimo, read_deepmimo
-from radiomaps.maps import Transmitter
-from radiomaps.path_files import write_paths
+from radiomaps.maps.layout import Transmitter
+from radiomaps.maps.path_files import write_paths
 from radiomaps.raytrace import TraceOptions, find_paths
 from radiomaps.scenes import load
 

@@ -9,11 +9,11 @@ import pytest
 import torch
 
 from geoml.errors import UserError
-from radiomaps.generate import generate
-from radiomaps.plan import Placement, Plan, Window
+from radiomaps.generation.generate import generate
+from radiomaps.generation.plan import Placement, Plan, Window
 from radiomaps.tasks import Task
-from radiomaps.tasks.cheap import cheap_plan, cheap_store
 from radiomaps.tasks.dataset import loader
+from radiomaps.tasks.low_ray_prior import cheap_plan, cheap_store
 
 WINDOW = Window(size_m=64, step_m=4, heights_m=(1, 10, 3))
 SCENES = ({"name": "procedural", "seed": 3, "size_m": 64},)

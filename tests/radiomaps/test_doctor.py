@@ -1,8 +1,8 @@
 import pytest
 
-from geoml import environment
 from geoml.errors import UserError
-from radiomaps import doctor
+from geoml.runs import environment
+from radiomaps.raytrace import doctor
 
 
 @pytest.mark.parametrize(

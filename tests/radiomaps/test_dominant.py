@@ -10,10 +10,10 @@ import shapely
 from scipy.ndimage import distance_transform_edt
 
 from geoml.errors import UserError
-from geoml.grids import Grid
+from geoml.grids.grid import Grid
 from radiomaps.dominant import DominantOptions, trace
 from radiomaps.dominant.knife_edges import knife_edge_exact_db
-from radiomaps.maps import SPEED_OF_LIGHT, Transmitter, check_maps, friis_gain_db
+from radiomaps.maps.layout import SPEED_OF_LIGHT, Transmitter, check_maps, friis_gain_db
 from radiomaps.scenes import Footprint, Mesh, Scene, load
 from radiomaps.scenes.extrude import scene_of_footprints
 

@@ -24,10 +24,10 @@ from radiomaps.exchange import (
 )
 from radiomaps.exchange.grey import URBANRADIO3D, GreyCodec, read_grey
 from radiomaps.exchange.orientation import from_picture, to_picture
-from radiomaps.generate import generate
-from radiomaps.plan import Placement, Plan, Window
+from radiomaps.generation.generate import generate
+from radiomaps.generation.plan import Placement, Plan, Window
+from radiomaps.maps.store import open_maps, scene_records
 from radiomaps.scenes.projection import WGS84, local_crs, project
-from radiomaps.store import open_maps, scene_records
 
 N = 48
 

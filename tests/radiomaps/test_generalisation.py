@@ -10,16 +10,16 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from geoml import app
-from geoml.compose import compose
+from geoml.cli import app
+from geoml.cli.compose import compose
 from geoml.errors import UserError
-from geoml.runs import plain
+from geoml.runs.folder import plain
 from radiomaps.__main__ import APP
-from radiomaps.benchmark import Benchmark
-from radiomaps.benchmark_report import gap_rows
-from radiomaps.generate import generate
-from radiomaps.plan import Placement, Plan, Window, expand_scenes
-from radiomaps.splits import audit, split_by_name
+from radiomaps.benchmark.run import Benchmark
+from radiomaps.benchmark.tables import gap_rows
+from radiomaps.generation.generate import generate
+from radiomaps.generation.plan import Placement, Plan, Window, expand_scenes
+from radiomaps.tasks.splits import audit, split_by_name
 from radiomaps.training import parts_of
 
 LOW, HIGH = 3.5e9, 28e9

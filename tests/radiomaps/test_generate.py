@@ -10,11 +10,11 @@ import pytest
 
 from geoml.data.store import open_store, verify_store
 from geoml.errors import DataError, UserError
-from radiomaps import generate as module
 from radiomaps.exchange import export_urbanradio3d
-from radiomaps.generate import compute, generate
-from radiomaps.plan import Placement, Plan, Window, expand_scenes
-from radiomaps.store import open_maps, scene_records
+from radiomaps.generation import generate as module
+from radiomaps.generation.generate import compute, generate
+from radiomaps.generation.plan import Placement, Plan, Window, expand_scenes
+from radiomaps.maps.store import open_maps, scene_records
 
 WINDOW = Window(size_m=96, step_m=8, heights_m=(1.5, 9.5, 4), centre_m=(128, 128))
 
@@ -61,7 +61,7 @@ def test_the_block_loader_serves_volumes_and_crops(whole: Path):
     from geoml.data.blocks import FieldSource
     from geoml.data.loader import BlockLoader
     from geoml.data.patches import PatchSpec
-    from radiomaps.splits import split_by_scene
+    from radiomaps.tasks.splits import split_by_scene
 
     samples = split_by_scene(whole, parts={"train": 0.5, "test": 0.5}).samples["train"]
     source = FieldSource(whole, target=("path_gain_db", "toa_s"), samples=samples)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from geoml.errors import UserError
-from radiomaps import llvm
+from radiomaps.raytrace import availability as llvm
 
 OLD = [path for version in (14, 15, 16) for path in sorted(glob.glob(f"/usr/lib/*/libLLVM-{version}.so"))]
 

@@ -10,9 +10,9 @@ import pytest
 import torch
 
 import radiomaps.models
+from geoml.data.fields import Batch
 from geoml.errors import UserError
-from geoml.fields import Batch
-from geoml.grids import Grid
+from geoml.grids.grid import Grid
 from geoml.models.base import Channels, Model
 from geoml.models.noise import sample_noise, seed_of
 from geoml.testing import check_model

@@ -11,11 +11,11 @@ import xarray as xr
 
 from geoml.errors import DataError, UserError
 from radiomaps.__main__ import main
-from radiomaps.maps import SPEED_OF_LIGHT, Transmitter, friis_gain_db
-from radiomaps.path_files import read_paths, write_paths
-from radiomaps.plan import Window
+from radiomaps.generation.plan import Window
+from radiomaps.generation.receivers import Receivers
+from radiomaps.maps.layout import SPEED_OF_LIGHT, Transmitter, friis_gain_db
+from radiomaps.maps.path_files import read_paths, write_paths
 from radiomaps.raytrace import TraceOptions, find_paths
-from radiomaps.receivers import Receivers
 from radiomaps.scenes import load
 
 FREQUENCY = 3.5e9

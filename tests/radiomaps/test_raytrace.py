@@ -9,8 +9,8 @@ import pytest
 
 import radiomaps
 from geoml.errors import UserError
-from geoml.grids import Grid
-from radiomaps.maps import SPEED_OF_LIGHT, Transmitter, friis_gain_db
+from geoml.grids.grid import Grid
+from radiomaps.maps.layout import SPEED_OF_LIGHT, Transmitter, friis_gain_db
 from radiomaps.raytrace import TraceOptions, find_paths, trace
 from radiomaps.scenes import Mesh, Scene
 

@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 
 from geoml.errors import DataError
-from radiomaps.generate import generate
-from radiomaps.plan import Placement, Plan, Window
-from radiomaps.store import open_maps
+from radiomaps.generation.generate import generate
+from radiomaps.generation.plan import Placement, Plan, Window
+from radiomaps.maps.store import open_maps
 
 PLAN = Plan(
     ({"name": "procedural", "seed": 30, "count": 3},),

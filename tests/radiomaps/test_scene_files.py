@@ -12,7 +12,7 @@ import rasterio
 from rasterio.transform import from_origin
 
 from geoml.errors import DataError, UserError
-from geoml.grids import Grid
+from geoml.grids.grid import Grid
 from radiomaps.scenes import load
 from radiomaps.scenes.projection import WGS84, local_crs, project
 

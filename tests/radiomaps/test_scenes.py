@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from geoml.errors import DataError, UserError
-from geoml.grids import Grid
+from geoml.grids.grid import Grid
 from radiomaps.scenes import Footprint, Mesh, load, names, save_scene
 from radiomaps.scenes.extrude import extrude, scene_of_footprints
 from radiomaps.scenes.footprints import burn, clean

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 import torch
 
+from geoml.data.fields import Batch
 from geoml.errors import Diverged
-from geoml.fields import Batch
 from geoml.metrics import Suite
 from radiomaps.baselines import baseline
-from radiomaps.generate import generate
-from radiomaps.plan import Placement, Plan, Window
+from radiomaps.generation.generate import generate
+from radiomaps.generation.plan import Placement, Plan, Window
 from radiomaps.scores import MapScores, published_suite, score
 from radiomaps.scores.normalised import similarity
 from radiomaps.scores.physical import CircularCRPSFair, degrees_apart, laid_flat, suite_of

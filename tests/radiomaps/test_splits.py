@@ -9,10 +9,10 @@ import pytest
 import shapely
 
 from geoml.errors import DataError, UserError
-from radiomaps.generate import generate
-from radiomaps.plan import Placement, Plan, Window
-from radiomaps.splits import audit, split_by_file, split_by_scene, twins
-from radiomaps.store import SceneRecord
+from radiomaps.generation.generate import generate
+from radiomaps.generation.plan import Placement, Plan, Window
+from radiomaps.maps.store import SceneRecord
+from radiomaps.tasks.splits import audit, split_by_file, split_by_scene, twins
 
 
 @pytest.fixture(scope="module")

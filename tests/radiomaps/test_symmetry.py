@@ -11,9 +11,9 @@ import pytest
 import shapely
 import torch
 
-from geoml.fields import Batch
-from geoml.grids import Grid
-from radiomaps.maps import Transmitter
+from geoml.data.fields import Batch
+from geoml.grids.grid import Grid
+from radiomaps.maps.layout import Transmitter
 from radiomaps.raytrace import TraceOptions, trace
 from radiomaps.scenes import Footprint
 from radiomaps.scenes.extrude import scene_of_footprints

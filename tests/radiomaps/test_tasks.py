@@ -10,22 +10,22 @@ import pytest
 import shapely
 import torch
 
+from geoml.data.fields import Batch
 from geoml.data.store import open_store
 from geoml.errors import UserError
-from geoml.fields import Batch
-from geoml.grids import Grid
-from radiomaps.generate import generate
-from radiomaps.maps import SPEED_OF_LIGHT, Transmitter, friis_gain_db
-from radiomaps.plan import Placement, Plan, Window, run_solver
+from geoml.grids.grid import Grid
+from radiomaps.generation.generate import generate
+from radiomaps.generation.plan import Placement, Plan, Window, run_solver
+from radiomaps.maps.layout import SPEED_OF_LIGHT, Transmitter, friis_gain_db
 from radiomaps.scenes import Footprint
 from radiomaps.scenes.extrude import scene_of_footprints
-from radiomaps.splits import split_by_file, split_by_name
 from radiomaps.tasks import TARGETS, Encoding, Observations, Task
 from radiomaps.tasks.augment import flipped
 from radiomaps.tasks.conditions import Site, distance_of
 from radiomaps.tasks.dataset import TaskSource, loader
 from radiomaps.tasks.observations import PATTERNS
 from radiomaps.tasks.priors import dominant_store, free_space, interpolate
+from radiomaps.tasks.splits import split_by_file, split_by_name
 from radiomaps.tasks.task import SIGHT
 
 UNAWARE = Task(targets=TARGETS, radiation="unaware", observations=Observations(rate=0.05), prior="interpolated")
@@ -266,7 +266,7 @@ def test_layers_by_height_and_weak_voxels(store: Path):
 
 
 def test_the_default_split_shares_no_scene_and_names_make_one(store: Path):
-    from radiomaps.splits import audit
+    from radiomaps.tasks.splits import audit
     from radiomaps.training import parts_of
 
     assert audit(store, parts_of(store, {"by": "scene", "parts": {"train": 0.75, "test": 0.25}})) == ()

@@ -17,20 +17,20 @@ import torch
 import xarray as xr
 from safetensors.torch import load_file
 
-from geoml import app
+from geoml.cli import app
+from geoml.data.fields import Batch
 from geoml.errors import DataError, UserError
-from geoml.fields import Batch
 from geoml.models.tiles import Tiling
 from geoml.report import Viewer
-from geoml.runs import RunFolder
+from geoml.runs.folder import RunFolder
 from geoml.train import Trainer
 from radiomaps.__main__ import APP
-from radiomaps.browser import report
-from radiomaps.generate import generate
+from radiomaps.generation.generate import generate
+from radiomaps.generation.plan import Placement, Plan, Window
 from radiomaps.models import build
 from radiomaps.models.symmetry import flip_error, flip_errors
-from radiomaps.plan import Placement, Plan, Window
-from radiomaps.sampling import mean_and_spread, sample_maps, truth_of
+from radiomaps.prediction import mean_and_spread, sample_maps, truth_of
+from radiomaps.report.html import report
 from radiomaps.tasks import Observations, Task
 from radiomaps.tasks.dataset import loader
 from radiomaps.training import Recipe, Trained, fit, load_trained, parts_of, picture_taker
@@ -170,7 +170,7 @@ def _tripled(batch: Batch) -> Batch:
     """The conditions of a map beside themselves, on a wider grid."""
     from dataclasses import replace
 
-    from geoml.grids import Grid
+    from geoml.grids.grid import Grid
 
     z, y, x = batch.target_grid.axes
     grid = Grid((z, replace(y, size=3 * y.size), replace(x, size=3 * x.size)), batch.target_grid.crs)

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from geoml.compose import compose
+from geoml.cli.compose import compose
 from radiomaps.__main__ import main
-from radiomaps.store import open_maps
+from radiomaps.maps.store import open_maps
 
 SMALL = [
     "solver=dominant",
@@ -128,7 +128,7 @@ def test_mistakes_are_one_line(words: list[str], message: str, capsys: pytest.Ca
 )
 @pytest.mark.parametrize("solver", ["sionna", "dominant"])
 def test_configurations_name_what_the_code_knows(scene: str, solver: str):
-    from radiomaps.plan import Placement, Plan, Window
+    from radiomaps.generation.plan import Placement, Plan, Window
 
     config = compose("radiomaps.conf", "trace", [f"scene={scene}", f"solver={solver}"])
     plan = Plan(

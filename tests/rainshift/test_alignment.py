@@ -7,14 +7,14 @@ import pytest
 import torch
 from scipy import stats
 
+from geoml.data.fields import Batch
 from geoml.errors import DataError, UserError
-from geoml.fields import Batch
-from geoml.grids import Grid
+from geoml.grids.grid import Grid
 from geoml.models.base import Channels
 from rainshift.alignment import Coral, Inputs, QuantileMapping, TargetStatistics
 from rainshift.alignment.statistics import recolouring
 from rainshift.baselines import Interpolation
-from rainshift.quantile_map import QuantileMap
+from rainshift.baselines.quantile_map import QuantileMap
 
 CHANNELS = Channels(("tp", "u"), ("precipitation",), first_guess=(("precipitation", "tp"),))
 COARSE = Grid.latlon(0, 2, 0, 2, 0.25, "node", half_open=True)

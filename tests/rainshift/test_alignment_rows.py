@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from geoml.compose import compose
+from geoml.cli.compose import compose
 from geoml.errors import UserError
 from rainshift.__main__ import main
 from rainshift.alignment import inputs_of
-from rainshift.archive import Archive
-from rainshift.experiment import Experiment
+from rainshift.benchmark.run import Experiment
+from rainshift.data.archive import Archive
 
 SPLITS = (
     "data.splits_at={train:{start:'2001-01-01',end:'2003-01-01',hours:48},"

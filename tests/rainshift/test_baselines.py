@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 
+from geoml.data.fields import Batch
 from geoml.errors import DataError, UserError
-from geoml.fields import Batch
-from geoml.grids import Grid
+from geoml.grids.grid import Grid
 from geoml.metrics.probabilistic import fair_crps
 from geoml.models.base import Channels
 from geoml.nn.conservation import conservation_for

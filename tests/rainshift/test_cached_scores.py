@@ -1,9 +1,9 @@
 """Scores in a cache are of the code that is there: trainings are found again, scores made by other code are not."""
 
-from geoml.compose import compose
-from geoml.environment import code_hash
-from rainshift import experiment
-from rainshift.experiment import Experiment
+from geoml.cli.compose import compose
+from geoml.runs.environment import code_hash
+from rainshift.benchmark import run as experiment
+from rainshift.benchmark.run import Experiment
 
 WORDS = [
     "data.size_deg=2",
@@ -48,5 +48,5 @@ def test_other_code_scores_again_and_trains_nothing(tmp_path, monkeypatch):
 def test_what_makes_a_score_is_named():
     """Metrics, models and the domain's own way from weights to scores; none is misspelt, and none trains."""
     code_hash(*experiment.SCORED_BY)
-    assert {"geoml.metrics", "geoml.models", "rainshift.scoring"} <= set(experiment.SCORED_BY)
+    assert {"geoml.metrics", "geoml.models", "rainshift.evaluation"} <= set(experiment.SCORED_BY)
     assert not {"geoml.train", "rainshift.training"} & set(experiment.SCORED_BY)

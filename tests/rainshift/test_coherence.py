@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from geoml.metrics import Suite
-from rainshift.coherence import SequenceScores
-from rainshift.scoring import Scores
+from rainshift.evaluation import Scores
+from rainshift.sequences import SequenceScores
 
 SUITE = Suite(("lag1_error", "wet_spell_ratio"), thresholds=(0.5,))
 START = np.datetime64("2021-01-01T00", "ns")

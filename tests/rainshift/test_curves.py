@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 
 from geoml.metrics import Suite
-from rainshift.curves import calibration, gather, spectral_ratio
-from rainshift.drop import Analysis
-from rainshift.figures import calibration_panels, spectrum_lines, transfer_maps
-from rainshift.matrix import Cell, Plan, TrainSet
-from rainshift.scoring import Scores
-from rainshift.transfer import transfer_losses, transfer_test
+from rainshift.benchmark.analysis import Analysis
+from rainshift.benchmark.curves import calibration, gather, spectral_ratio
+from rainshift.benchmark.plan import Cell, Plan, TrainSet
+from rainshift.benchmark.transfer import transfer_losses, transfer_test
+from rainshift.evaluation import Scores
+from rainshift.report.figures import calibration_panels, spectrum_lines, transfer_maps
 
 SUITE = Suite(("crps_fair", "rank_deviation", "reliability", "ralsd"), thresholds=(1.0,))
 TIMES = np.datetime64("2001-01-01", "h") + np.arange(40)
@@ -110,7 +110,7 @@ def test_transfer_maps_show_per_cents_of_each_pair() -> None:
 def test_times_closer_than_an_hour_stand_apart_in_the_viewer() -> None:
     import xarray as xr
 
-    from rainshift.charts import rain_viewer
+    from rainshift.report.charts import rain_viewer
 
     times = np.datetime64("2016-08-01T10:00", "ns") + np.arange(4) * np.timedelta64(15, "m")
     rain = np.arange(4.0)[:, None, None] * np.ones((4, 3, 5))

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from geoml.metrics import Suite
-from rainshift.drop import Analysis, analyse
-from rainshift.matrix import plan
-from rainshift.scoring import MAX_CLIPPED_SHARE, Scores
+from rainshift.benchmark.analysis import Analysis, analyse
+from rainshift.benchmark.plan import plan
+from rainshift.evaluation import MAX_CLIPPED_SHARE, Scores
 
 SUITE = Suite(("crps_fair", "mae"))
 

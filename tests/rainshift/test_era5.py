@@ -10,8 +10,8 @@ import pytest
 import xarray as xr
 
 from geoml.errors import DataError, UserError
-from geoml.grids import Grid
-from rainshift.regions import grids, region
+from geoml.grids.grid import Grid
+from rainshift.places.regions import grids, region
 from rainshift.sources import open_source
 from rainshift.sources.era5_files import find_files, read_fields, to_dataset
 from rainshift.sources.statics import read_statics
@@ -223,7 +223,7 @@ def test_era5_over_imerg_is_one_region(tmp_path):
 
 
 def test_it_is_prepared_and_split(tmp_path):
-    from rainshift.archive import Archive
+    from rainshift.data.archive import Archive
 
     era, imerg = tmp_path / "era5", half_hours(tmp_path / "imerg")
     (era / "tiny").mkdir(parents=True)

@@ -13,8 +13,8 @@ import xarray as xr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from geoml.axes import Axis
 from geoml.errors import DataError, UserError
+from geoml.grids.axes import Axis
 from geoml.regrid import Regridder
 from rainshift.sources import open_source
 from rainshift.sources.gridded import largest_rectangle

@@ -7,12 +7,12 @@ import pytest
 import torch
 import xarray as xr
 
-from geoml.compose import compose
+from geoml.cli.compose import compose
 from geoml.errors import UserError
 from rainshift.__main__ import main
-from rainshift.archive import archive_of
-from rainshift.downscalers import ModelSpec
-from rainshift.hours import choose, hourly, whole_fields
+from rainshift.data.archive import archive_of
+from rainshift.data.selection import choose, hourly, whole_fields
+from rainshift.models.spec import ModelSpec
 from rainshift.prediction import predict_maps
 
 SMALL = (

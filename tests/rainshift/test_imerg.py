@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from geoml.errors import DataError, UserError
-from rainshift.regions import grids, region
+from rainshift.places.regions import grids, region
 from rainshift.sources import open_source
 from rainshift.sources.imerg_files import HalfHours, find_granules
 

@@ -11,20 +11,20 @@ import torch
 import xarray as xr
 from scipy import stats
 
-from geoml.compose import compose
+from geoml.cli.compose import compose
+from geoml.data.fields import Batch
 from geoml.errors import DataError, UserError
-from geoml.fields import Batch
 from geoml.metrics import METRICS, Suite, block_bootstrap
 from geoml.metrics.significance import difference
 from geoml.models.base import Channels
 from rainshift.baselines import Interpolation
-from rainshift.experiment import Experiment
-from rainshift.oracle import Oracle
+from rainshift.benchmark.run import Experiment
+from rainshift.models.oracle import Oracle
+from rainshift.places.regions import region
 from rainshift.planet.gaussian import STEP_MM_H, View
 from rainshift.planet.rainfall import rate
-from rainshift.regions import region
+from rainshift.report.tables import oracle_rows
 from rainshift.sources.synthetic_exact import SyntheticExactSource
-from rainshift.tables import oracle_rows
 
 CHANNELS = Channels(("latent", "tp"), ("precipitation",), first_guess=(("precipitation", "tp"),))
 SMALL = SyntheticExactSource(seed=5, size_deg=1.0)

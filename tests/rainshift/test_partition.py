@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from geoml.compose import compose
+from geoml.cli.compose import compose
 from rainshift.paper import paper_rows
-from rainshift.regions import regions
-from rainshift.report import page
+from rainshift.places.regions import regions
+from rainshift.report.markdown import page
 
 SETS = ("a1", "a2", "a3", "a4")
 

@@ -12,11 +12,11 @@ from scipy import special, stats
 
 from geoml.errors import UserError
 from geoml.regrid import Regridder
-from rainshift.climate import Climate
+from rainshift.places.climate import Climate
+from rainshift.places.regions import region, regions
 from rainshift.planet.latent import BLOCK_HOURS, Drift, SpectralField, isotropic, ring
 from rainshift.planet.rainfall import WET_MM_H, RainLaw, rate, shifted_probability
 from rainshift.planet.weather import COARSE_PAD, FINE_PAD, PREDICTORS
-from rainshift.regions import region, regions
 from rainshift.sources import open_source
 from rainshift.sources.synthetic import SyntheticSource, block_starts
 

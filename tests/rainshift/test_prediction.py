@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from geoml.grids import grid_of
+from geoml.grids.grid import grid_of
 from geoml.nn.conservation import conservation_for
 from geoml.report import Viewer
 from rainshift.__main__ import main
-from rainshift.browser import report
-from rainshift.showcase import read
+from rainshift.report.example_maps import read
+from rainshift.report.html import report
 
 DATA = [
     "data.size_deg=4",

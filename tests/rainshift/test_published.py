@@ -15,8 +15,8 @@ import xarray as xr
 import zarr
 
 from geoml.errors import DataError, UserError
-from geoml.files import sha256
-from rainshift.archive import Archive
+from geoml.runs.files import sha256
+from rainshift.data.archive import Archive
 from rainshift.sources import open_source
 from rainshift.sources.base import RegionData
 from rainshift.sources.lag import best_lag, warn_of_lag
@@ -155,7 +155,7 @@ def test_years_hours_and_validation(published):
 
 
 def test_training_and_test_of_the_published_years_do_not_leak():
-    from rainshift.splits import check_leakage
+    from rainshift.places.splits import check_leakage
 
     hours = np.arange("2001-01-01T00", "2021-01-01T00", dtype="datetime64[h]").astype("datetime64[ns]")
     parts = validation_blocks(hours, 0.1, 100, 48)

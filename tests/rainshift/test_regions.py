@@ -10,8 +10,8 @@ from itertools import combinations
 import pytest
 
 from geoml.errors import UserError
-from rainshift import regions as module
-from rainshift.regions import (
+from rainshift.places import regions as module
+from rainshift.places.regions import (
     SHIPPED,
     Region,
     adjacent,
@@ -138,6 +138,6 @@ def test_broken_files_are_named(tmp_path, text, message):
 
 def test_listing_imports_nothing_heavy():
     heavy = ("torch", "xarray", "dask", "scipy")
-    code = f"import sys, rainshift.regions as r; r.as_rows(); print([m for m in {heavy} if m in sys.modules])"
+    code = f"import sys, rainshift.places.regions as r; r.as_rows(); print([m for m in {heavy} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

@@ -7,11 +7,9 @@ import pytest
 import xarray as xr
 from scipy import stats
 
-from geoml.compose import compose
+from geoml.cli.compose import compose
 from geoml.errors import UserError
-from rainshift.archive import archive_of
-from rainshift.mantel import mantel, shift_against_drop
-from rainshift.shift import (
+from rainshift.benchmark.climate_distance import (
     CONDITIONAL,
     LEVELS,
     TARGET,
@@ -22,7 +20,9 @@ from rainshift.shift import (
     measure_shifts,
     wasserstein,
 )
-from rainshift.transfer import transfer_loss
+from rainshift.benchmark.mantel import mantel, shift_against_drop
+from rainshift.benchmark.transfer import transfer_loss
+from rainshift.data.archive import archive_of
 
 
 def gaussian(mean: float, std: float, edges: np.ndarray) -> np.ndarray:

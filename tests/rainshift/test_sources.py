@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 import rainshift
-from rainshift.archive import READING_KEYS
+from rainshift.data.archive import READING_KEYS
 from rainshift.sources import SOURCES, open_source
 
 FOLDER = Path(rainshift.__file__).parent / "conf" / "data"

@@ -13,10 +13,10 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from geoml.errors import DataError, UserError
-from rainshift.archive import Archive
-from rainshift.experiment import Experiment
-from rainshift.matrix import Cell, TrainSet
-from rainshift.splits import check_leakage, split_blocks
+from rainshift.benchmark.plan import Cell, TrainSet
+from rainshift.benchmark.run import Experiment
+from rainshift.data.archive import Archive
+from rainshift.places.splits import check_leakage, split_blocks
 
 HOURS = np.datetime64("2001-01-01T00", "ns") + np.arange(24 * 120) * np.timedelta64(1, "h")
 

@@ -7,15 +7,15 @@ import pytest
 import torch
 from sklearn.metrics import roc_auc_score
 
-from geoml.compose import compose
+from geoml.cli.compose import compose
+from geoml.data.fields import Batch
 from geoml.errors import DataError, UserError
-from geoml.fields import Batch
-from geoml.grids import Grid
-from rainshift.archive import archive_of
-from rainshift.downscalers import ModelSpec
-from rainshift.hours import evenly, whole_fields
+from geoml.grids.grid import Grid
+from rainshift.data.archive import archive_of
+from rainshift.data.selection import evenly, whole_fields
+from rainshift.models.spec import ModelSpec
+from rainshift.models.trust import Trust, auroc, features, fit_trust, risk_coverage
 from rainshift.training import load
-from rainshift.trust import Trust, auroc, features, fit_trust, risk_coverage
 
 COARSE = Grid.latlon(0, 2, 0, 2, 0.25, "node", half_open=True)
 FINE = Grid.latlon(0, 2, 0, 2, 0.1)

@@ -15,9 +15,9 @@ import xarray as xr
 
 from geoml.data.store import StoreWriter, verify_store
 from geoml.errors import UserError
-from geoml.files import read_json
+from geoml.runs.files import read_json
 from rainshift.__main__ import main
-from rainshift.archive import Archive
+from rainshift.data.archive import Archive
 from rainshift.verbs import dask_workers
 
 DATA = {

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from geoml.config import build
+from geoml.cli.config import build
 from geoml.diffusion.samplers.base import NoiseSource, Sampler, Step
 from geoml.diffusion.samplers.ddim import DDIM
 from geoml.diffusion.samplers.dpm_solver import DPMSolver2M

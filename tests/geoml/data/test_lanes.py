@@ -5,14 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from benchmarks.shuffle_quality import effective_sample_ratio
 from geoml.data.blocks import ArraySource
-from geoml.data.lanes import sample_starts
 from geoml.data.loader import BlockLoader
-from geoml.data.mixing import effective_sample_ratio
-from geoml.data.order import BlockOrder
+from geoml.data.patch_groups import sample_starts
 from geoml.data.patches import PatchSpec, place
+from geoml.data.shuffling import BlockOrder
 from geoml.errors import DataError
-from geoml.grids import Grid
+from geoml.grids.grid import Grid
 from geoml.models.base import Channels
 
 GRID = Grid.latlon(0, 2, 0, 2, 1.0)

@@ -13,7 +13,7 @@ from geoml.data.patches import PatchSpec
 from geoml.data.patches import place as place_of
 from geoml.data.sources import ArraySource
 from geoml.errors import DataError, UserError
-from geoml.grids import Grid
+from geoml.grids.grid import Grid
 from geoml.nn.upsampling import GridUpsample
 
 COARSE = Grid.latlon(0, 5, 10, 15, 0.25, "node", half_open=True)

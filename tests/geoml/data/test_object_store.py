@@ -19,12 +19,12 @@ import toy
 from object_store import Server, s3_server, slow
 
 from geoml.data.blocks import FieldSource
+from geoml.data.fields import Batch
 from geoml.data.loader import BlockLoader
 from geoml.data.location import location
 from geoml.data.patches import PatchSpec
 from geoml.data.store import open_store, verify_store
 from geoml.errors import DataError, UserError
-from geoml.fields import Batch
 from geoml.models.base import Channels
 from geoml.models.registry import build
 from geoml.train import Trainer, checkpoint, train

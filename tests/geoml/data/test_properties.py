@@ -19,7 +19,7 @@ from geoml.data.loader import BlockLoader
 from geoml.data.patches import PatchSpec
 from geoml.data.store import StoreWriter
 from geoml.data.transforms import TRANSFORMS
-from geoml.grids import Grid, conform
+from geoml.grids.grid import Grid, conform
 
 COARSE = Grid.latlon(0, 3, 10, 13, 0.5)
 FINE = Grid.latlon(0, 3, 10, 13, 0.25)

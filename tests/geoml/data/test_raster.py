@@ -9,7 +9,7 @@ import xarray as xr
 
 from geoml.data.raster import read_raster, write_raster
 from geoml.errors import DataError
-from geoml.grids import Grid, grid_of
+from geoml.grids.grid import Grid, grid_of
 
 GRIDS = {
     "EPSG:4326": Grid.latlon(40, 43, -5, 0, 0.5),

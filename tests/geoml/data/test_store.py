@@ -17,7 +17,7 @@ from geoml.data.loader import BlockLoader
 from geoml.data.patches import PatchSpec
 from geoml.data.store import Packing, StoreWriter, open_store, read_dataset, verify_store, write_netcdf
 from geoml.errors import DataError, UserError
-from geoml.grids import Grid
+from geoml.grids.grid import Grid
 
 COARSE = Grid.latlon(0, 5, 10, 15, 0.25, "node", half_open=True)
 FINE = Grid.latlon(0, 5, 10, 15, 0.1)

@@ -16,9 +16,9 @@ import torch
 
 from geoml.data.transforms import Transforms
 from geoml.errors import DataError, UserError
-from geoml.files import sha256
 from geoml.models.predictor import load_predictor
 from geoml.models.registry import build
+from geoml.runs.files import sha256
 from geoml.testing import toy_batch
 from geoml.train import Trainer, checkpoint, train
 

@@ -14,12 +14,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from geoml.data.fields import Batch
 from geoml.errors import DataError, UserError
-from geoml.fields import Batch
-from geoml.files import sha256
 from geoml.models.base import Channels, Model, Phase
 from geoml.models.registry import build
-from geoml.runs import MetricsLog
+from geoml.runs.files import sha256
+from geoml.runs.folder import MetricsLog
 from geoml.testing import toy_batch
 from geoml.train import Trainer, checkpoint, train
 from geoml.train.device import to_channels_last

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from geoml.fields import Batch
-from geoml.grids import Grid
+from geoml.data.fields import Batch
+from geoml.grids.grid import Grid
 from geoml.models.base import Channels
 from geoml.models.edm import EDM
 from geoml.models.unet import UNetRegression

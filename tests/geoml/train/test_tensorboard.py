@@ -9,7 +9,7 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from geoml.errors import UserError
-from geoml.runs import MetricsLog, RunFolder
+from geoml.runs.folder import MetricsLog, RunFolder
 from geoml.train.tensorboard import TensorBoardLog, log_of
 
 

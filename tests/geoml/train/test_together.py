@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file
 
 from geoml.data.loader import BlockLoader
-from geoml.data.order import BlockOrder
+from geoml.data.shuffling import BlockOrder
 from geoml.models.noise import sample_noise
 from geoml.train import checkpoint
 

@@ -14,9 +14,9 @@ import numpy as np
 import torch
 
 from geoml.data.blocks import ArraySource
+from geoml.data.fields import Batch
 from geoml.data.loader import BlockLoader
-from geoml.fields import Batch
-from geoml.grids import Grid
+from geoml.grids.grid import Grid
 from geoml.models.base import Channels, Model
 from geoml.models.noise import sample_noise
 from geoml.models.registry import build

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from geoml.fields import Batch
+from geoml.data.fields import Batch
 from geoml.models.base import Channels, Model
 from geoml.models.registry import build
 from geoml.testing import toy_batch

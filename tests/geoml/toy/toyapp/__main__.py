@@ -1,6 +1,6 @@
 import sys
 
-from geoml.app import App, Verb, main
+from geoml.cli.app import App, Verb, main
 
 APP = App(
     name="toyapp",

@@ -1,0 +1,1 @@
+"""The command line: verbs, help, composition of settings, progress and tables."""

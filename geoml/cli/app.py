@@ -1,0 +1,168 @@
+"""Verb-first command lines over Hydra: `rainshift train region=melanesia model=resnet`.
+
+A domain lists its verbs and calls `main`; each verb's configuration is `conf/<verb>.yaml` of its package, composed with
+the groups there and in `geoml/conf`. Functions are named as text and imported when their verb is called, so that
+listing, completing and `--help` stay quick.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+import os
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from geoml.errors import UserError, missing_packages, unknown
+
+__all__ = ["App", "Verb", "load_function", "main"]
+
+#: What a script that was stopped by Ctrl-C, or whose reader went away, exits with.
+INTERRUPTED, BROKEN_PIPE = 130, 141
+
+
+@dataclass(frozen=True)
+class Verb:
+    """One verb of a command line.
+
+    `function` is "module:name". It takes the configuration (a resolved, read-only `DictConfig`) and, with
+    `run_folder`, a `geoml.runs.folder.RunFolder`, and returns the rows of a table to print, or None. A `plain` verb has
+    no configuration: its function takes the list of its arguments and returns rows, an exit code or None.
+    """
+
+    name: str
+    function: str
+    help: str
+    example: str = ""
+    run_folder: bool = True
+    plain: bool = False
+
+
+@dataclass(frozen=True)
+class App:
+    """A command line: its name, the package of its configurations, and its verbs.
+
+    `extra` is the extra of this distribution that installs what the verbs import.
+    """
+
+    name: str
+    config_module: str
+    verbs: tuple[Verb, ...]
+    help: str = ""
+    extra: str = "all"
+
+    def verb(self, name: str) -> Verb:
+        """The verb of this name; a `UserError` with the nearest one where there is none."""
+        for verb in self.verbs:
+            if verb.name == name:
+                return verb
+        raise unknown("verb", name, (verb.name for verb in self.verbs), hint=f"`{self.name} --help` says what they do")
+
+
+def main(app: App, argv: Sequence[str] | None = None) -> int:
+    """Run one command line and return its exit code: 0 well, 2 the user's to mend, 130 interrupted.
+
+    A `UserError` is one line on standard error; any other exception passes through with its traceback.
+    """
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    try:
+        return _dispatch(app, arguments)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted; the same command goes on from where it was saved last", file=sys.stderr)
+        return INTERRUPTED
+    except BrokenPipeError:
+        # The reader has gone: let the interpreter's last flush go nowhere instead of failing again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return BROKEN_PIPE
+
+
+def load_function(reference: str, *, extra: str = "all") -> Callable[..., Any]:
+    """The function named "module:name"; what is not installed is named with the line that installs it."""
+    module, _, name = reference.partition(":")
+    with missing_packages(extra):
+        loaded: Callable[..., Any] = getattr(importlib.import_module(module), name)
+    return loaded
+
+
+def _dispatch(app: App, arguments: list[str]) -> int:
+    first = arguments[0] if arguments else "--help"
+    if first in ("-h", "--help", "help"):
+        print(_listing(app))
+        return 0
+    if first in ("-V", "--version"):
+        print(f"{app.name} {importlib.metadata.version('geoml')}")
+        return 0
+    if first in ("-sc", "--shell-completion"):
+        return _complete(app, arguments[1:])
+    if first.startswith("-") or "=" in first:
+        raise UserError(f"{first!r} came where a verb was expected: {app.name} VERB [KEY=VALUE …]")
+    verb = app.verb(first)
+    if verb.plain:
+        return _run_plain(app, verb, arguments[1:])
+    from geoml.cli import verbs
+
+    return verbs.run(app, verb, arguments[1:])
+
+
+def _listing(app: App) -> str:
+    title = f"{app.name}: {app.help}" if app.help else app.name
+    if not app.verbs:
+        return f"{title}\n\nNo verbs yet; `{app.name} --version` says which version this is."
+    width = max(len(verb.name) for verb in app.verbs)
+    return "\n".join(
+        [
+            title,
+            "",
+            f"  {app.name} VERB [KEY=VALUE …]  {app.name} VERB --help  {app.name} --version",
+            "",
+            *(f"  {verb.name.ljust(width)}  {verb.help}" for verb in app.verbs),
+            "",
+            f'Completion of verbs, groups and keys: eval "$({app.name} -sc install=bash)"',
+        ]
+    )
+
+
+def _run_plain(app: App, verb: Verb, arguments: list[str]) -> int:
+    from geoml.cli.tables import show
+
+    function = load_function(verb.function, extra=app.extra)
+    with missing_packages(app.extra):
+        try:
+            result = function(arguments)
+        except SystemExit as leaving:  # argparse: help asked for, or arguments it refused
+            if not leaving.code and verb.example:
+                print(f"\nexample:\n  {verb.example}")
+            return leaving.code if isinstance(leaving.code, int) else 0
+    if isinstance(result, int):
+        return result
+    show(result or [])
+    return 0
+
+
+def _complete(app: App, arguments: list[str]) -> int:
+    """Answer a shell's question, `-sc query=SHELL` with the line so far in COMP_LINE, or print what installs it."""
+    line = os.environ.get("COMP_LINE", "")
+    words = line.split()
+    if any(argument.startswith("query=") for argument in arguments):
+        typing_verb = len(words) < 2 or (len(words) == 2 and not line[-1:].isspace())
+        if typing_verb:
+            start = words[1] if len(words) == 2 else ""
+            print(" ".join(verb.name for verb in app.verbs if verb.name.startswith(start)))
+            return 0
+        verb = next((verb for verb in app.verbs if verb.name == words[1]), None)
+        if verb is None or verb.plain:
+            return 0
+        # Hydra's plug-ins know no verbs: strike ours from the line.
+        before, _, after = line.partition(words[1])
+        os.environ["COMP_LINE"] = before.rstrip() + after
+    else:
+        verb = None
+    from geoml.cli import verbs
+
+    verbs.complete(app, verb, arguments)
+    return 0

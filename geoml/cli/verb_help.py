@@ -1,0 +1,121 @@
+"""The help of a verb: what it does, an example, its choices and its settings, on one screen."""
+
+from __future__ import annotations
+
+import importlib.resources
+import re
+import shutil
+import textwrap
+from collections.abc import Sequence
+from typing import Any
+
+from geoml.cli import compose
+from geoml.cli.app import App, Verb
+
+__all__ = ["setting_comments", "verb_help"]
+
+LINES = 30  # of the whole help
+GROUP_LINES = 3  # of the choices of one group
+
+
+def verb_help(app: App, verb: Verb, source: Any, overrides: Sequence[str]) -> str:
+    """At most thirty lines on `verb`, with the defaults that hold once `overrides` are applied."""
+    width = min(shutil.get_terminal_size((80, 24)).columns, 120)
+    config = compose.load(source, verb.name, overrides)
+    head = [f"{app.name} {verb.name}: {verb.help}", "", f"  {verb.example or f'{app.name} {verb.name}'}"]
+    chosen = {group: choice for group, choice in config.hydra.runtime.choices.items() if not group.startswith("hydra/")}
+    offered = {group: names for group, names in compose.groups_of(source).items() if group in chosen}
+    groups = _groups(offered, chosen, width)
+    tail = ["", "-m runs all of KEY=a,b; --cfg shows all; --config-dir DIR adds your YAML"]
+    if verb.run_folder:
+        tail.append(f"Writes runs/{verb.name}/…; run.dir=DIR elsewhere, run.fresh=true anew")
+    tail = [_fitted(line, width) for line in tail]
+    room = LINES - len(head) - len(groups) - len(tail) - 2
+    settings = _settings(app, verb, config, set(offered), width)
+    if len(settings) > room:
+        settings = [*settings[: max(room - 1, 0)], f"  … {len(settings) - max(room - 1, 0)} more: --cfg shows all"]
+    middle = ["", "Settings (KEY=VALUE) and their defaults", *settings] if settings else []
+    return "\n".join([*head, *groups, *middle, *tail])
+
+
+def _groups(offered: dict[str, list[str]], chosen: dict[str, Any], width: int) -> list[str]:
+    if not offered:
+        return []
+    lines = ["", "Choices (GROUP=NAME), the default in brackets"]
+    indent = max(len(group) for group in offered) + 4
+    for group, names in sorted(offered.items()):
+        current = chosen[group]
+        shown = [f"[{name}]" if name == current or name in _listed(current) else name for name in names]
+        wrapped = textwrap.wrap(", ".join(shown), width - indent, break_on_hyphens=False)
+        if len(wrapped) > GROUP_LINES:
+            more = f" … {len(names)} in all"
+            cut = textwrap.wrap(", ".join(shown), width - indent, break_on_hyphens=False)[:GROUP_LINES]
+            cut[-1] = cut[-1][: width - indent - len(more)].rpartition(",")[0] + more
+            wrapped = cut
+        lines += [f"  {group if index == 0 else '':{indent - 4}}  {part}" for index, part in enumerate(wrapped)]
+    return lines
+
+
+def _listed(choice: Any) -> Sequence[str]:
+    return [str(name) for name in choice] if not isinstance(choice, str) and choice is not None else []
+
+
+def _settings(app: App, verb: Verb, config: Any, groups: set[str], width: int) -> list[str]:
+    """The keys that the verb's own YAML sets, with its comments, then those of the chosen groups."""
+    comments = setting_comments(app.config_module, verb.name)
+    pairs = []
+    for key in comments:
+        value = _shown(config, key)
+        if value is not None:
+            pairs.append((f"{key}={value}", comments[key]))
+    for group in sorted(groups):
+        node = config.get(group.partition("/")[0])
+        if hasattr(node, "keys"):
+            names = [str(name) for name in node if not str(name).startswith("_")]
+            if names:
+                pairs.append((f"{group}.KEY", ", ".join(names)))
+    indent = min(max((len(left) for left, _ in pairs), default=0), 28) + 4
+    return [_fitted(f"  {left.ljust(indent - 4)}  {right}".rstrip(), width) for left, right in pairs]
+
+
+def _shown(config: Any, key: str) -> str | None:
+    from omegaconf import OmegaConf
+
+    node = config
+    for part in key.split("."):
+        if not OmegaConf.is_dict(node) or part not in node:
+            return None
+        node = node._get_node(part)
+    if node is None or OmegaConf.is_dict(node):
+        return None
+    if OmegaConf.is_list(node):
+        return str(OmegaConf.to_container(node)).replace("'", "").replace(", ", ",")
+    value = node._value()
+    return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _fitted(line: str, width: int) -> str:
+    return line if len(line) <= width else line[: width - 1] + "…"
+
+
+def setting_comments(config_module: str, verb: str) -> dict[str, str]:
+    """Dotted keys of a verb's YAML in its order, each with the comment that ends its line or else stands above it."""
+    text = importlib.resources.files(config_module).joinpath(f"{verb}.yaml").read_text()
+    found: dict[str, str] = {}
+    parents: list[tuple[int, str]] = []
+    above: list[str] = []
+    for line in text.splitlines():
+        if line.lstrip().startswith("#"):
+            above.append(line.lstrip("# "))
+            continue
+        match = re.match(r"^( *)([A-Za-z_]\w*):(?:\s+(.*))?$", line)
+        if match:
+            depth, key, rest = len(match[1]), match[2], match[3] or ""
+            while parents and parents[-1][0] >= depth:
+                parents.pop()
+            dotted = ".".join([*(name for _, name in parents), key])
+            parents.append((depth, key))
+            if dotted.partition(".")[0] not in ("defaults", "hydra", "run"):
+                found[dotted] = rest.partition("#")[2].strip() or " ".join(above)
+        above = []
+    return found

@@ -1,0 +1,221 @@
+"""Running a verb: its flags, its configuration, its run folder, one job or a sweep of them."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import re
+import sys
+import traceback
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from geoml.cli import compose
+from geoml.cli.app import App, Verb, load_function
+from geoml.cli.tables import Rows, show
+from geoml.errors import UserError, missing_packages
+from geoml.runs.folder import RunFolder, config_hash, launched_rank
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+__all__ = ["Outcome", "complete", "run", "run_path"]
+
+#: Top packages whose progress is shown at the terminal; of others, warnings only.
+OURS = ("geoml", "rainshift", "radiomaps", "mcp_experts")
+
+
+class _Flags(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"{message}; settings are written KEY=VALUE, flags are -m, --cfg, --config-dir, --help")
+
+
+def _parse(arguments: list[str]) -> argparse.Namespace:
+    parser = _Flags(add_help=False, allow_abbrev=False)
+    parser.add_argument("overrides", nargs="*")
+    parser.add_argument("-h", "--help", action="store_true")
+    parser.add_argument("-m", "--multirun", action="store_true")
+    parser.add_argument("-c", "--cfg", action="store_true")
+    parser.add_argument("-cd", "--config-dir", action="append", default=[])
+    return parser.parse_intermixed_args(arguments)
+
+
+def run(app: App, verb: Verb, arguments: list[str]) -> int:
+    """Run `verb` with the words that followed it; returns the exit code."""
+    flags = _parse(arguments)
+    source = compose.loader(app.config_module, config_dirs=flags.config_dir)
+    if flags.help:
+        from geoml.cli.verb_help import verb_help
+
+        print(verb_help(app, verb, source, flags.overrides))
+        return 0
+    if flags.multirun:
+        return _sweep(app, verb, source, flags.overrides)
+    config = compose.load(source, verb.name, flags.overrides)
+    from hydra.core.hydra_config import HydraConfig
+
+    HydraConfig.instance().set_config(config)
+    config = compose.finish(config.copy())
+    if flags.cfg:
+        from omegaconf import OmegaConf
+
+        print(OmegaConf.to_yaml(config), end="")
+        return 0
+    show(_Job(app, verb).run(config, flags.overrides) or [])
+    return 0
+
+
+def run_path(verb: str, config: DictConfig, overrides: Sequence[str], *, sweep: bool = False) -> Path:
+    """Where a run of `verb` lives: `run.dir`, or `runs/VERB/` and a name made of the choices and the hash.
+
+    The same command gives the same folder, so that it goes on where it stopped. In a sweep `run.dir` and `run.name`
+    hold or begin the names of all its jobs.
+    """
+    run = config.run
+    digest = config_hash(config, ignore=("run", *run.ignore))[:8]
+    words = [] if run.name is None else [str(run.name)]
+    if run.name is None:
+        for override in sorted(overrides):
+            key, _, value = override.lstrip("+~").partition("=")
+            if key.partition(".")[0] not in ("run", "hydra"):
+                words.append(f"{key.rpartition('.')[2]}_{Path(value).name}" if "." in key else Path(value).name)
+    slug = re.sub(r"[^\w.+-]+", "_", "-".join(words)).strip("_.-")[:60]
+    name = slug if run.name is not None and not sweep else "-".join(filter(None, (slug, digest)))
+    if run.dir is not None:
+        return Path(run.dir) / name if sweep else Path(run.dir)
+    return Path("runs") / verb / name
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What one job of a sweep came to: rows, or the line of an error."""
+
+    rows: list[dict[str, Any]]
+    error: str = ""
+    mendable: bool = True
+
+
+@dataclass(frozen=True)
+class _Job:
+    """A verb ready to run on a configuration; travels to the workers of a launcher."""
+
+    app: App
+    verb: Verb
+
+    def __call__(self, config: DictConfig) -> Outcome:
+        """One job of a sweep: an error ends this job, not its siblings."""
+        from hydra.core.hydra_config import HydraConfig
+
+        try:
+            overrides = list(HydraConfig.get().overrides.task)
+            rows = self.run(compose.finish(config), overrides, sweep=True)
+            return Outcome([dict(row) for row in rows or []])
+        except UserError as error:
+            print(f"error: {error}", file=sys.stderr)
+            return Outcome([], str(error))
+        except Exception as error:
+            traceback.print_exc()
+            return Outcome([], f"{type(error).__name__}: {error}", mendable=False)
+
+    def run(self, config: DictConfig, overrides: Sequence[str], *, sweep: bool = False) -> Rows | None:
+        """The rows of one run, in its folder where the verb has one."""
+        function = load_function(self.verb.function, extra=self.app.extra)
+        with missing_packages(self.app.extra):
+            if not self.verb.run_folder:
+                rows: Rows | None = function(config)
+                return rows
+            path = run_path(self.verb.name, config, overrides, sweep=sweep)
+            ignore = ("run", *config.run.ignore)
+            if launched_rank():  # the first process prints, logs and writes for all
+                function(config, RunFolder.open(path, config))
+                return None
+            with RunFolder.open(path, config, resume=not config.run.fresh, ignore=ignore) as folder, _logging(folder):
+                logging.getLogger(__name__).info("run folder: %s", path)
+                rows = function(config, folder)
+                if not folder.summarised:
+                    folder.write_summary({"rows": rows or []})
+                return rows
+
+
+def _sweep(app: App, verb: Verb, source: Any, overrides: list[str]) -> int:
+    """Run every combination of comma-separated values through Hydra's sweeper and launcher; one table for all."""
+    from hydra._internal.hydra import Hydra
+    from hydra.core.global_hydra import GlobalHydra
+
+    GlobalHydra.instance().clear()
+    hydra = Hydra(task_name=f"{app.name}-{verb.name}", config_loader=source)
+    GlobalHydra.instance().initialize(hydra)
+    try:
+        with compose.user_errors(source, verb.name, overrides):
+            words = compose.with_own_model(overrides)
+            batches = hydra.multirun(config_name=verb.name, task_function=_Job(app, verb), overrides=words)
+    finally:
+        GlobalHydra.instance().clear()
+    jobs = [(dict(_pair(line) for line in job.overrides), job.return_value) for batch in batches or [] for job in batch]
+    swept = [key for key in dict.fromkeys(key for given, _ in jobs for key in given) if _varies(key, jobs)]
+    table: list[dict[str, Any]] = []
+    for given, outcome in jobs:
+        head = {key: given.get(key) for key in swept}
+        rows = outcome.rows or ([{"error": outcome.error}] if outcome.error else [])
+        table += [head | row for row in rows]
+    show(table)
+    failed = [outcome for _, outcome in jobs if outcome.error]
+    if not failed:
+        return 0
+    print(f"error: {len(failed)} of {len(jobs)} jobs failed; the same command runs them again", file=sys.stderr)
+    return 2 if all(outcome.mendable for outcome in failed) else 1
+
+
+def _pair(override: str) -> tuple[str, str]:
+    key, _, value = override.lstrip("+").partition("=")
+    return key, value
+
+
+def _varies(key: str, jobs: list[tuple[dict[str, str], Outcome]]) -> bool:
+    return len({given.get(key) for given, _ in jobs}) > 1
+
+
+@contextmanager
+def _logging(folder: RunFolder) -> Iterator[None]:
+    """Send the log to `log.txt` and, shortened, to standard error for as long as the verb runs."""
+    root = logging.getLogger()
+    to_file = logging.FileHandler(folder.path / "log.txt", encoding="utf-8")
+    to_file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    to_terminal = logging.StreamHandler()
+    to_terminal.setFormatter(logging.Formatter("%(message)s"))
+    to_terminal.addFilter(lambda record: record.name.partition(".")[0] in OURS or record.levelno >= logging.WARNING)
+    level = root.level
+    root.setLevel(logging.INFO)
+    root.addHandler(to_file)
+    root.addHandler(to_terminal)
+    logging.captureWarnings(True)
+    try:
+        yield
+    except BaseException as error:
+        stopped = logging.LogRecord("geoml", logging.ERROR, __file__, 0, "stopped", (), _trace(error))
+        to_file.emit(stopped)
+        raise
+    finally:
+        logging.captureWarnings(False)
+        root.setLevel(level)
+        for handler in (to_file, to_terminal):
+            root.removeHandler(handler)
+            handler.close()
+
+
+def _trace(error: BaseException) -> Any:
+    return type(error), error, error.__traceback__
+
+
+def complete(app: App, verb: Verb | None, arguments: list[str]) -> None:
+    """Let Hydra's plug-in of the shell answer; the verb is already struck from COMP_LINE."""
+    from hydra._internal.hydra import Hydra
+
+    hydra = Hydra(task_name=app.name, config_loader=compose.loader(app.config_module))
+    try:
+        hydra.shell_completion(config_name=verb.name if verb else None, overrides=arguments)
+    except ValueError as error:
+        raise UserError(f"-sc takes install=SHELL, uninstall=SHELL or query=SHELL ({error})") from error

@@ -1,0 +1,94 @@
+"""What the loaders hand to the models: fields on a pair of grids, checked when built."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import torch
+
+    from geoml.grids.grid import Grid
+
+    Array = Any  # numpy.ndarray or torch.Tensor: both offer shape, and indexing is not used here
+
+__all__ = ["Batch", "Sample"]
+
+
+def _check_fields(what: str, array: Array | None, lead: int, grid: Grid) -> None:
+    """Refuse an array whose trailing axes are not those of its grid."""
+    if array is None:
+        return
+    shape = tuple(array.shape)
+    if len(shape) != lead + len(grid.shape) or shape[lead:] != grid.shape:
+        axes = ", ".join(axis.name for axis in grid.axes)
+        raise ValueError(f"{what} has shape {shape}; expected {lead} leading axes and then {grid.shape} ({axes})")
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One example in physical units, as numpy arrays.
+
+    `condition` is `(channel, *condition_grid.shape)`; `target` and `static` are `(channel, *target_grid.shape)`;
+    `mask` has the shape of `target` and is True where the target is known. `id` is the global sample index:
+    noise and shuffling are keyed on it. The two grids are equal where nothing is downscaled.
+    """
+
+    condition: Array
+    condition_grid: Grid
+    target_grid: Grid
+    target: Array | None = None
+    static: Array | None = None
+    mask: Array | None = None
+    id: int = 0
+
+    def __post_init__(self) -> None:
+        _check_fields("condition", self.condition, 1, self.condition_grid)
+        for name in ("target", "static", "mask"):
+            _check_fields(name, getattr(self, name), 1, self.target_grid)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Samples of one geometry stacked on a leading `batch` axis: `(batch, channel, *space)`.
+
+    `condition_grid` and `target_grid` describe the first sample; the others are the same pair of grids moved by the
+    same vector, so that one regridding operator serves the whole batch. Channel names are those of the data set.
+    """
+
+    condition: torch.Tensor
+    condition_grid: Grid
+    target_grid: Grid
+    target: torch.Tensor | None = None
+    static: torch.Tensor | None = None
+    mask: torch.Tensor | None = None
+    ids: Sequence[int] = field(default_factory=tuple)
+
+    def __post_init__(self) -> None:
+        _check_fields("condition", self.condition, 2, self.condition_grid)
+        for name in ("target", "static", "mask"):
+            _check_fields(name, getattr(self, name), 2, self.target_grid)
+        if self.ids and len(self.ids) != len(self.condition):
+            raise ValueError(f"{len(self.ids)} ids for a batch of {len(self.condition)}")
+
+    def __len__(self) -> int:
+        return len(self.condition)
+
+    @property
+    def dims(self) -> int:
+        """Number of spatial (or spatio-temporal) axes, 2 or 3."""
+        return len(self.target_grid.shape)
+
+    def map(self, **changes: Any) -> Batch:
+        """The same batch with some of its fields replaced."""
+        return replace(self, **changes)
+
+    def to(self, device: torch.device | str, *, non_blocking: bool = False) -> Batch:
+        """The batch with its tensors on `device`."""
+        moved = {
+            name: tensor.to(device, non_blocking=non_blocking)
+            for name in ("condition", "target", "static", "mask")
+            if (tensor := getattr(self, name)) is not None
+        }
+        return replace(self, **moved)

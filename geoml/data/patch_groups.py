@@ -1,0 +1,367 @@
+"""The samples of sources with one relative geometry: which there are, in which blocks, and how they are cut out."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from geoml.data.patches import PatchSpec, Placement, place
+from geoml.data.shuffling import keyed_uniform
+from geoml.data.sources import Block, Source, unexpected_gap
+from geoml.grids.grid import Axis, Grid
+
+__all__ = ["KNOWN", "Lane", "Part", "Span", "build_lanes", "sample_starts"]
+
+#: Suffix of a condition channel that the loader makes: 1 where the variable before it is known, else 0.
+KNOWN = "_known"
+
+
+def sample_starts(source: Source, window: int | None, stride: int | None) -> NDArray[np.int64]:
+    """Where samples begin: every selected index, or every `stride`-th at which `window` equal steps follow.
+
+    A window never reaches across samples that are not selected or across a change of the time step; the step of a
+    source is its most frequent one.
+    """
+    selected = source.selected
+    if window is None or window == 1:
+        return selected[:: stride or 1] if window else selected
+    follows = np.diff(selected) == 1
+    if source.times is not None and selected.size > 1:
+        steps = np.diff(source.times[selected])
+        kinds, counts = np.unique(steps[follows], return_counts=True)
+        if kinds.size:
+            follows &= steps == kinds[counts.argmax()]
+    breaks = np.flatnonzero(~follows) + 1
+    starts = []
+    for run in np.split(selected, breaks):
+        starts.append(run[: max(0, run.size - window + 1) : stride or window])
+    return np.concatenate(starts) if starts else selected[:0]
+
+
+@dataclass(frozen=True)
+class Span:
+    """A block as it will be read: samples `start … stop - 1` of a source hold the samples that begin at `begins`."""
+
+    source: int
+    start: int
+    stop: int
+    first_id: int
+    begins: NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Part:
+    """Some items of a batch: `order`, ascending, says which; all arrays have one row an item.
+
+    `grids` are those of the first of them, or of any where there are none.
+    """
+
+    order: NDArray[np.int64]
+    ids: NDArray[np.int64]
+    condition: NDArray[np.float32]
+    target: NDArray[np.float32] | None
+    mask: NDArray[np.bool_] | None
+    static: NDArray[np.float32] | None
+    grids: tuple[Grid, Grid]
+
+
+@dataclass
+class Lane:
+    """Sources whose patches see their condition in the same relative geometry, so that they share batches."""
+
+    sources: Mapping[int, Source]
+    placements: Mapping[int, Placement]
+    spans: Sequence[Span]
+    patches: int
+    random_places: bool
+    condition: tuple[str, ...]
+    window: int | None
+    expected_gaps: frozenset[str]
+    seed: int
+
+    def __post_init__(self) -> None:
+        self._statics: dict[int, NDArray[np.float32]] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_statics": {}}
+
+    @property
+    def counts(self) -> NDArray[np.int64]:
+        """Items a span."""
+        return np.array([len(span.begins) * self.patches for span in self.spans], np.int64)
+
+    @property
+    def block_bytes(self) -> int:
+        """Bytes of the largest block."""
+        return max((s.stop - s.start) * self.sources[s.source].sample_bytes for s in self.spans)
+
+    @property
+    def item_bytes(self) -> int:
+        """Bytes of one item of a batch: float32 fields and the mask."""
+        placement = next(iter(self.placements.values()))
+        source = next(iter(self.sources.values()))
+        steps = self.window or 1
+        fine, coarse = int(np.prod(placement.size)) * steps, int(np.prod(placement.condition_size)) * steps
+        return 4 * len(self.condition) * coarse + (5 * len(source.target) + 4 * len(source.static)) * fine
+
+    def item_id(self, span: Span, item: int) -> int:
+        """The global number of an item: sample number times patches a sample, plus the patch."""
+        return span.first_id + item
+
+    def cut(self, blocks: Sequence[Block], spans: Sequence[Span], items: NDArray[np.int64], order: NDArray[np.int64],
+            epoch: int) -> Part:  # fmt: skip
+        """The items, each from its block, checked and in physical units."""
+        ids = np.array([span.first_id for span in spans], np.int64) + items
+        local, patch = np.divmod(items, self.patches)
+        begins = np.array([span.begins[k] for span, k in zip(spans, local.tolist(), strict=True)], np.int64)
+        steps = begins - np.array([block.start for block in blocks], np.int64)
+        target_at, condition_at, grids = self._places(spans, ids, patch, epoch, begins)
+        placement = next(iter(self.placements.values()))
+        condition = self._gather("condition", blocks, steps, condition_at, placement.condition_size)
+        self._check(condition, spans, begins, condition_at)
+        condition = self._with_known(condition)
+        target = mask = None
+        if "target" in blocks[0].roles:
+            target = self._gather("target", blocks, steps, target_at, placement.size)
+            mask = np.isfinite(target)
+            if not mask.all():
+                target[~mask] = 0.0
+        return Part(order, ids, condition, target, mask, self._static(spans, target_at, placement.size), grids)
+
+    def nothing(self) -> Part:
+        """No items, in the shapes of some."""
+        number, placement = next(iter(self.placements.items()))
+        source = self.sources[number]
+        lead = () if self.window is None else (self.window,)
+        none = np.empty(0, np.int64)
+
+        def empty(channels: Sequence[str], size: tuple[int, ...]) -> NDArray[np.float32]:
+            return np.empty((0, len(channels), *lead, *size), np.float32)
+
+        target = empty(source.target, placement.size) if source.target else None
+        return Part(
+            none,
+            none,
+            empty(self.condition, placement.condition_size),
+            target,
+            None if target is None else target.astype(np.bool_),
+            empty(source.static, placement.size) if source.static else None,
+            self._with_time(placement.grids(0), number, self.spans[0].start),
+        )
+
+    def _places(
+        self,
+        spans: Sequence[Span],
+        ids: NDArray[np.int64],
+        patch: NDArray[np.int64],
+        epoch: int,
+        begins: NDArray[np.int64],
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64], tuple[Grid, Grid]]:
+        axes = len(next(iter(self.placements.values())).axes)
+        target, condition = np.empty((len(ids), axes), np.int64), np.empty((len(ids), axes), np.int64)
+        owner = np.array([span.source for span in spans])
+        for number in np.unique(owner):
+            placement, rows = self.placements[int(number)], np.flatnonzero(owner == number)
+            places = patch[rows]
+            if self.random_places:
+                places = (keyed_uniform((self.seed, epoch), ids[rows]) * placement.count).astype(np.int64)
+            target[rows], condition[rows] = placement.offsets(places)
+            if rows[0] == 0:
+                grids = self._with_time(placement.grids(int(places[0])), int(number), int(begins[0]))
+        return target, condition, grids
+
+    def _with_time(self, grids: tuple[Grid, Grid], number: int, begin: int) -> tuple[Grid, Grid]:
+        if self.window is None:
+            return grids
+        times = self.sources[number].times
+        axis = time_axis(times, begin, self.window)
+        return grids[0].with_time(axis), grids[1].with_time(axis)
+
+    def _gather(
+        self, role: str, blocks: Sequence[Block], steps: NDArray[np.int64], at: NDArray[np.int64], size: tuple[int, ...]
+    ) -> NDArray[np.float32]:
+        """Cut the items out of their blocks as stored, then decode them together."""
+        lead = () if self.window is None else (self.window,)
+        layouts: dict[Any, list[int]] = {}
+        for row, block in enumerate(blocks):
+            layouts.setdefault(block.layouts[role], []).append(row)
+        channels = sum(len(stack.channels) for stack in blocks[0].roles[role])
+        out: NDArray[np.float32] | None = None
+        corners, starts = at.tolist(), steps.tolist()
+        for rows in layouts.values():
+            for number, stack in enumerate(blocks[rows[0]].roles[role]):
+                raw = np.empty((len(rows), len(stack.channels), *lead, *size), stack.values.dtype)
+                for row, item in zip(rows, raw, strict=True):
+                    when = starts[row] if self.window is None else slice(starts[row], starts[row] + self.window)
+                    item[...] = cut_out(blocks[row].roles[role][number].values[:, when], corners[row], size)
+                values = stack.decode(raw, 1)
+                if len(rows) == len(blocks) and len(stack.channels) == channels:
+                    return values
+                if out is None:
+                    out = np.empty((len(blocks), channels, *lead, *size), np.float32)
+                out[np.ix_(rows, stack.channels)] = values
+        assert out is not None
+        return out
+
+    def _check(
+        self, condition: NDArray[np.float32], spans: Sequence[Span], begins: NDArray[np.int64], at: NDArray[np.int64]
+    ) -> None:
+        """Refuse a value that is missing where no gap is expected."""
+        if np.isfinite(np.vdot(condition, condition)):  # one fast pass; overflow only leads to the slow look below
+            return
+        source = next(iter(self.sources.values()))
+        for channel, variable in enumerate(source.condition):
+            if variable in self.expected_gaps or np.isfinite(condition[:, channel]).all():
+                continue
+            row, *cell = (int(i) for i in np.argwhere(~np.isfinite(condition[:, channel]))[0])
+            step = cell.pop(0) if self.window is not None else 0
+            span = spans[row]
+            grid = self.sources[span.source].condition_grid
+            raise unexpected_gap(
+                self.sources[span.source],
+                "condition",
+                variable,
+                int(begins[row]) + step,
+                cell_name(grid, at[row] + cell),
+            )
+
+    def _with_known(self, condition: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Zero in the expected gaps; the channels that say where there were any."""
+        have = next(iter(self.sources.values())).condition
+        if not self.expected_gaps and self.condition == have:
+            return condition
+        known = np.isfinite(condition)
+        condition = np.where(known, condition, np.float32(0))
+        if self.condition == have:
+            return condition
+        rows = [
+            condition[:, have.index(name)] if name in have else known[:, have.index(name.removesuffix(KNOWN))]
+            for name in self.condition
+        ]
+        return np.stack(rows, axis=1).astype(np.float32)
+
+    def _static(
+        self, spans: Sequence[Span], at: NDArray[np.int64], size: tuple[int, ...]
+    ) -> NDArray[np.float32] | None:
+        names = next(iter(self.sources.values())).static
+        if not names:
+            return None
+        out = np.empty((len(spans), len(names), *size), np.float32)
+        for item, span, corner in zip(out, spans, at.tolist(), strict=True):
+            where = tuple(slice(low, low + length) for low, length in zip(corner, size, strict=True))
+            item[...] = self._static_field(span.source)[(slice(None), *where)]
+        if self.window is None:
+            return out
+        steps = np.broadcast_to(out[:, :, None], (*out.shape[:2], self.window, *size))
+        return np.ascontiguousarray(steps)
+
+    def _static_field(self, number: int) -> NDArray[np.float32]:
+        if number not in self._statics:
+            source = self.sources[number]
+            field = source.read_static()
+            for name, values in zip(source.static, field, strict=True):
+                bad = np.argwhere(~np.isfinite(values))
+                if bad.size and name not in self.expected_gaps:
+                    raise unexpected_gap(source, "static", name, 0, cell_name(source.target_grid, bad[0]))
+            self._statics[number] = np.where(np.isfinite(field), field, np.float32(0))
+        return self._statics[number]
+
+
+def cut_out(field: NDArray[Any], corner: Sequence[int], size: Sequence[int]) -> NDArray[Any]:
+    """`size` cells of the last axes of a field from `corner` on; beyond its rim are the values of its outermost cells.
+
+    >>> cut_out(np.arange(3), [-1], [5]).tolist()
+    [0, 0, 1, 2, 2]
+    """
+    lead, space = field.ndim - len(size), field.shape[field.ndim - len(size) :]
+    inside = tuple(slice(max(low, 0), min(low + length, n)) for low, length, n in zip(corner, size, space, strict=True))
+    part = field[(*[slice(None)] * lead, *inside)]
+    if part.shape[lead:] == tuple(size):
+        return part
+    beyond = [(max(-low, 0), max(low + length - n, 0)) for low, length, n in zip(corner, size, space, strict=True)]
+    return np.pad(part, [(0, 0)] * lead + beyond, mode="edge")
+
+
+def cell_name(grid: Grid, cell: NDArray[np.int64]) -> str:
+    """`lat[3]=40.35, lon[7]=5.25`; of a cell beyond the rim, the outermost that it is a copy of."""
+    inside = np.clip(cell, 0, np.array(grid.shape) - 1)
+    return ", ".join(
+        f"{axis.name}[{int(i)}]={axis.start + axis.step * int(i):g}" for axis, i in zip(grid.axes, inside, strict=True)
+    )
+
+
+def time_axis(times: NDArray[Any] | None, begin: int, window: int) -> Axis:
+    """Time as an axis of a window's grids: seconds since 1970 for datetimes, else the numbers as they are."""
+    if times is None:
+        return Axis("time", float(begin), 1.0, window, units="1")
+    units = "1"
+    values = times[begin : begin + 2] if window > 1 else times[begin : begin + 1]
+    if np.issubdtype(values.dtype, np.datetime64):
+        values, units = (values - np.datetime64(0, "s")) / np.timedelta64(1, "s"), "seconds since 1970-01-01"
+    step = float(values[1] - values[0]) if window > 1 else 1.0
+    return Axis("time", float(values[0]), step, window, units=units)
+
+
+def build_lanes(
+    sources: Sequence[Source],
+    *,
+    condition: tuple[str, ...],
+    patch: PatchSpec | None,
+    patches_per_sample: int,
+    window: int | None,
+    window_stride: int | None,
+    block_samples: int | None,
+    expected_gaps: Collection[str],
+    seed: int,
+) -> list[Lane]:
+    """Group the sources by geometry and cut their samples into blocks; ids number the items through all sources."""
+    groups: dict[Any, list[int]] = {}
+    placements = [place(patch, source.condition_grid, source.target_grid) for source in sources]
+    starts = [sample_starts(source, window, window_stride) for source in sources]
+    random_places = patch is not None and patch.stride is None
+    ids, spans = 0, []
+    for number, (source, placement, begins) in enumerate(zip(sources, placements, starts, strict=True)):
+        patches = patches_per_sample if random_places else placement.count
+        mine = _spans(number, begins, block_samples or source.block_samples, window or 1, patches, ids)
+        ids += begins.size * patches
+        if not mine:
+            continue
+        spans.append(mine)
+        grids = placement.grids(0)
+        key = (grids[0].relative_to(grids[1]), patches, _step(source, begins, window))
+        groups.setdefault(key, []).append(number)
+    by_source = {rows[0].source: rows for rows in spans}
+    return [
+        Lane(
+            {number: sources[number] for number in numbers},
+            {number: placements[number] for number in numbers},
+            [span for number in numbers for span in by_source[number]],
+            patches,
+            random_places,
+            condition,
+            window,
+            frozenset(expected_gaps),
+            seed,
+        )
+        for (_, patches, _), numbers in groups.items()
+    ]
+
+
+def _step(source: Source, begins: NDArray[np.int64], window: int | None) -> float | None:
+    return time_axis(source.times, int(begins[0]), window).step if window and window > 1 else None
+
+
+def _spans(number: int, begins: NDArray[np.int64], length: int, window: int, patches: int, first_id: int) -> list[Span]:
+    """Samples that begin within the same `length` of the axis, together."""
+    if not begins.size:
+        return []
+    cuts = np.flatnonzero(np.diff(begins // length)) + 1
+    spans, first = [], first_id
+    for part in np.split(begins, cuts):
+        spans.append(Span(number, int(part[0]), int(part[-1]) + window, first, part))
+        first += part.size * patches
+    return spans

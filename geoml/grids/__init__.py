@@ -1,0 +1,1 @@
+"""Axes, coordinates and grids."""

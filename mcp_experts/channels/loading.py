@@ -1,0 +1,192 @@
+"""Channels from files under one data root, and from numbers sent inline."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from geoml.errors import DataError, UserError
+from mcp_experts.channels.arrays import FORMATS, read_arrays
+from mcp_experts.channels.channel import SNAPSHOTS, SUBCARRIERS, Channel, from_paths, from_taps
+from mcp_experts.channels.path_tables import (
+    DEEPMIMO,
+    NEEDED,
+    PathTable,
+    deepmimo_matrices,
+    from_deepmimo,
+    from_radiomaps,
+)
+
+__all__ = ["channel_from_file", "channel_from_lists", "inside"]
+
+MOST_BYTES = 256 * 2**20
+MOST_INLINE = 16384
+#: Of a path table, which says where paths lead but not how they are sampled.
+TABLE_BANDWIDTH_HZ, TABLE_DURATION_S = 20e6, 0.014
+#: Files that an error lists, and folders that are looked into to find them.
+LISTED, LOOKED_INTO = 8, 1000
+
+
+def inside(root: Path | None, path: str, *, whole: bool = True) -> Path:
+    """The file or store of this relative path under the data root; links and `..` that lead out are refused.
+
+    Large ones are refused where the `whole` is going to be read, as of an npz it always is. Neither the root's own path
+    nor anything outside it is named in an error.
+    """
+    if root is None:
+        raise UserError("this server has no data root; start it with --root FOLDER, or send the channel inline")
+    if "://" in path or "\x00" in path or len(path) > 512:
+        raise UserError("path has to be a relative path of a file under the data root; URLs are not opened")
+    given = Path(path)
+    if given.is_absolute() or ".." in given.parts:
+        raise UserError("path has to be relative to the data root, without '..'")
+    base = Path(os.path.realpath(root))
+    real = Path(os.path.realpath(base / given))
+    if not real.is_relative_to(base):
+        raise UserError("path leads out of the data root through a link; only files inside it are read")
+    if real.suffix not in FORMATS:
+        raise UserError(f"formats are {', '.join(FORMATS)}; the data root holds {_listing(base)}")
+    store = real.suffix == ".zarr"
+    if not (real.is_dir() if store else real.is_file()):  # a pipe of such a name would be waited on for ever
+        raise UserError(f"no such file under the data root, which holds {_listing(base)}")
+    pieces = list(real.rglob("*")) if store else [real]
+    if any(piece.is_symlink() for piece in pieces):
+        raise UserError("this store contains links; only files inside the data root are read")
+    if whole or real.suffix == ".npz":
+        size = sum(piece.stat().st_size for piece in pieces)
+        if size > MOST_BYTES:
+            raise UserError(f"the file has {size} bytes; at most {MOST_BYTES} are read: cut it into parts")
+    return real
+
+
+def _listing(base: Path) -> str:
+    """The first few files and stores; stores are not entered, and large roots not walked to their end."""
+    names: list[str] = []
+    for folder, folders, files in itertools.islice(os.walk(base), LOOKED_INTO):
+        found = [Path(folder, name) for name in sorted(folders + files) if Path(name).suffix in FORMATS]
+        names += [str(item.relative_to(base)) for item in found if not item.is_symlink()]
+        folders[:] = sorted(name for name in folders if Path(name).suffix not in FORMATS)
+        if len(names) > LISTED:
+            return ", ".join(names[:LISTED]) + " and more"
+    return ", ".join(names) or "none of these"
+
+
+def channel_from_file(path: Path, index: int = 0) -> Channel:
+    """The channel of this number in a file.
+
+    Taken are: `csi[subcarrier, time, antenna]`, or `[channel, …]` of several, with `subcarrier_spacing_hz` and
+    `snapshot_interval_s`; `taps[tap, time, antenna]` with `sample_rate_hz` and `snapshot_interval_s`; the path tables
+    that `radiomaps paths` writes, and DeepMIMO's matrices, together in a file or each in its own, of which one is
+    named: paths are sampled over 20 MHz and 14 ms.
+    """
+    if index < 0:
+        raise UserError(f"index is {index}; the first channel of a file is 0")
+    arrays, attributes = read_arrays(path)
+    if all(name in arrays for name in NEEDED):
+        return _from_path_table(path, from_radiomaps(path.name, arrays, attributes), index)
+    if len(arrays) == 1 and re.match(r"[a-z_]+_t\d+_tx\d+_r\d+\.", path.name):
+        arrays = deepmimo_matrices(path)
+    if all(name in arrays for name in DEEPMIMO):
+        return _from_path_table(path, from_deepmimo(arrays), index)
+    for name, number in ((name, array.item()) for name, array in arrays.items() if array.size == 1):
+        attributes.setdefault(name, number)
+    if not {"csi", "csi_real", "taps", "taps_real"} & set(arrays):
+        raise DataError(
+            f"{path.name} holds neither csi nor taps, and is no path table; expected csi[subcarrier, time, antenna] "
+            "with subcarrier_spacing_hz and snapshot_interval_s, or taps[tap, time, antenna] with sample_rate_hz too"
+        )
+    interval = _number(path, attributes, "snapshot_interval_s")
+    if "csi" in arrays or "csi_real" in arrays:
+        return Channel(
+            csi=_one(path, _complex(arrays, "csi"), index),
+            subcarrier_spacing_hz=_number(path, attributes, "subcarrier_spacing_hz"),
+            snapshot_interval_s=interval,
+        )
+    rate = _number(path, attributes, "sample_rate_hz")
+    taps = _one(path, _complex(arrays, "taps"), index)
+    return from_taps(taps, sample_rate_hz=rate, snapshot_interval_s=interval)
+
+
+def channel_from_lists(
+    csi_real: list[float],
+    csi_imag: list[float],
+    *,
+    subcarriers: int,
+    snapshots: int,
+    subcarrier_spacing_hz: float,
+    snapshot_interval_s: float,
+    antennas: int = 1,
+) -> Channel:
+    """A grid from flat lists, antennas varying fastest, then snapshots, then subcarriers."""
+    if len(csi_real) != len(csi_imag):
+        raise DataError(f"{len(csi_real)} real parts came with {len(csi_imag)} imaginary parts; expected as many")
+    if len(csi_real) > MOST_INLINE:
+        raise DataError(f"{len(csi_real)} values came inline; at most {MOST_INLINE} are taken: put them into a file")
+    if min(subcarriers, snapshots, antennas) < 1 or subcarriers * snapshots * antennas != len(csi_real):
+        raise DataError(
+            f"{len(csi_real)} values came for {subcarriers} subcarriers × {snapshots} snapshots × {antennas} antennas; "
+            f"expected {subcarriers * snapshots * antennas}"
+        )
+    grid = np.asarray(csi_real, np.float64) + 1j * np.asarray(csi_imag, np.float64)
+    return Channel(
+        csi=grid.reshape(subcarriers, snapshots, antennas),
+        subcarrier_spacing_hz=subcarrier_spacing_hz,
+        snapshot_interval_s=snapshot_interval_s,
+    )
+
+
+def _from_path_table(path: Path, table: PathTable, index: int) -> Channel:
+    usable = np.flatnonzero(np.isfinite(table.delays_s).any(axis=1))
+    if index >= len(usable):
+        raise DataError(f"{path.name} has {len(usable)} links with paths; index {index} is beyond the last")
+    link = usable[index]
+    present = np.isfinite(table.delays_s[link])
+    time = TABLE_DURATION_S * np.arange(SNAPSHOTS) / SNAPSHOTS
+    turn = np.exp(2j * np.pi * np.multiply.outer(table.doppler_hz[link, present], time))
+    delays = table.delays_s[link, present]
+    # The earliest path comes first in the window, as after a receiver's synchronisation.
+    latest = (SUBCARRIERS - 1) / max(float(np.ptp(delays)), 1e-12)
+    return from_paths(
+        table.gains[link, present][:, None, :] * turn[..., None],
+        delays - delays.min(),
+        bandwidth_hz=min(TABLE_BANDWIDTH_HZ, latest),
+        snapshot_interval_s=TABLE_DURATION_S / SNAPSHOTS,
+    )
+
+
+def _complex(arrays: dict[str, NDArray[Any]], name: str) -> NDArray[Any]:
+    """Complex numbers as such, or as two arrays: NetCDF knows none."""
+    if name in arrays:
+        return arrays[name]
+    real, imag = arrays[f"{name}_real"], arrays.get(f"{name}_imag")
+    if imag is None or imag.shape != real.shape:
+        raise DataError(f"{name}_real needs {name}_imag of the same shape beside it")
+    if real.dtype.kind not in "iuf" or imag.dtype.kind not in "iuf":
+        raise DataError(f"{name}_real and {name}_imag are of types {real.dtype} and {imag.dtype}; expected numbers")
+    joined: NDArray[Any] = real + 1j * imag
+    return joined
+
+
+def _one(path: Path, array: NDArray[Any], index: int) -> NDArray[Any]:
+    if array.ndim == 4:
+        if index >= len(array):
+            raise DataError(f"{path.name} has {len(array)} channels; index {index} is beyond the last")
+        return np.asarray(array[index])
+    if index:
+        raise DataError(f"{path.name} has one channel; index {index} is beyond it")
+    return array
+
+
+def _number(path: Path, attributes: dict[str, Any], name: str) -> float:
+    value = attributes.get(name)
+    if isinstance(value, np.generic | np.ndarray):
+        value = value.item() if value.size == 1 else None
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise DataError(f"{path.name} does not say {name}; a number of that name has to be in the file")
+    return float(value)

@@ -1,0 +1,213 @@
+"""The arms: chance, classical, expert alone; a language model without data, with raw data, statistics, or tools."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from geoml.runs.files import atomic_path
+from mcp_experts.client.agent import connected, converse
+from mcp_experts.client.endpoints import Endpoint
+from mcp_experts.evaluate.mock_experts import Kind, doctored
+from mcp_experts.evaluate.questions import LETTERS, Question, QuestionSet
+from mcp_experts.inference.classical import ESTIMATORS
+from mcp_experts.inference.registry import Registry
+from mcp_experts.inference.verdicts import describe
+
+__all__ = ["ARMS", "MODEL_ARMS", "TOOL_ARMS", "Row", "answer_alone", "ask_model"]
+
+ARMS = {
+    "A0": "the most frequent answer",
+    "A1": "language model, no data",
+    "A2": "language model, raw coefficients as text",
+    "A3": "language model, summary statistics and a primer",
+    "A4": "classical estimator",
+    "A5": "language model with the experts over MCP",
+    "A6": "language model, all verdicts pasted",
+    "A7": "expert alone",
+    "A8": "as A5, experts that know the truth",
+    "A9": "as A5, experts that lie (even channels) or abstain (odd ones)",
+}
+MODEL_ARMS = ("A1", "A2", "A3", "A5", "A6", "A8", "A9")
+TOOL_ARMS = ("A5", "A8", "A9")
+SYSTEM = (
+    "You answer multiple-choice questions about a wireless channel that was observed on 64 subcarriers and 14 "
+    "snapshots. Terms: {terms}. Think briefly, then end with one line: ANSWER: and the letter."
+)
+PRIMER = (
+    "A direct path makes the K-factor large and the power steady; scattering alone gives K below 0 dB and a power "
+    "variance near 1. Delay spread in cells is RMS delay spread times bandwidth; coherence bandwidth is about 1/(5 "
+    "spread). Doppler in cells is the maximum shift times the duration; coherence time is about 0.24/shift. Profiles D "
+    "and E have a direct path, A to C none. Delay spreads grow from InF and RMa over UMi to UMa."
+)
+
+
+@dataclass(frozen=True)
+class Row:
+    """One answer to one question; `model_kind` is "none" where no model answered."""
+
+    arm: str
+    question: str
+    task: str
+    model: str
+    model_kind: str
+    letter: str
+    right: bool
+    seconds: float
+    tokens_in: int = 0
+    tokens_out: int = 0
+    tools: tuple[str, ...] = ()
+    wanted_tools: tuple[str, ...] = ()
+    faithful: bool | None = None
+    exchanges: tuple[dict[str, Any], ...] = field(default=(), repr=False)
+
+
+def answer_alone(arm: str, questions: QuestionSet, registry: Registry) -> list[Row]:
+    """Rows of A0, A4 or A7: no language model."""
+    rows = []
+    frequent: dict[str, str] = {}
+    for question in questions.questions:
+        begin = time.perf_counter()
+        if arm == "A0":
+            letter = question.letter(
+                tuple(frequent.setdefault(question.task, _frequent(questions, question.task)).split(", "))
+            )
+        else:
+            letter = _letter(question, questions, registry, classical=arm == "A4")
+        seconds = time.perf_counter() - begin
+        rows.append(
+            Row(arm, question.identifier, question.task, "", "none", letter, letter == question.answer, seconds)
+        )
+    return rows
+
+
+def _frequent(questions: QuestionSet, task: str) -> str:
+    right = [q.options[LETTERS.index(q.answer)] for q in questions.questions if q.task == task]
+    return max(sorted(set(right)), key=right.count)
+
+
+async def ask_model(
+    arm: str,
+    question: Question,
+    questions: QuestionSet,
+    registry: Registry,
+    endpoint: Endpoint,
+    *,
+    kind: str,
+    root: Path,
+) -> Row:
+    """One question to a language model. `root` is where the server reads the channel from, in arms with tools."""
+    begin = time.perf_counter()
+    system = SYSTEM.format(terms=_terms(question, registry))
+    registry = _of_arm(arm, question, questions, registry)
+    if arm in TOOL_ARMS:
+        from mcp_experts.serve.server import build_server
+
+        name = f"channel-{question.channel}.npz"
+        _write(questions, question.channel, root / name)
+        text = f"The channel is in the file {name!r}; use the tools.\n{question.text}"
+        async with connected(build_server(registry=registry, root=root)) as client:
+            transcript = await converse(endpoint, client, system, text)
+    else:
+        if arm == "A6":
+            data = json.dumps(describe(registry, questions.look(question.channel)))
+        else:
+            data = {"A1": _nothing, "A2": _raw, "A3": _statistics}[arm](questions, question.channel)
+        transcript = await converse(endpoint, None, system, f"{data}\n{question.text}".strip())
+    letter = parse_letter(transcript.answer, len(question.options))
+    return Row(
+        arm,
+        question.identifier,
+        question.task,
+        endpoint.model,
+        kind,
+        letter,
+        letter == question.answer,
+        time.perf_counter() - begin,
+        transcript.tokens_in,
+        transcript.tokens_out,
+        tuple(transcript.tools),
+        tuple(f"wireless_{name}" for name in question.experts) if arm in TOOL_ARMS else (),
+        # Whether the answer is what the experts find most likely.
+        letter == _letter(question, questions, registry) if arm in TOOL_ARMS else None,
+        tuple(transcript.exchanges),
+    )
+
+
+def parse_letter(text: str, options: int) -> str:
+    """The letter after the last ANSWER:, empty where there is none or it is no option: that counts as wrong.
+
+    >>> parse_letter("It fades, so B.\\nANSWER: b", 3), parse_letter("B", 3), parse_letter("ANSWER: F", 3)
+    ('B', '', '')
+    """
+    found = re.findall(r"ANSWER:\s*\(?([A-Pa-p])\b", text)
+    letter = found[-1].upper() if found else ""
+    return letter if letter and LETTERS.index(letter) < options else ""
+
+
+def _terms(question: Question, registry: Registry) -> str:
+    terms = []
+    for name in question.experts:
+        definition = registry.expert(name).definition
+        limits = f", limits {', '.join(map(str, definition.edges))} {definition.cells_unit}" if definition.edges else ""
+        terms.append(f"{definition.title} ({', '.join(definition.classes)}{limits})")
+    return "; ".join(terms)
+
+
+def _of_arm(arm: str, question: Question, questions: QuestionSet, registry: Registry) -> Registry:
+    """The experts that an arm asks."""
+    if arm not in ("A8", "A9"):
+        return registry
+    kind: Kind = "oracle" if arm == "A8" else "abstaining" if question.channel % 2 else "lying"
+    return doctored(registry, questions.labels(question.channel, registry), kind=kind)
+
+
+def _nothing(questions: QuestionSet, number: int) -> str:
+    return ""
+
+
+def _raw(questions: QuestionSet, number: int) -> str:
+    channel = questions.channel(number)
+    grid = channel.csi[:, :, 0] / np.sqrt(np.mean(np.abs(channel.csi) ** 2))
+    rows = [" ".join(f"{value.real:.2f}{value.imag:+.2f}j" for value in row) for row in grid]
+    sampling = f"Bandwidth {channel.bandwidth_hz:.4g} Hz, duration {channel.duration_s:.4g} s."
+    return f"{sampling} Coefficients, a line a subcarrier, a column a snapshot:\n" + "\n".join(rows)
+
+
+def _statistics(questions: QuestionSet, number: int) -> str:
+    look = questions.look(number)
+    values = ", ".join(f"{name} {value:.3g}" for name, value in zip(ESTIMATORS, look.estimates[0], strict=True))
+    return f"{PRIMER}\nEstimates: {values}."
+
+
+def _write(questions: QuestionSet, number: int, path: Path) -> None:
+    channel = questions.channel(number)
+    if path.exists():
+        return
+    with atomic_path(path) as partial, open(partial, "wb") as stream:
+        np.savez(
+            stream,
+            csi=channel.csi,
+            subcarrier_spacing_hz=channel.subcarrier_spacing_hz,
+            snapshot_interval_s=channel.snapshot_interval_s,
+        )
+
+
+def _letter(question: Question, questions: QuestionSet, registry: Registry, *, classical: bool = False) -> str:
+    """The answer that the experts find most likely, or their classical estimators."""
+    look, labels = questions.look(question.channel), []
+    for name in question.experts:
+        expert = registry.expert(name)
+        if classical:
+            column = list(ESTIMATORS).index(expert.definition.estimator)
+            number = expert.network.classical_label(look.estimates, column)[0]
+        else:
+            number = np.argmax(expert.network.probabilities(look.features)[0])
+        labels.append(expert.definition.classes[int(number)])
+    return question.letter(tuple(labels))

@@ -1,0 +1,172 @@
+"""What experts look at: delay profile, Doppler spectra, correlations and amplitudes of a window, in NumPy alone.
+
+Everything but the bandwidth, one of the classical estimates, is without a unit: delays count in cells of 1/bandwidth,
+Doppler shifts in cells of 1/duration, so that one expert serves any sampling. A common delay, phase, frequency offset
+or gain changes nothing or little.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mcp_experts.channels.channel import SNAPSHOTS, SUBCARRIERS
+from mcp_experts.inference.classical import ESTIMATORS, autocorrelation
+
+__all__ = ["FEATURES", "extract", "names", "with_estimates"]
+
+Floats = NDArray[np.float32]
+#: Lags, in subcarriers, of the frequency correlation.
+LAGS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48)
+QUANTILES = (0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95)
+DOPPLER_CELLS = 2 * SNAPSHOTS
+PEAK_AT = 8
+FLOOR_DB = -60.0
+#: Delays, from the strongest, of which it counts how much they fade over time and antennas.
+CELLS = tuple(range(-1, 7))
+OF_EACH_CELL = ("cell_power_variance", "tone_share", "antenna_coherence", "antenna_balance")
+#: How many times finer than its cells a tone is looked for.
+FINER = 4
+HANN = np.hanning(SNAPSHOTS + 2)[1:-1].astype(np.float32)
+#: Over subcarriers, periodic: of a path it leaves three cells of delay.
+HANN_OVER_BAND = np.hanning(SUBCARRIERS + 1)[:-1].astype(np.float32)
+
+
+def names() -> list[str]:
+    """A name for each feature, in order."""
+    return [
+        *(f"delay_profile_db[{cell - PEAK_AT}]" for cell in range(SUBCARRIERS)),
+        *(f"frequency_correlation[{lag}]" for lag in LAGS),
+        *(f"time_correlation[{lag}]" for lag in range(1, SNAPSHOTS)),
+        *(f"time_correlation_by_delay[{lag}]" for lag in range(1, SNAPSHOTS)),
+        *(f"doppler_{part}_db[{cell}]" for part in ("all", "peak", "rest") for cell in range(DOPPLER_CELLS)),
+        *(f"power_quantile_db[{level:g}]" for level in QUANTILES),
+        *(f"{kind}[{cell}]" for kind in OF_EACH_CELL for cell in CELLS),
+        "window_power_variance",
+        "window_power_skewness",
+        "strongest_delay_share",
+        "noise_floor_db",
+        *ESTIMATORS,
+    ]
+
+
+FEATURES = len(names())
+
+
+def with_estimates(own: Floats, estimates: NDArray[np.float64]) -> Floats:
+    """All `FEATURES` that networks take: those of `extract`, and the classical estimates, spreads as logarithms."""
+    decades = np.log10(np.clip(estimates, 1e-2, None))
+    ratios = np.array([name.endswith(("_db", "_share", "_decades")) for name in ESTIMATORS])
+    return np.concatenate([own, np.where(ratios, estimates, decades)], axis=1).astype(np.float32)
+
+
+def extract(csi: NDArray[np.complex64]) -> Floats:
+    """The features of windows `csi[n, 64, 14, antenna]` that are no classical estimates."""
+    csi = (csi / np.sqrt(np.mean(np.abs(csi) ** 2, axis=(1, 2, 3), keepdims=True))).astype(np.complex64)
+    smooth = _delays(csi)
+    profile = np.mean(np.abs(smooth) ** 2, axis=(2, 3))
+    floor = np.mean(np.sort(profile, axis=1)[:, : SUBCARRIERS // 4], axis=1)
+    total = profile.sum(axis=1)
+    # Cells that stand out of the noise; of their spectra and correlations alone something can be learnt.
+    strong = (profile > 4 * floor[:, None]) | (np.arange(SUBCARRIERS) == PEAK_AT)
+    power = np.abs(csi) ** 2
+    flat = power.reshape(len(csi), -1)
+    near = smooth[:, PEAK_AT + CELLS[0] : PEAK_AT + CELLS[-1] + 1]
+    columns = [
+        _decibels(profile / total[:, None]),
+        _frequency_correlation(csi),
+        *_time_correlations(smooth, strong),
+        *_doppler_spectra(smooth, strong),
+        _decibels(_quantiles(flat)),
+        *_steadiness(near),
+        np.stack(
+            [
+                flat.var(axis=1),
+                np.mean((flat - 1) ** 3, axis=1),
+                profile[:, PEAK_AT] / total,
+                _decibels(SUBCARRIERS * floor / total),
+            ],
+            axis=1,
+        ),
+    ]
+    return np.concatenate(columns, axis=1).astype(np.float32)
+
+
+def _delays(csi: NDArray[np.complex64]) -> NDArray[np.complex64]:
+    """Impulse responses `[n, delay, time, antenna]`, each turned so that its strongest delay comes at `PEAK_AT`.
+
+    To a fraction of a cell, so that the same paths give the same profile wherever between two cells the first one
+    falls: 2 (A₊ − A₋) / (A₋ + 2 A₀ + A₊) is that of a lone path, from amplitudes under a Hann window (Agrež 2002).
+    """
+    windowed = csi * HANN_OVER_BAND[:, None, None]
+    profile = np.mean(np.abs(np.fft.ifft(windowed, axis=1)) ** 2, axis=(2, 3))
+    peak = np.argmax(profile, axis=1)[:, None]
+    around = (peak + np.array([-1, 0, 1])) % SUBCARRIERS
+    before, top, after = np.sqrt(np.take_along_axis(profile, around, axis=1)).T
+    fraction = 2 * (after - before) / (before + 2 * top + after)
+    delay = peak + fraction[:, None] - PEAK_AT
+    turn = np.exp(2j * np.pi / SUBCARRIERS * delay * np.arange(SUBCARRIERS)).astype(np.complex64)
+    return np.fft.ifft(windowed * turn[:, :, None, None], axis=1).astype(np.complex64, copy=False)
+
+
+def _steadiness(cells: NDArray[np.complex64]) -> list[NDArray[Any]]:
+    """`OF_EACH_CELL`, of `cells[n, cell, time, antenna]`: a path of its own stays as it is, a sum of many fades.
+
+    Variance of the power over its squared mean; largest share of the energy in one tone, of one frequency on all
+    antennas and whatever phases; and of neighbouring antennas, 1 for one alone, the modulus of their correlation over
+    time, and the geometric over the arithmetic mean of their energies.
+    """
+    power = np.abs(cells) ** 2
+    variance = power.var(axis=(2, 3)) / np.maximum(power.mean(axis=(2, 3)) ** 2, 1e-20)
+    energy = np.maximum(power.sum(axis=2), 1e-20)
+    lines = np.sum(np.abs(np.fft.fft(cells, n=FINER * SNAPSHOTS, axis=2)) ** 2, axis=3)
+    tone = lines.max(axis=2) / (SNAPSHOTS * energy.sum(axis=2))
+    if cells.shape[3] == 1:
+        return [variance, tone, np.ones_like(tone), np.ones_like(tone)]
+    one, other = energy[:, :, :-1], energy[:, :, 1:]
+    geometric = np.sqrt(one * other).sum(axis=2)
+    common = np.abs(np.sum(cells[..., :-1] * cells[..., 1:].conj(), axis=2)).sum(axis=2)
+    return [variance, tone, common / geometric, 2 * geometric / (one + other).sum(axis=2)]
+
+
+def _quantiles(rows: NDArray[Any]) -> NDArray[Any]:
+    """`QUANTILES` of each row, as `np.quantile` gives them; that one would load 2 MB of masked arrays into a server."""
+    ordered = np.sort(rows, axis=1)
+    place = np.array(QUANTILES) * (rows.shape[1] - 1)
+    below = np.floor(place).astype(int)
+    above = np.minimum(below + 1, rows.shape[1] - 1)
+    return ordered[:, below] + (place - below) * (ordered[:, above] - ordered[:, below])
+
+
+def _decibels(ratio: NDArray[Any]) -> NDArray[Any]:
+    return 10 * np.log10(np.maximum(ratio, 10 ** (FLOOR_DB / 10)))
+
+
+def _frequency_correlation(csi: NDArray[np.complex64]) -> NDArray[Any]:
+    rows = csi.reshape(len(csi), SUBCARRIERS, -1).swapaxes(1, 2)
+    return np.abs(autocorrelation(rows)[:, list(LAGS)])
+
+
+def _time_correlations(smooth: NDArray[np.complex64], strong: NDArray[np.bool_]) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Over all delays together, and of each delay's own: the second does not mind shifts that differ by delay."""
+    products = np.where(strong[:, :, None], autocorrelation(smooth.swapaxes(2, 3)), 0)
+    power = np.abs(products[:, :, 0]).sum(axis=1)[:, None]
+    lagged = products[:, :, 1:]
+    return np.abs(lagged.sum(axis=1)) / power, np.abs(lagged).sum(axis=1) / power
+
+
+def _doppler_spectra(smooth: NDArray[np.complex64], strong: NDArray[np.bool_]) -> list[NDArray[Any]]:
+    """Spectra of all strong delays, of the strongest one, and of the others, each turned to its peak."""
+    kept = np.where(strong[:, :, None, None], smooth, np.complex64(0)) * HANN[:, None]
+    spectra = np.mean(np.abs(np.fft.fft(kept, n=DOPPLER_CELLS, axis=2)) ** 2, axis=3)
+    peak = spectra[:, PEAK_AT]
+    everything = spectra.sum(axis=1)
+    # The strongest path's shift turns all three: what is left over shows beside it.
+    order = (np.arange(DOPPLER_CELLS) - SNAPSHOTS + np.argmax(peak, axis=1)[:, None]) % DOPPLER_CELLS
+    turned = []
+    for spectrum in (everything, peak, everything - peak):
+        share = np.take_along_axis(spectrum, order, axis=1) / np.maximum(everything.sum(axis=1), 1e-20)[:, None]
+        turned.append(_decibels(share))
+    return turned

@@ -1,0 +1,134 @@
+"""The experts there are: definitions from `experts/NAME.py`, weights and cards from `experts/NAME/`.
+
+Experts of other distributions, modules with an `EXPERT` named by entry points of group `mcp_experts`, are taken only
+where that is asked for: importing one runs its code.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import importlib.metadata
+import json
+import pkgutil
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from geoml.errors import DataError, unknown
+from geoml.runs.files import read_json
+from mcp_experts import experts as ours
+from mcp_experts.inference.definition import Definition
+from mcp_experts.inference.network import Gate, Network, load_arrays
+
+__all__ = ["GATE", "GROUP", "Expert", "Registry", "definitions"]
+
+GROUP = "mcp_experts"
+GATE = "ood"
+WEIGHTS, CARD = "weights.npz", "card.json"
+
+
+@dataclass(frozen=True, eq=False)
+class Expert:
+    """A definition with the folder of its weights and card, read when first needed."""
+
+    definition: Definition
+    folder: Path
+
+    @property
+    def name(self) -> str:
+        """The definition's name."""
+        return self.definition.name
+
+    @cached_property
+    def card(self) -> dict[str, Any]:
+        """The card; a `DataError` where the expert has not been trained."""
+        if not (self.folder / CARD).exists():
+            raise DataError(
+                f"expert {self.name} has no card: it is not trained yet; mcp-experts train expert={self.name}"
+            )
+        card = read_json(self.folder / CARD)
+        about = self.definition.describe()
+        if not isinstance(card, dict) or any(card.get(key) != about[key] for key in ("classes", "edges")):
+            raise DataError(f"{self.folder / CARD} is of another definition of {self.name}; train the expert again")
+        return card
+
+    @cached_property
+    def network(self) -> Network:
+        """The trained network of a classifier."""
+        return Network.from_arrays(self._arrays())
+
+    @cached_property
+    def gate(self) -> Gate:
+        """The trained distance of a gate."""
+        return Gate.from_arrays(self._arrays())
+
+    def _arrays(self) -> dict[str, Any]:
+        return load_arrays(self.folder / WEIGHTS, str(self.card.get("weights_sha256")))
+
+
+@dataclass(frozen=True, eq=False)
+class Registry:
+    """The experts one may ask, by name; `only` leaves some out, `plugins` lets those of other distributions in."""
+
+    only: Sequence[str] | None = None
+    plugins: bool = False
+    experts: dict[str, Expert] = field(init=False)
+
+    def __post_init__(self) -> None:
+        found = definitions(plugins=self.plugins)
+        for name in self.only or ():
+            if name not in found:
+                raise unknown("expert", name, found)
+        kept = {name: expert for name, expert in found.items() if not self.only or name in self.only or name == GATE}
+        object.__setattr__(self, "experts", kept)
+
+    @property
+    def classifiers(self) -> list[Expert]:
+        """All but the gate."""
+        return [expert for expert in self.experts.values() if expert.definition.kind == "classifier"]
+
+    @property
+    def gate(self) -> Gate:
+        """What stands in front of all."""
+        return self.experts[GATE].gate
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 over those of all weights, by the cards."""
+        every = {name: expert.card["weights_sha256"] for name, expert in self.experts.items()}
+        return hashlib.sha256(json.dumps(every, sort_keys=True).encode()).hexdigest()
+
+    def check(self) -> None:
+        """Read all weights and cards; a `DataError` names the first that is missing, damaged or of another training."""
+        for expert in self.experts.values():
+            _ = expert.gate if expert.definition.kind == "gate" else expert.network
+
+    def expert(self, name: str) -> Expert:
+        """The expert of this name; a `UserError` with the nearest one where there is none."""
+        if name not in self.experts:
+            raise unknown("expert", name, self.experts)
+        return self.experts[name]
+
+
+def definitions(*, plugins: bool = False) -> dict[str, Expert]:
+    """Every definition by name, ours in alphabetical order first."""
+    modules = [
+        (importlib.import_module(f"{ours.__name__}.{info.name}"), Path(str(info.module_finder.path)) / info.name)  # type: ignore[union-attr]
+        for info in sorted(pkgutil.iter_modules(ours.__path__), key=lambda info: info.name)
+    ]
+    if plugins:
+        for entry in importlib.metadata.entry_points(group=GROUP):
+            module = entry.load()
+            modules.append((module, Path(str(module.__file__)).with_suffix("")))
+    found: dict[str, Expert] = {}
+    for module, folder in modules:
+        definition = getattr(module, "EXPERT", None)
+        if not isinstance(definition, Definition):
+            raise DataError(f"{module.__name__} has no EXPERT that is a Definition")
+        if definition.name in found or definition.name != folder.name:
+            raise DataError(f"expert {definition.name!r} of {module.__name__}: names are unique, and those of the file")
+        found[definition.name] = Expert(definition, folder)
+    return found

@@ -1,0 +1,134 @@
+"""What a browser is shown of experts: their cards, what each can tell and when it cannot, and evaluations."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from geoml.errors import DataError
+from geoml.report import Block, Chart, Report, Section, Table, Text
+from geoml.report.palette import OKABE_ITO, colours
+from geoml.runs.files import read_json
+from mcp_experts.client.scores import RIVALS, SETS
+from mcp_experts.evaluate.browser import report as evaluation
+from mcp_experts.inference.registry import CARD
+
+if TYPE_CHECKING:
+    from plotly.graph_objects import Figure
+
+__all__ = ["report"]
+
+#: What `python -m mcp_experts.client.transcript` printed, kept in a folder of its own.
+SESSION = "session.md"
+EXPERTS = Path(__file__).parents[1] / "experts"
+#: The sets of test channels whose curves are drawn.
+DRAWN = ("in_distribution", "held_out_generator")
+
+
+def report(path: str | os.PathLike[str]) -> Report | None:
+    """The report of a folder of experts, each in a folder with its card, or of one such folder; else None.
+
+    A folder with a session stands for it and for the experts of this distribution, that of a run of `evaluate` for
+    what it found.
+
+    Errors: `DataError` for a card that is not JSON, or none, and for a run that has not finished.
+    """
+    path, sections = Path(path), []
+    if (found := evaluation(path)) is not None:
+        return found
+    if (session := path / SESSION).exists():
+        text = session.read_text(encoding="utf-8").partition("```text\n")[2].partition("\n```")[0]
+        head = "What a client and the server of the experts said to each other: → the client, ← the server."
+        sections = [Section("A session over MCP", [Text(head), Text(text, "code")])]
+        path = EXPERTS
+    files = sorted(path.glob(f"*/{CARD}")) or ([path / CARD] if (path / CARD).exists() else [])
+    if not files:
+        return None
+    cards = [_read(file) for file in files]
+    sections.append(Section("Experts and their rivals", _comparison(cards)))
+    if figure := _risk(cards):
+        caption = "Errors among the answers given, when an expert may leave out what it is least sure of."
+        sections.append(Section("Risk and coverage", [Chart(figure, "Error rate against share answered", caption)]))
+    sections += [Section(card["task"], _card(card)) for card in cards]
+    return Report(
+        "Wireless experts",
+        "Small trained experts that answer over MCP. Labels come from the parameters of the channels' generators; "
+        "intervals are 95 %.",
+        sections,
+    )
+
+
+def _read(file: Path) -> dict[str, Any]:
+    card = read_json(file)
+    if not isinstance(card, dict) or not {"name", "task"} <= card.keys():
+        raise DataError(f"{file} is no expert's card: name or task missing; train the expert again")
+    return card
+
+
+def _sets(card: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    """The sets that a card has scores of: none for the gate, which answers no question of its own."""
+    return {
+        key: found
+        for key in SETS
+        if isinstance(found := card.get("metrics", {}).get(key), Mapping) and "expert" in found
+    }
+
+
+def _comparison(cards: Sequence[Mapping[str, Any]]) -> list[Block]:
+    rows = []
+    for card in cards:
+        for key, found in _sets(card).items():
+            row: dict[str, Any] = {"expert": card["name"], "tested": SETS[key], "channels": found.get("channels")}
+            for rival, label in RIVALS.items():
+                if "kappa" in (scores := found.get(rival) or {}):
+                    row[f"κ, {label}"] = _interval(scores["kappa"], scores.get("kappa_95"))
+            rows.append(row | {"calibration error": found.get("calibration_error")})
+    caption = "Cohen's κ at full coverage: 0 is chance, 1 is always right; calibration error over 15 bins"
+    return [Table(rows, caption, sort="expert")]
+
+
+def _interval(value: float, bounds: Sequence[float] | None) -> str:
+    return f"{value:.2f}" if not bounds else f"{value:.2f} [{bounds[0]:.2f}, {bounds[1]:.2f}]"
+
+
+def _risk(cards: Sequence[Mapping[str, Any]]) -> Figure | None:
+    from plotly.subplots import make_subplots
+
+    figure = make_subplots(1, 2, subplot_titles=[SETS[key] for key in DRAWN], shared_yaxes=True)
+    palette = colours([str(card["name"]) for card in cards])
+    seen: set[str] = set()
+    for number, card in enumerate(cards):
+        dash = "solid" if number < len(OKABE_ITO) else "dot"
+        for column, key in enumerate(DRAWN, start=1):
+            if not (curve := _sets(card).get(key, {}).get("risk_at_coverage")):
+                continue
+            name = str(card["name"])
+            figure.add_scatter(
+                x=[float(share) for share in curve], y=list(curve.values()), mode="lines+markers", name=name,
+                legendgroup=name, showlegend=name not in seen, line={"color": palette[name], "dash": dash},
+                row=1, col=column,
+            )  # fmt: skip
+            seen.add(name)
+    figure.update_xaxes(title="share answered")
+    figure.update_yaxes(title="share of these that are wrong", rangemode="tozero", col=1)
+    figure.update_layout(height=400, margin={"t": 40, "r": 10})
+    return figure if seen else None
+
+
+def _card(card: Mapping[str, Any]) -> list[Block]:
+    blocks: list[Block] = [Text(str(card.get("purpose", "")))]
+    if card.get("limits"):
+        blocks.append(Text(f"Limits: {card['limits']}", "note"))
+    bands = {SETS[key]: found["by_snr_db"] for key, found in _sets(card).items() if found.get("by_snr_db")}
+    rows = [{"tested": label, **{f"{band} dB": share for band, share in by.items()}} for label, by in bands.items()]
+    if rows:
+        blocks.append(Table(rows, "Share right, by signal-to-noise ratio"))
+    facts = [
+        {"what": key, "value": value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)}
+        for key, value in card.items()
+        if key not in ("metrics", "purpose", "limits", "task")
+    ]
+    return [*blocks, Table(facts, "The rest of the card", folded=True)]

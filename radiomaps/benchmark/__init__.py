@@ -1,0 +1,1 @@
+"""Models and baselines compared on one store: entries, scores, ablations, tables."""

@@ -1,0 +1,155 @@
+"""The rows of a benchmark: a network or a baseline, the task as it sees it, and how it is trained."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from geoml.cli.config import check_arguments, resolve
+from geoml.errors import UserError
+from geoml.runs.files import read_json, write_json
+from geoml.runs.folder import plain
+from radiomaps.baselines import BASELINES, baseline, load_baseline, save_baseline
+from radiomaps.tasks import Task
+from radiomaps.tasks.dataset import loader
+
+if TYPE_CHECKING:
+    from geoml.train.device import Precision
+    from radiomaps.scores import Builder
+    from radiomaps.training import Recipe
+
+__all__ = ["Contender", "task_of"]
+
+_SUMMARY = "summary.json"
+
+
+def task_of(entry: str | Mapping[str, Any]) -> Task:
+    """The task of a name in `conf/task`, or of a mapping; `task: NAME` in it names what the rest changes.
+
+    >>> task_of({"task": "aware", "prior": "dominant"}).prior
+    'dominant'
+    """
+    from geoml.cli.compose import compose
+
+    values = {"task": entry} if isinstance(entry, str) else plain(entry)
+    name = values.pop("task", None)
+    if name is None:
+        return Task.of(values)
+    found = plain(compose("radiomaps.conf", "evaluate", [f"task={name}", "store=any"]))["task"]
+    if isinstance(values.get("observations"), Mapping) and isinstance(found.get("observations"), Mapping):
+        values["observations"] = found["observations"] | values["observations"]
+    return Task.of(found | values)
+
+
+@dataclass(frozen=True)
+class Contender:
+    """One row: `entry` is what builds it, `task` and `trainer` what it changes of the benchmark's.
+
+    `by_task` changes single tasks by their names. `shown` says on which it runs; None: on all that it can do.
+    """
+
+    name: str
+    entry: Mapping[str, Any]
+    task: Mapping[str, Any] = field(default_factory=dict)
+    by_task: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    trainer: Mapping[str, Any] = field(default_factory=dict)
+    shown: tuple[str, ...] | None = None
+
+    @classmethod
+    def of(cls, entry: str | Mapping[str, Any], *, allow: Sequence[str] = ()) -> Contender:
+        """From a name of a baseline or model, or `{model: NAME, name: …, task: {…}, by_task: {…}, trainer: {…}, …}`.
+
+        A network may be `{_target_: mine.Model, …}` of a package in `allow`. `UserError` says at once that there is no
+        such model, or no such setting of it.
+        """
+        options: dict[str, Any] = {"model": entry} if isinstance(entry, str) else plain(entry)
+        name = str(options.pop("name", None) or options.get("model") or str(options.get("_target_")).rpartition(".")[2])
+        shown = options.pop("tasks", None)
+        changes = {key: options.pop(key, None) or {} for key in ("task", "by_task", "trainer")}
+        made = cls(name, options, **changes, shown=None if shown is None else tuple(shown))
+        if made.baseline is None:
+            from radiomaps.models import config_of
+
+            settings = config_of(options)
+            kind = resolve(settings.pop("_target_"), allow=allow)
+            check_arguments(kind, settings | {"channels": None, "dims": 3})
+        return made
+
+    @cached_property
+    def baseline(self) -> str | None:
+        """The name of the baseline it is, None of a network."""
+        name = self.entry.get("model")
+        return str(name) if name in BASELINES else None
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """Arguments of a baseline."""
+        return {key: value for key, value in self.entry.items() if key != "model"}
+
+    def task_for(self, name: str, task: Task) -> Task | None:
+        """The benchmark's task as this row sees it; None where it does not run on it.
+
+        `UserError` for options that its baseline does not have: a row that is left out would not be missed.
+        """
+        if self.shown is not None and name not in self.shown:
+            return None
+        own = task.changed(**{**self.task, **self.by_task.get(name, {})})
+        if self.baseline is None:
+            return own
+        kind, _ = BASELINES[self.baseline]
+        try:
+            kind.adapted(own)
+        except UserError:
+            return None
+        return baseline(self.baseline, own, **self.options).task
+
+    def config(self) -> dict[str, Any]:
+        """What it is built from, complete: a part of what names its files."""
+        from radiomaps.models import config_of
+
+        return {"baseline": self.baseline, **self.options} if self.baseline else config_of(self.entry)
+
+    def fit(
+        self,
+        task: Task,
+        store: Path,
+        parts: Mapping[str, NDArray[Any] | Sequence[int]],
+        *,
+        recipe: Recipe,
+        folder: Path,
+        seed: int,
+        allow: Sequence[str] = (),
+    ) -> dict[str, Any]:
+        """Train it in `folder`, or find that done; returns what that cost."""
+        if (folder / _SUMMARY).exists():
+            return dict(read_json(folder / _SUMMARY))
+        if self.baseline is not None:
+            made = baseline(self.baseline, task, **self.options)
+            if made.learns:
+                train = np.asarray(parts["train"])
+                made.fit(loader(store, train, made.task, batch_size=recipe.batch_size, shuffle=False))
+            save_baseline(made, self.baseline, self.options, folder)
+            summary: dict[str, Any] = {"parameters": 0}
+        else:
+            from radiomaps.training import fit
+
+            trainer = replace(recipe.trainer, **self.trainer)
+            own = replace(recipe, trainer=trainer)
+            summary = fit(self.entry, task, store, parts, recipe=own, folder=folder, seed=seed, allow=allow)
+        folder.mkdir(parents=True, exist_ok=True)
+        write_json(folder / _SUMMARY, summary)
+        return summary
+
+    def load(self, task: Task, folder: Path, *, precision: Precision = "fp32", allow: Sequence[str] = ()) -> Builder:
+        """What `fit` left, asked for a task that may have other layers; a network in `precision`."""
+        if self.baseline is not None:
+            return load_baseline(folder, task)
+        from radiomaps.training import load_trained
+
+        return replace(load_trained(folder, precision=precision, allow=allow), task=task)

@@ -1,0 +1,316 @@
+"""Models × tasks × splits on one store: every cell trained and scored once, and found again when asked for again."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass
+from functools import cached_property
+from multiprocessing import get_context
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+from numpy.typing import NDArray
+
+from geoml.cli.config import instantiate
+from geoml.cli.progress import progress_bar
+from geoml.errors import Diverged, UserError, unknown
+from geoml.runs.environment import code_hash
+from geoml.runs.files import sha256
+from geoml.runs.folder import RunFolder, config_hash, plain
+from geoml.train.device import autocast, choose_device
+from radiomaps.benchmark.ablations import PROBES, probed, score_active
+from radiomaps.benchmark.entries import Contender, task_of
+from radiomaps.evaluation import some_of
+from radiomaps.scores import MapScores, score
+from radiomaps.tasks import Task
+from radiomaps.tasks.splits import audit, on_layers
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+    from radiomaps.scores import Builder
+    from radiomaps.training import Recipe
+
+__all__ = ["Benchmark", "Cell", "Outcome", "benchmark"]
+
+logger = logging.getLogger(__name__)
+
+#: The code between weights and their scores: where it changes, scores are made again of the same trainings.
+SCORED_BY = (
+    *("geoml.diffusion", "geoml.metrics", "geoml.models", "geoml.nn"),
+    *("radiomaps.baselines", "radiomaps.benchmark.entries", "radiomaps.models", "radiomaps.benchmark.ablations"),
+    *("radiomaps.scores", "radiomaps.tasks"),
+)
+#: How a cell is scored: as it is, with its inputs spoilt, or with observations placed at a rate, actively or not.
+PLAIN = "plain"
+
+
+@dataclass(frozen=True, order=True)
+class Cell:
+    """One training and what it is scored by: a row on a task, split one way, with one seed."""
+
+    task: str
+    row: str
+    split: str
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a benchmark came to: scores by cell and kind of scoring, what trainings cost, failures with the reason."""
+
+    scores: Mapping[tuple[Cell, str], MapScores]
+    trainings: Mapping[Cell, Mapping[str, Any]]
+    failures: Mapping[Cell, str]
+
+
+def _by_name(entries: Sequence[Any], what: str) -> dict[str, dict[str, Any]]:
+    """Entries by their `name`, which is taken out: a text stands for a task of that name."""
+    found: dict[str, dict[str, Any]] = {}
+    for entry in entries:
+        options = {"name": entry, "task": entry} if isinstance(entry, str) else dict(entry)
+        name = str(options.pop("name", None) or options.get("task") or options.get("by"))
+        if name in found:
+            raise UserError(f"{what} names {name} twice; give one a name: of its own")
+        found[name] = options
+    return found
+
+
+def _work(config: dict[str, Any], cell: Cell) -> None:
+    """One cell, by a worker of one thread."""
+    import torch
+
+    torch.set_num_threads(1)
+    made = Benchmark(config)
+    for kind in made.kinds(cell):
+        made.scored(cell, kind)
+
+
+class Benchmark:
+    """One benchmark, from the configuration of the verb `benchmark`.
+
+    Trainings and scores lie under `cache`, named by what they depend on: the store, the model, the task, the split, the
+    trainer and the seed. An interrupted benchmark goes on. Scores depend on the code that makes them too (`SCORED_BY`);
+    trainings do not: another `cache`, or none, has them made again.
+    """
+
+    def __init__(self, config: Mapping[str, Any]) -> None:
+        self.config = plain(config)
+        self.store, self.cache = Path(self.config["store"]), Path(self.config["cache"])
+        self.allow = tuple(self.config.get("allow_targets") or ())
+        self.tasks: dict[str, Task] = {
+            name: task_of(entry) for name, entry in _by_name(self.config["tasks"], "tasks").items()
+        }
+        rows = [Contender.of(entry, allow=self.allow) for entry in self.config["models"]]
+        self.rows = {row.name: row for row in rows}
+        if len(self.rows) < len(rows):
+            names = [row.name for row in rows]
+            raise UserError(f"models has two rows of one name: {names}; give one a name: of its own")
+        if not self.tasks or not self.rows:
+            raise UserError("a benchmark needs a task and a model; name some in tasks and models")
+        autocast(choose_device(), self.config["precision"])  # refused now rather than after the trainings
+        for probe in self.config["probes"]:
+            if probe not in PROBES:
+                raise unknown("probe", probe, PROBES)
+        self.splits = _by_name(self.config["splits"], "splits")
+        beside = {name: split.pop("against", None) for name, split in self.splits.items()}
+        #: Splits that stand beside another, by which the same tests are taken from where the training knows them.
+        self.against = {name: str(other) for name, other in beside.items() if other is not None}
+        for other in self.against.values():
+            if other not in self.splits:
+                raise unknown("split in against", other, self.splits)
+
+    @cached_property
+    def recipe(self) -> Recipe:
+        """How networks are trained, where a row says nothing else."""
+        from radiomaps.training import Recipe
+
+        return Recipe(instantiate(self.config["trainer"]), **self.config["loader"])
+
+    @cached_property
+    def identity(self) -> str:
+        """What tells this store from any other: the hash of its manifest."""
+        manifest = self.store / "manifest.json"
+        if not manifest.exists():
+            raise UserError(f"{self.store} is no complete set of radio maps; trace or import one first")
+        return sha256(manifest)
+
+    @cached_property
+    def _parts(self) -> dict[str, dict[str, NDArray[Any]]]:
+        return {}
+
+    def parts(self, split: str) -> dict[str, NDArray[Any]]:
+        """Samples by part of a split: by scene, by file, or by `name`, whose parts list scenes; others train."""
+        if split not in self._parts:
+            from radiomaps.training import parts_of
+
+            self._parts[split] = parts_of(self.store, self.splits[split])
+        return self._parts[split]
+
+    @cached_property
+    def cells(self) -> list[Cell]:
+        """Every row on every task it can do; learning ones with every split and seed."""
+        found = []
+        for name, task in self.tasks.items():
+            for row in self.rows.values():
+                if row.task_for(name, task) is None:
+                    continue
+                for split in self.splits:
+                    seeds = range(int(self.config["seeds"])) if row.baseline is None else (0,)
+                    found += [Cell(name, row.name, split, seed) for seed in seeds]
+        return found
+
+    def task(self, cell: Cell, part: str = "train") -> Task:
+        """The task as the cell's row sees it, on the layers that its split gives a part."""
+        made = self.rows[cell.row].task_for(cell.task, self.tasks[cell.task])
+        assert made is not None
+        return on_layers(made, self.splits[cell.split], part)
+
+    def kinds(self, cell: Cell) -> list[str]:
+        """How a cell is scored; beyond the plain way networks alone, and on the first split."""
+        kinds = [PLAIN]
+        if self.rows[cell.row].baseline is None and cell.split == next(iter(self.splits)):
+            kinds += list(self.config["probes"])
+            if self.task(cell).observations is not None and cell.row in self.config["active"]["models"]:
+                rates = self.config["active"]["rates"]
+                kinds += [f"{way}@{rate:g}" for rate in rates for way in ("active", "lattice")]
+        return kinds
+
+    def _named_by(self, cell: Cell) -> dict[str, Any]:
+        row = self.rows[cell.row]
+        described: dict[str, Any] = {"store": self.identity, "model": row.config(), "task": self.task(cell).describe()}
+        described |= {"split": self.splits[cell.split], "seed": cell.seed}
+        if row.baseline is None:
+            described |= {"trainer": {**self.config["trainer"], **row.trainer}, "loader": self.config["loader"]}
+        return described
+
+    def folder(self, cell: Cell) -> Path:
+        """Where a cell is trained."""
+        return self.cache / "models" / f"{cell.row}-{config_hash(self._named_by(cell))}"
+
+    def file(self, cell: Cell, kind: str) -> Path:
+        """Where a cell's scores are kept."""
+        spec: dict[str, Any] = self._named_by(cell) | {
+            key: self.config[key] for key in ("members", "part", "test_samples", "precision")
+        }
+        spec["code"] = code_hash(*SCORED_BY)
+        if kind.startswith(("active", "lattice")):
+            spec |= {name: self.config["active"][name] for name in ("rounds", "sampling")}
+        return self.cache / "scores" / f"{cell.row}-{kind}-{config_hash(spec)}.nc"
+
+    def trained(self, cell: Cell) -> dict[str, Any]:
+        """Train a cell's row, or find that done; returns what it cost."""
+        return self.rows[cell.row].fit(
+            self.task(cell), self.store, self.parts(cell.split), recipe=self.recipe, folder=self.folder(cell),
+            seed=cell.seed, allow=self.allow,
+        )  # fmt: skip
+
+    def builder(self, cell: Cell) -> Builder:
+        """The trained row of a cell, asked for the layers of the part that scores."""
+        self.trained(cell)
+        task, precision = self.task(cell, self.config["part"]), self.config["precision"]
+        return self.rows[cell.row].load(task, self.folder(cell), precision=precision, allow=self.allow)
+
+    def test_samples(self, split: str) -> list[int]:
+        """The maps that score: those of the part `test`, or of another."""
+        parts = self.parts(split)
+        if self.config["part"] not in parts:
+            raise unknown("part", self.config["part"], parts)
+        return some_of(parts[self.config["part"]], self.config["test_samples"])
+
+    def scored(self, cell: Cell, kind: str = PLAIN) -> MapScores:
+        """The scores of a cell, made now where they are not there."""
+        path = self.file(cell, kind)
+        if path.exists():
+            return MapScores.load(path)
+        builder, samples = self.builder(cell), self.test_samples(cell.split)
+        options: dict[str, Any] = {"members": int(self.config["members"]), "seed": cell.seed}
+        options["batch_size"] = int(self.config["score_batch"])
+        if kind == PLAIN:
+            made = score(builder, self.store, samples, title=f"scoring {cell.row}", **options)
+        elif kind in PROBES:
+            made = probed(builder, kind, self.store, samples, title=f"{cell.row}, {kind}", **options)
+        else:
+            way, _, rate = kind.partition("@")
+            if self.config["active"]["sampling"]:
+                cast("Any", builder).sample_by(**self.config["active"]["sampling"])
+            made = score_active(
+                builder, self.store, samples, rate=float(rate), rounds=int(self.config["active"]["rounds"]),
+                uniform=way == "lattice", **options,
+            )  # fmt: skip
+        made.save(path)
+        return made
+
+    def prior_alone(self, cell: Cell) -> MapScores:
+        """The scores of a cell's prior without its network."""
+        named = self._named_by(cell)
+        spec = {key: named[key] for key in ("store", "task", "split")} | {
+            key: self.config[key] for key in ("part", "test_samples")
+        }
+        spec["code"] = code_hash(*SCORED_BY)
+        path = self.cache / "scores" / f"prior-{config_hash(spec)}.nc"
+        if path.exists():
+            return MapScores.load(path)
+        from radiomaps.baselines import baseline
+
+        alone = baseline("prior", self.task(cell, self.config["part"]))
+        made = score(alone, self.store, self.test_samples(cell.split))
+        made.save(path)
+        return made
+
+    def leaks(self, split: str) -> tuple[Any, ...]:
+        """Pairs of scenes that share buildings and lie in different parts."""
+        return audit(self.store, self.parts(split))
+
+    def run(self) -> Outcome:
+        """Train and score every cell; one that fails is told of and left out."""
+        failures: dict[Cell, str] = {}
+        for cell in self.cells:  # what is shared is made before several processes want it
+            self.parts(cell.split)
+        if any(self.task(cell).prior == "dominant" for cell in self.cells):
+            from radiomaps.tasks.priors import dominant_store
+
+            dominant_store(self.store)
+        with progress_bar("benchmark", len(self.cells), unit="cells") as bar:
+            for cell, error in self._each():
+                if error is not None:
+                    logger.warning("%s on %s failed: %s", cell.row, cell.task, error)
+                    failures[cell] = str(error)
+                bar.advance(1, note=f"{cell.row}, {cell.task}")
+        done = [cell for cell in self.cells if cell not in failures]
+        scores = {(cell, kind): self.scored(cell, kind) for cell in done for kind in self.kinds(cell)}
+        return Outcome(scores, {cell: self.trained(cell) for cell in done}, failures)
+
+    def _each(self) -> Iterator[tuple[Cell, Exception | None]]:
+        """Cells as they are done, here or by `workers` processes of one thread."""
+        workers = int(self.config["workers"])
+        if workers < 2:
+            for cell in self.cells:
+                try:
+                    for kind in self.kinds(cell):
+                        self.scored(cell, kind)
+                except (Diverged, UserError) as failure:
+                    yield cell, failure
+                else:
+                    yield cell, None
+            return
+        todo = sorted(self.cells, key=lambda cell: self.rows[cell.row].baseline is not None)  # networks take longest
+        with ProcessPoolExecutor(workers, get_context("spawn")) as pool:
+            jobs = {pool.submit(_work, self.config, cell): cell for cell in todo}
+            for future in as_completed(jobs):
+                came = future.exception()
+                if came is not None and not isinstance(came, Diverged | UserError):
+                    raise came
+                yield jobs[future], came
+
+
+def benchmark(config: DictConfig, run: RunFolder) -> Sequence[dict[str, Any]]:
+    """Train and score models on tasks of one store, and write the tables into the run folder."""
+    from radiomaps.benchmark.tables import score_rows, write_page
+
+    made = Benchmark(config)
+    outcome = made.run()
+    write_page(made, outcome, run.path)
+    return score_rows(made, outcome)

@@ -1,0 +1,216 @@
+"""The tables of a benchmark: scores, the gap between splits, whether inputs are used, and active observations."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from geoml.cli.tables import markdown
+from geoml.metrics.base import ratio
+from geoml.runs.files import atomic_path, write_json
+from geoml.runs.folder import jsonable
+from radiomaps.benchmark.run import PLAIN
+from radiomaps.report.html import TABLES
+from radiomaps.scores.physical import QUANTITIES
+
+if TYPE_CHECKING:
+    from radiomaps.benchmark.run import Benchmark, Cell, Outcome
+    from radiomaps.scores import MapScores
+
+__all__ = [
+    "gap_rows",
+    "mean_nmse",
+    "placement_rows",
+    "prior_rows",
+    "probe_rows",
+    "score_rows",
+    "sight_rows",
+    "uncertainty_rows",
+    "write_page",
+]
+
+Rows = list[dict[str, Any]]
+
+
+def _found(made: Benchmark, outcome: Outcome, task: str, row: str, split: str, kind: str = PLAIN) -> list[MapScores]:
+    """The scores of a row by seed."""
+    return [
+        scores for (cell, how), scores in sorted(outcome.scores.items(), key=lambda item: (item[0][0], item[0][1]))
+        if (cell.task, cell.row, cell.split, how) == (task, row, split, kind)
+    ]  # fmt: skip
+
+
+def mean_nmse(found: Sequence[MapScores], target: str) -> float:
+    """Mean over seeds of the NMSE over all voxels, circular of an azimuth; NaN where there is none."""
+    return float(np.mean([scores.nmse(target) for scores in found])) if found else float("nan")
+
+
+def _mean(found: Sequence[MapScores], target: str, metric: str, group: str = "all") -> float:
+    """A score's mean over seeds, in the target's unit."""
+    return float(np.mean([scores.values(target, group)[metric] for scores in found]))
+
+
+def _pairs(made: Benchmark, outcome: Outcome) -> list[tuple[str, str]]:
+    """Tasks and rows that were scored."""
+    return list(dict.fromkeys((cell.task, cell.row) for cell in made.cells if cell not in outcome.failures))
+
+
+def score_rows(made: Benchmark, outcome: Outcome, split: str | None = None) -> Rows:
+    """A row a task and model on one split: NMSE of every target, and its error in dB, ns or degrees."""
+    split = split or next(iter(made.splits))
+    rows = []
+    for task, row in _pairs(made, outcome):
+        found = _found(made, outcome, task, row, split)
+        if not found:
+            continue
+        made_row: dict[str, Any] = {"task": task, "model": row, "members": found[0].members}
+        for target in made.tasks[task].targets:
+            name, unit = target.removeprefix("doa_").removesuffix("_db").removesuffix("_s"), QUANTITIES[target].unit
+            made_row[f"{name}: NMSE"] = mean_nmse(found, target)
+            for metric, label in (("rmse", unit), ("crps_fair", f"CRPS, {unit}")):
+                made_row[f"{name}: {label}"] = _mean(found, target, metric)
+            near = f"within_{QUANTITIES[target].near:g}"
+            made_row[f"{name}: near, %"] = 100 * _mean(found, target, near)
+        rows.append(made_row)
+    return rows
+
+
+def sight_rows(made: Benchmark, outcome: Outcome) -> Rows:
+    """Root-mean-square errors in line of sight and out of it, means over seeds as in every table."""
+    split, rows = next(iter(made.splits)), []
+    for task, row in _pairs(made, outcome):
+        found = _found(made, outcome, task, row, split)
+        line: dict[str, Any] = {"task": task, "model": row}
+        for target in made.tasks[task].targets:
+            for group in ("los", "nlos"):
+                if found and group in found[0].groups(target):
+                    line[f"{target} {group}, {QUANTITIES[target].unit}"] = _mean(found, target, "rmse", group)
+        if len(line) > 2:
+            rows.append(line)
+    return rows
+
+
+def prior_rows(made: Benchmark, outcome: Outcome) -> Rows:
+    """NMSE of every model with a prior over that of its prior alone: above 1 it makes it worse."""
+    rows, split = [], next(iter(made.splits))
+    for task, row in _pairs(made, outcome):
+        cell = _cell(made, task, row, split)
+        own = made.task(cell)
+        if own.prior is None or made.rows[row].baseline is not None:
+            continue
+        alone = made.prior_alone(cell)
+        line: dict[str, Any] = {"task": task, "model": row, "prior": own.prior}
+        for target in own.targets:
+            line[target] = _over(mean_nmse(_found(made, outcome, task, row, split), target), alone.nmse(target))
+        rows.append(line)
+    return rows
+
+
+def _over(error: float, reference: float) -> float:
+    """One error over another; NaN over none, as of the dominant-path prior on maps of that solver.
+
+    >>> _over(0.2, 0.1), _over(0.2, 0.0)
+    (2.0, nan)
+    """
+    return float(ratio(error, reference))
+
+
+def _cell(made: Benchmark, task: str, row: str, split: str) -> Cell:
+    return next(cell for cell in made.cells if (cell.task, cell.row, cell.split) == (task, row, split))
+
+
+def probe_rows(made: Benchmark, outcome: Outcome) -> Rows:
+    """By what factor spoilt inputs worsen the NMSE, by model and probe: 1 is a model that does not use them."""
+    rows, split = [], next(iter(made.splits))
+    for task, row in _pairs(made, outcome):
+        for probe in made.config["probes"]:
+            spoilt = _found(made, outcome, task, row, split, probe)
+            if spoilt:
+                plain = _found(made, outcome, task, row, split)
+                line: dict[str, Any] = {"task": task, "model": row, "inputs": probe}
+                for target in made.tasks[task].targets:
+                    line[target] = _over(mean_nmse(spoilt, target), mean_nmse(plain, target))
+                rows.append(line)
+    return rows
+
+
+def gap_rows(made: Benchmark, outcome: Outcome) -> Rows:
+    """NMSE by one split and by the one it stands against, and by what factor the first is worse.
+
+    Of splits of which none names another by `against`, the first stands against the second.
+    """
+    pairs = list(made.against.items()) or list(itertools.pairwise(list(made.splits)[:2]))
+    rows = []
+    for (first, second), (task, row) in itertools.product(pairs, _pairs(made, outcome)):
+        for target in made.tasks[task].targets:
+            values = [mean_nmse(_found(made, outcome, task, row, split), target) for split in (first, second)]
+            rows.append(
+                {"split": first, "against": second, "task": task, "model": row, "target": target, "NMSE": values[0],
+                 "NMSE against": values[1], "factor": _over(values[0], values[1])}
+            )  # fmt: skip
+    return rows
+
+
+def placement_rows(made: Benchmark, outcome: Outcome) -> Rows:
+    """NMSE by rate of observations, placed by a lattice and where members differ most."""
+    rows, split = [], next(iter(made.splits))
+    for task, row in _pairs(made, outcome):
+        for rate in made.config["active"]["rates"]:
+            ways = {way: _found(made, outcome, task, row, split, f"{way}@{rate:g}") for way in ("lattice", "active")}
+            if all(ways.values()):
+                for target in made.tasks[task].targets:
+                    values = {way: mean_nmse(found, target) for way, found in ways.items()}
+                    gain = 1 - _over(values["active"], values["lattice"])
+                    rows.append({"task": task, "model": row, "rate": rate, "target": target, **values, "gain": gain})
+    return rows
+
+
+def uncertainty_rows(made: Benchmark, outcome: Outcome) -> Rows:
+    """How well members tell their error: spread–skill, outliers beyond what is due, deviation of ranks."""
+    rows, split = [], next(iter(made.splits))
+    for task, row in _pairs(made, outcome):
+        found = _found(made, outcome, task, row, split)
+        if found and found[0].members > 1:
+            for target in made.tasks[task].targets:
+                names = ("crps_fair", "spread", "spread_skill", "outlier_excess", "rank_deviation")
+                values = {name: _mean(found, target, name) for name in names}
+                rows.append({"task": task, "model": row, "target": target, **values})
+    return rows
+
+
+def write_page(made: Benchmark, outcome: Outcome, folder: Path) -> None:
+    """All tables as `report.md` in a folder, and as `tables.json` for pages made of them."""
+    parts = {split: {part: len(samples) for part, samples in made.parts(split).items()} for split in made.splits}
+    leaks = {split: len(made.leaks(split)) for split in made.splits}
+    trainings = [
+        {"task": cell.task, "model": cell.row, "split": cell.split, "seed": cell.seed, **summary}
+        for cell, summary in outcome.trainings.items()
+        if summary.get("parameters")
+    ]
+    sections = [
+        ("Scores", "NMSE: Σe² / ΣI² over all valid voxels, of an azimuth around the circle.", score_rows),
+        ("In line of sight and out of it", "Root-mean-square errors.", sight_rows),
+        ("Beside the prior alone", "NMSE over that of the prior: below 1 the network helps.", prior_rows),
+        ("Inputs spoilt", "NMSE over that with sound inputs: 1 is a model that does not look.", probe_rows),
+        ("By split", "The same model trained and tested by one split and by the one it stands against.", gap_rows),
+        ("Placed observations", "NMSE at equal rates; gain is that of active over lattice.", placement_rows),
+        ("Uncertainty", "In the unit of the target.", uncertainty_rows),
+        ("Trainings", "", lambda *_: trainings),
+    ]
+    lines = ["# Radio maps: models and baselines", "", f"- Maps by split and part: {parts}."]
+    lines += [f"- Pairs of scenes that share buildings across parts, by split: {leaks}.", ""]
+    kept = []
+    for title, about, table in sections:
+        if rows := table(made, outcome):
+            lines += [f"## {title}", "", *([about, ""] if about else []), markdown(rows), ""]
+            kept.append({"title": title, "about": about, "rows": rows})
+    failed = [f"{cell.row} on {cell.task}, {cell.split}: {why}" for cell, why in outcome.failures.items()]
+    if failed:
+        lines += ["## Failed cells", "", *(f"- {line}" for line in failed)]
+    write_json(folder / TABLES, {"tables": jsonable(kept), "maps": parts, "leaks": leaks, "failures": failed})
+    with atomic_path(folder / "report.md") as partial:
+        partial.write_text("\n".join(lines).rstrip() + "\n")

@@ -1,0 +1,211 @@
+"""Sets of maps in a store: one task a group of transmitters of one scene, here or on Dask, resumed where it stopped."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from geoml.cli.progress import progress_bar
+from geoml.data.reading import spread
+from geoml.data.store import Packing, StoreWriter
+from geoml.errors import DataError, UserError
+from geoml.grids.grid import Grid
+from geoml.runs.files import write_json
+from radiomaps.generation.plan import Plan, solver_version
+from radiomaps.maps.layout import VARIABLES
+from radiomaps.maps.store import SceneRecord
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+__all__ = ["PACKING", "SAMPLE", "compute", "generate", "store_template"]
+
+_STEPS = {"dB": Packing(0.01), "s": Packing(1e-12, dtype="int32"), "rad": Packing(1e-4, dtype="uint16")}
+_BYTE, _UNIT = Packing(1.0, dtype="uint8"), Packing(1e-4)
+#: How each variable is kept: to 0.01 dB, 1 ps, 0.1 mrad, 1 cm of ground; masks as bytes.
+PACKING = {name: _BYTE if about.kind == "mask" else _STEPS.get(about.units, _UNIT) for name, about in VARIABLES.items()}
+PACKING["ground_m"] = Packing(0.01, dtype="int32")
+SAMPLE = "sample"
+_SPACE = ("z", "y", "x")
+
+
+def compute(plan: Plan, start: int, stop: int) -> dict[str, xr.Dataset]:
+    """The groups of samples `start … stop` as the store takes them: a pure function of the plan and the numbers."""
+    import xarray as xr
+
+    maps = plan.trace(start, stop)
+    missing = [name for name in plan.variables if name not in maps]
+    if missing:
+        raise UserError(f"solver {plan.solver!r} gives no {', '.join(missing)}; take it from variables")
+    count = stop - start
+    target = {name: ((SAMPLE, *VARIABLES[name].dims[1:]), maps[name].values) for name in plan.variables}
+    building = np.broadcast_to(maps["building"].values, (count, *maps["building"].shape))
+    grid = plan.grid(start // plan.maps_a_scene)
+    transmitter = {f"tx_{letter}": ((SAMPLE,), maps[f"tx_{letter}"].values) for letter in "xyz"}
+    for letter in "xy":  # the store's axes begin at the window's corner
+        transmitter[f"tx_{letter}"] = ((SAMPLE,), transmitter[f"tx_{letter}"][1] - grid[letter].extent[0])
+    transmitter["tx_power_dbm"] = ((SAMPLE,), maps["tx_power_dbm"].values)
+    condition = xr.Dataset({"building": ((SAMPLE, *_SPACE), building)})
+    if "ground_m" in maps.coords:
+        ground = maps["ground_m"].values
+        condition["ground_m"] = ((SAMPLE, "y", "x"), np.broadcast_to(ground, (count, *ground.shape)))
+    return {"target": xr.Dataset(target), "condition": condition, "transmitter": xr.Dataset(transmitter)}
+
+
+def store_template(
+    grid: Grid,
+    variables: Sequence[str],
+    scenes: Sequence[int],
+    transmitters: Sequence[int],
+    frequencies_hz: Sequence[float],
+    *,
+    above_ground: bool = False,
+) -> dict[str, xr.Dataset]:
+    """Dims, coordinates and attributes of a whole store, without values.
+
+    A sample has the number of its scene, that of its transmitter, and a frequency; where heights are `above_ground`,
+    the ground's height too.
+    """
+    import dask.array as da
+    import xarray as xr
+
+    sample = np.arange(len(scenes))
+    coords: dict[str, Any] = {
+        **grid.coords(),
+        SAMPLE: (SAMPLE, sample, {"long_name": "map: one transmitter in one scene"}),
+        "scene": (SAMPLE, np.asarray(scenes), {"long_name": "number of the scene, scenes/NNNNN.json"}),
+        "tx": (SAMPLE, np.asarray(transmitters), {"long_name": "number of the transmitter in its scene"}),
+        "frequency_hz": (SAMPLE, np.asarray(frequencies_hz, float), {"units": "Hz", "long_name": "carrier"}),
+    }
+    if above_ground:
+        coords["z"] = ("z", coords["z"][1], {**coords["z"][2], "long_name": "height above the ground"})
+
+    def lazy(name: str, dims: tuple[str, ...], units: str, long_name: str) -> xr.Variable:
+        sizes = {SAMPLE: len(sample), **dict(zip(grid.names, grid.shape, strict=True))}
+        data = da.zeros(tuple(sizes[dim] for dim in dims), dtype="float32", chunks=-1)
+        return xr.Variable(dims, data, {"units": units, "long_name": long_name})
+
+    target = {
+        name: lazy(name, (SAMPLE, *VARIABLES[name].dims[1:]), VARIABLES[name].units, VARIABLES[name].long_name)
+        for name in variables
+    }
+    about = VARIABLES["building"]
+    condition = {"building": lazy("building", (SAMPLE, *_SPACE), about.units, about.long_name)}
+    if above_ground:
+        condition["ground_m"] = lazy("ground_m", (SAMPLE, "y", "x"), "m", "height of the ground")
+    transmitter = {f"tx_{a}": lazy(a, (SAMPLE,), "m", f"transmitter's {a} in the window") for a in "xyz"}
+    transmitter["tx_power_dbm"] = lazy("power", (SAMPLE,), "dBm", "transmitter's power")
+    alone = {name: value for name, value in coords.items() if name not in grid.names}
+    return {
+        "target": xr.Dataset(target, coords),
+        "condition": xr.Dataset(condition, coords),
+        "transmitter": xr.Dataset(transmitter, alone),
+    }
+
+
+def generate(plan: Plan, path: str | os.PathLike[str], *, client: Any = None, prepare_command: str = "") -> Path:
+    """Write all maps of a plan to a store at `path` and return it; what is there already is not computed again.
+
+    `client` is a `dask.distributed.Client` whose workers compute while this process writes; without one, everything
+    happens here. A store of another plan raises `UserError`. The manifest comes last: before it, readers refuse the
+    store.
+    """
+    path = Path(path)
+    _require_same_plan(path, plan)
+    attrs = {
+        "title": "Radio maps",
+        "identity": plan.identity,
+        "plan": json.dumps(plan.describe()),
+        "solver": plan.solver,
+        "solver_version": solver_version(plan.solver),
+        "frequency_hz": plan.carriers_hz[0] if len(plan.carriers_hz) == 1 else list(plan.carriers_hz),
+        "seed": plan.seed,
+        "crs": "local",
+    }
+    sample, number = np.arange(plan.samples), plan.placement.number
+    template = store_template(
+        plan.window.grid(),
+        plan.variables,
+        (sample // plan.maps_a_scene).tolist(),
+        (sample % number).tolist(),
+        np.array(plan.carriers_hz)[sample % plan.maps_a_scene // number].tolist(),
+        above_ground=plan.window.above_ground,
+    )
+    writer = StoreWriter.create(
+        path,
+        template,
+        slab=plan.task_size,
+        packing={name: PACKING[name] for name in (*plan.variables, *template["condition"])},
+        attrs=attrs,
+        prepare_command=prepare_command,
+    )
+    with writer:
+        todo = writer.missing()
+        with progress_bar("tracing", plan.samples, unit="maps") as bar:
+            bar.advance(plan.samples - len(todo) * plan.task_size)
+            for start, groups in _results(plan, todo, client):
+                writer.write(start, groups)
+                bar.advance(plan.task_size)
+        if not writer.complete:
+            _record_scenes(plan, path)
+            writer.finish()
+    return path
+
+
+def _require_same_plan(path: Path, plan: Plan) -> None:
+    """Refuse to go on with a store that another configuration, seed or solver began."""
+    if not (path / "zarr.json").exists():
+        return
+    found = json.loads((path / "zarr.json").read_text()).get("attributes", {})
+    if "identity" not in found or "plan" not in found:
+        raise DataError(f"{path} holds a store that is no set of radio maps; choose another path")
+    if found["identity"] != plan.identity:
+        before, now = json.loads(found["plan"]), plan.describe()
+        changed = [key for key in now if before.get(key) != now[key]] or ["the solver's version"]
+        raise UserError(f"{path} was made with other settings ({', '.join(changed)}); delete it or choose another path")
+
+
+def _results(plan: Plan, starts: list[int], client: Any) -> Iterator[tuple[int, dict[str, xr.Dataset]]]:
+    """Computed groups as they come; on a client, two tasks a worker are under way, so that none waits for another."""
+    if client is None:
+        for start in starts:
+            yield start, compute(plan, start, start + plan.task_size)
+        return
+    jobs = [(plan, start, start + plan.task_size) for start in starts]
+    ahead = 2 * max(1, sum(client.nthreads().values()))
+    for (_, start, _), result in spread(_compute_on_worker, jobs, client=client, ahead=ahead):
+        yield start, result()
+
+
+def _compute_on_worker(plan: Plan, start: int, stop: int) -> dict[str, xr.Dataset]:
+    """`compute` with as many threads as the worker was given; its neighbours have the other cores."""
+    if plan.solver == "sionna":
+        from distributed import get_worker
+
+        from radiomaps.raytrace.threads import limit_threads
+
+        limit_threads(get_worker().state.nthreads)
+    return compute(plan, start, stop)
+
+
+def _record_scenes(plan: Plan, path: Path) -> None:
+    """Write the scenes' records into the store, where the manifest covers them."""
+    for index in range(len(plan.scenes)):
+        grid = plan.grid(index)
+        scene = plan.scene(index)
+        record = SceneRecord.of(
+            scene.name,
+            scene.hash,
+            scene.footprints,
+            licence=scene.licence,
+            transmitters_m=[transmitter.position for transmitter in plan.transmitters(index)],
+            origin_m=(grid["x"].extent[0], grid["y"].extent[0]),
+            crs=scene.crs,
+            repairs=scene.repairs,
+        )
+        write_json(path / "scenes" / f"{index:05d}.json", record)

@@ -1,0 +1,298 @@
+"""What a set of maps consists of: scenes × transmitters on one window, as pure functions of a configuration."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+
+from geoml.errors import UserError, unknown
+from geoml.grids.grid import Grid
+from radiomaps import scenes
+from radiomaps.maps.layout import VARIABLES, Transmitter
+from radiomaps.scenes import Scene
+
+__all__ = ["DEFAULT_VARIABLES", "Placement", "Plan", "Window", "expand_scenes"]
+
+DEFAULT_VARIABLES = ("path_gain_db", "toa_s", "doa_azimuth", "doa_zenith", "los", "no_path")
+_MOST_A_TASK = 8
+
+
+@dataclass(frozen=True)
+class Window:
+    """Which part of each scene is mapped: a square of `size_m` around `centre_m` (default: the scene's middle).
+
+    `heights_m` are in the scene's z, or, with `above_ground`, above the ground of each column.
+    """
+
+    size_m: float = 256.0
+    step_m: float = 1.0
+    heights_m: tuple[float, float, float] = (1.0, 20.0, 1.0)
+    centre_m: tuple[float, float] | None = None
+    above_ground: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("size_m", "step_m"):
+            object.__setattr__(self, name, float(getattr(self, name)))
+        for name, length in (("heights_m", 3), ("centre_m", 2)):
+            value = getattr(self, name)
+            if value is not None:
+                if len(value) != length:
+                    raise UserError(f"{name}={list(value)}: expected {length} numbers")
+                object.__setattr__(self, name, tuple(float(part) for part in value))
+        first, last, spacing = self.heights_m
+        if (
+            not (spacing > 0 and last >= first)
+            or abs((last - first) / spacing - round((last - first) / spacing)) > 1e-6
+        ):
+            raise UserError(
+                f"heights_m={list(self.heights_m)}: expected first, last and a step that leads from one to the other"
+            )
+        if not (self.step_m > 0 and self.size_m >= self.step_m):
+            raise UserError(f"a window of {self.size_m} m with cells of {self.step_m} m holds no cell")
+        if abs(self.size_m / self.step_m - round(self.size_m / self.step_m)) > 1e-6:
+            raise UserError(f"size_m={self.size_m} is no multiple of step_m={self.step_m}")
+
+    def grid(self, scene: Scene | None = None) -> Grid:
+        """The window in a scene's metres; without a scene, with its lower corner at (0, 0)."""
+        x0, y0 = 0.0, 0.0
+        if scene is not None:
+            lower, upper = scene.extent
+            middle = self.centre_m or ((lower[0] + upper[0]) / 2, (lower[1] + upper[1]) / 2)
+            x0, y0 = (float(round(value - self.size_m / 2, 3)) for value in middle)
+        first, last, spacing = self.heights_m
+        low = {"z": first - spacing / 2, "y": y0, "x": x0}
+        high = {"z": last + spacing / 2, "y": y0 + self.size_m, "x": x0 + self.size_m}
+        return Grid.box(low, high, {"z": spacing, "y": self.step_m, "x": self.step_m})
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Transmitters of a scene: `positions_m` as given, or `count` at random places outdoors in the window.
+
+    Random ones stand `height_m` above the ground, at least `clear_m` from walls where the scene has such room.
+    """
+
+    count: int = 1
+    height_m: float = 1.5
+    power_dbm: float = 23.0
+    positions_m: tuple[tuple[float, float, float], ...] = ()
+    pattern: str = "iso"
+    polarization: str = "V"
+    clear_m: float = 1.0
+
+    def __post_init__(self) -> None:
+        try:
+            places = tuple(tuple(map(float, place)) for place in self.positions_m or ())
+        except (TypeError, ValueError):
+            given = list(self.positions_m)
+            raise UserError(f"transmitters: positions_m={given}; expected [[x, y, z], …] in metres") from None
+        object.__setattr__(self, "positions_m", places)
+        if self.number < 1:
+            raise UserError("transmitters: give positions_m, or a count of at least 1")
+
+    @property
+    def number(self) -> int:
+        return len(self.positions_m) or self.count
+
+    def transmitters(self, scene: Scene, grid: Grid, seed: Sequence[int]) -> list[Transmitter]:
+        """The same for the same scene, grid and seed."""
+        places = self.positions_m or self.random_places(scene, grid, seed)
+        return [
+            Transmitter(place, self.power_dbm, f"tx{index}", self.pattern, self.polarization)
+            for index, place in enumerate(places)
+        ]
+
+    def random_places(self, scene: Scene, grid: Grid, seed: Sequence[int]) -> list[tuple[float, float, float]]:
+        """`count` different cells of the grid outdoors, at `height_m` above their ground."""
+        from scipy.ndimage import distance_transform_edt
+
+        ground = scene.ground_height(grid)
+        level = Grid(grid.axes[1:]).with_axis(Grid.box({"z": 0}, {"z": 1}, 1.0)["z"])
+        roofs = scene.height_map(level) - ground
+        room = np.pad(roofs <= 0, 1, mode="edge")
+        distance = distance_transform_edt(room)[1:-1, 1:-1] * grid["x"].step
+        free = np.flatnonzero(distance > self.clear_m)
+        if not free.size:
+            free = np.flatnonzero(roofs <= 0)
+        if free.size < self.count:
+            raise UserError(
+                f"scene {scene.name!r} has {free.size} free cells in the window; {self.count} antennas do not fit"
+            )
+        chosen = np.random.default_rng(list(seed)).choice(free, self.count, replace=False)
+        rows, columns = np.unravel_index(chosen, ground.shape)
+        return [
+            (float(grid["x"].coordinates[i]), float(grid["y"].coordinates[j]), float(ground[j, i] + self.height_m))
+            for j, i in zip(rows, columns, strict=True)
+        ]
+
+
+def expand_scenes(entries: Sequence[Any]) -> tuple[dict[str, Any], ...]:
+    """Every scene as a mapping; one with `count` stands for as many seeds from its `seed` on.
+
+    >>> [entry["seed"] for entry in expand_scenes([{"name": "procedural", "seed": 5, "count": 3}])]
+    [5, 6, 7]
+    """
+    expanded: list[dict[str, Any]] = []
+    for entry in entries:
+        options = dict(entry) if isinstance(entry, Mapping) else {"name": str(entry)}
+        if "." in str(options.get("name", "")) and "path" not in options:
+            options["path"] = options.pop("name")
+        options = {key: value for key, value in options.items() if value is not None}
+        count = options.pop("count", None)
+        if count is None:
+            expanded.append(options)
+        else:
+            first = int(options.pop("seed", 0))
+            expanded += [{**options, "seed": first + index} for index in range(int(count))]
+    return tuple(expanded)
+
+
+@functools.lru_cache(maxsize=4)
+def _scene(text: str) -> Scene:
+    return scenes.load(json.loads(text))
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Maps of all transmitters in all scenes at all frequencies, `frequencies_hz` or else that of `options`.
+
+    With T transmitters and F frequencies, sample `n` is of scene `n // (T F)`, and of it map `n % (T F)`, which is
+    transmitter `n % T`: a frequency's transmitters follow each other.
+
+    `solver` is "sionna" or "dominant", `options` are those of its `TraceOptions` or `DominantOptions`. `fill_shadows`
+    takes the dominant path where the solver finds none, and adds the mask `filled`.
+    """
+
+    scenes: tuple[dict[str, Any], ...]
+    placement: Placement = field(default_factory=Placement)
+    window: Window = field(default_factory=Window)
+    solver: str = "dominant"
+    options: dict[str, Any] = field(default_factory=dict)
+    variables: tuple[str, ...] = DEFAULT_VARIABLES
+    seed: int = 0
+    fill_shadows: bool = False
+    frequencies_hz: tuple[float, ...] = ()
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "scenes", expand_scenes(self.scenes))
+        object.__setattr__(self, "variables", tuple(self.variables))
+        try:
+            object.__setattr__(self, "frequencies_hz", tuple(float(value) for value in self.frequencies_hz or ()))
+        except ValueError:
+            raise UserError(
+                f"frequencies_hz={list(self.frequencies_hz)}; expected numbers, as [2.4e9, 5.9e9]"
+            ) from None
+        if self.seed < 0:
+            raise UserError(f"seed={self.seed}; expected a whole number, 0 or more")
+        if len(set(self.frequencies_hz)) < len(self.frequencies_hz):
+            raise UserError(f"frequencies_hz={list(self.frequencies_hz)}: one is there twice")
+        if self.fill_shadows and "filled" not in self.variables:
+            object.__setattr__(self, "variables", (*self.variables, "filled"))
+        if not self.scenes:
+            raise UserError("no scene to map; give at least one")
+        if self.solver not in ("sionna", "dominant"):
+            raise unknown("solver", self.solver, ("sionna", "dominant"))
+        for name in self.variables:
+            if name not in VARIABLES or VARIABLES[name].dims[:1] != ("tx",):
+                raise unknown("variable", name, [key for key, value in VARIABLES.items() if value.dims[:1] == ("tx",)])
+
+    @property
+    def maps_a_scene(self) -> int:
+        return self.placement.number * max(1, len(self.frequencies_hz))
+
+    @property
+    def samples(self) -> int:
+        return len(self.scenes) * self.maps_a_scene
+
+    @property
+    def task_size(self) -> int:
+        """Maps a task: the most, up to 8, that divide a scene's transmitters evenly."""
+        number = self.placement.number
+        return max(size for size in range(1, min(number, _MOST_A_TASK) + 1) if number % size == 0)
+
+    def scene(self, index: int) -> Scene:
+        return _scene(json.dumps(self.scenes[index], sort_keys=True))
+
+    def grid(self, index: int) -> Grid:
+        """The window in the metres of scene `index`."""
+        return self.window.grid(self.scene(index))
+
+    def transmitters(self, index: int) -> list[Transmitter]:
+        return self.placement.transmitters(self.scene(index), self.grid(index), (self.seed, index))
+
+    def describe(self) -> dict[str, Any]:
+        """Everything the maps depend on, in the types JSON has."""
+        return json.loads(json.dumps(asdict(self)))
+
+    @property
+    def carriers_hz(self) -> tuple[float, ...]:
+        return self.frequencies_hz or (float(_options(self.solver, self.options).frequency_hz),)
+
+    @property
+    def identity(self) -> str:
+        """Hash of the configuration and of the solver's version; maps of equal identity agree to 0.01 dB."""
+        text = json.dumps([self.describe(), solver_version(self.solver)], sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    def trace(self, start: int, stop: int) -> Any:
+        """The Dataset of samples `start … stop`, which belong to one scene and frequency."""
+        number = self.placement.number
+        index = start // self.maps_a_scene
+        if (stop - 1) // number != start // number:
+            raise ValueError(f"samples {start} … {stop} are of two scenes or frequencies; each has {number}")
+        chosen = self.transmitters(index)[start % number : (stop - 1) % number + 1]
+        options = {**self.options, "above_ground": self.window.above_ground}
+        options["frequency_hz"] = self.carriers_hz[start % self.maps_a_scene // number]
+        maps = run_solver(self.solver, self.scene(index), chosen, self.grid(index), options)
+        if self.fill_shadows:
+            from radiomaps.dominant.fill import fill_shadows
+
+            return fill_shadows(maps, self.scene(index))
+        return maps
+
+
+def _options(solver: str, values: Mapping[str, Any]) -> Any:
+    """The options of a solver; one that it does not know raises `UserError`."""
+    import inspect
+
+    if solver == "sionna":
+        from radiomaps.raytrace import TraceOptions as Options
+    else:
+        from radiomaps.dominant import DominantOptions as Options  # type: ignore[assignment]
+    known = list(inspect.signature(Options).parameters)
+    for key in values:
+        if key not in known:
+            raise unknown(f"option of solver {solver!r}:", key, known)
+    return Options(**values)
+
+
+def run_solver(
+    solver: str, scene: Scene, transmitters: Sequence[Transmitter], grid: Grid, options: Mapping[str, Any]
+) -> Any:
+    """Trace with the solver of that name."""
+    chosen = _options(solver, options)
+    if solver == "sionna":
+        from radiomaps.raytrace import trace
+    else:
+        from radiomaps.dominant import trace  # type: ignore[assignment]
+    return trace(scene, transmitters, grid, chosen)
+
+
+def solver_version(solver: str) -> str:
+    """What is part of a plan's identity beside its configuration."""
+    if solver == "dominant":
+        from radiomaps.dominant import VERSION
+
+        return f"radiomaps.dominant {VERSION}"
+    from importlib import metadata
+
+    try:
+        return f"sionna-rt {metadata.version('sionna-rt')}"
+    except metadata.PackageNotFoundError:
+        raise UserError("ray tracing needs Sionna RT, which is absent: pip install 'geoml[radiomaps]'") from None

@@ -1,0 +1,1 @@
+"""Traced maps and path tables: their layout and the stores that hold them."""

@@ -1,0 +1,127 @@
+"""Opening stores of radio maps: by sample for loaders, or as `(scene, tx, z, y, x)`."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import shapely
+
+from geoml.data.store import open_store
+from geoml.errors import DataError
+from geoml.runs.files import read_json
+from radiomaps.scenes import Footprint
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+__all__ = ["SceneRecord", "open_maps", "scene_records"]
+
+
+class SceneRecord(dict[str, Any]):
+    """What a store keeps of a scene, with its footprints as prisms."""
+
+    @classmethod
+    def of(
+        cls,
+        name: str,
+        digest: str,
+        footprints: Sequence[Footprint],
+        *,
+        licence: str,
+        transmitters_m: Sequence[Sequence[float]],
+        origin_m: Sequence[float] = (0.0, 0.0),
+        crs: str = "local",
+        repairs: Sequence[str] = (),
+    ) -> SceneRecord:
+        """The record of a scene with this hash; `origin_m` is where the window of its maps begins, in its metres."""
+        rows = [
+            {"wkt": shapely.to_wkt(f.polygon, rounding_precision=3), "base_m": f.base_m, "top_m": f.top_m}
+            for f in footprints
+        ]
+        return cls(
+            name=name,
+            hash=digest,
+            crs=crs,
+            licence=licence,
+            repairs=list(repairs),
+            origin_m=list(origin_m),
+            transmitters_m=[list(place) for place in transmitters_m],
+            footprints=rows,
+        )
+
+    @property
+    def footprints(self) -> list[Footprint]:
+        """In the metres of the scene."""
+        return [
+            Footprint(shapely.from_wkt(entry["wkt"]), entry["top_m"] - entry["base_m"], entry["base_m"])
+            for entry in self["footprints"]
+        ]
+
+    @property
+    def local_footprints(self) -> list[Footprint]:
+        """In the metres of the maps, which begin at the window's corner."""
+        origin = np.asarray(self["origin_m"])
+        return [
+            replace(footprint, polygon=shapely.transform(footprint.polygon, lambda points: points - origin))
+            for footprint in self.footprints
+        ]
+
+
+def scene_records(path: str | os.PathLike[str]) -> list[SceneRecord]:
+    """The scenes of a store, in its order."""
+    files = sorted((Path(path) / "scenes").glob("*.json"))
+    if not files:
+        inside = Path(path) / "maps.zarr"
+        hint = f"; did you mean {inside}?" if inside.exists() else ""
+        found = "holds no records of scenes; it is no set of radio maps" if Path(path).exists() else "does not exist"
+        raise DataError(f"{path} {found}{hint}")
+    return [SceneRecord(read_json(file)) for file in files]
+
+
+def open_maps(path: str | os.PathLike[str]) -> xr.Dataset:
+    """All maps of a complete store as `(scene, tx, z, y, x)`, in Dask arrays with the chunks on disk.
+
+    `x` and `y` begin at the window's corner in each scene; `scene` is its name and `tx` a number. Masks are boolean.
+    Where heights are above the ground, `ground_m` is its height. Maps of several frequencies follow each other along
+    `tx`, with their `frequency_hz` as a coordinate.
+    """
+    groups = open_store(path, chunks={})
+    if "transmitter" not in groups:
+        raise DataError(f"{path} is no set of radio maps (it has groups {sorted(groups)})")
+    records = scene_records(path)
+    flat = groups["target"]
+    for name in ("condition", "transmitter"):
+        flat = flat.merge(groups[name], compat="override", join="exact")
+    counts = np.bincount(flat["scene"].values, minlength=len(records))
+    if (counts != counts[0]).any():
+        raise DataError(
+            f"{path}: scenes have {counts.min()} to {counts.max()} transmitters; read it by sample with open_store"
+        )
+    number = int(counts[0])
+    flat = flat.drop_vars(("scene", "tx", "sample"))
+    maps = flat.coarsen(sample=number).construct(sample=("scene", "tx"))
+    maps = maps.set_coords([name for name in ("tx_x", "tx_y", "tx_z", "tx_power_dbm") if name in maps])
+    maps["building"] = maps["building"].isel(tx=0)
+    if "ground_m" in maps:
+        maps = maps.assign_coords(ground_m=maps["ground_m"].isel(tx=0).variable)
+    carriers = maps["frequency_hz"]
+    maps = maps.drop_vars("frequency_hz").assign_coords(frequency_hz=("tx", carriers.values[0], carriers.attrs))
+    for name in ("los", "no_path", "building"):
+        if name in maps:
+            attrs = maps[name].attrs
+            maps[name] = (maps[name] > 0.5).assign_attrs(attrs)
+    attributes = json.loads((Path(path) / "zarr.json").read_text())["attributes"]
+    maps.attrs = {**attributes, "licence": "; ".join(sorted({record["licence"] for record in records}))}
+    return maps.assign_coords(
+        scene=[record["name"] for record in records],
+        tx=range(number),
+        scene_hash=("scene", [record["hash"] for record in records]),
+        origin_x=("scene", [record["origin_m"][0] for record in records]),
+        origin_y=("scene", [record["origin_m"][1] for record in records]),
+    )

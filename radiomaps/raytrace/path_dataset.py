@@ -1,0 +1,111 @@
+"""Path tables: the exact paths of transmitters to receivers as one self-describing dataset."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+
+from radiomaps.maps.layout import SPEED_OF_LIGHT, Transmitter, direction_angles
+from radiomaps.raytrace.exact import Paths, find_paths
+from radiomaps.raytrace.options import TraceOptions
+from radiomaps.raytrace.world import World
+
+__all__ = ["path_table"]
+
+_ABOUT = {
+    "path_gain_db": ("dB", "sum of the paths' powers, receivers of both polarisations"),
+    "coherent_gain_db": ("dB", "power of the paths' sum with their phases"),
+    "path_count": ("1", "paths found"),
+    "gain_db": ("dB", "power of the path"),
+    "amplitude_real": ("1", "real part of the path's coefficient at the carrier, its delay's phase included"),
+    "amplitude_imag": ("1", "imaginary part of the path's coefficient at the carrier, its delay's phase included"),
+    "delay_s": ("s", "delay of the path"),
+    "arrival_azimuth": ("rad", "azimuth from the receiver to where the path comes from"),
+    "arrival_zenith": ("rad", "zenith angle from the receiver to where the path comes from"),
+    "departure_azimuth": ("rad", "azimuth in which the path leaves the transmitter"),
+    "departure_zenith": ("rad", "zenith angle in which the path leaves the transmitter"),
+    "doppler_hz": ("Hz", "Doppler shift of the path for the receivers' velocities"),
+    "bounces": ("1", "surfaces and edges the path met"),
+    "diffracted": ("1", "whether an edge is among them"),
+}
+
+
+def path_table(
+    world: World,
+    transmitters: Sequence[Transmitter],
+    points: NDArray[np.float64],
+    options: TraceOptions,
+    *,
+    rays: int,
+    top: int,
+    velocities: NDArray[np.float64] | None,
+) -> xr.Dataset:
+    """`radiomaps.raytrace.find_paths`, with everything checked and the world built."""
+    columns: list[dict[str, NDArray[Any]]] = []
+    for transmitter in transmitters:
+        parts = []
+        for part, paths in find_paths(world, transmitter, points, options, rays=rays, top=top):
+            velocity = np.zeros((part.stop - part.start, 3)) if velocities is None else velocities[part]
+            parts.append(_columns(paths, velocity, world.wavelength_m, top))
+        columns.append({name: np.concatenate([part[name] for part in parts]) for name in parts[0]})
+    variables = {}
+    for name, (units, long_name) in _ABOUT.items():
+        values = np.stack([column[name] for column in columns])
+        dims = ("tx", "rx", "polarisation", "path") if name.startswith("amplitude") else ("tx", "rx", "path")
+        variables[name] = (dims[: values.ndim], values, {"units": units, "long_name": long_name})
+    coords: dict[str, Any] = {
+        "tx": [transmitter.name or f"tx{index}" for index, transmitter in enumerate(transmitters)],
+        "polarisation": ["V", "H"],
+    }
+    places = np.array([transmitter.position for transmitter in transmitters])
+    for axis, letter in enumerate("xyz"):
+        coords[f"tx_{letter}"] = ("tx", places[:, axis], {"units": "m"})
+        coords[f"rx_{letter}"] = ("rx", points[:, axis], {"units": "m"})
+        speed = np.zeros(len(points)) if velocities is None else velocities[:, axis]
+        coords[f"rx_velocity_{letter}"] = ("rx", speed, {"units": "m s-1"})
+    return xr.Dataset(variables, coords)
+
+
+def _columns(paths: Paths, velocity: NDArray[np.float64], wavelength_m: float, top: int) -> dict[str, NDArray[Any]]:
+    """The table's columns for a slice of receivers: `top` paths each, NaN where there are fewer."""
+    power = np.where(paths.valid, paths.power, 0.0)
+    valid = paths.valid
+    # Sionna leaves the carrier's turn over the path out of its coefficients.
+    cycles = np.where(valid, paths.delay_s, 0.0).astype(np.float64) * (SPEED_OF_LIGHT / wavelength_m)
+    amplitude = paths.amplitude * np.exp(-2j * np.pi * (cycles % 1.0))[:, None]
+    arrival, departure = direction_angles(paths.arrival), direction_angles(paths.departure)
+    # A receiver that moves towards where the wave comes from meets its crests sooner.
+    doppler = np.einsum("rpk,rk->rp", paths.arrival, velocity) / wavelength_m
+    with np.errstate(divide="ignore"):
+        table = {
+            "gain_db": 10 * np.log10(power),
+            "delay_s": paths.delay_s,
+            "arrival_azimuth": arrival[0],
+            "arrival_zenith": arrival[1],
+            "departure_azimuth": departure[0],
+            "departure_zenith": departure[1],
+            "doppler_hz": doppler,
+        }
+        totals = {
+            "path_gain_db": 10 * np.log10(power.sum(axis=1)),
+            "coherent_gain_db": 10 * np.log10((np.abs(amplitude.sum(axis=2)) ** 2).sum(axis=1)),
+            "path_count": valid.sum(axis=1).astype(np.int32),
+        }
+    table = {name: _padded(np.where(valid, values, np.nan).astype(np.float32), top) for name, values in table.items()}
+    table |= {
+        "bounces": _padded(np.where(valid, paths.bounces, 0), top),
+        "diffracted": _padded(paths.diffracted & valid, top),
+        "amplitude_real": _padded(amplitude.real.astype(np.float32), top),
+        "amplitude_imag": _padded(amplitude.imag.astype(np.float32), top),
+    }
+    return table | totals
+
+
+def _padded(values: NDArray[Any], width: int) -> NDArray[Any]:
+    """The last axis filled up to `width`, with NaN or zero."""
+    room = [(0, 0)] * (values.ndim - 1) + [(0, width - values.shape[-1])]
+    return np.pad(values, room, constant_values=np.nan if values.dtype.kind == "f" else 0)

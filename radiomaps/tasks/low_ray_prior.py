@@ -1,0 +1,60 @@
+"""The maps of a store traced again with a hundredth of the rays: what a network that denoises them is given."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from geoml.errors import UserError
+from geoml.runs.files import read_json
+from radiomaps.generation.plan import Placement, Plan, Window
+from radiomaps.tasks.priors import is_complete
+
+__all__ = ["FEWER", "cheap_plan", "cheap_store"]
+
+#: By how much the rays of the cheap traces are fewer.
+FEWER = 100
+#: Below so many rays nothing is left to denoise.
+_FEWEST = 1_000
+
+
+def cheap_store(store: str | os.PathLike[str], *, client: Any = None) -> Path:
+    """Cheap traces of every map of a store, in a store beside it; made at the first call, and then found.
+
+    Errors: `UserError` for a store that was not traced with rays, or already with too few of them.
+    """
+    from radiomaps.generation.generate import generate
+
+    store = Path(store)
+    attributes = read_json(store / "zarr.json").get("attributes", {})
+    if "plan" not in attributes:
+        raise UserError(f"{store} was imported, not traced: it cannot be traced again with fewer rays")
+    plan = cheap_plan(json.loads(attributes["plan"]), store)
+    beside = store.with_name(f"{store.name.removesuffix('.zarr')}.cheap.zarr")
+    return beside if is_complete(beside, plan.identity) else generate(plan, beside, client=client)
+
+
+def cheap_plan(described: dict[str, Any], store: Path) -> Plan:
+    """The plan of a store with fewer rays, all else equal."""
+    options = dict(described["options"])
+    if described["solver"] != "sionna":
+        raise UserError(
+            f"{store} is of solver {described['solver']!r}, which traces no rays; prior=cheap_trace has none"
+        )
+    from radiomaps.raytrace.options import TraceOptions
+
+    rays = int(options.get("rays", TraceOptions().rays))
+    if rays < FEWER * _FEWEST:
+        raise UserError(f"{store} was traced with {rays} rays; a hundredth of them, under {_FEWEST}, says nothing")
+    options |= {"rays": rays // FEWER, "error_db": None}
+    return Plan(
+        tuple(described["scenes"]),
+        Placement(**described["placement"]),
+        Window(**described["window"]),
+        "sionna",
+        options,
+        seed=int(described["seed"]),
+        frequencies_hz=tuple(described["frequencies_hz"]),
+    )

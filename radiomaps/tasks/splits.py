@@ -1,0 +1,268 @@
+"""Which maps train and which test: by scene, so that no building stands in both, or by file as the paper did.
+
+Beside the scenes, a part may be kept to carriers and layers of its own, so that others test than those that trained.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import shapely
+
+from geoml.data.store import open_store
+from geoml.errors import DataError, UserError, unknown
+from radiomaps.maps.store import SceneRecord, scene_records
+from radiomaps.scenes.footprints import burn
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from radiomaps.tasks import Task
+
+__all__ = [
+    "Leak",
+    "Splits",
+    "at_carriers",
+    "audit",
+    "on_layers",
+    "split_by_file",
+    "split_by_name",
+    "split_by_scene",
+    "twins",
+]
+
+#: Two local scenes whose footprints agree to this share of their union are one scene.
+SAME_PLAN = 0.8
+_RASTER = 128
+#: What a part may be kept to, by the key of a split's `where`.
+CARRIERS, LAYERS = "frequency_hz", "heights_m"
+PARTS = {"train": 0.8, "validation": 0.1, "test": 0.1}
+
+
+@dataclass(frozen=True)
+class Leak:
+    """Two scenes, by number, that share buildings though they lie in different parts, and why."""
+
+    first: int
+    second: int
+    parts: tuple[str, str]
+    reason: str
+
+
+@dataclass(frozen=True)
+class Splits:
+    """Samples of each part, ascending, and the leaks between parts that an audit found."""
+
+    samples: dict[str, NDArray[np.int64]]
+    leaks: tuple[Leak, ...]
+
+    def require_clean(self) -> None:
+        """Refuse a split with leaks, naming the first."""
+        if self.leaks:
+            leak = self.leaks[0]
+            raise DataError(
+                f"{len(self.leaks)} pairs of scenes leak between parts; scenes {leak.first} and {leak.second} are in "
+                f"{leak.parts[0]} and {leak.parts[1]}: {leak.reason}. Split by scene instead"
+            )
+
+
+def twins(records: Sequence[SceneRecord]) -> list[tuple[int, int, str]]:
+    """Pairs of scenes that share buildings, and why.
+
+    Equal hashes are one scene. Of scenes in one reference system any common ground of their footprints counts, and of
+    local ones, whose metres begin anywhere, footprints that agree by more than 80 % of their union, moved so that
+    their lower corners meet.
+    """
+    pairs = []
+    plans = [_Ground(record) for record in records]
+    alike = _alike(plans)
+    for first, second in itertools.combinations(range(len(records)), 2):
+        a, b = records[first], records[second]
+        if a["hash"] == b["hash"]:
+            pairs.append((first, second, "equal geometry"))
+            continue
+        if a["crs"] != "local" and a["crs"] == b["crs"]:
+            if (shared := plans[first].shared_area(plans[second])) > 1.0:
+                pairs.append((first, second, f"footprints overlap by {shared:.0f} m²"))
+        elif alike[first, second] and plans[first].likeness(plans[second]) > SAME_PLAN:
+            pairs.append((first, second, f"footprints agree to {plans[first].likeness(plans[second]):.0%}"))
+    return pairs
+
+
+class _Ground:
+    """The ground that a scene's buildings cover, where it is and moved to (0, 0)."""
+
+    def __init__(self, record: SceneRecord) -> None:
+        polygons = [shapely.make_valid(footprint.polygon) for footprint in record.footprints]
+        self.covered = shapely.union_all(polygons) if polygons else shapely.Polygon()
+        self.bounds = self.covered.bounds if not self.covered.is_empty else (0.0, 0.0, 0.0, 0.0)
+        self.moved = shapely.transform(self.covered, lambda points: points - np.array(self.bounds[:2]))
+
+    def shared_area(self, other: _Ground) -> float:
+        a, b = self.bounds, other.bounds
+        if a[0] > b[2] or b[0] > a[2] or a[1] > b[3] or b[1] > a[3]:
+            return 0.0
+        return float(self.covered.intersection(other.covered).area)
+
+    def likeness(self, other: _Ground) -> float:
+        """Intersection over union of the moved plans; 0 at once where their areas forbid more."""
+        areas = sorted((self.covered.area, other.covered.area))
+        if areas[1] == 0 or areas[0] < SAME_PLAN * areas[1]:
+            return 0.0
+        shared = self.moved.intersection(other.moved).area
+        return float(shared / (sum(areas) - shared))
+
+
+def _alike(plans: Sequence[_Ground]) -> NDArray[np.bool_]:
+    """Which pairs may be alike: their plans on a coarse raster agree to half. All pairs are one matrix product."""
+    size = max((max(plan.bounds[2] - plan.bounds[0], plan.bounds[3] - plan.bounds[1]) for plan in plans), default=0.0)
+    cell = max(size, 1.0) / _RASTER
+    rows = np.zeros((len(plans), _RASTER * _RASTER), np.float32)
+    for index, plan in enumerate(plans):
+        if not plan.moved.is_empty:
+            rows[index] = burn([(plan.moved, 1.0)], (_RASTER, _RASTER), cell_m=(cell, cell)).ravel()
+    both = rows @ rows.T
+    area = rows.sum(axis=1)
+    union = area[:, None] + area - both
+    return both > 0.5 * np.maximum(union, 1)
+
+
+def split_by_scene(store: str | os.PathLike[str], *, parts: Mapping[str, float] | None = None, seed: int = 0) -> Splits:
+    """Whole scenes to each part, scenes that share buildings together; the shares are met as nearly as that allows."""
+    shares = _shares(parts)
+    records = scene_records(store)
+    groups = _groups(len(records), twins(records))
+    order = np.random.default_rng([0x59117, seed]).permutation(len(groups))
+    if len(groups) < len(shares):
+        raise UserError(
+            f"{store} has {len(groups)} scenes without common buildings, too few for {len(shares)} parts; "
+            "add scenes, or take fewer parts"
+        )
+    filled = dict.fromkeys(shares, 0)
+    part_of: dict[int, str] = {}
+    for place, index in enumerate(order):
+        empty = [name for name in shares if filled[name] == 0]
+        open_ = empty if len(order) - place <= len(empty) else list(shares)
+        # The part that lags farthest behind its share; large groups count with all their scenes.
+        chosen = max(open_, key=lambda name: shares[name] - filled[name] / len(records))
+        for scene in groups[index]:
+            part_of[scene] = chosen
+        filled[chosen] += len(groups[index])
+    part = np.array([part_of[scene] for scene in range(len(records))])[open_store(store, "target")["scene"].values]
+    samples = {name: np.flatnonzero(part == name) for name in shares}
+    return Splits(samples, audit(store, samples))
+
+
+def split_by_file(store: str | os.PathLike[str], *, parts: Mapping[str, float] | None = None, seed: int = 0) -> Splits:
+    """Single maps to each part, whatever scene they are of: the protocol of arXiv 2507.12166, which leaks.
+
+    Default parts: 90 % train, 10 % test. The leaks are listed in the result.
+    """
+    shares = _shares(parts or {"train": 0.9, "test": 0.1})
+    scene = open_store(store, "target")["scene"].values
+    order = np.random.default_rng([0x59118, seed]).permutation(len(scene))
+    ends = [round(len(scene) * share) for share in itertools.accumulate(shares.values())]
+    samples = {name: np.sort(order[start:end]) for name, start, end in zip(shares, [0, *ends[:-1]], ends, strict=True)}
+    if any(not len(part) for part in samples.values()):
+        raise UserError(f"{store} has {len(scene)} maps, too few for parts of {dict(shares)}")
+    return Splits(samples, audit(store, samples))
+
+
+def split_by_name(store: str | os.PathLike[str], *, parts: Mapping[str, Sequence[str]]) -> Splits:
+    """The scenes of these names to each part, all others to "train": from procedural scenes to a real city, say.
+
+    A name may be a pattern, as `procedural-*`. Where `train` is one of the parts, all other scenes are left out.
+    """
+    names = [record["name"] for record in scene_records(store)]
+    part_of = dict.fromkeys(names, "" if "train" in parts else "train")
+    for part, chosen in parts.items():
+        for pattern in [chosen] if isinstance(chosen, str) else chosen:
+            found = [name for name in names if fnmatchcase(name, pattern)]
+            if not found:
+                raise unknown(f"scene of {store}", pattern, names)
+            part_of |= dict.fromkeys(found, part)
+    scene = open_store(store, "target")["scene"].values
+    part = np.array([part_of[name] for name in names])[scene]
+    samples = {name: np.flatnonzero(part == name) for name in dict.fromkeys(("train", *parts))}
+    for name in parts:
+        if not len(samples[name]):
+            raise UserError(f"no scene is left for part {name!r} of {store}")
+    return Splits(samples, audit(store, samples))
+
+
+def at_carriers(
+    store: str | os.PathLike[str],
+    samples: Mapping[str, NDArray[np.int64]],
+    where: Mapping[str, Mapping[str, Sequence[float]]],
+) -> dict[str, NDArray[np.int64]]:
+    """The samples of each part, of a part that `where` keeps to carriers those alone.
+
+    `where` is by part: `{"train": {"frequency_hz": [2.4e9]}, "test": {"frequency_hz": [28e9], "heights_m": [7.5]}}`.
+    Errors: `UserError` for a part or key that is unknown, and for carriers of which there is no map.
+    """
+    kept = dict(samples)
+    if not where:
+        return kept
+    carriers = open_store(store, "target")["frequency_hz"].values
+    for part, limits in where.items():
+        if part not in samples:
+            raise unknown("part in where", part, samples)
+        for key in limits:
+            if key not in (CARRIERS, LAYERS):
+                raise unknown(f"limit of part {part!r}:", key, (CARRIERS, LAYERS))
+        if CARRIERS in limits:
+            wanted = np.atleast_1d(np.asarray(limits[CARRIERS], np.float64))
+            numbers = np.asarray(samples[part], np.int64)
+            kept[part] = numbers[np.isclose(carriers[numbers, None], wanted, rtol=1e-6).any(axis=1)]
+            if not len(kept[part]):
+                there = ", ".join(f"{value / 1e9:g}" for value in np.unique(carriers))
+                asked = ", ".join(f"{value / 1e9:g}" for value in wanted)
+                raise UserError(f"part {part!r} has no map at {asked} GHz; {store} has {there} GHz")
+    return kept
+
+
+def on_layers(task: Task, split: Mapping[str, Any], part: str) -> Task:
+    """The task on the layers that a split's `where` keeps a part to; the task itself where it keeps it to none."""
+    limits = (split.get("where") or {}).get(part, {})
+    return task.changed(heights=tuple(limits[LAYERS])) if LAYERS in limits else task
+
+
+def audit(store: str | os.PathLike[str], samples: Mapping[str, Sequence[int] | NDArray[np.int64]]) -> tuple[Leak, ...]:
+    """Every pair of scenes that share buildings, a scene with itself too, and lie in different parts."""
+    records = scene_records(store)
+    scene = open_store(store, "target")["scene"].values
+    parts_of: dict[int, list[str]] = {number: [] for number in range(len(records))}
+    for part, chosen in samples.items():
+        for number in np.unique(scene[np.asarray(chosen, np.int64)]):
+            parts_of[int(number)].append(part)
+    pairs = [(number, number, "one scene") for number in parts_of] + twins(records)
+    leaks = []
+    for first, second, reason in pairs:
+        found = sorted({tuple(sorted((a, b))) for a in parts_of[first] for b in parts_of[second] if a != b})
+        leaks += [Leak(first, second, (a, b), reason) for a, b in found]
+    return tuple(leaks)
+
+
+def _shares(parts: Mapping[str, float] | None) -> dict[str, float]:
+    shares = dict(parts or PARTS)
+    if not shares or any(not share > 0 for share in shares.values()) or not math.isclose(sum(shares.values()), 1.0):
+        raise UserError(f"parts {shares} have to be above 0 and sum to 1")
+    return shares
+
+
+def _groups(count: int, pairs: Sequence[tuple[int, int, str]]) -> list[list[int]]:
+    """Scenes joined by pairs, through others too."""
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
+    rows, columns = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
+    graph: Any = coo_array((np.ones(len(pairs)), (rows, columns)), shape=(count, count))
+    number, labels = connected_components(graph, directed=False)
+    return [np.flatnonzero(labels == label).tolist() for label in range(number)]

@@ -1,0 +1,234 @@
+"""What a benchmark came to: scores by region, in and out of distribution, and what is lost in between.
+
+Every comparison is made on one test region and the same hours (`rainshift.benchmark.plan`). The CRPS is
+the fair one (Ferro 2014) and the reference is bilinear interpolation, unless said otherwise.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from geoml.metrics import Interval, StatisticsTable, Suite, block_bootstrap
+from geoml.metrics.significance import average, combine, degradation_percent, skill, skill_lost
+from rainshift.benchmark.plan import Cell, Plan, TrainSet
+from rainshift.evaluation import Scores
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+__all__ = ["SIDES", "Analysis", "analyse", "on_side"]
+
+SIDES = ("in", "out")
+#: Functionals whose interval is drawn, and the unit they are in.
+UNITS = {"skill": "1", "degradation": "percent", "skill_lost": "1"}
+
+
+@dataclass(frozen=True)
+class Analysis:
+    """How scores are compared: the suites they were made with, of hours and of sequences, and the bootstrap."""
+
+    suite: Suite
+    temporal: Suite | None = None
+    reference: str = "bilinear"
+    metric: str = "crps_fair"
+    block_hours: float = 24.0
+    level: float = 0.95
+    replicates: int = 2000
+
+    @property
+    def metrics(self) -> list[str]:
+        """Every score, those of sequences last."""
+        return [*self.suite.metrics, *(self.temporal.metrics if self.temporal else ())]
+
+    def values(self, table: StatisticsTable, sequences: StatisticsTable | None) -> list[float]:
+        """Every score of a model; NaN for those of sequences where there are none."""
+        of_hours = list(self.suite.evaluate(table).values())
+        if self.temporal is None:
+            return of_hours
+        if sequences is None:
+            return [*of_hours, *[np.nan] * len(self.temporal.metrics)]
+        return of_hours + list(self.temporal.evaluate(sequences).values())
+
+    def interval(self, functional: Any, **tables: StatisticsTable) -> Interval:
+        """A functional of the metric on paired tables with its block-bootstrap interval."""
+        return block_bootstrap(
+            tables,
+            self.suite.metrics[self.metric],
+            functional,
+            block=np.timedelta64(round(self.block_hours * 3600), "s"),
+            level=self.level,
+            replicates=self.replicates,
+        )
+
+
+def analyse(plan: Plan, scores: Mapping[Cell, Scores], analysis: Analysis) -> xr.Dataset:
+    """All results of a benchmark as one data set; cells that diverged or are missing are NaN.
+
+    - `matrix(metric, model, train_set, test_region, seed)`: every score, `train_set` "none" for what learns nothing;
+    - `score(metric, model, test_region, distribution)`: mean over seeds of the pair that measures the drop;
+    - `skill`, with `skill_low`, `skill_high` `(model, test_region, distribution)`;
+    - `degradation`, `skill_lost` and their bounds `(model, test_region)`; no loss is given where the interval of the
+      skill in distribution holds 0: there is no skill that could be lost;
+    - `mean_skill_lost(model)` with its bounds: what is lost of the skill averaged over test regions, which a region
+      of hardly any skill cannot dominate as it does an average of ratios;
+    - `clipped_share` and `members` of the matrix' cells, `blocks(test_region)` of independent hours;
+    - `largest_clipped_share(model, test_region, distribution)`: of the pair's seeds, failed ones included, so that it
+      stands beside every average that they are left out of.
+    """
+    result = _matrix(plan, scores, analysis)
+    sound = {cell: made for cell, made in scores.items() if not made.diverged}
+    result = result.merge(_views(plan, sound, analysis, result))
+    return result.assign(largest_clipped_share=_largest_clipped_share(result)).assign_attrs(
+        reference=analysis.reference,
+        skill_metric=analysis.metric,
+        interval=f"{analysis.level:.0%} paired block bootstrap, blocks of {analysis.block_hours:g} h",
+        Conventions="CF-1.11",
+    )
+
+
+def _name(train_set: TrainSet | None) -> str:
+    return "none" if train_set is None else train_set.name
+
+
+def _matrix(plan: Plan, scores: Mapping[Cell, Scores], analysis: Analysis) -> xr.Dataset:
+    """Every cell's scores, clipped share and members on the axes model, train set, test region, seed."""
+    import xarray as xr
+
+    axes: dict[str, list[Any]] = {
+        "model": list(dict.fromkeys(cell.model for cell in plan.cells)),
+        "train_set": list(dict.fromkeys(_name(cell.train_set) for cell in plan.cells)),
+        "test_region": list(dict.fromkeys(cell.test_region for cell in plan.cells)),
+        "seed": sorted({cell.seed for cell in plan.cells}),
+    }
+    shape = tuple(map(len, axes.values()))
+    values = np.full((len(analysis.metrics), *shape), np.nan)
+    clipped, members = np.full(shape, np.nan), np.full(shape, np.nan)
+    for cell, made in scores.items():
+        keys = (cell.model, _name(cell.train_set), cell.test_region, cell.seed)
+        place: Any = tuple(axis.index(key) for axis, key in zip(axes.values(), keys, strict=True))
+        clipped[place], members[place] = made.clipped_share, made.members
+        if not made.diverged:
+            values[:, *place] = analysis.values(made.table, made.sequences)
+    return xr.Dataset(
+        {
+            "matrix": (("metric", *axes), values, {"long_name": "score"}),
+            "clipped_share": (tuple(axes), clipped, {"units": "1"}),
+            "members": (tuple(axes), members, {"units": "1"}),
+        },
+        {"metric": analysis.metrics, **axes},
+    )
+
+
+def _views(plan: Plan, scores: Mapping[Cell, Scores], analysis: Analysis, result: xr.Dataset) -> xr.Dataset:
+    """Scores, skills and losses of the pairs of sets that the plan compares."""
+    import xarray as xr
+
+    models, regions = (list(map(str, result[name].values)) for name in ("model", "test_region"))
+    tables = {cell: made.table for cell, made in scores.items()}
+    sequences = {cell: made.sequences for cell, made in scores.items() if made.sequences is not None}
+    score = np.full((len(analysis.metrics), len(models), len(regions), 2), np.nan)
+    bounds = {
+        name: np.full((3, len(models), len(regions), *((2,) if name == "skill" else ())), np.nan) for name in UNITS
+    }
+    means = np.full((3, len(models)), np.nan)
+    blocks = np.zeros(len(regions), np.int64)
+    for m, model in enumerate(models):
+        skills: dict[str, list[Interval]] = {side: [] for side in SIDES}
+        for r, region in enumerate(regions):
+            reference = _of(tables, analysis.reference, None, region)
+            fixed = _of(tables, model, None, region)
+            pair = {side: on_side(tables, plan, model, region, side) for side in SIDES}
+            for s, side in enumerate(SIDES):
+                table = pair[side]
+                if table is None:
+                    continue
+                over_time = on_side(sequences, plan, model, region, side)
+                score[:, m, r, s] = analysis.values(table, over_time)
+                if reference is not None and model != analysis.reference:
+                    found = analysis.interval(skill, model=table, reference=reference)
+                    bounds["skill"][:, m, r, s] = _triple(found)
+                    blocks[r] = found.blocks
+                    skills[side].append(found)
+            inside, outside = pair["in"], pair["out"]
+            if fixed or inside is None or outside is None or reference is None:
+                continue
+            worse = analysis.interval(degradation_percent, inside=inside, outside=outside)
+            bounds["degradation"][:, m, r] = _triple(worse)
+            if not bounds["skill"][1, m, r, 0] <= 0:
+                lost = analysis.interval(skill_lost, inside=inside, outside=outside, reference=reference)
+                bounds["skill_lost"][:, m, r] = _triple(lost)
+        # A mean that left out regions would flatter: all that are compared, or none.
+        if fixed is None and len(skills["in"]) == len(skills["out"]) == len(plan.inside) > 0:
+            means[:, m] = _lost_of_mean(skills["in"], skills["out"])
+    region_axes = ("model", "test_region")
+    data: dict[str, Any] = {
+        "score": (("metric", *region_axes, "distribution"), score),
+        "blocks": (("test_region",), blocks, {"long_name": "independent blocks of hours"}),
+    }
+    for name, unit in UNITS.items():
+        dims = (*region_axes, "distribution") if name == "skill" else region_axes
+        for suffix, part in zip(("", "_low", "_high"), bounds[name], strict=True):
+            data[name + suffix] = (dims, part, {"units": unit})
+    for suffix, part in zip(("", "_low", "_high"), means, strict=True):
+        data[f"mean_skill_lost{suffix}"] = (("model",), part, {"units": "1"})
+    trained_on = [[_name(_set(plan, side, region)) for side in SIDES] for region in regions]
+    coords = {"distribution": list(SIDES), "trained_on": (("test_region", "distribution"), trained_on)}
+    return xr.Dataset(data, coords)
+
+
+def _largest_clipped_share(result: xr.Dataset) -> xr.DataArray:
+    """Of the seeds of each set that the plan compares, and of what learns nothing."""
+    largest = result["clipped_share"].max("seed")
+    picked = result["skill"].copy(data=np.full(result["skill"].shape, np.nan))
+    for region, side in itertools.product(result["test_region"].values, SIDES):
+        trained_on = str(result["trained_on"].sel(test_region=region, distribution=side).item())
+        sets = [name for name in ("none", trained_on) if name in result["train_set"].values]
+        place = {"test_region": region, "distribution": side}
+        picked.loc[place] = largest.sel(test_region=region, train_set=sets).max("train_set")
+    return picked.assign_attrs(units="1", long_name="share of values that had to be bounded")
+
+
+def _set(plan: Plan, side: str, region: str) -> TrainSet | None:
+    return (plan.inside if side == "in" else plan.outside).get(region)
+
+
+def on_side(
+    tables: Mapping[Cell, StatisticsTable], plan: Plan, model: str, region: str, side: str
+) -> StatisticsTable | None:
+    """The statistics of a model "in" or "out" of distribution; what learns nothing has the same on both sides."""
+    return _of(tables, model, None, region) or _of(tables, model, _set(plan, side, region), region)
+
+
+def _of(
+    tables: Mapping[Cell, StatisticsTable], model: str, train_set: TrainSet | None, region: str
+) -> StatisticsTable | None:
+    """The statistics of a model on a region, averaged over its seeds; None where there are none.
+
+    Sums of linear statistics may be averaged over seeds: the result is the expected score of one seed's model.
+    """
+    found = [t for c, t in tables.items() if (c.model, c.train_set, c.test_region) == (model, train_set, region)]
+    if not found:
+        return None
+    first = found[0]
+    return StatisticsTable(first.ids, first.names, np.mean([table.sums for table in found], axis=0), first.weights)
+
+
+def _lost_of_mean(inside: list[Interval], outside: list[Interval]) -> tuple[float, float, float]:
+    """What is lost of the skill averaged over regions, and its interval from the same resampled hours."""
+    before, after = average(inside), average(outside)
+    if not before.estimate > 0:
+        return np.nan, np.nan, np.nan
+    lost = combine(lambda before, after: 1 - after / before, [before, after])
+    if before.low is None or before.low > 0:
+        return _triple(lost)
+    return lost.estimate, np.nan, np.nan  # no skill that could be lost: its ratios say nothing
+
+
+def _triple(interval: Interval) -> tuple[float, float, float]:
+    low, high = (np.nan if bound is None else bound for bound in (interval.low, interval.high))
+    return interval.estimate, low, high

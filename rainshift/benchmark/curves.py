@@ -1,0 +1,84 @@
+"""What stands behind the scores of a benchmark: rank histograms, reliability, spectra, cycles, in and out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from rainshift.benchmark.analysis import SIDES, Analysis, on_side
+from rainshift.benchmark.plan import Cell, Plan
+from rainshift.evaluation import Scores
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+__all__ = ["calibration", "gather", "spectral_ratio"]
+
+#: What joins a score's label and a variable of its curve.
+JOINT = "."
+
+
+def gather(plan: Plan, scores: Mapping[Cell, Scores], analysis: Analysis) -> xr.Dataset:
+    """Every curve of every score, `LABEL.VARIABLE` on `(model, test_region, distribution, abscissa)`.
+
+    Means over seeds of the pair that measures the drop; what learns nothing has the same curve on both sides. NaN where
+    a model has no such place on the abscissa (a probability of 1/8 with one member), or no sound cell.
+    """
+    import xarray as xr
+
+    sound = {cell: made for cell, made in scores.items() if not made.diverged}
+    models = list(dict.fromkeys(cell.model for cell in plan.cells))
+    regions = list(dict.fromkeys(cell.test_region for cell in plan.cells))
+    by_model = []
+    for model in models:
+        by_region = []
+        for region in regions:
+            sides = [_curves(sound, analysis, model, region, plan, side) for side in SIDES]
+            by_region.append(xr.concat(sides, "distribution", join="outer", data_vars="all"))
+        by_model.append(xr.concat(by_region, "test_region", join="outer", data_vars="all"))
+    every = xr.concat(by_model, "model", join="outer", data_vars="all")
+    return every.assign_coords(model=models, test_region=regions, distribution=list(SIDES))
+
+
+def _curves(
+    scores: Mapping[Cell, Scores], analysis: Analysis, model: str, region: str, plan: Plan, side: str
+) -> xr.Dataset:
+    """The curves of one model on one region and side; empty where nothing was scored."""
+    import xarray as xr
+
+    merged = xr.Dataset()
+    for suite, tables in (
+        (analysis.suite, {cell: made.table for cell, made in scores.items()}),
+        (analysis.temporal, {cell: made.sequences for cell, made in scores.items() if made.sequences is not None}),
+    ):
+        if suite is None:
+            continue
+        table = on_side(tables, plan, model, region, side)
+        if table is None:
+            continue
+        for label, curve in suite.curves(table).items():
+            merged = merged.merge(curve.rename({str(name): f"{label}{JOINT}{name}" for name in curve.data_vars}))
+    return merged
+
+
+def calibration(curves: xr.Dataset, label: str) -> xr.Dataset:
+    """A reliability diagram `(model, distribution, probability)` of all regions together, each counting the same."""
+    share = curves[f"{label}{JOINT}share"].fillna(0.0)
+    total = share.sum("test_region")
+    pooled = {
+        name: (curves[f"{label}{JOINT}{name}"].fillna(0.0) * share).sum("test_region") / total.where(total > 0)
+        for name in ("forecast", "observed")
+    }
+    import xarray as xr
+
+    return xr.Dataset({**pooled, "share": total / share.sizes["test_region"]})
+
+
+def spectral_ratio(curves: xr.Dataset, label: str = "ralsd") -> xr.DataArray:
+    """Predicted over observed power in dB, `(model, distribution, wavenumber)`, mean over regions."""
+    predicted, observed = (curves[f"{label}{JOINT}{name}"] for name in ("predicted", "observed"))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        ratio: xr.DataArray = 10 * np.log10(predicted / observed)  # type: ignore[assignment]  # NumPy keeps the kind
+    return ratio.where(np.isfinite(ratio)).mean("test_region").rename("power_ratio_db")

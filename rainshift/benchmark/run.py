@@ -1,0 +1,371 @@
+"""The benchmark: prepare, train and score every cell of a plan, each kept as soon as it is done."""
+
+from __future__ import annotations
+
+import functools
+import logging
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from geoml.cli.config import instantiate
+from geoml.cli.progress import track
+from geoml.data.location import is_remote
+from geoml.data.reading import ambient_client, spread
+from geoml.errors import Diverged, UserError
+from geoml.metrics import Suite
+from geoml.models.tiles import Tiling
+from geoml.runs.environment import code_hash
+from geoml.runs.folder import RunFolder, config_hash, plain
+from geoml.train.device import autocast, choose_device
+from rainshift.alignment import Alignment, inputs_of
+from rainshift.benchmark.analysis import Analysis, analyse
+from rainshift.benchmark.curves import gather
+from rainshift.benchmark.plan import Cell, Plan, TrainSet, plan, plan_events
+from rainshift.data.archive import archive_of
+from rainshift.evaluation import Scores, score
+from rainshift.models.spec import Downscaler, InTiles, ModelSpec, conserved
+from rainshift.places.splits import Leak, check_leakage
+from rainshift.training import Recipe, fit, load
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+__all__ = ["Experiment", "Outcome", "recipe_of"]
+
+logger = logging.getLogger(__name__)
+
+#: The code between weights and their scores: where it changes, scores are made again of the same trainings.
+SCORED_BY = (
+    *("geoml.diffusion", "geoml.metrics", "geoml.models", "geoml.nn", "geoml.regrid"),
+    *("rainshift.alignment", "rainshift.baselines", "rainshift.sequences", "rainshift.models.spec"),
+    *("rainshift.data.selection", "rainshift.baselines.quantile_map", "rainshift.evaluation"),
+)
+NUMBERS = ["no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve"]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a benchmark came to: results, curves, the cells that failed with the reason, and what each training cost."""
+
+    results: xr.Dataset
+    curves: xr.Dataset
+    failures: Mapping[str, str]
+    trainings: Mapping[str, Mapping[str, Any]]
+    leaks: tuple[Leak, ...]
+
+
+def recipe_of(config: Mapping[str, Any]) -> Recipe:
+    """How to train, from a verb's configuration."""
+    trainer = instantiate(config["trainer"])
+    return Recipe(trainer, plain(config["transforms"]), **plain(config["loader"]))
+
+
+def _work(config: dict[str, Any], method: str, *job: Any) -> Any:
+    """One training or one cell, by a worker."""
+    return getattr(Experiment(config), method)(*job)
+
+
+class Experiment:
+    """One benchmark, from the configuration of the verb `benchmark`.
+
+    Finished trainings and scores lie under `cache`, named by what they depend on, so that the same cell of another
+    benchmark is found and an interrupted one goes on. Scores depend on the code that makes them too (`SCORED_BY`);
+    trainings do not: another `cache`, or none, has them made again.
+    """
+
+    def __init__(self, config: Mapping[str, Any]) -> None:
+        self.config = plain(config)
+        self.cache = Path(self.config["cache"])
+        self.archive = archive_of(self.config)
+        allow = tuple(self.config.get("allow_targets") or ())
+        specs = [ModelSpec.of(entry, allow=allow) for entry in self.config["models"]]
+        self.specs = {spec.name: spec for spec in specs}
+        if len(self.specs) < len(specs):
+            raise UserError(
+                f"models has two rows of one name: {[spec.name for spec in specs]}; give one a name: of its own"
+            )
+        self.alignments: dict[str, Alignment] = {
+            name: instantiate(options, allow=allow) for name, options in (self.config["alignment"] or {}).items()
+        }
+        self.specs = self._with_alignments()
+        self.recipe = recipe_of(self.config)
+        autocast(choose_device(), self.config["precision"])  # refused now rather than after the trainings
+        self.tiling = Tiling(**self.config["tiles"])
+        self.suite = Suite.from_config(self.config["metrics"])
+        self.sequence_hours = self.config["sequence_hours"]
+        self.temporal = Suite.from_config(self.config["temporal"]) if self.sequence_hours else None
+        self.analysis = Analysis(self.suite, self.temporal, **self.config["analysis"])
+        self._check_analysis()
+
+    def _with_alignments(self) -> dict[str, ModelSpec]:
+        """Every row of a network is followed by one for each alignment."""
+        if self.alignments and self.by_events:
+            raise UserError("alignment is fitted on training hours of the tested place, which events do not have")
+        for alignment in self.alignments.values():
+            alignment.check(self.archive.channels)
+        for spec in self.specs.values():
+            spec.check(self.archive.channels)
+        rows = []
+        for spec in self.specs.values():
+            rows += [spec, *(spec.aligned(name) for name in self.alignments if spec.is_network)]
+        return {spec.name: spec for spec in rows}
+
+    def _check_analysis(self) -> None:
+        reference = self.analysis.reference
+        if reference not in self.specs:
+            raise UserError(f"skill is measured against {reference!r}, which is not among models; add it")
+        if self.specs[reference].learns:
+            raise UserError(f"analysis.reference is {reference!r}; expected a model that learns nothing")
+        if self.analysis.metric not in self.suite.metrics:
+            raise UserError(f"metrics has no {self.analysis.metric}, which skill is made of; add it to metrics.metrics")
+        self.specs[reference].build(self.archive.channels)  # says now what it lacks, not after the trainings
+
+    @cached_property
+    def by_events(self) -> bool:
+        """Whether single events are transferred between, instead of regions left out."""
+        chosen = self.config["protocol"]
+        if chosen == "auto":
+            return self.archive.splits == ("all",) and not self.archive.has_role("validation")
+        if chosen not in ("leave_one_out", "events"):
+            raise UserError(f"protocol is {chosen!r}; expected auto, leave_one_out or events")
+        return bool(chosen == "events")
+
+    @cached_property
+    def plan(self) -> Plan:
+        """The cells; prepares the data that they are counted on."""
+        config, archive = self.config, self.archive
+        test = list(config["test_regions"] or config["train_regions"] or archive.names)
+        train = list(config["train_regions"] or test)
+        for name in dict.fromkeys((*train, *test)):
+            for split in archive.splits:
+                archive.prepare(name, split)
+        learners = [name for name, spec in self.specs.items() if spec.learns]
+        fixed = [name for name in self.specs if name not in learners]
+        samples = {name: len(archive.samples(name, "train")[1]) for name in dict.fromkeys((*train, *test))}
+        if limit := config["train_samples"]:
+            samples = {name: min(count, int(limit)) for name, count in samples.items()}
+        seeds = tuple(range(int(config["seeds"])))
+        if self.by_events:
+            return plan_events(
+                self._event_groups(test), test, samples=samples, learners=learners, fixed=fixed, seeds=seeds
+            )
+        return plan(
+            train,
+            test,
+            samples=samples,
+            learners=learners,
+            fixed=fixed,
+            seeds=seeds,
+            in_distribution=config["in_distribution"],
+            full=config["full_matrix"],
+            transfer=config["transfer"],
+        )
+
+    def _event_groups(self, events: list[str]) -> list[list[str]]:
+        """Events of one place and one time step, each group in the order of time."""
+        groups = defaultdict(list)
+        for event in events:
+            stored = self.archive.open(event, self.archive.samples(event, "train")[0])["target"]
+            place = (stored["lat"].values.tobytes(), stored["lon"].values.tobytes())
+            groups[(*place, self.archive.step_seconds(event))].append((stored["time"].values[0], event))
+        return [[event for _, event in sorted(members)] for members in groups.values()]
+
+    @property
+    def heading(self) -> str:
+        """What the page is called."""
+        if self.config["heading"]:
+            return str(self.config["heading"])
+        if self.by_events:
+            count = len({cell.test_region for cell in self.plan.cells})
+            word = NUMBERS[count] if count < len(NUMBERS) else str(count)
+            return f"{word} event{'s' if count != 1 else ''}, not climates".capitalize()
+        return f"Downscaling across regions: {self.config['data']['source']}"
+
+    def check_leakage(self) -> tuple[Leak, ...]:
+        """Refuse sets that share weather with the regions they are tested on; shared edges are reported."""
+        leaks: dict[Leak, None] = {}
+        options = {"purge": self.archive.purge, "shared_edges": self.config["shared_edges"]}
+        for train_set, region in dict.fromkeys((cell.train_set, cell.test_region) for cell in self.plan.cells):
+            if train_set is not None:
+                train = {name: self.archive.times(name, "train") for name in train_set.regions}
+                test = {region: self.archive.times(region, "test")}
+                leaks |= dict.fromkeys(check_leakage(train, test, **options))
+        return tuple(leaks)
+
+    def run(self) -> Outcome:
+        """Train and score every cell that is not there yet, and compare them."""
+        leaks = self.check_leakage()
+        failures: dict[str, str] = {}
+        trainings: dict[str, dict[str, Any]] = {}
+        wanted = dict.fromkeys(
+            (self.specs[c.model].trained_as, c.train_set, c.seed) for c in self.plan.cells if c.train_set is not None
+        )
+        for (model, train_set, seed), trained in self.each("trained", list(wanted), "trainings"):
+            label = f"{model} on {train_set.name}, seed {seed}"
+            try:
+                trainings[label] = trained()
+            except Diverged as error:  # a result: its cells are marked, the others go on
+                failures[label] = str(error)
+                logger.warning("%s failed: %s", label, error)
+        cells = [
+            (cell,)
+            for cell in self.plan.cells
+            if cell.train_set is None
+            or f"{self.specs[cell.model].trained_as} on {cell.train_set.name}, seed {cell.seed}" in trainings
+        ]
+        scores: dict[Cell, Scores] = {}
+        for (cell,), scored in self.each("scored", cells, "cells"):
+            where = f"{cell.model} on {cell.test_region}, trained on {cell.train_set and cell.train_set.name}"
+            try:
+                scores[cell] = made = scored()
+            except Diverged as error:
+                failures[f"{where}, seed {cell.seed}"] = str(error)
+                continue
+            if made.diverged:
+                failures[f"{where}, seed {cell.seed}"] = f"{made.clipped_share:.2%} of its values had to be bounded"
+        networks = [name for name, spec in self.specs.items() if spec.is_network]
+        results = analyse(self.plan, scores, self.analysis).assign_attrs(networks=networks)
+        return Outcome(results, gather(self.plan, scores, self.analysis), failures, trainings, leaks)
+
+    def each(
+        self, method: str, jobs: list[tuple[Any, ...]], unit: str
+    ) -> Iterator[tuple[tuple[Any, ...], Callable[[], Any]]]:
+        """`(job, result)` of `method` on every job, here in turn or by the workers of the Dask client that is active.
+
+        `result()` returns or raises; what workers make lies in the cache, which they have to see.
+        """
+        client = ambient_client()
+        if client is None:
+            for job in track(jobs, unit, unit=unit):
+                yield job, functools.partial(getattr(self, method), *job)
+            return
+        config = {**self.config, "cache": str(self.cache.absolute()), "archive": str(self.archive.root)}
+        if not is_remote(self.archive.root):
+            config["archive"] = str(self.archive.root.absolute())
+        done = spread(_work, [(config, method, *job) for job in jobs], client=client)
+        for arguments, result in track(done, unit, total=len(jobs), unit=unit):
+            yield tuple(arguments[2:]), result
+
+    def training_folder(self, model: str, train_set: TrainSet, seed: int) -> tuple[Path, dict[str, Any]]:
+        """Where a training lies, and the configuration that names it."""
+        learns_by_steps = {k: self.config[k] for k in ("trainer", "transforms", "loader")}
+        spec = {
+            "model": self.specs[model].identity,
+            "data": self.archive.identity,
+            "train": {region: train_set.share(region) for region in train_set.regions},
+            "seed": seed,
+            **learns_by_steps,
+        }
+        return self.cache / "trainings" / f"{model}-{config_hash(spec)}", spec
+
+    def trained(self, model: str, train_set: TrainSet, seed: int) -> dict[str, Any]:
+        """The summary of a finished training, trained now where it is not there."""
+        path, spec = self.training_folder(model, train_set, seed)
+        with RunFolder.open(path, spec) as folder:
+            if not folder.finished:
+                logger.info("training %s on %s, seed %d", model, train_set.name, seed)
+                summary = fit(
+                    self.specs[model],
+                    train_set,
+                    self.archive,
+                    recipe=self._recipe_of(model),
+                    seed=seed,
+                    folder=folder.checkpoints,
+                    log=folder.metrics,
+                )
+                folder.write_summary(summary)
+            return folder.summary
+
+    def _recipe_of(self, model: str) -> Recipe:
+        """The recipe for all, with what a model's own `trainer` changes."""
+        return recipe_of({**self.config, "trainer": self.config["trainer"] | dict(self.specs[model].trainer)})
+
+    def trained_in(self, cell: Cell) -> Path | None:
+        """The folder of a cell's training; None for what learns nothing."""
+        if cell.train_set is None:
+            return None
+        return self.training_folder(self.specs[cell.model].trained_as, cell.train_set, cell.seed)[0]
+
+    def _alignment_of(self, cell: Cell) -> str | None:
+        """The alignment of a cell, None where the model has seen the region: there it is the joint-training oracle."""
+        return None if cell.in_distribution else self.specs[cell.model].alignment
+
+    def downscaler(self, cell: Cell) -> Downscaler:
+        """The downscaler of a cell: loaded, aligned for the region, with its conservation layer."""
+        spec, folder, archive = self.specs[cell.model], self.trained_in(cell), self.archive
+        downscaler = load(
+            spec, folder / "checkpoints" if folder else None, archive.channels, precision=self.config["precision"]
+        )
+        if (name := self._alignment_of(cell)) is not None and cell.train_set is not None:
+            alignment, shares = self.alignments[name], {r: cell.train_set.share(r) for r in cell.train_set.regions}
+            here = {cell.test_region: len(archive.samples(cell.test_region, "train")[1])}
+            source, target = (inputs_of(archive, part, hours=alignment.hours) for part in (shares, here))
+            downscaler = alignment.align(downscaler, source, target, archive.channels)
+        downscaler = InTiles(downscaler, self.tiling) if spec.is_network else downscaler
+        return conserved(downscaler, spec.conservation, archive.channels)
+
+    def score_file(self, cell: Cell) -> Path:
+        """Where the scores of a cell lie, or will: named by what they depend on."""
+        folder, row = self.trained_in(cell), self.specs[cell.model]
+        name = self._alignment_of(cell)
+        behind = {"alignment": name and self.config["alignment"][name], "conservation": row.conservation}
+        spec = {
+            "trained": folder.name if folder else row.identity,
+            **{key: value for key, value in behind.items() if value},
+            "data": self.archive.identity,
+            "region": cell.test_region,
+            "metrics": self.config["metrics"],
+            "members": self.config["members"],
+            "samples": self.config["test_samples"],
+            "tiles": self.config["tiles"],
+            "precision": self.config["precision"],
+            "seed": cell.seed,
+            "code": code_hash(*SCORED_BY),
+        }
+        if self.temporal is not None:
+            spec |= {key: self.config[key] for key in ("temporal", "sequence_hours")}
+        model = row.name if name else row.trained_as
+        return self.cache / "scores" / f"{model}-{cell.test_region}-{config_hash(spec)}.nc"
+
+    def scored(self, cell: Cell) -> Scores:
+        """The scores of a cell, made now where they are not there."""
+        path = self.score_file(cell)
+        if path.exists():
+            return Scores.load(path)
+        made = score(
+            self.downscaler(cell),
+            self.archive,
+            cell.test_region,
+            suite=self.suite,
+            members=int(self.config["members"]),
+            samples=self.config["test_samples"],
+            seed=cell.seed,
+            temporal=self.temporal,
+            sequence_hours=int(self.sequence_hours or 0),
+        )
+        made.save(path)
+        return made
+
+    def shifts(self) -> xr.Dataset | None:
+        """Distance of each tested region from those trained on without it; None where not asked for.
+
+        See `rainshift.benchmark.climate_distance`.
+
+        `between_NAME(variable, region, other)` holds the same between regions that were also trained on alone.
+        """
+        if not (hours := self.config["shift_hours"]) or not self.plan.outside:
+            return None
+        from rainshift.benchmark.climate_distance import climates, measure_shifts
+
+        pairs = {region: train_set.regions for region, train_set in self.plan.outside.items()}
+        names = dict.fromkeys((*pairs, *(name for others in pairs.values() for name in others)))
+        found = climates(self.archive, list(names), hours=int(hours), block_hours=self.analysis.block_hours)
+        shifts = measure_shifts(found, pairs).sel(region=list(pairs))
+        if len(self.plan.alone) > 1:
+            between = measure_shifts({name: found[name] for name in self.plan.alone})
+            shifts = shifts.merge(between.rename({name: f"between_{name}" for name in between.data_vars}))
+        return shifts

@@ -1,0 +1,117 @@
+"""What is lost by learning elsewhere, pair by pair of regions, and whether it goes with the distance of climates."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from geoml.errors import UserError
+from rainshift.benchmark.climate_distance import CONDITIONAL, TARGET
+from rainshift.benchmark.mantel import MIN_REGIONS, Mantel, mantel, shift_against_drop
+
+if TYPE_CHECKING:
+    import xarray as xr
+    from matplotlib.figure import Figure
+
+__all__ = [
+    "of_predictors",
+    "shift_figure",
+    "trained_alone",
+    "transfer_figure",
+    "transfer_loss",
+    "transfer_losses",
+    "transfer_rows",
+    "transfer_test",
+]
+
+
+def transfer_loss(matrix: xr.DataArray) -> xr.DataArray:
+    """What is lost by learning elsewhere, `(region, other)`: score of a model of `other` on `region` over its own, − 1.
+
+    `matrix` holds scores that are 0 when perfect on `(train_set, test_region)`, or also on `seed`, over which the mean
+    is taken: `results["matrix"].sel(metric="crps_fair", model=…)` of benchmarks whose training sets are single regions.
+    NaN where such a training is missing.
+    """
+    scores = matrix.mean("seed") if "seed" in matrix.dims else matrix
+    regions = [str(name) for name in scores["test_region"].values if name in scores["train_set"].values]
+    if len(regions) < 2:
+        raise UserError(
+            f"a transfer needs models trained on single regions and tested on the others; the training sets are "
+            f"{', '.join(map(str, scores['train_set'].values))}"
+        )
+    chosen = scores.sel(train_set=regions, test_region=regions).transpose("test_region", "train_set")
+    own = np.diagonal(chosen.values)[:, None]
+    return chosen.copy(data=chosen.values / own - 1).rename(test_region="region", train_set="other")
+
+
+def trained_alone(results: xr.Dataset) -> list[str]:
+    """Networks with scores of trainings on single regions; none where the benchmark did not ask for the transfer."""
+    sets = results["train_set"].values if "train_set" in results else ()
+    alone = [name for name in sets if name in results["test_region"].values]
+    if len(alone) < 2:
+        return []
+    picked = results["matrix"].sel(metric=results.attrs["skill_metric"], train_set=alone).notnull()
+    # Leaving one of two regions out is a training on the other alone, but without a score at home.
+    at_home = [picked.sel(train_set=name, test_region=name).any("seed") for name in alone]
+    every = np.logical_and.reduce([part.values for part in at_home])
+    networks = np.atleast_1d(results.attrs["networks"])  # NetCDF gives a list of one back as its item
+    models = zip(results["model"].values, every, strict=True)
+    return [str(name) for name, found in models if found and name in networks]
+
+
+def transfer_losses(results: xr.Dataset) -> xr.DataArray:
+    """`transfer_loss` of every model that was trained on single regions, `(model, region, other)`, in per cent."""
+    import xarray as xr
+
+    models = trained_alone(results)
+    if not models:
+        raise UserError("nothing was trained on single regions; run the benchmark with transfer=true")
+    matrix = results["matrix"].sel(metric=results.attrs["skill_metric"])
+    losses = xr.concat([100 * transfer_loss(matrix.sel(model=name)) for name in models], "model")
+    return losses.assign_coords(model=models).assign_attrs(units="percent")
+
+
+def transfer_rows(losses: xr.DataArray, model: str) -> list[dict[str, Any]]:
+    """A row a region trained on, a column a region tested on: by how many per cent worse than trained at home."""
+    picked = losses.sel(model=model)
+    return [
+        {"trained on": str(other)}
+        | {str(region): float(picked.sel(region=region, other=other)) for region in picked["region"].values}
+        for other in picked["other"].values
+    ]
+
+
+def of_predictors(distance: xr.DataArray, long_name: str = "Wasserstein-1") -> xr.DataArray:
+    """The mean over what a model is given: the rain to be predicted, alone or given the coarse rain, is left out."""
+    predictors = [name for name in map(str, distance["variable"].values) if name not in (TARGET, CONDITIONAL)]
+    mean = distance.sel(variable=predictors).mean("variable")
+    return mean.assign_attrs(long_name=f"{long_name}, standard deviations, mean of predictors")
+
+
+def shift_figure(shifts: xr.Dataset, results: xr.Dataset) -> Figure:
+    """Distance to the regions trained on, mean over predictors, against what models lose there, mean over models."""
+    distance = of_predictors(shifts["wasserstein"], "Wasserstein-1 from the training regions")
+    drop = results["degradation"].rename(test_region="region").mean("model")
+    return shift_against_drop(distance, drop, what="CRPS worse out of distribution, %, mean of models")
+
+
+def _between(shifts: xr.Dataset, losses: xr.DataArray) -> tuple[xr.DataArray, xr.DataArray]:
+    """Distances and mean losses of the same pairs `(region, other)`; NaN where a model has none, lest means differ."""
+    distance = of_predictors(shifts["between_wasserstein"], "Wasserstein-1 between two regions")
+    distance = distance.sel(region=losses["region"].values, other=losses["other"].values)
+    return distance, losses.mean("model", skipna=False).transpose("region", "other")
+
+
+def transfer_test(shifts: xr.Dataset, losses: xr.DataArray) -> Mantel | None:
+    """Mantel's test of distances against losses of pairs; None for fewer than four regions or where a pair failed."""
+    distance, loss = _between(shifts, losses)
+    if len(distance["region"]) < MIN_REGIONS or not np.isfinite(loss).all():
+        return None
+    return mantel(distance.values, loss.values)
+
+
+def transfer_figure(shifts: xr.Dataset, losses: xr.DataArray) -> Figure:
+    """Distance of each pair of regions against what a model of one loses on the other."""
+    what = "CRPS worse than trained at home, %, mean of models"
+    return shift_against_drop(*_between(shifts, losses), test=transfer_test(shifts, losses), what=what)

@@ -1,0 +1,1 @@
+"""Prepared stores of rain and the selection of hours from them."""

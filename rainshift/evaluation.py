@@ -1,0 +1,157 @@
+"""Scoring a downscaler on a region: whole fields, every known cell, one row of statistics an hour."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from geoml.cli.progress import track
+from geoml.data.store import read_dataset, write_netcdf
+from geoml.errors import DataError, Diverged
+from geoml.grids.grid import conform, grid_of, require_same
+from geoml.metrics import StatisticsTable, Suite
+from geoml.models.predictor import members_of
+from rainshift.data.archive import Archive
+from rainshift.data.selection import FIELDS_AT_A_TIME, choose, hourly, whole_fields
+from rainshift.models.spec import Downscaler
+from rainshift.sequences import SequenceScores
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+__all__ = ["MAX_CLIPPED_SHARE", "Scores", "score", "score_file", "window_of"]
+
+#: A cell of the benchmark in which more values than this had to be bounded has diverged: it is marked, not averaged.
+MAX_CLIPPED_SHARE = 1e-3
+#: What the variables of sequences are called by in a file of scores.
+PREFIX = "sequence_of_"
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Statistics of one downscaler on one region; rows are labelled by valid time.
+
+    `sequences`, where asked for, has a row a sequence of consecutive hours, labelled by its first.
+    """
+
+    table: StatisticsTable
+    members: int
+    clipped_share: float
+    sequences: StatisticsTable | None = None
+
+    @property
+    def diverged(self) -> bool:
+        """Whether more values were bounded than an honest score allows."""
+        return self.clipped_share > MAX_CLIPPED_SHARE
+
+    def save(self, path: Path) -> None:
+        """Write NetCDF, whole or not at all."""
+        attrs = {"members": self.members, "clipped_share": self.clipped_share}
+        data = self.table.to_dataset()
+        if self.sequences is not None:
+            over_time = self.sequences.to_dataset()
+            data = data.merge(over_time.rename({str(name): f"{PREFIX}{name}" for name in over_time.variables}))
+        write_netcdf(path, data.assign_attrs(attrs), single=False)
+
+    @classmethod
+    def load(cls, path: Path) -> Scores:
+        """What `save` wrote; a `DataError` names a broken file."""
+        data = read_dataset(path).load()
+        data.close()
+        names = {str(name): str(name).removeprefix(PREFIX) for name in data.variables if str(name).startswith(PREFIX)}
+        over_time = StatisticsTable.from_dataset(data[list(names)].rename(names)) if names else None
+        table = StatisticsTable.from_dataset(data.drop_vars(names))
+        return cls(table, int(data.attrs["members"]), float(data.attrs["clipped_share"]), over_time)
+
+
+def window_of(downscaler: Downscaler) -> int | None:
+    """Consecutive hours that the model sees at once; None for single hours."""
+    return getattr(downscaler, "window", None)
+
+
+def score(
+    downscaler: Downscaler,
+    archive: Archive,
+    region: str,
+    *,
+    suite: Suite,
+    members: int = 8,
+    samples: int | None = None,
+    times: NDArray[np.datetime64] | None = None,
+    role: str = "test",
+    seed: int = 0,
+    temporal: Suite | None = None,
+    sequence_hours: int = 24,
+) -> Scores:
+    """Statistics of whole-field predictions of a region, cells weighted by area, unknown cells left out.
+
+    `samples` hours, evenly spread, are scored, or those of `times`; all where both are None. `temporal` is a suite for
+    the sequences of `sequence_hours` consecutive hours among them. A prediction that is not finite raises `Diverged`.
+    """
+    positions = choose(archive, region, role, samples)
+    if times is not None:
+        positions = np.flatnonzero(np.isin(archive.times(region, role), times))
+    valid_times = archive.times(region, role, positions)
+    weights = grid_of(archive.open(region, archive.samples(region, role)[0])["target"]).cell_weights(full=False)
+    drawn, window = members_of(downscaler, members), window_of(downscaler)
+    over_time = None if temporal is None else SequenceScores(temporal, valid_times, sequence_hours, weights)
+    tables, clipped, items = [], 0.0, 0
+    batches = whole_fields(archive, region, role, positions, window)
+    for batch, rows in track(batches, f"scoring {region}", unit="batches"):
+        prediction, share = downscaler.predict(batch, members=drawn, seed=seed)
+        assert batch.target is not None
+        if not bool(prediction.isfinite().all()):
+            raise Diverged(f"the prediction of {region} is not finite at {valid_times[rows.max()]}")
+        hours, windowed = rows.ravel(), window is not None
+        wanted = np.flatnonzero(hours >= 0)
+        hours = hours[wanted]
+        rain, truth = (hourly(fields, windowed)[wanted].numpy() for fields in (prediction, batch.target))
+        known = np.ones(truth.shape, bool) if batch.mask is None else hourly(batch.mask, windowed)[wanted].numpy()
+        fields = rain[:, :, 0], truth[:, 0]
+        tables.append(suite.update(*fields, ids=valid_times[hours], mask=known[:, 0], weights=weights))
+        if over_time is not None:
+            over_time.add(hours, *fields, known[:, 0])
+        clipped, items = clipped + share * len(batch), items + len(batch)
+    sequences = None if over_time is None else over_time.table()
+    return Scores(suite.merge(tables), drawn, clipped / max(items, 1), sequences)
+
+
+def score_file(path: Path, archive: Archive, region: str, *, suite: Suite, role: str = "test") -> Scores:
+    """Statistics of a prediction file: `precipitation` in mm/h on `([member,] time, lat, lon)`, on the fine grid.
+
+    Its times have to be among the role's. Errors: `DataError` for other times or another grid.
+    """
+    data = read_dataset(path)
+    if "precipitation" not in data:
+        raise DataError(f"{path} holds {', '.join(map(str, data.data_vars)) or 'nothing'}; expected precipitation")
+    rain = conform(data["precipitation"])
+    units = str(rain.attrs.get("units", ""))
+    if units not in ("mm h-1", "mm/h", "mm hr-1"):
+        raise DataError(f"{path}: precipitation is in {units or 'no units'}; expected mm h-1")
+    if "member" not in rain.dims:
+        rain = rain.expand_dims("member")
+    rain = rain.transpose("time", "member", "lat", "lon")
+    split, _ = archive.samples(region, role)
+    truth = archive.open(region, split)["target"]["precipitation"]
+    grid = grid_of(truth)
+    require_same(grid_of(rain), grid, f"{path} and {region}")
+    known = archive.times(region, role)
+    if not np.isin(rain["time"].values, known).all():
+        raise DataError(f"{path} has times that are not among the {role} times of {region}, {known[0]} to {known[-1]}")
+    tables = []
+    for start in track(range(0, rain.sizes["time"], FIELDS_AT_A_TIME), f"scoring {path.name}", unit="batches"):
+        part = rain.isel(time=slice(start, start + FIELDS_AT_A_TIME)).load()
+        observed = truth.sel(time=part["time"]).load()
+        tables.append(
+            suite.update(
+                part.values,
+                observed.values,
+                ids=part["time"].values,
+                mask=np.isfinite(observed.values),
+                weights=grid.cell_weights(full=False),
+            )
+        )
+    return Scores(suite.merge(tables), int(rain.sizes["member"]), 0.0)

@@ -1,0 +1,1 @@
+"""Regions, their climates, and the division of time and space into splits."""

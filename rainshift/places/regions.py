@@ -1,0 +1,192 @@
+"""Regions of the RainShift protocol and one's own: a region is a YAML file in `conf/region`."""
+
+from __future__ import annotations
+
+import functools
+import os
+from dataclasses import asdict, dataclass
+from itertools import combinations
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from geoml.errors import DataError, UserError, unknown
+from rainshift.places.climate import Climate
+
+if TYPE_CHECKING:
+    from geoml.grids.grid import Grid
+
+__all__ = ["Region", "adjacent", "as_rows", "grids", "load_region", "neighbours", "overlap", "region", "regions"]
+
+#: Further folders of region files, separated as in PATH; their regions come after the shipped ones.
+SEARCH_VARIABLE = "RAINSHIFT_REGIONS"
+SHIPPED = Path(__file__).parents[1] / "conf" / "region"
+FINE_DEG = 0.1
+COARSE_DEG = 0.25
+JOINT_DEG = 0.5  # holds five fine and two coarse cells
+
+
+@dataclass(frozen=True)
+class Region:
+    """A latitude–longitude box in degrees, longitudes within ±180, and what is known of its climate."""
+
+    name: str
+    lat_min: float
+    lat_max: float
+    lon_min: float
+    lon_max: float
+    title: str = ""
+    continent: str = ""
+    climate_note: str = ""
+    dataset_lon: str = "-180..180"
+    source: str = ""
+    verified: bool = False
+    climate: Climate | None = None
+
+    def __post_init__(self) -> None:
+        where = f"region {self.name!r}"
+        if not -90 <= self.lat_min < self.lat_max <= 90:
+            raise UserError(f"{where}: lat_min {self.lat_min}, lat_max {self.lat_max}; expected -90 <= min < max <= 90")
+        if not -180 <= self.lon_min < self.lon_max <= 180:
+            raise UserError(
+                f"{where}: lon_min {self.lon_min}, lon_max {self.lon_max}; expected -180 <= min < max <= 180"
+            )
+        if self.dataset_lon not in ("-180..180", "0..360"):
+            raise UserError(f"{where}: dataset_lon is {self.dataset_lon!r}; expected '-180..180' or '0..360'")
+
+    @property
+    def size_deg(self) -> tuple[float, float]:
+        """Extent in latitude and longitude."""
+        return self.lat_max - self.lat_min, self.lon_max - self.lon_min
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values, without the climate block."""
+        values = asdict(self)
+        del values["climate"]
+        return values
+
+
+def load_region(path: str | os.PathLike[str]) -> Region:
+    """The region in one YAML file; its `name` must be the file's stem."""
+    import yaml
+
+    path = Path(path)
+    try:
+        values = yaml.load(path.read_text(), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+    except FileNotFoundError:
+        raise DataError(f"{path} does not exist; expected a region's YAML file") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise DataError(f"{path} is not valid YAML: {error}") from error
+    if not isinstance(values, dict):
+        raise DataError(f"{path} holds {type(values).__name__}; expected the keys name, lat_min, lat_max, …")
+    known = Region.__dataclass_fields__
+    for key in values:
+        if key not in known:
+            raise unknown("region key", key, known, hint=f"in {path}")
+    if missing := [key for key in ("name", "lat_min", "lat_max", "lon_min", "lon_max") if key not in values]:
+        raise DataError(f"{path} lacks {', '.join(missing)}")
+    if values["name"] != path.stem:
+        raise DataError(f"{path} names its region {values['name']!r}; the file's stem and the name must agree")
+    try:
+        climate = values.pop("climate", None)
+        return Region(**values, climate=Climate.from_mapping(climate) if climate is not None else None)
+    except (UserError, TypeError) as error:
+        raise DataError(f"{path}: {error}") from error
+
+
+def _folders() -> tuple[Path, ...]:
+    own = os.environ.get(SEARCH_VARIABLE, "")
+    return (SHIPPED, *(Path(folder) for folder in own.split(os.pathsep) if folder))
+
+
+@functools.cache
+def _read(folders: tuple[Path, ...]) -> dict[str, Region]:
+    found: dict[str, Region] = {}
+    for folder in folders:
+        if not folder.is_dir():
+            raise UserError(f"{SEARCH_VARIABLE} names {folder}, which is not a folder")
+        for path in sorted(folder.glob("*.yaml")):
+            if path.stem in found:
+                raise UserError(
+                    f"{path} would hide the region {path.stem!r} that is already there; give it another name"
+                )
+            found[path.stem] = load_region(path)
+    return found
+
+
+def regions() -> dict[str, Region]:
+    """All regions by name: the shipped ones and those of the folders in `RAINSHIFT_REGIONS`.
+
+    >>> len([name for name, found in regions().items() if found.source])
+    18
+    """
+    return dict(_read(_folders()))
+
+
+def region(name: str) -> Region:
+    """The region of that name.
+
+    >>> region("europe_west").lat_max
+    60.0
+    """
+    known = regions()
+    if name not in known:
+        raise unknown("region", name, known)
+    return known[name]
+
+
+def as_rows() -> list[dict[str, Any]]:
+    """One plain row a region, with the names of those that share an edge with it."""
+    known = regions()
+    touching: dict[str, list[str]] = {name: [] for name in known}
+    for one, other in neighbours(known):
+        touching[one].append(other)
+        touching[other].append(one)
+    return [{**found.as_dict(), "adjacent": touching[name]} for name, found in known.items()]
+
+
+def _gap(a_min: float, a_max: float, b_min: float, b_max: float) -> float:
+    """Distance between two intervals; negative by the length of what they share."""
+    return max(a_min, b_min) - min(a_max, b_max)
+
+
+def _gaps(a: Region, b: Region) -> tuple[float, float]:
+    latitude = _gap(a.lat_min, a.lat_max, b.lat_min, b.lat_max)
+    turns = (-360.0, 0.0, 360.0)  # boxes on both sides of the date line
+    longitude = min(_gap(a.lon_min, a.lon_max, b.lon_min + turn, b.lon_max + turn) for turn in turns)
+    return latitude, longitude
+
+
+def overlap(a: Region, b: Region) -> bool:
+    """Whether two regions share area."""
+    return max(_gaps(a, b)) < 0
+
+
+def adjacent(a: Region, b: Region) -> bool:
+    """Whether two regions share a stretch of edge (a corner alone does not count), so that weather crosses it.
+
+    >>> adjacent(region("amazon-basin"), region("southamerica-east"))
+    True
+    """
+    latitude, longitude = _gaps(a, b)
+    return (latitude == 0 and longitude < 0) or (longitude == 0 and latitude < 0)
+
+
+def neighbours(known: dict[str, Region]) -> list[tuple[str, str]]:
+    """Pairs of names of adjacent regions."""
+    return [(a, b) for a, b in combinations(known, 2) if adjacent(known[a], known[b])]
+
+
+def grids(box: Region) -> tuple[Grid, Grid]:
+    """The coarse and the fine grid of a region, latitudes ascending.
+
+    The coarse one is node-registered and takes its northern and western edges but not the southern and eastern ones
+    (40.25 … 60.0 N, 5.0 W … 14.75 E over western Europe: 80 × 80); the fine one is cell-centred (40.05 … 59.95 N:
+    200 × 200). Two fine rows and two columns lie outside the hull of the coarse nodes.
+    """
+    from geoml.grids.grid import Grid
+
+    for name, extent in zip(("latitude", "longitude"), box.size_deg, strict=True):
+        if abs(extent / JOINT_DEG - round(extent / JOINT_DEG)) > 1e-9:
+            raise UserError(f"region {box.name!r} spans {extent}° of {name}, not a multiple of {JOINT_DEG}°")
+    bounds = (box.lat_min, box.lat_max, box.lon_min, box.lon_max)
+    return Grid.latlon(*bounds, COARSE_DEG, "node", half_open=True), Grid.latlon(*bounds, FINE_DEG)

@@ -1,0 +1,159 @@
+"""Parts of time for training, validation and test that share no weather, and the check that they do not."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from itertools import product
+from typing import TYPE_CHECKING, Any
+
+from geoml.errors import DataError, UserError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from rainshift.places.regions import Region
+
+__all__ = ["Leak", "check_leakage", "split_blocks"]
+
+#: Weather forgets in some days; hourly rain of one region is nearly independent after two.
+PURGE = timedelta(hours=48)
+
+
+@dataclass(frozen=True)
+class Leak:
+    """A way for test weather to be known from training that was let pass."""
+
+    kind: str
+    train: str
+    test: str
+    message: str
+
+
+def split_blocks(
+    time: NDArray[np.datetime64],
+    shares: Mapping[str, float],
+    *,
+    blocks: int = 10,
+    purge: timedelta = PURGE,
+) -> dict[str, NDArray[np.intp]]:
+    """Positions in `time` of each part: strided blocks of time, a purge gap dropped between different parts.
+
+    `time`, ascending, is cut into `blocks` cycles of equal length; each cycle holds one block of every part in turn,
+    as long as its share, so that all parts see all seasons. Between blocks of different parts, times within `purge`
+    after the boundary are dropped. Raises `UserError` where a part is left empty.
+
+    >>> import numpy as np
+    >>> time = np.datetime64("2001-01-01") + np.arange(240) * np.timedelta64(1, "h")
+    >>> parts = split_blocks(time, {"train": 0.75, "test": 0.25}, blocks=2, purge=timedelta(hours=6))
+    >>> {name: len(part) for name, part in parts.items()}
+    {'train': 174, 'test': 48}
+    """
+    import numpy as np
+
+    if not shares or any(share <= 0 for share in shares.values()):
+        raise UserError(f"shares {dict(shares)}: expected a positive share for every part")
+    if blocks < 1:
+        raise UserError(f"{blocks} blocks: expected 1 or more")
+    seconds = (time - time[0]) / np.timedelta64(1, "s")
+    if (np.diff(seconds) <= 0).any():
+        raise DataError("times do not ascend; sort them before they are split")
+    step = float(np.diff(seconds).min()) if len(time) > 1 else 1.0
+    cycle = (seconds[-1] + step) / blocks
+    total = sum(shares.values())
+    edges = np.cumsum([0.0, *(share / total for share in shares.values())])
+    phase = (seconds % cycle) / cycle
+    number = np.minimum(np.searchsorted(edges, phase + 1e-12, side="right") - 1, len(shares) - 1)
+    after = seconds - (np.floor(seconds / cycle) + edges[number]) * cycle
+    # The first block of all has nothing before it, and one part alone has no other to be kept from.
+    first = (number == 0) & (seconds < cycle)
+    keep = (after >= purge.total_seconds() - 1e-6) | first | (len(shares) == 1)
+    parts = {name: np.flatnonzero(keep & (number == index)) for index, name in enumerate(shares)}
+    for name, part in parts.items():
+        if not len(part):
+            raise UserError(
+                f"{name} is left without a time: {blocks} blocks of {cycle / 3600:.3g} h and a purge gap of "
+                f"{purge}; take fewer blocks or a shorter gap"
+            )
+    return parts
+
+
+def check_leakage(
+    train: Mapping[str, Any],
+    test: Mapping[str, Any],
+    *,
+    purge: timedelta = PURGE,
+    regions: Mapping[str, Region] | None = None,
+    shared_edges: str = "refuse",
+) -> list[Leak]:
+    """Refuse training and test sets that share weather: `{region: times}` each.
+
+    For one region (or two that overlap in space): times in both sets, shuffled hours, or test times within `purge` of
+    a training time raise `DataError`. Regions that share an edge at the same times are an error too, rows of the
+    answer with `shared_edges="warn"`, nothing with "ignore". `regions` maps names to `Region`s; by default
+    those of `rainshift.places.regions`; other names are compared by name alone.
+    """
+    from rainshift.places import regions as catalogue
+
+    if shared_edges not in ("warn", "refuse", "ignore"):
+        raise UserError(f"shared_edges is {shared_edges!r}; expected warn, refuse or ignore")
+    known = catalogue.regions() if regions is None else regions
+    leaks: list[Leak] = []
+    for (here, train_time), (there, test_time) in product(train.items(), test.items()):
+        one, other = known.get(here), known.get(there)
+        if here == there or (one is not None and other is not None and catalogue.overlap(one, other)):
+            _check_times(here, train_time, there, test_time, purge)
+        elif one is not None and other is not None and shared_edges != "ignore" and catalogue.adjacent(one, other):
+            if _closest(train_time, test_time) >= purge.total_seconds():
+                continue
+            message = f"{here} (train) and {there} (test) share an edge at the same times: weather crosses it"
+            if shared_edges == "refuse":
+                raise DataError(f"{message}; leave one out, or let it pass with shared_edges=warn")
+            leaks.append(Leak("shared edge", here, there, message))
+    return leaks
+
+
+def _seconds(times: Iterable[Any]) -> NDArray[np.float64]:
+    import numpy as np
+
+    return np.sort(np.asarray(times, "datetime64[ns]").astype(np.int64)) / 1e9
+
+
+def _closest(train: Sequence[Any], test: Sequence[Any]) -> float:
+    """Seconds between the nearest two times of two sets."""
+    import numpy as np
+
+    a, b = _seconds(train), _seconds(test)
+    if not len(a) or not len(b):
+        return math.inf
+    place = np.searchsorted(a, b)
+    before = np.abs(b - a[np.maximum(place - 1, 0)])
+    return float(np.minimum(before, np.abs(a[np.minimum(place, len(a) - 1)] - b)).min())
+
+
+def _check_times(here: str, train: Sequence[Any], there: str, test: Sequence[Any], purge: timedelta) -> None:
+    import numpy as np
+
+    a, b = _seconds(train), _seconds(test)
+    where = here if here == there else f"{here} and {there}, which overlap"
+    if len(shared := np.intersect1d(a, b)):
+        first = np.datetime64(int(shared[0]), "s")
+        raise DataError(f"{where}: {len(shared)} times are in both training and test, the first {first}")
+    # Labels in order of time: blocks change side now and then, shuffled hours all the time.
+    order = np.argsort(np.concatenate([a, b]), kind="stable")
+    side = np.concatenate([np.zeros(len(a)), np.ones(len(b))])[order]
+    changes = int((np.diff(side) != 0).sum())
+    smaller = min(len(a), len(b))
+    gap = _closest(train, test)
+    if gap < purge.total_seconds() and smaller >= 8 and changes > smaller / 2:
+        raise DataError(
+            f"{where}: hours are shuffled between training and test ({changes} changes of side in {len(side)} times), "
+            "so that each test hour has training hours beside it; split by blocks (`split_blocks`)"
+        )
+    if gap < purge.total_seconds():
+        raise DataError(
+            f"{where}: a test time lies {timedelta(seconds=gap)} from a training time; the purge gap is {purge}"
+        )

@@ -1,0 +1,153 @@
+"""The hours of a region that pages show: what came in, what every model made of it, and what fell."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from geoml.data.store import read_dataset, write_netcdf
+from geoml.grids.grid import conform
+from rainshift.benchmark.plan import Cell
+from rainshift.data.selection import choose
+from rainshift.prediction import TRUST_MAPS, predict_maps
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import xarray as xr
+    from numpy.typing import NDArray
+
+    from rainshift.benchmark.run import Experiment
+    from rainshift.data.archive import Archive
+    from rainshift.models.spec import Downscaler
+    from rainshift.models.trust import Trust
+
+__all__ = ["FOLDER", "of_file", "of_model", "panels", "read", "showcase", "write"]
+
+#: Where a run keeps them, a file a region.
+FOLDER = "maps"
+#: Hours before and after the wettest one, and members of each model, that are kept.
+BEFORE, AFTER, MEMBERS = 2, 3, 4
+
+
+def showcase(experiment: Experiment, region: str) -> xr.Dataset:
+    """The wettest test hour of a region and those around it, in mm/h.
+
+    `input(time, coarse_lat, coarse_lon)` where the data have coarse rain, `target(time, lat, lon)` and
+    `prediction(model, member, time, lat, lon)` of every model trained without the region; NaN where it gives fewer
+    members. `wettest` is a time of the coordinate.
+    """
+    import xarray as xr
+
+    archive = experiment.archive
+    data, positions = _weather(archive, region, "test")
+    outside = experiment.plan.outside.get(region)
+    made = {}
+    for name, spec in experiment.specs.items():
+        cell = Cell(name, outside if spec.learns else None, region)
+        folder = experiment.trained_in(cell)
+        if spec.learns and (folder is None or not (folder / "summary.json").exists()):
+            continue
+        drawn = predict_maps(experiment.downscaler(cell), archive, region, positions=positions, members=MEMBERS)
+        made[name] = drawn["precipitation"].reindex(member=np.arange(MEMBERS)).drop_vars(("lat", "lon"))
+    if made:
+        every = xr.concat(list(made.values()), "model", coords="minimal", compat="override", join="override")
+        data["prediction"] = every.assign_coords({"model": list(made), **{k: data[k] for k in ("lat", "lon")}})
+    return data
+
+
+def of_model(
+    downscaler: Downscaler,
+    archive: Archive,
+    region: str,
+    role: str,
+    *,
+    samples: int | None = None,
+    members: int = 8,
+    seed: int = 0,
+    trust: Trust | None = None,
+) -> xr.Dataset:
+    """The wettest of the hours that `evaluate` scores and those around it, laid out as those of `showcase`.
+
+    `prediction` has the one model "prediction". Beside it are `mean(time, lat, lon)` over all members and, with
+    `trust`, `expected_error`, `error_bound`, `novelty` and `familiar`.
+    """
+    data, positions = _weather(archive, region, role, choose(archive, region, role, samples))
+    made = predict_maps(
+        downscaler, archive, region, positions=positions, role=role, members=members, seed=seed, trust=trust
+    )  # fmt: skip
+    return _beside(data, made)
+
+
+def of_file(file: Path, archive: Archive, region: str, role: str) -> xr.Dataset:
+    """The same of the hours in a file of predictions, as `rainshift predict` writes it."""
+    with read_dataset(file) as stored:
+        made = conform(stored)
+        among = np.flatnonzero(np.isin(archive.times(region, role), made["time"].values))
+        data, _ = _weather(archive, region, role, among)
+        return _beside(data, made.sel(time=data["time"]).load())
+
+
+def _beside(data: xr.Dataset, made: xr.Dataset) -> xr.Dataset:
+    """Weather with what a model made of it, a part of the members for the page."""
+    made = made.drop_vars(("lat", "lon"))
+    rain = made["precipitation"]
+    rain = rain if "member" in rain.dims else rain.expand_dims("member")
+    shown = rain.isel(member=slice(MEMBERS)).drop_vars("member", errors="ignore").expand_dims(model=["prediction"])
+    data["prediction"], data["mean"] = shown, rain.mean("member")
+    return data.assign({name: made[name] for name in TRUST_MAPS if name in made})
+
+
+def _weather(
+    archive: Archive, region: str, role: str, among: NDArray[np.int64] | None = None
+) -> tuple[xr.Dataset, NDArray[np.int64]]:
+    """Input and target of the wettest hour and those around it, `among` a role's hours, and where these are."""
+    import xarray as xr
+
+    split, indices = archive.samples(region, role)
+    places = np.arange(len(indices)) if among is None else among
+    groups = archive.open(region, split)
+    target = groups["target"]["precipitation"].isel(time=indices[places])
+    wettest = int(np.nanargmax(np.nan_to_num(target.mean(("lat", "lon")).values, nan=-1.0)))
+    near = _around(target["time"].values, wettest)
+    positions = places[near]
+    data = xr.Dataset({"target": target.isel(time=near).load()}, attrs={"units": "mm h-1", "region": region})
+    guess = dict(archive.channels.first_guess).get("precipitation", "precipitation")
+    if guess in groups["condition"]:
+        coarse = groups["condition"][guess].isel(time=indices[positions]).load()
+        data["input"] = coarse.rename(lat="coarse_lat", lon="coarse_lon").assign_coords(time=data["time"])
+    return data.assign_attrs(wettest=str(target["time"].values[wettest])), positions
+
+
+def _around(times: NDArray[np.datetime64], wettest: int) -> NDArray[np.int64]:
+    """Positions of the wettest hour and of those around it that follow each other without a gap."""
+    chosen = np.arange(max(0, wettest - BEFORE), min(len(times), wettest + AFTER + 1))
+    steps = np.diff(times)
+    step = steps.min() if len(steps) else np.timedelta64(0)
+    broken = np.cumsum(np.r_[0, np.diff(times[chosen]) != step])
+    return chosen[broken == broken[chosen == wettest][0]]
+
+
+def write(path: Path, data: xr.Dataset) -> None:
+    """Keep the hours of one region, whole or not at all."""
+    write_netcdf(path / FOLDER / f"{data.attrs['region']}.nc", data)
+
+
+def read(path: Path) -> dict[str, xr.Dataset]:
+    """What `write` kept in a run folder, by region; nothing where a run kept none."""
+    found = {}
+    for file in sorted((path / FOLDER).glob("*.nc")):
+        with read_dataset(file) as stored:
+            found[file.stem] = stored.load()
+    return found
+
+
+def panels(data: xr.Dataset) -> Mapping[str, xr.DataArray]:
+    """Input, first members and target of the wettest hour, by name, for a picture."""
+    now = data.sel(time=np.datetime64(data.attrs["wettest"]))
+    fields = {"input": now["input"].rename(coarse_lat="lat", coarse_lon="lon")} if "input" in data else {}
+    if "prediction" in data:
+        fields |= {str(name): now["prediction"].sel(model=name, member=0) for name in now["model"].values}
+    return fields | {"target": now["target"]}

@@ -1,0 +1,243 @@
+"""A finished benchmark as sections of a report for the browser, from the files of its run folder alone."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from geoml.data.store import read_dataset
+from geoml.report import Block, Chart, Report, Section, Table, Text
+from geoml.report.palette import colours
+from geoml.runs.folder import RunFolder
+from rainshift.benchmark.transfer import of_predictors, trained_alone, transfer_losses, transfer_test
+from rainshift.report import charts
+from rainshift.report import example_maps as showcase
+from rainshift.report.markdown import CURVES, RESULTS, SHIFTS, introduction
+from rainshift.report.tables import degradation_rows, drop_rows, oracle_rows, score_rows, shift_rows, skill_rows
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+__all__ = ["report"]
+
+#: A colour for each model, the same in all charts.
+Palette = dict[str, str]
+
+
+def report(path: str | os.PathLike[str]) -> Report | None:
+    """The report of a run of `rainshift benchmark`, `predict` or `evaluate`; None for any other folder.
+
+    Errors: `DataError` where the run has not finished or a file of it is broken.
+    """
+    path = Path(path)
+    if not (path / RESULTS).exists():
+        shown = showcase.read(path) if (path / showcase.FOLDER).is_dir() else {}
+        return _of_model(RunFolder.load(path), shown) if shown else None
+    run = RunFolder.load(path)
+    summary, results = run.summary, _read(run.path / RESULTS)
+    assert results is not None
+    curves, shifts = _read(run.path / CURVES), _read(run.path / SHIFTS)
+    palette = colours(list(map(str, results["model"].values)))
+    moved = results["degradation"].notnull().any("test_region")
+    learners = {name: colour for name, colour in palette.items() if bool(moved.sel(model=name))}
+    sections = [
+        _leaderboard(results, summary),
+        _distribution(results, learners or palette),
+        _matrix(results, shifts),
+        _maps(run.path),
+        _curves(results, curves, palette),
+        _shift(results, shifts, learners),
+        _scores(results),
+        _cost(summary),
+        _provenance(run),
+    ]
+    return Report(summary["heading"], introduction(results)[0], [part for part in sections if part is not None])
+
+
+def _of_model(run: RunFolder, shown: dict[str, xr.Dataset]) -> Report:
+    """One model's predictions, how wrong they are and, where that was learnt, how far they were said to be trusted."""
+    rows = run.summary["rows"]
+    scored = any("mae" in row or "crps" in row for row in rows)
+    trusted = {region: data for region, data in shown.items() if "expected_error" in data}
+    maps: list[Block] = [charts.prediction_viewer(shown)]
+    if not trusted:
+        maps.append(Text("`rainshift trust checkpoint=RUN` learns how far a model may be trusted, for pages to show."))
+    sections = [
+        Section("Maps", maps),
+        _trust(trusted) if trusted else None,
+        Section("Scores", [Table(rows, "Against the fine rain, mm/h")])
+        if scored
+        else Section("Files", [Table(rows, "What was predicted")]),
+        _provenance(run),
+    ]
+    made = f"Predicted by {checkpoint}" if (checkpoint := run.config.get("checkpoint")) else run.config["prediction"]
+    return Report(f"Rain of {', '.join(shown)}", f"{made}.", [part for part in sections if part is not None])
+
+
+def _trust(shown: dict[str, xr.Dataset]) -> Section:
+    """What was said of the errors against what they are, in the hours of the maps."""
+    from rainshift.models.trust import auroc, risk_coverage
+
+    rows, curves = [], {}
+    for region, data in shown.items():
+        error = abs(data["mean"] - data["target"]).values
+        known = np.isfinite(error)
+        wrong = error[known]
+        said = {name: data[name].values[known] for name in ("expected_error", "error_bound", "familiar")}
+        coverage, risk = risk_coverage(said["expected_error"], wrong)
+        curves[region] = (coverage, risk, risk_coverage(wrong, wrong)[1])
+        rows.append(
+            {
+                "region": region,
+                "mean error": float(wrong.mean()),
+                "mean expected error": float(said["expected_error"].mean()),
+                "errors within the bound, %": 100 * float((wrong <= said["error_bound"]).mean()),
+                "familiar, %": 100 * float(said["familiar"].mean()),
+                "AUROC": auroc(said["expected_error"], wrong > np.quantile(wrong, 0.9)),
+            }
+        )
+    figure = charts.risk_chart(curves, colours(list(curves)))
+    levels = {float(found) for data in shown.values() if (found := data["error_bound"].attrs.get("level"))}
+    meant = f"; the bound is meant for {'; '.join(f'{level:.0%}' for level in levels)} of the errors" if levels else ""
+    caption = f"In the hours of the maps, mm/h{meant}. AUROC is that of finding the largest tenth of the errors"
+    return Section(
+        "How far to trust it",
+        [
+            Table(rows, caption),
+            Chart(figure, "Mean error of the cells kept against the share kept", "Lower is better; the dotted line "
+                  "knows the errors, the expected error knows none of them."),
+        ],
+    )  # fmt: skip
+
+
+def _read(path: Path) -> xr.Dataset | None:
+    if not path.exists():
+        return None
+    with read_dataset(path) as stored:
+        return stored.load()
+
+
+def _leaderboard(results: xr.Dataset, summary: dict[str, Any]) -> Section:
+    metric = results.attrs["skill_metric"]
+    rows = []
+    for row in score_rows(results, metric):
+        values = [row[str(region)] for region in results["test_region"].values]
+        rows.append({**row, "mean": float(np.mean(values))})
+    blocks: list[Block] = [
+        Table(rows, f"{metric}, mm/h, less is better; trained in or out of distribution", sort="mean")
+    ]
+    blocks += [Text(note, "note") for note in (*introduction(results)[1:], *summary["leaks"])]
+    blocks += [
+        Text(f"Failed and left out of every average: {k}: {why}", "note") for k, why in summary["failures"].items()
+    ]
+    return Section("Leaderboard", blocks)
+
+
+def _distribution(results: xr.Dataset, palette: Palette) -> Section | None:
+    if not np.isfinite(results["skill"]).any():
+        return None
+    figure = charts.skill_chart(results, palette)
+    blocks: list[Block] = [
+        Chart(
+            figure,
+            f"Skill against {results.attrs['reference']} of each model by region, in and out of distribution",
+            f"Intervals: {results.attrs['interval']}. Full: trained with the region; hollow: without it.",
+        )
+    ]
+    tables = {
+        "Skill lost out of distribution": drop_rows(results),
+        "CRPS worse out of distribution, per cent": degradation_rows(results),
+        f"Skill against {results.attrs['reference']}": skill_rows(results),
+        "Share of the oracle's skill": oracle_rows(results),
+    }
+    blocks += [Table(rows, caption) for caption, rows in tables.items() if rows]
+    return Section("In and out of distribution", blocks)
+
+
+def _matrix(results: xr.Dataset, shifts: xr.Dataset | None) -> Section | None:
+    """Train set × test region, as losses where single regions were trained on, else as scores."""
+    metric = results.attrs["skill_metric"]
+    if trained_alone(results):
+        losses = transfer_losses(results)
+        figure = charts.heat_maps(losses, bar="CRPS worse than trained at home, %", diverging=True)
+        blocks: list[Block] = [
+            Chart(figure, "How much worse each model is on a region than trained there, pair by pair")
+        ]
+        if shifts is not None and (test := transfer_test(shifts, losses)) is not None:
+            found = f"ρ = {test.correlation:.2f}, p = {test.p:.2g}"
+            blocks.append(Text(f"Mantel's test against the distances of the predictors' climates: {found}.", "note"))
+        return Section("Trained here, tested there", blocks)
+    sets = [name for name in map(str, results["train_set"].values) if name != "none"]
+    table = results["matrix"].sel(metric=metric, train_set=sets).mean("seed")
+    learned = [str(m) for m in table["model"].values if np.isfinite(table.sel(model=m)).any()]
+    if not learned:
+        return None
+    table = table.sel(model=learned).rename(train_set="other", test_region="region")
+    figure = charts.heat_maps(table, bar=f"{metric}, mm/h", diverging=False)
+    return Section(
+        "Trained here, tested there", [Chart(figure, f"{metric} of each model by what it was trained and tested on")]
+    )
+
+
+def _maps(path: Path) -> Section | None:
+    shown = showcase.read(path)
+    return Section("Maps", [charts.rain_viewer(shown)]) if shown else None
+
+
+def _curves(results: xr.Dataset, curves: xr.Dataset | None, palette: Palette) -> Section | None:
+    if curves is None:
+        return None
+    members = results["members"].max(("train_set", "test_region", "seed"))
+    ensembles = {name: colour for name, colour in palette.items() if float(members.sel(model=name)) > 1}
+    blocks: list[Block] = []
+    if (figure := charts.calibration_chart(curves, ensembles)) is not None:
+        caption = "Flat ranks and the diagonal are a calibrated ensemble; means over regions."
+        blocks.append(Chart(figure, "Rank histograms and reliability diagrams of the ensembles", caption))
+    if (figure := charts.spectrum_chart(curves, palette)) is not None:
+        caption = "0 dB is a field as rough as the truth, below it is too smooth; means over regions."
+        blocks.append(Chart(figure, "Spectra of the models over that of the truth", caption))
+    return Section("Calibration and spectra", blocks) if blocks else None
+
+
+def _shift(results: xr.Dataset, shifts: xr.Dataset | None, palette: Palette) -> Section | None:
+    if shifts is None:
+        return None
+    distance = of_predictors(shifts["wasserstein"])
+    chart = charts.shift_chart(distance, results["degradation"], palette)
+    caption = (
+        "Wasserstein-1 distance of each variable from the training regions without the tested one, std. deviations"
+    )
+    blocks: list[Block] = [
+        Chart(chart, "Distance of climates against the loss out of distribution"),
+        Table(shift_rows(shifts), caption),
+    ]
+    return Section("Shift against drop", blocks)
+
+
+def _scores(results: xr.Dataset) -> Section | None:
+    others = [str(n) for n in results["metric"].values if str(n) != results.attrs["skill_metric"]]
+    tables = [Table(score_rows(results, name), name, folded=True) for name in others]
+    return Section("All other scores", tables) if tables else None
+
+
+def _cost(summary: dict[str, Any]) -> Section | None:
+    rows = [{"training": name, **cost} for name, cost in summary["trainings"].items()]
+    rows = [{k: v for k, v in row.items() if not isinstance(v, dict | list)} for row in rows]
+    return Section("What it cost", [Table(rows, "Every training, with its parameters and seconds")]) if rows else None
+
+
+def _provenance(run: RunFolder) -> Section:
+    around = json.loads((run.path / "environment.json").read_text())
+    return Section(
+        "Provenance",
+        [
+            Text("What was asked for:"),
+            Text((run.path / "config.yaml").read_text(), "code"),
+            Text("Where it ran:"),
+            Text(json.dumps(around, indent=1, ensure_ascii=False), "code"),
+        ],
+    )

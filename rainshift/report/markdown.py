@@ -1,0 +1,260 @@
+"""From the results of a benchmark to what a person reads: tables, figures, one Markdown page."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from geoml.cli.tables import markdown
+from geoml.data.store import read_dataset, write_netcdf
+from geoml.report.figures import save_figure
+from geoml.runs.files import atomic_path
+from rainshift.benchmark.transfer import (
+    shift_figure,
+    trained_alone,
+    transfer_figure,
+    transfer_losses,
+    transfer_rows,
+    transfer_test,
+)
+from rainshift.paper import paper_rows
+from rainshift.report import example_maps as showcase
+from rainshift.report.figures import (
+    calibration_panels,
+    degradation_bars,
+    rain_panels,
+    spectrum_lines,
+    transfer_maps,
+)
+from rainshift.report.tables import (
+    degradation_rows,
+    drop_rows,
+    oracle_rows,
+    score_rows,
+    shift_rows,
+    skill_rows,
+)
+
+if TYPE_CHECKING:
+    import xarray as xr
+    from matplotlib.figure import Figure
+
+    from geoml.runs.folder import RunFolder
+    from rainshift.benchmark.run import Experiment, Outcome
+
+__all__ = ["CURVES", "RESULTS", "SHIFTS", "introduction", "page", "write_benchmark", "write_page"]
+
+logger = logging.getLogger(__name__)
+
+#: Regions whose maps are kept and drawn.
+SHOWN_REGIONS = 4
+#: What a run folder of a benchmark holds, beside the figures that are made of it.
+RESULTS, CURVES, SHIFTS = "benchmark.nc", "curves.nc", "shift.nc"
+
+
+def page(
+    results: xr.Dataset,
+    *,
+    heading: str,
+    failures: Mapping[str, str] | None = None,
+    notes: Sequence[str] = (),
+    figures: Sequence[Path] = (),
+    partition: Mapping[str, Any] | None = None,
+    shifts: xr.Dataset | None = None,
+) -> str:
+    """The whole report in Markdown; `partition` adds the table in the layout of the RainShift paper.
+
+    `shifts` adds the distances of climates.
+    """
+    metric = results.attrs["skill_metric"]
+    parts = [f"# {heading}"]
+    parts += [f"- {note}" for note in notes]
+    parts += ["", f"## {metric}, mm/h", "", markdown(score_rows(results, metric))]
+    skills = skill_rows(results)
+    if skills:
+        parts += ["", f"## Skill against {results.attrs['reference']}", "", markdown(skills)]
+    shares = oracle_rows(results)
+    if shares:
+        parts += ["", "## Share of the oracle's skill", "", "1 is the best there can be.", "", markdown(shares)]
+    lost = drop_rows(results)
+    if lost:
+        parts += [
+            "",
+            "## Skill lost out of distribution",
+            "",
+            "(skill in − skill out) / skill in, on the same region and hours. Above 1 is worse than the reference; "
+            "a dash: no skill in distribution that could be lost. The mean is what is lost of the skill averaged over "
+            "regions. " + results.attrs["interval"] + ".",
+            "",
+            markdown(lost),
+            "",
+            "## CRPS worse out of distribution, per cent",
+            "",
+            markdown(degradation_rows(results)),
+        ]
+    if shifts is not None:
+        parts += [
+            "",
+            "## How far the tested regions are from those trained on",
+            "",
+            "Wasserstein-1 distance of what comes in (and of the rain, alone and given the coarse rain) from the "
+            "training regions without the tested one, in standard deviations.",
+            "",
+            markdown(shift_rows(shifts)),
+        ]
+    parts += _transfer_section(results, shifts)
+    if partition and partition.get("evaluation"):
+        parts += [
+            "",
+            f"## In the layout of the RainShift paper, {metric}, without → with quantile mapping",
+            "",
+            "Which regions E1…E6 and A1…A4 are is "
+            + ("verified" if partition.get("verified") else f"not verified ({partition.get('source')})")
+            + "; the published cells are of another data set and cannot be compared cell by cell.",
+            "",
+            markdown(paper_rows(results, partition)),
+        ]
+    others = [str(name) for name in results["metric"].values if str(name) != metric]
+    for name in others:
+        parts += ["", f"## {name}", "", markdown(score_rows(results, name))]
+    if failures:
+        parts += ["", "## Failed cells, left out of every average", ""]
+        parts += [f"- {where}: {why}" for where, why in failures.items()]
+    parts += ["", *(f"![{path.stem}]({path.name})" for path in figures)]
+    return "\n".join(parts).rstrip() + "\n"
+
+
+def introduction(results: xr.Dataset) -> list[str]:
+    """What a reader has to know of the numbers, a sentence or two each, the definition first."""
+    notes = [
+        f"CRPS is the fair estimator (Ferro 2014); deterministic models have one member, for which it is the MAE. "
+        f"Skill is 1 − score / score of {results.attrs['reference']} on the same region and hours."
+    ]
+    blocks = results["blocks"].values
+    if (blocks < 20).any():
+        notes.append(f"No interval where there are fewer than 20 blocks of hours: {blocks.min()} to {blocks.max()}.")
+    if np.isfinite(results["skill_lost"]).any():
+        notes.append(_training_noise(results))
+    return notes
+
+
+def _transfer_section(results: xr.Dataset, shifts: xr.Dataset | None) -> list[str]:
+    """What models of single regions lose elsewhere, and Mantel's test where the distances were measured."""
+    if not trained_alone(results):
+        return []
+    losses = transfer_losses(results)
+    parts = ["", "## Trained on one region alone, tested on each: CRPS worse than trained at home, per cent"]
+    if shifts is not None and (test := transfer_test(shifts, losses)) is not None:
+        parts += [
+            "",
+            f"Mantel's test of these losses, mean over models, against the distances of the predictors' climates: "
+            f"ρ = {test.correlation:.2f}, p = {test.p:.2g} ({test.regions} regions, {test.pairs} pairs, "
+            f"{test.arrangements} arrangements).",
+        ]
+    for model in map(str, losses["model"].values):
+        parts += ["", f"### {model}", "", markdown(transfer_rows(losses, model))]
+    return parts
+
+
+def _training_noise(results: xr.Dataset) -> str:
+    """What the intervals leave out: another training of the same model may lie outside them."""
+    seeds = results.sizes["seed"]
+    trained = "one training of each model" if seeds == 1 else f"the mean of {seeds} trainings of each model"
+    return f"Intervals are over hours for {trained}; they hold no training noise" + (
+        ", which can be larger: compare models with seeds=3 or more." if seeds < 3 else "."
+    )
+
+
+def write_benchmark(experiment: Experiment, outcome: Outcome, run: RunFolder) -> list[dict[str, Any]]:
+    """Write the results, curves, shifts, summary, maps and the pages; returns the rows of the headline table."""
+    results = outcome.results
+    write_netcdf(run.path / RESULTS, results)
+    write_netcdf(run.path / CURVES, outcome.curves)
+    shown = list(map(str, results["test_region"].values))[:SHOWN_REGIONS]
+    for region in shown:
+        showcase.write(run.path, showcase.showcase(experiment, region))
+    if (shifts := experiment.shifts()) is not None:
+        write_netcdf(run.path / SHIFTS, shifts)
+    run.write_summary(
+        {
+            "heading": experiment.heading,
+            "scores": score_rows(results, results.attrs["skill_metric"]),
+            "skill_lost": drop_rows(results),
+            "failures": outcome.failures,
+            "trainings": outcome.trainings,
+            "leaks": [leak.message for leak in outcome.leaks],
+        }
+    )
+    rows = write_page(run)
+    # Here, since the page for the browser is made of what this module leaves behind.
+    from geoml.report import write_report
+    from rainshift.report.html import report
+
+    browsed = report(run.path)
+    assert browsed is not None
+    logger.info("wrote %s", write_report(browsed, run.path / "report.html"))
+    return rows
+
+
+def write_page(run: RunFolder) -> list[dict[str, Any]]:
+    """Write `benchmark.md` and the figures from what the run folder holds; returns the headline rows.
+
+    Nothing is trained or scored. Errors: `DataError` where the run has not finished or a file of it is broken.
+    """
+    summary = run.summary
+    results = _read(run, RESULTS)
+    assert results is not None
+    shifts = _read(run, SHIFTS)
+    figures = _figures(run, results, shifts)
+    notes = [*introduction(results), *summary["leaks"]]
+    text = page(
+        results,
+        heading=summary["heading"],
+        failures=summary["failures"],
+        notes=notes,
+        figures=figures,
+        partition=run.config.get("partition"),
+        shifts=shifts,
+    )
+    with atomic_path(run.path / "benchmark.md") as partial:
+        partial.write_text(text)
+    logger.info("wrote %s", run.path / "benchmark.md")
+    return score_rows(results, results.attrs["skill_metric"])
+
+
+def _read(run: RunFolder, name: str) -> xr.Dataset | None:
+    """A data set of the run folder; None where the run made none."""
+    if name != RESULTS and not (run.path / name).exists():
+        return None
+    with read_dataset(run.path / name) as stored:
+        return stored.load()
+
+
+def _figures(run: RunFolder, results: xr.Dataset, shifts: xr.Dataset | None) -> list[Path]:
+    """Draw all that the results hold; the paths in the order of the page."""
+    drawn: dict[str, Figure | None] = {}
+    if np.isfinite(results["degradation"]).any():
+        drawn["skill"] = degradation_bars(results, reference=results.attrs["reference"])
+    if shown := {region: showcase.panels(data) for region, data in showcase.read(run.path).items()}:
+        drawn["maps"] = rain_panels(shown, title="wettest test time of each region; models trained without it")
+    if (curves := _read(run, CURVES)) is not None:
+        members = results["members"].max(("train_set", "test_region", "seed"))
+        names = list(map(str, results["model"].values))
+        ensembles = [name for name in names if float(members.sel(model=name)) > 1]
+        drawn["calibration"] = calibration_panels(curves, ensembles)
+        drawn["spectra"] = spectrum_lines(curves, names)
+    if shifts is not None:
+        drawn["shift"] = shift_figure(shifts, results)
+    if trained_alone(results):
+        losses = transfer_losses(results)
+        drawn["transfer"] = transfer_maps(losses)
+        if shifts is not None:
+            drawn["transfer-shift"] = transfer_figure(shifts, losses)
+    for name, figure in drawn.items():
+        if figure is not None:
+            save_figure(figure, run.path / f"{name}.png")
+    return [path for name in drawn if (path := run.path / f"{name}.png").exists()]

@@ -1,0 +1,136 @@
+"""Tables of a benchmark: scores, what is lost out of distribution, shares of an oracle, distances of climates."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from geoml.cli.tables import cell
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+__all__ = [
+    "degradation_rows",
+    "drop_rows",
+    "oracle_rows",
+    "score_rows",
+    "shift_rows",
+    "skill_rows",
+]
+
+#: The row that draws from the exact law of the rain, on data where that is known.
+ORACLE = "oracle"
+
+
+def _with_interval(estimate: float, low: float, high: float) -> str | None:
+    """`0.31 [0.28, 0.35]`, without brackets where there is no interval, None where there is no value."""
+    if not np.isfinite(estimate):
+        return None
+    if not (np.isfinite(low) and np.isfinite(high)):
+        return f"{estimate:.3g}"
+    return f"{estimate:.3g} [{low:.3g}, {high:.3g}]"
+
+
+def _by_region(results: xr.Dataset, name: str, **place: str) -> dict[str, str | None]:
+    """A functional with its interval by test region, at one place of its other axes."""
+    parts = [results[name + suffix].sel(place) for suffix in ("", "_low", "_high")]
+    return {
+        region: _with_interval(*(float(part.sel(test_region=region)) for part in parts)) for region in _regions(results)
+    }
+
+
+def _models(results: xr.Dataset) -> list[str]:
+    return [str(name) for name in results["model"].values]
+
+
+def _regions(results: xr.Dataset) -> list[str]:
+    return [str(name) for name in results["test_region"].values]
+
+
+def score_rows(results: xr.Dataset, metric: str = "crps_fair") -> list[dict[str, Any]]:
+    """A row a model and distribution, a column a region; what learns nothing has one row.
+
+    `bounded %` is the largest share of values, over regions and seeds, that had to be brought within bounds.
+    """
+    rows = []
+    for model in _models(results):
+        picked = results["score"].sel(metric=metric, model=model)
+        values = {side: picked.sel(distribution=side).values for side in ("in", "out")}
+        members = results["members"].sel(model=model).values
+        known = members[np.isfinite(members)]
+        same = np.array_equal(values["in"], values["out"], equal_nan=True)
+        for side in ("any",) if same else ("in", "out"):
+            found = values["in" if side == "any" else side]
+            if np.isfinite(found).any():
+                bounded = results["largest_clipped_share"].sel(
+                    model=model, distribution="in" if side == "any" else side
+                )
+                head = {
+                    "model": model,
+                    "trained": side,
+                    "members": int(known[0]) if len(known) else None,
+                    "bounded %": round(100 * float(bounded.max()), 3),
+                }
+                rows.append(head | dict(zip(_regions(results), map(float, found), strict=True)))
+    return rows
+
+
+def drop_rows(results: xr.Dataset) -> list[dict[str, Any]]:
+    """A row a model: skill lost outside the training regions, by region and on average, with intervals."""
+    rows = []
+    for model in _models(results):
+        cells = _by_region(results, "skill_lost", model=model)
+        if not any(cells.values()):
+            continue
+        mean = [float(results[f"mean_skill_lost{suffix}"].sel(model=model)) for suffix in ("", "_low", "_high")]
+        rows.append({"model": model, **cells, "mean": _with_interval(*mean)})
+    return rows
+
+
+def oracle_rows(results: xr.Dataset) -> list[dict[str, Any]]:
+    """A row a model and distribution: its skill over the oracle's, where that is among the models."""
+    if ORACLE not in _models(results):
+        return []
+    rows = []
+    for model in _models(results):
+        if model in (ORACLE, results.attrs["reference"]):
+            continue
+        for side in ("in", "out"):
+            share = results["skill"].sel(model=model, distribution=side) / results["skill"].sel(
+                model=ORACLE, distribution=side
+            )
+            if np.isfinite(share).any():
+                values = dict(zip(_regions(results), map(float, share.values), strict=True))
+                rows.append({"model": model, "trained": side, **values, "mean": float(share.mean())})
+    return rows
+
+
+def shift_rows(shifts: xr.Dataset) -> list[dict[str, Any]]:
+    """A row a variable: its Wasserstein distance by region, marked where chance gives as much in 5 % of cases."""
+    rows = []
+    for variable in map(str, shifts["variable"].values):
+        row: dict[str, Any] = {"variable": variable}
+        for region in map(str, shifts["region"].values):
+            picked = shifts[["wasserstein", "wasserstein_p"]].sel(variable=variable, region=region)
+            chance = "" if float(picked["wasserstein_p"]) < 0.05 else " (chance)"
+            row[region] = f"{cell(float(picked['wasserstein']))}{chance}"
+        rows.append(row)
+    return rows
+
+
+def degradation_rows(results: xr.Dataset) -> list[dict[str, Any]]:
+    """A row a model: by how many per cent the CRPS is worse outside the training regions."""
+    cells = {model: _by_region(results, "degradation", model=model) for model in _models(results)}
+    return [{"model": model, **row} for model, row in cells.items() if any(row.values())]
+
+
+def skill_rows(results: xr.Dataset) -> list[dict[str, Any]]:
+    """A row a model and distribution: its skill over the reference; what has the same on both sides has one row."""
+    rows = []
+    for model in _models(results):
+        cells = {side: _by_region(results, "skill", model=model, distribution=side) for side in ("in", "out")}
+        found = {"any": cells["in"]} if cells["in"] == cells["out"] else cells
+        rows += [{"model": model, "trained": side, **row} for side, row in found.items() if any(row.values())]
+    return rows
