@@ -46,7 +46,7 @@ from gpu_volumes import CASES, measure_volumes
 from geoml.diffusion.cuda_graph import CUDAGraphed
 from geoml.diffusion.denoiser import expand
 from geoml.diffusion.network import DenoisingUNet
-from geoml.diffusion.preconditioning import EDM, noise_label
+from geoml.diffusion.preconditioning import Karras, noise_label
 from geoml.diffusion.samplers import DPMSolver2M
 from geoml.diffusion.spacing import log_snr
 
@@ -61,7 +61,7 @@ FIGURES = (
 )
 #: What only part `radiodiff` takes.
 OPTIONS = ("--folder=", "--seconds=")
-PREDICTORS, PRECONDITIONING = 10, EDM(0.5)
+PREDICTORS, PRECONDITIONING = 10, Karras(0.5)
 Seconds = dict[str, list[float]]
 
 

@@ -24,14 +24,14 @@ from torch.utils.flop_counter import FlopCounterMode
 from geoml.diffusion.cuda_graph import CUDAGraphed
 from geoml.diffusion.denoiser import expand
 from geoml.diffusion.network import DenoisingUNet
-from geoml.diffusion.preconditioning import EDM, noise_label
+from geoml.diffusion.preconditioning import Karras, noise_label
 from geoml.diffusion.samplers import DPMSolver2M
 from geoml.diffusion.spacing import log_snr
 
 __all__ = ["CASES", "Case", "Slices", "edge_loss_db", "measure_volumes", "volumes"]
 
 #: building, distance, roof; and the free-space prior.
-PREDICTORS, PRECONDITIONING, WAVELENGTH = 4, EDM(0.5), 299_792_458 / 5.9e9
+PREDICTORS, PRECONDITIONING, WAVELENGTH = 4, Karras(0.5), 299_792_458 / 5.9e9
 #: What the network's residual is measured in: the deviation of what free space leaves, in units of 77 dB.
 SCALE = 0.2
 Timer = Callable[..., dict[str, list[float]]]

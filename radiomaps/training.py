@@ -17,7 +17,7 @@ from geoml.models.tiles import Tiled, Tiling
 from geoml.runs.files import read_json, write_json
 from geoml.train import Trainer, train
 from geoml.train.checkpoint import start_from
-from geoml.train.device import Precision, World, choose_device, process_group, world
+from geoml.train.device import Precision, ProcessGroup, choose_device, process_group, world
 from geoml.train.memory import available_memory, training_memory
 from radiomaps.evaluation import some_of
 from radiomaps.models import build
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     import torch
     from numpy.typing import NDArray
 
-    from geoml.train.loop import Log
+    from geoml.train.loop import MetricsSink
 
 __all__ = [
     "GRID_FILE",
@@ -48,7 +48,7 @@ __all__ = [
 
 logger = logging.getLogger(__name__)
 
-ALONE = World()
+ALONE = ProcessGroup()
 #: Beside the checkpoints: what the model was given and asked for, on which grid, and how its maps were split.
 TASK_FILE, GRID_FILE, SPLIT_FILE = "task.json", "grid.json", "split.json"
 Parts = Mapping[str, "NDArray[Any] | Sequence[int]"]
@@ -123,7 +123,7 @@ def fit(
     recipe: Recipe,
     folder: Path,
     seed: int = 0,
-    log: Log | None = None,
+    log: MetricsSink | None = None,
     watch: Callable[[Model, int], None] | None = None,
     allow: Sequence[str] = (),
     start: Path | None = None,
@@ -151,7 +151,7 @@ def _fit(
     folder: Path,
     seed: int,
     *,
-    log: Log | None,
+    log: MetricsSink | None,
     watch: Callable[[Model, int], None] | None,
     allow: Sequence[str],
     start: Path | None,
@@ -208,7 +208,7 @@ def training_loader(
     recipe: Recipe,
     *,
     seed: int = 0,
-    group: World = ALONE,
+    group: ProcessGroup = ALONE,
 ) -> TaskLoader:
     """Shuffled crops or whole maps, each in a symmetry keyed on (seed, epoch, item) where the recipe augments."""
     made = loader(

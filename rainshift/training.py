@@ -17,7 +17,7 @@ from geoml.models.predictor import Predictor, load_predictor
 from geoml.runs.files import read_json, write_json
 from geoml.train import Trainer, train
 from geoml.train.checkpoint import start_from
-from geoml.train.device import Precision, World, process_group, world
+from geoml.train.device import Precision, ProcessGroup, process_group, world
 from rainshift.baselines import Baseline
 from rainshift.benchmark.plan import TrainSet
 from rainshift.data.archive import Archive
@@ -25,13 +25,13 @@ from rainshift.data.selection import FIELDS_AT_A_TIME, choose
 from rainshift.models.spec import Downscaler, ModelSpec, Windowed
 
 if TYPE_CHECKING:
-    from geoml.train.loop import Log
+    from geoml.train.loop import MetricsSink
 
 logger = logging.getLogger(__name__)
 
 __all__ = ["Recipe", "fit", "load", "load_trained"]
 
-ALONE = World()
+ALONE = ProcessGroup()
 BASELINE_FILE = "baseline.json"
 #: Beside the checkpoints of a model over time: how many hours it sees at once.
 WINDOW_FILE = "window.json"
@@ -67,7 +67,7 @@ def fit(
     recipe: Recipe,
     seed: int,
     folder: Path,
-    log: Log | None = None,
+    log: MetricsSink | None = None,
     start: Path | None = None,
 ) -> dict[str, Any]:
     """Train a downscaler and leave it in `folder`; returns what it cost and came to.
@@ -89,7 +89,7 @@ def _fit(
     recipe: Recipe,
     seed: int,
     folder: Path,
-    log: Log | None,
+    log: MetricsSink | None,
     start: Path | None,
 ) -> dict[str, Any]:
     channels, group, window = archive.channels, world(), spec.window
@@ -173,7 +173,7 @@ def _loader(
     *,
     seed: int,
     window: int | None,
-    group: World = ALONE,
+    group: ProcessGroup = ALONE,
 ) -> BlockLoader:
     return BlockLoader(
         [

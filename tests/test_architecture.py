@@ -130,6 +130,22 @@ def test_modules_are_named_for_what_they_hold():
     assert [name for name in NAMES if vague & set(Path(name).with_suffix("").parts)] == []
 
 
+#: The same stage of rain and radio: the same word on purpose.
+MIRRORED = {"Baseline", "BenchmarkResults", "Cell", "Leak", "Recipe"}
+
+
+def test_a_class_name_means_one_thing():
+    places: dict[str, list[str]] = {}
+    for path, name in zip(FILES, NAMES, strict=True):
+        for node in ast.walk(tree_of(path)):
+            if isinstance(node, ast.ClassDef):
+                places.setdefault(node.name, []).append(name)
+    several = {name: found for name, found in places.items() if len(found) > 1}
+    packages = {name: [place.partition("/")[0] for place in found] for name, found in several.items()}
+    assert {name: several[name] for name, found in packages.items() if len(set(found)) < len(found)} == {}
+    assert {name: found for name, found in several.items() if name not in MIRRORED and name[0] != "_"} == {}
+
+
 GLOBAL_STATE = (
     "torch.manual_seed",
     "torch.set_num_threads",

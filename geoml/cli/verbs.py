@@ -22,7 +22,7 @@ from geoml.runs.folder import RunFolder, config_hash, launched_rank
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
-__all__ = ["Outcome", "complete", "run", "run_path"]
+__all__ = ["JobResult", "complete", "run", "run_path"]
 
 #: Top packages whose progress is shown at the terminal; of others, warnings only.
 OURS = ("geoml", "rainshift", "radiomaps", "mcp_experts")
@@ -90,7 +90,7 @@ def run_path(verb: str, config: DictConfig, overrides: Sequence[str], *, sweep: 
 
 
 @dataclass(frozen=True)
-class Outcome:
+class JobResult:
     """What one job of a sweep came to: rows, or the line of an error."""
 
     rows: list[dict[str, Any]]
@@ -105,20 +105,20 @@ class _Job:
     app: App
     verb: Verb
 
-    def __call__(self, config: DictConfig) -> Outcome:
+    def __call__(self, config: DictConfig) -> JobResult:
         """One job of a sweep: an error ends this job, not its siblings."""
         from hydra.core.hydra_config import HydraConfig
 
         try:
             overrides = list(HydraConfig.get().overrides.task)
             rows = self.run(compose.finish(config), overrides, sweep=True)
-            return Outcome([dict(row) for row in rows or []])
+            return JobResult([dict(row) for row in rows or []])
         except UserError as error:
             print(f"error: {error}", file=sys.stderr)
-            return Outcome([], str(error))
+            return JobResult([], str(error))
         except Exception as error:
             traceback.print_exc()
-            return Outcome([], f"{type(error).__name__}: {error}", mendable=False)
+            return JobResult([], f"{type(error).__name__}: {error}", mendable=False)
 
     def run(self, config: DictConfig, overrides: Sequence[str], *, sweep: bool = False) -> Rows | None:
         """The rows of one run, in its folder where the verb has one."""
@@ -174,7 +174,7 @@ def _pair(override: str) -> tuple[str, str]:
     return key, value
 
 
-def _varies(key: str, jobs: list[tuple[dict[str, str], Outcome]]) -> bool:
+def _varies(key: str, jobs: list[tuple[dict[str, str], JobResult]]) -> bool:
     return len({given.get(key) for given, _ in jobs}) > 1
 
 

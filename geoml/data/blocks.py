@@ -14,7 +14,7 @@ from geoml.data.location import location, object_store_errors, zarr_location
 from geoml.data.manifest import Files, check_file, load_manifest
 from geoml.data.packing import Packing
 from geoml.data.slabs import zarr_settings
-from geoml.data.sources import ArraySource, Block, Source, Stack, select_samples
+from geoml.data.sources import ArraySource, Block, BlockSource, Stack, select_samples
 from geoml.data.store import open_store
 from geoml.errors import DataError, unknown
 from geoml.grids.grid import Grid, grid_of
@@ -24,12 +24,12 @@ if TYPE_CHECKING:
     import xarray as xr
     import zarr
 
-__all__ = ["ArraySource", "Block", "FieldSource", "Source"]
+__all__ = ["ArraySource", "Block", "BlockSource", "FieldSource"]
 
 PIPELINE = {"codec_pipeline.path": "zarrs.ZarrsCodecPipeline"}
 
 
-class FieldSource(Source):
+class FieldSource(BlockSource):
     """Variables of a store (`geoml.data.store`) as channels.
 
     `condition`, `target` and `static` name the variables, in channel order; None takes all there are, sorted.

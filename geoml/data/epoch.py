@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from geoml.data.patch_groups import Lane, Part
 from geoml.data.reading import Request, read_ahead
-from geoml.data.shuffling import BlockOrder, Step
+from geoml.data.shuffling import BatchItems, BlockOrder
 from geoml.data.sources import Block
 
 __all__ = ["Epoch"]
@@ -43,7 +43,7 @@ class Epoch:
     def batches(self, order: BlockOrder) -> int:
         return order.total // self.batch_size if self.drop_last else len(order)
 
-    def plan(self, epoch: int, orders: Sequence[BlockOrder]) -> Iterator[tuple[int, Step]]:
+    def plan(self, epoch: int, orders: Sequence[BlockOrder]) -> Iterator[tuple[int, BatchItems]]:
         """`(lane, step)` for every batch, the lanes in a random mixture."""
         turns = np.repeat(np.arange(len(orders)), [self.batches(order) for order in orders])
         if self.shuffle and len(orders) > 1:
@@ -97,7 +97,7 @@ class Epoch:
     def _part(
         self,
         number: int,
-        step: Step,
+        step: BatchItems,
         epoch: int,
         order: BlockOrder,
         held: dict[int, Block],

@@ -14,7 +14,7 @@ from geoml.data.fields import Batch
 from geoml.data.patch_groups import KNOWN, Lane, build_lanes
 from geoml.data.patches import PatchSpec
 from geoml.data.reading import ambient_client
-from geoml.data.sources import Source
+from geoml.data.sources import BlockSource
 from geoml.data.workers import PartStream, as_tensors, start_workers
 from geoml.errors import DataError, UserError
 
@@ -53,7 +53,7 @@ class BlockLoader:
 
     def __init__(
         self,
-        sources: Sequence[Source],
+        sources: Sequence[BlockSource],
         *,
         batch_size: int,
         channels: Channels | None = None,
@@ -240,7 +240,7 @@ class BlockLoader:
         )  # fmt: skip
 
 
-def _is_made(name: str, condition: Sequence[str], source: Source) -> bool:
+def _is_made(name: str, condition: Sequence[str], source: BlockSource) -> bool:
     """Whether a condition channel is one that the loader makes from another's gaps."""
     return name.endswith(KNOWN) and name not in source.condition and name.removesuffix(KNOWN) in condition
 

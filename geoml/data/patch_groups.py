@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from geoml.data.patches import PatchSpec, Placement, place
+from geoml.data.patches import PatchPlacement, PatchSpec, place
 from geoml.data.shuffling import keyed_uniform
-from geoml.data.sources import Block, Source, unexpected_gap
+from geoml.data.sources import Block, BlockSource, unexpected_gap
 from geoml.grids.grid import Axis, Grid
 
 __all__ = ["KNOWN", "Lane", "Part", "Span", "build_lanes", "sample_starts"]
@@ -20,7 +20,7 @@ __all__ = ["KNOWN", "Lane", "Part", "Span", "build_lanes", "sample_starts"]
 KNOWN = "_known"
 
 
-def sample_starts(source: Source, window: int | None, stride: int | None) -> NDArray[np.int64]:
+def sample_starts(source: BlockSource, window: int | None, stride: int | None) -> NDArray[np.int64]:
     """Where samples begin: every selected index, or every `stride`-th at which `window` equal steps follow.
 
     A window never reaches across samples that are not selected or across a change of the time step; the step of a
@@ -73,8 +73,8 @@ class Part:
 class Lane:
     """Sources whose patches see their condition in the same relative geometry, so that they share batches."""
 
-    sources: Mapping[int, Source]
-    placements: Mapping[int, Placement]
+    sources: Mapping[int, BlockSource]
+    placements: Mapping[int, PatchPlacement]
     spans: Sequence[Span]
     patches: int
     random_places: bool
@@ -307,7 +307,7 @@ def time_axis(times: NDArray[Any] | None, begin: int, window: int) -> Axis:
 
 
 def build_lanes(
-    sources: Sequence[Source],
+    sources: Sequence[BlockSource],
     *,
     condition: tuple[str, ...],
     patch: PatchSpec | None,
@@ -351,7 +351,7 @@ def build_lanes(
     ]
 
 
-def _step(source: Source, begins: NDArray[np.int64], window: int | None) -> float | None:
+def _step(source: BlockSource, begins: NDArray[np.int64], window: int | None) -> float | None:
     return time_axis(source.times, int(begins[0]), window).step if window and window > 1 else None
 
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from geoml.errors import DataError
 from geoml.grids.grid import Axis, Grid
 
-__all__ = ["PatchSpec", "Placement", "place"]
+__all__ = ["PatchPlacement", "PatchSpec", "place"]
 
 #: Two spacings count as commensurable when they drift apart by less than this many coarse cells over the axis.
 DRIFT = 0.01
@@ -60,7 +60,7 @@ class AxisPlacement:
 
 
 @dataclass(frozen=True)
-class Placement:
+class PatchPlacement:
     """All the places of a patch on a pair of grids; `size` and `condition_size` are the same at each of them."""
 
     condition_grid: Grid
@@ -103,7 +103,7 @@ class Placement:
 
 
 @lru_cache(maxsize=4096)
-def _grids(placement: Placement, place: int) -> tuple[Grid, Grid]:
+def _grids(placement: PatchPlacement, place: int) -> tuple[Grid, Grid]:
     return placement._cut_grids(place)
 
 
@@ -118,7 +118,7 @@ def _crop(grid: Grid, offsets: NDArray[np.int64], sizes: tuple[int, ...]) -> Gri
     return (grid.pad(pads) if any(map(any, pads.values())) else grid).crop(**parts)
 
 
-def place(spec: PatchSpec | None, condition_grid: Grid, target_grid: Grid) -> Placement:
+def place(spec: PatchSpec | None, condition_grid: Grid, target_grid: Grid) -> PatchPlacement:
     """The places of `spec` on a pair of grids; None takes the whole fields.
 
     Offsets on the target are multiples of the period the two grids have in common: 5 cells of 0.1° are 2 of 0.25°.
@@ -138,7 +138,7 @@ def place(spec: PatchSpec | None, condition_grid: Grid, target_grid: Grid) -> Pl
             size = _of_axis(spec.size, number, len(target_grid.axes))
             stride = None if spec.stride is None else _of_axis(spec.stride, number, len(target_grid.axes))
             rows.append(_place_axis(size, stride, spec.halo, coarse, fine))
-    return Placement(condition_grid, target_grid, tuple(rows))
+    return PatchPlacement(condition_grid, target_grid, tuple(rows))
 
 
 def _of_axis(value: int | tuple[int, ...], number: int, axes: int) -> int:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, NamedTuple, TypeVar
 
-from geoml.data.sources import Block, Source
+from geoml.data.sources import Block, BlockSource
 from geoml.errors import UserError
 
 __all__ = ["Request", "ambient_client", "read_ahead", "spread"]
@@ -22,7 +22,7 @@ class Request(NamedTuple):
     """A block wanted: its position in the order, its source, and its samples."""
 
     position: int
-    source: Source
+    source: BlockSource
     start: int
     stop: int
 
@@ -83,7 +83,7 @@ def _result(future: Any) -> Any:
         ) from error
 
 
-def _read(source: Source, start: int, stop: int) -> Block:
+def _read(source: BlockSource, start: int, stop: int) -> Block:
     return source.read_block(start, stop)
 
 

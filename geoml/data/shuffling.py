@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["BlockOrder", "Step", "keyed_uniform"]
+__all__ = ["BatchItems", "BlockOrder", "keyed_uniform"]
 
 #: Numbers of processes that divide this get equal shares of most batches.
 DEAL = 8
@@ -31,7 +31,7 @@ def keyed_uniform(key: Sequence[int], ids: NDArray[np.int64]) -> NDArray[np.floa
 
 
 @dataclass(frozen=True)
-class Step:
+class BatchItems:
     """One batch: for each of its items the position of its block in the sequence and its number within the block.
 
     `finished` lists the positions of the blocks that are not needed after this batch.
@@ -80,7 +80,7 @@ class BlockOrder:
     def __len__(self) -> int:
         return -(-self.total // self.batch_size)
 
-    def __iter__(self) -> Iterator[Step]:
+    def __iter__(self) -> Iterator[BatchItems]:
         rng = np.random.default_rng([*self.key, 1])
         remaining = self.counts[self.sequence].copy()
         taken = np.zeros_like(remaining)
@@ -108,7 +108,7 @@ class BlockOrder:
                     fresh = np.arange(opened, min(opened + done.size, len(self.sequence)))
                     opened += fresh.size
                     slots = np.concatenate([slots[remaining[slots] > 0], fresh])
-            yield Step(np.array(positions), np.array(items), tuple(finished))
+            yield BatchItems(np.array(positions), np.array(items), tuple(finished))
 
     def _items(self, position: int) -> NDArray[np.int64]:
         block = int(self.sequence[position])

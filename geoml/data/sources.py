@@ -16,7 +16,7 @@ from geoml.data.packing import Packing
 from geoml.errors import DataError, unknown
 from geoml.grids.grid import Grid
 
-__all__ = ["ArraySource", "Block", "Source", "Stack"]
+__all__ = ["ArraySource", "Block", "BlockSource", "Stack"]
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ class Block:
         return out
 
 
-class Source(ABC):
+class BlockSource(ABC):
     """Fields on a pair of grids along a sample axis, read block by block; picklable, opened where it is read.
 
     `selected` are the indices of the samples that count, ascending; `read` and `read_block` take positions on the
@@ -172,7 +172,7 @@ def select_samples(samples: slice | Iterable[int] | NDArray[Any] | None, size: i
     return chosen
 
 
-class ArraySource(Source):
+class ArraySource(BlockSource):
     """Fields already in memory, for tests and small data: arrays `(sample, channel, *space)`, static without sample."""
 
     def __init__(
@@ -242,7 +242,7 @@ class ArraySource(Source):
         return self._static
 
 
-def unexpected_gap(source: Source, role: str, variable: str, index: int, cell: str) -> DataError:
+def unexpected_gap(source: BlockSource, role: str, variable: str, index: int, cell: str) -> DataError:
     """The error for a missing or infinite value where none is expected."""
     when = f" at {source.label(index)}" if role != "static" else ""
     return DataError(

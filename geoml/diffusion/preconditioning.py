@@ -21,11 +21,11 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 __all__ = [
-    "EDM",
     "PARAMETERISATIONS",
     "Clean",
     "Coefficients",
     "Flow",
+    "Karras",
     "Noise",
     "Preconditioning",
     "Velocity",
@@ -45,7 +45,7 @@ class Coefficients(NamedTuple):
 class Preconditioning(ABC):
     """The coefficients of a parameterisation, its training target and weight, as functions of σ.
 
-    All but `EDM` are meant for clean fields of unit variance.
+    All but `Karras` are meant for clean fields of unit variance.
     """
 
     @abstractmethod
@@ -82,7 +82,7 @@ def noise_label(sigma: Float[Tensor, " batch"]) -> Float[Tensor, " batch"]:
 
 
 @dataclass(frozen=True)
-class EDM(Preconditioning):
+class Karras(Preconditioning):
     """Unit variance of the network's target at every σ, for clean fields of standard deviation `sigma_data`.
 
     Karras et al. 2022, arXiv 2206.00364, table 1, with the weight λ(σ) = 1 / c_out². There the input has unit variance
@@ -136,7 +136,7 @@ class Clean(Preconditioning):
 class Velocity(Preconditioning):
     """The network predicts v = α ε − s x₀ with α = 1/√(1+σ²), s = σ/√(1+σ²) (Salimans & Ho 2022, section 4).
 
-    The sign of the target apart, this is `EDM` for data of unit variance.
+    The sign of the target apart, this is `Karras` for data of unit variance.
     """
 
     def coefficients(self, sigma: Tensor) -> Coefficients:

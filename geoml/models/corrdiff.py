@@ -70,7 +70,7 @@ class CorrDiff(Diffusion):
         super().__init__(
             channels,
             dims,
-            preconditioning=preconditioning.EDM(sigma_data),
+            preconditioning=preconditioning.Karras(sigma_data),
             levels=LogNormalLevels(p_mean, p_std),
             unit=sigma_data,
             residual=residual,

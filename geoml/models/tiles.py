@@ -32,7 +32,7 @@ class Predicts(Protocol):
 
 
 @dataclass(frozen=True)
-class Span:
+class TileSpan:
     """A tile along one axis: where it writes, with which weights, and what of the two grids it reads."""
 
     read: slice
@@ -65,10 +65,10 @@ class Tiling:
                 "blend at most half a tile"
             )
 
-    def spans(self, fine: Axis, coarse: Axis) -> list[Span]:
+    def spans(self, fine: Axis, coarse: Axis) -> list[TileSpan]:
         """The tiles along an axis. Widths are rounded up to whole numbers of cells of both grids."""
         if fine.size <= max(self.limit, self.tile):
-            return [Span(slice(0, fine.size), slice(0, coarse.size), np.ones(fine.size))]
+            return [TileSpan(slice(0, fine.size), slice(0, coarse.size), np.ones(fine.size))]
         # So many fine cells are a whole number of coarse ones: tiles are alike, and share one operator.
         unit = math.lcm(Fraction(coarse.step / fine.step).limit_denominator(64).numerator, LEVELS)
         tile, margin = (-(-width // unit) * unit for width in (self.tile, self.halo + self.blend))
@@ -78,7 +78,7 @@ class Tiling:
             for start in starts
         ]
 
-    def _span(self, fine: Axis, coarse: Axis, start: int, stop: int, margin: int) -> Span:
+    def _span(self, fine: Axis, coarse: Axis, start: int, stop: int, margin: int) -> TileSpan:
         low, high = max(start - margin, 0), min(stop + margin, fine.size)
         cells = np.arange(low, high) + 0.5
         weight = np.ones(high - low)
@@ -91,7 +91,7 @@ class Tiling:
         at = (fine.coordinates[[low, high - 1]] - coarse.start) / coarse.step
         first, last = math.floor(at.min() + 1e-6) - 1, math.ceil(at.max() - 1e-6) + 1
         inside = slice(max(first, 0) if low > 0 else 0, min(last + 1, coarse.size) if high < fine.size else coarse.size)
-        return Span(slice(low, high), inside, weight)
+        return TileSpan(slice(low, high), inside, weight)
 
 
 @dataclass(frozen=True)
@@ -125,7 +125,7 @@ class Tiled:
         return whole, clipped
 
 
-def _cut(batch: Batch, row: Span, column: Span) -> Batch:
+def _cut(batch: Batch, row: TileSpan, column: TileSpan) -> Batch:
     """The part of a batch that a tile reads; its samples know which part of their noise is theirs."""
     fine = _crop(batch.target_grid, row.read, column.read)
     coarse = _crop(batch.condition_grid, row.coarse, column.coarse)
@@ -144,7 +144,7 @@ def _cut(batch: Batch, row: Span, column: Span) -> Batch:
 
 
 def _windows(
-    batch: Batch, row: Span, column: Span
+    batch: Batch, row: TileSpan, column: TileSpan
 ) -> Iterator[tuple[tuple[int, ...], tuple[tuple[int, ...], tuple[slice, ...]]]]:
     """For the shape of the tile on either grid, the shape of the whole and the place of the tile within."""
     for grid, rows, columns in (

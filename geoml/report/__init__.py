@@ -4,7 +4,19 @@ A domain builds `Section`s of blocks (`Text`, `Table`, `Chart`, `Viewer`) and `w
 it is fetched from the network, so that it works from a disk and in ten years.
 """
 
-from geoml.report.blocks import Axis, Block, Chart, Field, Panel, Report, Section, Table, Text, Viewer
+from geoml.report.blocks import Block, Chart, Panel, Report, Section, Table, Text, Viewer, ViewerAxis, ViewerField
 from geoml.report.page import write_report
 
-__all__ = ["Axis", "Block", "Chart", "Field", "Panel", "Report", "Section", "Table", "Text", "Viewer", "write_report"]
+__all__ = [
+    "Block",
+    "Chart",
+    "Panel",
+    "Report",
+    "Section",
+    "Table",
+    "Text",
+    "Viewer",
+    "ViewerAxis",
+    "ViewerField",
+    "write_report",
+]

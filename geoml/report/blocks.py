@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from plotly.graph_objects import Figure
 
-__all__ = ["Axis", "Block", "Chart", "Field", "Panel", "Report", "Section", "Table", "Text", "Viewer"]
+__all__ = ["Block", "Chart", "Panel", "Report", "Section", "Table", "Text", "Viewer", "ViewerAxis", "ViewerField"]
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class Chart:
 
 
 @dataclass(frozen=True)
-class Axis:
+class ViewerAxis:
     """What a viewer can be moved along: "select" for names, "range" for what has an order, from number `start` on."""
 
     name: str
@@ -70,7 +70,7 @@ class Panel:
 
 
 @dataclass(frozen=True)
-class Field:
+class ViewerField:
     """One field `(y, x)` of a panel: shown where the viewer stands at `place`, axis name to value.
 
     An axis that `place` does not name does not matter to it. NaN is unknown and stays empty. `marks` are points
@@ -89,9 +89,9 @@ class Field:
 class Viewer:
     """Maps side by side on common colours, moved along `axes` together; `aspect` is a y unit in x units on screen."""
 
-    axes: Sequence[Axis]
+    axes: Sequence[ViewerAxis]
     panels: Sequence[Panel]
-    fields: Sequence[Field]
+    fields: Sequence[ViewerField]
     alt: str
     caption: str = ""
     x_title: str = "x"

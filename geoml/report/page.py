@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from geoml.cli.tables import cell, column_names
-from geoml.report.blocks import Block, Chart, Field, Report, Table, Text, Viewer
+from geoml.report.blocks import Block, Chart, Report, Table, Text, Viewer, ViewerField
 from geoml.runs.files import atomic_path
 
 __all__ = ["render", "write_report"]
@@ -156,7 +156,7 @@ def _scale(name: str) -> list[Any]:
     return [list(stop) for stop in get_colorscale(name)]
 
 
-def _packed(field: Field) -> dict[str, Any]:
+def _packed(field: ViewerField) -> dict[str, Any]:
     """A field in 16 bits a cell, base64: a 65,534th of its range is finer than any screen shows."""
     values = np.asarray(field.values, np.float64)
     known = np.isfinite(values)

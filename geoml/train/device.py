@@ -19,7 +19,7 @@ from geoml.runs.folder import launched_rank
 
 __all__ = [
     "Precision",
-    "World",
+    "ProcessGroup",
     "autocast",
     "choose_device",
     "compile_networks",
@@ -37,7 +37,7 @@ PATIENCE = timedelta(hours=12)
 
 
 @dataclass(frozen=True)
-class World:
+class ProcessGroup:
     """The processes that train one model together; `size` 1 where there is but one."""
 
     rank: int = 0
@@ -86,13 +86,17 @@ class World:
             self.wait()
 
 
-def world() -> World:
+def world() -> ProcessGroup:
     """The processes of the group that is open, or this one alone."""
-    return World(dist.get_rank(), dist.get_world_size()) if dist.is_available() and dist.is_initialized() else World()
+    return (
+        ProcessGroup(dist.get_rank(), dist.get_world_size())
+        if dist.is_available() and dist.is_initialized()
+        else ProcessGroup()
+    )
 
 
 @contextlib.contextmanager
-def process_group() -> Iterator[World]:
+def process_group() -> Iterator[ProcessGroup]:
     """The group of processes that `torchrun` started, joined within the block; this one alone where it did not.
 
     Gloo carries what is on CPUs, NCCL what is on GPUs, of which each process takes the one of its local rank.

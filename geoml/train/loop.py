@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 
@@ -25,7 +25,10 @@ from geoml.train.schedule import learning_rate
 from geoml.train.trainer import Trainer, optimiser_of
 from geoml.train.validation import known_cells, validation_loss
 
-__all__ = ["Loader", "Log", "Result", "Trainer", "Transforms", "train"]
+if TYPE_CHECKING:
+    from geoml.data.transforms import Transforms
+
+__all__ = ["Loader", "MetricsSink", "Result", "Trainer", "train"]
 
 logger = logging.getLogger(__name__)
 
@@ -39,14 +42,7 @@ class Loader(Protocol):
     def load_state_dict(self, state: dict[str, Any]) -> None: ...
 
 
-class Transforms(Protocol):
-    """Physical to transformed space; see `geoml.data.transforms`."""
-
-    def forward(self, batch: Batch) -> Batch: ...
-    def to_dict(self) -> dict[str, Any]: ...
-
-
-class Log(Protocol):
+class MetricsSink(Protocol):
     """Where rows of metrics go; see `geoml.runs.folder.MetricsLog`."""
 
     def append(self, row: Mapping[str, Any], /) -> None: ...
@@ -73,7 +69,7 @@ def train(
     config: Trainer,
     folder: Path,
     validation: Iterable[Batch] | None = None,
-    log: Log | None = None,
+    log: MetricsSink | None = None,
     watch: Callable[[Model, int], None] | None = None,
 ) -> Result:
     """Train `model` on the loader's epochs until `config.samples`, going on from the newest checkpoint in `folder`.
@@ -110,7 +106,7 @@ class _Run:
         config: Trainer,
         folder: Path,
         validation: Iterable[Batch] | None,
-        log: Log | None,
+        log: MetricsSink | None,
     ) -> None:
         self.config, self.folder, self.validation, self.world = config, folder, validation, world()
         self.log = log if self.world.rank == 0 else None

@@ -12,12 +12,12 @@ from geoml.runs.folder import RunFolder, launched_rank
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
 
-    from geoml.train.loop import Log
+    from geoml.train.loop import MetricsSink
 
 __all__ = ["TensorBoardLog", "log_of"]
 
 
-def log_of(run: RunFolder, *, tensorboard: bool) -> Log:
+def log_of(run: RunFolder, *, tensorboard: bool) -> MetricsSink:
     """Where the training of a run writes its rows; with `tensorboard` they are drawn in its folder too.
 
     Of several processes the first draws.
@@ -34,7 +34,7 @@ class TensorBoardLog:
     are hidden. Errors: `UserError` where TensorBoard is not installed.
     """
 
-    def __init__(self, log: Log, folder: Path) -> None:
+    def __init__(self, log: MetricsSink, folder: Path) -> None:
         self.log, self.folder = log, folder
         self._writer = self._open()
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable
-from typing import Protocol
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -14,13 +14,10 @@ from geoml.models.base import Model
 from geoml.models.noise import seed_of
 from geoml.train.device import world
 
+if TYPE_CHECKING:
+    from geoml.data.transforms import Transforms
+
 __all__ = ["known_cells", "validation_loss"]
-
-
-class Transforms(Protocol):
-    """Physical to transformed space."""
-
-    def forward(self, batch: Batch) -> Batch: ...
 
 
 @torch.no_grad()

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from geoml.errors import DataError
 
-__all__ = ["SNAPSHOTS", "SUBCARRIERS", "Channel", "Window", "from_paths", "from_taps"]
+__all__ = ["SNAPSHOTS", "SUBCARRIERS", "Channel", "ChannelWindow", "from_paths", "from_taps"]
 
 #: The grid that features are computed on.
 SUBCARRIERS, SNAPSHOTS = 64, 14
@@ -54,7 +54,7 @@ class Channel:
         """Memory the coefficients take."""
         return int(self.csi.nbytes)
 
-    def window(self) -> Window:
+    def window(self) -> ChannelWindow:
         """The 64 × 14 samples that features are computed on, spread as far over the grid as does not alias."""
         band, time = (_stride(self.csi, axis, count) for axis, count in ((0, SUBCARRIERS), (1, SNAPSHOTS)))
         warnings = []
@@ -64,7 +64,7 @@ class Channel:
                 warnings.append(f"{left} of {self.csi.shape[axis]} {name} lie outside the window that was looked at")
         if np.array_equal(self.csi, np.broadcast_to(self.csi[:, :1], self.csi.shape)):
             warnings.append("all snapshots are the same: what is said of Doppler shift and coherence time says nothing")
-        return Window(
+        return ChannelWindow(
             csi=self.csi[: band * SUBCARRIERS : band][:SUBCARRIERS, : time * SNAPSHOTS : time],
             bandwidth_hz=SUBCARRIERS * band * self.subcarrier_spacing_hz,
             duration_s=SNAPSHOTS * time * self.snapshot_interval_s,
@@ -73,7 +73,7 @@ class Channel:
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class Window:
+class ChannelWindow:
     """64 × 14 × antennas samples of a channel with the band and time they span."""
 
     csi: NDArray[np.complex64]

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from geoml.errors import UserError
 from mcp_experts.channels.channel import Channel
-from mcp_experts.inference.verdicts import Look
+from mcp_experts.inference.verdicts import ChannelView
 
 __all__ = ["Handles", "Limits"]
 
@@ -29,7 +29,7 @@ class Limits:
 
 @dataclass(eq=False)
 class _Held:
-    look: Look
+    look: ChannelView
     owner: str
     until: float
 
@@ -60,7 +60,7 @@ class Handles:
         if channel.nbytes > self.limits.nbytes:
             raise UserError(f"the channel takes {channel.nbytes} bytes; at most {self.limits.nbytes} are held")
         name = PREFIX + secrets.token_hex(16)
-        look = Look(channel, name)  # which takes a while for a large one: nobody is to wait for it at the lock
+        look = ChannelView(channel, name)  # which takes a while for a large one: nobody is to wait for it at the lock
         with self._lock:
             self._expire()
             while len(self._held) >= self.limits.count or self._nbytes + channel.nbytes > self.limits.nbytes:
@@ -69,7 +69,7 @@ class Handles:
             self._nbytes += channel.nbytes
         return name
 
-    def get(self, name: str, owner: str) -> Look:
+    def get(self, name: str, owner: str) -> ChannelView:
         """The channel behind a handle of this owner, whose lifetime starts anew.
 
         A handle that never was, has expired or belongs to somebody else gives the same `UserError`.

@@ -17,7 +17,7 @@ from mcp_experts.channels.channel import SNAPSHOTS, SUBCARRIERS, Channel, from_p
 from mcp_experts.channels.path_tables import (
     DEEPMIMO,
     NEEDED,
-    PathTable,
+    LinkPaths,
     deepmimo_matrices,
     from_deepmimo,
     from_radiomaps,
@@ -141,7 +141,7 @@ def channel_from_lists(
     )
 
 
-def _from_path_table(path: Path, table: PathTable, index: int) -> Channel:
+def _from_path_table(path: Path, table: LinkPaths, index: int) -> Channel:
     usable = np.flatnonzero(np.isfinite(table.delays_s).any(axis=1))
     if index >= len(usable):
         raise DataError(f"{path.name} has {len(usable)} links with paths; index {index} is beyond the last")

@@ -17,7 +17,7 @@ from mcp_experts.channels.arrays import read_arrays
 __all__ = [
     "DEEPMIMO",
     "NEEDED",
-    "PathTable",
+    "LinkPaths",
     "deepmimo_matrices",
     "from_deepmimo",
     "from_radiomaps",
@@ -31,7 +31,7 @@ DEEPMIMO = ("power", "phase", "delay")
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class PathTable:
+class LinkPaths:
     """`n` links of up to `p` paths: `gains[n, p, polarisation]`, and `[n, p]` each; delays are NaN beyond the last.
 
     `across[n, p]` is the cosine between a path's arrival and the x axis, NaN where the table does not tell directions;
@@ -52,12 +52,12 @@ class PathTable:
         return int(self.transmitter.max()) + 1
 
 
-def read_path_table(path: Path) -> PathTable:
+def read_path_table(path: Path) -> LinkPaths:
     """The links of a path table's file, see `from_radiomaps`."""
     return from_radiomaps(path.name, *read_arrays(path))
 
 
-def from_radiomaps(file: str, arrays: Mapping[str, NDArray[Any]], attributes: Mapping[str, Any]) -> PathTable:
+def from_radiomaps(file: str, arrays: Mapping[str, NDArray[Any]], attributes: Mapping[str, Any]) -> LinkPaths:
     """The links, transmitter by receiver, of what `radiomaps paths` wrote into `file`: `[tx, rx, path]` each.
 
     Amplitudes are `[tx, rx, polarisation, path]`, delays in s, shifts in Hz. A `DataError` names what is missing.
@@ -80,7 +80,7 @@ def from_radiomaps(file: str, arrays: Mapping[str, NDArray[Any]], attributes: Ma
         raise DataError(f"{file}: amplitudes of shape {amplitude.shape}; expected [tx, rx, polarisation, path]")
     carrier = float(attributes["frequency_hz"])
     shifts = arrays["doppler_hz"].astype(np.float64).reshape(-1, paths)
-    return PathTable(
+    return LinkPaths(
         gains=amplitude.reshape(tx * rx, -1, paths).transpose(0, 2, 1).astype(np.complex64),
         delays_s=delays.reshape(-1, paths),
         doppler_hz=shifts,
@@ -112,7 +112,7 @@ def _largest_shift(
     return np.abs(np.nan_to_num(shifts)).max(axis=1, initial=0.0)
 
 
-def from_deepmimo(arrays: Mapping[str, NDArray[Any]]) -> PathTable:
+def from_deepmimo(arrays: Mapping[str, NDArray[Any]]) -> LinkPaths:
     """The links of DeepMIMO's matrices `[user, path]`: `power` in dB, `phase` in degrees, `delay` in s, NaN beyond.
 
     Taken where they are there: `doppler` in Hz, and `inter`, whose digits are the interactions on the way, 0 for none.
@@ -133,7 +133,7 @@ def from_deepmimo(arrays: Mapping[str, NDArray[Any]]) -> PathTable:
     if codes.shape != power.shape:
         raise DataError(f"inter of shape {codes.shape} beside power of shape {power.shape}; expected as many")
     digits = np.where(codes > 0, np.floor(np.log10(np.maximum(codes, 1))) + 1, codes)
-    return PathTable(
+    return LinkPaths(
         gains=gains[..., None].astype(np.complex64),
         delays_s=np.where(present, delay, np.nan),
         doppler_hz=shifts,

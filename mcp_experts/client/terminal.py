@@ -12,7 +12,7 @@ from geoml.errors import UserError
 from mcp_experts.channels.arrays import FORMATS
 from mcp_experts.channels.loading import channel_from_file
 from mcp_experts.inference.registry import Registry
-from mcp_experts.inference.verdicts import Look
+from mcp_experts.inference.verdicts import ChannelView
 from mcp_experts.inference.verdicts import describe as verdicts_on
 
 __all__ = ["describe"]
@@ -27,7 +27,7 @@ def describe(arguments: Sequence[str]) -> list[dict[str, Any]] | int:
     flags = parser.parse_args(arguments)
     if not flags.file.exists():
         raise UserError(f"{flags.file} does not exist")
-    verdicts = verdicts_on(Registry(), Look(channel_from_file(flags.file, flags.index)))
+    verdicts = verdicts_on(Registry(), ChannelView(channel_from_file(flags.file, flags.index)))
     if flags.json:
         print(json.dumps(verdicts, indent=2))
         return 0

@@ -16,7 +16,7 @@ from geoml.runs.files import read_json
 from mcp_experts.channels.channel import SNAPSHOTS, Channel
 from mcp_experts.inference.network import load_arrays
 from mcp_experts.inference.registry import Registry
-from mcp_experts.inference.verdicts import Look
+from mcp_experts.inference.verdicts import ChannelView
 
 __all__ = ["CHANNELS", "FOLDER", "INDEX", "PAIRS", "Question", "QuestionSet", "encode", "load_questions"]
 
@@ -65,7 +65,7 @@ class QuestionSet:
     arrays: dict[str, NDArray[Any]]
     truths: dict[str, NDArray[np.float64]]
     digest: str
-    looks: dict[int, Look] = field(default_factory=dict, repr=False)
+    looks: dict[int, ChannelView] = field(default_factory=dict, repr=False)
 
     def channel(self, number: int) -> Channel:
         """The channel of this number."""
@@ -85,10 +85,10 @@ class QuestionSet:
                 found[expert.name] = int(expert.definition.labels(self.truths[expert.definition.truth][number]))
         return {name: label for name, label in found.items() if label >= 0}
 
-    def look(self, number: int) -> Look:
+    def look(self, number: int) -> ChannelView:
         """The channel with what experts see of it, computed once."""
         if number not in self.looks:
-            self.looks[number] = Look(self.channel(number))
+            self.looks[number] = ChannelView(self.channel(number))
         return self.looks[number]
 
 

@@ -22,11 +22,11 @@ HANN = np.hanning(SUBCARRIERS + 2)[1:-1].astype(np.float32)
 def estimate(csi: NDArray[np.complex64], bandwidth_hz: NDArray[Any]) -> Reals:
     """The columns of `ESTIMATORS` of each window, `(n, estimators)`."""
     csi = csi / np.sqrt(np.mean(np.abs(csi) ** 2, axis=(1, 2, 3), keepdims=True))
-    view = _View(csi, np.broadcast_to(np.asarray(bandwidth_hz, np.float64), len(csi)))
+    view = _WindowEstimates(csi, np.broadcast_to(np.asarray(bandwidth_hz, np.float64), len(csi)))
     return np.stack([function(view) for function in ESTIMATORS.values()], axis=1)
 
 
-class _View:
+class _WindowEstimates:
     """What several estimators need of a window: its taps, its power delay profile and the noise in it."""
 
     def __init__(self, csi: NDArray[np.complex64], bandwidth_hz: Reals) -> None:
@@ -81,24 +81,24 @@ def k_factor_by_moments_db(power: Reals, noise_share: Reals | float = 0.0) -> Re
     return np.maximum(ratio, -20.0)
 
 
-def _k_factor_db(view: _View) -> Reals:
+def _k_factor_db(view: _WindowEstimates) -> Reals:
     return k_factor_by_moments_db(view.power.reshape(len(view.power), -1), view.noise_share)
 
 
-def _first_tap_k_factor_db(view: _View) -> Reals:
+def _first_tap_k_factor_db(view: _WindowEstimates) -> Reals:
     """K-factor of the strongest delay alone, of its powers over time and antennas."""
     peak = np.take_along_axis(view.taps, view.order[:, SUBCARRIERS // 4][:, None, None, None], axis=1)
     return k_factor_by_moments_db((np.abs(peak) ** 2).reshape(len(peak), -1))
 
 
-def _peak_share(view: _View) -> Reals:
+def _peak_share(view: _WindowEstimates) -> Reals:
     """Power in the strongest delay and its neighbours over that in all delays that stand out of the noise."""
     middle = SUBCARRIERS // 4
     share: Reals = view.profile[:, middle - 1 : middle + 2].sum(axis=1) / view.profile.sum(axis=1)
     return share
 
 
-def _delay_spread_cells(view: _View) -> Reals:
+def _delay_spread_cells(view: _WindowEstimates) -> Reals:
     """Root of the second central moment of the delay profile above the noise, less what the Hann window adds."""
     cells = np.arange(SUBCARRIERS, dtype=np.float64)
     weights = view.profile / view.profile.sum(axis=1, keepdims=True)
@@ -109,25 +109,25 @@ def _delay_spread_cells(view: _View) -> Reals:
     return spread
 
 
-def _latest_cells(view: _View) -> Reals:
+def _latest_cells(view: _WindowEstimates) -> Reals:
     """From the strongest delay to the last that stands out."""
     found = view.profile > 0
     last = SUBCARRIERS - 1 - np.argmax(found[:, ::-1], axis=1)
     return (last - SUBCARRIERS // 4).astype(np.float64)
 
 
-def _coherence_bandwidth(view: _View) -> Reals:
+def _coherence_bandwidth(view: _WindowEstimates) -> Reals:
     """Separation over bandwidth at which the frequency correlation falls to a half; 4 where it does not."""
     correlation = view.relative(autocorrelation(view.csi.reshape(*view.csi.shape[:2], -1).swapaxes(1, 2)))
     return _half(correlation[:, : 3 * SUBCARRIERS // 4], SUBCARRIERS)
 
 
-def _coherence_time(view: _View) -> Reals:
+def _coherence_time(view: _WindowEstimates) -> Reals:
     """Lag over duration at which the autocorrelation falls to a half; 4 where it does not."""
     return _half(view.fading, SNAPSHOTS)
 
 
-def _doppler_cells(view: _View) -> Reals:
+def _doppler_cells(view: _WindowEstimates) -> Reals:
     """Largest shift of isotropic scattering, from how far the autocorrelation has fallen at its first useful lag.
 
     J0(2π f τ) ≈ 1 − (π f τ)² while it is above 0.8 or so; of smaller falls noise would be the cause.
@@ -156,24 +156,24 @@ def _half(correlation: Reals, count: int) -> Reals:
     return np.where(below.any(axis=1), (index[:, 0] - 1 + fraction) / count, 4.0)
 
 
-def _snr_db(view: _View) -> Reals:
+def _snr_db(view: _WindowEstimates) -> Reals:
     """Signal over noise, the noise from the emptiest quarter of the delay profile."""
     share = view.noise_share
     ratio: Reals = 10 * np.log10((1 - share) / share)
     return ratio
 
 
-def _power_variance(view: _View) -> Reals:
+def _power_variance(view: _WindowEstimates) -> Reals:
     variance: Reals = view.power.reshape(len(view.power), -1).var(axis=1)
     return variance
 
 
-def _bandwidth_decades(view: _View) -> Reals:
+def _bandwidth_decades(view: _WindowEstimates) -> Reals:
     return np.log10(view.bandwidth_hz)
 
 
 #: Name → estimator; the names say the unit, "cells" being of 1/bandwidth in delay and 1/duration in Doppler.
-ESTIMATORS: dict[str, Callable[[_View], Reals]] = {
+ESTIMATORS: dict[str, Callable[[_WindowEstimates], Reals]] = {
     "k_factor_db": _k_factor_db,
     "first_tap_k_factor_db": _first_tap_k_factor_db,
     "peak_share": _peak_share,

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from mcp_experts.channels.channel import Window
+from mcp_experts.channels.channel import ChannelWindow
 
 __all__ = ["Definition", "Example", "Scale"]
 
@@ -59,7 +59,7 @@ class Definition:
         number = np.digitize(truth, self.edges) if self.edges else np.nan_to_num(truth, nan=-1)
         return np.where(np.isnan(truth), -1, number).astype(np.int64)
 
-    def factor(self, window: Window) -> float:
+    def factor(self, window: ChannelWindow) -> float:
         """What a value in cells is to be multiplied with to have `unit`."""
         factors = {
             "none": 1.0,
@@ -70,7 +70,7 @@ class Definition:
         }
         return factors[self.scale]
 
-    def interval(self, members: NDArray[np.bool_], window: Window) -> tuple[float | None, float | None]:
+    def interval(self, members: NDArray[np.bool_], window: ChannelWindow) -> tuple[float | None, float | None]:
         """The limits, in `unit`, of the classes from the first to the last of `members`; None where there is none."""
         if not self.edges or not members.any():
             return None, None

@@ -17,7 +17,7 @@ from mcp_experts.inference.features import extract, with_estimates
 from mcp_experts.inference.network import Gate
 from mcp_experts.inference.registry import GATE, Expert, Registry
 
-__all__ = ["Look", "describe", "judge", "judge_gate"]
+__all__ = ["ChannelView", "describe", "judge", "judge_gate"]
 
 #: Of estimates that count in windows: what they are multiples of. The others are in dB, or have no unit.
 WINDOWS = {
@@ -31,7 +31,7 @@ WINDOWS = {
 OUTSIDE = 1.0
 
 
-class Look:
+class ChannelView:
     """A channel with what all experts share, computed once: window, features, classical estimates."""
 
     def __init__(self, channel: Channel, channel_id: str = "") -> None:
@@ -57,7 +57,7 @@ class Look:
         return self._score
 
 
-def judge(expert: Expert, look: Look, gate: Gate) -> dict[str, Any]:
+def judge(expert: Expert, look: ChannelView, gate: Gate) -> dict[str, Any]:
     """What one expert says: label, calibrated probabilities, the set that holds nine truths of ten, limits in a unit.
 
     It abstains, `label` null, where the gate finds the channel outside, or where the set holds more or fewer than one
@@ -92,7 +92,7 @@ def judge(expert: Expert, look: Look, gate: Gate) -> dict[str, Any]:
     )
 
 
-def judge_gate(expert: Expert, look: Look) -> dict[str, Any]:
+def judge_gate(expert: Expert, look: ChannelView) -> dict[str, Any]:
     """The gate's own verdict, in the same shape."""
     begin = time.perf_counter()
     score = look.ood_score(expert.gate)
@@ -113,7 +113,7 @@ def judge_gate(expert: Expert, look: Look) -> dict[str, Any]:
     )
 
 
-def describe(registry: Registry, look: Look) -> list[dict[str, Any]]:
+def describe(registry: Registry, look: ChannelView) -> list[dict[str, Any]]:
     """The verdicts of the gate, first, and of all experts."""
     gate = registry.gate
     return [
@@ -124,7 +124,7 @@ def describe(registry: Registry, look: Look) -> list[dict[str, Any]]:
 
 def _verdict(
     definition: Definition,
-    look: Look,
+    look: ChannelView,
     *,
     label: str | None,
     probabilities: dict[str, float],

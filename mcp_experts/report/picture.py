@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mcp_experts.channels.channel import SNAPSHOTS, SUBCARRIERS, Window
+from mcp_experts.channels.channel import SNAPSHOTS, SUBCARRIERS, ChannelWindow
 
 __all__ = ["draw_channel", "png"]
 
@@ -18,7 +18,7 @@ RANGE_DB = 40.0
 PAPER, DELAY_INK, DOPPLER_INK = (255, 255, 255), (31, 119, 180), (214, 95, 14)
 
 
-def draw_channel(window: Window) -> bytes:
+def draw_channel(window: ChannelWindow) -> bytes:
     """PNG of 512 × 272 pixels: above power over delay, below power over Doppler shift, 40 dB from bottom to top.
 
     Delays run from the strongest less an eighth of the window, shifts from −7 to 7 cells of 1/duration.

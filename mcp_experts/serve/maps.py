@@ -36,7 +36,7 @@ UNNAMED = ("tx", "scene")
 
 
 @dataclass(frozen=True, eq=False)
-class Variable:
+class NamedArray:
     """An array with named axes, read only as far as it is indexed."""
 
     dims: tuple[str, ...]
@@ -51,7 +51,7 @@ class Variable:
 class RadioMaps:
     """The variables of one or several maps by name; `path_gain_db` says which axes tell maps apart."""
 
-    variables: Mapping[str, Variable]
+    variables: Mapping[str, NamedArray]
 
     def transmitter(self, number: int) -> dict[str, int]:
         """The positions of map `number` along the axes of maps; a `UserError` where there are not so many."""
@@ -147,21 +147,21 @@ def open_maps(path: Path) -> Iterator[RadioMaps]:
 
 
 @contextlib.contextmanager
-def _named(path: Path) -> Iterator[dict[str, Variable]]:
+def _named(path: Path) -> Iterator[dict[str, NamedArray]]:
     """The variables of NetCDF or Zarr, of all groups of a set of maps together."""
     with opened(path, groups=("target", "condition", "transmitter")) as datasets:
         variables = {
-            str(name): Variable(tuple(map(str, variable.dims)), variable)
+            str(name): NamedArray(tuple(map(str, variable.dims)), variable)
             for dataset in datasets
             for name, variable in dataset.variables.items()
         }
         for dataset in datasets:
             if "frequency_hz" in dataset.attrs:
-                variables.setdefault("frequency_hz", Variable((), np.asarray(dataset.attrs["frequency_hz"])))
+                variables.setdefault("frequency_hz", NamedArray((), np.asarray(dataset.attrs["frequency_hz"])))
         yield variables
 
 
-def _from_npz(path: Path) -> dict[str, Variable]:
+def _from_npz(path: Path) -> dict[str, NamedArray]:
     """The variables of an npz file, axes named by where they stand: members, scenes, transmitters, then z, y, x."""
     arrays, attributes = read_arrays(path)
     space = tuple(len(arrays[name]) for name in SPACE if name in arrays)
@@ -173,9 +173,9 @@ def _from_npz(path: Path) -> dict[str, Variable]:
         first = (MEMBER,) if on_grid and ahead and MEMBER in arrays and ahead[0] == len(arrays[MEMBER]) else ()
         others = UNNAMED[: len(ahead) - len(first)][::-1]
         if len(first) + len(others) == len(ahead):
-            variables[name] = Variable((*first, *others, *dims), array)
+            variables[name] = NamedArray((*first, *others, *dims), array)
     if "frequency_hz" in attributes:
-        variables.setdefault("frequency_hz", Variable((), np.asarray(attributes["frequency_hz"])))
+        variables.setdefault("frequency_hz", NamedArray((), np.asarray(attributes["frequency_hz"])))
     return variables
 
 

@@ -8,7 +8,7 @@ from mcp.server import MCPServer
 from mcp.server.mcpserver.exceptions import ResourceNotFoundError
 
 from geoml.errors import UserError
-from mcp_experts.inference.verdicts import Look, describe
+from mcp_experts.inference.verdicts import ChannelView, describe
 from mcp_experts.report.picture import draw_channel
 from mcp_experts.serve.server import State
 
@@ -63,7 +63,7 @@ def add(server: MCPServer, state: State) -> None:
         return draw_channel(_look(state, channel_id).window)
 
 
-def _look(state: State, channel_id: str) -> Look:
+def _look(state: State, channel_id: str) -> ChannelView:
     try:
         return state.handles.get(channel_id, state.owner())
     except UserError as error:

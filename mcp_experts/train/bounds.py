@@ -74,7 +74,7 @@ def los_posterior(link: TappedLink, profiles: Sequence[Profile], k_factors: Real
     """Probability of a specular path; even odds before, `k_factors` all alike."""
     scores: dict[bool, list[float]] = {True: [], False: []}
     for profile in profiles:
-        view = _View(link, profile)
+        view = _Projection(link, profile)
         for k in k_factors if profile.direct else (0.0,):
             scores[profile.direct].append(view.score(link.doppler_cells, float(k)))
     with_direct, without = (np.logaddexp.reduce(scores[one]) - math.log(len(scores[one])) for one in (True, False))
@@ -83,14 +83,14 @@ def los_posterior(link: TappedLink, profiles: Sequence[Profile], k_factors: Real
 
 def doppler_posterior(link: TappedLink, profiles: Sequence[Profile], edges: Sequence[float]) -> Reals:
     """Probability of each class between `edges`, shifts being even in logarithm before."""
-    view = _View(link, profiles[link.profile])
+    view = _Projection(link, profiles[link.profile])
     shifts = np.geomspace(*DOPPLER_CELLS, 48)
     scores = np.array([view.score(float(shift), link.k_factor) for shift in shifts])
     weights = np.exp(scores - scores.max())
     return np.bincount(np.digitize(shifts, edges), weights=weights, minlength=len(edges) + 1) / weights.sum()
 
 
-class _View:
+class _Projection:
     """A window projected on the taps of a profile: all that its likelihood takes, up to a constant."""
 
     def __init__(self, link: TappedLink, profile: Profile) -> None:

@@ -16,7 +16,7 @@ from mcp_experts.inference.definition import Definition
 from mcp_experts.inference.network import Network, standardised
 from mcp_experts.train.dataset import Examples
 
-__all__ = ["Recipe", "best_cuts", "conformal_threshold", "fit_classifier", "fit_gate"]
+__all__ = ["FitOptions", "best_cuts", "conformal_threshold", "fit_classifier", "fit_gate"]
 
 Arrays = dict[str, NDArray[Any]]
 #: The set of classes holds the truth in at least this share of channels like those of calibration.
@@ -24,7 +24,7 @@ COVERAGE = 0.9
 
 
 @dataclass(frozen=True, kw_only=True)
-class Recipe:
+class FitOptions:
     """How long and how a network is trained."""
 
     hidden: tuple[int, ...] = (128, 64)
@@ -37,7 +37,7 @@ class Recipe:
     seed: int = 0
 
 
-def fit_classifier(definition: Definition, train: Examples, calibration: Examples, recipe: Recipe) -> Arrays:
+def fit_classifier(definition: Definition, train: Examples, calibration: Examples, recipe: FitOptions) -> Arrays:
     """The arrays of the weights file of a classifier."""
     known = definition.labels(train.truth(definition.truth))
     train, labels = train.rows(known >= 0), known[known >= 0]
@@ -61,7 +61,7 @@ def fit_classifier(definition: Definition, train: Examples, calibration: Example
     return arrays | _classical_rule(definition, train, labels)
 
 
-def _trained(inputs: torch.Tensor, labels: torch.Tensor, classes: int, recipe: Recipe) -> nn.Sequential:
+def _trained(inputs: torch.Tensor, labels: torch.Tensor, classes: int, recipe: FitOptions) -> nn.Sequential:
     generator = torch.Generator().manual_seed(recipe.seed)
     torch.manual_seed(recipe.seed)
     widths = (inputs.shape[1], *recipe.hidden)

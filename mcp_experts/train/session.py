@@ -25,7 +25,7 @@ from mcp_experts.train import card, dataset
 from mcp_experts.train.bayes_bound import CEILINGS, tdl_ceiling
 from mcp_experts.train.corruptions import spoilt
 from mcp_experts.train.dataset import Examples
-from mcp_experts.train.fit import COVERAGE, Recipe, fit_classifier, fit_gate
+from mcp_experts.train.fit import COVERAGE, FitOptions, fit_classifier, fit_gate
 from mcp_experts.train.traced import traced_links
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ def train_experts(config: DictConfig, run: RunFolder) -> Rows:
     registry = Registry(None if asked == "all" else [asked] if isinstance(asked, str) else list(asked))
     target = Path(values["target"] or Path(str(experts.__file__)).parent)
     sets = _sets(values)
-    recipe = Recipe(**{**values["recipe"], "hidden": tuple(values["recipe"]["hidden"])}, seed=int(values["seed"]))
+    recipe = FitOptions(**{**values["recipe"], "hidden": tuple(values["recipe"]["hidden"])}, seed=int(values["seed"]))
     bounded = values["bound"] and CEILINGS & set(registry.experts)
     ceilings = tdl_ceiling(int(values["bound"]), int(values["seed"])) if bounded else {}
     rows = []
@@ -105,7 +105,7 @@ def find_tables(patterns: Sequence[str]) -> list[Path]:
 
 
 def _classifier(
-    definition: Definition, sets: Mapping[str, Examples], recipe: Recipe, *, boosted: bool
+    definition: Definition, sets: Mapping[str, Examples], recipe: FitOptions, *, boosted: bool
 ) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
     """Weights, and what the card says: also of twins that were trained without some generators and tested on them."""
     arrays, score = _trained(definition, sets["train"], sets["calibration"], recipe, boosted=boosted)
@@ -135,7 +135,7 @@ def _generators(examples: Examples, kind: str, *, without: bool = False) -> Exam
 
 
 def _trained(
-    definition: Definition, train: Examples, calibration: Examples, recipe: Recipe, *, boosted: bool
+    definition: Definition, train: Examples, calibration: Examples, recipe: FitOptions, *, boosted: bool
 ) -> tuple[dict[str, NDArray[Any]], Callable[[Examples | None], dict[str, Any] | str]]:
     """Weights, and what scores them and their rivals, trained on the same links."""
     arrays = fit_classifier(definition, train, calibration, recipe)

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mcp_experts.channels.channel import SNAPSHOTS
-from mcp_experts.channels.path_tables import PathTable, read_path_table
+from mcp_experts.channels.path_tables import LinkPaths, read_path_table
 from mcp_experts.train.truths import (
     BANDWIDTH_HZ,
     DOPPLER_CELLS,
@@ -50,7 +50,7 @@ def traced_links(
             number += 1
 
 
-def _links(table: PathTable, chosen: NDArray[np.int64], rng: np.random.Generator) -> Links:
+def _links(table: LinkPaths, chosen: NDArray[np.int64], rng: np.random.Generator) -> Links:
     delays = table.delays_s[chosen]
     present = np.isfinite(delays)
     gains = _antennas(table, chosen, rng)
@@ -86,7 +86,7 @@ def _links(table: PathTable, chosen: NDArray[np.int64], rng: np.random.Generator
     )
 
 
-def _antennas(table: PathTable, chosen: NDArray[np.int64], rng: np.random.Generator) -> NDArray[np.complex64]:
+def _antennas(table: LinkPaths, chosen: NDArray[np.int64], rng: np.random.Generator) -> NDArray[np.complex64]:
     """Gains of two antennas, `[n, path, 2]`: of both polarisations, or, even chances, of one polarisation and half a
     wavelength apart along x."""
     gains = np.where(np.isfinite(table.delays_s[chosen])[..., None], table.gains[chosen], 0)

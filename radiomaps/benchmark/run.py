@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from radiomaps.scores import Builder
     from radiomaps.training import Recipe
 
-__all__ = ["Benchmark", "Cell", "Outcome", "benchmark"]
+__all__ = ["Benchmark", "BenchmarkResults", "Cell", "benchmark"]
 
 logger = logging.getLogger(__name__)
 
@@ -58,7 +58,7 @@ class Cell:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class BenchmarkResults:
     """What a benchmark came to: scores by cell and kind of scoring, what trainings cost, failures with the reason."""
 
     scores: Mapping[tuple[Cell, str], MapScores]
@@ -264,7 +264,7 @@ class Benchmark:
         """Pairs of scenes that share buildings and lie in different parts."""
         return audit(self.store, self.parts(split))
 
-    def run(self) -> Outcome:
+    def run(self) -> BenchmarkResults:
         """Train and score every cell; one that fails is told of and left out."""
         failures: dict[Cell, str] = {}
         for cell in self.cells:  # what is shared is made before several processes want it
@@ -281,7 +281,7 @@ class Benchmark:
                 bar.advance(1, note=f"{cell.row}, {cell.task}")
         done = [cell for cell in self.cells if cell not in failures]
         scores = {(cell, kind): self.scored(cell, kind) for cell in done for kind in self.kinds(cell)}
-        return Outcome(scores, {cell: self.trained(cell) for cell in done}, failures)
+        return BenchmarkResults(scores, {cell: self.trained(cell) for cell in done}, failures)
 
     def _each(self) -> Iterator[tuple[Cell, Exception | None]]:
         """Cells as they are done, here or by `workers` processes of one thread."""

@@ -18,7 +18,7 @@ from radiomaps.report.html import TABLES
 from radiomaps.scores.physical import QUANTITIES
 
 if TYPE_CHECKING:
-    from radiomaps.benchmark.run import Benchmark, Cell, Outcome
+    from radiomaps.benchmark.run import Benchmark, BenchmarkResults, Cell
     from radiomaps.scores import MapScores
 
 __all__ = [
@@ -36,7 +36,9 @@ __all__ = [
 Rows = list[dict[str, Any]]
 
 
-def _found(made: Benchmark, outcome: Outcome, task: str, row: str, split: str, kind: str = PLAIN) -> list[MapScores]:
+def _found(
+    made: Benchmark, outcome: BenchmarkResults, task: str, row: str, split: str, kind: str = PLAIN
+) -> list[MapScores]:
     """The scores of a row by seed."""
     return [
         scores for (cell, how), scores in sorted(outcome.scores.items(), key=lambda item: (item[0][0], item[0][1]))
@@ -54,12 +56,12 @@ def _mean(found: Sequence[MapScores], target: str, metric: str, group: str = "al
     return float(np.mean([scores.values(target, group)[metric] for scores in found]))
 
 
-def _pairs(made: Benchmark, outcome: Outcome) -> list[tuple[str, str]]:
+def _pairs(made: Benchmark, outcome: BenchmarkResults) -> list[tuple[str, str]]:
     """Tasks and rows that were scored."""
     return list(dict.fromkeys((cell.task, cell.row) for cell in made.cells if cell not in outcome.failures))
 
 
-def score_rows(made: Benchmark, outcome: Outcome, split: str | None = None) -> Rows:
+def score_rows(made: Benchmark, outcome: BenchmarkResults, split: str | None = None) -> Rows:
     """A row a task and model on one split: NMSE of every target, and its error in dB, ns or degrees."""
     split = split or next(iter(made.splits))
     rows = []
@@ -79,7 +81,7 @@ def score_rows(made: Benchmark, outcome: Outcome, split: str | None = None) -> R
     return rows
 
 
-def sight_rows(made: Benchmark, outcome: Outcome) -> Rows:
+def sight_rows(made: Benchmark, outcome: BenchmarkResults) -> Rows:
     """Root-mean-square errors in line of sight and out of it, means over seeds as in every table."""
     split, rows = next(iter(made.splits)), []
     for task, row in _pairs(made, outcome):
@@ -94,7 +96,7 @@ def sight_rows(made: Benchmark, outcome: Outcome) -> Rows:
     return rows
 
 
-def prior_rows(made: Benchmark, outcome: Outcome) -> Rows:
+def prior_rows(made: Benchmark, outcome: BenchmarkResults) -> Rows:
     """NMSE of every model with a prior over that of its prior alone: above 1 it makes it worse."""
     rows, split = [], next(iter(made.splits))
     for task, row in _pairs(made, outcome):
@@ -123,7 +125,7 @@ def _cell(made: Benchmark, task: str, row: str, split: str) -> Cell:
     return next(cell for cell in made.cells if (cell.task, cell.row, cell.split) == (task, row, split))
 
 
-def probe_rows(made: Benchmark, outcome: Outcome) -> Rows:
+def probe_rows(made: Benchmark, outcome: BenchmarkResults) -> Rows:
     """By what factor spoilt inputs worsen the NMSE, by model and probe: 1 is a model that does not use them."""
     rows, split = [], next(iter(made.splits))
     for task, row in _pairs(made, outcome):
@@ -138,7 +140,7 @@ def probe_rows(made: Benchmark, outcome: Outcome) -> Rows:
     return rows
 
 
-def gap_rows(made: Benchmark, outcome: Outcome) -> Rows:
+def gap_rows(made: Benchmark, outcome: BenchmarkResults) -> Rows:
     """NMSE by one split and by the one it stands against, and by what factor the first is worse.
 
     Of splits of which none names another by `against`, the first stands against the second.
@@ -155,7 +157,7 @@ def gap_rows(made: Benchmark, outcome: Outcome) -> Rows:
     return rows
 
 
-def placement_rows(made: Benchmark, outcome: Outcome) -> Rows:
+def placement_rows(made: Benchmark, outcome: BenchmarkResults) -> Rows:
     """NMSE by rate of observations, placed by a lattice and where members differ most."""
     rows, split = [], next(iter(made.splits))
     for task, row in _pairs(made, outcome):
@@ -169,7 +171,7 @@ def placement_rows(made: Benchmark, outcome: Outcome) -> Rows:
     return rows
 
 
-def uncertainty_rows(made: Benchmark, outcome: Outcome) -> Rows:
+def uncertainty_rows(made: Benchmark, outcome: BenchmarkResults) -> Rows:
     """How well members tell their error: spread–skill, outliers beyond what is due, deviation of ranks."""
     rows, split = [], next(iter(made.splits))
     for task, row in _pairs(made, outcome):
@@ -182,7 +184,7 @@ def uncertainty_rows(made: Benchmark, outcome: Outcome) -> Rows:
     return rows
 
 
-def write_page(made: Benchmark, outcome: Outcome, folder: Path) -> None:
+def write_page(made: Benchmark, outcome: BenchmarkResults, folder: Path) -> None:
     """All tables as `report.md` in a folder, and as `tables.json` for pages made of them."""
     parts = {split: {part: len(samples) for part, samples in made.parts(split).items()} for split in made.splits}
     leaks = {split: len(made.leaks(split)) for split in made.splits}

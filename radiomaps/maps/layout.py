@@ -26,8 +26,8 @@ __all__ = [
     "DIMS",
     "SPEED_OF_LIGHT",
     "VARIABLES",
+    "MapVariable",
     "Transmitter",
-    "Variable",
     "assemble",
     "below_threshold",
     "check_maps",
@@ -70,7 +70,7 @@ class Transmitter:
 
 
 @dataclass(frozen=True)
-class Variable:
+class MapVariable:
     """A variable of a map: its units, what it is, its dims, and whether it is a float field or a mask."""
 
     units: str
@@ -81,25 +81,25 @@ class Variable:
 
 
 #: Every variable a solver may write; `path_gain_db`, `toa_s`, `doa_azimuth`, `doa_zenith` and the masks always.
-VARIABLES: dict[str, Variable] = {
-    "path_gain_db": Variable("dB", "path gain: power received over power transmitted, isotropic receiver"),
-    "toa_s": Variable("s", "time of arrival of the strongest path", limits=(0, math.inf)),
-    "doa_azimuth": Variable("rad", "azimuth of arrival of the strongest path", limits=(0, 2 * math.pi)),
-    "doa_zenith": Variable("rad", "zenith angle of arrival of the strongest path", limits=(0, math.pi)),
-    "first_arrival_s": Variable("s", "time of arrival of the first path", limits=(0, math.inf)),
-    "mean_delay_s": Variable("s", "power-weighted mean delay", limits=(0, math.inf)),
-    "delay_spread_s": Variable("s", "power-weighted root-mean-square delay spread", limits=(0, math.inf)),
-    "mean_direction_x": Variable("1", "east part of the power-weighted mean direction of arrival, a unit vector"),
-    "mean_direction_y": Variable("1", "north part of the power-weighted mean direction of arrival, a unit vector"),
-    "mean_direction_z": Variable("1", "upward part of the power-weighted mean direction of arrival, a unit vector"),
-    "angular_spread": Variable("1", "direction spread, sqrt(1 - |mean of unit vectors|^2)", limits=(0, 1)),
-    "k_factor_db": Variable("dB", "power in line of sight over the power of all other paths"),
-    "los_fraction": Variable("1", "part of the voxel in line of sight", limits=(0, 1)),
-    "error_db": Variable("dB", "estimated error of path_gain_db outside line of sight", dims=("tx",)),
-    "los": Variable("1", "voxel centre in line of sight of the transmitter", "mask"),
-    "no_path": Variable("1", "outside buildings, and no path was found", "mask"),
-    "filled": Variable("1", "no path was traced; the values are those of the dominant-path solver", "mask"),
-    "building": Variable("1", "voxel centre inside a building or below the ground", "mask", dims=DIMS[1:]),
+VARIABLES: dict[str, MapVariable] = {
+    "path_gain_db": MapVariable("dB", "path gain: power received over power transmitted, isotropic receiver"),
+    "toa_s": MapVariable("s", "time of arrival of the strongest path", limits=(0, math.inf)),
+    "doa_azimuth": MapVariable("rad", "azimuth of arrival of the strongest path", limits=(0, 2 * math.pi)),
+    "doa_zenith": MapVariable("rad", "zenith angle of arrival of the strongest path", limits=(0, math.pi)),
+    "first_arrival_s": MapVariable("s", "time of arrival of the first path", limits=(0, math.inf)),
+    "mean_delay_s": MapVariable("s", "power-weighted mean delay", limits=(0, math.inf)),
+    "delay_spread_s": MapVariable("s", "power-weighted root-mean-square delay spread", limits=(0, math.inf)),
+    "mean_direction_x": MapVariable("1", "east part of the power-weighted mean direction of arrival, a unit vector"),
+    "mean_direction_y": MapVariable("1", "north part of the power-weighted mean direction of arrival, a unit vector"),
+    "mean_direction_z": MapVariable("1", "upward part of the power-weighted mean direction of arrival, a unit vector"),
+    "angular_spread": MapVariable("1", "direction spread, sqrt(1 - |mean of unit vectors|^2)", limits=(0, 1)),
+    "k_factor_db": MapVariable("dB", "power in line of sight over the power of all other paths"),
+    "los_fraction": MapVariable("1", "part of the voxel in line of sight", limits=(0, 1)),
+    "error_db": MapVariable("dB", "estimated error of path_gain_db outside line of sight", dims=("tx",)),
+    "los": MapVariable("1", "voxel centre in line of sight of the transmitter", "mask"),
+    "no_path": MapVariable("1", "outside buildings, and no path was found", "mask"),
+    "filled": MapVariable("1", "no path was traced; the values are those of the dominant-path solver", "mask"),
+    "building": MapVariable("1", "voxel centre inside a building or below the ground", "mask", dims=DIMS[1:]),
 }
 _ALWAYS = ("path_gain_db", "toa_s", "doa_azimuth", "doa_zenith", "los", "no_path", "building")
 

@@ -95,7 +95,7 @@ class RadioDiff3D(Diffusion):
     ) -> None:
         if layers_at_once is not None and layers_at_once < 1:
             raise UserError(f"layers_at_once is {layers_at_once}; expected at least 1, or null for all")
-        edm = preconditioning.EDM(sigma_data, wiener), LogNormalLevels(p_mean, p_std)
+        edm = preconditioning.Karras(sigma_data, wiener), LogNormalLevels(p_mean, p_std)
         factors, levels = edm if process == "edm" else _process(process, parameterisation, schedule, diffusion_steps)
         super().__init__(
             channels, dims, preconditioning=factors, levels=levels, unit=sigma_data if process == "edm" else 1.0,
@@ -120,7 +120,7 @@ class RadioDiff3D(Diffusion):
         if chosen["bound"] is not None and not chosen["bound"] > 0:
             raise UserError(f"bound is {chosen['bound']}; expected more than 0, or null for none")
         bounds = {"smallest": chosen["sigma_min"], "largest": chosen["sigma_max"]}
-        if isinstance(self.preconditioning, preconditioning.EDM):
+        if isinstance(self.preconditioning, preconditioning.Karras):
             self.path = spaced(chosen["spacing"], chosen["steps"], **bounds)
         elif isinstance(self.preconditioning, preconditioning.Flow):
             self.path = uniform_time(chosen["steps"], largest=bounds["largest"])

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from geoml.report.blocks import Axis, Field, Panel, Viewer
+from geoml.report.blocks import Panel, Viewer, ViewerAxis, ViewerField
 from radiomaps.scenes.extrude import extrude
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ TRIANGLES = 40_000
 
 
 @dataclass(frozen=True)
-class Look:
+class VariableStyle:
     """How a variable is shown: title, unit, the factor to that unit, colours, and whether it is circular."""
 
     title: str
@@ -38,13 +38,13 @@ class Look:
 
 
 LOOKS = {
-    "path_gain_db": Look("path gain", "dB", 1.0, "Viridis"),
-    "toa_s": Look("time of arrival", "ns", 1e9, "Cividis"),
-    "doa_azimuth": Look("azimuth of arrival", "°", 180 / np.pi, "Twilight", circular=True),
-    "doa_zenith": Look("zenith of arrival", "°", 180 / np.pi, "RdBu"),
-    "delay_spread_s": Look("delay spread", "ns", 1e9, "Magma"),
-    "angular_spread": Look("direction spread", "1", 1.0, "Magma"),
-    "k_factor_db": Look("K-factor", "dB", 1.0, "Plasma"),
+    "path_gain_db": VariableStyle("path gain", "dB", 1.0, "Viridis"),
+    "toa_s": VariableStyle("time of arrival", "ns", 1e9, "Cividis"),
+    "doa_azimuth": VariableStyle("azimuth of arrival", "°", 180 / np.pi, "Twilight", circular=True),
+    "doa_zenith": VariableStyle("zenith of arrival", "°", 180 / np.pi, "RdBu"),
+    "delay_spread_s": VariableStyle("delay spread", "ns", 1e9, "Magma"),
+    "angular_spread": VariableStyle("direction spread", "1", 1.0, "Magma"),
+    "k_factor_db": VariableStyle("K-factor", "dB", 1.0, "Plasma"),
 }
 
 
@@ -78,9 +78,9 @@ def map_viewer(maps: Mapping[str, xr.Dataset], others: Mapping[str, xr.Dataset] 
                 fields.append(_field(f"{title}, the other", place, beside * LOOKS[name].factor))
                 fields.append(_field(f"{title} − the other", place, wrong))
     axes = (
-        Axis("quantity", [LOOKS[name].title for name in names]),
-        Axis("map", list(maps)),
-        Axis("height", [_metres(first["z"][index]) for index in heights], "range"),
+        ViewerAxis("quantity", [LOOKS[name].title for name in names]),
+        ViewerAxis("map", list(maps)),
+        ViewerAxis("height", [_metres(first["z"][index]) for index in heights], "range"),
     )
     caption = "Empty: inside a building, or no path. " + _left_out(first)
     return Viewer(axes, panels, fields, "A map of the chosen quantity", caption, "x, east (m)", "y, north (m)")
@@ -113,17 +113,17 @@ def prediction_viewer(predicted: Mapping[str, xr.Dataset], truths: Mapping[str, 
             for index in heights:
                 fields += _prediction_fields(label, name, data.isel(z=index), truth and truth.isel(z=index))
     axes = (
-        Axis("quantity", [LOOKS[name].title for name in names]),
-        Axis("map", list(predicted)),
-        Axis("height", [_metres(first["z"][index]) for index in heights], "range"),
-        Axis("member", [str(number + 1) for number in range(members)], "range"),
+        ViewerAxis("quantity", [LOOKS[name].title for name in names]),
+        ViewerAxis("map", list(predicted)),
+        ViewerAxis("height", [_metres(first["z"][index]) for index in heights], "range"),
+        ViewerAxis("member", [str(number + 1) for number in range(members)], "range"),
     )
     caption = "Uncertainty is the standard deviation over members, circular for an azimuth. " + _left_out(first)
     alt = "Maps of truth, mean, one member, error and uncertainty"
     return Viewer(axes, panels, fields, alt, caption, "x, east (m)", "y, north (m)")
 
 
-def _prediction_fields(label: str, name: str, layer: xr.Dataset, truth: xr.Dataset | None) -> list[Field]:
+def _prediction_fields(label: str, name: str, layer: xr.Dataset, truth: xr.Dataset | None) -> list[ViewerField]:
     look = LOOKS[name]
     layer = _thinned(layer)
     place = {"quantity": look.title, "map": label, "height": _metres(layer["z"])}
@@ -176,13 +176,13 @@ def _metres(height: Any) -> str:
     return f"{float(height):g} m"
 
 
-def _field(panel: str, place: Mapping[str, str], layer: xr.DataArray) -> Field:
+def _field(panel: str, place: Mapping[str, str], layer: xr.DataArray) -> ViewerField:
     layer = layer.transpose("y", "x")
     antenna = [(float(layer["tx_x"]), float(layer["tx_y"]))]
-    return Field(panel, place, layer.values, layer["x"].values, layer["y"].values, antenna)
+    return ViewerField(panel, place, layer.values, layer["x"].values, layer["y"].values, antenna)
 
 
-def _limits(parts: Sequence[NDArray[Any]], look: Look) -> tuple[float, float]:
+def _limits(parts: Sequence[NDArray[Any]], look: VariableStyle) -> tuple[float, float]:
     """The central 99 % of all values; the whole circle for an azimuth."""
     if look.circular:
         return 0.0, 360.0

@@ -15,7 +15,7 @@ from geoml.data.blocks import FieldSource
 from geoml.data.fields import Batch
 from geoml.data.loader import BlockLoader
 from geoml.data.patches import PatchSpec
-from geoml.data.sources import Block, Source, Stack, select_samples
+from geoml.data.sources import Block, BlockSource, Stack, select_samples
 from geoml.data.store import open_store
 from geoml.errors import DataError, UserError
 from geoml.grids.grid import Axis, Grid
@@ -33,7 +33,7 @@ Array = NDArray[Any]
 _BESIDE: dict[str, Callable[[Path], Path]] = {"dominant": dominant_store, "cheap_trace": cheap_store}
 
 
-class TaskSource(Source):
+class TaskSource(BlockSource):
     """The maps of a store with a task's channels, made on whole fields as blocks are read.
 
     So a crop sees what the whole map sees: a transmitter outside it, the same observed voxels, the same prior.

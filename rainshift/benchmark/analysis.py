@@ -15,7 +15,7 @@ import numpy as np
 
 from geoml.metrics import Interval, StatisticsTable, Suite, block_bootstrap
 from geoml.metrics.significance import average, combine, degradation_percent, skill, skill_lost
-from rainshift.benchmark.plan import Cell, Plan, TrainSet
+from rainshift.benchmark.plan import BenchmarkPlan, Cell, TrainSet
 from rainshift.evaluation import Scores
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ class Analysis:
         )
 
 
-def analyse(plan: Plan, scores: Mapping[Cell, Scores], analysis: Analysis) -> xr.Dataset:
+def analyse(plan: BenchmarkPlan, scores: Mapping[Cell, Scores], analysis: Analysis) -> xr.Dataset:
     """All results of a benchmark as one data set; cells that diverged or are missing are NaN.
 
     - `matrix(metric, model, train_set, test_region, seed)`: every score, `train_set` "none" for what learns nothing;
@@ -95,7 +95,7 @@ def _name(train_set: TrainSet | None) -> str:
     return "none" if train_set is None else train_set.name
 
 
-def _matrix(plan: Plan, scores: Mapping[Cell, Scores], analysis: Analysis) -> xr.Dataset:
+def _matrix(plan: BenchmarkPlan, scores: Mapping[Cell, Scores], analysis: Analysis) -> xr.Dataset:
     """Every cell's scores, clipped share and members on the axes model, train set, test region, seed."""
     import xarray as xr
 
@@ -124,7 +124,7 @@ def _matrix(plan: Plan, scores: Mapping[Cell, Scores], analysis: Analysis) -> xr
     )
 
 
-def _views(plan: Plan, scores: Mapping[Cell, Scores], analysis: Analysis, result: xr.Dataset) -> xr.Dataset:
+def _views(plan: BenchmarkPlan, scores: Mapping[Cell, Scores], analysis: Analysis, result: xr.Dataset) -> xr.Dataset:
     """Scores, skills and losses of the pairs of sets that the plan compares."""
     import xarray as xr
 
@@ -193,12 +193,12 @@ def _largest_clipped_share(result: xr.Dataset) -> xr.DataArray:
     return picked.assign_attrs(units="1", long_name="share of values that had to be bounded")
 
 
-def _set(plan: Plan, side: str, region: str) -> TrainSet | None:
+def _set(plan: BenchmarkPlan, side: str, region: str) -> TrainSet | None:
     return (plan.inside if side == "in" else plan.outside).get(region)
 
 
 def on_side(
-    tables: Mapping[Cell, StatisticsTable], plan: Plan, model: str, region: str, side: str
+    tables: Mapping[Cell, StatisticsTable], plan: BenchmarkPlan, model: str, region: str, side: str
 ) -> StatisticsTable | None:
     """The statistics of a model "in" or "out" of distribution; what learns nothing has the same on both sides."""
     return _of(tables, model, None, region) or _of(tables, model, _set(plan, side, region), region)

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 __all__ = [
     "CONDITIONAL",
     "TARGET",
-    "Climate",
+    "ClimateHistograms",
     "climates",
     "hellinger",
     "jensen_shannon",
@@ -98,7 +98,7 @@ def _normal(p: Array) -> Array:
 
 
 @dataclass(frozen=True)
-class Climate:
+class ClimateHistograms:
     """Histograms of one region, one a block of time.
 
     `counts[variable]` is `(block, bin)`, and `(block, class, bin)` for the rain given the coarse rain; `edges` and
@@ -109,10 +109,10 @@ class Climate:
     edges: Mapping[str, Array]
     scales: Mapping[str, float]
 
-    def joined(self, others: Iterable[Climate]) -> Climate:
+    def joined(self, others: Iterable[ClimateHistograms]) -> ClimateHistograms:
         """This climate and others as one."""
         every = (self, *others)
-        return Climate(
+        return ClimateHistograms(
             {name: np.concatenate([part.counts[name] for part in every]) for name in self.counts},
             self.edges,
             self.scales,
@@ -121,7 +121,7 @@ class Climate:
 
 def climates(
     archive: Archive, names: Sequence[str], *, role: str = "train", hours: int = 480, block_hours: float = 24.0
-) -> dict[str, Climate]:
+) -> dict[str, ClimateHistograms]:
     """The climates of regions, from `hours` of each spread evenly over those of a role; prepares nothing.
 
     Errors: `UserError` where a region is named twice, or fewer than two.
@@ -141,7 +141,7 @@ def climates(
         classes = None
     block = np.timedelta64(round(block_hours * 3600), "s")
     return {
-        name: Climate(_histograms(archive, name, role, hours, block, edges, first, classes), edges, scales)
+        name: ClimateHistograms(_histograms(archive, name, role, hours, block, edges, first, classes), edges, scales)
         for name in track(names, "climates", unit="regions")
     }
 
@@ -210,7 +210,7 @@ def _count(values: Array, edges: Array) -> Array:
 
 
 def measure_shifts(
-    found: Mapping[str, Climate],
+    found: Mapping[str, ClimateHistograms],
     pairs: Mapping[str, Sequence[str]] | None = None,
     *,
     permutations: int = 200,
@@ -258,7 +258,7 @@ def _known(name: str, names: Sequence[str]) -> str:
 
 
 def _compare(
-    one: Climate, other: Climate, variable: str, permutations: int, rng: np.random.Generator
+    one: ClimateHistograms, other: ClimateHistograms, variable: str, permutations: int, rng: np.random.Generator
 ) -> dict[str, tuple[float, float, float]]:
     """Each measure of one variable: value, 95 % quantile under the null, p."""
     a, b = one.counts[variable], other.counts[variable]

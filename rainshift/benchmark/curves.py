@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from rainshift.benchmark.analysis import SIDES, Analysis, on_side
-from rainshift.benchmark.plan import Cell, Plan
+from rainshift.benchmark.plan import BenchmarkPlan, Cell
 from rainshift.evaluation import Scores
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ __all__ = ["calibration", "gather", "spectral_ratio"]
 JOINT = "."
 
 
-def gather(plan: Plan, scores: Mapping[Cell, Scores], analysis: Analysis) -> xr.Dataset:
+def gather(plan: BenchmarkPlan, scores: Mapping[Cell, Scores], analysis: Analysis) -> xr.Dataset:
     """Every curve of every score, `LABEL.VARIABLE` on `(model, test_region, distribution, abscissa)`.
 
     Means over seeds of the pair that measures the drop; what learns nothing has the same curve on both sides. NaN where
@@ -43,7 +43,7 @@ def gather(plan: Plan, scores: Mapping[Cell, Scores], analysis: Analysis) -> xr.
 
 
 def _curves(
-    scores: Mapping[Cell, Scores], analysis: Analysis, model: str, region: str, plan: Plan, side: str
+    scores: Mapping[Cell, Scores], analysis: Analysis, model: str, region: str, plan: BenchmarkPlan, side: str
 ) -> xr.Dataset:
     """The curves of one model on one region and side; empty where nothing was scored."""
     import xarray as xr

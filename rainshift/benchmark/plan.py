@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from geoml.errors import UserError, unknown
 
-__all__ = ["Cell", "Plan", "TrainSet", "plan", "plan_events"]
+__all__ = ["BenchmarkPlan", "Cell", "TrainSet", "plan", "plan_events"]
 
 
 @dataclass(frozen=True, order=True)
@@ -56,7 +56,7 @@ class Cell:
 
 
 @dataclass(frozen=True)
-class Plan:
+class BenchmarkPlan:
     """The cells of a benchmark and, for each test region, the pair of sets between which its drop is measured.
 
     `alone` holds the sets of single regions between which transfer is measured.
@@ -84,7 +84,7 @@ def plan(
     in_distribution: bool = True,
     full: bool = False,
     transfer: bool = False,
-) -> Plan:
+) -> BenchmarkPlan:
     """The cells of a benchmark of `learners` (trained) and `fixed` (learning nothing) models.
 
     For a test region *r* the set outside is `train_regions` without *r*, the set inside is `train_regions` with *r*:
@@ -125,7 +125,7 @@ def plan(
         for region in test_regions:
             wanted = set(sets.values()) if full else {sets[s[region]] for s in (outside, inside) if region in s}
             cells += [Cell(model, chosen, region, s) for chosen in sorted({*wanted, *alone.values()}) for s in seeds]
-    return Plan(
+    return BenchmarkPlan(
         tuple(cells),
         {region: sets[regions] for region, regions in outside.items()},
         {region: sets[regions] for region, regions in inside.items()},
@@ -141,7 +141,7 @@ def plan_events(
     learners: Iterable[str],
     fixed: Iterable[str] = (),
     seeds: Sequence[int] = (0,),
-) -> Plan:
+) -> BenchmarkPlan:
     """The cells of a transfer between single events: earlier ones train, the last of a group is tested.
 
     `groups` lists events of one place and one time step in the order of time. Models that learn nothing are scored
@@ -155,7 +155,7 @@ def plan_events(
             regions = tuple(sorted(earlier))
             outside[last] = TrainSet(regions, _capacity(regions, samples))
     cells += [Cell(model, chosen, event, s) for model in learners for event, chosen in outside.items() for s in seeds]
-    return Plan(tuple(cells), outside, {})
+    return BenchmarkPlan(tuple(cells), outside, {})
 
 
 def _capacity(regions: Sequence[str], samples: dict[str, int]) -> int:

@@ -24,7 +24,7 @@ from geoml.train.device import autocast, choose_device
 from rainshift.alignment import Alignment, inputs_of
 from rainshift.benchmark.analysis import Analysis, analyse
 from rainshift.benchmark.curves import gather
-from rainshift.benchmark.plan import Cell, Plan, TrainSet, plan, plan_events
+from rainshift.benchmark.plan import BenchmarkPlan, Cell, TrainSet, plan, plan_events
 from rainshift.data.archive import archive_of
 from rainshift.evaluation import Scores, score
 from rainshift.models.spec import Downscaler, InTiles, ModelSpec, conserved
@@ -34,7 +34,7 @@ from rainshift.training import Recipe, fit, load
 if TYPE_CHECKING:
     import xarray as xr
 
-__all__ = ["Experiment", "Outcome", "recipe_of"]
+__all__ = ["BenchmarkResults", "Experiment", "recipe_of"]
 
 logger = logging.getLogger(__name__)
 
@@ -48,7 +48,7 @@ NUMBERS = ["no", "one", "two", "three", "four", "five", "six", "seven", "eight",
 
 
 @dataclass(frozen=True)
-class Outcome:
+class BenchmarkResults:
     """What a benchmark came to: results, curves, the cells that failed with the reason, and what each training cost."""
 
     results: xr.Dataset
@@ -135,7 +135,7 @@ class Experiment:
         return bool(chosen == "events")
 
     @cached_property
-    def plan(self) -> Plan:
+    def plan(self) -> BenchmarkPlan:
         """The cells; prepares the data that they are counted on."""
         config, archive = self.config, self.archive
         test = list(config["test_regions"] or config["train_regions"] or archive.names)
@@ -196,7 +196,7 @@ class Experiment:
                 leaks |= dict.fromkeys(check_leakage(train, test, **options))
         return tuple(leaks)
 
-    def run(self) -> Outcome:
+    def run(self) -> BenchmarkResults:
         """Train and score every cell that is not there yet, and compare them."""
         leaks = self.check_leakage()
         failures: dict[str, str] = {}
@@ -229,7 +229,7 @@ class Experiment:
                 failures[f"{where}, seed {cell.seed}"] = f"{made.clipped_share:.2%} of its values had to be bounded"
         networks = [name for name, spec in self.specs.items() if spec.is_network]
         results = analyse(self.plan, scores, self.analysis).assign_attrs(networks=networks)
-        return Outcome(results, gather(self.plan, scores, self.analysis), failures, trainings, leaks)
+        return BenchmarkResults(results, gather(self.plan, scores, self.analysis), failures, trainings, leaks)
 
     def each(
         self, method: str, jobs: list[tuple[Any, ...]], unit: str

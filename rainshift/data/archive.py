@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from geoml.data.blocks import FieldSource
     from geoml.data.slabs import SlabWriter
     from geoml.models.base import Channels
-    from rainshift.sources.base import RegionData, Source
+    from rainshift.sources.base import RegionData, RegionSource
 
 __all__ = ["RATE_STEP_MM_H", "Archive", "archive_of"]
 
@@ -65,7 +65,7 @@ class Archive:
         return {k: v for k, v in plain(self.config).items() if k not in ("source", *READING_KEYS)}
 
     @cached_property
-    def source(self) -> Source:
+    def source(self) -> RegionSource:
         """The source of the data."""
         return open_source(str(self.config["source"]), **self.options)
 

@@ -27,7 +27,7 @@ from geoml.regrid import Regridder
 from rainshift.places.regions import Region
 from rainshift.planet.latent import BLOCK_HOURS, KM_PER_DEGREE, generator
 from rainshift.planet.rainfall import RainLaw, rate
-from rainshift.planet.weather import Block
+from rainshift.planet.weather import WeatherBlock
 
 __all__ = ["GaussianLaw", "GaussianWeather", "View"]
 
@@ -183,11 +183,11 @@ class GaussianWeather:
         """The joint law of the two grids."""
         return View(self.law, self.fine, self.coarse)
 
-    def block(self, block: int) -> Block:
+    def block(self, block: int) -> WeatherBlock:
         """The hours `block * BLOCK_HOURS …` since 1970."""
         rng = generator(self.seed, self.key, "gaussian", block)
         whites = [rng.standard_normal((BLOCK_HOURS, *grid.shape)) for grid in (self.view.wide, self.coarse)]
         latent, view = self.view.draw(*whites)
         law = self.law
         guess = rate(view / self.view.deviation, law.wet_fraction, law.mean_mm_h, law.shape)
-        return Block(law.rain(latent), np.stack([view.astype(np.float32), guess], axis=1))
+        return WeatherBlock(law.rain(latent), np.stack([view.astype(np.float32), guess], axis=1))

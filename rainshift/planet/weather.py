@@ -20,7 +20,7 @@ from rainshift.planet.rainfall import STRATIFORM_SHAPE, RainLaw, rate, shifted_p
 from rainshift.planet.sun import local_hour, solar_flux
 from rainshift.sources.variables import PREDICTORS
 
-__all__ = ["PREDICTORS", "Block", "Weather"]
+__all__ = ["PREDICTORS", "Weather", "WeatherBlock"]
 
 
 #: Cells of the fine and the coarse grid around a region, so that coarse means at its rim are whole.
@@ -36,7 +36,7 @@ Fields = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
-class Block:
+class WeatherBlock:
     """`BLOCK_HOURS` hours of weather.
 
     `rain` `(time, lat, lon)` in mm/h on the fine grid; `predictors` `(time, predictor, lat, lon)` on the coarse one in
@@ -144,7 +144,7 @@ class Weather:
         chance = shifted_probability(mean, 0.5 * c.orographic_gain * lift) * self._clock(hour)
         return stratiform, rate(storms, np.minimum(chance, 0.95), c.convective_mm_h, c.tail_shape)
 
-    def block(self, block: int) -> Block:
+    def block(self, block: int) -> WeatherBlock:
         """The hours `block * BLOCK_HOURS …` since 1970."""
         hours = [float(block * BLOCK_HOURS + step) for step in range(BLOCK_HOURS)]
         rows, columns = self._wide.shape
@@ -161,7 +161,7 @@ class Weather:
             rain[step] = (stratiform + convective)[inner, inner]
             fine = {"systems": systems, "storms": storms, "stratiform": stratiform, "convective": convective}
             predictors[step] = self._predictors(hour, fine, dict(zip(ANALYSIS, analysis, strict=True)))
-        return Block(rain, predictors)
+        return WeatherBlock(rain, predictors)
 
     def _analysed(self, rain: Fields, analysis: dict[str, Fields]) -> Fields:
         """Coarse rain as an analysis sees it: displaced, and multiplied by a smooth log-normal error of mean bias."""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from geoml.report.blocks import Axis, Field, Panel, Viewer
+from geoml.report.blocks import Panel, Viewer, ViewerAxis, ViewerField
 from geoml.report.palette import see_through
 from rainshift.benchmark.curves import calibration, spectral_ratio
 from rainshift.report.figures import RAIN_BOUNDS_MM_H, SHOWN_DB
@@ -197,7 +197,7 @@ def shift_chart(distance: xr.DataArray, drop: xr.DataArray, palette: Mapping[str
 
 def rain_viewer(shown: Mapping[str, xr.Dataset]) -> Viewer:
     """Input, members of every model and target, on the classes of weather radar, by region, time and member."""
-    fields: list[Field] = []
+    fields: list[ViewerField] = []
     names: dict[str, None] = {"input": None}
     times = _labels(shown)
     members = max((data.sizes.get("member", 1) for data in shown.values()), default=1)
@@ -229,7 +229,7 @@ def prediction_viewer(shown: Mapping[str, xr.Dataset]) -> Viewer:
 
     Expected error, bound and novelty are there where the data have them (`rainshift.report.example_maps.of_model`).
     """
-    fields: list[Field] = []
+    fields: list[ViewerField] = []
     times = _labels(shown)
     members = max(data.sizes["member"] for data in shown.values())
     mean = "mean of members" if members > 1 else "prediction"
@@ -259,7 +259,7 @@ def prediction_viewer(shown: Mapping[str, xr.Dataset]) -> Viewer:
     )
 
 
-def _largest(fields: Sequence[Field], names: Sequence[str]) -> float:
+def _largest(fields: Sequence[ViewerField], names: Sequence[str]) -> float:
     """What 99.5 % of the known values of some panels do not exceed; 1 where there is none above 0."""
     values = np.concatenate([f.values[np.isfinite(f.values)].ravel() for f in fields if f.panel in names] or [[]])
     return float(np.quantile(values, 0.995)) or 1.0 if values.size else 1.0
@@ -303,7 +303,7 @@ def _labels(shown: Mapping[str, xr.Dataset]) -> list[str]:
     return [found[minutes] for minutes in sorted(found)]
 
 
-def _hours(shown: Mapping[str, xr.Dataset], fields: list[Field]) -> Iterator[tuple[dict[str, str], xr.Dataset]]:
+def _hours(shown: Mapping[str, xr.Dataset], fields: list[ViewerField]) -> Iterator[tuple[dict[str, str], xr.Dataset]]:
     """Each region's hours, and where they stand in a viewer; an input goes to `fields`."""
     for region, data in shown.items():
         wettest = np.datetime64(data.attrs["wettest"])
@@ -315,10 +315,10 @@ def _hours(shown: Mapping[str, xr.Dataset], fields: list[Field]) -> Iterator[tup
             yield place, now
 
 
-def _selectors(shown: Mapping[str, xr.Dataset], times: list[str], members: int) -> tuple[Axis, ...]:
+def _selectors(shown: Mapping[str, xr.Dataset], times: list[str], members: int) -> tuple[ViewerAxis, ...]:
     """What a viewer of maps goes through: regions, times from the wettest on, members where there are several."""
-    drawn = [Axis("member", [str(m + 1) for m in range(members)], "range")] if members > 1 else []
-    return Axis("region", list(shown)), Axis("time", times, "range", start=times.index("+0 h")), *drawn
+    drawn = [ViewerAxis("member", [str(m + 1) for m in range(members)], "range")] if members > 1 else []
+    return ViewerAxis("region", list(shown)), ViewerAxis("time", times, "range", start=times.index("+0 h")), *drawn
 
 
 def _aspect(shown: Mapping[str, xr.Dataset]) -> float:
@@ -327,6 +327,6 @@ def _aspect(shown: Mapping[str, xr.Dataset]) -> float:
     return float(1 / np.cos(np.deg2rad(middle)))
 
 
-def _field(panel: str, place: Mapping[str, str], field: xr.DataArray, x: str, y: str) -> Field:
+def _field(panel: str, place: Mapping[str, str], field: xr.DataArray, x: str, y: str) -> ViewerField:
     rain = field.transpose(y, x)
-    return Field(panel, place, rain.values, rain[x].values, rain[y].values)
+    return ViewerField(panel, place, rain.values, rain[x].values, rain[y].values)

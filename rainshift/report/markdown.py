@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from geoml.runs.folder import RunFolder
-    from rainshift.benchmark.run import Experiment, Outcome
+    from rainshift.benchmark.run import BenchmarkResults, Experiment
 
 __all__ = ["CURVES", "RESULTS", "SHIFTS", "introduction", "page", "write_benchmark", "write_page"]
 
@@ -169,7 +169,7 @@ def _training_noise(results: xr.Dataset) -> str:
     )
 
 
-def write_benchmark(experiment: Experiment, outcome: Outcome, run: RunFolder) -> list[dict[str, Any]]:
+def write_benchmark(experiment: Experiment, outcome: BenchmarkResults, run: RunFolder) -> list[dict[str, Any]]:
     """Write the results, curves, shifts, summary, maps and the pages; returns the rows of the headline table."""
     results = outcome.results
     write_netcdf(run.path / RESULTS, results)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from geoml.errors import UserError, unknown
 
 if TYPE_CHECKING:
-    from rainshift.sources.base import Source
+    from rainshift.sources.base import RegionSource
 
 __all__ = ["SOURCES", "open_source"]
 
@@ -22,7 +22,7 @@ SOURCES = {
 }
 
 
-def open_source(name: str, **options: Any) -> Source:
+def open_source(name: str, **options: Any) -> RegionSource:
     """The source `name` with the options of its class; an unknown name or option is answered with the nearest."""
     if name not in SOURCES:
         raise unknown("data source", name, SOURCES)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from geoml.grids.grid import Grid
 
-__all__ = ["RegionData", "Source"]
+__all__ = ["RegionData", "RegionSource"]
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ def _grid(data: xr.Dataset) -> Grid:
     return grid_of(data)
 
 
-class Source(Protocol):
+class RegionSource(Protocol):
     """Regions or events by name."""
 
     @property

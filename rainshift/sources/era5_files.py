@@ -65,12 +65,12 @@ class Field:
         factor = inside_factor(self.name, units, label=self.label) if self.name in VARIABLES else 1.0
         shape = (len(self.time), grid.shape[0], grid.shape[1])
         length = max(1, BLOCK_HOURS // per_row) * per_row
-        lazy = TimeBlocks(_Reader(self.name, array, factor, per_row, self.label), shape, length).lazy()
+        lazy = TimeBlocks(_Era5Reader(self.name, array, factor, per_row, self.label), shape, length).lazy()
         return lazy if len(keep) == len(self.time) else lazy[keep]
 
 
 @dataclass(frozen=True)
-class _Reader:
+class _Era5Reader:
     """Reads times of a field: runs and steps in one line, final data before preliminary ones, units inside."""
 
     name: str

@@ -33,7 +33,7 @@ from rainshift.sources.variables import PREDICTORS, VARIABLES, inside_factor
 if TYPE_CHECKING:
     import xarray as xr
 
-__all__ = ["CHUNK_HOURS", "PARTS", "Part", "file_of", "place", "read_static"]
+__all__ = ["CHUNK_HOURS", "PARTS", "PublishedPart", "file_of", "place", "read_static"]
 
 PARTS = ("train", "test")
 CHUNK_HOURS = 200
@@ -51,7 +51,7 @@ def place(root: str | os.PathLike[str], name: str) -> str:
 
 
 @dataclass(frozen=True)
-class Part:
+class PublishedPart:
     """One region's training or test files under `root`, opened when asked."""
 
     root: str
@@ -131,14 +131,14 @@ class Part:
             if array.dtype.kind in "iu":
                 raise DataError(f"{label} holds integers without scale_factor; they mean nothing unscaled")
             factor = inside_factor(name, array.attrs.get("units"), label=label)
-            blocks = TimeBlocks(_Reader(array, name, factor, label), _shape(array), _block_length(array))
+            blocks = TimeBlocks(_PublishedReader(array, name, factor, label), _shape(array), _block_length(array))
             coords = {"time": self.time, **{dim: array[dim] for dim in ("lat", "lon")}}
             made[name] = xr.DataArray(blocks.lazy(), coords, ("time", "lat", "lon"), attrs=VARIABLES[name].attrs)
         return xr.Dataset(made)
 
 
 @dataclass(frozen=True)
-class _Reader:
+class _PublishedReader:
     """Reads times of one variable: in the units inside, missing NaN, and refused where it cannot be what it says."""
 
     array: xr.DataArray

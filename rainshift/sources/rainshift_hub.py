@@ -17,7 +17,7 @@ from rainshift.places.regions import regions
 from rainshift.sources.base import RegionData
 from rainshift.sources.fetching import Download
 from rainshift.sources.lag import warn_of_lag
-from rainshift.sources.published import CHUNK_HOURS, Part, file_of, read_static
+from rainshift.sources.published import CHUNK_HOURS, PublishedPart, file_of, read_static
 from rainshift.sources.time_blocks import of_years, validation_blocks, whole_blocks
 
 __all__ = ["RainShiftSource"]
@@ -103,7 +103,7 @@ class RainShiftSource:
             raise unknown("region", name, self.names)
         if split not in self.splits:
             raise unknown("split", split, self.splits)
-        part = Part(self._root(name, split), name, "test" if split == "test" else "train")
+        part = PublishedPart(self._root(name, split), name, "test" if split == "test" else "train")
         positions = self._positions(part, split)
         condition, target = (data.isel(time=positions) for data in (part.condition(), part.target()))
         data = RegionData(
@@ -131,7 +131,7 @@ class RainShiftSource:
                 download(file_of(name, part, side))
         return root
 
-    def _positions(self, part: Part, split: str) -> NDArray[np.intp]:
+    def _positions(self, part: PublishedPart, split: str) -> NDArray[np.intp]:
         time = part.time
         if split == "test":
             kept = of_years(time, self.test_years, part.label("in"))
@@ -142,7 +142,7 @@ class RainShiftSource:
         hours = self.hours.get(split) if isinstance(self.hours, Mapping) else self.hours
         return whole_blocks(kept, hours, CHUNK_HOURS)
 
-    def _provenance(self, part: Part, split: str) -> dict[str, str]:
+    def _provenance(self, part: PublishedPart, split: str) -> dict[str, str]:
         return {
             "source": "RainShift (arXiv 2507.04930): ERA5 0.25° predictors, GPM IMERG 0.1° rain",
             "file": f"{part.label('in')}, {part.label('out')}",
@@ -152,7 +152,7 @@ class RainShiftSource:
         }
 
 
-def _check_place(data: RegionData, part: Part) -> None:
+def _check_place(data: RegionData, part: PublishedPart) -> None:
     """Refuse fine rain that does not lie where the region of that name does, or statics that do not lie on it."""
     if data.static is not None:
         require_same(grid_of(data.static), data.fine, f"{part.root}: {file_of(part.region, '', 'static')} and rain")

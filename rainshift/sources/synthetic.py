@@ -19,7 +19,7 @@ from geoml.grids.grid import Grid
 from rainshift.places.climate import Climate
 from rainshift.places.regions import Region, grids, region, regions
 from rainshift.planet.latent import BLOCK_HOURS
-from rainshift.planet.weather import FINE_PAD, PREDICTORS, Block, Weather
+from rainshift.planet.weather import FINE_PAD, PREDICTORS, Weather, WeatherBlock
 from rainshift.sources.base import RegionData
 from rainshift.sources.time_blocks import of_strata
 from rainshift.sources.variables import VARIABLES
@@ -58,7 +58,7 @@ class WeatherLaw(Hashable, Protocol):
     def fine(self) -> Grid:
         """The grid of the rain."""
 
-    def block(self, block: int) -> Block:
+    def block(self, block: int) -> WeatherBlock:
         """The `BLOCK_HOURS` hours `block * BLOCK_HOURS …` since 1970."""
 
 
@@ -203,9 +203,9 @@ class _Slot:
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
-        self.block: Block | None = None
+        self.block: WeatherBlock | None = None
 
-    def get(self, weather: WeatherLaw, number: int) -> Block:
+    def get(self, weather: WeatherLaw, number: int) -> WeatherBlock:
         with self.lock:
             if self.block is None:
                 self.block = _shared(weather).block(number)
@@ -220,7 +220,7 @@ class _Blocks:
         self.slots: OrderedDict[tuple[WeatherLaw, int], _Slot] = OrderedDict()
         self.bytes = 0
 
-    def get(self, weather: WeatherLaw, number: int) -> Block:
+    def get(self, weather: WeatherLaw, number: int) -> WeatherBlock:
         key = (weather, number)
         with self.lock:
             if key not in self.slots:

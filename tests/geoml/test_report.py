@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from geoml.__main__ import main
-from geoml.report import Axis, Chart, Field, Panel, Report, Section, Table, Text, Viewer, write_report
+from geoml.report import Chart, Panel, Report, Section, Table, Text, Viewer, ViewerAxis, ViewerField, write_report
 from geoml.report.page import _cell, _packed, render
 
 EVIL = "</script><script>throw new Error('out')</script>"
@@ -33,14 +33,14 @@ def viewer() -> Viewer:
     x = np.arange(6.0)
     y = np.arange(4.0)
     fields = [
-        Field("truth", {"hour": str(hour)}, np.full((4, 6), float(hour)), x, y) for hour in range(3)
+        ViewerField("truth", {"hour": str(hour)}, np.full((4, 6), float(hour)), x, y) for hour in range(3)
     ] + [
-        Field("model", {"hour": str(hour), "member": str(member)}, np.full((4, 6), hour + 10.0 * member), x, y)
+        ViewerField("model", {"hour": str(hour), "member": str(member)}, np.full((4, 6), hour + 10.0 * member), x, y)
         for hour in range(3)
         for member in range(2)
     ]  # fmt: skip
     panels = [Panel("truth", "mm/h", low=0, high=20), Panel("model", "mm/h", "Viridis", bounds=(0.1, 1, 10))]
-    axes = (Axis("hour", ["0", "1", "2"], "range"), Axis("member", ["0", "1"]))
+    axes = (ViewerAxis("hour", ["0", "1", "2"], "range"), ViewerAxis("member", ["0", "1"]))
     return Viewer(axes, panels, fields, alt="Two maps")
 
 
@@ -94,11 +94,11 @@ def test_cells_sort_by_the_number_they_begin_with(value, shown: str, key: float 
 def test_a_field_comes_back_from_its_16_bits() -> None:
     values = np.random.default_rng(0).normal(size=(5, 7)) * 30
     values[2, 3] = np.nan
-    packed = _packed(Field("p", {}, values, np.arange(7), np.arange(5)))
+    packed = _packed(ViewerField("p", {}, values, np.arange(7), np.arange(5)))
     levels = np.frombuffer(base64.b64decode(packed["packed"]), "<u2").reshape(packed["shape"])
     restored = np.where(levels == 65535, np.nan, packed["low"] + levels * packed["step"])
     np.testing.assert_allclose(restored, values, atol=np.nanmax(values) / 1e4)
-    empty = _packed(Field("p", {}, np.full((2, 2), np.nan), np.arange(2), np.arange(2)))
+    empty = _packed(ViewerField("p", {}, np.full((2, 2), np.nan), np.arange(2), np.arange(2)))
     assert set(np.frombuffer(base64.b64decode(empty["packed"]), "<u2")) == {65535}
 
 

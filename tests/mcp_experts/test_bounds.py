@@ -51,7 +51,7 @@ def test_the_likelihood_is_that_of_the_whole_covariance():
 
     rng = np.random.default_rng(2)
     link = draw_link(PROFILES, 0, rng, doppler_cells=1.0, k_factor=0.0, **EASY)
-    view = bounds._View(link, PROFILES[0])
+    view = bounds._Projection(link, PROFILES[0])
     steering = bounds._steering(PROFILES[0], link.spread_cells, link.timing_cells)
 
     def density(doppler):

@@ -16,7 +16,7 @@ from mcp_experts.channels.loading import channel_from_file, channel_from_lists, 
 from mcp_experts.channels.synthetic import synthesize
 from mcp_experts.inference.classical import ESTIMATORS, estimate, k_factor_by_moments_db
 from mcp_experts.inference.features import extract
-from mcp_experts.inference.verdicts import Look
+from mcp_experts.inference.verdicts import ChannelView
 
 
 def noise(*shape, seed=0):
@@ -305,4 +305,4 @@ def test_a_specification_out_of_range_says_which():
     with pytest.raises(UserError, match="narrower band"):
         synthesize(delay_spread_s=5e-5, bandwidth_hz=20e6)
     assert np.array_equal(synthesize(seed=5).csi, synthesize(seed=5).csi)
-    assert Look(synthesize()).features.shape[0] == 1
+    assert ChannelView(synthesize()).features.shape[0] == 1

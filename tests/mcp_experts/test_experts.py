@@ -13,7 +13,7 @@ from mcp_experts.channels.synthetic import synthesize
 from mcp_experts.inference.classical import ESTIMATORS
 from mcp_experts.inference.features import FEATURES, names
 from mcp_experts.inference.registry import CARD, WEIGHTS, Registry
-from mcp_experts.inference.verdicts import Look, judge
+from mcp_experts.inference.verdicts import ChannelView, judge
 from mcp_experts.serve.server import build_server
 from mcp_experts.train.scaffold import new
 
@@ -149,7 +149,7 @@ def test_a_new_expert_is_refused_until_it_is_trained(tmp_path, monkeypatch, caps
 
 
 def test_a_classical_estimate_is_told_in_its_own_unit():
-    look, los = Look(synthesize(doppler_hz=100, snr_db=30)), REGISTRY.expert("los")
+    look, los = ChannelView(synthesize(doppler_hz=100, snr_db=30)), REGISTRY.expert("los")
     for estimator, unit in (("doppler_cells", "1/duration"), ("coherence_time", "duration"), ("k_factor_db", "dB")):
         asked = replace(los, definition=replace(los.definition, estimator=estimator))
         found = judge(asked, look, REGISTRY.gate)["classical"]

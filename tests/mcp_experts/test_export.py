@@ -9,14 +9,14 @@ from geoml.errors import UserError
 from mcp_experts.channels.synthetic import synthesize
 from mcp_experts.inference.features import FEATURES
 from mcp_experts.inference.registry import Registry
-from mcp_experts.inference.verdicts import Look
+from mcp_experts.inference.verdicts import ChannelView
 from mcp_experts.train.export import export
 
 REGISTRY = Registry()
 
 
 def features():
-    channels = [Look(synthesize(k_factor_db=k, snr_db=snr, seed=seed)) for seed, (k, snr) in enumerate(CASES)]
+    channels = [ChannelView(synthesize(k_factor_db=k, snr_db=snr, seed=seed)) for seed, (k, snr) in enumerate(CASES)]
     return np.concatenate([look.features for look in channels])
 
 

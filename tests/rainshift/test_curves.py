@@ -8,7 +8,7 @@ import pytest
 from geoml.metrics import Suite
 from rainshift.benchmark.analysis import Analysis
 from rainshift.benchmark.curves import calibration, gather, spectral_ratio
-from rainshift.benchmark.plan import Cell, Plan, TrainSet
+from rainshift.benchmark.plan import BenchmarkPlan, Cell, TrainSet
 from rainshift.benchmark.transfer import transfer_losses, transfer_test
 from rainshift.evaluation import Scores
 from rainshift.report.figures import calibration_panels, spectrum_lines, transfer_maps
@@ -22,7 +22,7 @@ def scored(prediction: np.ndarray, truth: np.ndarray, *, clipped: float = 0.0) -
     return Scores(SUITE.update(prediction, truth, ids=TIMES), prediction.shape[1], clipped)
 
 
-def case(seed: int = 0) -> tuple[Plan, dict[Cell, Scores]]:
+def case(seed: int = 0) -> tuple[BenchmarkPlan, dict[Cell, Scores]]:
     """A fixed row that doubles the truth, and an ensemble that is perfect at home and diverged away."""
     rng = np.random.default_rng(seed)
     scores, cells = {}, []
@@ -33,7 +33,7 @@ def case(seed: int = 0) -> tuple[Plan, dict[Cell, Scores]]:
         scores[home] = scored(np.repeat(truth[:, None], 4, axis=1), truth)
         scores[away] = scored(rng.gamma(0.5, 2.0, (40, 4, 16, 16)), truth, clipped=0.5)
         cells += [doubled, home, away]
-    return Plan(tuple(cells), {"a": AWAY, "b": AWAY}, {"a": HOME, "b": HOME}), scores
+    return BenchmarkPlan(tuple(cells), {"a": AWAY, "b": AWAY}, {"a": HOME, "b": HOME}), scores
 
 
 def test_curves_keep_sides_apart_and_leave_out_what_diverged() -> None:

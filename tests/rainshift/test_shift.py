@@ -13,7 +13,7 @@ from rainshift.benchmark.climate_distance import (
     CONDITIONAL,
     LEVELS,
     TARGET,
-    Climate,
+    ClimateHistograms,
     climates,
     hellinger,
     jensen_shannon,
@@ -75,14 +75,16 @@ def test_what_has_nothing_in_common_is_as_far_as_can_be() -> None:
 # --- null ---------------------------------------------------------------------------------------------------------
 
 
-def made(seed: int, shift: float, blocks: int = 20) -> dict[str, Climate]:
+def made(seed: int, shift: float, blocks: int = 20) -> dict[str, ClimateHistograms]:
     """Two climates of blocks whose values hang together: each block has a mean of its own."""
     rng = np.random.default_rng(seed)
     edges = np.linspace(-8, 8, 60)
     values = rng.normal(size=(2, blocks, 1)) + 0.3 * rng.normal(size=(2, blocks, 200))
     values[1] += shift
     counts = [np.stack([np.histogram(row, edges)[0] for row in part]).astype(float) for part in values]
-    return {name: Climate({"t": part}, {"t": edges}, {"t": 1.0}) for name, part in zip("ab", counts, strict=True)}
+    return {
+        name: ClimateHistograms({"t": part}, {"t": edges}, {"t": 1.0}) for name, part in zip("ab", counts, strict=True)
+    }
 
 
 def test_null_is_calibrated_although_values_hang_together() -> None:
@@ -120,7 +122,7 @@ def test_rain_given_coarse_rain_may_shift_where_neither_does() -> None:
     straight = flat * np.array([[4, 0, 0, 0], [0, 0, 0, 4]])
     crossed = flat * np.array([[0, 0, 0, 4], [4, 0, 0, 0]])
     found = {
-        name: Climate(
+        name: ClimateHistograms(
             {CONDITIONAL: joint, TARGET: joint.sum(axis=1)},
             {CONDITIONAL: edges, TARGET: edges},
             {CONDITIONAL: 2.0, TARGET: 2.0},

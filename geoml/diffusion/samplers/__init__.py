@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from geoml.cli.config import build
-from geoml.diffusion.samplers.base import NoiseSource, Sampler, Step
+from geoml.diffusion.samplers.base import NoiseSource, Sampler, SamplerStep
 from geoml.diffusion.samplers.ddim import DDIM
 from geoml.diffusion.samplers.dpm_solver import DPMSolver2M
 from geoml.diffusion.samplers.euler import Euler
@@ -22,7 +22,7 @@ __all__ = [
     "Heun",
     "NoiseSource",
     "Sampler",
-    "Step",
+    "SamplerStep",
     "StochasticHeun",
     "sampler_of",
 ]

@@ -15,13 +15,13 @@ if TYPE_CHECKING:
 
     from geoml.diffusion.denoiser import Denoiser
 
-__all__ = ["NoiseSource", "Sampler", "Step"]
+__all__ = ["NoiseSource", "Sampler", "SamplerStep"]
 
 #: Standard normal noise of the fields' shape for the step of that index.
 NoiseSource: TypeAlias = "Callable[[int], Tensor]"
 
 
-class Step:
+class SamplerStep:
     """Where a walk is: between two levels, with what it may ask.
 
     `sigma` falls to `after` (perhaps 0) at step `index` of `count`; `before` is the level of the step before, and
@@ -82,11 +82,11 @@ class Sampler(ABC):
             raise ValueError(f"noise levels {tuple(sigmas)} have to fall, to 0 or a positive one")
         x, denoised = noise * sigmas[0], None
         for index in range(len(sigmas) - 1):
-            x, denoised = self.step(x, Step(denoiser, sigmas, index, denoised, fresh))
+            x, denoised = self.step(x, SamplerStep(denoiser, sigmas, index, denoised, fresh))
         return x
 
     @abstractmethod
-    def step(self, x: Tensor, at: Step) -> tuple[Tensor, Tensor]:
+    def step(self, x: Tensor, at: SamplerStep) -> tuple[Tensor, Tensor]:
         """`x` at the level `at.after`, and the denoised field at `at.sigma`."""
 
     def evaluations(self, sigmas: Sequence[float]) -> int:

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from geoml.diffusion.samplers.base import Sampler, Step
+from geoml.diffusion.samplers.base import Sampler, SamplerStep
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -33,7 +33,7 @@ class DDIM(Sampler):
     def stochastic(self) -> bool:
         return self.eta > 0
 
-    def step(self, x: Tensor, at: Step) -> tuple[Tensor, Tensor]:
+    def step(self, x: Tensor, at: SamplerStep) -> tuple[Tensor, Tensor]:
         denoised = at.denoise(x, at.sigma)
         fresh = self.eta * at.after * math.sqrt(1 - (at.after / at.sigma) ** 2)
         kept = math.sqrt(at.after**2 - fresh**2)

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from geoml.diffusion.samplers.base import Sampler, Step
+from geoml.diffusion.samplers.base import Sampler, SamplerStep
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -24,7 +24,7 @@ class DPMSolver2M(Sampler):
 
     order: ClassVar[int] = 2
 
-    def step(self, x: Tensor, at: Step) -> tuple[Tensor, Tensor]:
+    def step(self, x: Tensor, at: SamplerStep) -> tuple[Tensor, Tensor]:
         denoised = at.denoise(x, at.sigma)
         if at.after == 0:
             return denoised, denoised

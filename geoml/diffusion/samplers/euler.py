@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from geoml.diffusion.samplers.base import Sampler, Step
+from geoml.diffusion.samplers.base import Sampler, SamplerStep
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -19,6 +19,6 @@ class Euler(Sampler):
 
     order: ClassVar[int] = 1
 
-    def step(self, x: Tensor, at: Step) -> tuple[Tensor, Tensor]:
+    def step(self, x: Tensor, at: SamplerStep) -> tuple[Tensor, Tensor]:
         denoised = at.denoise(x, at.sigma)
         return x + (at.after - at.sigma) / at.sigma * (x - denoised), denoised

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from geoml.diffusion.samplers.base import Sampler, Step
+from geoml.diffusion.samplers.base import Sampler, SamplerStep
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 __all__ = ["Heun", "heun_step"]
 
 
-def heun_step(x: Tensor, at: Step, sigma: float) -> tuple[Tensor, Tensor]:
+def heun_step(x: Tensor, at: SamplerStep, sigma: float) -> tuple[Tensor, Tensor]:
     """From `sigma` to `at.after` along the mean of the slopes at both ends; to 0 along the first alone."""
     denoised = at.denoise(x, sigma)
     slope = (x - denoised) / sigma
@@ -31,7 +31,7 @@ class Heun(Sampler):
 
     order: ClassVar[int] = 2
 
-    def step(self, x: Tensor, at: Step) -> tuple[Tensor, Tensor]:
+    def step(self, x: Tensor, at: SamplerStep) -> tuple[Tensor, Tensor]:
         return heun_step(x, at, at.sigma)
 
     def evaluations(self, sigmas: Sequence[float]) -> int:

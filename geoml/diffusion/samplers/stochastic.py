@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from geoml.diffusion.samplers.base import Sampler, Step
+from geoml.diffusion.samplers.base import Sampler, SamplerStep
 from geoml.diffusion.samplers.heun import heun_step
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ class StochasticHeun(Sampler):
     def stochastic(self) -> bool:
         return self.churn > 0
 
-    def step(self, x: Tensor, at: Step) -> tuple[Tensor, Tensor]:
+    def step(self, x: Tensor, at: SamplerStep) -> tuple[Tensor, Tensor]:
         inside = self.smallest <= at.sigma <= self.largest
         raised = at.sigma * (1 + (min(self.churn / at.count, math.sqrt(2) - 1) if inside else 0.0))
         if raised > at.sigma:

@@ -19,11 +19,11 @@ from geoml.diffusion.levels import (
     linear,
     schedule,
 )
-from geoml.diffusion.preconditioning import EDM, Clean, Flow, Noise, Preconditioning, Velocity, parameterisation
+from geoml.diffusion.preconditioning import Clean, Flow, Karras, Noise, Preconditioning, Velocity, parameterisation
 from geoml.diffusion.spacing import karras, log_snr, strided, uniform_time
 from geoml.errors import UserError
 
-ALL: list[Preconditioning] = [EDM(0.5), EDM(1.0), EDM(0.5, wiener=True), Noise(), Clean(), Velocity(), Flow()]
+ALL: list[Preconditioning] = [Karras(0.5), Karras(1.0), Karras(0.5, wiener=True), Noise(), Clean(), Velocity(), Flow()]
 SIGMAS = torch.tensor([0.01, 0.3, 1.0, 7.0, 60.0], dtype=torch.float64)
 
 
@@ -58,7 +58,7 @@ def test_parameterisations_agree_on_an_exact_denoiser(kind: Preconditioning) -> 
     torch.testing.assert_close(kind.denoise(network, x, SIGMAS), posterior)
 
 
-@pytest.mark.parametrize("kind", [EDM(0.5), EDM(2.0), Noise(), Velocity(), Flow()], ids=repr)
+@pytest.mark.parametrize("kind", [Karras(0.5), Karras(2.0), Noise(), Velocity(), Flow()], ids=repr)
 def test_at_no_noise_the_field_passes_unchanged(kind: Preconditioning) -> None:
     tiny = torch.full((1,), 1e-7, dtype=torch.float64)
     x = torch.ones(1, 1, 2, 2, dtype=torch.float64)
@@ -67,7 +67,7 @@ def test_at_no_noise_the_field_passes_unchanged(kind: Preconditioning) -> None:
 
 @pytest.mark.parametrize("sigma_data", [0.5, 2.0])
 def test_at_much_noise_edm_hears_the_network_alone_at_the_scale_of_the_data(sigma_data: float) -> None:
-    skip, out, into = EDM(sigma_data).coefficients(torch.tensor([1e6], dtype=torch.float64))
+    skip, out, into = Karras(sigma_data).coefficients(torch.tensor([1e6], dtype=torch.float64))
     assert float(skip) * 1e6 == pytest.approx(0, abs=1e-5)
     assert float(out) == pytest.approx(sigma_data)
     assert float(into) * 1e6 == pytest.approx(1)
@@ -76,7 +76,7 @@ def test_at_much_noise_edm_hears_the_network_alone_at_the_scale_of_the_data(sigm
 @pytest.mark.parametrize("sigma_data", [0.5, 2.0])
 def test_the_wiener_input_is_the_best_linear_estimate(sigma_data: float) -> None:
     """Over `sigma_data`: of all multiples of x it is nearest to the clean field, and fades out with the noise."""
-    kind = EDM(sigma_data, wiener=True)
+    kind = Karras(sigma_data, wiener=True)
     generator = torch.Generator().manual_seed(2)
     for sigma in (0.1, 1.0, 10.0):
         clean = sigma_data * torch.randn(200_000, generator=generator, dtype=torch.float64)
@@ -87,10 +87,10 @@ def test_the_wiener_input_is_the_best_linear_estimate(sigma_data: float) -> None
         assert float((into * x).std()) == pytest.approx(sigma_data / (sigma**2 + sigma_data**2) ** 0.5, rel=0.02)
 
 
-@pytest.mark.parametrize("kind", [EDM(0.5), EDM(2.0), Noise(), Velocity()], ids=repr)
+@pytest.mark.parametrize("kind", [Karras(0.5), Karras(2.0), Noise(), Velocity()], ids=repr)
 def test_inputs_and_targets_have_unit_variance_at_every_level(kind: Preconditioning) -> None:
     """So that the loss of a network that gives 0 is flat over the levels: Karras et al. 2022, appendix B.6."""
-    sigma_data = kind.sigma_data if isinstance(kind, EDM) else 1.0
+    sigma_data = kind.sigma_data if isinstance(kind, Karras) else 1.0
     generator = torch.Generator().manual_seed(1)
     for sigma in (0.002, 0.1, 1.0, 10.0, 80.0):
         level = torch.tensor([sigma], dtype=torch.float64)
@@ -104,8 +104,8 @@ def test_inputs_and_targets_have_unit_variance_at_every_level(kind: Precondition
 
 def test_the_velocity_is_edm_for_unit_data_but_for_the_sign() -> None:
     clean, noise = draws()
-    torch.testing.assert_close(Velocity().target(clean, noise, SIGMAS), -EDM(1.0).target(clean, noise, SIGMAS))
-    ours, theirs = Velocity().coefficients(SIGMAS), EDM(1.0).coefficients(SIGMAS)
+    torch.testing.assert_close(Velocity().target(clean, noise, SIGMAS), -Karras(1.0).target(clean, noise, SIGMAS))
+    ours, theirs = Velocity().coefficients(SIGMAS), Karras(1.0).coefficients(SIGMAS)
     torch.testing.assert_close((ours.skip, -ours.out, ours.into), tuple(theirs))
 
 
