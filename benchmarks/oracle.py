@@ -33,8 +33,8 @@ from geoml.cli.tables import show
 from geoml.metrics import StatisticsTable, Suite
 from geoml.models.predictor import load_predictor
 from geoml.train import checkpoint
-from rainshift.benchmark.plan import TrainSet
-from rainshift.benchmark.run import recipe_of
+from rainshift.benchmarking.plan import TrainSet
+from rainshift.benchmarking.run import recipe_of
 from rainshift.data.archive import Archive, archive_of
 from rainshift.evaluation import score
 from rainshift.models.oracle import Oracle

@@ -29,7 +29,7 @@ from scipy import stats
 
 from geoml.cli.compose import compose
 from geoml.cli.tables import show
-from rainshift.benchmark.run import Experiment
+from rainshift.benchmarking.run import Experiment
 from rainshift.sources import open_source
 
 #: Unlike each other in wet fraction, tail, cells and in the bias and noise of the analysis.

@@ -33,8 +33,8 @@ from geoml.runs.files import write_json
 from geoml.runs.folder import plain
 from geoml.train import checkpoint
 from radiomaps.baselines import load_baseline
-from radiomaps.benchmark.run import PLAIN, Benchmark, Cell
-from radiomaps.benchmark.tables import score_rows, write_page
+from radiomaps.benchmarking.run import PLAIN, Benchmark, Cell
+from radiomaps.benchmarking.tables import score_rows, write_page
 from radiomaps.generation.generate import generate
 from radiomaps.generation.plan import Placement, Plan, Window
 from radiomaps.scores import MapScores, score

@@ -22,8 +22,8 @@ from harness import main
 
 from geoml.cli.compose import compose
 from geoml.runs.environment import usable_cores
-from rainshift.benchmark.plan import Cell, TrainSet
-from rainshift.benchmark.run import Experiment
+from rainshift.benchmarking.plan import Cell, TrainSet
+from rainshift.benchmarking.run import Experiment
 from rainshift.verbs import dask_workers
 
 REGION = "melanesia"

@@ -31,7 +31,7 @@ from harness import main
 from geoml.cli.compose import compose
 from geoml.cli.tables import show
 from geoml.data.fields import Batch
-from rainshift.benchmark.run import Experiment
+from rainshift.benchmarking.run import Experiment
 from rainshift.data.archive import Archive
 from rainshift.data.selection import evenly, whole_fields
 from rainshift.models.spec import Downscaler

@@ -68,7 +68,7 @@ APP = app.App(
         ),
         app.Verb(
             "benchmark",
-            "radiomaps.benchmark.run:benchmark",
+            "radiomaps.benchmarking.run:benchmark",
             "Train and score models and baselines on tasks of one store",
             example="radiomaps benchmark store=maps.zarr models=[dominant,unet3d,radiodiff3d]",
         ),

@@ -114,13 +114,22 @@ def write_samples(
     seed: int = 0,
     kind: str = "netcdf",
     attrs: Mapping[str, Any] | None = None,
+    truth: bool = False,
 ) -> Iterator[dict[str, Any]]:
-    """Write each map to a file of its own, whole or not at all; yields a row about each as it is done."""
+    """Write each map to one file, atomically; yields a row about each as it is done.
+
+    With `truth` the store's own targets are written as `NAME_truth`, so that pages and pictures need the file alone.
+    """
     if kind not in FORMATS:
         raise unknown("format", kind, FORMATS)
     maps = track(sample_maps(trained, store, samples, members=members, seed=seed), "sampling", unit="maps")
     for number, dataset in maps:
         dataset.attrs |= {key: str(value) for key, value in (attrs or {}).items()}
+        if truth:
+            known = truth_of(trained.task, store, number)
+            dataset = dataset.assign(
+                {f"{name}_truth": known[name].assign_attrs(dataset[f"{name}_mean"].attrs) for name in known}
+            )
         path = folder / f"map-{number:05d}{FORMATS[kind]}"
         with atomic_path(path) as partial:
             if kind == "zarr":
@@ -239,10 +248,11 @@ def _chosen(parts: Mapping[str, Any], part: str | None, wanted: Sequence[int], c
     return some_of(found, count)
 
 
-def draw_samples(rows: Sequence[Mapping[str, Any]], task: Task, store: Path, *, truth: bool) -> None:
-    """A picture beside each written file, with the store's own maps as truth where asked for."""
+def draw_samples(rows: Sequence[Mapping[str, Any]]) -> None:
+    """Draw a picture next to each written file, with the truth that the file holds."""
     import xarray as xr
 
+    from radiomaps.report.charts import stored_truth
     from radiomaps.report.figures import save_figure
     from radiomaps.report.prediction_figures import draw_prediction
 
@@ -250,6 +260,6 @@ def draw_samples(rows: Sequence[Mapping[str, Any]], task: Task, store: Path, *, 
         path = Path(row["file"])
         opened = xr.open_zarr(path) if path.suffix == ".zarr" else xr.open_dataset(path)
         with opened as made:
-            known = truth_of(task, store, int(row["map"])) if truth else None
             title = f"{row['scene']}, map {row['map']}"
-            save_figure(draw_prediction(made.load(), known, title=title), path.with_suffix(".png"))
+            picture = draw_prediction(made.load(), stored_truth(made), title=title)
+            save_figure(picture, path.with_suffix(".png"))

@@ -15,6 +15,7 @@ from geoml.models.base import Model
 from geoml.models.predictor import Predictor, load_predictor
 from geoml.models.tiles import Tiled, Tiling
 from geoml.runs.files import read_json, write_json
+from geoml.runs.stored_config import interpret
 from geoml.train import Trainer, train
 from geoml.train.checkpoint import start_from
 from geoml.train.device import Precision, ProcessGroup, choose_device, process_group, world
@@ -259,7 +260,8 @@ def load_trained(
         name: read_json(at) if (at := beside.with_name(name)).exists() else None for name in (GRID_FILE, SPLIT_FILE)
     }
     predictor = load_predictor(folder, device=device, precision=precision, allow=allow)
-    return Trained(predictor, Task.of(read_json(beside)), tiling, kept[GRID_FILE] or {}, kept[SPLIT_FILE])
+    task = interpret(beside, lambda: Task.of(read_json(beside)), "a task")
+    return Trained(predictor, task, tiling, kept[GRID_FILE] or {}, kept[SPLIT_FILE])
 
 
 def parts_of(store: Path | str, split: Mapping[str, Any]) -> dict[str, NDArray[Any]]:

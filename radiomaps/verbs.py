@@ -235,11 +235,11 @@ def sample(config: DictConfig, run: RunFolder) -> Rows:
     rows = []
     for row in write_samples(
         run.samples, trained, store, chosen, members=int(values["members"]), seed=int(values["seed"]),
-        kind=values["format"], attrs=attrs,
+        kind=values["format"], attrs=attrs, truth=values["store"] is not None,
     ):  # fmt: skip
         rows.append(row)
         run.metrics.append(row)
-    draw_samples(rows[: int(values["pictures"])], trained.task, store, truth=values["store"] is not None)
+    draw_samples(rows[: int(values["pictures"])])
     return rows
 
 

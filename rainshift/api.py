@@ -45,12 +45,12 @@ def benchmark(*overrides: str, **settings: Any) -> xr.Dataset:
 
     `overrides` are words of the command line, `settings` its keys as Python values (dots as double underscores:
     `trainer__samples=1000`). The run folder is `runs/benchmark/…` as on the command line, with page and figures; the
-    variables are described in `rainshift.benchmark.analysis.analyse`. Finished cells are taken from the cache.
+    variables are described in `rainshift.benchmarking.analysis.analyse`. Finished cells are taken from the cache.
     """
     from geoml.cli.compose import compose
     from geoml.cli.verbs import run_path
     from geoml.runs.folder import RunFolder
-    from rainshift.benchmark.run import Experiment
+    from rainshift.benchmarking.run import Experiment
     from rainshift.report.markdown import write_benchmark
 
     words = [*overrides, *_overrides({key.replace("__", "."): value for key, value in settings.items()})]

@@ -19,7 +19,7 @@ from geoml.train import Trainer, train
 from geoml.train.checkpoint import start_from
 from geoml.train.device import Precision, ProcessGroup, process_group, world
 from rainshift.baselines import Baseline
-from rainshift.benchmark.plan import TrainSet
+from rainshift.benchmarking.plan import TrainSet
 from rainshift.data.archive import Archive
 from rainshift.data.selection import FIELDS_AT_A_TIME, choose
 from rainshift.models.spec import Downscaler, ModelSpec, Windowed

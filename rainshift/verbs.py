@@ -92,8 +92,8 @@ def train(config: DictConfig, run: RunFolder) -> Rows:
 def _trained_together(config: DictConfig, run: RunFolder, archive: Archive, names: tuple[str, ...]) -> Rows:
     """Train, in however many processes."""
     from geoml.train.tensorboard import log_of
-    from rainshift.benchmark.plan import TrainSet
-    from rainshift.benchmark.run import recipe_of
+    from rainshift.benchmarking.plan import TrainSet
+    from rainshift.benchmarking.run import recipe_of
     from rainshift.models.spec import ModelSpec
     from rainshift.training import fit
 
@@ -232,7 +232,7 @@ def evaluate(config: DictConfig, run: RunFolder) -> Rows:
 
 def benchmark(config: DictConfig, run: RunFolder) -> Rows:
     """Train and score the matrix; write `benchmark.nc`, `benchmark.md`, figures and the summary."""
-    from rainshift.benchmark.run import Experiment
+    from rainshift.benchmarking.run import Experiment
     from rainshift.report.markdown import write_benchmark
 
     experiment = Experiment(config)

@@ -27,6 +27,7 @@ from geoml.data.curves import (
 from geoml.data.moments import Moments
 from geoml.errors import DataError, UserError, unknown
 from geoml.runs.files import read_json, write_json
+from geoml.runs.stored_config import interpret
 
 if TYPE_CHECKING:
     from geoml.data.fields import Batch
@@ -186,11 +187,7 @@ class Transforms:
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Transforms:
         """Read what `save` wrote; a `DataError` names the file and the cause."""
-        record = read_json(path)
-        try:
-            return cls.from_dict(record)
-        except (UserError, TypeError, ValueError) as error:
-            raise DataError(f"{path}: {error}") from error
+        return interpret(path, lambda: cls.from_dict(read_json(path)), "transforms")
 
     def _place(self, role: str, index: int) -> str:
         return f"{role} channel {getattr(self.channels, role)[index]!r}"

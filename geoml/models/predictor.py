@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from geoml.data.fields import Batch
-from geoml.errors import UserError
+from geoml.errors import Diverged, UserError
 from geoml.models.base import Model
 
 if TYPE_CHECKING:
@@ -56,6 +56,8 @@ class Predictor:
             moved = self.transforms.forward(batch.map(target=None, mask=None).to(self.device))
             with autocast(self.device, self.precision):
                 fields = self.model.predict(moved, members=members, seed=seed)
+            if not bool(fields.isfinite().all()):
+                raise Diverged(f"the prediction of {', '.join(map(str, batch.ids[:3]))} … is not finite")
             physical, clipped_share = self.transforms.inverse_target(fields.float())
         return physical.to(home), float(clipped_share)
 
@@ -80,8 +82,8 @@ def load_predictor(
     A run or its `checkpoints` folder stands for its best checkpoint, or the newest where none was validated. A model of
     one's own needs its package in `allow`.
 
-    Errors: `DataError` for a checkpoint that is not whole, `UserError` for one of another architecture or of a class
-    that is not allow-listed.
+    Errors: `DataError` for a checkpoint that is incomplete or damaged, `UserError` for one of another architecture or
+    of a class that is not allowed, `Diverged` for weights that are not finite.
     """
     from geoml.data.transforms import Transforms
     from geoml.train import checkpoint as checkpoints
@@ -89,7 +91,6 @@ def load_predictor(
 
     folder = checkpoints.chosen(Path(checkpoint))
     checkpoints.verify(folder)
-    model = checkpoints.build_model(checkpoints.load_config(folder), allow=allow)
-    checkpoints.load_weights(model, folder / "ema.safetensors")
+    model = checkpoints.load_model(folder, allow=allow)
     transforms = Transforms.load(folder / "transform.json")
     return Predictor(model.to(choose_device(device)), transforms, precision)

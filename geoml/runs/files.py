@@ -84,9 +84,12 @@ def write_json(path: str | os.PathLike[str], value: Any) -> None:
 
 def read_json(path: str | os.PathLike[str]) -> Any:
     """The JSON at `path`; a missing or broken file is a `DataError` that names it."""
+    place: Any = Path(path) if isinstance(path, str) else path
     try:
-        return json.loads((Path(path) if isinstance(path, str) else path).read_text())  # type: ignore[attr-defined]
+        if isinstance(place, Path) and place.exists() and not place.is_file():  # reading a pipe would never end
+            raise DataError(f"{path} is not a regular file")
+        return json.loads(place.read_text())
     except (FileNotFoundError, NotADirectoryError):
         raise DataError(f"{path} does not exist") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:
         raise DataError(f"{path} is not valid JSON ({error}); it may be truncated") from error

@@ -22,6 +22,7 @@ from typing import Any, BinaryIO
 
 from geoml.errors import DataError, UserError
 from geoml.runs.files import atomic_path, read_json, write_json, writing
+from geoml.runs.stored_config import read_config
 
 __all__ = ["MetricsLog", "RunFolder", "config_hash", "jsonable", "launched_rank", "plain"]
 
@@ -197,7 +198,7 @@ class RunFolder:
         if known.exists() and not resume:
             folder._clear()
         if known.exists() and not folder._nothing_made():
-            _refuse_other(path, _read_yaml(known), config, tuple(ignore))
+            _refuse_other(path, read_config(known), config, tuple(ignore))
         else:
             _write_yaml(known, config)
         for name in ("checkpoints", "samples"):
@@ -214,7 +215,7 @@ class RunFolder:
         path = Path(path)
         if not path.is_dir():
             raise DataError(f"run folder {path} does not exist")
-        return cls(path, _read_yaml(path / "config.yaml"))
+        return cls(path, _config_in(path))
 
     @property
     def checkpoints(self) -> Path:
@@ -332,18 +333,11 @@ def _read_object(path: Path) -> dict[str, Any]:
     return value
 
 
-def _read_yaml(path: Path) -> dict[str, Any]:
-    from omegaconf import DictConfig, OmegaConf
-
+def _config_in(folder: Path) -> dict[str, Any]:
+    path = folder / "config.yaml"
     if not path.exists():
-        raise DataError(f"{path.parent} is not a run folder: {path.name} is missing")
-    try:
-        loaded = OmegaConf.load(path)
-    except Exception as error:  # whatever the parser stumbles over, it is the file that is wrong
-        raise DataError(f"{path} cannot be read as a configuration ({error})") from error
-    if not isinstance(loaded, DictConfig):
-        raise DataError(f"{path} holds no configuration")
-    return plain(loaded)
+        raise DataError(f"{folder} is not a run folder: {path.name} is missing")
+    return read_config(path)
 
 
 def _write_yaml(path: Path, config: dict[str, Any]) -> None:

@@ -19,23 +19,25 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from geoml import __version__
-from geoml.errors import DataError, UserError
+from geoml.errors import DataError, Diverged, UserError
 from geoml.models.base import Channels, Model
 from geoml.runs.files import atomic_path, read_json, sha256, write_json
+from geoml.runs.stored_config import interpret, read_config
 
 __all__ = [
     "best",
-    "build_model",
     "chosen",
     "found",
     "latest",
     "load_config",
+    "load_model",
     "load_resume",
     "load_weights",
     "mark_best",
     "name_of",
     "prune",
     "save",
+    "shapes_in",
     "start_from",
     "verify",
 ]
@@ -85,7 +87,7 @@ def save(
         partial.mkdir()
         save_file(_tensors(model), partial / "model.safetensors")
         save_file(_tensors(ema), partial / "ema.safetensors")
-        (partial / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
+        (partial / "config.yaml").write_text(yaml.safe_dump(json.loads(json.dumps(config)), sort_keys=False))
         (partial / "transform.json").write_text(json.dumps(transforms.to_dict(), indent=2, allow_nan=False) + "\n")
         with open(partial / "resume.pt", "wb") as stream:  # torch's own writer does not say why it fails
             torch.save(_safe(dict(resume)), stream)
@@ -183,7 +185,13 @@ def mark_best(folder: Path, checkpoint: Path, validation: float) -> None:
 def best(folder: Path) -> Path | None:
     """The checkpoint with the least validation loss, None where none was marked."""
     path = Path(folder) / BEST
-    return Path(folder) / str(read_json(path)["checkpoint"]) if path.exists() else None
+    if not path.exists():
+        return None
+    record = read_json(path)
+    name = record.get("checkpoint") if isinstance(record, dict) else None
+    if not isinstance(name, str) or not name.isdecimal():  # a name in this folder, never a path out of it
+        raise DataError(f"{path} names no checkpoint: expected digits as in {name_of(4000)}, not {name!r}")
+    return Path(folder) / name
 
 
 def chosen(path: Path) -> Path:
@@ -232,44 +240,72 @@ def prune(folder: Path, *, keep: int) -> None:
 def load_config(folder: Path) -> dict[str, Any]:
     """The checkpoint's `config.yaml`: model, channels, dims, trainer."""
     path = folder / "config.yaml"
-    try:
-        config = yaml.safe_load(path.read_text())
-    except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
-        raise DataError(f"{path} cannot be read ({error})") from error
-    if not isinstance(config, dict) or not {"model", "channels", "dims"} <= set(config):
-        raise DataError(f"{path} lacks model, channels or dims; it is not a checkpoint's")
+    config = read_config(path)
+    for key, kind in (("model", dict), ("channels", dict), ("dims", int)):
+        if not isinstance(config.get(key), kind):
+            raise DataError(f"{path} has no {key}; it is not the configuration of a checkpoint")
     return config
 
 
-def build_model(config: Mapping[str, Any], *, allow: Sequence[str] = ()) -> Model:
-    """The untrained model that a checkpoint's configuration describes: of geoml's packages or those in `allow`."""
+def load_model(folder: Path, *, allow: Sequence[str] = ()) -> Model:
+    """The model of a checkpoint with its averaged weights: of geoml's packages or those in `allow`.
+
+    The configuration is checked against the shapes in the weights before memory is taken for it. Errors: `DataError`
+    for a configuration that describes no model or weights that are broken, `UserError` for a class that is not allowed
+    and for another architecture, `Diverged` for weights that are not finite.
+    """
+    config, weights = load_config(folder), folder / "ema.safetensors"
+    place = folder / "config.yaml"
+    with torch.device("meta"):
+        sketch = interpret(place, lambda: _built(config, allow), "a model")
+    _require_shapes(weights, shapes_in(weights), {name: tuple(x.shape) for name, x in sketch.state_dict().items()})
+    model = _built(config, allow)
+    load_weights(model, weights)
+    return model
+
+
+def _built(config: Mapping[str, Any], allow: Sequence[str]) -> Model:
     from geoml.models.registry import build
 
     names = dict(config["channels"])
     guess = tuple((str(a), str(b)) for a, b in names.pop("first_guess", ()))
-    channels = Channels(**{key: tuple(value) for key, value in names.items()}, first_guess=guess)
-    return build(config["model"], channels, int(config["dims"]), allow=allow)
+    channels = Channels(**{str(key): tuple(map(str, value)) for key, value in names.items()}, first_guess=guess)
+    return build(config["model"], channels, config["dims"], allow=allow)
 
 
 def load_weights(model: nn.Module, path: Path) -> None:
-    """Fill `model` from a safetensors file; `UserError` names the first tensor that does not match."""
+    """Fill `model` from a safetensors file; `UserError` names the first tensor that does not match.
+
+    Weights that are not finite are of a training that diverged: a `Diverged` names the first.
+    """
+    _require_shapes(path, shapes_in(path), {name: tuple(x.shape) for name, x in model.state_dict().items()})
+    tensors = load_file(path)
+    for name, tensor in tensors.items():
+        if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
+            raise Diverged(f"{path}: {name!r} holds values that are not finite; this training diverged, take another")
+    model.load_state_dict(tensors)
+
+
+def shapes_in(path: Path) -> dict[str, tuple[int, ...]]:
+    """Shapes of the tensors in a safetensors file, from its header."""
     try:
-        tensors = load_file(path)
+        with safetensors.safe_open(path, framework="pt") as stored:
+            return {name: tuple(stored.get_slice(name).get_shape()) for name in stored.keys()}  # noqa: SIM118
     except (OSError, safetensors.SafetensorError) as error:
         raise DataError(f"{path} cannot be read as safetensors ({error})") from error
-    expected = model.state_dict()
-    for name, tensor in expected.items():
-        if name not in tensors:
-            raise UserError(f"{path} is of another architecture: it lacks {name!r}, {tuple(tensor.shape)}")
-        if tensors[name].shape != tensor.shape:
+
+
+def _require_shapes(path: Path, stored: Mapping[str, tuple[int, ...]], expected: Mapping[str, tuple[int, ...]]) -> None:
+    for name, shape in expected.items():
+        if name not in stored:
+            raise UserError(f"{path} is of another architecture: it lacks {name!r}, {shape}")
+        if stored[name] != shape:
             raise UserError(
-                f"{path} is of another architecture: {name!r} is {tuple(tensors[name].shape)} there, "
-                f"{tuple(tensor.shape)} in this model"
+                f"{path} is of another architecture: {name!r} is {stored[name]} there, {shape} in this model"
             )
-    for name in tensors:
+    for name in stored:
         if name not in expected:
             raise UserError(f"{path} is of another architecture: this model has no {name!r}")
-    model.load_state_dict(tensors)
 
 
 def load_resume(folder: Path) -> dict[str, Any]:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from radiomaps.scenes import Footprint
 
-__all__ = ["LOOKS", "city", "difference", "map_viewer", "prediction_viewer"]
+__all__ = ["LOOKS", "city", "difference", "map_viewer", "prediction_viewer", "stored_truth"]
 
 #: Cells of an edge, and heights, that a page shows at most: what is between them is left out, and the page says so.
 EDGE, HEIGHTS = 128, 5
@@ -141,6 +141,12 @@ def _prediction_fields(label: str, name: str, layer: xr.Dataset, truth: xr.Datas
         wrong = layer[f"{name}_mean"].copy(data=difference(layer, truth, name, of=f"{name}_mean"))
         fields.append(_field("mean − truth", place, wrong))
     return fields
+
+
+def stored_truth(prediction: xr.Dataset) -> xr.Dataset | None:
+    """The truth that `write_samples` kept with a prediction, `(z, y, x)` by target; None where there is none."""
+    names = [str(name).removesuffix("_truth") for name in prediction if str(name).endswith("_truth")]
+    return prediction[[f"{name}_truth" for name in names]].rename({f"{n}_truth": n for n in names}) if names else None
 
 
 def difference(maps: xr.Dataset, other: xr.Dataset, name: str, *, of: str | None = None) -> NDArray[Any]:

@@ -26,7 +26,7 @@ SHOWN = 4
 STORE = "maps.zarr"
 #: What `radiomaps sample` writes, by `format=`.
 SAMPLED = (".nc", ".zarr")
-#: The tables of a benchmark, which `radiomaps.benchmark.tables` leaves for this page.
+#: The tables of a benchmark, which `radiomaps.benchmarking.tables` leaves for this page.
 TABLES = "tables.json"
 
 
@@ -163,7 +163,7 @@ def _of_samples(path: Path, files: list[Path]) -> Report:
         label = f"{made.attrs['scene']}, map {number}"
         predicted[label] = made
         row = {"map": label, "members": made.sizes["member"]}
-        truth = _truth(run, number)
+        truth = charts.stored_truth(made)
         if truth is not None:
             truths[label] = truth
         for name in (name for name in charts.LOOKS if f"{name}_mean" in made):
@@ -173,7 +173,7 @@ def _of_samples(path: Path, files: list[Path]) -> Report:
                 wrong = charts.difference(made, truth, name, of=f"{name}_mean")
                 row[f"{look.title}, median error {look.unit}"] = float(np.nanmedian(np.abs(wrong)))
         rows.append(row)
-    note = "" if truths else "No truth is known of these maps."
+    note = "" if truths else "These files hold no truth to compare with."
     return Report(
         "Sampled radio maps",
         f"Drawn by {run.config.get('checkpoint')}. {note}",
@@ -186,15 +186,3 @@ def _of_samples(path: Path, files: list[Path]) -> Report:
             ]),
         ],
     )  # fmt: skip
-
-
-def _truth(run: Any, number: int) -> xr.Dataset | None:
-    """The store's own map of that number; None where nothing was traced, or its store is gone."""
-    store, checkpoint = run.config.get("store"), Path(run.config["checkpoint"])
-    if not store or not Path(store).exists() or not checkpoint.exists():
-        return None
-    from radiomaps.prediction import truth_of
-    from radiomaps.training import load_trained
-
-    trained = load_trained(checkpoint, device="cpu", allow=run.config.get("allow_targets") or ())
-    return truth_of(trained.task, store, number)

@@ -9,7 +9,7 @@ import numpy as np
 
 from geoml.report.blocks import Panel, Viewer, ViewerAxis, ViewerField
 from geoml.report.palette import see_through
-from rainshift.benchmark.curves import calibration, spectral_ratio
+from rainshift.benchmarking.curves import calibration, spectral_ratio
 from rainshift.report.figures import RAIN_BOUNDS_MM_H, SHOWN_DB
 
 if TYPE_CHECKING:

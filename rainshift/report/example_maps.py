@@ -9,7 +9,7 @@ import numpy as np
 
 from geoml.data.store import read_dataset, write_netcdf
 from geoml.grids.grid import conform
-from rainshift.benchmark.plan import Cell
+from rainshift.benchmarking.plan import Cell
 from rainshift.data.selection import choose
 from rainshift.prediction import TRUST_MAPS, predict_maps
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import xarray as xr
     from numpy.typing import NDArray
 
-    from rainshift.benchmark.run import Experiment
+    from rainshift.benchmarking.run import Experiment
     from rainshift.data.archive import Archive
     from rainshift.models.spec import Downscaler
     from rainshift.models.trust import Trust

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from geoml.report.palette import colours
-from rainshift.benchmark.curves import calibration, spectral_ratio
+from rainshift.benchmarking.curves import calibration, spectral_ratio
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -112,7 +112,7 @@ def degradation_bars(table: xr.Dataset, *, reference: str = "bilinear") -> Figur
 def calibration_panels(curves: xr.Dataset, models: Sequence[str]) -> Figure | None:
     """Rank histograms and reliability of ensembles, in distribution left and out of it right.
 
-    `curves` is what `rainshift.benchmark.curves.gather` gives; None where it holds neither.
+    `curves` is what `rainshift.benchmarking.curves.gather` gives; None where it holds neither.
     """
     from matplotlib.figure import Figure
 

@@ -13,7 +13,7 @@ from geoml.data.store import read_dataset
 from geoml.report import Block, Chart, Report, Section, Table, Text
 from geoml.report.palette import colours
 from geoml.runs.folder import RunFolder
-from rainshift.benchmark.transfer import of_predictors, trained_alone, transfer_losses, transfer_test
+from rainshift.benchmarking.transfer import of_predictors, trained_alone, transfer_losses, transfer_test
 from rainshift.report import charts
 from rainshift.report import example_maps as showcase
 from rainshift.report.markdown import CURVES, RESULTS, SHIFTS, introduction

@@ -13,7 +13,7 @@ from geoml.cli.tables import markdown
 from geoml.data.store import read_dataset, write_netcdf
 from geoml.report.figures import save_figure
 from geoml.runs.files import atomic_path
-from rainshift.benchmark.transfer import (
+from rainshift.benchmarking.transfer import (
     shift_figure,
     trained_alone,
     transfer_figure,
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from geoml.runs.folder import RunFolder
-    from rainshift.benchmark.run import BenchmarkResults, Experiment
+    from rainshift.benchmarking.run import BenchmarkResults, Experiment
 
 __all__ = ["CURVES", "RESULTS", "SHIFTS", "introduction", "page", "write_benchmark", "write_page"]
 

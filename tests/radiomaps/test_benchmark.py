@@ -18,10 +18,10 @@ from geoml.errors import UserError
 from geoml.runs.folder import plain
 from radiomaps.__main__ import APP
 from radiomaps.baselines import baseline
-from radiomaps.benchmark.ablations import add_uncertain, observe, probed, relative_spread
-from radiomaps.benchmark.entries import Contender, task_of
-from radiomaps.benchmark.run import PLAIN, Benchmark, Cell
-from radiomaps.benchmark.tables import (
+from radiomaps.benchmarking.ablations import add_uncertain, observe, probed, relative_spread
+from radiomaps.benchmarking.entries import Contender, task_of
+from radiomaps.benchmarking.run import PLAIN, Benchmark, Cell
+from radiomaps.benchmarking.tables import (
     gap_rows,
     placement_rows,
     prior_rows,

@@ -95,7 +95,7 @@ def test_sampled_maps_are_shown_with_members_and_without_a_truth_that_nobody_has
         sampled.to_zarr(path) if suffix == ".zarr" else sampled.to_netcdf(path)
     page = report(folder)
     assert page is not None
-    assert "No truth" in page.summary
+    assert "hold no truth" in page.summary
     viewer = viewer_of(page)
     panels = {field.panel for field in viewer.fields}
     assert panels == {"mean", "member", "uncertainty"}

@@ -3,8 +3,8 @@
 from geoml.cli.compose import compose
 from geoml.runs.environment import code_hash
 from geoml.runs.folder import plain
-from radiomaps.benchmark import run as benchmark
-from radiomaps.benchmark.run import Benchmark
+from radiomaps.benchmarking import run as benchmark
+from radiomaps.benchmarking.run import Benchmark
 from radiomaps.generation.generate import generate
 from radiomaps.generation.plan import Placement, Plan, Window
 

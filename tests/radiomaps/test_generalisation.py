@@ -15,8 +15,8 @@ from geoml.cli.compose import compose
 from geoml.errors import UserError
 from geoml.runs.folder import plain
 from radiomaps.__main__ import APP
-from radiomaps.benchmark.run import Benchmark
-from radiomaps.benchmark.tables import gap_rows
+from radiomaps.benchmarking.run import Benchmark
+from radiomaps.benchmarking.tables import gap_rows
 from radiomaps.generation.generate import generate
 from radiomaps.generation.plan import Placement, Plan, Window, expand_scenes
 from radiomaps.tasks.splits import audit, split_by_name

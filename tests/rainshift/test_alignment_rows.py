@@ -10,7 +10,7 @@ from geoml.cli.compose import compose
 from geoml.errors import UserError
 from rainshift.__main__ import main
 from rainshift.alignment import inputs_of
-from rainshift.benchmark.run import Experiment
+from rainshift.benchmarking.run import Experiment
 from rainshift.data.archive import Archive
 
 SPLITS = (

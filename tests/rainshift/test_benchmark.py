@@ -14,7 +14,7 @@ from geoml.__main__ import main as geoml_main
 from geoml.errors import UserError
 from geoml.models.predictor import load_predictor
 from rainshift.__main__ import main
-from rainshift.benchmark.plan import Cell, TrainSet
+from rainshift.benchmarking.plan import Cell, TrainSet
 from rainshift.evaluation import Scores
 
 SMALL = [
@@ -176,7 +176,7 @@ def test_report_needs_only_the_run_folder(inside, tmp_path, monkeypatch, capsys)
 def test_scores_do_not_depend_on_how_hours_are_cut(inside, monkeypatch):
     from geoml.cli.compose import compose
     from rainshift import evaluation as scoring
-    from rainshift.benchmark.run import Experiment
+    from rainshift.benchmarking.run import Experiment
     from rainshift.data import selection as hours
     from rainshift.training import load
 
@@ -259,7 +259,7 @@ def test_a_checkpoint_that_is_none_is_refused(inside, capsys):
 @pytest.mark.parametrize("key", ["data.blocks=7", "data.purge_hours=3", "data.expected_gaps=[tp]", "data.static=[lsm]"])
 def test_a_changed_way_of_reading_never_meets_old_trainings_or_scores(inside, key, tmp_path):
     from geoml.cli.compose import compose
-    from rainshift.benchmark.run import Experiment
+    from rainshift.benchmarking.run import Experiment
 
     words = ["data=gridded", f"data.root={tmp_path}", *BENCHMARK[len(SMALL) :]]
     keys = []
@@ -287,7 +287,7 @@ def test_a_model_that_diverges_is_marked_and_the_others_go_on(inside):
 def test_a_prediction_that_is_not_finite_is_a_divergence(inside):
     from geoml.cli.compose import compose
     from geoml.errors import Diverged
-    from rainshift.benchmark.run import Experiment
+    from rainshift.benchmarking.run import Experiment
     from rainshift.evaluation import score
 
     class Lost:

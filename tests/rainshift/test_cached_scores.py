@@ -2,8 +2,8 @@
 
 from geoml.cli.compose import compose
 from geoml.runs.environment import code_hash
-from rainshift.benchmark import run as experiment
-from rainshift.benchmark.run import Experiment
+from rainshift.benchmarking import run as experiment
+from rainshift.benchmarking.run import Experiment
 
 WORDS = [
     "data.size_deg=2",

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from geoml.metrics import Suite
-from rainshift.benchmark.analysis import Analysis
-from rainshift.benchmark.curves import calibration, gather, spectral_ratio
-from rainshift.benchmark.plan import BenchmarkPlan, Cell, TrainSet
-from rainshift.benchmark.transfer import transfer_losses, transfer_test
+from rainshift.benchmarking.analysis import Analysis
+from rainshift.benchmarking.curves import calibration, gather, spectral_ratio
+from rainshift.benchmarking.plan import BenchmarkPlan, Cell, TrainSet
+from rainshift.benchmarking.transfer import transfer_losses, transfer_test
 from rainshift.evaluation import Scores
 from rainshift.report.figures import calibration_panels, spectrum_lines, transfer_maps
 

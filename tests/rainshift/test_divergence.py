@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from geoml.metrics import Suite
-from rainshift.benchmark.analysis import Analysis, analyse
-from rainshift.benchmark.plan import plan
+from rainshift.benchmarking.analysis import Analysis, analyse
+from rainshift.benchmarking.plan import plan
 from rainshift.evaluation import MAX_CLIPPED_SHARE, Scores
 
 SUITE = Suite(("crps_fair", "mae"))

@@ -1,7 +1,7 @@
 import pytest
 
 from geoml.errors import UserError
-from rainshift.benchmark.plan import TrainSet, plan, plan_events
+from rainshift.benchmarking.plan import TrainSet, plan, plan_events
 
 SAMPLES = {"a": 10, "b": 12, "c": 9, "d": 30}
 

@@ -18,7 +18,7 @@ from geoml.metrics import METRICS, Suite, block_bootstrap
 from geoml.metrics.significance import difference
 from geoml.models.base import Channels
 from rainshift.baselines import Interpolation
-from rainshift.benchmark.run import Experiment
+from rainshift.benchmarking.run import Experiment
 from rainshift.models.oracle import Oracle
 from rainshift.places.regions import region
 from rainshift.planet.gaussian import STEP_MM_H, View

@@ -9,7 +9,7 @@ from scipy import stats
 
 from geoml.cli.compose import compose
 from geoml.errors import UserError
-from rainshift.benchmark.climate_distance import (
+from rainshift.benchmarking.climate_distance import (
     CONDITIONAL,
     LEVELS,
     TARGET,
@@ -20,8 +20,8 @@ from rainshift.benchmark.climate_distance import (
     measure_shifts,
     wasserstein,
 )
-from rainshift.benchmark.mantel import mantel, shift_against_drop
-from rainshift.benchmark.transfer import transfer_loss
+from rainshift.benchmarking.mantel import mantel, shift_against_drop
+from rainshift.benchmarking.transfer import transfer_loss
 from rainshift.data.archive import archive_of
 
 

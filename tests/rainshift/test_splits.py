@@ -13,8 +13,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from geoml.errors import DataError, UserError
-from rainshift.benchmark.plan import Cell, TrainSet
-from rainshift.benchmark.run import Experiment
+from rainshift.benchmarking.plan import Cell, TrainSet
+from rainshift.benchmarking.run import Experiment
 from rainshift.data.archive import Archive
 from rainshift.places.splits import check_leakage, split_blocks
 

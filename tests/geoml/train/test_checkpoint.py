@@ -16,6 +16,7 @@ import torch
 
 from geoml.data.transforms import Transforms
 from geoml.errors import DataError, UserError
+from geoml.models.base import Channels
 from geoml.models.predictor import load_predictor
 from geoml.models.registry import build
 from geoml.runs.files import sha256
@@ -256,7 +257,7 @@ def test_a_training_starts_from_the_averaged_weights_of_another(folder: Path) ->
 def test_a_training_starts_from_no_model_of_other_channels(folder: Path, tmp_path: Path) -> None:
     config = checkpoint.load_config(newest(folder))
     names = {**config["channels"], "condition": ["other"]}
-    other = checkpoint.build_model({**config, "channels": names})
+    other = build(config["model"], Channels(**{key: tuple(names[key]) for key in names}), config["dims"])
     with pytest.raises(UserError, match=r"was trained with condition .*; this training has other"):
         checkpoint.start_from(other, folder)
     with pytest.raises(DataError, match="is no checkpoint and holds none"):

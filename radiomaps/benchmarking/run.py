@@ -20,8 +20,8 @@ from geoml.runs.environment import code_hash
 from geoml.runs.files import sha256
 from geoml.runs.folder import RunFolder, config_hash, plain
 from geoml.train.device import autocast, choose_device
-from radiomaps.benchmark.ablations import PROBES, probed, score_active
-from radiomaps.benchmark.entries import Contender, task_of
+from radiomaps.benchmarking.ablations import PROBES, probed, score_active
+from radiomaps.benchmarking.entries import Contender, task_of
 from radiomaps.evaluation import some_of
 from radiomaps.scores import MapScores, score
 from radiomaps.tasks import Task
@@ -40,7 +40,7 @@ logger = logging.getLogger(__name__)
 #: The code between weights and their scores: where it changes, scores are made again of the same trainings.
 SCORED_BY = (
     *("geoml.diffusion", "geoml.metrics", "geoml.models", "geoml.nn"),
-    *("radiomaps.baselines", "radiomaps.benchmark.entries", "radiomaps.models", "radiomaps.benchmark.ablations"),
+    *("radiomaps.baselines", "radiomaps.benchmarking.entries", "radiomaps.models", "radiomaps.benchmarking.ablations"),
     *("radiomaps.scores", "radiomaps.tasks"),
 )
 #: How a cell is scored: as it is, with its inputs spoilt, or with observations placed at a rate, actively or not.
@@ -308,7 +308,7 @@ class Benchmark:
 
 def benchmark(config: DictConfig, run: RunFolder) -> Sequence[dict[str, Any]]:
     """Train and score models on tasks of one store, and write the tables into the run folder."""
-    from radiomaps.benchmark.tables import score_rows, write_page
+    from radiomaps.benchmarking.tables import score_rows, write_page
 
     made = Benchmark(config)
     outcome = made.run()

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from geoml.errors import UserError
-from rainshift.benchmark.climate_distance import CONDITIONAL, TARGET
-from rainshift.benchmark.mantel import MIN_REGIONS, Mantel, mantel, shift_against_drop
+from rainshift.benchmarking.climate_distance import CONDITIONAL, TARGET
+from rainshift.benchmarking.mantel import MIN_REGIONS, Mantel, mantel, shift_against_drop
 
 if TYPE_CHECKING:
     import xarray as xr

@@ -1,6 +1,6 @@
 """What a benchmark came to: scores by region, in and out of distribution, and what is lost in between.
 
-Every comparison is made on one test region and the same hours (`rainshift.benchmark.plan`). The CRPS is
+Every comparison is made on one test region and the same hours (`rainshift.benchmarking.plan`). The CRPS is
 the fair one (Ferro 2014) and the reference is bilinear interpolation, unless said otherwise.
 """
 
@@ -15,7 +15,7 @@ import numpy as np
 
 from geoml.metrics import Interval, StatisticsTable, Suite, block_bootstrap
 from geoml.metrics.significance import average, combine, degradation_percent, skill, skill_lost
-from rainshift.benchmark.plan import BenchmarkPlan, Cell, TrainSet
+from rainshift.benchmarking.plan import BenchmarkPlan, Cell, TrainSet
 from rainshift.evaluation import Scores
 
 if TYPE_CHECKING:

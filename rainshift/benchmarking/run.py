@@ -22,9 +22,9 @@ from geoml.runs.environment import code_hash
 from geoml.runs.folder import RunFolder, config_hash, plain
 from geoml.train.device import autocast, choose_device
 from rainshift.alignment import Alignment, inputs_of
-from rainshift.benchmark.analysis import Analysis, analyse
-from rainshift.benchmark.curves import gather
-from rainshift.benchmark.plan import BenchmarkPlan, Cell, TrainSet, plan, plan_events
+from rainshift.benchmarking.analysis import Analysis, analyse
+from rainshift.benchmarking.curves import gather
+from rainshift.benchmarking.plan import BenchmarkPlan, Cell, TrainSet, plan, plan_events
 from rainshift.data.archive import archive_of
 from rainshift.evaluation import Scores, score
 from rainshift.models.spec import Downscaler, InTiles, ModelSpec, conserved
@@ -353,13 +353,13 @@ class Experiment:
     def shifts(self) -> xr.Dataset | None:
         """Distance of each tested region from those trained on without it; None where not asked for.
 
-        See `rainshift.benchmark.climate_distance`.
+        See `rainshift.benchmarking.climate_distance`.
 
         `between_NAME(variable, region, other)` holds the same between regions that were also trained on alone.
         """
         if not (hours := self.config["shift_hours"]) or not self.plan.outside:
             return None
-        from rainshift.benchmark.climate_distance import climates, measure_shifts
+        from rainshift.benchmarking.climate_distance import climates, measure_shifts
 
         pairs = {region: train_set.regions for region, train_set in self.plan.outside.items()}
         names = dict.fromkeys((*pairs, *(name for others in pairs.values() for name in others)))

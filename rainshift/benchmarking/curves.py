@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from rainshift.benchmark.analysis import SIDES, Analysis, on_side
-from rainshift.benchmark.plan import BenchmarkPlan, Cell
+from rainshift.benchmarking.analysis import SIDES, Analysis, on_side
+from rainshift.benchmarking.plan import BenchmarkPlan, Cell
 from rainshift.evaluation import Scores
 
 if TYPE_CHECKING:

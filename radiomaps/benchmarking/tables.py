@@ -13,12 +13,12 @@ from geoml.cli.tables import markdown
 from geoml.metrics.base import ratio
 from geoml.runs.files import atomic_path, write_json
 from geoml.runs.folder import jsonable
-from radiomaps.benchmark.run import PLAIN
+from radiomaps.benchmarking.run import PLAIN
 from radiomaps.report.html import TABLES
 from radiomaps.scores.physical import QUANTITIES
 
 if TYPE_CHECKING:
-    from radiomaps.benchmark.run import Benchmark, BenchmarkResults, Cell
+    from radiomaps.benchmarking.run import Benchmark, BenchmarkResults, Cell
     from radiomaps.scores import MapScores
 
 __all__ = [

@@ -1,0 +1,124 @@
+"""Configurations of run folders and checkpoints, read as data: nothing in them is resolved, followed or run.
+
+A run folder may come from anybody. Its `config.yaml` is plain YAML: mappings with text keys, sequences and scalars.
+Tags, anchors and aliases are refused, size and depth are limited, and `${…}` stays the text that it is. Which classes
+may be built from such a file is decided by the command of the user (`geoml.cli.config.resolve`).
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+
+from geoml.errors import DataError, UserError
+
+__all__ = ["interpret", "read_config"]
+
+T = TypeVar("T")
+
+#: Far above what any command writes: the largest configuration of this project has some 20 KB and 8 levels.
+MAX_BYTES, MAX_DEPTH, MAX_NODES = 1_000_000, 40, 20_000
+
+
+class _Loader(yaml.SafeLoader):
+    """Safe YAML with numbers as YAML 1.2 writes them (`1e-3`), dates left as text, and limits."""
+
+    def __init__(self, stream: str) -> None:
+        super().__init__(stream)
+        self.level = self.count = 0
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        if self.check_event(yaml.AliasEvent):
+            raise _refused("an alias (*name)", self.peek_event())
+        event = self.peek_event()
+        if getattr(event, "anchor", None):
+            raise _refused("an anchor (&name)", event)
+        if getattr(event, "tag", None):
+            raise _refused(f"the tag {event.tag}", event)
+        self.count += 1
+        self.level += 1
+        if self.level > MAX_DEPTH or self.count > MAX_NODES:
+            much = f"more than {MAX_DEPTH} levels" if self.level > MAX_DEPTH else f"more than {MAX_NODES} values"
+            raise _refused(much, event)
+        node = super().compose_node(parent, index)
+        self.level -= 1
+        return node
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        names = [key.value for key, _ in node.value]
+        for key, _ in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                raise _refused("a key that is no text", key)
+            if names.count(key.value) > 1:
+                raise _refused(f"the key {key.value!r} twice", key)
+        return super().construct_mapping(node, deep)
+
+
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in resolvers if not tag.endswith((":timestamp", ":float", ":merge"))]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"[-+]?(?:\d+\.\d*|\.\d+|\d+(?=[eE]))(?:[eE][-+]?\d+)?$|[-+]?\.(?:inf|Inf|INF)$|\.(?:nan|NaN|NAN)$"),
+    list("-+0123456789."),
+)
+
+
+def _refused(what: str, place: Any) -> yaml.MarkedYAMLError:
+    return yaml.MarkedYAMLError(problem=f"{what} is not taken from a file", problem_mark=place.start_mark)
+
+
+def read_config(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """The configuration in a YAML file as nested dicts, lists, text, numbers, booleans and None.
+
+    `${…}` is text. Errors: `DataError` where the file is missing, larger than 1 MB, deeper than 40 levels, no YAML, not
+    a mapping, or holds tags, anchors or aliases.
+
+    >>> import tempfile, pathlib
+    >>> path = pathlib.Path(tempfile.mkdtemp(), "config.yaml")
+    >>> _ = path.write_text("lr: 1e-3\\nname: ${oc.env:HOME}\\n")
+    >>> read_config(path)
+    {'lr': 0.001, 'name': '${oc.env:HOME}'}
+    """
+    path = Path(path)
+    try:
+        if not path.is_file():
+            raise DataError(f"{path} does not exist" if not path.exists() else f"{path} is not a regular file")
+        if (size := path.stat().st_size) > MAX_BYTES:
+            raise DataError(f"{path} has {size} bytes; a configuration has at most {MAX_BYTES}")
+        loaded = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
+    except DataError:
+        raise
+    except (OSError, yaml.YAMLError, ValueError, RecursionError) as error:
+        words = " ".join(str(error).split()) or type(error).__name__
+        raise DataError(f"{path} cannot be read as a configuration ({words})") from error
+    if not isinstance(loaded, dict):
+        raise DataError(f"{path} holds {type(loaded).__name__}, not a configuration")
+    return {str(key): value for key, value in loaded.items()}
+
+
+def interpret(path: str | os.PathLike[str], make: Callable[[], T], what: str) -> T:
+    """What `make` builds from the contents of a stored file; any failure of it is a `DataError` that names the file.
+
+    Constructors do not check what only a damaged or hostile file can hold: text for a number, lists in lists.
+
+    >>> interpret("task.json", lambda: int("abc"), "a task")
+    Traceback (most recent call last):
+    geoml.errors.DataError: task.json does not describe a task (ValueError: invalid literal for int() with base 10: \
+'abc')
+    """
+    try:
+        return make()
+    except UserError as error:
+        if str(path) in str(error) or type(error) is not DataError:
+            raise
+        raise DataError(f"{path}: {error}") from error
+    except Exception as error:
+        words = " ".join(str(error).split())
+        raise DataError(f"{path} does not describe {what} ({type(error).__name__}: {words})") from error
