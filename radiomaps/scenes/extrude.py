@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import shapely
 from numpy.typing import NDArray
 
-from geoml.errors import DataError
-from radiomaps.scenes.footprints import clean
+from geoml.errors import DataError, UserError
+from radiomaps.scenes.footprints import clean, polygons_of
+from radiomaps.scenes.repairs import Repairs
 from radiomaps.scenes.scene import Footprint, Mesh, Scene
 
-__all__ = ["extrude", "flat_ground", "scene_of_footprints"]
+__all__ = ["around", "extrude", "flat_ground", "parse_bounds", "scene_of_footprints"]
+
+#: xmin, ymin, xmax, ymax in metres.
+Bounds = tuple[float, float, float, float]
 
 
 def extrude(footprint: Footprint, *, floor: bool = True) -> Mesh:
@@ -60,7 +66,7 @@ def _triangulate(polygon: shapely.Polygon, corners: NDArray[np.float64]) -> NDAr
     return faces
 
 
-def flat_ground(bounds: tuple[float, float, float, float], *, z: float = 0.0, material: str = "concrete") -> Mesh:
+def flat_ground(bounds: Bounds, *, z: float = 0.0, material: str = "concrete") -> Mesh:
     """A rectangle of two triangles at height `z` over (xmin, ymin, xmax, ymax)."""
     x0, y0, x1, y1 = bounds
     vertices = np.array([[x0, y0, z], [x1, y0, z], [x1, y1, z], [x0, y1, z]], np.float64)
@@ -71,32 +77,63 @@ def scene_of_footprints(
     name: str,
     footprints: Iterable[Footprint],
     *,
-    bounds: tuple[float, float, float, float] | None = None,
-    margin_m: float = 20.0,
+    bounds: Bounds | None = None,
     ground: Mesh | None = None,
     crs: str = "local",
     licence: str = "",
     source: str = "",
+    repairs: Repairs | None = None,
 ) -> Scene:
-    """Cleaned, extruded footprints on flat ground (or a given one) over `bounds`, or around them by `margin_m`."""
-    kept, repairs = clean(footprints, source=source or name)
+    """Cleaned, extruded footprints on flat ground (or a given one) over `bounds`, or around them by 20 m.
+
+    What lies outside `bounds` is cut off. `repairs` are those made before; the scene lists them with its own.
+    """
+    repairs = repairs if repairs is not None else Repairs()
+    kept, _ = clean(footprints, source=source or name, repairs=repairs)
+    if bounds is not None:
+        kept = _within(kept, bounds, repairs)
     if not kept and bounds is None and ground is None:
         raise DataError(f"{source or name} holds no building with a usable footprint")
     if ground is None:
-        if bounds is None:
-            x0, y0, x1, y1 = shapely.total_bounds([footprint.polygon for footprint in kept])
-            outer = (x0 - margin_m, y0 - margin_m, x1 + margin_m, y1 + margin_m)
-            bounds = (
-                float(np.floor(outer[0])),
-                float(np.floor(outer[1])),
-                float(np.ceil(outer[2])),
-                float(np.ceil(outer[3])),
-            )
-        ground = flat_ground(bounds)
+        ground = flat_ground(bounds or around(kept))
     level = float(ground.vertices[:, 2].max())
     named = [_renamed(footprint, index) for index, footprint in enumerate(kept)]
     meshes = [extrude(footprint, floor=footprint.base_m > level + 0.01) for footprint in named]
-    return Scene(name, (ground, *meshes), tuple(named), crs, licence, repairs)
+    return Scene(name, (ground, *meshes), tuple(named), crs, licence, repairs.lines())
+
+
+def around(footprints: Iterable[Footprint], margin_m: float = 20.0) -> Bounds:
+    """The ground that a scene has without bounds: whole metres around its buildings."""
+    x0, y0, x1, y1 = shapely.total_bounds([footprint.polygon for footprint in footprints])
+    low, high = np.floor([x0 - margin_m, y0 - margin_m]), np.ceil([x1 + margin_m, y1 + margin_m])
+    return float(low[0]), float(low[1]), float(high[0]), float(high[1])
+
+
+def parse_bounds(bounds: Any) -> Bounds | None:
+    """`bounds_m` as users give it: four finite numbers xmin, ymin, xmax, ymax, or None."""
+    if bounds is None:
+        return None
+    try:
+        x0, y0, x1, y1 = (float(value) for value in bounds)
+    except (TypeError, ValueError):
+        x0 = y0 = x1 = y1 = float("nan")
+    if not (x0 < x1 and y0 < y1 and np.isfinite([x0, y0, x1, y1]).all()):
+        raise UserError(f"bounds_m={bounds}; expected [xmin, ymin, xmax, ymax] in the scene's metres")
+    return x0, y0, x1, y1
+
+
+def _within(footprints: list[Footprint], bounds: Bounds, repairs: Repairs) -> list[Footprint]:
+    """The parts of footprints inside the bounds."""
+    window, kept = shapely.box(*bounds), []
+    for footprint in footprints:
+        if window.covers(footprint.polygon):
+            kept.append(footprint)
+            continue
+        parts = polygons_of(footprint.polygon.intersection(window))
+        parts = [part for part in parts if part.area > 1.0]
+        repairs.note("buildings cut at the bounds" if parts else "buildings outside the bounds left out")
+        kept += [replace(footprint, polygon=part) for part in parts]
+    return kept
 
 
 def _renamed(footprint: Footprint, index: int) -> Footprint:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections import Counter
 from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
@@ -15,6 +14,7 @@ from numpy.typing import NDArray
 from shapely.geometry.base import BaseGeometry
 
 from geoml.errors import DataError
+from radiomaps.scenes.repairs import Repairs
 from radiomaps.scenes.scene import Footprint
 
 __all__ = ["SNAP_M", "burn", "clean", "polygons_of"]
@@ -55,14 +55,16 @@ def burn(
         return rasterize(shapes, shape, transform=transform, fill=0.0, dtype="float64")
 
 
-def clean(footprints: Iterable[Footprint], *, source: str = "footprints") -> tuple[list[Footprint], tuple[str, ...]]:
-    """Valid polygons that do not overlap, and what was mended, in words.
+def clean(
+    footprints: Iterable[Footprint], *, source: str = "footprints", repairs: Repairs | None = None
+) -> tuple[list[Footprint], tuple[str, ...]]:
+    """Valid polygons that do not overlap, and the lines of `repairs`, to which those made here are added.
 
     Self-crossings are resolved into valid polygons, vertices snapped to a centimetre, slivers (under 1 m² or 0.2 m
     wide) and holes under 1 m² dropped; where two buildings overlap in plan and height, the higher keeps the ground.
     A height that is missing, not finite or not above 0 raises `DataError` with the building's name.
     """
-    repairs: Counter[str] = Counter()
+    repairs = repairs if repairs is not None else Repairs()
     sound: list[Footprint] = []
     for index, footprint in enumerate(footprints):
         name = footprint.name or f"building-{index}"
@@ -74,33 +76,33 @@ def clean(footprints: Iterable[Footprint], *, source: str = "footprints") -> tup
         for part in _sound_polygons(footprint.polygon, repairs):
             sound.append(replace(footprint, polygon=part, name=name))
     kept = _without_overlaps(sound, repairs)
-    return kept, tuple(f"{what}: {count}" for what, count in sorted(repairs.items()))
+    return kept, repairs.lines()
 
 
-def _sound_polygons(polygon: shapely.Polygon, repairs: Counter[str]) -> list[shapely.Polygon]:
+def _sound_polygons(polygon: shapely.Polygon, repairs: Repairs) -> list[shapely.Polygon]:
     """Valid, snapped, without slivers and tiny holes."""
     geometry: Any = polygon
     if not geometry.is_valid:
-        repairs["invalid polygons resolved"] += 1
+        repairs.note("invalid polygons resolved")
         geometry = shapely.make_valid(geometry)
     geometry = shapely.set_precision(geometry, SNAP_M)
     sound = []
     for part in polygons_of(geometry):
         holes = [ring for ring in part.interiors if shapely.Polygon(ring).area >= _HOLE_AREA_M2]
         if len(holes) < len(part.interiors):
-            repairs["holes under 1 m² closed"] += len(part.interiors) - len(holes)
+            repairs.note("holes under 1 m² closed", count=len(part.interiors) - len(holes))
             part = shapely.Polygon(part.exterior, holes)
         # Precision 0 keeps the snapped places and frees the arithmetic: on the lattice, GEOS loses whole polygons
         # when it buffers them by some steps only.
         part = shapely.set_precision(shapely.set_precision(shapely.simplify(part, SNAP_M / 2), SNAP_M), 0)
         if part.is_empty or part.area < _SLIVER_AREA_M2 or part.buffer(-_SLIVER_WIDTH_M / 2).is_empty:
-            repairs["slivers dropped"] += 1
+            repairs.note("slivers dropped")
         else:
             sound.extend(polygons_of(part))
     return sound
 
 
-def _without_overlaps(footprints: list[Footprint], repairs: Counter[str]) -> list[Footprint]:
+def _without_overlaps(footprints: list[Footprint], repairs: Repairs) -> list[Footprint]:
     """Lower buildings give way to higher ones where their prisms overlap; order is that of the input."""
     if not footprints:
         return []
@@ -119,8 +121,8 @@ def _without_overlaps(footprints: list[Footprint], repairs: Counter[str]) -> lis
         if not rivals:
             kept.append(footprint)
             continue
-        repairs["overlaps given to the higher building"] += 1
+        repairs.note("overlaps given to the higher building")
         rest = shapely.difference(footprint.polygon, shapely.union_all(rivals), grid_size=SNAP_M)
-        parts = [sound for part in polygons_of(rest) for sound in _sound_polygons(part, Counter())]
+        parts = [sound for part in polygons_of(rest) for sound in _sound_polygons(part, Repairs())]
         kept.extend(replace(footprint, polygon=part) for part in parts)
     return kept

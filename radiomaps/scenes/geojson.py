@@ -1,132 +1,228 @@
-"""Scenes from GeoJSON footprints with heights, in longitude and latitude or in local metres."""
+"""Scenes from GeoJSON footprints with heights, in the reference system the file names or its numbers show."""
 
 from __future__ import annotations
 
 import json
-import math
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import shapely
 
-from geoml.errors import DataError
-from geoml.runs.files import read_json
-from radiomaps.scenes.extrude import scene_of_footprints
-from radiomaps.scenes.footprints import polygons_of
-from radiomaps.scenes.projection import WGS84, local_crs, project
-from radiomaps.scenes.scene import MATERIALS, Footprint, Scene
+from geoml.errors import DataError, UserError
+from radiomaps.scenes.areas import Area, scene_of_areas
+from radiomaps.scenes.projection import WGS84, reference_system
+from radiomaps.scenes.repairs import Repairs
+from radiomaps.scenes.scene import Scene
+from radiomaps.scenes.tags import is_building, tidy
 
-__all__ = ["LEVEL_M", "load_geojson", "material_of", "metres"]
+__all__ = ["is_geojson", "load_geojson", "parse_json"]
 
-#: Height of a storey where only their number is known.
-LEVEL_M = 3.0
-_HEIGHTS = ("height_m", "height", "building:height", "Height", "HEIGHT", "render_height")
-_BASES = ("min_z_m", "base_m", "min_height", "building:min_height", "render_min_height")
-#: OpenStreetMap's building:material, where its word is not ITU's.
-_MATERIALS = {"stone": "marble", "timber_framing": "wood", "plaster": "brick", "cement_block": "concrete",
-              "steel": "metal", "mirror": "glass", "sandstone": "marble", "limestone": "marble"}  # fmt: skip
-
-
-def metres(value: Any, *, where: str) -> float | None:
-    """A length as tags give it, "12", "12.5 m", "40 ft" or 40'; None where there is none.
-
-    >>> metres("40 ft", where="roof"), metres("12.5m", where="roof"), metres(None, where="roof")
-    (12.192, 12.5, None)
-    """
-    if value is None or (isinstance(value, str) and not value.strip()):
-        return None
-    text = str(value).strip().lower().replace(",", ".")
-    factor = 1.0
-    for ending, scale in (("ft", 0.3048), ("feet", 0.3048), ("'", 0.3048), ("m", 1.0)):
-        if text.endswith(ending):
-            text, factor = text.removesuffix(ending).strip(), scale
-            break
-    try:
-        length = float(text) * factor
-    except ValueError:
-        raise DataError(f"{where}: {value!r} is no length; write metres, as 12.5 or '12.5 m'") from None
-    if not math.isfinite(length):
-        raise DataError(f"{where}: {value!r} is no finite length")
-    return length
-
-
-def material_of(tags: Mapping[str, Any], default: str, *, where: str) -> str:
-    """The ITU material of a building: by `material` (which has to be known), by OpenStreetMap's tag, or the default."""
-    if tags.get("material") is not None:
-        name = str(tags["material"])
-        if name not in MATERIALS:
-            raise DataError(f"{where}: material {name!r} unknown (known: {', '.join(MATERIALS)})")
-        return name
-    word = str(tags.get("building:material", "")).lower()
-    return word if word in MATERIALS else _MATERIALS.get(word, default)
-
-
-def height_of(tags: Mapping[str, Any], default_m: float | None, *, where: str) -> tuple[float, float]:
-    """Base and height of a building; storeys count 3 m, what is missing is `default_m` or a `DataError`."""
-    base = next((b for key in _BASES if (b := metres(tags.get(key), where=where)) is not None), 0.0)
-    top = next((h for key in _HEIGHTS if (h := metres(tags.get(key), where=where)) is not None), None)
-    if top is None:
-        levels = metres(tags.get("building:levels", tags.get("levels")), where=where)
-        top = levels * LEVEL_M if levels is not None else default_m
-    if top is None:
-        raise DataError(f"{where} has no height; give default_height_m to use one for all such buildings")
-    return base, top - base
+_TYPES = ("FeatureCollection", "Feature", "Polygon", "MultiPolygon", "GeometryCollection")
 
 
 def load_geojson(
     path: str | os.PathLike[str],
     *,
+    crs: str | None = None,
     metric: bool | None = None,
     default_height_m: float | None = None,
+    height_key: str | None = None,
     material: str = "concrete",
+    bounds_m: Sequence[float] | None = None,
+    terrain: str | os.PathLike[str] | None = None,
     licence: str = "",
 ) -> Scene:
     """A scene from polygons with `height_m`, `height` or `building:levels` (heights above ground level 0).
 
-    `metric`: coordinates are local metres; None decides by their size (beyond ±180 by ±90: metres), and refuses what
-    could be either. Longitudes and latitudes are projected to metres around their middle.
+    The reference system is `crs`, else that of the file's `crs` member, else degrees or metres by the size of the
+    numbers; `metric` decides what could be either. `height_key` names the property of the height where it has another
+    name. Features that are no polygon, or in a file with `building` tags no building, are left out and counted.
     """
-    path = Path(path)
-    content = read_json(path)
-    if not isinstance(content, dict) or content.get("type") != "FeatureCollection":
-        raise DataError(f"{path} is no GeoJSON FeatureCollection")
-    polygons, tags = [], []
-    for index, feature in enumerate(content.get("features", [])):
-        try:
-            geometry = shapely.from_geojson(json.dumps(feature["geometry"]))
-        except (KeyError, TypeError, shapely.errors.GEOSException) as error:
-            raise DataError(f"{path}: feature {index} has no readable geometry ({error})") from error
-        for polygon in polygons_of(geometry):
-            polygons.append(polygon)
-            tags.append((index, feature.get("properties") or {}))
-    if not polygons:
-        raise DataError(f"{path} holds no polygon")
-    bounds = shapely.total_bounds(polygons)
-    lonlat = not (_is_metric(bounds, path, content) if metric is None else metric)
-    crs = "local"
-    if lonlat:
-        crs = local_crs((bounds[0] + bounds[2]) / 2, (bounds[1] + bounds[3]) / 2)
-        polygons = [shapely.transform(polygon, lambda p: project(p, WGS84, crs)) for polygon in polygons]
-    footprints = []
-    for polygon, (index, properties) in zip(polygons, tags, strict=True):
-        where = f"{path}: building {properties.get('name') or index}"
-        base, height = height_of(properties, default_height_m, where=where)
-        name = str(properties.get("name") or index)
-        footprints.append(Footprint(polygon, height, base, material_of(properties, material, where=where), name))
+    path, repairs = Path(path), Repairs()
+    content = parse_json(path)
+    if not is_geojson(content):
+        kind = content.get("type", "an object") if isinstance(content, dict) else type(content).__name__
+        if isinstance(content, dict) and "geometryType" in content:
+            kind = "Esri's JSON; export it as GeoJSON"
+        raise DataError(f"{path} is no GeoJSON FeatureCollection (it is {str(kind)[:60]})")
+    areas = list(_areas(content, path, repairs))
+    if not areas:
+        lines = "; ".join(repairs.lines())
+        raise DataError(f"{path} holds no polygon{f' that can be used ({lines})' if lines else ''}")
+    tagged = [area for area in areas if "building" in area.tags or "building:part" in area.tags]
+    if tagged:
+        kept = [area for area in tagged if is_building(area.tags)]
+        repairs.note("areas that are no building above ground left out", count=len(areas) - len(kept))
+        areas = kept
+        if not areas:
+            raise DataError(f"{path} holds no building above ground ({'; '.join(repairs.lines())})")
+    system, areas = _placed(areas, content, path, crs, metric, repairs)
     licence = licence or str(content.get("licence") or content.get("license") or "")
-    return scene_of_footprints(path.stem, footprints, crs=crs, licence=licence, source=str(path))
+    return scene_of_areas(
+        path, areas, system, default_height_m=default_height_m, height_key=height_key, material=material,
+        bounds_m=bounds_m, terrain=terrain, licence=licence, repairs=repairs,
+    )  # fmt: skip
 
 
-def _is_metric(bounds: Any, path: Path, content: Mapping[str, Any]) -> bool:
-    """Whether coordinates can only be metres; small ones around (0, 0) might be either and are refused."""
-    x0, y0, x1, y1 = bounds
-    if x0 < -180 or x1 > 180 or y0 < -90 or y1 > 90:
-        return True
-    if max(x1 - x0, y1 - y0) > 0.5:
+def is_geojson(content: Any) -> bool:
+    """Whether a JSON value is an object of GeoJSON."""
+    return isinstance(content, dict) and content.get("type") in _TYPES
+
+
+def parse_json(path: Path) -> Any:
+    """The value of a JSON file, whatever its encoding; one GeoJSON feature a line becomes a collection."""
+    try:
+        raw = path.read_bytes()
+    except OSError as error:
+        raise UserError(f"{path} cannot be read ({error.strerror})") from error
+    if not raw.strip():
+        raise DataError(f"{path} is empty")
+    text = raw.decode(json.detect_encoding(raw), "surrogateescape").lstrip("\ufeff")
+    if any("\udc80" <= letter <= "\udcff" for letter in text):
+        text = raw.decode("cp1252", "replace")
+    try:
+        content = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        content = _lines(text)
+        if content is None:
+            raise DataError(f"{path} is not valid JSON ({error}); it may be truncated") from error
+    return content
+
+
+def _lines(text: str) -> dict[str, Any] | None:
+    """A collection of features that stand one a line (GeoJSONSeq), or None."""
+    features = []
+    for line in filter(None, (line.strip(" \t\r\x1e") for line in text.split("\n"))):
+        try:
+            feature = json.loads(line)
+        except (ValueError, RecursionError):
+            return None
+        if not isinstance(feature, dict) or feature.get("type") != "Feature":
+            return None
+        features.append(feature)
+    return {"type": "FeatureCollection", "features": features} if features else None
+
+
+def _areas(content: Mapping[str, Any], path: Path, repairs: Repairs) -> Iterator[Area]:
+    kind = content["type"]
+    features = content.get("features") if kind == "FeatureCollection" else [content]
+    if not isinstance(features, list):
+        raise DataError(f"{path} has no list of features")
+    for index, feature in enumerate(features):
+        if not isinstance(feature, Mapping):
+            repairs.note("features that are none left out", f"feature {index}")
+            continue
+        geometry = feature.get("geometry") if feature.get("type") == "Feature" else feature
+        properties = feature.get("properties")
+        tags = tidy(properties) if isinstance(properties, Mapping) else {}
+        name = f"building {tags.get('name') or index}"
+        if not geometry:
+            repairs.note("features without a geometry left out", f"feature {index}")
+            continue
+        polygons = list(_polygons(geometry, f"feature {index}", repairs))
+        if polygons:
+            yield Area(name, tags, polygons[0] if len(polygons) == 1 else shapely.MultiPolygon(polygons))
+
+
+def _polygons(geometry: Any, name: str, repairs: Repairs, depth: int = 0) -> Iterator[shapely.Polygon]:
+    """The polygons of a geometry without z; what is none, or broken, is counted."""
+    kind = geometry.get("type") if isinstance(geometry, Mapping) else None
+    inner = geometry.get("geometries" if kind == "GeometryCollection" else "coordinates") if kind else None
+    if kind == "GeometryCollection" and isinstance(inner, list) and depth < 16:
+        for part in inner:
+            yield from _polygons(part, name, repairs, depth + 1)
+    elif kind in ("Polygon", "MultiPolygon") and isinstance(inner, list):
+        for rings in [inner] if kind == "Polygon" else inner:
+            try:
+                polygon = _polygon(rings, name, repairs)
+            except (TypeError, ValueError, IndexError, shapely.errors.GEOSException):
+                repairs.note("polygons with broken coordinates left out", name)
+                continue
+            if not polygon.is_empty:
+                yield polygon
+            else:
+                repairs.note("empty polygons left out", name)
+    elif kind in ("Point", "MultiPoint", "LineString", "MultiLineString"):
+        repairs.note("points and lines left out", f"{name}: {kind}")
+    else:
+        repairs.note("unreadable geometries left out", name)
+
+
+def _polygon(rings: Any, name: str, repairs: Repairs) -> shapely.Polygon:
+    """A polygon of rings of positions, of which the first two numbers count."""
+    closed = []
+    for ring in rings:
+        points = [(float(position[0]), float(position[1])) for position in ring]
+        if not np.isfinite(points).all():
+            raise ValueError("a coordinate is not finite")
+        if points and points[0] != points[-1]:
+            repairs.note("rings that do not close, closed", name)
+            points.append(points[0])
+        closed.append(points)
+    if not closed or not closed[0]:
+        return shapely.Polygon()
+    return shapely.Polygon(closed[0], [ring for ring in closed[1:] if len(ring) > 3])
+
+
+def _placed(
+    areas: list[Area], content: Mapping[str, Any], path: Path, crs: str | None, metric: bool | None, repairs: Repairs
+) -> tuple[Any, list[Area]]:
+    """The reference system of the coordinates (None: local metres), and the areas, longitude first."""
+    x0, y0, x1, y1 = shapely.total_bounds([area.geometry for area in areas])
+    named = _named_system(content, path, repairs) if crs is None else None
+    if crs is not None:
+        system = None if crs == "local" else reference_system(crs, where=str(path))
+        return system, areas
+    degrees = abs(x0) <= 360 and abs(x1) <= 360 and y0 >= -90 and y1 <= 90
+    if metric is True:
+        return (named if named is not None and not named.is_geographic else None), areas
+    small = max(x1 - x0, y1 - y0) < 0.5
+    if named is not None and not named.is_geographic and metric is None and not (degrees and small):
+        return named, areas
+    if named is not None and not named.is_geographic:
+        repairs.note(f"coordinates are degrees, not of {named.to_string()[:40]} as the file says")
+        named = None
+    if not degrees and max(abs(y0), abs(y1)) <= 180 and max(abs(x0), abs(x1)) <= 90 and small:
+        repairs.note("latitude stood before longitude, swapped")
+        areas = [Area(a.name, a.tags, shapely.transform(a.geometry, lambda p: p[:, ::-1])) for a in areas]
+        degrees = True
+    if not degrees and metric is False:
+        raise DataError(f"{path}: coordinates {x0:g} … {x1:g} by {y0:g} … {y1:g} are no degrees; give crs=EPSG:…")
+    if not degrees:
+        if named is not None:
+            repairs.note(f"coordinates are metres, not of {named.to_string()[:40]} as the file says")
+        return None, areas
+    if metric is None and named is None and max(_span(areas), y1 - y0) > 0.5:
         raise DataError(
             f"{path}: coordinates {x0:g} … {x1:g} by {y0:g} … {y1:g} could be degrees or metres; "
-            "say metric=true or metric=false"
+            "say metric=true or metric=false, or crs=EPSG:…"
         )
-    return False
+    return named or reference_system(WGS84, where=str(path)), areas
+
+
+def _named_system(content: Mapping[str, Any], path: Path, repairs: Repairs) -> Any:
+    """The system of the `crs` member, as a name, a link or an old EPSG code; None where there is none to be read."""
+    member = content.get("crs") or content.get("coordRefSys")
+    if not member:
+        return None
+    found: Any = member
+    if isinstance(member, Mapping):
+        about = member.get("properties")
+        about = about if isinstance(about, Mapping) else {}
+        found = about.get("name") or about.get("href") or about.get("code") or member.get("name")
+    try:
+        return reference_system(found, where=str(path))
+    except UserError:
+        repairs.note("reference system not understood; give crs=EPSG:…", repr(found))
+        return None
+
+
+def _span(areas: list[Area]) -> float:
+    """Degrees of longitude that the areas span, by the shorter way around the Earth."""
+    longitudes = np.sort(shapely.get_coordinates([area.geometry for area in areas])[:, 0] % 360)
+    gaps = np.diff(np.append(longitudes, longitudes[0] + 360))
+    direct = np.ptp(shapely.get_coordinates([area.geometry for area in areas])[:, 0])
+    return float(min(direct, 360 - gaps.max()))

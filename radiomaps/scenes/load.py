@@ -10,8 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from geoml.errors import UserError, unknown
-from geoml.runs.files import read_json
-from radiomaps.scenes.geojson import load_geojson
+from radiomaps.scenes.geojson import is_geojson, load_geojson, parse_json
 from radiomaps.scenes.osm import load_osm
 from radiomaps.scenes.procedural import CityBlocks, city_blocks
 from radiomaps.scenes.raster import load_raster
@@ -24,14 +23,13 @@ __all__ = ["load", "names"]
 
 def _load_json(path: Path, **options: Any) -> Scene:
     """GeoJSON, or the polygons of UrbanRadio3D."""
-    content = read_json(path)
-    geographic = isinstance(content, dict) and content.get("type") == "FeatureCollection"
-    return _call(load_geojson if geographic else load_buildings_json, path, options)
+    return _call(load_geojson if is_geojson(parse_json(path)) else load_buildings_json, path, options)
 
 
 _READERS = {
-    ".xml": load_xml, ".geojson": load_geojson, ".json": _load_json, ".osm": load_osm, ".tif": load_raster,
-    ".tiff": load_raster, ".png": load_height_picture,
+    ".xml": load_xml, ".geojson": load_geojson, ".geojsonl": load_geojson, ".geojsons": load_geojson,
+    ".ndjson": load_geojson, ".json": _load_json, ".osm": load_osm, ".tif": load_raster, ".tiff": load_raster,
+    ".png": load_height_picture,
 }  # fmt: skip
 
 

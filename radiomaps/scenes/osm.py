@@ -1,126 +1,166 @@
-"""Scenes from OpenStreetMap XML: buildings and their parts, with heights, storeys and materials from tags."""
+"""Scenes from OpenStreetMap XML: buildings and their parts, as closed ways and as multipolygons."""
 
 from __future__ import annotations
 
+import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from xml.etree import ElementTree
 
-import numpy as np
 import shapely
-from shapely.ops import polygonize
 
 from geoml.errors import DataError
-from radiomaps.scenes.extrude import scene_of_footprints
-from radiomaps.scenes.footprints import polygons_of
-from radiomaps.scenes.geojson import height_of, material_of
-from radiomaps.scenes.projection import WGS84, local_crs, project
-from radiomaps.scenes.scene import Footprint, Scene
+from radiomaps.scenes.areas import Area, scene_of_areas
+from radiomaps.scenes.projection import WGS84, reference_system
+from radiomaps.scenes.repairs import Repairs
+from radiomaps.scenes.rings import fill, join, unwrap
+from radiomaps.scenes.scene import Scene
+from radiomaps.scenes.tags import Tags, is_building, tidy
+from radiomaps.scenes.xml_tree import read_xml
 
 __all__ = ["load_osm"]
 
 _LICENCE = "ODbL 1.0 (OpenStreetMap contributors)"
-Tags = dict[str, str]
+#: What a relation may be tagged with and yet leave it to its outer way what it is, as was the custom until 2017.
+_NEUTRAL = ("type", "source", "note", "fixme", "created_by", "name", "wikidata", "wikipedia", "ref")
 
 
 def load_osm(
     path: str | os.PathLike[str],
     *,
-    default_height_m: float | None = 9.0,
+    default_height_m: float = 9.0,
     material: str = "concrete",
+    bounds_m: Sequence[float] | None = None,
+    terrain: str | os.PathLike[str] | None = None,
     licence: str = _LICENCE,
 ) -> Scene:
     """A scene from the buildings of an `.osm` file, in metres around the middle of them.
 
-    Closed ways and multipolygons tagged `building` or `building:part`, except underground ones. A building with parts
-    gives way to them, as tagging has it. Heights come from `height` or `building:levels` (3 m each), else
-    `default_height_m`; None refuses what has neither.
+    Closed ways and multipolygons tagged `building` or `building:part`, except underground ones; what is a hole and
+    what an island is read from the rings, not from roles. A building with parts gives way to them, as tagging has it.
+    Heights come from `height` or `building:levels` (3 m each), else `default_height_m`. Buildings that the file cuts
+    are left out and counted among the scene's repairs.
     """
-    path = Path(path)
+    path, repairs = Path(path), Repairs()
+    root = read_xml(path, "osm")
+    areas = list(_Reader.of(root, repairs).areas())
+    if not areas:
+        lines = "; ".join(repairs.lines())
+        raise DataError(f"{path} holds no building{f' that can be used ({lines})' if lines else ''}")
+    return scene_of_areas(
+        path, areas, reference_system(WGS84, where=str(path)), default_height_m=default_height_m, height_key=None,
+        material=material, bounds_m=bounds_m, terrain=terrain, licence=licence, repairs=repairs,
+    )  # fmt: skip
+
+
+@dataclass
+class _Reader:
+    """Nodes, ways and relations of a file by their ids."""
+
+    nodes: dict[str, tuple[float, float]]
+    ways: dict[str, list[str]]
+    tags: dict[str, Tags]
+    relations: list[ElementTree.Element]
+    repairs: Repairs
+    #: Ways that a building's relation has used as its outline.
+    used: set[str] = field(default_factory=set)
+
+    @classmethod
+    def of(cls, root: ElementTree.Element, repairs: Repairs) -> _Reader:
+        nodes: dict[str, tuple[float, float]] = {}
+        ways: dict[str, list[str]] = {}
+        tags: dict[str, Tags] = {}
+        relations = []
+        for element in root:
+            if element.get("action") == "delete" or element.get("visible") == "false":
+                continue
+            identity = element.get("id", "")
+            if element.tag == "node":
+                _add_node(nodes, identity, element, repairs)
+            elif element.tag == "way":
+                ways[identity] = [nd.get("ref", "") for nd in element.iter("nd")]
+                tags[identity] = _tags(element)
+                for nd in element.iter("nd"):  # with coordinates, as Overpass writes them on demand
+                    if nd.get("lat") is not None:
+                        _add_node(nodes, nd.get("ref", ""), nd, repairs)
+            elif element.tag == "relation":
+                relations.append(element)
+        return cls(nodes, ways, tags, relations, repairs)
+
+    def areas(self) -> Iterator[Area]:
+        """All buildings and parts; ways that are the outline of a relation's building are that one's."""
+        for relation in self.relations:
+            tags = _tags(relation)
+            if tags.get("type") == "multipolygon":
+                yield from self._relation(f"relation {relation.get('id')}", tags, relation)
+        for identity, tags in self.tags.items():
+            if not is_building(tags) or identity in self.used:
+                continue
+            name = f"way {identity}"
+            refs = self.ways[identity]
+            if missing := self._missing(identity):
+                self.repairs.note("ways that lack nodes left out", f"{name} needs node {missing}")
+            elif refs[0] != refs[-1] or len(set(refs)) < 3:
+                self.repairs.note("ways that do not close left out", name)
+            else:
+                yield Area(name, tags, shapely.Polygon(unwrap([self.nodes[ref] for ref in refs])))
+
+    def _missing(self, way: str) -> str | None:
+        """The first node of a way that the file lacks; "" for a way without nodes."""
+        refs = self.ways[way]
+        return next((ref for ref in refs if ref not in self.nodes), None) if refs else "(it has none)"
+
+    def _relation(self, name: str, tags: Tags, relation: ElementTree.Element) -> Iterator[Area]:
+        members = [m.get("ref", "") for m in relation.iter("member") if m.get("type", "way") == "way"]
+        members = list(dict.fromkeys(members))
+        own = is_building(tags)
+        bare = all(key in _NEUTRAL or key.startswith("addr:") for key in tags)
+        if not own and not (bare and any(is_building(self.tags.get(way, {})) for way in members)):
+            return
+        lacking = [way for way in members if way not in self.ways]
+        broken = [way for way in members if way in self.ways and self._missing(way)]
+        for way in lacking:
+            self.repairs.note("relations that lack members; download all of them", f"{name} lacks way {way}")
+        for way in broken:
+            self.repairs.note("relations that lack nodes", f"{name}, way {way} needs node {self._missing(way)}")
+        lines = {way: self.ways[way] for way in members if way not in lacking and way not in broken}
+        rings, open_ways = join(lines)
+        if open_ways and not (lacking or broken):
+            self.repairs.note("relations with rings that do not close", f"{name}, way {open_ways[0]}")
+        polygons = [shapely.Polygon(unwrap([self.nodes[ref] for ref in ring.nodes])) for ring in rings]
+        geometry, depths = fill(polygons)
+        if geometry.is_empty:
+            self.repairs.note("relations without a closed ring left out", name)
+            return
+        outlines = [way for ring, depth in zip(rings, depths, strict=True) if depth % 2 == 0 for way in ring.ways]
+        taken = [way for way in outlines if is_building(self.tags[way])]
+        for way in taken:  # the relation's own tags count before those of its outlines
+            tags = {**self.tags[way], **tags}
+        if not is_building(tags):
+            return
+        self.used.update(taken)
+        inner = [way for ring, depth in zip(rings, depths, strict=True) if depth % 2 for way in ring.ways]
+        outer_tags = [self.tags[way] for way in taken]
+        # Before 2017 a hole was tagged as its outline was; it is no building of its own.
+        self.used.update(way for way in inner if not own and self.tags[way] in outer_tags)
+        yield Area(name, tags, geometry)
+
+
+def _add_node(
+    nodes: dict[str, tuple[float, float]], identity: str, element: ElementTree.Element, notes: Repairs
+) -> None:
     try:
-        root = ElementTree.parse(path).getroot()
-    except ElementTree.ParseError as error:
-        raise DataError(f"{path} is not valid XML ({error}); it may be truncated") from error
-    if root.tag != "osm":
-        raise DataError(f"{path} is no OpenStreetMap file: it begins with <{root.tag}>")
-    found = list(_buildings(root, path))
-    if not found:
-        raise DataError(f"{path} holds no building")
-    bounds = shapely.total_bounds([polygon for _, _, polygon in found])
-    crs = local_crs((bounds[0] + bounds[2]) / 2, (bounds[1] + bounds[3]) / 2)
-    footprints: list[tuple[bool, Footprint]] = []
-    for identity, tags, polygon in found:
-        where = f"{path}: {identity}"
-        base, height = height_of(tags, default_height_m, where=where)
-        metric = shapely.transform(polygon, lambda points: project(points, WGS84, crs))
-        is_part = "building:part" in tags and "building" not in tags
-        name = tags.get("name", identity)
-        footprints.append((is_part, Footprint(metric, height, base, material_of(tags, material, where=where), name)))
-    kept = _outlines_without_parts(footprints)
-    return scene_of_footprints(path.stem, kept, crs=crs, licence=licence, source=str(path))
+        longitude, latitude = float(element.get("lon", "")), float(element.get("lat", ""))
+    except ValueError:
+        longitude = latitude = math.nan
+    if abs(latitude) <= 90 and abs(longitude) <= 360:
+        nodes[identity] = (longitude, latitude)
+    else:
+        place = f"lat {element.get('lat')!r}, lon {element.get('lon')!r}"
+        notes.note("nodes without a usable place", f"node {identity}: {place}")
 
 
 def _tags(element: ElementTree.Element) -> Tags:
-    return {tag.get("k", ""): tag.get("v", "") for tag in element.iter("tag")}
-
-
-def _is_building(tags: Tags) -> bool:
-    kind = tags.get("building") or tags.get("building:part") or "no"
-    return kind != "no" and tags.get("location") != "underground" and not tags.get("layer", "0").startswith("-")
-
-
-def _buildings(root: ElementTree.Element, path: Path) -> Iterator[tuple[str, Tags, shapely.Polygon]]:
-    """Identity, tags and polygon in degrees of every building; ways that a relation uses as its ring are its own."""
-    nodes = {
-        node.get("id"): (float(node.get("lon", "nan")), float(node.get("lat", "nan"))) for node in root.iter("node")
-    }
-    ways = {way.get("id"): [nd.get("ref") for nd in way.iter("nd")] for way in root.iter("way")}
-
-    def points(way: str | None, owner: str) -> list[tuple[float, float]]:
-        missing = [ref for ref in ways[way] if ref not in nodes]
-        if missing:
-            raise DataError(
-                f"{path}: {owner} needs node {missing[0]}, which the file lacks; download it with all nodes"
-            )
-        return [nodes[ref] for ref in ways[way]]
-
-    for relation in root.iter("relation"):
-        tags = _tags(relation)
-        if tags.get("type") != "multipolygon" or not _is_building(tags):
-            continue
-        identity = f"relation {relation.get('id')}"
-        members = [member for member in relation.iter("member") if member.get("ref") in ways]
-        rings = {role: [points(m.get("ref"), identity) for m in members if (m.get("role") or "outer") == role]
-                 for role in ("outer", "inner")}  # fmt: skip
-        outer, inner = (
-            shapely.union_all(list(polygonize([shapely.LineString(line) for line in rings[role] if len(line) > 1])))
-            for role in ("outer", "inner")
-        )
-        for polygon in polygons_of(shapely.difference(outer, inner)):
-            yield identity, tags, polygon
-    for way in root.iter("way"):
-        tags = _tags(way)
-        if not _is_building(tags):
-            continue
-        ring = points(way.get("id"), f"way {way.get('id')}")
-        if len(ring) >= 4 and ring[0] == ring[-1]:
-            yield f"way {way.get('id')}", tags, shapely.Polygon(ring)
-
-
-def _outlines_without_parts(footprints: list[tuple[bool, Footprint]]) -> list[Footprint]:
-    """All parts, and of the outlines those that parts do not cover by half or more."""
-    parts = [footprint for is_part, footprint in footprints if is_part]
-    if not parts:
-        return [footprint for _, footprint in footprints]
-    tree = shapely.STRtree([part.polygon for part in parts])
-    kept = list(parts)
-    for is_part, footprint in footprints:
-        if is_part:
-            continue
-        sound = shapely.make_valid(footprint.polygon)
-        near = [parts[int(index)].polygon for index in np.atleast_1d(tree.query(sound))]
-        covered = shapely.union_all([shapely.make_valid(polygon) for polygon in near]).intersection(sound).area
-        if covered < 0.5 * sound.area:
-            kept.append(footprint)
-    return kept
+    return tidy({tag.get("k", ""): tag.get("v", "") for tag in element.iter("tag")})

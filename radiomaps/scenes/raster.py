@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +11,18 @@ import numpy as np
 import shapely
 from numpy.typing import NDArray
 
-from geoml.data.raster import require_metres
-from geoml.errors import DataError, UserError
-from radiomaps.scenes.extrude import scene_of_footprints
-from radiomaps.scenes.projection import local_crs, project, shifted_crs
+from geoml.errors import DataError
+from radiomaps.scenes.extrude import parse_bounds, scene_of_footprints
+from radiomaps.scenes.heights import Heights, read_heights
+from radiomaps.scenes.projection import Frame
+from radiomaps.scenes.repairs import Repairs
 from radiomaps.scenes.scene import Footprint, Mesh, Scene
+from radiomaps.scenes.tags import HIGHEST_M
+from radiomaps.scenes.terrain import MOST_POINTS, Terrain, sheet
 
-__all__ = ["load_raster", "prisms", "terrain_mesh"]
+__all__ = ["load_raster", "prisms"]
+
+Mapping2D = Callable[[NDArray[np.float64]], NDArray[np.float64]]
 
 
 def load_raster(
@@ -27,92 +33,79 @@ def load_raster(
     lowest_m: float = 2.5,
     simplify_m: float | None = None,
     crs: str | None = None,
+    bounds_m: Sequence[float] | None = None,
     material: str = "concrete",
     licence: str = "",
 ) -> Scene:
-    """A scene from a raster of heights; north is up, metres are taken from its reference system or `crs`.
+    """A scene from a raster of heights in the reference system it names, or `crs`; rotated ones keep their place.
 
-    Without `terrain` the values are heights above flat ground; with it, a GeoTIFF of the same cells, they are a
-    surface, the terrain becomes the ground, and buildings are what rises above it. Cells at least `lowest_m` high are
-    grouped by their height, in steps of `level_m`, into prisms whose outline follows the cells, simplified by
-    `simplify_m` (default: half a cell). No data counts as ground.
+    Without `terrain` the values are heights above flat ground; with it, another GeoTIFF that covers the place, they
+    are a surface, the terrain becomes the ground, and buildings are what rises above it. Cells at least `lowest_m`
+    high are grouped by their height, in steps of `level_m`, into prisms whose outline follows the cells, simplified
+    by `simplify_m` (default: half a cell). The band's scale, offset and unit count; no data counts as ground.
     """
-    path = Path(path)
-    heights, (x0, y0, step_x, step_y), found = _read(path, crs)
-    ground, floor = None, np.zeros_like(heights)
+    path, repairs = Path(path), Repairs()
+    for name, value in (("level_m", level_m), ("lowest_m", lowest_m)):
+        if not value > 0:
+            raise DataError(f"{name}={value}; expected metres above 0")
+    heights = read_heights(path, crs=crs, repairs=repairs)
+    edge = heights.outline
+    frame = Frame.of(edge, heights.system, where=str(path), corner_m=0.0)
+
+    def local(pixels: NDArray[np.float64]) -> NDArray[np.float64]:
+        return frame.local(heights.points(pixels[:, 0], pixels[:, 1]))
+
+    floor, ground = np.zeros_like(heights.values), None
+    (x0, y0), (x1, y1) = frame.local(edge).min(axis=0).tolist(), frame.local(edge).max(axis=0).tolist()
+    around, bounds = (x0, y0, x1, y1), parse_bounds(bounds_m)
     if terrain is not None:
-        floor, place, _ = _read(Path(terrain), crs)
-        if floor.shape != heights.shape or np.abs(np.subtract(place, (x0, y0, step_x, step_y))).max() > 0.01 * step_x:
-            raise DataError(f"{terrain} has other cells than {path}; resample one onto the other")
-        low = float(np.nanmin(floor)) if np.isfinite(floor).any() else 0.0
-        floor = np.nan_to_num(floor, nan=low)
-        ground = terrain_mesh(floor, x0, y0, step_x, step_y)
-    above = np.nan_to_num(heights - floor, nan=0.0)
+        below = Terrain.read(Path(terrain), repairs=repairs, crs=crs)
+        below = Terrain(below.heights, frame) if below.heights.system == heights.system else below.placed(frame)
+        floor = _floor(below, heights, local)
+        ground = below.mesh(bounds or around) if bounds or floor.size > MOST_POINTS else _ground(floor, local)
+    above = np.nan_to_num(heights.values - floor, nan=0.0)
+    if terrain is None and (high := above > HIGHEST_M).any():
+        repairs.note("cells with impossible heights taken as no data", f"{above[high][0]:g} m", count=int(high.sum()))
+        above[high] = 0.0
     if not above.max() >= lowest_m:
         raise DataError(f"{path} has no cell {lowest_m:g} m or more above ground; its highest is {above.max():g} m")
-    footprints = prisms(above, floor, (x0, y0, step_x, step_y), level_m, lowest_m, simplify_m, material)
-    rows, columns = heights.shape
-    bounds = (x0, y0, x0 + columns * step_x, y0 + rows * step_y)
+    smooth = simplify_m if simplify_m is not None else 0.5 * heights.step_m
+    footprints = prisms(above, floor, local, level_m=level_m, lowest_m=lowest_m, simplify_m=smooth, material=material)
     return scene_of_footprints(
-        path.stem, footprints, bounds=bounds, ground=ground, crs=found, licence=licence, source=str(path)
-    )
+        path.stem, footprints, bounds=bounds or around, ground=ground, crs=frame.crs, licence=licence, source=str(path),
+        repairs=repairs,
+    )  # fmt: skip
 
 
-def _read(path: Path, crs: str | None) -> tuple[NDArray[np.float64], tuple[float, float, float, float], str]:
-    """Band 1 as `[y, x]` from the south, its south-west corner and steps in local metres, and the reference system.
-
-    Projected coordinates are counted from the south-west corner, as ray tracers calculate in single precision. Degrees
-    become metres around the middle of the raster: cells are scaled, which is right to 1e-4 over some kilometres.
-    """
-    import rasterio
-
-    try:
-        with rasterio.open(path) as file:
-            band = file.read(1, masked=True).astype(np.float64).filled(np.nan)[::-1]
-            transform, system, bounds = file.transform, file.crs, file.bounds
-    except rasterio.errors.RasterioError as error:
-        raise DataError(f"{path} is no readable raster ({error})") from error
-    if abs(transform.b) > 1e-9 or abs(transform.d) > 1e-9 or transform.e >= 0:
-        raise DataError(f"{path} is rotated or not north up; warp it first (gdalwarp)")
-    if crs == "local":
-        return band, (bounds.left, bounds.bottom, transform.a, -transform.e), "local"
-    try:
-        known = rasterio.crs.CRS.from_string(crs) if crs else system
-    except rasterio.errors.CRSError as error:
-        raise UserError(
-            f"crs={crs!r} is no reference system ({error}); write EPSG:4326, or local for metres"
-        ) from error
-    if known is None:
-        raise UserError(f"{path} names no reference system; give crs=EPSG:… or crs=local for metres")
-    require_metres(known, path)
-    if not known.is_geographic:
-        return band, (0.0, 0.0, transform.a, -transform.e), shifted_crs(known, bounds.left, bounds.bottom)
-    text = known.to_string()
-    middle = ((bounds.left + bounds.right) / 2, (bounds.bottom + bounds.top) / 2)
-    local = local_crs(*middle)
-    edges = np.array(
-        [[bounds.left, middle[1]], [bounds.right, middle[1]], [middle[0], bounds.bottom], [middle[0], bounds.top]]
-    )
-    west, east, south, north = project(edges, text, local)
-    rows, columns = band.shape
-    steps = (float(east[0] - west[0]) / columns, float(north[1] - south[1]) / rows)
-    return band, (float(west[0]), float(south[1]), *steps), local
+def _floor(below: Terrain, surface: Heights, local: Mapping2D) -> NDArray[np.float64]:
+    """Heights of the ground in the middles of the surface's cells."""
+    rows, columns = surface.values.shape
+    corners = [np.array([0.0, columns, 0.0]), np.array([0.0, 0.0, rows])]
+    apart = np.abs(below.heights.points(*corners) - surface.points(*corners)).max()
+    step = np.abs(np.diff(surface.points(*corners), axis=0)).max() / max(rows, columns)
+    if below.heights.values.shape == surface.values.shape and apart <= 0.01 * step:
+        return below.heights.values
+    xx, yy = np.meshgrid(np.arange(columns) + 0.5, np.arange(rows) + 0.5)
+    return below.at(local(np.column_stack([xx.ravel(), yy.ravel()]))).reshape(rows, columns)
 
 
 def prisms(
     above: NDArray[np.float64],
     floor: NDArray[np.float64],
-    place: tuple[float, float, float, float],
+    local: Mapping2D,
+    *,
     level_m: float,
     lowest_m: float,
-    simplify_m: float | None,
+    simplify_m: float,
     material: str,
 ) -> list[Footprint]:
-    """Connected cells of one step of height as polygons, each as high as its cells on average."""
+    """Connected cells of one step of height as polygons, each as high as its cells on average.
+
+    `above` and `floor` are `[row, column]`; `local` takes columns and rows (n, 2) of cells' corners to metres.
+    """
     from rasterio.features import shapes
     from scipy import ndimage
 
-    x0, y0, step_x, step_y = place
     levels = np.where(above >= lowest_m, np.maximum(np.rint(above / level_m), 1), 0).astype(np.int32)
     labels = np.zeros(levels.shape, np.int32)
     for level in np.unique(levels[levels > 0]):
@@ -122,30 +115,28 @@ def prisms(
     mean = ndimage.mean(above, labels, numbers)
     base = ndimage.minimum(floor, labels, numbers)
     top = ndimage.mean(above + floor, labels, numbers)
-    footprints = []
-    for geometry, value in shapes(labels, mask=labels > 0, connectivity=4, transform=(step_x, 0, x0, 0, step_y, y0)):
-        polygon = shapely.geometry.shape(geometry)
-        smooth = simplify_m if simplify_m is not None else 0.5 * max(step_x, step_y)
-        polygon = shapely.simplify(polygon, smooth) if smooth else polygon
-        number = int(value)
-        height = float(top[number] - base[number]) if np.ptp(floor) > 0 else float(mean[number])
-        footprints.append(Footprint(polygon, height, float(base[number]), material, f"{number}"))
-    return footprints
+    found = list(shapes(labels, mask=labels > 0, connectivity=4))
+    polygons = np.array([shapely.geometry.shape(geometry) for geometry, _ in found], dtype=object)
+    polygons = shapely.simplify(shapely.transform(polygons, local), simplify_m)
+    flat = not np.ptp(floor) > 0
+    return [
+        Footprint(
+            polygon,
+            float(mean[number] if flat else top[number] - base[number]),
+            float(base[number]),
+            material,
+            f"{number}",
+        )
+        for polygon, number in zip(polygons, (int(value) for _, value in found), strict=True)
+    ]
 
 
-def terrain_mesh(heights: Any, x0: float, y0: float, step_x: float, step_y: float) -> Mesh:
-    """The ground through the middles of cells `[y, x]`, continued level to the raster's edges."""
+def _ground(heights: NDArray[np.float64], local: Mapping2D) -> Mesh:
+    """The ground through the middles of cells, continued level to the raster's edges."""
     rows, columns = heights.shape
-    x = np.concatenate([[x0], x0 + step_x * (np.arange(columns) + 0.5), [x0 + step_x * columns]])
-    y = np.concatenate([[y0], y0 + step_y * (np.arange(rows) + 0.5), [y0 + step_y * rows]])
-    z = np.pad(np.asarray(heights, np.float64), 1, mode="edge")
+    x = np.concatenate([[0.0], np.arange(columns) + 0.5, [columns]])
+    y = np.concatenate([[0.0], np.arange(rows) + 0.5, [rows]])
+    z: Any = np.pad(heights, 1, mode="edge")
     xx, yy = np.meshgrid(x, y)
-    width = columns + 2
-    corner = (np.arange(rows + 1)[:, None] * width + np.arange(columns + 1)).ravel()
-    faces = np.concatenate(
-        [
-            np.stack([corner, corner + 1, corner + width + 1], axis=1),
-            np.stack([corner, corner + width + 1, corner + width], axis=1),
-        ]
-    )
-    return Mesh("terrain", np.column_stack([xx.ravel(), yy.ravel(), z.ravel()]), faces, "concrete", "ground")
+    points = local(np.column_stack([xx.ravel(), yy.ravel()]))
+    return sheet(points[:, 0].reshape(z.shape), points[:, 1].reshape(z.shape), z)

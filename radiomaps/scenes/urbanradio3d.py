@@ -72,8 +72,10 @@ def load_height_picture(
         raise DataError(f"{path} is no readable picture ({error})") from error
     heights = levels.astype(np.float64) / 255 * scale_m
     rows, columns = heights.shape
-    place = (0.0, 0.0, float(step_m), float(step_m))
-    level = scale_m / 255  # every grey level is a height of its own
-    footprints = prisms(heights, np.zeros_like(heights), place, level, level / 2, 0.0, material)
-    bounds = (0.0, 0.0, columns * step_m, rows * step_m)
+    level, step = scale_m / 255, float(step_m)  # every grey level is a height of its own
+    footprints = prisms(
+        heights, np.zeros_like(heights), lambda cells: cells * step,
+        level_m=level, lowest_m=level / 2, simplify_m=0.0, material=material,
+    )  # fmt: skip
+    bounds = (0.0, 0.0, columns * step, rows * step)
     return scene_of_footprints(path.stem, footprints, bounds=bounds, licence=licence, source=str(path))

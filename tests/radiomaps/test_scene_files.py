@@ -91,15 +91,6 @@ def test_bad_osm_is_refused(tmp_path: Path, content: str, options: dict, message
         load({"path": str(path), **options})
 
 
-def test_osm_without_heights_is_refused_where_no_default_is_wanted(tmp_path: Path):
-    from radiomaps.scenes.osm import load_osm
-
-    town = Town()
-    identity = town.box(0, 0, 20, 10, building="yes")
-    with pytest.raises(DataError, match=f"way {identity} has no height"):
-        load_osm(town.write(tmp_path / "t.osm"), default_height_m=None)
-
-
 def write_raster(path: Path, values: np.ndarray, *, crs: str | None, x0: float, y0: float, step: float) -> Path:
     """`values` [y, x] from the south."""
     transform = from_origin(x0, y0 + step * values.shape[0], step, step)

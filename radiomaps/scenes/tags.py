@@ -1,0 +1,187 @@
+"""Tags of buildings: which areas are buildings, their heights in the units people write, and their materials."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from radiomaps.scenes.repairs import Repairs
+from radiomaps.scenes.scene import MATERIALS
+
+__all__ = [
+    "DEFAULT_HEIGHT_M",
+    "HIGHEST_M",
+    "LEVEL_M",
+    "base_and_top",
+    "has_height",
+    "is_building",
+    "length_m",
+    "material_of",
+    "tidy",
+]
+
+Tags = dict[str, Any]
+
+#: Height of a storey where only their number is known, and of a building of which nothing is known.
+LEVEL_M, DEFAULT_HEIGHT_M = 3.0, 9.0
+#: No building is higher (the highest, Burj Khalifa, has 828 m).
+HIGHEST_M = 1000.0
+_HEIGHTS = ("height_m", "height", "building:height", "building_height", "est_height", "render_height", "measuredheight")
+_BASES = ("min_z_m", "base_m", "min_height", "building:min_height", "render_min_height")
+_LEVELS = ("building:levels", "levels", "building_levels", "num_floors")
+_MIN_LEVELS = ("building:min_level", "min_level", "min_floor")
+#: OpenStreetMap's building:material, where its word is not ITU's.
+_MATERIALS = {"stone": "marble", "timber_framing": "wood", "plaster": "brick", "cement_block": "concrete",
+              "steel": "metal", "mirror": "glass", "sandstone": "marble", "limestone": "marble"}  # fmt: skip
+_FOOT, _INCH = 0.3048, 0.0254
+_UNITS = {
+    **dict.fromkeys(("", "m", "m.", "metre", "metres", "meter", "meters", "mètre", "mètres", "м"), 1.0),
+    **dict.fromkeys(("ft", "ft.", "foot", "feet", "'", "′", "’"), _FOOT),
+    **dict.fromkeys(("in", "inch", "inches", '"', "″", "”", "''"), _INCH),
+    "cm": 0.01, "mm": 0.001, "dm": 0.1, "km": 1000.0, "yd": 0.9144,
+}  # fmt: skip
+_NUMBER = r"[+-]?(?:\d+(?:\.\d*)?|\.\d+)(?:e[+-]?\d+)?"
+_LENGTH = re.compile(rf"({_NUMBER})\s*(.*)", re.DOTALL)
+_FEET_AND_INCHES = re.compile(
+    r"(\d+(?:\.\d+)?)\s*(?:'|′|’|ft\.?|feet|foot)\s*(\d+(?:\.\d+)?)\s*(?:\"|″|”|''|in|inch|inches)?"
+)
+_HSTORE = re.compile(r'"((?:[^"\\]|\\.)*)"=>"((?:[^"\\]|\\.)*)"')
+
+
+def tidy(properties: Mapping[str, Any]) -> Tags:
+    """Properties with lower-case keys, without nulls; `tags` objects and GDAL's `other_tags` become keys, too.
+
+    >>> tidy({"HEIGHT": 12, "name": None, "other_tags": '"building:levels"=>"4"'})
+    {'height': 12, 'building:levels': '4'}
+    """
+    found: Tags = {}
+    for key, value in properties.items():
+        name = str(key).strip().lower()
+        if name == "tags" and isinstance(value, Mapping):
+            found.update(tidy(value))
+        elif name == "other_tags" and isinstance(value, str):
+            found.update({inner.lower(): text for inner, text in _HSTORE.findall(value)})
+        elif value is not None and not (isinstance(value, str) and not value.strip()):
+            found.setdefault(name, value)
+    return found
+
+
+def is_building(tags: Mapping[str, Any]) -> bool:
+    """Whether an area is a building or a part of one that stands above ground."""
+    kinds = (str(tags.get(key, "no")).strip().lower() for key in ("building", "building:part"))
+    below = str(tags.get("location", "")).lower() == "underground" or str(tags.get("layer", "0")).strip()[:1] == "-"
+    return not below and any(kind not in ("no", "false", "0", "none", "") for kind in kinds)
+
+
+def length_m(value: Any) -> float:
+    """Metres of a length as tags give it: 12, "12.5 m", "12,5", "40 ft", 40' or 5'10"; `ValueError` for the rest.
+
+    A comma before one or two digits is a decimal one. Lists, ranges and estimates ("3;4", "10-12", "~10") are not
+    one length.
+
+    >>> [round(length_m(value), 3) for value in (12, "12,5 metres", "40 ft", "5'10\\"", "1200 cm")]
+    [12.0, 12.5, 12.192, 1.778, 12.0]
+    """
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        raise ValueError(f"{value!r} is no length")
+    text = str(value).strip().lower()
+    if both := _FEET_AND_INCHES.fullmatch(text):
+        return float(both[1]) * _FOOT + float(both[2]) * _INCH
+    text = re.sub(r"^([+-]?\d+),(\d{1,2})(?!\d)", r"\1.\2", text)
+    match = _LENGTH.fullmatch(text)
+    if not match or match[2].strip() not in _UNITS:
+        raise ValueError(f"{value!r} is no length")
+    length = float(match[1]) * _UNITS[match[2].strip()]
+    if not math.isfinite(length):
+        raise ValueError(f"{value!r} is no length")
+    return length
+
+
+def _storeys_m(value: Any) -> float:
+    """Metres of a number of storeys; "2+1" and "1,2" are no number."""
+    if isinstance(value, bool) or not re.fullmatch(_NUMBER, str(value).strip().lower()):
+        raise ValueError(f"{value!r} is no number of storeys")
+    return float(value) * LEVEL_M
+
+
+def base_and_top(
+    tags: Mapping[str, Any], default_m: float, repairs: Repairs, *, where: str, height_key: str | None = None
+) -> tuple[float, float]:
+    """Metres above ground at which a building begins and ends.
+
+    The top is the height, else the storeys (3 m each) and the roof's height or storeys, else `default_m`, which is
+    noted among the repairs as are values that cannot be used. The base is `min_height`, else the storeys below.
+    """
+    top = _top(tags, repairs, where, height_key)
+    if top is None:
+        repairs.note(f"no usable height, default {default_m:g} m used", where)
+        top = default_m
+    base = _first(tags, _BASES, length_m, (-1e-9, HIGHEST_M), repairs, where)
+    if base is None:
+        base = _first(tags, _MIN_LEVELS, _storeys_m, (-1e-9, HIGHEST_M), repairs, where)
+    if base is not None and base >= top:
+        repairs.note("base above the top, taken as the ground", f"{where}: {base:g} m, top {top:g} m")
+        base = None
+    return max(base or 0.0, 0.0), top
+
+
+def has_height(tags: Mapping[str, Any], height_key: str | None = None) -> bool:
+    """Whether any tag gives a usable height or number of storeys."""
+    return _top(tags, Repairs(), "", height_key) is not None
+
+
+def _top(tags: Mapping[str, Any], repairs: Repairs, where: str, height_key: str | None) -> float | None:
+    """The height, or that of the storeys with the roof above them; None where no tag can be used."""
+    heights = (height_key.lower(), *_HEIGHTS) if height_key else _HEIGHTS
+    top = _first(tags, heights, length_m, (0.0, HIGHEST_M), repairs, where)
+    if top is not None:
+        return top
+    walls = _first(tags, _LEVELS, _storeys_m, (-1e-9, HIGHEST_M), repairs, where)
+    if walls is None:
+        return None
+    roof = _first(tags, ("roof:height",), length_m, (-1e-9, HIGHEST_M), repairs, where)
+    if roof is None:
+        roof = _first(tags, ("roof:levels",), _storeys_m, (-1e-9, HIGHEST_M), repairs, where)
+    top = walls + (roof or 0.0)
+    if 0 < top <= HIGHEST_M:
+        return top
+    repairs.note("number of storeys not usable", f"{where}: {walls / LEVEL_M:g}")
+    return None
+
+
+def _first(
+    tags: Mapping[str, Any],
+    keys: Iterable[str],
+    read: Any,
+    limits: tuple[float, float],
+    repairs: Repairs,
+    where: str,
+) -> float | None:
+    """The first value among the keys that can be read and lies above the lower and up to the upper limit."""
+    for key in keys:
+        if (value := tags.get(key)) is None:
+            continue
+        try:
+            metres = read(value)
+        except ValueError:
+            repairs.note(f"{key} not understood", f"{where}: {value!r}")
+            continue
+        if limits[0] < metres <= limits[1]:
+            return float(metres)
+        repairs.note(f"{key} not usable", f"{where}: {value!r}")
+    return None
+
+
+def material_of(tags: Mapping[str, Any], default: str, repairs: Repairs, *, where: str) -> str:
+    """The ITU material of a building: by `material`, by OpenStreetMap's `building:material`, or the default."""
+    if (name := tags.get("material")) is not None:
+        word = str(name).strip().lower()
+        if word in MATERIALS:
+            return word
+        if word in _MATERIALS:
+            return _MATERIALS[word]
+        repairs.note(f"material not of ITU-R P.2040, {default} used", f"{where}: {name!r}")
+    word = str(tags.get("building:material", "")).strip().lower()
+    return word if word in MATERIALS else _MATERIALS.get(word, default)
