@@ -11,6 +11,7 @@ import json
 import math
 import zipfile
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from numpy.typing import NDArray
 
 from geoml.errors import DataError
 
-__all__ = ["FORMATS", "opened", "read_arrays"]
+__all__ = ["FORMATS", "Contents", "opened", "read_arrays"]
 
 #: What can be read, and what has to be installed for it.
 FORMATS = {".npz": "", ".nc": "xarray", ".zarr": "xarray", ".h5": "h5py", ".hdf5": "h5py", ".mat": "scipy"}
@@ -27,11 +28,21 @@ FORMATS = {".npz": "", ".nc": "xarray", ".zarr": "xarray", ".h5": "h5py", ".hdf5
 MOST_UNPACKED = 2**30
 LARGEST_NUMBER = np.dtype(np.complex128).itemsize
 HDF5 = b"\x89HDF\r\n\x1a\n"
-Found = tuple[dict[str, NDArray[Any]], dict[str, Any]]
+#: Names of the two parts in pairs that stand for complex numbers: h5py and netCDF4 write the first, MATLAB the second.
+PAIRS = ({"r", "i"}, {"real", "imag"}, {"re", "im"})
 
 
-def read_arrays(path: Path) -> Found:
-    """All arrays and attributes of a file; a missing library is named.
+@dataclass(frozen=True)
+class Contents:
+    """What a file holds: arrays, attributes, and the names of the arrays' axes where the file has any."""
+
+    arrays: dict[str, NDArray[Any]]
+    attributes: dict[str, Any]
+    axes: dict[str, tuple[str, ...]] = field(default_factory=dict)
+
+
+def read_arrays(path: Path) -> Contents:
+    """All arrays and attributes of a file, with the names of axes; a missing library is named.
 
     In an npz file attributes are arrays without axes, or a JSON text `attributes`. Of HDF5 the root's data sets are
     taken; MATLAB 7.3 files are HDF5, with axes in reverse, which are turned. Nothing is unpickled.
@@ -53,10 +64,15 @@ def read_arrays(path: Path) -> Found:
         raise
     except Exception as error:  # OSError, ValueError, zipfile.BadZipFile, and those of SciPy and HDF5 have no base
         raise DataError(f"{path.name} is cut, or no {path.suffix} file ({type(error).__name__}: {error})") from error
-    return {str(name): variable.values for name, variable in loaded.variables.items()}, dict(loaded.attrs)
+    variables = {str(name): variable for name, variable in loaded.variables.items()}
+    return Contents(
+        {name: _plain(variable.values) for name, variable in variables.items()},
+        {str(name): _single(value) for name, value in loaded.attrs.items()},
+        {name: tuple(map(str, variable.dims)) for name, variable in variables.items()},
+    )
 
 
-def _npz(path: Path) -> Found:
+def _npz(path: Path) -> Contents:
     if not zipfile.is_zipfile(path):  # NumPy would go on to advise to unpickle it
         raise DataError(f"{path.name} is cut, or no .npz file: write it with numpy.savez")
     with np.load(path, allow_pickle=False) as file:
@@ -75,20 +91,33 @@ def _is_hdf5(path: Path) -> bool:
     return head.startswith(HDF5) or head[512:] == HDF5
 
 
-def _hdf5(path: Path) -> Found:
+def _hdf5(path: Path) -> Contents:
     import h5py
 
     turn = path.suffix == ".mat"
     _refuse_pointers(path)
     with h5py.File(path, "r") as file:
-        _refuse_large(path, sum(item.nbytes for item in file.values() if isinstance(item, h5py.Dataset)))
-        every = {name: _plain(item[()]) for name, item in file.items() if isinstance(item, h5py.Dataset)}
-        attributes = {name: value for name, value in file.attrs.items() if np.ndim(value) == 0}
-    arrays, plain = _split({name: array.T if turn else array for name, array in every.items()})
-    return arrays, plain | attributes
+        items = {name: item for name, item in file.items() if isinstance(item, h5py.Dataset)}
+        _refuse_large(path, sum(item.nbytes for item in items.values()))
+        every = {name: _plain(item[()]) for name, item in items.items()}
+        attributes = {name: _single(value) for name, value in file.attrs.items() if np.size(value) == 1}
+        axes = {} if turn else {name: tuple(map(_axis, item.dims)) for name, item in items.items()}
+    found = _split({name: array.T if turn else array for name, array in every.items()})
+    return Contents(found.arrays, found.attributes | attributes, axes)
 
 
-def _matlab(path: Path) -> Found:
+def _axis(dimension: Any) -> str:
+    """The name of an HDF5 dimension: its label, or that of its scale, as NetCDF and h5netcdf write it."""
+    scale = dimension[0].name if len(dimension) else ""
+    return str(dimension.label or scale.rpartition("/")[2])
+
+
+def _single(value: Any) -> Any:
+    """An attribute of one element as a number or text: MATLAB writes no others."""
+    return value.item() if isinstance(value, np.ndarray | np.generic) and np.size(value) == 1 else value
+
+
+def _matlab(path: Path) -> Contents:
     if path.suffix != ".mat":
         raise ValueError("not an HDF5 file")
     from scipy.io import loadmat, whosmat
@@ -127,18 +156,20 @@ def _refuse_pointers(path: Path) -> None:
 
 
 def _plain(value: Any) -> NDArray[Any]:
-    """Complex numbers as such, also where they are pairs named real and imag."""
+    """Complex numbers as such, also where a file has them as pairs."""
     array = np.asarray(value)
-    if array.dtype.names and set(array.dtype.names) == {"real", "imag"}:
-        joined: NDArray[Any] = array["real"] + 1j * array["imag"]
+    names = {name.lower(): name for name in array.dtype.names or ()}
+    if set(names) in PAIRS:
+        real, imag = (array[names[name]] for name in sorted(names, reverse=True))
+        joined: NDArray[Any] = real + 1j * imag
         return joined
     return array
 
 
-def _split(every: dict[str, NDArray[Any]]) -> Found:
+def _split(every: dict[str, NDArray[Any]]) -> Contents:
     """Arrays, and as attributes what has no axis."""
     plain = {name: array.item() for name, array in every.items() if not array.ndim}
-    return {name: array for name, array in every.items() if array.ndim}, plain | _texts(plain)
+    return Contents({name: array for name, array in every.items() if array.ndim}, plain | _texts(plain))
 
 
 @contextlib.contextmanager

@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geoml.errors import DataError, UserError
-from mcp_experts.channels.arrays import FORMATS, read_arrays
+from mcp_experts.channels.arrays import FORMATS, Contents, read_arrays
+from mcp_experts.channels.axes import in_order
 from mcp_experts.channels.channel import SNAPSHOTS, SUBCARRIERS, Channel, from_paths, from_taps
 from mcp_experts.channels.path_tables import (
     DEEPMIMO,
@@ -87,7 +88,8 @@ def channel_from_file(path: Path, index: int = 0) -> Channel:
     """
     if index < 0:
         raise UserError(f"index is {index}; the first channel of a file is 0")
-    arrays, attributes = read_arrays(path)
+    found = read_arrays(path)
+    arrays, attributes = found.arrays, dict(found.attributes)
     if all(name in arrays for name in NEEDED):
         return _from_path_table(path, from_radiomaps(path.name, arrays, attributes), index)
     if len(arrays) == 1 and re.match(r"[a-z_]+_t\d+_tx\d+_r\d+\.", path.name):
@@ -104,12 +106,12 @@ def channel_from_file(path: Path, index: int = 0) -> Channel:
     interval = _number(path, attributes, "snapshot_interval_s")
     if "csi" in arrays or "csi_real" in arrays:
         return Channel(
-            csi=_one(path, _complex(arrays, "csi"), index),
+            csi=_one(path, _complex(found, "csi"), index),
             subcarrier_spacing_hz=_number(path, attributes, "subcarrier_spacing_hz"),
             snapshot_interval_s=interval,
         )
     rate = _number(path, attributes, "sample_rate_hz")
-    taps = _one(path, _complex(arrays, "taps"), index)
+    taps = _one(path, _complex(found, "taps"), index)
     return from_taps(taps, sample_rate_hz=rate, snapshot_interval_s=interval)
 
 
@@ -160,17 +162,17 @@ def _from_path_table(path: Path, table: LinkPaths, index: int) -> Channel:
     )
 
 
-def _complex(arrays: dict[str, NDArray[Any]], name: str) -> NDArray[Any]:
-    """Complex numbers as such, or as two arrays: NetCDF knows none."""
+def _complex(found: Contents, name: str) -> NDArray[Any]:
+    """Complex numbers as such, or as two arrays, since NetCDF knows none; axes in order where they have names."""
+    arrays = found.arrays
     if name in arrays:
-        return arrays[name]
+        return in_order(arrays[name], found.axes.get(name, ()), name)
     real, imag = arrays[f"{name}_real"], arrays.get(f"{name}_imag")
     if imag is None or imag.shape != real.shape:
         raise DataError(f"{name}_real needs {name}_imag of the same shape beside it")
     if real.dtype.kind not in "iuf" or imag.dtype.kind not in "iuf":
         raise DataError(f"{name}_real and {name}_imag are of types {real.dtype} and {imag.dtype}; expected numbers")
-    joined: NDArray[Any] = real + 1j * imag
-    return joined
+    return in_order(real + 1j * imag, found.axes.get(f"{name}_real", ()), name)
 
 
 def _one(path: Path, array: NDArray[Any], index: int) -> NDArray[Any]:

@@ -54,7 +54,8 @@ class LinkPaths:
 
 def read_path_table(path: Path) -> LinkPaths:
     """The links of a path table's file, see `from_radiomaps`."""
-    return from_radiomaps(path.name, *read_arrays(path))
+    found = read_arrays(path)
+    return from_radiomaps(path.name, found.arrays, found.attributes)
 
 
 def from_radiomaps(file: str, arrays: Mapping[str, NDArray[Any]], attributes: Mapping[str, Any]) -> LinkPaths:
@@ -151,7 +152,7 @@ def deepmimo_matrices(path: Path) -> dict[str, NDArray[Any]]:
     for name in (*DEEPMIMO, "doppler", "inter"):
         other = path.with_name(f"{name}_{pair}")
         if other.is_file() and not other.is_symlink():
-            arrays, _ = read_arrays(other)
+            arrays = read_arrays(other).arrays
             if name in arrays:
                 found[name] = arrays[name]
     missing = [name for name in DEEPMIMO if name not in found]

@@ -5,20 +5,29 @@ from __future__ import annotations
 import argparse
 import importlib.metadata
 import json
+import os
+import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
+
+from geoml.errors import UserError
 
 __all__ = ["CLIENTS", "config", "snippet"]
 
 #: Client → where its snippet goes.
 CLIENTS = {
     "claude": "claude_desktop_config.json of Claude Desktop (Settings, Developer, Edit Config)",
-    "vscode": ".vscode/mcp.json of VS Code",
-    "cursor": ".cursor/mcp.json of Cursor",
-    "mcp-json": ".mcp.json of Claude Code and others",
+    "claude-code": ".mcp.json in the project's folder, of Claude Code",
+    "vscode": ".vscode/mcp.json in the project's folder, of VS Code",
+    "cursor": ".cursor/mcp.json in the project's folder, or ~/.cursor/mcp.json, of Cursor",
+    "codex": "~/.codex/config.toml of Codex",
+    "gemini": "~/.gemini/settings.json, or .gemini/settings.json in the project's folder, of Gemini CLI",
     "registry": "server.json for the MCP registry",
 }
+#: The key under which a client keeps its servers, where it is not mcpServers.
+KEYS = {"vscode": "servers", "codex": "mcp_servers"}
 NAME = "wireless-experts"
 SCHEMA = "https://static.modelcontextprotocol.io/schemas/2025-12-11/server.schema.json"
 
@@ -29,31 +38,60 @@ def config(arguments: Sequence[str]) -> int:
         prog="mcp-experts config", description="Print what a client needs to start the server."
     )
     parser.add_argument("client", choices=CLIENTS)
-    parser.add_argument("--root", default="", metavar="FOLDER", help="the folder whose files the model may load")
+    parser.add_argument("--root", type=Path, metavar="FOLDER", help="the folder whose files the model may read")
     parser.add_argument("--uvx", action="store_true", help="start it with uvx, nothing installed beforehand")
     flags = parser.parse_args(arguments)
+    found = snippet(flags.client, root=flags.root, uvx=flags.uvx)
     print(CLIENTS[flags.client], file=sys.stderr)
-    print(json.dumps(snippet(flags.client, root=flags.root, uvx=flags.uvx), indent=2))
+    if flags.root is None and flags.client != "registry":
+        print("without --root FOLDER the model can read no files", file=sys.stderr)
+    print(_toml(found) if flags.client == "codex" else json.dumps(found, indent=2))
     return 0
 
 
-def snippet(client: str, *, root: str = "", uvx: bool = False) -> dict[str, Any]:
-    """The configuration of one client as it stands in its file.
+def snippet(client: str, *, root: Path | None = None, uvx: bool = False) -> dict[str, Any]:
+    """The configuration of one client as it stands in its file, with absolute paths of what is there.
 
-    >>> snippet("vscode")["servers"]["wireless-experts"]["args"]
-    ['serve']
+    Clients start servers in a folder and with a search path of their own. A `UserError` where the folder or the command
+    does not exist.
+
+    >>> snippet("vscode")["servers"]["wireless-experts"]["args"][-1]
+    'serve'
     """
-    serve = ["serve", *(["--root", root] if root else [])]
     if client == "registry":
         return _registry_entry()
-    server: dict[str, Any] = (
-        {"command": "uvx", "args": ["--from", "geoml[mcp]", "mcp-experts", *serve]}
-        if uvx
-        else {"command": "mcp-experts", "args": serve}
-    )
-    if client == "vscode":
-        return {"servers": {NAME: {"type": "stdio", **server}}}
-    return {"mcpServers": {NAME: server}}
+    words = [*_command(uvx), "serve"]
+    if root is not None:
+        if not root.is_dir():
+            raise UserError(f"--root {root} is not a folder; name the folder that holds the channels")
+        words += ["--root", str(root.resolve())]
+    server: dict[str, Any] = {"command": words[0], "args": words[1:]}
+    if client in ("vscode", "claude-code"):
+        server = {"type": "stdio", **server}
+    return {KEYS.get(client, "mcpServers"): {NAME: server}}
+
+
+def _command(uvx: bool) -> list[str]:
+    """The words that start the command line of this installation, or of one that uvx makes."""
+    if uvx:
+        found = shutil.which("uvx")
+        if found is None:
+            raise UserError("uvx is not on the search path; install uv, or leave --uvx out to start this installation")
+        return [os.path.abspath(found), "--from", "geoml[mcp]", "mcp-experts"]
+    script = Path(sys.executable).with_name("mcp-experts")
+    if os.access(script, os.X_OK):
+        return [os.path.abspath(script)]
+    return [os.path.abspath(sys.executable), "-m", "mcp_experts"]
+
+
+def _toml(found: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> str:
+    """Tables of texts and lists of texts; JSON's strings are TOML's."""
+    lines = []
+    for group, servers in found.items():
+        for name, server in servers.items():
+            values = [f"{key} = {json.dumps(value, ensure_ascii=False)}" for key, value in server.items()]
+            lines += [f"[{group}.{name}]", *values]
+    return "\n".join(lines)
 
 
 def _registry_entry() -> dict[str, Any]:

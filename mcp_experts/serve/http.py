@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import collections
+import contextlib
 import errno
 import hashlib
 import hmac
 import ipaddress
 import os
+import signal
 import socket
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from types import FrameType
 from typing import Any
 
 import uvicorn
@@ -26,6 +29,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from geoml.errors import UserError
+from mcp_experts.serve.guard import Guard, host_name, normal_origin
 from mcp_experts.serve.server import build_server
 
 __all__ = ["Binding", "Tokens", "http_app", "listen", "serve_http"]
@@ -35,8 +39,10 @@ LEAST_TOKEN = 16
 BODY_BYTES = 1 << 20
 #: Seconds for a request's head, for its body, and between requests.
 HEAD_S, BODY_S, IDLE_S = 10.0, 10.0, 10
-#: Connections that may wait to be accepted.
-BACKLOG = 2048
+#: Connections that may wait to be accepted, and that are served at once; further ones are closed.
+BACKLOG, MOST_CONNECTIONS = 2048, 1024
+#: Seconds in which a client has to read an answer.
+STALLED_S = 30.0
 
 
 @dataclass(frozen=True)
@@ -47,6 +53,12 @@ class Binding:
     port: int = 8000
     allowed_hosts: Sequence[str] = ()
     allowed_origins: Sequence[str] = ()
+
+    def __post_init__(self) -> None:
+        for name in self.allowed_hosts:
+            host_name(name)
+        for origin in self.allowed_origins:
+            normal_origin(origin)
 
     @property
     def loopback(self) -> bool:
@@ -93,10 +105,7 @@ def http_app(settings: Mapping[str, Any], binding: Binding, tokens: Tokens | Non
             f"{binding.host} can be reached from other machines: that needs the names clients use (--allow-host NAME) "
             f"and bearer tokens (environment variable {TOKEN_VARIABLE}); for this machine alone leave --host out"
         )
-    own = ("127.0.0.1", "localhost", "[::1]") if binding.loopback else ()
-    names = (*own, *binding.allowed_hosts)
-    hosts = [*names, *(f"{name}:*" for name in names)]  # a client that goes by the scheme's own port names none
-    origins = [*(f"http://{name}" for name in own), *(f"http://{name}:*" for name in own), *binding.allowed_origins]
+    local = ("127.0.0.1", "localhost", "[::1]") if binding.loopback else ()
     server = build_server(
         **settings,
         token_verifier=tokens,
@@ -106,14 +115,15 @@ def http_app(settings: Mapping[str, Any], binding: Binding, tokens: Tokens | Non
         json_response=True,
         stateless_http=True,
         max_request_body_size=BODY_BYTES,
-        transport_security=TransportSecuritySettings(allowed_hosts=hosts, allowed_origins=origins),
+        transport_security=TransportSecuritySettings(enable_dns_rebinding_protection=False),  # the guard does
     )
     app.add_middleware(_PromptBody)
+    app.add_middleware(Guard, hosts=binding.allowed_hosts, origins=binding.allowed_origins, local=local)
     return app
 
 
-def serve_http(settings: Mapping[str, Any], binding: Binding) -> None:
-    """Serve until the process is told to end."""
+def serve_http(settings: Mapping[str, Any], binding: Binding, *, closing: Callable[[], None] = lambda: None) -> int:
+    """Serve until SIGINT (exit code 130) or SIGTERM (143), within 2 s of which it ends; `closing` is called then."""
     app = http_app(settings, binding, Tokens.from_environment())
     sockets = listen(binding)
     config = uvicorn.Config(
@@ -121,12 +131,34 @@ def serve_http(settings: Mapping[str, Any], binding: Binding) -> None:
         http=_PromptHead,
         ws="none",
         log_level="warning",
+        log_config=None,
         access_log=False,
         timeout_keep_alive=IDLE_S,
+        timeout_graceful_shutdown=1,
         server_header=False,
     )
     print(f"{binding.origin}/mcp", file=sys.stderr, flush=True)
-    uvicorn.Server(config).run(sockets=sockets)
+    server = _Server(config, closing)
+    with contextlib.suppress(KeyboardInterrupt):
+        server.run(sockets=sockets)
+    return 128 + server.ended_by
+
+
+class _Server(uvicorn.Server):
+    """Remembers which signal ended it; uvicorn would raise it again, past what is still to be closed."""
+
+    ended_by = signal.SIGTERM
+
+    def __init__(self, config: uvicorn.Config, closing: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._closing = closing
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Stop serving; what is being read is given up."""
+        self.ended_by = signal.Signals(sig)
+        self._closing()
+        super().handle_exit(sig, frame)
+        self._captured_signals.clear()
 
 
 def listen(binding: Binding) -> list[socket.socket]:
@@ -156,15 +188,30 @@ class _PromptHead(H11Protocol):
     """Closes a connection that has not sent a request's head in time, however slowly it goes on sending."""
 
     _deadline: asyncio.TimerHandle | None = None
+    _stalled: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        if len(self.connections) > MOST_CONNECTIONS:
+            transport.close()
         self._await_head()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        if self._deadline is not None:
-            self._deadline.cancel()
+        for timer in (self._deadline, self._stalled):
+            if timer is not None:
+                timer.cancel()
         super().connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        """The client reads nothing: it is given up after a while."""
+        super().pause_writing()
+        self._stalled = self.loop.call_later(STALLED_S, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        """The client has read."""
+        if self._stalled is not None:
+            self._stalled.cancel()
+        super().resume_writing()
 
     def on_response_complete(self) -> None:
         super().on_response_complete()

@@ -163,7 +163,8 @@ def _named(path: Path) -> Iterator[dict[str, NamedArray]]:
 
 def _from_npz(path: Path) -> dict[str, NamedArray]:
     """The variables of an npz file, axes named by where they stand: members, scenes, transmitters, then z, y, x."""
-    arrays, attributes = read_arrays(path)
+    found = read_arrays(path)
+    arrays, attributes = found.arrays, found.attributes
     space = tuple(len(arrays[name]) for name in SPACE if name in arrays)
     variables = {}
     for name, array in arrays.items():

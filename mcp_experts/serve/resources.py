@@ -10,6 +10,7 @@ from mcp.server.mcpserver.exceptions import ResourceNotFoundError
 from geoml.errors import UserError
 from mcp_experts.inference.verdicts import ChannelView, describe
 from mcp_experts.report.picture import draw_channel
+from mcp_experts.serve.frames import without_surrogates
 from mcp_experts.serve.server import State
 
 __all__ = ["add"]
@@ -40,7 +41,7 @@ def add(server: MCPServer, state: State) -> None:
         try:
             return json.dumps(state.registry.expert(name).card)
         except UserError as error:
-            raise ResourceNotFoundError(str(error)) from error
+            raise ResourceNotFoundError(without_surrogates(str(error))) from error
 
     @server.resource(
         "channel://{channel_id}/summary",
@@ -67,4 +68,4 @@ def _look(state: State, channel_id: str) -> ChannelView:
     try:
         return state.handles.get(channel_id, state.owner())
     except UserError as error:
-        raise ResourceNotFoundError(str(error)) from error
+        raise ResourceNotFoundError(without_surrogates(str(error))) from error

@@ -8,17 +8,21 @@ import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from mcp.server import MCPServer
 from mcp.server.auth.middleware.auth_context import get_access_token
 from mcp.server.auth.provider import TokenVerifier
 from mcp.server.auth.settings import AuthSettings
+from mcp.shared.exceptions import MCPError
+from mcp_types import INVALID_PARAMS
 
 from geoml.errors import unknown
 from mcp_experts.channels.handles import Handles, Limits
 from mcp_experts.inference.registry import Registry
+from mcp_experts.serve.frames import without_surrogates
 
-__all__ = ["INSTRUCTIONS", "TOOLSETS", "State", "build_server"]
+__all__ = ["INSTRUCTIONS", "TOOLSETS", "ExpertServer", "State", "build_server"]
 
 INSTRUCTIONS = """\
 Trained experts that answer questions about one wireless channel (line of sight, fading, delay spread, Doppler, \
@@ -31,6 +35,7 @@ coherence, profile, scenario, SNR), each with calibrated probabilities, its limi
 TOOLSETS = ("channels", "describe", "experts", "maps")
 #: Files read at once, whoever asks: each may take a GiB of memory while it is.
 READ_AT_ONCE = 2
+MOST_TEXT = 200
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,6 +55,19 @@ class State:
         return token.client_id if token else "process"
 
 
+class ExpertServer(MCPServer):
+    """The SDK's server, with errors of prompts as the protocol's "invalid params"; the SDK's are bugs of the server."""
+
+    async def get_prompt(self, name: str, arguments: dict[str, Any] | None = None, context: Any = None) -> Any:
+        """As the SDK's."""
+        try:
+            return await super().get_prompt(name, arguments, context)
+        except ValueError as error:
+            known = ", ".join(prompt.name for prompt in await self.list_prompts())
+            wrong = f"{without_surrogates(str(error))[:MOST_TEXT]}; prompts: {known}"
+            raise MCPError(code=INVALID_PARAMS, message=wrong) from None
+
+
 def build_server(
     *,
     registry: Registry | None = None,
@@ -58,7 +76,7 @@ def build_server(
     toolsets: Sequence[str] = TOOLSETS,
     token_verifier: TokenVerifier | None = None,
     auth: AuthSettings | None = None,
-) -> MCPServer:
+) -> ExpertServer:
     """The server with these toolsets, ready to run on either transport or to be handed to a client in memory."""
     from mcp_experts.serve import prompts, resources, tools
 
@@ -66,7 +84,7 @@ def build_server(
         if name not in TOOLSETS:
             raise unknown("toolset", name, TOOLSETS)
     state = State(registry or Registry(), Handles(limits), root, tuple(toolsets))
-    server: MCPServer = MCPServer(
+    server = ExpertServer(
         "wireless-experts",
         title="Wireless experts",
         instructions=INSTRUCTIONS,
@@ -75,6 +93,7 @@ def build_server(
         token_verifier=token_verifier,
         auth=auth,
         log_level="WARNING",
+        subscriptions=False,  # nothing that could be subscribed to changes, and each would hold a connection open
     )
     # At INFO the SDK logs the errors that clients were told, with what they sent.
     logging.getLogger("mcp").setLevel(logging.WARNING)

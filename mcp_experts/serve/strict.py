@@ -14,6 +14,7 @@ from mcp_types import CallToolResult, TextContent, ToolAnnotations
 from pydantic import ConfigDict, Field, ValidationError
 
 from geoml.errors import UserError
+from mcp_experts.serve.frames import without_surrogates
 
 __all__ = ["StrictTool", "answer", "described", "strict_tool"]
 
@@ -27,14 +28,19 @@ class StrictTool(Tool):
     """
 
     async def run(self, arguments: dict[str, Any], context: Context[Any, Any], convert_result: bool = False) -> Any:
-        """As the SDK's, with errors of arguments in words and the user's own mistakes as `ToolError`."""
+        """As the SDK's, with errors of arguments in words and the user's own mistakes as `ToolError`.
+
+        Null for an argument that may be left out counts as left out: models fill all that a schema lists.
+        """
+        required = self.parameters.get("required", [])
+        arguments = {name: value for name, value in arguments.items() if value is not None or name in required}
         try:
             return await super().run(arguments, context, convert_result)
         except ToolError as error:
             if isinstance(error.__cause__, ValidationError):
                 raise ToolError(self._explain(error.__cause__)) from error.__cause__
             if isinstance(error.__cause__, UserError):
-                raise ToolError(str(error.__cause__)) from error.__cause__
+                raise ToolError(without_surrogates(str(error.__cause__))) from error.__cause__
             raise
 
     def _explain(self, error: ValidationError) -> str:

@@ -11,7 +11,9 @@ from typing import Any
 from geoml.errors import UserError
 from mcp_experts.channels.handles import Limits
 from mcp_experts.inference.registry import Registry
+from mcp_experts.serve.logs import log_in_lines
 from mcp_experts.serve.server import TOOLSETS, build_server
+from mcp_experts.serve.stdio import serve_stdio
 
 __all__ = ["serve"]
 
@@ -40,15 +42,14 @@ def serve(arguments: Sequence[str]) -> int:
         "limits": _limits(flags),
         "registry": _registry(flags),
     }
+    log_in_lines()
     if flags.http:
         from mcp_experts.serve.http import Binding, serve_http
 
-        serve_http(settings, Binding(**binding))
-    else:
-        if sys.stdin.isatty():
-            print("waiting for a client on standard input: it has to start this (mcp-experts config)", file=sys.stderr)
-        build_server(**settings).run("stdio")
-    return 0
+        return serve_http(settings, Binding(**binding))
+    if sys.stdin.isatty():
+        print("waiting for a client on standard input: it has to start this (mcp-experts config)", file=sys.stderr)
+    return serve_stdio(build_server(**settings))
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import queue
 import random
 import socket
 import subprocess
@@ -63,6 +64,52 @@ def broken_frames():
     return list(frames(0))
 
 
+class Stdio:
+    """`mcp-experts serve` on pipes, to which any bytes can be sent."""
+
+    def __init__(self, *flags, version="2025-06-18", **options):
+        command = [sys.executable, "-m", "mcp_experts", "serve", *flags]
+        self.process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options
+        )
+        self.lines, self.log = queue.Queue(), []
+        threading.Thread(target=self._read, daemon=True).start()
+        threading.Thread(target=lambda: self.log.extend(self.process.stderr), daemon=True).start()
+        client = {"protocolVersion": version, "capabilities": {}, "clientInfo": {"name": "t", "version": "1"}}
+        self.send({"jsonrpc": "2.0", "id": 0, "method": "initialize", "params": client})
+        self.hello = self.answer(60)
+        self.send({"jsonrpc": "2.0", "method": "notifications/initialized"})
+
+    def _read(self):
+        for line in self.process.stdout:
+            self.lines.put(line)
+        self.lines.put(None)
+
+    def send(self, message):
+        data = message if isinstance(message, bytes) else json.dumps(message).encode()
+        self.process.stdin.write(data + b"\n")
+        self.process.stdin.flush()
+
+    def answer(self, seconds=20):
+        line = self.lines.get(timeout=seconds)
+        return None if line is None else json.loads(line)
+
+    def call(self, tool, arguments, number=1):
+        params = {"name": tool, "arguments": arguments}
+        self.send({"jsonrpc": "2.0", "id": number, "method": "tools/call", "params": params})
+        return self.answer()
+
+    def alive(self):
+        self.send({"jsonrpc": "2.0", "id": "ping", "method": "ping"})
+        return self.answer() == {"jsonrpc": "2.0", "id": "ping", "result": {}}
+
+    def end(self):
+        """The exit code after the input has ended, and what was logged."""
+        self.process.stdin.close()
+        code = self.process.wait(timeout=20)
+        return code, b"".join(self.log).decode()
+
+
 class Child:
     """`mcp-experts serve --http` in a process of its own."""
 
@@ -111,12 +158,27 @@ class Child:
 
 
 @pytest.fixture
+def start_stdio():
+    """Start servers on pipes; those still running are killed with the test."""
+    children = []
+
+    def start(*flags, **options):
+        children.append(Stdio(*flags, **options))
+        return children[-1]
+
+    yield start
+    for child in children:
+        child.process.kill()
+        child.process.wait()
+
+
+@pytest.fixture
 def start_server():
     """Start further servers; one that the test has not closed is ended with it."""
     children = []
 
-    def start(*flags):
-        children.append(Child(*flags))
+    def start(*flags, **options):
+        children.append(Child(*flags, **options))
         return children[-1]
 
     yield start
@@ -133,6 +195,14 @@ def tokens():
 @pytest.fixture(scope="session")
 def open_server(tmp_path_factory):
     child = Child("--root", str(tmp_path_factory.mktemp("root")))
+    yield child
+    child.close()
+
+
+@pytest.fixture(scope="session")
+def page_server():
+    """A server that lets pages of an origin ask."""
+    child = Child("--allow-origin", "https://app.example", tokens=TOKENS)
     yield child
     child.close()
 

@@ -242,6 +242,65 @@ def test_netcdf_and_zarr_give_the_same_channel(tmp_path):
         assert np.allclose(channel_from_file(tmp_path / name).csi, csi, atol=1e-6)
 
 
+def turned(tmp_path, names, csi):
+    """A NetCDF file with the grid's axes in this order and with these names, as two real arrays."""
+    xr = pytest.importorskip("xarray")
+    parts = {f"csi_{part}": (names, getattr(csi, part)) for part in ("real", "imag")}
+    attributes = {"subcarrier_spacing_hz": 30e3, "snapshot_interval_s": 1e-3}
+    xr.Dataset(parts, attrs=attributes).to_netcdf(tmp_path / "turned.nc")
+    return channel_from_file(tmp_path / "turned.nc").csi
+
+
+@pytest.mark.parametrize(
+    ("names", "axes"),
+    [
+        (("time", "antenna", "subcarrier"), (1, 2, 0)),
+        (("Frequency", "snapshots", "rx"), (0, 1, 2)),
+        (("t", "f", "a"), (1, 0, 2)),
+        (("port", "symbol", "tone"), (2, 1, 0)),
+        (("beam", "time", "subcarrier"), (2, 1, 0)),  # one unknown name can only be the axis that is missing
+        (("x", "y", "z"), (0, 1, 2)),
+    ],
+)
+def test_axes_are_known_by_their_names(tmp_path, names, axes):
+    csi = grid(64, 64, 64).csi
+    assert np.allclose(turned(tmp_path, names, np.transpose(csi, axes)), csi)
+
+
+def test_axes_that_cannot_be_known_are_named(tmp_path):
+    for names in (("time", "row", "column"), ("time", "snapshot", "antenna"), ("f", "t", "channel")):
+        with pytest.raises(DataError, match=f"axes {', '.join(names)}; expected subcarrier, time, antenna"):
+            turned(tmp_path, names, grid(64, 64, 64).csi)
+
+
+@pytest.mark.parametrize("names", [("r", "i"), ("real", "imag"), ("Re", "Im"), ("i", "r")])
+def test_complex_pairs_and_attributes_of_one_element_of_hdf5(tmp_path, names):
+    h5py = pytest.importorskip("h5py")
+    csi = grid(64, 14, 2).csi
+    pairs = np.empty(csi.shape, [(name, "f4") for name in names])
+    for name in names:
+        pairs[name] = csi.real if name.lower().startswith("r") else csi.imag
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file["csi"] = np.moveaxis(pairs, 0, 2)
+        for dimension, name in zip(file["csi"].dims, ("time", "antenna", "subcarrier"), strict=True):
+            dimension.label = name
+        file.attrs["subcarrier_spacing_hz"], file.attrs["snapshot_interval_s"] = np.array([30e3]), np.array([[1e-3]])
+    found = channel_from_file(tmp_path / "a.h5")
+    assert np.allclose(found.csi, csi)
+    assert (found.subcarrier_spacing_hz, found.snapshot_interval_s) == (30e3, 1e-3)
+
+
+def test_complex_numbers_of_netcdf_are_read_as_netcdf_libraries_write_them(tmp_path):
+    xr = pytest.importorskip("xarray")
+    csi = grid(64, 14, 2).csi
+    sampling = {"subcarrier_spacing_hz": 30e3, "snapshot_interval_s": 1e-3}
+    dataset = xr.Dataset({"csi": (("f", "t", "a"), csi.astype(complex))}, attrs=sampling)
+    dataset.to_netcdf(tmp_path / "a.nc", engine="h5netcdf", invalid_netcdf=True)
+    dataset.to_netcdf(tmp_path / "b.nc", engine="netcdf4", auto_complex=True)
+    for name in ("a.nc", "b.nc"):
+        assert np.allclose(channel_from_file(tmp_path / name).csi, csi)
+
+
 def test_only_files_under_the_root_are_read(tmp_path):
     root = tmp_path / "root"
     (root / "deep").mkdir(parents=True)

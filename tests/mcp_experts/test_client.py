@@ -1,6 +1,8 @@
 """Asking through a language model: the agent loop end to end, endpoints that fail, evaluation, snippets."""
 
 import json
+import subprocess
+import tomllib
 from types import SimpleNamespace
 
 import anyio
@@ -314,11 +316,13 @@ def test_questions_are_frozen_shuffled_and_even():
 
 
 @pytest.mark.parametrize("client", sorted(CLIENTS))
-def test_snippets_are_what_clients_read(client, capsys):
-    assert main(["config", client, "--root", "/data"]) == 0
+def test_snippets_are_what_clients_read(client, capsys, tmp_path, monkeypatch):
+    (tmp_path / "data").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert main(["config", client, "--root", "data"]) == 0
     out, err = capsys.readouterr()
-    assert json.loads(out) == snippet(client, root="/data")
     assert CLIENTS[client] in err
+    found = tomllib.loads(out) if client == "codex" else json.loads(out)
     if client == "registry":
         entry = snippet(client)
         assert len(entry["description"]) <= 100
@@ -327,6 +331,26 @@ def test_snippets_are_what_clients_read(client, capsys):
         assert geoml_main([*words, "--help"]) == 0
         assert "--toolsets" in capsys.readouterr().out
         return
-    servers = snippet(client, root="/data")["servers" if client == "vscode" else "mcpServers"]
-    assert servers["wireless-experts"]["args"] == ["serve", "--root", "/data"]
-    assert snippet(client, uvx=True) != snippet(client)
+    (servers,) = found.values()
+    assert list(found) == [{"vscode": "servers", "codex": "mcp_servers"}.get(client, "mcpServers")]
+    server = servers["wireless-experts"]
+    assert server["args"][-3:] == ["serve", "--root", str(tmp_path / "data")]
+    # The command starts, from any folder and without a search path.
+    done = subprocess.run([server["command"], *server["args"][:-3], "--version"], env={}, cwd="/", capture_output=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith(b"mcp-experts ")
+
+
+def test_snippets_name_only_what_exists(capsys, tmp_path, monkeypatch):
+    assert main(["config", "claude", "--root", str(tmp_path / "none")]) == 2
+    assert "is not a folder" in capsys.readouterr().err
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert main(["config", "claude", "--uvx"]) == 2
+    assert "uvx is not on the search path" in capsys.readouterr().err
+    (tmp_path / "uvx").write_text("#!/bin/sh\n")
+    (tmp_path / "uvx").chmod(0o755)
+    server = snippet("claude", uvx=True)["mcpServers"]["wireless-experts"]
+    assert server["command"] == str(tmp_path / "uvx")
+    assert server["args"][:3] == ["--from", "geoml[mcp]", "mcp-experts"]
+    assert main(["config", "claude"]) == 0
+    assert "without --root" in capsys.readouterr().err

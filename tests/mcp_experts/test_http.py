@@ -1,6 +1,7 @@
 """The HTTP transport: who comes in, what is refused with which status, slow connections, logs."""
 
 import asyncio
+import signal
 import socket
 
 import anyio
@@ -35,6 +36,21 @@ def test_a_client_in_either_era_loads_and_asks(open_server, era):
         ({}, PING, 200),
         ({"host": "evil.example:80"}, PING, 421),
         ({"host": "localhost"}, PING, 200),
+        ({"host": "LOCALHOST:1"}, PING, 200),
+        ({"host": "localhost.:80"}, PING, 200),
+        ({"host": "[::1]:80"}, PING, 200),
+        ({"host": ""}, PING, 421),
+        ({"host": "localhost:"}, PING, 421),
+        ({"host": "localhost:80.evil.example"}, PING, 421),
+        ({"host": "localhost.evil.example"}, PING, 421),
+        ({"host": "localhost:80@evil.example"}, PING, 421),
+        ({"host": "127.0.0.1:99999"}, PING, 421),
+        ({"origin": ""}, PING, 403),
+        ({"origin": "null"}, PING, 403),
+        ({"origin": "http://localhost:3000.evil.example"}, PING, 403),
+        ({"origin": "http://localhost.evil.example"}, PING, 403),
+        ({"origin": "http://localhost@evil.example"}, PING, 403),
+        ({"origin": "https://localhost"}, PING, 403),
         ({"origin": "https://evil.example"}, PING, 403),
         ({"origin": "http://localhost:3000"}, PING, 200),
         ({"content-type": "text/plain"}, PING, 400),
@@ -45,6 +61,62 @@ def test_a_client_in_either_era_loads_and_asks(open_server, era):
 )
 def test_status_codes(open_server, headers, body, status):
     assert open_server.post(body, **ERA, **headers).status_code == status
+
+
+PAGE = "https://app.example"
+
+
+def test_pages_of_allowed_origins_may_ask(page_server, tokens):
+    """A browser asks beforehand, without the token; every answer says that the page may read it."""
+    asked = {"access-control-request-method": "POST", "access-control-request-headers": "authorization, mcp-method"}
+    before = httpx2.options(page_server.url, headers={"origin": PAGE, **asked})
+    assert before.status_code == 204
+    assert before.headers["access-control-allow-origin"] == PAGE
+    assert "POST" in before.headers["access-control-allow-methods"]
+    assert before.headers["access-control-allow-headers"] == "authorization, mcp-method"
+    for token, status in ((tokens[0], 200), ("wrong-token-0123456789", 401)):
+        found = page_server.post(PING, token=token, origin=PAGE.upper(), **ERA)
+        assert found.status_code == status
+        assert found.headers["access-control-allow-origin"] == PAGE.upper()
+        assert "Origin" in found.headers["vary"]
+    for other in ("https://app.example.evil.example", "http://app.example", "https://app.example:8443", "https://evil"):
+        for method in ("OPTIONS", "POST"):
+            found = httpx2.request(method, page_server.url, headers={"origin": other, **asked})
+            assert found.status_code == 403
+            assert "access-control-allow-origin" not in found.headers
+
+
+@pytest.mark.fault("streams that a client opens and leaves idle", "405: nothing is sent unasked, so none are opened")
+def test_there_is_no_stream_to_open(open_server):
+    for headers in ({}, {"last-event-id": "5"}, {"mcp-session-id": "x"}):
+        accept = {"accept": "text/event-stream", **headers}
+        assert httpx2.get(open_server.url, headers=accept).status_code == 405
+        assert httpx2.delete(open_server.url, headers=headers).status_code == 405
+    listen = {"jsonrpc": "2.0", "id": 1, "method": "subscriptions/listen", "params": {}}
+    assert open_server.post(listen, **ERA).json()["error"]["code"] == -32601
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [("--allow-host", ""), ("--allow-host", "*"), ("--allow-host", "http://a.example"), ("--allow-host", "a:0")]
+    + [("--allow-origin", text) for text in ("", "*", "app.example", "https://a.example/page", "https://u@a.example")],
+)
+def test_names_that_would_let_in_anything_are_refused(flags, capsys):
+    assert main(["serve", "--http", *flags]) == 2
+    assert "expected one as" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_the_server_with_connections_open(start_server, sent):
+    child = start_server()
+    slow = [socket.create_connection(("127.0.0.1", child.port)) for _ in range(50)]
+    for connection in slow:
+        connection.sendall(b"POST /mcp HTTP/1.1\r\nHost: 127.0.0.1\r\nX-Slow: ")
+    assert child.post(PING, **ERA).status_code == 200
+    child.process.send_signal(sent)
+    assert child.process.wait(timeout=2.5) == 128 + sent
+    for connection in slow:
+        connection.close()
 
 
 def test_broken_frames_get_an_answer_each(open_server, broken_frames):

@@ -1,0 +1,53 @@
+"""Axes of channels by the names that files give them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from geoml.errors import DataError
+
+__all__ = ["AXES", "in_order"]
+
+#: The axes of a grid or of taps in order, each with the names that other tools give it.
+AXES = {
+    "channel": ("channel", "channels", "link", "links", "user", "users", "sample", "samples", "realization", "batch"),
+    "subcarrier": (
+        *("subcarrier", "subcarriers", "frequency", "frequencies", "freq", "f", "tone", "tones", "sc", "carrier"),
+        *("tap", "taps", "delay", "delays", "bin", "k"),
+    ),
+    "time": ("time", "times", "t", "snapshot", "snapshots", "symbol", "symbols", "slot", "frame", "frames", "ofdm"),
+    "antenna": (
+        *("antenna", "antennas", "ant", "a", "rx", "receiver", "element", "elements", "port", "ports"),
+        *("polarisation", "polarization", "rx_ant", "num_rx_ant"),
+    ),
+}
+KNOWN = {name: axis for axis, names in AXES.items() for name in names}
+
+
+def in_order(array: NDArray[Any], names: Sequence[str], what: str) -> NDArray[Any]:
+    """The array with its named axes as [channel, subcarrier, time, antenna], of those that it has.
+
+    Names that say nothing (`dim_0`, `phony_dim_1`) leave the order as it is. One axis of an unknown name is the one
+    that is missing where that is clear; otherwise a `DataError` names it.
+    """
+    found = [KNOWN.get(_plain(name)) for name in names]
+    if array.ndim not in (2, 3, 4) or not any(found):
+        return array
+    order = {2: ["subcarrier", "time"], 3: list(AXES)[1:], 4: list(AXES)}[array.ndim]
+    missing = [axis for axis in order if axis not in found]
+    unknown = [place for place, axis in enumerate(found) if axis is None]
+    if len(missing) == len(unknown) == 1:
+        found[unknown[0]] = missing[0]
+    if sorted(map(str, found)) != sorted(order):
+        raise DataError(
+            f"{what} has axes {', '.join(map(str, names))}; expected {', '.join(order)}, in any order: rename them"
+        )
+    return np.transpose(array, [found.index(axis) for axis in order])
+
+
+def _plain(name: str) -> str:
+    return str(name).lower().removeprefix("num_").removeprefix("n_").removesuffix("_index")

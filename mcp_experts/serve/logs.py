@@ -1,0 +1,34 @@
+"""What the server logs: one line a record on standard error, without data of clients and without tracebacks."""
+
+from __future__ import annotations
+
+import logging
+import traceback
+from pathlib import Path
+from types import TracebackType
+
+__all__ = ["log_in_lines"]
+
+MOST = 500
+
+
+class _Lines(logging.Formatter):
+    """A record in one line; of an exception its type and the place that raised it, since its text may hold data."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        text = f"{record.levelname.lower()}: {record.name}: {record.getMessage()}"
+        if record.exc_info and record.exc_info[0] is not None:
+            text += f" ({record.exc_info[0].__name__}{_place(record.exc_info[2])})"
+        return " ".join(text.encode("ascii", "backslashreplace").decode().split())[:MOST]
+
+
+def _place(trace: TracebackType | None) -> str:
+    frames = traceback.extract_tb(trace)
+    return f" at {Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else ""
+
+
+def log_in_lines() -> None:
+    """Let all loggers of this process write so; called by the command line, before the SDK sets its own handlers."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(_Lines())
+    logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
