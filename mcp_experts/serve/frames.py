@@ -18,7 +18,7 @@ from mcp_types import (
 )
 from pydantic import ValidationError
 
-__all__ = ["Batch", "Refused", "find_id", "parse", "without_surrogates"]
+__all__ = ["Messages", "Refused", "find_id", "parse", "without_surrogates"]
 
 #: Strings, punctuation and everything else, which is numbers and words.
 TOKEN = re.compile(rb'"(?:[^"\\]|\\.)*"|[{}\[\]:,]|[^\s"{}\[\]:,]+', re.DOTALL)
@@ -35,13 +35,13 @@ class Refused:
 
 
 @dataclass(frozen=True)
-class Batch:
+class Messages:
     """Several messages in one line, as protocol version 2025-03-26 allows."""
 
     parts: tuple[JSONRPCMessage | Refused, ...]
 
 
-def parse(line: bytes) -> JSONRPCMessage | Batch | Refused:
+def parse(line: bytes) -> JSONRPCMessage | Messages | Refused:
     """The message, batch or error of one line. A byte-order mark in front is ignored, as RFC 8259 allows."""
     line = line.removeprefix(codecs.BOM_UTF8)
     try:
@@ -58,7 +58,7 @@ def parse(line: bytes) -> JSONRPCMessage | Batch | Refused:
         return message if message and not _is_request(message, found) else _invalid(found)
     if not 1 <= len(found) <= MOST_BATCHED:
         return Refused(INVALID_REQUEST, f"a batch of {len(found)} messages; expected 1 to {MOST_BATCHED}")
-    return Batch(tuple(_part(part) for part in found))
+    return Messages(tuple(_part(part) for part in found))
 
 
 def _message(line: bytes) -> JSONRPCMessage:

@@ -12,7 +12,7 @@ __all__ = ["log_in_lines"]
 MOST = 500
 
 
-class _Lines(logging.Formatter):
+class _OneLine(logging.Formatter):
     """A record in one line; of an exception its type and the place that raised it, since its text may hold data."""
 
     def format(self, record: logging.LogRecord) -> str:
@@ -30,5 +30,5 @@ def _place(trace: TracebackType | None) -> str:
 def log_in_lines() -> None:
     """Let all loggers of this process write so; called by the command line, before the SDK sets its own handlers."""
     handler = logging.StreamHandler()
-    handler.setFormatter(_Lines())
+    handler.setFormatter(_OneLine())
     logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)

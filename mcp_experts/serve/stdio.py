@@ -27,7 +27,7 @@ from mcp_types import JSONRPCNotification as Notification
 from mcp_types import JSONRPCResponse as Response
 
 from geoml.errors import UserError
-from mcp_experts.serve.frames import Batch, Refused, find_id, parse, without_surrogates
+from mcp_experts.serve.frames import Messages, Refused, find_id, parse, without_surrogates
 
 __all__ = ["serve_stdio"]
 
@@ -156,14 +156,14 @@ class _Connection:
             while (line := await self._lines.get()) is not None:
                 if len(line) > MOST_LINE:
                     what = f"a line of more than {MOST_LINE} bytes; put large channels into a file"
-                    found: JSONRPCMessage | Batch | Refused = Refused(INVALID_REQUEST, what, find_id(line))
+                    found: JSONRPCMessage | Messages | Refused = Refused(INVALID_REQUEST, what, find_id(line))
                 else:
                     found = parse(line)
-                if isinstance(found, Batch) and self._version != BATCHES:
+                if isinstance(found, Messages) and self._version != BATCHES:
                     found = Refused(INVALID_REQUEST, f"batches belong to protocol version {BATCHES}")
-                if isinstance(found, Batch):
+                if isinstance(found, Messages):
                     self._batches.append(_Answers(found))
-                parts = found.parts if isinstance(found, Batch) else (found,)
+                parts = found.parts if isinstance(found, Messages) else (found,)
                 self._room.add(len(parts) - 1)
                 for part in parts:
                     await self._take(part, to_server)
@@ -236,7 +236,7 @@ class _Connection:
 class _Answers:
     """The answers to a batch, until all are there."""
 
-    def __init__(self, batch: Batch) -> None:
+    def __init__(self, batch: Messages) -> None:
         self._due = Counter(
             part.identifier if isinstance(part, Refused) else part.id
             for part in batch.parts
