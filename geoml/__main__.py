@@ -6,29 +6,30 @@ import sys
 from collections.abc import Sequence
 
 from geoml.cli import app
+from geoml.cli.definitions import App, Verb
 
 __all__ = ["APP", "main"]
 
-APP = app.App(
+APP = App(
     name="geoml",
     config_module="geoml.conf",
     help="what the domains share",
     verbs=(
-        app.Verb(
+        Verb(
             "doctor",
             "geoml.cli.doctor:main",
             "Say what this machine has and what mends what is missing",
             example="geoml doctor --need torch,llvm",
             plain=True,
         ),
-        app.Verb(
+        Verb(
             "report",
             "geoml.report.gather:main",
             "Make one page for a browser of finished runs of any kind",
             example="geoml report runs/benchmark/demo --output report.html",
             plain=True,
         ),
-        app.Verb(
+        Verb(
             "exec",
             "geoml.cli.scripts:main",
             "Run another command line of this distribution, by its name",

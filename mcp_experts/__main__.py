@@ -6,64 +6,65 @@ import sys
 from collections.abc import Sequence
 
 from geoml.cli import app
+from geoml.cli.definitions import App, Verb
 
 __all__ = ["APP", "main"]
 
-APP = app.App(
+APP = App(
     name="mcp-experts",
     config_module="mcp_experts.conf",
     help="lightweight wireless experts over MCP",
     extra="mcp",
     verbs=(
-        app.Verb(
+        Verb(
             "serve",
             "mcp_experts.serve.verb:serve",
             "Serve the experts over MCP, on stdio or HTTP",
             example="mcp-experts serve --http --root channels",
             plain=True,
         ),
-        app.Verb(
+        Verb(
             "config",
             "mcp_experts.client.snippets:config",
             "Print what a client needs to start it",
             example="mcp-experts config claude",
             plain=True,
         ),
-        app.Verb(
+        Verb(
             "describe",
             "mcp_experts.client.terminal:describe",
             "Ask all experts about a channel file",
             example="mcp-experts describe paths.npz --index 3",
             plain=True,
         ),
-        app.Verb(
+        Verb(
             "ask",
             "mcp_experts.client.ask:ask",
             "Let a language model answer with the experts' help",
             example='mcp-experts ask "Is this link line of sight?" --channel paths.npz',
             plain=True,
         ),
-        app.Verb(
+        Verb(
             "export",
             "mcp_experts.train.export:export",
             "Write an expert's network as an ONNX file",
             example="mcp-experts export los",
             plain=True,
         ),
-        app.Verb(
+        Verb(
             "new",
             "mcp_experts.train.scaffold:new",
             "Begin an expert: its file, its folder, a test to fill",
             example="mcp-experts new blockage",
             plain=True,
         ),
-        app.Verb(
+        Verb(
             "train",
             "mcp_experts.train.verb:train",
             "Draw channels and train experts: weights, calibration, card",
             example="mcp-experts train expert=los",
         ),
-        app.Verb(
+        Verb(
             "evaluate",
             "mcp_experts.evaluate.verb:evaluate",
             "Measure what the experts add to a language model",

@@ -6,73 +6,74 @@ import sys
 from collections.abc import Sequence
 
 from geoml.cli import app
+from geoml.cli.definitions import App, Verb
 
 __all__ = ["APP", "main"]
 
-APP = app.App(
+APP = App(
     name="radiomaps",
     config_module="radiomaps.conf",
     help="ray-traced 3-D radio maps",
     extra="radiomaps",
     verbs=(
-        app.Verb(
+        Verb(
             "trace",
             "radiomaps.verbs:trace",
             "Trace maps of scenes and transmitters into one store",
             example="radiomaps trace scene=etoile transmitters.positions_m=[[0,-10,30]]",
         ),
-        app.Verb(
+        Verb(
             "paths",
             "radiomaps.verbs:paths",
             "Find exact paths to receivers, with delays, angles, Doppler",
             example="radiomaps paths scene=etoile receivers.count=1000 receivers.speed_m_s=10",
         ),
-        app.Verb(
+        Verb(
             "scenes",
             "radiomaps.verbs:scenes",
             "List and draw scenes",
             example="radiomaps scenes etoile city.geojson --draw plans",
             plain=True,
         ),
-        app.Verb(
+        Verb(
             "import",
             "radiomaps.verbs:import_maps",
             "Read UrbanRadio3D or RadioMapSeer into a store",
             example="radiomaps import format=urbanradio3d source=DIR store=u3d.zarr",
             run_folder=False,
         ),
-        app.Verb(
+        Verb(
             "export",
             "radiomaps.verbs:export_maps",
             "Write a store as UrbanRadio3D pictures, GeoTIFF or NetCDF",
             example="radiomaps export format=geotiff store=maps.zarr target=DIR",
             run_folder=False,
         ),
-        app.Verb(
+        Verb(
             "train",
             "radiomaps.verbs:train",
             "Train a model on the maps of a store",
             example="radiomaps train store=maps.zarr model=radiodiff3d",
         ),
-        app.Verb(
+        Verb(
             "sample",
             "radiomaps.verbs:sample",
             "Sample maps with a trained model, with mean and uncertainty",
             example="radiomaps sample checkpoint=RUN scene=etoile members=8",
         ),
-        app.Verb(
+        Verb(
             "evaluate",
             "radiomaps.evaluation:evaluate",
             "Score a trained model or a baseline on a part of a store",
             example="radiomaps evaluate store=maps.zarr baseline=dominant",
         ),
-        app.Verb(
+        Verb(
             "benchmark",
             "radiomaps.benchmarking.run:benchmark",
             "Train and score models and baselines on tasks of one store",
             example="radiomaps benchmark store=maps.zarr models=[dominant,unet3d,radiodiff3d]",
         ),
-        app.Verb(
+        Verb(
             "report",
             "radiomaps.verbs:report",
             "Make one page for a browser of stores and finished runs",

@@ -6,59 +6,60 @@ import sys
 from collections.abc import Sequence
 
 from geoml.cli import app
+from geoml.cli.definitions import App, Verb
 
 __all__ = ["APP", "main"]
 
-APP = app.App(
+APP = App(
     name="rainshift",
     config_module="rainshift.conf",
     help="precipitation downscaling across regions",
     extra="rainshift",
     verbs=(
-        app.Verb(
+        Verb(
             "regions",
             "rainshift.verbs:regions",
             "List the regions and their bounds",
             example="rainshift regions --json",
             plain=True,
         ),
-        app.Verb(
+        Verb(
             "prepare",
             "rainshift.verbs:prepare",
             "Make the CF stores that training and scoring read",
             "rainshift prepare data=synthetic regions=[melanesia,caribbean]",
         ),
-        app.Verb(
+        Verb(
             "train",
             "rainshift.verbs:train",
             "Train one model on one or several regions",
             "rainshift train region=melanesia model=unet",
         ),
-        app.Verb(
+        Verb(
             "trust",
             "rainshift.verbs:trust",
             "Learn how far a trained model may be trusted, cell by cell",
             "rainshift trust checkpoint=runs/train/melanesia",
         ),
-        app.Verb(
+        Verb(
             "predict",
             "rainshift.verbs:predict",
             "Predict fine rain with a trained model, as CF NetCDF",
             "rainshift predict checkpoint=runs/train/melanesia region=caribbean members=8",
         ),
-        app.Verb(
+        Verb(
             "evaluate",
             "rainshift.verbs:evaluate",
             "Score a trained model or a file of predictions",
             "rainshift evaluate checkpoint=runs/train/melanesia region=caribbean",
         ),
-        app.Verb(
+        Verb(
             "benchmark",
             "rainshift.verbs:benchmark",
             "Train and score models, in and out of distribution",
             "rainshift benchmark experiment=demo",
         ),
-        app.Verb(
+        Verb(
             "report",
             "rainshift.verbs:report",
             "Make one page for a browser of finished runs",

@@ -51,7 +51,7 @@ def benchmark(*overrides: str, **settings: Any) -> xr.Dataset:
     from geoml.cli.verbs import run_path
     from geoml.runs.folder import RunFolder
     from rainshift.benchmarking.run import Experiment
-    from rainshift.report.markdown import write_benchmark
+    from rainshift.report.results import write_benchmark
 
     words = [*overrides, *_overrides({key.replace("__", "."): value for key, value in settings.items()})]
     config = compose("rainshift.conf", "benchmark", words)

@@ -233,7 +233,7 @@ def evaluate(config: DictConfig, run: RunFolder) -> Rows:
 def benchmark(config: DictConfig, run: RunFolder) -> Rows:
     """Train and score the matrix; write `benchmark.nc`, `benchmark.md`, figures and the summary."""
     from rainshift.benchmarking.run import Experiment
-    from rainshift.report.markdown import write_benchmark
+    from rainshift.report.results import write_benchmark
 
     experiment = Experiment(config)
     with dask_workers(config.dask):

@@ -10,6 +10,7 @@ import yaml
 
 from geoml.cli import app as command_line
 from geoml.cli.config import resolve
+from geoml.cli.definitions import load_function
 
 ROOT = Path(__file__).parent.parent
 PACKAGES = ("geoml", "rainshift", "radiomaps", "mcp_experts")
@@ -80,7 +81,7 @@ def test_every_verb_has_a_function_a_line_and_a_place_in_the_help(name, capsys, 
     assert command_line.main(app, []) == 0
     listing = capsys.readouterr().out
     for verb in app.verbs:
-        function = command_line.load_function(verb.function)
+        function = load_function(verb.function)
         expected = 1 if verb.plain or not verb.run_folder else 2
         assert len(inspect.signature(function).parameters) == expected, verb.function
         assert verb.help

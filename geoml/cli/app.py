@@ -11,54 +11,15 @@ import importlib
 import importlib.metadata
 import os
 import sys
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Sequence
 
-from geoml.errors import UserError, missing_packages, unknown
+from geoml.cli.definitions import App, Verb, load_function
+from geoml.errors import UserError, missing_packages
 
-__all__ = ["App", "Verb", "load_function", "main"]
+__all__ = ["main"]
 
 #: What a script that was stopped by Ctrl-C, or whose reader went away, exits with.
 INTERRUPTED, BROKEN_PIPE = 130, 141
-
-
-@dataclass(frozen=True)
-class Verb:
-    """One verb of a command line.
-
-    `function` is "module:name". It takes the configuration (a resolved, read-only `DictConfig`) and, with
-    `run_folder`, a `geoml.runs.folder.RunFolder`, and returns the rows of a table to print, or None. A `plain` verb has
-    no configuration: its function takes the list of its arguments and returns rows, an exit code or None.
-    """
-
-    name: str
-    function: str
-    help: str
-    example: str = ""
-    run_folder: bool = True
-    plain: bool = False
-
-
-@dataclass(frozen=True)
-class App:
-    """A command line: its name, the package of its configurations, and its verbs.
-
-    `extra` is the extra of this distribution that installs what the verbs import.
-    """
-
-    name: str
-    config_module: str
-    verbs: tuple[Verb, ...]
-    help: str = ""
-    extra: str = "all"
-
-    def verb(self, name: str) -> Verb:
-        """The verb of this name; a `UserError` with the nearest one where there is none."""
-        for verb in self.verbs:
-            if verb.name == name:
-                return verb
-        raise unknown("verb", name, (verb.name for verb in self.verbs), hint=f"`{self.name} --help` says what they do")
 
 
 def main(app: App, argv: Sequence[str] | None = None) -> int:
@@ -79,14 +40,6 @@ def main(app: App, argv: Sequence[str] | None = None) -> int:
         # The reader has gone: let the interpreter's last flush go nowhere instead of failing again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return BROKEN_PIPE
-
-
-def load_function(reference: str, *, extra: str = "all") -> Callable[..., Any]:
-    """The function named "module:name"; what is not installed is named with the line that installs it."""
-    module, _, name = reference.partition(":")
-    with missing_packages(extra):
-        loaded: Callable[..., Any] = getattr(importlib.import_module(module), name)
-    return loaded
 
 
 def _dispatch(app: App, arguments: list[str]) -> int:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from geoml.cli import compose
-from geoml.cli.app import App, Verb
+from geoml.cli.definitions import App, Verb
 
 __all__ = ["setting_comments", "verb_help"]
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from geoml.cli import compose
-from geoml.cli.app import App, Verb, load_function
+from geoml.cli.definitions import App, Verb, load_function
 from geoml.cli.tables import Rows, show
 from geoml.errors import UserError, missing_packages
 from geoml.runs.folder import RunFolder, config_hash, launched_rank

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from geoml.cli.tables import markdown
-from geoml.data.store import read_dataset, write_netcdf
+from geoml.data.store import read_dataset
 from geoml.report.figures import save_figure
 from geoml.runs.files import atomic_path
 from rainshift.benchmarking.transfer import (
@@ -44,9 +44,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from geoml.runs.folder import RunFolder
-    from rainshift.benchmarking.run import BenchmarkResults, Experiment
 
-__all__ = ["CURVES", "RESULTS", "SHIFTS", "introduction", "page", "write_benchmark", "write_page"]
+__all__ = ["CURVES", "RESULTS", "SHIFTS", "introduction", "page", "write_page"]
 
 logger = logging.getLogger(__name__)
 
@@ -167,37 +166,6 @@ def _training_noise(results: xr.Dataset) -> str:
     return f"Intervals are over hours for {trained}; they hold no training noise" + (
         ", which can be larger: compare models with seeds=3 or more." if seeds < 3 else "."
     )
-
-
-def write_benchmark(experiment: Experiment, outcome: BenchmarkResults, run: RunFolder) -> list[dict[str, Any]]:
-    """Write the results, curves, shifts, summary, maps and the pages; returns the rows of the headline table."""
-    results = outcome.results
-    write_netcdf(run.path / RESULTS, results)
-    write_netcdf(run.path / CURVES, outcome.curves)
-    shown = list(map(str, results["test_region"].values))[:SHOWN_REGIONS]
-    for region in shown:
-        showcase.write(run.path, showcase.showcase(experiment, region))
-    if (shifts := experiment.shifts()) is not None:
-        write_netcdf(run.path / SHIFTS, shifts)
-    run.write_summary(
-        {
-            "heading": experiment.heading,
-            "scores": score_rows(results, results.attrs["skill_metric"]),
-            "skill_lost": drop_rows(results),
-            "failures": outcome.failures,
-            "trainings": outcome.trainings,
-            "leaks": [leak.message for leak in outcome.leaks],
-        }
-    )
-    rows = write_page(run)
-    # Here, since the page for the browser is made of what this module leaves behind.
-    from geoml.report import write_report
-    from rainshift.report.html import report
-
-    browsed = report(run.path)
-    assert browsed is not None
-    logger.info("wrote %s", write_report(browsed, run.path / "report.html"))
-    return rows
 
 
 def write_page(run: RunFolder) -> list[dict[str, Any]]:

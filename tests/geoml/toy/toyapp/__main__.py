@@ -1,6 +1,7 @@
 import sys
 
-from geoml.cli.app import App, Verb, main
+from geoml.cli.app import main
+from geoml.cli.definitions import App, Verb
 
 APP = App(
     name="toyapp",

@@ -1,0 +1,48 @@
+"""Everything that a finished benchmark leaves in its run folder: results, maps, summary and pages."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Any
+
+from geoml.data.store import write_netcdf
+from geoml.report import write_report
+from rainshift.report import example_maps
+from rainshift.report.html import report
+from rainshift.report.markdown import CURVES, RESULTS, SHIFTS, SHOWN_REGIONS, write_page
+from rainshift.report.tables import drop_rows, score_rows
+
+if TYPE_CHECKING:
+    from geoml.runs.folder import RunFolder
+    from rainshift.benchmarking.run import BenchmarkResults, Experiment
+
+__all__ = ["write_benchmark"]
+
+logger = logging.getLogger(__name__)
+
+
+def write_benchmark(experiment: Experiment, outcome: BenchmarkResults, run: RunFolder) -> list[dict[str, Any]]:
+    """Write the results, curves, shifts, summary, maps and the pages; returns the rows of the headline table."""
+    results = outcome.results
+    write_netcdf(run.path / RESULTS, results)
+    write_netcdf(run.path / CURVES, outcome.curves)
+    shown = list(map(str, results["test_region"].values))[:SHOWN_REGIONS]
+    for region in shown:
+        example_maps.write(run.path, example_maps.showcase(experiment, region))
+    if (shifts := experiment.shifts()) is not None:
+        write_netcdf(run.path / SHIFTS, shifts)
+    run.write_summary(
+        {
+            "heading": experiment.heading,
+            "scores": score_rows(results, results.attrs["skill_metric"]),
+            "skill_lost": drop_rows(results),
+            "failures": outcome.failures,
+            "trainings": outcome.trainings,
+            "leaks": [leak.message for leak in outcome.leaks],
+        }
+    )
+    rows = write_page(run)
+    browsed = report(run.path)
+    assert browsed is not None
+    logger.info("wrote %s", write_report(browsed, run.path / "report.html"))
+    return rows
