@@ -68,11 +68,11 @@ def scenes(arguments: Sequence[str]) -> Rows:
 def trace(config: DictConfig, run: RunFolder) -> Rows:
     """Trace the maps of all transmitters in all scenes into one store, and draw some of them."""
     from radiomaps.generation.generate import generate
-    from radiomaps.generation.plan import Placement, Plan, Window
+    from radiomaps.generation.plan import Placement, Plan, Window, furnished
 
     values = plain(config)
     plan = Plan(
-        tuple(values["scenes"] or [values["scene"]]),
+        furnished(values["scenes"] or [values["scene"]], values["materials"]),
         Placement(**values["transmitters"]),
         Window(**values["window"]),
         values["solver"]["name"],
@@ -93,7 +93,7 @@ def trace(config: DictConfig, run: RunFolder) -> Rows:
 
 def paths(config: DictConfig, run: RunFolder) -> Rows:
     """Find exact paths to receivers and write them as a table; a row a transmitter."""
-    from radiomaps.generation.plan import Placement, Window
+    from radiomaps.generation.plan import Placement, Window, furnished
     from radiomaps.generation.receivers import Receivers
     from radiomaps.maps.path_files import require_suffix, write_paths
     from radiomaps.raytrace import TraceOptions, find_paths
@@ -105,7 +105,8 @@ def paths(config: DictConfig, run: RunFolder) -> Rows:
     for name in ("rays", "top"):
         if int(values[name]) < 1:
             raise UserError(f"{name}={values[name]}; expected a whole number, 1 or more")
-    scene, window, seed = load(values["scene"]), Window(**values["window"]), int(values["seed"])
+    scene = load(furnished([values["scene"]], values["materials"])[0])
+    window, seed = Window(**values["window"]), int(values["seed"])
     grid = window.grid(scene)
     transmitters = Placement(**values["transmitters"]).transmitters(scene, grid, (seed, 0))
     motion = Receivers(**values["receivers"]).motion(scene, grid, seed)

@@ -15,9 +15,10 @@ from geoml.errors import UserError, unknown
 from geoml.grids.grid import Grid
 from radiomaps import scenes
 from radiomaps.maps.layout import VARIABLES, Transmitter
+from radiomaps.materials import materials_of
 from radiomaps.scenes import Scene
 
-__all__ = ["DEFAULT_VARIABLES", "Placement", "Plan", "Window", "expand_scenes"]
+__all__ = ["DEFAULT_VARIABLES", "Placement", "Plan", "Window", "expand_scenes", "furnished"]
 
 DEFAULT_VARIABLES = ("path_gain_db", "toa_s", "doa_azimuth", "doa_zenith", "los", "no_path")
 _MOST_A_TASK = 8
@@ -151,6 +152,19 @@ def expand_scenes(entries: Sequence[Any]) -> tuple[dict[str, Any], ...]:
             first = int(options.pop("seed", 0))
             expanded += [{**options, "seed": first + index} for index in range(int(count))]
     return tuple(expanded)
+
+
+def furnished(entries: Sequence[Any], materials: Mapping[str, Any]) -> tuple[dict[str, Any], ...]:
+    """Scenes as mappings, with these materials; a file's table is read, so that a plan has what was in it.
+
+    >>> furnished(["munich"], {"table": None, "ground": "wet_ground"})
+    ({'name': 'munich', 'materials': {'ground': 'wet_ground'}},)
+    """
+    chosen = {key: value for key, value in materials.items() if value is not None}
+    if "table" in chosen:
+        chosen["table"] = [material.describe() for material in materials_of(chosen["table"])]
+    expanded = expand_scenes(entries)
+    return tuple({**entry, "materials": chosen} for entry in expanded) if chosen else expanded
 
 
 @functools.lru_cache(maxsize=4)

@@ -14,8 +14,10 @@ from sionna.rt.utils import rotation_matrix
 
 from geoml.errors import UserError
 from radiomaps.maps.layout import SPEED_OF_LIGHT, Transmitter
+from radiomaps.materials import materials_used
 from radiomaps.raytrace.arrays import floats, integers
 from radiomaps.raytrace.options import TraceOptions
+from radiomaps.raytrace.surfaces import radio_material, surfaces_of
 from radiomaps.scenes import Mesh, Scene
 
 __all__ = ["Edges", "Source", "World", "antenna_pattern", "array_gain"]
@@ -53,47 +55,33 @@ class World:
     def __init__(self, scene: Scene, options: TraceOptions) -> None:
         self.wavelength_m = SPEED_OF_LIGHT / options.frequency_hz
         self.scene = rt.load_scene()
-        self.scene.frequency = options.frequency_hz
-        self.groups: dict[str, list[Mesh]] = {}
-        for mesh in scene.meshes:
-            self.groups.setdefault(mesh.material, []).append(mesh)
+        self.scene.frequency = dr.opaque(mi.Float, options.frequency_hz)
+        surfaces, self.whole = surfaces_of(scene.meshes)
+        used = materials_used((surface.material for surface in surfaces), scene.materials, options.frequency_hz)
         objects = []
-        for material, meshes in self.groups.items():
-            vertices, faces = merged(meshes)
-            objects.append(self._object(material, vertices, faces, options))
+        for index, ((material, half_space), meshes) in enumerate(surfaces.items()):
+            bsdf = radio_material(used[material], f"{index}-{material}", options, half_space=half_space)
+            objects.append(self._object(f"faces-{index}", *merged(meshes), bsdf))
         self.scene.edit(add=objects)
         self.mi_scene = self.scene.mi_scene
-        self.materials = [self.scene.objects[f"faces-{material}"].radio_material for material in self.groups]
+        self.shapes = {surface: index for index, surface in enumerate(surfaces)}
+        self.materials = [self.scene.objects[f"faces-{index}"].radio_material for index in self.shapes.values()]
 
     def _object(
-        self, material: str, vertices: NDArray[np.float64], faces: NDArray[np.int64], options: TraceOptions
+        self, name: str, vertices: NDArray[np.float64], faces: NDArray[np.int64], bsdf: rt.RadioMaterial
     ) -> rt.SceneObject:
         properties = mi.Properties()
         properties["face_normals"] = True
-        mesh = mi.Mesh(f"faces-{material}", len(vertices), len(faces), props=properties)
+        mesh = mi.Mesh(name, len(vertices), len(faces), props=properties)
         parameters = mi.traverse(mesh)
         parameters["vertex_positions"] = floats(vertices)
         parameters["faces"] = integers(faces)
         parameters.update()
-        try:
-            bsdf = rt.ITURadioMaterial(
-                f"itu_{material}",
-                material,
-                options.thickness_m,
-                scattering_coefficient=options.scattering,
-                color=(0.5, 0.5, 0.5),  # vacuum has none of its own
-            )
-            bsdf.frequency_update_callback(mi.Float(options.frequency_hz))
-        except ValueError as error:
-            raise UserError(
-                f"material {material!r} has no properties at {options.frequency_hz / 1e9:g} GHz in ITU-R P.2040 "
-                f"({error}); choose another material or frequency"
-            ) from error
-        return rt.SceneObject(mi_mesh=mesh, name=f"faces-{material}", radio_material=bsdf)
+        return rt.SceneObject(mi_mesh=mesh, name=name, radio_material=bsdf)
 
     def edges(self, *, free: bool) -> Edges:
-        """The edges that diffract, with free ones where `free`."""
-        parts = [_edges_of(meshes, index, free) for index, meshes in enumerate(self.groups.values())]
+        """The edges that diffract, with free ones where `free`; those of a building by the material of its walls."""
+        parts = [_edges_of(meshes, self.shapes[surface], free) for surface, meshes in self.whole.items()]
         joined = [np.concatenate(columns) for columns in zip(*parts, strict=True)]
         return Edges(*joined)
 

@@ -18,7 +18,7 @@ from radiomaps.scenes.footprints import polygons_of
 from radiomaps.scenes.projection import Frame
 from radiomaps.scenes.repairs import Repairs
 from radiomaps.scenes.scene import Footprint, Scene
-from radiomaps.scenes.tags import DEFAULT_HEIGHT_M, Tags, base_and_top, has_height, material_of
+from radiomaps.scenes.tags import DEFAULT_HEIGHT_M, Tags, base_and_top, has_height, material_of, roof_material_of
 from radiomaps.scenes.terrain import Terrain
 
 __all__ = ["Area", "scene_of_areas"]
@@ -72,10 +72,9 @@ def scene_of_areas(
     parts: list[Footprint] = []
     for area, geometry in zip(areas, geometries, strict=True):
         base, top = base_and_top(area.tags, default, repairs, where=area.name, height_key=height_key)
-        made = material_of(area.tags, material, repairs, where=area.name)
-        name = str(area.tags.get("name", area.name))
+        made = (material_of(area.tags, material), str(area.tags.get("name", area.name)), roof_material_of(area.tags))
         (parts if area.is_part else footprints).extend(
-            Footprint(polygon, top - base, base, made, name) for polygon in polygons_of(geometry)
+            Footprint(polygon, top - base, base, *made) for polygon in polygons_of(geometry)
         )
     kept = [*parts, *_outlines_without_parts(footprints, parts)]
     bounds = parse_bounds(bounds_m)

@@ -48,7 +48,9 @@ def extrude(footprint: Footprint, *, floor: bool = True) -> Mesh:
         faces.append(caps[:, ::-1])
     lower = np.column_stack([corners, np.full(count, footprint.base_m)])
     upper = np.column_stack([corners, np.full(count, footprint.top_m)])
-    return Mesh(footprint.name, np.concatenate([lower, upper]), np.concatenate(faces), footprint.material)
+    vertices = np.concatenate([lower, upper])
+    roof = footprint.roof_material
+    return Mesh(footprint.name, vertices, np.concatenate(faces), footprint.material, roof_material=roof)
 
 
 def _triangulate(polygon: shapely.Polygon, corners: NDArray[np.float64]) -> NDArray[np.int64]:
@@ -139,6 +141,4 @@ def _within(footprints: list[Footprint], bounds: Bounds, repairs: Repairs) -> li
 def _renamed(footprint: Footprint, index: int) -> Footprint:
     """A name that is unique in the scene and safe as a file's."""
     plain = "".join(letter if letter.isalnum() or letter in "-_" else "_" for letter in footprint.name)
-    return Footprint(
-        footprint.polygon, footprint.height_m, footprint.base_m, footprint.material, f"{index:05d}-{plain}"
-    )
+    return replace(footprint, name=f"{index:05d}-{plain}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import os
 from collections.abc import Mapping
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,8 @@ from radiomaps.scenes.geojson import is_geojson, load_geojson, parse_json
 from radiomaps.scenes.osm import load_osm
 from radiomaps.scenes.procedural import CityBlocks, city_blocks
 from radiomaps.scenes.raster import load_raster
-from radiomaps.scenes.scene import Scene
+from radiomaps.scenes.repairs import Repairs
+from radiomaps.scenes.scene import MATERIALS, Scene
 from radiomaps.scenes.urbanradio3d import load_buildings_json, load_height_picture
 from radiomaps.scenes.xml import load_city, load_xml, sionna_scenes
 
@@ -43,11 +44,22 @@ def load(scene: str | os.PathLike[str] | Mapping[str, Any]) -> Scene:
 
     Names: those of `names()`; `procedural` takes `seed` and the fields of `CityBlocks`, and `procedural-12` is the
     one of seed 12. Paths: `.xml` with PLY meshes (or the folder they are in), `.geojson`,
-    `.osm`, `.tif`, and UrbanRadio3D's `.json` polygons and `.png` heights.
+    `.osm`, `.tif`, and UrbanRadio3D's `.json` polygons and `.png` heights. `materials` takes the arguments of
+    `Scene.furnished`: a table, and materials of all walls, roofs or ground.
 
     >>> load({"name": "procedural", "seed": 3}).hash == load("procedural-3").hash
     True
     """
+    if not isinstance(scene, Mapping):
+        return _with_known_materials(_read(scene), "concrete")
+    read = _read({key: value for key, value in scene.items() if key != "materials"})
+    if scene.get("materials"):
+        read = _furnished(read, scene["materials"])
+    return _with_known_materials(read, str(scene.get("material") or "concrete"))
+
+
+def _read(scene: str | os.PathLike[str] | Mapping[str, Any]) -> Scene:
+    """The scene with the materials of its file."""
     if isinstance(scene, Mapping):
         options = {str(key): value for key, value in scene.items() if value is not None}
         what = options.pop("path", None) or options.pop("name", None)
@@ -71,6 +83,34 @@ def load(scene: str | os.PathLike[str] | Mapping[str, Any]) -> Scene:
     if str(what) not in sionna_scenes() and sionna_scenes():
         raise unknown("scene", what, names(), hint=f"or the path of a file: {', '.join(_READERS)}")
     return _call(load_city, str(what), options)
+
+
+def _furnished(scene: Scene, materials: Any) -> Scene:
+    """The scene with the materials of a mapping `table`, `walls`, `roofs`, `ground`."""
+    known = list(inspect.signature(Scene.furnished).parameters)[1:]
+    if not isinstance(materials, Mapping):
+        raise UserError(f"materials={materials!r} of a scene; expected {', '.join(known)}")
+    for key in materials:
+        if key not in known:
+            raise unknown("materials:", key, known)
+    return scene.furnished(**materials)
+
+
+def _with_known_materials(scene: Scene, default: str) -> Scene:
+    """The scene with `default` for walls, and no roof of its own, where the material is unknown: a repair."""
+    known = {*MATERIALS, *(material.name for material in scene.materials)}
+    repairs, meshes = Repairs(), []
+    for mesh in scene.meshes:
+        if mesh.material not in known:
+            repairs.note(f"unknown material, {default} used", f"{mesh.building}: {mesh.material!r}")
+            mesh = replace(mesh, material=default)
+        if mesh.roof_material and mesh.roof_material not in known:
+            repairs.note("unknown roof material, that of the walls used", f"{mesh.building}: {mesh.roof_material!r}")
+            mesh = replace(mesh, roof_material="")
+        meshes.append(mesh)
+    if default not in known:
+        raise unknown("material", default, known)
+    return replace(scene, meshes=tuple(meshes), repairs=(*scene.repairs, *repairs.lines())) if repairs else scene
 
 
 def _procedural(seed: int, options: dict[str, Any]) -> Scene:

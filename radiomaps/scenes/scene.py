@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from geoml.errors import DataError, UserError, unknown
 from geoml.grids.grid import Grid
+from radiomaps.materials import ITU_MATERIALS, Material, materials_of
 from radiomaps.scenes.columns import surface_height
 
 if TYPE_CHECKING:
@@ -20,12 +22,8 @@ if TYPE_CHECKING:
 
 __all__ = ["MATERIALS", "Footprint", "Mesh", "Scene"]
 
-#: Materials of ITU-R P.2040-3, table 3.
-MATERIALS = (
-    "asphalt_concrete", "brick", "carpet_tile", "ceiling_board", "chipboard", "clear_acrylic", "concrete",
-    "floorboard", "glass", "marble", "medium_dry_ground", "metal", "plasterboard", "plywood", "vacuum",
-    "very_dry_ground", "vinyl_tile", "wet_ground", "wood",
-)  # fmt: skip
+#: Materials of ITU-R P.2040; a table of `Scene.materials` may define others.
+MATERIALS = ITU_MATERIALS
 
 Kind = Literal["building", "ground", "object"]
 
@@ -38,7 +36,8 @@ class Mesh:
     """Triangles of one material: `vertices` (n, 3) in metres, `faces` (m, 3) indices, normals outward.
 
     `kind` says what it is part of: a "building" is solid below its roof, "ground" carries it, an "object" (car,
-    reflector) is seen by rays only. Meshes of one `building` (walls apart from the roof) share that name.
+    reflector) is seen by rays only. Meshes of one `building` (walls apart from the roof) share that name. Faces of a
+    building that look up are of `roof_material`, where it has one.
     """
 
     name: str
@@ -47,6 +46,7 @@ class Mesh:
     material: str = "concrete"
     kind: Kind = "building"
     building: str = ""
+    roof_material: str = ""
 
     def __post_init__(self) -> None:
         vertices = np.ascontiguousarray(self.vertices, np.float64)
@@ -58,8 +58,6 @@ class Mesh:
             raise DataError(
                 f"mesh {self.name!r}: faces point outside its {len(vertices)} vertices, or one is not finite"
             )
-        if self.material not in MATERIALS:
-            raise unknown(f"mesh {self.name!r}: material", self.material, MATERIALS)
         vertices.setflags(write=False)
         faces.setflags(write=False)
         object.__setattr__(self, "vertices", vertices)
@@ -76,6 +74,7 @@ class Footprint:
     base_m: float = 0.0
     material: str = "concrete"
     name: str = ""
+    roof_material: str = ""
 
     @property
     def top_m(self) -> float:
@@ -95,12 +94,37 @@ class Scene:
     crs: str = "local"
     licence: str = ""
     repairs: tuple[str, ...] = field(default=())
+    materials: tuple[Material, ...] = ()
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "meshes", tuple(self.meshes))
         object.__setattr__(self, "footprints", tuple(self.footprints))
         if not self.meshes:
             raise DataError(f"scene {self.name!r} has no mesh")
+
+    def furnished(
+        self, *, table: Any = None, walls: str | None = None, roofs: str | None = None, ground: str | None = None
+    ) -> Scene:
+        """The scene with other materials: those of all walls, roofs or ground, where given.
+
+        `table` defines materials beside ITU-R P.2040's, or instead of them: whatever `radiomaps.materials.materials_of`
+        takes, such as the path of a CSV or YAML file.
+        """
+        materials = materials_of(table) or self.materials
+        known = {*MATERIALS, *(material.name for material in materials)}
+        for surface, name in (("walls", walls), ("roofs", roofs), ("ground", ground)):
+            if name is not None and name not in known:
+                raise unknown(f"material of {surface}", name, known)
+        meshes = []
+        for mesh in self.meshes:
+            if mesh.kind == "ground":
+                meshes.append(replace(mesh, material=ground or mesh.material))
+            elif mesh.kind == "building":
+                roof = roofs or mesh.roof_material or (mesh.material if walls else "")
+                meshes.append(replace(mesh, material=walls or mesh.material, roof_material=roof))
+            else:
+                meshes.append(mesh)
+        return replace(self, meshes=tuple(meshes), materials=materials)
 
     @property
     def triangles(self) -> int:
@@ -118,10 +142,12 @@ class Scene:
         """SHA-256 of geometry (to a millimetre) and materials; names and the order of meshes do not count."""
         digests = []
         for mesh in self.meshes:
-            part = hashlib.sha256(f"{mesh.material} {mesh.kind}".encode())
+            roof = f" {mesh.roof_material}" if mesh.roof_material else ""
+            part = hashlib.sha256(f"{mesh.material} {mesh.kind}{roof}".encode())
             part.update(np.round(mesh.vertices / _PRECISION).astype("<i8").tobytes())
             part.update(mesh.faces.astype("<i4").tobytes())
             digests.append(part.digest())
+        digests += [json.dumps(material.describe(), sort_keys=True).encode() for material in self.materials]
         return hashlib.sha256(b"".join(sorted(digests))).hexdigest()
 
     def _of_kind(self, kind: Kind) -> list[Mesh]:

@@ -19,6 +19,7 @@ __all__ = [
     "is_building",
     "length_m",
     "material_of",
+    "roof_material_of",
     "tidy",
 ]
 
@@ -35,6 +36,12 @@ _MIN_LEVELS = ("building:min_level", "min_level", "min_floor")
 #: OpenStreetMap's building:material, where its word is not ITU's.
 _MATERIALS = {"stone": "marble", "timber_framing": "wood", "plaster": "brick", "cement_block": "concrete",
               "steel": "metal", "mirror": "glass", "sandstone": "marble", "limestone": "marble"}  # fmt: skip
+#: OpenStreetMap's roof:material; what is not here is taken to be that of the walls.
+_ROOFS = {**dict.fromkeys(("roof_tiles", "tile", "tiles"), "brick"), **dict.fromkeys(("slate", "stone"), "marble"),
+          **dict.fromkeys(("copper", "zinc", "tin", "steel", "metal_sheet"), "metal"),
+          **dict.fromkeys(("tar_paper", "bitumen"), "asphalt_concrete"), "solar_panels": "glass",
+          **dict.fromkeys(("eternit", "asbestos", "gravel"), "concrete"),
+          **dict.fromkeys(("thatch", "wood_shingle"), "wood")}  # fmt: skip
 _FOOT, _INCH = 0.3048, 0.0254
 _UNITS = {
     **dict.fromkeys(("", "m", "m.", "metre", "metres", "meter", "meters", "mètre", "mètres", "м"), 1.0),
@@ -174,14 +181,20 @@ def _first(
     return None
 
 
-def material_of(tags: Mapping[str, Any], default: str, repairs: Repairs, *, where: str) -> str:
-    """The ITU material of a building: by `material`, by OpenStreetMap's `building:material`, or the default."""
-    if (name := tags.get("material")) is not None:
-        word = str(name).strip().lower()
-        if word in MATERIALS:
-            return word
-        if word in _MATERIALS:
-            return _MATERIALS[word]
-        repairs.note(f"material not of ITU-R P.2040, {default} used", f"{where}: {name!r}")
-    word = str(tags.get("building:material", "")).strip().lower()
-    return word if word in MATERIALS else _MATERIALS.get(word, default)
+def material_of(tags: Mapping[str, Any], default: str) -> str:
+    """The material of a building: by `material`, by OpenStreetMap's `building:material`, or the default.
+
+    A `material` that is none of ITU-R P.2040 is kept: a table may define it.
+    """
+    word = str(tags.get("material", tags.get("building:material", ""))).strip()
+    if word.lower() in MATERIALS:
+        return word.lower()
+    return _MATERIALS.get(word.lower(), word if word and "material" in tags else default)
+
+
+def roof_material_of(tags: Mapping[str, Any]) -> str:
+    """The material of a roof by `roof_material` or OpenStreetMap's `roof:material`; empty: that of the walls."""
+    word = str(tags.get("roof_material", tags.get("roof:material", ""))).strip()
+    if word.lower() in MATERIALS:
+        return word.lower()
+    return _ROOFS.get(word.lower(), word if "roof_material" in tags else "")

@@ -20,7 +20,7 @@ from geoml.errors import DataError, UserError, unknown
 from geoml.runs.files import atomic_path, read_json, write_json
 from radiomaps.scenes.footprints import polygons_of
 from radiomaps.scenes.ply import read_ply, write_ply
-from radiomaps.scenes.scene import MATERIALS, Footprint, Kind, Mesh, Scene
+from radiomaps.scenes.scene import Footprint, Kind, Mesh, Scene
 
 __all__ = ["load_city", "load_xml", "save_scene", "sionna_scenes"]
 
@@ -96,8 +96,6 @@ def _mesh(shape: ElementTree.Element, path: Path, materials: dict[str, str], abo
     file = next(child.get("value", "") for child in shape.iter("string") if child.get("name") == "filename")
     reference = next((child.get("id", "") for child in shape.iter("ref")), "")
     material = materials.get(reference, reference)
-    if material not in MATERIALS:
-        raise unknown(f"{path}: material of {name!r}", material, MATERIALS)
     vertices, faces = read_ply(path.parent / file)
     kind: Kind = about.get("kinds", {}).get(name) or _kind(name)
     return Mesh(name, vertices, faces, material, kind, _PART.sub("", name))

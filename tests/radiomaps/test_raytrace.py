@@ -384,8 +384,9 @@ def test_bad_places_and_patterns_are_refused(street):
         trace(street, [], grid, QUICK)
     with pytest.raises(UserError, match="pattern 'laser'"):
         trace(street, [Transmitter((0.0, 0.0, 5.0), pattern="laser")], grid, QUICK)
-    with pytest.raises(UserError, match="no properties at 500 GHz"):
-        trace(street, [Transmitter((0.0, 0.0, 5.0))], grid, TraceOptions(frequency_hz=500e9))
+    cheese = replace(street, meshes=(*street.meshes, replace(street.meshes[1], material="cheese")))
+    with pytest.raises(UserError, match="material 'cheese' unknown"):
+        trace(cheese, [Transmitter((0.0, 0.0, 5.0))], grid, QUICK)
 
 
 def test_an_array_has_its_gain_broadside_and_its_power_in_all():

@@ -1,0 +1,190 @@
+"""A material of walls, roofs or ground: its properties at a frequency, and tables of materials in files."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+import os
+import warnings
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from geoml.errors import DataError, UserError, unknown
+from radiomaps.materials.itu import ITU_MATERIALS, Properties, itu_properties
+
+__all__ = ["Material", "materials_of", "materials_used", "read_materials"]
+
+#: Other names of columns that say the same.
+_SAME = {"eps_r": "a", "epsilon_r": "a", "relative_permittivity": "a", "sigma": "c", "conductivity": "c",
+         "sigma_s_m": "c", "thickness": "thickness_m", "scattering_coefficient": "scattering"}  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class Material:
+    """A material: ε_r = a f^b and σ = c f^d in S/m, with f in GHz (ITU-R P.2040).
+
+    Without `a` the properties are those of the ITU material of this name. `thickness_m` is that of a wall or roof
+    (None: the trace's `thickness_m`; ground is always a half-space). `scattering` is the share S of the reflected
+    amplitude that is scattered (None: the trace's). `loss_db` weakens reflections further.
+
+    >>> Material(name="stucco", a=4.0, c=0.02).at(3.5e9)
+    Properties(eps_r=4.0, sigma=0.02, measured=True)
+    """
+
+    name: str
+    a: float | None = None
+    b: float = 0.0
+    c: float = 0.0
+    d: float = 0.0
+    thickness_m: float | None = None
+    scattering: float | None = None
+    loss_db: float = 0.0
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "name", str(self.name).strip())
+        where = f"material {self.name!r}"
+        if not self.name:
+            raise UserError("a material needs a name")
+        for field in fields(self)[1:]:
+            value = getattr(self, field.name)
+            if value is None:
+                continue
+            try:
+                number = float(value)
+            except (TypeError, ValueError):
+                number = math.nan
+            if not math.isfinite(number) or isinstance(value, bool):
+                raise UserError(f"{where}: {field.name}={value!r} is no number")
+            object.__setattr__(self, field.name, number)
+        if self.a is None and self.name not in ITU_MATERIALS:
+            raise unknown(f"{where} has no eps_r, and ITU-R P.2040 has no material", self.name, ITU_MATERIALS)
+        if self.a is None and (self.b or self.c or self.d):
+            raise UserError(f"{where}: give eps_r (or a) with sigma and the other coefficients")
+        for name, low, high in (("a", 1.0, 1e6), ("c", 0.0, 1e9), ("thickness_m", 1e-6, 1e4), ("scattering", 0.0, 1.0),
+                                ("loss_db", 0.0, 200.0)):  # fmt: skip
+            value = getattr(self, name)
+            if value is not None and not low <= value <= high:
+                said = {"a": "eps_r", "c": "sigma"}.get(name, name)
+                raise UserError(f"{where}: {said}={value:g}; expected {low:g} … {high:g}")
+
+    def at(self, frequency_hz: float) -> Properties:
+        """Relative permittivity and conductivity at a frequency."""
+        if self.a is None:
+            return itu_properties(self.name, frequency_hz)
+        f = frequency_hz / 1e9
+        eps_r = self.a * f**self.b
+        if eps_r < 1:
+            raise UserError(f"material {self.name!r} has eps_r={eps_r:.3g} at {f:g} GHz; expected 1 or more")
+        return Properties(eps_r, self.c * f**self.d)
+
+    def half_space_m(self, frequency_hz: float) -> float:
+        """A thickness so large that nothing comes back from the far side, even where the material hardly absorbs.
+
+        A wave through it and back is weaker by 120 dB; without any loss there would be no such thickness, so a loss
+        tangent of 1e-4 is assumed at least.
+        """
+        eps_r, sigma, _ = self.at(frequency_hz)
+        omega = 2 * math.pi * frequency_hz
+        loss = max(sigma / (omega * 8.8541878128e-12), 1e-4 * eps_r)
+        damping = -(complex(eps_r, -loss) ** 0.5).imag * omega / 299_792_458.0
+        return 6 * math.log(10) / (2 * damping)
+
+    def scattered(self, default: float) -> float:
+        """The scattering coefficient that leaves the mirrored wave what scattering and `loss_db` leave of it."""
+        share = default if self.scattering is None else self.scattering
+        return math.sqrt(1 - (1 - share**2) * 10 ** (-self.loss_db / 10))
+
+    def describe(self) -> dict[str, Any]:
+        """The fields that are set, in the types JSON has; `Material(**described)` is the same."""
+        return {key: value for key, value in asdict(self).items() if value is not None and value != 0.0}
+
+
+def read_materials(path: str | os.PathLike[str]) -> tuple[Material, ...]:
+    """Materials of a `.csv` or `.yaml` file.
+
+    CSV: a header with `name` and any of `eps_r`, `sigma` (S/m) or `a`, `b`, `c`, `d`, then `thickness_m`,
+    `scattering`, `loss_db`; empty cells are unset. YAML: a mapping from names to such fields. A row of an ITU name
+    without `eps_r` keeps the ITU properties. Raises `DataError` with the row that is wrong.
+    """
+    path = Path(path)
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except FileNotFoundError:
+        raise UserError(f"materials file {path} does not exist") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path} is no readable text ({error})") from error
+    if path.suffix.lower() in (".yaml", ".yml", ".json"):
+        import yaml
+
+        try:
+            rows = yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            raise DataError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
+    elif path.suffix.lower() == ".csv":
+        rows = [{key: value for key, value in row.items() if value not in (None, "")}
+                for row in csv.DictReader(io.StringIO(text), skipinitialspace=True)]  # fmt: skip
+    else:
+        raise UserError(f"materials file {path} is {path.suffix or 'without a suffix'}; expected .csv, .yaml or .json")
+    try:
+        return materials_of(rows)
+    except UserError as error:
+        raise DataError(f"{path}: {error}") from error
+
+
+def materials_of(table: Any) -> tuple[Material, ...]:
+    """Materials of a path, a mapping from names to fields, or a list of `Material` and mappings with `name`."""
+    if table is None:
+        return ()
+    if isinstance(table, str | os.PathLike):
+        return read_materials(table)
+    if isinstance(table, Mapping):
+        table = [{"name": name, **(row if isinstance(row, Mapping) else {"": row})} for name, row in table.items()]
+    if not isinstance(table, Iterable):
+        raise UserError(f"materials={table!r}; expected a file, or a mapping from names to eps_r, sigma, …")
+    found: dict[str, Material] = {}
+    for row in table:
+        material = row if isinstance(row, Material) else _material(row)
+        if material.name in found:
+            raise UserError(f"material {material.name!r} is there twice")
+        found[material.name] = material
+    return tuple(found.values())
+
+
+def _material(row: Any) -> Material:
+    known = [field.name for field in fields(Material)]
+    if not isinstance(row, Mapping):
+        raise UserError(f"material {row!r}; expected name, eps_r, sigma, thickness_m, scattering")
+    values: dict[str, Any] = {}
+    for key, value in row.items():
+        name = str(key).strip()
+        field = _SAME.get(name, name)
+        if field not in known:
+            raise unknown(f"column of material {row.get('name', '?')!r}:", name, [*known, "eps_r", "sigma"])
+        if field in values:
+            raise UserError(f"material {row.get('name', '?')!r}: {name!r} and another column both set {field!r}")
+        values[field] = value
+    if "name" not in values:
+        raise UserError(f"a material without a name: {dict(row)}")
+    return Material(**values)
+
+
+def materials_used(names: Iterable[str], table: Iterable[Material], frequency_hz: float) -> dict[str, Material]:
+    """The material of each name, from the table or else ITU-R P.2040's; one warning names those beyond its ranges."""
+    given = {material.name: material for material in table}
+    used, beyond = {}, []
+    for name in sorted(set(names)):
+        if name not in given and name not in ITU_MATERIALS:
+            raise unknown("material", name, [*given, *ITU_MATERIALS], hint="or define it in a table of materials")
+        used[name] = given.get(name) or Material(name=name)
+        if not used[name].at(frequency_hz).measured:
+            beyond.append(name)
+    if beyond:
+        warnings.warn(
+            f"{', '.join(beyond)} at {frequency_hz / 1e9:g} GHz: outside the frequencies of ITU-R P.2040-4; building "
+            "materials keep the law of its nearest range, ground follows the soil model of ITU-R P.527-6",
+            stacklevel=2,
+        )
+    return used
