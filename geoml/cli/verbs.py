@@ -18,6 +18,7 @@ from geoml.cli.definitions import App, Verb, load_function
 from geoml.cli.tables import Rows, show
 from geoml.errors import UserError, missing_packages
 from geoml.runs.folder import RunFolder, config_hash, launched_rank
+from geoml.runs.threads import limit_threads
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -122,6 +123,7 @@ class _Job:
 
     def run(self, config: DictConfig, overrides: Sequence[str], *, sweep: bool = False) -> Rows | None:
         """The rows of one run, in its folder where the verb has one."""
+        threads = limit_threads() if self.verb.run_folder else None  # before anything numerical is imported
         function = load_function(self.verb.function, extra=self.app.extra)
         with missing_packages(self.app.extra):
             if not self.verb.run_folder:
@@ -134,6 +136,11 @@ class _Job:
                 return None
             with RunFolder.open(path, config, resume=not config.run.fresh, ignore=ignore) as folder, _logging(folder):
                 logging.getLogger(__name__).info("run folder: %s", path)
+                if threads is not None and threads[0] < threads[1]:
+                    logging.getLogger(__name__).info(
+                        "threads: %d, since %d of %d cores are busy; OMP_NUM_THREADS=N sets another number",
+                        threads[0], threads[1] - threads[0], threads[1],
+                    )  # fmt: skip
                 rows = function(config, folder)
                 if not folder.summarised:
                     folder.write_summary({"rows": rows or []})
