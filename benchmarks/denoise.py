@@ -36,7 +36,8 @@ from radiomaps.tasks import Task
 from radiomaps.tasks.dataset import loader
 from radiomaps.tasks.low_ray_prior import FEWER
 from radiomaps.tasks.priors import everywhere
-from radiomaps.training import Recipe, Trained, fit, load_trained
+from radiomaps.trained import Trained, load_trained
+from radiomaps.training import Recipe, fit
 
 ROOT = Path(__file__).resolve().parent.parent
 CITIES = ("munich", "etoile")

@@ -163,7 +163,7 @@ def by_steps(config: dict[str, Any], cell: Cell, steps: int, count: int, known: 
     if path.exists():
         return MapScores.load(path)
     builder: Any = made.builder(cell)
-    builder.sample_by(steps=steps)
+    builder = builder.sampled_by(steps=steps)
     samples = made.test_samples(cell.split)
     samples = samples[:: max(1, len(samples) // count)][:count]
     samples = sorted(set(samples) - set(known.samples if known else ()))
@@ -285,7 +285,7 @@ def from_weights() -> dict[str, float | None]:
     """The figures from the committed weights on the committed maps: fewer maps, draws and steps."""
     from geoml.runs.files import read_json
     from radiomaps.tasks import Task
-    from radiomaps.training import load_trained
+    from radiomaps.trained import load_trained
 
     if not (WEIGHTS / "maps.zarr" / "manifest.json").exists():
         print(f"no weights in {WEIGHTS}: the full case leaves them there")
@@ -305,8 +305,8 @@ def from_weights() -> dict[str, float | None]:
             paper = load_trained(WEIGHTS / f"{task}-{PAPER}", device="cpu")
             curves[task] = {}
             for steps in QUICK_STEPS:
-                paper.sample_by(steps=steps)
-                curves[task][steps] = _nmse(score(paper, store, samples, members=2, batch_size=8))
+                quick = paper.sampled_by(steps=steps)
+                curves[task][steps] = _nmse(score(quick, store, samples, members=2, batch_size=8))
             errors[task, PAPER] = curves[task][fewest(curves[task])[0]]
         model: Any = ours.model
         return figures(errors, curves, model.evaluations)

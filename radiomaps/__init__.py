@@ -1,57 +1,42 @@
-"""Ray-traced 3-D radio maps: `trace` gives path gain, time and direction of arrival on an x, y, z grid."""
+"""Ray-traced 3-D radio maps: path gain, time and direction of arrival on an x, y, z grid, traced or learned.
 
-from __future__ import annotations
+>>> import radiomaps
+>>> scene = radiomaps.load_scene("procedural-0")
+>>> grid = scene.grid(8.0, (1.5, 7.5, 3.0))
+>>> maps = radiomaps.trace(scene, [(60.0, 100.0, 40.0)], grid, solver="dominant")
+>>> sorted(maps.sizes.items())
+[('tx', 1), ('x', 32), ('y', 32), ('z', 3)]
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+A trained model predicts the same maps with their uncertainty, for any scene and transmitter:
+
+>>> model = radiomaps.load("runs/model")  # doctest: +SKIP
+>>> predicted = model.predict(scene, [(60.0, 100.0, 40.0)], grid, members=8)  # doctest: +SKIP
+>>> scores = radiomaps.evaluate(predicted, maps)  # doctest: +SKIP
+"""
+
+from typing import TYPE_CHECKING
+
+from geoml.public import publish
 
 if TYPE_CHECKING:
-    import os
+    from geoml.grids.grid import Grid as Grid
+    from radiomaps.api import Model as Model
+    from radiomaps.api import benchmark as benchmark
+    from radiomaps.api import evaluate as evaluate
+    from radiomaps.api import load as load
+    from radiomaps.api import load_scene as load_scene
+    from radiomaps.api import open as open
+    from radiomaps.api import paths as paths
+    from radiomaps.api import trace as trace
+    from radiomaps.api import train as train
+    from radiomaps.maps.layout import Transmitter as Transmitter
+    from radiomaps.scenes import Scene as Scene
 
-    import xarray as xr
+_NAMES = ("Model", "benchmark", "evaluate", "load", "load_scene", "open", "paths", "trace", "train")
+_TYPES = {
+    "Grid": "geoml.grids.grid:Grid",
+    "Scene": "radiomaps.scenes:Scene",
+    "Transmitter": "radiomaps.maps.layout:Transmitter",
+}
 
-    from geoml.grids.grid import Grid
-    from radiomaps.maps.layout import Transmitter
-    from radiomaps.scenes import Scene
-
-__all__ = ["trace"]
-
-
-def trace(
-    scene: Scene | str | os.PathLike[str] | Mapping[str, Any],
-    transmitters: Sequence[Transmitter | Sequence[float]],
-    grid: Grid,
-    *,
-    solver: str = "sionna",
-    frequencies_hz: Sequence[float] = (),
-    **options: Any,
-) -> xr.Dataset:
-    """Radio maps `(tx, z, y, x)` of transmitters in a scene, in the layout of `radiomaps.maps.layout`.
-
-    `scene` is a `Scene` or what `radiomaps.scenes.load` takes, a transmitter a `Transmitter` or its x, y, z in metres,
-    `grid` has axes z, y, x in the scene's metres, `options` are those of the solver, "sionna" or "dominant". Maps of
-    several frequencies follow each other along `tx`, with their `frequency_hz` as a coordinate.
-
-    >>> from geoml.grids.grid import Grid
-    >>> grid = Grid.box({"z": 1, "y": 96, "x": 96}, {"z": 5, "y": 160, "x": 160}, {"z": 4, "y": 8, "x": 8})
-    >>> maps = trace("procedural-0", [(60.0, 100.0, 40.0)], grid, solver="dominant")
-    >>> maps["path_gain_db"].dims, maps["path_gain_db"].attrs["units"]
-    (('tx', 'z', 'y', 'x'), 'dB')
-    """
-    from geoml.errors import unknown
-    from radiomaps import scenes
-    from radiomaps.generation.plan import run_solver
-    from radiomaps.maps import layout as maps
-
-    if solver not in ("sionna", "dominant"):
-        raise unknown("solver", solver, ("sionna", "dominant"))
-    if not isinstance(scene, scenes.Scene):
-        scene = scenes.load(scene)
-    places = [t if isinstance(t, maps.Transmitter) else maps.Transmitter(tuple(t)) for t in transmitters]  # type: ignore[arg-type]
-    if not frequencies_hz:
-        return run_solver(solver, scene, places, grid, options)
-    import xarray as xr
-
-    parts = [run_solver(solver, scene, places, grid, {**options, "frequency_hz": hz}) for hz in frequencies_hz]
-    sweep = xr.concat(parts, "tx", data_vars="minimal", coords="minimal", compat="override", join="exact")
-    return sweep.assign_attrs({**parts[0].attrs, "frequency_hz": list(map(float, frequencies_hz))})
+publish(__name__, {**{name: f"radiomaps.api:{name}" for name in _NAMES}, **_TYPES})

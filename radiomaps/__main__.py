@@ -15,6 +15,7 @@ APP = App(
     config_module="radiomaps.conf",
     help="ray-traced 3-D radio maps",
     extra="radiomaps",
+    renamed=(("sample", "predict"),),
     verbs=(
         Verb(
             "trace",
@@ -56,20 +57,20 @@ APP = App(
             example="radiomaps train store=maps.zarr model=radiodiff3d",
         ),
         Verb(
-            "sample",
-            "radiomaps.verbs:sample",
-            "Sample maps with a trained model, with mean and uncertainty",
-            example="radiomaps sample checkpoint=RUN scene=etoile members=8",
+            "predict",
+            "radiomaps.verbs:predict",
+            "Predict maps with a trained model, with mean and uncertainty",
+            example="radiomaps predict checkpoint=RUN scene=etoile members=8",
         ),
         Verb(
             "evaluate",
-            "radiomaps.evaluation:evaluate",
+            "radiomaps.verbs:evaluate",
             "Score a trained model or a baseline on a part of a store",
             example="radiomaps evaluate store=maps.zarr baseline=dominant",
         ),
         Verb(
             "benchmark",
-            "radiomaps.benchmarking.run:benchmark",
+            "radiomaps.verbs:benchmark",
             "Train and score models and baselines on tasks of one store",
             example="radiomaps benchmark store=maps.zarr models=[dominant,unet3d,radiodiff3d]",
         ),

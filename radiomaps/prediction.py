@@ -1,8 +1,9 @@
-"""Maps sampled from a trained model: members, their mean and uncertainty, in physical units as CF files."""
+"""Maps predicted by a trained model: members, their mean and uncertainty, in physical units as CF files."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import logging
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,11 +15,13 @@ from torch import Tensor
 from geoml.cli.progress import track
 from geoml.errors import DataError, UserError, unknown
 from geoml.runs.files import atomic_path
-from radiomaps.evaluation import some_of
+from radiomaps.generation.plan import Window
 from radiomaps.maps.layout import VARIABLES
 from radiomaps.maps.store import scene_records
 from radiomaps.tasks.dataset import TaskLoader, TaskSource, loader
-from radiomaps.tasks.encoding import AZIMUTH
+from radiomaps.tasks.encoding import AZIMUTH, TARGETS
+from radiomaps.tasks.scene_batch import observed_on, scene_batch
+from radiomaps.tasks.splits import parts_of, some_of
 
 if TYPE_CHECKING:
     import os
@@ -27,19 +30,27 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from geoml.data.fields import Batch
+    from geoml.grids.grid import Grid
+    from radiomaps.maps.layout import Transmitter
+    from radiomaps.scenes import Scene
     from radiomaps.tasks import Task
-    from radiomaps.training import Trained
+    from radiomaps.tasks.conditions import Site
+    from radiomaps.trained import Trained
 
 __all__ = [
     "FORMATS",
-    "conditions_of_scene",
-    "draw_samples",
+    "chosen_maps",
     "mean_and_spread",
-    "sample_maps",
-    "samples_of",
+    "predicted_maps",
+    "predicted_scene",
+    "training_grid",
     "truth_of",
-    "write_samples",
+    "window_of",
+    "with_truth",
+    "write_predictions",
 ]
+
+logger = logging.getLogger(__name__)
 
 FORMATS = {"netcdf": ".nc", "zarr": ".zarr"}
 
@@ -62,7 +73,7 @@ def mean_and_spread(
     return torch.atan2(north, east) % (2 * torch.pi), (-2 * length.log()).clamp(min=0).sqrt()
 
 
-def sample_maps(
+def predicted_maps(
     trained: Trained,
     store: str | os.PathLike[str],
     samples: Sequence[int] | NDArray[Any],
@@ -70,11 +81,11 @@ def sample_maps(
     members: int = 8,
     seed: int = 0,
 ) -> Iterator[tuple[int, xr.Dataset]]:
-    """Number and members of each map, one map in memory at a time.
+    """Number and prediction of each of a store's maps, one map in memory at a time.
 
     A Dataset has each target as `(member, z, y, x)` in dB, s or rad, and `NAME_mean` and `NAME_uncertainty`
     `(z, y, x)`, NaN in buildings, in the scene's metres. Members are keyed on (seed, number of the map): the same
-    whatever else is sampled.
+    whatever else is predicted.
     """
     made = _loader(trained.task, store, samples)
     source = made.sources[0]
@@ -85,9 +96,52 @@ def sample_maps(
         batch = batch.map(ids=tuple(numbers), target=None, mask=None)
         fields, _ = trained.predict(batch, members=members, seed=seed)
         for number, row, building in zip(numbers, fields, _buildings(trained.task, batch), strict=True):
-            site = source.site(number)
             record = records[int(source.scenes[number])]
-            yield number, _dataset(trained.task, row, building, batch, record, site)
+            attrs = {"scene": record["name"], "licence": record["licence"]}
+            site, origin = source.site(number), record["origin_m"]
+            yield number, _dataset(trained.task, row, building, batch, site, origin, attrs)
+
+
+def predicted_scene(
+    trained: Trained,
+    scene: Scene,
+    transmitters: Sequence[Transmitter],
+    grid: Grid,
+    *,
+    members: int = 8,
+    seed: int = 0,
+    frequency_hz: float = 5.9e9,
+    observed: xr.Dataset | None = None,
+) -> Iterator[tuple[int, xr.Dataset]]:
+    """Number and prediction for each transmitter of a scene, as `predicted_maps` gives them; no store is needed."""
+    _warn_of_another_grid(trained, grid)
+    above_ground = bool(trained.window.get("above_ground", False))
+    attrs = {"scene": scene.name, "licence": scene.licence}
+    origin = (grid["x"].extent[0], grid["y"].extent[0])
+    for number, transmitter in enumerate(transmitters):
+        known = None if observed is None else observed_on(grid, trained.task, observed, number=number)
+        batch, site = scene_batch(
+            trained.task, scene, transmitter, grid, number=number, frequency_hz=frequency_hz,
+            above_ground=above_ground, observed=known,
+        )  # fmt: skip
+        fields, _ = trained.predict(batch, members=members, seed=seed)
+        (building,) = _buildings(trained.task, batch)
+        yield number, _dataset(trained.task, fields[0], building, batch, site, origin, attrs)
+
+
+def _warn_of_another_grid(trained: Trained, grid: Grid) -> None:
+    """Say where voxels have another size than those of the training: the network has not seen them."""
+    if not trained.window:
+        return
+    first, last, spacing = trained.window["heights_m"]
+    step, z = trained.window["step_m"], grid["z"]
+    found = [grid["x"].step, grid["y"].step, *([z.step] if z.size > 1 else [])]
+    top = z.start + z.step * (z.size - 1)
+    if not np.allclose(found, [step, step, spacing][: len(found)]) or z.start < first - 1e-6 or top > last + 1e-6:
+        logger.warning(
+            "the model was trained on voxels of %g m × %g m at heights %g … %g m, not of %g m × %g m at %g … %g m: "
+            "its errors there are unknown", step, spacing, first, last, grid["x"].step, z.step, z.start, top,
+        )  # fmt: skip
 
 
 def truth_of(task: Task, store: str | os.PathLike[str], sample: int) -> xr.Dataset:
@@ -104,32 +158,31 @@ def truth_of(task: Task, store: str | os.PathLike[str], sample: int) -> xr.Datas
     )
 
 
-def write_samples(
+def with_truth(
+    maps: Iterable[tuple[int, xr.Dataset]], task: Task, store: str | os.PathLike[str]
+) -> Iterator[tuple[int, xr.Dataset]]:
+    """Predictions of a store's maps with its own targets as `NAME_truth`: pages and pictures then need them alone."""
+    for number, made in maps:
+        known = truth_of(task, store, number)
+        yield (
+            number,
+            made.assign({f"{name}_truth": known[name].assign_attrs(made[f"{name}_mean"].attrs) for name in known}),
+        )
+
+
+def write_predictions(
     folder: Path,
-    trained: Trained,
-    store: str | os.PathLike[str],
-    samples: Sequence[int] | NDArray[Any],
+    maps: Iterable[tuple[int, xr.Dataset]],
     *,
-    members: int = 8,
-    seed: int = 0,
+    total: int,
     kind: str = "netcdf",
     attrs: Mapping[str, Any] | None = None,
-    truth: bool = False,
 ) -> Iterator[dict[str, Any]]:
-    """Write each map to one file, atomically; yields a row about each as it is done.
-
-    With `truth` the store's own targets are written as `NAME_truth`, so that pages and pictures need the file alone.
-    """
+    """Write each map to one file, atomically; yields a row about each as it is done."""
     if kind not in FORMATS:
         raise unknown("format", kind, FORMATS)
-    maps = track(sample_maps(trained, store, samples, members=members, seed=seed), "sampling", unit="maps")
-    for number, dataset in maps:
+    for number, dataset in track(maps, "predicting", unit="maps", total=total):
         dataset.attrs |= {key: str(value) for key, value in (attrs or {}).items()}
-        if truth:
-            known = truth_of(trained.task, store, number)
-            dataset = dataset.assign(
-                {f"{name}_truth": known[name].assign_attrs(dataset[f"{name}_mean"].attrs) for name in known}
-            )
         path = folder / f"map-{number:05d}{FORMATS[kind]}"
         with atomic_path(path) as partial:
             if kind == "zarr":
@@ -137,30 +190,12 @@ def write_samples(
             else:
                 squeezed = {str(name): {"zlib": True, "complevel": 1} for name in dataset.data_vars}
                 dataset.to_netcdf(partial, engine="netcdf4", encoding=squeezed)
-        row: dict[str, Any] = {"map": number, "scene": dataset.attrs["scene"], "members": members}
-        for name in trained.task.targets:
-            spread = dataset[f"{name}_uncertainty"]
-            row[f"{name} ±"] = f"{float(spread.median()):.3g} {spread.attrs['units']}"
+        row: dict[str, Any] = {"map": number, "scene": dataset.attrs["scene"], "members": dataset.sizes["member"]}
+        for name in TARGETS:
+            if f"{name}_uncertainty" in dataset:
+                spread = dataset[f"{name}_uncertainty"]
+                row[f"{name} ±"] = f"{float(spread.median()):.3g} {spread.attrs['units']}"
         yield {**row, "file": str(path)}
-
-
-def conditions_of_scene(
-    path: Path,
-    scene: Mapping[str, Any],
-    transmitters: Mapping[str, Any],
-    window: Mapping[str, Any],
-    frequency_hz: float,
-) -> Path:
-    """A store at `path` from which a task of a scene's buildings and transmitters can be read.
-
-    It holds the dominant paths too, as every store has maps; an aware task looks at none of them.
-    """
-    from radiomaps.generation.generate import generate
-    from radiomaps.generation.plan import Placement, Plan, Window
-
-    options = {"frequency_hz": frequency_hz}
-    plan = Plan((dict(scene),), Placement(**transmitters), Window(**window), "dominant", options)
-    return generate(plan, path)
 
 
 def _loader(task: Task, store: str | os.PathLike[str], samples: Sequence[int] | NDArray[Any]) -> TaskLoader:
@@ -172,7 +207,13 @@ def _buildings(task: Task, batch: Batch) -> NDArray[np.bool_]:
 
 
 def _dataset(
-    task: Task, fields: Tensor, building: NDArray[np.bool_], batch: Batch, record: Mapping[str, Any], site: Any
+    task: Task,
+    fields: Tensor,
+    building: NDArray[np.bool_],
+    batch: Batch,
+    site: Site,
+    origin_m: Sequence[float],
+    attrs: Mapping[str, Any],
 ) -> xr.Dataset:
     """One map's members, mean and uncertainty in the scene's metres."""
     import xarray as xr
@@ -192,7 +233,7 @@ def _dataset(
             values = torch.where(outdoors, values, torch.nan)
             variables[f"{name}_{part}"] = (space, values.numpy(), {**units, "long_name": text})
     coords: dict[str, Any] = dict(batch.target_grid.coords())
-    origin = dict(zip("xy", record["origin_m"], strict=True))
+    origin = dict(zip("xy", origin_m, strict=True))
     for axis, begin in origin.items():
         dims, labels, about_axis = coords[axis]
         coords[axis] = (dims, labels + begin, about_axis)
@@ -200,33 +241,32 @@ def _dataset(
     for axis, place in zip("xyz", site.position_m, strict=True):
         coords[f"tx_{axis}"] = ((), place + origin.get(axis, 0.0), {"units": "m", "long_name": "transmitter"})
     coords["frequency_hz"] = ((), site.frequency_hz, {"units": "Hz"})
-    attrs = {"Conventions": "CF-1.11", "scene": record["name"], "licence": record["licence"]}
-    return xr.Dataset(variables, coords, attrs)
+    return xr.Dataset(variables, coords, {"Conventions": "CF-1.11", **attrs})
 
 
-def samples_of(trained: Trained, values: Mapping[str, Any], folder: Path) -> tuple[Path, list[int]]:
-    """The store and the maps that a configuration of `radiomaps sample` asks for.
-
-    Without a store, one is made of the scene and its transmitters in `folder`, on a grid like that of the training.
-    """
-    from radiomaps.training import parts_of
-
-    if values["store"] is None:
-        if trained.task.observations is not None:
-            raise UserError("this model reads observed voxels; name a store of measured or traced maps: store=MAPS")
-        window = {name: value for name, value in values["window"].items() if value is not None}
-        scene = {name: value for name, value in values["scene"].items() if value is not None}
-        carrier, window = float(values["frequency_hz"]), {**trained.window, **window}
-        store = folder / "conditions.zarr"
-        conditions_of_scene(store, scene, values["transmitters"], window, frequency_hz=carrier)
-        return store, _chosen({"all": range(_count(store))}, None, values["samples"], values["count"])
-    store = Path(values["store"])
+def chosen_maps(
+    trained: Trained, store: Path, *, part: str | None, samples: Sequence[int] = (), count: int | None = None
+) -> list[int]:
+    """Numbers of a store's maps: those named, or all of a part of the training's split, or `count` of them."""
     parts: Mapping[str, Any] = {"all": range(_count(store))}
-    if values["part"] is not None:
+    if part is not None:
         if trained.split is None:
-            raise UserError(f"{values['checkpoint']} does not say how its maps were split; name some: samples=[…]")
+            raise UserError("the run does not say how its maps were split; name some: samples=[…]")
         parts = parts_of(store, trained.split)
-    return store, _chosen(parts, values["part"], values["samples"], values["count"])
+    return _chosen(parts, part, samples, count)
+
+
+def training_grid(trained: Trained, scene: Scene, *, size_m: float = 256.0) -> Grid:
+    """The middle of a scene, `size_m` or as much as there is, in voxels as in the training."""
+    step = float(trained.window.get("step_m", 4.0))
+    lower, upper = scene.extent
+    width = min(size_m, *(high - low for low, high in zip(lower[:2], upper[:2], strict=True)))
+    return Window(**{**trained.window, "size_m": width // step * step}).grid(scene)
+
+
+def window_of(trained: Trained, values: Mapping[str, Any]) -> Window:
+    """The window of a configuration, of steps and heights as in the training where it names none."""
+    return Window(**{**trained.window, **{name: value for name, value in values.items() if value is not None}})
 
 
 def _count(store: Path) -> int:
@@ -246,20 +286,3 @@ def _chosen(parts: Mapping[str, Any], part: str | None, wanted: Sequence[int], c
     if not found:
         raise DataError(f"part {part!r} has no map")
     return some_of(found, count)
-
-
-def draw_samples(rows: Sequence[Mapping[str, Any]]) -> None:
-    """Draw a picture next to each written file, with the truth that the file holds."""
-    import xarray as xr
-
-    from radiomaps.report.charts import stored_truth
-    from radiomaps.report.figures import save_figure
-    from radiomaps.report.prediction_figures import draw_prediction
-
-    for row in rows:
-        path = Path(row["file"])
-        opened = xr.open_zarr(path) if path.suffix == ".zarr" else xr.open_dataset(path)
-        with opened as made:
-            title = f"{row['scene']}, map {row['map']}"
-            picture = draw_prediction(made.load(), stored_truth(made), title=title)
-            save_figure(picture, path.with_suffix(".png"))

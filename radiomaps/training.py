@@ -4,56 +4,43 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from geoml.data.fields import Batch
-from geoml.data.transforms import Transforms
-from geoml.errors import DataError, UserError, unknown
+from geoml.errors import UserError
 from geoml.models.base import Model
-from geoml.models.predictor import Predictor, load_predictor
-from geoml.models.tiles import Tiled, Tiling
+from geoml.models.predictor import load_predictor
 from geoml.runs.files import read_json, write_json
-from geoml.runs.stored_config import interpret
 from geoml.train import Trainer, train
 from geoml.train.checkpoint import start_from
-from geoml.train.device import Precision, ProcessGroup, choose_device, process_group, world
+from geoml.train.device import ProcessGroup, choose_device, process_group, world
 from geoml.train.memory import available_memory, training_memory
-from radiomaps.evaluation import some_of
 from radiomaps.models import build
 from radiomaps.models.radiodiff3d import RadioDiff3D
 from radiomaps.models.symmetry import corner, flip_error
 from radiomaps.tasks import Task
 from radiomaps.tasks.augment import Flips
-from radiomaps.tasks.dataset import TaskLoader, loader
+from radiomaps.tasks.dataset import TaskLoader, TaskSource, loader
+from radiomaps.tasks.splits import some_of
+from radiomaps.trained import GRID_FILE, TASK_FILE, identity
 
 if TYPE_CHECKING:
-    import torch
     from numpy.typing import NDArray
 
     from geoml.train.loop import MetricsSink
 
 __all__ = [
-    "GRID_FILE",
-    "SPLIT_FILE",
-    "TASK_FILE",
     "Recipe",
-    "Trained",
     "fit",
-    "load_trained",
-    "parts_of",
-    "picture_taker",
     "training_loader",
 ]
 
 logger = logging.getLogger(__name__)
 
 ALONE = ProcessGroup()
-#: Beside the checkpoints: what the model was given and asked for, on which grid, and how its maps were split.
-TASK_FILE, GRID_FILE, SPLIT_FILE = "task.json", "grid.json", "split.json"
 Parts = Mapping[str, "NDArray[Any] | Sequence[int]"]
-_SPLIT_KEYS = ("by", "parts", "seed", "where")
 
 
 @dataclass(frozen=True)
@@ -78,41 +65,6 @@ class Recipe:
             if (value := getattr(self, name)) is not None and int(value) < least:
                 raise UserError(f"loader.{name}={value}; expected a whole number, {least} or more")
         object.__setattr__(self, "patch", self.patch or None)
-
-
-@dataclass(frozen=True)
-class Trained:
-    """A trained model, the task it was trained for, and how it cuts what is larger than its tiles.
-
-    `window` holds the steps and heights of the training's grid as fields of `radiomaps.generation.plan.Window`,
-    `split` how its maps were divided, where the run says so.
-    """
-
-    predictor: Predictor
-    task: Task
-    tiling: Tiling | None = None
-    window: Mapping[str, Any] = field(default_factory=dict)
-    split: Mapping[str, Any] | None = None
-
-    @property
-    def model(self) -> Model:
-        """The model within."""
-        return self.predictor.model
-
-    def predict(self, batch: Batch, members: int = 1, seed: int = 0) -> tuple[torch.Tensor, float]:
-        """`(batch, member, channel, z, y, x)` in the task's encoding, and the share of values that were clipped."""
-        if self.tiling is None:
-            return self.predictor.predict(batch, members=members, seed=seed)
-        return Tiled(self.predictor, self.tiling).predict(batch, members=members, seed=seed)
-
-    def sample_by(self, **options: Any) -> None:
-        """Change how members are sampled (see `RadioDiff3D.sample_by`); what is None stays as it is."""
-        given = {name: value for name, value in options.items() if value is not None}
-        if not given:
-            return
-        if not isinstance(self.model, RadioDiff3D):
-            raise UserError(f"{type(self.model).__name__} has no {', '.join(given)}: it is no diffusion of radio maps")
-        self.model.sample_by(**given)
 
 
 def fit(
@@ -174,7 +126,7 @@ def _fit(
     config = replace(recipe.trainer, seed=seed)
     if group.rank == 0:
         _state_memory(built, store, task, parts["train"][0], config, recipe, batches)
-    transforms = _identity(task)
+    transforms = identity(task)
     validation = _validation(store, task, parts.get("validation", ()), recipe)
     result = train(
         built, transforms, batches, config=config, folder=folder, validation=validation, log=log, watch=watch
@@ -235,92 +187,13 @@ def training_loader(
     return made
 
 
-def load_trained(
-    path: Path | str,
-    *,
-    device: str = "auto",
-    precision: Precision = "fp32",
-    tiling: Tiling | None = None,
-    allow: Sequence[str] = (),
-) -> Trained:
-    """The model of a run of `radiomaps train`, or of a checkpoint folder, with its task.
-
-    `precision` is that of its forward passes: "bf16" is quicker where processor or GPU calculates in it.
-
-    Errors: `UserError` where nothing was trained there, `DataError` where files are broken or lack the task.
-    """
-    path = Path(path)
-    if not path.is_dir():
-        raise UserError(f"{path} does not exist; give the run folder that `radiomaps train` printed")
-    folder = path / "checkpoints" if (path / "checkpoints").is_dir() else path
-    beside = next((at / TASK_FILE for at in (folder, folder.parent) if (at / TASK_FILE).exists()), None)
-    if beside is None:
-        raise DataError(f"{path} holds no {TASK_FILE}, which says what the model is given; it is no radio-map training")
-    kept = {
-        name: read_json(at) if (at := beside.with_name(name)).exists() else None for name in (GRID_FILE, SPLIT_FILE)
-    }
-    predictor = load_predictor(folder, device=device, precision=precision, allow=allow)
-    task = interpret(beside, lambda: Task.of(read_json(beside)), "a task")
-    return Trained(predictor, task, tiling, kept[GRID_FILE] or {}, kept[SPLIT_FILE])
-
-
-def parts_of(store: Path | str, split: Mapping[str, Any]) -> dict[str, NDArray[Any]]:
-    """Samples of a store by part: `{by: scene, parts: {train: 0.8, …}, seed: 0}`, or by file as the paper did.
-
-    `{by: name, parts: {test: [munich]}}` takes scenes by their names; all others train. `where` keeps parts to carriers
-    of their own: see `radiomaps.tasks.splits.at_carriers`.
-
-    >>> parts_of("maps.zarr", {"by": "sceen"})
-    Traceback (most recent call last):
-    geoml.errors.UserError: split by 'sceen' unknown; did you mean 'scene'? (known: file, name, scene)
-    """
-    from radiomaps.tasks.splits import at_carriers, split_by_file, split_by_name, split_by_scene
-
-    for key in split:
-        if key not in _SPLIT_KEYS:
-            raise unknown("key of a split", key, _SPLIT_KEYS)
-    ways = {"scene": split_by_scene, "file": split_by_file}
-    by = split.get("by", "scene")
-    if by == "name":
-        named = {part: scenes for part, scenes in split["parts"].items() if not isinstance(scenes, int | float)}
-        samples = split_by_name(store, parts=named).samples
-    elif by in ways:
-        samples = ways[by](store, parts=split.get("parts"), seed=int(split.get("seed", 0))).samples
-    else:
-        raise unknown("split by", by, (*ways, "name"))
-    return at_carriers(store, samples, split.get("where") or {})
-
-
-def picture_taker(
-    task: Task, store: Path, samples: Sequence[int], folder: Path, *, members: int = 4, seed: int = 0
-) -> Callable[[Model, int], None]:
-    """What draws maps of a store as a model in training predicts them: for `watch` of `fit`."""
-    transforms = _identity(task)
-
-    def watch(model: Model, seen: int) -> None:
-        from radiomaps.prediction import sample_maps, truth_of
-        from radiomaps.report.figures import save_figure
-        from radiomaps.report.prediction_figures import draw_prediction
-
-        trained = Trained(Predictor(model, transforms), task)
-        for number, made in sample_maps(trained, store, samples, members=members, seed=seed):
-            title = f"{made.attrs['scene']}, map {number}, after {seen} samples"
-            figure = draw_prediction(made, truth_of(task, store, number), title=title)
-            save_figure(figure, folder / f"{seen:012d}-map-{number:05d}.png")
-
-    return watch
-
-
-def _identity(task: Task) -> Transforms:
-    """Batches of a task are encoded already."""
-    return Transforms.from_config({"default": {"kind": "identity"}}, task.channels)
-
-
 def _window_of(batches: TaskLoader) -> dict[str, Any]:
     """Steps and heights of the maps, as fields of `radiomaps.generation.plan.Window`."""
-    z, y, _ = batches.sources[0].target_grid.axes
-    heights = [z.start, z.start + z.step * (z.size - 1), z.step]
-    return {"step_m": float(y.step), "heights_m": [float(value) for value in heights]}
+    source = batches.sources[0]
+    assert isinstance(source, TaskSource)
+    z, y, _ = source.target_grid.axes
+    heights = [float(value) for value in (z.start, z.start + z.step * (z.size - 1), z.step)]
+    return {"step_m": float(y.step), "heights_m": heights, "above_ground": source.above_ground}
 
 
 def _validation(store: Path, task: Task, samples: NDArray[Any] | Sequence[int], recipe: Recipe) -> TaskLoader | None:

@@ -1,4 +1,4 @@
-"""What the verbs of `radiomaps` do."""
+"""The verbs of `radiomaps`."""
 
 from __future__ import annotations
 
@@ -19,9 +19,22 @@ if TYPE_CHECKING:
     import xarray as xr
     from omegaconf import DictConfig
 
-__all__ = ["export_maps", "import_maps", "paths", "report", "sample", "scenes", "trace", "train"]
+__all__ = [
+    "benchmark",
+    "evaluate",
+    "export_maps",
+    "import_maps",
+    "paths",
+    "predict",
+    "report",
+    "scenes",
+    "trace",
+    "train",
+]
 
 Rows = list[dict[str, Any]]
+#: Maps on which a network's flip error is measured.
+MIRRORED = 4
 #: Maps of a store that `report --draw` draws.
 DRAWN = 3
 
@@ -134,7 +147,7 @@ def report(arguments: Sequence[str]) -> Rows:
     """Make the page of stores and finished runs for a browser; draw maps, and their errors, as pictures too."""
     from geoml.report.gather import parser, written
 
-    about = "Make one self-contained HTML page of stores, and of runs of trace, sample and benchmark."
+    about = "Make one self-contained HTML page of stores, and of runs of trace, predict and benchmark."
     made = parser("radiomaps report", about)
     made.add_argument("--against", metavar="STORE", help="a store of the same scenes and transmitters: errors too")
     made.add_argument("--draw", metavar="FOLDER", help="draw the first maps of each store into this folder too")
@@ -191,9 +204,11 @@ def train(config: DictConfig, run: RunFolder) -> Rows:
     """
     from geoml.cli.config import instantiate
     from geoml.train.tensorboard import log_of
+    from radiomaps.report.pictures import picture_taker
     from radiomaps.tasks import Task
-    from radiomaps.tasks.splits import on_layers
-    from radiomaps.training import SPLIT_FILE, Recipe, fit, parts_of, picture_taker
+    from radiomaps.tasks.splits import on_layers, parts_of
+    from radiomaps.trained import SPLIT_FILE
+    from radiomaps.training import Recipe, fit
 
     values = plain(config)
     task, store = on_layers(Task.of(values["task"]), values["split"], "train"), Path(values["store"])
@@ -215,33 +230,95 @@ def train(config: DictConfig, run: RunFolder) -> Rows:
     return [row]
 
 
-def sample(config: DictConfig, run: RunFolder) -> Rows:
-    """Sample maps with a trained model into CF files in the run folder's `samples/`, and draw some."""
+def predict(config: DictConfig, run: RunFolder) -> Rows:
+    """Predict maps with a trained model into CF files in the run folder's `samples/`, and draw some."""
     from geoml.models.tiles import Tiling
-    from radiomaps.prediction import draw_samples, samples_of, write_samples
+    from radiomaps.prediction import (
+        chosen_maps,
+        predicted_maps,
+        predicted_scene,
+        window_of,
+        with_truth,
+        write_predictions,
+    )
+    from radiomaps.report.pictures import draw_predictions
     from radiomaps.tasks.splits import on_layers
-    from radiomaps.training import load_trained
+    from radiomaps.trained import load_trained
 
     values = plain(config)
-    tiling = Tiling(**values["tiles"])
     trained = load_trained(
-        values["checkpoint"], device=values["device"], precision=values["precision"], tiling=tiling,
+        values["checkpoint"], device=values["device"], precision=values["precision"], tiling=Tiling(**values["tiles"]),
         allow=values["allow_targets"],
     )  # fmt: skip
-    trained.sample_by(**{name: values[name] for name in ("steps", "sampler", "guidance", "keep")})
-    store, chosen = samples_of(trained, values, run.path)
-    if values["part"] is not None:
-        trained = replace(trained, task=on_layers(trained.task, trained.split or {}, values["part"]))
-    attrs = {"title": "Sampled radio maps", "source": f"checkpoint {values['checkpoint']}", "seed": values["seed"]}
+    trained = trained.sampled_by(**{name: values[name] for name in ("steps", "sampler", "guidance", "keep")})
+    options: dict[str, Any] = {"members": int(values["members"]), "seed": int(values["seed"])}
+    store = None if values["store"] is None else Path(values["store"])
+    if store is None:
+        from radiomaps.generation.plan import Placement
+        from radiomaps.scenes import load
+
+        if trained.task.observations is not None:
+            raise UserError("this model reads observed voxels; name a store of measured or traced maps: store=MAPS")
+        scene = load(values["scene"])
+        grid = window_of(trained, values["window"]).grid(scene)
+        sites = Placement(**values["transmitters"]).transmitters(scene, grid, (options["seed"], 0))
+        maps = predicted_scene(trained, scene, sites, grid, frequency_hz=float(values["frequency_hz"]), **options)
+        count = len(sites)
+    else:
+        part = values["part"]
+        chosen = chosen_maps(trained, store, part=part, samples=values["samples"], count=values["count"])
+        if part is not None:
+            trained = replace(trained, task=on_layers(trained.task, trained.split or {}, part))
+        maps, count = with_truth(predicted_maps(trained, store, chosen, **options), trained.task, store), len(chosen)
+    attrs = {"title": "Predicted radio maps", "source": f"checkpoint {values['checkpoint']}", "seed": values["seed"]}
     rows = []
-    for row in write_samples(
-        run.samples, trained, store, chosen, members=int(values["members"]), seed=int(values["seed"]),
-        kind=values["format"], attrs=attrs, truth=values["store"] is not None,
-    ):  # fmt: skip
+    for row in write_predictions(run.samples, maps, total=count, kind=values["format"], attrs=attrs):
         rows.append(row)
         run.metrics.append(row)
-    draw_samples(rows[: int(values["pictures"])])
+    draw_predictions(rows[: int(values["pictures"])])
     return rows
+
+
+def evaluate(config: DictConfig, run: RunFolder) -> Rows:
+    """Score a checkpoint or a baseline on a part of a store: tables by target, group and layer, and pictures."""
+    from geoml.cli.tables import show
+    from radiomaps.evaluation import builder_of, group_rows, mirror_rows, physical_rows, published_rows
+    from radiomaps.report.pictures import draw
+    from radiomaps.scores import score
+    from radiomaps.tasks.splits import parts_of, some_of
+
+    values = plain(config)
+    store = Path(values["store"])
+    builder, split = builder_of(values, store)
+    parts = parts_of(store, split)
+    if values["part"] not in parts:
+        raise unknown("part", values["part"], parts)
+    chosen = some_of(parts[values["part"]], values["samples"])
+    scores = score(
+        builder, store, chosen, members=int(values["members"]), seed=int(values["seed"]),
+        batch_size=int(values["batch_size"]),
+    )  # fmt: skip
+    scores.save(run.path / "scores.nc")
+    show(published_rows(scores), title="0 … 1, as published: over all voxels, and averaged over maps")
+    show(group_rows(scores), title="root-mean-square error by height and distance")
+    if values["checkpoint"] is not None and (mirrored := mirror_rows(builder, store, chosen[:MIRRORED])):
+        show(mirrored, title="0 … 1: prediction of a flipped scene minus the flipped prediction, all 7 flips and turns")
+    draw(builder, store, chosen[: int(values["pictures"])], run.path / "samples", int(values["members"]))
+    return physical_rows(scores)
+
+
+def benchmark(config: DictConfig, run: RunFolder) -> Rows:
+    """Train and score models on tasks of one store, and write the tables into the run folder."""
+    from geoml.data.netcdf import write_netcdf
+    from radiomaps.benchmarking.results import labelled
+    from radiomaps.benchmarking.run import Benchmark
+    from radiomaps.benchmarking.tables import score_rows, write_page
+
+    made = Benchmark(config)
+    outcome = made.run()
+    write_page(made, outcome, run.path)
+    write_netcdf(run.path / "results.nc", labelled(made, outcome), single=False)
+    return score_rows(made, outcome)
 
 
 @contextlib.contextmanager

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from geoml.errors import missing_packages, unknown
+from geoml.errors import UserError, missing_packages, unknown
 
 __all__ = ["App", "Verb", "load_function"]
 
@@ -33,7 +33,8 @@ class Verb:
 class App:
     """A command line: its name, the package of its configurations, and its verbs.
 
-    `extra` is the extra of this distribution that installs what the verbs import.
+    `extra` is the extra of this distribution that installs what the verbs import, `renamed` pairs former names of verbs
+    with those of today.
     """
 
     name: str
@@ -41,12 +42,15 @@ class App:
     verbs: tuple[Verb, ...]
     help: str = ""
     extra: str = "all"
+    renamed: tuple[tuple[str, str], ...] = ()
 
     def verb(self, name: str) -> Verb:
         """The verb of this name; a `UserError` with the nearest one where there is none."""
         for verb in self.verbs:
             if verb.name == name:
                 return verb
+        if name in dict(self.renamed):
+            raise UserError(f"verb {name!r} is now {dict(self.renamed)[name]!r}, with the same settings")
         raise unknown("verb", name, (verb.name for verb in self.verbs), hint=f"`{self.name} --help` says what they do")
 
 

@@ -23,7 +23,7 @@ from geoml.runs.threads import limit_threads
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
-__all__ = ["JobResult", "complete", "run", "run_path"]
+__all__ = ["JobResult", "complete", "run", "run_job", "run_path"]
 
 #: Top packages whose progress is shown at the terminal; of others, warnings only.
 OURS = ("geoml", "rainshift", "radiomaps", "mcp_experts")
@@ -67,6 +67,11 @@ def run(app: App, verb: Verb, arguments: list[str]) -> int:
         return 0
     show(_Job(app, verb).run(config, flags.overrides) or [])
     return 0
+
+
+def run_job(app: App, verb: Verb, config: DictConfig, overrides: Sequence[str]) -> Rows | None:
+    """The rows of one run of a verb on a configuration, in its run folder where it has one."""
+    return _Job(app, verb).run(config, overrides)
 
 
 def run_path(verb: str, config: DictConfig, overrides: Sequence[str], *, sweep: bool = False) -> Path:

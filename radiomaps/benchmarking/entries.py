@@ -150,6 +150,6 @@ class Contender:
         """What `fit` left, asked for a task that may have other layers; a network in `precision`."""
         if self.baseline is not None:
             return load_baseline(folder, task)
-        from radiomaps.training import load_trained
+        from radiomaps.trained import load_trained
 
         return replace(load_trained(folder, precision=precision, allow=allow), task=task)

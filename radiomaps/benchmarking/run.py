@@ -18,22 +18,19 @@ from geoml.cli.progress import progress_bar
 from geoml.errors import Diverged, UserError, unknown
 from geoml.runs.environment import code_hash
 from geoml.runs.files import sha256
-from geoml.runs.folder import RunFolder, config_hash, plain
+from geoml.runs.folder import config_hash, plain
 from geoml.train.device import autocast, choose_device
 from radiomaps.benchmarking.ablations import PROBES, probed, score_active
 from radiomaps.benchmarking.entries import Contender, task_of
-from radiomaps.evaluation import some_of
 from radiomaps.scores import MapScores, score
 from radiomaps.tasks import Task
-from radiomaps.tasks.splits import audit, on_layers
+from radiomaps.tasks.splits import audit, on_layers, parts_of, some_of
 
 if TYPE_CHECKING:
-    from omegaconf import DictConfig
-
     from radiomaps.scores import Builder
     from radiomaps.training import Recipe
 
-__all__ = ["Benchmark", "BenchmarkResults", "Cell", "benchmark"]
+__all__ = ["Benchmark", "BenchmarkResults", "Cell"]
 
 logger = logging.getLogger(__name__)
 
@@ -144,8 +141,6 @@ class Benchmark:
     def parts(self, split: str) -> dict[str, NDArray[Any]]:
         """Samples by part of a split: by scene, by file, or by `name`, whose parts list scenes; others train."""
         if split not in self._parts:
-            from radiomaps.training import parts_of
-
             self._parts[split] = parts_of(self.store, self.splits[split])
         return self._parts[split]
 
@@ -235,7 +230,7 @@ class Benchmark:
         else:
             way, _, rate = kind.partition("@")
             if self.config["active"]["sampling"]:
-                cast("Any", builder).sample_by(**self.config["active"]["sampling"])
+                builder = cast("Any", builder).sampled_by(**self.config["active"]["sampling"])
             made = score_active(
                 builder, self.store, samples, rate=float(rate), rounds=int(self.config["active"]["rounds"]),
                 uniform=way == "lattice", **options,
@@ -304,13 +299,3 @@ class Benchmark:
                 if came is not None and not isinstance(came, Diverged | UserError):
                     raise came
                 yield jobs[future], came
-
-
-def benchmark(config: DictConfig, run: RunFolder) -> Sequence[dict[str, Any]]:
-    """Train and score models on tasks of one store, and write the tables into the run folder."""
-    from radiomaps.benchmarking.tables import score_rows, write_page
-
-    made = Benchmark(config)
-    outcome = made.run()
-    write_page(made, outcome, run.path)
-    return score_rows(made, outcome)

@@ -24,14 +24,14 @@ __all__ = ["TABLES", "report", "store_of"]
 #: Maps that a page shows at most.
 SHOWN = 4
 STORE = "maps.zarr"
-#: What `radiomaps sample` writes, by `format=`.
+#: What `radiomaps predict` writes, by `format=`.
 SAMPLED = (".nc", ".zarr")
 #: The tables of a benchmark, which `radiomaps.benchmarking.tables` leaves for this page.
 TABLES = "tables.json"
 
 
 def report(path: str | os.PathLike[str], *, against: Path | None = None) -> Report | None:
-    """The report of a store of maps, of the run that traced one, of `radiomaps sample` or `benchmark`; else None.
+    """The report of a store of maps, of the run that traced one, of `radiomaps predict` or `benchmark`; else None.
 
     `against` is a store of the same maps, from which the differences are shown. Errors: `DataError` for a store or
     file that is broken, `UserError` for one of other maps.

@@ -228,14 +228,19 @@ class Scene:
                 roof = float(self.height_map(point)[0, 0])
                 raise UserError(f"{where} is inside a building or the ground; the surface there is at {roof:g} m")
 
-    def scene_grid(self, step_m: float, heights_m: Sequence[float], *, margin_m: float = 0.0) -> Grid:
-        """The largest grid of whole cells inside the scene: `heights_m` are first layer, last layer and their step."""
+    def grid(self, step_m: float, heights_m: Sequence[float]) -> Grid:
+        """The largest grid of whole cells inside the scene: `heights_m` are first layer, last layer and their step.
+
+        >>> from radiomaps.scenes import load
+        >>> load("procedural-0").grid(4.0, (1.5, 10.5, 3.0)).shape
+        (4, 64, 64)
+        """
         first, last, spacing = (float(value) for value in heights_m)
         lower, upper = self.extent
         low = {"z": first - spacing / 2}
         high = {"z": last + spacing / 2}
         for name, start, stop in zip("yx", lower[1::-1], upper[1::-1], strict=True):
-            cells = int((stop - start - 2 * margin_m) // step_m)
+            cells = int((stop - start) // step_m)
             if cells < 1:
                 raise UserError(f"no cell of {step_m:g} m fits into scene {self.name!r} along {name}")
             low[name] = (start + stop - cells * step_m) / 2

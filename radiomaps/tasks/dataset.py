@@ -21,10 +21,11 @@ from geoml.errors import DataError, UserError
 from geoml.grids.grid import Axis, Grid
 from geoml.runs.files import read_json
 from radiomaps.maps.store import SceneRecord
-from radiomaps.tasks.conditions import HEIGHT_M, Site, constant, roof_map, transmitter_channels
+from radiomaps.tasks.channels import base_height_m, map_channels
+from radiomaps.tasks.conditions import Site, roof_map
 from radiomaps.tasks.low_ray_prior import cheap_store
-from radiomaps.tasks.priors import dominant_store, everywhere, free_space, interpolate
-from radiomaps.tasks.task import SIGHT, TRANSMITTER, Task
+from radiomaps.tasks.priors import dominant_store
+from radiomaps.tasks.task import SIGHT, Task
 
 __all__ = ["TaskLoader", "TaskSource", "loader"]
 
@@ -54,7 +55,8 @@ class TaskSource(BlockSource):
         self.name = self._maps.name
         self.condition, self.target = task.channels.condition, task.channels.target
         target = open_store(self.store, "target")
-        self._above_ground = "ground" in str(target["z"].attrs.get("long_name", ""))
+        #: Whether heights are those above the ground.
+        self.above_ground = "ground" in str(target["z"].attrs.get("long_name", ""))
         self.scenes = target["scene"].values
         sites = open_store(self.store, "transmitter")
         names = ("tx_x", "tx_y", "tx_z", "tx_power_dbm", "frequency_hz")
@@ -88,7 +90,7 @@ class TaskSource(BlockSource):
     def site(self, sample: int) -> Site:
         """The transmitter of a sample, in the metres of its window."""
         x, y, z, power, frequency = (float(value) for value in self._sites[sample])
-        if self._above_ground:
+        if self.above_ground:
             z -= self._ground_m(sample)
         return Site((x, y, z), power, frequency)
 
@@ -100,9 +102,8 @@ class TaskSource(BlockSource):
         return target["los"].isel(sample=samples).values[:, self._layers] > 0.5
 
     def _ground_m(self, sample: int) -> float:
-        """Height of the ground that the footprints of a scene stand on: that of the middle one."""
-        bases = [footprint.base_m for footprint in self._record(sample).footprints]
-        return float(np.median(bases)) if bases else 0.0
+        """Height of the ground that the footprints of a scene stand on."""
+        return base_height_m(self._record(sample).footprints)
 
     def _record(self, sample: int) -> SceneRecord:
         return SceneRecord(read_json(self.store / "scenes" / f"{int(self.scenes[sample]):05d}.json"))
@@ -129,52 +130,29 @@ class TaskSource(BlockSource):
         if task.threshold_dbm is not None:
             weak = known["path_gain_db"] + site.power_dbm < task.threshold_dbm
             known = {name: np.where(weak, np.nan, values) for name, values in known.items()}
-        made = dict(zip(task.target_channels, task.encode(known), strict=True))
-        made["building"] = building.astype(np.float32)
-        made["roof"] = np.broadcast_to(self._roof(sample, building), building.shape)
-        z = self._grid["z"].coordinates.astype(np.float32)
-        made["height"] = np.broadcast_to((z / HEIGHT_M)[:, None, None], building.shape)
-        if task.knows_transmitter:
-            for name in task.transmitter:
-                made |= zip(TRANSMITTER[name], transmitter_channels(name, site, self._grid), strict=True)
-            made |= {name: np.full(building.shape, constant(name, site), np.float32) for name in task.constants}
-        if task.observations is not None:
-            made |= self._observed(sample, building, known)
-        if task.prior is not None:
-            names = (f"{name}_prior" for name in task.target_channels)
-            made |= zip(names, self._guess(made, site, guess), strict=True)
-        if SIGHT in task.channels.condition:  # free space has it everywhere
-            made[SIGHT] = np.ones(building.shape, np.float32) if guess is None else np.float32(guess[SIGHT] > 0.5)
-        return made
+        observed = None if task.observations is None else self._observed(sample, building, known)
+        channels = map_channels(
+            task, self._grid, site, building, self._roof(sample, building), observed=observed, guess=guess
+        )
+        return channels | dict(zip(task.target_channels, task.encode(known), strict=True))
 
     def _roof(self, sample: int, building: NDArray[np.bool_]) -> NDArray[np.float32]:
         scene = int(self.scenes[sample])
         if scene not in self._roofs:
             footprints = self._record(sample).local_footprints
-            self._roofs[scene] = roof_map(building, footprints, self._grid, above_ground=self._above_ground)
+            self._roofs[scene] = roof_map(building, footprints, self._grid, above_ground=self.above_ground)
         return self._roofs[scene]
 
     def _observed(self, sample: int, building: NDArray[np.bool_], known: dict[str, Array]) -> dict[str, Array]:
-        """What was read at the observed voxels, 0 elsewhere, and where they are."""
+        """What was read at the observed voxels, NaN elsewhere."""
         assert self.task.observations is not None
         observations, epoch = self.task.observations, int(self.epoch[0])
         heard = np.isfinite(known[self.task.targets[0]])
         here = observations.places(building, self._grid, sample, epoch) & heard
-        read = {name: observations.read(name, known[name], sample, epoch) for name in self.task.targets}
-        channels = zip(self.task.target_channels, self.task.encode(read), strict=True)
-        zero = np.float32(0)
-        return {f"{name}_observed": np.where(here, values, zero) for name, values in channels} | {
-            "observed": here.astype(np.float32)
+        return {
+            name: np.where(here, observations.read(name, known[name], sample, epoch), np.nan)
+            for name in self.task.targets
         }
-
-    def _guess(self, made: dict[str, Array], site: Site, guess: dict[str, Array] | None) -> list[Array]:
-        """The prior of every target channel."""
-        if guess is not None:
-            return self.task.encode({name: everywhere(guess[name]) for name in self.task.targets})
-        if self.task.prior == "free_space":
-            return self.task.encode(free_space(site, self._grid))
-        observed = np.stack([made[f"{name}_observed"] for name in self.task.target_channels])
-        return list(interpolate(observed, made["observed"] > 0, self._grid))
 
     def read_static(self) -> NDArray[np.float32]:
         return np.zeros((0, *self._grid.shape), np.float32)

@@ -32,6 +32,8 @@ __all__ = [
     "at_carriers",
     "audit",
     "on_layers",
+    "parts_of",
+    "some_of",
     "split_by_file",
     "split_by_name",
     "split_by_scene",
@@ -43,6 +45,7 @@ SAME_PLAN = 0.8
 _RASTER = 128
 #: What a part may be kept to, by the key of a split's `where`.
 CARRIERS, LAYERS = "frequency_hz", "heights_m"
+_KEYS = ("by", "parts", "seed", "where")
 PARTS = {"train": 0.8, "validation": 0.1, "test": 0.1}
 
 
@@ -266,3 +269,34 @@ def _groups(count: int, pairs: Sequence[tuple[int, int, str]]) -> list[list[int]
     graph: Any = coo_array((np.ones(len(pairs)), (rows, columns)), shape=(count, count))
     number, labels = connected_components(graph, directed=False)
     return [np.flatnonzero(labels == label).tolist() for label in range(number)]
+
+
+def parts_of(store: str | os.PathLike[str], split: Mapping[str, Any]) -> dict[str, NDArray[Any]]:
+    """Samples of a store by part: `{by: scene, parts: {train: 0.8, …}, seed: 0}`, or by file as the paper did.
+
+    `{by: name, parts: {test: [munich]}}` takes scenes by their names; all others train. `where` keeps parts to carriers
+    of their own: see `at_carriers`.
+
+    >>> parts_of("maps.zarr", {"by": "sceen"})
+    Traceback (most recent call last):
+    geoml.errors.UserError: split by 'sceen' unknown; did you mean 'scene'? (known: file, name, scene)
+    """
+    for key in split:
+        if key not in _KEYS:
+            raise unknown("key of a split", key, _KEYS)
+    ways = {"scene": split_by_scene, "file": split_by_file}
+    by = split.get("by", "scene")
+    if by == "name":
+        named = {part: scenes for part, scenes in split["parts"].items() if not isinstance(scenes, int | float)}
+        samples = split_by_name(store, parts=named).samples
+    elif by in ways:
+        samples = ways[by](store, parts=split.get("parts"), seed=int(split.get("seed", 0))).samples
+    else:
+        raise unknown("split by", by, (*ways, "name"))
+    return at_carriers(store, samples, split.get("where") or {})
+
+
+def some_of(samples: NDArray[Any] | Sequence[int], wanted: int | None) -> list[int]:
+    """All of the samples, or so many evenly spread."""
+    count = len(samples) if wanted is None else min(wanted, len(samples))
+    return [int(samples[len(samples) * i // count]) for i in range(count)]

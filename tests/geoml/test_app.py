@@ -256,3 +256,10 @@ def test_exec_runs_another_command_line_of_the_distribution(capsys):
     assert "mcp-experts" in capsys.readouterr().err
     assert geoml_main(["exec"]) == 2
     assert "rainshift" in capsys.readouterr().err
+
+
+def test_a_former_name_of_a_verb_is_answered_with_the_one_of_today(capsys: pytest.CaptureFixture[str]) -> None:
+    from radiomaps.__main__ import main as radiomaps
+
+    assert radiomaps(["sample", "checkpoint=runs/model"]) == 2
+    assert "verb 'sample' is now 'predict'" in capsys.readouterr().err

@@ -9,7 +9,7 @@ import torch
 from geoml.data.fields import Batch
 from geoml.grids.grid import Grid
 from geoml.models.predictor import load_predictor
-from radiomaps.training import load_trained
+from radiomaps.trained import load_trained
 
 FOLDER = Path(__file__).parent.parent / "data" / "checkpoints_9c6128b"
 CASES = sorted(path.parent.relative_to(FOLDER) for path in FOLDER.glob("*/*/case.npz"))

@@ -19,8 +19,7 @@ from radiomaps.benchmarking.run import Benchmark
 from radiomaps.benchmarking.tables import gap_rows
 from radiomaps.generation.generate import generate
 from radiomaps.generation.plan import Placement, Plan, Window, expand_scenes
-from radiomaps.tasks.splits import audit, split_by_name
-from radiomaps.training import parts_of
+from radiomaps.tasks.splits import audit, parts_of, split_by_name
 
 LOW, HIGH = 3.5e9, 28e9
 ABOVE = {"train": {"heights_m": [1.5, 4.5]}, "test": {"heights_m": [7.5, 10.5]}}
@@ -131,7 +130,7 @@ def test_a_training_is_scored_on_the_layers_that_it_never_saw(
     assert "z = 1.5 m" not in out
     assert "flip error" in out
     drawn = tmp_path / "c"
-    words = ["sample", f"checkpoint={run}", f"store={store}", "pictures=0", "members=1", "count=1", f"run.dir={drawn}"]
+    words = ["predict", f"checkpoint={run}", f"store={store}", "pictures=0", "members=1", "count=1", f"run.dir={drawn}"]
     for part, heights in (("test", [7.5, 10.5]), ("train", [1.5, 4.5])):
         assert app.main(APP, [*words, f"part={part}", "run.fresh=true"]) == 0
         with xr.open_dataset(next((drawn / "samples").glob("*.nc"))) as made:

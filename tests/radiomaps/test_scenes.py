@@ -230,7 +230,7 @@ def test_cities_come_from_their_files_without_the_ray_tracer(name: str, triangle
     assert scene.triangles == triangles
     assert scene.footprints
     lower, upper = scene.extent
-    grid = scene.scene_grid(4.0, (1.5, 21.5, 4.0))
+    grid = scene.grid(4.0, (1.5, 21.5, 4.0))
     mask = scene.building_mask(grid)
     x, y = np.meshgrid(grid["x"].coordinates, grid["y"].coordinates)
     prisms = np.zeros(mask[0].shape, bool)

@@ -266,8 +266,7 @@ def test_layers_by_height_and_weak_voxels(store: Path):
 
 
 def test_the_default_split_shares_no_scene_and_names_make_one(store: Path):
-    from radiomaps.tasks.splits import audit
-    from radiomaps.training import parts_of
+    from radiomaps.tasks.splits import audit, parts_of
 
     assert audit(store, parts_of(store, {"by": "scene", "parts": {"train": 0.75, "test": 0.25}})) == ()
     assert len(split_by_file(store, parts={"train": 0.5, "test": 0.5}).leaks) > 0

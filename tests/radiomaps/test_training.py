@@ -29,11 +29,14 @@ from radiomaps.generation.generate import generate
 from radiomaps.generation.plan import Placement, Plan, Window
 from radiomaps.models import build
 from radiomaps.models.symmetry import flip_error, flip_errors
-from radiomaps.prediction import mean_and_spread, sample_maps, truth_of
+from radiomaps.prediction import mean_and_spread, predicted_maps, truth_of
 from radiomaps.report.html import report
+from radiomaps.report.pictures import picture_taker
 from radiomaps.tasks import Observations, Task
 from radiomaps.tasks.dataset import loader
-from radiomaps.training import Recipe, Trained, fit, load_trained, parts_of, picture_taker
+from radiomaps.tasks.splits import parts_of
+from radiomaps.trained import Trained, load_trained
+from radiomaps.training import Recipe, fit
 
 TASK = Task(prior="free_space")
 MIXED = Task(
@@ -85,7 +88,7 @@ def test_one_scene_is_learned_by_heart(name: str, store: Path, tmp_path: Path) -
 
 def test_the_task_and_the_grid_lie_beside_the_checkpoints(trained: Trained) -> None:
     assert trained.task == MIXED
-    assert trained.window == {"step_m": 4.0, "heights_m": [1.0, 10.0, 3.0]}
+    assert trained.window == {"step_m": 4.0, "heights_m": [1.0, 10.0, 3.0], "above_ground": False}
 
 
 def test_another_task_is_refused_in_the_same_folder(store: Path, tmp_path: Path) -> None:
@@ -114,14 +117,14 @@ def test_parts_share_no_scene(store: Path) -> None:
 
 
 def test_members_of_a_map_do_not_depend_on_what_else_is_sampled(trained: Trained, store: Path) -> None:
-    (alone,) = sample_maps(trained, store, [3], members=2, seed=1)
-    among = dict(sample_maps(trained, store, [0, 3, 5], members=2, seed=1))
+    (alone,) = predicted_maps(trained, store, [3], members=2, seed=1)
+    among = dict(predicted_maps(trained, store, [0, 3, 5], members=2, seed=1))
     assert alone[0] == 3
     xr.testing.assert_allclose(alone[1], among[3], rtol=1e-4)
 
 
 def test_samples_are_physical_and_honour_what_was_observed(trained: Trained, store: Path) -> None:
-    (_, made) = next(sample_maps(trained, store, [6], members=3))
+    (_, made) = next(predicted_maps(trained, store, [6], members=3))
     assert made["path_gain_db"].dims == ("member", "z", "y", "x")
     assert made["path_gain_db"].attrs["units"] == "dB"
     assert float(made["path_gain_db_mean"].min()) > -400
@@ -274,7 +277,7 @@ def run(store: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_a_store_is_sampled_by_part(run: Path, store: Path, tmp_path: Path) -> None:
     words = [f"checkpoint={run}", f"store={store}", "part=test", "members=2", "steps=1", "pictures=1", "device=cpu"]
-    assert app.main(APP, ["sample", *words, f"run.dir={tmp_path / 'out'}"]) == 0
+    assert app.main(APP, ["predict", *words, f"run.dir={tmp_path / 'out'}"]) == 0
     files = sorted((tmp_path / "out/samples").glob("*.nc"))
     assert len(files) == 2
     assert len(list((tmp_path / "out/samples").glob("*.png"))) == 1
@@ -309,7 +312,7 @@ def test_a_scene_with_a_transmitter_is_sampled(run: Path, tmp_path: Path) -> Non
     ]
     place = ["transmitters.positions_m=[[20,30,25]]", "format=zarr", "device=cpu", "pictures=1"]
     tiles = ["tiles.tile=16", "tiles.limit=16", "tiles.blend=2", "tiles.halo=8"]
-    assert app.main(APP, ["sample", *words, *place, *tiles, f"run.dir={tmp_path / 'out'}"]) == 0
+    assert app.main(APP, ["predict", *words, *place, *tiles, f"run.dir={tmp_path / 'out'}"]) == 0
     (file,) = (tmp_path / "out/samples").glob("*.zarr")
     with xr.open_zarr(file) as made:
         assert dict(made["path_gain_db"].sizes) == {"member": 2, "z": 4, "y": 24, "x": 24}
@@ -325,5 +328,5 @@ def test_mistakes_are_told(run: Path, store: Path, tmp_path: Path, capsys: pytes
         (["format=tiff", f"store={store}"], "format"),
     ):
         out = f"run.dir={tmp_path / words[0].partition('=')[0]}"
-        assert app.main(APP, ["sample", f"checkpoint={run}", "device=cpu", *words, out]) != 0
+        assert app.main(APP, ["predict", f"checkpoint={run}", "device=cpu", *words, out]) != 0
         assert message in capsys.readouterr().err

@@ -1,0 +1,106 @@
+"""A trained model of radio maps found again: the network, its task, the grid and the split of its training."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from geoml.data.fields import Batch
+from geoml.data.transforms import Transforms
+from geoml.errors import DataError, UserError
+from geoml.models.base import Model
+from geoml.models.predictor import Predictor, load_predictor
+from geoml.models.tiles import Tiled, Tiling
+from geoml.runs.files import read_json
+from geoml.runs.stored_config import interpret
+from geoml.train.device import Precision
+from radiomaps.models.radiodiff3d import RadioDiff3D
+from radiomaps.tasks import Task
+
+if TYPE_CHECKING:
+    import os
+
+    import torch
+
+__all__ = ["GRID_FILE", "SPLIT_FILE", "TASK_FILE", "Trained", "identity", "load_trained"]
+
+#: Beside the checkpoints: what the model was given and asked for, on which grid, and how its maps were split.
+TASK_FILE, GRID_FILE, SPLIT_FILE = "task.json", "grid.json", "split.json"
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A trained model, the task it was trained for, and how it cuts what is larger than its tiles.
+
+    `window` holds the steps and heights of the training's grid as fields of `radiomaps.generation.plan.Window`,
+    `split` how its maps were divided, where the run says so.
+    """
+
+    predictor: Predictor
+    task: Task
+    tiling: Tiling | None = None
+    window: Mapping[str, Any] = field(default_factory=dict)
+    split: Mapping[str, Any] | None = None
+
+    @property
+    def model(self) -> Model:
+        """The model within."""
+        return self.predictor.model
+
+    def predict(self, batch: Batch, members: int = 1, seed: int = 0) -> tuple[torch.Tensor, float]:
+        """`(batch, member, channel, z, y, x)` in the task's encoding, and the share of values that were clipped."""
+        if self.tiling is None:
+            return self.predictor.predict(batch, members=members, seed=seed)
+        return Tiled(self.predictor, self.tiling).predict(batch, members=members, seed=seed)
+
+    def sampled_by(self, **options: Any) -> Trained:
+        """The same with other options of sampling (see `RadioDiff3D.sample_by`); what is None stays as it is."""
+        given = {name: value for name, value in options.items() if value is not None}
+        if not given:
+            return self
+        if not isinstance(self.model, RadioDiff3D):
+            raise UserError(f"{type(self.model).__name__} has no {', '.join(given)}: it is no diffusion of radio maps")
+        model = copy.copy(self.model)  # shares weights
+        model.sample_by(**given)
+        return replace(self, predictor=replace(self.predictor, model=model))
+
+    def tiled(self, tiles: Mapping[str, int] | None) -> Trained:
+        """The same on tiles with these fields of `Tiling`; None leaves it as it is."""
+        return self if tiles is None else replace(self, tiling=Tiling(**tiles))
+
+
+def load_trained(
+    path: str | os.PathLike[str],
+    *,
+    device: str = "auto",
+    precision: Precision = "fp32",
+    tiling: Tiling | None = None,
+    allow: Sequence[str] = (),
+) -> Trained:
+    """The model of a run of `radiomaps train`, or of a checkpoint folder, with its task.
+
+    `precision` is that of its forward passes: "bf16" is quicker where processor or GPU calculates in it.
+
+    Errors: `UserError` where nothing was trained there, `DataError` where files are broken or lack the task.
+    """
+    path = Path(path)
+    if not path.is_dir():
+        raise UserError(f"{path} does not exist; give the run folder that `radiomaps train` printed")
+    folder = path / "checkpoints" if (path / "checkpoints").is_dir() else path
+    beside = next((at / TASK_FILE for at in (folder, folder.parent) if (at / TASK_FILE).exists()), None)
+    if beside is None:
+        raise DataError(f"{path} holds no {TASK_FILE}, which says what the model is given; it is no radio-map training")
+    kept = {
+        name: read_json(at) if (at := beside.with_name(name)).exists() else None for name in (GRID_FILE, SPLIT_FILE)
+    }
+    predictor = load_predictor(folder, device=device, precision=precision, allow=allow)
+    task = interpret(beside, lambda: Task.of(read_json(beside)), "a task")
+    return Trained(predictor, task, tiling, kept[GRID_FILE] or {}, kept[SPLIT_FILE])
+
+
+def identity(task: Task) -> Transforms:
+    """Batches of a task are encoded already."""
+    return Transforms.from_config({"default": {"kind": "identity"}}, task.channels)
