@@ -10,7 +10,7 @@ import contextlib
 import json
 import math
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,8 @@ __all__ = ["FORMATS", "Contents", "opened", "read_arrays"]
 FORMATS = {".npz": "", ".nc": "xarray", ".zarr": "xarray", ".h5": "h5py", ".hdf5": "h5py", ".mat": "scipy"}
 #: Bytes of all arrays of a file in memory; compressed, or as a value to fill with, they take next to none on disk.
 MOST_UNPACKED = 2**30
+#: Arrays of a file, and bytes of what ends a zip archive without comments.
+MOST_ARRAYS, END = 256, 22
 LARGEST_NUMBER = np.dtype(np.complex128).itemsize
 HDF5 = b"\x89HDF\r\n\x1a\n"
 #: Names of the two parts in pairs that stand for complex numbers: h5py and netCDF4 write the first, MATLAB the second.
@@ -75,6 +77,7 @@ def read_arrays(path: Path) -> Contents:
 def _npz(path: Path) -> Contents:
     if not zipfile.is_zipfile(path):  # NumPy would go on to advise to unpickle it
         raise DataError(f"{path.name} is cut, or no .npz file: write it with numpy.savez")
+    _refuse_many(path)
     with np.load(path, allow_pickle=False) as file:
         _refuse_large(path, sum(member.file_size for member in file.zip.infolist()))
         try:
@@ -82,6 +85,18 @@ def _npz(path: Path) -> Contents:
         except ValueError as error:
             raise DataError(f"{path.name} holds more than numbers ({error}); write arrays of numbers alone") from error
     return _split(every)
+
+
+def _refuse_many(path: Path) -> None:
+    """By the end of the archive, before the directory of its members is read: that takes memory for each of them."""
+    with open(path, "rb") as stream:
+        stream.seek(max(0, path.stat().st_size - END - 2**16))
+        tail = stream.read()
+    at = tail.rfind(b"PK\x05\x06")
+    count = int.from_bytes(tail[at + 10 : at + 12], "little")
+    size = int.from_bytes(tail[at + 12 : at + 16], "little")
+    if count > MOST_ARRAYS or size > MOST_ARRAYS * 2**10:
+        raise DataError(f"{path.name} holds {count} arrays or more; at most {MOST_ARRAYS} are read")
 
 
 def _is_hdf5(path: Path) -> bool:
@@ -97,13 +112,25 @@ def _hdf5(path: Path) -> Contents:
     turn = path.suffix == ".mat"
     _refuse_pointers(path)
     with h5py.File(path, "r") as file:
+        if len(file) > MOST_ARRAYS:
+            raise DataError(f"{path.name} holds {len(file)} data sets; at most {MOST_ARRAYS} are read")
         items = {name: item for name, item in file.items() if isinstance(item, h5py.Dataset)}
+        _refuse_objects(path, {name: item.dtype for name, item in items.items()})
         _refuse_large(path, sum(item.nbytes for item in items.values()))
         every = {name: _plain(item[()]) for name, item in items.items()}
         attributes = {name: _single(value) for name, value in file.attrs.items() if np.size(value) == 1}
         axes = {} if turn else {name: tuple(map(_axis, item.dims)) for name, item in items.items()}
     found = _split({name: array.T if turn else array for name, array in every.items()})
     return Contents(found.arrays, found.attributes | attributes, axes)
+
+
+def _refuse_objects(path: Path, types: Mapping[str, Any]) -> None:
+    """Lists of varying length and references are objects; only texts, which attributes may be, are left to be read."""
+    import h5py
+
+    for name, kind in types.items():
+        if kind.kind == "O" and h5py.check_string_dtype(kind) is None:
+            raise DataError(f"{path.name}: {name} holds {kind} objects; arrays of numbers alone are read")
 
 
 def _axis(dimension: Any) -> str:
@@ -181,21 +208,30 @@ def opened(path: Path, groups: Sequence[str] = ()) -> Iterator[list[Any]]:
         import xarray as xr
     except ModuleNotFoundError:
         raise DataError(f"reading {path.suffix} needs xarray; pip install 'geoml[data]' brings it") from None
-    inner: list[str | None] = [group for group in groups if (path / group / "zarr.json").is_file()]
     with contextlib.ExitStack() as stack:
         try:
             if path.suffix == ".nc":
                 _check_netcdf(path)
-            found = (
-                [xr.open_zarr(path, group=group, chunks=None, consolidated=False) for group in inner or (None,)]
-                if path.suffix == ".zarr"
-                else [xr.open_dataset(path)]
-            )
+                found = [xr.open_dataset(path, create_default_indexes=False)]
+            else:
+                found = _groups_of_store(path, groups)
         except (OSError, ValueError, KeyError) as error:
             raise DataError(
                 f"{path.name} is cut, or no {path.suffix} file ({type(error).__name__}: {error})"
             ) from error
         yield [stack.enter_context(dataset) for dataset in found]
+
+
+def _groups_of_store(path: Path, groups: Sequence[str]) -> list[Any]:
+    """Data sets of the groups that there are, or of the root; coordinates are not read before they are asked for."""
+    import xarray as xr
+
+    from mcp_experts.channels.piecewise import PiecewiseStore
+
+    store = PiecewiseStore(path)
+    inner = [group for group in groups if store.read(f"{group}/zarr.json") or store.read(f"{group}/.zgroup")]
+    options: dict[str, Any] = {"chunks": None, "consolidated": False, "create_default_indexes": False}
+    return [xr.open_zarr(store, group=group, **options) for group in inner or (None,)]
 
 
 def _check_netcdf(path: Path) -> None:

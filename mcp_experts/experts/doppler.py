@@ -17,6 +17,8 @@ EXPERT = Definition(
     unit="Hz",
     cells_unit="1/duration",
     meaning="speed over wavelength, the largest shift that a path can have",
+    aliases=("doppler shift", "doppler spread", "maximum doppler", "speed", "velocity", "mobility"),
+    noun="maximum Doppler shift",
     version="1.1.0",
     limits=(
         "shifts under a tenth of 1/duration cannot be told from none; a path that arrives across the motion shows "

@@ -6,23 +6,28 @@ EXPERT = Definition(
     name="fading",
     title="Fading family and K-factor",
     purpose=(
-        "Tells the small-scale fading family and bounds the Rician K-factor in dB: rayleigh (no dominant path), "
-        "rician, or strong_rician. Use it for questions about fading statistics, K-factor or fade depth."
+        "Tells the small-scale fading family and bounds the K-factor in dB: rayleigh (no dominant path), rician, or "
+        "specular (one path dominates). Use it for questions about fading statistics, K-factor or fade depth."
     ),
-    classes=("rayleigh", "rician", "strong_rician"),
+    classes=("rayleigh", "rician", "specular"),
     truth="k_factor_db",
     estimator="k_factor_db",
     edges=(0.0, 7.0),
     unit="dB",
     cells_unit="dB",
     meaning="K is the power of the specular path over that of all other paths; rayleigh: below 0 dB or none",
-    version="1.1.0",
+    aliases=("k factor", "rician", "rayleigh", "small scale fading", "fading family", "fading statistics"),
+    noun="K-factor",
+    renamed={
+        "strong_rician": "specular",
+    },
+    version="1.2.0",
     limits=(
         "between no specular path and one 10 dB below the rest the data hardly differ: both are rayleigh; on "
         "streets of a city that training never saw it is right far less often (held_out_city in the card)"
     ),
     examples=(
-        Example({"k_factor_db": 15, "doppler_hz": 100, "snr_db": 25}, ("strong_rician",)),
+        Example({"k_factor_db": 15, "doppler_hz": 100, "snr_db": 25}, ("specular",)),
         Example({"delay_spread_s": 2e-7, "doppler_hz": 200, "snr_db": 25}, ("rayleigh",)),
     ),
 )

@@ -6,20 +6,41 @@ EXPERT = Definition(
     name="los",
     title="Line of sight",
     purpose=(
-        "Decides whether the link has a line-of-sight path (los) or is obstructed (nlos). Use it for questions about "
+        "Decides whether the direct path from transmitter to receiver is clear or blocked. Use it for questions about "
         "obstruction, blockage, visibility of the transmitter, or before trusting a delay as a distance."
     ),
-    classes=("nlos", "los"),
+    classes=("blocked", "clear"),
     truth="los",
     estimator="k_factor_db",
-    meaning="los: the generator placed a direct path between transmitter and receiver",
-    version="1.1.0",
+    meaning="clear: the generator placed a direct path between transmitter and receiver",
+    question="line_of_sight",
+    aliases=(
+        "los",
+        "nlos",
+        "line of sight",
+        "blockage",
+        "blocked",
+        "obstruction",
+        "obstructed",
+        "visibility",
+        "direct path",
+    ),
+    noun="line of sight",
+    says={
+        "blocked": "The direct path is blocked: there is no line of sight",
+        "clear": "The direct path is clear: the link has line of sight",
+    },
+    renamed={
+        "nlos": "blocked",
+        "los": "clear",
+    },
+    version="1.2.0",
     limits=(
-        "a direct path far weaker than the scattered ones (K below about -5 dB) is mostly taken for nlos; "
+        "a direct path far weaker than the scattered ones (K below about -5 dB) is mostly taken for blocked; "
         "on streets of a city that training never saw it is right far less often (held_out_city in the card)"
     ),
     examples=(
-        Example({"k_factor_db": 12, "doppler_hz": 100, "snr_db": 25}, ("los",)),
-        Example({"delay_spread_s": 2e-7, "doppler_hz": 200, "snr_db": 25}, ("nlos",)),
+        Example({"k_factor_db": 12, "doppler_hz": 100, "snr_db": 25}, ("clear",)),
+        Example({"delay_spread_s": 2e-7, "doppler_hz": 200, "snr_db": 25}, ("blocked",)),
     ),
 )

@@ -13,6 +13,13 @@ EXPERT = Definition(
     truth="outside",
     estimator="snr_db",
     meaning="outside: farther from the training channels than 99 % of such channels are",
+    question="in_distribution",
+    aliases=("ood", "out of distribution", "gate", "familiar", "training data"),
+    noun="likeness to the training channels",
+    says={
+        "inside": "The channel resembles those that the experts were trained on",
+        "outside": "The channel is unlike those that the experts were trained on: they abstain on it",
+    },
     version="1.1.0",
     limits=(
         "a channel can be wrong in ways that features do not show: magnitudes alone, swapped axes and "

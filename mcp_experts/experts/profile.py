@@ -6,17 +6,35 @@ EXPERT = Definition(
     name="profile",
     title="Delay profile (TR 38.901 A to E)",
     purpose=(
-        "Tells which tapped or clustered delay line profile of 3GPP TR 38.901 the channel looks like: A, B, C (no line "
-        "of sight) or D, E (line of sight). Use it to choose a standard model for simulating a like channel."
+        "Tells which delay line profile of 3GPP TR 38.901, tapped or clustered, the channel looks like: TDL-A to TDL-C "
+        "(no line of sight), TDL-D or TDL-E (line of sight). Use it to choose a standard model to simulate with."
     ),
-    classes=("A", "B", "C", "D", "E"),
+    classes=("TDL-A", "TDL-B", "TDL-C", "TDL-D", "TDL-E"),
     truth="profile",
     estimator="delay_spread_cells",
     meaning="TDL and CDL of one letter are one class",
-    version="1.1.0",
+    aliases=("delay profile", "tdl", "cdl", "tapped delay line", "power delay profile"),
+    noun="delay profile",
+    says={
+        "TDL-A": "The channel looks most like delay profile A of TR 38.901, a non-line-of-sight one",
+        "TDL-B": "The channel looks most like delay profile B of TR 38.901, a non-line-of-sight one",
+        "TDL-C": "The channel looks most like delay profile C of TR 38.901, a non-line-of-sight one",
+        "TDL-D": "The channel looks most like delay profile D of TR 38.901, a line-of-sight one",
+        "TDL-E": "The channel looks most like delay profile E of TR 38.901, a line-of-sight one",
+    },
+    renamed={
+        "A": "TDL-A",
+        "B": "TDL-B",
+        "C": "TDL-C",
+        "D": "TDL-D",
+        "E": "TDL-E",
+    },
+    version="1.2.0",
     limits=(
         "profiles differ in shape only where the band resolves it: below a delay spread of 1/bandwidth A, B and C look "
         "alike; measured and ray-traced channels have no profile, the answer is the nearest"
     ),
-    examples=(Example({"k_factor_db": 13, "delay_spread_s": 1e-7, "doppler_hz": 50, "snr_db": 25}, ("D", "E")),),
+    examples=(
+        Example({"k_factor_db": 13, "delay_spread_s": 1e-7, "doppler_hz": 50, "snr_db": 25}, ("TDL-D", "TDL-E")),
+    ),
 )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
@@ -32,6 +32,10 @@ class Definition:
     `classes` are in ascending order where `edges`, the limits between them in the truth's own unit (`cells_unit`), are
     given; without edges the truth is the number of the class. `scale` brings values to `unit`. `purpose` is what a
     language model chooses by; `limits` says what the expert cannot know. The tests run `examples` through a client.
+
+    `question` is what the expert is asked for, by default its name, and `aliases` are other words for it. `noun` stands
+    in sentences about a value, and `says` has the sentence of each class of an expert without edges. `renamed` maps
+    earlier names of classes to those of today.
     """
 
     name: str
@@ -49,10 +53,21 @@ class Definition:
     examples: tuple[Example, ...] = ()
     version: str = "1.0.0"
     kind: Literal["classifier", "gate"] = "classifier"
+    question: str = ""
+    aliases: tuple[str, ...] = ()
+    noun: str = ""
+    says: Mapping[str, str] = field(default_factory=dict)
+    renamed: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "question", self.question or self.name)
+        object.__setattr__(self, "noun", self.noun or self.title)
         if self.edges and len(self.edges) != len(self.classes) - 1:
             raise ValueError(f"expert {self.name}: {len(self.classes)} classes need {len(self.classes) - 1} edges")
+
+    def current(self, name: str) -> str:
+        """The name of a class today, of one that may be an earlier name of it."""
+        return self.renamed.get(name, name)
 
     def labels(self, truth: NDArray[np.float64]) -> NDArray[np.int64]:
         """The number of the class of each value; −1 where the truth is not known."""

@@ -11,6 +11,7 @@ import importlib
 import importlib.metadata
 import json
 import pkgutil
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -51,6 +52,8 @@ class Expert:
             )
         card = read_json(self.folder / CARD)
         about = self.definition.describe()
+        if isinstance(card, dict) and isinstance(card.get("classes"), list):
+            card["classes"] = [self.definition.current(str(name)) for name in card["classes"]]
         if not isinstance(card, dict) or any(card.get(key) != about[key] for key in ("classes", "edges")):
             raise DataError(f"{self.folder / CARD} is of another definition of {self.name}; train the expert again")
         return card
@@ -111,6 +114,37 @@ class Registry:
         if name not in self.experts:
             raise unknown("expert", name, self.experts)
         return self.experts[name]
+
+    def asked(self, question: str) -> Expert:
+        """The expert for a question: its name, another word for it, or a sentence that holds one of them.
+
+        A `UserError` lists the questions where none is meant, or several are.
+        """
+        text = _words(question)
+        words = {_words(word): expert for expert in self.experts.values() for word in _names(expert.definition)}
+        if text in words:
+            return words[text]
+        found = {word: expert for word, expert in words.items() if f"_{word}_" in f"_{text}_"}
+        longest = {
+            expert.name: expert
+            for word, expert in found.items()
+            if not any(word != other and f"_{word}_" in f"_{other}_" for other in found)
+        }
+        if len(longest) == 1:
+            return next(iter(longest.values()))
+        raise unknown("question", question[:80], (expert.definition.question for expert in self.experts.values()))
+
+
+def _names(definition: Definition) -> tuple[str, ...]:
+    return (definition.question, definition.name, definition.title, *definition.aliases)
+
+
+def _words(text: str) -> str:
+    """
+    >>> _words("Is it line-of-sight?")
+    'is_it_line_of_sight'
+    """
+    return "_".join(re.findall("[a-z0-9]+", text.lower()))
 
 
 def definitions(*, plugins: bool = False) -> dict[str, Expert]:

@@ -116,7 +116,7 @@ def _tdl(count: int, rng: np.random.Generator) -> Iterator[Links]:
             k_factor_db=k_db,
             doppler=doppler,
             coherence=crossing(correlation / (1 + k_factor[:, None]), lags),
-            profile=PROFILE.classes.index(str(letter)),
+            profile=PROFILE.classes.index(PROFILE.current(str(letter))),
         )
 
 
@@ -142,7 +142,7 @@ def _cdl(count: int, rng: np.random.Generator) -> Iterator[Links]:
             los=np.full(size, letter in WITH_DIRECT),
             k_factor_db=k_db,
             doppler=doppler,
-            profile=PROFILE.classes.index(str(letter)),
+            profile=PROFILE.classes.index(PROFILE.current(str(letter))),
         )
 
 

@@ -79,7 +79,7 @@ def test_ask_drives_the_server_and_prints_the_answer(scripted, monkeypatch, chan
     code = main(["ask", "Is it line of sight?", "--channel", str(channel_file), "--transcript", str(record)])
     out, err = capsys.readouterr()
     assert code == 0
-    assert "los=los" in out
+    assert "los=clear" in out
     assert "wireless_load_file, wireless_describe_channel; 300 + 30 tokens" in err
     exchanges = json.loads(record.read_text())
     assert [entry.get("tool") for entry in exchanges if "tool" in entry] == [
@@ -308,7 +308,7 @@ def test_questions_are_frozen_shuffled_and_even():
     assert one.digest == again.digest != other.digest
     los = [question for question in one.questions if question.task == "los"]
     right = [question.options[ord(question.answer) - ord("A")] for question in los]
-    assert right.count("los") == 30
+    assert right.count("clear") == 30
     assert 10 < [question.answer for question in los].count("A") < 50
     assert all(len(question.experts) == 2 for question in one.questions if "+" in question.task)
     with pytest.raises(DataError, match="at most that many"):

@@ -62,6 +62,44 @@ def test_card_is_complete_and_the_weights_are_its_own(name):
     assert parameters == expert.card["parameters"] <= 100_000
 
 
+@pytest.mark.parametrize("name", EXPERTS)
+def test_labels_cannot_be_taken_for_each_other_nor_for_the_question(name):
+    """A small model that reads "los" in "nlos", or in the task's own name, answers wrongly."""
+    definition = REGISTRY.expert(name).definition
+    labels = [label.lower() for label in definition.classes]
+    for label in labels:
+        assert not [other for other in labels if other != label and label in other]
+        assert label not in definition.question.lower()
+        assert label not in definition.title.lower()
+        assert label not in definition.name.lower()
+    assert set(definition.renamed.values()) <= set(definition.classes)
+    assert definition.edges or set(definition.says) == set(definition.classes)
+
+
+def test_experts_are_found_by_what_people_ask():
+    for question, name in (
+        ("line_of_sight", "los"),
+        ("line-of-sight", "los"),
+        ("Is the link in line of sight?", "los"),
+        ("nlos", "los"),
+        ("How long is the RMS delay spread?", "delay_spread"),
+        ("delay profile", "profile"),
+        ("K-factor", "fading"),
+        ("coherence time", "coherence_time"),
+        ("in_distribution", "ood"),
+    ):
+        assert REGISTRY.asked(question).name == name
+    for question in ("", "doppler and delay spread", "weather"):
+        with pytest.raises(UserError, match="line_of_sight"):
+            REGISTRY.asked(question)
+
+
+def test_cards_with_earlier_names_of_classes_are_read(tmp_path):
+    expert = REGISTRY.expert("los")
+    (tmp_path / CARD).write_text(json.dumps(expert.card | {"classes": ["nlos", "los"]}))
+    assert type(expert)(expert.definition, tmp_path).card["classes"] == ["blocked", "clear"]
+
+
 @pytest.mark.parametrize("name", CLASSIFIERS)
 def test_card_compares_with_rivals_where_a_truth_exists(name):
     metrics = REGISTRY.expert(name).card["metrics"]

@@ -53,11 +53,11 @@ def test_list_load_describe_ask_drop(era):
     verdicts = {verdict["expert"]: verdict for verdict in described.structured_content["verdicts"]}
     assert set(verdicts) == set(names) - {"ood"}
     assert described.structured_content["in_distribution"]
-    assert verdicts["los"]["label"] == "los"
+    assert verdicts["los"]["label"] == "clear"
     assert verdicts["fading"]["interval_low"] == 7
     assert verdicts["snr"]["classical"]["value"] == pytest.approx(25, abs=2)
     assert json.loads(one.content[0].text) == one.structured_content
-    assert one.structured_content["label"] == "los"
+    assert one.structured_content["label"] == "clear"
     assert dropped.structured_content["dropped"]
     assert "load the channel again" in text
 
