@@ -62,7 +62,7 @@ class OpenedPath(PosixPath):
         return path
 
     @property
-    def name(self) -> str:  # type: ignore[override]
+    def name(self) -> str:
         """The file's name."""
         return self.called
 

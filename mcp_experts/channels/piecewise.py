@@ -36,8 +36,8 @@ class PiecewiseStore(Store):
         super().__init__(read_only=True)
         self._folder = folder if isinstance(folder, int) else os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
 
-    supports_writes = supports_deletes = False  # type: ignore[assignment]
-    supports_listing = True  # type: ignore[assignment]
+    supports_writes = supports_deletes = False
+    supports_listing = True
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, PiecewiseStore) and other._folder == self._folder
