@@ -19,11 +19,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geoml.errors import DataError
+from mcp_experts.channels.opening import FORMATS
 
-__all__ = ["FORMATS", "Contents", "opened", "read_arrays"]
+__all__ = ["Contents", "opened", "read_arrays"]
 
-#: What can be read, and what has to be installed for it.
-FORMATS = {".npz": "", ".nc": "xarray", ".zarr": "xarray", ".h5": "h5py", ".hdf5": "h5py", ".mat": "scipy"}
 #: Bytes of all arrays of a file in memory; compressed, or as a value to fill with, they take next to none on disk.
 MOST_UNPACKED = 2**30
 #: Arrays of a file, and bytes of what ends a zip archive without comments.

@@ -12,9 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geoml.errors import DataError, UserError
-from mcp_experts.channels.arrays import FORMATS, Contents, read_arrays
+from mcp_experts.channels.arrays import Contents, read_arrays
 from mcp_experts.channels.axes import in_order
 from mcp_experts.channels.channel import SNAPSHOTS, SUBCARRIERS, Channel, from_paths, from_taps
+from mcp_experts.channels.opening import FORMATS
 from mcp_experts.channels.path_tables import (
     DEEPMIMO,
     NEEDED,

@@ -16,10 +16,11 @@ from dataclasses import dataclass
 from pathlib import Path, PosixPath
 
 from geoml.errors import UserError
-from mcp_experts.channels.arrays import FORMATS
 
-__all__ = ["Opened", "OpenedPath", "open_inside", "open_piece", "sources_under"]
+__all__ = ["FORMATS", "Opened", "OpenedPath", "open_inside", "open_piece", "sources_under"]
 
+#: What can be read, and what has to be installed for it.
+FORMATS = {".npz": "", ".nc": "xarray", ".zarr": "xarray", ".h5": "h5py", ".hdf5": "h5py", ".mat": "scipy"}
 MOST_BYTES = 256 * 2**20
 #: Pieces of a store, and how deep its folders lie.
 MOST_PIECES, DEEPEST = 100_000, 8

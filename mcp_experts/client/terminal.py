@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from geoml.errors import UserError
-from mcp_experts.channels.arrays import FORMATS
 from mcp_experts.channels.loading import channel_from_file
+from mcp_experts.channels.opening import FORMATS
 from mcp_experts.inference.registry import Registry
 from mcp_experts.inference.verdicts import ChannelView
 from mcp_experts.inference.verdicts import describe as verdicts_on

@@ -10,9 +10,9 @@ from mcp_types import CallToolResult
 from pydantic import Field
 
 from geoml.errors import UserError
-from mcp_experts.channels.arrays import FORMATS
 from mcp_experts.channels.channel import Channel
 from mcp_experts.channels.loading import channel_from_file, channel_from_lists, inside
+from mcp_experts.channels.opening import FORMATS
 from mcp_experts.channels.synthetic import synthesize
 from mcp_experts.inference.registry import GATE, Expert
 from mcp_experts.inference.verdicts import describe, judge, judge_gate
