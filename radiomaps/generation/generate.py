@@ -17,7 +17,7 @@ from geoml.errors import DataError, UserError
 from geoml.grids.grid import Grid
 from geoml.runs.files import write_json
 from radiomaps.generation.plan import Plan, solver_version
-from radiomaps.maps.layout import VARIABLES
+from radiomaps.maps.layout import VARIABLES, wrapped
 from radiomaps.maps.store import SceneRecord
 
 if TYPE_CHECKING:
@@ -44,6 +44,9 @@ def compute(plan: Plan, start: int, stop: int) -> dict[str, xr.Dataset]:
         raise UserError(f"solver {plan.solver!r} gives no {', '.join(missing)}; take it from variables")
     count = stop - start
     target = {name: ((SAMPLE, *VARIABLES[name].dims[1:]), maps[name].values) for name in plan.variables}
+    if "doa_azimuth" in target:
+        dims, azimuth = target["doa_azimuth"]
+        target["doa_azimuth"] = dims, wrapped(azimuth, PACKING["doa_azimuth"].scale)
     building = np.broadcast_to(maps["building"].values, (count, *maps["building"].shape))
     grid = plan.grid(start // plan.maps_a_scene)
     transmitter = {f"tx_{letter}": ((SAMPLE,), maps[f"tx_{letter}"].values) for letter in "xyz"}

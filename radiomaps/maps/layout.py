@@ -34,6 +34,7 @@ __all__ = [
     "direction_angles",
     "friis_gain_db",
     "rss_dbm",
+    "wrapped",
 ]
 
 SPEED_OF_LIGHT = 299_792_458.0
@@ -124,6 +125,12 @@ def direction_angles(vector: NDArray[Any], axis: int = -1) -> tuple[NDArray[Any]
     return np.where(azimuth >= 2 * np.pi, 0.0, azimuth), np.arctan2(np.hypot(x, y), z)
 
 
+def wrapped(azimuth: NDArray[Any], step: float = 0.0) -> NDArray[Any]:
+    """Azimuths below 2π that rounding, to their type or to multiples of `step`, would take there, as 0."""
+    with np.errstate(invalid="ignore"):
+        return np.where(azimuth >= np.float32(2 * np.pi) - step / 2, azimuth.dtype.type(0), azimuth)
+
+
 def assemble(
     grid: Grid,
     transmitters: Sequence[Transmitter],
@@ -155,6 +162,8 @@ def assemble(
             values = values.astype(bool)
         elif variable.dims == DIMS:
             values = np.where(nowhere, np.float32(np.nan), values).astype(np.float32)
+            if name == "doa_azimuth":
+                values = wrapped(values)
         about = {"units": variable.units, "long_name": variable.long_name}
         variables[name] = (variable.dims, values, about)
     dataset = xr.Dataset(variables, coords={**grid.coords(), **_coordinates(transmitters, attrs["frequency_hz"])})

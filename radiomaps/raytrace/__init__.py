@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from geoml.grids.grid import Grid
     from radiomaps.scenes import Scene
 
+#: At this distance a float holds places to 6 cm.
+_FARTHEST_M = 1e6
+
 __all__ = ["TraceOptions", "activate", "find_paths", "trace"]
 
 
@@ -66,13 +69,14 @@ def trace(
         raise UserError(f"a radio map lives on axes z, y, x, not {', '.join(grid.names)}")
     scene.require_inside(grid)
     scene.require_outdoors([transmitter.position for transmitter in transmitters])
+    _require_near(transmitters, np.array([[grid[name].extent[side] for name in "xyz"] for side in (0, 1)]))
     variant = activate()
     from radiomaps.raytrace.solve import error_db, pieces, solve
     from radiomaps.raytrace.world import World
 
-    world = World(scene, options)
-    building = scene.building_mask(grid, above_ground=options.above_ground)
     ground = scene.ground_height(grid) if options.above_ground else None
+    world = World(scene, options, _middle([grid[name].extent for name in "xyz"], ground))
+    building = scene.building_mask(grid, above_ground=options.above_ground)
     fields: dict[str, Any] = {}
     rays, errors = [], []
     for index, transmitter in enumerate(transmitters):
@@ -133,11 +137,11 @@ def find_paths(
     if not transmitters:
         raise UserError("no transmitter to trace; give at least one")
     scene.require_outdoors([transmitter.position for transmitter in transmitters])
+    _require_near(transmitters, points)
     activate()
     from radiomaps.raytrace.path_dataset import path_table
-    from radiomaps.raytrace.world import World
 
-    table = path_table(World(scene, options), transmitters, points, options, rays=rays, top=top, velocities=velocities)
+    table = path_table(scene, transmitters, points, options, rays=rays, top=top, velocities=velocities)
     table.attrs = {
         "frequency_hz": options.frequency_hz,
         "solver": "sionna-rt PathSolver",
@@ -149,3 +153,20 @@ def find_paths(
         "depth": options.depth,
     }
     return table
+
+
+def _require_near(transmitters: Sequence[Transmitter], points: NDArray[np.float64]) -> None:
+    """Refuse transmitters so far away that float32 no longer tells walls apart."""
+    for transmitter in transmitters:
+        away = max(sum((a - b) ** 2 for a, b in zip(point, transmitter.position, strict=True)) for point in points)
+        if away > _FARTHEST_M**2:
+            raise UserError(
+                f"transmitter {transmitter.name or '?'} is {away**0.5 / 1000:.0f} km away; rays reach "
+                f"{_FARTHEST_M / 1000:g} km: place it in the same direction, nearer, and take free space between off"
+            )
+
+
+def _middle(bounds: Sequence[tuple[float, float]], ground_m: NDArray[np.float64] | None = None) -> list[float]:
+    """The middle of a box, given by its bounds along x, y, z (above the ground, where there is one)."""
+    x, y, z = ((float(low) + float(high)) / 2 for low, high in bounds)
+    return [x, y, z if ground_m is None else z + float(ground_m.mean())]

@@ -19,7 +19,7 @@ from radiomaps.raytrace.path_slots import ImageTable, PathTable, mix
 from radiomaps.raytrace.voxels import Beam, Crossing, Voxels
 from radiomaps.raytrace.world import Source, World
 
-__all__ = ["find_images", "identity_of", "meet", "ray_names", "shoot"]
+__all__ = ["aimed", "find_images", "identity_of", "meet", "ray_names", "shoot"]
 
 #: The low bits of a path's name hold its bounces; 0 stands for diffraction.
 BOUNCE_BITS = 3
@@ -94,7 +94,7 @@ def _start(source: Source, direction: mi.Vector3f, solid_angle: float, active: m
 def _rays(lattice: Lattice, lane: mi.UInt) -> tuple[mi.Vector3f, float, mi.Bool]:
     """Directions of lanes, the solid angle of each, and which lanes have one."""
     direction, active = lattice.directions(lane)
-    return direction, 4 * np.pi / lattice.count, active
+    return direction, lattice.solid_angle, active
 
 
 def meet(
@@ -121,14 +121,16 @@ def meet(
     return sample, spectrum_to_matrix_4f(jones)
 
 
-def _interact(state: _State, si: mi.SurfaceInteraction3f, ray_name: mi.UInt, flags: mi.UInt, seed: mi.UInt) -> _State:
+def _interact(
+    world: World, state: _State, si: mi.SurfaceInteraction3f, ray_name: mi.UInt, flags: mi.UInt, seed: mi.UInt
+) -> _State:
     """The rays after the surface they met: mirrored, scattered or let through, as the material draws."""
     active = mi.Bool(state.active)
     uniform = uniforms(ray_name, state.depth, seed)
     sample, jones = meet(si, state.ray.d, state.field, state.solid_angle, flags, uniform, active)
     kind = dr.select(active, sample.sampled_component, InteractionType.NONE)
     diffuse = kind == InteractionType.DIFFUSE
-    ray = si.spawn_ray(d=sample.wo)
+    ray = mi.Ray3f(o=world.leaving(si, sample.wo), d=sample.wo)
     ray.time = dr.zeros(mi.Float, dr.width(ray_name))
     # Mirrored from the plane itself: origins of rays lie a little off their walls.
     mirrored = state.image - si.n * (2 * dr.dot(state.image - si.p, si.n))
@@ -167,11 +169,16 @@ def _follow(
         hit = state.active & si.is_valid()
         on_segment(state, dr.select(hit, si.t, dr.inf))
         state.active &= hit & (state.depth < limit)
-        return (_interact(state, si, ray_name, flags, seed),)
+        return (_interact(world, state, si, ray_name, flags, seed),)
 
     # Dr.Jit would trace the body twice to drop constant state: more time on the host than it saves on the device.
     with dr.scoped_set_flag(dr.JitFlag.OptimizeLoops, False):
         dr.while_loop((state,), lambda state: state.active, step, mode="symbolic")
+
+
+def aimed(world: World, source: Source, options: TraceOptions, batch: int) -> Lattice:
+    """A batch's directions from the transmitter: all, or, from outside the scene, those that may meet it."""
+    return Lattice(options.rays_a_batch, batch, options.seed, cap=world.cap(source.position))
 
 
 def shoot(
@@ -192,7 +199,7 @@ def shoot(
     lane = dr.arange(mi.UInt, lanes) + dr.opaque(mi.UInt, first_lane)
     ray_name = ray_names(lane, lattice)
     phase = lattice.index(lane)
-    dense = dr.opaque(mi.Float, options.rays / (4 * np.pi * ENOUGH))
+    dense = dr.opaque(mi.Float, options.batches / (lattice.solid_angle * ENOUGH))
     straight = source.point()
 
     def deposit(state: _State, end: mi.Float) -> None:
@@ -201,7 +208,7 @@ def shoot(
         origin = state.image
         worth = state.active & (state.depth > 0) & (power > 0)
         name = (ray_name << BOUNCE_BITS) | state.depth
-        identity = identity_of(origin)
+        identity = identity_of(origin - straight)
         if found is not None:
             found[1].put(identity, name, worth & state.specular)
 
@@ -230,8 +237,8 @@ def shoot(
         dr.eval(found[0].slots, found[1].names)
 
 
-def identity_of(origin: mi.Point3f) -> mi.UInt:
-    """A hash of apparent sources, equal within 5 cm save at the seams, which keep off round numbers.
+def identity_of(origin: mi.Vector3f) -> mi.UInt:
+    """A hash of apparent sources, counted from the transmitter, equal within 5 cm save at the seams, off round numbers.
 
     Walls that are nearly one plane show sources this far apart, of which each holds for its own wall alone.
     """
@@ -244,14 +251,16 @@ def find_images(world: World, source: Source, names: mi.UInt, options: TraceOpti
 
     Rays of a batch are drawn from its lattice by number, so that nothing has to be kept while tracing.
     """
+    if not dr.width(names):
+        return dr.zeros(mi.Point3f, 0)
     images = dr.zeros(mi.Point3f, dr.width(names))
     dr.make_opaque(images)
     # In the order of tracing, in which neighbours are neighbours.
     order = integers(np.argsort(names.numpy()))
     names = dr.gather(mi.UInt, names, order)
-    lanes = Lattice(options.rays_a_batch, 0, options.seed).lanes
+    lanes = aimed(world, source, options, 0).lanes
     batch = (names >> BOUNCE_BITS) // lanes
-    for index in range(int(dr.max(batch)[0]) + 1 if dr.width(names) else 0):
+    for index in range(int(dr.max(batch)[0]) + 1):
         mine = dr.compress(batch == index)
         if not dr.width(mine):
             continue
@@ -264,7 +273,7 @@ def find_images(world: World, source: Source, names: mi.UInt, options: TraceOpti
             dr.scatter(images, state.image, mine, last)
             state.active &= ~last
 
-        lattice = Lattice(options.rays_a_batch, index, options.seed)
+        lattice = aimed(world, source, options, index)
         start = _start(source, *_rays(lattice, number - dr.opaque(mi.UInt, index * lanes)))
         _follow(world, start, number, options, options.depth, keep)
         dr.eval(images)

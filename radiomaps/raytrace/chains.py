@@ -27,8 +27,8 @@ from radiomaps.raytrace.world import Source, World
 
 __all__ = ["CentrePaths", "grow", "join", "mirrored_paths"]
 
-#: Where a path may miss the transmitter, and how near two apparent sources are one, in metres.
-_TOLERANCE_M = 0.05
+#: What the scene's flaws need, in metres, and what rounding needs a metre: 64 units in the last place of a float.
+_TOLERANCE_M, _TOLERANCE = 0.05, 64 * 2.0**-24
 _CHUNK = 1 << 21
 #: How often paths are offered to neighbours; each round finds fewer.
 _ROUNDS = 2
@@ -85,6 +85,8 @@ def mirrored_paths(
 ) -> CentrePaths:
     """The mirrored paths that rays found, where they reach the voxels' centres, and those that reach neighbours."""
     table, images = found
+    if not dr.any(images.names != 0):
+        return CentrePaths.none()
     images.resolve(lambda names: find_images(world, source, names, options))
     return grow(table, lambda one: _exact(world, voxels, source, one, images), voxels, _ROUNDS)
 
@@ -102,7 +104,7 @@ def _exact(world: World, voxels: Voxels, source: Source, table: PathTable, image
         image, name = images.get(identity)
         centre = voxels.centres(cell)
         away = image - centre
-        power = _power_of(world, source, centre, away, name & ((1 << BOUNCE_BITS) - 1))
+        power = _power_of(world, source, centre, image, name & ((1 << BOUNCE_BITS) - 1))
         strength = power * dr.rcp(dr.squared_norm(away))
         dr.eval(strength, away)
         kept = dr.compress(strength > 0)
@@ -112,44 +114,52 @@ def _exact(world: World, voxels: Voxels, source: Source, table: PathTable, image
     return join(parts)
 
 
-def _power_of(world: World, source: Source, centre: mi.Point3f, away: mi.Vector3f, bounces: mi.UInt) -> mi.Float:
-    """|E|² of paths that come to `centre` from along `away` by `bounces` mirrors; 0 where there is no such path.
+def _power_of(world: World, source: Source, centre: mi.Point3f, image: mi.Point3f, bounces: mi.UInt) -> mi.Float:
+    """|E|² of paths that come to `centre` from an apparent source by `bounces` mirrors; 0 where there is no such path.
 
-    A ray sent back along the path has to meet as many walls and then end at the transmitter, unobstructed. What the
-    walls do to a wave is the product of their Jones matrices, of which the last one comes first.
+    A ray sent back along the path has to meet as many walls, and the apparent source, mirrored back in each, has to be
+    the transmitter, which the ray then reaches unobstructed. From every wall it is aimed anew, so that no error grows
+    on the way. What the walls do to a wave is the product of their Jones matrices, of which the last one comes first.
     """
     width = dr.width(centre)
+    away = image - centre
     ray = mi.Ray3f(o=centre, d=dr.normalize(away))
     ray.time = dr.zeros(mi.Float, width)
-    target = source.point()
+    home = source.point()
+    within = tolerance_m(dr.norm(away))
     flags = dr.repeat(dr.opaque(mi.UInt, int(InteractionType.SPECULAR)), width)
     certain = (dr.zeros(mi.Float, width), dr.zeros(mi.Point2f, width))
 
     def step(
-        ray: mi.Ray3f, left: mi.Float, walls: mi.UInt, active: mi.Bool, arrived: mi.Bool, jones: mi.Matrix4f
-    ) -> tuple[mi.Ray3f, mi.Float, mi.UInt, mi.Bool, mi.Bool, mi.Matrix4f]:
+        ray: mi.Ray3f, target: mi.Point3f, walls: mi.UInt, active: mi.Bool, arrived: mi.Bool, jones: mi.Matrix4f
+    ) -> tuple[mi.Ray3f, mi.Point3f, mi.UInt, mi.Bool, mi.Bool, mi.Matrix4f]:
         si = world.mi_scene.ray_intersect(ray, ray_flags=mi.RayFlags.Minimal, coherent=True, active=active)
-        met = active & si.is_valid() & (si.t < left - _TOLERANCE_M)
+        met = active & si.is_valid() & (si.t < dr.norm(target - ray.o) - within)
         last = active & (walls == 0)
-        miss = dr.norm(ray.o + ray.d * left - target)
-        arrived |= last & ~met & (miss < _TOLERANCE_M)
+        arrived |= last & ~met & (dr.norm(target - home) < within)
         going = active & met & (walls > 0)
-        mirrored = dr.normalize(ray.d - si.n * (2 * dr.dot(ray.d, si.n)))
-        left = dr.select(going, left - si.t, left)
+        beyond = mi.Point3f(target - si.n * (2 * dr.dot(target - si.p, si.n)))
+        mirrored = dr.normalize(beyond - si.p)
+        start = world.leaving(si, mirrored)
         _, wall = meet(si, -mirrored, mi.Vector4f(1.0, 0.0, 0.0, 0.0), mi.Float(1.0), flags, certain, going)
-        following = si.spawn_ray(d=mirrored)
+        following = mi.Ray3f(o=start, d=dr.normalize(beyond - start))
         following.time = dr.zeros(mi.Float, width)
         jones = dr.select(going, jones @ wall, jones)
-        return dr.select(going, following, ray), left, walls - 1, going, arrived, jones
+        return dr.select(going, following, ray), dr.select(going, beyond, target), walls - 1, going, arrived, jones
 
     all_, no = dr.full(mi.Bool, True, width), dr.full(mi.Bool, False, width)
     identity = dr.repeat(dr.identity(mi.Matrix4f), width)
-    state = (ray, dr.norm(away), mi.UInt(bounces), all_, no, identity)
+    state = (ray, mi.Point3f(image), mi.UInt(bounces), all_, no, identity)
     with dr.scoped_set_flag(dr.JitFlag.OptimizeLoops, False):
         ray, _, _, _, arrived, jones = dr.while_loop(
-            state, lambda ray, left, walls, active, arrived, jones: active, step, mode="symbolic"
+            state, lambda ray, target, walls, active, arrived, jones: active, step, mode="symbolic"
         )
     return dr.select(arrived, dr.squared_norm(jones @ source.field(-ray.d)), 0.0)
+
+
+def tolerance_m(reach: Any) -> Any:
+    """Where a path `reach` metres long may miss the transmitter, and how near two apparent sources are one."""
+    return _TOLERANCE_M + _TOLERANCE * reach
 
 
 def _first_of_equals(paths: CentrePaths) -> NDArray[np.bool_]:
@@ -164,10 +174,11 @@ def _drop_equals(cell: Any, toward: Any, keep: Any) -> None:
     for here in range(len(cell)):
         before = here - 1
         while before >= 0 and cell[before] == cell[here]:
-            apart = 0.0
+            apart = reach = 0.0
             for axis in range(3):
                 apart = max(apart, abs(toward[here, axis] - toward[before, axis]))
-            if keep[before] and apart < _TOLERANCE_M:
+                reach = max(reach, abs(toward[here, axis]))
+            if keep[before] and apart < _TOLERANCE_M + _TOLERANCE * reach:
                 keep[here] = False
                 break
             before -= 1

@@ -68,14 +68,15 @@ def find_paths(
     for name in (*scene.transmitters, *scene.receivers):
         scene.remove(name)
     scene.tx_array = rt.AntennaArray(antenna_pattern(transmitter), mi.Point3f(0.0, 0.0, 0.0))
-    place, turn = (mi.Point3f(*(float(v) for v in part)) for part in (transmitter.position, transmitter.orientation))
+    where = world.local(transmitter)
+    place, turn = (mi.Point3f(*(float(v) for v in part)) for part in (where.position, where.orientation))
     scene.add(rt.Transmitter("tx", position=place, orientation=turn))
     scene.add(rt.Receiver("points", position=mi.Point3f(0.0, 0.0, 0.0)))
     solver = _CountingSolver()
     begin, room = 0, _CANDIDATES
     while begin < len(points):
         part = slice(begin, min(begin + _POINTS, len(points)))
-        scaled = (points[part] / float(scene.wavelength[0])).astype(np.float32)
+        scaled = ((points[part] - world.origin) / float(scene.wavelength[0])).astype(np.float32)
         places = mi.Point3f(*(floats(scaled[:, k]) for k in range(3)))
         dr.make_opaque(places)
         scene.rx_array = rt.AntennaArray(antenna_pattern_registry.get("iso")(polarization="VH"), places)

@@ -9,9 +9,17 @@ import mitsuba as mi
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Lattice", "uniforms"]
+__all__ = ["Cap", "Lattice", "uniforms"]
 
 _GOLDEN = (1 + np.sqrt(5)) / 2
+
+
+@dataclass(frozen=True)
+class Cap:
+    """Directions within an angle of one: the unit vector to their middle, and 1 less the angle's cosine."""
+
+    toward: tuple[float, float, float]
+    height: float
 
 
 @dataclass(frozen=True)
@@ -22,13 +30,20 @@ class Lattice:
     to point. Of a Fibonacci number F of consecutive points, a ring, it is known in which order they lie around: point j
     is followed by j + F' modulo F, F' the number before. So rings are visited one after the other, each around: rays of
     a vector, and of the vectors after it, meet the same walls and voxels. A ring is about `rows` points wide. Lanes
-    beyond `count` (`lanes` is a multiple of F) are idle. `batch` and `seed` choose the rotation.
+    beyond `count` (`lanes` is a multiple of F) are idle. `batch` and `seed` choose the rotation. As directions the
+    points fill the sphere, or a `cap` of it.
     """
 
     count: int
     batch: int
     seed: int
     rows: float = 2.0
+    cap: Cap | None = None
+
+    @property
+    def solid_angle(self) -> float:
+        """Of each point, where points are directions."""
+        return 2 * np.pi * (2.0 if self.cap is None else self.cap.height) / self.count
 
     @property
     def ring(self) -> tuple[int, int]:
@@ -48,7 +63,9 @@ class Lattice:
 
     @property
     def rotation(self) -> NDArray[np.float64]:
-        """A rotation matrix, uniform among all (Shoemake 1992)."""
+        """A rotation matrix, uniform among all (Shoemake 1992), or among those that take z to the cap's middle."""
+        if self.cap is not None:
+            return _turned(np.asarray(self.cap.toward), 2 * np.pi * self._generator().random())
         w, x, y, z = (part := self._generator().normal(size=4)) / np.linalg.norm(part)
         return np.array(
             [
@@ -80,7 +97,11 @@ class Lattice:
     def directions(self, lane: mi.UInt) -> tuple[mi.Vector3f, mi.Bool]:
         """Unit vectors of lanes, each for an equal part of the sphere, and which lanes have one."""
         turn, height, active = self.square(lane)
-        unit = mi.warp.square_to_uniform_sphere(mi.Point2f(turn, height))
+        # As a height below the pole, small caps keep their digits.
+        height *= dr.opaque(mi.Float, 2.0 if self.cap is None else self.cap.height)
+        sine, cosine = dr.sincos(dr.two_pi * turn)
+        flat = dr.safe_sqrt(height * (2 - height))
+        unit = mi.Vector3f(flat * cosine, flat * sine, 1 - height)
         rows = [mi.Vector3f(*(dr.opaque(mi.Float, float(value)) for value in row)) for row in self.rotation]
         return dr.normalize(mi.Vector3f(*(dr.dot(row, unit) for row in rows))), active
 
@@ -91,6 +112,15 @@ class Lattice:
         first += dr.opaque(mi.Float, float(shift[0]))
         second += dr.opaque(mi.Float, float(shift[1]))
         return first - dr.floor(first), second - dr.floor(second), active
+
+
+def _turned(toward: NDArray[np.float64], angle: float) -> NDArray[np.float64]:
+    """A rotation that takes the z axis to a unit vector, after a turn about it."""
+    aside = np.eye(3)[int(np.argmin(np.abs(toward)))]
+    x = np.cross(aside, toward) / np.linalg.norm(np.cross(aside, toward))
+    y = np.cross(toward, x)
+    cosine, sine = np.cos(angle), np.sin(angle)
+    return np.column_stack([cosine * x + sine * y, cosine * y - sine * x, toward])
 
 
 def uniforms(ray: mi.UInt, bounce: mi.UInt, seed: mi.UInt) -> tuple[mi.Float, mi.Point2f]:

@@ -13,8 +13,12 @@ from radiomaps.maps.layout import SPEED_OF_LIGHT, Transmitter, direction_angles
 from radiomaps.raytrace.exact import Paths, find_paths
 from radiomaps.raytrace.options import TraceOptions
 from radiomaps.raytrace.world import World
+from radiomaps.scenes import Scene
 
 __all__ = ["path_table"]
+
+#: Receivers this near together are traced about their middle.
+_TILE_M = 256.0
 
 _ABOUT = {
     "path_gain_db": ("dB", "sum of the paths' powers, receivers of both polarisations"),
@@ -35,7 +39,7 @@ _ABOUT = {
 
 
 def path_table(
-    world: World,
+    scene: Scene,
     transmitters: Sequence[Transmitter],
     points: NDArray[np.float64],
     options: TraceOptions,
@@ -44,14 +48,16 @@ def path_table(
     top: int,
     velocities: NDArray[np.float64] | None,
 ) -> xr.Dataset:
-    """`radiomaps.raytrace.find_paths`, with everything checked and the world built."""
-    columns: list[dict[str, NDArray[Any]]] = []
-    for transmitter in transmitters:
-        parts = []
-        for part, paths in find_paths(world, transmitter, points, options, rays=rays, top=top):
-            velocity = np.zeros((part.stop - part.start, 3)) if velocities is None else velocities[part]
-            parts.append(_columns(paths, velocity, world.wavelength_m, top))
-        columns.append({name: np.concatenate([part[name] for part in parts]) for name in parts[0]})
+    """`radiomaps.raytrace.find_paths`, with everything checked."""
+    columns: list[dict[str, NDArray[Any]]] = [{} for _ in transmitters]
+    for tile in _tiles(points):
+        world = World(scene, options, (points[tile].min(axis=0) + points[tile].max(axis=0)) / 2)
+        for column, transmitter in zip(columns, transmitters, strict=True):
+            for part, paths in find_paths(world, transmitter, points[tile], options, rays=rays, top=top):
+                rows = tile[part]
+                velocity = np.zeros((len(rows), 3)) if velocities is None else velocities[rows]
+                for name, values in _columns(paths, velocity, world.wavelength_m, top).items():
+                    column.setdefault(name, np.empty((len(points), *values.shape[1:]), values.dtype))[rows] = values
     variables = {}
     for name, (units, long_name) in _ABOUT.items():
         values = np.stack([column[name] for column in columns])
@@ -68,6 +74,13 @@ def path_table(
         speed = np.zeros(len(points)) if velocities is None else velocities[:, axis]
         coords[f"rx_velocity_{letter}"] = ("rx", speed, {"units": "m s-1"})
     return xr.Dataset(variables, coords)
+
+
+def _tiles(points: NDArray[np.float64]) -> list[NDArray[np.int64]]:
+    """Rows of receivers that lie together: far from its origin the solver's float32 loses paths over edges."""
+    place = np.floor((points - points.min(axis=0))[:, :2] / _TILE_M)
+    _, tile = np.unique(place, axis=0, return_inverse=True)
+    return [np.flatnonzero(tile.ravel() == index) for index in range(int(tile.max()) + 1)]
 
 
 def _columns(paths: Paths, velocity: NDArray[np.float64], wavelength_m: float, top: int) -> dict[str, NDArray[Any]]:

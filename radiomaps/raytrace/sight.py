@@ -72,7 +72,7 @@ def _lit(world: World, source: Source, target: mi.Point3f) -> mi.Bool:
     distance = dr.norm(away)
     width = dr.width(target)
     ray = mi.Ray3f(o=dr.repeat(source.point(), width), d=away * dr.rcp(dr.maximum(distance, 1e-6)))
-    ray.maxt = distance * (1 - 1e-5)
+    ray.maxt = distance - dr.minimum(1e-5 * distance, 0.01 + 1e-6 * distance)
     ray.time = dr.zeros(mi.Float, width)
     return ~world.mi_scene.ray_test(ray, coherent=True, active=distance > 1e-3)
 

@@ -15,10 +15,9 @@ from geoml.grids.grid import Grid
 from radiomaps.maps.layout import Transmitter
 from radiomaps.raytrace.accumulators import Parts
 from radiomaps.raytrace.arrays import floats
-from radiomaps.raytrace.bounce import BOUNCE_BITS, find_images, shoot
+from radiomaps.raytrace.bounce import BOUNCE_BITS, aimed, find_images, shoot
 from radiomaps.raytrace.chains import CentrePaths, join, mirrored_paths
 from radiomaps.raytrace.diffraction import Bender, deposit, toward_edges
-from radiomaps.raytrace.lattice import Lattice
 from radiomaps.raytrace.moments import Sums
 from radiomaps.raytrace.options import TraceOptions
 from radiomaps.raytrace.path_slots import SLOTS, TABLES, ImageTable, PathTable
@@ -91,8 +90,12 @@ class _Run:
         ground_m: NDArray[np.float64] | None,
     ) -> None:
         self.world, self.options = world, options
-        self.voxels = Voxels(grid, options.estimator, ground_m)
-        self.source = Source(transmitter, world.wavelength_m)
+        # Heights above a ground move with it.
+        zero = world.lower if ground_m is None else world.lower * (1, 1, 0)
+        grid = world.local_grid(grid, "xyz" if ground_m is None else "xy")
+        ground_m = None if ground_m is None else ground_m - world.origin[2]
+        self.voxels = Voxels(grid, options.estimator, ground_m, zero=zero)
+        self.source = Source(world.local(transmitter), world.wavelength_m)
         visible = line_of_sight if options.line_of_sight else no_sight
         self.sight: Sight = visible(world, self.voxels, self.source)
         self.exact = options.estimator == "paths"
@@ -114,7 +117,7 @@ class _Run:
         most = max(options.batches, options.max_rays // options.rays_a_batch) if options.error_db else options.batches
         half = options.batches // 2
         while sums.batches < most:
-            lattice = Lattice(options.rays_a_batch, sums.batches, options.seed)
+            lattice = aimed(self.world, self.source, options, sums.batches)
             if self.bender is not None:
                 self.bender.shoot(lattice)
             elif self.wedges is not None:

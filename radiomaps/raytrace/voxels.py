@@ -62,7 +62,7 @@ class _Line:
     """A segment in units of voxels, and its dominant axis: `start` + t `speed`, the same along the axis alone.
 
     On that axis it is at `at` and takes `pause` metres a voxel. Planes are counted against the ray's way, as `back`
-    times their number; their centres lie at numbers and a half. `phase` makes the count one from the frame's origin.
+    times their number; their centres lie at numbers and a half. `phase` makes the count one from the voxels' `zero`.
     """
 
     start: mi.Vector3f
@@ -79,11 +79,20 @@ class _Line:
 class Voxels:
     """A metric grid `(z, y, x)` for kernels: opaque numbers, so that one kernel serves all grids of one shape.
 
+    Grid, ground and `zero`, from where planes are numbered, are in the coordinates of the world.
+
     Over a ground `(y, x)`, columns are shifted by its height; rays march through the box around all of them, and each
     column is still crossed by one plane a voxel.
     """
 
-    def __init__(self, grid: Grid, estimator: Estimator, ground_m: NDArray[np.float64] | None = None) -> None:
+    def __init__(
+        self,
+        grid: Grid,
+        estimator: Estimator,
+        ground_m: NDArray[np.float64] | None = None,
+        *,
+        zero: NDArray[np.float64] | tuple[float, float, float] = (0.0, 0.0, 0.0),
+    ) -> None:
         self.shape = grid.shape
         self.size = grid.size
         self.estimator = estimator
@@ -93,8 +102,9 @@ class Voxels:
         self.lower = opaque_point(first - steps / 2)
         self.count = mi.Vector3f(opaque_point(np.array(self.shape[::-1], float)))
         self.density = dr.opaque(mi.Float, float(1 / np.prod(steps)))
-        # Planes are numbered from the frame's origin, so that all cuts of a grid count rays on the same ones.
-        self.number = [dr.opaque(mi.Int, int(number)) for number in np.floor((first - steps / 2) / steps + 1e-6)]
+        # Planes are numbered from a place of the scene, so that all cuts of a grid count rays on the same ones.
+        number = np.floor((first - steps / 2 - zero) / steps + 1e-3)
+        self.number = [dr.opaque(mi.Int, int(part)) for part in number]
         self.planes = self.shape[0]
         self.rise: mi.Float | None = None
         if ground_m is not None:
