@@ -34,13 +34,12 @@ from geoml.metrics import StatisticsTable, Suite
 from geoml.models.predictor import load_predictor
 from geoml.train import checkpoint
 from rainshift.benchmarking.plan import TrainSet
-from rainshift.benchmarking.run import recipe_of
 from rainshift.data.archive import Archive, archive_of
 from rainshift.evaluation import score
 from rainshift.models.oracle import Oracle
 from rainshift.models.spec import Downscaler, ModelSpec
 from rainshift.prediction import predict_maps
-from rainshift.training import fit
+from rainshift.training import Recipe, fit
 
 WEIGHTS = Path(__file__).parent / "weights" / "oracle"
 REGION, MEMBERS, SEEDS = "melanesia", 8, (0, 1, 2)
@@ -69,7 +68,7 @@ def trained(name: str, seed: int, folder: str) -> Path:
     """The checkpoint of a model trained with a seed; the first seed's weights are kept for `--quick`."""
     spec, settings = MODELS[name]
     config = configuration(folder)
-    recipe = recipe_of(config)
+    recipe = Recipe.of(config)
     settings = {"validate_every": 0, "checkpoint_every": settings["samples"], **settings}
     recipe = replace(recipe, trainer=replace(recipe.trainer, **settings))
     place = Path(folder) / f"{name}-{seed}"

@@ -30,10 +30,11 @@ from harness import main
 
 from geoml.cli.compose import compose
 from geoml.cli.tables import show
+from geoml.data.choice import evenly
 from geoml.data.fields import Batch
 from rainshift.benchmarking.run import Experiment
 from rainshift.data.archive import Archive
-from rainshift.data.selection import evenly, whole_fields
+from rainshift.data.selection import whole_fields
 from rainshift.models.spec import Downscaler
 from rainshift.models.trust import Trust, auroc, fit_trust, risk_coverage
 from rainshift.training import load

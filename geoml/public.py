@@ -1,4 +1,4 @@
-"""Public names of a package: imported on first use, listed by `dir`, never hidden by a folder of the same name."""
+"""Public names of a package: imported on first use, listed by `dir`."""
 
 from __future__ import annotations
 
@@ -23,12 +23,6 @@ class _Package(ModuleType):
         module, _, attribute = self._places[name].partition(":")
         loaded: Any = importlib.import_module(module)
         return getattr(loaded, attribute) if attribute else loaded
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        # `import rainshift.benchmark.run` sets the folder `benchmark` as an attribute: the function of that name stays.
-        if isinstance(value, ModuleType) and ":" in self.__dict__.get("_places", {}).get(name, ""):
-            return
-        super().__setattr__(name, value)
 
     def __dir__(self) -> list[str]:
         return list(self.__all__)

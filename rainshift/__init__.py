@@ -1,25 +1,31 @@
-"""Precipitation downscaling across regions.
+"""Precipitation downscaling across regions: coarse rain and weather in, an ensemble of fine rain out.
 
 >>> import rainshift
->>> tree = rainshift.open("melanesia", "test", size_deg=4)  # doctest: +SKIP
+>>> rainshift.regions()["name"][:3]
+('africa-south', 'amazon-basin', 'arabian-peninsula')
+
+From a region's data to scored predictions, which `rainshift.load(run)` also makes of any other coarse data set:
+
+>>> tree = rainshift.open("melanesia", "test")  # doctest: +SKIP
+>>> model = rainshift.train("edm", regions=["melanesia"], samples=6000)  # doctest: +SKIP
+>>> rain = model.predict(tree["condition"], members=8)  # doctest: +SKIP
+>>> scores = rainshift.evaluate(rain, tree["target"], metrics="scorecard")  # doctest: +SKIP
 >>> results = rainshift.benchmark("experiment=demo")  # doctest: +SKIP
 """
 
-from typing import Any
+from typing import TYPE_CHECKING
 
-__all__ = ["benchmark", "open"]
+from geoml.public import publish
 
-#: Public names and where they live: imported when they are first used, so that listing stays quick.
-_LAZY = {"benchmark": "benchmark", "open": "open_region"}
+if TYPE_CHECKING:
+    from rainshift.api import Model as Model
+    from rainshift.api import benchmark as benchmark
+    from rainshift.api import evaluate as evaluate
+    from rainshift.api import load as load
+    from rainshift.api import open as open
+    from rainshift.api import regions as regions
+    from rainshift.api import train as train
 
+_NAMES = ("Model", "benchmark", "evaluate", "load", "open", "regions", "train")
 
-def __getattr__(name: str) -> Any:
-    if name in _LAZY:
-        from rainshift import api
-
-        return getattr(api, _LAZY[name])
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-
-
-def __dir__() -> list[str]:
-    return sorted((*globals(), *_LAZY))
+publish(__name__, {name: f"rainshift.api:{name}" for name in _NAMES})

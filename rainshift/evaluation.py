@@ -2,27 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from geoml.cli.progress import track
 from geoml.data.store import read_dataset, write_netcdf
 from geoml.errors import DataError, Diverged
-from geoml.grids.grid import conform, grid_of, require_same
+from geoml.grids.grid import grid_of
 from geoml.metrics import StatisticsTable, Suite
 from geoml.models.predictor import members_of
 from rainshift.data.archive import Archive
+from rainshift.data.matching import matched
 from rainshift.data.selection import FIELDS_AT_A_TIME, choose, hourly, whole_fields
 from rainshift.models.spec import Downscaler
 from rainshift.sequences import SequenceScores
 
 if TYPE_CHECKING:
+    import xarray as xr
     from numpy.typing import NDArray
 
-__all__ = ["MAX_CLIPPED_SHARE", "Scores", "score", "score_file", "window_of"]
+__all__ = ["MAX_CLIPPED_SHARE", "Scores", "evaluate_fields", "score", "score_file", "window_of"]
 
 #: A cell of the benchmark in which more values than this had to be bounded has diverged: it is marked, not averaged.
 MAX_CLIPPED_SHARE = 1e-3
@@ -120,38 +123,44 @@ def score(
 
 
 def score_file(path: Path, archive: Archive, region: str, *, suite: Suite, role: str = "test") -> Scores:
-    """Statistics of a prediction file: `precipitation` in mm/h on `([member,] time, lat, lon)`, on the fine grid.
+    """Statistics of a prediction file: rain with a unit on `([member,] time, lat, lon)`, on the fine grid.
 
     Its times have to be among the role's. Errors: `DataError` for other times or another grid.
     """
-    data = read_dataset(path)
-    if "precipitation" not in data:
-        raise DataError(f"{path} holds {', '.join(map(str, data.data_vars)) or 'nothing'}; expected precipitation")
-    rain = conform(data["precipitation"])
-    units = str(rain.attrs.get("units", ""))
-    if units not in ("mm h-1", "mm/h", "mm hr-1"):
-        raise DataError(f"{path}: precipitation is in {units or 'no units'}; expected mm h-1")
-    if "member" not in rain.dims:
-        rain = rain.expand_dims("member")
-    rain = rain.transpose("time", "member", "lat", "lon")
-    split, _ = archive.samples(region, role)
-    truth = archive.open(region, split)["target"]["precipitation"]
-    grid = grid_of(truth)
-    require_same(grid_of(rain), grid, f"{path} and {region}")
     known = archive.times(region, role)
-    if not np.isin(rain["time"].values, known).all():
-        raise DataError(f"{path} has times that are not among the {role} times of {region}, {known[0]} to {known[-1]}")
-    tables = []
+    truth = archive.open(region, archive.samples(region, role)[0])["target"]["precipitation"].sel(time=known)
+    rain, truth = matched(read_dataset(path), truth, what=(str(path), region))
+    tables, weights = [], grid_of(truth).cell_weights(full=False)
     for start in track(range(0, rain.sizes["time"], FIELDS_AT_A_TIME), f"scoring {path.name}", unit="batches"):
-        part = rain.isel(time=slice(start, start + FIELDS_AT_A_TIME)).load()
-        observed = truth.sel(time=part["time"]).load()
-        tables.append(
-            suite.update(
-                part.values,
-                observed.values,
-                ids=part["time"].values,
-                mask=np.isfinite(observed.values),
-                weights=grid.cell_weights(full=False),
-            )
-        )
+        part = slice(start, start + FIELDS_AT_A_TIME)
+        fields = rain.isel(time=part).transpose("time", "member", "lat", "lon").values
+        observed = truth.isel(time=part).values
+        ids, mask = truth["time"].values[part], np.isfinite(observed)
+        tables.append(suite.update(fields, observed, ids=ids, mask=mask, weights=weights))
     return Scores(suite.merge(tables), int(rain.sizes["member"]), 0.0)
+
+
+def evaluate_fields(
+    prediction: Any,
+    truth: Any,
+    *,
+    metrics: str | Sequence[str] | Mapping[str, Any] = "default",
+    reference: Any = None,
+    over: str | Sequence[str] | None = None,
+) -> xr.Dataset:
+    """Scores of a prediction of rain against the truth; see `rainshift.evaluate`."""
+    from geoml.metrics.labelled import evaluate
+    from geoml.scores import suite_config
+
+    suite = Suite.from_config(suite_config(metrics))
+    rain, observed = matched(prediction, truth)
+    made = evaluate(suite, observed, rain, over=over, weights="area")
+    if reference is None:
+        return made
+    against, same = matched(reference, observed, what=("the reference", "the truth"))
+    if same.sizes != observed.sizes:
+        raise DataError(f"the reference has {dict(same.sizes)} of the {dict(observed.sizes)} places predicted")
+    fair = Suite(("crps_fair",))
+    mine, its = (evaluate(fair, observed, x, over=over, weights="area")["crps_fair"] for x in (rain, against))
+    about = {"long_name": "skill of the fair CRPS against the reference", "units": "1", "perfect": 1.0}
+    return made.assign(skill=(1 - mine / its.where(its > 0)).assign_attrs(about, direction="higher"))

@@ -1,30 +1,36 @@
-"""Predictions of whole regions: as xarray, or streamed into a CF file a batch at a time."""
+"""Predictions of prepared regions and of coarse fields of any kind: as xarray, or streamed into a CF file."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import functools
+import uuid
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from geoml.cli.progress import track
+from geoml.data.writer import CONVENTIONS
 from geoml.grids.grid import grid_of
 from geoml.models.predictor import members_of
 from geoml.runs.files import atomic_path
 from rainshift.data.archive import Archive
+from rainshift.data.inputs import CoarseFields
+from rainshift.data.output_axes import OutputAxes
+from rainshift.data.prediction_file import MEMBER_ATTRS, TRUST_MAPS, bound_attrs, define, define_trust
 from rainshift.data.selection import choose, hourly, whole_fields
 from rainshift.evaluation import window_of
+from rainshift.models.fine_rain import FineRain
 from rainshift.models.spec import Downscaler
 from rainshift.sources.variables import VARIABLES
 
 if TYPE_CHECKING:
     import xarray as xr
 
-    from geoml.grids.grid import Grid
     from rainshift.models.trust import Trust, TrustMap
 
-__all__ = ["TRUST_MAPS", "predict_maps", "write_prediction"]
+__all__ = ["predict_fields", "predict_maps", "write_prediction"]
 
 
 def predict_maps(
@@ -56,7 +62,7 @@ def predict_maps(
     made = xr.Dataset({name: (("time", *grid.names), values) for name, values in maps.items()}, coords)
     made["precipitation"] = (("member", "time", *grid.names), rain, VARIABLES["precipitation"].attrs)
     if trust is not None:
-        made["error_bound"].attrs |= _bound_attrs(trust)
+        made["error_bound"].attrs |= bound_attrs(trust)
     return made
 
 
@@ -86,8 +92,10 @@ def write_prediction(
         import netCDF4
 
         with netCDF4.Dataset(partial, "w") as file:
-            rain = _define(file, grid, archive.times(region, role, positions), drawn, attrs or {})
-            maps = {} if trust is None else _define_trust(file, grid, trust)
+            places = {axis.name: (axis.coordinates, axis.attrs) for axis in grid.axes}
+            coords = {"time": (archive.times(region, role, positions), {}), **places}
+            rain = define(file, coords, drawn, attrs or {})
+            maps = {} if trust is None else define_trust(file, tuple(coords), trust)
             batches = _batches(downscaler, archive, region, positions, role, drawn, seed, trust)
             for rows, part, share, drawn_map in track(batches, f"predicting {region}", unit="batches"):
                 rain[:, rows] = part
@@ -123,61 +131,51 @@ def _batches(
         yield rows.ravel()[wanted], hours.numpy().swapaxes(0, 1), share, drawn
 
 
-def _define(file: Any, grid: Grid, times: np.ndarray, members: int, attrs: dict[str, Any]) -> Any:
-    """Dimensions, coordinates and the empty rain variable of a CF file."""
-    file.setncatts({"Conventions": "CF-1.11", **{key: str(value) for key, value in attrs.items()}})
-    for name, size in (("member", members), ("time", len(times)), *zip(grid.names, grid.shape, strict=True)):
-        file.createDimension(name, size)
-    member = file.createVariable("member", "i4", ("member",))
-    member.setncatts({"standard_name": "realization", "units": "1"})
-    member[:] = np.arange(members)
-    time = file.createVariable("time", "i8", ("time",))
-    time.setncatts({"standard_name": "time", "units": "seconds since 1970-01-01", "calendar": "proleptic_gregorian"})
-    time[:] = times.astype("datetime64[s]").astype(np.int64)
-    for axis in grid.axes:
-        coordinate = file.createVariable(axis.name, "f8", (axis.name,))
-        coordinate.setncatts(axis.attrs)
-        coordinate[:] = axis.coordinates
-    rain = file.createVariable(
-        "precipitation",
-        "f4",
-        ("member", "time", *grid.names),
-        compression="zlib",
-        complevel=1,
-        chunksizes=(1, 1, *grid.shape),
-        fill_value=np.float32(np.nan),
-    )
-    rain.setncatts(VARIABLES["precipitation"].attrs)
-    return rain
+def predict_fields(fine_rain: FineRain, fields: CoarseFields, *, attrs: Mapping[str, Any] | None = None) -> xr.Dataset:
+    """`precipitation` in mm/h `(member, [time,] lat, lon)` of coarse fields, on their axes refined.
 
+    Dask arrays stay lazy, a block of times at a time; else the result is in memory, and the coarse fields are read in
+    blocks. With trust also its maps.
+    """
+    import xarray as xr
 
-#: What a trust map says, for the reader of a file: type, unit and long name by variable.
-TRUST_MAPS = {
-    "expected_error": ("f4", "mm h-1", "expected absolute error of the ensemble mean"),
-    "error_bound": ("f4", "mm h-1", "bound of the absolute error of the ensemble mean"),
-    "novelty": ("f4", "1", "distance from the weather that trust was learnt from, about 1 where it is familiar"),
-    "familiar": ("i1", "1", "1 where the novelty is within what trust was learnt from"),
-}
-
-
-def _define_trust(file: Any, grid: Grid, trust: Trust) -> dict[str, Any]:
-    """The empty variables of a trust map, by the name of its field."""
-    made = {}
-    for name, (kind, units, long_name) in TRUST_MAPS.items():
-        variable = file.createVariable(
-            name,
-            kind,
-            ("time", *grid.names),
-            compression="zlib",
-            complevel=1,
-            chunksizes=(1, *grid.shape),
-        )
-        variable.setncatts({"units": units, "long_name": long_name})
-        made[name.removeprefix("error_")] = variable
-    made["bound"].setncatts(_bound_attrs(trust))
+    frame = OutputAxes.of(fields, fine_rain.fine)
+    blocks = fine_rain.blocks(fields.times)
+    if fields.chunks is not None:
+        layers: Any = _lazy_layers(fine_rain, fields, blocks)
+    else:
+        layers = np.empty((fine_rain.layers, len(fields.times), *fine_rain.fine.shape), np.float32)
+        for rows in track(blocks, "predicting", unit="blocks"):
+            layers[:, rows] = fine_rain(fields.values(rows), fields.times[rows])
+    turned = frame.turned(layers)
+    coords: dict[str, Any] = {"member": ("member", np.arange(fine_rain.members), MEMBER_ATTRS)}
+    coords |= {name: (name, values, about) for name, (values, about) in frame.coords.items()}
+    members = fine_rain.members
+    made = xr.Dataset(coords=coords, attrs={"Conventions": CONVENTIONS, **(attrs or {})})
+    made["precipitation"] = (("member", *frame.dims), turned[:members], VARIABLES["precipitation"].attrs)
+    for layer, (name, (kind, units, about)) in zip(turned[members:], TRUST_MAPS.items(), strict=False):
+        made[name] = (frame.dims, layer.astype(kind), {"units": units, "long_name": about})
+    if fine_rain.trust is not None:
+        made["error_bound"].attrs |= bound_attrs(fine_rain.trust)
     return made
 
 
-def _bound_attrs(trust: Trust) -> dict[str, Any]:
-    comment = f"holds for {trust.level:.0%} of the cells of weather like that of training"
-    return {"comment": comment, "level": trust.level}
+def _lazy_layers(fine_rain: FineRain, fields: CoarseFields, blocks: list[slice]) -> Any:
+    """The layers as a Dask array, one task a block of times."""
+    import dask.array as da
+
+    parts = [array.data * np.float32(factor) for array, factor in zip(
+        fields.arrays.values(), fields.factors.values(), strict=True)]  # fmt: skip
+    lengths = tuple(rows.stop - rows.start for rows in blocks)
+    stack = da.stack(parts).astype(np.float32).rechunk({0: -1, 1: lengths, 2: -1, 3: -1})
+    chunks = ((fine_rain.layers,), lengths, *((size,) for size in fine_rain.fine.shape))
+    # A partial, not arguments: Dask looks into those for arrays, and would hash every weight to name the result.
+    work = functools.partial(_block, fine_rain, [fields.times[rows] for rows in blocks])
+    meta = np.empty((0,) * 4, np.float32)
+    return da.map_blocks(work, stack, chunks=chunks, dtype=np.float32, meta=meta, name=f"fine-rain-{uuid.uuid4().hex}")
+
+
+def _block(
+    fine_rain: FineRain, times: list[np.ndarray], condition: np.ndarray, block_id: tuple[int, ...]
+) -> np.ndarray:
+    return fine_rain(condition, times[block_id[1]])

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from geoml.cli.config import instantiate
 from geoml.data.loader import BlockLoader
 from geoml.data.patches import PatchSpec
 from geoml.data.transforms import Transforms
@@ -15,12 +16,15 @@ from geoml.errors import DataError, UserError
 from geoml.models.base import Channels, Model
 from geoml.models.predictor import Predictor, load_predictor
 from geoml.runs.files import read_json, write_json
+from geoml.runs.folder import RunFolder, plain
 from geoml.train import Trainer, train
-from geoml.train.checkpoint import start_from
+from geoml.train.checkpoint import chosen, start_from
 from geoml.train.device import Precision, ProcessGroup, process_group, world
+from geoml.train.tensorboard import log_of
 from rainshift.baselines import Baseline
 from rainshift.benchmarking.plan import TrainSet
-from rainshift.data.archive import Archive
+from rainshift.data.archive import Archive, archive_of
+from rainshift.data.geometry import Geometry
 from rainshift.data.selection import FIELDS_AT_A_TIME, choose
 from rainshift.models.spec import Downscaler, ModelSpec, Windowed
 
@@ -29,7 +33,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-__all__ = ["Recipe", "fit", "load", "load_trained"]
+__all__ = ["Recipe", "fit", "load", "load_trained", "train_run"]
 
 ALONE = ProcessGroup()
 BASELINE_FILE = "baseline.json"
@@ -57,6 +61,56 @@ class Recipe:
         for name, least in (("batch_size", 1), ("patches_per_sample", 1), ("patch", 0), ("validation_samples", 0)):
             if (value := getattr(self, name)) is not None and int(value) < least:
                 raise UserError(f"loader.{name}={value}; expected a whole number, {least} or more")
+
+    @classmethod
+    def of(cls, config: Mapping[str, Any]) -> Recipe:
+        """From a verb's configuration: its `trainer`, `transforms` and `loader`."""
+        return cls(instantiate(config["trainer"]), plain(config["transforms"]), **plain(config["loader"]))
+
+
+def train_run(config: Mapping[str, Any], run: RunFolder) -> dict[str, Any]:
+    """The training that a configuration of `rainshift train` describes, in its run folder; returns its summary.
+
+    The processes that `torchrun` started train together.
+    """
+    if config["start"]:
+        chosen(Path(config["start"]))  # says now what is no checkpoint, not after the data were made
+    archive = archive_of(config)
+    names = tuple(sorted(config["train_regions"]))
+    if not names:
+        raise UserError("train_regions is empty; name one or several, or leave it out and choose region=NAME")
+    with process_group() as group:
+        with group.first_alone():
+            for name in names:
+                for split in archive.splits:
+                    archive.prepare(name, split)
+        return _train_prepared(config, run, archive, names)
+
+
+def _train_prepared(
+    config: Mapping[str, Any], run: RunFolder, archive: Archive, names: tuple[str, ...]
+) -> dict[str, Any]:
+    counts = [len(archive.samples(name, "train")[1]) for name in names]
+    limit = config["train_samples"]
+    each = min(counts if limit is None else [*counts, int(limit)])
+    spec = ModelSpec.of({**plain(config["model"]), "window": config["window"]}, allow=config["allow_targets"])
+    if not spec.learns:
+        raise UserError(f"{spec.name} learns nothing; `rainshift benchmark` scores it beside trained models")
+    if run.finished:
+        return run.summary
+    summary = fit(
+        spec,
+        TrainSet(names, each * len(names)),
+        archive,
+        recipe=Recipe.of(config),
+        seed=int(config["seed"]),
+        folder=run.checkpoints,
+        log=log_of(run, tensorboard=bool(config["run"]["tensorboard"])),
+        start=Path(config["start"]) if config["start"] else None,
+    )
+    row = {"model": spec.name, "regions": "+".join(names), **summary, "run": str(run.path)}
+    run.write_summary(row)
+    return row
 
 
 def fit(
@@ -100,7 +154,9 @@ def _fit(
             raise UserError(f"{spec.name} is fitted by one process; run the command without torchrun")
         if start is not None:
             raise UserError(f"{spec.name} is fitted in one go and starts from nothing; leave start out")
-        return _fit_baseline(built, loader, folder)
+        summary = _fit_baseline(built, loader, folder)
+        Geometry.of(archive, train_set.regions[0]).save(folder)
+        return summary
     with group.first_alone():
         if start is None:
             transforms = _fitted_transforms(recipe, channels, loader, folder)
@@ -112,6 +168,8 @@ def _fit(
     if group.size > 1 and loader.blocks < 4 * group.size and group.rank == 0:
         logger.warning("%d blocks of hours are few for %d processes: some will wait", loader.blocks, group.size)
     validation = _validation(train_set, archive, channels, recipe, window)
+    if group.rank == 0:
+        Geometry.of(archive, train_set.regions[0]).save(folder)
     config = replace(recipe.trainer, seed=seed)
     result = train(built, transforms, loader, config=config, folder=folder, validation=validation, log=log)
     return {

@@ -39,11 +39,11 @@ def regions(arguments: Sequence[str]) -> Rows | None:
     parser = argparse.ArgumentParser(prog="rainshift regions", description="List the regions and their bounds.")
     parser.add_argument("--json", action="store_true", help="a list of objects instead of a table")
     flags = parser.parse_args(arguments)
-    from rainshift.places.regions import as_rows
+    from rainshift.api import regions as all_regions
 
-    rows = as_rows()
+    rows = all_regions()
     if flags.json:
-        print(json.dumps(rows, indent=2))
+        print(json.dumps(list(rows), indent=2))
         return None
     shown = ("name", "lat_min", "lat_max", "lon_min", "lon_max", "title")
     return [{key: row[key] for key in shown} | {"shares an edge with": ", ".join(row["adjacent"])} for row in rows]
@@ -72,51 +72,9 @@ def train(config: DictConfig, run: RunFolder) -> Rows:
 
     `torchrun --nproc-per-node 2 -m rainshift train …` trains it with two processes, to the same weights.
     """
-    from geoml.train.checkpoint import chosen
-    from geoml.train.device import process_group
+    from rainshift.training import train_run
 
-    if config.start:
-        chosen(Path(config.start))  # says now what is no checkpoint, not after the data were made
-    archive = _archive(config)
-    names = tuple(sorted(config.train_regions))
-    if not names:
-        raise UserError("train_regions is empty; name one or several, or leave it out and choose region=NAME")
-    with process_group() as group:
-        with group.first_alone():
-            for name in names:
-                for split in archive.splits:
-                    archive.prepare(name, split)
-        return _trained_together(config, run, archive, names)
-
-
-def _trained_together(config: DictConfig, run: RunFolder, archive: Archive, names: tuple[str, ...]) -> Rows:
-    """Train, in however many processes."""
-    from geoml.train.tensorboard import log_of
-    from rainshift.benchmarking.plan import TrainSet
-    from rainshift.benchmarking.run import recipe_of
-    from rainshift.models.spec import ModelSpec
-    from rainshift.training import fit
-
-    counts = [len(archive.samples(name, "train")[1]) for name in names]
-    each = min(counts if config.train_samples is None else [*counts, int(config.train_samples)])
-    spec = ModelSpec.of({**plain(config.model), "window": config.window}, allow=config.allow_targets)
-    if not spec.learns:
-        raise UserError(f"{spec.name} learns nothing; `rainshift benchmark` scores it beside trained models")
-    if run.finished:
-        return [run.summary]
-    summary = fit(
-        spec,
-        TrainSet(names, each * len(names)),
-        archive,
-        recipe=recipe_of(config),
-        seed=int(config.seed),
-        folder=run.checkpoints,
-        log=log_of(run, tensorboard=bool(config.run.tensorboard)),
-        start=Path(config.start) if config.start else None,
-    )
-    row = {"model": spec.name, "regions": "+".join(names), **summary, "run": str(run.path)}
-    run.write_summary(row)
-    return [row]
+    return [train_run(config, run)]
 
 
 def trust(config: DictConfig, run: RunFolder) -> Rows:

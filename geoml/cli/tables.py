@@ -1,13 +1,17 @@
-"""Rows of results as a table: for the eye at a terminal, aligned text in a pipe, Markdown in a page."""
+"""Rows of results as a table: drawn at a terminal, aligned text in a pipe, Markdown in a page, HTML in a notebook."""
 
 from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Mapping, Sequence
-from typing import Any, TextIO
+from collections.abc import Iterable, Mapping, Sequence
+from html import escape
+from typing import TYPE_CHECKING, Any, TextIO, overload
 
-__all__ = ["Rows", "cell", "column_names", "markdown", "show", "text"]
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["DataTable", "Rows", "cell", "column_names", "markdown", "show", "text"]
 
 Rows = Sequence[Mapping[str, Any]]
 
@@ -101,3 +105,60 @@ def show(rows: Rows, *, title: str = "", file: TextIO | None = None) -> None:
     for row in rows:
         table.add_row(*(Text(cell(row.get(name))) for name in names))
     Console(file=file).print(table)
+
+
+class DataTable(Sequence[Mapping[str, Any]]):
+    """A sequence of rows that shows as a table, in a notebook too; needs no pandas.
+
+    `table[0]` is a row, `table["name"]` a column, `to_pandas()` a data frame.
+
+    >>> table = DataTable([{"region": "melanesia", "lat_min": -15.0}, {"region": "caribbean", "lat_min": 5.0}])
+    >>> table
+    region     lat_min
+    melanesia      -15
+    caribbean        5
+    >>> table["lat_min"], len(table), table[1]["region"]
+    ((-15.0, 5.0), 2, 'caribbean')
+    """
+
+    def __init__(self, rows: Iterable[Mapping[str, Any]]) -> None:
+        self._rows = tuple(dict(row) for row in rows)
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Names of the columns."""
+        return tuple(column_names(self._rows))
+
+    @overload
+    def __getitem__(self, key: int) -> Mapping[str, Any]: ...
+    @overload
+    def __getitem__(self, key: slice) -> DataTable: ...
+    @overload
+    def __getitem__(self, key: str) -> tuple[Any, ...]: ...
+    def __getitem__(self, key: int | slice | str) -> Any:
+        if isinstance(key, str):
+            if key not in self.columns:
+                raise KeyError(f"no column {key!r} among {', '.join(self.columns)}")
+            return tuple(row.get(key) for row in self._rows)
+        return DataTable(self._rows[key]) if isinstance(key, slice) else self._rows[key]
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __repr__(self) -> str:
+        return text(self._rows)
+
+    def _repr_html_(self) -> str:
+        names = self.columns
+        head = "".join(f"<th>{escape(name)}</th>" for name in names)
+        body = "".join(
+            "<tr>" + "".join(f"<td>{escape(cell(row.get(name)))}</td>" for name in names) + "</tr>"
+            for row in self._rows
+        )
+        return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+
+    def to_pandas(self) -> pd.DataFrame:
+        """The table as a data frame; needs pandas, which comes with xarray."""
+        import pandas as pd
+
+        return pd.DataFrame(self._rows)

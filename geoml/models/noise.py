@@ -25,7 +25,8 @@ def seed_of(*keys: int | str) -> int:
 class WindowId(int):
     """The id of a sample of which a batch holds a window: its noise is cut from that of the whole sample.
 
-    `windows` tells, by the shape of a window's space, the shape of the whole and the place of the window within.
+    `windows` gives, by the shape of a window's space, the shape of the whole and the place of the window within:
+    slices, or along the last axis the indices of the columns.
     """
 
     windows: Mapping[tuple[int, ...], tuple[tuple[int, ...], tuple[slice, ...]]]
@@ -42,6 +43,24 @@ class WindowId(int):
             if lead >= 0 and tuple(shape[lead:]) == space:
                 return (*shape[:lead], *whole), (*(slice(None) for _ in range(lead)), *place)
         raise ValueError(f"noise of shape {tuple(shape)} has no place in the whole; windows: {list(self.windows)}")
+
+    def part(self, windows: Mapping[tuple[int, ...], tuple[tuple[int, ...], tuple[slice, ...]]]) -> WindowId:
+        """The id of a window of this window, given as the shape and the place within this one."""
+        found = {}
+        for space, (outer, place) in windows.items():
+            whole, cut = self.whole_of(outer)
+            columns = torch.arange(whole[-1])[cut[-1]][place[-1]]
+            inner = [slice(*_bounds(a, b, size)) for a, b, size in zip(cut, place, whole, strict=True)][:-1]
+            found[space] = (whole, (*inner, columns))
+        return WindowId(int(self), found)
+
+
+def _bounds(outer: slice, inner: slice, size: int) -> tuple[int, int]:
+    """Start and stop of a slice of a slice."""
+    if not isinstance(outer, slice):
+        return 0, 0  # the last axis, whose columns are listed
+    span = range(*outer.indices(size))[inner]
+    return span.start, span.stop
 
 
 def member_noise(

@@ -139,7 +139,9 @@ def _cut(batch: Batch, row: TileSpan, column: TileSpan) -> Batch:
         coarse,
         fine,
         static=cut(batch.static, row.read, column.read),
-        ids=tuple(WindowId(sample, windows) for sample in batch.ids),
+        ids=tuple(
+            sample.part(windows) if isinstance(sample, WindowId) else WindowId(sample, windows) for sample in batch.ids
+        ),
     )
 
 

@@ -8,15 +8,20 @@ import sys
 from collections import OrderedDict
 from collections.abc import Hashable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Literal, TypeVar, get_args
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from geoml.errors import DataError
-from geoml.grids.grid import Grid
+from geoml.grids.grid import Grid, grid_of
 from geoml.regrid.passes import Passes
 from geoml.regrid.weights import Band, Rim, interpolation_weights, overlap_weights
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+    Labelled: TypeAlias = xr.Dataset | xr.DataArray
 
 __all__ = ["Method", "Regridder", "operator_for"]
 
@@ -34,6 +39,7 @@ LONG_SUM = 64
 class Regridder:
     """Maps fields `(…, *source.shape)` to `(…, *target.shape)`, one band matrix an axis; by place, never by index.
 
+    `source` and `target` are grids, or xarray data that lie on them (any CF names, order and longitude convention).
     `method`: "conservative" (area means; sin(lat) on a sphere; keeps the integral to rounding), "bilinear" (linear
     along each axis) or "nearest". `rim`: what becomes of targets beyond the source ("nearest", "linear", "missing",
     "error": see `overlap_weights` and `interpolation_weights`). An axis equal in both grids costs nothing.
@@ -51,8 +57,8 @@ class Regridder:
 
     def __init__(
         self,
-        source: Grid,
-        target: Grid,
+        source: Grid | Labelled,
+        target: Grid | Labelled,
         method: Method = "conservative",
         *,
         rim: Rim = "nearest",
@@ -63,6 +69,7 @@ class Regridder:
             raise ValueError(f"method {method!r} is none of {get_args(Method)}")
         if not 0 <= valid_fraction <= 1:
             raise ValueError(f"valid_fraction {valid_fraction} has to be in 0 … 1")
+        source, target = (grid if isinstance(grid, Grid) else grid_of(grid) for grid in (source, target))
         if source.names != target.names:
             raise DataError(f"cannot regrid axes {source.names} to {target.names}: names and order have to be the same")
         if source.crs != target.crs:

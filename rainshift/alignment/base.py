@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from geoml.data.choice import evenly
 from geoml.errors import UserError, unknown
 from geoml.models.base import Channels
-from rainshift.data.selection import evenly, whole_fields
+from rainshift.data.selection import whole_fields
 
 if TYPE_CHECKING:
     from rainshift.data.archive import Archive

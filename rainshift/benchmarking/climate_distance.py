@@ -16,11 +16,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geoml.cli.progress import track
+from geoml.data.choice import evenly
 from geoml.errors import UserError, unknown
 from geoml.grids.grid import grid_of
 from geoml.regrid import Regridder
 from rainshift.data.archive import Archive
-from rainshift.data.selection import evenly
 
 if TYPE_CHECKING:
     import xarray as xr

@@ -34,7 +34,7 @@ from rainshift.training import Recipe, fit, load
 if TYPE_CHECKING:
     import xarray as xr
 
-__all__ = ["BenchmarkResults", "Experiment", "recipe_of"]
+__all__ = ["BenchmarkResults", "Experiment"]
 
 logger = logging.getLogger(__name__)
 
@@ -56,12 +56,6 @@ class BenchmarkResults:
     failures: Mapping[str, str]
     trainings: Mapping[str, Mapping[str, Any]]
     leaks: tuple[Leak, ...]
-
-
-def recipe_of(config: Mapping[str, Any]) -> Recipe:
-    """How to train, from a verb's configuration."""
-    trainer = instantiate(config["trainer"])
-    return Recipe(trainer, plain(config["transforms"]), **plain(config["loader"]))
 
 
 def _work(config: dict[str, Any], method: str, *job: Any) -> Any:
@@ -92,7 +86,7 @@ class Experiment:
             name: instantiate(options, allow=allow) for name, options in (self.config["alignment"] or {}).items()
         }
         self.specs = self._with_alignments()
-        self.recipe = recipe_of(self.config)
+        self.recipe = Recipe.of(self.config)
         autocast(choose_device(), self.config["precision"])  # refused now rather than after the trainings
         self.tiling = Tiling(**self.config["tiles"])
         self.suite = Suite.from_config(self.config["metrics"])
@@ -282,7 +276,7 @@ class Experiment:
 
     def _recipe_of(self, model: str) -> Recipe:
         """The recipe for all, with what a model's own `trainer` changes."""
-        return recipe_of({**self.config, "trainer": self.config["trainer"] | dict(self.specs[model].trainer)})
+        return Recipe.of({**self.config, "trainer": self.config["trainer"] | dict(self.specs[model].trainer)})
 
     def trained_in(self, cell: Cell) -> Path | None:
         """The folder of a cell's training; None for what learns nothing."""

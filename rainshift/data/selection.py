@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from geoml.data.choice import consecutive, evenly
 from geoml.data.loader import BlockLoader
 from geoml.errors import UserError
 from rainshift.data.archive import Archive
@@ -18,21 +19,10 @@ if TYPE_CHECKING:
 
     from geoml.data.fields import Batch
 
-__all__ = ["FIELDS_AT_A_TIME", "choose", "evenly", "hourly", "whole_fields"]
+__all__ = ["FIELDS_AT_A_TIME", "choose", "hourly", "whole_fields"]
 
 #: Whole fields that are read and predicted together; they are larger than the patches of training.
 FIELDS_AT_A_TIME = 4
-
-
-def evenly(count: int, wanted: int) -> NDArray[np.int64]:
-    """`wanted` positions out of `count`, evenly spread; all where there are no more.
-
-    >>> evenly(10, 4).tolist()
-    [1, 3, 6, 8]
-    """
-    if wanted >= count:
-        return np.arange(count)
-    return ((np.arange(wanted) + 0.5) * count / wanted).astype(np.int64)
 
 
 def choose(
@@ -46,19 +36,18 @@ def choose(
     if wanted is not None and wanted < 1:
         raise UserError(f"{wanted} hours of {region} are wanted; expected 1 or more, or null for all")
     if window is None:
-        return evenly(count, count if wanted is None else wanted)
+        return evenly(count, wanted)
     whole = [
         run[start : start + window]
         for run in _runs(archive, region, role)
         for start in range(0, len(run) - window + 1, window)
     ]
-    chosen = evenly(len(whole), len(whole) if wanted is None else wanted // window)
-    if not len(chosen):
+    if not (takes := len(whole) if wanted is None else min(wanted // window, len(whole))):
         raise UserError(
             f"{region} gives no {role} window of {window} consecutive hours "
             f"({count} hours, {'all' if wanted is None else wanted} wanted); take a smaller window or more hours"
         )
-    return np.concatenate([whole[i] for i in chosen])
+    return np.concatenate([whole[i] for i in evenly(len(whole), takes)])
 
 
 def whole_fields(
@@ -104,13 +93,7 @@ def hourly(fields: torch.Tensor, window: bool) -> torch.Tensor:
 
 def _runs(archive: Archive, region: str, role: str) -> list[NDArray[np.int64]]:
     """Positions of a role's hours, cut where the next is not one (the most frequent) step later in the store."""
-    indices, times = archive.samples(region, role)[1], archive.times(region, role)
-    steps = np.diff(times)
-    if not len(steps):
-        return [np.arange(len(indices))]
-    kinds, counts = np.unique(steps, return_counts=True)
-    breaks = np.flatnonzero((np.diff(indices) != 1) | (steps != kinds[counts.argmax()])) + 1
-    return np.split(np.arange(len(indices)), breaks)
+    return consecutive(archive.times(region, role), indices=archive.samples(region, role)[1])
 
 
 def _windows(

@@ -30,11 +30,12 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
+from geoml.data.choice import evenly
 from geoml.data.fields import Batch
 from geoml.errors import DataError, UserError
 from geoml.regrid.operator import operator_for
 from geoml.runs.files import atomic_path
-from rainshift.data.selection import evenly, whole_fields
+from rainshift.data.selection import whole_fields
 
 if TYPE_CHECKING:
     from rainshift.data.archive import Archive

@@ -10,8 +10,9 @@ import numpy as np
 from geoml.data.store import read_dataset, write_netcdf
 from geoml.grids.grid import conform
 from rainshift.benchmarking.plan import Cell
+from rainshift.data.prediction_file import TRUST_MAPS
 from rainshift.data.selection import choose
-from rainshift.prediction import TRUST_MAPS, predict_maps
+from rainshift.prediction import predict_maps
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -8,11 +8,12 @@ import torch
 from sklearn.metrics import roc_auc_score
 
 from geoml.cli.compose import compose
+from geoml.data.choice import evenly
 from geoml.data.fields import Batch
 from geoml.errors import DataError, UserError
 from geoml.grids.grid import Grid
 from rainshift.data.archive import archive_of
-from rainshift.data.selection import evenly, whole_fields
+from rainshift.data.selection import whole_fields
 from rainshift.models.spec import ModelSpec
 from rainshift.models.trust import Trust, auroc, features, fit_trust, risk_coverage
 from rainshift.training import load

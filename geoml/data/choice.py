@@ -1,0 +1,48 @@
+"""Which of many samples: evenly spread ones, and runs of consecutive times."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from geoml.errors import UserError
+
+__all__ = ["consecutive", "evenly"]
+
+
+def evenly(count: int, wanted: int | None) -> NDArray[np.int64]:
+    """`wanted` positions out of `count`, evenly spread; all for None, or where there are no more.
+
+    >>> evenly(10, 4).tolist(), evenly(2, None).tolist()
+    ([1, 3, 6, 8], [0, 1])
+    """
+    if wanted is not None and wanted < 1:
+        raise UserError(f"{wanted} of {count} are wanted; expected 1 or more, or null for all")
+    if wanted is None or wanted >= count:
+        return np.arange(count)
+    return ((np.arange(wanted) + 0.5) * count / wanted).astype(np.int64)
+
+
+def consecutive(
+    times: NDArray[Any], step: Any = None, *, indices: NDArray[np.int64] | None = None
+) -> list[NDArray[np.int64]]:
+    """Positions in ascending `times`, cut wherever the next is not one `step` later.
+
+    `step` is the most frequent one unless given. With `indices`, the places of the times in a store, a run is also cut
+    where these do not follow each other.
+
+    >>> [run.tolist() for run in consecutive(np.array([0, 1, 2, 5, 6]))]
+    [[0, 1, 2], [3, 4]]
+    """
+    steps = np.diff(times)
+    if not len(steps):
+        return [np.arange(len(times))]
+    if step is None:
+        kinds, counts = np.unique(steps, return_counts=True)
+        step = kinds[counts.argmax()]
+    apart = steps != step
+    if indices is not None:
+        apart |= np.diff(indices) != 1
+    return np.split(np.arange(len(times)), np.flatnonzero(apart) + 1)

@@ -1,0 +1,157 @@
+"""What a model was trained to do in space and time: from which coarse grid to which fine one."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from fractions import Fraction
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from geoml.errors import DataError, UserError
+from geoml.grids.axes import Axis, nice_number
+from geoml.grids.grid import Grid, grid_of
+from geoml.runs.files import read_json, write_json
+
+if TYPE_CHECKING:
+    from rainshift.data.archive import Archive
+
+__all__ = ["Geometry", "exact_means"]
+
+#: Beside the checkpoints.
+FILE = "geometry.json"
+#: How far a coarse spacing or a factor may be from that of training, as a share.
+SLACK = 0.02
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """A pair of grids of the training, coarse and fine, and what belongs to it.
+
+    `exact` says that the coarse rain is the area mean of the fine rain; `units` are those of predictors that RainShift
+    has no units for; `step_seconds` is the interval of the samples.
+    """
+
+    coarse: Grid
+    fine: Grid
+    step_seconds: float = 3600.0
+    exact: bool = False
+    units: Mapping[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, archive: Archive, region: str) -> Geometry:
+        """That of a region's prepared data."""
+        groups = archive.open(region, archive.samples(region, "train")[0])
+        units = {str(name): str(array.attrs.get("units", "")) for name, array in groups["condition"].data_vars.items()}
+        coarse, fine = grid_of(groups["condition"]), grid_of(groups["target"])
+        return cls(coarse, fine, archive.step_seconds(region), exact_means(archive.config), units)
+
+    def save(self, folder: Path) -> None:
+        """Write `geometry.json`, whole or not at all."""
+        grids = {"coarse": self.coarse.to_dict(), "fine": self.fine.to_dict()}
+        rest = {"step_seconds": self.step_seconds, "exact": self.exact, "units": dict(self.units)}
+        write_json(folder / FILE, grids | rest)
+
+    @classmethod
+    def load(cls, folder: Path) -> Geometry | None:
+        """What `save` wrote beside a checkpoint; None where there is nothing."""
+        path = next((place / FILE for place in (folder, folder.parent) if (place / FILE).exists()), None)
+        if path is None:
+            return None
+        values = read_json(path)
+        try:
+            coarse, fine = (Grid.from_dict(values.pop(name)) for name in ("coarse", "fine"))
+            return cls(coarse, fine, **values)
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise DataError(f"{path} does not describe a pair of grids ({error}); train the model again") from error
+
+    @property
+    def factor(self) -> tuple[float, ...]:
+        """Fine cells to a coarse one, along latitude and longitude."""
+        return tuple(a.step / b.step for a, b in zip(self.coarse.axes, self.fine.axes, strict=True))
+
+    @property
+    def spacings(self) -> str:
+        """`0.25° -> 0.1°`."""
+        return f"{self._steps(self.coarse)} -> {self._steps(self.fine)}"
+
+    def refined(self, coarse: Grid) -> Grid:
+        """The fine grid on which a coarse one is predicted, placed relative to it as in training.
+
+        Fine cells are those whose centres lie within the coarse cells. Errors: `UserError` where the coarse spacing is
+        not that of the training: the factor to the fine grid would be another.
+        """
+        for mine, its in zip(self.coarse.axes, coarse.axes, strict=True):
+            if abs(its.step / mine.step - 1) > SLACK:
+                times = its.step / self.fine[mine.name].step
+                raise UserError(
+                    f"the model was trained from {self._steps(self.coarse)} to {self._steps(self.fine)}, a factor of "
+                    f"{self._shown(self.factor)}; these fields are {self._steps(coarse)} apart, a factor of "
+                    f"{times:.4g} along {mine.name}. Bring them to {mine.step:g}° with geoml.Regridder, train a "
+                    f"model on them, or name a fine grid {self._shown(self.factor)} times as fine with target="
+                )
+        axes = zip(self.coarse.axes, self.fine.axes, coarse.axes, strict=True)
+        return Grid(tuple(_refined(*each) for each in axes), coarse.crs)
+
+    def check(self, coarse: Grid, fine: Grid) -> None:
+        """Refuse another factor than that of training, and a fine grid that the coarse one does not cover."""
+        for mine, trained, a, b in zip(self.factor, self.fine.axes, coarse.axes, fine.axes, strict=True):
+            if abs(a.step / b.step / mine - 1) > SLACK:
+                raise UserError(
+                    f"the model was trained on a factor of {self._shown(self.factor)} ({self._steps(self.coarse)} to "
+                    f"{self._steps(self.fine)}); from {self._steps(coarse)} to {self._steps(fine)} it is "
+                    f"{a.step / b.step:.4g} along {trained.name}. Train a model on these grids, or choose a fine grid "
+                    f"of {a.step / mine:.4g}°"
+                )
+            low, high = a.start - 1.5 * a.step, a.stop + 1.5 * a.step
+            shift = 360 * round((a.start - b.start) / 360) if a.is_longitude else 0
+            if a.period is None and not (low < b.start + shift and b.stop + shift < high):
+                raise DataError(
+                    f"the coarse fields run from {a.start:g} to {a.stop:g} along {a.name}; the fine grid reaches from "
+                    f"{b.start:g} to {b.stop:g}"
+                )
+
+    @staticmethod
+    def _steps(grid: Grid) -> str:
+        return " × ".join(f"{step:g}°" for step in dict.fromkeys(round(axis.step, 9) for axis in grid.axes))
+
+    @staticmethod
+    def _shown(factor: tuple[float, ...]) -> str:
+        return " × ".join(f"{value:.4g}" for value in dict.fromkeys(round(value, 6) for value in factor))
+
+
+def exact_means(config: Mapping[str, Any]) -> bool:
+    """Whether the coarse rain of a data configuration is the exact area mean of its fine rain."""
+    return config.get("source") == "imerg" or config.get("coarse") == "exact"
+
+
+def _refined(coarse: Axis, fine: Axis, wanted: Axis) -> Axis:
+    """The fine axis within `wanted`, relative to it as `fine` is to `coarse`."""
+    ratio = Fraction(coarse.step / fine.step).limit_denominator(64)
+    step = nice_number(wanted.step / float(ratio), 1e-9)
+    phases = ratio.denominator
+    # The places of coarse edges among fine ones repeat after so many phases: their common offset is that of training.
+    offset = (((coarse.start - coarse.step / 2) - (fine.start - fine.step / 2)) / fine.step) % (1 / phases)
+    offset = 0.0 if offset > 1 / phases - 1e-6 else offset
+    low, high = wanted.start - wanted.step / 2, wanted.start + wanted.step * (wanted.size - 0.5)
+    if wanted.is_latitude:
+        low, high = max(low, -90.0), min(high, 90.0)
+    edge = wanted.start - wanted.step / 2
+    candidates = [edge / step - offset - k / phases for k in range(phases)]
+    edge = min(candidates, key=lambda at: round(abs(at - round(at)), 6))  # on multiples of the step where that can be
+    edge = float(round(edge)) if abs(edge - round(edge)) < 1e-6 else edge
+    period = wanted.period
+    if period is not None:
+        cells = round(period / step)
+        if abs(cells * step - period) < 1e-6 * period:
+            first = edge + round(low / step - edge)
+            return replace(fine, start=_tidy(first, step), step=step, size=cells, period=period)
+    first = edge + math.ceil(low / step - edge - 0.5 - 1e-6)
+    size = math.floor(high / step - first - 0.5 + 1e-6) + 1
+    return replace(fine, start=_tidy(first, step), step=step, size=size, period=None)
+
+
+def _tidy(edge: float, step: float) -> float:
+    """The first centre after an edge counted in steps."""
+    return nice_number((edge + 0.5) * step, 1e-6 * step)

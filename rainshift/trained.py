@@ -1,0 +1,222 @@
+"""A trained model found again: the downscaler, its channels, and the grids that it was trained on."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from geoml.errors import DataError, UserError
+from geoml.grids.grid import Grid, grid_of
+from geoml.models.base import Channels
+from geoml.models.predictor import members_of
+from geoml.models.tiles import Tiling
+from geoml.nn.conservation import METHODS
+from geoml.runs.folder import RunFolder
+from geoml.train.checkpoint import SUMS
+from rainshift.baselines.base import Baseline, first_guesses
+from rainshift.data.archive import archive_of
+from rainshift.data.geometry import Geometry
+from rainshift.data.inputs import CoarseFields, as_dataset, has_fields, static_fields
+from rainshift.models.fine_rain import FineRain
+from rainshift.models.spec import Downscaler, InTiles, ModelSpec, available, conserved
+from rainshift.models.trust import Trust, found_beside
+from rainshift.places.regions import grids, region
+from rainshift.places.regions import regions as known_regions
+from rainshift.training import BASELINE_FILE, load, load_trained
+
+if TYPE_CHECKING:
+    from geoml.train.device import Precision
+
+__all__ = ["Trained", "load_model", "method_of"]
+
+#: The channels of an interpolation by its name.
+RAIN_ALONE = Channels(("tp",), ("precipitation",), (), (("precipitation", "tp"),))
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A downscaler with what belongs to it: `geometry` is None where the run does not say what it was trained on."""
+
+    downscaler: Downscaler
+    channels: Channels
+    name: str
+    path: Path | None = None
+    geometry: Geometry | None = None
+    #: Predictors that were missing somewhere in training.
+    gaps: tuple[str, ...] = ()
+    trust: Trust | None = None
+    is_network: bool = True
+
+    @property
+    def label(self) -> str:
+        """Name, channels and spacings in a line."""
+        inputs = ", ".join((*self.channels.condition, *self.channels.static))
+        grids = "" if self.geometry is None else f", {self.geometry.spacings}"
+        return f"{self.name}: {inputs} -> {', '.join(self.channels.target)}{grids}"
+
+    @property
+    def attrs(self) -> dict[str, str]:
+        """Global attributes of its predictions."""
+        return {"title": "Downscaled precipitation", "source": f"{self.name}" + (f", {self.path}" if self.path else "")}
+
+    def prepared(
+        self,
+        data: Any,
+        *,
+        members: int = 8,
+        seed: int = 0,
+        static: Any = None,
+        target: Any = None,
+        conservation: str | None = "auto",
+        trust: bool = True,
+        tiles: Mapping[str, int] | None = None,
+    ) -> tuple[FineRain, CoarseFields]:
+        """What predicts, and the coarse fields that it predicts from; see `rainshift.Model.predict`."""
+        siblings = _siblings(data)
+        fields = CoarseFields.of(data, self.channels, self.geometry)
+        static = static if static is not None else siblings.get("static")
+        target = target if target is not None else siblings.get("target", siblings.get("static"))
+        fine = self._fine(fields.grid, target, static)
+        statics = self._statics(data, static, fine)
+        downscaler = self.downscaler
+        if self.is_network:
+            downscaler = InTiles(downscaler, Tiling(**(tiles or {})))
+        downscaler = conserved(downscaler, method_of(conservation, self.geometry), self.channels)
+        guesses = first_guesses(self.channels, self.name) if self._rain_is_known else []
+        have = tuple(fields.arrays)
+        rain = have.index(self.channels.condition[guesses[0]]) if guesses else None
+        return FineRain(
+            downscaler,
+            self.channels,
+            have,
+            fields.grid,
+            fine,
+            statics,
+            members_of(downscaler, members),
+            seed,
+            self.gaps,
+            rain if rain is not None and have[rain] in self.gaps else None,
+            self.trust if trust else None,
+        ), fields
+
+    @property
+    def _rain_is_known(self) -> bool:
+        return all(self.channels.guess_index(target) is not None for target in self.channels.target)
+
+    def _fine(self, coarse: Grid, target: Any, static: Any) -> Grid:
+        """The fine grid: the one asked for, that of the static fields where it fits, else that of the training."""
+        if target is not None:
+            fine = target if isinstance(target, Grid) else grid_of(target)
+            fine = _same_turn(fine, coarse)
+            if self.geometry is not None:
+                self.geometry.check(coarse, fine)
+            return fine
+        if self.geometry is None:
+            raise UserError(
+                f"{self.path or self.name} does not say which fine grid it predicts; name it: target=truth, or "
+                "target=geoml.Grid.latlon(…)"
+            )
+        if static is not None and self.channels.static:
+            try:
+                fine = _same_turn(grid_of(static), coarse)
+                self.geometry.check(coarse, fine)
+            except UserError:
+                pass
+            else:
+                return fine
+        return self.geometry.refined(coarse)
+
+    def _statics(self, data: Any, static: Any, fine: Grid) -> Any:
+        if not self.channels.static:
+            return None
+        if static is None:
+            if not has_fields(data, self.channels.static):
+                raise DataError(
+                    f"the model wants the static fields {', '.join(self.channels.static)}; give them with static=, a "
+                    "data set on any grid that covers the place"
+                )
+            static = as_dataset(data)
+        return static_fields(static, self.channels.static, fine)
+
+
+def method_of(conservation: str | None, geometry: Geometry | None) -> str | None:
+    """The layer that "auto" stands for: multiplicative where the coarse rain is the exact mean of the fine."""
+    if conservation == "auto":
+        return "multiplicative" if geometry is not None and geometry.exact else None
+    if conservation is not None and conservation not in METHODS:
+        raise UserError(f"conservation is {conservation!r}; expected auto, {', '.join(METHODS)} or null")
+    return conservation
+
+
+def load_model(run: str | os.PathLike[str], *, precision: Precision = "fp32", allow: Sequence[str] = ()) -> Trained:
+    """The model of a run folder or checkpoint folder, or one that learns nothing by its name."""
+    path = Path(run)
+    if not path.exists() and str(run) in available():
+        spec = ModelSpec.of(str(run))
+        if spec.learns:
+            raise UserError(f"{run} is the name of a model that learns; give the run folder of its training")
+        return Trained(load(spec, None, RAIN_ALONE), RAIN_ALONE, spec.name, is_network=False, gaps=("tp",))
+    folder = path / "checkpoints" if (path / "checkpoints").is_dir() else path
+    config = _config_of(path)
+    downscaler = _fitted(folder, config, allow) or load_trained(path, precision=precision, allow=allow)
+    is_network = not isinstance(downscaler, Baseline)
+    channels: Channels = downscaler.channels if isinstance(downscaler, Baseline) else downscaler.model.channels  # type: ignore[attr-defined]
+    geometry = Geometry.load(folder) or _geometry_of(config)
+    gaps = tuple((config.get("data") or {}).get("expected_gaps") or ())
+    name = str((config.get("model") or {}).get("_target_") or type(getattr(downscaler, "model", downscaler)).__name__)
+    name = _preset_of(name) if "." in name else name
+    return Trained(downscaler, channels, name, path, geometry, gaps, found_beside(path), is_network)
+
+
+def _config_of(path: Path) -> dict[str, Any]:
+    """The configuration of the run that a checkpoint belongs to, empty where it stands alone."""
+    for folder in (path, path.parent, path.parent.parent):
+        if (folder / "config.yaml").is_file() and not (folder / SUMS).exists():
+            return RunFolder.load(folder).config
+    return {}
+
+
+def _fitted(folder: Path, config: Mapping[str, Any], allow: Sequence[str]) -> Baseline | None:
+    """A baseline that was fitted, None for a network."""
+    if not (folder / BASELINE_FILE).exists() or not config.get("model"):
+        return None
+    downscaler = load(ModelSpec.of(config["model"], allow=allow), folder, archive_of(config).channels)
+    return downscaler if isinstance(downscaler, Baseline) else None
+
+
+def _preset_of(target: str) -> str:
+    """The name of the model whose class this is: `unet` for `geoml.models.unet.UNetRegression`."""
+    return target.rpartition(".")[0].rpartition(".")[2]
+
+
+def _geometry_of(config: Mapping[str, Any]) -> Geometry | None:
+    """What a run from before geometries were kept was trained on, where its data still say so."""
+    data, names = config.get("data") or {}, list(config.get("train_regions") or ())
+    if not data or not names:
+        return None
+    archive = archive_of(config)
+    if data.get("source") in ("synthetic", "synthetic_exact", "rainshift", "era5") and names[0] in known_regions():
+        return Geometry(*grids(region(names[0])))
+    try:
+        return Geometry.of(archive, str(names[0]))
+    except UserError:  # the data have gone: the fine grid has to be named
+        return None
+
+
+def _siblings(data: Any) -> dict[str, Any]:
+    """The other groups of the tree that a node of `rainshift.open` belongs to."""
+    import xarray as xr
+
+    if not isinstance(data, xr.DataTree) or data.parent is None:
+        return {}
+    return {name: node.to_dataset() for name, node in data.parent.children.items() if node is not data}
+
+
+def _same_turn(fine: Grid, coarse: Grid) -> Grid:
+    """The fine grid with longitudes in the turn of the coarse ones."""
+    a, b = coarse.axes[-1], fine.axes[-1]
+    middle = (a.start + a.stop - b.start - b.stop) / 2
+    return fine.moved(**{b.name: 360.0 * round(middle / 360.0)}) if b.is_longitude else fine
