@@ -74,8 +74,15 @@ def _write_buildings(folder: Path, piece: str, record: SceneRecord, maps: Any, s
     for footprint in record.local_footprints:
         local = shapely.transform(footprint.polygon, lambda points: points / step)
         if local.intersects(shapely.box(0, 0, maps.sizes["x"], maps.sizes["y"])):
-            ring = [[round(x, 3), round(y, 3)] for x, y in local.exterior.coords]
-            rows.append({"polygon": ring, "height": round(footprint.top_m, 3)})
+            ring, *holes = (
+                [[round(x, 3), round(y, 3)] for x, y in line.coords] for line in (local.exterior, *local.interiors)
+            )
+            row: dict[str, Any] = {"polygon": ring, "height": round(footprint.top_m, 3)}
+            if holes:  # courtyards; the published files have no word for them
+                row["holes"] = holes
+            if footprint.base_m > 0:
+                row["base"] = round(footprint.base_m, 3)
+            rows.append(row)
     (folder / "buildings" / f"{piece}.json").write_text(json.dumps({"buildings": rows}))
     mask = maps["building"].transpose("z", "y", "x").values
     z = maps["z"].values

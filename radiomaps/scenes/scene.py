@@ -20,6 +20,8 @@ from radiomaps.scenes.columns import surface_height
 if TYPE_CHECKING:
     from shapely import Polygon
 
+    from radiomaps.scenes.report import SceneReport
+
 __all__ = ["MATERIALS", "Footprint", "Mesh", "Scene"]
 
 #: Materials of ITU-R P.2040; a table of `Scene.materials` may define others.
@@ -149,6 +151,13 @@ class Scene:
             digests.append(part.digest())
         digests += [json.dumps(material.describe(), sort_keys=True).encode() for material in self.materials]
         return hashlib.sha256(b"".join(sorted(digests))).hexdigest()
+
+    @cached_property
+    def report(self) -> SceneReport:
+        """What was understood of the place: buildings, area, heights, materials, reference system, repairs."""
+        from radiomaps.scenes.report import report_of
+
+        return report_of(self)
 
     def _of_kind(self, kind: Kind) -> list[Mesh]:
         return [mesh for mesh in self.meshes if mesh.kind == kind]

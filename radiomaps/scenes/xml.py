@@ -1,4 +1,4 @@
-"""Scenes as a folder of one XML file and PLY meshes, the form ray tracers read; Sionna's own cities among them."""
+"""Scenes as an XML file and meshes, the form ray tracers read; Sionna's own cities among them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ import json
 import os
 import re
 from collections import defaultdict
-from dataclasses import replace
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -15,20 +16,26 @@ from xml.sax.saxutils import quoteattr
 
 import numpy as np
 import shapely
+from numpy.typing import NDArray
 
 from geoml.errors import DataError, UserError, unknown
 from geoml.runs.files import atomic_path, read_json, write_json
 from radiomaps.scenes.footprints import polygons_of
-from radiomaps.scenes.ply import read_ply, write_ply
-from radiomaps.scenes.scene import Footprint, Kind, Mesh, Scene
+from radiomaps.scenes.mesh_files import CUBE, RECTANGLE, Triangles, find_file, read_mesh
+from radiomaps.scenes.ply import write_ply
+from radiomaps.scenes.projection import Frame
+from radiomaps.scenes.repairs import Repairs
+from radiomaps.scenes.scene import MATERIALS, Footprint, Kind, Mesh, Scene
+from radiomaps.scenes.xml_tree import read_xml, transform_of
 
 __all__ = ["load_city", "load_xml", "save_scene", "sionna_scenes"]
 
-_GROUND = re.compile(r"^(plane|ground|floor|terrain)\b", re.IGNORECASE)
+_GROUND = re.compile(r"^(plane|ground|floor|terrain)(?![a-z])", re.IGNORECASE)
 _OBJECT = re.compile(r"^(car\b|car[-_]|knife|reflector|screen|sphere|(box|wall|wedge)$)", re.IGNORECASE)
 _PART = re.compile(r"-(itu_\w+|roof|wall|[0-9a-f]{6})$")
 _ABOUT = "scene.json"
 _MAP_LICENCE = "ODbL 1.0 (OpenStreetMap contributors); meshes from Sionna RT, Apache-2.0"
+_FILES = ("ply", "obj", "serialized")
 
 
 def sionna_scenes() -> dict[str, Path]:
@@ -55,54 +62,148 @@ def load_city(name: str) -> Scene:
     return replace(scene, name=name, licence=_MAP_LICENCE if name in mapped else "Apache-2.0 (Sionna RT)")
 
 
-def load_xml(path: str | os.PathLike[str]) -> Scene:
-    """A scene from Mitsuba XML with PLY meshes and ITU materials.
+def load_xml(path: str | os.PathLike[str], *, material: str = "concrete", licence: str = "") -> Scene:
+    """A scene from Mitsuba XML as Sionna RT and Blender write it: PLY, OBJ and serialized meshes, with transforms.
 
     What a mesh is part of is read from its name (ground, plane, floor, terrain; car, reflector, screen; else a
-    building), unless `scene.json`, which `save_scene` writes beside the XML, says so.
+    building), unless `scene.json`, which `save_scene` writes with the XML, says so. Materials that are none of ITU-R
+    P.2040 become `material` and are listed among the scene's repairs. A mesh that cannot be found is a `DataError`.
     """
-    path = Path(path)
-    try:
-        root = ElementTree.parse(path).getroot()
-    except FileNotFoundError:
-        raise DataError(f"{path} does not exist") from None
-    except ElementTree.ParseError as error:
-        raise DataError(f"{path} is not valid XML ({error}); it may be truncated") from error
-    about = read_json(path.with_name(_ABOUT)) if path.with_name(_ABOUT).exists() else {}
-    materials = _materials(root)
-    meshes = [_mesh(shape, path, materials, about) for shape in root.iter("shape")]
+    path, repairs = Path(path), Repairs()
+    about = _about(path)
+    reader = _Reader.of(path, about, material, repairs)
+    meshes = list(reader.meshes())
     if not meshes:
-        raise DataError(f"{path} holds no shape")
-    footprints = [_footprint(entry) for entry in about["footprints"]] if about else footprints_of(meshes)
-    name = str(about.get("name", path.stem))
-    return Scene(name, tuple(meshes), tuple(footprints), about.get("crs", "local"), about.get("licence", ""))
+        lines = "; ".join(repairs.lines())
+        raise DataError(f"{path} holds no shape{f' that can be used ({lines})' if lines else ''}")
+    if not about:
+        meshes = _near_zero(_with_ground(meshes), repairs)
+    footprints = about["footprints"] if about else footprints_of(meshes)
+    name, crs = str(about.get("name", path.stem)), str(about.get("crs", "local"))
+    licence = licence or str(about.get("licence", ""))
+    repaired = (*map(str, about.get("repairs", ())), *repairs.lines())
+    return Scene(name, tuple(meshes), tuple(footprints), crs, licence, repaired)
 
 
-def _materials(root: ElementTree.Element) -> dict[str, str]:
-    """ITU names of the materials by their id."""
-    found = {}
-    for bsdf in root.iter("bsdf"):
-        identity = bsdf.get("id", "")
-        typed = [child.get("value", "") for child in bsdf.iter("string") if child.get("name") == "type"]
-        found[identity] = typed[0] if typed else identity.removeprefix("mat-").removeprefix("itu_").removeprefix("itu-")
-    return found
+@dataclass
+class _Reader:
+    """An XML file being read: its materials by id, and the values of its `<default>` variables."""
+
+    path: Path
+    root: ElementTree.Element
+    about: dict[str, Any]
+    material: str
+    repairs: Repairs
+    materials: dict[str, str] = field(default_factory=dict)
+    defaults: dict[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, path: Path, about: dict[str, Any], material: str, repairs: Repairs) -> _Reader:
+        if material not in MATERIALS:
+            raise unknown("material", material, MATERIALS)
+        reader = cls(path, read_xml(path, "scene"), about, material, repairs)
+        reader.defaults = {d.get("name", ""): d.get("value", "") for d in reader.root.iter("default")}
+        reader.materials = {b.get("id", ""): _itu_name(b) for b in reader.root.iter("bsdf")}
+        repairs.note("included files not read", count=sum(1 for _ in reader.root.iter("include")))
+        return reader
+
+    def meshes(self) -> Iterator[Mesh]:
+        used: set[str] = set()
+        for number, shape in enumerate(self.root.iter("shape")):
+            kind = shape.get("type", "")
+            identity = shape.get("id") or f"shape-{number}"
+            if kind == "merge":
+                continue  # what it holds is met next
+            if shape.find("emitter") is not None:
+                self.repairs.note("light sources left out", identity)
+                continue
+            triangles = self._triangles(shape, kind, identity)
+            if triangles is None:
+                self.repairs.note(f"shapes of type {kind!r} not read", identity)
+            elif not len(triangles[1]):
+                self.repairs.note("meshes without a face left out", identity)
+            else:
+                name = identity.removeprefix("mesh-")
+                name = f"{name}-{number}" if name in used else name
+                used.add(name)
+                yield self._mesh(shape, name, *triangles)
+
+    def _mesh(
+        self, shape: ElementTree.Element, name: str, vertices: NDArray[np.float64], faces: NDArray[np.int32]
+    ) -> Mesh:
+        where = f"{self.path}: shape {name!r}"
+        to_world = transform_of(shape, self.defaults, where=where)
+        if to_world is not None:
+            vertices = vertices @ to_world[:3, :3].T + to_world[:3, 3]
+            if np.linalg.det(to_world[:3, :3]) < 0:
+                faces = faces[:, ::-1]
+        kind: Kind = self.about.get("kinds", {}).get(name) or _kind(name)
+        return Mesh(name, vertices, faces, self._material(shape, name), kind, _PART.sub("", name))
+
+    def _material(self, shape: ElementTree.Element, name: str) -> str:
+        inline = shape.find("bsdf")
+        references = [ref.get("id", "") for ref in shape.iter("ref") if ref.get("name", "bsdf") == "bsdf"]
+        found = [_itu_name(inline)] if inline is not None else [self.materials.get(ref, ref) for ref in references]
+        suffix = re.search(r"itu[_-](\w+)$", name)
+        for word in (*found, suffix[1] if suffix else ""):
+            if word in MATERIALS:
+                return word
+        given = found[0] if found and found[0] else "none"
+        self.repairs.note(f"materials not of ITU-R P.2040, {self.material} used", f"{name}: {given}")
+        return self.material
+
+    def _triangles(self, shape: ElementTree.Element, kind: str, identity: str) -> Triangles | None:
+        if kind in ("rectangle", "cube"):
+            return RECTANGLE if kind == "rectangle" else CUBE
+        if kind not in _FILES:
+            return None
+        name = self._value(shape, "string", "filename")
+        if not name:
+            raise DataError(f"{self.path}: shape {identity!r} names no mesh file")
+        file = find_file(self.path.parent, name)
+        if file is None:
+            raise DataError(f"{self.path}: mesh {name!r} of shape {identity!r} does not exist")
+        number = self._value(shape, "integer", "shape_index") or "0"
+        if not number.isdigit():
+            raise DataError(f"{self.path}: shape {identity!r} has shape_index {number!r}; a number was expected")
+        return read_mesh(file, kind, int(number))
+
+    def _value(self, shape: ElementTree.Element, kind: str, name: str) -> str:
+        text = next((child.get("value", "") for child in shape.findall(kind) if child.get("name") == name), "")
+        return self.defaults.get(text[1:], text) if text.startswith("$") else text
 
 
-def _mesh(shape: ElementTree.Element, path: Path, materials: dict[str, str], about: dict[str, Any]) -> Mesh:
-    identity = shape.get("id", "")
-    if shape.get("type") != "ply" or shape.find("transform") is not None:
-        raise DataError(f"{path}: shape {identity!r} is not a plain PLY mesh; only these are read")
-    name = identity.removeprefix("mesh-")
-    file = next(child.get("value", "") for child in shape.iter("string") if child.get("name") == "filename")
-    reference = next((child.get("id", "") for child in shape.iter("ref")), "")
-    material = materials.get(reference, reference)
-    vertices, faces = read_ply(path.parent / file)
-    kind: Kind = about.get("kinds", {}).get(name) or _kind(name)
-    return Mesh(name, vertices, faces, material, kind, _PART.sub("", name))
+def _itu_name(bsdf: ElementTree.Element) -> str:
+    """The ITU name of a material: by its `type`, else by its id, as mat-itu_concrete or "ITU concrete.001"."""
+    typed = [child.get("value", "") for child in bsdf.iter("string") if child.get("name") == "type"]
+    words = [*typed, bsdf.get("id", ""), bsdf.get("name", "")]
+    plain = [re.sub(r"[-\s.]+", "_", re.sub(r"[._]\d{3}$", "", word.strip().lower())) for word in words]
+    plain = [word.removeprefix("mat_").removeprefix("itu_") for word in plain]
+    return next((word for word in plain if word in MATERIALS), next(filter(None, words), ""))
 
 
 def _kind(name: str) -> Kind:
     return "ground" if _GROUND.match(name) else "object" if _OBJECT.match(name) else "building"
+
+
+def _with_ground(meshes: list[Mesh]) -> list[Mesh]:
+    """Where no name says ground: the flat, lowest mesh is, if it spans most of the scene."""
+    if any(mesh.kind != "building" for mesh in meshes) or len(meshes) < 2:
+        return meshes
+    low, high = (np.array([f(mesh.vertices, axis=0) for mesh in meshes]) for f in (np.min, np.max))
+    spans = (high - low)[:, :2].prod(axis=1) / max(float((high.max(axis=0) - low.min(axis=0))[:2].prod()), 1e-9)
+    flat = (high - low)[:, 2] < 0.1
+    found = np.flatnonzero(flat & (low[:, 2] < low[:, 2].min() + 0.1) & (spans > 0.5))
+    return [replace(mesh, kind="ground") if number in found[:1] else mesh for number, mesh in enumerate(meshes)]
+
+
+def _near_zero(meshes: list[Mesh], repairs: Repairs) -> list[Mesh]:
+    """Coordinates far from (0, 0), as those of UTM, counted from their corner."""
+    frame = Frame.of(np.concatenate([mesh.vertices[:, :2] for mesh in meshes]), None, where="meshes")
+    if frame.origin is None or frame.origin == (0.0, 0.0):
+        return meshes
+    repairs.note(f"metres of an unknown system, counted from {frame.origin}")
+    return [replace(mesh, vertices=mesh.vertices - np.array([*frame.origin, 0.0])) for mesh in meshes]
 
 
 def footprints_of(meshes: list[Mesh]) -> list[Footprint]:
@@ -142,11 +243,12 @@ def save_scene(scene: Scene, folder: str | os.PathLike[str]) -> Path:
             lines.append(f'    <string name="filename" value={quoteattr(file)}/>')
             lines.append('    <boolean name="face_normals" value="true"/>')
             lines.append(f'    <ref id={quoteattr(mesh.material)} name="bsdf"/>\n  </shape>')
-        (partial / "scene.xml").write_text("\n".join([*lines, "</scene>\n"]))
+        (partial / "scene.xml").write_text("\n".join([*lines, "</scene>\n"]), encoding="utf-8")
         about = {"name": scene.name, "crs": scene.crs, "licence": scene.licence, "hash": scene.hash}
         kinds = {mesh.name: mesh.kind for mesh in scene.meshes}
         rows = [_as_dict(footprint) for footprint in scene.footprints]
-        write_json(partial / _ABOUT, {**about, "kinds": kinds, "footprints": rows})
+        repairs = list(scene.repairs)
+        write_json(partial / _ABOUT, {**about, "repairs": repairs, "kinds": kinds, "footprints": rows})
     return folder / "scene.xml"
 
 
@@ -160,6 +262,26 @@ def _as_dict(footprint: Footprint) -> dict[str, Any]:
     }
 
 
-def _footprint(entry: dict[str, Any]) -> Footprint:
-    polygon = shapely.from_geojson(json.dumps(entry["polygon"]))
-    return Footprint(polygon, entry["height_m"], entry["base_m"], entry["material"], entry["name"])
+def _about(path: Path) -> dict[str, Any]:
+    """What `save_scene` wrote of the scene, with its footprints read; empty where there is no such file."""
+    file = path.with_name(_ABOUT)
+    if not file.exists() or path.name != "scene.xml":
+        return {}
+    about = read_json(file)
+    try:
+        footprints = [
+            Footprint(
+                shapely.from_geojson(json.dumps(entry["polygon"])),
+                float(entry["height_m"]),
+                float(entry["base_m"]),
+                str(entry["material"]),
+                str(entry["name"]),
+            )
+            for entry in about["footprints"]
+        ]
+        kinds = {str(name): kind for name, kind in about["kinds"].items() if kind in ("building", "ground", "object")}
+    except (KeyError, TypeError, ValueError, AttributeError, shapely.errors.GEOSException) as error:
+        raise DataError(
+            f"{file} is not as it was written with the scene ({error!r}); remove it, or save anew"
+        ) from error
+    return {**about, "kinds": kinds, "footprints": footprints}
