@@ -32,8 +32,8 @@ APP = App(
         Verb(
             "scenes",
             "radiomaps.verbs:scenes",
-            "List and draw scenes",
-            example="radiomaps scenes etoile city.geojson --draw plans",
+            "List scenes; report what was understood of one, and draw it",
+            example="radiomaps scenes scene=city.osm default_height_m=9",
             plain=True,
         ),
         Verb(

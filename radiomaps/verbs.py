@@ -6,7 +6,7 @@ import argparse
 import contextlib
 import functools
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -39,43 +39,72 @@ MIRRORED = 4
 DRAWN = 3
 
 
-def scenes(arguments: Sequence[str]) -> Rows:
-    """List scenes, those that need no file or those named, and draw them with `--draw FOLDER`."""
-    parser = argparse.ArgumentParser(prog="radiomaps scenes", description="List scenes, and draw them.")
-    words = "names or files; KEY=VALUE sets what files leave open, as default_height_m=9 (default: all without files)"
+def scenes(arguments: Sequence[str]) -> Rows | int:
+    """List scenes, those that need no file or those named; with `scene=` report what was understood of one.
+
+    `--draw FOLDER` draws a plan of each; the report of one comes with its plan.
+    """
+    parser = argparse.ArgumentParser(prog="radiomaps scenes", description="List scenes, report on one, draw them.")
+    words = (
+        "names or files to list (default: all without files); scene=NAME or scene=FILE reports on one; KEY=VALUE or "
+        "scene.KEY=VALUE sets what files leave open, as default_height_m=9"
+    )
     parser.add_argument("scene", nargs="*", help=words)
     parser.add_argument("--draw", metavar="FOLDER", help="draw a plan of each into this folder")
     parser.add_argument("--save", metavar="FOLDER", help="write each as XML and PLY meshes into this folder")
     flags = parser.parse_args(arguments)
-    import yaml
-
     from radiomaps.report import figures
     from radiomaps.scenes import load, names, save_scene
 
-    settings = {key: yaml.safe_load(value) for key, mark, value in (w.partition("=") for w in flags.scene) if mark}
+    settings = _settings(word for word in flags.scene if "=" in word)
+    named = [word for word in flags.scene if "=" not in word]
+    one = settings.pop("scene", None)
+    if one == "file" or (one is None and not named):
+        one = settings.pop("path", None)
+    if one is not None and named:
+        raise UserError(
+            f"scene={one} reports on one scene, but {' '.join(named)} came as well; ask for them one by one"
+        )
+    draw = flags.draw or ("runs/scenes" if one is not None else None)
     rows = []
-    for name in [word for word in flags.scene if "=" not in word] or names():
+    for name in [str(one)] if one is not None else named or names():
         scene = load({"path": name, **settings} if settings else name)
-        lower, upper = scene.extent
+        about = scene.report
         row: dict[str, Any] = {
             "scene": scene.name,
-            "x_m": f"{lower[0]:.0f} … {upper[0]:.0f}",
-            "y_m": f"{lower[1]:.0f} … {upper[1]:.0f}",
-            "z_m": f"{lower[2]:.0f} … {upper[2]:.0f}",
-            "buildings": len(scene.buildings),
-            "triangles": scene.triangles,
-            "hash": scene.hash[:8],
+            **{f"{axis}_m": f"{low:.0f} … {high:.0f}" for axis, low, high in zip("xyz", *about.extent_m, strict=True)},
+            "buildings": about.buildings,
+            "area_m2": round(about.covered_m2),
+            "median_height_m": round(about.heights_m[1], 1) if about.heights_m else None,
+            "triangles": about.triangles,
+            "hash": about.hash[:8],
             "licence": scene.licence,
         }
         if scene.repairs:
             row["repairs"] = "; ".join(scene.repairs)
-        if flags.draw:
-            row["picture"] = str(Path(flags.draw) / f"{scene.name}.png")
+        if draw:
+            row["picture"] = str(Path(draw) / f"{scene.name}.png")
             figures.save_figure(figures.draw_scene(scene), row["picture"])
         if flags.save:
             row["files"] = str(save_scene(scene, Path(flags.save) / scene.name).parent)
+        if one is not None:
+            print("\n".join([str(about), *(f"{key}: {row[key]}" for key in ("picture", "files") if key in row)]))
+            return 0
         rows.append(row)
     return rows
+
+
+def _settings(words: Iterable[str]) -> dict[str, Any]:
+    """Values of KEY=VALUE words by their keys, which may begin with `scene.`."""
+    import yaml
+
+    settings: dict[str, Any] = {}
+    for key, _, value in (word.partition("=") for word in words):
+        try:
+            settings[key.removeprefix("scene.")] = yaml.safe_load(value)
+        except yaml.YAMLError:
+            raise UserError(f"{key}={value}: the value cannot be read; write a number, text, or [a, b, …]") from None
+    return settings
 
 
 def trace(config: DictConfig, run: RunFolder) -> Rows:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -45,28 +46,30 @@ class SceneReport:
     def lines(self) -> dict[str, str]:
         """What `print` shows, by name."""
         low, high = self.extent_m
-        details = [f"{count} {what}" for count, what in ((self.courtyards, "with courtyards"), (self.raised, "raised")) if count]
+        kinds = ((self.courtyards, "with courtyards"), (self.raised, "raised"))
+        details = ", ".join(f"{count} {what}" for count, what in kinds if count)
         roofs = self.heights_m
         place = f"; (0, 0) is at {self.place[0]:.6f}, {self.place[1]:.6f}" if self.place else ""
+        x, y, z = (f"{a:.{digits}f} … {b:.{digits}f}" for a, b, digits in zip(low, high, (0, 0, 1), strict=True))
         return {
             "scene": self.name,
-            "buildings": f"{self.buildings}{f' ({', '.join(details)})' if details else ''}",
+            "buildings": f"{self.buildings} ({details})" if details else f"{self.buildings}",
             "area": f"{self.covered_m2:,.0f} m² covered, {100 * self.covered_share:.1f} % of the ground",
             "heights": f"{roofs[0]:.1f} … {roofs[2]:.1f} m, median {roofs[1]:.1f} m" if roofs else "none",
             "ground": self.ground,
-            "extent": f"x {low[0]:.0f} … {high[0]:.0f}, y {low[1]:.0f} … {high[1]:.0f}, z {low[2]:.1f} … {high[2]:.1f} m",
+            "extent": f"x {x}, y {y}, z {z} m",
             "crs": f"{_short(self.crs)}{place}",
             "materials": ", ".join(f"{name} {count}" for name, count in self.materials.items()) or "none",
             "triangles": f"{self.triangles:,}",
             "licence": self.licence or "not stated",
             "hash": self.hash[:8],
-            "repairs": "none" if not self.repairs else f"{len(self.repairs)} kinds",
+            "repairs": "none" if not self.repairs else "",
         }
 
     def __str__(self) -> str:
         lines = self.lines()
         width = max(map(len, lines))
-        shown = [f"{name.ljust(width)}  {text}" for name, text in lines.items()]
+        shown = [f"{name.ljust(width)}  {text}".rstrip() for name, text in lines.items()]
         return "\n".join([*shown, *(f"  - {line}" for line in self.repairs)])
 
 
@@ -110,6 +113,5 @@ def _place(crs: str) -> tuple[float, float] | None:
 
 def _short(crs: str) -> str:
     """A PROJ string as it is; of WKT the name."""
-    if "[" not in crs:
-        return crs
-    return f"{crs.split('\"')[1]}, its origin moved" if '"' in crs else crs[:60]
+    found = re.match(r'\w+\["([^"]*)"', crs)
+    return f"{found[1]}, counted from another origin" if found else crs
