@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import os
 from collections.abc import Mapping
@@ -32,6 +33,18 @@ _READERS = {
     ".ndjson": load_geojson, ".json": _load_json, ".osm": load_osm, ".tif": load_raster, ".tiff": load_raster,
     ".png": load_height_picture,
 }  # fmt: skip
+
+
+#: The way out for files of other kinds.
+_CONVERT = {
+    ".pbf": "convert it with osmium cat city.osm.pbf -o city.osm",
+    ".gz": "unpack it with gunzip",
+    ".shp": "convert it with ogr2ogr city.geojson city.shp",
+    ".gpkg": "convert it with ogr2ogr city.geojson city.gpkg",
+    ".gml": "convert it with ogr2ogr city.geojson city.gml",
+    ".kml": "convert it with ogr2ogr city.geojson city.kml",
+    ".blend": "export it with Blender's Mitsuba add-on as XML",
+}
 
 
 def names() -> list[str]:
@@ -70,19 +83,31 @@ def _read(scene: str | os.PathLike[str] | Mapping[str, Any]) -> Scene:
         raise UserError(f"a scene needs a name or a path, not {dict(scene) if isinstance(scene, Mapping) else scene!r}")
     kind, _, number = str(what).partition("-")
     if kind == "procedural" and (not number or number.isdigit()):
-        return _procedural(int(number) if number else int(options.pop("seed", 0)), options)
-    path = Path(what)
-    if path.is_dir() and (path / "scene.xml").exists():
-        path = path / "scene.xml"
-    if path.suffix in _READERS:
-        if not path.exists():
-            raise UserError(f"scene file {path} does not exist")
-        return _call(_READERS[path.suffix], path, options)
+        try:
+            return _procedural(int(number) if number else int(options.pop("seed", 0)), options)
+        except (TypeError, ValueError) as error:
+            raise UserError(f"options of a procedural scene: {error}; expected numbers, or [low, high]") from error
+    path = _file(Path(what))
+    if (kind := path.suffix.lower()) in _READERS:
+        if not path.is_file():
+            raise UserError(f"scene file {path} {'is a folder' if path.is_dir() else 'does not exist'}")
+        try:
+            return _call(_READERS[kind], path, options)
+        except OSError as error:
+            raise UserError(f"scene file {path} cannot be read ({error.strerror or error})") from error
     if path.suffix or os.sep in str(what):
-        raise unknown("scene file type", path.suffix or str(path), _READERS)
+        raise unknown("scene file type", path.suffix or str(path), _READERS, hint=_CONVERT.get(kind, ""))
     if str(what) not in sionna_scenes() and sionna_scenes():
         raise unknown("scene", what, names(), hint=f"or the path of a file: {', '.join(_READERS)}")
     return _call(load_city, str(what), options)
+
+
+def _file(path: Path) -> Path:
+    """The XML file of a folder that holds one, or the path."""
+    if not path.is_dir():
+        return path
+    found = sorted(path.glob("*.xml"))
+    return path / "scene.xml" if len(found) != 1 else found[0]
 
 
 def _furnished(scene: Scene, materials: Any) -> Scene:
@@ -131,4 +156,18 @@ def _call(reader: Any, what: Any, options: dict[str, Any]) -> Scene:
     for key in options:
         if key not in known:
             raise unknown(f"option of scene {str(what)!r}", key, known)
+        options[key] = _checked(key, options[key], str(inspect.signature(reader).parameters[key].annotation))
     return reader(what, **options)
+
+
+def _checked(key: str, value: Any, annotation: str) -> Any:
+    """The value of an option, which has to be of the kind its reader asks for."""
+    kinds: dict[str, tuple[type, ...]] = {"bool": (bool,), "float": (int, float), "str": (str, os.PathLike)}
+    kind = next((name for name in kinds if annotation.startswith(name)), None)
+    if kind == "float" and isinstance(value, str):
+        with contextlib.suppress(ValueError):
+            return float(value)
+    if kind and (not isinstance(value, kinds[kind]) or (kind == "float" and isinstance(value, bool))):
+        expected = {"bool": "true or false", "float": "a number", "str": "a text"}[kind]
+        raise UserError(f"{key}={value!r}; expected {expected}")
+    return value

@@ -66,8 +66,8 @@ def load_xml(path: str | os.PathLike[str], *, material: str = "concrete", licenc
     """A scene from Mitsuba XML as Sionna RT and Blender write it: PLY, OBJ and serialized meshes, with transforms.
 
     What a mesh is part of is read from its name (ground, plane, floor, terrain; car, reflector, screen; else a
-    building), unless `scene.json`, which `save_scene` writes with the XML, says so. Materials that are none of ITU-R
-    P.2040 become `material` and are listed among the scene's repairs. A mesh that cannot be found is a `DataError`.
+    building), unless `scene.json`, which `save_scene` writes with the XML, says so. A shape without a material has
+    `material`. A mesh that cannot be found is a `DataError`.
     """
     path, repairs = Path(path), Repairs()
     about = _about(path)
@@ -99,8 +99,6 @@ class _Reader:
 
     @classmethod
     def of(cls, path: Path, about: dict[str, Any], material: str, repairs: Repairs) -> _Reader:
-        if material not in MATERIALS:
-            raise unknown("material", material, MATERIALS)
         reader = cls(path, read_xml(path, "scene"), about, material, repairs)
         reader.defaults = {d.get("name", ""): d.get("value", "") for d in reader.root.iter("default")}
         reader.materials = {b.get("id", ""): _itu_name(b) for b in reader.root.iter("bsdf")}
@@ -138,19 +136,17 @@ class _Reader:
             if np.linalg.det(to_world[:3, :3]) < 0:
                 faces = faces[:, ::-1]
         kind: Kind = self.about.get("kinds", {}).get(name) or _kind(name)
-        return Mesh(name, vertices, faces, self._material(shape, name), kind, _PART.sub("", name))
+        roof = str(self.about.get("roofs", {}).get(name, ""))
+        return Mesh(name, vertices, faces, self._material(shape, name), kind, _PART.sub("", name), roof)
 
     def _material(self, shape: ElementTree.Element, name: str) -> str:
         inline = shape.find("bsdf")
         references = [ref.get("id", "") for ref in shape.iter("ref") if ref.get("name", "bsdf") == "bsdf"]
         found = [_itu_name(inline)] if inline is not None else [self.materials.get(ref, ref) for ref in references]
         suffix = re.search(r"itu[_-](\w+)$", name)
-        for word in (*found, suffix[1] if suffix else ""):
-            if word in MATERIALS:
-                return word
-        given = found[0] if found and found[0] else "none"
-        self.repairs.note(f"materials not of ITU-R P.2040, {self.material} used", f"{name}: {given}")
-        return self.material
+        words = [*found, suffix[1] if suffix else ""]
+        # A name that is none of ITU-R P.2040 is kept: a table may define it.
+        return next((word for word in words if word in MATERIALS), words[0]) or self.material
 
     def _triangles(self, shape: ElementTree.Element, kind: str, identity: str) -> Triangles | None:
         if kind in ("rectangle", "cube"):
@@ -179,7 +175,7 @@ def _itu_name(bsdf: ElementTree.Element) -> str:
     words = [*typed, bsdf.get("id", ""), bsdf.get("name", "")]
     plain = [re.sub(r"[-\s.]+", "_", re.sub(r"[._]\d{3}$", "", word.strip().lower())) for word in words]
     plain = [word.removeprefix("mat_").removeprefix("itu_") for word in plain]
-    return next((word for word in plain if word in MATERIALS), next(filter(None, words), ""))
+    return next((word for word in plain if word in MATERIALS), next(filter(None, words), "").removeprefix("mat-"))
 
 
 def _kind(name: str) -> Kind:
@@ -246,9 +242,10 @@ def save_scene(scene: Scene, folder: str | os.PathLike[str]) -> Path:
         (partial / "scene.xml").write_text("\n".join([*lines, "</scene>\n"]), encoding="utf-8")
         about = {"name": scene.name, "crs": scene.crs, "licence": scene.licence, "hash": scene.hash}
         kinds = {mesh.name: mesh.kind for mesh in scene.meshes}
+        roofs = {mesh.name: mesh.roof_material for mesh in scene.meshes if mesh.roof_material}
         rows = [_as_dict(footprint) for footprint in scene.footprints]
         repairs = list(scene.repairs)
-        write_json(partial / _ABOUT, {**about, "repairs": repairs, "kinds": kinds, "footprints": rows})
+        write_json(partial / _ABOUT, {**about, "repairs": repairs, "kinds": kinds, "roofs": roofs, "footprints": rows})
     return folder / "scene.xml"
 
 
@@ -258,6 +255,7 @@ def _as_dict(footprint: Footprint) -> dict[str, Any]:
         "height_m": footprint.height_m,
         "base_m": footprint.base_m,
         "material": footprint.material,
+        "roof_material": footprint.roof_material,
         "polygon": json.loads(shapely.to_geojson(footprint.polygon)),
     }
 
@@ -276,12 +274,14 @@ def _about(path: Path) -> dict[str, Any]:
                 float(entry["base_m"]),
                 str(entry["material"]),
                 str(entry["name"]),
+                str(entry.get("roof_material", "")),
             )
             for entry in about["footprints"]
         ]
         kinds = {str(name): kind for name, kind in about["kinds"].items() if kind in ("building", "ground", "object")}
+        roofs = {str(name): str(material) for name, material in about.get("roofs", {}).items()}
     except (KeyError, TypeError, ValueError, AttributeError, shapely.errors.GEOSException) as error:
         raise DataError(
             f"{file} is not as it was written with the scene ({error!r}); remove it, or save anew"
         ) from error
-    return {**about, "kinds": kinds, "footprints": footprints}
+    return {**about, "kinds": kinds, "roofs": roofs, "footprints": footprints}
