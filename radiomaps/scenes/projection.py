@@ -25,7 +25,7 @@ _ORIGIN_M = 1e4
 #: A tangent plane further across than this is no map of a city.
 _WIDEST_M = 1e6
 _CUT = "cut a place out of the file, or say crs=local if they are metres"
-_AUTHORITY = re.compile(r"(?:.*\W)?(EPSG|ESRI|IGNF)\W(?:.*\W)?([A-Za-z]*\d+)(?:/proj4)?/?", re.IGNORECASE)
+_AUTHORITY = re.compile(r"(?:.*\W)?(EPSG|ESRI|IGNF)\W(?:.*\W)?([A-Za-z]*\d+)", re.IGNORECASE)
 
 
 def local_crs(longitude: float, latitude: float) -> str:
@@ -48,7 +48,7 @@ def reference_system(name: Any, *, where: str) -> Any:
     from rasterio.crs import CRS
     from rasterio.errors import CRSError
 
-    text = str(name).strip()
+    text = re.sub(r"/(proj4|ogcwkt|esriwkt|wkt|gml)?/?$", "", str(name).strip())
     with contextlib.suppress(CRSError, ValueError, OverflowError), Env():  # Env: GDAL raises and prints nothing
         if re.fullmatch(r"(.*[:/])?CRS:?84h?|urn:.*OGC:.*:84|WGS ?84", text, re.IGNORECASE):
             return CRS.from_string(WGS84)

@@ -131,7 +131,12 @@ def xml(folder: Path, *shapes: str, bsdf: str = "", name: str = "town.xml", head
 
 
 def shape(
-    *, file: str = "meshes/a.ply", kind: str = "ply", name: str = "mesh-hall", bsdf: str = "mat-itu_brick", inside: str = ""
+    *,
+    file: str = "meshes/a.ply",
+    kind: str = "ply",
+    name: str = "mesh-hall",
+    bsdf: str = "mat-itu_brick",
+    inside: str = "",
 ) -> str:
     """A shape that names its file and its material."""
     named = f'<string name="filename" value="{file}"/>' if file else ""
