@@ -6,7 +6,7 @@ import argparse
 import contextlib
 import functools
 import shlex
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -55,8 +55,9 @@ def scenes(arguments: Sequence[str]) -> Rows | int:
     flags = parser.parse_args(arguments)
     from radiomaps.report import figures
     from radiomaps.scenes import load, names, save_scene
+    from radiomaps.scenes.load import parse_options
 
-    settings = _settings(word for word in flags.scene if "=" in word)
+    settings = parse_options(word for word in flags.scene if "=" in word)
     named = [word for word in flags.scene if "=" not in word]
     one = settings.pop("scene", None)
     if one == "file" or (one is None and not named):
@@ -92,19 +93,6 @@ def scenes(arguments: Sequence[str]) -> Rows | int:
             return 0
         rows.append(row)
     return rows
-
-
-def _settings(words: Iterable[str]) -> dict[str, Any]:
-    """Values of KEY=VALUE words by their keys, which may begin with `scene.`."""
-    import yaml
-
-    settings: dict[str, Any] = {}
-    for key, _, value in (word.partition("=") for word in words):
-        try:
-            settings[key.removeprefix("scene.")] = yaml.safe_load(value)
-        except yaml.YAMLError:
-            raise UserError(f"{key}={value}: the value cannot be read; write a number, text, or [a, b, …]") from None
-    return settings
 
 
 def trace(config: DictConfig, run: RunFolder) -> Rows:

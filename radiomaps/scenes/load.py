@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import inspect
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from radiomaps.scenes.scene import MATERIALS, Scene
 from radiomaps.scenes.urbanradio3d import load_buildings_json, load_height_picture
 from radiomaps.scenes.xml import load_city, load_xml, sionna_scenes
 
-__all__ = ["load", "names"]
+__all__ = ["load", "names", "parse_options"]
 
 
 def _load_json(path: Path, **options: Any) -> Scene:
@@ -171,3 +171,16 @@ def _checked(key: str, value: Any, annotation: str) -> Any:
         expected = {"bool": "true or false", "float": "a number", "str": "a text"}[kind]
         raise UserError(f"{key}={value!r}; expected {expected}")
     return value
+
+
+def parse_options(words: Iterable[str]) -> dict[str, Any]:
+    """Values of KEY=VALUE words by their keys, which may begin with `scene.`."""
+    import yaml
+
+    settings: dict[str, Any] = {}
+    for key, _, value in (word.partition("=") for word in words):
+        try:
+            settings[key.removeprefix("scene.")] = yaml.safe_load(value)
+        except yaml.YAMLError:
+            raise UserError(f"{key}={value}: the value cannot be read; write a number, text, or [a, b, …]") from None
+    return settings
