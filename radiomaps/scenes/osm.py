@@ -45,7 +45,7 @@ def load_osm(
     """
     path, repairs = Path(path), Repairs()
     root = read_xml(path, "osm")
-    areas = list(_Reader.of(root, repairs).areas())
+    areas = list(_OsmFile.of(root, repairs).areas())
     if not areas:
         lines = "; ".join(repairs.lines())
         raise DataError(f"{path} holds no building{f' that can be used ({lines})' if lines else ''}")
@@ -56,7 +56,7 @@ def load_osm(
 
 
 @dataclass
-class _Reader:
+class _OsmFile:
     """Nodes, ways and relations of a file by their ids."""
 
     nodes: dict[str, tuple[float, float]]
@@ -68,7 +68,7 @@ class _Reader:
     used: set[str] = field(default_factory=set)
 
     @classmethod
-    def of(cls, root: ElementTree.Element, repairs: Repairs) -> _Reader:
+    def of(cls, root: ElementTree.Element, repairs: Repairs) -> _OsmFile:
         nodes: dict[str, tuple[float, float]] = {}
         ways: dict[str, list[str]] = {}
         tags: dict[str, Tags] = {}

@@ -71,7 +71,7 @@ def load_xml(path: str | os.PathLike[str], *, material: str = "concrete", licenc
     """
     path, repairs = Path(path), Repairs()
     about = _about(path)
-    reader = _Reader.of(path, about, material, repairs)
+    reader = _SceneFile.of(path, about, material, repairs)
     meshes = list(reader.meshes())
     if not meshes:
         lines = "; ".join(repairs.lines())
@@ -86,7 +86,7 @@ def load_xml(path: str | os.PathLike[str], *, material: str = "concrete", licenc
 
 
 @dataclass
-class _Reader:
+class _SceneFile:
     """An XML file being read: its materials by id, and the values of its `<default>` variables."""
 
     path: Path
@@ -98,7 +98,7 @@ class _Reader:
     defaults: dict[str, str] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, path: Path, about: dict[str, Any], material: str, repairs: Repairs) -> _Reader:
+    def of(cls, path: Path, about: dict[str, Any], material: str, repairs: Repairs) -> _SceneFile:
         reader = cls(path, read_xml(path, "scene"), about, material, repairs)
         reader.defaults = {d.get("name", ""): d.get("value", "") for d in reader.root.iter("default")}
         reader.materials = {b.get("id", ""): _itu_name(b) for b in reader.root.iter("bsdf")}
