@@ -125,7 +125,8 @@ def score(
 def score_file(path: Path, archive: Archive, region: str, *, suite: Suite, role: str = "test") -> Scores:
     """Statistics of a prediction file: rain with a unit on `([member,] time, lat, lon)`, on the fine grid.
 
-    Its times have to be among the role's. Errors: `DataError` for other times or another grid.
+    Times and members may have any of their usual names (`valid_time`, `number`, `realization`, …). Times have to be
+    among the role's. Errors: `DataError` for other times or another grid.
     """
     known = archive.times(region, role)
     truth = archive.open(region, archive.samples(region, role)[0])["target"]["precipitation"].sel(time=known)

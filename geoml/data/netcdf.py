@@ -41,29 +41,82 @@ def write_netcdf(path: str | os.PathLike[str], dataset: xr.Dataset, *, single: b
 def read_dataset(
     path: str | os.PathLike[str], *, group: str | None = None, chunks: Any = None, **options: Any
 ) -> xr.Dataset:
-    """A NetCDF file, or a Zarr folder or zip, opened lazily with CF decoding; anything else raises `DataError`."""
-    import xarray as xr
+    """A NetCDF file, or a Zarr folder or zip, opened lazily with CF decoding; anything else raises `DataError`.
 
+    Times that xarray cannot decode ("months since …") stay numbers with their units. The metadata of a Zarr folder
+    are those of its arrays, not the consolidated copy. Of a Zarr array, a `fill_value` other than 0 marks missing
+    data; 0, the default of the format, does so only where `scale_factor` or `_FillValue` says that the file uses it.
+    """
     path = Path(path)
     if not path.exists():
         raise DataError(f"{path} does not exist")
     try:
-        if path.is_dir() or path.suffix == ".zip":
-            with warnings.catch_warnings():
-                warnings.filterwarnings("ignore", message=".*consolidated metadata")
-                return xr.open_dataset(_zarr_store(path), engine="zarr", group=group, chunks=chunks, **options)
-        with open(path, "rb") as stream:
-            head = stream.read(8)
-        if not head.startswith((HDF5, CLASSIC)):
-            raise DataError(f"{path} is neither NetCDF nor Zarr (it begins with {head!r})")
-        options.setdefault("engine", "netcdf4")
-        return xr.open_dataset(path, group=group, chunks=chunks, **options)
+        return _decoded(_opened(path, group, options), chunks)
     except DataError:
         raise
     except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
         raise DataError(f"{path} cannot be read; it may be truncated or no data set: {error}") from error
     except Exception as error:  # zipfile.BadZipFile and the errors of zarr share no base
         raise DataError(f"{path} cannot be read: {type(error).__name__}: {error}") from error
+
+
+def _opened(path: Path, group: str | None, options: dict[str, Any]) -> xr.Dataset:
+    """The data set as it is stored."""
+    import xarray as xr
+
+    if path.is_dir() or path.suffix == ".zip":
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=".*consolidated metadata")
+            options = {"consolidated": False, **options}
+            stored = xr.open_dataset(
+                _zarr_store(path), engine="zarr", group=group, decode_cf=False, chunks=None, **options
+            )
+            _keep_zeros(stored)
+            return stored
+    with open(path, "rb") as stream:
+        head = stream.read(8)
+    if not head.startswith((HDF5, CLASSIC)):
+        raise DataError(f"{path} is neither NetCDF nor Zarr (it begins with {head!r})")
+    options.setdefault("engine", "netcdf4")
+    return xr.open_dataset(path, group=group, decode_cf=False, chunks=None, **options)
+
+
+def _keep_zeros(stored: xr.Dataset) -> None:
+    """Take the `fill_value` of Zarr arrays for `_FillValue`, unless it is the 0 that is the default of the format."""
+    for variable in stored.variables.values():
+        version_3 = "serializer" in variable.encoding
+        fill = variable.encoding.pop("fill_value", None) if version_3 else variable.attrs.pop("_FillValue", None)
+        meant = fill is not None and (fill != 0 or (not version_3 and "scale_factor" in variable.attrs))
+        if meant and variable.dtype.kind in "fiu":
+            variable.attrs.setdefault("_FillValue", fill)
+
+
+def _decoded(stored: xr.Dataset, chunks: Any) -> xr.Dataset:
+    """CF decoding of all that can be decoded, lazily."""
+    import xarray as xr
+
+    later: dict[str, str] = {}
+    for name, variable in stored.variables.items():
+        if " since " in str(variable.attrs.get("units", "")) and not _has_times(variable):
+            later[str(name)] = variable.attrs.pop("units")
+    decoded = xr.decode_cf(stored)
+    decoded.set_close(stored.close)
+    for name, units in later.items():
+        decoded[name].attrs["units"] = units
+    return decoded if chunks is None else decoded.chunk(chunks or None)
+
+
+def _has_times(variable: xr.Variable) -> bool:
+    """Whether xarray can decode the variable's units as those of times."""
+    import xarray as xr
+
+    attrs = {name: variable.attrs[name] for name in ("units", "calendar") if name in variable.attrs}
+    head = xr.Variable((), np.zeros((), variable.dtype), attrs)
+    try:
+        xr.conventions.decode_cf_variable("time", head)
+    except (ValueError, OverflowError):
+        return False
+    return True
 
 
 def _zarr_store(path: Path) -> Any:

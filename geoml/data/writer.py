@@ -5,9 +5,11 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import hashlib
+import logging
 import math
 import os
 import shutil
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
@@ -23,6 +25,8 @@ if TYPE_CHECKING:
     import xarray as xr
 
 __all__ = ["CONVENTIONS", "StoreWriter", "choose_slab", "chunk_length", "zarr_settings"]
+
+logger = logging.getLogger(__name__)
 
 CONVENTIONS = "CF-1.11"
 CHUNK_BYTES = (400_000, 1_000_000)
@@ -106,8 +110,8 @@ class StoreWriter:
         `target` (or first) group's variables is the sample axis; the values of variables on it are not read, those
         of others (a `static` group) are written at once. `slab` is the number of samples that `write` takes; chunks
         divide it. `align` is a length of runs of samples that are made together: slabs are chosen to fit it.
-        `prepare_command` is what a user types to complete the store. Another live writer, or a store
-        begun with another template, raises `UserError`.
+        `prepare_command` is what a user types to complete the store. Another live writer is waited for; a store begun
+        with another template raises `UserError`.
         """
         path = location(path)
         lock = None if is_remote(path) else _acquire(path)
@@ -287,8 +291,8 @@ def _write_skeleton(
 
 
 def _acquire(path: Path) -> IO[str]:
-    """The lock beside the store: held by a process, so that it falls with it, even at kill -9."""
-    name = path.with_name(f".{path.name}.lock")
+    """The lock beside the store, once no other process holds it: it falls with its process, even at kill -9."""
+    told, name = False, path.with_name(f".{path.name}.lock")
     while True:
         with writing(path):
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -297,11 +301,13 @@ def _acquire(path: Path) -> IO[str]:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             lock.seek(0)
-            owner = lock.read().strip() or "unknown"
+            if not told:
+                owner = lock.read().strip() or "unknown"
+                logger.warning("%s is being written by process %s; waiting for it", path, owner)
+            told = True
             lock.close()
-            raise UserError(
-                f"{path} is being written by process {owner}; wait for it, or end it, and run the same command again"
-            ) from None
+            time.sleep(0.2)
+            continue
         if os.path.exists(name) and os.fstat(lock.fileno()).st_ino == os.stat(name).st_ino:
             lock.truncate(0)
             lock.write(f"{os.getpid()} on {os.uname().nodename}")

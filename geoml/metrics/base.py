@@ -22,7 +22,18 @@ from geoml.errors import DataError
 if TYPE_CHECKING:
     import xarray as xr
 
-__all__ = ["CellStatistic", "CurveMetric", "Direction", "Forecast", "Means", "Metric", "Statistic", "ratio", "vector"]
+__all__ = [
+    "CellStatistic",
+    "CurveMetric",
+    "Direction",
+    "Forecast",
+    "Means",
+    "Metric",
+    "Statistic",
+    "ratio",
+    "reached",
+    "vector",
+]
 
 #: Which way a score improves: down, up, or towards its perfect value from both sides.
 Direction = Literal["lower", "higher", "nearer"]
@@ -30,6 +41,15 @@ Direction = Literal["lower", "higher", "nearer"]
 Means = Mapping[str, Any]
 Array = NDArray[Any]
 T = TypeVar("T")
+
+
+def reached(threshold: float) -> float:
+    """The least number that counts as at or above `threshold`: a millionth below it, more than float32 rounds off.
+
+    >>> bool(np.float32(10) * np.float32(0.01) >= 0.1), bool(np.float32(10) * np.float32(0.01) >= reached(0.1))
+    (False, True)
+    """
+    return threshold - 1e-6 * abs(threshold)
 
 
 @dataclass(frozen=True)
@@ -96,8 +116,9 @@ class Forecast:
         """Share of members, and whether the truth, at or above a threshold; both of the shape of `truth`."""
 
         def make() -> tuple[Array, Array]:
-            count = (self.prediction >= threshold).sum(axis=1, dtype=np.int32)
-            return count / self.members, self.truth >= threshold
+            least = reached(threshold)
+            count = (self.prediction >= least).sum(axis=1, dtype=np.int32)
+            return count / self.members, self.truth >= least
 
         return self.keep(("events", threshold), make)
 

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geoml.errors import DataError
-from geoml.metrics.base import CurveMetric, Direction, Forecast, Means, Metric, Statistic, ratio, vector
+from geoml.metrics.base import CurveMetric, Direction, Forecast, Means, Metric, Statistic, ratio, reached, vector
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -184,7 +184,8 @@ class Transitions(Statistic):
         """Sums over the pairs of known cells, and their weight."""
         prediction, truth, weights = _sequence(forecast)
         parts = []
-        for fields in (prediction >= self.threshold, (truth >= self.threshold)[:, None]):
+        least = reached(self.threshold)
+        for fields in (prediction >= least, (truth >= least)[:, None]):
             now, later = _steps(fields)
             for event in (now, now & ~later, ~now, ~now & later):
                 parts.append((event.mean(axis=1) * weights).sum(axis=(1, 2)))

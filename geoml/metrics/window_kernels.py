@@ -8,6 +8,8 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
+from geoml.metrics.base import reached
+
 __all__ = ["event_integrals", "fraction_sums"]
 
 
@@ -68,7 +70,7 @@ def event_integrals(values: NDArray[Any], counts: NDArray[np.bool_], threshold: 
     """
     fields, height, width = values.shape
     out = np.zeros((fields, height + 1, width + 1), np.int32)
-    _integrate(values, counts, threshold, out)
+    _integrate(values, counts, reached(threshold), out)
     return out
 
 

@@ -249,7 +249,7 @@ class Experiment:
         learns_by_steps = {k: self.config[k] for k in ("trainer", "transforms", "loader")}
         spec = {
             "model": self.specs[model].identity,
-            "data": self.archive.identity,
+            "data": self.archive.identity_of(train_set.regions),
             "train": {region: train_set.share(region) for region in train_set.regions},
             "seed": seed,
             **learns_by_steps,
@@ -310,7 +310,7 @@ class Experiment:
         spec = {
             "trained": folder.name if folder else row.identity,
             **{key: value for key, value in behind.items() if value},
-            "data": self.archive.identity,
+            "data": self.archive.identity_of([cell.test_region]),
             "region": cell.test_region,
             "metrics": self.config["metrics"],
             "members": self.config["members"],

@@ -5,14 +5,18 @@ from __future__ import annotations
 import functools
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import timedelta
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from geoml.cli.progress import track
+from geoml.data.fingerprint import Files, fingerprint
+from geoml.data.reading import ambient_client, spread
 from geoml.errors import UserError, unknown
-from geoml.runs.folder import config_hash, plain
+from geoml.runs.folder import config_hash, jsonable, plain
+from rainshift.data.upkeep import hold, supersede, unchanged
 from rainshift.sources import open_source
 from rainshift.sources.variables import VARIABLES
 
@@ -25,15 +29,17 @@ if TYPE_CHECKING:
     from geoml.models.base import Channels
     from rainshift.sources.base import RegionData, RegionSource
 
-__all__ = ["RATE_STEP_MM_H", "Archive", "archive_of"]
+__all__ = ["Archive", "archive_of"]
 
-#: Fine rain is kept as integers of this step.
-RATE_STEP_MM_H = 0.01
 #: Keys of the data configuration that say how stores are read; the others are options of the source.
 READING_KEYS = ("condition", "static", "first_guess", "expected_gaps", "shares", "blocks", "purge_hours")
 #: What samples are for.
 ROLES = ("train", "validation", "test")
 WHOLE = "all"
+#: Options that choose among regions and events, and change none of them.
+SELECTING = ("include", "boxes")
+#: The version of the code that prepares: raise it by one wherever the same files give other values.
+PREPARED_BY = 2
 
 
 def archive_of(config: Mapping[str, Any]) -> Archive:
@@ -41,7 +47,8 @@ def archive_of(config: Mapping[str, Any]) -> Archive:
     from geoml.data.location import location
 
     given = plain(config)
-    return Archive(given["data"], location(given.get("archive") or f"{given['cache']}/data"))
+    place = location(given.get("archive") or f"{given['cache']}/data")
+    return Archive(given["data"], place, shared=bool(given.get("archive")))
 
 
 @dataclass(frozen=True)
@@ -50,14 +57,17 @@ class Archive:
 
     `config` is the `data` group: `source`; channels (`condition`, `static`, `first_guess`) and which of them may have
     gaps (`expected_gaps`); how time is shared out where the source does not do it (`shares`, `blocks`,
-    `purge_hours`); and the source's options. Stores lie under `root`, in a folder named by what the source's options
-    mean, so that a changed option never meets old data.
+    `purge_hours`); and the source's options. Stores lie under `root`, each in a folder named by its identity: the
+    content of its source files, the settings and the code, so that what changed never meets old data.
     """
 
     config: Mapping[str, Any]
     root: Path
     #: Groups of stores opened so far: a benchmark asks for the same few over and over.
     _opened: dict[Path, dict[str, xr.Dataset]] = field(default_factory=dict, compare=False, repr=False)
+    _identities: dict[tuple[str, str], dict[str, Any]] = field(default_factory=dict, compare=False, repr=False)
+    #: Whether others use the same root: stores whose files were replaced are then left where they are.
+    shared: bool = False
 
     @cached_property
     def options(self) -> dict[str, Any]:
@@ -69,17 +79,29 @@ class Archive:
         """The source of the data."""
         return open_source(str(self.config["source"]), **self.options)
 
-    @cached_property
-    def folder(self) -> Path:
-        """Where this configuration's stores lie."""
-        name = str(self.config["source"])
-        return self.root / f"{name}-{config_hash({'source': name, **self.options})}"
+    def identity(self, name: str, split: str) -> dict[str, Any]:
+        """What a store holds: its region, the settings, the content of each source file, and the code that makes it."""
+        key = (name, split)
+        if key not in self._identities:
+            files = self._files(name, split)
+            self._identities[key] = {
+                "source": str(self.config["source"]),
+                "name": name,
+                "place": _place(name),
+                "options": {k: v for k, v in self.options.items() if k not in (*SELECTING, *self.source.locations)},
+                "files": {file: list(found) for file, found in fingerprint(files).items()},
+                "prepared_by": PREPARED_BY,
+            }
+        return self._identities[key]
 
-    @property
-    def identity(self) -> dict[str, Any]:
-        """What a training or a score depends on: the stores, and everything that says how they are read."""
+    def identity_of(self, names: Iterable[str]) -> dict[str, Any]:
+        """What a training or a score on some regions depends on: their stores, and how they are read."""
         config = plain(self.config)
-        return {"stores": self.folder.name, **{key: config.get(key) for key in READING_KEYS}}
+        stores = {name: [self.path(name, split).parent.name for split in self.splits] for name in names}
+        return {"stores": stores, **{key: config.get(key) for key in READING_KEYS}}
+
+    def _files(self, name: str, split: str) -> Files:
+        return self.source.files(name, None if split == WHOLE else split)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -107,58 +129,68 @@ class Archive:
         return tuple(plain(self.config).get("expected_gaps") or ())
 
     def path(self, name: str, split: str) -> Path:
-        """Where the store of a region's split is, or will be."""
+        """Where the store of a region's split is, or will be: in a folder named by its identity."""
         if name not in self.names:
             raise unknown("region or event", name, self.names)
         if split not in self.splits:
             raise unknown("split", split, self.splits)
-        return self.folder / (f"{name}.zarr" if split == WHOLE else f"{name}-{split}.zarr")
+        folder = f"{self.config['source']}-{config_hash(self.identity(name, split), ignore=())}"
+        return self.root / folder / (f"{name}.zarr" if split == WHOLE else f"{name}-{split}.zarr")
 
     def command(self, name: str) -> str:
-        """What a user types to prepare a region again."""
-        options = " ".join(f"data.{k}={v}" for k, v in self.options.items() if isinstance(v, str | int | float))
-        return f"rainshift prepare data={self.config['source']} regions=[{name}] archive={self.root} {options}".strip()
+        """What a user types to prepare a region again, without the places of this machine."""
+        kept = {k: v for k, v in self.options.items() if isinstance(v, str | int | float)}
+        words = [f"data.{k}={k.upper()}" if k in self.source.locations else f"data.{k}={v}" for k, v in kept.items()]
+        return " ".join([f"rainshift prepare data={self.config['source']} regions=[{name}]", *words])
 
     def prepare(self, name: str, split: str) -> Path:
-        """Make the store of a region's split, or complete it; one that is whole is left alone.
+        """Make the store of a region's split, or complete it; one that is complete is left alone.
 
         Slabs of hours are written one after another behind a progress bar, or side by side by the workers of the Dask
-        client that is active, to the same bytes; an interrupted preparation goes on where it was. Errors: `DataError`
-        from the source, `UserError` for a full disk or a folder that cannot be written.
+        client that is active, to the same bytes; an interrupted preparation goes on where it was. One process writes
+        a store, others wait for it. Errors: `DataError` from the source, or where a source file changes meanwhile,
+        `UserError` for a full disk or a folder that cannot be written.
         """
-        from geoml.cli.progress import track
         from geoml.data.location import is_remote, object_store_errors
         from geoml.data.manifest import MANIFEST
-        from geoml.data.reading import ambient_client, spread
         from geoml.data.slabs import SlabWriter
-        from geoml.data.store import Packing, StoreWriter
+        from geoml.data.store import StoreWriter
 
         path = self.path(name, split)
         with object_store_errors(path):
             if (path / MANIFEST).exists():
                 return path
+        if not self.shared:
+            supersede(self.root, [plain(self.config), name, split], path)
         data = self.source.open(name, None if split == WHOLE else split)
         template = {"condition": data.condition, "target": data.target}
         if data.static is not None:
             template["static"] = data.static
+        files = self._files(name, split)
         with StoreWriter.create(
             path,
             template,
             align=chunks[0][0] if (chunks := data.target["precipitation"].chunks) else 1,
-            packing={"precipitation": Packing(RATE_STEP_MM_H)} if "precipitation" not in data.condition else None,
-            attrs=_attributes(data),
+            packing=data.packing,
+            attrs=_attributes(data) | {"prepared_from": self.identity(name, split)["files"]},
             prepare_command=self.command(name),
         ) as writer:
-            missing, what = writer.missing(), f"preparing {path.stem}"
-            if (client := ambient_client()) is None:
-                for start in track(missing, what, unit="slabs"):
-                    writer.write(start, _slab(data, writer.span(start)))
-            else:
-                slabs = SlabWriter(path if is_remote(path) else path.absolute(), writer.slabs.plan)
-                jobs = [(plain(self.config), name, split, slabs, start) for start in missing]
-                done = spread(_write_slab, jobs, client=client)
-                for job, files in track(done, what, total=len(jobs), unit="slabs"):
-                    writer.note(job[-1], files())
+            what = f"preparing {path.stem}"
+            with unchanged(files, self.identity(name, split)["files"], path) as check:
+                if (client := ambient_client()) is None:
+                    for start in track(writer.missing(), what, unit="slabs"):
+                        made = _slab(data, writer.span(start))
+                        check()
+                        writer.write(start, made)
+                else:
+                    slabs = SlabWriter(path if is_remote(path) else path.absolute(), writer.slabs.plan)
+                    jobs = [(plain(self.config), name, split, slabs, start) for start in writer.missing()]
+                    for job, done in track(
+                        spread(_write_slab, jobs, client=client), what, total=len(jobs), unit="slabs"
+                    ):
+                        hashes = done()
+                        check()
+                        writer.note(job[-1], hashes)
             writer.finish()
         return path
 
@@ -176,6 +208,7 @@ class Archive:
 
         path = self.path(name, split)
         if path not in self._opened:
+            hold(path)
             self._opened[path] = open_store(path)
         return self._opened[path]
 
@@ -194,14 +227,15 @@ class Archive:
             raise UserError(f"{self.config['source']} has no {role} samples; its splits are {', '.join(self.splits)}")
         time = self.open(name, split)["target"]["time"].values
         shares = plain(self.config).get("shares")
+        missing = np.asarray(self._attribute(name, split, "missing_samples", ()), int)
         if split != WHOLE or not shares:
-            return split, np.arange(len(time))
+            return split, np.setdiff1d(np.arange(len(time)), missing)
         from rainshift.places.splits import split_blocks
 
         parts = split_blocks(time, shares, blocks=int(self.config["blocks"]), purge=self.purge)
         if role not in parts:
             raise UserError(f"data.shares has no {role!r}; it gives {', '.join(parts)}")
-        return split, parts[role]
+        return split, np.setdiff1d(parts[role], missing)
 
     @property
     def purge(self) -> timedelta:
@@ -224,12 +258,14 @@ class Archive:
 
     def step_seconds(self, name: str) -> float:
         """The time step of a region's samples."""
+        return float(self._attribute(name, self.splits[0], "step_seconds"))
+
+    def _attribute(self, name: str, split: str, key: str, default: Any = None) -> Any:
         import zarr
 
         from geoml.data.location import zarr_location
 
-        place = zarr_location(self.path(name, self.splits[0]))
-        return float(str(zarr.open_group(place, mode="r").attrs["step_seconds"]))
+        return zarr.open_group(zarr_location(self.path(name, split)), mode="r").attrs.get(key, default)
 
     def field_source(self, name: str, role: str, positions: np.ndarray | None = None) -> FieldSource:
         """What a loader reads: the configured channels of a role's samples, or of those at some positions."""
@@ -278,6 +314,18 @@ def _write_slab(config: dict[str, Any], name: str, split: str, slabs: SlabWriter
         return slabs.write(start, _slab(data, slabs.span(start)))
 
 
+def _place(name: str) -> dict[str, Any] | None:
+    """Bounds and climate of the region of a name (or of a box cut from an event); None for an event."""
+    from rainshift.places.regions import regions
+
+    known = regions()
+    found = known.get(name) or known.get(name.partition(".")[0])
+    if found is None:
+        return None
+    bounds = {key: getattr(found, key) for key in ("lat_min", "lat_max", "lon_min", "lon_max")}
+    return {**bounds, "climate": jsonable(asdict(found.climate)) if found.climate else None}
+
+
 def _attributes(data: RegionData) -> dict[str, Any]:
     """Global attributes of a store: what it is and where it came from."""
     known = ", ".join(str(name) for name in data.condition.data_vars if name in VARIABLES)
@@ -285,6 +333,7 @@ def _attributes(data: RegionData) -> dict[str, Any]:
         "title": f"Coarse predictors and fine precipitation: {data.name}",
         "region": data.name,
         "step_seconds": data.step.total_seconds(),
+        **({"missing_samples": list(data.missing)} if data.missing else {}),
         "history": f"prepared by rainshift; predictors {known or 'rain alone'}",
         **{key: str(value) for key, value in data.provenance.items()},
     }

@@ -10,14 +10,14 @@ from geoml.errors import DataError
 from geoml.grids.axes import TOLERANCE, Axis
 from geoml.grids.grid import conform, grid_of, require_same
 from rainshift.data.inputs import as_dataset, find_rain, interval_hours, with_time
-from rainshift.sources.variables import VARIABLES, rain_factor
+from rainshift.sources.times import MEMBER_DIMS
+from rainshift.sources.units import rain_factor
+from rainshift.sources.variables import VARIABLES
 
 if TYPE_CHECKING:
     import xarray as xr
 
 __all__ = ["matched"]
-
-MEMBER_NAMES = ("member", "realization", "number", "ensemble", "ens", "ensemble_member", "sample")
 
 
 def matched(
@@ -73,7 +73,7 @@ def _rain(data: Any, what: str) -> tuple[xr.DataArray, bool]:
         array = conform(arrays[what])
     except DataError as error:
         raise DataError(f"{what}: {error}") from error
-    found = [name for name in MEMBER_NAMES if name in array.dims]
+    found = [name for name in MEMBER_DIMS if name in array.dims]
     if len(found) > 1:
         raise DataError(f"{what} has the dims {', '.join(found)}; one of members was expected")
     array = array.rename({found[0]: "member"}) if found else array

@@ -10,6 +10,7 @@ import numpy as np
 from geoml.data.store import read_dataset, write_netcdf
 from geoml.grids.grid import conform
 from rainshift.benchmarking.plan import Cell
+from rainshift.data.matching import matched
 from rainshift.data.prediction_file import TRUST_MAPS
 from rainshift.data.selection import choose
 from rainshift.prediction import predict_maps
@@ -84,18 +85,22 @@ def of_model(
 
 def of_file(file: Path, archive: Archive, region: str, role: str) -> xr.Dataset:
     """The same of the hours in a file of predictions, as `rainshift predict` writes it."""
-    with read_dataset(file) as stored:
-        made = conform(stored)
-        among = np.flatnonzero(np.isin(archive.times(region, role), made["time"].values))
-        data, _ = _weather(archive, region, role, among)
-        return _beside(data, made.sel(time=data["time"]).load())
+    stored, split = read_dataset(file), archive.samples(region, role)[0]
+    truth = archive.open(region, split)["target"]["precipitation"].sel(time=archive.times(region, role))
+    rain, _ = matched(stored, truth, what=(str(file), region))
+    among = np.flatnonzero(np.isin(archive.times(region, role), rain["time"].values))
+    data, _ = _weather(archive, region, role, among)
+    made = rain.to_dataset(name="precipitation").sel(time=data["time"]).load()
+    cells = {name: data["target"][name] for name in ("lat", "lon")}
+    made = made.reindex(cells, method="nearest", tolerance=1e-3)
+    maps = {name: conform(stored[name]).sel(time=data["time"]).load() for name in TRUST_MAPS if name in stored}
+    return _beside(data, made.assign(maps) if rain.shape[-2:] == truth.shape[-2:] else made)
 
 
 def _beside(data: xr.Dataset, made: xr.Dataset) -> xr.Dataset:
     """Weather with what a model made of it, a part of the members for the page."""
     made = made.drop_vars(("lat", "lon"))
-    rain = made["precipitation"]
-    rain = rain if "member" in rain.dims else rain.expand_dims("member")
+    rain = made["precipitation"].transpose("member", "time", ...)
     shown = rain.isel(member=slice(MEMBERS)).drop_vars("member", errors="ignore").expand_dims(model=["prediction"])
     data["prediction"], data["mean"] = shown, rain.mean("member")
     return data.assign({name: made[name] for name in TRUST_MAPS if name in made})

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from geoml.errors import DataError
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     import numpy as np
     import xarray as xr
 
+    from geoml.data.packing import Packing
     from geoml.grids.grid import Grid
 
 __all__ = ["RegionData", "RegionSource"]
@@ -26,7 +28,8 @@ class RegionData:
     `condition` `(time, lat, lon)` on the coarse grid and `target`, with `precipitation` in mm/h, on the fine one have
     the same times; `static` is `(lat, lon)` on the fine grid. Axes are canonical (`geoml.grids.grid.conform`),
     variables in the units of `rainshift.sources.variables`, rates are means over the `step` that ends at `time`,
-    unless `provenance["stamp"]` says otherwise. Times ascend in multiples of `step`; gaps are allowed.
+    unless `provenance["stamp"]` says otherwise. Times ascend in multiples of `step`; gaps are allowed. Variables of
+    `packing` are kept as integers of that step, the others as float32. Positions of `missing` hold no value at all.
     """
 
     name: str
@@ -35,6 +38,8 @@ class RegionData:
     static: xr.Dataset | None = None
     step: timedelta = timedelta(hours=1)
     provenance: Mapping[str, Any] = field(default_factory=dict)
+    packing: Mapping[str, Packing] = field(default_factory=dict)
+    missing: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         if "precipitation" not in self.target:
@@ -85,6 +90,13 @@ class RegionSource(Protocol):
     @property
     def splits(self) -> tuple[str, ...]:
         """Parts that the source itself keeps apart ("train", "test"); empty where `rainshift.places.splits` has to."""
+
+    @property
+    def locations(self) -> tuple[str, ...]:
+        """Options that say where files are, not what is made of them."""
+
+    def files(self, name: str, split: str | None = None) -> Mapping[str, Path]:
+        """The files that a region or event is made of, by their name below the data's root."""
 
     def open(self, name: str, split: str | None = None) -> RegionData:
         """One region or event, or the named part of it."""

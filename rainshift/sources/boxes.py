@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from geoml.errors import DataError, UserError, unknown
 from geoml.grids.grid import Grid
 from rainshift.places.regions import region, regions
 
-__all__ = ["box_names", "cut", "folder_of", "require_box", "require_root"]
+__all__ = ["below", "box_names", "cut", "folder_of", "require_box", "require_root"]
 
 
 def require_root(root: str | None, option: str, what: str) -> Path:
@@ -46,6 +46,12 @@ def require_box(name: str, names: Sequence[str], split: str | None) -> None:
 def folder_of(root: Path, name: str) -> Path:
     """Where a region's files are: in a folder of its name, or all in one."""
     return root / name if (root / name).is_dir() else root
+
+
+def below(root: Path, files: Iterable[Path], prefix: str = "") -> dict[str, Path]:
+    """Files by their name relative to a root, which may be the one file."""
+    names = {(path.name if path == root else path.relative_to(root).as_posix()): path for path in files}
+    return {f"{prefix}/{name}" if prefix else name: path for name, path in names.items()}
 
 
 def cut(grid: Grid, wanted: Grid, label: str) -> tuple[slice, slice]:

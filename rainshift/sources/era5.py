@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ import numpy as np
 from geoml.errors import DataError, unknown
 from rainshift.places.regions import grids, region
 from rainshift.sources.base import RegionData
-from rainshift.sources.boxes import box_names, folder_of, require_box, require_root
+from rainshift.sources.boxes import below, box_names, folder_of, require_box, require_root
 from rainshift.sources.era5_files import find_files, read_fields, to_dataset
 from rainshift.sources.imerg import FILES as IMERG_FILES
 from rainshift.sources.imerg import hourly_rain
@@ -60,6 +61,18 @@ class Era5Source:
     def names(self) -> tuple[str, ...]:
         """The regions that are cut from the files."""
         return box_names(self.boxes, require_root(self.root, "root", FILES))
+
+    @property
+    def locations(self) -> tuple[str, ...]:
+        return ("root", "imerg", "static_files")
+
+    def files(self, name: str, split: str | None = None) -> Mapping[str, Path]:
+        """The files of ERA5 and of IMERG that a region is made of, and the static ones."""
+        root, rain = require_root(self.root, "root", FILES), require_root(self.imerg, "imerg", IMERG_FILES)
+        found = below(root, find_files(folder_of(root, name)), "era5")
+        found |= below(rain, find_granules(folder_of(rain, name)), "imerg")
+        statics = {key: Path(str(given)).expanduser() for key, given in (self.static_files or {}).items()}
+        return found | {f"static/{key}": path for key, path in statics.items()}
 
     def open(self, name: str, split: str | None = None) -> RegionData:
         """One region, lazily; `split` has to be None: the files know none."""

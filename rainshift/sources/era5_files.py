@@ -19,8 +19,10 @@ from geoml.data.netcdf import HDF5, read_dataset
 from geoml.errors import DataError, UserError
 from geoml.grids.grid import Grid, conform, grid_of
 from rainshift.sources.boxes import cut
-from rainshift.sources.rain_files import check_rain
+from rainshift.sources.intervals import bounds_of, cell_method
 from rainshift.sources.time_blocks import TimeBlocks, of_years
+from rainshift.sources.times import snapped
+from rainshift.sources.validity import Validity, check_rain, validity_of
 from rainshift.sources.variables import VARIABLES, inside_factor
 
 if TYPE_CHECKING:
@@ -39,6 +41,10 @@ ALIASES = {
     "geopotential_at_surface": "z",
 }  # fmt: skip
 BLOCK_HOURS = 24
+HOUR = np.timedelta64(1, "h")
+EVERYTHING = Validity()
+#: What GRIB calls instantaneous and hourly fields.
+HOURLY_KINDS = ("instant", "accum", "avg", "max", "min", "diff", "unknown")
 
 
 @dataclass(frozen=True)
@@ -50,6 +56,11 @@ class Field:
     time: NDArray[np.datetime64]
     label: str
     preliminary: bool = False
+    validity: Validity = EVERYTHING
+    method: str | None = None
+    width_hours: float | None = None
+    #: Whether its values are sums since the start of a forecast.
+    running: bool = False
 
     @property
     def grid(self) -> Grid:
@@ -65,7 +76,7 @@ class Field:
         factor = inside_factor(self.name, units, label=self.label) if self.name in VARIABLES else 1.0
         shape = (len(self.time), grid.shape[0], grid.shape[1])
         length = max(1, BLOCK_HOURS // per_row) * per_row
-        lazy = TimeBlocks(_Era5Reader(self.name, array, factor, per_row, self.label), shape, length).lazy()
+        lazy = TimeBlocks(_Era5Reader(self, array, factor, per_row), shape, length).lazy()
         return lazy if len(keep) == len(self.time) else lazy[keep]
 
 
@@ -73,27 +84,30 @@ class Field:
 class _Era5Reader:
     """Reads times of a field: runs and steps in one line, final data before preliminary ones, units inside."""
 
-    name: str
+    field: Field
     array: xr.DataArray
     factor: float
     per_row: int
-    label: str
 
     def __call__(self, part: slice) -> NDArray[np.float32]:
+        field, label = self.field, self.field.label
         rows = slice(part.start // self.per_row, -(-part.stop // self.per_row))
         try:
             values = np.asarray(self.array.isel(time=rows).values, np.float64)
         except (OSError, ValueError, RuntimeError, EOFError) as error:
-            raise DataError(f"{self.label} cannot be read at {rows}: {error}") from error
+            raise DataError(f"{label} cannot be read at {rows}: {error}") from error
+        values = field.validity.apply(values, label)
         if "expver" in self.array.dims:
             final = values[:, 0]
             for other in range(1, values.shape[1]):
                 final = np.where(np.isnan(final), values[:, other], final)
             values = final
+        if field.running:
+            values = np.maximum(np.diff(values, axis=1, prepend=np.zeros_like(values[:, :1])), 0)
         values = values.reshape(-1, *values.shape[-2:])
-        row = VARIABLES.get(self.name)
+        row = VARIABLES.get(field.name)
         if row is not None and row.units == "mm h-1":
-            return check_rain(values, self.label, self.factor)
+            return check_rain(values, label, self.factor)
         return (values * self.factor).astype(np.float32)
 
 
@@ -156,13 +170,17 @@ def _field(name: str, array: xr.DataArray, dataset: xr.Dataset, label: str, leve
                     f"{label} is an ensemble of {array.sizes[dim]}; take one member or the deterministic run"
                 )
             array = array.isel({dim: 0})
+    rain = name in VARIABLES and VARIABLES[name].units == "mm h-1"
+    validity, method = validity_of(array, label, rain=rain), cell_method(array)
+    _refuse_statistics(array, label)
+    width = _width(dataset, array)
     preliminary = False
     if "expver" in array.dims:  # 1 is final, 5 preliminary
-        order = np.argsort([int(str(value)) for value in array["expver"].values])
+        order = np.argsort(_versions(array, label), kind="stable")
         array = array.isel(expver=order)
         preliminary = array.sizes["expver"] > 1
     elif "expver" in array.coords:
-        preliminary = bool(np.isin(np.asarray(array["expver"].values).astype(str), ("0005", "5")).any())
+        preliminary = 5 in _versions(array, label)
     array, time = _valid_times(array, label)
     try:
         array = conform(array.reset_coords(drop=True), registration="node")
@@ -175,7 +193,61 @@ def _field(name: str, array: xr.DataArray, dataset: xr.Dataset, label: str, leve
         raise DataError(f"{label} has both expver and step; split the file")
     if array.dtype.kind in "iu":
         raise DataError(f"{label} holds integers without scale_factor; they mean nothing unscaled")
-    return Field(name, array.transpose(*lead, "lat", "lon"), time, label, preliminary)
+    array = array.transpose(*lead, "lat", "lon")
+    summed = name in VARIABLES and VARIABLES[name].published_factor != 1.0
+    running = summed and _is_sum_of_forecast(array, label)
+    return Field(name, array, time, label, preliminary, validity, method, width, running)
+
+
+def _refuse_statistics(array: xr.DataArray, label: str) -> None:
+    """Refuse what GRIB calls a mean or an extreme of days or months."""
+    kind = str(array.attrs.get("GRIB_stepType", "instant"))
+    if kind not in HOURLY_KINDS:
+        raise DataError(f"{label} is of the step type {kind} (a monthly or daily statistic); hourly fields are needed")
+
+
+def _width(dataset: xr.Dataset, array: xr.DataArray) -> float | None:
+    """Hours of the time bounds, the longest where they differ; None without bounds."""
+    name = next((dim for dim in ("valid_time", "time") if dim in array.dims), "time")
+    bounds = bounds_of(dataset, name, slice(None))
+    return None if bounds is None else float((np.diff(bounds, axis=1) / np.timedelta64(1, "h")).max())
+
+
+def _is_sum_of_forecast(array: xr.DataArray, label: str) -> bool:
+    """Whether sums grow along the steps of a forecast: those of ERA5 are hourly, those of other models are not."""
+    if "step" not in array.dims or array.sizes["step"] < 4:
+        return False
+    thin: dict[str, Any] = {dim: slice(None, None, max(1, array.sizes[dim] // 40)) for dim in ("lat", "lon")}
+    values = np.asarray(array.isel({"time": 0, **thin}).values, np.float64)
+    if (np.isnan(values).all((1, 2))).any():
+        values = np.asarray(array.isel({"time": array.sizes["time"] // 2, **thin}).values, np.float64)
+    change = np.diff(values, axis=0)
+    slack = 1e-4 * np.nanmax(np.abs(values), initial=0)
+    grows = bool((change[np.isfinite(change)] >= -slack).all() and (change > slack).any())
+    if not grows or np.nanmean(values[-1]) < 2 * np.nanmean(values[0]):
+        return False
+    steps = array["step"].values / np.timedelta64(1, "h") if array["step"].dtype.kind == "m" else None
+    if steps is None or not (np.diff(steps) == 1).all() or steps[0] not in (0, 1):
+        raise DataError(f"{label} is a sum since the start of its forecast, and its steps are not each hour of it")
+    return True
+
+
+def _versions(array: xr.DataArray, label: str) -> list[int]:
+    """The numbers of `expver`, however they are written: numbers, text, characters or bytes; 1 is final, 5 is not."""
+    if "expver" not in array.coords:
+        raise DataError(f"{label} has a dimension expver without values; which data are final cannot be told")
+    values = np.asarray(array["expver"].values)
+    if values.dtype.kind == "S" and values.ndim > 1 and values.dtype.itemsize == 1:
+        values = np.array([b"".join(row) for row in values.reshape(-1, values.shape[-1])])
+    found = []
+    for value in np.atleast_1d(values).ravel().tolist():
+        text = value.decode("ascii", "replace") if isinstance(value, bytes) else str(value)
+        text = text.strip().strip("\x00")
+        try:
+            found.append(int(float(text)))
+        except ValueError:
+            raise DataError(f"{label} has the expver {value!r}; expected 1 (final) or 5 (preliminary)") from None
+    return found
 
 
 def _at_level(array: xr.DataArray, level_hpa: float, label: str) -> xr.DataArray:
@@ -202,7 +274,7 @@ def _valid_times(array: xr.DataArray, label: str) -> tuple[xr.DataArray, NDArray
         raise DataError(f"{label} has no times that are dates; dims are {array.dims}")
     if "step" in array.dims:
         valid = valid.transpose("time", "step")
-    time = np.atleast_1d(valid.values).astype("datetime64[ns]").ravel()
+    time = snapped(np.atleast_1d(valid.values).astype("datetime64[ns]").ravel(), label)
     count = array.sizes["time"] * (array.sizes["step"] if "step" in array.dims else 1)
     if len(time) != count or np.isnat(time).any():
         raise DataError(f"{label} has {len(time)} valid times for {count} fields")
@@ -230,6 +302,7 @@ def to_dataset(
             source = np.repeat(np.arange(len(parts)), [len(keep) for keep in kept])[order]
             pair = [parts[source[same[0] + i]].label for i in (0, 1)]
             raise DataError(f"{' and '.join(dict.fromkeys(pair))} have {time[order][same[0]]} twice; keep one")
+        _require_hourly(name, parts, time[order])
         placed[name] = time[order], values if (np.diff(order) == 1).all() else values[order]
     common = np.array(sorted(set.intersection(*(set(time) for time, _ in placed.values()))), "datetime64[ns]")
     if not len(common):
@@ -242,6 +315,26 @@ def to_dataset(
         keep = np.searchsorted(time, common)
         data[name] = (("time", *grid.names), values if len(keep) == len(time) else values[keep], attrs)
     return xr.Dataset(data, {"time": common, **grid.coords()})
+
+
+def _require_hourly(name: str, parts: Sequence[Field], time: NDArray[np.datetime64]) -> None:
+    """Refuse sums, means and extremes over more than an hour, by time bounds, cell methods and distances of times."""
+    hours = float(np.diff(time).min() / HOUR) if len(time) > 1 else 1.0
+    summed = name in VARIABLES and VARIABLES[name].published_factor != 1.0
+    for field in parts:
+        over = field.method in ("sum", "mean", "maximum", "minimum")
+        width = field.width_hours if summed or over else None
+        if width is None and ((over and hours > 1) or (summed and hours >= 24)):
+            width = hours
+        if width is not None and abs(width - 1) > 1e-6:
+            what = f"is a {field.method}" if over else "is summed"
+            raise DataError(
+                f"{field.label} {what} over {width:g} h by its {'bounds' if field.width_hours else 'times'}; hourly "
+                "fields are needed, those of 'ERA5 hourly data on single levels'"
+            )
+    off = time - time.astype("datetime64[h]")
+    if off.any():
+        raise DataError(f"{parts[0].label} has times that are not full hours, the first {time[np.flatnonzero(off)[0]]}")
 
 
 def _units(fields: Sequence[Field], name: str) -> str:

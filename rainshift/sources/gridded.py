@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+import dask
 import numpy as np
 from numpy.typing import NDArray
 
 from geoml.errors import DataError, UserError, unknown
-from geoml.grids.axes import Registration
+from geoml.grids.axes import Axis, Registration
 from geoml.grids.grid import Grid, grid_of
 from rainshift.places.regions import region
 from rainshift.sources.base import RegionData
@@ -23,6 +25,8 @@ if TYPE_CHECKING:
     import xarray as xr
 
 __all__ = ["GriddedSource", "largest_rectangle"]
+
+logger = logging.getLogger(__name__)
 
 SUFFIXES = (".nc", ".nc4", ".zarr", ".zarr.zip", ".h5", ".hdf5")
 LICENCES = ("licence", "license", "rights")
@@ -50,6 +54,8 @@ class GriddedSource:
     units: str | None = None
     step_minutes: float | None = None
     stamp: str | None = None
+    amounts: str | None = None
+    absent_chunks: str | None = None
     min_coverage: float = 0.0
 
     def __post_init__(self) -> None:
@@ -106,25 +112,40 @@ class GriddedSource:
                 raise unknown("event", name, places)
         return {name: places[name] for name in (self.include or places)}
 
+    @property
+    def locations(self) -> tuple[str, ...]:
+        return ("root",)
+
+    def files(self, name: str, split: str | None = None) -> Mapping[str, Path]:
+        """The file of an event, and its coarse partner where that is read."""
+        path, _ = self._place(name)
+        found = [path, *([self._partner(path)] if self.coarse == "file" else [])]
+        return {each.name: each for each in found}
+
+    def _place(self, name: str) -> tuple[Path, str | None]:
+        places = self._places()
+        if name not in places:
+            raise unknown("event", name, places)
+        return places[name]
+
     def open(self, name: str, split: str | None = None) -> RegionData:
         """One event or box, lazily; `split` has to be None: the files know none."""
         if split is not None:
             raise unknown("split", split, ())
-        places = self._places()
-        if name not in places:
-            raise unknown("event", name, places)
-        path, box = places[name]
+        path, box = self._place(name)
         rain = self._read(path)
         partner = self._read(self._partner(path)) if self.coarse == "file" else None
         try:
             condition, target = self._pair(rain, partner, box)
         except DataError as error:
             raise DataError(f"{path}: {error}") from error
-        return RegionData(name, condition, target, None, rain.step, self._provenance(path, box, rain))
+        missing = _blank_times(target["precipitation"], str(path)) if self.min_coverage > 0 else ()
+        provenance = self._provenance(path, box, rain)
+        return RegionData(name, condition, target, None, rain.step, provenance, missing=missing)
 
     def _read(self, path: Path) -> Rain:
-        options = {"variable": self.variable, "units": self.units}
-        return read_rain(path, step_minutes=self.step_minutes, stamp=self.stamp, **options)
+        names = ("variable", "units", "step_minutes", "stamp", "amounts", "absent_chunks")
+        return read_rain(path, **{name: getattr(self, name) for name in names})
 
     def _partner(self, path: Path) -> Path:
         stem, suffix = next((path.name.removesuffix(end), end) for end in SUFFIXES if path.name.endswith(end))
@@ -156,6 +177,7 @@ class GriddedSource:
         if box is not None:
             found = region(box)
             low, high = (found.lat_min, found.lat_max) if name == "lat" else (found.lon_min, found.lon_max)
+            _require_inside(fine[name], low, high)
         step, origin = self.coarse_step, 0.0
         if given is not None:
             axis = given[name]
@@ -167,7 +189,7 @@ class GriddedSource:
         """The joint axes of the largest box of whole periods whose pixels, margin included, are known often enough."""
         from scipy import ndimage
 
-        bad = np.asarray(~(values.notnull().mean("time").values >= self.min_coverage), bool)
+        bad = ~(_share_known(values) >= self.min_coverage)
         margins = [axis.margin for axis in joint]
         bad = ndimage.binary_dilation(bad, np.ones([2 * m + 1 for m in margins])) if any(margins) else bad
         rows, columns = (axis.fine for axis in joint)
@@ -190,6 +212,35 @@ class GriddedSource:
             "stamp": rain.stamp,
             **({"box": box} if box else {}),
         }
+
+
+def _blank_times(values: xr.DataArray, label: str) -> tuple[int, ...]:
+    """Positions of the times without a single value, which are said and are no samples; all of them are an error."""
+    blank = np.flatnonzero(~values.notnull().any(("lat", "lon")).values)
+    if len(blank) == values.sizes["time"]:
+        raise DataError("no time holds a value; is its fill value, valid_range or box right?")
+    if len(blank):
+        first = np.datetime_as_string(values["time"].values[blank[0]], unit="m")
+        logger.warning("%s: %d of %d times hold no value, the first %s; they are left out of training and scores",
+                       label, len(blank), values.sizes["time"], first)  # fmt: skip
+    return tuple(int(place) for place in blank)
+
+
+def _share_known(values: xr.DataArray) -> NDArray[np.float64]:
+    """In which share of the times that hold any value each pixel is known, `(lat, lon)`."""
+    known = values.notnull()
+    count, some = dask.compute(known.sum("time").data, known.any(("lat", "lon")).sum().data)
+    return np.asarray(count / max(int(some), 1))
+
+
+def _require_inside(axis: Axis, low: float, high: float) -> None:
+    """Refuse a box of which the file holds a part."""
+    slack = 1e-3 * axis.step
+    if axis.period is None and (axis.edges[0] > low + slack or axis.edges[-1] < high - slack):
+        raise DataError(
+            f"{axis.name} runs from {axis.edges[0]:g} to {axis.edges[-1]:g}; {low:g} to {high:g} is needed for the "
+            "box. Take a smaller region, or leave data.boxes out to use the file as it is"
+        )
 
 
 def _means(values: xr.DataArray, fine: Grid, joint: list[JointAxis], coarse: Grid) -> xr.DataArray:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,7 +16,7 @@ from geoml.grids.grid import Grid
 from geoml.regrid import Regridder
 from rainshift.places.regions import grids, region
 from rainshift.sources.base import RegionData
-from rainshift.sources.boxes import box_names, cut, folder_of, require_box, require_root
+from rainshift.sources.boxes import below, box_names, cut, folder_of, require_box, require_root
 from rainshift.sources.imerg_files import HalfHours, find_granules
 from rainshift.sources.time_blocks import TimeBlocks, of_years
 from rainshift.sources.variables import VARIABLES
@@ -78,6 +79,15 @@ class ImergSource:
     def names(self) -> tuple[str, ...]:
         """The regions that are cut from the files."""
         return box_names(self.boxes, require_root(self.root, "root", FILES))
+
+    @property
+    def locations(self) -> tuple[str, ...]:
+        return ("root",)
+
+    def files(self, name: str, split: str | None = None) -> Mapping[str, Path]:
+        """The granules of a region."""
+        root = require_root(self.root, "root", FILES)
+        return below(root, find_granules(folder_of(root, name)))
 
     def open(self, name: str, split: str | None = None) -> RegionData:
         """One region, lazily; `split` has to be None: the files know none."""

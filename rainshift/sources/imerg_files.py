@@ -18,8 +18,9 @@ from numpy.typing import NDArray
 
 from geoml.errors import DataError, UserError
 from geoml.grids.grid import Grid, grid_of
-from rainshift.sources.rain_files import check_rain
-from rainshift.sources.variables import rain_factor
+from rainshift.sources.times import snapped
+from rainshift.sources.units import rain_factor
+from rainshift.sources.validity import check_rain
 
 if TYPE_CHECKING:
     import h5py
@@ -199,7 +200,7 @@ def _times(group: h5py.Group, path: Path) -> NDArray[np.datetime64]:
     if not np.isfinite(values.astype(float)).all():
         raise DataError(f"{path}: some times are missing")
     seconds = values.astype(np.float64) * SECONDS[found[1]]
-    return epoch + np.round(seconds).astype("timedelta64[s]")
+    return snapped(epoch + np.round(seconds).astype("timedelta64[s]"), str(path)).astype("datetime64[s]")
 
 
 def _grid(group: h5py.Group, path: Path) -> Grid:

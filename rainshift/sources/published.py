@@ -26,8 +26,8 @@ from numpy.typing import NDArray
 
 from geoml.errors import DataError, UserError
 from geoml.grids.grid import conform
-from rainshift.sources.rain_files import check_rain
 from rainshift.sources.time_blocks import TimeBlocks
+from rainshift.sources.validity import check_rain
 from rainshift.sources.variables import PREDICTORS, VARIABLES, inside_factor
 
 if TYPE_CHECKING:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,12 +12,24 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geoml.errors import DataError, UserError, unknown
-from rainshift.sources.variables import VARIABLES, rain_factor
+from rainshift.sources.intervals import (
+    Intervals,
+    bounds_of,
+    common_step,
+    find_intervals,
+    increments,
+    is_running_sum,
+    starts_of_sums,
+)
+from rainshift.sources.times import MEMBER_DIMS, TIME_DIMS, snapped, with_time
+from rainshift.sources.units import RainUnits, rain_units
+from rainshift.sources.validity import blanked, check_rain, lost_parts, validity_of
+from rainshift.sources.variables import VARIABLES
 
 if TYPE_CHECKING:
     import xarray as xr
 
-__all__ = ["Rain", "check_rain", "read_rain"]
+__all__ = ["Rain", "find_rain", "read_rain"]
 
 STANDARD_NAMES = {
     "lwe_precipitation_rate", "precipitation_flux", "rainfall_rate", "rainfall_flux", "precipitation_amount",
@@ -27,11 +39,8 @@ USUAL_NAMES = (
     "precipitation", "precipitationcal", "precip", "preciprate", "precip_rate", "precipitation_rate", "pr", "prcp",
     "tp", "total_precipitation", "rain", "rainfall", "rain_rate", "rainrate", "rainfall_rate", "rr", "rw", "acrr",
 )  # fmt: skip
-#: More than any gauge has seen in a minute; less than a value in wrong units or unscaled integers.
-MOST_MM_H = 3000.0
-#: Rounding of packed data may fall this far below zero; anything lower is a fill value in disguise.
-LEAST_MM_H = -0.05
 CHUNK_VALUES = 1_000_000
+STAMPS = ("end", "start", "middle", "point", "unknown")
 
 
 @dataclass(frozen=True)
@@ -51,39 +60,99 @@ def read_rain(
     units: str | None = None,
     step_minutes: float | None = None,
     stamp: str | None = None,
+    amounts: str | None = None,
+    absent_chunks: str | None = None,
 ) -> Rain:
-    """The rain in a NetCDF file or Zarr store; the options stand for what the file does not say."""
+    """The rain in a NetCDF file or Zarr store; the options stand for what the file does not say.
+
+    Amounts are divided by the interval of each: that of its time bounds, of a step that may change, or since the start
+    of a running sum. Where the step changes, the record has the longest one.
+    """
     from geoml.data.netcdf import read_dataset
+
+    if stamp not in (None, *STAMPS):
+        raise UserError(f"data.stamp is {stamp!r}; expected {', '.join(STAMPS)}")
+    if amounts not in (None, "interval", "since_start"):
+        raise UserError(f"data.amounts is {amounts!r}; expected interval or since_start")
+    dataset = read_dataset(path)
+    array = dataset[find_rain(dataset, variable, path)]
+    label = f"{path}: {array.name!r}"
+    _refuse_twice_scaled(array, label)
+    validity = validity_of(array, label)
+    meant = rain_units(units or array.attrs.get("units"), label=label)
+    _refuse_contradiction(array, meant, label, units)
+    coordinate = next((name for name in TIME_DIMS if name in array.coords), "time")
+    array = _lazy(array, path, () if absent_chunks == "dry" else lost_parts(path, array, label))
+    array, order = _sorted(_on_axes(array, label), label)
+    bounds = bounds_of(dataset, coordinate, order)
+    if bounds is not None:
+        bounds = snapped(bounds.ravel(), label).reshape(-1, 2)
+    array = array.copy(data=array.data.map_blocks(validity.apply, label, dtype=array.dtype))
+    array, intervals = _amounts(array, bounds, meant, label, step_minutes, amounts)
+    factor = meant.to_rate(1.0) / (intervals.hours if meant.amount else np.ones(array.sizes["time"]))
+    rain = _checked(array, factor, intervals, label)
+    if intervals.changes:
+        rain = common_step(rain, intervals, label)
+    stamp = stamp or intervals.stamp or ("end" if meant.amount else "unknown")
+    return Rain(rain, timedelta(seconds=intervals.step), stamp, dict(dataset.attrs))
+
+
+def _amounts(
+    array: xr.DataArray,
+    bounds: NDArray[np.datetime64] | None,
+    meant: RainUnits,
+    label: str,
+    step_minutes: float | None,
+    amounts: str | None,
+) -> tuple[xr.DataArray, Intervals]:
+    """Values with the interval of each; sums since a start become amounts of their steps."""
+    time = array["time"].values
+    starts = starts_of_sums(bounds) if meant.amount else None
+    since_start = amounts == "since_start" or starts is not None
+    if not since_start and amounts is None and meant.amount and bounds is None:
+        since_start = is_running_sum(array)
+    if not since_start:
+        return array, find_intervals(time, bounds, label, step_minutes=step_minutes, amount=meant.amount)
+    if not meant.amount:
+        raise UserError(f"{label} is a rate; data.amounts=since_start is for amounts")
+    array, _ = increments(array, starts, label)
+    intervals = find_intervals(time, None, label, step_minutes=step_minutes)
+    return array, replace(intervals, seconds=intervals.seconds[1:], stamp="end")
+
+
+def _on_axes(array: xr.DataArray, label: str) -> xr.DataArray:
+    """`(time, lat, lon)` on canonical axes; other dims of length 1 are dropped, members refused."""
     from geoml.grids.grid import conform
 
-    dataset = read_dataset(path)
-    array = dataset[_find(dataset, variable, path)]
-    _refuse_twice_scaled(array, path)
-    array = _with_time(_lazy(array, path), path)
+    array = with_time(array, label)
     try:
         array = conform(array)
     except DataError as error:
-        raise DataError(f"{path}: {error}") from error
+        raise DataError(f"{label}: {error}") from error
     single = [dim for dim in array.dims if dim not in ("time", "lat", "lon") and array.sizes[dim] == 1]
     array = array.squeeze(single, drop=True)
-    if array.dims != ("time", "lat", "lon"):
-        raise DataError(f"{path}: {array.name!r} has dims {array.dims}; expected (time, lat, lon)")
-    array = _sorted(array, path)
-    bounds = _bounds(dataset, array)
-    step = _step(array["time"].values, step_minutes, bounds, path)
-    label = f"{path}: {array.name!r}"
-    found = units or array.attrs.get("units")
-    factor = rain_factor(found, step.total_seconds() / 3600, label=label)
-    if stamp not in (None, "end", "start", "middle", "point", "unknown"):
-        raise UserError(f"data.stamp is {stamp!r}; expected end, start, middle, point or unknown")
-    amount = rain_factor(found, 1.0, label=label) != rain_factor(found, 2.0, label=label)
-    stamp = stamp or _stamp(array["time"].values, bounds) or ("end" if amount else "unknown")
-    return Rain(_checked(array, factor, label), step, stamp, dict(dataset.attrs))
+    if members := [dim for dim in array.dims if str(dim).lower() in MEMBER_DIMS]:
+        raise DataError(f"{label} is an ensemble of {array.sizes[members[0]]} along {members[0]!r}; take one member")
+    if set(array.dims) != {"time", "lat", "lon"}:
+        raise DataError(f"{label} has dims {array.dims}; expected (time, lat, lon)")
+    return array.transpose("time", "lat", "lon").reset_coords(drop=True)
+
+
+def _refuse_contradiction(array: xr.DataArray, meant: RainUnits, label: str, units: str | None) -> None:
+    """Refuse units of an amount on what CF calls a rate or flux, and of a rate on what it calls an amount."""
+    name = str(array.attrs.get("standard_name", ""))
+    said = None if name not in STANDARD_NAMES else "rate" not in name and "flux" not in name
+    if units is None and said is not None and said != meant.amount:
+        kind = "an amount" if meant.amount else "a rate"
+        raise DataError(
+            f"{label} has the standard name {name} and units of {kind}, {array.attrs.get('units')!r}; one of them is "
+            "wrong: set data.units"
+        )
 
 
 @dataclass(frozen=True)
 class _OnDisk:
-    """An array of a file; what cannot be read of it, a broken chunk for example, is told with the file's name."""
+    """An array of a file; what cannot be read of it, a broken chunk for example, names the file."""
 
     variable: xr.Variable
     label: str
@@ -107,17 +176,21 @@ class _OnDisk:
             raise DataError(f"{self.label} cannot be read; the file may be truncated: {error}") from error
 
 
-def _lazy(array: xr.DataArray, path: Path) -> xr.DataArray:
-    """The array in Dask blocks as the file has them."""
+def _lazy(array: xr.DataArray, path: Path, lost: tuple[tuple[slice, ...], ...]) -> xr.DataArray:
+    """The array in Dask blocks as the file has them, NaN in the parts that are lost."""
     import dask.array as da
 
     stored = array.encoding.get("preferred_chunks", {})
     chunks = tuple(stored.get(dim, size) for dim, size in array.sizes.items())
     on_disk = _OnDisk(array.variable, f"{path}: {array.name!r}")
-    return array.copy(data=da.from_array(on_disk, chunks, name=False, asarray=False))
+    lazy = da.from_array(on_disk, chunks, name=False, asarray=False)
+    if lost:
+        lazy = lazy.map_blocks(blanked, lost, dtype=np.result_type(array.dtype, np.float32))
+    return array.copy(data=lazy)
 
 
-def _find(dataset: xr.Dataset, variable: str | None, path: Path) -> str:
+def find_rain(dataset: xr.Dataset, variable: str | None, path: Path) -> str:
+    """The name of the variable that is rain: the one asked for, by standard name, by usual names."""
     names = [str(name) for name in dataset.data_vars]
     if variable is not None:
         if variable not in names:
@@ -136,112 +209,42 @@ def _find(dataset: xr.Dataset, variable: str | None, path: Path) -> str:
     raise DataError(f"{path} holds no variable known as rain among {', '.join(names)}; name it with data.variable=")
 
 
-def _refuse_twice_scaled(array: xr.DataArray, path: Path) -> None:
+def _refuse_twice_scaled(array: xr.DataArray, label: str) -> None:
     """Floats with a scale factor were decoded once and kept the attribute: decoded again they are too small."""
     scale = array.encoding.get("scale_factor", 1)
     if scale != 1 and np.dtype(array.encoding.get("dtype", array.dtype)).kind == "f":
         raise DataError(
-            f"{path}: {array.name!r} is stored as floats with a scale_factor of {float(scale):g}, which would "
-            "scale them twice; drop the attribute, or store the packed integers"
+            f"{label} is stored as floats with a scale_factor of {float(scale):g}, which would scale them twice; drop "
+            "the attribute, or store the packed integers"
         )
 
 
-def _with_time(array: xr.DataArray, path: Path) -> xr.DataArray:
-    """The array with a datetime64 dimension `time`."""
-    if "time" not in array.dims:
-        others = [name for name in ("valid_time", "datetime", "date") if name in array.dims]
-        if not others:
-            raise DataError(f"{path}: {array.name!r} has dims {array.dims}; a time dimension is needed")
-        array = array.drop_vars("time", errors="ignore").rename({others[0]: "time"})
-    if "time" not in array.coords:
-        raise DataError(f"{path}: dimension time has no coordinate; times cannot be told")
-    index = array.indexes["time"]
-    if hasattr(index, "to_datetimeindex"):
-        try:
-            array = array.assign_coords(time=index.to_datetimeindex(unsafe=True, time_unit="ns"))
-        except ValueError as error:
-            raise DataError(f"{path}: calendar {index.calendar!r} has dates that do not exist: {error}") from error
-    if array["time"].dtype.kind != "M":
-        raise DataError(f"{path}: time is {array['time'].dtype}, not dates; its units attribute may be missing")
-    if np.isnat(array["time"].values).any():
-        raise DataError(f"{path}: some times are missing")
-    return array.assign_coords(time=array["time"].values.astype("datetime64[ns]"))
-
-
-def _sorted(array: xr.DataArray, path: Path) -> xr.DataArray:
+def _sorted(array: xr.DataArray, label: str) -> tuple[xr.DataArray, NDArray[np.intp] | slice]:
+    """The array in the order of its times, and that order."""
     time = array["time"].values
+    order: NDArray[np.intp] | slice = slice(None)
     if (np.diff(time) < np.timedelta64(0)).any():
-        array = array.sortby("time")
+        order = np.argsort(time, kind="stable")
+        array = array.isel(time=order)
         time = array["time"].values
     if (same := np.flatnonzero(np.diff(time) == np.timedelta64(0))).size:
-        raise DataError(f"{path}: time {time[same[0]]} comes twice; keep one of the fields")
-    return array
+        raise DataError(f"{label}: time {time[same[0]]} comes twice; keep one of the fields")
+    return array, order
 
 
-def _bounds(dataset: xr.Dataset, array: xr.DataArray) -> NDArray[np.datetime64] | None:
-    for name in (dataset[dim].attrs.get("bounds") for dim in ("time",) if dim in dataset.coords):
-        if name in dataset.variables and dataset[name].dtype.kind == "M":
-            bounds = dataset[name].values.reshape(-1, 2)[: array.sizes["time"]]
-            return bounds[np.argsort(bounds[:, 1], kind="stable")]  # as the times were sorted
-    return None
+def _checked(array: xr.DataArray, factor: NDArray[np.float64], intervals: Intervals, label: str) -> xr.DataArray:
+    """The values in mm/h, looked at when they are read; the first and the last at once."""
+    import dask.array as da
 
-
-def _step(time: Any, minutes: float | None, bounds: Any, path: Path) -> timedelta:
-    """The file's own step; gaps of whole steps are allowed."""
-    seconds = np.diff(time) / np.timedelta64(1, "s")
-    if minutes is not None:
-        step = 60.0 * minutes
-    elif bounds is not None:
-        widths = np.unique((bounds[:, 1] - bounds[:, 0]) / np.timedelta64(1, "s"))
-        if len(widths) > 1:
-            raise DataError(f"{path}: time bounds of {widths.min():g} s and {widths.max():g} s; one interval is needed")
-        step = float(widths[0])
-    elif not len(seconds):
-        raise DataError(f"{path} holds one time only: the interval it stands for is unknown; set data.step_minutes=")
-    else:
-        step = float(seconds.min())
-    if step <= 0:
-        raise DataError(f"{path}: a step of {step:g} s; expected more than 0")
-    uneven = np.abs(seconds / step - np.round(seconds / step)) > 1e-3
-    if uneven.any():
-        place = int(np.flatnonzero(uneven)[0])
-        raise DataError(
-            f"{path}: times are not a whole number of steps of {step:g} s apart: {time[place]} is followed by "
-            f"{time[place + 1]}; split the file, or set data.step_minutes="
-        )
-    return timedelta(seconds=step)
-
-
-def _stamp(time: Any, bounds: Any) -> str | None:
-    if bounds is None:
-        return None
-    place = np.unique((time - bounds[:, 0]) / (bounds[:, 1] - bounds[:, 0]))
-    names = {0.0: "start", 0.5: "middle", 1.0: "end"}
-    return names.get(float(place[0])) if len(place) == 1 else None
-
-
-def check_rain(values: NDArray[Any], label: str, factor: float) -> NDArray[np.float32]:
-    """Values in mm/h, missing ones NaN; what cannot be rain is refused."""
-    rain = values.astype(np.float32) * np.float32(factor)
-    rain[~np.isfinite(rain)] = np.nan
-    if rain.size and (low := np.nanmin(rain, initial=0.0)) < LEAST_MM_H:
-        raise DataError(
-            f"{label} holds negative values (lowest {low / factor:g}); if they mark missing data, declare them as "
-            "_FillValue in the file"
-        )
-    if rain.size and (high := np.nanmax(rain, initial=0.0)) > MOST_MM_H:
-        raise DataError(
-            f"{label} reaches {high:g} mm/h, more than rain can be; its units, scale_factor or fill value are wrong "
-            "(data.units= replaces the units)"
-        )
-    return np.maximum(rain, 0, out=rain, where=~np.isnan(rain))
-
-
-def _checked(array: xr.DataArray, factor: float, label: str) -> xr.DataArray:
     plane = array.sizes["lat"] * array.sizes["lon"]
-    chunks = {"time": max(1, math.ceil(CHUNK_VALUES / plane)), "lat": -1, "lon": -1}
-    array = array.chunk(chunks)
-    for place in {0, array.sizes["time"] - 1}:  # what is wrong everywhere is found at once, the rest when it is read
-        check_rain(array.isel(time=place).values, label, factor)
-    values = array.data.map_blocks(check_rain, label, factor, dtype=np.float32)
+    array = array.chunk({"time": max(1, math.ceil(CHUNK_VALUES / plane)), "lat": -1, "lon": -1})
+    hours = float(intervals.hours.max())
+    for place in {0, array.sizes["time"] - 1}:  # what is wrong everywhere is found at once
+        check_rain(array.isel(time=place).values, label, factor[place], hours=hours)
+    factors = da.from_array(factor[:, None, None], chunks=(array.data.chunks[0], 1, 1))
+    values = da.map_blocks(_rate, array.data, factors, label=label, hours=hours, dtype=np.float32)
     return array.copy(data=values).rename("precipitation").assign_attrs(VARIABLES["precipitation"].attrs)
+
+
+def _rate(values: NDArray[Any], factor: NDArray[np.float64], *, label: str, hours: float) -> NDArray[np.float32]:
+    return check_rain(values, label, factor, hours=hours)

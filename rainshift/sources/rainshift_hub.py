@@ -11,13 +11,14 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from geoml.data.location import location
 from geoml.errors import DataError, UserError, unknown
 from geoml.grids.grid import grid_of, require_same
 from rainshift.places.regions import regions
 from rainshift.sources.base import RegionData
 from rainshift.sources.fetching import Download
 from rainshift.sources.lag import warn_of_lag
-from rainshift.sources.published import CHUNK_HOURS, PublishedPart, file_of, read_static
+from rainshift.sources.published import CHUNK_HOURS, PublishedPart, file_of, place, read_static
 from rainshift.sources.time_blocks import of_years, validation_blocks, whole_blocks
 
 __all__ = ["RainShiftSource"]
@@ -96,6 +97,17 @@ class RainShiftSource:
                 raise unknown("region", name, known)
         return tuple(self.include) or tuple(sorted(known))
 
+    @property
+    def locations(self) -> tuple[str, ...]:
+        return ("root", "fetch", "base_url", "checksums")
+
+    def files(self, name: str, split: str | None = None) -> Mapping[str, Path]:
+        """The published files of a region's split, downloaded now where that is asked for."""
+        split = split or "train"
+        root, part = self._root(name, split), "test" if split == "test" else "train"
+        found = [file_of(name, part, side) for side in ("static", "in", "out")]
+        return {file: location(place(root, file)) for file in found}
+
     def open(self, name: str, split: str | None = None) -> RegionData:
         """One region in the hours of one split (training unless named), lazily."""
         split = split or "train"
@@ -145,7 +157,7 @@ class RainShiftSource:
     def _provenance(self, part: PublishedPart, split: str) -> dict[str, str]:
         return {
             "source": "RainShift (arXiv 2507.04930): ERA5 0.25° predictors, GPM IMERG 0.1° rain",
-            "file": f"{part.label('in')}, {part.label('out')}",
+            "file": ", ".join(file_of(part.region, part.part, side) for side in ("in", "out")),
             "licence": "that of the data set's page; contains Copernicus and NASA GPM data",
             "split": split,
             "stamp": "end",

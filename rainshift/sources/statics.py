@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from geoml.errors import DataError
 from geoml.grids.grid import Grid, conform, grid_of
 from geoml.regrid import Method, Regridder
 from rainshift.sources.era5_files import hdf5_engine
+from rainshift.sources.validity import validity_of
 from rainshift.sources.variables import VARIABLES, inside_factor
 
 if TYPE_CHECKING:
@@ -24,7 +26,11 @@ NAMES = {
     "lsm": ("lsm", "land_fraction", "land_sea_mask", "landfrac", "landseamask", "sftlf"),
     "z": ("z", "geopotential", "geopotential_at_surface", "orog", "orography", "elevation", "height", "topo"),
 }
-METRES = ("m", "metre", "metres", "meter", "meters")
+#: What a length of heights is in metres.
+LENGTHS = {"m": 1.0, "metre": 1.0, "meter": 1.0, "dm": 0.1, "cm": 0.01, "mm": 0.001, "km": 1000.0, "ft": 0.3048,
+           "foot": 0.3048, "feet": 0.3048, "us survey foot": 1200 / 3937}  # fmt: skip
+#: Between the shore of the Dead Sea and the top of Mount Everest, with some slack, in metres.
+LAND_M = (-500.0, 9000.0)
 
 
 def read_statics(files: Mapping[str, str], grid: Grid) -> xr.Dataset:
@@ -40,7 +46,11 @@ def read_statics(files: Mapping[str, str], grid: Grid) -> xr.Dataset:
         path = Path(str(given)).expanduser()
         array = conform(_read(path, name))
         label = f"{path}: {array.name!r}"
-        values = np.asarray(array.values, np.float64) * _factor(name, array, label)
+        array = array.copy(
+            data=validity_of(array, label, rain=False).apply(np.asarray(array.values, np.float64), label)
+        )
+        values = array.values * _factor(name, array, label)
+        _refuse_voids(name, values, label)
         if array.name == "landseamask":  # IMERG's own mask counts water, in per cent
             values = 1 - np.asarray(array.values, np.float64) / 100
         source = grid_of(array)
@@ -60,7 +70,7 @@ def _read(path: Path, name: str) -> xr.DataArray:
         from geoml.data.raster import read_raster
 
         array = read_raster(path)
-        return array.assign_attrs(units="m" if name == "z" else "1")
+        return array.assign_attrs(units=array.attrs.get("units") or ("m" if name == "z" else "1"))
     from geoml.data.netcdf import read_dataset
 
     dataset = read_dataset(path, **hdf5_engine(path))
@@ -74,11 +84,24 @@ def _read(path: Path, name: str) -> xr.DataArray:
 
 def _factor(name: str, array: xr.DataArray, label: str) -> float:
     units = array.attrs.get("units")
-    if name == "z" and (str(units).lower() in METRES or (units is None and array.name != "z")):
-        return GRAVITY_M_S2
+    length = "m" if units is None and array.name != "z" else str(units).strip().lower()
+    if name == "z" and (known := LENGTHS.get(length, LENGTHS.get(length.removesuffix("s")))):
+        return GRAVITY_M_S2 * known
     if array.name == "landseamask":
         return 1.0
     return inside_factor(name, units, label=label)
+
+
+def _refuse_voids(name: str, values: NDArray[np.float64], label: str) -> None:
+    """Refuse heights that no land has: fill values that the file does not declare, or another unit."""
+    if name != "z" or not np.isfinite(values).any():
+        return
+    low, high = np.nanmin(values) / GRAVITY_M_S2, np.nanmax(values) / GRAVITY_M_S2
+    if low < LAND_M[0] or high > LAND_M[1]:
+        raise DataError(
+            f"{label} runs from {low:g} to {high:g} m of height; land lies between {LAND_M[0]:g} and {LAND_M[1]:g} m. "
+            "If the ends mark missing data, declare them (_FillValue, or nodata in a GeoTIFF); else check the units"
+        )
 
 
 def _require_cover(source: Grid, grid: Grid, label: str) -> None:

@@ -9,11 +9,13 @@ from collections import OrderedDict
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from geoml.data.packing import Packing
 from geoml.errors import UserError, unknown
 from geoml.grids.grid import Grid
 from rainshift.places.climate import Climate
@@ -32,6 +34,8 @@ __all__ = ["PlanetSource", "SyntheticSource", "WeatherLaw", "block_starts"]
 EPOCH = np.datetime64("1970-01-01T00", "h")
 #: Memory for the latest blocks of weather; one of a whole region takes some 10 MB.
 LATEST_BYTES = 160_000_000
+#: The planet's rain is kept as integers of this step, IMERG's own.
+RATE_STEP_MM_H = 0.01
 
 
 def block_starts(start: str, end: str, hours: int) -> NDArray[np.int64]:
@@ -89,6 +93,14 @@ class PlanetSource(ABC):
         """Attributes of the predictors, in the order in which blocks of weather hold them."""
         return {name: VARIABLES[name].attrs for name in PREDICTORS}
 
+    @property
+    def locations(self) -> tuple[str, ...]:
+        return ()
+
+    def files(self, name: str, split: str | None = None) -> Mapping[str, Path]:
+        """None: weather is made by the code."""
+        return {}
+
     def open(self, name: str, split: str | None = None) -> RegionData:
         """One region in the hours of one split (the first unless named)."""
         parts = self.splits_at or DEFAULT_SPLITS
@@ -104,9 +116,9 @@ class PlanetSource(ABC):
         hours = (numbers[:, None] * BLOCK_HOURS + np.arange(BLOCK_HOURS)).ravel()
         time = (EPOCH + hours.astype("timedelta64[h]")).astype("datetime64[ns]")
         condition, target = _lazy(weather, numbers, time, self.predictors)
-        return RegionData(
-            name, condition, target, self.static(name), timedelta(hours=1), self.provenance(name) | {"split": split}
-        )
+        provenance = self.provenance(name) | {"split": split}
+        packing = {} if "precipitation" in condition else {"precipitation": Packing(RATE_STEP_MM_H)}
+        return RegionData(name, condition, target, self.static(name), timedelta(hours=1), provenance, packing)
 
     @abstractmethod
     def weather(self, name: str) -> WeatherLaw:

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 from geoml.errors import DataError
+from rainshift.sources.units import rain_factor
 
-__all__ = ["PREDICTORS", "VARIABLES", "Variable", "inside_factor", "rain_factor"]
+__all__ = ["PREDICTORS", "VARIABLES", "Variable", "inside_factor"]
 
 
 @dataclass(frozen=True)
@@ -60,53 +61,6 @@ def _table() -> Mapping[str, Variable]:
 VARIABLES: Mapping[str, Variable] = _table()
 #: The nine predictors in the order of the published files.
 PREDICTORS = tuple(name for name, row in VARIABLES.items() if row.role == "condition")
-
-_MM = {"mm": 1.0, "millimeter": 1.0, "millimetre": 1.0, "m": 1000.0, "meter": 1000.0, "metre": 1000.0, "cm": 10.0,
-       "in": 25.4, "inch": 25.4}  # fmt: skip
-_HOURS = {"s": 1 / 3600, "sec": 1 / 3600, "second": 1 / 3600, "min": 1 / 60, "minute": 1 / 60, "h": 1.0, "hr": 1.0,
-          "hour": 1.0, "d": 24.0, "day": 24.0}  # fmt: skip
-_STEPS = ("step", "timestep", "time step", "interval")
-
-
-def _lookup(table: Mapping[str, float], name: str) -> float | None:
-    """The entry of a unit, singular or plural."""
-    return table.get(name, table.get(name.removesuffix("s"), table.get(name.removesuffix("es"))))
-
-
-def rain_factor(units: str | None, step_hours: float, *, label: str = "precipitation") -> float:
-    """What multiplies values in `units` into mm/h; amounts are divided by the step they fell in.
-
-    Understood are lengths of water (mm, cm, m, inch) and kg m-2, alone or per second, minute, hour, day, any number
-    of these, or step, written with a slash, `per` or a power of -1. Raises `DataError` for anything else.
-
-    >>> rain_factor("kg m-2 s-1", 1), rain_factor("mm/hr", 1), rain_factor("m", 1), rain_factor("mm per 5 min", 1)
-    (3600.0, 1.0, 1000.0, 12.0)
-    >>> rain_factor("mm", 0.25), rain_factor("mm day**-1", 24)
-    (4.0, 0.041666666666666664)
-    """
-    way_out = "set data.units, for example data.units='mm h-1' for a rate or data.units=mm for the amount of a step"
-    if units is None or not str(units).strip():
-        raise DataError(f"{label} has no units; {way_out}")
-    text = str(units).strip().lower().replace("**", "").replace("^", "").replace("·", " ")
-    text = re.sub(r"(?<=[a-z0-9])\.(?=[a-z])", " ", text)
-    text = re.sub(r"\b(of )?(liquid )?water( equivalent)?$", "", text).strip()
-    text = re.sub(r"kg\s*(m-2|/\s*m2)", "mm", text)
-    found = re.fullmatch(
-        r"(?P<amount>[a-z]+)\s*"
-        r"(?:(?:/|per\b)\s*(?P<count>\d+(?:\.\d+)?)?\s*(?P<per>[a-z ]+)|\s(?P<power>[a-z]+)\s*-1)?",
-        text,
-    )
-    amount = _lookup(_MM, found["amount"]) if found else None
-    if found is None or amount is None:
-        raise DataError(f"{label} has units {units!r}, which are not understood; {way_out}")
-    per = found["per"] or found["power"]
-    if per is None or per.strip().removesuffix("s") in _STEPS:
-        return amount / step_hours
-    hours = _lookup(_HOURS, per.strip())
-    if hours is None:
-        raise DataError(f"{label} has units {units!r}, whose time is not understood; {way_out}")
-    return amount / (float(found["count"] or 1) * hours)
-
 
 _POWER = re.compile(r"\s*(\*\*|\^)\s*")
 _SAME = {"(0 - 1)": "1", "0-1": "1", "fraction": "1", "dimensionless": "1", "j/kg": "j kg-1", "kg/m2": "kg m-2",

@@ -19,7 +19,8 @@ from geoml.regrid import Regridder
 from rainshift.sources import open_source
 from rainshift.sources.gridded import largest_rectangle
 from rainshift.sources.joint import joint_axis
-from rainshift.sources.variables import PREDICTORS, VARIABLES, rain_factor
+from rainshift.sources.units import rain_factor
+from rainshift.sources.variables import PREDICTORS, VARIABLES
 
 
 def _event(*, lat=(50.05, 50), lon=(2.05, 60), times=6, minutes=60, units="mm h-1", name="precipitation", **attrs):
@@ -219,7 +220,7 @@ def test_boxes_are_cut_from_a_wide_file(tmp_path, monkeypatch):
     one, two = source.open("one"), source.open("two")
     assert one.fine["lon"].edges[[0, -1]].tolist() == pytest.approx([3, 5])
     assert one.coarse.relative_to(one.fine) == two.coarse.relative_to(two.fine)
-    with pytest.raises(DataError, match="too short"):
+    with pytest.raises(DataError, match="is needed for the box"):
         open_source("gridded", root=str(tmp_path / "world.nc"), boxes=["melanesia"]).open("melanesia")
 
 

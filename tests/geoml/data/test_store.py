@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -176,12 +177,19 @@ def test_other_settings_do_not_continue_a_store(store):
         begin(store, make_groups(), packing={})
 
 
-@pytest.mark.fault("two writers on one store", "the second is refused, with the process that writes")
-def test_two_writers(tmp_path):
+@pytest.mark.fault("two writers on one store", "the second waits for the first, and says for which process")
+def test_two_writers(tmp_path, caplog):
     groups = make_groups()
-    with begin(tmp_path / "a.zarr", groups), pytest.raises(UserError, match=f"written by process {os.getpid()}"):
-        begin(tmp_path / "a.zarr", groups)
-    begin(tmp_path / "a.zarr", groups).close()
+    with ThreadPoolExecutor(1) as other:
+        with begin(tmp_path / "a.zarr", groups) as writer:
+            second = other.submit(begin, tmp_path / "a.zarr", groups)
+            write_slabs(writer, groups, writer.missing())
+            writer.finish()
+            with pytest.raises(TimeoutError):
+                second.result(timeout=0.5)
+        with second.result(timeout=10) as late:
+            assert late.complete
+    assert f"written by process {os.getpid()}" in caplog.text
     assert [p.name for p in tmp_path.iterdir()] == ["a.zarr"]
 
 

@@ -1,0 +1,244 @@
+"""The interval that each value of rain stands for: bounds, cell methods, changing steps, sums since a start."""
+
+from __future__ import annotations
+
+import logging
+import re
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from geoml.errors import DataError
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+__all__ = [
+    "Intervals",
+    "bounds_of",
+    "cell_method",
+    "common_step",
+    "find_intervals",
+    "increments",
+    "is_running_sum",
+    "starts_of_sums",
+]
+
+logger = logging.getLogger(__name__)
+
+SECOND = np.timedelta64(1, "s")
+#: Spacings of another length count as a change of the step, not as gaps, where so many follow each other …
+FEWEST = 3
+#: … and they are this share of the record.
+LEAST_SHARE = 0.1
+#: A field that falls at no more than this share of the times is a sum since a start.
+MOST_RESETS = 0.2
+#: How many times and points are looked at to tell a running sum.
+LOOK = (60, 40)
+
+
+@dataclass(frozen=True)
+class Intervals:
+    """Length of the interval of every time, the longest of them (the record's step), and where times lie in them."""
+
+    seconds: NDArray[np.float64]
+    step: float
+    stamp: str | None = None
+
+    @property
+    def hours(self) -> NDArray[np.float64]:
+        return self.seconds / 3600
+
+    @property
+    def changes(self) -> bool:
+        """Whether the step changes within the record."""
+        return bool((self.seconds != self.step).any())
+
+
+def find_intervals(
+    time: NDArray[np.datetime64],
+    bounds: NDArray[np.datetime64] | None,
+    label: str,
+    *,
+    step_minutes: float | None = None,
+    amount: bool = True,
+) -> Intervals:
+    """The intervals of ascending times: of the bounds where there are any, else of the distances between times.
+
+    Gaps of whole steps are allowed. A step that changes for good gives each stretch its own; distances that are
+    neither raise `DataError`.
+    """
+    if step_minutes is not None:
+        found = Intervals(np.full(len(time), 60.0 * step_minutes), 60.0 * step_minutes)
+    elif bounds is not None:
+        widths = (bounds[:, 1] - bounds[:, 0]) / SECOND
+        if (widths < 0).any():
+            raise DataError(f"{label}: time bounds end before they begin at {time[int(np.argmax(widths < 0))]}")
+        if (widths == 0).all():
+            found = replace(find_intervals(time, None, label, amount=amount), stamp="point")
+        else:
+            found = Intervals(widths, float(widths.max()), _stamp(time, bounds))
+    elif len(time) < 2:
+        raise DataError(f"{label} holds one time only: the interval it stands for is unknown; set data.step_minutes=")
+    else:
+        found = _of_distances(time, label, amount)
+    if found.step <= 0 or (found.seconds <= 0).any():
+        raise DataError(f"{label}: a step of {found.seconds.min():g} s; expected more than 0")
+    if not found.changes:
+        _require_even(time, found.step, label)
+    return found
+
+
+def _of_distances(time: NDArray[np.datetime64], label: str, amount: bool) -> Intervals:
+    distances = np.diff(time) / SECOND
+    least = float(distances.min())
+    breaks = np.flatnonzero(np.diff(distances)) + 1
+    runs = np.split(np.arange(len(distances)), breaks)
+    few = max(FEWEST, LEAST_SHARE * len(distances))
+    longer = sorted({float(distances[run[0]]) for run in runs if distances[run[0]] > least and len(run) >= few})
+    if not longer:
+        _require_even(time, least, label)
+        odd = float((distances > least * 1.001).mean())
+        if amount and odd > 1 / 3 and len(distances) > 2:
+            raise DataError(
+                f"{label}: times are {least:g} s apart and often more; whether the step changes or times are missing "
+                "cannot be told, and amounts need it. Give the file time bounds, or set data.step_minutes="
+            )
+        return Intervals(np.full(len(time), least), least)
+    kinds = {least, *longer}
+    step, of_run = next(float(distances[run[0]]) for run in runs if float(distances[run[0]]) in kinds), []
+    for run in runs:
+        here = float(distances[run[0]])
+        step = here if here in kinds and (here != least or len(run) >= FEWEST) else step
+        if here < step or here % step > 1e-3 * step:
+            place = int(run[0])
+            raise DataError(
+                f"{label}: the time step changes from {step:g} s to {here:g} s at {time[place]}; split the file, or "
+                "give it time bounds"
+            )
+        of_run.append(np.full(len(run), step))
+    seconds = np.concatenate(of_run)
+    return Intervals(np.concatenate([seconds[:1], seconds]), max(kinds))
+
+
+def _require_even(time: NDArray[np.datetime64], step: float, label: str) -> None:
+    distances = np.diff(time) / SECOND
+    uneven = np.abs(distances / step - np.round(distances / step)) > 1e-3
+    if uneven.any():
+        place = int(np.flatnonzero(uneven)[0])
+        months = distances.min() >= 27 * 86400 and distances.max() <= 32 * 86400
+        hint = "calendar months are no equal steps" if months else "split the file, or set data.step_minutes="
+        raise DataError(
+            f"{label}: times are not a whole number of steps of {step:g} s apart: {time[place]} is followed by "
+            f"{time[place + 1]}; {hint}"
+        )
+
+
+def _stamp(time: Any, bounds: Any) -> str | None:
+    place = np.unique(((time - bounds[:, 0]) / SECOND) / ((bounds[:, 1] - bounds[:, 0]) / SECOND))
+    names = {0.0: "start", 0.5: "middle", 1.0: "end"}
+    return names.get(float(place[0])) if len(place) == 1 else None
+
+
+def bounds_of(dataset: xr.Dataset, name: str, order: NDArray[np.intp] | slice) -> NDArray[np.datetime64] | None:
+    """Time bounds in the order of the sorted times; None where the coordinate `name` has none."""
+    if name not in dataset.variables:
+        return None
+    bounds = dataset[name].attrs.get("bounds") or dataset[name].encoding.get("bounds")
+    usual = [f"{name}_bnds", f"{name}_bounds"]
+    found = next((each for each in [bounds, *usual] if each in dataset.variables), None)
+    if found is None or dataset[found].ndim != 2 or dataset[found].shape[1] != 2:
+        return None
+    values = dataset[found].values
+    if values.dtype.kind == "O":  # dates of another calendar
+        values = np.array([np.datetime64(str(date.isoformat())) for date in values.ravel()]).reshape(values.shape)
+    if values.dtype.kind != "M":
+        return None
+    return values.astype("datetime64[ns]")[order]
+
+
+def starts_of_sums(bounds: NDArray[np.datetime64] | None) -> NDArray[np.bool_] | None:
+    """Where sums since a start begin anew, by bounds that share their lower edge; None where they are no such sums."""
+    if bounds is None or len(bounds) < 2:
+        return None
+    same = bounds[1:, 0] == bounds[:-1, 0]
+    return np.concatenate([[True], ~same]) if same.any() else None
+
+
+def is_running_sum(array: xr.DataArray) -> bool:
+    """Whether amounts grow from time to time wherever they change, but for resets of the entire field."""
+    looked = array.isel(time=slice(0, LOOK[0]))
+    looked = looked.isel({dim: slice(None, None, max(1, looked.sizes[dim] // LOOK[1])) for dim in ("lat", "lon")})
+    values = np.asarray(looked.values, np.float64)
+    if len(values) < 5:
+        return False
+    change = np.diff(values, axis=0)
+    slack = 1e-4 * np.nanmax(np.abs(values), initial=0)
+    with np.errstate(invalid="ignore"):
+        falls, grows = (change < -slack).any((1, 2)), (change > slack).any((1, 2))
+    return bool(falls.mean() <= MOST_RESETS and grows.mean() >= 0.3 and (~falls & grows).sum() >= 3)
+
+
+def increments(
+    array: xr.DataArray, starts: NDArray[np.bool_] | None, label: str
+) -> tuple[xr.DataArray, NDArray[np.bool_]]:
+    """Amounts between the times of a running sum, and where it began anew; the first time has none and is left out.
+
+    After a reset, which `starts` knows or a fall of the field tells, the sum itself is the amount.
+    """
+    import dask.array as da
+
+    values = array.data
+    before, after = values[:-1], values[1:]
+    if starts is None:
+        slack = 1e-4 * np.nanmax(np.abs(np.asarray(array.isel(time=slice(0, LOOK[0])).values)), initial=0)
+        falls = (after < before - slack).any(axis=(1, 2)).compute()
+        starts = np.concatenate([[False], falls])
+    again = starts[1:]
+    grown = da.maximum(after - before, 0)
+    changed = da.where(da.from_array(again[:, None, None], chunks=(grown.chunks[0], 1, 1)), after, grown)
+    resets = f"; it begins anew {int(again.sum())} times" if again.any() else ""
+    logger.warning("%s is a sum since a start: differences of its times are used%s", label, resets)
+    return array.isel(time=slice(1, None)).copy(data=changed.rechunk(values.chunks[0][0])), starts
+
+
+def common_step(array: xr.DataArray, intervals: Intervals, label: str) -> xr.DataArray:
+    """Rates of a record whose step changes as means over its longest step; times it does not fill are left out."""
+    import xarray as xr
+
+    time, seconds, step = array["time"].values, intervals.seconds, intervals.step
+    ratio = step / seconds
+    if np.abs(ratio - np.round(ratio)).max() > 1e-6:
+        lengths = ", ".join(f"{value / 60:g}" for value in np.unique(seconds))
+        raise DataError(f"{label}: its time step changes between {lengths} min, which do not divide; split the file")
+    last = intervals.stamp in (None, "end")
+    ends = time if last else time + (seconds * 1e9).astype("timedelta64[ns]")
+    anchor = ends[np.flatnonzero(seconds == step)[0]]
+    groups = np.ceil(np.round((ends - anchor) / SECOND / step, 9)).astype(np.int64)
+    filled = dict(zip(*np.unique(groups, return_counts=True), strict=True))
+    whole = np.array([filled[group] == round(each) for group, each in zip(groups, ratio, strict=True)])
+    parts = []
+    for stretch in np.split(np.arange(len(time)), np.flatnonzero(np.diff(seconds)) + 1):
+        places, count = stretch[whole[stretch]], round(float(ratio[stretch[0]]))
+        if len(places) >= count:
+            places = places[: len(places) // count * count]
+            means = (
+                array.isel(time=places).coarsen(time=count).reduce(np.mean) if count > 1 else array.isel(time=places)
+            )
+            parts.append(means.assign_coords(time=time[places[count - 1 :: count] if last else places[::count]]))
+    dropped = int((~whole).sum())
+    lengths = " and ".join(f"{value / 60:g}" for value in np.unique(seconds))
+    logger.warning(
+        "%s: its time step changes between %s min; each value is taken over its own and all are averaged to %g min%s",
+        label, lengths, step / 60, f" ({dropped} times fill none and are left out)" if dropped else "",
+    )  # fmt: skip
+    return xr.concat(parts, dim="time").assign_attrs(array.attrs)
+
+
+def cell_method(array: xr.DataArray, name: str = "time") -> str | None:
+    """What `cell_methods` says of time: sum, mean, maximum, minimum, point; None where it says nothing."""
+    methods = str(array.attrs.get("cell_methods", "")).lower()
+    found = re.search(rf"\b(?:{re.escape(name.lower())}|time|valid_time)\s*:\s*(\w+)", methods)
+    return found[1] if found else None

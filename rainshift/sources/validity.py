@@ -1,0 +1,213 @@
+"""Which stored values are rain: valid ranges, flags, chunks that are not there, and what no rain can be."""
+
+from __future__ import annotations
+
+import logging
+import math
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from geoml.data.location import sizes
+from geoml.errors import DataError
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+__all__ = ["MOST_MM_H", "Validity", "blanked", "check_rain", "lost_parts", "validity_of"]
+
+logger = logging.getLogger(__name__)
+
+#: More than any gauge has seen in a minute; less than a value in wrong units or unscaled integers.
+MOST_MM_H = 3000.0
+#: Rounding of packed data may fall this far below zero; anything lower is a fill value in disguise.
+LEAST_MM_H = -0.05
+#: Numbers that mark missing data in many files and are no amounts of rain.
+SENTINELS = (999.0, 999.9, 999.99, 9999.0, 9999.9, 9999.99, 32766.0, 32767.0, 65534.0, 65535.0)
+#: The greatest depth ever observed in T hours is about 422 T^0.475 mm (Jennings 1950 and later, WMO-No. 1045).
+RECORD_MM, RECORD_POWER = 422.0, 0.475
+#: Meanings of flags that say that there is no rain, rather than that nothing is known.
+DRY = ("dry", "no_rain", "no_precip", "undetect", "below_detection", "below_threshold", "zero")
+
+
+@dataclass(frozen=True)
+class Validity:
+    """What of decoded values is data: `low` to `high`, none of `missing`; those of `dry` are 0.
+
+    `slack` is half the distance of two stored values. `fills` are numbers that often mark missing data: where the
+    file does not declare them they are refused.
+    """
+
+    low: float = -math.inf
+    high: float = math.inf
+    missing: tuple[float, ...] = ()
+    dry: tuple[float, ...] = ()
+    fills: tuple[float, ...] = ()
+    slack: float = 0.0
+
+    def apply(self, values: NDArray[Any], label: str) -> NDArray[Any]:
+        """The values with NaN for what is no data; undeclared fill values raise `DataError`."""
+        slack = self.slack or 1e-6
+        known = np.isfinite(values)
+        outside = known & ((values < self.low - self._near(self.low)) | (values > self.high + self._near(self.high)))
+        for value in self.missing:
+            outside |= np.isclose(values, value, rtol=1e-6, atol=slack / 2)
+        dry = np.zeros(values.shape, bool)
+        for value in self.dry:
+            dry |= np.isclose(values, value, rtol=1e-6, atol=slack / 2)
+        if self.fills:
+            self._refuse_fills(values[known & ~outside & ~dry], label)
+        if not (outside.any() or dry.any()):
+            return values
+        values = np.where(outside, np.nan, values)
+        return np.where(dry & ~outside, 0.0, values)
+
+    def _refuse_fills(self, values: NDArray[Any], label: str) -> None:
+        least = min(self.fills)
+        large = values[values > least * (1 - 1e-5)] if least > 0 else values
+        for value in self.fills if large.size else ():
+            if count := int(np.isclose(large, value, rtol=1e-6, atol=0.0).sum()):
+                raise DataError(
+                    f"{label} holds {value:g} in {count} cells, which marks missing data in many files; declare it as "
+                    "_FillValue in the file, or as rain by a valid_range"
+                )
+
+    def _near(self, limit: float) -> float:
+        return self.slack or 1e-6 * abs(limit) if math.isfinite(limit) else 0.0
+
+
+def validity_of(array: xr.DataArray, label: str, *, rain: bool = True) -> Validity:
+    """What the attributes of a decoded variable say: `valid_range`, `valid_min`, `valid_max`, `flag_values`.
+
+    Limits of the type of the stored integers are in their scale, others in that of the decoded values (NUG, appendix
+    A; CF 2.5.1). Values outside are missing. Undeclared fill values are looked for in `rain`.
+    """
+    scale = float(np.ravel(array.encoding.get("scale_factor", 1.0))[0])
+    offset = float(np.ravel(array.encoding.get("add_offset", 0.0))[0])
+    stored = np.dtype(array.encoding.get("dtype", array.dtype))
+    packed = stored.kind in "iu"
+    unsigned = stored.kind == "u" or str(array.encoding.get("_Unsigned", array.attrs.get("_Unsigned", ""))) == "true"
+
+    def decoded(name: str) -> list[float]:
+        if (given := array.attrs.get(name)) is None:
+            return []
+        values = np.ravel(np.asarray(given))
+        if values.dtype.kind not in "iuf":
+            raise DataError(f"{label}: its {name} is {given!r}; expected numbers")
+        if not packed or (values.dtype.kind == "f" and (scale != 1 or offset != 0)):
+            return [float(value) for value in values]
+        if unsigned and values.dtype.kind == "i":
+            values = values.astype(f"i{stored.itemsize}").astype(f"u{stored.itemsize}")
+        return [float(value) * scale + offset for value in values]
+
+    limits = decoded("valid_range") or [*(decoded("valid_min") or [-math.inf]), *(decoded("valid_max") or [math.inf])]
+    if len(limits) != 2:
+        raise DataError(f"{label}: its valid_range is {limits}; expected two numbers")
+    flags, dry = _flags(array, decoded("flag_values"), label)
+    fills: list[float] = list(SENTINELS) if rain and math.isinf(max(limits)) else []
+    declared = any(name in array.encoding for name in ("_FillValue", "missing_value"))
+    if packed and not declared and all(map(math.isinf, limits)):
+        info = np.iinfo(np.dtype(f"{'u' if unsigned else 'i'}{stored.itemsize}"))
+        ends = [info.max] if unsigned else [info.min, info.min + 1, info.max]
+        known = {*flags, *dry}
+        fills += [v for end in ends if (v := end * scale + offset) not in known and v != 0]
+    low, high = min(limits), max(limits)
+    return Validity(low, high, tuple(flags), tuple(dry), tuple(fills), abs(scale) / 2 if packed else 0.0)
+
+
+def _flags(array: xr.DataArray, values: list[float], label: str) -> tuple[list[float], list[float]]:
+    """Values that stand for something else than an amount: those that mean missing, those that mean dry."""
+    if "flag_masks" in array.attrs:
+        raise DataError(f"{label} holds bits (flag_masks), not amounts; choose another variable with data.variable=")
+    meanings = str(array.attrs.get("flag_meanings", "")).lower().split()
+    dry = [v for v, meaning in zip(values, meanings, strict=False) if any(word in meaning for word in DRY)]
+    return [value for value in values if value not in dry], dry
+
+
+def most_mm_h(hours: float) -> float:
+    """The rate in mm/h beyond which values are refused: a long amount is held to twice the record of its length."""
+    return MOST_MM_H if hours < 6 else min(MOST_MM_H, 2 * RECORD_MM * hours**RECORD_POWER / hours)
+
+
+def check_rain(
+    values: NDArray[Any],
+    label: str,
+    factor: float | NDArray[np.floating],
+    validity: Validity | None = None,
+    hours: float = 1.0,
+) -> NDArray[np.float32]:
+    """Values in mm/h, missing ones NaN; what cannot be rain is refused.
+
+    `factor`, one or one for each time, multiplies them into mm/h; `hours` is the interval they stand for.
+    """
+    values = np.asarray(values, np.float64)
+    values = values if validity is None else validity.apply(values, label)
+    rain = values * factor
+    rain[~np.isfinite(rain)] = np.nan
+    low, least = np.nanmin(rain, initial=0.0), np.nanmin(np.where(np.isfinite(values), values, 0), initial=0.0)
+    if low < LEAST_MM_H or least <= -1:
+        raise DataError(
+            f"{label} holds negative values (lowest {least:g}); if they mark missing data, declare them as "
+            "_FillValue in the file"
+        )
+    if (high := np.nanmax(rain, initial=0.0)) > most_mm_h(hours):
+        raise DataError(
+            f"{label} reaches {high:g} mm/h, more than rain can be over {hours:g} h; its units, scale_factor or fill "
+            "value are wrong (data.units= replaces the units)"
+        )
+    return np.maximum(rain, 0, out=rain, where=~np.isnan(rain)).astype(np.float32)
+
+
+def lost_parts(path: Path, array: xr.DataArray, label: str) -> tuple[tuple[slice, ...], ...]:
+    """The parts of a Zarr array whose chunks are not there: they would read as 0, and a lost hour is not a dry one.
+
+    None where `fill_value` marks missing data: it does so for these too.
+    """
+    import zarr
+
+    if not (path.is_dir() or path.suffix == ".zip") or "_FillValue" in array.encoding:
+        return ()
+    stored = zarr.open_group(_store(path), mode="r")[str(array.name)]
+    assert isinstance(stored, zarr.Array)
+    length = stored.shards or stored.chunks
+    shape = [-(-size // each) for size, each in zip(stored.shape, length, strict=True)]
+    if path.is_dir():
+        there = set(sizes(path / str(array.name)))
+    else:
+        with zipfile.ZipFile(path) as archive:
+            there = {name.partition(f"{array.name}/")[2] for name in archive.namelist()}
+    absent = [at for at in np.ndindex(*shape) if stored.metadata.encode_chunk_key(at) not in there]
+    if absent:
+        logger.warning(
+            "%s: %d of its %d chunks are not there, the first %s; taken as missing, not as dry. Where chunks "
+            "without rain were left out, say data.absent_chunks=dry",
+            label, len(absent), math.prod(shape), stored.metadata.encode_chunk_key(absent[0]),
+        )  # fmt: skip
+    return tuple(tuple(slice(i * n, (i + 1) * n) for i, n in zip(at, length, strict=True)) for at in absent)
+
+
+def blanked(
+    values: NDArray[Any], lost: tuple[tuple[slice, ...], ...], block_info: Mapping[int, Any] | None = None
+) -> NDArray[Any]:
+    """A block of a Dask array with NaN in the parts that are lost."""
+    where = (block_info or {}).get(0, {}).get("array-location")
+    if not where:
+        return values
+    values = values.astype(np.result_type(values.dtype, np.float32))
+    for part in lost:
+        overlap = [(max(p.start, low), min(p.stop, high)) for p, (low, high) in zip(part, where, strict=True)]
+        if all(low < high for low, high in overlap):
+            inner = (slice(a - low, b - low) for (a, b), (low, _) in zip(overlap, where, strict=True))
+            values[tuple(inner)] = np.nan
+    return values
+
+
+def _store(path: Path) -> Any:
+    from zarr.storage import ZipStore
+
+    return ZipStore(path, mode="r") if path.suffix == ".zip" else path

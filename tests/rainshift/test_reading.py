@@ -1,0 +1,32 @@
+"""Every file of `reading_cases` is read as its row says, by the source and into a store."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from geoml.errors import DataError
+from rainshift.sources import open_source
+from rainshift.sources.rain_files import read_rain
+from tests.rainshift.reading_cases import CASES, INTRODUCTION, PAGE, RAIN, table
+
+
+@pytest.mark.parametrize("case", CASES, ids=[f"{case.kind}: {case.what}" for case in CASES])
+def test_file_is_read_as_its_row_says(case, tmp_path):
+    case.write(tmp_path)
+    settings = dict(case.settings)
+    min_coverage = settings.pop("min_coverage", 1.0)
+    path = next(tmp_path.iterdir())
+    if case.refused:
+        with pytest.raises(DataError, match=case.refused):
+            read_rain(path, **settings).values.compute()
+        return
+    rain = read_rain(path, **settings).values
+    expected = RAIN if case.expected is None else case.expected
+    np.testing.assert_allclose(rain.values, expected, rtol=2e-6, atol=1e-9)
+    opened = open_source("gridded", root=str(tmp_path), min_coverage=min_coverage, **settings).open("a")
+    assert np.isnan(opened.target.precipitation.values).sum() == np.isnan(expected[:, 5:-5, 5:-5]).sum()
+
+
+def test_the_page_has_every_row():
+    assert PAGE.read_text() == INTRODUCTION + table(), "python -m tests.rainshift.reading_cases --page writes it"
