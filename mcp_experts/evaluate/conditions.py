@@ -116,7 +116,7 @@ async def ask_model(
             transcript = await converse(endpoint, client, system, text)
     else:
         if arm == "A6":
-            data = json.dumps(describe(registry, questions.look(question.channel)))
+            data = json.dumps(describe(registry, questions.look(question.channel)).to_dicts())
         else:
             data = {"A1": _nothing, "A2": _raw, "A3": _statistics}[arm](questions, question.channel)
         transcript = await converse(endpoint, None, system, f"{data}\n{question.text}".strip())

@@ -1,15 +1,20 @@
-"""Asking experts about a channel: one flat verdict each, with the classical estimate beside it."""
+"""Verdicts of experts on a channel: typed, one flat record each, with the classical estimate for comparison."""
 
 from __future__ import annotations
 
 import math
 import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from functools import cached_property
-from typing import Any
+from html import escape
+from typing import Any, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
+from geoml.cli.tables import cell, text
+from geoml.errors import unknown
 from mcp_experts.channels.channel import Channel
 from mcp_experts.inference.classical import ESTIMATORS, estimate
 from mcp_experts.inference.definition import Definition
@@ -17,7 +22,7 @@ from mcp_experts.inference.features import extract, with_estimates
 from mcp_experts.inference.network import Gate
 from mcp_experts.inference.registry import GATE, Expert, Registry
 
-__all__ = ["ChannelView", "describe", "judge", "judge_gate"]
+__all__ = ["ChannelView", "Classical", "Verdict", "Verdicts", "describe", "judge", "judge_gate"]
 
 #: Of estimates that count in windows: what they are multiples of. The others are in dB, or have no unit.
 WINDOWS = {
@@ -29,6 +34,132 @@ WINDOWS = {
 }
 #: Above this the gate calls a channel outside, and every expert abstains.
 OUTSIDE = 1.0
+
+
+@dataclass(frozen=True)
+class Classical:
+    """What the classical estimator of an expert's quantity gives: its class, its `value` and the unit of that.
+
+    `label` is None for the gate, which has no classes of a classical estimate.
+    """
+
+    estimator: str
+    label: str | None
+    value: float | None
+    unit: str | None
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What one expert says of one channel.
+
+    Attributes:
+        expert, version: of the expert.
+        channel_id: of a channel held by a server, else empty.
+        label: the class, None where the expert abstains.
+        probabilities: calibrated, by class.
+        confidence: the largest of them.
+        likely: the classes that together hold the truth in nine of ten channels like those of calibration.
+        interval_low, interval_high: limits of the likely classes in `unit`, None where open or outside the training.
+        ood_score: distance from the training channels; above 1 is outside.
+        classical: the classical estimate.
+        warnings: why it abstains, and what limits the channel.
+    """
+
+    expert: str
+    version: str
+    channel_id: str
+    label: str | None
+    probabilities: dict[str, float]
+    confidence: float
+    likely: list[str]
+    interval_low: float | None
+    interval_high: float | None
+    unit: str | None
+    abstained: bool
+    ood_score: float
+    classical: Classical
+    warnings: list[str]
+    latency_ms: float
+
+    @property
+    def interval(self) -> str:
+        """The limits as text, "" where there are none.
+
+        >>> import mcp_experts
+        >>> mcp_experts.describe(mcp_experts.synthetic_channel(snr_db=35))["snr"].interval
+        '> 25 dB'
+        """
+        low, high, unit = self.interval_low, self.interval_high, self.unit or ""
+        if low is None and high is None:
+            return ""
+        if low is None:
+            return f"< {high:g} {unit}"
+        return f"> {low:g} {unit}" if high is None else f"{low:g} … {high:g} {unit}"
+
+    def to_dict(self) -> dict[str, Any]:
+        """The verdict in the types of JSON."""
+        return asdict(self)
+
+    def row(self) -> dict[str, Any]:
+        """The verdict as a row of a table."""
+        classical = self.classical
+        return {
+            "expert": self.expert,
+            "label": self.label or f"undecided: {' or '.join(self.likely) or 'nothing is likely'}",
+            "confidence": self.confidence,
+            "interval": self.interval,
+            "classical": classical.label,
+            "estimate": " ".join(filter(None, (classical.estimator, f"{classical.value:g}", classical.unit))),
+            "warnings": "; ".join(self.warnings),
+        }
+
+
+class Verdicts(Sequence[Verdict]):
+    """The verdicts of all experts on one channel, the gate's first; shows as a table, in a notebook too.
+
+    `verdicts["los"]` is that of one expert, `in_distribution` whether the channel is like those of the training.
+    """
+
+    def __init__(self, verdicts: Iterable[Verdict]) -> None:
+        self._verdicts = tuple(verdicts)
+
+    @property
+    def in_distribution(self) -> bool:
+        """Whether the gate finds the channel like those of the training; else every expert abstains."""
+        return self[GATE].label == "inside"
+
+    @overload
+    def __getitem__(self, key: int | str) -> Verdict: ...
+    @overload
+    def __getitem__(self, key: slice) -> Verdicts: ...
+    def __getitem__(self, key: int | str | slice) -> Verdict | Verdicts:
+        if isinstance(key, slice):
+            return Verdicts(self._verdicts[key])
+        if isinstance(key, int):
+            return self._verdicts[key]
+        named: Mapping[str, Verdict] = {verdict.expert: verdict for verdict in self._verdicts}
+        if key not in named:
+            raise unknown("expert", key, named)
+        return named[key]
+
+    def __len__(self) -> int:
+        return len(self._verdicts)
+
+    def __repr__(self) -> str:
+        return text([verdict.row() for verdict in self])
+
+    def _repr_html_(self) -> str:
+        rows = [verdict.row() for verdict in self]
+        head = "".join(f"<th>{escape(name)}</th>" for name in rows[0])
+        body = "".join(
+            "<tr>" + "".join(f"<td>{escape(cell(value))}</td>" for value in row.values()) + "</tr>" for row in rows
+        )
+        return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+
+    def to_dicts(self) -> list[dict[str, Any]]:
+        """Every verdict in the types of JSON."""
+        return [verdict.to_dict() for verdict in self]
 
 
 class ChannelView:
@@ -57,7 +188,7 @@ class ChannelView:
         return self._score
 
 
-def judge(expert: Expert, look: ChannelView, gate: Gate) -> dict[str, Any]:
+def judge(expert: Expert, look: ChannelView, gate: Gate) -> Verdict:
     """What one expert says: label, calibrated probabilities, the set that holds nine truths of ten, limits in a unit.
 
     It abstains, `label` null, where the gate finds the channel outside, or where the set holds more or fewer than one
@@ -92,7 +223,7 @@ def judge(expert: Expert, look: ChannelView, gate: Gate) -> dict[str, Any]:
     )
 
 
-def judge_gate(expert: Expert, look: ChannelView) -> dict[str, Any]:
+def judge_gate(expert: Expert, look: ChannelView) -> Verdict:
     """The gate's own verdict, in the same shape."""
     begin = time.perf_counter()
     score = look.ood_score(expert.gate)
@@ -113,13 +244,11 @@ def judge_gate(expert: Expert, look: ChannelView) -> dict[str, Any]:
     )
 
 
-def describe(registry: Registry, look: ChannelView) -> list[dict[str, Any]]:
+def describe(registry: Registry, look: ChannelView) -> Verdicts:
     """The verdicts of the gate, first, and of all experts."""
     gate = registry.gate
-    return [
-        judge_gate(registry.expert(GATE), look),
-        *(judge(expert, look, gate) for expert in registry.classifiers),
-    ]
+    others = (judge(expert, look, gate) for expert in registry.classifiers)
+    return Verdicts((judge_gate(registry.expert(GATE), look), *others))
 
 
 def _verdict(
@@ -134,31 +263,31 @@ def _verdict(
     classical: str | None,
     warnings: list[str],
     begin: float,
-) -> dict[str, Any]:
-    """The shape of all verdicts; `classical` is the class that the classical estimate alone gives."""
+) -> Verdict:
+    """A verdict with rounded numbers; `classical` is the class that the classical estimate alone gives."""
     estimate = float(look.estimates[0, _column(definition)])
-    return {
-        "expert": definition.name,
-        "version": definition.version,
-        "channel_id": look.channel_id,
-        "label": label,
-        "probabilities": {name: round(value, 4) for name, value in probabilities.items()},
-        "confidence": _round(max(probabilities.values())),
-        "likely": likely,
-        "interval_low": _round(interval[0]),
-        "interval_high": _round(interval[1]),
-        "unit": definition.unit or None,
-        "abstained": label is None,
-        "ood_score": _round(score),
-        "classical": {
-            "estimator": definition.estimator.removesuffix("_db").removesuffix("_cells"),
-            "label": classical,
-            "value": _round(estimate * definition.factor(look.window)),
-            "unit": definition.unit or _unit(definition.estimator),
-        },
-        "warnings": [*look.window.warnings, *warnings],
-        "latency_ms": _round(1e3 * (time.perf_counter() - begin)),
-    }
+    return Verdict(
+        expert=definition.name,
+        version=definition.version,
+        channel_id=look.channel_id,
+        label=label,
+        probabilities={name: round(value, 4) for name, value in probabilities.items()},
+        confidence=float(f"{max(probabilities.values()):.4g}"),
+        likely=likely,
+        interval_low=_round(interval[0]),
+        interval_high=_round(interval[1]),
+        unit=definition.unit or None,
+        abstained=label is None,
+        ood_score=float(f"{score:.4g}"),
+        classical=Classical(
+            definition.estimator.removesuffix("_db").removesuffix("_cells"),
+            classical,
+            _round(estimate * definition.factor(look.window)),
+            definition.unit or _unit(definition.estimator),
+        ),
+        warnings=[*look.window.warnings, *warnings],
+        latency_ms=float(f"{1e3 * (time.perf_counter() - begin):.4g}"),
+    )
 
 
 def _unit(estimator: str) -> str | None:

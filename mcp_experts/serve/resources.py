@@ -11,7 +11,7 @@ from geoml.errors import UserError
 from mcp_experts.inference.verdicts import ChannelView, describe
 from mcp_experts.report.picture import draw_channel
 from mcp_experts.serve.frames import without_surrogates
-from mcp_experts.serve.server import State
+from mcp_experts.serve.state import State
 
 __all__ = ["add"]
 
@@ -51,7 +51,7 @@ def add(server: MCPServer, state: State) -> None:
         mime_type="application/json",
     )
     def summary(channel_id: str) -> str:
-        return json.dumps(describe(state.registry, _look(state, channel_id)))
+        return json.dumps(describe(state.registry, _look(state, channel_id)).to_dicts())
 
     @server.resource(
         "channel://{channel_id}/picture",

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import importlib.metadata
 import logging
-import threading
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from mcp.server import MCPServer
-from mcp.server.auth.middleware.auth_context import get_access_token
 from mcp.server.auth.provider import TokenVerifier
 from mcp.server.auth.settings import AuthSettings
 from mcp.shared.exceptions import MCPError
@@ -20,9 +17,11 @@ from mcp_types import INVALID_PARAMS
 from geoml.errors import unknown
 from mcp_experts.channels.handles import Handles, Limits
 from mcp_experts.inference.registry import Registry
+from mcp_experts.serve import prompts, resources, tools
 from mcp_experts.serve.frames import without_surrogates
+from mcp_experts.serve.state import TOOLSETS, State
 
-__all__ = ["INSTRUCTIONS", "TOOLSETS", "ExpertServer", "State", "build_server"]
+__all__ = ["INSTRUCTIONS", "ExpertServer", "build_server"]
 
 INSTRUCTIONS = """\
 Trained experts that answer questions about one wireless channel (line of sight, fading, delay spread, Doppler, \
@@ -32,27 +31,7 @@ coherence, profile, scenario, SNR), each with calibrated probabilities, its limi
 3. Respect abstained: label null means that the data do not decide; say so instead of guessing. Intervals \
 (interval_low, interval_high, unit) hold with 90 % confidence; null is an open side."""
 
-TOOLSETS = ("channels", "describe", "experts", "maps")
-#: Files read at once, whoever asks: each may take a GiB of memory while it is.
-READ_AT_ONCE = 2
 MOST_TEXT = 200
-
-
-@dataclass(frozen=True, eq=False)
-class State:
-    """What the tools of one server share."""
-
-    registry: Registry
-    handles: Handles
-    root: Path | None = None
-    toolsets: Sequence[str] = field(default=TOOLSETS)
-    reading: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(READ_AT_ONCE))
-
-    @staticmethod
-    def owner() -> str:
-        """Whose call this is: the bearer token's client, or the process on stdio and an open loopback."""
-        token = get_access_token()
-        return token.client_id if token else "process"
 
 
 class ExpertServer(MCPServer):
@@ -78,8 +57,6 @@ def build_server(
     auth: AuthSettings | None = None,
 ) -> ExpertServer:
     """The server with these toolsets, ready to run on either transport or to be handed to a client in memory."""
-    from mcp_experts.serve import prompts, resources, tools
-
     for name in toolsets:
         if name not in TOOLSETS:
             raise unknown("toolset", name, TOOLSETS)

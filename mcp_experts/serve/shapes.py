@@ -1,4 +1,4 @@
-"""The shapes of results, flat: what each tool promises in its output schema."""
+"""The shapes of results, flat: what each tool promises in its output schema, with `Verdict`."""
 
 from __future__ import annotations
 
@@ -6,27 +6,7 @@ from typing import Any
 
 from typing_extensions import TypedDict
 
-__all__ = ["Card", "Description", "Dropped", "ExpertList", "Loaded", "MapPoint", "Verdict"]
-
-
-class Verdict(TypedDict):
-    """What one expert says of one channel."""
-
-    expert: str
-    version: str
-    channel_id: str
-    label: str | None
-    probabilities: dict[str, float]
-    confidence: float
-    likely: list[str]
-    interval_low: float | None
-    interval_high: float | None
-    unit: str | None
-    abstained: bool
-    ood_score: float
-    classical: dict[str, float | str | None]
-    warnings: list[str]
-    latency_ms: float
+__all__ = ["Card", "Description", "Dropped", "ExpertList", "Loaded", "MapPoint"]
 
 
 class Description(TypedDict):

@@ -15,10 +15,10 @@ from mcp_experts.channels.loading import channel_from_file, channel_from_lists, 
 from mcp_experts.channels.opening import FORMATS
 from mcp_experts.channels.synthetic import synthesize
 from mcp_experts.inference.registry import GATE, Expert
-from mcp_experts.inference.verdicts import describe, judge, judge_gate
+from mcp_experts.inference.verdicts import Verdict, describe, judge, judge_gate
 from mcp_experts.serve.maps import query_map
-from mcp_experts.serve.server import State
-from mcp_experts.serve.shapes import Card, Description, Dropped, ExpertList, Loaded, MapPoint, Verdict
+from mcp_experts.serve.shapes import Card, Description, Dropped, ExpertList, Loaded, MapPoint
+from mcp_experts.serve.state import State
 from mcp_experts.serve.strict import answer, described, strict_tool
 
 __all__ = ["tools"]
@@ -201,8 +201,8 @@ def _loaded(state: State, channel: Channel) -> CallToolResult:
 def _describe_tool(state: State) -> Tool:
     async def describe_channel(channel_id: ChannelId) -> Annotated[CallToolResult, Description]:
         look = state.handles.get(channel_id, state.owner())
-        gate, *verdicts = describe(state.registry, look)
-        inside_training = gate["label"] == "inside"
+        verdicts = describe(state.registry, look)
+        inside_training = verdicts.in_distribution
         hint = (
             "label null: the data do not decide; likely holds the classes that remain"
             if inside_training
@@ -212,7 +212,7 @@ def _describe_tool(state: State) -> Tool:
             {
                 "channel_id": channel_id,
                 "in_distribution": inside_training,
-                "verdicts": [{key: verdict[key] for key in BRIEF} for verdict in verdicts],
+                "verdicts": [{key: verdict[key] for key in BRIEF} for verdict in verdicts[1:].to_dicts()],
                 "hint": hint,
             }
         )
@@ -232,8 +232,8 @@ def _expert_tool(state: State, expert: Expert) -> Tool:
     async def ask(channel_id: ChannelId) -> Annotated[CallToolResult, Verdict]:
         look = state.handles.get(channel_id, state.owner())
         if expert.name == GATE:
-            return answer(judge_gate(expert, look))
-        return answer(judge(expert, look, state.registry.gate))
+            return answer(judge_gate(expert, look).to_dict())
+        return answer(judge(expert, look, state.registry.gate).to_dict())
 
     return strict_tool(
         ask,

@@ -12,7 +12,8 @@ from geoml.errors import UserError
 from mcp_experts.channels.handles import Limits
 from mcp_experts.inference.registry import Registry
 from mcp_experts.serve.logs import log_in_lines
-from mcp_experts.serve.server import TOOLSETS, build_server
+from mcp_experts.serve.server import build_server
+from mcp_experts.serve.state import TOOLSETS
 from mcp_experts.serve.stdio import serve_stdio
 
 __all__ = ["serve"]

@@ -78,7 +78,7 @@ def test_outside_its_training_no_expert_promises_a_limit():
 
 
 def test_few_files_are_in_memory_at_once_however_many_are_asked_for(tmp_path, monkeypatch):
-    from mcp_experts.serve import server, tools
+    from mcp_experts.serve import state, tools
 
     reading, most = [], []
     read = tools.channel_from_file
@@ -105,7 +105,7 @@ def test_few_files_are_in_memory_at_once_however_many_are_asked_for(tmp_path, mo
 
     talk(conversation, root=tmp_path)
     assert len(most) == 6
-    assert max(most) == server.READ_AT_ONCE
+    assert max(most) == state.READ_AT_ONCE
 
 
 def test_every_tool_is_described_flat_and_honest_about_what_it_changes():
