@@ -13,12 +13,12 @@ __all__ = ["APP", "main"]
 APP = App(
     name="geoml",
     config_module="geoml.conf",
-    help="what the domains share",
+    help="the core that the domains share",
     verbs=(
         Verb(
             "doctor",
             "geoml.cli.doctor:main",
-            "Say what this machine has and what mends what is missing",
+            "Show what this machine has, what is missing, and how to fix it",
             example="geoml doctor --need torch,llvm",
             plain=True,
         ),
@@ -42,7 +42,7 @@ APP = App(
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run `geoml` with these words, those of the shell by default; returns the exit code."""
+    """Run `geoml` with these arguments (default: those of the process); returns the exit code."""
     return app.main(APP, argv)
 
 

@@ -1,4 +1,4 @@
-"""Errors that are the user's to mend: shown as one message without a traceback, exit code 2."""
+"""Errors that a user can fix: shown as one message without a traceback, exit code 2."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from typing import Any
 
 
 class UserError(Exception):
-    """What came, what was expected, and the way out, in one message."""
+    """An error whose message says what was found, what was expected and how to fix it."""
 
 
 class DataError(UserError):
-    """A file, store or array that cannot be used as it is; names the file and the cause."""
+    """A file, store or array that cannot be used; the message names the file and the cause."""
 
 
 class Diverged(UserError):
-    """A training or a prediction that left the finite numbers: a finding about the model, not a mistake."""
+    """A training or prediction with values that are not finite: a result about the model, not a user's mistake."""
 
 
 def unknown(kind: str, name: object, choices: Iterable[object], *, hint: str = "") -> UserError:
-    """The error for a name that is not among `choices`, with the nearest right one.
+    """The error for a name that is not in `choices`; it suggests the nearest one.
 
     >>> str(unknown("region", "melanesa", ["melanesia", "caribbean"]))
     "region 'melanesa' unknown; did you mean 'melanesia'? (known: caribbean, melanesia)"
@@ -33,7 +33,7 @@ def unknown(kind: str, name: object, choices: Iterable[object], *, hint: str = "
 
 
 class missing_packages:
-    """Turns the import of something that is not installed into a `UserError` with the way to install it."""
+    """Converts a failed import of a missing package into a `UserError` with the command that installs it."""
 
     def __init__(self, extra: str) -> None:
         self.extra = extra
@@ -46,4 +46,4 @@ class missing_packages:
             return
         top = error.name.partition(".")[0]
         if top not in ("geoml", "rainshift", "radiomaps", "mcp_experts"):
-            raise UserError(f"{top} is not installed; pip install 'geoml[{self.extra}]' brings it") from error
+            raise UserError(f"{top} is not installed; pip install 'geoml[{self.extra}]' installs it") from error

@@ -1,4 +1,4 @@
-"""Checks that any model passes, one's own included."""
+"""Conformance checks for models, including user-defined ones."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from geoml.models.noise import seed_of
 
 __all__ = ["TOY_CHANNELS", "check_model", "toy_batch"]
 
-#: A target with a coarse version of itself, one without, another predictor and a static field.
+#: A target with a coarse version among the predictors, a target without, another predictor and a static field.
 TOY_CHANNELS = Channels(condition=("amount", "wind"), target=("amount", "other"), static=("height",))
 
 
@@ -30,7 +30,7 @@ def toy_batch(
     cells: Sequence[int] = (6, 4, 4),
     seed: int = 0,
 ) -> Batch:
-    """Random fields whose target is a function of the condition, on a coarse grid and one `factor` times as fine.
+    """Random fields on a coarse grid and on one `factor` times as fine; the target is a function of the condition.
 
     A tenth of the target is masked and NaN there. Samples are keyed on their ids 0, 1, ….
     """
@@ -60,11 +60,11 @@ def toy_batch(
 def check_model(
     build: Callable[[Channels, int], Model], dims: int, *, channels: Channels = TOY_CHANNELS, steps: int = 30
 ) -> None:
-    """Raise `AssertionError` where a model breaks the contract of `geoml.models.base.Model`.
+    """Raise `AssertionError` if a model violates the contract of `geoml.models.base.Model`.
 
-    `build(channels, dims)` makes an untrained model. Checked are: shapes at any factor, a loss that masked cells do
-    not touch, gradients for every parameter, determinism, members keyed on (seed, sample id, member), a save and load
-    round trip, and a loss that falls on a toy batch.
+    `build(channels, dims)` returns an untrained model. The checks are: shapes at any factor, a loss that does not
+    depend on masked cells, gradients for every parameter, determinism, members keyed on (seed, sample id, member), a
+    save and load round trip, and a loss that decreases on a toy batch.
     """
     torch.manual_seed(0)
     model = build(channels, dims)
@@ -90,7 +90,7 @@ def _shapes(model: Model, batch: Batch) -> None:
 
 
 def _mask(model: Model, batch: Batch) -> None:
-    """What masked cells hold has no influence on loss and gradient."""
+    """Check that values in masked cells do not change loss and gradient."""
     assert batch.target is not None
     assert batch.mask is not None
     model.eval()
@@ -112,7 +112,7 @@ def _mask(model: Model, batch: Batch) -> None:
 
 
 def _gradients(model: Model, batch: Batch) -> None:
-    """Every trainable parameter belongs to a phase and moves its loss; layers that start as zero are moved first."""
+    """Check that every trainable parameter belongs to a phase and gets a gradient."""
     torch.manual_seed(2)
     with torch.no_grad():
         for parameter in model.parameters():
@@ -130,7 +130,7 @@ def _gradients(model: Model, batch: Batch) -> None:
 
 
 def _members(model: Model, batch: Batch) -> None:
-    """Same seed, same members, whatever the batch cuts and the count of members; others where the model is random."""
+    """Check that members depend on seed, sample and member only, not on batching or the number of members."""
     model.eval()
     whole = model.predict(batch, members=3, seed=5)
     assert torch.equal(whole, model.predict(batch, members=3, seed=5)), "predict is not deterministic"
@@ -148,7 +148,7 @@ def _members(model: Model, batch: Batch) -> None:
 
 
 def _close(a: torch.Tensor, b: torch.Tensor) -> bool:
-    """Equal up to the order of sums, which depends on the size of the batch."""
+    """Equal up to the order of summation, which depends on the batch size."""
     return torch.allclose(a, b, rtol=1e-4, atol=1e-5)
 
 
@@ -159,7 +159,7 @@ def _sample(batch: Batch, index: int) -> Batch:
 
 
 def _round_trip(model: Model, batch: Batch) -> None:
-    """Weights written as safetensors and read into an altered copy predict the same."""
+    """Check that weights saved to safetensors and loaded into a perturbed copy give the same prediction."""
     model.eval()
     other = copy.deepcopy(model)
     with torch.no_grad():
@@ -173,7 +173,7 @@ def _round_trip(model: Model, batch: Batch) -> None:
 
 
 def _other_geometries(model: Model, channels: Channels) -> None:
-    """Any factor, 1 included, sizes odd and even, one model."""
+    """Check the shapes of one model at several factors and sizes."""
     model.eval()
     for factor, cells in ((1.0, (5, 7, 3)), (2.0, (4, 3, 5)), (2.5, (2, 6, 4)), (4.0, (3, 2, 1))):
         batch = toy_batch(channels, model.dims, batch=1, factor=factor, cells=cells)
@@ -182,7 +182,7 @@ def _other_geometries(model: Model, channels: Channels) -> None:
 
 
 def _loss_falls(model: Model, batch: Batch, steps: int) -> None:
-    """A few steps of Adam on one batch: the last phase's loss, as validation sees it, falls by a tenth at least."""
+    """Check that a few steps of Adam on one batch reduce the validation loss by at least a tenth."""
     phases = tuple(model.phases())
     optimisers = [torch.optim.Adam(phase.parameters, lr=3e-3) for phase in phases]
     before = _validated(model, batch, phases[-1].name)

@@ -86,7 +86,7 @@ def test_a_verb_composes_by_itself_and_with_every_choice(app, verb):
         complete(app, verb, [word for word in overrides if word not in misfits])
         for word in misfits:
             assert any(composes(app, other, word) for other in app.verbs if not other.plain)
-            with pytest.raises(UserError, match="made for another verb"):
+            with pytest.raises(UserError, match="it is of another verb"):
                 complete(app, verb, [word])
 
 

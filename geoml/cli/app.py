@@ -1,8 +1,8 @@
 """Verb-first command lines over Hydra: `rainshift train region=melanesia model=resnet`.
 
 A domain lists its verbs and calls `main`; each verb's configuration is `conf/<verb>.yaml` of its package, composed with
-the groups there and in `geoml/conf`. Functions are named as text and imported when their verb is called, so that
-listing, completing and `--help` stay quick.
+the groups there and in `geoml/conf`. Functions are referred to by name and imported when their verb is called, which
+keeps listing, completion and `--help` fast.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from geoml.errors import UserError, missing_packages
 
 __all__ = ["main"]
 
-#: What a script that was stopped by Ctrl-C, or whose reader went away, exits with.
+#: Exit codes after Ctrl-C and after the reader of standard output has closed the pipe.
 INTERRUPTED, BROKEN_PIPE = 130, 141
 
 
 def main(app: App, argv: Sequence[str] | None = None) -> int:
-    """Run one command line and return its exit code: 0 well, 2 the user's to mend, 130 interrupted.
+    """Run a command line and return its exit code: 0 success, 2 user error, 130 interrupted.
 
-    A `UserError` is one line on standard error; any other exception passes through with its traceback.
+    A `UserError` is printed as one line on standard error; any other exception keeps its traceback.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:
@@ -34,10 +34,10 @@ def main(app: App, argv: Sequence[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("interrupted; the same command goes on from where it was saved last", file=sys.stderr)
+        print("interrupted; the same command resumes from the last saved state", file=sys.stderr)
         return INTERRUPTED
     except BrokenPipeError:
-        # The reader has gone: let the interpreter's last flush go nowhere instead of failing again.
+        # The reader closed the pipe: send the interpreter's final flush to /dev/null, where it cannot fail again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return BROKEN_PIPE
 
@@ -53,7 +53,7 @@ def _dispatch(app: App, arguments: list[str]) -> int:
     if first in ("-sc", "--shell-completion"):
         return _complete(app, arguments[1:])
     if first.startswith("-") or "=" in first:
-        raise UserError(f"{first!r} came where a verb was expected: {app.name} VERB [KEY=VALUE …]")
+        raise UserError(f"expected a verb, not {first!r}: {app.name} VERB [KEY=VALUE …]")
     verb = app.verb(first)
     if verb.plain:
         return _run_plain(app, verb, arguments[1:])
@@ -65,7 +65,7 @@ def _dispatch(app: App, arguments: list[str]) -> int:
 def _listing(app: App) -> str:
     title = f"{app.name}: {app.help}" if app.help else app.name
     if not app.verbs:
-        return f"{title}\n\nNo verbs yet; `{app.name} --version` says which version this is."
+        return f"{title}\n\nNo verbs are defined; `{app.name} --version` prints the version."
     width = max(len(verb.name) for verb in app.verbs)
     return "\n".join(
         [
@@ -98,7 +98,7 @@ def _run_plain(app: App, verb: Verb, arguments: list[str]) -> int:
 
 
 def _complete(app: App, arguments: list[str]) -> int:
-    """Answer a shell's question, `-sc query=SHELL` with the line so far in COMP_LINE, or print what installs it."""
+    """Complete a command line (`-sc query=SHELL`, the line in COMP_LINE) or print what installs the completion."""
     line = os.environ.get("COMP_LINE", "")
     words = line.split()
     if any(argument.startswith("query=") for argument in arguments):
@@ -110,7 +110,7 @@ def _complete(app: App, arguments: list[str]) -> int:
         verb = next((verb for verb in app.verbs if verb.name == words[1]), None)
         if verb is None or verb.plain:
             return 0
-        # Hydra's plug-ins know no verbs: strike ours from the line.
+        # Hydra's completion plug-ins do not know verbs: remove the verb from the line.
         before, _, after = line.partition(words[1])
         os.environ["COMP_LINE"] = before.rstrip() + after
     else:

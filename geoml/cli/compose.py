@@ -1,4 +1,4 @@
-"""From a verb and its overrides to a configuration, with errors that name the nearest right word."""
+"""Compose the configuration of a verb from its overrides; errors suggest the nearest valid name."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ __all__ = ["compose", "finish", "groups_of", "load", "loader", "user_errors", "w
 
 
 def loader(config_module: str, *, config_dirs: Iterable[str] = ()) -> ConfigLoaderImpl:
-    """The loader that finds configurations in `config_module`, in the core's, then in folders of the user's own."""
+    """The loader of configurations from `config_module`, from the core, then from the user's folders."""
     from hydra import version
     from hydra._internal.config_loader_impl import ConfigLoaderImpl
     from hydra._internal.utils import create_config_search_path
@@ -40,7 +40,7 @@ def loader(config_module: str, *, config_dirs: Iterable[str] = ()) -> ConfigLoad
 
 
 def load(source: ConfigLoaderImpl, verb: str, overrides: Sequence[str], *, sweep: bool = False) -> DictConfig:
-    """Hydra's whole configuration of a verb, `hydra` node included, not yet resolved."""
+    """The unresolved configuration of a verb, including Hydra's `hydra` node."""
     from hydra.types import RunMode
 
     mode = RunMode.MULTIRUN if sweep else RunMode.RUN
@@ -53,7 +53,7 @@ def load(source: ConfigLoaderImpl, verb: str, overrides: Sequence[str], *, sweep
 
 
 def with_own_model(overrides: Sequence[str]) -> list[str]:
-    """Overrides in which `model._target_=CLASS` stands alone: settings of a preset are not those of another class.
+    """Overrides in which `model._target_=CLASS` replaces the preset, whose settings belong to another class.
 
     >>> with_own_model(["seed=1", "model._target_=mine.Model", "model.width=8"])
     ['seed=1', '~model', '+model._target_=mine.Model', '+model.width=8']
@@ -66,7 +66,7 @@ def with_own_model(overrides: Sequence[str]) -> list[str]:
 
 
 def finish(config: DictConfig) -> DictConfig:
-    """The verb's own part of a configuration: resolved, complete, read-only."""
+    """The configuration without the `hydra` node: resolved, complete and read-only."""
     from omegaconf import OmegaConf, open_dict, read_write
     from omegaconf.errors import OmegaConfBaseException
 
@@ -74,7 +74,7 @@ def finish(config: DictConfig) -> DictConfig:
         with read_write(config), open_dict(config):
             del config["hydra"]
     if "run" not in config:
-        raise TypeError("the defaults list of every verb's YAML begins with `base`")
+        raise TypeError("the defaults list of a verb's YAML must begin with `base`")
     try:
         missing = sorted(OmegaConf.missing_keys(config))
         if missing:
@@ -89,7 +89,7 @@ def finish(config: DictConfig) -> DictConfig:
 def compose(config_module: str, verb: str, overrides: Sequence[str] = (), *, config_dirs: Iterable[str] = ()) -> Any:
     """The configuration of `verb` as the command line would compose it: a read-only `DictConfig`.
 
-    Unknown groups, choices and keys raise a `UserError` with the nearest right one.
+    Unknown groups, choices and keys raise a `UserError` that suggests the nearest valid one.
     """
     from hydra.core.hydra_config import HydraConfig
 
@@ -104,7 +104,7 @@ def compose(config_module: str, verb: str, overrides: Sequence[str] = (), *, con
 
 
 def groups_of(source: ConfigLoaderImpl) -> dict[str, list[str]]:
-    """Every group of configurations with its choices, Hydra's own left out."""
+    """All configuration groups with their choices, without Hydra's groups."""
     from hydra.core.object_type import ObjectType
 
     found: dict[str, list[str]] = {}
@@ -120,7 +120,7 @@ def groups_of(source: ConfigLoaderImpl) -> dict[str, list[str]]:
 
 @contextlib.contextmanager
 def user_errors(source: ConfigLoaderImpl, verb: str, overrides: Sequence[str]) -> Iterator[None]:
-    """Turn Hydra's refusals into a `UserError` that says which word was wrong and which would be right."""
+    """Convert Hydra's errors into a `UserError` that names the invalid word and suggests a valid one."""
     from hydra.errors import HydraException, OverrideParseException
     from omegaconf.errors import OmegaConfBaseException
 
@@ -141,7 +141,7 @@ def _first_words(error: BaseException) -> str:
     cause = error.__cause__
     other = re.match(r"In '([^']+)/([^/']+)': Could not override '([^']+)'", str(error))
     if other:
-        return f"{other[1]}={other[2]} chooses a {other[3]}, which this verb does not have: it is made for another verb"
+        return f"{other[1]}={other[2]} chooses a {other[3]}, which this verb does not have: it is of another verb"
     missing = re.match(r"(?s)You must specify '([^']+)'.*Available options:\s*(.*)", str(error))
     if missing:
         return (
@@ -151,7 +151,7 @@ def _first_words(error: BaseException) -> str:
 
 
 def _explained(source: ConfigLoaderImpl, verb: str, overrides: Sequence[str]) -> UserError | None:
-    """The first override that is wrong, said in the user's words; None where the overrides are not to blame."""
+    """An error for the first invalid override, or None if all overrides are valid."""
     from hydra.core.override_parser.overrides_parser import OverridesParser
 
     parsed = OverridesParser.create().parse_overrides(list(overrides))
@@ -186,12 +186,12 @@ def _explained(source: ConfigLoaderImpl, verb: str, overrides: Sequence[str]) ->
 
 
 def _unknown_choice(chosen: Sequence[Override], groups: dict[str, list[str]]) -> UserError | None:
-    """The error for a choice that its group lacks; Hydra passes over one of an optional group."""
+    """The error for an unknown choice of a group. Hydra ignores unknown choices of optional groups."""
     for item in chosen:
         group = item.key_or_group
         for choice in _values(item):
             if choice not in ("null", "None", *groups[group]):
-                file = f"for a file of your own: {group}=file {group}.path={choice}" if "file" in groups[group] else ""
+                file = f"for your own file: {group}=file {group}.path={choice}" if "file" in groups[group] else ""
                 return unknown(group, choice, groups[group], hint=file if Path(choice).suffix else "")
     return None
 
@@ -204,9 +204,9 @@ def _values(item: Override) -> list[str]:
 
 
 def _require_kinds(source: ConfigLoaderImpl, verb: str, overrides: Sequence[str]) -> None:
-    """Refuse a choice that is none, a word for a number, one value for a list, and the like.
+    """Raise `UserError` for an unknown choice or a value of the wrong type.
 
-    What a setting is by default says what it takes.
+    The type of a setting is the type of its default.
     """
     from hydra.core.override_parser.overrides_parser import OverridesParser
     from omegaconf import OmegaConf
@@ -228,7 +228,7 @@ def _require_kinds(source: ConfigLoaderImpl, verb: str, overrides: Sequence[str]
 
 
 def _expected(key: str, default: Any, value: Any, line: str | None) -> str:
-    """What a setting takes, where a value is of another kind than its default; else nothing."""
+    """The expected type as text if a value differs in type from its default, else an empty string."""
     from omegaconf import DictConfig, ListConfig
 
     if value is None or default is None or str(value).startswith("${") or str(value) == "???":
@@ -256,14 +256,14 @@ def _config_with(source: ConfigLoaderImpl, verb: str, chosen: Sequence[Override]
 
 
 def _unknown_key(config: DictConfig, key: str, groups: Iterable[str]) -> UserError | None:
-    """The error for a dotted key that the configuration lacks, None where it has it."""
+    """The error for an unknown dotted key, or None if the key exists."""
     from omegaconf import DictConfig
 
     node: Any = config
     walked: list[str] = []
     for part in key.split("."):
         if not isinstance(node, DictConfig):
-            return None  # an index into a list, or a key below a value: the first error says it well enough
+            return None  # an index into a list, or a key below a value: Hydra's error is clear enough
         if part in node.keys():  # noqa: SIM118 (a key whose value is still missing is in the keys alone)
             walked.append(part)
             node = node._get_node(part)
@@ -277,7 +277,7 @@ def _unknown_key(config: DictConfig, key: str, groups: Iterable[str]) -> UserErr
 
 
 def _listed_key(source: ConfigLoaderImpl, verb: str, given: Sequence[Override]) -> UserError | None:
-    """The error for `model=` or `model.KEY=` where the verb has a list `models`, with the entry that was meant."""
+    """The error for `model=` or `model.KEY=` if the verb takes a list `models`, with the intended entry."""
     from omegaconf import ListConfig
 
     config: DictConfig | dict[str, Any] = _config_with(source, verb, []) or {}
@@ -297,7 +297,7 @@ def _listed_key(source: ConfigLoaderImpl, verb: str, given: Sequence[Override]) 
 
 
 def _unknown_entry(config: DictConfig, item: Override) -> UserError | None:
-    """The error for an entry of a `{…}` that the configuration lacks, or whose name reads as another kind of value."""
+    """The error for an unknown key within `{…}`, or for a key that YAML does not read as text."""
     value = None if item.is_delete() else item.value()
     for name in value if isinstance(value, dict) else ():
         key = f"{item.key_or_group}.{name}"
@@ -310,7 +310,7 @@ def _unknown_entry(config: DictConfig, item: Override) -> UserError | None:
 
 
 def _names(node: DictConfig) -> list[str]:
-    """The keys of a node that are the user's to set."""
+    """The keys of a node that a user may set."""
     return [str(name) for name in node if name != "hydra"]
 
 

@@ -1,7 +1,7 @@
-"""From configurations to objects: `_target_` behind an allow-list, arguments checked before anything is built.
+"""Build objects from configurations: `_target_` behind an allow-list, arguments checked first.
 
-A `_target_` is code execution by another name, and configurations come with checkpoints from elsewhere. So a target
-has to be a public class, named where it is defined, in a package that is allowed; nothing else is imported.
+A `_target_` executes code, and configurations arrive with checkpoints of unknown origin. A target must therefore be a
+public class of an allowed package, named by the module that defines it; nothing else is imported.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from geoml.errors import UserError, unknown
 
 __all__ = ["ALLOWED", "build", "check_arguments", "instantiate", "resolve"]
 
-#: Packages whose classes a configuration may name; one's own are added with `allow_targets=[package]`.
+#: Packages whose classes a configuration may name; `allow_targets=[package]` adds others.
 ALLOWED = ("geoml", "rainshift", "radiomaps", "mcp_experts")
 
 T = TypeVar("T")
@@ -28,8 +28,8 @@ def _within(module: str, allow: Iterable[str]) -> bool:
 def resolve(target: object, *, allow: Iterable[str] = ()) -> type:
     """The class that a `_target_` names, "package.module.Class", in one of `ALLOWED` or `allow`.
 
-    Refused with a `UserError`, before an import where that is possible: other packages, private names, what is not a
-    class, and names that an allowed module merely borrowed from elsewhere.
+    Raises `UserError`, before any import if possible, for other packages, private names, objects that are not classes,
+    and names that an allowed module imported from another package.
 
     >>> resolve("geoml.runs.folder.MetricsLog").__name__
     'MetricsLog'
@@ -64,12 +64,12 @@ mcp_experts); allow_targets=[os] would allow it, where you trust it
     if not isinstance(found, type):
         raise UserError(f"_target_ {target!r} is {type(found).__name__}, not a class")
     if not _within(found.__module__, allowed):
-        raise UserError(f"_target_ {target!r} is borrowed from {found.__module__}, which is not allowed")
+        raise UserError(f"_target_ {target!r} is defined in {found.__module__}, which is not an allowed package")
     return found
 
 
 def build(kind: type[T], arguments: Mapping[str, Any], *, where: str = "") -> T:
-    """`kind(**arguments)`, with unknown and missing arguments as a `UserError`; `where` is their dotted place.
+    """`kind(**arguments)`; unknown and missing arguments raise `UserError`. `where` is the dotted path in messages.
 
     >>> from geoml.models.base import Channels
     >>> build(Channels, {"condition": ("tp",), "targt": ("rain",)}, where="model.channels")
@@ -82,7 +82,7 @@ model.channels.condition, model.channels.first_guess, model.channels.static, mod
 
 
 def check_arguments(kind: type, arguments: Mapping[str, Any], *, where: str = "") -> None:
-    """Raise `UserError` where `kind(**arguments)` would miss an argument or be given one that it does not take."""
+    """Raise `UserError` if `arguments` lack a required argument of `kind` or contain an unknown one."""
     signature = inspect.signature(kind)
     prefix = f"{where}." if where else ""
     parameters = signature.parameters.values()
@@ -101,24 +101,24 @@ def check_arguments(kind: type, arguments: Mapping[str, Any], *, where: str = ""
 def instantiate(
     config: Mapping[str, Any], *, allow: Iterable[str] = (), kind: type | None = None, **arguments: Any
 ) -> Any:
-    """The object a configuration describes: `_target_` and its arguments, nested ones built first.
+    """Build the object that a configuration describes by `_target_` and arguments; nested objects are built first.
 
-    All targets are checked before the first is built. `kind` is the class the result has to be of; keyword `arguments`
-    are handed to the outermost class beside the configured ones, over which they win.
+    All targets are checked before the first is built. `kind` is the required class of the result. Keyword `arguments`
+    go to the outermost class and override the configured ones.
 
-    Raises `UserError` on a target that is not allowed (see `resolve`), of another kind, or given wrong arguments.
+    Raises `UserError` for a target that is not allowed (see `resolve`), of the wrong class, or with wrong arguments.
     """
     allow = tuple(allow)
     checked = _checked(config, allow)
     if not isinstance(checked, _Planned):
-        raise UserError(f"a configuration with _target_ was expected, not one with {', '.join(map(str, config))}")
+        raise UserError(f"expected a configuration with _target_, found the keys {', '.join(map(str, config))}")
     if kind is not None and not issubclass(checked.kind, kind):
-        raise UserError(f"_target_ {config['_target_']!r} is no {kind.__name__}")
+        raise UserError(f"_target_ {config['_target_']!r} is not a {kind.__name__}")
     return checked.build(arguments)
 
 
 class _Planned:
-    """A class that may be built, with its arguments, in which plans may stand for values."""
+    """An allowed class with its arguments, which may contain further plans."""
 
     def __init__(self, kind: type, arguments: dict[str, Any], where: str) -> None:
         self.kind, self.arguments, self.where = kind, arguments, where
@@ -128,7 +128,7 @@ class _Planned:
 
 
 def _checked(node: Any, allow: tuple[str, ...], where: str = "") -> Any:
-    """The node as plain values, with a plan at each place that has a `_target_`."""
+    """The node as plain values, with a `_Planned` in place of each mapping that has a `_target_`."""
     if isinstance(node, Mapping):
         values = {str(key): _checked(node[key], allow, f"{where}.{key}".lstrip(".")) for key in node}
         if "_target_" not in values:

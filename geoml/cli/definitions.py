@@ -1,4 +1,4 @@
-"""What a command line is made of: an `App`, its `Verb`s, and the functions that they name."""
+"""The parts of a command line: an `App`, its `Verb`s and the functions that they refer to."""
 
 from __future__ import annotations
 
@@ -45,17 +45,17 @@ class App:
     renamed: tuple[tuple[str, str], ...] = ()
 
     def verb(self, name: str) -> Verb:
-        """The verb of this name; a `UserError` with the nearest one where there is none."""
+        """The verb of this name; raises `UserError` with the nearest name if there is none."""
         for verb in self.verbs:
             if verb.name == name:
                 return verb
         if name in dict(self.renamed):
             raise UserError(f"verb {name!r} is now {dict(self.renamed)[name]!r}, with the same settings")
-        raise unknown("verb", name, (verb.name for verb in self.verbs), hint=f"`{self.name} --help` says what they do")
+        raise unknown("verb", name, (verb.name for verb in self.verbs), hint=f"`{self.name} --help` lists them")
 
 
 def load_function(reference: str, *, extra: str = "all") -> Callable[..., Any]:
-    """The function named "module:name"; what is not installed is named with the line that installs it."""
+    """Import the function "module:name"; a missing package raises `UserError` with the command that installs it."""
     module, _, name = reference.partition(":")
     with missing_packages(extra):
         loaded: Callable[..., Any] = getattr(importlib.import_module(module), name)

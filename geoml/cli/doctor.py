@@ -1,7 +1,7 @@
-"""`geoml doctor`: what this machine has, what is missing, and the line that mends it.
+"""`geoml doctor`: what this machine has, what is missing, and the command that fixes it.
 
-Checks come through the entry points of group `geoml.doctor`, so that the core names no domain: each is a function of
-the names that are to be proved (slower, by doing the thing) and returns findings.
+Checks come through the entry points of group `geoml.doctor`, so that the core does not depend on a domain. Each check
+takes the names to prove (by running the thing, which is slower) and returns findings.
 """
 
 from __future__ import annotations
@@ -26,17 +26,17 @@ from geoml.runs import environment
 __all__ = ["Check", "Finding", "checks", "examine", "main"]
 
 GROUP = "geoml.doctor"
-#: Below this much free space a first preparation of a region may not end well.
+#: With less free space the preparation of a region may fail.
 ENOUGH_DISK_GB = 10
-#: Extras that belong together are shown by the job they serve, not by the layers they are made of.
+#: Extras, grouped by the job that they serve.
 JOBS = ("rainshift", "radiomaps", "mcp", "report", "bench", "dev")
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One line of the doctor's: `status` "ok", "warning" or "missing", and in `remedy` the way out.
+    """One line of the output: `status` is "ok", "warning" or "missing", `remedy` says how to fix it.
 
-    What is `required` is needed whatever one wants to do; the rest only where `--need` names it.
+    A `required` item is always needed, others only if `--need` names them.
     """
 
     name: str
@@ -46,7 +46,7 @@ class Finding:
     required: bool = False
 
 
-#: Given the names to prove by doing, the findings.
+#: A check: from the names to prove to findings.
 Check = Callable[[frozenset[str]], Iterable[Finding]]
 
 
@@ -68,7 +68,9 @@ def _machine() -> Finding:
 def _disk(folder: Path) -> Finding:
     free = shutil.disk_usage(folder).free / 1e9
     if not os.access(folder, os.W_OK):
-        return Finding("disk", "missing", f"{folder} cannot be written to", "change to a folder of your own", True)
+        return Finding(
+            "disk", "missing", f"{folder} cannot be written to", "change to a folder that you may write to", True
+        )
     if free < ENOUGH_DISK_GB:
         remedy = f"free some, or work in a folder with {ENOUGH_DISK_GB} GB"
         return Finding("disk", "warning", f"{free:.1f} GB free in {folder}", remedy)
@@ -82,7 +84,7 @@ def _data() -> Finding:
             "data", "warning", "GEOML_DATA is not set", "export GEOML_DATA=FOLDER for the checks on real data"
         )
     if not Path(root).is_dir():
-        return Finding("data", "missing", f"GEOML_DATA names {root}, which is no folder", "export GEOML_DATA=FOLDER")
+        return Finding("data", "missing", f"GEOML_DATA names {root}, which is not a folder", "export GEOML_DATA=FOLDER")
     return Finding("data", "ok", root)
 
 
@@ -109,7 +111,7 @@ def _torch(prove: bool) -> Finding:
 
 
 def _extras() -> list[Finding]:
-    """Which jobs' packages are there."""
+    """Findings on the installed packages of each job."""
     findings = []
     for job in JOBS:
         needed = _packages_of(job)
@@ -124,7 +126,7 @@ def _extras() -> list[Finding]:
 
 
 def _packages_of(extra: str) -> set[str]:
-    """Names of the distributions that an extra asks for, extras within it followed."""
+    """Names of the distributions that an extra requires, including those of nested extras."""
     found: set[str] = set()
     for line in importlib.metadata.requires("geoml") or []:
         match = re.match(r"([\w.-]+)(?:\[([\w, -]+)\])?[^;]*;.*extra == ['\"]([\w-]+)['\"]", line)
@@ -148,7 +150,7 @@ def _installed(name: str) -> bool:
 def examine(*, need: Iterable[str] = (), prove_all: bool = False) -> list[Finding]:
     """All findings of all installed checks; a needed one that is not "ok" is "missing".
 
-    Raises `UserError` where a needed name is none that a check reports.
+    Raises `UserError` if no check reports a needed name.
     """
     wanted = frozenset(need)
     prove = frozenset({"torch", "raytracing"}) | wanted if prove_all else wanted
@@ -174,13 +176,15 @@ def examine(*, need: Iterable[str] = (), prove_all: bool = False) -> list[Findin
 
 
 def main(arguments: Sequence[str]) -> int:
-    """The verb: prints the findings; 1 where something needed is missing, else 0."""
+    """Print the findings; returns 1 if something needed is missing, else 0."""
     parser = argparse.ArgumentParser(
-        prog="geoml doctor", description="What this machine has, what is missing, and the line that mends it."
+        prog="geoml doctor", description="What this machine has, what is missing, and the command that fixes it."
     )
     parser.add_argument("--json", action="store_true", help="a list of objects instead of lines")
-    parser.add_argument("--need", default="", metavar="A,B", help="names without which the exit code is 1")
-    parser.add_argument("--prove", action="store_true", help="try torch and ray tracing instead of looking for them")
+    parser.add_argument("--need", default="", metavar="A,B", help="names that must be present, or the exit code is 1")
+    parser.add_argument(
+        "--prove", action="store_true", help="run torch and ray tracing instead of only looking for them"
+    )
     flags = parser.parse_args(arguments)
     need = [name.strip() for name in flags.need.split(",") if name.strip()]
     findings = examine(need=need, prove_all=flags.prove)

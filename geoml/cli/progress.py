@@ -1,4 +1,4 @@
-"""One look for every progress bar: what, how far, how fast, how long still."""
+"""Progress bars: description, progress, speed, time left."""
 
 from __future__ import annotations
 
@@ -11,24 +11,24 @@ from typing import Protocol, TypeVar
 
 __all__ = ["Bar", "duration", "progress_bar", "track"]
 
-#: Seconds between lines of progress where standard error is no terminal.
+#: Seconds between lines of progress if standard error is not a terminal.
 EVERY_S = 15.0
 
 T = TypeVar("T")
 
 
 class Bar(Protocol):
-    """A running bar."""
+    """A progress bar."""
 
     def advance(self, amount: float = 1.0, *, note: str = "") -> None:
-        """Move on by `amount` units; `note` replaces the text at the end of the line."""
+        """Advance by `amount` units; `note` replaces the text at the end of the line."""
 
 
 @contextlib.contextmanager
 def progress_bar(description: str, total: float | None, *, unit: str = "it") -> Iterator[Bar]:
-    """A bar on standard error with units per second and time left; where that is no terminal, a line now and then.
+    """A bar on standard error with speed and time left, or lines of text if standard error is not a terminal.
 
-    Such a line comes every `EVERY_S` seconds, however long one unit takes, and none comes for what is quicker.
+    A line is printed every `EVERY_S` seconds, even while a single unit runs. Work that is quicker prints nothing.
     """
     shown = _terminal_bar if sys.stderr.isatty() else _lines
     with shown(description, total, unit) as bar:
@@ -68,7 +68,7 @@ def _terminal_bar(description: str, total: float | None, unit: str) -> Iterator[
 
 
 class _Counted:
-    """What a line of progress is made of."""
+    """The state of a line of progress."""
 
     def __init__(self, description: str, total: float | None, unit: str) -> None:
         self.description, self.total, self.unit = description, total, unit
@@ -86,7 +86,7 @@ class _Counted:
         return ", ".join([*parts, *filter(None, [self.note])])
 
 
-#: Bars that are running in this process, the outermost first; the outermost prints for all.
+#: Active bars of this process, outermost first; the outermost prints for all.
 _running: list[_Counted] = []
 
 
@@ -97,7 +97,7 @@ def _lines(description: str, total: float | None, unit: str) -> Iterator[Bar]:
 
     def report() -> None:
         while not finished.wait(EVERY_S):
-            with contextlib.suppress(OSError, ValueError):  # standard error was closed: nobody reads
+            with contextlib.suppress(OSError, ValueError):  # standard error was closed
                 print("; ".join(map(str, list(_running))), file=sys.stderr, flush=True)
 
     outermost = len(_running) == 1
@@ -111,7 +111,7 @@ def _lines(description: str, total: float | None, unit: str) -> Iterator[Bar]:
 
 
 def duration(seconds: float) -> str:
-    """A length of time as people say it.
+    """A duration as text.
 
     >>> duration(7), duration(75), duration(7300)
     ('7 s', '1 min 15 s', '2 h 2 min')
@@ -123,7 +123,7 @@ def duration(seconds: float) -> str:
 
 
 def track(items: Iterable[T], description: str, *, total: float | None = None, unit: str = "it") -> Iterator[T]:
-    """The items, one by one, behind a progress bar."""
+    """Iterate over items with a progress bar."""
     if total is None and hasattr(items, "__len__"):
         total = len(items)  # type: ignore[arg-type]
     with progress_bar(description, total, unit=unit) as bar:

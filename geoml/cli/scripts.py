@@ -1,4 +1,4 @@
-"""Other command lines of this distribution, run by `geoml exec`: for programs that know a distribution's name alone."""
+"""`geoml exec`: run another command line of this distribution, for tools such as `uvx` that know only its name."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["main"]
 
 
 def main(arguments: Sequence[str]) -> Any:
-    """Run the command line of the first word with the others, as `geoml exec mcp-experts serve`."""
+    """Run the command line named by the first word with the remaining words: `geoml exec mcp-experts serve`."""
     scripts = {
         entry.name: entry
         for entry in importlib.metadata.entry_points(group="console_scripts")
@@ -22,7 +22,7 @@ def main(arguments: Sequence[str]) -> Any:
         print(f"usage: geoml exec NAME [WORD ...]\n\nNAME is one of {', '.join(sorted(scripts))}.")
         raise SystemExit(0)
     if not arguments:
-        raise UserError(f"geoml exec wants the name of a command line: {', '.join(sorted(scripts))}")
+        raise UserError(f"geoml exec needs the name of a command line: {', '.join(sorted(scripts))}")
     name, *words = arguments
     if name not in scripts:
         raise unknown("command line", name, scripts)

@@ -17,7 +17,7 @@ Rows = Sequence[Mapping[str, Any]]
 
 
 def cell(value: Any) -> str:
-    """One value as a table shows it: four significant digits, a dash where there is nothing.
+    """A value as text: four significant digits, a dash for missing values.
 
     >>> [cell(value) for value in (0.123456, 12345.6, 3, None, True, float("nan"))]
     ['0.1235', '12346', '3', '–', 'yes', '–']
@@ -36,7 +36,7 @@ def cell(value: Any) -> str:
 
 
 def column_names(rows: Rows) -> list[str]:
-    """Keys of all rows, in the order in which they first come."""
+    """Keys of all rows in order of first appearance."""
     return list(dict.fromkeys(key for row in rows for key in row))
 
 
@@ -46,7 +46,7 @@ def _numeric(rows: Rows, name: str) -> bool:
 
 
 def text(rows: Rows) -> str:
-    """Aligned columns of plain text, numbers to the right; never cut or wrapped.
+    """Aligned columns of plain text, numbers right-aligned, without truncation or wrapping.
 
     >>> print(text([{"model": "unet", "crps": 0.25}, {"model": "gan", "crps": None}]))
     model  crps
@@ -86,7 +86,7 @@ def markdown(rows: Rows) -> str:
 
 
 def show(rows: Rows, *, title: str = "", file: TextIO | None = None) -> None:
-    """Print the rows: a drawn table at a terminal, aligned text elsewhere, nothing for no rows."""
+    """Print the rows: a drawn table at a terminal, aligned text elsewhere, nothing if there are none."""
     file = file or sys.stdout
     if not rows:
         return

@@ -1,4 +1,4 @@
-"""The help of a verb: what it does, an example, its choices and its settings, on one screen."""
+"""The help of a verb on one screen: purpose, example, choices and settings."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from geoml.cli.definitions import App, Verb
 
 __all__ = ["setting_comments", "verb_help"]
 
-LINES = 30  # of the whole help
+LINES = 30  # of the help in total
 GROUP_LINES = 3  # of the choices of one group
 
 
 def verb_help(app: App, verb: Verb, source: Any, overrides: Sequence[str]) -> str:
-    """At most thirty lines on `verb`, with the defaults that hold once `overrides` are applied."""
+    """Help on `verb` in at most thirty lines, with the defaults after `overrides` are applied."""
     width = min(shutil.get_terminal_size((80, 24)).columns, 120)
     config = compose.load(source, verb.name, overrides)
     head = [f"{app.name} {verb.name}: {verb.help}", "", f"  {verb.example or f'{app.name} {verb.name}'}"]
@@ -28,7 +28,7 @@ def verb_help(app: App, verb: Verb, source: Any, overrides: Sequence[str]) -> st
     groups = _groups(offered, chosen, width)
     tail = ["", "-m runs all of KEY=a,b; --cfg shows all; --config-dir DIR adds your YAML"]
     if verb.run_folder:
-        tail.append(f"Writes runs/{verb.name}/…; run.dir=DIR elsewhere, run.fresh=true anew")
+        tail.append(f"Writes runs/{verb.name}/…; run.dir=DIR changes that, run.fresh=true starts over")
     tail = [_fitted(line, width) for line in tail]
     room = LINES - len(head) - len(groups) - len(tail) - 2
     settings = _settings(app, verb, config, set(offered), width)
@@ -61,7 +61,7 @@ def _listed(choice: Any) -> Sequence[str]:
 
 
 def _settings(app: App, verb: Verb, config: Any, groups: set[str], width: int) -> list[str]:
-    """The keys that the verb's own YAML sets, with its comments, then those of the chosen groups."""
+    """Keys of the verb's YAML with their comments, then those of the chosen groups."""
     comments = setting_comments(app.config_module, verb.name)
     pairs = []
     for key in comments:
@@ -99,7 +99,7 @@ def _fitted(line: str, width: int) -> str:
 
 
 def setting_comments(config_module: str, verb: str) -> dict[str, str]:
-    """Dotted keys of a verb's YAML in its order, each with the comment that ends its line or else stands above it."""
+    """Dotted keys of a verb's YAML in order, each with its comment at the end of the line or above it."""
     text = importlib.resources.files(config_module).joinpath(f"{verb}.yaml").read_text()
     found: dict[str, str] = {}
     parents: list[tuple[int, str]] = []

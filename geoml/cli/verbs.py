@@ -1,4 +1,4 @@
-"""Running a verb: its flags, its configuration, its run folder, one job or a sweep of them."""
+"""Run a verb: flags, configuration, run folder, a single job or a sweep."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 __all__ = ["JobResult", "complete", "run", "run_job", "run_path"]
 
-#: Top packages whose progress is shown at the terminal; of others, warnings only.
+#: Packages whose log messages are shown at the terminal; others show warnings only.
 OURS = ("geoml", "rainshift", "radiomaps", "mcp_experts")
 
 
@@ -45,7 +45,7 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
 
 
 def run(app: App, verb: Verb, arguments: list[str]) -> int:
-    """Run `verb` with the words that followed it; returns the exit code."""
+    """Run `verb` with its arguments; returns the exit code."""
     flags = _parse(arguments)
     source = compose.loader(app.config_module, config_dirs=flags.config_dir)
     if flags.help:
@@ -75,10 +75,10 @@ def run_job(app: App, verb: Verb, config: DictConfig, overrides: Sequence[str]) 
 
 
 def run_path(verb: str, config: DictConfig, overrides: Sequence[str], *, sweep: bool = False) -> Path:
-    """Where a run of `verb` lives: `run.dir`, or `runs/VERB/` and a name made of the choices and the hash.
+    """The folder of a run of `verb`: `run.dir`, or `runs/VERB/` and a name from the overrides and a hash.
 
-    The same command gives the same folder, so that it goes on where it stopped. In a sweep `run.dir` and `run.name`
-    hold or begin the names of all its jobs.
+    The same command gives the same folder, so that it resumes. In a sweep `run.dir` is the parent folder and
+    `run.name` the prefix of the folders of all jobs.
     """
     run = config.run
     digest = config_hash(config, ignore=("run", *run.ignore))[:8]
@@ -97,7 +97,7 @@ def run_path(verb: str, config: DictConfig, overrides: Sequence[str], *, sweep: 
 
 @dataclass(frozen=True)
 class JobResult:
-    """What one job of a sweep came to: rows, or the line of an error."""
+    """The result of one job of a sweep: rows, or an error message."""
 
     rows: list[dict[str, Any]]
     error: str = ""
@@ -106,13 +106,13 @@ class JobResult:
 
 @dataclass(frozen=True)
 class _Job:
-    """A verb ready to run on a configuration; travels to the workers of a launcher."""
+    """A verb that can be run on a configuration; sent to the workers of a launcher."""
 
     app: App
     verb: Verb
 
     def __call__(self, config: DictConfig) -> JobResult:
-        """One job of a sweep: an error ends this job, not its siblings."""
+        """Run one job of a sweep; an error does not stop the other jobs."""
         from hydra.core.hydra_config import HydraConfig
 
         try:
@@ -127,8 +127,8 @@ class _Job:
             return JobResult([], f"{type(error).__name__}: {error}", mendable=False)
 
     def run(self, config: DictConfig, overrides: Sequence[str], *, sweep: bool = False) -> Rows | None:
-        """The rows of one run, in its folder where the verb has one."""
-        threads = limit_threads() if self.verb.run_folder else None  # before anything numerical is imported
+        """Run the verb, in a run folder if it has one, and return its rows."""
+        threads = limit_threads() if self.verb.run_folder else None  # before numerical libraries are imported
         function = load_function(self.verb.function, extra=self.app.extra)
         with missing_packages(self.app.extra):
             if not self.verb.run_folder:
@@ -136,7 +136,7 @@ class _Job:
                 return rows
             path = run_path(self.verb.name, config, overrides, sweep=sweep)
             ignore = ("run", *config.run.ignore)
-            if launched_rank():  # the first process prints, logs and writes for all
+            if launched_rank():  # only the first process prints, logs and writes
                 function(config, RunFolder.open(path, config))
                 return None
             with RunFolder.open(path, config, resume=not config.run.fresh, ignore=ignore) as folder, _logging(folder):
@@ -153,7 +153,7 @@ class _Job:
 
 
 def _sweep(app: App, verb: Verb, source: Any, overrides: list[str]) -> int:
-    """Run every combination of comma-separated values through Hydra's sweeper and launcher; one table for all."""
+    """Run all combinations of comma-separated values with Hydra's sweeper and launcher; prints one table."""
     from hydra._internal.hydra import Hydra
     from hydra.core.global_hydra import GlobalHydra
 
@@ -192,7 +192,7 @@ def _varies(key: str, jobs: list[tuple[dict[str, str], JobResult]]) -> bool:
 
 @contextmanager
 def _logging(folder: RunFolder) -> Iterator[None]:
-    """Send the log to `log.txt` and, shortened, to standard error for as long as the verb runs."""
+    """Log to `log.txt` and, without time stamps, to standard error while the verb runs."""
     root = logging.getLogger()
     to_file = logging.FileHandler(folder.path / "log.txt", encoding="utf-8")
     to_file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
@@ -223,7 +223,7 @@ def _trace(error: BaseException) -> Any:
 
 
 def complete(app: App, verb: Verb | None, arguments: list[str]) -> None:
-    """Let Hydra's plug-in of the shell answer; the verb is already struck from COMP_LINE."""
+    """Complete with Hydra's plug-in for the shell; the verb is already removed from COMP_LINE."""
     from hydra._internal.hydra import Hydra
 
     hydra = Hydra(task_name=app.name, config_loader=compose.loader(app.config_module))

@@ -1,4 +1,4 @@
-"""Fields of a store, read block by block with zarr and zarrs, every chunk checked to be there."""
+"""Fields of a store, read block by block with zarr and zarrs; a missing chunk is an error."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ PIPELINE = {"codec_pipeline.path": "zarrs.ZarrsCodecPipeline"}
 class FieldSource(BlockSource):
     """Variables of a store (`geoml.data.store`) as channels.
 
-    `condition`, `target` and `static` name the variables, in channel order; None takes all there are, sorted.
-    `samples` is a slice, ascending indices, a boolean mask or None (all). What is read from the store at once is
-    what describes it; arrays are opened by the process that reads them.
+    `condition`, `target` and `static` name the variables in channel order; None takes all, sorted by name. `samples` is
+    a slice, ascending indices, a boolean mask or None (all). Only metadata are read on construction; arrays are opened
+    by the process that reads them.
     """
 
     def __init__(
@@ -111,7 +111,7 @@ class FieldSource(BlockSource):
         return sum(math.prod(array.shape[1:]) * array.dtype.itemsize for array in arrays)
 
     def _array(self, role: str, name: str) -> zarr.Array:
-        """The open array of a variable; zarrs decodes it whatever the process's zarr settings are."""
+        """The open array of a variable, decoded by zarrs independently of the process's zarr settings."""
         import zarr
 
         key = f"{role}/{name}"
@@ -164,12 +164,12 @@ class FieldSource(BlockSource):
             with object_store_errors(self.path):
                 damaged = [f for f in files if sha256(self.path / f) != self._files[f][1]]
             place = self.path / (damaged[0] if damaged else f"{role}/{name}")
-            raise DataError(f"{place} cannot be decoded, it is damaged ({error}); delete and prepare again") from error
+            raise DataError(f"{place} is damaged and cannot be decoded ({error}); delete and prepare again") from error
 
     @staticmethod
     def _chunk_files(array: zarr.Array, key: str, start: int, stop: int) -> list[str]:
         if math.prod(-(-size // chunk) for size, chunk in zip(array.shape[1:], array.chunks[1:], strict=True)) != 1:
-            raise DataError(f"{key} is chunked in space; a store's chunks hold whole fields")
+            raise DataError(f"{key} is chunked in space; chunks of a store must span complete fields")
         length, rest = array.chunks[0], "/".join("0" for _ in array.shape[1:])
         return [f"{key}/c/{index}/{rest}" for index in range(start // length, (stop - 1) // length + 1)]
 

@@ -1,4 +1,4 @@
-"""Transforms between physical values and what a network sees: they own their statistics and travel with the model.
+"""Transforms between physical values and network inputs; their statistics are saved with the model.
 
 A transform is a fixed monotone *curve* (logarithm, fourth root, …) and then a *scale* whose numbers are fitted on the
 training data (z-score or min–max). Every function takes numpy arrays and torch tensors alike and, on tensors, is
@@ -36,7 +36,7 @@ SCALES: tuple[Scale, ...] = ("none", "zscore", "minmax")
 
 
 def array_module(array: Array) -> Any:
-    """`torch` for a tensor, else `numpy`; torch is not imported for the sake of asking."""
+    """`torch` for a tensor, else `numpy`; does not import torch."""
     torch = sys.modules.get("torch")
     if torch is not None and isinstance(array, torch.Tensor):
         return torch
@@ -52,20 +52,19 @@ def to_numpy(array: Array) -> Any:
 
 @dataclass(frozen=True, kw_only=True)
 class Transform(ABC):
-    """One variable's way between physical and transformed values.
+    """Transform of one variable between physical and transformed values.
 
     Attributes:
-        scale: what follows the curve: `none`, `zscore` or `minmax` (onto 0…1), by the training statistics.
-        lower, upper: physical limits (0 for a rate). `inverse` projects onto them: a network that says −0.01 mm/h
-            means 0.
+        scale: scaling after the curve, by the training statistics: `none`, `zscore` or `minmax` (to 0…1).
+        lower, upper: physical limits (0 for a rate). `inverse` clips to them: a network output of −0.01 mm/h means 0.
         headroom: a value further than `headroom − 1` training ranges beyond the training values is implausible; where
             the smallest is 0, the bound is `headroom` × the largest training value. `inverse` clips there.
-        trace: `inverse` gives `lower` for what is less than this above it: a rate too small to be measured is none.
+        trace: `inverse` returns `lower` for values less than this above it: rates too small to be measured.
         physical, curved: moments of the training values before and after the curve; None before `fitted`.
     """
 
     kind: ClassVar[str]
-    #: Values the curve is defined for are at or above this; None where it is defined for all.
+    #: Smallest value that the curve is defined for; None if it is defined for all.
     domain_lower: ClassVar[float | None] = None
 
     scale: Scale = "none"
@@ -97,7 +96,7 @@ class Transform(ABC):
         """The inverse of `curve`."""
 
     def forward(self, x: Array) -> Array:
-        """Transformed values of physical `x`; values below the curve's domain are taken for its edge."""
+        """Transformed values of physical `x`; values below the curve's domain are set to its edge."""
         if self.domain_lower is not None:
             x = array_module(x).clip(x, self.domain_lower, None)
         offset, factor = self._affine
@@ -119,11 +118,11 @@ class Transform(ABC):
         return xp.where(x < self.lower + self.trace, xp.full_like(x, self.lower), x)
 
     def clipped(self, y: Array) -> Array:
-        """True where `y` is implausible or not finite: the mark of a diverged network.
+        """True where `y` is implausible or not finite, which indicates a diverged network.
 
-        Counted are values above (below) the bound that `headroom` sets and, where a physical limit holds instead,
-        values more than a whole transformed training range beyond it. Falling a little short of a physical limit is
-        how a regression says "zero", so projecting that is not counted.
+        Values beyond the bound set by `headroom` count and, where a physical limit applies instead, values more than
+        one transformed training range beyond it. Values slightly below a physical limit do not count: a regression
+        predicts zero that way.
         """
         xp = array_module(y)
         low, high = (self._to_y(bound) for bound in self.bounds)
@@ -139,7 +138,7 @@ class Transform(ABC):
 
     @property
     def bounds(self) -> tuple[float | None, float | None]:
-        """Smallest and largest physical value that `inverse` gives; None where there is no bound."""
+        """Smallest and largest physical value that `inverse` returns; None where there is no bound."""
         low, high = self.lower, self.upper
         if self.physical is not None and self.physical.span > 0:
             reach = (self.headroom - 1) * self.physical.span
@@ -179,7 +178,7 @@ class Transform(ABC):
         return physical, physical if curved is values else Moments.of(curved)
 
     def fitted(self, physical: Moments, curved: Moments) -> Transform:
-        """The same transform with these training statistics; `DataError` where they contradict its limits."""
+        """The same transform with these training statistics; raises `DataError` if they contradict its limits."""
         if not physical.count:
             raise DataError("no valid training value: every cell is masked")
         for name, moments in (("values", physical), ("transformed values", curved)):
@@ -211,20 +210,20 @@ class Transform(ABC):
 
 
 def _check_positive(kind: str, **options: float) -> None:
-    """Refuse an option that is not above zero."""
+    """Raise `UserError` for an option that is not positive."""
     for name, value in options.items():
         if not value > 0:
-            raise UserError(f"option {name!r} of transform {kind} is {value}; it must be above 0")
+            raise UserError(f"option {name!r} of transform {kind} is {value}; it must be positive")
 
 
 def _rounding(value: float) -> float:
-    """What float32 may add to `value` by rounding."""
+    """The float32 rounding error of `value`."""
     return 1e-5 * (1.0 + abs(value))
 
 
 @dataclass(frozen=True, kw_only=True)
 class Identity(Transform):
-    """Values as they are; fitted only to know its bounds."""
+    """The identity; fitted only to know its bounds."""
 
     kind: ClassVar[str] = "identity"
     scale: Scale = field(default="none", init=False)
@@ -323,7 +322,7 @@ class FourthRoot(Transform):
 class Decibel(Transform):
     """`10 log10(x / reference)` of a power-like quantity, not below `floor_db`.
 
-    Whatever is weaker than the floor, 0 included, becomes the floor and comes back as it.
+    Values below the floor, including 0, are set to the floor.
 
     >>> float(Decibel(reference=1e-3).forward(1.0))  # watts to dBm
     30.0

@@ -1,4 +1,4 @@
-"""One epoch as a pure function of settings: which blocks are read, and what is cut from them, in which order."""
+"""One epoch as a pure function of settings: the blocks to read, the items to cut from them, and their order."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ __all__ = ["Epoch"]
 
 @dataclass(frozen=True)
 class Epoch:
-    """All that decides what an epoch yields; small, picklable, equal in every process."""
+    """The settings that determine an epoch; small, picklable, equal in every process."""
 
     lanes: Sequence[Lane]
     batch_size: int
@@ -44,7 +44,7 @@ class Epoch:
         return order.total // self.batch_size if self.drop_last else len(order)
 
     def plan(self, epoch: int, orders: Sequence[BlockOrder]) -> Iterator[tuple[int, BatchItems]]:
-        """`(lane, step)` for every batch, the lanes in a random mixture."""
+        """`(group, step)` for every batch, groups in random order."""
         turns = np.repeat(np.arange(len(orders)), [self.batches(order) for order in orders])
         if self.shuffle and len(orders) > 1:
             turns = np.random.default_rng([self.seed, epoch, 1 << 20]).permutation(turns)
@@ -61,10 +61,10 @@ class Epoch:
             yield firsts + step.items
 
     def parts(self, epoch: int, skip: int, *, worker: int = 0, workers: int = 1, client: Any = None) -> Iterator[Part]:
-        """What this worker's blocks give to every batch after the first `skip`, be it nothing.
+        """This worker's part of every batch after the first `skip`; it may be empty.
 
-        Blocks are dealt out to the ranks, and within a rank to its workers, one by one: each is read once, and the
-        batches of all ranks together hold the same items whatever the number of ranks and workers.
+        Blocks are distributed over ranks, and within a rank over workers. Each is read once, and the batches of all
+        ranks together hold the same items for any number of ranks and workers.
         """
         worker, workers = self.rank + self.world_size * worker, self.world_size * workers
         orders = self.orders(epoch)

@@ -1,4 +1,4 @@
-"""What the loaders hand to the models: fields on a pair of grids, checked when built."""
+"""Samples and batches of fields on a pair of grids, validated on construction."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["Batch", "Sample"]
 
 
 def _check_fields(what: str, array: Array | None, lead: int, grid: Grid) -> None:
-    """Refuse an array whose trailing axes are not those of its grid."""
+    """Raise an error if the trailing axes of an array do not match its grid."""
     if array is None:
         return
     shape = tuple(array.shape)

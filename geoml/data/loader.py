@@ -1,4 +1,4 @@
-"""Batches of patches from sources: Dask reads blocks ahead, numpy cuts from the resident ones, the state resumes."""
+"""Batches of patches from sources: blocks are read ahead by Dask, patches are cut by numpy, and the state resumes."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ MANY = 1 << 62
 
 
 def default_resident(batch_size: int) -> int:
-    """Blocks kept in memory: twice a batch, so that the items of a batch come from different blocks, well mixed."""
+    """Number of blocks kept in memory: twice the batch size, so that items of a batch come from different blocks."""
     return max(8, 2 * batch_size)
 
 
 class BlockLoader:
-    """Iterates `geoml.data.fields.Batch` over the samples of sources, one epoch an iteration.
+    """Iterates over `geoml.data.fields.Batch`es of the samples of sources; one iteration is one epoch.
 
-    - `channels` picks and orders the variables; a condition channel `NAME_known` is made from `NAME`'s gaps.
+    - `channels` selects and orders the variables; a condition channel `NAME_known` is 1 where `NAME` is not missing.
     - `patch` None takes whole fields; otherwise `patches_per_sample` random patches a sample, or every place of a
       strided `PatchSpec`. `window` consecutive equal steps become one sample with a time axis, beginning every
       `window_stride` (default: `window`) steps.
@@ -43,9 +43,9 @@ class BlockLoader:
       (forkserver) share the blocks; the sequence of batches does not depend on their number.
     - A missing target value is False in `mask` and 0 in `target`. A missing condition or static value is 0 where its
       variable is in `expected_gaps`, and a `DataError` with its place otherwise.
-    - `batch_size` is that of all ranks together: `rank` of `world_size` reads its share of the blocks and gives what
-      they hold of each batch, sometimes nothing. The ranks' parts make up the batches that one process alone would
-      have, so that training does not depend on how many there are, and all ranks have as many.
+    - `batch_size` counts all ranks together: `rank` of `world_size` reads its share of the blocks and yields their
+      part of each batch, which may be empty. The parts of all ranks make up the batches of a single process, so that
+      training does not depend on the number of ranks.
     - `state_dict` counts the batches handed out; after `load_state_dict` the rest of the epoch follows, bit for bit.
 
     `transform` maps each finished batch. Items have ids, `sample number × patches a sample + patch`; see `locate`.
@@ -118,7 +118,7 @@ class BlockLoader:
 
     @property
     def blocks(self) -> int:
-        """Blocks that the samples lie in: what several processes share out."""
+        """Number of blocks that hold the samples and that several processes share."""
         return sum(len(lane.spans) for lane in self._epoch.lanes)
 
     @property
@@ -126,16 +126,16 @@ class BlockLoader:
         return int(self._cursor[0])
 
     def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch; another than the present one starts at its first batch."""
+        """Set the epoch; a different epoch starts at its first batch."""
         if epoch != self.epoch:
             self._cursor[0], self._cursor[1] = epoch, 0
 
     def state_dict(self) -> dict[str, Any]:
-        """Where the epoch stands, counted in batches handed out."""
+        """The position in the epoch, counted in batches yielded."""
         return {"epoch": self.epoch, "batches": int(self._cursor[1]), "loader": self._fingerprint()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from a saved state; one of other data or settings raises `UserError`."""
+        """Resume from a saved state; a state of other data or settings raises `UserError`."""
         mine = self._fingerprint()
         different = [name for name, value in mine.items() if state["loader"].get(name) != value]
         if different:
@@ -156,7 +156,7 @@ class BlockLoader:
         }  # fmt: skip
 
     def memory_bytes(self) -> int:
-        """The most that blocks, static fields and waiting batches take, all processes together."""
+        """Upper limit of the memory of blocks, static fields and queued batches in all processes."""
         epoch, total = self._epoch, 0
         for lane, resident in zip(epoch.lanes, epoch.resident, strict=True):
             blocks = min(len(lane.spans), resident + epoch.ahead * max(1, self.workers))
@@ -209,11 +209,11 @@ class BlockLoader:
                     yield self._assemble(parts)
                     parts = []
         except RuntimeError as error:
-            if "DataLoader worker" not in str(error):  # whoever takes the batches may raise one of his own
+            if "DataLoader worker" not in str(error):  # the consumer of the batches may raise one, too
                 raise
             self._stream = self._processes = None
             raise UserError(
-                f"a reading process ended unexpectedly, killed perhaps for want of memory; each of {self.workers} may "
+                f"a reading process ended unexpectedly, perhaps for lack of memory; each of {self.workers} may "
                 f"hold {self.memory_bytes() / 1e6:.0f} MB. Run the same command again with fewer workers, or with none"
             ) from error
 
@@ -246,7 +246,7 @@ def _is_made(name: str, condition: Sequence[str], source: BlockSource) -> bool:
 
 
 def _share_out(resident: int, batch_size: int, lanes: Sequence[Lane]) -> list[int]:
-    """Resident blocks of each lane, in proportion to its blocks, enough for a batch."""
+    """Resident blocks of each group, in proportion to its blocks and enough for a batch."""
     blocks = sum(len(lane.spans) for lane in lanes)
     shares = [max(min(batch_size, resident), round(resident * len(lane.spans) / blocks)) for lane in lanes]
     return [min(share, len(lane.spans)) for share, lane in zip(shares, lanes, strict=True)]

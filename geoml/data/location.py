@@ -1,7 +1,7 @@
-"""Where stores lie: a folder, or a URL that fsspec opens, with the operations that both have.
+"""Locations of stores: a folder or a URL that fsspec opens, with the operations that both support.
 
-An object store has neither locks nor renames, and needs none here: an object appears whole, slabs are written by pure
-functions, so that two writers write the same bytes, and the manifest comes last in both.
+An object store has no locks or renames and needs none: objects are written atomically, two writers of one slab write
+the same bytes, and the manifest is written last.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ __all__ = ["is_remote", "location", "object_store_errors", "sizes", "zarr_locati
 def location(path: str | os.PathLike[str]) -> Path:
     """The path of a folder, or of a URL such as `s3://bucket/rain`; both have the methods of `pathlib.Path`.
 
-    Who may read it and where the server is comes from the environment, as with any program that opens such URLs
+    Credentials and server come from the environment, as for other programs that open such URLs
     (`AWS_ACCESS_KEY_ID`, `AWS_ENDPOINT_URL`, …).
 
     >>> location("runs/cache")
@@ -37,17 +37,17 @@ def location(path: str | os.PathLike[str]) -> Path:
             return UPath(str(path), use_listings_cache=False)  # type: ignore[return-value]
     except (ImportError, ValueError) as error:
         raise UserError(
-            f"{path} cannot be opened ({error}); pip install 'geoml[cloud]' brings what URLs need"
+            f"{path} cannot be opened ({error}); pip install 'geoml[cloud]' installs the support for URLs"
         ) from error
 
 
 def is_remote(path: object) -> bool:
-    """Whether a location is a URL's."""
+    """Whether a location is a URL."""
     return not isinstance(path, str | os.PathLike)
 
 
 def zarr_location(path: Path) -> Any:
-    """What Zarr and xarray open a location by."""
+    """The argument by which Zarr and xarray open a location."""
     if not is_remote(path):
         return path
     from zarr.storage import FsspecStore
@@ -72,7 +72,7 @@ def sizes(path: Path) -> dict[str, int]:
 
 @contextlib.contextmanager
 def object_store_errors(path: object) -> Iterator[None]:
-    """What a server or the way to it raises becomes a `DataError` that names the URL."""
+    """Convert errors of a server or the network into a `DataError` that names the URL."""
     try:
         yield
     except Exception as error:

@@ -46,7 +46,7 @@ def prepare_command(path: Path) -> str | None:
 
 
 def load_manifest(path: str | os.PathLike[str]) -> Files:
-    """Name → (size, SHA-256) of every file; a store that is absent, unfinished or torn raises `DataError`."""
+    """Name → (size, SHA-256) of every file; a store that is missing, incomplete or damaged raises `DataError`."""
     path = location(path)
     with object_store_errors(path):
         if not path.is_dir():
@@ -73,8 +73,8 @@ def _load(path: Path) -> Files:
 def verify_store(path: str | os.PathLike[str], *, quick: bool = False) -> int:
     """Compare a store with its manifest and return the number of files; the first that differs raises `DataError`.
 
-    Quick: existence and sizes of all files, hashes of the metadata only. A missing chunk is an error here, where
-    Zarr itself would read it as fill values.
+    Quick: existence and sizes of all files, hashes of the metadata only. A missing chunk is an error here; Zarr
+    would read it as fill values.
     """
     path = location(path)
     files, there = load_manifest(path), sizes(location(path))
@@ -86,7 +86,7 @@ def verify_store(path: str | os.PathLike[str], *, quick: bool = False) -> int:
 
 
 def check_file(path: Path, name: str, size: int) -> None:
-    """Refuse a file of a store that is missing or of another size than noted."""
+    """Raise `DataError` for a file of a store that is missing or has another size than in the manifest."""
     actual: int | None = None
     with object_store_errors(path / name), contextlib.suppress(FileNotFoundError):
         actual = (path / name).stat().st_size

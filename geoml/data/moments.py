@@ -18,7 +18,7 @@ __all__ = ["Moments"]
 class Moments:
     """Moments of a set of values; `m2` is the sum of squared deviations from the mean.
 
-    Merging is exact in exact arithmetic, so that any chunking gives the same moments to rounding (Chan, Golub &
+    Merging is exact up to rounding, so that any chunking gives the same moments (Chan, Golub &
     LeVeque 1983, "Algorithms for computing the sample variance", eq. 2.1).
 
     >>> Moments.of([1.0, 2.0]).merge(Moments.of([3.0, 6.0])) == Moments.of([1.0, 2.0, 3.0, 6.0])
@@ -80,5 +80,5 @@ class Moments:
                 raise DataError(f"moment {name!r} is {value!r}, not a finite number; fit the transforms again")
         moments = cls(**record)
         if moments.count < 1 or moments.m2 < 0 or moments.minimum > moments.maximum:
-            raise DataError(f"moments {record!r} belong to no set of values; fit the transforms again")
+            raise DataError(f"moments {record!r} cannot be those of a set of values; fit the transforms again")
         return moments

@@ -1,4 +1,4 @@
-"""NetCDF4 files in and out, and Zarr from elsewhere: whole, or refused by name."""
+"""Reading and writing NetCDF4 files, and reading Zarr stores of others."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Floats stored as small integers: a fixed step, one integer for missing values, overflow refused."""
+"""Floats stored as small integers: a fixed step, one integer for missing values, an error on overflow."""
 
 from __future__ import annotations
 
@@ -81,6 +81,6 @@ class Packing:
 
     @property
     def attrs(self) -> dict[str, float]:
-        """The CF attributes that tell any reader how to decode."""
+        """The CF attributes for decoding."""
         offset = {"add_offset": self.offset} if self.offset else {}
         return {"scale_factor": self.scale, **offset, "_FillValue": self.fill}

@@ -1,4 +1,4 @@
-"""The samples of sources with one relative geometry: which there are, in which blocks, and how they are cut out."""
+"""Groups of samples whose grids have the same relative geometry: their blocks and how patches are cut."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ KNOWN = "_known"
 
 
 def sample_starts(source: BlockSource, window: int | None, stride: int | None) -> NDArray[np.int64]:
-    """Where samples begin: every selected index, or every `stride`-th at which `window` equal steps follow.
+    """Start indices of samples: every selected index, or every `stride`-th that `window` equal steps follow.
 
     A window never reaches across samples that are not selected or across a change of the time step; the step of a
     source is its most frequent one.
@@ -44,7 +44,7 @@ def sample_starts(source: BlockSource, window: int | None, stride: int | None) -
 
 @dataclass(frozen=True)
 class Span:
-    """A block as it will be read: samples `start … stop - 1` of a source hold the samples that begin at `begins`."""
+    """A block to be read: samples `start … stop - 1` of a source hold the samples that begin at `begins`."""
 
     source: int
     start: int
@@ -55,9 +55,9 @@ class Span:
 
 @dataclass(frozen=True)
 class Part:
-    """Some items of a batch: `order`, ascending, says which; all arrays have one row an item.
+    """Items of a batch, numbered by the ascending `order`; all arrays have one row per item.
 
-    `grids` are those of the first of them, or of any where there are none.
+    `grids` are those of the first item, or of any item of the group if there are none.
     """
 
     order: NDArray[np.int64]
@@ -91,7 +91,7 @@ class Lane:
 
     @property
     def counts(self) -> NDArray[np.int64]:
-        """Items a span."""
+        """Number of items per span."""
         return np.array([len(span.begins) * self.patches for span in self.spans], np.int64)
 
     @property
@@ -210,8 +210,10 @@ class Lane:
     def _check(
         self, condition: NDArray[np.float32], spans: Sequence[Span], begins: NDArray[np.int64], at: NDArray[np.int64]
     ) -> None:
-        """Refuse a value that is missing where no gap is expected."""
-        if np.isfinite(np.vdot(condition, condition)):  # one fast pass; overflow only leads to the slow look below
+        """Raise `DataError` for a missing value of a variable that is not in `expected_gaps`."""
+        if np.isfinite(
+            np.vdot(condition, condition)
+        ):  # one fast pass; an overflow only leads to the slower check below
             return
         source = next(iter(self.sources.values()))
         for channel, variable in enumerate(source.condition):

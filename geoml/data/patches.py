@@ -1,4 +1,4 @@
-"""Where patches lie on a pair of grids: every patch sees its condition in one and the same relative geometry."""
+"""Positions of patches on a pair of grids, chosen so that all patches have the same relative geometry."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ LARGEST_PERIOD = 1000
 class PatchSpec:
     """Patches of `size` target cells, at random places or every `stride` cells.
 
-    `size` and `stride` are one number for all axes or one an axis. The condition's part covers the patch and `halo`
-    more of its own cells on every side, so that interpolation at the rim has its neighbours. At the rim of the field
-    it reaches up to `halo + 1` cells beyond the condition, which hold what the outermost ones do: interpolation that
-    takes the nearest cell there gives a patch what it gives the whole field. Places are a common period of the two
-    grids apart: fewer cells than that, at one end of an axis, may be out of reach.
+    `size` and `stride` are one number for all axes or one per axis. The condition covers the patch and `halo` more of
+    its cells on every side, which interpolation at the edge needs. At the edge of the field it extends up to
+    `halo + 1` cells beyond the condition; these cells repeat the outermost values, so that interpolation gives a patch
+    the same values as the full field. Positions are multiples of the common period of the two grids; fewer cells than
+    that may be unreachable at one end of an axis.
     """
 
     size: int | tuple[int, ...]
@@ -61,7 +61,7 @@ class AxisPlacement:
 
 @dataclass(frozen=True)
 class PatchPlacement:
-    """All the places of a patch on a pair of grids; `size` and `condition_size` are the same at each of them."""
+    """All positions of a patch on a pair of grids; `size` and `condition_size` are the same for each."""
 
     condition_grid: Grid
     target_grid: Grid
@@ -169,7 +169,7 @@ def _place_axis(size: int, stride: int | None, halo: int, coarse: Axis, fine: Ax
             f"{fine.size} target and {coarse.size} condition cells; choose a smaller loader.patch, or "
             "whole fields with loader.patch=0"
         )
-    # Offsets from 0 on, unless only another phase leaves room for the patch.
+    # Offsets start at 0, unless the patch fits only at another phase.
     places = fits[0] if 0 in fits else max(fits.values(), key=len)
     (first, low, high), count = places[0], len(places)
     positions = _strided(stride, period, count, fine.name)
@@ -179,7 +179,7 @@ def _place_axis(size: int, stride: int | None, halo: int, coarse: Axis, fine: Ax
 
 
 def _exists(axis: Axis, low: int, high: int) -> bool:
-    """Whether there can be cells `low … high - 1`: none lies beyond a pole, and what closes on itself has no rim."""
+    """Whether cells `low … high - 1` can exist: not beyond a pole, and not beyond a full circle."""
     if axis.period is not None:
         return low >= 0 and high <= axis.size
     ends = [axis.start + axis.step * cell for cell in (low, high - 1)]
@@ -198,7 +198,7 @@ def _cover(offset: int, size: int, halo: int, coarse: Axis, fine: Axis) -> tuple
 
 
 def _strided(stride: int | None, period: int, count: int, name: str) -> tuple[int, ...] | None:
-    """Every `stride` cells, and the last place, so that nothing that a patch can reach is left out."""
+    """Every `stride` cells, plus the last position, so that all reachable cells are covered."""
     if stride is None:
         return None
     if stride % period:

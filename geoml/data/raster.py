@@ -1,4 +1,4 @@
-"""GeoTIFF in and out through rasterio."""
+"""Reading and writing GeoTIFF with rasterio."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Reading ahead through Dask: a bounded number of blocks in flight, results in the order of the requests."""
+"""Reading ahead with Dask: a bounded number of blocks in flight, results in the order of requests."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ T = TypeVar("T")
 
 
 class Request(NamedTuple):
-    """A block wanted: its position in the order, its source, and its samples."""
+    """A request for a block: its position in the order, its source and its samples."""
 
     position: int
     source: BlockSource
@@ -28,9 +28,9 @@ class Request(NamedTuple):
 
 
 def ambient_client() -> Any:
-    """The Dask client that is active in this process, None without one; none is ever started.
+    """The active Dask client of this process, or None; never starts one.
 
-    None within a task of a Dask worker: a task that waits for other tasks takes the place they would need.
+    None within a task of a Dask worker: a task that waits for others would block the worker that they need.
     """
     distributed = sys.modules.get("distributed")
     if distributed is None:
@@ -52,8 +52,8 @@ def spread(
 ) -> Iterator[tuple[Sequence[Any], Callable[[], T]]]:
     """`(job, result)` as the workers of a Dask client finish `function(*job)`; `result()` returns or raises.
 
-    At most `ahead` jobs (four a worker) are under way. A worker that dies is replaced by another, which does its jobs
-    again; a job that has killed several raises `UserError`.
+    At most `ahead` jobs (four a worker) are under way. The jobs of a worker that dies are repeated by
+    another; a job that has killed several workers raises `UserError`.
     """
     from distributed import as_completed
 
@@ -79,7 +79,7 @@ def _result(future: Any) -> Any:
         return future.result()
     except KilledWorker as error:
         raise UserError(
-            f"{error.allowed_failures + 1} Dask workers died over one job; give them more memory, or start fewer"
+            f"{error.allowed_failures + 1} Dask workers died on the same job; give them more memory, or start fewer"
         ) from error
 
 

@@ -1,4 +1,4 @@
-"""In which order an epoch visits its samples: blocks in random order, batches mixed from those that are resident."""
+"""The order in which an epoch visits samples: blocks in random order, batches mixed from resident blocks."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ DEAL = 8
 
 
 def keyed_uniform(key: Sequence[int], ids: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Numbers in [0, 1) that depend on `key` and each id alone (SplitMix64; Steele et al., OOPSLA 2014).
+    """Numbers in [0, 1) that depend only on `key` and each id (SplitMix64; Steele et al., OOPSLA 2014).
 
     >>> keyed_uniform((1, 2), np.array([7, 8]))[1] == keyed_uniform((1, 2), np.array([8]))[0]
     np.True_
@@ -32,7 +32,7 @@ def keyed_uniform(key: Sequence[int], ids: NDArray[np.int64]) -> NDArray[np.floa
 
 @dataclass(frozen=True)
 class BatchItems:
-    """One batch: for each of its items the position of its block in the sequence and its number within the block.
+    """One batch: for each item the position of its block in the sequence and its index within the block.
 
     `finished` lists the positions of the blocks that are not needed after this batch.
     """
@@ -45,10 +45,10 @@ class BatchItems:
 class BlockOrder:
     """Batches over blocks of `counts` items each, of which at most `resident` are open at a time.
 
-    Blocks are opened in a random sequence. While there are at least as many open blocks as a batch has items, each
-    item of a batch comes from another block: items of one block (neighbours in time) do not meet in a batch, which
-    is what makes the mean over a batch vary as under a global shuffle. Once no block is left to be opened, blocks
-    are drawn in proportion to what they still hold. Every item comes exactly once. A pure function of its arguments.
+    Blocks are opened in random order. While there are at least as many open blocks as items in a batch, each item of a
+    batch comes from another block, so that neighbours in time do not share a batch and batch means vary as under a
+    global shuffle. When all blocks have been opened, they are drawn in proportion to their remaining items. Every item
+    is yielded exactly once. The order is a pure function of the arguments.
 
     >>> order = BlockOrder([3, 2, 4], batch_size=4, resident=2, key=(0, 0))
     >>> [len(step.items) for step in order]

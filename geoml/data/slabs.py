@@ -1,4 +1,4 @@
-"""Writing the chunks of one slab of samples: a pure function of plan and data, run by whichever process."""
+"""Write the chunks of one slab of samples; a pure function of plan and data that any process can run."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _settings_lock = threading.RLock()
 
 @contextlib.contextmanager
 def zarr_settings(**settings: Any) -> Iterator[None]:
-    """Zarr settings for the arrays opened inside the block; they keep them, later ones do not get them."""
+    """Zarr settings for arrays opened inside the block only."""
     import zarr
 
     with _settings_lock, zarr.config.set(settings):
@@ -77,7 +77,7 @@ class SlabWriter:
         values = packing.encode(values, label) if packing else values.astype(np.float32)
         key = f"{group}/{name}"
         if key not in self._arrays:
-            # A chunk of nothing but fill values has to be a file too: a missing one is an error to the readers.
+            # A chunk of fill values only must be a file, too: readers treat a missing one as an error.
             with zarr_settings(**{"array.write_empty_chunks": True}):
                 self._arrays[key] = zarr.open_array(zarr_location(self.path / key), mode="r+")
         self._arrays[key][span] = values

@@ -1,4 +1,4 @@
-"""Sources of fields and the blocks of consecutive samples that are read from them in one go."""
+"""Sources of fields, and the blocks of consecutive samples that are read from them at once."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Stack:
 
     @property
     def index(self) -> slice | list[int]:
-        """What picks these channels out of the channel axis; a slice where they follow each other."""
+        """The index of these channels on the channel axis; a slice if they are consecutive."""
         first, last = self.channels[0], self.channels[-1]
         return slice(first, last + 1) if self.channels == tuple(range(first, last + 1)) else list(self.channels)
 
@@ -78,7 +78,7 @@ class Block:
 class BlockSource(ABC):
     """Fields on a pair of grids along a sample axis, read block by block; picklable, opened where it is read.
 
-    `selected` are the indices of the samples that count, ascending; `read` and `read_block` take positions on the
+    `selected` are the ascending indices of the selected samples; `read` and `read_block` take positions on the
     whole axis.
     """
 
@@ -98,7 +98,7 @@ class BlockSource(ABC):
     @property
     @abstractmethod
     def selected(self) -> NDArray[np.int64]:
-        """Indices of the samples that count, ascending."""
+        """Ascending indices of the selected samples."""
 
     @property
     @abstractmethod
@@ -108,7 +108,7 @@ class BlockSource(ABC):
     @property
     @abstractmethod
     def block_samples(self) -> int:
-        """Samples that are cheap to read together: whole chunks of every variable."""
+        """Number of samples that are cheap to read together: complete chunks of every variable."""
 
     @property
     @abstractmethod
@@ -142,13 +142,13 @@ class BlockSource(ABC):
 
     @abstractmethod
     def _narrow(self, role: str, numbers: list[int]) -> None:
-        """Keep these channels of a role, on a copy that shares everything else."""
+        """A copy with these channels of a role; it shares everything else."""
 
     def __len__(self) -> int:
         return len(self.selected)
 
     def label(self, index: int) -> str:
-        """A sample named for a message."""
+        """The name of a sample for messages."""
         if self.times is None:
             return f"sample {index}"
         time = self.times[index]
@@ -166,7 +166,7 @@ def select_samples(samples: slice | Iterable[int] | NDArray[Any] | None, size: i
         return np.flatnonzero(given)
     chosen = np.unique(given).astype(np.int64)
     if chosen.size != given.size:
-        raise ValueError(f"{name}: {given.size - chosen.size} sample indices come twice")
+        raise ValueError(f"{name}: {given.size - chosen.size} sample indices are repeated")
     if chosen.size and not (chosen[0] >= 0 and chosen[-1] < size):
         raise ValueError(f"{name}: sample indices {chosen[0]} … {chosen[-1]} leave 0 … {size - 1}")
     return chosen
@@ -247,5 +247,5 @@ def unexpected_gap(source: BlockSource, role: str, variable: str, index: int, ce
     when = f" at {source.label(index)}" if role != "static" else ""
     return DataError(
         f"{source.name}: {role} variable {variable!r} is not finite{when}, {cell}; "
-        f"mend the data, leave the sample out, or name {variable!r} in expected_gaps"
+        f"correct the data, exclude the sample, or name {variable!r} in expected_gaps"
     )

@@ -1,4 +1,4 @@
-"""Stores of fields: folders `NAME.zarr` with groups `condition`, `target` and `static`, complete or refused.
+"""Stores of fields: folders `NAME.zarr` with groups `condition`, `target` and `static`, verified on opening.
 
 Zarr v3 with CF-1.11 attributes. The first axis of `condition` and `target` is the sample axis (time, or an index);
 `static` lies on the grid of `target` and has none. Chunks hold some samples of the whole field. Written by
@@ -42,7 +42,7 @@ def open_store(
     """One group of a store as a lazy, CF-decoded data set, or all of them by name.
 
     `chunks={}` gives Dask arrays with the chunks on disk. The store is compared with its manifest (sizes of all
-    files, hashes of the metadata); what is unfinished or damaged raises `DataError` with the command that mends it.
+    files, hashes of the metadata); an incomplete or damaged store raises `DataError` with the command that repairs it.
     """
     import xarray as xr
 

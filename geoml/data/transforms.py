@@ -1,4 +1,4 @@
-"""The transforms of a data set's channels: fitted once on the training batches, then saved beside the model."""
+"""The transforms of a data set's channels: fitted once on the training batches, then saved with the model."""
 
 from __future__ import annotations
 
@@ -54,10 +54,10 @@ FORMAT = 1
 
 @dataclass(frozen=True)
 class Transforms:
-    """One transform a channel, in the order of the tensors' channel axis, for condition, target and static fields.
+    """One transform per channel, in the order of the channel axis, for condition, target and static fields.
 
-    A channel name that stands in two roles (a coarse and a fine field of one quantity) has one configuration and two
-    sets of statistics.
+    A channel name that occurs in two roles (coarse and fine field of one quantity) has one configuration and two sets
+    of statistics.
     """
 
     channels: Channels
@@ -93,7 +93,7 @@ class Transforms:
         return cls(channels, *(tuple(build(name) for name in getattr(channels, role)) for role in ROLES))
 
     def fit(self, batches: Iterable[Batch]) -> Transforms:
-        """The same transforms with the statistics of all batches, each read once, however they are cut.
+        """The same transforms with the statistics of all batches; each batch is read once.
 
         Cells of the target where `batch.mask` is False do not count. Errors: `DataError`, with channel and sample
         named, where a value that is not masked is not finite; where a target is constant; where there is no batch.
@@ -140,12 +140,12 @@ class Transforms:
     def inverse_target(self, prediction: Array) -> tuple[Array, float]:
         """Physical values of a prediction `(batch, member, channel, *space)`, and the share of them clipped.
 
-        The share counts values so far out that only a diverged network gives them (see `Transform.clipped`).
+        The share counts values that only a diverged network gives (see `Transform.clipped`).
         """
         if prediction.ndim < 3 or prediction.shape[2] != len(self.target):
             raise ValueError(f"prediction has shape {tuple(prediction.shape)}; expected {len(self.target)} channels")
         xp = array_module(prediction)
-        if prediction.dtype.itemsize < 4:  # what half precision lacks, the inverse of a logarithm multiplies
+        if prediction.dtype.itemsize < 4:  # the inverse of a logarithm amplifies the rounding of half precision
             prediction = prediction.float() if hasattr(prediction, "float") else prediction.astype("float32")
         parts = [prediction[:, :, i] for i in range(len(self.target))]
         values = [transform.inverse(part) for transform, part in zip(self.target, parts, strict=True)]
@@ -162,7 +162,7 @@ class Transforms:
 
     @classmethod
     def from_dict(cls, record: Mapping[str, Any]) -> Transforms:
-        """The inverse of `to_dict`; `DataError` for what `to_dict` cannot have written."""
+        """The inverse of `to_dict`; raises `DataError` for an invalid record."""
         from geoml.models.base import Channels
 
         if not isinstance(record, Mapping) or set(record) != {"format", *ROLES}:
@@ -181,7 +181,7 @@ class Transforms:
         return cls(Channels(**names), **transforms)
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write `transform.json`, whole or not at all."""
+        """Write `transform.json` atomically."""
         write_json(path, self.to_dict())
 
     @classmethod
@@ -206,7 +206,7 @@ class Transforms:
 
 
 def _check_finite(place: str, values: Array, mask: Array | None, ids: Any) -> None:
-    """Stop, with the place named, at a value that is neither finite nor masked."""
+    """Raise `DataError` with the place of the first value that is neither finite nor masked."""
     finite = array_module(values).isfinite(values)
     good = finite if mask is None else finite | ~mask
     if bool(good.all()):

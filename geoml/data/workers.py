@@ -40,7 +40,7 @@ def as_tensors(part: Part) -> Any:
 
 
 def start_workers(stream: PartStream, workers: int) -> torch.utils.data.DataLoader[Any]:
-    """Processes that yield the parts of every batch in turn: worker 0's, worker 1's, …; kept between epochs.
+    """Worker processes that yield the parts of every batch in turn; they are kept between epochs.
 
     Forkserver: a forked child of a process with open stores and threads can hang.
     """

@@ -1,4 +1,4 @@
-"""Writing a store slab by slab: resumable after a crash, complete only when its manifest is there."""
+"""Write a store slab by slab: resumable after a crash, complete once its manifest exists."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def chunk_length(sample_bytes: int, slab: int) -> int:
 def choose_slab(sample_bytes: list[int], samples: int, *, align: int = 1) -> int:
     """Samples a slab, so that as many arrays as possible get chunks of 0.4–1 MB.
 
-    Where there are any, lengths that are multiples or divisors of `align` are taken.
+    Lengths that are multiples or divisors of `align` are preferred.
 
     >>> choose_slab([80_000, 25_600], 1000)  # chunks of 9 and 27 samples
     27
@@ -65,10 +65,10 @@ def choose_slab(sample_bytes: list[int], samples: int, *, align: int = 1) -> int
 
 
 class StoreWriter:
-    """One store being written; made by `create`, used as a context manager, and the only writer while it lives.
+    """The exclusive writer of a store, created by `create` and used as a context manager.
 
-    Where the store lies behind a URL there is no lock: two writers of one plan write the same bytes. Other processes
-    may help: `slabs.write` is theirs to call, `note` this one's, with what it returned.
+    A store behind a URL has no lock: two writers of one plan write the same bytes. Other processes may help: they call
+    `slabs.write`, and this one calls `note` with the result.
 
     >>> import tempfile, numpy as np, xarray as xr
     >>> hours = np.arange("2001-01-01", "2001-01-03", dtype="datetime64[h]").astype("datetime64[ns]")
@@ -104,12 +104,12 @@ class StoreWriter:
         attrs: Mapping[str, Any] | None = None,
         prepare_command: str = "",
     ) -> StoreWriter:
-        """Begin a store, or go on with one that was begun with the same template.
+        """Create a store, or resume one that was created with the same template.
 
         `template` maps groups to data sets that give dims, coordinates and attributes. The first dim of the
         `target` (or first) group's variables is the sample axis; the values of variables on it are not read, those
         of others (a `static` group) are written at once. `slab` is the number of samples that `write` takes; chunks
-        divide it. `align` is a length of runs of samples that are made together: slabs are chosen to fit it.
+        divide it. `align` is the length of runs of samples that are produced together; slabs fit it.
         `prepare_command` is what a user types to complete the store. Another live writer is waited for; a store begun
         with another template raises `UserError`.
         """
@@ -123,10 +123,10 @@ class StoreWriter:
                     plan = read_json(path / PLAN) if (path / PLAN).exists() else None
                     if plan != layout:
                         raise UserError(
-                            f"{path} was begun with other variables, samples or settings; "
+                            f"{path} was created with other variables, samples or settings; "
                             "delete it, or choose another name, and run the same command again"
                         )
-                elif lock is None:  # the plan comes last: without one, the rest is written again
+                elif lock is None:  # the plan is written last: without it, the rest is written again
                     _write_skeleton(path, template, layout, root)
                     write_json(path / PLAN, layout)
                 else:
@@ -141,7 +141,7 @@ class StoreWriter:
 
     @property
     def complete(self) -> bool:
-        """Whether the manifest is there."""
+        """Whether the manifest exists."""
         return (self.path / MANIFEST).exists()
 
     def span(self, start: int) -> slice:
@@ -159,7 +159,7 @@ class StoreWriter:
         self.note(start, self.slabs.write(start, data))
 
     def note(self, start: int, files: dict[str, str]) -> None:
-        """Count a slab as written whose files have these hashes."""
+        """Record a slab as written, with the hashes of its files."""
         with object_store_errors(self.path):
             write_json(self._note(start), files)
         self._done[start] = files
@@ -168,7 +168,7 @@ class StoreWriter:
         return self.path / JOURNAL / f"{start:010d}.json"
 
     def finish(self) -> None:
-        """Hash all files into the manifest, the last file to be written."""
+        """Write the manifest with the hashes of all files; it is the last file."""
         if self.complete:
             load_manifest(self.path)
             return
@@ -179,14 +179,14 @@ class StoreWriter:
         self._forget()
 
     def _forget(self) -> None:
-        """Remove the journal; what is left of it by a kill does no harm."""
+        """Remove the journal; remains after a kill are harmless."""
         if not is_remote(self.path):
             shutil.rmtree(self.path / JOURNAL, ignore_errors=True)
         elif (self.path / JOURNAL).exists():
             self.path.fs.rm((self.path / JOURNAL).path, recursive=True)  # type: ignore[attr-defined]
 
     def _read_journal(self) -> dict[int, dict[str, str]]:
-        """Finished slabs whose files are all there; a broken note counts as none."""
+        """Finished slabs with all their files; an invalid journal entry is ignored."""
         done: dict[int, dict[str, str]] = {}
         if self.complete or not (self.path / JOURNAL).exists():
             return done
@@ -196,7 +196,7 @@ class StoreWriter:
         return {s: files for s, files in done.items() if all(_intact(self.path / n, h) for n, h in files.items())}
 
     def close(self) -> None:
-        """Give up the lock; a store without its manifest stays unreadable and can be resumed."""
+        """Release the lock; a store without a manifest stays unreadable and can be resumed."""
         if self._lock is not None:
             _release(self._lock)
 
@@ -214,7 +214,7 @@ def _intact(file: Path, digest: str) -> bool:
 def _layout(
     template: Mapping[str, xr.Dataset], slab: int | None, align: int, packing: Mapping[str, Packing]
 ) -> dict[str, Any]:
-    """What a store is made of, as plain JSON: two stores with equal layouts hold the same samples."""
+    """The layout of a store as plain JSON: stores with equal layouts hold the same samples."""
     lead = template.get("target") or template.get("condition") or next(iter(template.values()))
     axis = str(next(iter(lead.data_vars.values())).dims[0])
     sizes = {group: dataset.sizes[axis] for group, dataset in template.items() if axis in dataset.sizes}
@@ -256,7 +256,7 @@ def _digest(template: Mapping[str, xr.Dataset]) -> str:
 def _write_skeleton(
     path: Path, template: Mapping[str, xr.Dataset], layout: dict[str, Any], attrs: dict[str, Any]
 ) -> None:
-    """Metadata, coordinates and whatever has no sample axis; the chunks of the samples come later."""
+    """Write metadata, coordinates and variables without a sample axis; sample chunks follow later."""
     import dask.array as da
     import zarr
     from zarr.codecs import ZstdCodec
@@ -313,7 +313,7 @@ def _acquire(path: Path) -> IO[str]:
             lock.write(f"{os.getpid()} on {os.uname().nodename}")
             lock.flush()
             return lock
-        lock.close()  # the former owner removed this very file in between: there is a newer one
+        lock.close()  # the former owner removed this file in the meantime: a newer one exists
 
 
 def _release(lock: IO[str]) -> None:

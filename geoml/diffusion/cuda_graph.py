@@ -1,4 +1,4 @@
-"""Small networks at small batches wait for launches on a GPU: a recorded graph is launched as one."""
+"""CUDA graphs: launch a recorded sequence of kernels at once, which speeds up small networks on a GPU."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ logger = logging.getLogger(__name__)
 
 
 class CUDAGraphed:
-    """A function of tensors to a tensor, replayed from a CUDA graph for each set of shapes that it meets.
+    """A function of tensors, replayed from one CUDA graph per set of shapes.
 
-    Where gradients are wanted, or away from CUDA, the function is simply called. Weights it uses may change in place,
-    but not move. A graph is used only where its first replay gives what the function gives; where it does not, or
-    where recording fails, that is logged once and the function called from then on.
+    With gradients or without CUDA the function is called directly. Weights may change in place but not be moved. A
+    graph is used only if its first replay equals the function's result; otherwise, or if recording fails, this is
+    logged once and the function is called directly from then on.
 
     >>> CUDAGraphed(torch.add)(torch.ones(2), torch.ones(2))
     tensor([2., 2.])
     """
 
-    #: Graphs kept, each with memory of its own: the oldest is dropped for a new one.
+    #: Number of graphs kept, each with its own memory; the oldest is dropped first.
     MOST = 4
 
     def __init__(self, function: Callable[..., Tensor]) -> None:
@@ -35,7 +35,7 @@ class CUDAGraphed:
         self._graphs: dict[Any, tuple[torch.cuda.CUDAGraph, tuple[Tensor, ...], Tensor]] = {}
 
     def __deepcopy__(self, memo: dict[int, Any]) -> CUDAGraphed:
-        """A copy has the copied function and no graphs: recorded ones hold the original's memory."""
+        """A copy has the copied function and no graphs: recorded graphs refer to the original's memory."""
         return CUDAGraphed(copy.deepcopy(self.function, memo))
 
     def __call__(self, *tensors: Tensor) -> Tensor:
@@ -47,7 +47,7 @@ class CUDAGraphed:
             try:
                 recorded = self._record(tensors, mixed)
             except RuntimeError as error:
-                logger.warning("no CUDA graph (%s); going on without", str(error).splitlines()[0])
+                logger.warning("CUDA graph not used (%s)", str(error).splitlines()[0])
                 self.usable = False
                 return self.function(*tensors)
             if len(self._graphs) >= self.MOST:
@@ -62,7 +62,7 @@ class CUDAGraphed:
     def _record(
         self, tensors: tuple[Tensor, ...], mixed: torch.dtype | None
     ) -> tuple[torch.cuda.CUDAGraph, tuple[Tensor, ...], Tensor]:
-        """The graph of one call, with the tensors it reads and the one it writes; `RuntimeError` where it differs.
+        """The graph of one call with its input and output tensors; raises `RuntimeError` if the replay differs.
 
         Weights cast for mixed precision are cast within the graph: a cache of them would not outlive its context.
         """
@@ -79,5 +79,5 @@ class CUDAGraphed:
                 output = self.function(*inputs)
         graph.replay()
         if not torch.allclose(output.float(), expected.float(), rtol=1e-2, atol=1e-3):
-            raise RuntimeError("a replayed graph gives something else than the function")
+            raise RuntimeError("the replayed graph differs from the function")
         return graph, inputs, output

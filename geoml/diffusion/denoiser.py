@@ -1,4 +1,4 @@
-"""The one interface between what is trained and what samples."""
+"""The interface between trained networks and samplers."""
 
 from __future__ import annotations
 
@@ -20,5 +20,5 @@ class Denoiser(Protocol):
 
 
 def expand(values: Float[Tensor, " batch"], like: Float[Tensor, "batch channel *space"]) -> Tensor:
-    """One value a sample, shaped to multiply `like`."""
+    """One value per sample, shaped to broadcast against `like`."""
     return values.reshape(-1, *[1] * (like.ndim - 1))

@@ -1,4 +1,4 @@
-"""Denoisers in closed form: what samplers and networks are proved against."""
+"""Denoisers in closed form, for tests of samplers and networks."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class GaussianDenoiser:
     def flow(
         self, x: Float[Tensor, "batch channel *space"], sigma: float, to: float = 0.0
     ) -> Float[Tensor, "batch channel *space"]:
-        """Where the probability-flow ODE takes `x` from one level to another, exactly."""
+        """The exact solution of the probability-flow ODE from one noise level to another."""
         shrink = ((self.variance + to**2) / (self.variance + sigma**2)) ** 0.5
         return self.mean + shrink * (x - self.mean)
 

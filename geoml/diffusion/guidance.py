@@ -1,4 +1,4 @@
-"""Values that are known at some cells, and how samples are made to agree with them."""
+"""Values known at some cells, and guidance of samples towards them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 __all__ = ["KEEPS", "Known", "guided"]
 
-#: Whether known cells of a sample have the known values: put in at the end, in every denoised field too, or not.
+#: Where known values replace those of a sample: at the end, in every denoised field too, or nowhere.
 Keep = Literal["end", "always", "never"]
 KEEPS: tuple[Keep, ...] = ("end", "always", "never")
 
@@ -27,8 +27,8 @@ KEEPS: tuple[Keep, ...] = ("end", "always", "never")
 class Known:
     """`values` at the True cells of `mask`, both `(batch, channel, *space)`.
 
-    `guidance` pulls the sampled fields towards them along the gradient, other cells with the known ones: 0 not at all,
-    1 as far as meets them best in each step. `keep` says whether the known cells have the values exactly.
+    `guidance` scales a gradient step towards them that also moves other cells: 0 is none, 1 the step that fits best.
+    `keep` says whether known cells get the exact values.
     """
 
     values: Float[Tensor, "batch channel *space"]
@@ -43,11 +43,11 @@ class Known:
             raise UserError(f"guidance is {self.guidance}; expected 0 or more")
 
     def scaled(self, centre: Tensor, factor: Tensor) -> Known:
-        """The same of fields `(values − centre) / factor`."""
+        """The same for fields `(values − centre) / factor`."""
         return replace(self, values=(self.values - centre) / factor)
 
     def repeated(self, count: int) -> Known:
-        """Every row so many times in succession."""
+        """Repeat every row consecutively."""
         parts = {name: getattr(self, name).repeat_interleave(count, dim=0) for name in ("values", "mask")}
         return replace(self, **parts)
 
@@ -59,9 +59,9 @@ class Known:
 def guided(denoiser: Denoiser, known: Known) -> Denoiser:
     """The denoiser with its estimate D moved towards the known values y: D − λ s ∇ₓ ½‖D(x, σ) − y‖² over known cells.
 
-    Eq. 14 of arXiv 2507.12166, which is diffusion posterior sampling (Chung et al. 2023, arXiv 2209.14687). The length
-    s is that which, to first order, makes the known cells agree best, so that λ = `known.guidance` has no unit and
-    serves every σ; no cell moves by more than the largest disagreement. One gradient of the network a call.
+    Eq. 14 of arXiv 2507.12166, which is diffusion posterior sampling (Chung et al. 2023, arXiv 2209.14687). The step
+    length s fits the known cells best to first order, so that λ = `known.guidance` is dimensionless and independent of
+    σ; no cell moves by more than the largest misfit. Each call takes one gradient of the network.
     """
 
     def denoise(x: Tensor, sigma: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Which noise levels a network is trained on: distributions of σ, drawn by their quantiles."""
+"""Distributions of the noise levels σ that a network is trained on, drawn by their quantiles."""
 
 from __future__ import annotations
 
@@ -38,14 +38,14 @@ class Levels(ABC):
 
     @abstractmethod
     def quantile(self, uniform: Float[Tensor, " batch"]) -> Float[Tensor, " batch"]:
-        """The σ below which a share `uniform` (0 to 1) of the training lies; of uniform draws: draws of σ."""
+        """The quantile function of σ at `uniform` (0 to 1); uniform draws give draws of σ."""
 
 
 @dataclass(frozen=True)
 class LogNormalLevels(Levels):
     """ln σ ~ N(mean, std²): Karras et al. 2022, table 1.
 
-    Of a flow with σ = t/(1−t) it is the logit-normal distribution of t (Esser et al. 2024, arXiv 2403.03206, eq. 19).
+    With σ = t/(1−t) this is the logit-normal distribution of t (Esser et al. 2024, arXiv 2403.03206, eq. 19).
     """
 
     mean: float = -1.2
@@ -66,7 +66,7 @@ class UniformTimeLevels(Levels):
 
 @dataclass(frozen=True)
 class DiscreteLevels(Levels):
-    """Each level of a rising table equally often, as in a diffusion with discrete steps."""
+    """Each level of an ascending table with equal probability, as in a diffusion with discrete steps."""
 
     table: tuple[float, ...]
 
@@ -92,7 +92,7 @@ SCHEDULES: dict[str, Callable[[int], NDArray[np.float64]]] = {"linear": linear, 
 
 
 def schedule(name: str, steps: int = 1000) -> DiscreteLevels:
-    """The levels σ = √((1−ᾱ)/ᾱ) of a schedule by its name: x/√ᾱ of a discrete diffusion is clean + σ · noise.
+    """The levels σ = √((1−ᾱ)/ᾱ) of a named discrete schedule, for which x/√ᾱ is clean + σ · noise.
 
     >>> levels = schedule("linear").table
     >>> round(levels[0], 4), round(levels[-1])

@@ -1,4 +1,4 @@
-"""The network of a denoiser: a U-Net that is told the noise level and the conditions."""
+"""The network of a denoiser: a U-Net conditioned on the noise level and the predictors."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ __all__ = ["DenoisingUNet"]
 
 
 class DenoisingUNet(nn.Module):
-    """Noisy fields, predictors on the same grid and a noise label to what the parameterisation asks for.
+    """Maps noisy fields, predictors on the same grid and a noise label to the output of the parameterisation.
 
-    The label scales and shifts the features of every block. Predictors come in by one or several ways: "concat", as
-    channels beside the noisy fields; "cross_attention", attended to at the coarsest level; "film", their encoding's
-    mean added to the label's embedding. Starts as zero. Options are those of `UNet`.
+    The label scales and shifts the features of every block. Predictors enter in one or more ways: "concat", as
+    additional input channels; "cross_attention", by attention at the coarsest level; "film", as the mean of their
+    encoding, added to the label's embedding. Initialised to zero. Options are those of `UNet`.
     """
 
     def __init__(

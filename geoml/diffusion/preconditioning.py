@@ -1,6 +1,6 @@
-"""What a network is asked for, and how its answer becomes a denoised field.
+"""Parameterisations: the training target of a network, and the denoised field from its output.
 
-Whatever the parameterisation, `D(x, σ) = c_skip(σ) x + c_out(σ) F(c_in(σ) x, ln σ / 4)`, and the network `F` is trained
+For every parameterisation `D(x, σ) = c_skip(σ) x + c_out(σ) F(c_in(σ) x, ln σ / 4)`, and the network `F` is trained
 on the mean square of `F − target`: the choice of the target is the choice of the weight of each noise level.
 """
 
@@ -59,7 +59,7 @@ class Preconditioning(ABC):
         noise: Float[Tensor, "batch channel *space"],
         sigma: Float[Tensor, " batch"],
     ) -> Float[Tensor, "batch channel *space"]:
-        """What the network should give for `x = clean + σ · noise`; no division by a vanishing σ."""
+        """The training target of the network for `x = clean + σ · noise`, without division by a small σ."""
 
     def weight(self, sigma: Float[Tensor, " batch"]) -> Float[Tensor, " batch"]:
         """The weight of a noise level in the mean square of `F − target`."""
@@ -77,7 +77,7 @@ class Preconditioning(ABC):
 
 
 def noise_label(sigma: Float[Tensor, " batch"]) -> Float[Tensor, " batch"]:
-    """What a network is told of the noise level: ln σ / 4, some tenths to a few units."""
+    """The noise label of the network: ln σ / 4."""
     return sigma.log() / 4
 
 
@@ -86,8 +86,8 @@ class Karras(Preconditioning):
     """Unit variance of the network's target at every σ, for clean fields of standard deviation `sigma_data`.
 
     Karras et al. 2022, arXiv 2206.00364, table 1, with the weight λ(σ) = 1 / c_out². There the input has unit variance
-    too. With `wiener` it is the linear estimate of the clean field, `σ_data² x / (σ² + σ_data²)`, over `σ_data`: noise
-    that says nothing fades out as σ grows, and what the network gives from pure noise is what a regression would.
+    too. With `wiener` the input is the linear estimate of the clean field, `σ_data² x / (σ² + σ_data²)`, over `σ_data`:
+    it vanishes for large σ, where the network acts as a regression.
     """
 
     sigma_data: float = 0.5
@@ -118,8 +118,8 @@ class Noise(Preconditioning):
 class Clean(Preconditioning):
     """The network predicts the clean field x₀, weighted by max(1, 1/σ²).
 
-    Salimans & Ho 2022, arXiv 2202.00512, section 4 ("truncated SNR"): unweighted, the fine detail that is settled at
-    small σ would count for nothing. The weight is at most 10⁴.
+    Salimans & Ho 2022, arXiv 2202.00512, section 4 ("truncated SNR"): without weights, fine detail, which is
+    determined at small σ, would not count. The weight is at most 10⁴.
     """
 
     def coefficients(self, sigma: Tensor) -> Coefficients:
@@ -136,7 +136,7 @@ class Clean(Preconditioning):
 class Velocity(Preconditioning):
     """The network predicts v = α ε − s x₀ with α = 1/√(1+σ²), s = σ/√(1+σ²) (Salimans & Ho 2022, section 4).
 
-    The sign of the target apart, this is `Karras` for data of unit variance.
+    Except for the sign of the target this is `Karras` for data of unit variance.
     """
 
     def coefficients(self, sigma: Tensor) -> Coefficients:

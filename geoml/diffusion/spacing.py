@@ -1,4 +1,4 @@
-"""The noise levels that a sampler visits: falling, the last one 0."""
+"""The noise levels of a sampler: descending, the last one 0."""
 
 from __future__ import annotations
 
@@ -48,8 +48,7 @@ def uniform_time(steps: int, *, largest: float = 80.0) -> tuple[float, ...]:
 def strided(table: Sequence[float], steps: int, *, largest: float = 80.0) -> tuple[float, ...]:
     """`steps` levels of a rising table of discrete ones, evenly spaced by index, then 0 (Song et al. 2021, DDIM).
 
-    Levels above `largest`, where a field of unit variance is noise to any eye, are left out: an error of a network
-    that predicts noise is multiplied by σ.
+    Levels above `largest` are left out, because the error of a network that predicts noise is multiplied by σ.
     """
     known = [sigma for sigma in table if sigma <= largest]
     if not 1 <= steps <= len(known):

@@ -14,14 +14,14 @@ __all__ = ["TOLERANCE", "Axis", "Registration", "nice_number"]
 
 Registration = Literal["centre", "node"]
 
-#: How far two coordinates may lie apart and still be the same place, in steps: float32 files are noisy.
+#: Tolerance, in steps, within which two coordinates are equal: float32 files are noisy.
 TOLERANCE = 1e-3
 
 LATITUDE_UNITS, LONGITUDE_UNITS, TIME_UNITS = "degrees_north", "degrees_east", "seconds since 1970-01-01"
 
 
 def nice_number(value: float, tolerance: float) -> float:
-    """The simplest fraction within `tolerance` of `value`, or `value` itself: undoes the noise of float32 files.
+    """The simplest fraction within `tolerance` of `value`, or `value`: removes the rounding of float32 files.
 
     >>> nice_number(float(np.float32(0.1)), 1e-6), nice_number(0.00833333, 1e-6) == 1 / 120
     (0.1, True)
@@ -37,10 +37,9 @@ def nice_number(value: float, tolerance: float) -> float:
 class Axis:
     """`size` coordinates `start + step * i` in `units`; `step` may be negative, never zero.
 
-    A coordinate is the middle of its cell, `[c - step/2, c + step/2]`, in both registrations; area-conservative
-    mapping needs nothing else. `registration` says what the numbers sample. On a "node" axis they are points, and
-    the data end with the first and the last of them. On a "centre" axis they stand for whole cells, and the data
-    reach to the outer edges. `period` (360 for longitudes around the globe) joins the two ends.
+    A coordinate is the middle of its cell, `[c - step/2, c + step/2]`, in both registrations. On a "node" axis values
+    are samples at points, and the data end at the first and last coordinate. On a "centre" axis values are cell means,
+    and the data extend to the outer edges. `period` (360 for longitudes around the globe) joins the two ends.
 
     >>> axis = Axis("lat", 40.25, 0.25, 80, units="degrees_north", registration="node")
     >>> axis.stop, axis.extent, axis.edges[0]
@@ -61,7 +60,7 @@ class Axis:
         object.__setattr__(self, "size", int(self.size))
         if not (math.isfinite(self.start) and math.isfinite(self.step)) or self.step == 0:
             raise ValueError(
-                f"axis {self.name!r}: start {self.start} and step {self.step} need to be finite, step not 0"
+                f"axis {self.name!r}: start {self.start} and step {self.step} must be finite, and step must not be 0"
             )
         if self.size < 1:
             raise ValueError(f"axis {self.name!r}: size {self.size} has to be 1 or more")
@@ -75,7 +74,7 @@ class Axis:
 
     @property
     def coordinates(self) -> NDArray[np.float64]:
-        """The middles of the cells, `(size,)`; without the last digits that sums leave, so that 14.75 is 14.75."""
+        """Cell centres, `(size,)`, without rounding noise, so that 14.75 is 14.75."""
         return np.round(self.start + self.step * np.arange(self.size, dtype=np.float64), self._decimals)
 
     @property
@@ -84,7 +83,7 @@ class Axis:
 
     @property
     def labels(self) -> NDArray[Any]:
-        """The coordinates as xarray labels them: datetimes for time, else the numbers."""
+        """The coordinates as xarray labels: datetimes for time, else numbers."""
         if self.units != TIME_UNITS:
             return self.coordinates
         nanoseconds = np.round(self.coordinates * 1e9).astype("timedelta64[ns]")
@@ -92,7 +91,7 @@ class Axis:
 
     @property
     def edges(self) -> NDArray[np.float64]:
-        """The borders of the cells, `(size + 1,)`; latitudes end at the poles."""
+        """Cell edges, `(size + 1,)`; latitudes are limited to the poles."""
         edges = np.round(self.start + self.step * (np.arange(self.size + 1, dtype=np.float64) - 0.5), self._decimals)
         return np.clip(edges, -90.0, 90.0) if self.is_latitude else edges
 
@@ -103,7 +102,7 @@ class Axis:
 
     @property
     def extent(self) -> tuple[float, float]:
-        """Where the data begin and end, lower first: outermost nodes, or outermost edges of centre cells."""
+        """Lower and upper limit of the data: outermost nodes, or outermost edges of centre cells."""
         ends = (self.start, self.stop) if self.registration == "node" else (float(self.edges[0]), float(self.edges[-1]))
         return min(ends), max(ends)
 
@@ -138,7 +137,7 @@ class Axis:
         return np.abs(np.diff(self.measure(self.edges)))
 
     def crop(self, indices: slice) -> Axis:
-        """The part of the axis at `indices` (any step); empty parts are refused."""
+        """The part of the axis at `indices` (any step); an empty part raises an error."""
         first, stop, stride = indices.indices(self.size)
         count = len(range(first, stop, stride))
         if not count:
@@ -181,9 +180,11 @@ class Axis:
         return replace(self, start=start, step=self.step * factor, size=size)
 
     def pad(self, before: int, after: int) -> Axis:
-        """The axis with cells added at its ends; a periodic axis has no ends."""
+        """The axis with cells added at its ends; a periodic axis cannot be padded."""
         if before < 0 or after < 0:
-            raise ValueError(f"axis {self.name!r}: padding {before}, {after} has to be 0 or more; crop takes away")
+            raise ValueError(
+                f"axis {self.name!r}: padding {before}, {after} must be 0 or more; use crop to remove cells"
+            )
         if (before or after) and self.period is not None:
             raise ValueError(f"axis {self.name!r} closes on itself and cannot be padded")
         return replace(self, start=self.start - before * self.step, size=self.size + before + after)
@@ -193,7 +194,7 @@ class Axis:
         return self.name, self.size, self.units, self.registration
 
     def matches(self, other: Axis) -> bool:
-        """Whether both have the same cells, to a thousandth of a step, and registration; longitudes in any turn."""
+        """Whether both have the same cells (to a thousandth of a step) and registration; longitudes modulo 360."""
         slack = TOLERANCE * abs(self.step)
         first, last = self.start - other.start, self.stop - other.stop
         if self.is_longitude:

@@ -1,4 +1,4 @@
-"""Axes read from the CF coordinates of files: tidied, or refused with the place and the reason."""
+"""Read axes from CF coordinates; coordinates that cannot be used raise an error with index and reason."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ LENGTHS = {"m", "km", "meter", "meters", "metre", "metres", "kilometer", "kilome
 
 @dataclass(frozen=True)
 class Found:
-    """An axis, the dim and coordinate it was read from, and the order that brings the data onto it (None: as is)."""
+    """An axis, its dim and coordinate in the data, and the index order that sorts the data (None: unchanged)."""
 
     axis: Axis
     dim: str
@@ -79,7 +79,7 @@ def find_axes(
 def read_axis(
     name: str, values: Any, units: str, *, label: str = "", registration: str | None = None
 ) -> tuple[Axis, slice | NDArray[np.intp] | None]:
-    """The axis that noisy coordinate `values` stand for and the order that brings data onto it.
+    """The axis of coordinate `values`, which may be noisy, and the index order that sorts the data.
 
     >>> axis, order = read_axis("lon", [359.0, 0.0, 1.0], "degrees_east")
     >>> axis.start, axis.step, order
@@ -88,7 +88,7 @@ def read_axis(
     label = label or repr(name)
     x = np.asarray(values, dtype=np.float64)
     if x.size < 2:
-        raise DataError(f"{label} has {x.size} value(s); at least 2 are needed to know the spacing")
+        raise DataError(f"{label} has {x.size} value(s); the spacing needs at least 2")
     if not np.isfinite(x).all():
         at = int(np.flatnonzero(~np.isfinite(x))[0])
         raise DataError(f"{label}[{at}] is {x[at]}; coordinates have to be finite")
@@ -96,10 +96,10 @@ def read_axis(
     cyclic = units == LONGITUDE_UNITS
     if units == LATITUDE_UNITS and np.abs(x).max() > 90 + 1e-5:
         at = int(np.abs(x).argmax())
-        raise DataError(f"{label}[{at}] is {x[at]:g}, no latitude; are latitude and longitude swapped?")
+        raise DataError(f"{label}[{at}] is {x[at]:g}, which is not a latitude; are latitude and longitude swapped?")
     if cyclic and np.abs(x).max() > 360 + 180:
         at = int(np.abs(x).argmax())
-        raise DataError(f"{label}[{at}] is {x[at]:g}, no longitude in degrees")
+        raise DataError(f"{label}[{at}] is {x[at]:g}, which is not a longitude in degrees")
     if _usual_step(x, cyclic) < 0:
         x, indices = x[::-1], indices[::-1]
     if cyclic:
@@ -108,7 +108,7 @@ def read_axis(
     period = None
     if cyclic:
         if x.size * step > 360 + TOLERANCE * step:
-            raise DataError(f"{label} overlaps: {x[0]:g} … {x[-1]:g} goes around the globe and meets itself; drop the "
+            raise DataError(f"{label} overlaps: {x[0]:g} … {x[-1]:g} overlaps itself around the globe; drop the "
                             "repeated meridians")  # fmt: skip
         if abs(x.size * step - 360) <= TOLERANCE * step * x.size:
             period = 360.0
@@ -127,7 +127,7 @@ def read_axis(
 
 
 def _usual_step(x: NDArray[np.float64], cyclic: bool) -> float:
-    """The signed step that is not a jump over the date line or a gap."""
+    """The signed step, ignoring jumps at the date line and gaps."""
     steps = np.diff(x)
     if not cyclic:
         return float(np.median(steps))
@@ -136,7 +136,7 @@ def _usual_step(x: NDArray[np.float64], cyclic: bool) -> float:
 
 
 def _unroll(x: NDArray[np.float64], indices: NDArray[np.intp]) -> tuple[NDArray[np.float64], NDArray[np.intp]]:
-    """Longitudes that ascend but for one jump (date line, Greenwich), made to ascend without it."""
+    """Longitudes with at most one jump (date line, Greenwich), shifted so that they ascend."""
     steps = np.diff(x)
     usual = _usual_step(x, cyclic=True)
     odd = np.flatnonzero(np.abs(steps - usual) > 0.5 * abs(usual))
@@ -151,7 +151,7 @@ def _unroll(x: NDArray[np.float64], indices: NDArray[np.intp]) -> tuple[NDArray[
 
 
 def _even_step(x: NDArray[np.float64], indices: NDArray[np.intp], label: str) -> float:
-    """The common step of ascending coordinates, freed of noise."""
+    """The common step of ascending coordinates, without rounding noise."""
     steps = np.diff(x)
     if (steps <= 0).any():
         at = int(np.flatnonzero(steps <= 0)[0])
@@ -170,7 +170,7 @@ def _even_step(x: NDArray[np.float64], indices: NDArray[np.intp], label: str) ->
 
 
 def _tidy_start(start: float, step: float) -> float:
-    """`start` on the nearest multiple of half a step, where it is one but for noise."""
+    """`start`, rounded to the nearest multiple of half a step if it is within rounding noise of it."""
     halves = round(2 * start / step)
     tidy = nice_number(halves * step / 2, 1e-9 * abs(step))
     return tidy if abs(tidy - start) <= TOLERANCE * step else nice_number(start, 1e-6 * abs(step))
@@ -185,7 +185,7 @@ def _as_order(indices: NDArray[np.intp]) -> slice | NDArray[np.intp] | None:
 
 
 def _kind(name: str, variable: xr.DataArray) -> str | None:
-    """Which axis a coordinate is: by CF attributes first, by name then."""
+    """The kind of axis of a coordinate: by CF attributes, else by name."""
     attrs, lower = variable.attrs, name.lower()
     units = str(attrs.get("units", "")).lower()
     standard = str(attrs.get("standard_name", ""))
@@ -220,7 +220,7 @@ def _seconds(values: NDArray[Any], label: str) -> NDArray[np.float64]:
 
 
 def _label(name: str, data: xr.Dataset | xr.DataArray) -> str:
-    """`'lat' of file.nc`: the variable and where it came from."""
+    """The variable and its source for messages: `'lat' of file.nc`."""
     source = data.encoding.get("source")
     if not source and hasattr(data, "data_vars"):
         source = next((s for v in data.data_vars.values() if (s := v.encoding.get("source"))), None)

@@ -25,7 +25,7 @@ Data = TypeVar("Data", "xr.Dataset", "xr.DataArray")
 
 @dataclass(frozen=True)
 class Grid:
-    """Axes in the order of the arrays that live on them, slowest first, and the reference system they are in.
+    """Axes in the order of array dimensions, slowest first, and their coordinate reference system.
 
     >>> grid = Grid.latlon(40, 60, -5, 15, 0.1)
     >>> grid.shape, grid.names, grid["lat"].extent
@@ -129,7 +129,7 @@ class Grid:
         return replace(self, axes=tuple(changes.get(axis.name, axis) for axis in self.axes))
 
     def _spread(self, value: Any) -> dict[str, Any]:
-        """One value for all axes, or a mapping from names checked against them."""
+        """A value per axis: from one value for all axes, or from a mapping whose names are checked."""
         values = dict(value) if isinstance(value, Mapping) else dict.fromkeys(self.names, value)
         for name in values:
             self[name]
@@ -140,13 +140,13 @@ class Grid:
         return self._each({name: self[name].crop(part) for name, part in indices.items()})
 
     def slices(self, **bounds: tuple[float, float]) -> tuple[slice, ...]:
-        """Index slices, one an axis, of the coordinates within `name=(low, high)` (both included)."""
+        """Index slices per axis of the coordinates within `name=(low, high)` (both included)."""
         for name in bounds:
             self[name]
         return tuple(axis.select(*bounds[axis.name]) if axis.name in bounds else slice(None) for axis in self.axes)
 
     def select(self, **bounds: tuple[float, float]) -> Grid:
-        """The part whose coordinates lie within `name=(low, high)`; `slices` cuts arrays alike."""
+        """The part with coordinates within `name=(low, high)`; `slices` gives the index slices for arrays."""
         return self.crop(**dict(zip(self.names, self.slices(**bounds), strict=True)))
 
     def coarsen(self, factor: float | Mapping[str, float]) -> Grid:
@@ -232,7 +232,7 @@ class Grid:
 
 
 def require_same(a: Grid, b: Grid, what: str) -> None:
-    """Refuse two grids that differ; `what` says whose they are: "forecast and observation"."""
+    """Raise an error if two grids differ; `what` names them: "forecast and observation"."""
     if a.names != b.names:
         raise DataError(f"{what}: grids differ: axes {a.names} and {b.names}")
     for mine, its in zip(a.axes, b.axes, strict=True):
@@ -248,7 +248,7 @@ def grid_of(data: xr.Dataset | xr.DataArray, *, time: bool = False, registration
     """The grid that xarray data lie on, read from their CF coordinates; axes in canonical order and direction.
 
     Latitudes ascend, longitudes ascend without a jump and start in -180 … 180 (a region across the date line goes
-    on, 170 … 190). Other dims are passed over; `time=True` takes time as an axis too, in seconds since 1970.
+    on, 170 … 190). Other dims are ignored; `time=True` includes time as an axis, in seconds since 1970.
     Registration: `registration`, else the coordinate's attribute of that name, else "node" for coordinates on
     multiples of the step. Non-monotonic, uneven, curvilinear, overlapping, missing or swapped coordinates raise
     `DataError` with the place.

@@ -1,8 +1,8 @@
-"""Scores as mergeable statistics: a `Suite` of metrics fills a `StatisticsTable`, a row a sample.
+"""Scores as mergeable statistics: a `Suite` of metrics fills a `StatisticsTable` with one row per sample.
 
-Scores of cells are averages of a field (`CellStatistic`); those of neighbourhoods, spectra or sequences read the whole
-sample (`Statistic`), in a file each by what they look at. A `CurveMetric` has a curve behind its number: a spectrum, a
-rank histogram, a reliability diagram, from the same table (`Suite.curves`).
+Scores of cells are averages of a field (`CellStatistic`); those of neighbourhoods, spectra or sequences read the full
+sample (`Statistic`). A `CurveMetric` also gives a curve, such as a spectrum, a rank histogram or a reliability diagram,
+from the same table (`Suite.curves`).
 """
 
 from geoml.metrics.aggregate import StatisticsTable, merge

@@ -1,4 +1,4 @@
-"""The table of statistics: a row a sample, added up, grouped, aligned and stored."""
+"""The table of statistics, with one row per sample: sums, groups, alignment, storage."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ __all__ = ["StatisticsTable", "merge", "require_paired"]
 
 @dataclass(frozen=True, eq=False)
 class StatisticsTable:
-    """Weighted sums of statistics, one row a sample: the whole state of a scoring.
+    """Weighted sums of statistics, one row per sample: the complete state of an evaluation.
 
-    `ids` `(sample,)` are global sample ids or times, each once and in rising order (rows are sorted when built, so
-    that averages do not depend on the order of arrival, not even in the last bit). `sums` and `weights` are
+    `ids` `(sample,)` are unique global sample ids or times in ascending order (rows are sorted on construction, so
+    that averages do not depend on the order of arrival, to the last bit). `sums` and `weights` are
     `(sample, statistic)` in float64.
     """
 
@@ -47,11 +47,11 @@ class StatisticsTable:
         return len(self.ids)
 
     def select(self, rows: Any) -> StatisticsTable:
-        """The table of some rows, by a boolean mask or by indices."""
+        """The table of selected rows, by a boolean mask or indices."""
         return StatisticsTable(self.ids[rows], self.names, self.sums[rows], self.weights[rows])
 
     def aligned(self, ids: ArrayLike) -> StatisticsTable:
-        """The rows of exactly these samples; `DataError` where one is missing."""
+        """The rows of exactly these samples; raises `DataError` if one is missing."""
         wanted = np.asarray(ids)
         missing = wanted[~np.isin(wanted, self.ids)]
         if len(missing):
@@ -59,7 +59,7 @@ class StatisticsTable:
         return self.select(np.searchsorted(self.ids, wanted))
 
     def group_by(self, keys: ArrayLike) -> dict[Hashable, StatisticsTable]:
-        """A table for each different key, by one key a row: a season, an intensity class, a block."""
+        """One table per distinct key, from one key per row: a season, an intensity class, a block."""
         labels = np.asarray(keys)
         if labels.shape != self.ids.shape:
             raise ValueError(f"{labels.shape} keys for {len(self)} rows")
@@ -110,9 +110,9 @@ class StatisticsTable:
 
 
 def merge(tables: Iterable[StatisticsTable], *, tiles: bool = False) -> StatisticsTable:
-    """One table of all rows, whatever their order.
+    """One table of all rows, in any order.
 
-    A sample in two tables is a `DataError`, since it would count twice; with `tiles`, tables hold different cells of
+    A sample in two tables raises `DataError`, since it would count twice. With `tiles`, tables hold different cells of
     the same samples, and the rows of a sample are added.
     """
     parts: Sequence[StatisticsTable] = list(tables)
@@ -135,7 +135,7 @@ def merge(tables: Iterable[StatisticsTable], *, tiles: bool = False) -> Statisti
 
 
 def require_paired(*tables: StatisticsTable) -> None:
-    """Refuse tables that were not scored on the same samples and the same cells of them."""
+    """Raise `DataError` unless tables were scored on the same samples and cells."""
     first = tables[0]
     for other in tables[1:]:
         if not np.array_equal(first.ids, other.ids):

@@ -1,7 +1,7 @@
-"""A statistic is averaged; a metric is what is done with the averages.
+"""Statistics are averaged; metrics are functions of the averages.
 
-Kept apart, the root of a mean and a mean of roots cannot be confused, and any grouping of samples (by season, by
-intensity, into the blocks of a bootstrap) needs no second look at the fields. The idea is that of WeatherBench-X
+With this separation the root of a mean and the mean of roots cannot be confused, and samples can be grouped (by season,
+by intensity, into bootstrap blocks) without reading the fields again. The idea is that of WeatherBench-X
 (Google Research).
 """
 
@@ -35,9 +35,9 @@ __all__ = [
     "vector",
 ]
 
-#: Which way a score improves: down, up, or towards its perfect value from both sides.
+#: Direction in which a score improves: down, up, or towards its perfect value.
 Direction = Literal["lower", "higher", "nearer"]
-#: Averages by the name of their statistic: numbers, or arrays with one entry a group or bootstrap replicate.
+#: Averages by name of the statistic: numbers, or arrays with one entry per group or bootstrap replicate.
 Means = Mapping[str, Any]
 Array = NDArray[Any]
 T = TypeVar("T")
@@ -54,11 +54,11 @@ def reached(threshold: float) -> float:
 
 @dataclass(frozen=True)
 class Forecast:
-    """An ensemble and what was observed, on samples whose cells are valid or not.
+    """An ensemble and the truth, on samples whose cells are valid or not.
 
     `prediction` is `(sample, member, *space)`; `truth` and `valid` are `(sample, *space)`; `weights`, not negative,
     has the shape of `truth` too (broadcast, not copied); `ids` is `(sample,)`. All values are finite: cells that are
-    not valid hold zeros. What several statistics need is computed once, when first asked for.
+    not valid hold zeros. Intermediate results are computed once, on first use.
     """
 
     prediction: Array
@@ -113,7 +113,7 @@ class Forecast:
         return self.mean - self.truth
 
     def events(self, threshold: float) -> tuple[Array, Array]:
-        """Share of members, and whether the truth, at or above a threshold; both of the shape of `truth`."""
+        """Share of members at or above a threshold, and whether the truth is; both in the shape of `truth`."""
 
         def make() -> tuple[Array, Array]:
             least = reached(threshold)
@@ -123,7 +123,7 @@ class Forecast:
         return self.keep(("events", threshold), make)
 
     def keep(self, key: Any, make: Callable[[], T]) -> T:
-        """What `make` returns, made once for all statistics that ask for `key`."""
+        """The result of `make`, cached under `key` for all statistics."""
         if key not in self._kept:
             self._kept[key] = make()
         return self._kept[key]
@@ -140,7 +140,7 @@ class Forecast:
 
     @cached_property
     def planes(self) -> tuple[Array, Array, Array]:
-        """What has two last axes to look along, planes of all other axes side by side, zero where it does not count.
+        """The fields with two last axes, other axes flattened to planes, zero where not valid.
 
         Prediction `(sample, member, plane, y, x)`, truth and weights `(sample, plane, y, x)`. Errors: `DataError`
         where samples have one axis only.
@@ -159,18 +159,18 @@ class Forecast:
 
 
 class Statistic(ABC):
-    """A quantity whose weighted sum over a sample, and the weight to divide by, may be added up over samples.
+    """A quantity whose weighted sum and weight can be added over samples.
 
-    The weight depends on mask and weights alone, never on what is predicted, so that tables of two models are paired.
+    The weight depends on mask and weights only, not on the prediction, so that tables of two models are paired.
     """
 
     name: str
 
     @abstractmethod
     def evaluate(self, forecast: Forecast) -> tuple[Array, Array]:
-        """Weighted sum and weight of each sample in float64: `(sample,)`, or `(sample, n)` for what has n parts.
+        """Weighted sum and weight of each sample in float64: `(sample,)`, or `(sample, n)` for n parts.
 
-        The parts stand in the table as `name[0]`, `name[1]`, …; `vector` puts them together again.
+        The parts are columns `name[0]`, `name[1]`, … of the table; `vector` combines them.
         """
 
 
@@ -184,12 +184,12 @@ class CellStatistic(Statistic):
     def evaluate(self, forecast: Forecast) -> tuple[Array, Array]:
         """Weighted sum over each sample's valid cells, and the sum of their weights."""
         field = np.asarray(self.cells(forecast), np.float64).reshape(len(forecast.truth), -1)
-        # Laid out and summed row by row: the sum of a sample is the same to the bit whatever stands beside it.
+        # Summed row by row, so that the sum of a sample does not depend on other samples, to the last bit.
         return np.multiply(field, forecast.cell_weights, order="C").sum(axis=1), forecast.total_weight
 
 
 class Metric(ABC):
-    """What is done with averages: its name, unit, perfect value and direction, and the statistics it needs.
+    """A function of averages, with its name, unit, perfect value, direction and statistics.
 
     `unit` is "field" for the unit of the fields scored and "1" for a pure number.
     """
@@ -198,9 +198,9 @@ class Metric(ABC):
     unit: ClassVar[Literal["field", "1"]]
     perfect: ClassVar[float]
     direction: ClassVar[Direction]
-    #: True where the metric is one of a family with a threshold in the unit of the fields.
+    #: True if the metric takes a threshold in the unit of the fields.
     takes_threshold: ClassVar[bool] = False
-    #: True where the metric is one of a family with a window of so many cells a side.
+    #: True if the metric takes a window in cells per side.
     takes_window: ClassVar[bool] = False
 
     def __init__(self, threshold: float | None = None, window: int | None = None) -> None:
@@ -216,17 +216,17 @@ class Metric(ABC):
 
     @property
     def label(self) -> str:
-        """Its name in tables, with threshold and window: `csi_5`, `fss_5_16`."""
+        """The name in tables, with threshold and window: `csi_5`, `fss_5_16`."""
         return "_".join([self.name, *(f"{value:g}" for value in (self.threshold, self.window) if value is not None)])
 
     @property
     @abstractmethod
     def statistics(self) -> tuple[Statistic, ...]:
-        """What it averages."""
+        """The statistics that it averages."""
 
     @abstractmethod
     def compute(self, means: Means) -> Any:
-        """Its value from the averages, element by element; NaN where it is undefined."""
+        """The value from the averages, element by element; NaN where undefined."""
 
     def worse(self, value: float, than: float) -> bool:
         """True where `value` is a worse score than `than`."""
@@ -236,11 +236,11 @@ class Metric(ABC):
 
 
 class CurveMetric(Metric):
-    """A metric behind whose number stands a curve: a histogram, a spectrum, a reliability diagram."""
+    """A metric with a curve: a histogram, a spectrum, a reliability diagram."""
 
     @abstractmethod
     def curve(self, means: Mapping[str, float]) -> xr.Dataset:
-        """What is drawn: variables on one dimension, whose coordinate is the abscissa."""
+        """The curve: variables on one dimension, whose coordinate is the abscissa."""
 
 
 def vector(means: Means, name: str) -> Array:

@@ -1,7 +1,7 @@
 """Scores of events "at or above a threshold".
 
-Every member is a forecast of its own, and the contingency table pools them: the ensemble mean is smoother than any
-member and would misrepresent how often a threshold is crossed. Source of the definitions: Wilks 2019, "Statistical
+Every member is one forecast, and the contingency table pools all members: the ensemble mean is smoother than a member
+and would misrepresent how often a threshold is exceeded. Source of the definitions: Wilks 2019, "Statistical
 Methods in the Atmospheric Sciences", 4th ed., sect. 9.2.
 """
 

@@ -1,4 +1,4 @@
-"""Scores of the distribution of values, wherever they lie: mergeable logarithmic histograms and what follows.
+"""Scores of the distribution of values, independent of location, from mergeable logarithmic histograms.
 
 For fields that are not negative and mostly within `SMALLEST`…`LARGEST` in their unit, such as rain in mm/h.
 """
@@ -22,7 +22,7 @@ Array = NDArray[Any]
 SMALLEST, LARGEST, PER_DECADE = 0.01, 10**2.5, 20
 #: Bounds of the bins, each 12 % above the last; below the first and above the last is a bin more.
 EDGES = np.logspace(np.log10(SMALLEST), np.log10(LARGEST), round(PER_DECADE * np.log10(LARGEST / SMALLEST)) + 1)
-#: Share of the values that is added to each bin before logarithms: rarer ones do not matter.
+#: Share of values added to each bin before the logarithm, below which differences do not count.
 FLOOR = 1e-6
 
 
@@ -60,7 +60,7 @@ class LogHistogramDistance(CurveMetric):
     """Distance of logarithmic histograms, `√ mean_b (10 log₁₀ (p_b + ε)/(q_b + ε))²` in dB.
 
     p and q are the predicted and observed shares of values in each of the bins that hold any, ε is a millionth. Every
-    intensity counts alike, so that missing extremes show, which no average over cells would feel.
+    intensity counts alike, so that missing extremes show, which averages over cells do not reveal.
     """
 
     name, unit, perfect = "log_histogram_distance", "1", 0.0

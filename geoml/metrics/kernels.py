@@ -3,8 +3,8 @@
 Both sorts use the processor's vector instructions; which is faster depends on the number of members. Up to `NETWORK`
 members the cells are sorted by a network of compare-and-exchange steps (Batcher 1968, "Sorting networks and their
 applications", odd–even merge) that is the same for all cells: each step is a minimum and a maximum of two rows of
-neighbouring cells, in the layout `(member, cell)` that models deliver. Its steps grow as M log² M, so that larger
-ensembles are turned, a block at a time, to have the members of a cell side by side and sorted by numpy.
+neighbouring cells, in the layout `(member, cell)` that models deliver. Its steps grow as M log² M; larger
+ensembles are transposed block by block and sorted by numpy.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ __all__ = ["NETWORK", "ensemble_terms", "sorting_network"]
 NETWORK = 32
 #: Cells sorted at a time: a block of 64 members fits in the second-level cache.
 BLOCK = 512
-#: Values made contiguous at a time for the network, so that an ensemble in another layout needs no whole copy.
+#: Values made contiguous at a time, so that an ensemble in another layout is not copied in full.
 VALUES_AT_A_TIME = 1 << 17
 
 

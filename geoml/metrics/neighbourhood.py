@@ -1,7 +1,6 @@
 """Scores of neighbourhoods: the CRPS of pooled fields, and the fractions skill score.
 
-A forecast that is right but a few cells off is punished twice by scores that compare cell by cell; these ask whether
-it is right within windows, from small to large.
+Scores that compare cell by cell penalise a displaced forecast twice; these compare within windows of several sizes.
 """
 
 from __future__ import annotations
@@ -91,7 +90,7 @@ class CRPSFairMax(_Pooled):
 
 @dataclass(frozen=True)
 class Fractions(Statistic):
-    """Mean squared difference of the fractions of events in windows, and its value were the two never to overlap."""
+    """Mean squared difference of the fractions of events in windows, and its value without overlap."""
 
     threshold: float
     window: int

@@ -1,4 +1,4 @@
-"""Scores of the ensemble mean, cell by cell; a single member is its own mean."""
+"""Scores of the ensemble mean, cell by cell."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ RANK_BINS = 9
 
 
 def _uniform(ids: Array, stream: int) -> NDArray[np.float64]:
-    """A number within 0…1 for each id, the same whenever and in whatever company it is asked for.
+    """A number within 0…1 for each id, independent of other ids.
 
     The output function of SplitMix64 (Steele et al. 2014) on the id, which mixes neighbouring ids well.
     """
@@ -39,8 +39,8 @@ def _uniform(ids: Array, stream: int) -> NDArray[np.float64]:
 class Ranks(Statistic):
     """In which bin the truth of one cell of each sample falls, the cell drawn by weight.
 
-    One, since neighbouring cells share their fate and many of them would look like much evidence. Ties, of zeros
-    mostly, are resolved at random (Hamill & Colucci 1998). All chance is a function of the sample's id.
+    Only one cell per sample, since neighbouring cells are correlated. Ties, mostly zeros, are resolved at random
+    (Hamill & Colucci 1998), as a function of the sample's id.
     """
 
     name: str = "ranks"
@@ -87,7 +87,7 @@ class RankDeviation(CurveMetric):
 
 
 def rank_deviation_by_chance(samples: int, *, level: float = 0.95, draws: int = 4000, seed: int = 0) -> float:
-    """What the rank deviation of a calibrated ensemble stays below in `level` of the cases, by simulation.
+    """The `level` quantile of the rank deviation of a calibrated ensemble, by simulation.
 
     >>> rank_deviation_by_chance(1000) > 0.2 > rank_deviation_by_chance(3000)
     True
@@ -109,7 +109,7 @@ EXPECTED_OUTLIERS = CellStatistic("expected_outliers", lambda f: np.full(f.truth
 
 
 class OutlierExcess(Metric):
-    """Share of truths outside the ensemble less what is due, `mean [y < min x or y > max x] − 2 / (M + 1)`.
+    """Share of truths outside the ensemble less its expectation, `mean [y < min x or y > max x] − 2 / (M + 1)`.
 
     Over all cells. Above 0 the ensemble is too narrow. A truth equal to members is outside by chance, as for ranks.
     """

@@ -1,7 +1,7 @@
-"""Intervals for scores and for what is made of several scores, by a paired bootstrap of blocks of time.
+"""Intervals for scores and functions of several scores, by a paired bootstrap of blocks of time.
 
-Neighbouring hours share their weather, so whole blocks of time are drawn, and the same blocks for all tables: what two
-models have in common cancels. Sources: Künsch 1989 (block bootstrap); Hamill 1999 (paired resampling of forecasts).
+Neighbouring hours are correlated, so blocks of time are drawn, and the same blocks for all tables: variations that two
+models share cancel. Sources: Künsch 1989 (block bootstrap); Hamill 1999 (paired resampling of forecasts).
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ __all__ = [
     "skill_lost",
 ]
 
-#: Fewer independent blocks than this give no interval: their spread says too little of the true one.
+#: Minimum number of independent blocks for an interval.
 MIN_BLOCKS = 20
-#: Share of resamples in which a functional may be undefined.
+#: Largest share of resamples in which a functional may be undefined.
 MAX_UNDEFINED = 0.01
-#: Resamples that have to lie outside an interval at either end for their quantile to be one.
+#: Minimum number of resamples outside either end of an interval.
 MIN_OUTSIDE = 2
 #: Resampled block counts held at a time.
 COUNTS_AT_A_TIME = 1 << 22
@@ -43,7 +43,7 @@ COUNTS_AT_A_TIME = 1 << 22
 
 @dataclass(frozen=True)
 class Interval:
-    """An estimate and, where there are blocks enough, its interval; else `reason` says what is missing.
+    """An estimate and its interval, or the `reason` why there is none.
 
     `blocks` is the number of independent blocks; `tail` is the share of `replicates` outside at either end, smaller
     than `(1 − level) / 2` to make up for the finite number of blocks.
@@ -87,8 +87,8 @@ def degradation_percent(*, inside: Any, outside: Any) -> Any:
 def skill_lost(*, inside: Any, outside: Any, reference: Any) -> Any:
     """`(skill inside − skill outside) / skill inside` with `skill = 1 − score / reference`.
 
-    1: all skill over the reference is gone out of distribution; above 1: worse than the reference. Undefined (NaN)
-    where there is no skill in distribution to lose.
+    1: all skill over the reference is lost out of distribution; above 1: worse than the reference. NaN if there is no
+    skill in distribution.
 
     >>> float(skill_lost(inside=0.5, outside=0.75, reference=1.0))
     0.5
@@ -114,7 +114,7 @@ def block_bootstrap(
         metric: computed from each table's averages, in every resample anew.
         functional: takes the metric's values by keyword, as arrays too: `skill`, `skill_lost`, …
         block: length of a block in the unit of the ids, or as `numpy.timedelta64` where these are times; long enough
-            for what is in one block to say little of the next.
+            for blocks to be nearly independent.
 
     The interval is the expanded percentile interval (Hesterberg 2015, "What teachers should know about the
     bootstrap", sect. 5.3), which lends the percentiles the width that Student's t has at this number of blocks. Where
@@ -128,7 +128,7 @@ def block_bootstrap(
     seen = first.weights.max(axis=1, initial=0.0) > 0
     if not seen.any():
         raise DataError(f"no valid cell in {len(first)} samples: nothing to resample")
-    if not seen.all():  # a block of masked samples is no block
+    if not seen.all():  # blocks of masked samples are left out
         tables = {name: table.select(seen) for name, table in tables.items()}
         first = first.select(seen)
     starts, index, samples = _blocks(first.ids, block)
@@ -231,7 +231,7 @@ def _interval(estimate: float, values: NDArray[np.float64], level: float, blocks
     if undefined > MAX_UNDEFINED:
         return Interval(estimate, None, None, level, int(blocks), f"undefined in {undefined:.0%} of the resamples")
     known = values[np.isfinite(values)]
-    # Farther out than the resamples reach (correlated blocks), the interval goes on as a normal one would.
+    # Beyond the range of the resamples (correlated blocks) the interval is extended as a normal one.
     reached = max(tail, MIN_OUTSIDE / len(known))
     stretch = float(norm.ppf(tail) / norm.ppf(reached))
     low, high = estimate + stretch * (np.quantile(known, [reached, 1 - reached]) - estimate)

@@ -1,4 +1,4 @@
-"""Spectra: how much a field varies at each wavelength, and how far a prediction is from that."""
+"""Spectra of fields, and the distance of a prediction's spectrum from the truth's."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Array = NDArray[Any]
 
 @lru_cache(maxsize=32)
 def _rings(height: int, width: int) -> tuple[NDArray[np.intp], NDArray[np.float64], int]:
-    """Ring of every coefficient of a real transform, what it contributes to the ring's mean, and how many rings.
+    """Ring index and weight of every coefficient of a real transform, and the number of rings.
 
     The half of the plane that a real transform leaves out mirrors the other half: its coefficients count twice.
     """
@@ -33,7 +33,7 @@ def _rings(height: int, width: int) -> tuple[NDArray[np.intp], NDArray[np.float6
     if width % 2 == 0:
         twice[:, -1] = 1.0
     count = (longest + 1) // 2
-    ring = np.minimum(ring, count).ravel()  # the corners beyond the shortest wave gather in one more, left out
+    ring = np.minimum(ring, count).ravel()  # the corners beyond the shortest wave are a further ring, which is dropped
     share = twice.ravel() / np.bincount(ring, twice.ravel(), count + 1)[ring] / (height * width)
     return ring, share, count
 

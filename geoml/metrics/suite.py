@@ -1,4 +1,4 @@
-"""A suite: which metrics, scored together in one look at the fields."""
+"""Suites of metrics, evaluated together in one pass over the fields."""
 
 from __future__ import annotations
 
@@ -118,7 +118,7 @@ class Suite:
 
     @classmethod
     def of(cls, metrics: Iterable[Metric]) -> Suite:
-        """The suite of metrics that are there already, a domain's own among them."""
+        """The suite of metric objects, including those of a domain."""
         suite = cls.__new__(cls)
         suite._take(metrics)
         return suite
@@ -150,7 +150,7 @@ class Suite:
             prediction: `(sample, member, *space)`.
             truth: `(sample, *space)`.
             ids: `(sample,)`, global sample ids or times.
-            mask: `(sample, *space)`, True where the truth is known; other cells never count and may hold anything.
+            mask: `(sample, *space)`, True where the truth is known; values of other cells are ignored.
             weights: not negative, broadcastable to `space`: cell areas, for instance.
 
         Errors: `DataError` that names the sample where a cell that counts is not finite, in the fields or in a

@@ -1,4 +1,4 @@
-"""Whether what is predicted hangs together in time: the daily cycle, lag-1 correlation, lengths of spells.
+"""Scores of coherence in time: daily cycle, lag-1 correlation, lengths of spells.
 
 The daily cycle needs the valid time of each sample. The others need samples that are sequences, `(time, *space)`:
 `sequences` makes them of consecutive fields.
@@ -25,9 +25,9 @@ HOURS = 24
 
 
 def sequences(times: Array, length: int) -> NDArray[np.intp]:
-    """Which fields make up sequences of consecutive hours, `(sequence, length)` of indices into rising `times`.
+    """Indices of sequences of consecutive hours, `(sequence, length)`, into ascending `times`.
 
-    Sequences do not overlap and hold no gap. With `rows` from here, `Suite.update` takes
+    Sequences do not overlap and have no gaps. With `rows` from here, `Suite.update` takes
     `np.moveaxis(prediction[rows], 1, 2)` of a prediction `(time, member, *space)`, `truth[rows]`, `mask[rows]` and the
     ids `times[rows[:, 0]]`.
 
@@ -87,7 +87,7 @@ class DiurnalError(CurveMetric):
 
 
 class DiurnalPhase(Metric):
-    """Hours by which the predicted daily cycle is late, `(arg c_x − arg c_y) / ω`.
+    """Hours by which the predicted daily cycle lags, `(arg c_x − arg c_y) / ω`.
 
     `c = Σ_h x̄_h e^{iωh}` is the first harmonic, of a period of a day. Within −12…12; undefined where an hour of the day
     has no samples or a cycle is flat.
@@ -149,7 +149,7 @@ def _correlation(moments: Array) -> Array:
 class Lag1Error(CurveMetric):
     """Predicted less observed correlation of each step with the next, `r_x − r_y`, over all cells; needs sequences.
 
-    Each member is a sequence of its own; below 0 members flicker.
+    Each member is one sequence; negative values mean that members flicker.
     """
 
     name, unit, perfect = "lag1_error", "1", 0.0

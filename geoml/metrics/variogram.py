@@ -1,4 +1,4 @@
-"""The variogram score: whether neighbours differ by as much as they should."""
+"""The variogram score: differences of neighbouring cells."""
 
 from __future__ import annotations
 
@@ -54,8 +54,8 @@ def _difference(fields: Array, lag: tuple[int, int]) -> Array:
 class VariogramScore(Metric):
     """Variogram score of order ½, `Σᵢⱼ wᵢⱼ (|yᵢ − yⱼ|^½ − mean_m |xᵢ − xⱼ|^½)² / Σᵢⱼ wᵢⱼ`, near pairs only.
 
-    Pairs are up to 4 cells apart and weighted by 1 over the distance. Blind to what is added to a whole field, keen on
-    whether members are as rough as the truth. Source: Scheuerer & Hamill 2015, eq. 3.
+    Pairs are up to 4 cells apart and weighted by 1 over the distance. Insensitive to a constant offset, sensitive to
+    the roughness of members. Source: Scheuerer & Hamill 2015, eq. 3.
     """
 
     name, unit, perfect = "variogram_score", "field", 0.0

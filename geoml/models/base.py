@@ -1,4 +1,4 @@
-"""What every model is: a network, a loss on a batch and predictions of any number of members."""
+"""The base class of models: a network, a loss on a batch, and predictions of any number of members."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Channels:
     """Names of the channels a model is built for, in the order of the tensors' channel axis.
 
     `first_guess` pairs a target with the condition channel that is its coarse version, where their names differ
-    (`{"precipitation": "tp"}` as pairs); a same-named condition channel needs no mention.
+    (`{"precipitation": "tp"}` as pairs); a condition channel of the same name need not be listed.
     """
 
     condition: tuple[str, ...]
@@ -42,11 +42,11 @@ class Channels:
 
 @dataclass(frozen=True)
 class Phase:
-    """One optimiser's turn within a training step: which parameters move, and how many times.
+    """One optimiser's part of a training step: the parameters that it updates, and how often.
 
-    A regression has one phase; an adversarial model has two, the critic's with several `repeats`, each on a batch of
-    its own. `options` are what its optimiser needs by nature (`betas`, `weight_decay`, `learning_rate`): they stand
-    before the trainer's own and behind its `phases`.
+    A regression has one phase. An adversarial model has two; the critic's has several `repeats`, each on a new batch.
+    `options` (`betas`, `weight_decay`, `learning_rate`) override those of the trainer and are overridden by its
+    `phases`.
     """
 
     name: str
@@ -58,16 +58,16 @@ class Phase:
 class Model(nn.Module, ABC):
     """A conditional model of fields, in the *transformed* space of the data's transforms.
 
-    Tensors are `(batch, channel, *space)`; `dims` axes of space. A condition lives on `batch.condition_grid`, target,
-    static and mask on `batch.target_grid`; the model brings one to the other with the exact operator of
-    `geoml.regrid`, so that any factor, integer or not, works.
+    Tensors are `(batch, channel, *space)`; `dims` axes of space. The condition is on `batch.condition_grid`; target,
+    static and mask are on `batch.target_grid`. The model regrids with the exact operator of `geoml.regrid`, so that any
+    factor works, integer or not.
     """
 
     #: dims the model can be built for; the conformance test builds each.
     supported_dims: ClassVar[tuple[int, ...]] = (2, 3)
     #: False where all members of a prediction are equal.
     stochastic: ClassVar[bool] = True
-    #: `_target_` and arguments, filled in by `geoml.models.registry.build`: what a checkpoint rebuilds the model from.
+    #: `_target_` and arguments, set by `geoml.models.registry.build`, from which a checkpoint rebuilds the model.
     config: dict[str, Any] | None = None
 
     def __init__(self, channels: Channels, dims: int) -> None:
@@ -80,17 +80,17 @@ class Model(nn.Module, ABC):
     def loss(self, batch: Batch, *, phase: str = "main", generator: torch.Generator | None = None) -> torch.Tensor:
         """The scalar to be minimised in `phase`, averaged over the True cells of `batch.mask`.
 
-        Random numbers come from `geoml.models.noise.sample_noise(shape, batch.ids, generator)`, so that a sample meets
-        the same ones in whatever batch or process it is.
+        Random numbers come from `geoml.models.noise.sample_noise(shape, batch.ids, generator)`, so that they are
+        the same for a sample in any batch or process.
         """
 
     @abstractmethod
     def predict(self, batch: Batch, *, members: int = 1, seed: int = 0) -> torch.Tensor:
         """`(batch, member, channel, *space)` on the target grid, in transformed space; never reads `batch.target`.
 
-        The noise of a member is keyed on (seed, sample id, member): the same however batches are cut.
+        The noise of a member is keyed on (seed, sample id, member) and does not depend on batching.
         """
 
     def phases(self) -> Iterable[Phase]:
-        """The turns of a training step, in order."""
+        """The phases of a training step, in order."""
         return (Phase("main", tuple(self.parameters())),)

@@ -1,4 +1,4 @@
-"""What a network is told of a batch: predictors on the target grid, and the first guess among them."""
+"""The inputs of a network from a batch: predictors on the target grid, and the first guess."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ __all__ = ["first_guess", "with_static"]
 def with_static(
     channels: Channels, batch: Batch, interpolated: Float[Tensor, "batch condition *space"]
 ) -> Float[Tensor, "batch predictor *space"]:
-    """Conditions, interpolated to the target grid, with the batch's static fields stacked behind them."""
+    """Conditions, interpolated to the target grid, followed by the batch's static fields."""
     if len(channels.static) != (0 if batch.static is None else batch.static.shape[1]):
-        raise ValueError(f"static fields {channels.static} are wanted; the batch has {batch.static is not None}")
+        raise ValueError(f"static fields {channels.static} are required; the batch has {batch.static is not None}")
     return interpolated if batch.static is None else torch.cat((interpolated, batch.static), dim=1)
 
 

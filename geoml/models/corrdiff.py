@@ -1,4 +1,4 @@
-"""A regression of the mean, and a diffusion of what is left."""
+"""A regression of the mean, and a diffusion of the residual."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ __all__ = ["CorrDiff"]
 class CorrDiff(Diffusion):
     """Members = a U-Net's conditional mean + an EDM of the residual, which sees the mean among its predictors.
 
-    Mardani et al. 2023, arXiv 2309.15214, in one training instead of two: the mean learns from its own mean square
-    error alone, the diffusion from residuals of the mean as it is (no gradient goes back), and their scale follows as
+    Mardani et al. 2023, arXiv 2309.15214, in one training instead of two: the mean is trained on its mean squared error
+    only, the diffusion on the residuals of the current mean (without gradient to the mean), and their scale adapts as
     the mean improves. The loss is the sum of the two.
     """
 

@@ -1,4 +1,4 @@
-"""What learns from data without gradients, such as the rivals that a network has to beat."""
+"""Predictors that are fitted without gradients, such as simple baselines."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ __all__ = ["Fitted"]
 
 
 class Fitted:
-    """A predictor without weights: what it learns of batches, once, is kept as plain values."""
+    """A predictor without weights: its fitted state is kept as plain values."""
 
-    #: True where `fit` has to see training batches first.
+    #: True if `fit` must be called with training batches first.
     learns: ClassVar[bool] = False
-    #: False where all members are equal.
+    #: False if all members are equal.
     stochastic: ClassVar[bool] = False
 
     def fit(self, batches: Iterable[Batch]) -> None:
-        """Learn from training batches; what learns overrides this and the state."""
+        """Fit to training batches; subclasses that learn override this method and the state."""
         raise TypeError(f"{type(self).__name__} learns nothing")
 
     def state(self) -> dict[str, Any]:
-        """What was learnt, as plain values for JSON."""
+        """The fitted state as plain values for JSON."""
         return {}
 
     def load_state(self, state: dict[str, Any]) -> None:
-        """Take over what `state` gave."""
+        """Restore a state."""
         if state:
             raise DataError(f"{type(self).__name__} keeps no state; {sorted(state)} came")

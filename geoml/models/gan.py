@@ -1,4 +1,4 @@
-"""Wasserstein GAN with gradient penalty: a ResNet generator fed with noise, held to the data by an ensemble loss."""
+"""Wasserstein GAN with gradient penalty: a ResNet generator with noise inputs and an ensemble loss."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ def ensemble_loss(
 ) -> Float[Tensor, ""]:
     """Mean over the True cells of `mask` of the fair CRPS (Ferro 2014), or of the squared error of the members' mean.
 
-    The fair CRPS, E|X − y| − ½·E|X − X'| over *different* members, is least in expectation where the members are
-    draws of the target's law, however few they are.
+    The fair CRPS, E|X − y| − ½·E|X − X'| over *different* members, is minimal in expectation if the members are drawn
+    from the target's distribution, for any number of members.
 
     >>> float(ensemble_loss(torch.tensor([[[0.0], [2.0]]]), torch.tensor([[4.0]])))
     2.0
@@ -95,21 +95,21 @@ class Generator(nn.Module):
 
 
 class WassersteinGAN(Model):
-    """Members from a generator that a critic cannot tell from the data, after Harris et al. 2022 at any factor.
+    """Members from a generator trained against a critic, after Harris et al. 2022, at any factor.
 
-    The critic sees condition, static fields and target together, so that it judges the conditional law (WGAN-GP:
-    Gulrajani et al. 2017, arXiv 1704.00028); `critic_steps` of its steps go before each of the generator's. The
-    generator's loss is the critic's verdict + `content_weight` × `ensemble_loss` of `members` members: what keeps the
-    ensemble calibrated, where the critic alone drops modes (Harris et al. 2022, arXiv 2204.02028, sect. 3). A noise
-    field enters on the condition's grid, another on the target's, `noise` = channels of the two.
+    The critic sees condition, static fields and target together, so that it judges the conditional distribution
+    (WGAN-GP: Gulrajani et al. 2017, arXiv 1704.00028); it takes `critic_steps` steps before each of the generator's.
+    The generator's loss is the critic's score + `content_weight` × `ensemble_loss` of `members` members. The latter
+    keeps the ensemble calibrated, since the critic alone allows mode collapse (Harris et al. 2022, arXiv 2204.02028,
+    sect. 3). One noise field enters on the condition's grid and one on the target's; `noise` = channels of the two.
 
-    Its optimisers forget faster than others (Adam's β = (0.5, 0.9), no decay); `trainer.phases` overrules that. In
-    evaluation mode the loss of the generator is the content's share alone: the critic's verdict of one step is not
-    comparable with another's, so that it cannot tell the best checkpoint.
+    Its optimisers use Adam with β = (0.5, 0.9) and no weight decay; `trainer.phases` overrides that. In evaluation
+    mode the generator's loss is the ensemble loss alone, because scores of the critic at different steps are not
+    comparable and cannot identify the best checkpoint.
     """
 
     stochastic: ClassVar[bool] = True
-    #: Cells on the target grid that `predict` works on at a time: what bounds its memory.
+    #: Cells on the target grid that `predict` works on at a time, which limits its memory.
     CELLS: ClassVar[int] = 1 << 20
 
     def __init__(
@@ -135,7 +135,7 @@ class WassersteinGAN(Model):
         if content not in CONTENTS:
             raise unknown("content", content, CONTENTS)
         if members < 2:
-            raise UserError(f"gan.members is {members}; an ensemble loss needs 2 at least")
+            raise UserError(f"gan.members is {members}; an ensemble loss needs at least 2")
         if len(noise) != 2 or min(noise) < 0 or max(noise) == 0:
             raise UserError(f"gan.noise is {noise}; expected channels on the coarse and on the fine grid, not both 0")
         condition, static, target = len(channels.condition), len(channels.static), len(channels.target)
@@ -157,7 +157,7 @@ class WassersteinGAN(Model):
         self.critic = Critic(condition + static + target, dims=dims, width=critic_width, levels=critic_levels)
 
     def phases(self) -> Iterable[Phase]:
-        """The critic's turns, then the generator's."""
+        """The critic's phase, then the generator's."""
         options: Mapping[str, Any] = {"betas": (0.5, 0.9), "weight_decay": 0.0}
         return (
             Phase("critic", tuple(self.critic.parameters()), self.critic_steps, options),
@@ -184,7 +184,7 @@ class WassersteinGAN(Model):
 
     @torch.no_grad()
     def predict(self, batch: Batch, *, members: int = 1, seed: int = 0) -> Tensor:
-        """Independent members, each from noise of its own."""
+        """Independent members, each from its own noise."""
         predictors = self._predictors(batch)
         at_once = max(1, self.CELLS // (batch.target_grid.size * len(batch)))
         parts = []
@@ -246,5 +246,5 @@ class WassersteinGAN(Model):
 
 
 def _known(fields: Tensor, mask: Tensor | None) -> Tensor:
-    """The fields with 0 where nothing is known."""
+    """The fields with 0 in masked cells."""
     return fields if mask is None else fields.masked_fill(~mask, 0.0)

@@ -1,4 +1,4 @@
-"""Random numbers keyed on what they are for, so that neither batch cuts nor restarts change them."""
+"""Random numbers keyed on their use, so that batching and restarts do not change them."""
 
 from __future__ import annotations
 
@@ -37,12 +37,12 @@ class WindowId(int):
         return made
 
     def whole_of(self, shape: Sequence[int]) -> tuple[tuple[int, ...], tuple[slice, ...]]:
-        """The shape to draw for noise of `shape`, and what to cut of it; `ValueError` where space has another shape."""
+        """The shape of the noise to draw, and the slices to cut from it; `ValueError` for an unknown spatial shape."""
         for space, (whole, place) in self.windows.items():
             lead = len(shape) - len(space)
             if lead >= 0 and tuple(shape[lead:]) == space:
                 return (*shape[:lead], *whole), (*(slice(None) for _ in range(lead)), *place)
-        raise ValueError(f"noise of shape {tuple(shape)} has no place in the whole; windows: {list(self.windows)}")
+        raise ValueError(f"noise of shape {tuple(shape)} is not one of the windows: {list(self.windows)}")
 
     def part(self, windows: Mapping[tuple[int, ...], tuple[tuple[int, ...], tuple[slice, ...]]]) -> WindowId:
         """The id of a window of this window, given as the shape and the place within this one."""
@@ -68,8 +68,8 @@ def member_noise(
 ) -> Tensor:
     """Standard normal noise `(sample, member, *shape)`, keyed on (seed, sample id, member).
 
-    `members` says how many, or which, so that they can be had in parts. Drawn on the CPU, where the generator is the
-    same everywhere, then moved to `device`. The noise of a `WindowId` sample is part of the whole's.
+    `members` is a number of members or their indices. Drawn on the CPU, where the generator is the
+    same everywhere, then moved to `device`. The noise of a `WindowId` sample is part of that of the full sample.
     """
     members = range(members) if isinstance(members, int) else members
     noise = torch.empty((len(ids), len(members), *shape))
@@ -89,8 +89,8 @@ def sample_noise(
 ) -> Tensor:
     """Noise `(sample, *shape)` for a loss, keyed on (the seed of `generator`, sample id, `draw`), on its device.
 
-    Standard normal, or uniform on [0, 1). The state of the generator is neither used nor moved: `draw` names what is
-    drawn where a loss draws several things.
+    Standard normal, or uniform on [0, 1). The state of the generator is neither used nor changed. `draw` distinguishes
+    several draws of one loss.
 
     >>> seeded = torch.Generator().manual_seed(1)
     >>> bool((sample_noise((2,), [5, 7], seeded)[1] == sample_noise((2,), [7], seeded)[0]).all())

@@ -34,7 +34,7 @@ class Predictor:
         from geoml.train.device import autocast
 
         self.model.eval().requires_grad_(False)
-        autocast(self.device, self.precision)  # refused now rather than after the data are read
+        autocast(self.device, self.precision)  # fail now rather than after reading the data
 
     @property
     def device(self) -> torch.device:
@@ -44,9 +44,9 @@ class Predictor:
     def predict(
         self, batch: Batch, members: int = 1, seed: int = 0
     ) -> tuple[Float[Tensor, "batch member channel *space"], float]:
-        """Predictions of a batch in physical units, and the share of values that the transforms had to bound.
+        """Predictions of a batch in physical units, and the share of values that the transforms clipped.
 
-        The result is on the batch's device. A member is the same however the samples are cut into batches.
+        The result is on the batch's device. Members do not depend on batching.
         """
         from geoml.train.device import autocast
 
@@ -63,12 +63,12 @@ class Predictor:
 
 
 def is_stochastic(predictor: Any) -> bool:
-    """False where all members are equal, of what predicts or of the model it holds."""
+    """False if all members of a predictor (or of its model) are equal."""
     return bool(getattr(getattr(predictor, "model", predictor), "stochastic", True))
 
 
 def members_of(predictor: Any, wanted: int) -> int:
-    """Members to draw: one where all would be equal, since more cost time and change no score."""
+    """Number of members to draw: one if all members are equal, since more would not change a score."""
     if wanted < 1:
         raise UserError(f"members={wanted}; expected 1 or more")
     return wanted if is_stochastic(predictor) else 1
@@ -79,8 +79,8 @@ def load_predictor(
 ) -> Predictor:
     """The predictor of a checkpoint folder, with its averaged weights; every file is verified first.
 
-    A run or its `checkpoints` folder stands for its best checkpoint, or the newest where none was validated. A model of
-    one's own needs its package in `allow`.
+    For a run or its `checkpoints` folder the best checkpoint is taken, or the newest if none was validated. The package
+    of a user-defined model must be in `allow`.
 
     Errors: `DataError` for a checkpoint that is incomplete or damaged, `UserError` for one of another architecture or
     of a class that is not allowed, `Diverged` for weights that are not finite.

@@ -66,7 +66,7 @@ class Regression(Model):
 
     The first guess of a target is the interpolated condition channel that is its coarse version
     (`Channels.guess_index`), 0 where there is none. Subclasses' networks start as zero, so that the untrained model
-    *is* the interpolation, whatever the other predictors are.
+    *is* the interpolation.
     """
 
     stochastic: ClassVar[bool] = False

@@ -16,11 +16,11 @@ __all__ = ["ResNetRegression"]
 
 
 class ResNetRegression(Regression):
-    """Most of the work where cells are few: after the generator of Harris et al. 2022, at any factor.
+    """Residual blocks mostly on the coarse grid, after the generator of Harris et al. 2022, at any factor.
 
     Features of the condition pass `coarse_blocks` on its own grid, are interpolated by coordinate to the target grid,
-    join the interpolated condition and the static fields, and pass `fine_blocks` there. Without norm by default:
-    amounts are kept, and no cell depends on one beyond the receptive field, whatever the size of the domain.
+    join the interpolated condition and the static fields, and pass `fine_blocks` there. Without normalisation by
+    default, so that amounts are kept and no cell depends on cells beyond the receptive field.
     """
 
     def __init__(

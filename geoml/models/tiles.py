@@ -1,4 +1,4 @@
-"""Predictions of large domains by overlapped tiles: memory of one tile, no seams."""
+"""Predictions of large domains by overlapping tiles: memory of one tile, no seams."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from geoml.models.noise import WindowId
 
 __all__ = ["Tiled", "Tiling"]
 
-#: Tiles begin at multiples of this many cells, so that a network of up to four levels halves the same cells as ever.
+#: Tiles begin at multiples of this many cells, so that networks of up to four levels pool the same cells.
 LEVELS = 8
 
 
 class Predicts(Protocol):
-    """A predictor: a trained model with its transforms, or what answers like one."""
+    """The protocol of a predictor: a trained model with its transforms, or an equivalent."""
 
     def predict(self, batch: Batch, *, members: int = 1, seed: int = 0) -> tuple[Tensor, float]:
         """`(batch, member, channel, *space)` in physical units, and the share of values that were clipped."""
@@ -33,7 +33,7 @@ class Predicts(Protocol):
 
 @dataclass(frozen=True)
 class TileSpan:
-    """A tile along one axis: where it writes, with which weights, and what of the two grids it reads."""
+    """A tile along one axis: the cells that it writes, their weights, and the cells that it reads from both grids."""
 
     read: slice
     coarse: slice
@@ -45,12 +45,11 @@ class TileSpan:
 class Tiling:
     """How the last two axes of a domain are cut. All counts are in cells of the target grid.
 
-    A tile is `tile` cells wide. It overlaps its neighbours by `blend` cells on either side, where the two are mixed
-    with weights that add up to 1, and reads `halo` more that it does not write: with a halo as wide as the receptive
-    field of a network the tiles *are* the whole, to rounding; where all cells depend on all others (attention, group
-    norm) the mixing is what leaves no seam.
+    A tile is `tile` cells wide. It overlaps its neighbours by `blend` cells on either side, where they are mixed with
+    weights that sum to 1, and reads `halo` more cells. With a halo as wide as the receptive field of a network tiles
+    equal the untiled prediction up to rounding; with global layers (attention, group norm) blending hides the seams.
 
-    Domains of no more than `limit` cells a side are not cut.
+    Domains of at most `limit` cells per side are not tiled.
     """
 
     tile: int = 240
@@ -96,16 +95,16 @@ class Tiling:
 
 @dataclass(frozen=True)
 class Tiled:
-    """A predictor that works on one tile of a large domain at a time; all tiles see one and the same noise.
+    """A predictor that works on one tile of a large domain at a time; all tiles share one noise field.
 
-    Answers as the predictor does. Beside the result memory holds one tile, and one noise field of the whole domain.
+    In addition to the result, memory holds one tile and one noise field of the domain.
     """
 
     predictor: Predicts
     tiling: Tiling
 
     def predict(self, batch: Batch, *, members: int = 1, seed: int = 0) -> tuple[Tensor, float]:
-        """The mixed tiles, and the mean of their clipped shares."""
+        """The blended tiles, and the mean of their clipped shares."""
         rows, columns = (
             self.tiling.spans(fine, coarse)
             for fine, coarse in zip(batch.target_grid.axes[-2:], batch.condition_grid.axes[-2:], strict=True)
@@ -126,7 +125,7 @@ class Tiled:
 
 
 def _cut(batch: Batch, row: TileSpan, column: TileSpan) -> Batch:
-    """The part of a batch that a tile reads; its samples know which part of their noise is theirs."""
+    """The part of a batch that a tile reads, with ids that select its part of the noise."""
     fine = _crop(batch.target_grid, row.read, column.read)
     coarse = _crop(batch.condition_grid, row.coarse, column.coarse)
     windows = dict(_windows(batch, row, column))
@@ -148,7 +147,7 @@ def _cut(batch: Batch, row: TileSpan, column: TileSpan) -> Batch:
 def _windows(
     batch: Batch, row: TileSpan, column: TileSpan
 ) -> Iterator[tuple[tuple[int, ...], tuple[tuple[int, ...], tuple[slice, ...]]]]:
-    """For the shape of the tile on either grid, the shape of the whole and the place of the tile within."""
+    """For the shape of the tile on either grid: the shape of the domain and the position of the tile."""
     for grid, rows, columns in (
         (batch.condition_grid, row.coarse, column.coarse),
         (batch.target_grid, row.read, column.read),

@@ -17,7 +17,7 @@ __all__ = ["UNetRegression"]
 
 
 class UNetRegression(Regression):
-    """A U-Net that corrects the interpolated condition, static fields beside it (Ronneberger et al. 2015)."""
+    """A U-Net that corrects the interpolated condition, with static fields as inputs (Ronneberger et al. 2015)."""
 
     def __init__(
         self,

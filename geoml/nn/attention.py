@@ -1,4 +1,4 @@
-"""Attention that knows positions: along the first axis of a volume, and to the cells of a coarse context."""
+"""Attention with rotary positions: along the first axis of a volume, and to the cells of a coarse context."""
 
 from __future__ import annotations
 
@@ -26,9 +26,10 @@ AT_ONCE = 1 << 15
 def rotate(
     x: Float[Tensor, "*lead cell channel"], positions: Float[Tensor, "cell axis"]
 ) -> Float[Tensor, "*lead cell channel"]:
-    """Pairs of channels turned by angles in proportion to the positions: products then depend on their differences.
+    """Rotary position encoding: pairs of channels are rotated by angles proportional to the positions.
 
-    The pairs are shared out among the axes; channels left over are not turned. Su et al. 2021, arXiv 2104.09864,
+    Dot products then depend on differences of positions only. The pairs are divided among the axes; remaining channels
+    are not rotated. Su et al. 2021, arXiv 2104.09864,
     eq. 15 and 34, for any number of axes.
 
     >>> a, b = torch.ones(2, 1, 8).split(1)
@@ -59,9 +60,9 @@ def cell_positions(shape: Sequence[int], device: torch.device | str = "cpu") -> 
 
 
 class AxisAttention(nn.Module):
-    """Self-attention along the first axis of space, each column for itself; starts as the identity.
+    """Self-attention along the first spatial axis, separately for each column; initialised to the identity.
 
-    Positions are rotary: a column may be of any length, and what counts is how far apart two of its cells are. Time
+    Positions are rotary, so columns may have any length. Time
     and memory grow with the square of the column's length and in proportion to the number of columns.
     """
 
@@ -88,7 +89,7 @@ class AxisAttention(nn.Module):
 
 
 class CrossAttention(nn.Module):
-    """Attention of every cell to all cells of a context on the same grid; starts as the identity.
+    """Attention of every cell to all cells of a context on the same grid; initialised to the identity.
 
     Rotary positions along every axis. Meant for coarse levels: memory and time grow with the square of the cells.
     """

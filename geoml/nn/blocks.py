@@ -22,17 +22,17 @@ _NORMS: dict[str, Callable[[int], nn.Module]] = {"group": GroupNorm, "cell": Cel
 
 
 def norm_layer(kind: Norm, channels: int) -> nn.Module:
-    """The normalisation of that kind: over the domain, over each cell's channels, or none."""
+    """The normalisation layer of a kind: over the domain, over the channels of each cell, or none."""
     if kind not in _NORMS:
         raise unknown("norm", kind, _NORMS)
     return _NORMS[kind](channels)
 
 
 class ResidualBlock(nn.Module):
-    """Two convolutions around a short cut; an embedding, where there is one, scales and shifts the features between.
+    """Two convolutions with a skip connection; an optional embedding scales and shifts the features between them.
 
-    `(batch, in_channels, *space)` to `(batch, out_channels, *space)`. The second convolution starts small, so that a
-    deep stack starts near the identity. FiLM: Perez et al. 2018, arXiv 1709.07871, eq. 2.
+    `(batch, in_channels, *space)` to `(batch, out_channels, *space)`. The second convolution is initialised with
+    small weights, so that a deep stack starts near the identity. FiLM: Perez et al. 2018, arXiv 1709.07871, eq. 2.
     """
 
     def __init__(
@@ -65,7 +65,7 @@ class ResidualBlock(nn.Module):
         self, x: Float[Tensor, "batch channel *space"], emb: Float[Tensor, "batch embedding"] | None = None
     ) -> Float[Tensor, "batch out *space"]:
         if (emb is None) is not (self.film is None):
-            raise ValueError("an embedding is needed exactly where the block was built with embedding_dim")
+            raise ValueError("an embedding is required if and only if the block was built with embedding_dim")
         h = self.norm2(self.conv1(self.activation(self.norm1(x))))
         if emb is not None and self.film is not None:
             film = self.film(emb).unflatten(1, (2, -1))[(..., *[None] * (x.ndim - 2))]
@@ -74,12 +74,12 @@ class ResidualBlock(nn.Module):
 
 
 def heads_of(channels: int, head_channels: int) -> int:
-    """The least number of equal heads with at most `head_channels` each."""
+    """The smallest number of equal heads with at most `head_channels` channels each."""
     return next(n for n in range(max(1, -(-channels // head_channels)), channels + 1) if channels % n == 0)
 
 
 class Attention(nn.Module):
-    """Self-attention among all cells, in heads of at most `head_channels`; starts as the identity.
+    """Self-attention among all cells, in heads of at most `head_channels`; initialised to the identity.
 
     Memory and time grow with the square of the number of cells: meant for the coarse levels of a U-Net.
     """

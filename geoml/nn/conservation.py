@@ -1,4 +1,4 @@
-"""Layers that make the area means of a fine field what the coarse one says, at any factor."""
+"""Layers that constrain the area means of a fine field to a coarse field, at any factor."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ METHODS: tuple[Method, ...] = ("additive", "multiplicative", "softmax")
 
 Matrix = NDArray[np.float64]
 
-#: A fine cell starts at this share of what is around it in the coarse field at least: 0 could not be scaled.
+#: Lower limit of a fine cell as a share of the surrounding coarse values: 0 could not be scaled.
 FLOOR = 1e-3
-#: Iterative scaling comes near and Newton's method home: so many scalings first, over-relaxed; then steps of
+#: Over-relaxed iterative scaling approaches the solution and Newton's method completes it, with steps of
 #: conjugate gradients, in each of which no cell changes by more than a factor e^LARGEST_STEP.
 SCALINGS, RELAXATION, CONJUGATE_STEPS, LARGEST_STEP = 24, 1.7, 24, 2.0
 
@@ -36,31 +36,31 @@ class Conservation:
     With A the area means of `coarse` cells over `fine` ones, each layer gives fields x with A·x = the coarse means:
 
     - additive: x + Aᵀ(AAᵀ)⁻¹(means − A·x), the nearest such field; A and its pseudo-inverse are Kronecker products of
-      one matrix an axis. What this makes negative is cut off where `positive`, and the rest scaled as below.
+      one matrix an axis. With `positive`, negative values are set to 0 and the rest is scaled as below.
     - multiplicative: x·exp(Aᵀλ), the nearest in relative entropy. λ is found by iterative scaling (Darroch & Ratcliff
       1972, Ann. Math. Stat. 43, 1470), then by Newton's method; where fine cells nest in coarse ones, it is
       x·mean/(A·x).
     - softmax: the same from exp(x), so that x may have any sign.
 
     The last two are for amounts, means at or above 0; a coarse cell of 0 empties every fine cell that it touches.
-    Coarse cells that the fine grid does not cover whole say nothing of what is inside: they are exempt.
+    Coarse cells that the fine grid covers in part are not constrained.
     """
 
     fine: Grid
     coarse: Grid
-    #: Iterations of a field end where every mean is met to this share of its largest one.
+    #: Iterations end when every mean is met to this share of the largest mean.
     tolerance: float = 2e-6
     iterations: int = 200
 
     @cached_property
     def whole(self) -> tuple[NDArray[np.bool_], ...]:
-        """Along each axis, the coarse cells that the fine grid covers whole."""
+        """Along each axis, the coarse cells that the fine grid covers completely."""
         bands = Regridder(self.fine, self.coarse, rim="missing", valid_fraction=0.0).bands
         return tuple(band.covered > 1 - 1e-6 for band in bands)
 
     @cached_property
     def _means(self) -> tuple[Matrix, ...]:
-        """A without the exempt cells, one matrix an axis."""
+        """A without the unconstrained cells, one matrix per axis."""
         matrices = Regridder(self.fine, self.coarse).matrices
         return tuple(matrix[whole] for matrix, whole in zip(matrices, self.whole, strict=True))
 
@@ -78,11 +78,11 @@ class Conservation:
         return tuple((a / np.maximum(a.sum(0), 1e-300)).T for a in self._means)
 
     def means(self, fields: Tensor) -> Tensor:
-        """Area means of fields `(…, *fine)` over the coarse cells that are covered whole."""
+        """Area means of fields `(…, *fine)` over the coarse cells that are covered completely."""
         return _apply(self._means, fields)
 
     def inner(self, coarse: Tensor) -> Tensor:
-        """A coarse field without its exempt cells."""
+        """A coarse field without the unconstrained cells."""
         for axis, whole in enumerate(self.whole, start=coarse.ndim - len(self.whole)):
             coarse = coarse.index_select(axis, torch.as_tensor(np.flatnonzero(whole), device=coarse.device))
         return coarse
@@ -113,13 +113,13 @@ class Conservation:
         return tuple(range(-len(self.whole), 0))
 
     def _scaled(self, x: Tensor, means: Tensor) -> Tensor:
-        """x·exp(Aᵀλ) with the means wanted, from x cut off at 0; each field on its own."""
+        """x·exp(Aᵀλ) with the required means, from x clipped at 0; each field separately."""
         x, means = x.clamp(min=0), means.clamp(min=0)
         filled = means > 0
         limit = self.tolerance * means.detach().amax(self._space, keepdim=True)
         lacking = means - self.means(x)
         unmet = lacking.detach().abs().amax(self._space, keepdim=True) > limit
-        # What a filled cell holds can only be scaled if it is not 0; what touches an empty one is empty.
+        # Only a value other than 0 can be scaled; cells that touch an empty coarse cell are 0.
         start = torch.maximum(x, FLOOR * _apply(self._shares, means))
         start = torch.where(_apply(self._shares, (~filled).double()) > 1e-9, 0.0, start)
         x = torch.where(unmet, start, x)
@@ -140,7 +140,7 @@ class Conservation:
         return x
 
     def _newton(self, x: Tensor, lacking: Tensor) -> Tensor:
-        """λ with A·diag(x)·Aᵀ·λ = what is lacking, by conjugate gradients with the diagonal as preconditioner."""
+        """λ with A·diag(x)·Aᵀ·λ = residual, by conjugate gradients with the diagonal as preconditioner."""
         axes = self._space
         diagonal = _apply(tuple(a**2 for a in self._means), x)
         diagonal = torch.where(diagonal > 0, diagonal, 1.0)

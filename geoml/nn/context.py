@@ -1,4 +1,4 @@
-"""What a network is told beside its input: a coarse encoding of fields, to attend to or to scale features by."""
+"""The context of a network: a coarse encoding of fields, used by attention or to scale features."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
 __all__ = ["CONDITIONINGS", "Conditioning", "ContextEncoder"]
 
-#: How conditions come to a network: as channels of its input, attended to at its coarsest level, or as a vector that
-#: scales and shifts the features of every block.
+#: Ways of conditioning: as input channels, by attention at the coarsest level, or as a vector that scales and shifts
+#: the features of every block.
 Conditioning = Literal["concat", "cross_attention", "film"]
 CONDITIONINGS: tuple[Conditioning, ...] = ("concat", "cross_attention", "film")
 

@@ -1,4 +1,4 @@
-"""The critic of an adversarial model: fields in, one number a sample out."""
+"""The critic of an adversarial model: one number per sample."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ __all__ = ["Critic", "gradient_penalty", "leaky_relu"]
 
 
 def leaky_relu(x: Tensor) -> Tensor:
-    """Leaky ReLU of slope 0.2, what critics are used to (Radford et al. 2016, arXiv 1511.06434)."""
+    """Leaky ReLU of slope 0.2, as usual for critics (Radford et al. 2016, arXiv 1511.06434)."""
     return F.leaky_relu(x, 0.2)
 
 
 class Critic(nn.Module):
     """`(batch, channels, *space)` to `(batch,)`: one residual block a level, the resolution halved after each.
 
-    Means over what is left of space make it serve domains of any size. No norm: a gradient penalty is about single
-    samples (Gulrajani et al. 2017, arXiv 1704.00028, sect. 4), and the difference of two scores has no offset.
+    The mean over the remaining cells allows domains of any size. There is no normalisation, because the gradient
+    penalty applies to single samples (Gulrajani et al. 2017, arXiv 1704.00028, sect. 4).
 
     >>> Critic(3, dims=2, width=8)(torch.zeros(2, 3, 13, 7)).shape
     torch.Size([2])
@@ -55,8 +55,8 @@ def gradient_penalty(
 ) -> Float[Tensor, ""]:
     """Mean of (‖∇ critic‖ − 1)² at `share`·real + (1 − share)·fake (Gulrajani et al. 2017, arXiv 1704.00028, eq. 3).
 
-    The gradient is that with respect to the target; the critic reads `cat(condition, target)`. Always in single
-    precision: half of it is too coarse for a gradient of gradients.
+    The gradient is that with respect to the target; the critic reads `cat(condition, target)`. Computed in
+    single precision: half precision is too coarse for second derivatives.
     """
     with torch.autocast(real.device.type, enabled=False):
         share = share.view(-1, *[1] * (real.ndim - 1)).to(real.dtype)

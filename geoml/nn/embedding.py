@@ -1,4 +1,4 @@
-"""Vectors that tell a network of a scalar."""
+"""Embeddings of scalars."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ FREQUENCIES = 16
 
 
 class ScalarEmbedding(nn.Module):
-    """One number of order 1 a sample, such as a noise label, to a vector of `width`: waves, then two layers.
+    """Embeds one number per sample of order 1, such as a noise label, as a vector of `width`: waves, then two layers.
 
     The waves' angular frequencies rise from 1 to 32 (Tancik et al. 2020, arXiv 2006.10739, with fixed frequencies).
 

@@ -29,7 +29,7 @@ __all__ = [
 
 _CONVOLUTIONS = {2: nn.Conv2d, 3: nn.Conv3d}
 
-#: What a network does along the first of three axes: convolve as along the others, attend, or nothing.
+#: Treatment of the first of three axes: convolution as along the others, attention, or none.
 Operator = Literal["full", "factorised", "planar"]
 OPERATORS: tuple[Operator, ...] = ("full", "factorised", "planar")
 
@@ -45,15 +45,16 @@ def kernel_of(operator: Operator, dims: int) -> tuple[int, ...]:
     if operator == "full":
         return (3,) * dims
     if dims != 3:
-        raise UserError(f"operator {operator!r} treats the first of three axes apart; with {dims} axes use 'full'")
+        raise UserError(
+            f"operator {operator!r} treats the first of three axes differently; with {dims} axes use 'full'"
+        )
     return (1, 3, 3)
 
 
 def pad(x: Float[Tensor, "batch channel *space"], widths: Sequence[tuple[int, int]]) -> Tensor:
-    """`x` mirrored about its rim by `(before, after)` cells an axis, the rim itself not repeated.
+    """`x` padded by reflection with `(before, after)` cells per axis; the edge itself is not repeated.
 
-    An axis too short to be mirrored that far (torch wants the width below the size) repeats its rim instead, so that
-    any size works, 1 included.
+    An axis too short for reflection repeats its edge instead, so that any size works, including 1.
     """
     sizes = x.shape[2:]
     short = [max(width) >= size for width, size in zip(widths, sizes, strict=True)]
@@ -85,9 +86,9 @@ def upsample(x: Float[Tensor, "batch channel *space"], factors: Sequence[int] | 
 
 
 class Conv(nn.Module):
-    """A convolution with an odd kernel that keeps the size of space; rims are mirrored, never filled with zeros.
+    """A convolution with an odd kernel that keeps the spatial size, padded by reflection.
 
-    `kernel` is one size for all axes or one each. `gain` scales the initial weights (0: the layer starts as zero),
+    `kernel` is one size for all axes or one per axis. `gain` scales the initial weights (0: the layer starts as zero),
     `bias` starts at zero.
     """
 
@@ -118,7 +119,7 @@ class GroupNorm(nn.GroupNorm):
 
 
 class CellNorm(nn.Module):
-    """Channels of each cell divided by their root mean square: local, so that the size of the domain has no say.
+    """Channels of each cell divided by their root mean square; local, hence independent of the domain size.
 
     Zhang & Sennrich 2019, arXiv 1910.07467, eq. 4, over the channels of a cell.
     """

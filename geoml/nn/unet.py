@@ -25,9 +25,9 @@ __all__ = ["UNet"]
 
 
 class _Level(nn.Module):
-    """Residual blocks at one resolution, followed by what attention is asked for: of all cells, of columns, to context.
+    """Residual blocks at one resolution, followed by optional attention: among all cells, along columns, to a context.
 
-    With `recompute` the activations within are not kept for the gradient but computed again.
+    With `recompute` activations are recomputed in the backward pass instead of stored.
     """
 
     def __init__(
@@ -67,7 +67,7 @@ class _Level(nn.Module):
 
 
 class UNet(nn.Module):
-    """`(batch, in_channels, *space)` to `(batch, out_channels, *space)`; starts as zero unless `out_gain` is set.
+    """`(batch, in_channels, *space)` to `(batch, out_channels, *space)`; initialised to zero unless `out_gain` is set.
 
     Level `i` has `base * multipliers[i]` channels at `1 / 2**i` of the resolution. Space of any size is mirrored up
     to the next multiple of `2**(levels - 1)` and cropped again.
@@ -76,7 +76,7 @@ class UNet(nn.Module):
         blocks: residual blocks a level and side.
         embedding_dim: width of the embedding that `forward` takes (of a noise level, say); None for none.
         attention: levels, counted from 0 at full resolution, that attend among all their cells.
-        norm: "group", or "none", which keeps the value of a far cell from reaching everywhere.
+        norm: "group", or "none", with which distant cells do not influence each other.
         out_gain: scale of the last layer's initial weights.
         operator: of volumes: "full" convolves along all three axes; "factorised" along the last two, and every level
             attends along the first (as video diffusion does, Ho et al. 2022, arXiv 2204.03458, section 3, there along
@@ -86,7 +86,7 @@ class UNet(nn.Module):
         context: channels of a context on the grid of `x` that `forward` takes, 0 for none.
         context_by: "cross_attention", at the coarsest level, to the context encoded at that resolution; "film", by the
             mean of that encoding, added to the embedding (which it needs).
-        recompute: trade time for memory: levels keep their inputs for the gradient and compute the rest again.
+        recompute: trade time for memory: only the inputs of levels are stored, the rest is recomputed.
 
     >>> UNet(3, 1, dims=2, base=8)(torch.ones(2, 3, 13, 7)).shape
     torch.Size([2, 1, 13, 7])
@@ -152,7 +152,7 @@ class UNet(nn.Module):
     def _take_context(
         self, context: int, by: Sequence[Conditioning], width: int, *, dims: int, kernel: Sequence[int], norm: Norm
     ) -> None:
-        """Build what brings the context in, where there is one."""
+        """Build the layers for the context, if there is one."""
         for way in by:
             if way not in CONDITIONINGS[1:]:
                 raise unknown("context_by", way, CONDITIONINGS[1:])
@@ -168,7 +168,7 @@ class UNet(nn.Module):
         context: Float[Tensor, "batch context *space"] | None = None,
     ) -> Float[Tensor, "batch out *space"]:
         if (context is None) is not (self.context is None):
-            raise ValueError("a context is needed exactly where the network was built with one")
+            raise ValueError("a context is required if and only if the network was built with one")
         multiples = [math.prod(along) for along in zip(*self.factors, strict=True)] or [1] * (x.ndim - 2)
         spare = [-size % multiple for size, multiple in zip(x.shape[2:], multiples, strict=True)]
         widths = [(n // 2, n - n // 2) for n in spare]

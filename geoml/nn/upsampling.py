@@ -27,5 +27,5 @@ class GridUpsample(nn.Module):
     ) -> Float[Tensor, "batch channel *fine"]:
         if source == target:
             return x
-        # Features have no gaps: a NaN among them is a fault that has to show in the loss.
+        # Features have no gaps: a NaN is an error that must reach the loss.
         return operator_for(source, target, self.method, rim=self.rim, gaps=False)(x)

@@ -15,7 +15,7 @@ FAST = {"reassoc", "contract", "nsz"}
 
 
 def _compiled(function: Callable[..., Any]) -> Any:
-    """Compiled on first use without the GIL, and kept on disk where there is a place for it."""
+    """Compile on first use without the GIL; the result is cached on disk if a folder is writable."""
     options: dict[str, Any] = {"nogil": True, "fastmath": FAST}
     try:
         return numba.njit(cache=True, **options)(function)

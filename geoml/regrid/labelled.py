@@ -1,4 +1,4 @@
-"""Regridding of xarray objects: axes found by their coordinates, everything else carried along."""
+"""Regridding of xarray objects: axes are found by their coordinates, other variables are kept."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ def regrid_labelled(operator: Regridder, data: Any) -> Any:
     tidy = conform(data, time="time" in names)
     found = grid_of(tidy, time="time" in names)
     for mine, its in zip(operator.source.axes, found.axes, strict=False):
-        if mine.period is not None and its.period is not None:  # around the globe, but begun elsewhere
+        if mine.period is not None and its.period is not None:  # around the globe, starting at another meridian
             cells = round((mine.start - its.start) / its.step)
             tidy = tidy.roll({its.name: -cells}, roll_coords=False)
             found = found.moved(**{its.name: cells * its.step})
-    if found.names == names:  # the registration is the operator's to know: coordinates may not tell
+    if found.names == names:  # coordinates do not determine the registration; the operator's source does
         axes = tuple(
             replace(a, registration=b.registration) for a, b in zip(found.axes, operator.source.axes, strict=True)
         )

@@ -28,25 +28,25 @@ __all__ = ["Method", "Regridder", "operator_for"]
 Method = Literal["conservative", "bilinear", "nearest"]
 Fields = TypeVar("Fields")
 
-#: Bytes of source fields worked on at a time: they and what becomes of them stay in the cache.
+#: Bytes of source fields per block, so that a block and its result fit in the cache.
 BLOCK_BYTES = 1 << 20
-#: Fewer blocks than this are not worth a thread of their own.
+#: Minimum number of blocks per thread.
 BLOCKS_A_THREAD = 4
 #: Sums over more cells than this are made in float64.
 LONG_SUM = 64
 
 
 class Regridder:
-    """Maps fields `(…, *source.shape)` to `(…, *target.shape)`, one band matrix an axis; by place, never by index.
+    """Maps fields `(…, *source.shape)` to `(…, *target.shape)` by coordinate, with one band matrix per axis.
 
     `source` and `target` are grids, or xarray data that lie on them (any CF names, order and longitude convention).
     `method`: "conservative" (area means; sin(lat) on a sphere; keeps the integral to rounding), "bilinear" (linear
-    along each axis) or "nearest". `rim`: what becomes of targets beyond the source ("nearest", "linear", "missing",
+    along each axis) or "nearest". `rim` is the rule for targets beyond the source ("nearest", "linear", "missing",
     "error": see `overlap_weights` and `interpolation_weights`). An axis equal in both grids costs nothing.
 
-    Missing values (NaN, or False in a `mask`) are left out and the rest of the weights brought back to one; where
-    less than `valid_fraction` of the weight is left, the result is missing. `gaps=False` promises that there are
-    none and saves the look (on a GPU, the wait for its answer).
+    Missing values (NaN, or False in a `mask`) are left out and the remaining weights are normalised to one; the result
+    is missing if less than `valid_fraction` of the weight remains. `gaps=False` asserts that there are none and skips
+    the check, which on a GPU would synchronise.
 
     >>> fine = Grid.latlon(40, 60, -5, 15, 0.1)
     >>> coarse = Grid.latlon(40, 60, -5, 15, 0.25, "node", half_open=True)
@@ -94,7 +94,7 @@ class Regridder:
 
     @property
     def covered(self) -> NDArray[np.float64]:
-        """The share of each target cell's area that the source covers, in the target's shape."""
+        """Fraction of each target cell's area that the source covers, in the target's shape."""
         share = np.ones(())
         for band in self.bands:
             share = share[..., None] * band.covered
@@ -127,7 +127,7 @@ class Regridder:
         if kind == "torch":
             return self._torch(array, mask)
         if array.dtype.kind not in "fiub":
-            raise TypeError(f"fields of {array.dtype} cannot be averaged; real numbers can (complex: part by part)")
+            raise TypeError(f"fields of {array.dtype} cannot be averaged; regrid real and imaginary parts separately")
         if kind == "dask":
             return self._dask(array, mask)
         if isinstance(array, np.ma.MaskedArray):
@@ -137,7 +137,7 @@ class Regridder:
         return values
 
     def masked(self, fields: Fields, mask: Any = None) -> tuple[Fields, Any]:
-        """The fields with 0 for what is missing, and True where they are not missing: numpy arrays and tensors."""
+        """The fields with missing values set to 0, and a mask of valid values: numpy arrays and tensors."""
         result: Any = self(fields, mask)
         if _kind(result) == "torch":
             missing = result.isnan()
@@ -236,7 +236,7 @@ class Regridder:
 
 
 def _kind(fields: Any) -> str:
-    """Which library's array this is; libraries that are not loaded cannot have made it."""
+    """The library of an array: numpy, dask, torch or xarray; checked without importing any."""
     for kind, names in (("torch", ("Tensor",)), ("xarray", ("DataArray", "Dataset")), ("dask.array", ("Array",))):
         module = sys.modules.get(kind)
         if module is not None and isinstance(fields, tuple(getattr(module, name) for name in names)):
@@ -250,7 +250,7 @@ _operators: OrderedDict[Hashable, Regridder] = OrderedDict()
 
 
 def operator_for(source: Grid, target: Grid, method: Method = "conservative", **options: Any) -> Regridder:
-    """The operator for arrays and tensors on a pair of grids, made once for all pairs it serves.
+    """The operator for a pair of grids, cached and shared by all pairs with the same weights.
 
     Interpolation depends on the relative place of the grids only, so that patches cut anywhere share one operator;
     area means depend on latitude too. `options` are those of `Regridder`.

@@ -19,7 +19,7 @@ __all__ = ["Passes"]
 
 
 class Passes:
-    """Applies `bands` to the last axes of arrays, without a look at missing values."""
+    """Applies `bands` to the last axes of arrays without checking for missing values."""
 
     def __init__(self, bands: tuple[Band, ...]) -> None:
         self.bands = bands
@@ -30,7 +30,7 @@ class Passes:
         return {**self.__dict__, "_cache": {}}
 
     def _cheapest_order(self) -> tuple[int, ...]:
-        """The order of the axes, those that change, which costs fewest multiplications."""
+        """The order of the changing axes with the fewest multiplications."""
         active = [i for i, band in enumerate(self.bands) if not band.is_identity]
 
         def cost(order: Sequence[int]) -> float:
@@ -87,6 +87,6 @@ class Passes:
 
         key = ("torch", axis, like.dtype, like.device)
         if key not in self._cache:
-            with torch.inference_mode(False):  # a matrix first used in inference has to serve training later
+            with torch.inference_mode(False):  # a matrix first used in inference is reused in training
                 self._cache[key] = torch.as_tensor(self.bands[axis].dense(), dtype=like.dtype, device=like.device)
         return self._cache[key]

@@ -1,4 +1,4 @@
-"""Weights between two axes: which source cells a target cell is made of, and in what shares."""
+"""Weights between two axes: the source cells that contribute to each target cell, and their shares."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def _refuse_outside(source: Axis, target: Axis, outside: NDArray[np.bool_], rim:
 
 
 def _turned(source: Axis, values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Longitudes moved by whole turns to lie as near the middle of the source as they can."""
+    """Longitudes shifted by multiples of 360° to be nearest to the middle of the source."""
     if not source.is_longitude:
         return values
     middle = (source.start + source.stop) / 2
@@ -96,7 +96,7 @@ def overlap_weights(source: Axis, target: Axis, *, rim: Rim = "nearest") -> Band
     used = np.sort(np.argsort(overlap <= 0, axis=1, kind="stable")[:, :entries], axis=1)
     index, overlap = np.take_along_axis(index, used, axis=1), np.take_along_axis(overlap, used, axis=1)
     largest = np.take_along_axis(index, overlap.argmax(axis=1)[:, None], axis=1)
-    index = np.where(overlap > 0, index, largest)  # entries that fill up a row read a cell that counts anyway
+    index = np.where(overlap > 0, index, largest)  # padding entries have weight 0 and read a valid cell
 
     total = overlap.sum(axis=1)
     width = source.measure(high) - source.measure(low)
@@ -108,7 +108,7 @@ def overlap_weights(source: Axis, target: Axis, *, rim: Rim = "nearest") -> Band
     index[empty] = nearest[empty, None]
     overlap[empty] = np.eye(1, entries)
     share = np.clip((np.minimum(high, edges[-1]) - np.maximum(low, edges[0])) / (high - low), 0, 1)
-    if source.is_longitude:  # the plain length is the area there, over all turns
+    if source.is_longitude:  # there the length is the area, over all turns
         share = covered
     outside = share < 0.5 - SNAP if rim in ("missing", "error") else np.zeros(target.size, dtype=bool)
     _refuse_outside(source, target, outside, rim)
@@ -131,7 +131,7 @@ def _overlaps(
 
 
 def _nearest(position: NDArray[np.float64]) -> NDArray[np.intp]:
-    """Whole indices nearest to fractional ones; ties go up."""
+    """Integer indices nearest to fractional ones; ties round up."""
     return np.floor(position + 0.5 + SNAP).astype(np.intp)
 
 

@@ -1,7 +1,7 @@
-"""Reports for a browser: one self-contained HTML file of tables, charts and maps, made from what runs left behind.
+"""Reports as one self-contained HTML file of tables, charts and maps, built from run folders.
 
-A domain builds `Section`s of blocks (`Text`, `Table`, `Chart`, `Viewer`) and `write_report` makes the file. Nothing in
-it is fetched from the network, so that it works from a disk and in ten years.
+A domain builds `Section`s of blocks (`Text`, `Table`, `Chart`, `Viewer`) and `write_report` writes the file. It loads
+nothing from the network.
 """
 
 from geoml.report.blocks import Block, Chart, Panel, Report, Section, Table, Text, Viewer, ViewerAxis, ViewerField

@@ -1,4 +1,4 @@
-"""What a report is made of."""
+"""The blocks of a report."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["Block", "Chart", "Panel", "Report", "Section", "Table", "Text", "Vie
 
 @dataclass(frozen=True)
 class Text:
-    """Paragraphs of plain text, an empty line between them; "note" is set apart, "code" stands letter by letter."""
+    """Paragraphs of plain text, separated by empty lines; "note" is set in small type, "code" verbatim."""
 
     text: str
     kind: Literal["plain", "note", "code"] = "plain"
@@ -23,9 +23,9 @@ class Text:
 
 @dataclass(frozen=True)
 class Table:
-    """Rows as a table that sorts by any column; `caption` says what the numbers are and in which unit.
+    """A table that sorts by any column; `caption` explains the numbers and their units.
 
-    `sort` names the column by which it is sorted at first; a `folded` one shows its caption until it is opened.
+    `sort` names the initial sort column; a `folded` table shows only its caption until it is opened.
     """
 
     rows: Sequence[Mapping[str, Any]]
@@ -36,7 +36,7 @@ class Table:
 
 @dataclass(frozen=True)
 class Chart:
-    """A Plotly figure; `alt` says in a sentence what it shows to who cannot see it."""
+    """A Plotly figure; `alt` describes it in one sentence for screen readers."""
 
     figure: Figure
     alt: str
@@ -45,7 +45,7 @@ class Chart:
 
 @dataclass(frozen=True)
 class ViewerAxis:
-    """What a viewer can be moved along: "select" for names, "range" for what has an order, from number `start` on."""
+    """A control of a viewer: "select" for names, "range" for ordered values; `start` is the initial index."""
 
     name: str
     values: Sequence[str]
@@ -55,9 +55,9 @@ class ViewerAxis:
 
 @dataclass(frozen=True)
 class Panel:
-    """How the fields of a panel are coloured: `bounds` of classes, or a continuous scale from `low` to `high`.
+    """Colours of a panel: `bounds` of classes, or a continuous scale from `low` to `high`.
 
-    `modality` picks among several looks of one panel: the value on the axis of that name for which this one holds.
+    `modality` selects among several colourings of one panel, by the value of the viewer's first axis.
     """
 
     name: str
@@ -71,10 +71,10 @@ class Panel:
 
 @dataclass(frozen=True)
 class ViewerField:
-    """One field `(y, x)` of a panel: shown where the viewer stands at `place`, axis name to value.
+    """One field `(y, x)` of a panel, shown when the viewer's axes have the values in `place`.
 
-    An axis that `place` does not name does not matter to it. NaN is unknown and stays empty. `marks` are points
-    `(x, y)` drawn upon it, of an antenna, say.
+    Axes that `place` does not name are ignored. NaN stays empty. `marks` are points `(x, y)` drawn on the field, for
+    example antennas.
     """
 
     panel: str
@@ -87,7 +87,7 @@ class ViewerField:
 
 @dataclass(frozen=True)
 class Viewer:
-    """Maps side by side on common colours, moved along `axes` together; `aspect` is a y unit in x units on screen."""
+    """Maps side by side with common colours and controls `axes`; `aspect` is the length of a y unit in x units."""
 
     axes: Sequence[ViewerAxis]
     panels: Sequence[Panel]
@@ -104,7 +104,7 @@ Block = Text | Table | Chart | Viewer
 
 @dataclass(frozen=True)
 class Section:
-    """A headed part of a report; sections of one `group` follow each other under its name."""
+    """A section of a report with a heading; sections of one `group` are listed under its name."""
 
     title: str
     blocks: Sequence[Block]
@@ -113,7 +113,7 @@ class Section:
 
 @dataclass(frozen=True)
 class Report:
-    """A whole page: what it is called, a sentence on it, and its sections."""
+    """A page: title, one-sentence summary and sections."""
 
     title: str
     summary: str

@@ -1,4 +1,4 @@
-"""Pictures of matplotlib as files."""
+"""Matplotlib figures as files."""
 
 from __future__ import annotations
 
@@ -15,6 +15,6 @@ __all__ = ["save_figure"]
 
 
 def save_figure(figure: Figure, path: str | os.PathLike[str], *, dpi: int = 120) -> None:
-    """Write a picture whole or not at all, in the format of its ending."""
+    """Write a figure atomically, in the format of the file name's suffix."""
     with atomic_path(path) as partial:
         figure.savefig(partial, dpi=dpi, format=Path(path).suffix.lstrip("."))

@@ -1,7 +1,7 @@
-"""`geoml report RUNS…`: what runs of any domain left behind, as one page for a browser.
+"""`geoml report RUNS…`: finished runs of any domain as one page for a browser.
 
-Domains come through the entry points of group `geoml.report`, so that the core names none: each is a function of a path
-that gives a `Report`, or None where the path is not of its kind. The `report` of a domain is the same, of its own runs.
+Domains register through the entry points of group `geoml.report`, so that the core does not depend on them. Each is a
+function of a path that returns a `Report`, or None if the path is not one of its runs.
 """
 
 from __future__ import annotations
@@ -22,41 +22,41 @@ __all__ = ["Makers", "gather", "main", "parser", "written"]
 Makers = Mapping[str, Callable[[Path], Report | None]]
 PAGE = "report.html"
 GROUP = "geoml.report"
-#: What a page may weigh and still open at once.
+#: Larger pages open slowly.
 LARGEST_MB = 15
 
 
 def main(arguments: Sequence[str]) -> list[dict[str, Any]]:
     """Write one page of several runs, stores or folders."""
-    about = "Make one self-contained HTML page of finished runs, whatever made them."
+    about = "Make one self-contained HTML page of finished runs of any domain."
     return written(parser("geoml report", about).parse_args(arguments), _makers())
 
 
 def parser(prog: str, about: str) -> argparse.ArgumentParser:
-    """What every `report` takes: runs, where the page goes and what it is called."""
+    """The argument parser of every `report` verb: runs, output file and title."""
     made = argparse.ArgumentParser(prog=prog, description=about)
     made.add_argument("runs", nargs="+", metavar="RUN", help="a run folder, a store or another folder of results")
-    made.add_argument("--output", metavar="FILE", help=f"where the page goes (default: RUN/{PAGE}; {PAGE} of several)")
-    made.add_argument("--title", metavar="TEXT", help="what the page is called")
+    made.add_argument("--output", metavar="FILE", help=f"path of the page (default: RUN/{PAGE}; {PAGE} of several)")
+    made.add_argument("--title", metavar="TEXT", help="title of the page")
     return made
 
 
 def written(flags: argparse.Namespace, makers: Makers) -> list[dict[str, Any]]:
-    """Write the page that flags of `parser` ask for; returns the row that says where it is."""
+    """Write the page for parsed flags; returns a row with its path and size."""
     runs = [Path(run) for run in flags.runs]
     found = gather(runs, title=flags.title, makers=makers)
     alone = len(runs) == 1 and (runs[0] / "config.yaml").exists()
     path = write_report(found, flags.output or (runs[0] / PAGE if alone else PAGE))
     size = path.stat().st_size / 1e6
-    heavy = f"; pages above {LARGEST_MB} MB open slowly, give fewer runs" if size > LARGEST_MB else ""
+    heavy = f"; pages over {LARGEST_MB} MB open slowly; give fewer runs" if size > LARGEST_MB else ""
     return [{"page": str(path), "MB": round(size, 2), "open": f"{path.absolute().as_uri()}{heavy}"}]
 
 
 def gather(paths: Sequence[Path], *, title: str | None = None, makers: Makers | None = None) -> Report:
-    """The reports of all paths as one; a single one as it is.
+    """The reports of all paths merged into one.
 
-    `makers` are functions of a path by the name of what they show, those of all installed domains by default. Errors:
-    `UserError` for a path that is not there or that none of them knows.
+    `makers` are functions from a path to a report by domain, by default those of all installed domains. Raises
+    `UserError` for a path that does not exist or that no maker recognises.
     """
     makers = _makers() if makers is None else makers
     found = [_report_of(path, makers) for path in paths]
@@ -74,7 +74,7 @@ def gather(paths: Sequence[Path], *, title: str | None = None, makers: Makers | 
 def _report_of(path: Path, makers: Makers) -> Report:
     if not path.exists():
         name, setting, value = str(path).partition("=")
-        hint = f"; folders stand by themselves, {value} without {name}=" if setting else ""
+        hint = f"; give folders without a key: {value} instead of {name}={value}" if setting else ""
         raise UserError(f"{path} does not exist; give run folders or stores{hint}")
     for maker in makers.values():
         report = maker(path)
@@ -87,7 +87,7 @@ def _report_of(path: Path, makers: Makers) -> Report:
 
 
 def _makers() -> Makers:
-    """The installed domains' functions, by name; one whose packages are absent is left out."""
+    """The functions of installed domains by name; domains with missing packages are left out."""
     makers: dict[str, Callable[[Path], Report | None]] = {}
     for point in sorted(importlib.metadata.entry_points(group=GROUP), key=lambda point: point.name):
         try:

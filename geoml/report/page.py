@@ -1,4 +1,4 @@
-"""From blocks to one HTML file that needs nothing else."""
+"""Render blocks to one self-contained HTML file."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from geoml.runs.files import atomic_path
 
 __all__ = ["render", "write_report"]
 
-#: Levels that a field of a viewer is kept at, evenly between its least and largest value: 16 bits a cell.
+#: Levels of a quantised field, evenly spaced between its minimum and maximum: 16 bits per cell.
 LEVELS = 65_534
 UNKNOWN = 65_535
 
 
 def write_report(report: Report, path: str | os.PathLike[str]) -> Path:
-    """Write the report as one HTML file, whole or not at all; returns its path.
+    """Write the report as one HTML file atomically; returns its path.
 
     >>> import tempfile
     >>> folder = Path(tempfile.mkdtemp())
@@ -79,14 +79,14 @@ def render(report: Report) -> str:
 
 
 def _anchor(title: str, taken: dict[str, int]) -> str:
-    """A name for links: letters and digits of the title, numbered where it comes again."""
+    """An anchor name: letters and digits of the title, numbered if it repeats."""
     name = re.sub(r"[^a-z0-9]+", "-", title.lower()).strip("-") or "section"
     taken[name] = taken.get(name, 0) + 1
     return name if taken[name] == 1 else f"{name}-{taken[name]}"
 
 
 def _view(block: Block) -> dict[str, Any]:
-    """What the template needs of a block."""
+    """The template's variables of a block."""
     if isinstance(block, Text):
         paragraphs = [part.strip() for part in block.text.split("\n\n") if part.strip()]
         return {"kind": block.kind, "text": block.text, "paragraphs": paragraphs}
@@ -94,7 +94,7 @@ def _view(block: Block) -> dict[str, Any]:
         return _table(block)
     if isinstance(block, Chart):
         figure = json.loads(block.figure.to_json())
-        # Colours of the page, light or dark, are the script's: a template of Plotly's would paint over them.
+        # The page's script sets light or dark colours; a Plotly template would override them.
         figure["layout"].pop("template", None)
         return {"kind": "chart", "data": _json(figure), "alt": block.alt, "caption": block.caption}
     return {"kind": "viewer", "data": _json(_viewer(block)), "axes": block.axes, "alt": block.alt,
@@ -111,13 +111,13 @@ def _table(block: Table) -> dict[str, Any]:
 
 
 def _is_numeric(column: Sequence[Mapping[str, Any]]) -> bool:
-    """Whether all that a column has are numbers, and it has any."""
+    """Whether a column has values and all of them are numbers."""
     known = [entry for entry in column if entry["shown"] != "–"]
     return bool(known) and all(entry["key"] is not None for entry in known)
 
 
 def _cell(value: Any) -> dict[str, Any]:
-    """A value as it is shown and, where it begins with a number (an interval may follow), the number it sorts by."""
+    """A value as shown and its sort key: the number that it begins with, if any."""
     shown = cell(value)
     key: float | None = None
     if isinstance(value, int | float | np.number) and not isinstance(value, bool):
@@ -150,14 +150,14 @@ def _viewer(block: Viewer) -> dict[str, Any]:
 
 
 def _scale(name: str) -> list[Any]:
-    """A colour scale by its name as stops, so that the page needs no registry of them."""
+    """The stops of a named colour scale."""
     from plotly.colors import get_colorscale
 
     return [list(stop) for stop in get_colorscale(name)]
 
 
 def _packed(field: ViewerField) -> dict[str, Any]:
-    """A field in 16 bits a cell, base64: a 65,534th of its range is finer than any screen shows."""
+    """A field as base64 with 16 bits per cell, finer than any screen shows."""
     values = np.asarray(field.values, np.float64)
     known = np.isfinite(values)
     low, high = (float(values[known].min()), float(values[known].max())) if known.any() else (0.0, 0.0)
@@ -177,14 +177,14 @@ def _packed(field: ViewerField) -> dict[str, Any]:
 
 
 def _axis(values: Any) -> dict[str, float]:
-    """Evenly spaced coordinates as their first value and step."""
+    """First value and step of evenly spaced coordinates."""
     line = np.asarray(values, np.float64)
     step = float((line[-1] - line[0]) / (len(line) - 1)) if len(line) > 1 else 1.0
     return {"first": round(float(line[0]), 6), "step": round(step, 9)}
 
 
 def _json(value: Mapping[str, Any] | Sequence[Any]) -> Any:
-    """JSON that may stand within a script element: no `</script>` can be in it."""
+    """JSON that is safe within a script element: it cannot contain `</script>`."""
     from markupsafe import Markup
 
     text = json.dumps(value, separators=(",", ":"), allow_nan=False)

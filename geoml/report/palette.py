@@ -1,4 +1,4 @@
-"""Colours that the colour-blind tell apart, the same for a name wherever it is drawn."""
+"""Colours that are distinguishable with colour-vision deficiency, the same for a name in every figure."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from collections.abc import Sequence
 
 __all__ = ["OKABE_ITO", "colours", "see_through"]
 
-#: Okabe & Ito 2008, "Color Universal Design", without black, which a dark page swallows.
+#: Okabe & Ito 2008, "Color Universal Design", without black, which is invisible on a dark page.
 OKABE_ITO = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8c6d31", "#7f7f7f")
 
 
 def colours(names: Sequence[str]) -> dict[str, str]:
-    """A colour for each name, in their order, again from the first after eight.
+    """A colour for each name in order, repeating after eight.
 
     >>> colours(["edm", "gan"])
     {'edm': '#0072b2', 'gan': '#d55e00'}
@@ -20,7 +20,7 @@ def colours(names: Sequence[str]) -> dict[str, str]:
 
 
 def see_through(colour: str, opacity: float) -> str:
-    """The colour as `rgba(…)` of some opacity.
+    """The colour as `rgba(…)` with an opacity.
 
     >>> see_through("#0072b2", 0.5)
     'rgba(0, 114, 178, 0.5)'

@@ -1,1 +1,1 @@
-"""Run folders, the record of their environment, and files written whole or not at all."""
+"""Run folders, records of their environment, and atomic writing of files."""

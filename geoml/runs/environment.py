@@ -1,4 +1,4 @@
-"""What a result was made with: Python, packages, commit, processor, accelerator."""
+"""The environment of a run: Python, packages, commit, processor, accelerator."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 
 @functools.cache
 def code_hash(*modules: str) -> str:
-    """Twelve hexadecimal digits that tell the code of modules, packages with all in them, from any other.
+    """A hash of the code of modules and packages as twelve hexadecimal digits.
 
-    What is kept from run to run and made by this code is named by them. Comments, docstrings and layout do not count;
-    another version of Python may read the same code differently, and a process keeps what it found first.
+    Cached results are named by the hash of the code that made them. Comments, docstrings and layout do not change it;
+    another version of Python may. The value is computed once per process.
 
     >>> code_hash("geoml.errors") == code_hash("geoml.errors") != code_hash("geoml.errors", "geoml.runs.files")
     True
@@ -44,7 +44,7 @@ def code_hash(*modules: str) -> str:
 
 
 def _statements(file: Path) -> str:
-    """What a module does, without what it says of itself."""
+    """The syntax tree of a module without docstrings, as text."""
     tree = ast.parse(file.read_bytes(), str(file))
     for node in ast.walk(tree):
         if isinstance(node, DOCUMENTED) and ast.get_docstring(node, clean=False) is not None:
@@ -53,12 +53,12 @@ def _statements(file: Path) -> str:
 
 
 def usable_cores() -> int:
-    """Cores this process may run on, which a container or a batch system may have cut down."""
+    """Number of cores this process may run on, as limited by a container or batch system."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def cpu_model() -> str:
-    """The processor's name as the system gives it."""
+    """The processor's name as the system reports it."""
     try:
         found = re.search(r"^model name\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
     except OSError:
@@ -67,7 +67,7 @@ def cpu_model() -> str:
 
 
 def packages() -> dict[str, str]:
-    """Installed versions of this distribution and of what it and its extras require, by name."""
+    """Installed versions of this distribution and its requirements, extras included, by name."""
     try:
         required = importlib.metadata.requires("geoml") or []
     except importlib.metadata.PackageNotFoundError:
@@ -83,7 +83,7 @@ def packages() -> dict[str, str]:
 
 
 def _output_of(*command: str, cwd: Path | None = None) -> str | None:
-    """Standard output of a command, None where it is missing or fails."""
+    """Standard output of a command, or None if it is missing or fails."""
     if shutil.which(command[0]) is None:
         return None
     try:
@@ -94,7 +94,7 @@ def _output_of(*command: str, cwd: Path | None = None) -> str | None:
 
 
 def commit() -> dict[str, Any] | None:
-    """Commit of the checkout this package is imported from and whether files differ from it; None outside of one."""
+    """Commit of the checkout that this package is imported from, and whether it is modified; None if not a checkout."""
     root = Path(__file__).resolve().parents[2]
     if not (root / ".git").exists():
         return None
@@ -104,13 +104,13 @@ def commit() -> dict[str, Any] | None:
 
 
 def gpus() -> list[str]:
-    """Names of the accelerators the driver shows; found without importing torch."""
+    """Names of the accelerators that the driver reports, found without importing torch."""
     listing = _output_of("nvidia-smi", "--query-gpu=name,memory.total", "--format=csv,noheader")
     return listing.splitlines() if listing else []
 
 
 def describe() -> dict[str, Any]:
-    """The whole of it, as what goes into `environment.json`."""
+    """The complete environment, as written to `environment.json`."""
     return {
         "command": sys.argv,
         "python": platform.python_version(),

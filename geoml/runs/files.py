@@ -1,4 +1,4 @@
-"""Files written whole or not at all, and their hashes."""
+"""Atomic writing of files, and their hashes."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ REFUSED = (errno.EACCES, errno.EROFS, errno.EPERM, errno.ENOTDIR, errno.EEXIST)
 
 @contextlib.contextmanager
 def writing(path: str | os.PathLike[str]) -> Iterator[None]:
-    """A full disk or a read-only folder, met inside the block, becomes a `UserError` that names `path`.
+    """Convert errors of a full disk or a read-only folder into a `UserError` that names `path`.
 
-    Libraries that write with code of their own tell of a full disk in words only: these are understood too.
+    Libraries with their own writers report a full disk in their message only; these are recognised too.
     """
     try:
         yield
@@ -42,9 +42,9 @@ def writing(path: str | os.PathLike[str]) -> Iterator[None]:
 
 @contextlib.contextmanager
 def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """A temporary path beside `path`, renamed onto it when the block ends well and removed when it does not.
+    """A temporary path next to `path`, renamed to it if the block succeeds and removed if it fails.
 
-    Works for files and folders; a folder replaces an older one. A full disk or a read-only folder becomes a
+    Works for files and folders; an existing folder is replaced. A full disk or a read-only folder becomes a
     `UserError` that names the path.
     """
     path = Path(path)
@@ -60,7 +60,7 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
         if partial.is_dir():
             shutil.rmtree(partial, ignore_errors=True)
         else:
-            with contextlib.suppress(OSError):  # the error that ended the block says it, for example no folder at all
+            with contextlib.suppress(OSError):  # the error that ended the block is the informative one
                 partial.unlink(missing_ok=True)
 
 
@@ -73,9 +73,9 @@ def sha256(path: str | os.PathLike[str]) -> str:
 
 
 def write_json(path: str | os.PathLike[str], value: Any) -> None:
-    """`value` as indented JSON at `path`, whole or not at all; NaN and infinities are refused."""
+    """Write `value` as indented JSON to `path` atomically; NaN and infinities raise `ValueError`."""
     text = json.dumps(value, indent=2, allow_nan=False) + "\n"
-    if not isinstance(path, str | os.PathLike):  # behind a URL: objects appear whole
+    if not isinstance(path, str | os.PathLike):  # behind a URL: objects are written atomically
         path.write_text(text)
         return
     with atomic_path(path) as partial:
@@ -83,7 +83,7 @@ def write_json(path: str | os.PathLike[str], value: Any) -> None:
 
 
 def read_json(path: str | os.PathLike[str]) -> Any:
-    """The JSON at `path`; a missing or broken file is a `DataError` that names it."""
+    """The JSON at `path`; a missing or invalid file raises a `DataError` that names it."""
     place: Any = Path(path) if isinstance(path, str) else path
     try:
         if isinstance(place, Path) and place.exists() and not place.is_file():  # reading a pipe would never end

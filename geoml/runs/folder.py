@@ -1,9 +1,9 @@
-"""The folder a command leaves behind: its configuration, surroundings, log, metrics and summary.
+"""The folder that a command writes: configuration, environment, log, metrics and summary.
 
     config.yaml  environment.json  log.txt  metrics.jsonl  summary.json  checkpoints/  samples/
 
-The same command finds its folder again and goes on in it; a different one is refused with the key that differs, unless
-nothing came out of the run that was there.
+The same command finds its folder again and resumes; a folder of another configuration is refused with the key that
+differs, unless that run wrote nothing.
 """
 
 from __future__ import annotations
@@ -26,19 +26,19 @@ from geoml.runs.stored_config import read_config
 
 __all__ = ["MetricsLog", "RunFolder", "config_hash", "jsonable", "launched_rank", "plain"]
 
-#: Keys that say where and how to run, not what: they may differ between a run and its continuation.
+#: Keys that do not change results; they may differ when a run is resumed.
 VOLATILE = ("run",)
 
 
 def launched_rank() -> int | None:
-    """This process's number among those that `torchrun` started together, None where it did not start several."""
+    """The rank of this process under `torchrun`, or None if it did not start several processes."""
     if int(os.environ.get("WORLD_SIZE", "1")) < 2 or "MASTER_ADDR" not in os.environ:
         return None
     return int(os.environ["RANK"])
 
 
 def jsonable(value: Any) -> Any:
-    """`value` in the types JSON has: numpy and torch scalars as numbers, non-finite numbers as None, paths as text.
+    """`value` in JSON types: numpy and torch scalars as numbers, non-finite numbers as None, paths as text.
 
     >>> jsonable({"loss": float("nan"), "shape": (2, 3)})
     {'loss': None, 'shape': [2, 3]}
@@ -83,9 +83,9 @@ def _without(config: Mapping[str, Any], dropped: Iterable[str]) -> dict[str, Any
 
 
 def config_hash(config: Any, *, ignore: Iterable[str] = VOLATILE) -> str:
-    """Twelve hexadecimal digits that are equal where two configurations mean the same run.
+    """A hash of a configuration as twelve hexadecimal digits.
 
-    The order of keys does not matter, nor do the dotted keys in `ignore`.
+    It does not depend on the order of keys or on the dotted keys in `ignore`.
 
     >>> config_hash({"a": 1, "b": [0.001]}) == config_hash({"b": [1e-3], "a": 1, "run": {"dir": "here"}})
     True
@@ -95,7 +95,7 @@ def config_hash(config: Any, *, ignore: Iterable[str] = VOLATILE) -> str:
 
 
 def _differences(old: Any, new: Any, prefix: str = "") -> Iterator[tuple[str, Any, Any]]:
-    """Dotted keys whose values differ, with both values; "absent" where one side lacks the key."""
+    """Dotted keys whose values differ, with both values; "absent" if one side lacks the key."""
     if isinstance(old, Mapping) and isinstance(new, Mapping):
         for key in [*old, *(key for key in new if key not in old)]:
             yield from _differences(
@@ -106,11 +106,10 @@ def _differences(old: Any, new: Any, prefix: str = "") -> Iterator[tuple[str, An
 
 
 class MetricsLog:
-    """Rows of numbers appended to a JSON Lines file, each on disk before `append` returns.
+    """Rows of numbers in a JSON Lines file, each on disk before `append` returns.
 
-    A row is an object; training rows carry `samples`, the count of samples seen, by which a resumed run cuts off what
-    it is about to repeat. A last line broken by a kill is dropped on opening; a broken line elsewhere is a
-    `DataError`.
+    A row is an object. Training rows hold `samples`, the number of samples seen; a resumed run drops the rows that it
+    will repeat. An incomplete last line is dropped on opening; an invalid line elsewhere raises `DataError`.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
@@ -129,7 +128,7 @@ class MetricsLog:
             stream.write(line)
 
     def rows(self) -> list[dict[str, Any]]:
-        """All rows, oldest first; none where nothing was written yet."""
+        """All rows, oldest first; empty if nothing was written yet."""
         if not self.path.exists():
             return []
         rows = []
@@ -144,7 +143,7 @@ class MetricsLog:
         return rows
 
     def keep_until(self, samples: int) -> None:
-        """Drop the rows whose `samples` lie past this count, as a run resumed from there writes them again."""
+        """Drop rows with more than this many `samples`; a resumed run writes them again."""
         rows = self.rows()
         kept = [row for row in rows if row.get("samples") is None or row["samples"] <= samples]
         if len(kept) < len(rows):
@@ -156,7 +155,7 @@ class MetricsLog:
 
 
 class RunFolder:
-    """A run folder on disk, made or found again by `open`, read by `load`."""
+    """A run folder on disk, created or resumed by `open`, read by `load`."""
 
     def __init__(self, path: Path, config: dict[str, Any]) -> None:
         self.path, self.config = path, config
@@ -173,12 +172,11 @@ class RunFolder:
         resume: bool = True,
         ignore: Iterable[str] = VOLATILE,
     ) -> RunFolder:
-        """The run folder at `path` for `config`: made where there is none, gone on with where the configuration fits.
+        """The run folder at `path` for `config`: created, or resumed if the configuration is the same.
 
-        Of several processes that `torchrun` started the first makes and writes the folder; the others only know where
-        it is. A folder of another configuration raises a `UserError` that names the keys that differ, and so does one
-        that another process is writing; a run that stopped before it made anything is no hindrance. `resume=False`
-        clears an older run first. Dotted keys in `ignore` may differ.
+        Under `torchrun` only the first process writes. Raises `UserError` if the folder holds a run of another
+        configuration, naming the keys that differ, or if another process is writing it. A run that stopped before it
+        wrote anything is overwritten. `resume=False` deletes an older run first. Dotted keys in `ignore` may differ.
         """
         path, config = Path(path), plain(config)
         if launched_rank():
@@ -205,13 +203,13 @@ class RunFolder:
             (path / name).mkdir(exist_ok=True)
         for name in ("log.txt", "metrics.jsonl"):
             (path / name).touch()
-        if not folder.finished:  # who only reads what came out leaves what it came out of
+        if not folder.finished:  # a finished run keeps the environment that made its results
             folder._write_environment()
         return folder
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> RunFolder:
-        """A run folder to read from; missing or broken pieces are a `DataError` when they are asked for."""
+        """A run folder to read from; missing or damaged files raise `DataError` when they are accessed."""
         path = Path(path)
         if not path.is_dir():
             raise DataError(f"run folder {path} does not exist")
@@ -234,16 +232,14 @@ class RunFolder:
 
     @property
     def environment(self) -> dict[str, Any]:
-        """What the run (the latest that wrote something) ran on."""
+        """The environment of the latest run that wrote something."""
         return _read_object(self.path / "environment.json")
 
     @property
     def summary(self) -> dict[str, Any]:
-        """What came out; a `DataError` where the run has not finished."""
+        """The contents of `summary.json`; raises `DataError` if the run has not finished."""
         if not (self.path / "summary.json").exists():
-            raise DataError(
-                f"{self.path} has no summary.json: the run has not finished; the same command goes on with it"
-            )
+            raise DataError(f"{self.path} has no summary.json: the run has not finished; the same command resumes it")
         return _read_object(self.path / "summary.json")
 
     @property
@@ -252,11 +248,11 @@ class RunFolder:
         return (self.path / "summary.json").exists()
 
     def write_summary(self, summary: Mapping[str, Any]) -> None:
-        """Write `summary.json`, the sign that the run is complete; non-finite numbers become null."""
+        """Write `summary.json`, which marks the run as complete; non-finite numbers become null."""
         self.summarised = True
         if launched_rank():
             return
-        if self.finished:  # written anew, it comes out of what is there now
+        if self.finished:  # a new summary belongs to the present environment
             self._write_environment()
         write_json(self.path / "summary.json", jsonable(summary))
 
@@ -275,7 +271,7 @@ class RunFolder:
         self.close()
 
     def _write_environment(self) -> None:
-        """Keep what this process runs on."""
+        """Write `environment.json`."""
         from geoml.runs.environment import describe
 
         now = datetime.now(UTC).isoformat(timespec="seconds")
@@ -294,7 +290,7 @@ class RunFolder:
                     f"{self.path} is being written by process {holder or '?'}; wait for it, or name another folder"
                 ) from None
             return
-        except OSError:  # some network file systems know no locks
+        except OSError:  # some network file systems do not support locks
             stream.close()
             return
         stream.truncate(0)
@@ -303,7 +299,7 @@ class RunFolder:
         self._lock = stream
 
     def _nothing_made(self) -> bool:
-        """Whether no file here holds anything, but those that every run leaves before its work begins."""
+        """Whether all files are empty, except those that every run writes before its work begins."""
         own = {self.path / name for name in (".lock", "config.yaml", "environment.json", "log.txt")}
         return not any(item.is_file() and item not in own and item.stat().st_size for item in self.path.rglob("*"))
 

@@ -1,8 +1,8 @@
-"""Configurations of run folders and checkpoints, read as data: nothing in them is resolved, followed or run.
+"""Configurations of run folders and checkpoints, read as data: nothing in them is resolved, followed or executed.
 
-A run folder may come from anybody. Its `config.yaml` is plain YAML: mappings with text keys, sequences and scalars.
-Tags, anchors and aliases are refused, size and depth are limited, and `${…}` stays the text that it is. Which classes
-may be built from such a file is decided by the command of the user (`geoml.cli.config.resolve`).
+A run folder may come from anyone. Its `config.yaml` is plain YAML: mappings with text keys, sequences and scalars.
+Tags, anchors and aliases are refused, size and depth are limited, and `${…}` remains text. Which classes
+may be built is decided by the user's command (`geoml.cli.config.resolve`).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ __all__ = ["interpret", "read_config"]
 
 T = TypeVar("T")
 
-#: Far above what any command writes: the largest configuration of this project has some 20 KB and 8 levels.
+#: Limits far above what any command writes: about 20 KB and 8 levels.
 MAX_BYTES, MAX_DEPTH, MAX_NODES = 1_000_000, 40, 20_000
 
 
@@ -53,7 +53,7 @@ class _Loader(yaml.SafeLoader):
         names = [key.value for key, _ in node.value]
         for key, _ in node.value:
             if not isinstance(key, yaml.ScalarNode):
-                raise _refused("a key that is no text", key)
+                raise _refused("a key that is not text", key)
             if names.count(key.value) > 1:
                 raise _refused(f"the key {key.value!r} twice", key)
         return super().construct_mapping(node, deep)
@@ -71,7 +71,9 @@ _Loader.add_implicit_resolver(
 
 
 def _refused(what: str, place: Any) -> yaml.MarkedYAMLError:
-    return yaml.MarkedYAMLError(problem=f"{what} is not taken from a file", problem_mark=place.start_mark)
+    return yaml.MarkedYAMLError(
+        problem=f"{what} is not allowed in a stored configuration", problem_mark=place.start_mark
+    )
 
 
 def read_config(path: str | os.PathLike[str]) -> dict[str, Any]:
@@ -104,9 +106,9 @@ def read_config(path: str | os.PathLike[str]) -> dict[str, Any]:
 
 
 def interpret(path: str | os.PathLike[str], make: Callable[[], T], what: str) -> T:
-    """What `make` builds from the contents of a stored file; any failure of it is a `DataError` that names the file.
+    """Call `make`, which builds an object from a stored file; any failure becomes a `DataError` that names the file.
 
-    Constructors do not check what only a damaged or hostile file can hold: text for a number, lists in lists.
+    Constructors do not check for values that only a damaged or hostile file holds, such as text for a number.
 
     >>> interpret("task.json", lambda: int("abc"), "a task")
     Traceback (most recent call last):

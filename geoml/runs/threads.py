@@ -1,7 +1,7 @@
-"""How many threads numerical libraries take: no more than the cores that are free when a command starts.
+"""Limit the threads of numerical libraries to the cores that are idle when a command starts.
 
-Threads of OpenMP spin while they wait for each other. On a machine whose cores are taken they take time from each
-other, and a run of minutes can last an hour.
+OpenMP threads spin while they wait. On a busy machine they compete for the same cores, and a run of minutes can take
+an hour.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from geoml.runs.environment import usable_cores
 
 __all__ = ["VARIABLES", "free_cores", "limit_threads"]
 
-#: What OpenMP, MKL, OpenBLAS and Numba read when they are first imported.
+#: Environment variables that OpenMP, MKL, OpenBLAS and Numba read on import.
 VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS")
 
 
 def free_cores(seconds: float = 0.2, stat: str | os.PathLike[str] = "/proc/stat") -> int:
-    """Idle cores among those this process may use, at least 1, from the idle time within `seconds`.
+    """Number of idle cores that this process may use, at least 1, measured over `seconds`.
 
-    Where the system does not say how busy it is, all usable cores count as free.
+    If the system does not report its load, all usable cores count as idle.
     """
     cores = min(usable_cores(), _quota())
     before = _idle(stat)
@@ -36,10 +36,10 @@ def free_cores(seconds: float = 0.2, stat: str | os.PathLike[str] = "/proc/stat"
 
 
 def limit_threads() -> tuple[int, int] | None:
-    """Set the `VARIABLES` that the environment leaves unset to the free cores.
+    """Set those of `VARIABLES` that are unset to the number of idle cores.
 
-    Returns threads and usable cores, or None where `OMP_NUM_THREADS` is set: then that is what holds. Libraries that
-    are imported already keep what they have.
+    Returns the number of threads and of usable cores, or None if `OMP_NUM_THREADS` is set, which is then kept.
+    Libraries that are already imported are not affected.
     """
     if os.environ.get("OMP_NUM_THREADS"):
         return None
@@ -50,7 +50,7 @@ def limit_threads() -> tuple[int, int] | None:
 
 
 def _idle(stat: str | os.PathLike[str]) -> tuple[int, int] | None:
-    """Ticks that all cores together idled, and ticks in all, since the machine started."""
+    """Idle ticks and total ticks of all cores since the machine started."""
     try:
         words = Path(stat).read_text().partition("\n")[0].split()
         ticks = [int(word) for word in words[1:9]]
@@ -60,7 +60,7 @@ def _idle(stat: str | os.PathLike[str]) -> tuple[int, int] | None:
 
 
 def _quota() -> int:
-    """Cores that a container may use by its quota of time, rounded up; a large number where there is none."""
+    """Number of cores in the CPU quota of a container, rounded up; a large number if there is no quota."""
     try:
         limit, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
         return math.ceil(int(limit) / int(period))

@@ -1,4 +1,4 @@
-"""Checkpoints: folders of safe formats, written whole or not at all, verified by hash before anything is read."""
+"""Checkpoints: folders of safe formats, written atomically and verified by hash before reading."""
 
 from __future__ import annotations
 
@@ -45,13 +45,13 @@ __all__ = [
 logger = logging.getLogger(__name__)
 
 SUMS, BEST = "SHA256SUMS", "best.json"
-#: What a checkpoint needs to predict, and what only going on with its training needs.
+#: Files of a checkpoint for prediction, and those for resuming only.
 PREDICTS = ("ema.safetensors", "config.yaml", "transform.json")
 RESUMES = ("model.safetensors", "resume.pt")
 
 
 def name_of(samples: int) -> str:
-    """The folder name of the checkpoint after so many samples; names sort as the counts do."""
+    """The folder name of the checkpoint after a number of samples; names sort by it."""
     return f"{samples:012d}"
 
 
@@ -66,16 +66,16 @@ def save(
 ) -> Path:
     """Write `model.safetensors, ema.safetensors, config.yaml, transform.json, resume.pt, SHA256SUMS` to `folder`.
 
-    `resume` holds tensors and plain values only. A checkpoint that is there already and whole is kept.
+    `resume` holds tensors and plain values only. An existing valid checkpoint is kept.
     """
     if model.config is None:
-        raise TypeError("only models built by geoml.models.registry.build can be saved: others cannot be rebuilt")
+        raise TypeError("only models built by geoml.models.registry.build can be saved; others could not be rebuilt")
     if folder.is_dir():
         try:
             verify(folder)
             return folder
         except DataError:
-            logger.warning("%s is broken; writing it anew", folder)
+            logger.warning("%s is damaged; writing it again", folder)
     config = {
         "geoml": __version__,
         "model": dict(model.config),
@@ -89,16 +89,16 @@ def save(
         save_file(_tensors(ema), partial / "ema.safetensors")
         (partial / "config.yaml").write_text(yaml.safe_dump(json.loads(json.dumps(config)), sort_keys=False))
         (partial / "transform.json").write_text(json.dumps(transforms.to_dict(), indent=2, allow_nan=False) + "\n")
-        with open(partial / "resume.pt", "wb") as stream:  # torch's own writer does not say why it fails
+        with open(partial / "resume.pt", "wb") as stream:  # torch's writer does not report why it fails
             torch.save(_safe(dict(resume)), stream)
         _write_sums(partial)
     return folder
 
 
 def export(checkpoint: Path, folder: Path) -> Path:
-    """Write to `folder` what of a checkpoint predicts: averaged weights, configuration, transforms, their hashes.
+    """Write the part of a checkpoint that predicts to `folder`: averaged weights, configuration, transforms, hashes.
 
-    A fraction of its size, for keeping and passing on; a training cannot go on from it. What is there is replaced.
+    It is much smaller, but training cannot resume from it. An existing folder is replaced.
     """
     verify(checkpoint)
     shutil.rmtree(folder, ignore_errors=True)
@@ -120,7 +120,7 @@ def _tensors(module: nn.Module) -> dict[str, Tensor]:
 
 
 def _safe(state: Any) -> Any:
-    """`state` if it holds tensors and plain values only, numpy's turned into them: what loads without running code."""
+    """`state` with numpy values as plain ones; `TypeError` for objects other than tensors and plain values."""
     if isinstance(state, dict):
         return {_safe(key): _safe(value) for key, value in state.items()}
     if isinstance(state, list | tuple):
@@ -135,55 +135,55 @@ def _safe(state: Any) -> Any:
 def verify(folder: Path) -> None:
     """Compare every file with its hash; `DataError` names the first that is missing or differs.
 
-    What `export` wrote is whole too: it lists no file that only a training needs.
+    The result of `export` is valid, too: it does not list the files for resuming.
     """
     sums = folder / SUMS
     if not sums.is_file():
-        raise DataError(f"{folder} is no whole checkpoint: {SUMS} is missing")
+        raise DataError(f"{folder} is not a complete checkpoint: {SUMS} is missing")
     lines = [line.split("  ", 1) for line in sums.read_text(errors="replace").splitlines() if "  " in line]
     listed = {name: digest for digest, name in lines}
     exported = not any(name in listed or (folder / name).exists() for name in RESUMES)
     for name in PREDICTS if exported else (*PREDICTS, *RESUMES):
         path = folder / name
         if name not in listed:
-            raise DataError(f"{sums} does not list {name}; the checkpoint is truncated or not geoml's")
+            raise DataError(f"{sums} does not list {name}; the checkpoint is incomplete or was not written by geoml")
         if not path.is_file():
-            raise DataError(f"{path} is missing; take another checkpoint")
+            raise DataError(f"{path} is missing; use another checkpoint")
         if sha256(path) != listed[name]:
-            raise DataError(f"{path} is corrupt: its SHA-256 is not the one in {SUMS}; take another checkpoint")
+            raise DataError(f"{path} is corrupt: its SHA-256 is not the one in {SUMS}; use another checkpoint")
 
 
 def found(folder: Path) -> list[Path]:
-    """Checkpoint folders, oldest first, whole or not; temporary ones (their names start with a dot) are none."""
+    """Checkpoint folders, oldest first, valid or not, without temporary ones."""
     return sorted(path for path in folder.glob("[0-9]*") if path.is_dir())
 
 
 def latest(folder: Path) -> Path | None:
-    """The newest whole checkpoint in a run's `checkpoints` folder, None where there are none.
+    """The newest valid checkpoint in a run's `checkpoints` folder, None if the folder has none.
 
-    Broken ones are skipped with a warning that names the cause; where all are broken, that is a `DataError`: starting
-    from nothing must be asked for.
+    Damaged ones are skipped with a warning. If all are damaged, `DataError` is raised rather than starting over
+    silently.
     """
     candidates = found(Path(folder))
     for path in reversed(candidates):
         try:
             verify(path)
         except DataError as error:
-            logger.warning("skipping a broken checkpoint: %s", error)
+            logger.warning("skipping a damaged checkpoint: %s", error)
         else:
             return path
     if candidates:
-        raise DataError(f"none of the {len(candidates)} checkpoints in {folder} is whole; delete them to start anew")
+        raise DataError(f"none of the {len(candidates)} checkpoints in {folder} is valid; delete them to start over")
     return None
 
 
 def mark_best(folder: Path, checkpoint: Path, validation: float) -> None:
-    """Note which checkpoint has the least validation loss."""
+    """Record the checkpoint with the smallest validation loss."""
     write_json(Path(folder) / BEST, {"checkpoint": checkpoint.name, "validation": validation})
 
 
 def best(folder: Path) -> Path | None:
-    """The checkpoint with the least validation loss, None where none was marked."""
+    """The checkpoint with the smallest validation loss, None if none is recorded."""
     path = Path(folder) / BEST
     if not path.exists():
         return None
@@ -195,9 +195,9 @@ def best(folder: Path) -> Path | None:
 
 
 def chosen(path: Path) -> Path:
-    """The checkpoint that a path stands for: itself, or the best of a run or its `checkpoints`, else the newest.
+    """The checkpoint at a path: itself, or the best, else the newest, of a run or its `checkpoints` folder.
 
-    Errors: `DataError` where there is none.
+    Raises `DataError` if there is none.
     """
     path = Path(path)
     if (path / SUMS).exists():
@@ -205,14 +205,14 @@ def chosen(path: Path) -> Path:
     folder = path / "checkpoints" if (path / "checkpoints").is_dir() else path
     picked = (best(folder) or latest(folder)) if folder.is_dir() else None
     if picked is None:
-        raise DataError(f"{path} is no checkpoint and holds none")
+        raise DataError(f"{path} is not a checkpoint and contains none")
     return picked
 
 
 def start_from(model: Model, path: Path) -> Path:
-    """Give a model the averaged weights of a checkpoint, to train it further; returns the checkpoint.
+    """Load the averaged weights of a checkpoint into a model for fine-tuning; returns the checkpoint.
 
-    Errors: `UserError` where it was trained on other channels or is of another architecture.
+    Raises `UserError` if it was trained on other channels or has another architecture.
     """
     folder = chosen(path)
     verify(folder)
@@ -228,7 +228,7 @@ def start_from(model: Model, path: Path) -> Path:
 
 
 def prune(folder: Path, *, keep: int) -> None:
-    """Remove all checkpoints but the `keep` newest and the best, and what killed writers left behind."""
+    """Remove all checkpoints except the `keep` newest and the best, and temporary folders of killed runs."""
     kept = {*found(folder)[-keep:], best(folder)} if keep > 0 else {*found(folder)}
     for path in found(folder):
         if path not in kept:
@@ -250,7 +250,7 @@ def load_config(folder: Path) -> dict[str, Any]:
 def load_model(folder: Path, *, allow: Sequence[str] = ()) -> Model:
     """The model of a checkpoint with its averaged weights: of geoml's packages or those in `allow`.
 
-    The configuration is checked against the shapes in the weights before memory is taken for it. Errors: `DataError`
+    The configuration is checked against the shapes in the weights before memory is allocated. Errors: `DataError`
     for a configuration that describes no model or weights that are broken, `UserError` for a class that is not allowed
     and for another architecture, `Diverged` for weights that are not finite.
     """
@@ -276,13 +276,15 @@ def _built(config: Mapping[str, Any], allow: Sequence[str]) -> Model:
 def load_weights(model: nn.Module, path: Path) -> None:
     """Fill `model` from a safetensors file; `UserError` names the first tensor that does not match.
 
-    Weights that are not finite are of a training that diverged: a `Diverged` names the first.
+    Weights that are not finite raise `Diverged`, which names the first.
     """
     _require_shapes(path, shapes_in(path), {name: tuple(x.shape) for name, x in model.state_dict().items()})
     tensors = load_file(path)
     for name, tensor in tensors.items():
         if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
-            raise Diverged(f"{path}: {name!r} holds values that are not finite; this training diverged, take another")
+            raise Diverged(
+                f"{path}: {name!r} holds values that are not finite; this training diverged, use another checkpoint"
+            )
     model.load_state_dict(tensors)
 
 
@@ -298,18 +300,16 @@ def shapes_in(path: Path) -> dict[str, tuple[int, ...]]:
 def _require_shapes(path: Path, stored: Mapping[str, tuple[int, ...]], expected: Mapping[str, tuple[int, ...]]) -> None:
     for name, shape in expected.items():
         if name not in stored:
-            raise UserError(f"{path} is of another architecture: it lacks {name!r}, {shape}")
+            raise UserError(f"{path} has another architecture: it lacks {name!r}, {shape}")
         if stored[name] != shape:
-            raise UserError(
-                f"{path} is of another architecture: {name!r} is {stored[name]} there, {shape} in this model"
-            )
+            raise UserError(f"{path} has another architecture: {name!r} is {stored[name]} there, {shape} in this model")
     for name in stored:
         if name not in expected:
-            raise UserError(f"{path} is of another architecture: this model has no {name!r}")
+            raise UserError(f"{path} has another architecture: this model has no {name!r}")
 
 
 def load_resume(folder: Path) -> dict[str, Any]:
-    """Optimiser, loader and random-number states; a file with anything but tensors and plain values is refused."""
+    """States of optimiser, loader and random numbers; only tensors and plain values are accepted."""
     path = folder / "resume.pt"
     if not path.exists():
         raise DataError(f"{folder} can predict but not be trained on: {path.name} was left out when it was exported")

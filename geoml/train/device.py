@@ -1,4 +1,4 @@
-"""Where a model runs, in which precision, and with how many processes; nothing else touches torch.distributed."""
+"""Device, precision and processes of a model; the only module that uses torch.distributed."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ logger = logging.getLogger(__name__)
 
 Precision = Literal["fp32", "bf16", "fp16"]
 PRECISIONS: tuple[Precision, ...] = ("fp32", "bf16", "fp16")
-#: One process may prepare data or fit statistics while the others wait; when one dies, the launcher ends them.
+#: Time that processes wait while one prepares data; if it dies, the launcher ends them.
 PATIENCE = timedelta(hours=12)
 
 
 @dataclass(frozen=True)
 class ProcessGroup:
-    """The processes that train one model together; `size` 1 where there is but one."""
+    """The group of processes that train one model; `size` is 1 for a single process."""
 
     rank: int = 0
     size: int = 1
@@ -50,7 +50,7 @@ class ProcessGroup:
         return values
 
     def sum_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
-        """Give every process the sums of all gradients; a parameter without any, in all of them, keeps none."""
+        """Sum gradients over all processes; a parameter without a gradient in all of them keeps none."""
         if self.size == 1:
             return
         by_kind: dict[tuple[torch.device, torch.dtype], list[nn.Parameter]] = {}
@@ -66,19 +66,19 @@ class ProcessGroup:
                 parameter.grad = total.view_as(parameter).clone() if known else None
 
     def share(self, tensors: Iterable[Tensor]) -> None:
-        """Overwrite the tensors of all processes by the first one's."""
+        """Copy tensors from the first process to all others."""
         if self.size > 1:
             for tensor in tensors:
                 dist.broadcast(tensor.detach(), 0)
 
     def wait(self) -> None:
-        """Go on when all processes have come here."""
+        """Wait until all processes reach this call."""
         if self.size > 1:
             dist.barrier()
 
     @contextlib.contextmanager
     def first_alone(self) -> Iterator[None]:
-        """The block is run by the first process, and then by all others: they find on disk what it made."""
+        """Run the block in the first process, then in all others, which find its results on disk."""
         if self.rank > 0:
             self.wait()
         yield
@@ -87,7 +87,7 @@ class ProcessGroup:
 
 
 def world() -> ProcessGroup:
-    """The processes of the group that is open, or this one alone."""
+    """The active process group, or this process alone."""
     return (
         ProcessGroup(dist.get_rank(), dist.get_world_size())
         if dist.is_available() and dist.is_initialized()
@@ -97,9 +97,9 @@ def world() -> ProcessGroup:
 
 @contextlib.contextmanager
 def process_group() -> Iterator[ProcessGroup]:
-    """The group of processes that `torchrun` started, joined within the block; this one alone where it did not.
+    """The process group of `torchrun` within the block, or this process alone.
 
-    Gloo carries what is on CPUs, NCCL what is on GPUs, of which each process takes the one of its local rank.
+    Gloo is used on CPUs, NCCL on GPUs; each process uses the GPU of its local rank.
     """
     if launched_rank() is None or dist.is_initialized():
         yield world()
@@ -115,9 +115,9 @@ def process_group() -> Iterator[ProcessGroup]:
 
 
 def choose_device(name: str = "auto") -> torch.device:
-    """The device of that name; "auto" is CUDA, else Apple's MPS, else the CPU.
+    """The device of a name; "auto" is CUDA, else Apple's MPS, else the CPU.
 
-    Errors: `UserError` where the name is unknown or the device is not there.
+    Raises `UserError` if the name is unknown or the device is not available.
     """
     cuda, mps = torch.cuda.is_available(), torch.backends.mps.is_available()
     if name == "auto":
@@ -129,9 +129,9 @@ def choose_device(name: str = "auto") -> torch.device:
     if device.type == "cuda" and device.index is None and cuda and world().size > 1:
         device = torch.device("cuda", torch.cuda.current_device())
     if device.type == "cuda" and (not cuda or (device.index or 0) >= torch.cuda.device_count()):
-        raise UserError(f"device {name!r} is not there ({torch.cuda.device_count()} CUDA devices found); use auto")
+        raise UserError(f"device {name!r} is not available ({torch.cuda.device_count()} CUDA devices found); use auto")
     if device.type == "mps" and not mps:
-        raise UserError("device 'mps' is not there; use auto")
+        raise UserError("device 'mps' is not available; use auto")
     return device
 
 
@@ -149,7 +149,7 @@ def autocast(device: torch.device, precision: Precision) -> contextlib.AbstractC
 
 
 def to_channels_last(model: nn.Module) -> None:
-    """Lay the weights of convolutions out with channels last, in place; their outputs follow."""
+    """Convert the weights of convolutions to the channels-last layout in place; outputs follow."""
     for parameter in model.parameters():
         if parameter.ndim in (4, 5):
             layout = torch.channels_last if parameter.ndim == 4 else torch.channels_last_3d
@@ -157,14 +157,14 @@ def to_channels_last(model: nn.Module) -> None:
 
 
 def compile_networks(model: nn.Module, device: torch.device) -> bool:
-    """Compile the model's networks in place; where no compiler works here, say so, leave them and return False.
+    """Compile the model's networks in place; returns False and logs the reason if compilation does not work.
 
-    Whether one works is found by compiling one addition: a missing C++ compiler shows at the first call only.
+    This is tested with one addition, because a missing C++ compiler is noticed at the first call only.
     """
     try:
         torch.compile(lambda x: x + 1)(torch.ones(2, device=device))
     except Exception as error:  # whatever the tool chain raises, training goes on without it
-        logger.warning("torch.compile does not work here (%s); going on without", str(error).splitlines()[0])
+        logger.warning("torch.compile does not work here (%s); continuing without it", str(error).splitlines()[0])
         return False
     for child in model.children():
         for network in child if isinstance(child, nn.ModuleList) else (child,):

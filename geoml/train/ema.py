@@ -14,7 +14,7 @@ M = TypeVar("M", bound=nn.Module)
 
 
 def decay(batch: int, half_life: float) -> float:
-    """What stays of the average after `batch` samples when half of it does after `half_life`; 0 where that is 0.
+    """The decay factor of an average over `batch` samples with a half-life; 0 if `half_life` is 0.
 
     >>> decay(100, 100), decay(50, 0)
     (0.5, 0.0)
@@ -35,7 +35,7 @@ class EMA(Generic[M]):
 
     @torch.no_grad()
     def update(self, model: nn.Module, *, batch: int, samples: int) -> None:
-        """Move on by a step of `batch` samples, after which `samples` have been seen in all."""
+        """Update after a step of `batch` samples, with `samples` seen in total."""
         keep = decay(batch, min(self.half_life, self.ramp * samples))
         for average, latest in zip(self.model.parameters(), model.parameters(), strict=True):
             average.lerp_(latest.to(average.dtype), 1 - keep)

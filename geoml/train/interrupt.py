@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM held back until a training step is complete."""
+"""Delay Ctrl-C and SIGTERM until a training step is complete."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ logger = logging.getLogger(__name__)
 
 
 class Interrupt:
-    """Within the block the first signal only sets `came`; a second one raises at once.
+    """Within the block the first signal only sets `came`; a second one raises immediately.
 
-    A step cut in half would leave weights and counters that disagree. Outside the main thread, where Python takes no
-    handlers, signals keep their usual way.
+    An interrupted step would leave weights and counters inconsistent. Outside the main thread, where Python does not
+    allow handlers, signals are not changed.
     """
 
     signals = (signal.SIGINT, signal.SIGTERM)
@@ -41,4 +41,4 @@ class Interrupt:
         if self.came:
             raise KeyboardInterrupt
         self.came = True
-        logger.warning("stopping after this step with a checkpoint; once more to stop at once")
+        logger.warning("stopping after this step with a checkpoint; repeat to stop immediately")

@@ -34,7 +34,7 @@ logger = logging.getLogger(__name__)
 
 
 class Loader(Protocol):
-    """Batches of one epoch an iteration; its state says how far the epoch is."""
+    """The protocol of a loader: an iteration is one epoch, and the state is the position in it."""
 
     def __iter__(self) -> Iterator[Batch]: ...
     def set_epoch(self, epoch: int) -> None: ...
@@ -43,7 +43,7 @@ class Loader(Protocol):
 
 
 class MetricsSink(Protocol):
-    """Where rows of metrics go; see `geoml.runs.folder.MetricsLog`."""
+    """The protocol of a log of metrics; see `geoml.runs.folder.MetricsLog`."""
 
     def append(self, row: Mapping[str, Any], /) -> None: ...
     def keep_until(self, samples: int) -> None: ...
@@ -51,7 +51,7 @@ class MetricsSink(Protocol):
 
 @dataclass(frozen=True)
 class Result:
-    """What training came to: where the weights are, and the losses (None where not measured)."""
+    """Training result: the checkpoint and the losses (None if not measured)."""
 
     checkpoint: Path
     samples: int
@@ -72,19 +72,19 @@ def train(
     log: MetricsSink | None = None,
     watch: Callable[[Model, int], None] | None = None,
 ) -> Result:
-    """Train `model` on the loader's epochs until `config.samples`, going on from the newest checkpoint in `folder`.
+    """Train `model` until `config.samples` have been seen, resuming from the newest checkpoint in `folder`.
 
-    k and then N − k steps are bit for bit N steps on a CPU: checkpoints hold the optimisers', the loader's and the
+    On a CPU, k and then N − k steps equal N steps bit for bit: checkpoints hold the optimisers', the loader's and the
     generators' states, and random numbers are keyed on (seed, step, sample ids). Ctrl-C and SIGTERM finish the step,
     write a checkpoint and raise `KeyboardInterrupt`.
 
-    Started by `torchrun`, each process trains on its part of every batch (a loader with its rank) and all take the
-    step that one process would take on the whole: gradients are weighted by the known target cells of the parts. The
-    first one writes checkpoints and log. Folders have to be the same for all. The first one also calls `watch` after
-    each validation, with the averaged model and the samples seen: to draw what it predicts, say.
+    Under `torchrun` each process trains on its part of every batch (a loader with its rank) and all take the step that
+    one process would take on the full batch: gradients are weighted by the number of known target cells. The first
+    process writes checkpoints and log. All processes must see the same folder. After each validation the first process
+    calls `watch` with the averaged model and the number of samples seen, for example to draw predictions.
 
-    Errors: `Diverged` where a loss or gradient is not finite (names step, phase, samples), where the checkpoint is
-    of another architecture, or where no checkpoint in `folder` is whole.
+    Raises `Diverged` if a loss or gradient is not finite (with step, phase and samples), `UserError` if the checkpoint
+    has another architecture, and `DataError` if no checkpoint in `folder` is valid.
     """
     with process_group():
         run = _Run(model, transforms, loader, config=config, folder=Path(folder), validation=validation, log=log)
@@ -95,7 +95,7 @@ def train(
 
 
 class _Run:
-    """One call of `train`: everything a checkpoint holds."""
+    """The state of one call of `train`: everything that a checkpoint holds."""
 
     def __init__(
         self,
@@ -122,7 +122,7 @@ class _Run:
         self.moving = {phase.name: [p for p in phase.parameters if p.requires_grad] for phase in self.phases}
         self.optimisers = {phase.name: optimiser_of(phase, config) for phase in self.phases}
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=config.precision == "fp16")
-        autocast(self.device, config.precision)  # refused now rather than after the data are read
+        autocast(self.device, config.precision)  # fail now rather than after reading the data
         if config.compile:
             compile_networks(model, self.device)
         self.samples = self.step = self.epoch = 0
@@ -134,7 +134,7 @@ class _Run:
     # -- the state that a checkpoint holds
 
     def resume(self) -> None:
-        """Go on from the newest whole checkpoint, where there is one."""
+        """Resume from the newest valid checkpoint, if there is one."""
         self.world.share([*self.model.parameters(), *self.model.buffers()])
         path = checkpoint.latest(self.folder)
         if path is None:
@@ -159,13 +159,13 @@ class _Run:
         self.batches = iter(self.loader)
         if self.log is not None:
             self.log.keep_until(self.samples)
-        logger.info("going on from %s", path)
+        logger.info("resuming from %s", path)
 
     def require_together(self) -> None:
-        """Refuse processes that found different checkpoints: their folders are not the same."""
+        """Raise an error if processes found different checkpoints, because their folders differ."""
         total = self.world.sum(torch.tensor(self.samples, dtype=torch.int64, device=self.device))
         if int(total) != self.samples * self.world.size:
-            raise DataError(f"{self.folder} is not the same for all processes; name a folder that all of them see")
+            raise DataError(f"{self.folder} is not the same for all processes; choose a folder that all of them see")
 
     def save(self) -> Path:
         """Write a checkpoint of the state after the latest step; only the first process does."""
@@ -205,11 +205,11 @@ class _Run:
             if batch is not None:
                 return self.transforms.forward(batch.to(self.device, non_blocking=True))
             if fresh:
-                raise DataError("the loader gave no batch in a whole epoch; are there fewer samples than a batch?")
+                raise DataError("the loader gave no batch in an epoch; are there fewer samples than the batch size?")
             self.batches, self.epoch = None, self.epoch + 1
 
     def take_step(self) -> dict[str, float]:
-        """All phases' turns; returns the numbers to log."""
+        """Run all phases; returns the numbers to log."""
         row: dict[str, float] = {}
         for phase in self.phases:
             self.let_move(phase)
@@ -221,9 +221,9 @@ class _Run:
         return row
 
     def let_move(self, phase: Phase) -> None:
-        """Ask for gradients of this phase's parameters only: the others' would be computed in vain."""
+        """Enable gradients for the parameters of this phase only."""
         if len(self.phases) > 1:
-            for name in (*self.moving, phase.name):  # shared parameters move in every phase that names them
+            for name in (*self.moving, phase.name):  # shared parameters are updated in every phase that lists them
                 for parameter in self.moving[name]:
                     parameter.requires_grad_(name == phase.name)
 
@@ -236,9 +236,9 @@ class _Run:
             batch = self.next_batch()
             ids += list(batch.ids)
             key = (config.seed, self.step, phase.name, repeat, part)
-            # Dropout draws from the global generator, which `train` restores; no two processes may draw the same.
+            # Dropout draws from the global generator, which `train` restores; processes must draw different numbers.
             torch.manual_seed(seed_of(*key, *map(int, batch.ids)))
-            # What is drawn by `sample_noise` depends on this seed and the sample alone, whatever process has it.
+            # `sample_noise` depends only on this seed and the sample, not on the process.
             generator = torch.Generator(self.device).manual_seed(seed_of(*key))
             value = self.add_gradient(batch, phase, generator)
             self.require_finite("loss", value, phase, ids)
@@ -262,9 +262,9 @@ class _Run:
         return total, float(norm), rate
 
     def add_gradient(self, batch: Batch, phase: Phase, generator: torch.Generator) -> float:
-        """Add the gradient of a batch's loss, over `accumulate`, to what is there, and return that.
+        """Accumulate the gradient of a batch's loss divided by `accumulate`, and return that loss.
 
-        Of several processes each adds its part's share in the loss of the whole, and all return that of the whole.
+        With several processes each adds its share of the total loss, and all return the total.
         """
         known, loss = known_cells(batch), None
         if self.world.size == 1 or known:
@@ -283,7 +283,7 @@ class _Run:
         return value
 
     def require_finite(self, what: str, value: float, phase: Phase, ids: list[int]) -> None:
-        """Stop where training diverged, with the place."""
+        """Raise `Diverged` if a value is not finite, with step, phase and samples."""
         if not math.isfinite(value):
             shown = ", ".join(map(str, ids[:16])) + (", …" if len(ids) > 16 else "")
             raise Diverged(
@@ -291,7 +291,7 @@ class _Run:
                 "lower trainer.learning_rate, or look at these samples' data"
             )
 
-    # -- the whole
+    # -- the loop
 
     def until_done(self, interrupt: Interrupt) -> Result:
         """Step, log, validate and save until all samples are seen."""
@@ -327,7 +327,7 @@ class _Run:
                 if interrupt.came:
                     self.save()
                     raise KeyboardInterrupt(
-                        f"stopped after {self.samples} samples; the same command goes on from there"
+                        f"stopped after {self.samples} samples; the same command resumes from there"
                     )
         path = self.save()
         self.world.wait()
@@ -335,7 +335,7 @@ class _Run:
         return Result(path, self.samples, time.perf_counter() - start, loss, value, stopped_early=stopped)
 
     def hear(self, interrupt: Interrupt) -> None:
-        """Let a signal that came to one process stop all of them after the same step."""
+        """Stop all processes after the same step if one of them received a signal."""
         if self.world.size > 1:
             interrupt.came = bool(self.world.sum(torch.tensor(int(interrupt.came), device=self.device)))
 
@@ -344,7 +344,7 @@ class _Run:
             self.log.append({"samples": self.samples, "step": self.step, "epoch": self.epoch, **row})
 
     def validate(self) -> tuple[bool, bool]:
-        """(whether the loss is the least so far, whether patience is at its end)."""
+        """(whether the loss is the smallest so far, whether patience is exhausted)."""
         if self.validation is None:
             return False, False
         self.last_validation = validation_loss(
@@ -360,7 +360,7 @@ class _Run:
 
     @property
     def out_of_patience(self) -> bool:
-        """Whether validation has not improved for as long as the configuration allows."""
+        """Whether validation has not improved within the configured patience."""
         return 0 < self.config.patience <= self.bad_validations
 
 
@@ -370,7 +370,7 @@ def _passed(before: int, after: int, every: int) -> bool:
 
 
 class _Meter:
-    """Means over steps, and how fast samples go by while stepping."""
+    """Means over steps, and samples per second of training."""
 
     def __init__(self) -> None:
         self.sums: dict[str, float] = {}

@@ -1,4 +1,4 @@
-"""What a training needs of a device's memory, found out on a small piece before it starts."""
+"""The device memory that a training needs, estimated on a small sample before it starts."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from geoml.train.device import Precision, autocast
 
 __all__ = ["Memory", "available_memory", "training_memory"]
 
-#: Cells along the last two axes of the piece that is looked at.
+#: Cells along the last two axes of the sample used for the estimate.
 PIECE = 32
 
 
 @dataclass(frozen=True)
 class Memory:
-    """Bytes of weights with gradients, moments and averages, and of what a step keeps for the gradient."""
+    """Bytes of weights (with gradients, moments and averages) and of the activations of a step."""
 
     weights: int
     activations: int
@@ -36,7 +36,7 @@ class Memory:
 
 
 def training_memory(model: Model, batch: Batch, *, batch_size: int, precision: Precision = "fp32") -> Memory:
-    """What a step on `batch_size` samples like those of `batch` keeps, on the device where the model is.
+    """Memory of a step on `batch_size` samples like those of `batch`, on the model's device.
 
     One forward pass on one sample, cut to 32 cells along its last two axes, counts the tensors that are saved for the
     gradient; they grow with the cells. Buffers that kernels take for a moment are not among them, nor what a level that
@@ -57,7 +57,7 @@ def training_memory(model: Model, batch: Batch, *, batch_size: int, precision: P
             if isinstance(value, Tensor):
                 note(value)
 
-    for module in probe.modules():  # what is computed again keeps its inputs without asking the hooks
+    for module in probe.modules():  # recomputed levels store their inputs without calling the hooks
         if getattr(module, "recompute", False):
             module.register_forward_pre_hook(note_inputs)
     weights = {parameter.untyped_storage().data_ptr() for parameter in probe.parameters()}
@@ -74,7 +74,7 @@ def training_memory(model: Model, batch: Batch, *, batch_size: int, precision: P
 
 
 def available_memory(device: torch.device) -> int | None:
-    """Bytes that are free on a GPU, or that the machine has; None where nobody says."""
+    """Free bytes of a GPU, or total bytes of the machine; None if unknown."""
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
     try:
@@ -84,7 +84,7 @@ def available_memory(device: torch.device) -> int | None:
 
 
 def _piece(batch: Batch) -> Batch:
-    """The first sample of a batch whose two grids are one, a corner of it; the whole sample of any other."""
+    """A corner of the first sample of a batch if both grids are equal, else the complete first sample."""
     fields = {
         name: value[:1]
         for name in ("condition", "target", "static", "mask")

@@ -1,4 +1,4 @@
-"""Curves for TensorBoard beside the rows of `metrics.jsonl`."""
+"""TensorBoard curves in addition to the rows of `metrics.jsonl`."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ __all__ = ["TensorBoardLog", "log_of"]
 
 
 def log_of(run: RunFolder, *, tensorboard: bool) -> MetricsSink:
-    """Where the training of a run writes its rows; with `tensorboard` they are drawn in its folder too.
+    """The log of a run's training; with `tensorboard` rows are also written as TensorBoard events.
 
-    Of several processes the first draws.
+    Only the first of several processes writes events.
     """
     if not tensorboard or launched_rank():
         return run.metrics
@@ -28,10 +28,10 @@ def log_of(run: RunFolder, *, tensorboard: bool) -> MetricsSink:
 
 
 class TensorBoardLog:
-    """A log that also draws: every number of a row is a point at its `samples`.
+    """A log that also writes events: every number of a row is a point at its `samples`.
 
-    `tensorboard --logdir FOLDER` shows them. Points of a run that was killed, past the checkpoint it goes on from,
-    are hidden. Errors: `UserError` where TensorBoard is not installed.
+    `tensorboard --logdir FOLDER` shows them. Points of a killed run after the checkpoint from which it resumed
+    are hidden. Raises `UserError` if TensorBoard is not installed.
     """
 
     def __init__(self, log: MetricsSink, folder: Path) -> None:
@@ -42,7 +42,7 @@ class TensorBoardLog:
         try:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError as error:
-            raise UserError("TensorBoard is not installed; pip install 'geoml[launch]' brings it") from error
+            raise UserError("TensorBoard is not installed; pip install 'geoml[launch]' installs it") from error
         return SummaryWriter(str(self.folder), purge_step=purge_step, flush_secs=10)
 
     def append(self, row: Mapping[str, Any], /) -> None:
@@ -54,7 +54,7 @@ class TensorBoardLog:
         self._writer.flush()
 
     def keep_until(self, samples: int) -> None:
-        """Drop what lies past this count of samples."""
+        """Drop rows and points with more than this number of samples."""
         self.log.keep_until(samples)
         self._writer.close()
         self._writer = self._open(purge_step=samples + 1)

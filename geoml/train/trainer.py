@@ -1,4 +1,4 @@
-"""How to train: the options, checked, and the optimisers they describe."""
+"""Training options and the optimisers that they describe."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ PHASE_OPTIONS = ("learning_rate", "weight_decay", "betas")
 
 @dataclass(frozen=True, kw_only=True)
 class Trainer:
-    """How to train. All counts are in samples; a step is `accumulate` batches for each repeat of each phase.
+    """Training options. All counts are in samples; a step is `accumulate` batches for each repeat of each phase.
 
     Attributes:
-        samples: how many samples are seen in all, those of critics' repeats included.
+        samples: total number of samples to train on, including those of critics' repeats.
         warmup: share of `samples` over which the learning rate rises; it then falls by a cosine to `floor` × peak.
         clip: largest norm of a phase's gradient; 0 for no limit.
-        ema_half_life: samples after which half of the averaged weights is forgotten; 0 for no averaging.
-        validate_every, checkpoint_every, log_every: samples between; 0 for at the end only.
-        keep: newest checkpoints kept, beside the best; 0 keeps all.
+        ema_half_life: half-life in samples of the moving average of weights; 0 for no averaging.
+        validate_every, checkpoint_every, log_every: interval in samples; 0 for only at the end.
+        keep: number of newest checkpoints to keep, in addition to the best; 0 keeps all.
         patience: validations without improvement after which training stops; 0 for never.
-        phases: options of a phase that differ from the above and from the model's own (learning_rate, weight_decay,
-            betas), by its name.
+        phases: options of a phase by its name, which override those above and those of the model (learning_rate,
+            weight_decay, betas).
     """
 
     samples: int = 100_000
@@ -73,7 +73,7 @@ class Trainer:
                     raise unknown(f"option of phase {phase!r}", name, PHASE_OPTIONS)
 
     def option(self, phase: Phase, name: str) -> Any:
-        """The value of an option for a phase: of `phases`, else the model's own, else that for all."""
+        """The value of an option for a phase: from `phases`, else from the model, else the general one."""
         return {name: getattr(self, name), **phase.options, **self.phases.get(phase.name, {})}[name]
 
 
@@ -81,7 +81,7 @@ def optimiser_of(phase: Phase, config: Trainer) -> torch.optim.Optimizer:
     """AdamW on the phase's parameters; biases and norms (one axis) are not decayed."""
     moving = [parameter for parameter in phase.parameters if parameter.requires_grad]
     if not moving:
-        raise UserError(f"phase {phase.name!r} has no parameter that requires a gradient; nothing is left to train")
+        raise UserError(f"phase {phase.name!r} has no parameter that requires a gradient")
     decay = config.option(phase, "weight_decay")
     groups = [
         {"params": [p for p in moving if p.ndim > 1], "weight_decay": decay},

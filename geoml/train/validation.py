@@ -1,4 +1,4 @@
-"""The loss on samples that are not trained on."""
+"""The loss on validation samples."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ __all__ = ["known_cells", "validation_loss"]
 def validation_loss(
     model: Model, transforms: Transforms, batches: Iterable[Batch], *, phase: str = "main", seed: int = 0
 ) -> float:
-    """Mean loss over all batches, each weighted by its known target cells: the same however batches are cut.
+    """Mean loss over all batches, weighted by the number of known target cells, so that it does not depend on batching.
 
-    Processes take turns in computing the batches, which all of them have to be given.
+    Batches are distributed over processes; each process must be given all of them.
     """
     device, group = next(model.parameters()).device, world()
     total = weight = 0.0
@@ -45,7 +45,7 @@ def validation_loss(
 
 
 def known_cells(batch: Batch) -> float:
-    """Target cells that count."""
+    """Number of known target cells."""
     if batch.target is None:
         return float(len(batch))
     return float(batch.mask.sum()) if batch.mask is not None else float(batch.target.numel())

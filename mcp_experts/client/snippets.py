@@ -37,7 +37,7 @@ def config(arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(
         prog="mcp-experts config", description="Print what a client needs to start the server."
     )
-    parser.add_argument("client", choices=CLIENTS)
+    parser.add_argument("client", choices=CLIENTS, metavar="CLIENT", help=", ".join(CLIENTS))
     parser.add_argument("--root", type=Path, metavar="FOLDER", help="the folder whose files the model may read")
     parser.add_argument("--uvx", action="store_true", help="start it with uvx, nothing installed beforehand")
     flags = parser.parse_args(arguments)

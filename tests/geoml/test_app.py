@@ -91,7 +91,7 @@ def test_a_named_folder_is_refused_to_another_configuration(call, tmp_path):
     ("line", "message"),
     [
         ("fitt", "verb 'fitt' unknown; did you mean 'fit'?"),
-        ("region=north", "'region=north' came where a verb was expected"),
+        ("region=north", "expected a verb, not 'region=north'"),
         ("fit model=larg", "model 'larg' unknown; did you mean 'large'?"),
         ("fit modl=large", "key 'modl' unknown; did you mean 'model'?"),
         ("fit rate=3", "key 'rate' unknown; did you mean 'optimiser.rate'?"),
@@ -133,8 +133,8 @@ def test_bugs_keep_their_traceback_and_interruptions_say_how_to_go_on(call, tmp_
     assert "ZeroDivisionError: one over nothing" in next(tmp_path.rglob("log.txt")).read_text()
     code, _, err = call("fit fail=interrupt")
     assert code == 130
-    assert "the same command goes on" in err
-    with pytest.raises(TypeError, match="begins with `base`"):
+    assert "the same command resumes" in err
+    with pytest.raises(TypeError, match="must begin with `base`"):
         call("bare")
 
 

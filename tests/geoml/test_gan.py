@@ -127,7 +127,7 @@ def test_memory_is_bounded_by_cells_and_members_stay_the_same(monkeypatch: pytes
     ("options", "message"),
     [
         ({"content": "crsp"}, "did you mean 'crps'"),
-        ({"members": 1}, "needs 2 at least"),
+        ({"members": 1}, "needs at least 2"),
         ({"noise": [0, 0]}, "not both 0"),
     ],
 )

@@ -299,7 +299,7 @@ def test_float32_noise_is_undone(k, size, step):
         ([10, 11, 12], [0, np.nan, 2], r"'lon'\[1\] is nan"),
         ([10], [0, 1, 2], r"'lat' has 1 value"),
         ([100, 101, 102], [0, 1, 2], r"'lat'\[2\] is 102.* swapped"),
-        ([10, 11], [700, 701], r"'lon'\[1\] is 701, no longitude"),
+        ([10, 11], [700, 701], r"'lon'\[1\] is 701, which is not a longitude"),
         ([10, 11], np.arange(0, 361), r"'lon' overlaps: .*repeated meridians"),
         ([10, 11], [0, 1, 2, 50, 51], r"'lon' is not evenly spaced: 2 to 50"),
         ([10, 11], [0, 1, 2, 50, 51, 100, 101], r"'lon' is not evenly spaced"),

@@ -79,5 +79,5 @@ def test_an_evaluation_shows_who_was_right_and_who_was_left_out(tmp_path, monkey
     assert drawn == {arm: {row["task"]: row["accuracy"] for row in rows if row["arm"] == arm} for arm in ("A0", "A7")}
     assert "checks of the protocol passed" in render(page)
     (run / "summary.json").unlink()
-    with pytest.raises(DataError, match="the same command goes on with it"):
+    with pytest.raises(DataError, match="the same command resumes it"):
         report(run)

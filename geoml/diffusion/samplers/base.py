@@ -1,4 +1,4 @@
-"""What every sampler is: one step from a noise level to the next, and the walk along all of them."""
+"""The base class of samplers: one step between noise levels, and the integration over all levels."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ NoiseSource: TypeAlias = "Callable[[int], Tensor]"
 
 
 class SamplerStep:
-    """Where a walk is: between two levels, with what it may ask.
+    """The state of an integration between two levels.
 
     `sigma` falls to `after` (perhaps 0) at step `index` of `count`; `before` is the level of the step before, and
-    `denoised` what that step gave second, None at the first.
+    `denoised` its denoised field, None at the first step.
     """
 
     def __init__(
@@ -49,7 +49,7 @@ class SamplerStep:
     def noise(self) -> Tensor:
         """Fresh noise of this step."""
         if self._fresh is None:
-            raise ValueError("this sampler draws noise at every step: a noise source is wanted")
+            raise ValueError("this sampler draws noise at every step and needs a noise source")
         return self._fresh(self.index)
 
 
@@ -59,12 +59,12 @@ class Sampler(ABC):
     A class is abstract or final. Coefficients are computed in double precision, fields keep the noise's.
     """
 
-    #: Order of the global error in the size of the steps, of what is deterministic.
+    #: Order of the global error in the step size, of the deterministic part.
     order: ClassVar[int]
 
     @property
     def stochastic(self) -> bool:
-        """Whether fresh noise is drawn on the way."""
+        """Whether noise is drawn at each step."""
         return False
 
     def __call__(
@@ -74,12 +74,12 @@ class Sampler(ABC):
         sigmas: Sequence[float],
         fresh: NoiseSource | None = None,
     ) -> Float[Tensor, "batch channel *space"]:
-        """The fields that `noise` (standard normal) becomes along falling `sigmas`; `fresh` where it is stochastic.
+        """Integrate from standard normal `noise` along descending `sigmas`; stochastic samplers need `fresh` noise.
 
-        Every sample of the batch depends on its own noise alone: keyed noise gives the same samples at any batch split.
+        Each sample depends only on its own noise, so keyed noise gives the same samples for any batch split.
         """
         if len(sigmas) < 2 or any(a <= b for a, b in itertools.pairwise(sigmas)) or sigmas[-1] < 0:
-            raise ValueError(f"noise levels {tuple(sigmas)} have to fall, to 0 or a positive one")
+            raise ValueError(f"noise levels {tuple(sigmas)} must descend, to 0 or a positive level")
         x, denoised = noise * sigmas[0], None
         for index in range(len(sigmas) - 1):
             x, denoised = self.step(x, SamplerStep(denoiser, sigmas, index, denoised, fresh))
@@ -90,5 +90,5 @@ class Sampler(ABC):
         """`x` at the level `at.after`, and the denoised field at `at.sigma`."""
 
     def evaluations(self, sigmas: Sequence[float]) -> int:
-        """How many times the denoiser is called along `sigmas`."""
+        """The number of denoiser calls along `sigmas`."""
         return len(sigmas) - 1

@@ -21,7 +21,7 @@ class StochasticHeun(Sampler):
     """Each step first raises σ to σ (1 + γ) by fresh noise, γ = min(churn / steps, √2 − 1), then steps as Heun.
 
     Noise is added at levels from `smallest` to `largest` only, `inflation` times as strong. Karras et al. 2022,
-    algorithm 2: the noise forgets earlier errors of the denoiser, at the price of more steps.
+    algorithm 2: the noise removes earlier errors of the denoiser at the cost of more steps.
     """
 
     churn: float = 40.0

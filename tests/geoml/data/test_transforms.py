@@ -248,7 +248,7 @@ def test_fit_refuses_what_cannot_be_learned() -> None:
         ({"rian": {"kind": "log"}, "default": {"kind": "zscore"}}, "did you mean 'rain'"),
         ({"rain": {"kind": "log", "units": 1}, "default": {"kind": "zscore"}}, "did you mean 'unit'"),
         ({"rain": {"kind": "log"}}, "'wind' has no transform"),
-        ({"default": {"kind": "log", "unit": 0}}, "must be above 0"),
+        ({"default": {"kind": "log", "unit": 0}}, "must be positive"),
         ({"default": {"kind": "log", "unit": "mm"}}, "expected a finite number"),
         ({"default": {"kind": "zscore", "scale": "minmax"}}, "option of transform zscore 'scale' unknown"),
         ({"default": {"kind": "log", "scale": "zscor"}}, "did you mean 'zscore'"),
@@ -278,7 +278,7 @@ def test_broken_files_are_refused(tmp_path) -> None:
     refuse(lambda r: r["target"][0].update(kind="cube_root"), "'cube_root' unknown")
     refuse(lambda r: r["target"][0]["curved"].update(mean=math.nan), "not a finite number")
     refuse(lambda r: r["target"][0]["curved"].pop("m2"), "must hold exactly")
-    refuse(lambda r: r["target"][0]["curved"].update(m2=-1.0), "belong to no set")
+    refuse(lambda r: r["target"][0]["curved"].update(m2=-1.0), "cannot be those of a set")
     refuse(lambda r: r.pop("static"), "must hold exactly")
     refuse(lambda r: r.update(format=99), "format 99")
 

@@ -214,7 +214,7 @@ def test_a_run_stands_for_its_newest_or_best_checkpoint(folder: Path, tmp_path: 
     checkpoint.mark_best(folder, folder / checkpoint.name_of(8), 0.5)
     assert torch.equal(values(folder), values(folder / checkpoint.name_of(8)))
     assert not torch.equal(values(folder), values(newest(folder)))
-    with pytest.raises(DataError, match="no checkpoint"):
+    with pytest.raises(DataError, match="contains none"):
         load_predictor(tmp_path / "nothing")
 
 
@@ -260,5 +260,5 @@ def test_a_training_starts_from_no_model_of_other_channels(folder: Path, tmp_pat
     other = build(config["model"], Channels(**{key: tuple(names[key]) for key in names}), config["dims"])
     with pytest.raises(UserError, match=r"was trained with condition .*; this training has other"):
         checkpoint.start_from(other, folder)
-    with pytest.raises(DataError, match="is no checkpoint and holds none"):
+    with pytest.raises(DataError, match="is not a checkpoint and contains none"):
         checkpoint.start_from(toy_model(), tmp_path / "nothing")
