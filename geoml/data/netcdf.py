@@ -23,7 +23,7 @@ HDF5, CLASSIC = b"\x89HDF\r\n\x1a\n", b"CDF"
 
 
 def write_netcdf(path: str | os.PathLike[str], dataset: xr.Dataset, *, single: bool = True) -> None:
-    """`dataset` as compressed NetCDF4 with CF attributes, whole or not at all; float64 becomes float32 if `single`."""
+    """Write `dataset` atomically as compressed NetCDF4 with CF attributes; float64 becomes float32 if `single`."""
     dataset = dataset.assign_attrs({"Conventions": CONVENTIONS, **dataset.attrs}).drop_encoding()
     encoding: dict[str, dict[str, Any]] = {}
     for name, variable in dataset.data_vars.items():

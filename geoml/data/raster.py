@@ -65,7 +65,7 @@ def require_metres(system: Any, path: Path) -> None:
 
 
 def write_raster(path: str | os.PathLike[str], array: xr.DataArray, *, crs: str | None = None) -> None:
-    """A 2-D DataArray as a compressed float32 GeoTIFF, north up, whole or not at all.
+    """Write a 2-D DataArray atomically as a compressed float32 GeoTIFF, north up.
 
     `crs` defaults to that of the array's attrs, then of its grid; a local grid without one raises `DataError`.
     """

@@ -93,7 +93,7 @@ def read_ahead(
     """`(position, block)` in the order of the requests, at most `ahead` blocks being read or waiting.
 
     With a `distributed.Client` the blocks are read by its workers; otherwise Dask's threaded scheduler reads groups
-    of them on a thread of its own while the caller works.
+    of them on another thread while the caller works.
     """
     return (
         _through_client(requests, ahead, client) if client is not None else _through_threads(requests, ahead, threads)

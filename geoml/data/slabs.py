@@ -36,7 +36,7 @@ def zarr_settings(**settings: Any) -> Iterator[None]:
 class SlabWriter:
     """Writes slabs of the store at `path`; small, picklable, one in each process that helps.
 
-    Slabs are whole chunks, so that no two processes write one file, and the same slab written twice is the same.
+    Slabs consist of complete chunks, so that no two processes write one file; writing a slab twice is harmless.
     """
 
     def __init__(self, path: Path, plan: Mapping[str, Any]) -> None:

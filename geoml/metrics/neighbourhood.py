@@ -124,7 +124,7 @@ class Fractions(Statistic):
 class FSS(Metric):
     """Fractions skill score, `1 − Σ (f − o)² / Σ (f² + o²)`, f and o the fractions of events in windows of n × n.
 
-    Each member is a forecast of its own; the sums come before the ratio, over cells, members and samples. Outside the
+    Each member is one forecast; sums over cells, members and samples are taken before the ratio. Outside the
     field and where the truth is unknown there are no events on either side. Undefined where there is no event at all.
     Source: Roberts & Lean 2008, eq. 5–7.
     """

@@ -113,7 +113,7 @@ class Reliability(_Binned):
 
 
 class Resolution(_Binned):
-    """Resolution over uncertainty, `Σ_b n_b (ō_b − ō)² / n / (ō (1 − ō))`: how well events are told from others.
+    """Resolution over uncertainty, `Σ_b n_b (ō_b − ō)² / n / (ō (1 − ō))`: how well events are distinguished.
 
     Undefined where all or none of the truth is an event.
     """

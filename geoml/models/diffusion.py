@@ -89,7 +89,7 @@ class Diffusion(Model):
 
     @torch.no_grad()
     def predict(self, batch: Batch, *, members: int = 1, seed: int = 0) -> Tensor:
-        """Members sampled from noise of their own, as many at a time as `CELLS` allows."""
+        """Members sampled from independent noise, as many at a time as `CELLS` allows."""
         predictors = self.predictors(batch)
         return self.sample(batch, predictors, self.centre(predictors), members=members, seed=seed)
 

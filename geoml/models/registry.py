@@ -24,7 +24,7 @@ def available(folder: Path = _CONF) -> dict[str, Path]:
 
 
 def preset(name: str, paths: Mapping[str, Path] | None = None) -> dict[str, Any]:
-    """The configuration of that name: `_target_` and the arguments; of `paths`, where a domain has models of its own.
+    """The configuration of a name: `_target_` and arguments; from `paths` for a domain's models.
 
     >>> preset("unet")["_target_"]
     'geoml.models.unet.UNetRegression'
@@ -38,8 +38,8 @@ def preset(name: str, paths: Mapping[str, Path] | None = None) -> dict[str, Any]
 def build(config: Mapping[str, Any] | str, channels: Channels, dims: int, *, allow: Sequence[str] = ()) -> Model:
     """The untrained model of a configuration: a mapping with `_target_`, or the name of a preset.
 
-    The class is called as `cls(channels=…, dims=…, **arguments)`. Beside geoml's own packages only those in `allow`
-    are imported. The configuration stays with the model, so that a checkpoint can rebuild it.
+    The class is called as `cls(channels=…, dims=…, **arguments)`. Only geoml's packages and those in `allow` are
+    imported. The configuration stays with the model, so that a checkpoint can rebuild it.
 
     Errors: `UserError` for a target that is not allowed or no `Model`, and for arguments it does not take.
     """
