@@ -291,7 +291,7 @@ def _write_skeleton(
 
 
 def _acquire(path: Path) -> IO[str]:
-    """The lock beside the store, once no other process holds it: it falls with its process, even at kill -9."""
+    """The lock next to the store, once no other process holds it: it falls with its process, even at kill -9."""
     told, name = False, path.with_name(f".{path.name}.lock")
     while True:
         with writing(path):
