@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import functools
+import hashlib
+import logging
+import shutil
 import uuid
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -12,6 +15,7 @@ import numpy as np
 
 from geoml.cli.progress import track
 from geoml.data.writer import CONVENTIONS
+from geoml.errors import DataError
 from geoml.grids.grid import grid_of
 from geoml.models.predictor import members_of
 from geoml.runs.files import atomic_path
@@ -30,7 +34,12 @@ if TYPE_CHECKING:
 
     from rainshift.models.trust import Trust, TrustMap
 
-__all__ = ["predict_fields", "predict_maps", "write_prediction"]
+__all__ = ["fingerprint", "predict_fields", "predict_maps", "write_fields", "write_prediction"]
+
+logger = logging.getLogger(__name__)
+
+#: The file among the parts of a prediction that says what they are parts of.
+IDENTITY = "identity"
 
 
 def predict_maps(
@@ -158,6 +167,59 @@ def predict_fields(fine_rain: FineRain, fields: CoarseFields, *, attrs: Mapping[
     if fine_rain.trust is not None:
         made["error_bound"].attrs |= bound_attrs(fine_rain.trust)
     return made
+
+
+def write_fields(
+    path: Path, fine_rain: FineRain, fields: CoarseFields, *, parts: Path, identity: str, attrs: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Predict coarse fields into a NetCDF file, a block of times at a time; returns the row that says what was written.
+
+    Each block is kept in the folder `parts` as soon as it is made, so that a killed prediction goes on where it was;
+    `identity` says what the blocks are of: those of another are made again. The file appears when all are there.
+    """
+    axes, blocks = OutputAxes.of(fields, fine_rain.fine), fine_rain.blocks(fields.times)
+    members = fine_rain.members
+    if not (parts / IDENTITY).exists() or (parts / IDENTITY).read_text() != identity:
+        shutil.rmtree(parts, ignore_errors=True)
+        parts.mkdir(parents=True)
+        with atomic_path(parts / IDENTITY) as partial:
+            partial.write_text(identity)
+    kept = [parts / f"{number:08d}.npz" for number in range(len(blocks))]
+    if waiting := sum(part.exists() for part in kept):
+        logger.info("%d of %d blocks are there already", waiting, len(blocks))
+    for rows, part in track(list(zip(blocks, kept, strict=True)), "predicting", unit="blocks"):
+        if not part.exists():
+            layers = axes.turned(fine_rain(fields.values(rows), fields.times[rows]))
+            with atomic_path(part) as partial, open(partial, "wb") as stream:
+                np.savez_compressed(stream, layers=layers)
+    with atomic_path(path) as partial:
+        import netCDF4
+
+        with netCDF4.Dataset(partial, "w") as file:
+            rain = define(file, axes.coords, members, attrs)
+            trust = {} if fine_rain.trust is None else define_trust(file, axes.dims, fine_rain.trust)
+            for rows, part in zip(blocks, kept, strict=True):
+                with np.load(part) as stored:
+                    layers = stored["layers"]
+                place = rows if axes.has_time else slice(None)
+                rain[:, place] = layers[:members]
+                for variable, layer in zip(trust.values(), layers[members:], strict=True):
+                    variable[place] = layer
+    shutil.rmtree(parts)
+    return {"times": len(fields.times), "members": members, "grid": fine_rain.fine.shape, "file": str(path)}
+
+
+def fingerprint(*paths: Path) -> str:
+    """What tells files, and folders of files, from changed ones: names, sizes and times of change."""
+    rows = []
+    for path in paths:
+        files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
+        for file in files:
+            if not file.exists():
+                raise DataError(f"{file} does not exist")
+            if file.name not in (".lock", "log.txt", "environment.json", "report.html"):
+                rows.append(f"{file} {file.stat().st_size} {file.stat().st_mtime_ns}")
+    return hashlib.sha256("\n".join(rows).encode()).hexdigest()
 
 
 def _lazy_layers(fine_rain: FineRain, fields: CoarseFields, blocks: list[slice]) -> Any:

@@ -13,11 +13,10 @@ from geoml.grids.grid import Grid, grid_of
 from geoml.models.base import Channels
 from geoml.models.predictor import members_of
 from geoml.models.tiles import Tiling
-from geoml.nn.conservation import METHODS
 from geoml.runs.folder import RunFolder
 from geoml.train.checkpoint import SUMS
 from rainshift.baselines.base import Baseline, first_guesses
-from rainshift.data.archive import archive_of
+from rainshift.data.archive import Archive, archive_of
 from rainshift.data.geometry import Geometry
 from rainshift.data.inputs import CoarseFields, as_dataset, has_fields, static_fields
 from rainshift.models.fine_rain import FineRain
@@ -30,7 +29,7 @@ from rainshift.training import BASELINE_FILE, load, load_trained
 if TYPE_CHECKING:
     from geoml.train.device import Precision
 
-__all__ = ["Trained", "load_model", "method_of"]
+__all__ = ["Trained", "load_model"]
 
 #: The channels of an interpolation by its name.
 RAIN_ALONE = Channels(("tp",), ("precipitation",), (), (("precipitation", "tp"),))
@@ -81,10 +80,8 @@ class Trained:
         target = target if target is not None else siblings.get("target", siblings.get("static"))
         fine = self._fine(fields.grid, target, static)
         statics = self._statics(data, static, fine)
-        downscaler = self.downscaler
-        if self.is_network:
-            downscaler = InTiles(downscaler, Tiling(**(tiles or {})))
-        downscaler = conserved(downscaler, method_of(conservation, self.geometry), self.channels)
+        exact = self.geometry is not None and self.geometry.exact
+        downscaler = self.ready(tiles=tiles or {}, conservation=conservation, exact=exact)
         guesses = first_guesses(self.channels, self.name) if self._rain_is_known else []
         have = tuple(fields.arrays)
         rain = have.index(self.channels.condition[guesses[0]]) if guesses else None
@@ -101,6 +98,18 @@ class Trained:
             rain if rain is not None and have[rain] in self.gaps else None,
             self.trust if trust else None,
         ), fields
+
+    def check(self, archive: Archive, region: str) -> None:
+        """Refuse data of another factor than that of the training."""
+        if self.geometry is not None:
+            here = Geometry.of(archive, region)
+            self.geometry.check(here.coarse, here.fine)
+
+    def ready(self, *, tiles: Mapping[str, int], conservation: str | None, exact: bool) -> Downscaler:
+        """The downscaler in tiles, with its conservation layer: "auto" is one where the coarse rain is `exact`."""
+        tiled = InTiles(self.downscaler, Tiling(**tiles)) if self.is_network else self.downscaler
+        method = ("multiplicative" if exact else None) if conservation == "auto" else conservation
+        return conserved(tiled, method, self.channels)
 
     @property
     def _rain_is_known(self) -> bool:
@@ -140,15 +149,6 @@ class Trained:
                 )
             static = as_dataset(data)
         return static_fields(static, self.channels.static, fine)
-
-
-def method_of(conservation: str | None, geometry: Geometry | None) -> str | None:
-    """The layer that "auto" stands for: multiplicative where the coarse rain is the exact mean of the fine."""
-    if conservation == "auto":
-        return "multiplicative" if geometry is not None and geometry.exact else None
-    if conservation is not None and conservation not in METHODS:
-        raise UserError(f"conservation is {conservation!r}; expected auto, {', '.join(METHODS)} or null")
-    return conservation
 
 
 def load_model(run: str | os.PathLike[str], *, precision: Precision = "fp32", allow: Sequence[str] = ()) -> Trained:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from rainshift.data.archive import Archive
     from rainshift.models.spec import Downscaler
+    from rainshift.trained import Trained
 
 __all__ = ["benchmark", "dask_workers", "evaluate", "predict", "prepare", "regions", "report", "train", "trust"]
 
@@ -106,16 +107,18 @@ def trust(config: DictConfig, run: RunFolder) -> Rows:
 
 
 def predict(config: DictConfig, run: RunFolder) -> Rows:
-    """Predict regions with a trained model into CF files in the run folder's `samples/`."""
-    from rainshift.models.trust import found_beside
+    """Predict coarse fields of a file, or prepared regions, with a trained model into CF files."""
+    if config.input is not None:
+        return [_predict_file(config, run)]
     from rainshift.prediction import write_prediction
     from rainshift.report import example_maps as showcase
 
-    archive = _archive(config)
-    downscaler, learnt = _trained(config, archive), found_beside(Path(config.checkpoint))
+    archive, trained = _archive(config), _trained(config)
+    downscaler, learnt = _ready(config, archive, trained), trained.trust
     rows = []
     for name in _named(config):
         archive.prepare(name, _split(archive, config.role))
+        trained.check(archive, name)
         path = run.samples / f"{name}-{config.role}.nc"
         attrs = {"title": f"Downscaled precipitation: {name}", "source": f"checkpoint {config.checkpoint}"}
         rows.append(
@@ -136,6 +139,41 @@ def predict(config: DictConfig, run: RunFolder) -> Rows:
     return rows
 
 
+def _predict_file(config: DictConfig, run: RunFolder) -> dict[str, Any]:
+    """Predict the coarse fields of `input` into `output`; what is there is not made again."""
+    from geoml.data.store import read_dataset
+    from rainshift.prediction import fingerprint, write_fields
+    from rainshift.report import example_maps as showcase
+
+    source = Path(config.input)
+    output = Path(config.output) if config.output else run.samples / f"{source.stem}.nc"
+    if output.suffix != ".nc":
+        raise UserError(f"output={output}; expected the name of a NetCDF file that ends in .nc")
+    trained = _trained(config)
+    identity = fingerprint(source, *(Path(path) for path in (config.static, config.checkpoint) if path))
+    if run.finished and output.exists() and run.summary.get("identity") == identity:
+        return dict(run.summary["rows"][0])
+    with read_dataset(source) as data:
+        static = read_dataset(config.static) if config.static else None
+        fine_rain, fields = trained.prepared(
+            data,
+            members=int(config.members),
+            seed=int(config.seed),
+            static=static,
+            conservation=config.conservation,
+            tiles=plain(config.tiles),
+        )
+        attrs = {**trained.attrs, "history": f"made of {source.name} by rainshift predict"}
+        row = {"input": str(source)} | write_fields(
+            output, fine_rain, fields, parts=run.path / "parts", identity=identity, attrs=attrs
+        )
+        shown = showcase.of_coarse(output, fields, source.stem)
+    if shown is not None:
+        showcase.write(run.path, shown)
+    run.write_summary({"rows": [row], "identity": identity})
+    return row
+
+
 def _named(config: DictConfig) -> list[str]:
     """The regions of a verb that does nothing without one."""
     if not config.regions:
@@ -148,7 +186,6 @@ def evaluate(config: DictConfig, run: RunFolder) -> Rows:
     from geoml.metrics import Suite
     from rainshift.evaluation import score, score_file
     from rainshift.models.spec import ModelSpec
-    from rainshift.models.trust import found_beside
     from rainshift.report import example_maps as showcase
     from rainshift.training import load
 
@@ -159,11 +196,12 @@ def evaluate(config: DictConfig, run: RunFolder) -> Rows:
     if compared.learns:
         raise UserError(f"reference={compared.name} has to be trained; take one that has not, such as bilinear")
     reference = load(compared, None, archive.channels)
+    trained = None if config.checkpoint is None else _trained(config)
     rows = []
     for name in _named(config):
         archive.prepare(name, _split(archive, config.role))
         options: dict[str, Any] = {"suite": suite, "role": str(config.role)}
-        if config.prediction is not None:
+        if trained is None:
             made = score_file(Path(config.prediction), archive, name, **options)
             times = made.table.ids
             against = score(reference, archive, name, times=times, **options)
@@ -174,7 +212,8 @@ def evaluate(config: DictConfig, run: RunFolder) -> Rows:
                 "samples": config.samples,
                 "seed": int(config.seed),
             }
-            downscaler, learnt = _trained(config, archive), found_beside(Path(config.checkpoint))
+            trained.check(archive, name)
+            downscaler, learnt = _ready(config, archive, trained), trained.trust
             made = score(downscaler, archive, name, **drawn, **options)
             against = score(reference, archive, name, **drawn, **options)
             shown = showcase.of_model(downscaler, archive, name, str(config.role), **drawn, trust=learnt)
@@ -258,12 +297,16 @@ def _split(archive: Archive, role: str) -> str:
     return role if role in archive.splits else archive.splits[0]
 
 
-def _trained(config: DictConfig, archive: Archive) -> Downscaler:
-    """The downscaler of a run folder or checkpoint folder, tile by tile, with the conservation asked for."""
-    from geoml.models.tiles import Tiling
-    from rainshift.models.spec import InTiles, conserved
-    from rainshift.training import load_trained
+def _trained(config: DictConfig) -> Trained:
+    """The model of a run folder or checkpoint folder."""
+    from rainshift.trained import load_model
 
-    trained = load_trained(Path(config.checkpoint), precision=config.precision, allow=config.allow_targets)
-    tiled = InTiles(trained, Tiling(**plain(config.tiles)))
-    return conserved(tiled, config.conservation, archive.channels)
+    return load_model(Path(config.checkpoint), precision=config.precision, allow=config.allow_targets)
+
+
+def _ready(config: DictConfig, archive: Archive, trained: Trained) -> Downscaler:
+    """The downscaler tile by tile, with the conservation asked for."""
+    from rainshift.data.geometry import exact_means
+
+    exact = exact_means(archive.config)
+    return trained.ready(tiles=plain(config.tiles), conservation=config.conservation, exact=exact)

@@ -42,7 +42,7 @@ class Geometry:
     @classmethod
     def of(cls, archive: Archive, region: str) -> Geometry:
         """That of a region's prepared data."""
-        groups = archive.open(region, archive.samples(region, "train")[0])
+        groups = archive.open(region, "train" if "train" in archive.splits else archive.splits[0])
         units = {str(name): str(array.attrs.get("units", "")) for name, array in groups["condition"].data_vars.items()}
         coarse, fine = grid_of(groups["condition"]), grid_of(groups["target"])
         return cls(coarse, fine, archive.step_seconds(region), exact_means(archive.config), units)

@@ -237,7 +237,9 @@ def prediction_viewer(shown: Mapping[str, xr.Dataset]) -> Viewer:
         for member in range(now.sizes["member"] if members > 1 else 0):
             rain = now["prediction"].isel(model=0, member=member)
             fields.append(_field("member", place | {"member": str(member + 1)}, rain, "lon", "lat"))
-        parts = {mean: now["mean"], "target": now["target"], "error": abs(now["mean"] - now["target"])}
+        parts = {mean: now["mean"]}
+        if "target" in now:
+            parts |= {"target": now["target"], "error": abs(now["mean"] - now["target"])}
         parts |= {title: now[name] for name, title in TRUST.items() if name in now}
         fields += [_field(name, place, part, "lon", "lat") for name, part in parts.items()]
     found = {field.panel for field in fields}
@@ -252,7 +254,8 @@ def prediction_viewer(shown: Mapping[str, xr.Dataset]) -> Viewer:
         panels,
         fields,
         alt="Maps of rain: input, prediction, target, the error and what was said of it",
-        caption=f"Rain around the wettest hour (+0 h). The error is that of the {mean}.",
+        caption="Rain around the wettest time (+0 h)."
+        + (f" The error is that of the {mean}." if "error" in found else ""),
         x_title="longitude",
         y_title="latitude",
         aspect=_aspect(shown),

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from rainshift.benchmarking.run import Experiment
     from rainshift.data.archive import Archive
+    from rainshift.data.inputs import CoarseFields
     from rainshift.models.spec import Downscaler
     from rainshift.models.trust import Trust
 
@@ -32,6 +33,8 @@ __all__ = ["FOLDER", "of_file", "of_model", "panels", "read", "showcase", "write
 FOLDER = "maps"
 #: Hours before and after the wettest one, and members of each model, that are kept.
 BEFORE, AFTER, MEMBERS = 2, 3, 4
+#: Cells a side that a page shows of a prediction without a target.
+LARGEST = 400
 
 
 def showcase(experiment: Experiment, region: str) -> xr.Dataset:
@@ -95,6 +98,30 @@ def of_file(file: Path, archive: Archive, region: str, role: str) -> xr.Dataset:
     made = made.reindex(cells, method="nearest", tolerance=1e-3)
     maps = {name: conform(stored[name]).sel(time=data["time"]).load() for name in TRUST_MAPS if name in stored}
     return _beside(data, made.assign(maps) if rain.shape[-2:] == truth.shape[-2:] else made)
+
+
+def of_coarse(file: Path, fields: CoarseFields, name: str) -> xr.Dataset | None:
+    """The wettest time of coarse fields and those around it, without a target; None where they are too large a page."""
+    import xarray as xr
+
+    with read_dataset(file) as stored:
+        made = conform(stored)
+        if max(made.sizes["lat"], made.sizes["lon"]) > LARGEST:
+            return None
+        if "time" not in made.dims:
+            made = made.expand_dims(time=fields.times)
+        rain = made["precipitation"].mean("member")
+        wettest = int(np.argmax([float(np.nan_to_num(field.mean().values)) for field in rain]))
+        near = _around(made["time"].values, wettest)
+        made = made.isel(time=near).load()
+        data = xr.Dataset(
+            attrs={"units": "mm h-1", "region": name, "wettest": str(made["time"].values[near == wettest][0])}
+        )
+        if "tp" in fields.arrays:
+            coarse = fields.arrays["tp"].isel(time=near).load() * fields.factors["tp"]
+            data["input"] = coarse.reset_coords(drop=True).rename(lat="coarse_lat", lon="coarse_lon")
+        data = data.assign_coords(time=made["time"], lat=made["lat"], lon=made["lon"])
+        return _beside(data, made)
 
 
 def _beside(data: xr.Dataset, made: xr.Dataset) -> xr.Dataset:

@@ -62,9 +62,9 @@ def _of_model(run: RunFolder, shown: dict[str, xr.Dataset]) -> Report:
     """One model's predictions, how wrong they are and, where that was learnt, how far they were said to be trusted."""
     rows = run.summary["rows"]
     scored = any("mae" in row or "crps" in row for row in rows)
-    trusted = {region: data for region, data in shown.items() if "expected_error" in data}
+    trusted = {region: data for region, data in shown.items() if "expected_error" in data and "target" in data}
     maps: list[Block] = [charts.prediction_viewer(shown)]
-    if not trusted:
+    if not any("expected_error" in data for data in shown.values()):
         maps.append(Text("`rainshift trust checkpoint=RUN` learns how far a model may be trusted, for pages to show."))
     sections = [
         Section("Maps", maps),
