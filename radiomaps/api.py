@@ -5,6 +5,7 @@ Lengths are metres in the scene's frame (x east, y north, z up), frequencies Hz,
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,19 +14,18 @@ from typing import TYPE_CHECKING, Any, Literal
 from geoml.errors import UserError, unknown
 
 if TYPE_CHECKING:
-    import os
-
     import numpy as np
     import xarray as xr
     from numpy.typing import NDArray
 
     from geoml.grids.grid import Grid
+    from radiomaps.antennas.sites import RadioCell
     from radiomaps.maps.layout import Transmitter
     from radiomaps.scenes import Scene
     from radiomaps.trained import Trained
 
     SceneLike = Scene | str | os.PathLike[str] | Mapping[str, Any]
-    Transmitters = Sequence[Transmitter | Sequence[float]]
+    Transmitters = Sequence[Transmitter | RadioCell | Sequence[float]] | str | os.PathLike[str]
 
 __all__ = ["Model", "benchmark", "evaluate", "load", "load_scene", "open", "paths", "trace", "train"]
 
@@ -69,7 +69,7 @@ def trace(
 
     Args:
         scene: a `Scene`, or what `load_scene` takes.
-        transmitters: `Transmitter`s, or their x, y, z.
+        transmitters: `Transmitter`s, their x, y, z, or a sites file.
         grid: axes z, y, x in the scene's metres, as `scene.grid(…)` gives them.
         solver: "sionna", rays with reflection, diffraction and scattering, or "dominant", the strongest path alone.
         frequencies_hz: maps of each follow each other along `tx`; none: `frequency_hz` of the options, 5.9 GHz.
@@ -90,7 +90,8 @@ def trace(
 
     if solver not in SOLVERS:
         raise unknown("solver", solver, SOLVERS)
-    scene, sites = _scene(scene), _transmitters(transmitters)
+    scene = _scene(scene)
+    sites = _transmitters(transmitters, scene)
     if not frequencies_hz:
         return run_solver(solver, scene, sites, grid, options)
     import xarray as xr
@@ -114,7 +115,7 @@ def paths(
 
     Args:
         scene: a `Scene`, or what `load_scene` takes.
-        transmitters: `Transmitter`s, or their x, y, z.
+        transmitters: `Transmitter`s, their x, y, z, or a sites file.
         points: receivers, `(n, 3)` metres.
         velocities: of the receivers, `(n, 3)` m/s; they give the Doppler shifts.
         rays: that discover chains of surfaces.
@@ -138,9 +139,10 @@ def paths(
     for key in options:
         if key not in known:
             raise unknown("option of the tracer", key, known)
+    place = _scene(scene)
     moving = None if velocities is None else np.asarray(velocities, np.float64)
     return find_paths(
-        _scene(scene), _transmitters(transmitters), np.asarray(points, np.float64), TraceOptions(**options), rays=rays,
+        place, _transmitters(transmitters, place), np.asarray(points, np.float64), TraceOptions(**options), rays=rays,
         top=top, velocities=moving,
     )  # fmt: skip
 
@@ -254,13 +256,13 @@ class Model:
         trained = self.trained.tiled(tiles).sampled_by(**sampling)
         place = _scene(scene)
         grid = training_grid(trained, place) if grid is None else grid
-        sites = _transmitters(transmitters)
+        sites = _transmitters(transmitters, place)
         if not sites:
             if trained.task.knows_transmitter:
                 raise UserError("this model needs transmitters: give x, y, z of one at least")
             lower, upper = place.extent
             middle = [(low + high) / 2 for low, high in zip(lower[:2], upper[:2], strict=True)]
-            sites = _transmitters([(*middle, upper[2])])
+            sites = _transmitters([(*middle, upper[2])], place)
         maps = [
             made
             for _, made in predicted_scene(
@@ -368,7 +370,11 @@ def _scene(scene: SceneLike) -> Scene:
     return scene if isinstance(scene, scenes.Scene) else scenes.load(scene)
 
 
-def _transmitters(transmitters: Transmitters) -> list[Transmitter]:
+def _transmitters(transmitters: Transmitters, scene: Scene) -> list[Transmitter]:
+    """Transmitters of places, cells or a sites file."""
+    from radiomaps.antennas.sites import RadioCell, cells_of
     from radiomaps.maps.layout import Transmitter
 
+    if isinstance(transmitters, str | os.PathLike) or any(isinstance(t, RadioCell) for t in transmitters):
+        return [cell.transmitter(scene) for cell in cells_of(transmitters)]
     return [t if isinstance(t, Transmitter) else Transmitter(tuple(t)) for t in transmitters]  # type: ignore[arg-type]

@@ -120,13 +120,14 @@ def generate(plan: Plan, path: str | os.PathLike[str], *, client: Any = None, pr
     """
     path = Path(path)
     _require_same_plan(path, plan)
+    carriers = plan.frequencies_of(0, plan.samples)
     attrs = {
         "title": "Radio maps",
         "identity": plan.identity,
         "plan": json.dumps(plan.describe()),
         "solver": plan.solver,
         "solver_version": solver_version(plan.solver),
-        "frequency_hz": plan.carriers_hz[0] if len(plan.carriers_hz) == 1 else list(plan.carriers_hz),
+        "frequency_hz": carriers[0] if len(set(carriers)) == 1 else sorted(set(carriers)),
         "seed": plan.seed,
         "crs": "local",
     }
@@ -136,7 +137,7 @@ def generate(plan: Plan, path: str | os.PathLike[str], *, client: Any = None, pr
         plan.variables,
         (sample // plan.maps_a_scene).tolist(),
         (sample % number).tolist(),
-        np.array(plan.carriers_hz)[sample % plan.maps_a_scene // number].tolist(),
+        carriers,
         above_ground=plan.window.above_ground,
     )
     writer = StoreWriter.create(

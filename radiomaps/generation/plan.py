@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import itertools
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -14,6 +15,7 @@ import numpy as np
 from geoml.errors import UserError, unknown
 from geoml.grids.grid import Grid
 from radiomaps import scenes
+from radiomaps.antennas.sites import RadioCell, cells_of
 from radiomaps.maps.layout import VARIABLES, Transmitter
 from radiomaps.materials import materials_of
 from radiomaps.scenes import Scene
@@ -74,8 +76,9 @@ class Window:
 
 @dataclass(frozen=True)
 class Placement:
-    """Transmitters of a scene: `positions_m` as given, or `count` at random places outdoors in the window.
+    """Transmitters of a scene: the cells of `sites`, or `positions_m`, or `count` at random places in the window.
 
+    `sites` is a file or what it holds (`radiomaps.antennas.sites`); its cells have antennas and powers of their own.
     Random ones stand `height_m` above the ground, at least `clear_m` from walls where the scene has such room.
     """
 
@@ -86,8 +89,13 @@ class Placement:
     pattern: str = "iso"
     polarization: str = "V"
     clear_m: float = 1.0
+    sites: Any = ()
 
     def __post_init__(self) -> None:
+        if self.sites:
+            if self.positions_m:
+                raise UserError("transmitters: give sites or positions_m, not both")
+            object.__setattr__(self, "sites", tuple(cell.describe() for cell in cells_of(self.sites)))
         try:
             places = tuple(tuple(map(float, place)) for place in self.positions_m or ())
         except (TypeError, ValueError):
@@ -99,10 +107,17 @@ class Placement:
 
     @property
     def number(self) -> int:
-        return len(self.positions_m) or self.count
+        return len(self.sites or self.positions_m) or self.count
+
+    @property
+    def cells(self) -> tuple[RadioCell, ...]:
+        """The cells of `sites`."""
+        return cells_of(list(self.sites)) if self.sites else ()
 
     def transmitters(self, scene: Scene, grid: Grid, seed: Sequence[int]) -> list[Transmitter]:
         """The same for the same scene, grid and seed."""
+        if self.sites:
+            return [cell.transmitter(scene) for cell in self.cells]
         places = self.positions_m or self.random_places(scene, grid, seed)
         return [
             Transmitter(place, self.power_dbm, f"tx{index}", self.pattern, self.polarization)
@@ -202,6 +217,8 @@ class Plan:
             raise UserError(
                 f"frequencies_hz={list(self.frequencies_hz)}; expected numbers, as [2.4e9, 5.9e9]"
             ) from None
+        if self.frequencies_hz and any(cell.frequency_hz for cell in self.placement.cells):
+            raise UserError("frequencies_hz sweeps all cells, but sites name carriers; leave one of them out")
         if self.seed < 0:
             raise UserError(f"seed={self.seed}; expected a whole number, 0 or more")
         if len(set(self.frequencies_hz)) < len(self.frequencies_hz):
@@ -242,11 +259,19 @@ class Plan:
 
     def describe(self) -> dict[str, Any]:
         """Everything the maps depend on, in the types JSON has."""
-        return json.loads(json.dumps(asdict(self)))
+        plan = json.loads(json.dumps(asdict(self)))
+        if not self.placement.sites:  # plans from before sites keep their identity
+            del plan["placement"]["sites"]
+        return plan
 
-    @property
-    def carriers_hz(self) -> tuple[float, ...]:
-        return self.frequencies_hz or (float(_options(self.solver, self.options).frequency_hz),)
+    def frequencies_of(self, start: int, stop: int) -> list[float]:
+        """Carriers of samples `start … stop`: those of the sweep, or of the cells, or else the solver's."""
+        own = [cell.frequency_hz for cell in self.placement.cells] or [None] * self.placement.number
+        usual = float(_options(self.solver, self.options).frequency_hz)
+        if self.frequencies_hz:
+            number = self.placement.number
+            return [self.frequencies_hz[index % self.maps_a_scene // number] for index in range(start, stop)]
+        return [float(own[index % len(own)] or usual) for index in range(start, stop)]
 
     @property
     def identity(self) -> str:
@@ -262,7 +287,8 @@ class Plan:
             raise ValueError(f"samples {start} … {stop} are of two scenes or frequencies; each has {number}")
         chosen = self.transmitters(index)[start % number : (stop - 1) % number + 1]
         options = {**self.options, "above_ground": self.window.above_ground}
-        options["frequency_hz"] = self.carriers_hz[start % self.maps_a_scene // number]
+        if self.frequencies_hz:
+            options["frequency_hz"] = self.frequencies_hz[start % self.maps_a_scene // number]
         maps = run_solver(self.solver, self.scene(index), chosen, self.grid(index), options)
         if self.fill_shadows:
             from radiomaps.dominant.fill import fill_shadows
@@ -289,13 +315,23 @@ def _options(solver: str, values: Mapping[str, Any]) -> Any:
 def run_solver(
     solver: str, scene: Scene, transmitters: Sequence[Transmitter], grid: Grid, options: Mapping[str, Any]
 ) -> Any:
-    """Trace with the solver of that name."""
-    chosen = _options(solver, options)
+    """Trace with the solver of that name, transmitters with a carrier of their own at that one."""
     if solver == "sionna":
         from radiomaps.raytrace import trace
     else:
         from radiomaps.dominant import trace  # type: ignore[assignment]
-    return trace(scene, transmitters, grid, chosen)
+    parts = []
+    for carrier, cells in itertools.groupby(transmitters, key=lambda transmitter: transmitter.frequency_hz):
+        chosen = _options(solver, {**options, "frequency_hz": carrier} if carrier else options)
+        parts.append(trace(scene, list(cells), grid, chosen))
+    if len(parts) == 1:
+        return parts[0]
+    if not parts:
+        raise UserError("no transmitter to trace; give at least one")
+    import xarray as xr
+
+    joined = xr.concat(parts, "tx", data_vars="minimal", coords="minimal", compat="override", join="exact")
+    return joined.assign_attrs({**parts[0].attrs, "frequency_hz": joined["frequency_hz"].values.tolist()})
 
 
 def solver_version(solver: str) -> str:

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from geoml.errors import DataError, UserError
+from radiomaps.antennas.pattern import Pattern
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -45,18 +46,22 @@ DIMS = ("tx", "z", "y", "x")
 class Transmitter:
     """A transmitter in the scene's metres; `orientation` is yaw, pitch, roll in radians.
 
-    `pattern` and `polarization` are names the ray tracer knows ("iso", "dipole", "tr38901"; "V", "H"); `rows` and
-    `columns` make it a planar array at half a wavelength. The dominant-path solver knows isotropic ones only.
+    `pattern` is a name of `radiomaps.antennas.pattern.PATTERNS` or a `MeasuredPattern`, `polarization` "V", "H", "VH"
+    or "cross"; `rows` and `columns` make it a planar array at half a wavelength, with complex `weights` row by row from
+    below (none: equal ones; their power counts as 1). `frequency_hz` is its carrier where it has one of its own. The
+    dominant-path solver knows isotropic ones only.
     """
 
     position: tuple[float, float, float]
     power_dbm: float = 23.0
     name: str = ""
-    pattern: str = "iso"
+    pattern: Pattern = "iso"
     polarization: str = "V"
     orientation: tuple[float, float, float] = (0.0, 0.0, 0.0)
     rows: int = 1
     columns: int = 1
+    weights: tuple[complex, ...] = ()
+    frequency_hz: float | None = None
 
     def __post_init__(self) -> None:
         for name in ("position", "orientation"):
@@ -68,6 +73,23 @@ class Transmitter:
             raise UserError(f"transmitter {self.name or '?'}: power {self.power_dbm} dBm is not a number")
         if self.rows < 1 or self.columns < 1:
             raise UserError(f"transmitter {self.name or '?'}: an array of {self.rows} × {self.columns} has no element")
+        object.__setattr__(self, "weights", tuple(complex(weight) for weight in self.weights))
+        if self.weights and len(self.weights) != self.rows * self.columns:
+            raise UserError(
+                f"transmitter {self.name or '?'}: {len(self.weights)} weights for an array of {self.rows} × "
+                f"{self.columns}"
+            )
+
+    def turned(self, *, azimuth_deg: float | None = None, tilt_deg: float | None = None) -> Transmitter:
+        """The same antenna, pointed elsewhere: azimuth clockwise from north, tilt below the horizon.
+
+        >>> Transmitter((0, 0, 30)).turned(azimuth_deg=90).orientation
+        (0.0, 0.0, 0.0)
+        """
+        yaw, pitch, roll = self.orientation
+        yaw = yaw if azimuth_deg is None else math.radians(90.0 - azimuth_deg)
+        pitch = pitch if tilt_deg is None else math.radians(tilt_deg)
+        return replace(self, orientation=(yaw, pitch, roll))
 
 
 @dataclass(frozen=True)

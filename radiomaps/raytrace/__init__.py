@@ -6,6 +6,7 @@ Importing this package imports neither: a call does, after `radiomaps.raytrace.a
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
@@ -138,6 +139,10 @@ def find_paths(
         raise UserError("no transmitter to trace; give at least one")
     scene.require_outdoors([transmitter.position for transmitter in transmitters])
     _require_near(transmitters, points)
+    carriers = {transmitter.frequency_hz or options.frequency_hz for transmitter in transmitters}
+    if len(carriers) > 1:
+        raise UserError(f"a path table has one carrier; these transmitters have {len(carriers)}: find paths of each")
+    options = replace(options, frequency_hz=carriers.pop())
     activate()
     from radiomaps.raytrace.path_dataset import path_table
 

@@ -15,10 +15,12 @@ from sionna.rt.antenna_pattern import antenna_pattern_registry
 from sionna.rt.constants import InteractionType
 from sionna.rt.path_solvers.sb_candidate_generator import SBCandidateGenerator
 
+from radiomaps.antennas.arrays import array_factor
 from radiomaps.maps.layout import Transmitter
 from radiomaps.raytrace.arrays import floats
 from radiomaps.raytrace.options import TraceOptions
-from radiomaps.raytrace.world import World, antenna_pattern, array_gain
+from radiomaps.raytrace.patterns import antenna_pattern
+from radiomaps.raytrace.world import World
 
 __all__ = ["Paths", "find_paths"]
 
@@ -140,7 +142,7 @@ def _gather(found: rt.Paths, count: int, transmitter: Transmitter, top: int | No
         return tensor.numpy().reshape(shape)[0, :, 0]
 
     departure = _unit(angles(found.theta_t), angles(found.phi_t))
-    amplitude *= array_gain(transmitter, departure)[:, None]
+    amplitude = (amplitude * array_factor(transmitter, departure)[:, None]).astype(np.complex64)
     delay = angles(found.tau)
     kinds = found.interactions.numpy()
     kinds = kinds.reshape(kinds.shape[0], 2, count, elements, delay.shape[-1])[:, 0, :, 0]

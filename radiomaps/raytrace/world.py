@@ -10,20 +10,20 @@ import mitsuba as mi
 import numpy as np
 import sionna.rt as rt
 from numpy.typing import NDArray
-from sionna.rt.antenna_pattern import antenna_pattern_registry, antenna_pattern_to_world_implicit
+from sionna.rt.antenna_pattern import antenna_pattern_to_world_implicit
 from sionna.rt.utils import rotation_matrix
 
-from geoml.errors import UserError
 from geoml.grids.grid import Grid
 from radiomaps.maps.layout import SPEED_OF_LIGHT, Transmitter
 from radiomaps.materials import materials_used
 from radiomaps.raytrace.arrays import floats, integers
 from radiomaps.raytrace.lattice import Cap
 from radiomaps.raytrace.options import TraceOptions
+from radiomaps.raytrace.patterns import antenna_pattern, weighted
 from radiomaps.raytrace.surfaces import radio_material, surfaces_of
 from radiomaps.scenes import Mesh, Scene
 
-__all__ = ["Edges", "Source", "World", "antenna_pattern", "array_gain"]
+__all__ = ["Edges", "Source", "World"]
 
 #: Faces within this angle of one plane make no edge.
 _FLAT_RAD = np.radians(1.0)
@@ -151,8 +151,8 @@ class Source:
     def field(self, direction: mi.Vector3f) -> mi.Vector4f:
         """Field sent along `direction`: a Jones vector, of squared norm 1 for an isotropic antenna.
 
-        Patterns of two polarisations and elements of an array add coherently with equal weights, which is linear, so
-        that one field is transported whatever the array.
+        Ports of two polarisations and elements of an array add coherently, which is linear, so that one field is
+        transported whatever the array.
         """
         yaw, pitch, roll = self.transmitter.orientation
         to_world = rotation_matrix(opaque_point(np.array([yaw, pitch, roll])))
@@ -160,46 +160,10 @@ class Source:
         field = dr.zeros(mi.Vector4f, 1)
         for pattern in patterns:
             field += antenna_pattern_to_world_implicit(pattern, to_world, direction, direction="out")
-        columns, rows = self.transmitter.columns, self.transmitter.rows
         field *= np.sqrt(1.0 / len(patterns))
-        if columns * rows == 1:
+        if self.transmitter.columns * self.transmitter.rows == 1:
             return field
-        # Elements half a wavelength apart in the antenna's y-z plane: the factor of the array is a product.
-        local = to_world.T @ direction
-        factor = _array_factor(columns, local.y) * _array_factor(rows, local.z) * np.sqrt(1.0 / (columns * rows))
-        return field * factor
-
-
-def _array_factor(elements: int, sine: mi.Float) -> mi.Float:
-    """Sum of `elements` unit phasors half a wavelength apart, centred (so it is real)."""
-    total = dr.zeros(mi.Float, 1)
-    for index in range(elements):
-        total += dr.cos(np.pi * (index - (elements - 1) / 2) * sine)
-    return total
-
-
-def array_gain(transmitter: Transmitter, departure: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Factor of the transmitter's array for unit vectors of departure `(…, 3)`; 1 for a single antenna."""
-    if transmitter.columns * transmitter.rows == 1:
-        return np.ones(departure.shape[:-1], np.float32)
-    turn = rotation_matrix(mi.Point3f(*transmitter.orientation))
-    local = departure @ np.array(turn.numpy(), np.float32).reshape(3, 3)
-    total = np.full(departure.shape[:-1], 1 / np.sqrt(transmitter.columns * transmitter.rows), np.float32)
-    for elements, sine in ((transmitter.columns, local[..., 1]), (transmitter.rows, local[..., 2])):
-        places = np.arange(elements) - (elements - 1) / 2
-        total *= np.cos(np.pi * sine[..., None] * places).sum(axis=-1)
-    return total
-
-
-def antenna_pattern(transmitter: Transmitter) -> rt.AntennaPattern:
-    """Sionna's pattern of a transmitter; an unknown name is the user's mistake."""
-    try:
-        return antenna_pattern_registry.get(transmitter.pattern)(polarization=transmitter.polarization)
-    except (KeyError, ValueError, TypeError) as error:
-        raise UserError(
-            f"transmitter {transmitter.name or '?'}: pattern {transmitter.pattern!r} with polarization "
-            f"{transmitter.polarization!r} is not known to the ray tracer ({error})"
-        ) from error
+        return weighted(field, self.transmitter, to_world.T @ direction)
 
 
 def opaque_point(values: NDArray[np.float64]) -> mi.Point3f:

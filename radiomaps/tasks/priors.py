@@ -141,13 +141,18 @@ def is_complete(store: Path, identity: str) -> bool:
 def _dominant_plan(described: Mapping[str, Any]) -> Plan:
     """The plan of a store, solved by dominant paths: same scenes, places, window and carriers."""
     values = {name: described[name] for name in _PLAN_FIELDS}
-    carriers = values["frequencies_hz"] or [values["options"].get("frequency_hz", 5.9e9)]
-    placement = Placement(**{**values["placement"], "pattern": "iso"})
+    usual = values["options"].get("frequency_hz", 5.9e9)
+    antenna = ("pattern", "rows", "columns", "weights", "electrical_tilt_deg")
+    cells = [{key: value for key, value in row.items() if key not in antenna}
+             for row in values["placement"].get("sites") or ()]  # fmt: skip
+    placement = Placement(**{**values["placement"], "pattern": "iso", "sites": cells})
+    carriers = values["frequencies_hz"] or ([] if cells else [usual])
     return Plan(
         tuple(values["scenes"]),
         placement,
         Window(**values["window"]),
         "dominant",
+        {"frequency_hz": usual} if cells else {},
         seed=int(values["seed"]),
         frequencies_hz=tuple(carriers),
     )

@@ -1,0 +1,125 @@
+"""Antenna patterns in Planet's format (`.msi`, `.pln`), as antenna makers publish them.
+
+Lines of a keyword and its value, then `HORIZONTAL n` and `VERTICAL n` with n lines of an angle in degrees and an
+attenuation in dB. Gain is in dBd unless it says dBi (dBi = dBd + 2.15). Horizontal angles turn clockwise from
+boresight, vertical ones downwards from the horizon.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+import warnings
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from geoml.errors import DataError, UserError
+from radiomaps.antennas.pattern import MeasuredPattern
+
+__all__ = ["read_pattern"]
+
+_DBD = 2.15
+_NUMBER = re.compile(r"[-+]?(?:\d+[.,]?\d*|[.,]\d+)(?:[eE][-+]?\d+)?")
+_MOST = 100_000
+
+
+def read_pattern(path: str | os.PathLike[str]) -> MeasuredPattern:
+    """The pattern of a `.msi` or `.pln` file; what is cut short or no such file raises `DataError`.
+
+    A file whose `TILT` or `ELECTRICAL_TILT` is on the other side of the horizon than its main lobe counts vertical
+    angles upwards: they are turned over, with a warning.
+    """
+    path = Path(path)
+    try:
+        if path.stat().st_size > 1 << 22:
+            raise DataError(f"{path} has more than 4 MiB; it is no antenna pattern")
+        lines = path.read_text(encoding="utf-8-sig", errors="replace").splitlines()
+    except FileNotFoundError:
+        raise UserError(f"antenna pattern {path} does not exist") from None
+    except OSError as error:
+        raise DataError(f"{path} cannot be read ({error.strerror})") from error
+    words: dict[str, str] = {}
+    cuts: dict[str, NDArray[np.float64]] = {}
+    row = 0
+    while row < len(lines):
+        key, _, value = lines[row].strip().replace("\t", " ").partition(" ")
+        row += 1
+        if key.upper() in ("HORIZONTAL", "VERTICAL"):
+            cuts[key.upper()], row = _cut(lines, row, value, key.upper(), path)
+        elif key:
+            words.setdefault(key.upper(), value.strip())
+    for name in ("HORIZONTAL", "VERTICAL"):
+        if name not in cuts:
+            raise DataError(f"{path} has no {name} cut; it is no Planet antenna pattern (.msi, .pln), or cut short")
+    gain = _gain_dbi(words.get("GAIN", ""), path)
+    horizontal = _ring(cuts["HORIZONTAL"], -1, path)
+    vertical = _ring(cuts["VERTICAL"], _downwards(words, cuts["VERTICAL"], path), path)
+    least = min(min(horizontal), min(vertical))
+    shift = least if abs(least) < 60 else 0.0  # attenuations from the peak: makers round it away from 0
+    name = words.get("NAME") or path.stem
+    return MeasuredPattern(name[:80], gain, tuple(v - shift for v in horizontal), tuple(v - shift for v in vertical))
+
+
+def _gain_dbi(text: str, path: Path) -> float:
+    match = _NUMBER.search(text)
+    if not match:
+        raise DataError(f"{path} has no GAIN; write GAIN and its dBd or dBi")
+    value = float(match[0].replace(",", "."))
+    return value if "dbi" in text[match.end() :].lower() else value + _DBD
+
+
+def _cut(lines: list[str], row: int, count: str, name: str, path: Path) -> tuple[NDArray[np.float64], int]:
+    """Angles and attenuations `(n, 2)` of a cut, and the row after it."""
+    match = _NUMBER.search(count)
+    wanted = int(float(match[0].replace(",", "."))) if match else 0
+    if not 8 <= wanted <= _MOST:
+        raise DataError(f"{path}: {name} {count.strip()[:20]!r}; expected the number of its lines, as {name} 360")
+    pairs: list[tuple[float, float]] = []
+    while len(pairs) < wanted:
+        numbers = _NUMBER.findall(lines[row]) if row < len(lines) else []
+        if row < len(lines) and not lines[row].strip():
+            row += 1
+            continue
+        if len(numbers) < 2:
+            raise DataError(f"{path}: {name} says {wanted} lines and has {len(pairs)}; it is cut short")
+        pairs.append((float(numbers[0].replace(",", ".")), float(numbers[1].replace(",", "."))))
+        row += 1
+    return np.array(pairs), row
+
+
+def _downwards(words: dict[str, str], cut: NDArray[np.float64], path: Path) -> int:
+    """-1 where vertical angles count downwards, as the format has it; 1 where the tilt shows that they do not."""
+    for key in ("ELECTRICAL_TILT", "TILT"):
+        match = _NUMBER.search(words.get(key, ""))
+        tilt = float(match[0].replace(",", ".")) if match else 0.0
+        if abs(tilt) < 1 or abs(tilt) > 30:
+            continue
+        strength = np.abs(cut[:, 1])
+        lobe = float(cut[np.argmin(strength), 0])
+        lobe = (lobe + 180) % 360 - 180
+        if abs(lobe + tilt) < 1 + abs(tilt) / 2 and abs(lobe - tilt) > abs(tilt):
+            warnings.warn(
+                f"{path}: main lobe at {lobe:g}° with {key} {tilt:g}: vertical angles are taken as upwards",
+                stacklevel=3,
+            )
+            return 1
+        return -1
+    return -1
+
+
+def _ring(cut: NDArray[np.float64], sign: int, path: Path) -> tuple[float, ...]:
+    """Attenuations at equal steps around the circle, at most a degree apart, angles times `sign`."""
+    angle, loss = sign * cut[:, 0] % 360.0, cut[:, 1]
+    if (loss <= 0).all():
+        loss = -loss
+    if not np.isfinite(cut).all() or (loss < -60).any():
+        raise DataError(f"{path}: attenuations run {loss.min():g} … {loss.max():g} dB; expected 0 and more")
+    angle, first = np.unique(np.round(angle, 6), return_index=True)
+    gaps = np.diff([*angle, angle[0] + 360])
+    if gaps.max() > 45:
+        raise DataError(f"{path}: no attenuation over {gaps.max():g}°; a cut goes around the circle")
+    count = int(min(3600, max(360, math.ceil(360 / max(gaps.min(), 0.1)))))
+    return tuple(np.interp(np.arange(count) * (360 / count), angle, loss[first], period=360.0).tolist())
