@@ -78,7 +78,7 @@ def trained(case: Case, folder: Path) -> Trained:
     """The network of `experiment=denoise`, trained on streets of its own."""
     store = generate(case.plan(case.streets(0, case.train), case.rays), folder / "train.zarr")
     values = plain(
-        compose("radiomaps.conf", "train", ["experiment=denoise", f"store={store}", f"model.base={case.base}"])
+        compose("radiomaps.conf", "train", ["experiment=denoise", f"store={store}", f"model.network.base={case.base}"])
     )
     task = Task.of(values["task"] | {"ranges": {"path_gain_db": [-160.0, -50.0]}})
     trainer = values["trainer"] | {"samples": case.samples, "validate_every": 0}

@@ -128,7 +128,7 @@ def fewest(law: Law, sampler: Sampler, spacing: Spacing, error: float) -> int | 
 
 def measure(quick: bool) -> dict[str, float | None]:
     """The figures of this script, by the keys of targets.yaml."""
-    settings = preset("edm")
+    settings = preset("edm")["sampling"]
     default = sampler_of(settings["sampler"])
 
     def shipped(steps: int) -> tuple[float, ...]:

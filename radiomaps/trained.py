@@ -12,12 +12,12 @@ from geoml.data.fields import Batch
 from geoml.data.transforms import Transforms
 from geoml.errors import DataError, UserError
 from geoml.models.base import Model
+from geoml.models.diffusion import Diffusion
 from geoml.models.predictor import Predictor, load_predictor
 from geoml.models.tiles import Tiled, Tiling
 from geoml.runs.files import read_json
 from geoml.runs.stored_config import interpret
 from geoml.train.device import Precision
-from radiomaps.models.radiodiff3d import RadioDiff3D
 from radiomaps.tasks import Task
 
 if TYPE_CHECKING:
@@ -57,12 +57,12 @@ class Trained:
         return Tiled(self.predictor, self.tiling).predict(batch, members=members, seed=seed)
 
     def sampled_by(self, **options: Any) -> Trained:
-        """The same with other options of sampling (see `RadioDiff3D.sample_by`); what is None stays as it is."""
+        """The same with other options of sampling (see `Diffusion.sample_by`); what is None stays as it is."""
         given = {name: value for name, value in options.items() if value is not None}
         if not given:
             return self
-        if not isinstance(self.model, RadioDiff3D):
-            raise UserError(f"{type(self.model).__name__} has no {', '.join(given)}: it is no diffusion of radio maps")
+        if not isinstance(self.model, Diffusion):
+            raise UserError(f"{type(self.model).__name__} has no {', '.join(given)}: it is no diffusion")
         model = copy.copy(self.model)  # shares weights
         model.sample_by(**given)
         return replace(self, predictor=replace(self.predictor, model=model))

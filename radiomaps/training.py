@@ -234,6 +234,6 @@ def _state_memory(
     there = available_memory(device)
     if there is not None and needed.total > 0.9 * there:
         logger.warning(
-            "%s has %.2f GB; take a smaller batch_size or patch, model.recompute=true, or trainer.precision=bf16",
+            "%s has %.2f GB; take a smaller batch_size or patch, model.network.recompute=true, trainer.precision=bf16",
             device, there / 1e9,
         )  # fmt: skip

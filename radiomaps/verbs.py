@@ -220,6 +220,7 @@ def train(config: DictConfig, run: RunFolder) -> Rows:
     `torchrun --nproc-per-node 2 -m radiomaps train …` trains it with two processes, to the same weights.
     """
     from geoml.cli.config import instantiate
+    from geoml.models.registry import kind_of
     from geoml.train.tensorboard import log_of
     from radiomaps.report.pictures import picture_taker
     from radiomaps.tasks import Task
@@ -242,7 +243,7 @@ def train(config: DictConfig, run: RunFolder) -> Rows:
         log=log_of(run, tensorboard=bool(config.run.tensorboard)), watch=watch, allow=values["allow_targets"],
         start=Path(values["start"]) if values["start"] else None,
     )  # fmt: skip
-    row = {"model": values["model"]["_target_"].rpartition(".")[2], **summary, "run": str(run.path)}
+    row = {"model": kind_of(values["model"]), **summary, "run": str(run.path)}
     run.write_summary(row)
     return [row]
 

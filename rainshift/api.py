@@ -96,7 +96,8 @@ def train(
     """Train one model on one or several regions; the run folder keeps it, and the same call finds it again.
 
     Args:
-        model: a name of the group `model`, or a mapping `{"model": "unet", "base": 8}` that changes its settings.
+        model: a name of the group `model`, or a mapping that changes its settings:
+            `{"model": "unet", "network": {"base": 8}}`.
         regions: names of the data's regions or events.
         samples: samples that the training sees in all; None for the trainer's own number.
         data: a configuration of the group `data`.
@@ -113,9 +114,9 @@ def train(
     >>> hours["test"] = {"start": "2022-01-01", "end": "2023-01-01", "hours": 24}
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     model = rainshift.train(
-    ...         {"model": "unet", "base": 4, "multipliers": [1]}, regions="melanesia", samples=16, run=f"{folder}/run",
-    ...         cache=folder, data__size_deg=1, data__splits_at=hours, data__condition=["tp"], data__static=[],
-    ...         loader__patch=0, loader__validation_samples=2,
+    ...         {"model": "unet", "network": {"base": 4, "multipliers": [1]}}, regions="melanesia", samples=16,
+    ...         run=f"{folder}/run", cache=folder, data__size_deg=1, data__splits_at=hours, data__condition=["tp"],
+    ...         data__static=[], loader__patch=0, loader__validation_samples=2,
     ...     )
     >>> model
     <rainshift.Model unet: tp -> precipitation, 0.25° -> 0.1°>

@@ -12,6 +12,7 @@ from geoml.errors import DataError, UserError
 from geoml.grids.grid import Grid, grid_of
 from geoml.models.base import Channels
 from geoml.models.predictor import members_of
+from geoml.models.registry import kind_of
 from geoml.models.tiles import Tiling
 from geoml.runs.folder import RunFolder
 from geoml.train.checkpoint import SUMS
@@ -166,8 +167,8 @@ def load_model(run: str | os.PathLike[str], *, precision: Precision = "fp32", al
     channels: Channels = downscaler.channels if isinstance(downscaler, Baseline) else downscaler.model.channels  # type: ignore[attr-defined]
     geometry = Geometry.load(folder) or _geometry_of(config)
     gaps = tuple((config.get("data") or {}).get("expected_gaps") or ())
-    name = str((config.get("model") or {}).get("_target_") or type(getattr(downscaler, "model", downscaler)).__name__)
-    name = _preset_of(name) if "." in name else name
+    named = config.get("model") or {}
+    name = kind_of(named) if "_target_" in named else type(getattr(downscaler, "model", downscaler)).__name__
     return Trained(downscaler, channels, name, path, geometry, gaps, found_beside(path), is_network)
 
 
@@ -185,11 +186,6 @@ def _fitted(folder: Path, config: Mapping[str, Any], allow: Sequence[str]) -> Ba
         return None
     downscaler = load(ModelSpec.of(config["model"], allow=allow), folder, archive_of(config).channels)
     return downscaler if isinstance(downscaler, Baseline) else None
-
-
-def _preset_of(target: str) -> str:
-    """The name of the model whose class this is: `unet` for `geoml.models.unet.UNetRegression`."""
-    return target.rpartition(".")[0].rpartition(".")[2]
 
 
 def _geometry_of(config: Mapping[str, Any]) -> Geometry | None:

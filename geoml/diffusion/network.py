@@ -17,8 +17,7 @@ if TYPE_CHECKING:
     from jaxtyping import Float
     from torch import Tensor
 
-    from geoml.nn.blocks import Norm
-    from geoml.nn.ops import Operator
+    from geoml.nn.options import UNetOptions
 
 __all__ = ["DenoisingUNet"]
 
@@ -28,7 +27,7 @@ class DenoisingUNet(nn.Module):
 
     The label scales and shifts the features of every block. Predictors enter in one or more ways: "concat", as
     additional input channels; "cross_attention", by attention at the coarsest level; "film", as the mean of their
-    encoding, added to the label's embedding. Initialised to zero. Options are those of `UNet`.
+    encoding, added to the label's embedding. Initialised to zero.
     """
 
     def __init__(
@@ -37,16 +36,8 @@ class DenoisingUNet(nn.Module):
         predictors: int,
         *,
         dims: int,
-        base: int,
-        multipliers: Sequence[int],
-        blocks: int,
-        attention: Sequence[int],
-        norm: Norm,
-        dropout: float,
-        operator: Operator = "full",
-        first_axis_halvings: int | None = None,
+        network: UNetOptions,
         conditioning: Sequence[Conditioning] = ("concat",),
-        recompute: bool = False,
     ) -> None:
         super().__init__()
         for way in conditioning:
@@ -56,23 +47,15 @@ class DenoisingUNet(nn.Module):
             raise UserError(f"conditioning is empty; expected some of {', '.join(CONDITIONINGS)}")
         self.joined = "concat" in conditioning
         others = tuple(way for way in conditioning if way != "concat") if predictors else ()
-        self.embedding = ScalarEmbedding(4 * base)
+        self.embedding = ScalarEmbedding(4 * network.base)
         self.unet = UNet(
             fields + predictors if self.joined else fields,
             fields,
             dims=dims,
-            base=base,
-            multipliers=multipliers,
-            blocks=blocks,
-            embedding_dim=4 * base,
-            attention=attention,
-            norm=norm,
-            dropout=dropout,
-            operator=operator,
-            first_axis_halvings=first_axis_halvings,
+            embedding_dim=4 * network.base,
             context=predictors if others else 0,
             context_by=others,
-            recompute=recompute,
+            **vars(network),
         )
 
     def forward(

@@ -1,29 +1,32 @@
-"""What the diffusion models share: the scaled residual, the loss of a denoiser, members from a sampler."""
+"""Conditional diffusion: the scaled residual, the loss of a denoiser, members from a sampler."""
 
 from __future__ import annotations
 
 import math
-from abc import abstractmethod
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from geoml.cli.config import check_arguments
 from geoml.data.fields import Batch
 from geoml.diffusion.cuda_graph import CUDAGraphed
 from geoml.diffusion.denoiser import Denoiser, expand
 from geoml.diffusion.guidance import Known, guided
-from geoml.diffusion.levels import Levels
 from geoml.diffusion.network import DenoisingUNet
-from geoml.diffusion.preconditioning import Preconditioning, noise_label
+from geoml.diffusion.preconditioning import noise_label
+from geoml.diffusion.process import SAMPLING, Process, Sampling, process_of
 from geoml.diffusion.samplers import sampler_of
 from geoml.errors import unknown
 from geoml.models.base import Channels, Model
 from geoml.models.conditioning import first_guess, with_static
 from geoml.models.noise import member_noise, sample_noise, seed_of
 from geoml.models.regression import LOSSES, Loss, masked_loss
+from geoml.nn.context import Conditioning
+from geoml.nn.options import NETWORK, UNetOptions
 from geoml.nn.upsampling import GridUpsample
 
 __all__ = ["Diffusion"]
@@ -37,11 +40,20 @@ SCALE_WEIGHT = 0.01
 class Diffusion(Model):
     """A conditional diffusion of `(target − centre) / scale`.
 
-    The centre is the first guess with `residual`, else 0; masked cells are set to it, and do not count. The scale of a
-    target channel is the standard deviation of what is left: a parameter that follows the data by the likelihood of a
-    normal distribution, moved by that term alone. The term's value is left out of the loss. So the scale is the same
-    however batches are cut, lies in checkpoints with the weights, and needs no pass over the data before training. It
-    starts from `scale`, and stays there without `learn_scale`.
+    The centre is the first guess with `residual`, and `middle` where there is none; masked cells are set to it, and do
+    not count. The scale of a target channel is the standard deviation of what is left: a parameter that follows the
+    data by the likelihood of a normal distribution, moved by that term alone. The term's value is left out of the loss.
+    So the scale is the same however batches are cut, lies in checkpoints with the weights, and needs no pass over the
+    data before training. It starts from `scale`, and stays there without `learn_scale`.
+
+    Args:
+        process: "edm", "flow" or "ddpm", or a mapping of `name` and its options: see `geoml.diffusion.process`.
+        network: of the U-Net: see `geoml.nn.options.UNetOptions`.
+        conditioning: how predictors come in: see `geoml.diffusion.network.DenoisingUNet`.
+        sampling: how members are sampled: see `geoml.diffusion.process.Sampling`. The default sampler, spacing and
+            `sigma_min` need half the evaluations of Heun's method on the levels of Karras et al. for one error, as
+            `benchmarks/sampling.py` measures.
+        more_predictors: predictors that a subclass adds to those of the channels.
     """
 
     stochastic: ClassVar[bool] = True
@@ -53,34 +65,49 @@ class Diffusion(Model):
         channels: Channels,
         dims: int,
         *,
-        preconditioning: Preconditioning,
-        levels: Levels,
-        unit: float = 1.0,
-        residual: bool,
-        sampler: str | Mapping[str, Any],
+        process: Process | str | Mapping[str, Any] = "edm",
+        network: UNetOptions | Mapping[str, Any] = NETWORK,
+        conditioning: Sequence[Conditioning] = ("concat",),
+        residual: bool = True,
+        middle: float = 0.0,
         loss: Loss = "mse",
         scale: float = 1.0,
         learn_scale: bool = True,
+        sampling: Sampling | Mapping[str, Any] = SAMPLING,
         more_predictors: int = 0,
-        **network: Any,
     ) -> None:
         super().__init__(channels, dims)
         if loss not in LOSSES:
             raise unknown("loss", loss, LOSSES)
-        self.loss_kind = loss
-        self.preconditioning, self.levels, self.unit = preconditioning, levels, unit
-        self.sampler = sampler_of(sampler)
+        self.loss_kind, self.middle = loss, middle
+        self.process = process_of(process)
+        self.preconditioning, self.levels, self.unit = (
+            self.process.preconditioning, self.process.levels, self.process.unit,
+        )  # fmt: skip
         self.guesses = [channels.guess_index(name) if residual else None for name in channels.target]
         self.to_target = GridUpsample()
         start = torch.full((len(channels.target),), math.log(scale) / SCALE_SPEED)
         self.log_scale = nn.Parameter(start, requires_grad=learn_scale)
         predictors = len(channels.condition) + len(channels.static) + more_predictors
-        self.network = DenoisingUNet(len(channels.target), predictors, dims=dims, **network)
+        self.network = DenoisingUNet(
+            len(channels.target), predictors, dims=dims, network=UNetOptions.of(network), conditioning=conditioning
+        )
         self._graphed = CUDAGraphed(self.network)
+        self.sampling = Sampling.of(sampling)
+        self.sample_by()
 
-    @abstractmethod
-    def sigmas(self) -> Sequence[float]:
-        """The noise levels that samples go through, in units of which the scaled residual measures `unit`."""
+    def sample_by(self, **options: Any) -> None:
+        """Change how members are sampled, by fields of `Sampling`; others stay as they are."""
+        check_arguments(Sampling, options)
+        sampling = replace(self.sampling, **options)
+        path, sampler = self.process.path(sampling), sampler_of(sampling.sampler)
+        Known(torch.zeros(1), torch.zeros(1, dtype=torch.bool), sampling.guidance, sampling.keep)
+        self.sampling, self.path, self.sampler = sampling, path, sampler
+
+    @property
+    def evaluations(self) -> int:
+        """How many times the network is evaluated for a member."""
+        return self.sampler.evaluations(self.path)
 
     def loss(self, batch: Batch, *, phase: str = "main", generator: torch.Generator | None = None) -> Tensor:
         """The weighted mean error of what the network gives, over the True cells of the mask."""
@@ -91,7 +118,12 @@ class Diffusion(Model):
     def predict(self, batch: Batch, *, members: int = 1, seed: int = 0) -> Tensor:
         """Members sampled from independent noise, as many at a time as `CELLS` allows."""
         predictors = self.predictors(batch)
-        return self.sample(batch, predictors, self.centre(predictors), members=members, seed=seed)
+        known = self.known(predictors)
+        return self.sample(batch, predictors, self.centre(predictors), members=members, seed=seed, known=known)
+
+    def known(self, predictors: Float[Tensor, "batch predictor *space"]) -> Known | None:
+        """What the predictors say of the targets themselves; None where a model reads no observations."""
+        return None
 
     def predictors(self, batch: Batch) -> Float[Tensor, "batch predictor *space"]:
         """Interpolated conditions and static fields, stacked."""
@@ -99,8 +131,10 @@ class Diffusion(Model):
         return with_static(self.channels, batch, interpolated)
 
     def centre(self, predictors: Float[Tensor, "batch predictor *space"]) -> Float[Tensor, "batch target *space"]:
-        """What is taken off the targets: their first guesses, 0 where there are none."""
-        return first_guess(self.guesses, predictors)
+        """What is taken off the targets: their first guesses, `middle` where there are none."""
+        guess = first_guess(self.guesses, predictors)
+        without = [index is None for index in self.guesses]
+        return guess + self.middle * expand(guess.new_tensor(without), guess[0]) if any(without) else guess
 
     def scales(self, predictors: Float[Tensor, "batch predictor *space"]) -> Float[Tensor, "some target *space"]:
         """`scale` by place, for a batch or for one that stands for all: the same everywhere, unless a model knows more.
@@ -115,13 +149,15 @@ class Diffusion(Model):
         return torch.exp(SCALE_SPEED * self.log_scale).clamp(min=1e-6)
 
     def denoiser(self, predictors: Float[Tensor, "batch predictor *space"]) -> Denoiser:
-        """The denoiser of scaled residuals under these conditions, one a row."""
+        """The denoiser of scaled residuals under these conditions, one a row, cut to the `bound` of the sampling."""
 
         def denoise(x: Tensor, sigma: Tensor) -> Tensor:
             def network(scaled: Tensor, label: Tensor) -> Tensor:
                 return self._graphed(scaled, predictors, label)
 
-            return self.preconditioning.denoise(network, x, sigma)
+            clean = self.preconditioning.denoise(network, x, sigma)
+            bound = self.sampling.bound
+            return clean if bound is None else clean.clamp(-bound * self.unit, bound * self.unit)
 
         return denoise
 
@@ -183,7 +219,7 @@ class Diffusion(Model):
             denoiser = self.denoiser(predictors.repeat_interleave(len(some), dim=0))
             if known is not None:
                 denoiser = guided(denoiser, known.scaled(centre, factor).repeated(len(some)))
-            fields = self.sampler(denoiser, draw(-1), self.sigmas(), draw)
+            fields = self.sampler(denoiser, draw(-1), self.path, draw)
             parts.append(centre.unsqueeze(1) + factor.unsqueeze(1) * fields.unflatten(0, (len(batch), len(some))))
         sampled = torch.cat(parts, dim=1)
         if known is None or known.keep == "never":

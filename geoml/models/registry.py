@@ -11,9 +11,10 @@ import yaml
 from geoml.cli.config import instantiate
 from geoml.errors import unknown
 from geoml.models.base import Channels, Model
+from geoml.models.moved import upgraded
 from geoml.runs.folder import plain
 
-__all__ = ["available", "build", "preset"]
+__all__ = ["available", "build", "changed", "kind_of", "preset"]
 
 _CONF = Path(__file__).parent.parent / "conf" / "model"
 
@@ -35,15 +36,42 @@ def preset(name: str, paths: Mapping[str, Path] | None = None) -> dict[str, Any]
     return dict(yaml.safe_load(paths[name].read_text()))
 
 
+def changed(config: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, Any]:
+    """A configuration with other values: nested ones are changed one by one.
+
+    >>> changed(preset("edm"), {"network": {"base": 4}, "process": "flow", "steps": 2})["network"]["base"]
+    4
+    """
+    made = dict(config)
+    for key, value in options.items():
+        before = made.get(key)
+        inner = {"name": value} if key == "process" and isinstance(value, str) else value
+        nested = isinstance(before, Mapping) and isinstance(inner, Mapping)
+        made[key] = {**before, **inner} if nested else value  # type: ignore[dict-item]
+    return upgraded(made)
+
+
+def kind_of(config: Mapping[str, Any]) -> str:
+    """A word for the model of a configuration: the process of a `Diffusion`, else the module of its class.
+
+    >>> kind_of(preset("edm-large")), kind_of(preset("unet"))
+    ('edm', 'unet')
+    """
+    today = upgraded(config)
+    stem = str(today["_target_"]).rpartition(".")[0].rpartition(".")[2]
+    process = today.get("process", "edm")
+    return str(process["name"] if isinstance(process, Mapping) else process) if stem == "diffusion" else stem
+
+
 def build(config: Mapping[str, Any] | str, channels: Channels, dims: int, *, allow: Sequence[str] = ()) -> Model:
     """The untrained model of a configuration: a mapping with `_target_`, or the name of a preset.
 
     The class is called as `cls(channels=…, dims=…, **arguments)`. Only geoml's packages and those in `allow` are
-    imported. The configuration stays with the model, so that a checkpoint can rebuild it.
+    imported. The configuration stays with the model, as it is written today, so that a checkpoint can rebuild it.
 
     Errors: `UserError` for a target that is not allowed or no `Model`, and for arguments it does not take.
     """
-    config = preset(config) if isinstance(config, str) else plain(config)
+    config = upgraded(preset(config) if isinstance(config, str) else plain(config))
     model: Model = instantiate(config, allow=allow, kind=Model, channels=channels, dims=dims)
     model.config = config
     return model

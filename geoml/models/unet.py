@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
+from typing import Any
 
 from torch import Tensor
 
 from geoml.data.fields import Batch
 from geoml.models.base import Channels
 from geoml.models.regression import Loss, Regression
-from geoml.nn.blocks import Norm
-from geoml.nn.ops import Operator
+from geoml.nn.options import NETWORK, UNetOptions
 from geoml.nn.unet import UNet
 
 __all__ = ["UNetRegression"]
@@ -24,15 +24,7 @@ class UNetRegression(Regression):
         channels: Channels,
         dims: int,
         *,
-        base: int = 16,
-        multipliers: Sequence[int] = (1, 2, 4),
-        blocks: int = 1,
-        attention: Sequence[int] = (),
-        norm: Norm = "group",
-        dropout: float = 0.0,
-        operator: Operator = "full",
-        first_axis_halvings: int | None = None,
-        recompute: bool = False,
+        network: UNetOptions | Mapping[str, Any] = NETWORK,
         loss: Loss = "mse",
         quantile: float = 0.5,
         huber_delta: float = 1.0,
@@ -43,15 +35,7 @@ class UNetRegression(Regression):
             len(channels.condition) + len(channels.static),
             len(channels.target),
             dims=dims,
-            base=base,
-            multipliers=multipliers,
-            blocks=blocks,
-            attention=attention,
-            norm=norm,
-            dropout=dropout,
-            operator=operator,
-            first_axis_halvings=first_axis_halvings,
-            recompute=recompute,
+            **vars(UNetOptions.of(network)),
         )
 
     def residual(self, batch: Batch, guess: Tensor) -> Tensor:

@@ -21,6 +21,7 @@ from types import TracebackType
 from typing import Any, BinaryIO
 
 from geoml.errors import DataError, UserError
+from geoml.models.moved import upgraded
 from geoml.runs.files import atomic_path, read_json, write_json, writing
 from geoml.runs.stored_config import read_config
 
@@ -196,7 +197,7 @@ class RunFolder:
         if known.exists() and not resume:
             folder._clear()
         if known.exists() and not folder._nothing_made():
-            _refuse_other(path, read_config(known), config, tuple(ignore))
+            _refuse_other(path, _of_today(read_config(known)), config, tuple(ignore))
         else:
             _write_yaml(known, config)
         for name in ("checkpoints", "samples"):
@@ -333,7 +334,13 @@ def _config_in(folder: Path) -> dict[str, Any]:
     path = folder / "config.yaml"
     if not path.exists():
         raise DataError(f"{folder} is not a run folder: {path.name} is missing")
-    return read_config(path)
+    return _of_today(read_config(path))
+
+
+def _of_today(config: dict[str, Any]) -> dict[str, Any]:
+    """A stored configuration with its model as it is written today."""
+    model = config.get("model")
+    return {**config, "model": upgraded(model)} if isinstance(model, Mapping) else config
 
 
 def _write_yaml(path: Path, config: dict[str, Any]) -> None:

@@ -28,18 +28,19 @@ def available() -> dict[str, Path]:
 def config_of(entry: str | Mapping[str, Any]) -> dict[str, Any]:
     """The whole configuration of an entry: a name, a mapping with `_target_`, or `{model: NAME, option: value, …}`.
 
-    >>> config_of({"model": "radiodiff3d", "steps": 2})["steps"]
+    >>> config_of({"model": "radiodiff3d", "sampling": {"steps": 2}})["sampling"]["steps"]
     2
     """
     from geoml.errors import UserError
-    from geoml.models.registry import preset
+    from geoml.models.moved import upgraded
+    from geoml.models.registry import changed, preset
     from geoml.runs.folder import plain
 
     options = {"model": entry} if isinstance(entry, str) else plain(entry)
     name = options.pop("model", None)
     if (name is None) == ("_target_" not in options):
         raise UserError(f"model entry {entry} needs either `model: NAME` or `_target_: module.Class`")
-    return options if name is None else preset(str(name), available()) | options
+    return upgraded(options) if name is None else changed(preset(str(name), available()), options)
 
 
 def build(entry: str | Mapping[str, Any], channels: Channels, *, allow: Sequence[str] = (), seed: int = 0) -> Model:

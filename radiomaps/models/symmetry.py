@@ -58,7 +58,7 @@ def _noisy(model: Model, batch: Batch, seed: int) -> Tensor:
         return batch.condition.new_zeros((len(batch), *shape))
     noise = member_noise(shape, batch.ids, members=1, seed=seed, device=batch.condition.device)[:, 0]
     predictors = model.predictors(batch)
-    return model.centre(predictors) + model.scales(predictors) / model.unit * model.sigmas()[0] * noise
+    return model.centre(predictors) + model.scales(predictors) / model.unit * model.path[0] * noise
 
 
 def _answer(model: Model, batch: Batch) -> Tensor:
@@ -67,7 +67,7 @@ def _answer(model: Model, batch: Batch) -> Tensor:
     if not isinstance(model, Diffusion):
         return model.predict(batch)[:, 0]
     predictors = model.predictors(batch)
-    centre, level = model.centre(predictors), model.sigmas()[0]
+    centre, level = model.centre(predictors), model.path[0]
     factor = model.scales(predictors) / model.unit
     sigma = centre.new_full((len(batch),), level)
     return centre + factor * model.denoiser(predictors)((batch.target - centre) / factor, sigma)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import ClassVar
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -13,8 +13,7 @@ from geoml.diffusion.guidance import Keep
 from geoml.models.base import Channels
 from geoml.models.regression import Loss
 from geoml.models.unet import UNetRegression
-from geoml.nn.blocks import Norm
-from geoml.nn.ops import Operator
+from geoml.nn.options import NETWORK, UNetOptions
 from radiomaps.models.observed import observed_values
 
 __all__ = ["UNet3D"]
@@ -24,8 +23,8 @@ class UNet3D(UNetRegression):
     """Encoder and decoder with skips over a volume; one target or several at once, as the task says.
 
     Çiçek et al. 2016, arXiv 1606.06650. Observed voxels keep their values with `keep` "end", are predicted as all
-    others with "never". With `operator="planar"` every height is mapped for itself, as RadioUNet does (Levie et al.
-    2021, arXiv 1911.09002).
+    others with "never". With `operator` "planar" of the network every height is mapped for itself, as RadioUNet does
+    (Levie et al. 2021, arXiv 1911.09002).
     """
 
     supported_dims: ClassVar[tuple[int, ...]] = (3,)
@@ -35,15 +34,7 @@ class UNet3D(UNetRegression):
         channels: Channels,
         dims: int,
         *,
-        base: int = 16,
-        multipliers: Sequence[int] = (1, 2, 4),
-        blocks: int = 1,
-        attention: Sequence[int] = (),
-        norm: Norm = "group",
-        dropout: float = 0.0,
-        operator: Operator = "full",
-        first_axis_halvings: int | None = 0,
-        recompute: bool = False,
+        network: UNetOptions | Mapping[str, Any] = NETWORK,
         loss: Loss = "mse",
         quantile: float = 0.5,
         huber_delta: float = 1.0,
@@ -53,15 +44,7 @@ class UNet3D(UNetRegression):
         super().__init__(
             channels,
             dims,
-            base=base,
-            multipliers=multipliers,
-            blocks=blocks,
-            attention=attention,
-            norm=norm,
-            dropout=dropout,
-            operator=operator,
-            first_axis_halvings=first_axis_halvings,
-            recompute=recompute,
+            network=network,
             loss=loss,
             quantile=quantile,
             huber_delta=huber_delta,

@@ -15,6 +15,7 @@ from geoml.errors import UserError, unknown
 from geoml.grids.grid import Grid
 from geoml.models import registry
 from geoml.models.base import Channels, Model
+from geoml.models.moved import upgraded
 from geoml.models.predictor import Predictor, is_stochastic
 from geoml.models.tiles import Tiled, Tiling
 from geoml.nn.conservation import METHODS, Method, conservation_for
@@ -142,7 +143,7 @@ class ModelSpec:
         A mapping may give the row of the tables a `name` of its own and a `conservation` layer and, to a network, a
         `window` of hours and settings of its own `trainer` (`{model: gan, trainer: {samples: 100000}}`).
 
-        >>> ModelSpec.of({"model": "unet", "base": 8, "name": "small"}).config["base"]
+        >>> ModelSpec.of({"model": "unet", "base": 8, "name": "small"}).config["network"]["base"]
         8
         """
         if isinstance(entry, str):
@@ -154,7 +155,8 @@ class ModelSpec:
         if (preset is None) == ("_target_" not in options):
             raise UserError(f"model entry {plain(entry)} needs either `model: NAME` or `_target_: module.Class`")
         if preset is not None:
-            options = registry.preset(str(preset), available()) | options
+            options = registry.changed(registry.preset(str(preset), available()), options)
+        options = upgraded(options)
         name = str(name or preset or options["_target_"].rpartition(".")[2])
         if window is not None and (not isinstance(window, int) or window < 2):
             raise UserError(f"window of {name} is {window!r}; expected a whole number of hours, 2 or more")

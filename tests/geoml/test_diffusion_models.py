@@ -16,7 +16,7 @@ from geoml.grids.grid import Grid
 from geoml.models.base import Channels
 from geoml.models.corrdiff import CorrDiff
 from geoml.models.diffusion import Diffusion
-from geoml.models.registry import build, preset
+from geoml.models.registry import build, changed, preset
 from geoml.models.regression import masked_loss
 from geoml.testing import TOY_CHANNELS, check_model, toy_batch
 from geoml.train.ema import EMA
@@ -27,7 +27,7 @@ SMALL: dict[str, Any] = {"base": 8, "multipliers": [1, 2]}
 
 def small(name: str, channels: Channels = TOY_CHANNELS, dims: int = 2, **options: Any) -> Diffusion:
     torch.manual_seed(0)
-    model = build(preset(name) | SMALL | options, channels, dims)
+    model = build(changed(changed(preset(name), SMALL), options), channels, dims)
     assert isinstance(model, Diffusion)
     return model
 
@@ -211,7 +211,7 @@ def test_samples_need_ids_and_a_loss_its_noise(name: str) -> None:
         ("edm", {"sampler": {"name": "ddim", "eta": 3}}, "eta 3"),
         ("edm", {"spacing": "karas"}, "did you mean 'karras'"),
         ("edm", {"sigma_min": 100}, "sampling steps"),
-        ("edm", {"step": 8}, "did you mean 'steps'"),
+        ("edm", {"sampling": {"step": 8}}, "did you mean 'sampling.steps'"),
         ("corrdiff", {"steps": 0}, "sampling steps"),
         ("ddpm", {"steps": 2000}, "1 to"),
         ("ddpm", {"schedule": "cos"}, "did you mean 'cosine'"),

@@ -12,12 +12,14 @@ import torch
 from torch import Tensor, nn
 
 import geoml.models
+from geoml.cli.config import resolve
 from geoml.data.fields import Batch
+from geoml.diffusion.process import PROCESSES
 from geoml.errors import UserError
 from geoml.grids.grid import Grid
 from geoml.models.base import Channels, Model
 from geoml.models.noise import member_noise
-from geoml.models.registry import available, build, preset
+from geoml.models.registry import available, build, changed, preset
 from geoml.models.regression import Regression, masked_loss
 from geoml.regrid import Regridder
 from geoml.testing import TOY_CHANNELS, check_model, toy_batch
@@ -48,17 +50,17 @@ REGRESSIONS = [name for name, cls in concrete_models().items() if issubclass(cls
 
 def test_a_model_is_one_file_and_a_yaml_of_the_same_stem() -> None:
     classes = concrete_models()
-    assert set(classes) == set(MODELS)
-    for name in PRESETS:
-        stem = name.partition("-")[0]
-        assert preset(name)["_target_"] == f"geoml.models.{stem}.{classes[stem].__name__}"
+    named = {preset(name)["_target_"] for name in PRESETS}
+    assert named == {f"geoml.models.{stem}.{kind.__name__}" for stem, kind in classes.items()}
+    processes = {preset(name)["process"]["name"] for name in PRESETS if "process" in preset(name)}
+    assert processes == set(PROCESSES)
 
 
 @pytest.mark.parametrize(
-    ("name", "dims"), [(name, dims) for name, cls in concrete_models().items() for dims in cls.supported_dims]
+    ("name", "dims"), [(name, dims) for name in MODELS for dims in resolve(preset(name)["_target_"]).supported_dims]
 )
 def test_conformance(name: str, dims: int) -> None:
-    check_model(lambda channels, dims: build(preset(name) | SMALL.get(name, {}), channels, dims), dims)
+    check_model(lambda channels, dims: build(changed(preset(name), SMALL.get(name, {})), channels, dims), dims)
 
 
 @pytest.mark.parametrize("name", sorted(PRESETS))
@@ -202,7 +204,7 @@ def test_only_allowed_classes_are_built() -> None:
         with pytest.raises(UserError, match="not in an allowed package"):
             build({"_target_": target}, TOY_CHANNELS, 2)
     for target in ("geoml.nn.unet.UNet", "geoml.models.base.Channels"):
-        with pytest.raises(UserError, match="is no Model"):
+        with pytest.raises(UserError, match="is not a Model"):
             build({"_target_": target}, TOY_CHANNELS, 2)
     with pytest.raises(UserError, match="did you mean 'resnet'"):
         build("resne", TOY_CHANNELS, 2)
@@ -215,7 +217,7 @@ def test_a_model_of_ones_own_is_built_where_it_is_allowed(tmp_path: Path, monkey
         "from geoml.models.unet import UNetRegression\n\n\nclass Theirs(UNetRegression):\n    pass\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
-    config = {"_target_": "their.Theirs", "base": 4}
+    config = {"_target_": "their.Theirs", "network": {"base": 4}}
     with pytest.raises(UserError, match="their"):
         build(config, TOY_CHANNELS, 2)
     model = build(config, TOY_CHANNELS, 2, allow=["their"])

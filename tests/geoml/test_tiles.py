@@ -12,7 +12,7 @@ from geoml.errors import UserError
 from geoml.grids.grid import Grid
 from geoml.models.base import Channels
 from geoml.models.noise import WindowId, member_noise
-from geoml.models.registry import build, preset
+from geoml.models.registry import build, changed, preset
 from geoml.models.tiles import Tiled, Tiling
 
 CHANNELS = Channels(("amount", "wind"), ("amount",), ("height",))
@@ -36,7 +36,7 @@ class Alone:
 
     def __init__(self, name: str, **options: object) -> None:
         torch.manual_seed(0)
-        self.model = build(preset(name) | options, CHANNELS, 2).eval()
+        self.model = build(changed(preset(name), options), CHANNELS, 2).eval()
         with torch.no_grad():  # layers that start as zero have to say something
             for parameter in self.model.parameters():
                 parameter.add_(torch.randn_like(parameter), alpha=0.05)

@@ -214,7 +214,7 @@ def test_training_from_python_leaves_a_run_that_is_found_again(tmp_path: Path) -
         "store": store, "samples": 8, "run": tmp_path / "run", "loader__batch_size": 4, "trainer__device": "cpu",
         "split": {"by": "scene", "parts": {"train": 0.4, "validation": 0.3, "test": 0.3}},
     }  # fmt: skip
-    small = {"model": "unet3d", "base": 4, "multipliers": [1]}
+    small = {"model": "unet3d", "network": {"base": 4, "multipliers": [1]}}
     model = radiomaps.train(small, **settings)  # type: ignore[arg-type]
     assert repr(model) == "<radiomaps.Model UNet3D: path_gain_db, radiation=aware, prior=free_space>"
     assert (tmp_path / "run" / "config.yaml").exists()

@@ -221,7 +221,14 @@ def test_evaluate_scores_a_baseline_and_a_checkpoint(store: Path, tmp_path: Path
     assert "within" in out
     assert len(list((tmp_path / "a" / "samples").glob("*.png"))) == 1
     assert (tmp_path / "a" / "scores.nc").exists()
-    train = ["train", f"store={store}", "model=unet3d", "model.base=4", "model.multipliers=[1,2]", "trainer.samples=8"]
+    train = [
+        "train",
+        f"store={store}",
+        "model=unet3d",
+        "model.network.base=4",
+        "model.network.multipliers=[1,2]",
+        "trainer.samples=8",
+    ]
     more = ["pictures=0", "loader.batch_size=4", "split={by: scene, parts: {train: 0.6, validation: 0.2, test: 0.2}}"]
     assert app.main(APP, [*train, *more, f"run.dir={tmp_path / 'b'}"]) == 0
     words = ["evaluate", f"store={store}", f"checkpoint={tmp_path / 'b'}", f"run.dir={tmp_path / 'c'}", "pictures=0"]

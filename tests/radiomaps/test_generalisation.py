@@ -119,7 +119,14 @@ def test_a_training_is_scored_on_the_layers_that_it_never_saw(
 ) -> None:
     where = "{train: {heights_m: [1.5, 4.5]}, test: {heights_m: [7.5, 10.5]}}"
     run = tmp_path / "run"
-    words = ["train", f"store={store}", "model=unet3d", "model.base=4", "model.multipliers=[1,2]", "trainer.samples=8"]
+    words = [
+        "train",
+        f"store={store}",
+        "model=unet3d",
+        "model.network.base=4",
+        "model.network.multipliers=[1,2]",
+        "trainer.samples=8",
+    ]
     assert app.main(APP, [*words, "pictures=0", "loader.batch_size=4", f"split.where={where}", f"run.dir={run}"]) == 0
     assert (
         app.main(APP, ["evaluate", f"store={store}", f"checkpoint={run}", f"run.dir={tmp_path / 'a'}", "pictures=0"])

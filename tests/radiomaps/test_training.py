@@ -43,7 +43,7 @@ MIXED = Task(
     targets=("path_gain_db", "doa_azimuth"), radiation="mixed", prior="free_space", observations=Observations(rate=0.05)
 )
 SMALL: dict[str, Any] = {"base": 8, "multipliers": [1, 2]}
-TINY = ["model.base=4", "model.multipliers=[1,2]", "loader.batch_size=4", "trainer.ema_half_life=20"]
+TINY = ["model.network.base=4", "model.network.multipliers=[1,2]", "loader.batch_size=4", "trainer.ema_half_life=20"]
 
 
 @pytest.fixture(scope="module")

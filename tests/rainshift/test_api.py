@@ -26,7 +26,7 @@ def trained(cache, name, *, model="gan", **settings):
     small = {"model": model, "width": 4, "coarse_blocks": 1, "fine_blocks": 1, "critic_width": 4}
     data = {f"data__{key}": value for key, value in (DATA | settings.pop("data", {})).items()}
     return rainshift.train(
-        small if model == "gan" else {"model": model, "base": 4, "multipliers": [1]},
+        small if model == "gan" else {"model": model, "network": {"base": 4, "multipliers": [1]}},
         regions=["europe_west"], samples=32, run=f"{cache}/{name}", cache=cache, loader__patch=0,
         loader__validation_samples=2, **data, **settings,
     )  # fmt: skip

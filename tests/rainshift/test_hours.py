@@ -98,7 +98,14 @@ def test_a_window_is_a_whole_number_of_hours(window):
 def test_a_model_over_time_is_trained_predicts_and_is_scored(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     words = [*SMALL, "cache=cache"]
-    unet = ["model=unet", "model.base=4", "model.multipliers=[1,2]", "window=6", "trainer.samples=16", "loader.patch=0"]
+    unet = [
+        "model=unet",
+        "model.network.base=4",
+        "model.network.multipliers=[1,2]",
+        "window=6",
+        "trainer.samples=16",
+        "loader.patch=0",
+    ]
     assert main(["train", f"region={REGION}", *words, *unet, "loader.batch_size=2", "run.dir=run"]) == 0
     assert json.loads((tmp_path / "run/checkpoints/window.json").read_text()) == {"hours": 6}
     wanted = [f"region={REGION}", *words, "checkpoint=run"]

@@ -8,7 +8,7 @@ import torch
 from geoml.data.fields import Batch
 from geoml.grids.grid import Grid
 from geoml.models.base import Channels
-from geoml.models.edm import EDM
+from geoml.models.diffusion import Diffusion
 from geoml.models.unet import UNetRegression
 from geoml.train.memory import available_memory, training_memory
 
@@ -22,7 +22,7 @@ def fields(edge: int) -> Batch:
 
 
 def unet(**options: object) -> UNetRegression:
-    return UNetRegression(ONE, 3, base=8, multipliers=(1, 2), norm="none", **options)  # type: ignore[arg-type]
+    return UNetRegression(ONE, 3, network={"base": 8, "multipliers": (1, 2), "norm": "none", **options})
 
 
 def test_weights_count_with_gradients_moments_and_averages() -> None:
@@ -53,7 +53,7 @@ def test_bf16_keeps_less_and_so_do_levels_computed_again() -> None:
 
 
 def test_the_model_is_left_as_it_was() -> None:
-    model = EDM(ONE, 3, base=8, multipliers=(1, 2)).eval()
+    model = Diffusion(ONE, 3, network={"base": 8, "multipliers": (1, 2)}).eval()
     before = {name: value.clone() for name, value in model.state_dict().items()}
     batch, state = fields(16), torch.get_rng_state()
     training_memory(model, batch, batch_size=1)

@@ -1,0 +1,171 @@
+"""The processes that a diffusion may follow: what its network is asked for, and the noise levels it is trained on."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from geoml.cli.config import build
+from geoml.diffusion.levels import Levels, LogNormalLevels, UniformTimeLevels, schedule
+from geoml.diffusion.preconditioning import Flow, Karras, Preconditioning, parameterisation
+from geoml.diffusion.spacing import spaced, strided, uniform_time
+from geoml.errors import UserError, unknown
+
+if TYPE_CHECKING:
+    from geoml.diffusion.guidance import Keep
+
+__all__ = ["DDPM", "EDM", "PROCESSES", "SAMPLING", "FlowMatching", "Process", "Sampling", "process_of"]
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How members are sampled.
+
+    - `sampler`: its name, or a mapping of name and options (`{name: ddim, eta: 1.0}`); `steps` of it.
+    - `spacing`, `sigma_min`: of the noise levels of an EDM; `sigma_max`: the largest level of any process.
+    - `bound`: the scaled fields that the denoiser gives are cut to ±`bound`, as is usual for DDPM, whose fields are far
+      out from much noise; None leaves them.
+    - `guidance`, `keep`: how members agree with known cells, see `geoml.diffusion.guidance.Known`.
+    """
+
+    sampler: str | Mapping[str, Any] = "dpm_solver_2m"
+    steps: int = 16
+    spacing: str = "log_snr"
+    sigma_min: float = 0.02
+    sigma_max: float = 80.0
+    bound: float | None = None
+    guidance: float = 0.0
+    keep: Keep = "end"
+
+    def __post_init__(self) -> None:
+        if self.bound is not None and not self.bound > 0:
+            raise UserError(f"bound is {self.bound}; expected more than 0, or null for none")
+
+    @classmethod
+    def of(cls, entry: Sampling | Mapping[str, Any]) -> Sampling:
+        """The sampling of a configuration; a `UserError` names the setting that is none."""
+        return entry if isinstance(entry, Sampling) else build(cls, dict(entry), where="sampling")
+
+
+#: What a model takes where nothing is said.
+SAMPLING = Sampling()
+
+
+class Process(ABC):
+    """How noise is added, and what the network learns about it."""
+
+    #: The standard deviation of clean fields that the noise levels are measured against.
+    unit: float = 1.0
+
+    @property
+    @abstractmethod
+    def preconditioning(self) -> Preconditioning:
+        """What the network is asked for."""
+
+    @property
+    @abstractmethod
+    def levels(self) -> Levels:
+        """The noise levels of the training."""
+
+    @abstractmethod
+    def path(self, sampling: Sampling) -> tuple[float, ...]:
+        """The noise levels that members go through, falling, the last one 0."""
+
+
+@dataclass(frozen=True)
+class EDM(Process):
+    """A preconditioned network, trained on log-normal noise levels (Karras et al. 2022, arXiv 2206.00364, table 1).
+
+    `sigma_data` is the unit of the noise levels: the residual is scaled to that standard deviation, so that the paper's
+    numbers keep their meaning for any data. With `wiener` much noise fades out of what the network sees.
+    """
+
+    sigma_data: float = 0.5
+    p_mean: float = -1.2
+    p_std: float = 1.2
+    wiener: bool = False
+
+    @property
+    def unit(self) -> float:  # type: ignore[override]
+        return self.sigma_data
+
+    @property
+    def preconditioning(self) -> Preconditioning:
+        return Karras(self.sigma_data, self.wiener)
+
+    @property
+    def levels(self) -> Levels:
+        return LogNormalLevels(self.p_mean, self.p_std)
+
+    def path(self, sampling: Sampling) -> tuple[float, ...]:
+        return spaced(sampling.spacing, sampling.steps, smallest=sampling.sigma_min, largest=sampling.sigma_max)
+
+
+@dataclass(frozen=True)
+class FlowMatching(Process):
+    """A rectified flow: x_t = (1−t) clean + t noise, its velocity learned at t uniform in 0 … 1; steps are even in t.
+
+    Lipman et al. 2023, arXiv 2210.02747; Liu et al. 2023, arXiv 2209.03003.
+    """
+
+    @property
+    def preconditioning(self) -> Preconditioning:
+        return Flow()
+
+    @property
+    def levels(self) -> Levels:
+        return UniformTimeLevels()
+
+    def path(self, sampling: Sampling) -> tuple[float, ...]:
+        return uniform_time(sampling.steps, largest=sampling.sigma_max)
+
+
+@dataclass(frozen=True)
+class DDPM(Process):
+    """Discrete steps of a schedule ("linear", "cosine"); the network predicts "epsilon", "x0" or "v".
+
+    Ho et al. 2020, arXiv 2006.11239; Nichol & Dhariwal 2021 ("cosine"); Salimans & Ho 2022 ("v"). The sampler
+    `{name: ddim, eta: 1.0}` with all the steps is the original ancestral sampling. Errors of an "epsilon" network count
+    σ times, up to 80: it needs longer training than the others before members hold.
+    """
+
+    parameterisation: str = "v"
+    schedule: str = "cosine"
+    diffusion_steps: int = 1000
+
+    @property
+    def preconditioning(self) -> Preconditioning:
+        return parameterisation(self.parameterisation)
+
+    @property
+    def levels(self) -> Levels:
+        return schedule(self.schedule, self.diffusion_steps)
+
+    def path(self, sampling: Sampling) -> tuple[float, ...]:
+        table = schedule(self.schedule, self.diffusion_steps).table
+        return strided(table, sampling.steps, largest=sampling.sigma_max)
+
+
+PROCESSES: dict[str, Any] = {"edm": EDM, "flow": FlowMatching, "ddpm": DDPM}
+
+
+def process_of(entry: Process | str | Mapping[str, Any]) -> Process:
+    """The process of a name, or of a mapping of `name` and options.
+
+    Options of the other processes are not read: a preset may hold those of several.
+
+    >>> process_of({"name": "edm", "p_mean": 0.5}).unit
+    0.5
+    """
+    if isinstance(entry, Process):
+        return entry
+    options = {"name": entry} if isinstance(entry, str) else dict(entry)
+    name = options.pop("name", None)
+    if name not in PROCESSES:
+        raise unknown("process", name, PROCESSES)
+    others = {field for kind in PROCESSES.values() for field in kind.__dataclass_fields__}
+    own = PROCESSES[name].__dataclass_fields__
+    options = {key: value for key, value in options.items() if key in own or key not in others}
+    return build(PROCESSES[name], options, where="process")
