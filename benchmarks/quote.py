@@ -1,7 +1,7 @@
 """Pages quote figures from `benchmarks/results` alone: this fills the marked blocks, and with `--check` compares them.
 
-A block is `<!-- figures:NAME -->` to `<!-- /figures -->`; what stands between is replaced. NAME is a benchmark, or
-NAME-full its larger case.
+A block is `<!-- figures:NAME -->` to `<!-- /figures -->`; the text between is replaced. NAME is a benchmark, NAME-full
+its larger case, or `summary`, the short table of the front page.
 """
 
 from __future__ import annotations
@@ -16,7 +16,25 @@ import yaml
 
 from geoml.cli.tables import markdown
 
-__all__ = ["fill", "pages", "quoted"]
+__all__ = ["fill", "pages", "quoted", "summary"]
+
+#: Rows of the front page's table: benchmark, figure, and what it says in a sentence.
+SUMMARY = {
+    ("raytrace", "vs_stock_20_layers"): "Tracing 20 height layers with delays and directions, `estimator=axis`: "
+    "processor time of 20 stock Sionna RT calls for gain alone, over ours",
+    ("raytrace", "default_vs_stock_20_layers"): "The same for the default estimator, `paths`",
+    ("raytrace", "paths_agreement_db"): "Traced gain out of sight against exact paths: median difference in dB",
+    ("loader", "vs_xbatcher"): "Random patches per processor second, ours over xbatcher on Dask",
+    ("crps", "vs_best_m50"): "CRPS of 50 members: time of the fastest of three libraries over ours",
+    ("regrid", "vs_best"): "Conservative regridding: time of the fastest peer over ours",
+    ("oracle", "diffusion_crps_over_oracle"): "CRPS of a trained diffusion over the best possible CRPS",
+    ("planet", "skill_lost_left_out"): "Share of a U-Net's skill that is lost in regions it was not trained on",
+    (
+        "radiodiff",
+        "nmse_over_best_baseline",
+    ): "RadioDiff-3D: error over that of the best baseline, worst of four targets",
+    ("mcp", "stdio_p50_over_bare"): "A question to an expert over MCP: time over that of an echo",
+}
 
 ROOT = Path(__file__).resolve().parent.parent
 BLOCK = re.compile(r"(<!-- figures:([\w-]+) -->\n)(.*?)(<!-- /figures -->)", re.DOTALL)
@@ -49,9 +67,28 @@ def quoted(name: str, folder: Path = ROOT / "benchmarks") -> str:
     return f"{markdown(rows)}\n\n`{result['command']}`, {result['date']}, {place}.\n"
 
 
+def summary(folder: Path = ROOT / "benchmarks") -> str:
+    """The short table of the front page, of figures that have been measured."""
+    rows = []
+    for (script, key), about in SUMMARY.items():
+        path = folder / "results" / f"{script}.json"
+        result = json.loads(path.read_text()) if path.exists() else {"figures": {}}
+        if result["figures"].get(key) is None:
+            continue
+        goal = "{} {:g}".format(*result["goals"][key]) if key in result["goals"] else None
+        rows.append(
+            {"figure": about, "measured": result["figures"][key], "goal": goal, "command": f"`{result['command']}`"}
+        )
+    return f"{markdown(rows)}\n"
+
+
 def fill(text: str, folder: Path = ROOT / "benchmarks") -> str:
     """A page with its blocks as the committed results have them."""
-    return BLOCK.sub(lambda match: match[1] + quoted(match[2], folder) + match[4], text)
+    return BLOCK.sub(lambda match: match[1] + _block(match[2], folder) + match[4], text)
+
+
+def _block(name: str, folder: Path) -> str:
+    return summary(folder) if name == "summary" else quoted(name, folder)
 
 
 def main() -> int:

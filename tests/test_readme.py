@@ -3,11 +3,14 @@
 import importlib
 import re
 import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from geoml.cli import compose
+from radiomaps.raytrace.availability import prove
 
 ROOT = Path(__file__).parent.parent
 APPS = {
@@ -57,7 +60,53 @@ def test_a_command_names_what_exists(line):
 
 
 @pytest.mark.parametrize("name", sorted(APPS))
-def test_every_verb_is_in_the_readme(name):
-    text = (ROOT / "README.md").read_text()
+def test_every_verb_is_on_the_page_of_commands(name):
+    text = (ROOT / "docs" / "commands.md").read_text()
     for verb in APPS[name].verbs:
-        assert f"`{name} {verb.name}`" in text
+        assert f"| `{name} {verb.name}` | {verb.help} |" in text
+
+
+#: What makes the examples of the front page quick: small boxes, short records and few samples.
+SMALLER = {
+    '"test", size_deg=4)': '"test", size_deg=2, splits_at=SPLITS)',
+    '["melanesia", "west-africa"], samples=6000, data__size_deg=4': (
+        '["melanesia"], samples=16, data__size_deg=2, data__splits_at=SPLITS, model__base=8, model__multipliers=[1], '
+        "loader__patch=0, loader__validation_samples=2"
+    ),
+    "members=8": "members=2",
+    'rainshift.benchmark("experiment=demo")': "rainshift.benchmark",
+    "rays=200_000": "rays=20_000",
+    'radiomaps.load("runs/radiodiff")': "radiomaps.load(RADIO)",
+    'mcp_experts.load_channel("channel.npz")': "mcp_experts.load_channel(CHANNEL)",
+}
+BEFORE = """
+import numpy as np, matplotlib
+matplotlib.use("Agg")
+SPLITS = {part: {"start": f"{year}-01-01", "end": f"{year + 1}-01-01", "hours": 48}
+          for part, year in (("train", 2001), ("validation", 2002), ("test", 2003))}
+RADIO = {radio!r}
+CHANNEL = "channel.npz"
+np.savez(CHANNEL, csi=np.ones((64, 14, 1), np.complex64), subcarrier_spacing_hz=312500.0, snapshot_interval_s=1e-3)
+"""
+
+
+@pytest.mark.parametrize("package", ["rainshift", "radiomaps", "mcp_experts"])
+def test_the_lines_of_python_run(package, tmp_path):
+    if package == "radiomaps":
+        prove()
+    blocks = re.findall(r"^```python\n(.*?)^```", (ROOT / "README.md").read_text(), re.DOTALL | re.MULTILINE)
+    (code,) = [block for block in blocks if f"import {package}" in block]
+    assert len(code.strip().splitlines()) <= 11
+    for long, short in SMALLER.items():
+        code = code.replace(long, short)
+    radio = str(ROOT / "benchmarks" / "weights" / "radiodiff" / "aware-radiodiff3d")
+    script = BEFORE.replace("{radio!r}", repr(radio)) + code
+    done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+
+
+def test_pictures_are_there_and_small():
+    names = re.findall(r"!\[[^]]+\]\(([^)]+)\)", (ROOT / "README.md").read_text())
+    assert len(names) == 3
+    for name in names:
+        assert (ROOT / name).stat().st_size < 600_000

@@ -1,4 +1,4 @@
-"""Builders of maps without a network, by name: what a network has to beat."""
+"""Baselines: builders of maps without a network, by name."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _FILE = "baseline.json"
 
 
 def baseline(name: str, task: Task, **options: Any) -> Baseline:
-    """The baseline of that name for a task; `UserError` where it or an option does not exist, or it cannot do the task.
+    """The baseline of a name for a task; raises `UserError` for an unknown name or option, or a task that it cannot do.
 
     >>> baseline("free_space", Task()).task.prior
     'free_space'
@@ -46,13 +46,13 @@ def baseline(name: str, task: Task, **options: Any) -> Baseline:
 
 
 def save_baseline(made: Baseline, name: str, options: Mapping[str, Any], folder: Path) -> None:
-    """Keep what a baseline learnt, with what it takes to build it again."""
+    """Save a fitted baseline with its settings."""
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / _FILE, {"name": name, "options": dict(options), "state": made.state()})
 
 
 def load_baseline(folder: Path, task: Task) -> Baseline:
-    """What `save_baseline` kept, for the task it was made for."""
+    """Load what `save_baseline` wrote, for its task."""
     record = read_json(folder / _FILE)
     made = baseline(record["name"], task, **record["options"])
     made.load_state(record["state"])

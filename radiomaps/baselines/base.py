@@ -1,4 +1,4 @@
-"""What every builder of maps without a network is."""
+"""The base class of baselines."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ Array = NDArray[Any]
 
 
 class Baseline(Fitted, ABC):
-    """A builder of maps without a network; `task` is what it is given, `adapted` from that which is compared."""
+    """A builder of maps without a network; `task` is its task, `adapted` from the compared one."""
 
     def __init__(self, task: Task) -> None:
         self.task = self.adapted(task)
 
     @classmethod
     def adapted(cls, task: Task) -> Task:
-        """The same task with the conditions this baseline needs; `UserError` where it cannot do the task at all."""
+        """The same task with the conditions this baseline needs; raises `UserError` if it cannot do the task."""
         return task
 
     @abstractmethod
@@ -50,17 +50,17 @@ class Baseline(Fitted, ABC):
 
 
 class PerMap(Baseline):
-    """A baseline that sees the observed voxels of one map at a time."""
+    """A baseline that uses the observed voxels of one map at a time."""
 
     @classmethod
     def adapted(cls, task: Task) -> Task:
-        """The task as it is, which has to have observations."""
+        """The unchanged task, which must have observations."""
         if task.observations is None:
             raise UserError(f"{cls.__name__} interpolates observations; a task that is radiation=aware has none")
         return task
 
     def maps(self, batch: Batch) -> Array:
-        """Each map from its own observations; one half everywhere where there are none."""
+        """Each map from its observations; 0.5 everywhere without observations."""
         grid = batch.target_grid
         places, values = positions(grid), self.channels(batch, "_observed")
         made = np.full(values.shape, 0.5, np.float32)

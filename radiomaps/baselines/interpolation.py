@@ -1,7 +1,7 @@
 """Maps from a few observed voxels: inverse distances, nearest neighbours, kriging, radial basis functions.
 
-What they are left to choose is chosen on the training maps: a part of each map's observed voxels is predicted from the
-others, and the setting with the smallest squared error is kept.
+Settings are chosen on the training maps: a part of each map's observed voxels is predicted from the others, and the
+setting with the smallest squared error is kept.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ class Chosen(PerMap):
         return dict(self.settings)
 
     def load_state(self, state: dict[str, Any]) -> None:
-        """Take over what `state` gave."""
+        """Restore a state."""
         self.settings = dict(state)
 
 
@@ -86,7 +86,7 @@ class InverseDistance(Chosen):
     grids: ClassVar[dict[str, Sequence[Any]]] = {"power": (2.0, 1.0, 3.0, 4.0), "neighbours": (8, 4, 16, 32)}
 
     def fill(self, places: Array, values: Array, wanted: Array, number: int, batch: Batch) -> Array:
-        """As the prior of a task, with the settings that were chosen."""
+        """The prior of a task with the chosen settings."""
         power, neighbours = float(self.settings["power"]), int(self.settings["neighbours"])
         return inverse_distances(places, values, wanted, power=power, neighbours=neighbours)
 
@@ -110,7 +110,7 @@ class RadialBasis(Chosen):
     }
 
     def fill(self, places: Array, values: Array, wanted: Array, number: int, batch: Batch) -> Array:
-        """One system a map up to 512 voxels, of the 64 nearest beyond."""
+        """One system per map up to 512 voxels, else of the 64 nearest."""
         from scipy.interpolate import RBFInterpolator
 
         kernel = str(self.settings["kernel"])

@@ -15,16 +15,16 @@ from radiomaps.tasks import Task
 __all__ = ["OrdinaryKriging", "RegressionKriging"]
 
 _PAIRS, _MAPS, _BINS = 20_000, 64, 16
-#: In squares of encoded values: what differs less is constant.
+#: Smallest sill, in squares of encoded values; below it a channel is constant.
 _LEAST_SILL = 1e-12
-#: With more observed voxels than this, each voxel is kriged from so many nearest ones.
+#: Above the first number of observed voxels, each voxel is kriged from the nearest ones.
 _ALL, _NEAREST = 400, 32
 
 
 class OrdinaryKriging(PerMap):
-    """Ordinary kriging in three dimensions with an exponential variogram; exact where observed but for its nugget.
+    """Ordinary kriging in three dimensions with an exponential variogram; exact where observed except for its nugget.
 
-    One variogram a channel, fitted to the squared differences of pairs of voxels of the same training map, by
+    One variogram per channel, fitted to the squared differences of pairs of voxels of the same training map, by
     distance; `nugget` adds a share of the sill for noise. Cressie 1993, sect. 3.2.
     """
 
@@ -54,7 +54,7 @@ class OrdinaryKriging(PerMap):
                 for channel, name in enumerate(self.task.target_channels):
                     pairs[name].append((lag, np.square(values[first, channel] - values[second, channel]) / 2))
         if not maps:
-            raise DataError("no training map has two valid voxels from which a variogram could be fitted")
+            raise DataError("no training map has two valid voxels, which a variogram needs")
         self.variograms = {
             name: fit_exponential(*(np.concatenate(part) for part in zip(*found, strict=True)))
             for name, found in pairs.items()
@@ -72,11 +72,11 @@ class OrdinaryKriging(PerMap):
         return {"variograms": {name: list(pair) for name, pair in self.variograms.items()}}
 
     def load_state(self, state: dict[str, Any]) -> None:
-        """Take over what `state` gave."""
+        """Restore a state."""
         self.variograms = {name: (float(pair[0]), float(pair[1])) for name, pair in state["variograms"].items()}
 
     def fill(self, places: Array, values: Array, wanted: Array, number: int, batch: Batch) -> Array:
-        """Each channel kriged by itself."""
+        """Each channel is kriged separately."""
         return np.stack(
             [
                 self._kriged(places, values[:, channel], wanted, name)
@@ -100,10 +100,10 @@ class OrdinaryKriging(PerMap):
 
 
 class RegressionKriging(OrdinaryKriging):
-    """A trend by least squares on the training maps, and kriging of what it leaves at the observed voxels.
+    """A trend by least squares on the training maps, and kriging of its residuals at the observed voxels.
 
     The trend is linear in the voxel's height, the roof of its column, the distance to the nearest building and, where
-    the task knows the transmitter, in the log of its distance, its direction, and the prior. Hengl et al. 2007.
+    the task knows the transmitter, the log of its distance, its direction, and the prior. Hengl et al. 2007.
     """
 
     def __init__(self, task: Task, *, nugget: float = 0.0) -> None:
@@ -111,7 +111,7 @@ class RegressionKriging(OrdinaryKriging):
         self.trend: Array = np.zeros((0, 0))
 
     def fit(self, batches: Iterable[Batch]) -> None:
-        """The trend first, then the variogram of what it leaves."""
+        """Fit the trend, then the variogram of its residuals."""
         kept = []
         normal: Any = 0.0
         right: Any = 0.0
@@ -157,7 +157,7 @@ class RegressionKriging(OrdinaryKriging):
         return {**super().state(), "trend": self.trend.tolist()}
 
     def load_state(self, state: dict[str, Any]) -> None:
-        """Take over what `state` gave."""
+        """Restore a state."""
         super().load_state(state)
         self.trend = np.asarray(state["trend"], np.float64)
 
@@ -171,7 +171,7 @@ class RegressionKriging(OrdinaryKriging):
 
 
 def _counts(batch: Batch) -> Array:
-    """Where every target of a map counts, `(batch, z, y, x)`."""
+    """Where every target of a map is valid, `(batch, z, y, x)`."""
     assert batch.mask is not None
     return np.asarray(batch.mask.numpy().all(axis=1))
 

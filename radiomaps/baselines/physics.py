@@ -1,4 +1,4 @@
-"""Maps from the transmitter alone: free space, a fitted law of distance, 3GPP's street laws, the dominant path."""
+"""Maps from the transmitter: free space, a fitted law of distance, 3GPP path loss, the dominant path."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ _GAIN = "path_gain_db"
 
 
 class Prior(Baseline):
-    """The task's own prior and nothing else: what every residual model has to beat."""
+    """The task's prior, unchanged, which every residual model must beat."""
 
     @classmethod
     def adapted(cls, task: Task) -> Task:
-        """The task as it is, which has to have a prior."""
+        """The unchanged task, which must have a prior."""
         if task.prior is None:
-            raise UserError("this task has no prior that could stand alone; set task.prior")
+            raise UserError("this task has no prior; set task.prior")
         return task
 
     def maps(self, batch: Batch) -> Array:
@@ -35,7 +35,7 @@ class Prior(Baseline):
 
 
 class _Physics(Prior):
-    """What needs the transmitter, and takes the free-space prior for what it does not know better."""
+    """Base class of laws of path gain, which take other targets from the free-space prior."""
 
     prior: ClassVar[Literal["free_space", "dominant"]] = "free_space"
 
@@ -47,7 +47,7 @@ class _Physics(Prior):
         return task.changed(prior=cls.prior, transmitter=("distance", "direction"), constants=("frequency",))
 
     def with_gain(self, batch: Batch, gain_db: Array) -> Array:
-        """The prior's maps with another path gain, where that is asked for."""
+        """The prior's maps with another path gain, if that is a target."""
         made = self.channels(batch, "_prior")
         if _GAIN in self.task.targets:
             made[:, self.task.target_channels.index(_GAIN)] = self.task.codecs.encode(_GAIN, gain_db)[0]
@@ -74,9 +74,9 @@ class LogDistance(_Physics):
 
     @classmethod
     def adapted(cls, task: Task) -> Task:
-        """The task as for free space; it has to ask for the path gain."""
+        """The task as for free space; path gain must be a target."""
         if _GAIN not in task.targets:
-            raise UserError(f"log_distance fits {_GAIN}, which is none of task.targets; free_space has the rest")
+            raise UserError(f"log_distance fits {_GAIN}, which is not in task.targets; use free_space for the others")
         return super().adapted(task)
 
     def __init__(self, task: Task) -> None:
@@ -84,7 +84,7 @@ class LogDistance(_Physics):
         self.intercept_db, self.exponent = float("nan"), float("nan")
 
     def fit(self, batches: Iterable[Batch]) -> None:
-        """Least squares over the valid voxels of all batches; `DataError` where they are of no two distances."""
+        """Least squares over the valid voxels of all batches; raises `DataError` if all have one distance."""
         moments = np.zeros((2, 2)), np.zeros(2)
         channel = self.task.target_channels.index(_GAIN)
         for batch in batches:
@@ -107,7 +107,7 @@ class LogDistance(_Physics):
         return {"intercept_db": self.intercept_db, "exponent": self.exponent}
 
     def load_state(self, state: dict[str, Any]) -> None:
-        """Take over what `state` gave."""
+        """Restore a state."""
         self.intercept_db, self.exponent = float(state["intercept_db"]), float(state["exponent"])
 
     def maps(self, batch: Batch) -> Array:
@@ -119,9 +119,9 @@ class LogDistance(_Physics):
 class Tr38901(_Physics):
     """Path loss of 3GPP TR 38.901 (table 7.4.1-1), scenario "uma" or "umi"; the rest as in free space.
 
-    `sight`: "chance" takes the expectation over the probability of line of sight (table 7.4.2-1); "roofs" looks
-    whether a roof of the map stands in the way. Transmitters below the heights the report is for are taken as they
-    are, with effective heights of at least 0.1 m.
+    `sight`: "chance" takes the expectation over the probability of line of sight (table 7.4.2-1); "roofs" checks
+    whether a roof of the map blocks the path. Transmitters below the heights of the report are accepted, with
+    effective heights of at least 0.1 m.
     """
 
     def __init__(

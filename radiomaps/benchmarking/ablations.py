@@ -1,4 +1,4 @@
-"""Inputs taken away or changed, to see whether a model uses them; and observations placed where they tell most."""
+"""Scores with changed inputs, which show whether a model uses them, and with actively placed observations."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
 __all__ = ["PROBES", "observe", "probed", "score_active"]
 
-#: What is done to the inputs, by name: "shuffled" gives each map the transmitter and observations of another,
-#: "without_buildings" shows an empty plain.
+#: Changes of the inputs by name: "shuffled" gives each map the transmitter and observations of another,
+#: "without_buildings" removes all buildings.
 PROBES = ("shuffled", "without_buildings")
 _KEY = 0xAC7
 
@@ -32,7 +32,7 @@ _KEY = 0xAC7
 def probed(
     builder: Builder, probe: str, store: str | os.PathLike[str], samples: Sequence[int], **options: Any
 ) -> MapScores:
-    """The scores of a builder whose inputs are spoilt by a probe of `PROBES`."""
+    """The scores of a builder whose inputs are changed by a probe of `PROBES`."""
     channels = builder.task.channels
     if probe == "shuffled":
         if len(samples) % 2:
@@ -44,7 +44,7 @@ def probed(
 
 
 def _shuffled(batch: Batch, channels: Channels) -> Batch:
-    """Every map with what belongs to the transmitter, observations and prior too, of the next in the batch."""
+    """Every map with transmitter, observations and prior of the next map in the batch."""
     condition = batch.condition.clone()
     for number, name in enumerate(channels.condition):
         if name not in ("building", "roof", "height"):
@@ -61,7 +61,7 @@ def _emptied(batch: Batch, channels: Channels) -> Batch:
 
 
 def observe(batch: Batch, task: Task, places: Tensor) -> Batch:
-    """The batch with its maps observed, without noise, at the `places` `(batch, z, y, x)` where a path arrives."""
+    """The batch observed without noise at `places` `(batch, z, y, x)`, where a path arrives."""
     assert batch.target is not None
     assert batch.mask is not None
     condition, names = batch.condition.clone(), task.channels.condition
@@ -88,15 +88,14 @@ def score_active(
     uniform: bool = False,
     batch_size: int = 4,
 ) -> MapScores:
-    """Scores with a share `rate` of the voxels outdoors observed, placed by a lattice or where they tell most.
+    """Scores with a share `rate` of the voxels outdoors observed, on a lattice or placed actively.
 
-    Actively placed, a quarter of the observations (with 4 `rounds`) is a lattice; the rest is added in rounds, each at
-    the voxels whose members differ most after the last, at least two voxels apart. Only buildings are known when they
-    are placed.
+    Active placement starts with a lattice (a quarter of the observations for 4 `rounds`) and adds the rest in rounds at
+    the voxels with the largest spread of members, at least two voxels from each other. It uses buildings only.
     """
     task = builder.task
     if task.observations is None:
-        raise UserError("observations are placed for tasks that have some: radiation=unaware or mixed")
+        raise UserError("observations can be placed only in tasks with observations: radiation=unaware or mixed")
     outdoors_at = task.channels.condition.index("building")
 
     def lattice(batch: Batch, share: float) -> Tensor:
@@ -123,16 +122,16 @@ def score_active(
 
 
 def relative_spread(fields: Tensor) -> Tensor:
-    """Variance of `(batch, member, channel, z, y, x)` over members, of each map and channel over its own mean.
+    """Variance of `(batch, member, channel, z, y, x)` over members, of each map and channel, divided by its mean.
 
-    `(batch, z, y, x)`: the mean over channels, which so count alike.
+    Returns the mean over channels, `(batch, z, y, x)`.
     """
     variance = fields.var(dim=1)
     return (variance / variance.mean(dim=(2, 3, 4), keepdim=True).clamp(min=1e-12)).mean(dim=1)
 
 
 def add_uncertain(spread: Tensor, places: Tensor, free: Tensor, count: int) -> None:
-    """Add the voxels of largest spread to `places`, until there are `count`, none beside another where that allows."""
+    """Add the voxels of largest spread to `places` until there are `count`, avoiding neighbours if possible."""
     near = torch.nn.functional.max_pool3d(places[None, None].float(), 3, 1, 1)[0, 0] > 0
     for voxel in torch.argsort(spread.flatten(), descending=True).tolist():
         if int(places.sum()) >= count:

@@ -1,4 +1,4 @@
-"""The rows of a benchmark: a network or a baseline, the task as it sees it, and how it is trained."""
+"""The rows of a benchmark: a network or a baseline, its task and its training."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _SUMMARY = "summary.json"
 
 
 def task_of(entry: str | Mapping[str, Any]) -> Task:
-    """The task of a name in `conf/task`, or of a mapping; `task: NAME` in it names what the rest changes.
+    """The task of a name in `conf/task`, or of a mapping whose `task: NAME` names the task that its other keys change.
 
     >>> task_of({"task": "aware", "prior": "dominant"}).prior
     'dominant'
@@ -49,9 +49,9 @@ def task_of(entry: str | Mapping[str, Any]) -> Task:
 
 @dataclass(frozen=True)
 class Contender:
-    """One row: `entry` is what builds it, `task` and `trainer` what it changes of the benchmark's.
+    """One row: `entry` is the model or baseline; `task` and `trainer` override the benchmark's settings.
 
-    `by_task` changes single tasks by their names. `shown` says on which it runs; None: on all that it can do.
+    `by_task` overrides single tasks by name. `shown` lists the tasks on which it runs; None for all that it can do.
     """
 
     name: str
@@ -65,8 +65,8 @@ class Contender:
     def of(cls, entry: str | Mapping[str, Any], *, allow: Sequence[str] = ()) -> Contender:
         """From a name of a baseline or model, or `{model: NAME, name: …, task: {…}, by_task: {…}, trainer: {…}, …}`.
 
-        A network may be `{_target_: mine.Model, …}` of a package in `allow`. `UserError` says at once that there is no
-        such model, or no such setting of it.
+        A network may be `{_target_: mine.Model, …}` of a package in `allow`. Raises `UserError` for an
+        unknown model or setting.
         """
         options: dict[str, Any] = {"model": entry} if isinstance(entry, str) else plain(entry)
         name = str(options.pop("name", None) or options.get("model") or str(options.get("_target_")).rpartition(".")[2])
@@ -83,7 +83,7 @@ class Contender:
 
     @cached_property
     def baseline(self) -> str | None:
-        """The name of the baseline it is, None of a network."""
+        """The name of the baseline, None for a network."""
         name = self.entry.get("model")
         return str(name) if name in BASELINES else None
 
@@ -93,9 +93,9 @@ class Contender:
         return {key: value for key, value in self.entry.items() if key != "model"}
 
     def task_for(self, name: str, task: Task) -> Task | None:
-        """The benchmark's task as this row sees it; None where it does not run on it.
+        """The benchmark's task adapted to this row; None if it does not run on it.
 
-        `UserError` for options that its baseline does not have: a row that is left out would not be missed.
+        Raises `UserError` for unknown options of its baseline.
         """
         if self.shown is not None and name not in self.shown:
             return None
@@ -110,7 +110,7 @@ class Contender:
         return baseline(self.baseline, own, **self.options).task
 
     def config(self) -> dict[str, Any]:
-        """What it is built from, complete: a part of what names its files."""
+        """Its complete configuration, a part of the cache key."""
         from radiomaps.models import config_of
 
         return {"baseline": self.baseline, **self.options} if self.baseline else config_of(self.entry)
@@ -126,7 +126,7 @@ class Contender:
         seed: int,
         allow: Sequence[str] = (),
     ) -> dict[str, Any]:
-        """Train it in `folder`, or find that done; returns what that cost."""
+        """Train it in `folder` if needed; returns the cost of training."""
         if (folder / _SUMMARY).exists():
             return dict(read_json(folder / _SUMMARY))
         if self.baseline is not None:
@@ -147,7 +147,7 @@ class Contender:
         return summary
 
     def load(self, task: Task, folder: Path, *, precision: Precision = "fp32", allow: Sequence[str] = ()) -> Builder:
-        """What `fit` left, asked for a task that may have other layers; a network in `precision`."""
+        """Load the result of `fit` for a task that may have other layers; a network in `precision`."""
         if self.baseline is not None:
             return load_baseline(folder, task)
         from radiomaps.trained import load_trained

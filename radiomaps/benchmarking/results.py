@@ -21,9 +21,9 @@ DIMS = ("task", "model", "split", "seed", "target", "voxels")
 
 
 def labelled(made: Benchmark, outcome: BenchmarkResults) -> xr.Dataset:
-    """Every score of every cell on (task, model, split, seed, target, voxels), NaN where there is none.
+    """Every score of every cell on (task, model, split, seed, target, voxels), NaN if missing.
 
-    `nmse` is over all voxels on 0 … 1, as published, of an azimuth around the circle; other scores are in the `unit` of
+    `nmse` is over all voxels on 0 … 1, as published, circular for an azimuth; other scores are in the `unit` of
     their target.
     """
     import xarray as xr

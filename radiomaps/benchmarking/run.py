@@ -1,4 +1,4 @@
-"""Models × tasks × splits on one store: every cell trained and scored once, and found again when asked for again."""
+"""Models × tasks × splits on one store: every cell is trained and scored once and cached."""
 
 from __future__ import annotations
 
@@ -34,19 +34,19 @@ __all__ = ["Benchmark", "BenchmarkResults", "Cell"]
 
 logger = logging.getLogger(__name__)
 
-#: The code between weights and their scores: where it changes, scores are made again of the same trainings.
+#: The code that computes scores from weights: if it changes, scores are computed again from the same trainings.
 SCORED_BY = (
     *("geoml.diffusion", "geoml.metrics", "geoml.models", "geoml.nn"),
     *("radiomaps.baselines", "radiomaps.benchmarking.entries", "radiomaps.models", "radiomaps.benchmarking.ablations"),
     *("radiomaps.scores", "radiomaps.tasks"),
 )
-#: How a cell is scored: as it is, with its inputs spoilt, or with observations placed at a rate, actively or not.
+#: Ways to score a cell: plain, with changed inputs, or with observations at a rate, actively placed or not.
 PLAIN = "plain"
 
 
 @dataclass(frozen=True, order=True)
 class Cell:
-    """One training and what it is scored by: a row on a task, split one way, with one seed."""
+    """One training and its scores: a row on a task with one split and one seed."""
 
     task: str
     row: str
@@ -56,7 +56,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class BenchmarkResults:
-    """What a benchmark came to: scores by cell and kind of scoring, what trainings cost, failures with the reason."""
+    """The results of a benchmark: scores by cell and kind of scoring, cost of trainings, failures with the reason."""
 
     scores: Mapping[tuple[Cell, str], MapScores]
     trainings: Mapping[Cell, Mapping[str, Any]]
@@ -64,19 +64,19 @@ class BenchmarkResults:
 
 
 def _by_name(entries: Sequence[Any], what: str) -> dict[str, dict[str, Any]]:
-    """Entries by their `name`, which is taken out: a text stands for a task of that name."""
+    """Entries by their `name`, which is removed; text is the name of a task."""
     found: dict[str, dict[str, Any]] = {}
     for entry in entries:
         options = {"name": entry, "task": entry} if isinstance(entry, str) else dict(entry)
         name = str(options.pop("name", None) or options.get("task") or options.get("by"))
         if name in found:
-            raise UserError(f"{what} names {name} twice; give one a name: of its own")
+            raise UserError(f"{what} names {name} twice; give one another name:")
         found[name] = options
     return found
 
 
 def _work(config: dict[str, Any], cell: Cell) -> None:
-    """One cell, by a worker of one thread."""
+    """Run one cell in a worker of one thread."""
     import torch
 
     torch.set_num_threads(1)
@@ -88,9 +88,9 @@ def _work(config: dict[str, Any], cell: Cell) -> None:
 class Benchmark:
     """One benchmark, from the configuration of the verb `benchmark`.
 
-    Trainings and scores lie under `cache`, named by what they depend on: the store, the model, the task, the split, the
-    trainer and the seed. An interrupted benchmark goes on. Scores depend on the code that makes them too (`SCORED_BY`);
-    trainings do not: another `cache`, or none, has them made again.
+    Trainings and scores are kept under `cache`, named by what they depend on: store, model, task, split, trainer and
+    seed, so that an interrupted benchmark resumes. Scores also depend on the code that computes them (`SCORED_BY`).
+    Trainings do not; use another `cache` to train again.
     """
 
     def __init__(self, config: Mapping[str, Any]) -> None:
@@ -104,16 +104,16 @@ class Benchmark:
         self.rows = {row.name: row for row in rows}
         if len(self.rows) < len(rows):
             names = [row.name for row in rows]
-            raise UserError(f"models has two rows of one name: {names}; give one a name: of its own")
+            raise UserError(f"models has two rows of one name: {names}; give one another name:")
         if not self.tasks or not self.rows:
             raise UserError("a benchmark needs a task and a model; name some in tasks and models")
-        autocast(choose_device(), self.config["precision"])  # refused now rather than after the trainings
+        autocast(choose_device(), self.config["precision"])  # fail now rather than after the trainings
         for probe in self.config["probes"]:
             if probe not in PROBES:
                 raise unknown("probe", probe, PROBES)
         self.splits = _by_name(self.config["splits"], "splits")
         beside = {name: split.pop("against", None) for name, split in self.splits.items()}
-        #: Splits that stand beside another, by which the same tests are taken from where the training knows them.
+        #: Splits that are compared with another one, in which training includes the test conditions.
         self.against = {name: str(other) for name, other in beside.items() if other is not None}
         for other in self.against.values():
             if other not in self.splits:
@@ -121,17 +121,17 @@ class Benchmark:
 
     @cached_property
     def recipe(self) -> Recipe:
-        """How networks are trained, where a row says nothing else."""
+        """The training options of networks, unless a row overrides them."""
         from radiomaps.training import Recipe
 
         return Recipe(instantiate(self.config["trainer"]), **self.config["loader"])
 
     @cached_property
     def identity(self) -> str:
-        """What tells this store from any other: the hash of its manifest."""
+        """The identity of the store: the hash of its manifest."""
         manifest = self.store / "manifest.json"
         if not manifest.exists():
-            raise UserError(f"{self.store} is no complete set of radio maps; trace or import one first")
+            raise UserError(f"{self.store} is not a complete set of radio maps; trace or import one first")
         return sha256(manifest)
 
     @cached_property
@@ -146,7 +146,7 @@ class Benchmark:
 
     @cached_property
     def cells(self) -> list[Cell]:
-        """Every row on every task it can do; learning ones with every split and seed."""
+        """Every row on every task that it can do; rows that learn with every split and seed."""
         found = []
         for name, task in self.tasks.items():
             for row in self.rows.values():
@@ -158,13 +158,13 @@ class Benchmark:
         return found
 
     def task(self, cell: Cell, part: str = "train") -> Task:
-        """The task as the cell's row sees it, on the layers that its split gives a part."""
+        """The task of the cell's row, on the layers that its split gives to a part."""
         made = self.rows[cell.row].task_for(cell.task, self.tasks[cell.task])
         assert made is not None
         return on_layers(made, self.splits[cell.split], part)
 
     def kinds(self, cell: Cell) -> list[str]:
-        """How a cell is scored; beyond the plain way networks alone, and on the first split."""
+        """The ways in which a cell is scored; ways other than plain only for networks on the first split."""
         kinds = [PLAIN]
         if self.rows[cell.row].baseline is None and cell.split == next(iter(self.splits)):
             kinds += list(self.config["probes"])
@@ -182,11 +182,11 @@ class Benchmark:
         return described
 
     def folder(self, cell: Cell) -> Path:
-        """Where a cell is trained."""
+        """The folder of a cell's training."""
         return self.cache / "models" / f"{cell.row}-{config_hash(self._named_by(cell))}"
 
     def file(self, cell: Cell, kind: str) -> Path:
-        """Where a cell's scores are kept."""
+        """The file of a cell's scores."""
         spec: dict[str, Any] = self._named_by(cell) | {
             key: self.config[key] for key in ("members", "part", "test_samples", "precision")
         }
@@ -196,27 +196,27 @@ class Benchmark:
         return self.cache / "scores" / f"{cell.row}-{kind}-{config_hash(spec)}.nc"
 
     def trained(self, cell: Cell) -> dict[str, Any]:
-        """Train a cell's row, or find that done; returns what it cost."""
+        """Train a cell's row if needed; returns the cost of training."""
         return self.rows[cell.row].fit(
             self.task(cell), self.store, self.parts(cell.split), recipe=self.recipe, folder=self.folder(cell),
             seed=cell.seed, allow=self.allow,
         )  # fmt: skip
 
     def builder(self, cell: Cell) -> Builder:
-        """The trained row of a cell, asked for the layers of the part that scores."""
+        """The trained row of a cell, for the layers of the scored part."""
         self.trained(cell)
         task, precision = self.task(cell, self.config["part"]), self.config["precision"]
         return self.rows[cell.row].load(task, self.folder(cell), precision=precision, allow=self.allow)
 
     def test_samples(self, split: str) -> list[int]:
-        """The maps that score: those of the part `test`, or of another."""
+        """The maps of a part, by default `test`."""
         parts = self.parts(split)
         if self.config["part"] not in parts:
             raise unknown("part", self.config["part"], parts)
         return some_of(parts[self.config["part"]], self.config["test_samples"])
 
     def scored(self, cell: Cell, kind: str = PLAIN) -> MapScores:
-        """The scores of a cell, made now where they are not there."""
+        """The scores of a cell, computed if needed."""
         path = self.file(cell, kind)
         if path.exists():
             return MapScores.load(path)
@@ -260,9 +260,9 @@ class Benchmark:
         return audit(self.store, self.parts(split))
 
     def run(self) -> BenchmarkResults:
-        """Train and score every cell; one that fails is told of and left out."""
+        """Train and score every cell; failures are reported and left out."""
         failures: dict[Cell, str] = {}
-        for cell in self.cells:  # what is shared is made before several processes want it
+        for cell in self.cells:  # shared data are made before several processes need them
             self.parts(cell.split)
         if any(self.task(cell).prior == "dominant" for cell in self.cells):
             from radiomaps.tasks.priors import dominant_store
@@ -279,7 +279,7 @@ class Benchmark:
         return BenchmarkResults(scores, {cell: self.trained(cell) for cell in done}, failures)
 
     def _each(self) -> Iterator[tuple[Cell, Exception | None]]:
-        """Cells as they are done, here or by `workers` processes of one thread."""
+        """Results of cells in order of completion, in this process or by `workers` processes of one thread."""
         workers = int(self.config["workers"])
         if workers < 2:
             for cell in self.cells:

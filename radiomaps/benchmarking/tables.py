@@ -1,4 +1,4 @@
-"""The tables of a benchmark: scores, the gap between splits, whether inputs are used, and active observations."""
+"""The tables of a benchmark: scores, the gap between splits, use of inputs, and active observations."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def _found(
 
 
 def mean_nmse(found: Sequence[MapScores], target: str) -> float:
-    """Mean over seeds of the NMSE over all voxels, circular of an azimuth; NaN where there is none."""
+    """Mean over seeds of the NMSE over all voxels, circular for an azimuth; NaN if missing."""
     return float(np.mean([scores.nmse(target) for scores in found])) if found else float("nan")
 
 
@@ -62,7 +62,7 @@ def _pairs(made: Benchmark, outcome: BenchmarkResults) -> list[tuple[str, str]]:
 
 
 def score_rows(made: Benchmark, outcome: BenchmarkResults, split: str | None = None) -> Rows:
-    """A row a task and model on one split: NMSE of every target, and its error in dB, ns or degrees."""
+    """One row per task and model on one split: NMSE of every target, and its error in dB, ns or degrees."""
     split = split or next(iter(made.splits))
     rows = []
     for task, row in _pairs(made, outcome):
@@ -97,7 +97,7 @@ def sight_rows(made: Benchmark, outcome: BenchmarkResults) -> Rows:
 
 
 def prior_rows(made: Benchmark, outcome: BenchmarkResults) -> Rows:
-    """NMSE of every model with a prior over that of its prior alone: above 1 it makes it worse."""
+    """NMSE of every model with a prior over that of the prior: above 1 the model is worse."""
     rows, split = [], next(iter(made.splits))
     for task, row in _pairs(made, outcome):
         cell = _cell(made, task, row, split)
@@ -113,7 +113,7 @@ def prior_rows(made: Benchmark, outcome: BenchmarkResults) -> Rows:
 
 
 def _over(error: float, reference: float) -> float:
-    """One error over another; NaN over none, as of the dominant-path prior on maps of that solver.
+    """Ratio of two errors; NaN if the second is 0, as for the dominant-path prior on maps of that solver.
 
     >>> _over(0.2, 0.1), _over(0.2, 0.0)
     (2.0, nan)
@@ -126,7 +126,7 @@ def _cell(made: Benchmark, task: str, row: str, split: str) -> Cell:
 
 
 def probe_rows(made: Benchmark, outcome: BenchmarkResults) -> Rows:
-    """By what factor spoilt inputs worsen the NMSE, by model and probe: 1 is a model that does not use them."""
+    """Factor by which changed inputs increase the NMSE, by model and probe: 1 for a model that does not use them."""
     rows, split = [], next(iter(made.splits))
     for task, row in _pairs(made, outcome):
         for probe in made.config["probes"]:
@@ -141,9 +141,9 @@ def probe_rows(made: Benchmark, outcome: BenchmarkResults) -> Rows:
 
 
 def gap_rows(made: Benchmark, outcome: BenchmarkResults) -> Rows:
-    """NMSE by one split and by the one it stands against, and by what factor the first is worse.
+    """NMSE by a split and by the split that it is compared with, and their ratio.
 
-    Of splits of which none names another by `against`, the first stands against the second.
+    If no split names another by `against`, the first is compared with the second.
     """
     pairs = list(made.against.items()) or list(itertools.pairwise(list(made.splits)[:2]))
     rows = []
@@ -158,7 +158,7 @@ def gap_rows(made: Benchmark, outcome: BenchmarkResults) -> Rows:
 
 
 def placement_rows(made: Benchmark, outcome: BenchmarkResults) -> Rows:
-    """NMSE by rate of observations, placed by a lattice and where members differ most."""
+    """NMSE by rate of observations, on a lattice and actively placed."""
     rows, split = [], next(iter(made.splits))
     for task, row in _pairs(made, outcome):
         for rate in made.config["active"]["rates"]:
@@ -172,7 +172,7 @@ def placement_rows(made: Benchmark, outcome: BenchmarkResults) -> Rows:
 
 
 def uncertainty_rows(made: Benchmark, outcome: BenchmarkResults) -> Rows:
-    """How well members tell their error: spread–skill, outliers beyond what is due, deviation of ranks."""
+    """Calibration of members: spread–skill, excess of outliers, deviation of ranks."""
     rows, split = [], next(iter(made.splits))
     for task, row in _pairs(made, outcome):
         found = _found(made, outcome, task, row, split)
@@ -185,7 +185,7 @@ def uncertainty_rows(made: Benchmark, outcome: BenchmarkResults) -> Rows:
 
 
 def write_page(made: Benchmark, outcome: BenchmarkResults, folder: Path) -> None:
-    """All tables as `report.md` in a folder, and as `tables.json` for pages made of them."""
+    """Write all tables as `report.md`, and as `tables.json` for report pages."""
     parts = {split: {part: len(samples) for part, samples in made.parts(split).items()} for split in made.splits}
     leaks = {split: len(made.leaks(split)) for split in made.splits}
     trainings = [
@@ -194,12 +194,16 @@ def write_page(made: Benchmark, outcome: BenchmarkResults, folder: Path) -> None
         if summary.get("parameters")
     ]
     sections = [
-        ("Scores", "NMSE: Σe² / ΣI² over all valid voxels, of an azimuth around the circle.", score_rows),
+        ("Scores", "NMSE: Σe² / ΣI² over all valid voxels, circular for an azimuth.", score_rows),
         ("In line of sight and out of it", "Root-mean-square errors.", sight_rows),
-        ("Beside the prior alone", "NMSE over that of the prior: below 1 the network helps.", prior_rows),
-        ("Inputs spoilt", "NMSE over that with sound inputs: 1 is a model that does not look.", probe_rows),
-        ("By split", "The same model trained and tested by one split and by the one it stands against.", gap_rows),
-        ("Placed observations", "NMSE at equal rates; gain is that of active over lattice.", placement_rows),
+        ("Against the prior", "NMSE over that of the prior: below 1 the network helps.", prior_rows),
+        ("Inputs spoilt", "NMSE over that with correct inputs: 1 for a model that does not use them.", probe_rows),
+        (
+            "By split",
+            "The same model trained and tested by one split and by the split that it is compared with.",
+            gap_rows,
+        ),
+        ("Placed observations", "NMSE at equal rates; gain of active placement over the lattice.", placement_rows),
         ("Uncertainty", "In the unit of the target.", uncertainty_rows),
         ("Trainings", "", lambda *_: trainings),
     ]

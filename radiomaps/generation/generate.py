@@ -1,4 +1,4 @@
-"""Sets of maps in a store: one task a group of transmitters of one scene, here or on Dask, resumed where it stopped."""
+"""Sets of maps in a store: one job per group of transmitters of a scene, in this process or on Dask, resumable."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ __all__ = ["PACKING", "SAMPLE", "compute", "generate", "store_template"]
 
 _STEPS = {"dB": Packing(0.01), "s": Packing(1e-12, dtype="int32"), "rad": Packing(1e-4, dtype="uint16")}
 _BYTE, _UNIT = Packing(1.0, dtype="uint8"), Packing(1e-4)
-#: How each variable is kept: to 0.01 dB, 1 ps, 0.1 mrad, 1 cm of ground; masks as bytes.
+#: Precision of each variable: 0.01 dB, 1 ps, 0.1 mrad, 1 cm of ground; masks as bytes.
 PACKING = {name: _BYTE if about.kind == "mask" else _STEPS.get(about.units, _UNIT) for name, about in VARIABLES.items()}
 PACKING["ground_m"] = Packing(0.01, dtype="int32")
 SAMPLE = "sample"
@@ -41,7 +41,7 @@ def compute(plan: Plan, start: int, stop: int) -> dict[str, xr.Dataset]:
     maps = plan.trace(start, stop)
     missing = [name for name in plan.variables if name not in maps]
     if missing:
-        raise UserError(f"solver {plan.solver!r} gives no {', '.join(missing)}; take it from variables")
+        raise UserError(f"solver {plan.solver!r} gives no {', '.join(missing)}; remove it from variables")
     count = stop - start
     target = {name: ((SAMPLE, *VARIABLES[name].dims[1:]), maps[name].values) for name in plan.variables}
     if "doa_azimuth" in target:
@@ -69,7 +69,7 @@ def store_template(
     *,
     above_ground: bool = False,
 ) -> dict[str, xr.Dataset]:
-    """Dims, coordinates and attributes of a whole store, without values.
+    """Dims, coordinates and attributes of a store, without values.
 
     A sample has the number of its scene, that of its transmitter, and a frequency; where heights are `above_ground`,
     the ground's height too.
@@ -112,11 +112,11 @@ def store_template(
 
 
 def generate(plan: Plan, path: str | os.PathLike[str], *, client: Any = None, prepare_command: str = "") -> Path:
-    """Write all maps of a plan to a store at `path` and return it; what is there already is not computed again.
+    """Write all maps of a plan to a store at `path` and return it; existing maps are not computed again.
 
-    `client` is a `dask.distributed.Client` whose workers compute while this process writes; without one, everything
-    happens here. A store of another plan raises `UserError`. The manifest comes last: before it, readers refuse the
-    store.
+    `client` is a `dask.distributed.Client` whose workers compute while this process writes; without one, this
+    process does both. A store of another plan raises `UserError`. The manifest is written last; readers refuse a store
+    without it.
     """
     path = Path(path)
     _require_same_plan(path, plan)
@@ -162,12 +162,12 @@ def generate(plan: Plan, path: str | os.PathLike[str], *, client: Any = None, pr
 
 
 def _require_same_plan(path: Path, plan: Plan) -> None:
-    """Refuse to go on with a store that another configuration, seed or solver began."""
+    """Raise `UserError` for a store of another configuration, seed or solver."""
     if not (path / "zarr.json").exists():
         return
     found = json.loads((path / "zarr.json").read_text()).get("attributes", {})
     if "identity" not in found or "plan" not in found:
-        raise DataError(f"{path} holds a store that is no set of radio maps; choose another path")
+        raise DataError(f"{path} holds a store that is not a set of radio maps; choose another path")
     if found["identity"] != plan.identity:
         before, now = json.loads(found["plan"]), plan.describe()
         changed = [key for key in now if before.get(key) != now[key]] or ["the solver's version"]
@@ -175,7 +175,7 @@ def _require_same_plan(path: Path, plan: Plan) -> None:
 
 
 def _results(plan: Plan, starts: list[int], client: Any) -> Iterator[tuple[int, dict[str, xr.Dataset]]]:
-    """Computed groups as they come; on a client, two tasks a worker are under way, so that none waits for another."""
+    """Computed groups in order of completion; a client has two jobs per worker in flight."""
     if client is None:
         for start in starts:
             yield start, compute(plan, start, start + plan.task_size)
@@ -187,7 +187,7 @@ def _results(plan: Plan, starts: list[int], client: Any) -> Iterator[tuple[int, 
 
 
 def _compute_on_worker(plan: Plan, start: int, stop: int) -> dict[str, xr.Dataset]:
-    """`compute` with as many threads as the worker was given; its neighbours have the other cores."""
+    """`compute` with the number of threads of the Dask worker."""
     if plan.solver == "sionna":
         from distributed import get_worker
 

@@ -1,4 +1,4 @@
-"""What a set of maps consists of: scenes × transmitters on one window, as pure functions of a configuration."""
+"""The plan of a set of maps: scenes × transmitters on one window, as pure functions of a configuration."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _MOST_A_TASK = 8
 
 @dataclass(frozen=True)
 class Window:
-    """Which part of each scene is mapped: a square of `size_m` around `centre_m` (default: the scene's middle).
+    """The mapped part of each scene: a square of `size_m` around `centre_m` (default: the scene's middle).
 
     `heights_m` are in the scene's z, or, with `above_ground`, above the ground of each column.
     """
@@ -59,7 +59,7 @@ class Window:
         if not (self.step_m > 0 and self.size_m >= self.step_m):
             raise UserError(f"a window of {self.size_m} m with cells of {self.step_m} m holds no cell")
         if abs(self.size_m / self.step_m - round(self.size_m / self.step_m)) > 1e-6:
-            raise UserError(f"size_m={self.size_m} is no multiple of step_m={self.step_m}")
+            raise UserError(f"size_m={self.size_m} is not a multiple of step_m={self.step_m}")
 
     def grid(self, scene: Scene | None = None) -> Grid:
         """The window in a scene's metres; without a scene, with its lower corner at (0, 0)."""
@@ -115,7 +115,7 @@ class Placement:
         return cells_of(list(self.sites)) if self.sites else ()
 
     def transmitters(self, scene: Scene, grid: Grid, seed: Sequence[int]) -> list[Transmitter]:
-        """The same for the same scene, grid and seed."""
+        """Positions; equal for the same scene, grid and seed."""
         if self.sites:
             return [cell.transmitter(scene) for cell in self.cells]
         places = self.positions_m or self.random_places(scene, grid, seed)
@@ -149,7 +149,7 @@ class Placement:
 
 
 def expand_scenes(entries: Sequence[Any]) -> tuple[dict[str, Any], ...]:
-    """Every scene as a mapping; one with `count` stands for as many seeds from its `seed` on.
+    """Every scene as a mapping; a scene with `count` is expanded to that many seeds, starting at its `seed`.
 
     >>> [entry["seed"] for entry in expand_scenes([{"name": "procedural", "seed": 5, "count": 3}])]
     [5, 6, 7]
@@ -170,7 +170,7 @@ def expand_scenes(entries: Sequence[Any]) -> tuple[dict[str, Any], ...]:
 
 
 def furnished(entries: Sequence[Any], materials: Mapping[str, Any]) -> tuple[dict[str, Any], ...]:
-    """Scenes as mappings, with these materials; a file's table is read, so that a plan has what was in it.
+    """Scenes as mappings, with these materials; a table in a file is read, so that the plan contains it.
 
     >>> furnished(["munich"], {"table": None, "ground": "wet_ground"})
     ({'name': 'munich', 'materials': {'ground': 'wet_ground'}},)
@@ -195,7 +195,7 @@ class Plan:
     transmitter `n % T`: a frequency's transmitters follow each other.
 
     `solver` is "sionna" or "dominant", `options` are those of its `TraceOptions` or `DominantOptions`. `fill_shadows`
-    takes the dominant path where the solver finds none, and adds the mask `filled`.
+    uses the dominant path where the solver finds none, and adds the mask `filled`.
     """
 
     scenes: tuple[dict[str, Any], ...]
@@ -222,7 +222,7 @@ class Plan:
         if self.seed < 0:
             raise UserError(f"seed={self.seed}; expected a whole number, 0 or more")
         if len(set(self.frequencies_hz)) < len(self.frequencies_hz):
-            raise UserError(f"frequencies_hz={list(self.frequencies_hz)}: one is there twice")
+            raise UserError(f"frequencies_hz={list(self.frequencies_hz)}: one is repeated")
         if self.fill_shadows and "filled" not in self.variables:
             object.__setattr__(self, "variables", (*self.variables, "filled"))
         if not self.scenes:
@@ -243,7 +243,7 @@ class Plan:
 
     @property
     def task_size(self) -> int:
-        """Maps a task: the most, up to 8, that divide a scene's transmitters evenly."""
+        """Maps per job: the largest divisor, up to 8, of a scene's number of transmitters."""
         number = self.placement.number
         return max(size for size in range(1, min(number, _MOST_A_TASK) + 1) if number % size == 0)
 
@@ -258,7 +258,7 @@ class Plan:
         return self.placement.transmitters(self.scene(index), self.grid(index), (self.seed, index))
 
     def describe(self) -> dict[str, Any]:
-        """Everything the maps depend on, in the types JSON has."""
+        """Everything that the maps depend on, in JSON types."""
         plan = json.loads(json.dumps(asdict(self)))
         if not self.placement.sites:  # plans from before sites keep their identity
             del plan["placement"]["sites"]
@@ -284,7 +284,7 @@ class Plan:
         number = self.placement.number
         index = start // self.maps_a_scene
         if (stop - 1) // number != start // number:
-            raise ValueError(f"samples {start} … {stop} are of two scenes or frequencies; each has {number}")
+            raise ValueError(f"samples {start} … {stop} belong to two scenes or frequencies; each has {number}")
         chosen = self.transmitters(index)[start % number : (stop - 1) % number + 1]
         options = {**self.options, "above_ground": self.window.above_ground}
         if self.frequencies_hz:
@@ -298,7 +298,7 @@ class Plan:
 
 
 def _options(solver: str, values: Mapping[str, Any]) -> Any:
-    """The options of a solver; one that it does not know raises `UserError`."""
+    """The options of a solver; unknown ones raise `UserError`."""
     import inspect
 
     if solver == "sionna":
@@ -335,7 +335,7 @@ def run_solver(
 
 
 def solver_version(solver: str) -> str:
-    """What is part of a plan's identity beside its configuration."""
+    """The part of a plan's identity that is not in its configuration."""
     if solver == "dominant":
         from radiomaps.dominant import VERSION
 
@@ -345,4 +345,4 @@ def solver_version(solver: str) -> str:
     try:
         return f"sionna-rt {metadata.version('sionna-rt')}"
     except metadata.PackageNotFoundError:
-        raise UserError("ray tracing needs Sionna RT, which is absent: pip install 'geoml[radiomaps]'") from None
+        raise UserError("ray tracing needs Sionna RT, which is not installed: pip install 'geoml[radiomaps]'") from None

@@ -1,4 +1,4 @@
-"""Receivers of path tables: given places, a walk along waypoints, or places by chance."""
+"""Receivers of path tables: given positions, a walk along waypoints, or random positions."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _MOST = 10_000_000
 
 @dataclass(frozen=True, eq=False)
 class Motion:
-    """Positions and velocities `(n, 3)` in m and m/s, and times `(n,)` in s, of receivers or of one that moves."""
+    """Positions and velocities `(n, 3)` in m and m/s, and times `(n,)` in s, of receivers or of one moving receiver."""
 
     position_m: NDArray[np.float64]
     velocity_m_s: NDArray[np.float64]
@@ -31,10 +31,10 @@ class Motion:
 
 @dataclass(frozen=True)
 class Receivers:
-    """`positions_m` as given, or a walk through `waypoints_m`, or `count` by chance outdoors in a window.
+    """`positions_m` as given, or a walk through `waypoints_m`, or `count` random positions outdoors in a window.
 
-    A walk passes straight from waypoint to waypoint at `speed_m_s` and is noted every `interval_s`. By chance,
-    receivers stand `height_m` above the ground and each heads its own way at `speed_m_s`. Given positions do not move.
+    A walk goes straight from waypoint to waypoint at `speed_m_s`, sampled every `interval_s`. Random receivers are
+    `height_m` above the ground and move in random directions at `speed_m_s`. Given positions do not move.
     """
 
     positions_m: tuple[tuple[float, float, float], ...] = ()
@@ -50,14 +50,16 @@ class Receivers:
         if self.positions_m and self.waypoints_m:
             raise UserError("receivers: give positions_m or waypoints_m, not both")
         if not (0 <= self.speed_m_s < 1e5 and 0 < self.interval_s < math.inf):
-            raise UserError(f"receivers: speed_m_s={self.speed_m_s} and interval_s={self.interval_s} are no motion")
+            raise UserError(
+                f"receivers: speed_m_s={self.speed_m_s} and interval_s={self.interval_s} describe no motion"
+            )
         if self.waypoints_m and (len(self.waypoints_m) < 2 or not self.speed_m_s):
             raise UserError("receivers: a walk needs two waypoints_m or more and a speed_m_s above 0")
         if not 1 <= self.count <= _MOST:
             raise UserError(f"receivers: count={self.count}; expected 1 … {_MOST}")
 
     def motion(self, scene: Scene, grid: Grid, seed: int) -> Motion:
-        """Where they are and how they move; `grid` is the window of those by chance."""
+        """Positions and velocities; `grid` is the window of random receivers."""
         if self.waypoints_m:
             return self._walk()
         random = np.random.default_rng([seed, 1])
@@ -75,11 +77,11 @@ class Receivers:
         legs = np.diff(points, axis=0)
         lengths = np.linalg.norm(legs, axis=1)
         if not (lengths > 0).all():
-            raise UserError("receivers: two waypoints that follow each other are one place")
+            raise UserError("receivers: two consecutive waypoints are equal")
         ends = np.cumsum(lengths)
         number = int(ends[-1] / self.speed_m_s / self.interval_s + 1e-9) + 1
         if number > _MOST:
-            raise UserError(f"receivers: a walk of {number} places; the most are {_MOST}, take a longer interval_s")
+            raise UserError(f"receivers: a walk of {number} positions; the maximum is {_MOST}, increase interval_s")
         time = self.interval_s * np.arange(number)
         way = np.minimum(time * self.speed_m_s, ends[-1])
         leg = np.minimum(np.searchsorted(ends, way, side="right"), len(legs) - 1)

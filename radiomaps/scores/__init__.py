@@ -1,4 +1,4 @@
-"""Scores of predicted radio maps, as published and in physical units, of valid voxels alone."""
+"""Scores of predicted radio maps over valid voxels, as published and in physical units."""
 
 from radiomaps.scores.scoring import PUBLISHED, Builder, MapScores, published_suite, score
 

@@ -18,9 +18,9 @@ __all__ = ["evaluate_maps"]
 
 Array = NDArray[Any]
 SPACE = ("z", "y", "x")
-#: Dims along which maps are counted, where they are there.
+#: Optional dims along which maps are counted.
 MAPS = ("scene", "tx")
-#: Two places that differ by less are the same, in metres.
+#: Tolerance of positions in metres.
 SAME_M = 0.01
 
 
@@ -59,7 +59,7 @@ def evaluate_maps(maps: xr.Dataset, truth: xr.Dataset) -> xr.Dataset:
 
 
 def _placed(maps: xr.Dataset) -> xr.Dataset:
-    """The maps in the metres of their scene: those of a store begin at the window's corner."""
+    """The maps in scene coordinates: maps of a store begin at the window's corner."""
     if "origin_x" not in maps.coords or "scene" in maps.dims:
         return maps
     return maps.assign_coords({axis: maps[axis] + float(maps[f"origin_{axis}"]) for axis in "xy"} | _moved_site(maps))
@@ -79,7 +79,7 @@ def _require_same_voxels(maps: xr.Dataset, truth: xr.Dataset) -> None:
         if given.shape != wanted.shape or not np.allclose(given, wanted, atol=SAME_M):
             raise DataError(
                 f"maps run along {axis} from {given[0]:g} to {given[-1]:g} m in {len(given)} steps, the truth from "
-                f"{wanted[0]:g} to {wanted[-1]:g} m in {len(wanted)}; both have to be on the same voxels"
+                f"{wanted[0]:g} to {wanted[-1]:g} m in {len(wanted)}; both must be on the same voxels"
             )
         place = f"tx_{axis}"
         if place in maps.coords and place in truth.coords and maps[place].shape == truth[place].shape:
@@ -110,7 +110,7 @@ def _groups(truth: xr.Dataset, shape: tuple[int, ...]) -> dict[str, Array]:
 
 
 def _scores(suite: Suite, target: str, predicted: Array, true: Array, mask: Array) -> dict[str, float]:
-    """Every metric over the voxels of a mask; NaN where there is none."""
+    """Every metric over the voxels of a mask; NaN if the mask is empty."""
     names = {label: label.partition("_")[0] if label.startswith("within_") else label for label in suite.metrics}
     if not mask.any():
         return dict.fromkeys(names.values(), float("nan"))

@@ -1,6 +1,6 @@
 """Scores as published, of fields on 0 … 1: over all voxels at once, and averaged over maps.
 
-The two differ: NMSE over all voxels is `Σ e² / Σ I²` of the whole set, averaged it is the mean of each map's own.
+The two differ: NMSE over all voxels is `Σ e² / Σ I²` of the set; the averaged NMSE is the mean of each map's NMSE.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ __all__ = [
 ]
 
 Array = NDArray[Any]
-#: A mean squared error below this counts as this, so that a perfect map has 120 dB instead of infinity.
+#: Lower limit of a mean squared error, so that a perfect map has 120 dB instead of infinity.
 _LEAST_ERROR = 1e-12
 #: Wang et al. 2004: Gaussian window of 11 × 11 cells, its width, and the constants for a range of 1.
 _SIGMA, _RADIUS, _C1, _C2 = 1.5, 5, 0.01**2, 0.03**2
@@ -36,13 +36,13 @@ _SIGMA, _RADIUS, _C1, _C2 = 1.5, 5, 0.01**2, 0.03**2
 
 @dataclass(frozen=True)
 class MapStatistic(Statistic):
-    """One number a map, each map with valid cells counting the same."""
+    """One number per map; maps with valid cells have equal weights."""
 
     name: str
     of_map: Callable[[Forecast], Array]
 
     def evaluate(self, forecast: Forecast) -> tuple[Array, Array]:
-        """The number of each sample, 0 of one without a valid cell, and whether it has any."""
+        """The number of each sample (0 without valid cells), and whether it has valid cells."""
         known = (forecast.total_weight > 0).astype(np.float64)
         return np.where(known > 0, np.nan_to_num(self.of_map(forecast), posinf=0.0), 0.0), known
 
@@ -66,7 +66,7 @@ def similarity(prediction: Array, truth: Array, weights: Array) -> Array:
     """Structural similarity of planes `(…, y, x)` with range 1, cell by cell, from weighted local moments.
 
     Wang et al. 2004, eq. 13; cells of weight 0 do not enter their neighbours' moments either. With equal weights this
-    is the usual index, windows cut at the rim.
+    is the usual index, windows cut at the edge.
     """
     from scipy.ndimage import correlate1d
 

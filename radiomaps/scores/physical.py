@@ -1,4 +1,4 @@
-"""Scores in physical units: dB, ns and degrees; shares of voxels that are near enough; probability on a circle."""
+"""Scores in physical units: dB, ns and degrees; shares of voxels within a tolerance; circular CRPS."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Array = NDArray[Any]
 
 @dataclass(frozen=True)
 class Quantity:
-    """How a target is told: factor to its unit, the unit, what counts as near enough, whether it is a circle."""
+    """The presentation of a target: factor to its unit, the unit, the tolerance, and whether it is circular."""
 
     factor: float
     unit: str
@@ -84,7 +84,7 @@ class Within(Metric):
 
     @property
     def statistics(self) -> tuple[Statistic, ...]:
-        """Whether each voxel is near enough."""
+        """Whether each voxel is within the tolerance."""
         assert self.threshold is not None
         return (CellStatistic(f"within_{self.threshold:g}", lambda f: np.abs(f.error) <= self.threshold),)
 
@@ -94,7 +94,7 @@ class Within(Metric):
 
 
 def suite_of(target: str, *, members: int) -> Suite:
-    """What is scored of a target in its unit; of several members also how well they tell uncertainty."""
+    """Metrics of a target in its unit; for several members also those of uncertainty."""
     quantity = QUANTITIES[target]
     metrics: list[Metric] = [RMSE(), MAE(), Bias(), Within(quantity.near)]
     metrics.append(CircularCRPSFair() if quantity.circular else CRPSFair())
@@ -106,8 +106,8 @@ def suite_of(target: str, *, members: int) -> Suite:
 def laid_flat(members: Array, truth: Array) -> tuple[Array, Array]:
     """Directions in degrees `(sample, member, …)` as numbers around a truth of 0.
 
-    Members are unrolled around their own circular mean, and that is placed by the short way from the truth, so that
-    means, spreads and errors are those of numbers.
+    Members are unwrapped around their circular mean, which is placed at its shortest distance from the truth, so that
+    means, spreads and errors are those of ordinary numbers.
     """
     radians = np.deg2rad(members)
     middle = np.rad2deg(np.arctan2(np.sin(radians).mean(axis=1), np.cos(radians).mean(axis=1)))[:, None]

@@ -1,4 +1,4 @@
-"""Scoring whatever builds maps on the maps of a store, into tables that can be merged."""
+"""Score builders of maps on the maps of a store, into tables that can be merged."""
 
 from __future__ import annotations
 
@@ -32,18 +32,18 @@ if TYPE_CHECKING:
 __all__ = ["PUBLISHED", "Builder", "MapScores", "published_suite", "score"]
 
 Array = NDArray[Any]
-#: The view of an azimuth as a number, as the published scores take it, and as what it is.
+#: An azimuth as a number, as in the published scores, and as an angle.
 PUBLISHED = "published"
 CIRCULAR = f"{AZIMUTH} (circular)"
 _DISTANCES_M = (0, 25, 50, 100, 200, 400, 800)
 
 
 class Builder(Protocol):
-    """What builds maps: a trained network, or a baseline."""
+    """The protocol of a builder of maps: a trained network or a baseline."""
 
     @property
     def task(self) -> Task:
-        """What it is given and asked for."""
+        """Its task."""
 
     def predict(self, batch: Batch, members: int = 1, seed: int = 0) -> tuple[torch.Tensor, float]:
         """`(batch, member, channel, z, y, x)` in the task's encoding, and the share of values that were clipped."""
@@ -61,10 +61,10 @@ def published_suite() -> Suite:
 
 @dataclass(frozen=True)
 class MapScores:
-    """Statistics of one builder by target and group of voxels; a row a map.
+    """Statistics of one builder by target and group of voxels, with one row per map.
 
     `tables` is keyed by (target, group): "published" is on 0 … 1, "all", "los", "nlos", layers and classes of distance
-    are in dB, ns and degrees. `members` is how many were drawn, `clipped_share` how many values had to be bounded.
+    are in dB, ns and degrees. `members` is the number of members drawn, `clipped_share` the share of clipped values.
     """
 
     tables: Mapping[tuple[str, str], StatisticsTable]
@@ -73,11 +73,11 @@ class MapScores:
     about: Mapping[str, Any] = field(default_factory=dict)
 
     def suite(self, target: str, group: str) -> Suite:
-        """What a table was made with."""
+        """The suite of a table."""
         return published_suite() if group == PUBLISHED else suite_of(target, members=self.members)
 
     def values(self, target: str, group: str = PUBLISHED) -> dict[str, float]:
-        """Every metric of a table over all its maps; NaN where no voxel counts."""
+        """Every metric of a table over all its maps; NaN without valid voxels."""
         table, suite = self.tables[target, group], self.suite(target, group)
         if not (table.weights > 0).any():
             return dict.fromkeys(suite.metrics, float("nan"))
@@ -89,7 +89,7 @@ class MapScores:
 
     @property
     def samples(self) -> list[int]:
-        """Numbers of the maps that were scored."""
+        """Indices of the scored maps."""
         return [int(number) for number in next(iter(self.tables.values())).ids]
 
     def groups(self, target: str) -> list[str]:
@@ -101,20 +101,20 @@ class MapScores:
         return self.values(CIRCULAR if target == AZIMUTH else target)["nmse"]
 
     def merged(self, other: MapScores) -> MapScores:
-        """The scores of both on all their maps, none of which may be in both."""
+        """The scores on the maps of both, which must be disjoint."""
         tables = {key: merge([table, other.tables[key]]) for key, table in self.tables.items()}
         counts = [len(next(iter(part.tables.values()))) for part in (self, other)]
         clipped = float(np.average([self.clipped_share, other.clipped_share], weights=counts))
         return MapScores(tables, self.members, clipped, self.about)
 
     def select(self, samples: Iterable[int]) -> MapScores:
-        """The scores of some of the maps."""
+        """The scores on selected maps."""
         wanted = np.asarray(sorted(samples))
         tables = {key: table.aligned(wanted) for key, table in self.tables.items()}
         return MapScores(tables, self.members, self.clipped_share, self.about)
 
     def save(self, path: Path) -> None:
-        """Write NetCDF, whole or not at all."""
+        """Write NetCDF atomically."""
         import xarray as xr
 
         parts = []
@@ -129,7 +129,7 @@ class MapScores:
 
     @classmethod
     def load(cls, path: Path) -> MapScores:
-        """What `save` wrote; a `DataError` names a broken file."""
+        """Read what `save` wrote; raises `DataError` for a damaged file."""
         data = read_dataset(path).load()
         data.close()
         tables = {}
@@ -153,15 +153,15 @@ def score(
     change: Callable[[Batch], Batch] | None = None,
     title: str = "scoring",
 ) -> MapScores:
-    """Statistics of whole maps predicted by `builder`, valid voxels alone.
+    """Statistics of maps predicted by `builder` over valid voxels.
 
-    `given` is a task of the same channels whose conditions stand in for the builder's own, and `change` maps each
-    batch before it is predicted: to take an input away, say. A prediction that is not finite raises `Diverged`. Noise
+    `given` is a task of the same channels whose conditions replace the builder's, and `change` maps each batch
+    before prediction, for example to remove an input. A prediction that is not finite raises `Diverged`. Noise
     is keyed on (seed, number of the map in its store).
     """
     drawn = members_of(builder, members)
     if given is not None and given.channels != builder.task.channels:
-        raise ValueError("the conditions given have other channels than the builder's task")
+        raise ValueError("the given conditions have other channels than the builder's task")
     batches = loader(store, samples, given or builder.task, batch_size=batch_size, shuffle=False)
     groups = _Groups(batches)
     tables: dict[tuple[str, str], list[StatisticsTable]] = {}
@@ -180,7 +180,7 @@ def score(
 
 
 class _Groups:
-    """Which voxels of a map belong together: line of sight and not, layers, classes of distance."""
+    """Groups of voxels: in and out of line of sight, layers, classes of distance."""
 
     def __init__(self, batches: TaskLoader) -> None:
         source = batches.sources[0]
@@ -189,7 +189,7 @@ class _Groups:
         self.distances = groups_of_distance(_DISTANCES_M)
 
     def of(self, samples: NDArray[Any]) -> dict[str, Array]:
-        """Masks `(sample, z, y, x)` by name; sight only where the store knows it."""
+        """Masks `(sample, z, y, x)` by name; line of sight only if the store has it."""
         shape = (len(samples), *self.grid.shape)
         found: dict[str, Array] = {"all": np.ones(shape, bool)}
         sight = self.source.sight(samples)

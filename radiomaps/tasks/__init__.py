@@ -1,4 +1,4 @@
-"""Tasks of radio-map prediction: what is given, what is asked, and the batches of both from a store.
+"""Tasks of radio-map prediction: inputs, targets, and their batches from a store.
 
 >>> task = Task(targets=("path_gain_db",), prior="free_space")
 >>> Task.of(task.describe()) == task

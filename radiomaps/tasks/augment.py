@@ -1,4 +1,4 @@
-"""Flips and quarter turns of batches: the scene as seen in a mirror or from another side, directions turned with it."""
+"""Flips and quarter turns of batches; directions are transformed with the scene."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ from geoml.models.base import Channels
 
 __all__ = ["Flips", "flipped"]
 
-#: Endings of channels that belong to a direction in the plane, by kind of channel: what is "east" and what "north".
+#: Suffixes of channels that are the "east" and "north" components of a horizontal direction.
 _SIN, _COS = "doa_azimuth_sin", "doa_azimuth_cos"
 _KEY = 0xF11B
 
 
 class Flips:
-    """A random one of the 8 symmetries of a square for each item of a batch: a map Batch → Batch for training.
+    """Apply a random one of the 8 symmetries of a square to each item of a batch, for training.
 
-    Which one is keyed on (seed, epoch, item), so that it does not depend on batches or processes. `epoch` is set by
-    whoever counts them. x and y have to be equally long.
+    The choice is keyed on (seed, epoch, item), so that it does not depend on batches or processes. The caller sets
+    `epoch`. x and y must have the same length.
     """
 
     def __init__(self, channels: Channels, *, seed: int = 0) -> None:
         self.channels, self.seed, self.epoch = channels, seed, 0
 
     def __call__(self, batch: Batch) -> Batch:
-        """The batch, each item in its own symmetry."""
+        """The batch with a symmetry applied to each item."""
         import numpy as np
 
         if not len(batch):
@@ -40,12 +40,12 @@ class Flips:
 def flipped(batch: Batch, channels: Channels, symmetries: list[int]) -> Batch:
     """The batch with each item in a symmetry 0 … 7: bit 0 mirrors x, bit 1 mirrors y, bit 2 swaps x and y afterwards.
 
-    Scalars move with their voxels; `tx_east`, `tx_north` and the sine and cosine of azimuths, which are kept as
-    (1 + sin) / 2, also change as the vector (cos, sin) does. Errors: `UserError` where x and y are not equally long.
+    Scalars are moved with their voxels; `tx_east`, `tx_north` and the sine and cosine of azimuths, which are kept as
+    (1 + sin) / 2, also change as the vector (cos, sin) does. Raises `UserError` if x and y differ in length.
     """
     rows, columns = batch.target_grid.shape[-2:]
     if rows != columns and any(symmetry & 4 for symmetry in symmetries):
-        raise UserError(f"maps of {rows} × {columns} voxels have no quarter turns; take square patches")
+        raise UserError(f"maps of {rows} × {columns} voxels have no quarter turns; use square patches")
     changes: dict[str, Tensor | None] = {}
     for role, names in (("condition", channels.condition), ("target", channels.target), ("mask", channels.target)):
         field = getattr(batch, role)
@@ -78,7 +78,7 @@ def _one(field: Tensor, names: tuple[str, ...], symmetry: int, *, turn: bool) ->
 
 
 def _vectors(names: tuple[str, ...]) -> list[tuple[int, int, float]]:
-    """Channels of vectors in the plane: east, north, and the value that stands for 0."""
+    """Channels of horizontal vectors: east, north, and the encoded value of 0."""
     found = []
     if "tx_east" in names:
         found.append((names.index("tx_east"), names.index("tx_north"), 0.0))
@@ -89,7 +89,7 @@ def _vectors(names: tuple[str, ...]) -> list[tuple[int, int, float]]:
 
 
 def _unread_stays_zero(field: Tensor, names: tuple[str, ...]) -> Tensor:
-    """Observed channels are 0 where nothing was read, whatever the symmetry."""
+    """Observed channels are 0 where nothing was observed, for any symmetry."""
     if "observed" in names and f"{_COS}_observed" in names:
         nowhere = field[names.index("observed")] == 0
         for channel in (_COS, _SIN):

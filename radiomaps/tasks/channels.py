@@ -1,4 +1,4 @@
-"""The channels of one map: what a task shows a model of buildings, transmitter, observations and prior."""
+"""The condition channels of one map: buildings, transmitter, observations and prior."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def map_channels(
     observed: Mapping[str, Array] | None = None,
     guess: Mapping[str, Array] | None = None,
 ) -> dict[str, Array]:
-    """Every condition channel of a map by name, each `(z, y, x)` on `grid`, in which the site stands too.
+    """Every condition channel of a map by name, each `(z, y, x)` on `grid`, whose coordinates the site uses, too.
 
     Args:
         building: True inside buildings, `(z, y, x)`.

@@ -1,4 +1,4 @@
-"""What a map is conditioned on: buildings, their roofs, and the transmitter, wherever it stands."""
+"""Conditions of a map: buildings, roofs, and the transmitter, inside the window or not."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from radiomaps.scenes.footprints import burn
 
 __all__ = ["HEIGHT_M", "Site", "constant", "distance_of", "roof_map", "transmitter_channels"]
 
-#: Heights are told in units of this: the top layer of the published maps.
+#: Unit of heights: the top layer of the published maps.
 HEIGHT_M = 20.0
 #: Decades of distance in one unit of `tx_distance`: 1 km is 1.
 _DECADES = 3.0
-#: Nearer than this, distances count as this.
+#: Lower limit of distances.
 _NEAREST_M = 0.5
 
 
@@ -67,7 +67,7 @@ def distance_of(channel: Any) -> Any:
 
 
 def constant(name: str, site: Site) -> float:
-    """A condition with one value a map: decades above 1 GHz, power in 30 dBm, height in 20 m."""
+    """A condition with one value per map: decades above 1 GHz, power in 30 dBm, height in 20 m."""
     if name == "frequency":
         return math.log10(site.frequency_hz / 1e9)
     return site.power_dbm / 30 if name == "power" else site.position_m[2] / HEIGHT_M
@@ -78,8 +78,8 @@ def roof_map(
 ) -> NDArray[np.float32]:
     """Height of each column's roof in units of 20 m, 0 where there is none: `(y, x)`.
 
-    Footprints, in the window's metres, also know what rises above the highest layer; where they say nothing, the roof
-    is that of the voxels.
+    Footprints, in the window's metres, include roofs above the highest layer; without a footprint the roof is that of
+    the voxels.
     """
     z = grid["z"]
     tops = np.where(building, (z.coordinates + z.step / 2)[:, None, None], 0.0).max(axis=0)

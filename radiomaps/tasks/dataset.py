@@ -30,14 +30,14 @@ from radiomaps.tasks.task import SIGHT, Task
 __all__ = ["TaskLoader", "TaskSource", "loader"]
 
 Array = NDArray[Any]
-#: Priors that lie in a store of their own.
+#: Priors that are kept in a separate store.
 _BESIDE: dict[str, Callable[[Path], Path]] = {"dominant": dominant_store, "cheap_trace": cheap_store}
 
 
 class TaskSource(BlockSource):
     """The maps of a store with a task's channels, made on whole fields as blocks are read.
 
-    So a crop sees what the whole map sees: a transmitter outside it, the same observed voxels, the same prior.
+    A crop therefore has the same inputs as the full map: a transmitter outside it, the observed voxels, the prior.
     """
 
     static: tuple[str, ...] = ()
@@ -65,7 +65,7 @@ class TaskSource(BlockSource):
         self._selected = select_samples(samples, len(self._sites), self.name)
         self._prior = self._open_prior()
         self._roofs: dict[int, NDArray[np.float32]] = {}
-        #: The epoch, shared with reading processes: what fresh observations are keyed on.
+        #: The epoch, shared with reading processes; fresh observations are keyed on it.
         self.epoch = torch.zeros(1, dtype=torch.int64)
 
     def _open_prior(self) -> FieldSource | None:
@@ -95,7 +95,7 @@ class TaskSource(BlockSource):
         return Site((x, y, z), power, frequency)
 
     def sight(self, samples: NDArray[Any]) -> NDArray[np.bool_] | None:
-        """Which voxels of some maps are in line of sight `(sample, z, y, x)`; None where the store does not say."""
+        """Which voxels of some maps are in line of sight `(sample, z, y, x)`; None if the store does not say."""
         target = open_store(self.store, "target")
         if "los" not in target:
             return None
@@ -125,7 +125,7 @@ class TaskSource(BlockSource):
     def _channels(
         self, sample: int, building: NDArray[np.bool_], known: dict[str, Array], guess: dict[str, Array] | None
     ) -> dict[str, Array]:
-        """Every channel of a map, each `(z, y, x)`; targets are NaN where they do not count."""
+        """Every channel of a map, each `(z, y, x)`; targets are NaN where they are masked."""
         task, site = self.task, self.site(sample)
         if task.threshold_dbm is not None:
             weak = known["path_gain_db"] + site.power_dbm < task.threshold_dbm
@@ -144,7 +144,7 @@ class TaskSource(BlockSource):
         return self._roofs[scene]
 
     def _observed(self, sample: int, building: NDArray[np.bool_], known: dict[str, Array]) -> dict[str, Array]:
-        """What was read at the observed voxels, NaN elsewhere."""
+        """Values at the observed voxels, NaN elsewhere."""
         assert self.task.observations is not None
         observations, epoch = self.task.observations, int(self.epoch[0])
         heard = np.isfinite(known[self.task.targets[0]])
@@ -162,7 +162,7 @@ class TaskSource(BlockSource):
 
 
 class TaskLoader(BlockLoader):
-    """A block loader whose source knows the epoch, for observations that change with it."""
+    """A block loader that passes the epoch to its source, for observations that change with it."""
 
     def __iter__(self) -> Iterator[Batch]:
         for source in self.sources:
@@ -171,7 +171,7 @@ class TaskLoader(BlockLoader):
         return super().__iter__()
 
     def sample_of(self, item_id: int) -> int:
-        """The number in the store of the map that an item is of."""
+        """The index in the store of the map of an item."""
         return self.locate(item_id)[1]
 
 
@@ -197,8 +197,8 @@ def loader(
 ) -> TaskLoader:
     """Batches of a task over samples of a store, already encoded: see `Task` and `geoml.data.loader.BlockLoader`.
 
-    `mask` is True where a target counts: outdoors, with a path, above the threshold. `patch` is the horizontal edge of
-    crops with all layers, or one number an axis z, y, x; None takes whole maps.
+    `mask` is True where a target is valid: outdoors, with a path, above the threshold. `patch` is the horizontal edge
+    of crops with all layers, or one number per axis z, y, x; None takes full maps.
     """
     source = TaskSource(store, task, samples)
     if task.observations is not None and task.observations.fresh:
@@ -226,7 +226,7 @@ def _stack(rows: list[Array]) -> Stack:
 
 
 def _layers(grid: Grid, heights: tuple[float, ...] | None, store: Path) -> tuple[list[int], Grid]:
-    """Numbers of the layers at these heights, and the grid that has them alone."""
+    """Indices of the layers at these heights, and the grid of these layers."""
     z = grid["z"]
     if heights is None:
         return list(range(z.size)), grid
@@ -237,7 +237,7 @@ def _layers(grid: Grid, heights: tuple[float, ...] | None, store: Path) -> tuple
         raise UserError(f"{store} has no layer at {lacking} m; there are {z.size} from {z.start:g} by {z.step:g} m")
     steps = np.diff(found)
     if (steps <= 0).any() or len(set(steps.tolist())) > 1:
-        raise DataError(f"heights {list(heights)} have to ascend in even steps")
+        raise DataError(f"heights {list(heights)} must ascend in equal steps")
     step = z.step * (int(steps[0]) if len(steps) else 1)
     chosen = Axis("z", float(heights[0]), step, len(found), z.units, z.registration)
     return found.tolist(), Grid((chosen, *grid.axes[1:]), grid.crs)

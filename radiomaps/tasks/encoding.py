@@ -1,4 +1,4 @@
-"""Physical fields as what networks learn: about 0 … 1 by the published ranges, azimuth as sine and cosine."""
+"""Encoding of physical fields for networks: about 0 … 1 by the published ranges, azimuth as sine and cosine."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from radiomaps.exchange.grey import URBANRADIO3D, GreyCodec
 
 __all__ = ["AZIMUTH", "TARGETS", "Encoding"]
 
-#: What can be predicted; the published data set has the same four.
+#: Targets; the published data set has the same four.
 TARGETS = tuple(URBANRADIO3D)
-#: The target that is a circle, and has two channels.
+#: The circular target, which has two channels.
 AZIMUTH = "doa_azimuth"
 
 
@@ -28,8 +28,8 @@ class Encoding:
     """Channels of targets: `(x - low) / (high - low)` in the ranges of arXiv 2507.12166; azimuth a as (1 + sin a) / 2
     and (1 + cos a) / 2.
 
-    "physical" keeps what lies outside a range; "uint8" rounds to the 255 steps of the published pictures and cuts off
-    what lies outside (an azimuth is rounded before its sine is taken). Which voxels count is never in the values.
+    "physical" keeps values outside a range; "uint8" rounds to the 255 steps of the published pictures and clips to the
+    range (an azimuth is rounded before its sine is taken). The mask of valid voxels is separate from the values.
     `ranges` replaces published ranges by target.
     """
 

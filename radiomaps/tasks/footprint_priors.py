@@ -1,4 +1,4 @@
-"""Dominant paths for stores without a plan, such as imported ones: scenes rebuilt from the footprints they recorded."""
+"""Dominant paths for stores without a plan, such as imported ones, on scenes rebuilt from recorded footprints."""
 
 from __future__ import annotations
 
@@ -26,18 +26,17 @@ _VARIABLES = ("path_gain_db", "toa_s", "doa_azimuth", "doa_zenith", "los", "no_p
 
 
 def scene_of_record(record: SceneRecord, grid: Grid) -> Scene:
-    """The scene that a store's record tells of, in the metres of its window; `DataError` where it has no footprint."""
+    """The scene of a store's record, in the metres of its window; raises `DataError` if it has no footprint."""
     if not record["footprints"]:
         raise DataError(
-            f"scene {record['name']!r} was recorded without footprints, from which its dominant paths would follow; "
-            "take prior=free_space"
+            f"scene {record['name']!r} was recorded without footprints, which dominant paths need; use prior=free_space"
         )
     (y0, y1), (x0, x1) = grid["y"].extent, grid["x"].extent
     return scene_of_footprints(record["name"], record.local_footprints, bounds=(x0, y0, x1, y1))
 
 
 def dominant_of_footprints(store: Path, beside: Path) -> None:
-    """Write the dominant paths of every sample of `store` to `beside`, going on where a stopped run was."""
+    """Write the dominant paths of every sample of `store` to `beside`, resuming an interrupted run."""
     if (beside / "manifest.json").exists():
         return
     target, sites = open_store(store, "target"), open_store(store, "transmitter").load()
@@ -58,7 +57,7 @@ def dominant_of_footprints(store: Path, beside: Path) -> None:
 
 
 def _solve(scene: Scene, site: Any, grid: Grid) -> dict[str, Any]:
-    """One map as a store's slab."""
+    """One map as a slab of a store."""
     import xarray as xr
 
     x, y, z = (float(site[f"tx_{axis}"]) for axis in "xyz")

@@ -1,4 +1,4 @@
-"""The maps of a store traced again with a hundredth of the rays: what a network that denoises them is given."""
+"""The maps of a store, traced again with a hundredth of the rays as input of a denoising network."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from radiomaps.tasks.priors import is_complete
 
 __all__ = ["FEWER", "cheap_plan", "cheap_store"]
 
-#: By how much the rays of the cheap traces are fewer.
+#: Factor by which cheap traces have fewer rays.
 FEWER = 100
-#: Below so many rays nothing is left to denoise.
+#: Minimum number of rays of a cheap trace.
 _FEWEST = 1_000
 
 
 def cheap_store(store: str | os.PathLike[str], *, client: Any = None) -> Path:
-    """Cheap traces of every map of a store, in a store beside it; made at the first call, and then found.
+    """Cheap traces of every map of a store, in a store next to it; computed on the first call and reused.
 
-    Errors: `UserError` for a store that was not traced with rays, or already with too few of them.
+    Raises `UserError` for a store that was not traced with rays, or with too few.
     """
     from radiomaps.generation.generate import generate
 
@@ -37,7 +37,7 @@ def cheap_store(store: str | os.PathLike[str], *, client: Any = None) -> Path:
 
 
 def cheap_plan(described: dict[str, Any], store: Path) -> Plan:
-    """The plan of a store with fewer rays, all else equal."""
+    """The plan of a store with fewer rays."""
     options = dict(described["options"])
     if described["solver"] != "sionna":
         raise UserError(
@@ -47,7 +47,7 @@ def cheap_plan(described: dict[str, Any], store: Path) -> Plan:
 
     rays = int(options.get("rays", TraceOptions().rays))
     if rays < FEWER * _FEWEST:
-        raise UserError(f"{store} was traced with {rays} rays; a hundredth of them, under {_FEWEST}, says nothing")
+        raise UserError(f"{store} was traced with {rays} rays; a hundredth of them is less than {_FEWEST}, the minimum")
     options |= {"rays": rays // FEWER, "error_db": None}
     return Plan(
         tuple(described["scenes"]),

@@ -1,4 +1,4 @@
-"""Which voxels are observed, and what is read there."""
+"""Observed voxels and their values."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ _KEY = 0x0B5E
 
 @dataclass(frozen=True)
 class Observations:
-    """A share `rate` of the voxels outdoors, chosen by `pattern` without a look at the map.
+    """A share `rate` of the voxels outdoors, chosen by `pattern` independently of the map's values.
 
     - "uniform": a lattice in each layer; "random": anywhere outdoors; "box": all voxels around one place.
-    - "roads": near the ground and `clear_m` from walls; "streets": the centre lines of what is between walls.
+    - "roads": near the ground and `clear_m` from walls; "streets": the centre lines between walls.
     - "trajectory": voxels along a drone's straight legs between random places outdoors.
 
-    Of the chosen voxels those are observed where a path arrives. Values carry Gaussian noise of `noise` (standard
+    Chosen voxels without a path are not observed. Values carry Gaussian noise of `noise` (standard
     deviations by target, in dB, s, rad) and are rounded to multiples of `quantisation`. Everything is keyed on `seed`
     and the sample's number in its store; with `fresh`, on the epoch of training too.
     """
@@ -74,7 +74,7 @@ class Observations:
         return _choose(candidates, count, key)
 
     def read(self, target: str, values: NDArray[Any], sample: int, epoch: int = 0) -> NDArray[Any]:
-        """What a receiver reads of physical values."""
+        """Physical values as a receiver measures them."""
         if sigma := self.noise.get(target):
             key = [_KEY, self.seed, sample, epoch if self.fresh else 0, TARGETS.index(target)]
             values = values + sigma * np.random.default_rng(key).standard_normal(values.shape)
@@ -84,7 +84,7 @@ class Observations:
 
 
 def _choose(candidates: Mask, count: int, key: tuple[int, ...]) -> Mask:
-    """So many of the candidates, all where there are fewer, each as likely as any other."""
+    """`count` of the candidates (or all, if fewer), uniformly at random."""
     index = np.flatnonzero(candidates)
     chosen = np.zeros(candidates.size, bool)
     if index.size > count:
@@ -94,7 +94,7 @@ def _choose(candidates: Mask, count: int, key: tuple[int, ...]) -> Mask:
 
 
 def _lattice(outdoors: Mask, rate: float, key: tuple[int, ...]) -> Mask:
-    """A square lattice of the rate's spacing in each layer, shifted by chance."""
+    """A square lattice in each layer with the spacing of the rate and a random offset."""
     spacing = 1 / math.sqrt(rate)
     shifts = keyed_uniform(key, np.arange(2 * len(outdoors))).reshape(-1, 2)
     mask = np.zeros_like(outdoors)
@@ -108,7 +108,7 @@ def _lattice(outdoors: Mask, rate: float, key: tuple[int, ...]) -> Mask:
 
 
 def _near_ground(outdoors: Mask, grid: Grid, clear_m: float, *, lines: bool) -> Mask:
-    """The lowest layer outdoors, `clear_m` from walls where there is such room, or the lines farthest from them."""
+    """The lowest layer outdoors, at least `clear_m` from walls if possible, else the lines farthest from them."""
     from scipy.ndimage import distance_transform_edt
 
     low = outdoors[0]
@@ -127,7 +127,7 @@ def _near_ground(outdoors: Mask, grid: Grid, clear_m: float, *, lines: bool) -> 
 
 
 def _trajectory(outdoors: Mask, count: int, key: tuple[int, ...]) -> Mask:
-    """The voxels outdoors on straight legs between random places, until there are enough."""
+    """Voxels outdoors on straight legs between random places, until enough are found."""
     free = np.argwhere(outdoors)
     generator = np.random.default_rng(list(key))
     mask = np.zeros_like(outdoors)

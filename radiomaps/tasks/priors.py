@@ -1,4 +1,4 @@
-"""First guesses from physics or from the observations alone: what a residual model builds on, and has to beat."""
+"""Priors from physics or from the observations, which residual models correct and must beat."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _PLAN_FIELDS = ("scenes", "placement", "window", "options", "seed", "frequencies
 def free_space(site: Site, grid: Grid) -> dict[str, NDArray[np.float64]]:
     """Gain (Friis), delay and direction of the straight path to every voxel, as if there were no buildings.
 
-    Nearer than a wavelength, where Friis does not hold, counts as a wavelength.
+    Distances below one wavelength, where Friis does not hold, are set to one wavelength.
     """
     vector = site.towards(grid)
     distance = np.maximum(np.linalg.norm(vector, axis=0), SPEED_OF_LIGHT / site.frequency_hz)
@@ -45,12 +45,12 @@ def free_space(site: Site, grid: Grid) -> dict[str, NDArray[np.float64]]:
 
 
 def everywhere(values: NDArray[Any]) -> NDArray[Any]:
-    """Values without gaps: where there is NaN, that of the nearest voxel which has one."""
+    """Values with NaN replaced by the nearest valid voxel."""
     from scipy.ndimage import distance_transform_edt
 
     missing = np.isnan(values)
     if missing.all():
-        raise DataError("the prior of a map has no path to any voxel; choose another prior, or leave that map out")
+        raise DataError("the prior of a map has no path to any voxel; choose another prior, or exclude that map")
     if not missing.any():
         return values
     nearest = distance_transform_edt(missing, return_distances=False, return_indices=True)
@@ -100,7 +100,7 @@ def inverse_distances(
 def nearest(
     places: NDArray[np.float64], wanted: NDArray[np.float64], count: int
 ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-    """Distances and numbers `(m, k)` of the `count` places nearest to each wanted one, of all where there are fewer."""
+    """Distances and indices `(m, k)` of the `count` places nearest to each wanted one (or of all, if fewer)."""
     from scipy.spatial import KDTree
 
     distance, index = KDTree(places).query(wanted, k=min(count, len(places)))
@@ -108,7 +108,7 @@ def nearest(
 
 
 def dominant_store(store: str | os.PathLike[str], *, client: Any = None) -> Path:
-    """The dominant paths of every map of a store, in a store beside it; computed at the first call, and then found.
+    """The dominant paths of every map of a store, in a store next to it; computed on the first call and reused.
 
     Maps of a plan are made by the same plan with the solver replaced; others from the footprints of their records.
     """
@@ -127,12 +127,12 @@ def dominant_store(store: str | os.PathLike[str], *, client: Any = None) -> Path
         dominant_of_footprints(store, beside)
     own, other = (open_store(path, "transmitter") for path in (store, beside))
     if not all(np.allclose(own[name], other[name], atol=1e-3) for name in ("tx_x", "tx_y", "tx_z", "frequency_hz")):
-        raise DataError(f"{beside} is not of the same transmitters as {store}; delete it, to have it made again")
+        raise DataError(f"{beside} does not have the same transmitters as {store}; delete it to compute it again")
     return beside
 
 
 def is_complete(store: Path, identity: str) -> bool:
-    """Whether a plan's store is there: several processes may ask at once, of which none may then write."""
+    """Whether a plan's store exists; several processes may check at once without writing."""
     if not (store / "manifest.json").exists():
         return False
     return bool(read_json(store / "zarr.json").get("attributes", {}).get("identity") == identity)

@@ -1,4 +1,4 @@
-"""The batch of one map from a scene and a transmitter: what a model reads without a store."""
+"""The batch of one map from a scene and a transmitter, for prediction without a store."""
 
 from __future__ import annotations
 

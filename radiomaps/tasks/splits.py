@@ -1,6 +1,6 @@
-"""Which maps train and which test: by scene, so that no building stands in both, or by file as the paper did.
+"""Splits of maps into training and test: by scene, so that no building is in both, or by file as in the paper.
 
-Beside the scenes, a part may be kept to carriers and layers of its own, so that others test than those that trained.
+In addition, a part may be limited to certain carriers and layers, so that testing uses others than training.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ __all__ = [
 #: Two local scenes whose footprints agree to this share of their union are one scene.
 SAME_PLAN = 0.8
 _RASTER = 128
-#: What a part may be kept to, by the key of a split's `where`.
+#: Keys of a split's `where`, to which a part may be limited.
 CARRIERS, LAYERS = "frequency_hz", "heights_m"
 _KEYS = ("by", "parts", "seed", "where")
 PARTS = {"train": 0.8, "validation": 0.1, "test": 0.1}
@@ -51,7 +51,7 @@ PARTS = {"train": 0.8, "validation": 0.1, "test": 0.1}
 
 @dataclass(frozen=True)
 class Leak:
-    """Two scenes, by number, that share buildings though they lie in different parts, and why."""
+    """Two scenes in different parts that share buildings, and the reason."""
 
     first: int
     second: int
@@ -67,7 +67,7 @@ class Splits:
     leaks: tuple[Leak, ...]
 
     def require_clean(self) -> None:
-        """Refuse a split with leaks, naming the first."""
+        """Raise an error for a split with leaks; it names the first."""
         if self.leaks:
             leak = self.leaks[0]
             raise DataError(
@@ -77,11 +77,11 @@ class Splits:
 
 
 def twins(records: Sequence[SceneRecord]) -> list[tuple[int, int, str]]:
-    """Pairs of scenes that share buildings, and why.
+    """Pairs of scenes that share buildings, and the reason.
 
-    Equal hashes are one scene. Of scenes in one reference system any common ground of their footprints counts, and of
-    local ones, whose metres begin anywhere, footprints that agree by more than 80 % of their union, moved so that
-    their lower corners meet.
+    Equal hashes are one scene. Scenes in one reference system leak if their footprints overlap. Local
+    scenes, whose origin is arbitrary, leak if their footprints, aligned at the lower corners, agree by more than 80 %
+    of their union.
     """
     pairs = []
     plans = [_Ground(record) for record in records]
@@ -100,7 +100,7 @@ def twins(records: Sequence[SceneRecord]) -> list[tuple[int, int, str]]:
 
 
 class _Ground:
-    """The ground that a scene's buildings cover, where it is and moved to (0, 0)."""
+    """The footprint area of a scene's buildings, in place and moved to (0, 0)."""
 
     def __init__(self, record: SceneRecord) -> None:
         polygons = [shapely.make_valid(footprint.polygon) for footprint in record.footprints]
@@ -115,7 +115,7 @@ class _Ground:
         return float(self.covered.intersection(other.covered).area)
 
     def likeness(self, other: _Ground) -> float:
-        """Intersection over union of the moved plans; 0 at once where their areas forbid more."""
+        """Intersection over union of the moved plans; 0 if their areas exclude a match."""
         areas = sorted((self.covered.area, other.covered.area))
         if areas[1] == 0 or areas[0] < SAME_PLAN * areas[1]:
             return 0.0
@@ -124,7 +124,7 @@ class _Ground:
 
 
 def _alike(plans: Sequence[_Ground]) -> NDArray[np.bool_]:
-    """Which pairs may be alike: their plans on a coarse raster agree to half. All pairs are one matrix product."""
+    """Candidate pairs: plans that agree by half on a coarse raster, for all pairs by one matrix product."""
     size = max((max(plan.bounds[2] - plan.bounds[0], plan.bounds[3] - plan.bounds[1]) for plan in plans), default=0.0)
     cell = max(size, 1.0) / _RASTER
     rows = np.zeros((len(plans), _RASTER * _RASTER), np.float32)
@@ -138,7 +138,7 @@ def _alike(plans: Sequence[_Ground]) -> NDArray[np.bool_]:
 
 
 def split_by_scene(store: str | os.PathLike[str], *, parts: Mapping[str, float] | None = None, seed: int = 0) -> Splits:
-    """Whole scenes to each part, scenes that share buildings together; the shares are met as nearly as that allows."""
+    """Assign scenes to parts, those that share buildings to the same part; shares are met as closely as possible."""
     shares = _shares(parts)
     records = scene_records(store)
     groups = _groups(len(records), twins(records))
@@ -146,14 +146,14 @@ def split_by_scene(store: str | os.PathLike[str], *, parts: Mapping[str, float] 
     if len(groups) < len(shares):
         raise UserError(
             f"{store} has {len(groups)} scenes without common buildings, too few for {len(shares)} parts; "
-            "add scenes, or take fewer parts"
+            "add scenes, or use fewer parts"
         )
     filled = dict.fromkeys(shares, 0)
     part_of: dict[int, str] = {}
     for place, index in enumerate(order):
         empty = [name for name in shares if filled[name] == 0]
         open_ = empty if len(order) - place <= len(empty) else list(shares)
-        # The part that lags farthest behind its share; large groups count with all their scenes.
+        # The part that is farthest below its share; groups count with all their scenes.
         chosen = max(open_, key=lambda name: shares[name] - filled[name] / len(records))
         for scene in groups[index]:
             part_of[scene] = chosen
@@ -164,7 +164,7 @@ def split_by_scene(store: str | os.PathLike[str], *, parts: Mapping[str, float] 
 
 
 def split_by_file(store: str | os.PathLike[str], *, parts: Mapping[str, float] | None = None, seed: int = 0) -> Splits:
-    """Single maps to each part, whatever scene they are of: the protocol of arXiv 2507.12166, which leaks.
+    """Assign single maps to parts regardless of their scene: the protocol of arXiv 2507.12166, which leaks.
 
     Default parts: 90 % train, 10 % test. The leaks are listed in the result.
     """
@@ -179,9 +179,9 @@ def split_by_file(store: str | os.PathLike[str], *, parts: Mapping[str, float] |
 
 
 def split_by_name(store: str | os.PathLike[str], *, parts: Mapping[str, Sequence[str]]) -> Splits:
-    """The scenes of these names to each part, all others to "train": from procedural scenes to a real city, say.
+    """Assign scenes to parts by name, all others to "train": for example from procedural scenes to a real city.
 
-    A name may be a pattern, as `procedural-*`. Where `train` is one of the parts, all other scenes are left out.
+    A name may be a pattern such as `procedural-*`. If `train` is one of the parts, all other scenes are left out.
     """
     names = [record["name"] for record in scene_records(store)]
     part_of = dict.fromkeys(names, "" if "train" in parts else "train")
@@ -205,10 +205,10 @@ def at_carriers(
     samples: Mapping[str, NDArray[np.int64]],
     where: Mapping[str, Mapping[str, Sequence[float]]],
 ) -> dict[str, NDArray[np.int64]]:
-    """The samples of each part, of a part that `where` keeps to carriers those alone.
+    """The samples of each part, limited to the carriers that `where` gives.
 
     `where` is by part: `{"train": {"frequency_hz": [2.4e9]}, "test": {"frequency_hz": [28e9], "heights_m": [7.5]}}`.
-    Errors: `UserError` for a part or key that is unknown, and for carriers of which there is no map.
+    Raises `UserError` for an unknown part or key, and for carriers without a map.
     """
     kept = dict(samples)
     if not where:
@@ -232,13 +232,13 @@ def at_carriers(
 
 
 def on_layers(task: Task, split: Mapping[str, Any], part: str) -> Task:
-    """The task on the layers that a split's `where` keeps a part to; the task itself where it keeps it to none."""
+    """The task limited to the layers that a split's `where` gives for a part, if any."""
     limits = (split.get("where") or {}).get(part, {})
     return task.changed(heights=tuple(limits[LAYERS])) if LAYERS in limits else task
 
 
 def audit(store: str | os.PathLike[str], samples: Mapping[str, Sequence[int] | NDArray[np.int64]]) -> tuple[Leak, ...]:
-    """Every pair of scenes that share buildings, a scene with itself too, and lie in different parts."""
+    """Every pair of scenes (or a scene with itself) that shares buildings and lies in different parts."""
     records = scene_records(store)
     scene = open_store(store, "target")["scene"].values
     parts_of: dict[int, list[str]] = {number: [] for number in range(len(records))}
@@ -256,12 +256,12 @@ def audit(store: str | os.PathLike[str], samples: Mapping[str, Sequence[int] | N
 def _shares(parts: Mapping[str, float] | None) -> dict[str, float]:
     shares = dict(parts or PARTS)
     if not shares or any(not share > 0 for share in shares.values()) or not math.isclose(sum(shares.values()), 1.0):
-        raise UserError(f"parts {shares} have to be above 0 and sum to 1")
+        raise UserError(f"parts {shares} must be positive and sum to 1")
     return shares
 
 
 def _groups(count: int, pairs: Sequence[tuple[int, int, str]]) -> list[list[int]]:
-    """Scenes joined by pairs, through others too."""
+    """Groups of scenes that are connected by pairs."""
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
 
@@ -274,8 +274,8 @@ def _groups(count: int, pairs: Sequence[tuple[int, int, str]]) -> list[list[int]
 def parts_of(store: str | os.PathLike[str], split: Mapping[str, Any]) -> dict[str, NDArray[Any]]:
     """Samples of a store by part: `{by: scene, parts: {train: 0.8, …}, seed: 0}`, or by file as the paper did.
 
-    `{by: name, parts: {test: [munich]}}` takes scenes by their names; all others train. `where` keeps parts to carriers
-    of their own: see `at_carriers`.
+    `{by: name, parts: {test: [munich]}}` assigns scenes by name; all others train. `where` limits parts to
+    carriers, see `at_carriers`.
 
     >>> parts_of("maps.zarr", {"by": "sceen"})
     Traceback (most recent call last):
@@ -297,6 +297,6 @@ def parts_of(store: str | os.PathLike[str], split: Mapping[str, Any]) -> dict[st
 
 
 def some_of(samples: NDArray[Any] | Sequence[int], wanted: int | None) -> list[int]:
-    """All of the samples, or so many evenly spread."""
+    """All samples, or `count` of them, evenly spread."""
     count = len(samples) if wanted is None else min(wanted, len(samples))
     return [int(samples[len(samples) * i // count]) for i in range(count)]

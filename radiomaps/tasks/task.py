@@ -1,4 +1,4 @@
-"""What is predicted from what: targets, conditions, observations and the prior of a radio-map task."""
+"""The definition of a radio-map task: targets, conditions, observations and prior."""
 
 from __future__ import annotations
 
@@ -19,33 +19,32 @@ if TYPE_CHECKING:
 
 __all__ = ["CONSTANTS", "PRIORS", "SIGHT", "TRANSMITTER", "Task"]
 
-#: How a transmitter may be shown, and the channels of each: see `radiomaps.tasks.conditions`.
+#: Encodings of a transmitter and their channels, see `radiomaps.tasks.conditions`.
 TRANSMITTER = {
     "map": ("tx_map",),
     "distance": ("tx_distance",),
     "direction": ("tx_east", "tx_north", "tx_up"),
 }
-#: Conditions with one value a map.
+#: Conditions with one value per map.
 CONSTANTS = ("frequency", "power", "tx_height")
 PRIORS = ("free_space", "dominant", "cheap_trace", "interpolated")
-#: Beside a prior from physics: 1 where it has line of sight.
+#: In addition to a prior from physics: 1 in line of sight.
 SIGHT = "sight_prior"
 RADIATION = ("aware", "unaware", "mixed")
 
 
 @dataclass(frozen=True)
 class Task:
-    """What a model is given and what it answers.
+    """Inputs and targets of a model.
 
     - `radiation`: "aware" knows the transmitter, "unaware" a few observed voxels instead, "mixed" both.
     - `observations`: how voxels are observed; a mapping of the fields of `Observations`.
     - `heights`: layers by their height in metres, evenly spaced; None takes all there are.
-    - `encoding`, `ranges`: see `Encoding`. `threshold_dbm`: voxels that receive less do not count.
-    - `prior`: physics or interpolation as a channel beside each target, on which residual models build: "free_space",
-      "dominant" (the dominant-path solver, computed once beside the store), "cheap_trace" (a hundredth of the rays,
-      traced once beside the store: to be denoised), "interpolated" (the observations). Physics also says, in the
-      channel `sight_prior`, where the transmitter is in line of sight.
-    - `transmitter`: how it is shown, of "map", "distance", "direction"; `constants`: of frequency, power, tx_height.
+    - `encoding`, `ranges`: see `Encoding`. `threshold_dbm`: voxels that receive less are masked.
+    - `prior`: physics or interpolation as a channel per target, which residual models correct: "free_space",
+      "dominant" (the dominant-path solver, computed once), "cheap_trace" (a hundredth of the rays, to be denoised),
+      "interpolated" (the observations). Physics also gives the channel `sight_prior`, 1 in line of sight.
+    - `transmitter`: its encodings, of "map", "distance", "direction"; `constants`: of frequency, power, tx_height.
 
     >>> Task(targets=("toa_s", "doa_azimuth"), prior="free_space").channels.target
     ('toa_s', 'doa_azimuth_sin', 'doa_azimuth_cos')
@@ -79,17 +78,17 @@ class Task:
                 if name not in known:
                     raise unknown(what, name, known)
             if len(set(names)) < len(names):
-                raise UserError(f"{what}s {list(names)}: one is there twice")
+                raise UserError(f"{what}s {list(names)}: one is repeated")
         if not self.targets:
             raise UserError(f"a task needs a target: {', '.join(TARGETS)}")
         self._check_knowledge()
 
     def _check_knowledge(self) -> None:
-        """Refuse what contradicts itself: observations that nobody sees, a prior of what is not known."""
+        """Raise `UserError` for contradictory settings, such as a prior from unknown data."""
         if (self.observations is None) == (self.radiation != "aware"):
             have = "has observations" if self.observations else "needs observations"
             raise UserError(
-                f"a task that is radiation={self.radiation} {have}: aware has none, unaware and mixed have some"
+                f"a task that is radiation={self.radiation} {have}: aware has no observations, unaware and mixed have"
             )
         if self.knows_transmitter and not self.transmitter:
             raise UserError(f"radiation={self.radiation} shows the transmitter; name its encodings in transmitter")
@@ -108,7 +107,7 @@ class Task:
 
     @cached_property
     def codecs(self) -> Encoding:
-        """How targets are encoded."""
+        """The encoding of targets."""
         return Encoding(self.encoding, self.ranges)
 
     @cached_property
@@ -143,16 +142,16 @@ class Task:
         return [channel for target in self.targets for channel in self.codecs.encode(target, fields[target])]
 
     def changed(self, **changes: Any) -> Task:
-        """The same task but for these fields."""
+        """The same task with other values of these fields."""
         return replace(self, **changes)
 
     def describe(self) -> dict[str, Any]:
-        """Everything it is made of, in the types JSON has; `Task.of` makes it again."""
+        """The task in JSON types; `Task.of` is the inverse."""
         return json.loads(json.dumps(asdict(self)))
 
     @classmethod
     def of(cls, values: Mapping[str, Any]) -> Task:
-        """The task of a mapping, as `describe` gives it or YAML; `UserError` for a key that it does not have."""
+        """The task of a mapping from `describe` or YAML; raises `UserError` for an unknown key."""
         known = list(cls.__dataclass_fields__)
         for key in values:
             if key not in known:

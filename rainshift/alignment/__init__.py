@@ -1,8 +1,8 @@
-"""Data alignment: the predictors of a place that a model never saw, made to look like those it was trained on.
+"""Data alignment: transform the predictors of an unseen place to resemble those of the training.
 
 An alignment is fitted on training hours of the source regions and of the target, on *inputs* alone, and wraps a
-trained downscaler. It is used where the test region is not among the regions trained on: a model that has seen the
-region needs none, and is the joint-training oracle that an alignment is measured against.
+trained downscaler. It is used if the test region is not in the training set. A model trained on the region needs no
+alignment; it is the joint-training oracle with which alignments are compared.
 """
 
 from rainshift.alignment.base import Alignment, Inputs, inputs_of

@@ -1,4 +1,4 @@
-"""What every alignment is, and the inputs it is fitted on."""
+"""The base class of alignments, and the inputs that they are fitted on."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Inputs:
     fields: tuple[NDArray[np.float32], ...]
 
     def pooled(self, channel: str) -> NDArray[np.float32]:
-        """All values of a channel."""
+        """All values of one channel."""
         index = self.channels.index(channel)
         return np.concatenate([fields[:, index].ravel() for fields in self.fields])
 
@@ -43,28 +43,27 @@ class Inputs:
 class Alignment(ABC):
     """Wraps a trained downscaler for a region it was not trained on.
 
-    `hours` training hours, evenly spread over the source regions, and as many of the target are looked at.
+    It is fitted on `hours` training hours, evenly spread over the source regions, and as many of the target.
     """
 
     def __init__(self, *, hours: int = 960) -> None:
         if hours < 1:
-            raise UserError(f"alignment hours is {hours}; expected 1 at least")
+            raise UserError(f"alignment hours is {hours}; expected at least 1")
         self.hours = hours
 
     def check(self, channels: Channels) -> None:
-        """Raise `UserError` where it cannot align these predictors: said before anything is trained."""
+        """Raise `UserError` if it cannot align these predictors; called before training."""
         return
 
     @abstractmethod
     def align(self, downscaler: Downscaler, source: Inputs, target: Inputs, channels: Channels) -> Downscaler:
-        """The downscaler for the target region; neither side's fine rain is asked for."""
+        """The downscaler for the target region; uses no fine rain."""
 
 
 def inputs_of(archive: Archive, shares: Mapping[str, int], *, hours: int) -> Inputs:
-    """Predictors of *training* hours of some regions, as a loader gives them; test hours are never opened.
+    """Predictors of *training* hours of regions, as a loader yields them; test hours are never opened.
 
-    `shares` says how many training samples of a region a model was trained on; `hours` of them all, evenly spread,
-    are read.
+    `shares` gives the number of training samples of each region; `hours` of them, evenly spread, are read.
     """
     total = sum(shares.values())
     fields = []
@@ -78,7 +77,7 @@ def inputs_of(archive: Archive, shares: Mapping[str, int], *, hours: int) -> Inp
 
 
 def chosen_channels(wanted: str, channels: Channels) -> tuple[str, ...]:
-    """The predictors that `all`, `tp` or `tp+cp` name; `UserError` for one that is none.
+    """The predictors named by `all`, `tp` or `tp+cp`; raises `UserError` for an unknown one.
 
     >>> chosen_channels("tp+cp", Channels(("tp", "cp", "u"), ("precipitation",)))
     ('tp', 'cp')

@@ -25,17 +25,17 @@ Values = NDArray[np.floating]
 
 
 class QuantileMapping(Alignment):
-    """Predictors take the distribution that the model was trained on, the predicted rain that of the target again.
+    """Map predictors to the training distribution, and the predicted rain back to that of the target.
 
     Before normalisation x̂ = F_source⁻¹(F_target(x)) with `quantiles` quantiles, for the predictors that `channels`
-    names (`tp`, `tp+cp`, `all`). `kind` and `tail` are those of `QuantileMap`: how corrections carry on beyond the
+    names (`tp`, `tp+cp`, `all`). `kind` and `tail` are those of `QuantileMap`: how corrections are extended beyond the
     outermost quantiles, additively for predictors that can be negative. `per_pixel` fits F_target at each coarse
-    cell; F_source stays pooled, since places of other regions do not correspond. `wet_only` makes the distributions
-    of rain those of wet cells, above `wet_mm_h`, and leaves dry ones dry; else zeros belong to them. `hours` are
-    training hours on either side.
+    cell; F_source is pooled, since places of different regions do not correspond. `wet_only` uses the distributions
+    of wet cells, above `wet_mm_h`, and leaves dry cells dry; otherwise zeros are included. `hours` is the number of
+    training hours of source and target.
 
-    With `inverse` the rain goes through F_target⁻¹(F_source(x)) of the first guess. Mind that this carries the
-    distributions of *coarse* rain to fine extremes, which lie beyond all coarse quantiles: there the tail rule decides.
+    With `inverse` the rain goes through F_target⁻¹(F_source(x)) of the first guess. Note that this applies the
+    distributions of *coarse* rain to fine extremes beyond all coarse quantiles, where the tail rule decides.
     """
 
     def __init__(
@@ -57,7 +57,7 @@ class QuantileMapping(Alignment):
         if tail not in ("correction", "clip"):
             raise unknown("tail", tail, ("correction", "clip"), hint="of quantile mapping")
         if quantiles < 2:
-            raise UserError(f"quantile mapping with {quantiles} quantiles; expected 2 at least")
+            raise UserError(f"quantile mapping with {quantiles} quantiles; expected at least 2")
         self.channels, self.per_pixel, self.inverse = channels, per_pixel, inverse
         self.kind, self.tail, self.quantiles = kind, tail, quantiles
         self.wet_only, self.wet_mm_h = wet_only, wet_mm_h
@@ -80,7 +80,7 @@ class QuantileMapping(Alignment):
         return _Mapped(downscaler, maps, inverse, _shape(target) if self.per_pixel else None)
 
     def _maps(self, name: str, source: Inputs, target: Inputs) -> list[QuantileMap]:
-        """From the target's distribution to the source's: one map, or one a coarse cell."""
+        """The map from the target's to the source's distribution: one map, or one per coarse cell."""
         to = source.pooled(name)
         rain = name in VARIABLES and VARIABLES[name].units == VARIABLES["precipitation"].units
         dry = self.wet_mm_h if self.wet_only and rain else -np.inf
@@ -89,7 +89,7 @@ class QuantileMapping(Alignment):
         else:
             (fields,) = target.fields
             own = fields[:, target.channels.index(name)].reshape(-1, int(np.prod(_shape(target)))).T
-            to = _thinned(to[to > dry], 10 * self.quantiles)  # else every cell would sort all of them
+            to = _thinned(to[to > dry], 10 * self.quantiles)  # otherwise every cell would sort all of them
         kind: Kind = self.kind if min(float(to.min(initial=0)), float(own.min())) >= 0 else "additive"
         return [
             QuantileMap.fit(values, to, quantiles=self.quantiles, kind=kind, tail=self.tail, dry=dry) for values in own
@@ -97,7 +97,7 @@ class QuantileMapping(Alignment):
 
 
 def _thinned(values: Values, count: int) -> Values:
-    """So many quantiles in the place of more values."""
+    """Reduce values to a number of quantiles."""
     return values if values.size <= count else np.quantile(values, (np.arange(count) + 0.5) / count)
 
 
@@ -108,14 +108,14 @@ def _shape(inputs: Inputs) -> tuple[int, int]:
 
 @dataclass(frozen=True)
 class _Mapped(Around):
-    """A downscaler that sees mapped predictors, and whose rain is mapped back."""
+    """A downscaler on mapped predictors whose rain is mapped back."""
 
     maps: dict[int, list[QuantileMap]]
     inverse: list[QuantileMap]
     cells: tuple[int, int] | None
 
     def predict(self, batch: Batch, members: int = 1, seed: int = 0) -> tuple[torch.Tensor, float]:
-        """The rain of mapped predictors, mapped back."""
+        """Predict from mapped predictors and map the rain back."""
         coarse, fine = batch.condition_grid, batch.target_grid
         condition = batch.condition.clone()
         own = self._cells_of(coarse, coarse)
@@ -127,13 +127,13 @@ class _Mapped(Around):
         return rain, clipped
 
     def _cells_of(self, coarse: Grid, grid: Grid) -> NDArray[np.int64] | None:
-        """The coarse cell nearest to each cell of a grid, `(lat, lon)`; None where one map serves all."""
+        """The coarse cell nearest to each cell of a grid, `(lat, lon)`; None for a single map."""
         if self.cells is None:
             return None
         if coarse.shape[-2:] != self.cells:
             raise DataError(
-                f"quantile mapping was fitted on {self.cells} coarse cells; {coarse.shape[-2:]} came. "
-                "Predict whole regions, or set per_pixel=false"
+                f"quantile mapping was fitted on {self.cells} coarse cells; {coarse.shape[-2:]} were given. "
+                "Predict complete regions, or set per_pixel=false"
             )
         return _nearest(Grid(coarse.axes[-2:], coarse.crs), Grid(grid.axes[-2:], grid.crs))
 

@@ -25,8 +25,9 @@ Matrix = NDArray[np.float64]
 class TargetStatistics(Alignment):
     """Predictors are normalised by the target's training hours instead of the source's.
 
-    A transform without fitted numbers (`log` without a scale) stays as it is. What this takes away is the shift of
-    means and spreads, and with it what they say: a wet region looks like a dry one.
+    A transform without fitted numbers (`log` without a scale) is unchanged. This removes shifts of means and spreads
+    and
+    their information: a wet region looks like a dry one.
     """
 
     def align(self, downscaler: Downscaler, source: Inputs, target: Inputs, channels: Channels) -> Downscaler:
@@ -39,11 +40,11 @@ class TargetStatistics(Alignment):
 
 
 class Coral(Alignment):
-    """Predictors of the target take mean and covariance of the source's, in transformed space.
+    """Give the target's predictors the mean and covariance of the source's, in transformed space.
 
     CORAL (Sun, Feng & Saenko 2016, arXiv 1511.05547, algorithm 1) recolours the source and trains again; with a
     trained model the target is recoloured: z' = (z − μ_t)·C_t^(−1/2)·C_s^(1/2) + μ_s over the chosen channels of each
-    cell. Mixed in are rain and what else is among them: a first guess of the rain is no longer rain alone.
+    cell. Rain is mixed with the other chosen channels, so the first guess is no longer rain alone.
     """
 
     def __init__(self, *, channels: str = "all", hours: int = 960) -> None:
@@ -91,8 +92,8 @@ class Recoloured(Transforms):
 def recolouring(source: NDArray[Any], target: NDArray[Any], *, ridge: float = 1e-6) -> tuple[Matrix, Matrix]:
     """`(matrix, offset)`: `target`·matrix + offset has mean and covariance of `source`; both are `(cell, channel)`.
 
-    `ridge`, in variances of the source's channels, is what is added to both covariances: a channel that is constant
-    on one side has no root to divide by.
+    `ridge`, in variances of the source's channels, is added to both covariances, so that constant channels do not
+    divide by zero.
     """
     scale = source.std(axis=0, dtype=np.float64)
     scale[scale == 0] = 1.0

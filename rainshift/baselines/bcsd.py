@@ -1,4 +1,4 @@
-"""Quantile-mapped interpolation, what BCSD comes to where the place has no fine record of its own."""
+"""Quantile-mapped interpolation: BCSD without a fine record of the place."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ __all__ = ["QuantileMappedInterpolation"]
 class QuantileMappedInterpolation(Baseline):
     """Bilinear rain mapped to the distribution of the fine rain that it was trained on.
 
-    After BCSD (Wood et al. 2004, Clim. Change 62, 189): there the coarse rain is corrected by a place's own fine
-    record and then interpolated. Here one map, F_fine⁻¹(F_interpolated(x)) pooled over the training regions, serves
-    every place, so that it can be asked for where there is no record. It sharpens marginals and moves no rain.
+    After BCSD (Wood et al. 2004, Clim. Change 62, 189): there the coarse rain is corrected by a place's own fine record
+    and then interpolated. Here one map, F_fine⁻¹(F_interpolated(x)) pooled over the training regions, is used for every
+    place, so that no local record is needed. It sharpens marginal distributions and does not move rain.
     """
 
     learns = True
@@ -45,19 +45,19 @@ class QuantileMappedInterpolation(Baseline):
                 self.interpolated[channel].add(known_values(batch.map(target=rain), channel))
 
     def state(self) -> dict[str, Any]:
-        """Counts of either kind of rain."""
+        """Counts of interpolated and true rain."""
         return {kind: [one.state() for one in getattr(self, kind)] for kind in ("interpolated", "fine")}
 
     def load_state(self, state: dict[str, Any]) -> None:
-        """The counts that `state` gave."""
+        """Restore the counts of a state."""
         for kind in ("interpolated", "fine"):
             if len(state.get(kind, ())) != len(self.fine):
-                raise DataError(f"BCSD of {len(self.fine)} targets cannot take over {list(state)}")
+                raise DataError(f"BCSD of {len(self.fine)} targets cannot restore {list(state)}")
             for histogram, counts in zip(getattr(self, kind), state[kind], strict=True):
                 histogram.load_state(counts)
 
     def maps(self) -> list[QuantileMap]:
-        """From interpolated to fine rain, one a target."""
+        """The maps from interpolated to fine rain, one per target."""
         levels = (np.arange(self.QUANTILES) + 0.5) / self.QUANTILES
         pairs = zip(self.interpolated, self.fine, strict=True)
         return [QuantileMap(before.quantiles(levels), after.quantiles(levels)) for before, after in pairs]

@@ -21,7 +21,7 @@ __all__ = ["Climatology", "known_values"]
 def known_values(batch: Batch, channel: int) -> np.ndarray:
     """Values of a target where it is known."""
     if batch.target is None:
-        raise ValueError("a baseline that learns is fitted on targets; the batch has none")
+        raise ValueError("a baseline is fitted on targets; the batch has none")
     values = batch.target[:, channel]
     return (values if batch.mask is None else values[batch.mask[:, channel]]).numpy().ravel()
 
@@ -29,10 +29,9 @@ def known_values(batch: Batch, channel: int) -> np.ndarray:
 class Climatology(Baseline):
     """The distribution of the training rain, the same for every cell and hour.
 
-    Members are independent draws from all training cells pooled, cell by cell, as the fair CRPS takes members to be:
-    evenly spaced quantiles, the M points that are best in the CRPS itself (Bröcker 2012, Q. J. R. Meteorol. Soc. 138,
-    1611), would look better than their distribution is. It knows nothing of the weather: a model that does not beat it
-    has learnt nothing.
+    Members are independent draws from all training cells, for each cell, as the fair CRPS assumes. Evenly spaced
+    quantiles, which minimise the CRPS (Bröcker 2012, Q. J. R. Meteorol. Soc. 138, 1611), would score better than their
+    distribution. It does not use the weather: a model that does not beat it has no skill.
     """
 
     learns = True
@@ -53,9 +52,9 @@ class Climatology(Baseline):
         return {"counts": [histogram.state() for histogram in self.histograms]}
 
     def load_state(self, state: dict[str, Any]) -> None:
-        """The counts that `state` gave."""
+        """Restore the counts of a state."""
         if len(state.get("counts", ())) != len(self.histograms):
-            raise DataError(f"climatology of {len(self.histograms)} targets cannot take over {list(state)}")
+            raise DataError(f"climatology of {len(self.histograms)} targets cannot restore {list(state)}")
         for histogram, counts in zip(self.histograms, state["counts"], strict=True):
             histogram.load_state(counts)
 

@@ -1,4 +1,4 @@
-"""Distributions of rain that are counted batch by batch."""
+"""Histograms of rain that accumulate batch by batch."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ __all__ = ["RateHistogram"]
 class RateHistogram:
     """Counts of rates by logarithmic bins: memory does not grow with the data, and counts of parts add up.
 
-    Quantiles read off it are exact to half a bin, 0.3 % of the value; what is below 2⁻¹⁰ mm/h counts as dry.
+    Its quantiles are exact to half a bin, 0.3 % of the value; what is below 2⁻¹⁰ mm/h counts as dry.
     """
 
-    #: Bins to each octave of the rate.
+    #: Bins per octave of the rate.
     BINS_PER_OCTAVE: ClassVar[int] = 128
     _LOWEST, _HIGHEST = 2.0**-10, 2.0**12
 
     def __init__(self) -> None:
         octaves = int(np.log2(self._HIGHEST / self._LOWEST))
         self._edges = self._LOWEST * 2 ** (np.arange(octaves * self.BINS_PER_OCTAVE + 1) / self.BINS_PER_OCTAVE)
-        # bin 0 holds what is below the lowest edge, dry cells above all
+        # bin 0 holds values below the lowest edge, mostly dry cells
         self.counts = np.zeros(len(self._edges) + 1, dtype=np.int64)
 
     def add(self, values: NDArray[np.floating]) -> None:
@@ -35,7 +35,7 @@ class RateHistogram:
     def quantiles(self, levels: NDArray[np.float64]) -> NDArray[np.float64]:
         """Quantiles at these levels; 0 where the level falls on dry cells."""
         if not self.counts.any():
-            raise ValueError("no training cell was seen; call fit first")
+            raise ValueError("no training cell was counted; call fit first")
         middles = np.concatenate(([0.0], np.sqrt(self._edges[:-1] * self._edges[1:]), self._edges[-1:]))
         cumulated = np.cumsum(self.counts)
         return np.asarray(middles[np.searchsorted(cumulated, levels * cumulated[-1])])
@@ -45,10 +45,10 @@ class RateHistogram:
         return {str(place): int(self.counts[place]) for place in np.flatnonzero(self.counts)}
 
     def load_state(self, state: dict[str, int]) -> None:
-        """The counts that `state` gave."""
+        """Restore the counts of a state."""
         self.counts[:] = 0
         try:
             for place, count in state.items():
                 self.counts[int(place)] = int(count)
         except (ValueError, IndexError, TypeError) as error:
-            raise DataError(f"counts of rain are none: {error}") from error
+            raise DataError(f"invalid counts of rain: {error}") from error

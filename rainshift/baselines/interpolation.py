@@ -1,4 +1,4 @@
-"""The coarse rain brought to the fine grid."""
+"""Interpolation of the coarse rain to the fine grid."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ __all__ = ["Interpolation"]
 
 
 class Interpolation(Baseline):
-    """The coarse rain brought to the fine grid by coordinate: bilinear, nearest or area-conservative.
+    """The coarse rain, regridded to the fine grid by coordinate: bilinear, nearest or area-conservative.
 
-    All members are equal. Fine cells outside the hull of the coarse nodes take the nearest coarse value.
+    All members are equal. Fine cells outside the hull of the coarse nodes get the nearest coarse value.
     """
 
     learns = False

@@ -19,9 +19,9 @@ Values = NDArray[np.floating]
 class QuantileMap:
     """x̂ = F_to⁻¹(F_from(x)) between two sets of quantiles at the same levels, ascending.
 
-    Linear between quantiles. Beyond the outermost ones the tail rule "correction" carries their correction on, a
-    ratio or a difference by `kind`; "clip" takes nothing beyond those of `to`. Values not above `dry` stay as they
-    are. Several equal quantiles of `start` count as the lowest of them: what is dry stays so.
+    Linear between quantiles. Beyond the outermost ones the tail rule "correction" extends their correction, a ratio
+    or a difference by `kind`; "clip" limits results to those of `to`. Values up to `dry` are unchanged. Equal quantiles
+    of `start` count as the lowest of them, so that dry values stay dry.
 
     >>> QuantileMap(np.array([1.0, 2.0]), np.array([2.0, 6.0]))(np.array([1.0, 1.5, 2.0, 10.0]))
     array([ 2.,  4.,  6., 30.])
@@ -44,9 +44,9 @@ class QuantileMap:
         tail: Tail = "correction",
         dry: float = -np.inf,
     ) -> QuantileMap:
-        """The map from the law of one sample to that of another; of values above `dry` alone.
+        """The map from the distribution of one sample to that of another, using values above `dry`.
 
-        There are no more quantiles than values of the smaller sample; where one has none, nothing is changed.
+        The number of quantiles is limited by the smaller sample; an empty sample gives the identity.
         """
         sides = [v[np.isfinite(v) & (v > dry)].astype(np.float64) for v in (start, to)]
         count = min(quantiles, *(side.size for side in sides))
@@ -56,7 +56,7 @@ class QuantileMap:
 
     @property
     def inverse(self) -> QuantileMap:
-        """The way back."""
+        """The inverse map."""
         return replace(self, start=self.to, to=self.start)
 
     def __call__(self, x: Values) -> Values:
@@ -72,7 +72,7 @@ class QuantileMap:
         return np.where(x > self.dry, mapped, x).astype(x.dtype)
 
     def _corrected(self, x: Values, node: float, to: float) -> Values:
-        """What the outermost quantile's correction makes of values beyond it; 0 has no ratio and changes nothing."""
+        """Apply the outermost quantile's correction to values beyond it; a quantile of 0 has no ratio: no change."""
         if self.kind == "additive":
             return x + (to - node)
         return x * (to / node) if node != 0 else x

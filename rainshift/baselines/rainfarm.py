@@ -1,4 +1,4 @@
-"""RainFARM: random small scales that carry on the spectrum of the large ones."""
+"""RainFARM: random small scales that extend the spectrum of the large ones."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ __all__ = ["RainFARM", "power_law_noise", "spectral_slope"]
 class RainFARM(Baseline):
     """Stochastic downscaling by an extrapolated power spectrum (Rebora et al. 2006, J. Hydrometeorol. 7, 724).
 
-    The slope of each coarse field's spectrum, or `slope` where given, goes on to fine scales in a Gaussian field of
-    random phases g; rain is exp(g) scaled so that the area mean of each coarse cell is that of the coarse rain. At a
-    factor that is no integer coarse cells share fine ones: the scaling is that of `geoml.nn.conservation`. Members
-    are keyed on (seed, sample id, member). It learns nothing and knows of no predictor but rain.
+    The slope of each coarse field's spectrum, or `slope` if given, is extended to fine scales in a Gaussian field g
+    with random phases; rain is exp(g) scaled so that the area mean of each coarse cell is that of the coarse rain. At a
+    non-integer factor coarse cells share fine ones, and the scaling is that of `geoml.nn.conservation`. Members are
+    keyed on (seed, sample id, member). It is not trained and uses rain as its only predictor.
     """
 
     learns = False
@@ -54,8 +54,8 @@ class RainFARM(Baseline):
 def spectral_slope(field: NDArray[np.floating], *, otherwise: float = 2.0) -> float:
     """Exponent β ≥ 0 of a field's radially averaged power ∝ k^−β, fitted to all rings up to the Nyquist number.
 
-    Under a Hann window, since a field is not periodic. `otherwise` where there is no power, or where fewer than three
-    rings make no line.
+    A Hann window is applied, since fields are not periodic. Returns `otherwise` without power or with fewer than three
+    rings.
     """
     window = np.multiply.outer(*(np.hanning(size + 2)[1:-1] for size in field.shape))
     power = np.abs(np.fft.fft2((field - field.mean()) * window)) ** 2
@@ -71,13 +71,13 @@ def spectral_slope(field: NDArray[np.floating], *, otherwise: float = 2.0) -> fl
 def power_law_noise(white: NDArray[np.floating], slope: NDArray[np.float64]) -> NDArray[np.float64]:
     """Gaussian fields of variance 1 with power ∝ k^−slope, from white noise `(…, lat, lon)`; slopes broadcast."""
     number = _wave_numbers(white.shape[-2:])
-    number[0, 0] = np.inf  # no mean: that is the coarse rain's
+    number[0, 0] = np.inf  # no mean: the coarse rain determines it
     gain = number ** (-0.5 * np.asarray(slope)[..., None, None])
     gain /= np.sqrt((gain**2).mean(axis=(-2, -1), keepdims=True))
     return np.asarray(np.fft.ifft2(np.fft.fft2(white) * gain).real)
 
 
 def _wave_numbers(shape: tuple[int, ...]) -> NDArray[np.float64]:
-    """Absolute wave number of each mode of `fft2`, cycles a cell."""
+    """Absolute wave number of each mode of `fft2`, in cycles per cell."""
     rows, columns = (np.fft.fftfreq(size) for size in shape)
     return np.hypot(rows[:, None], columns)

@@ -1,7 +1,7 @@
-"""What a benchmark came to: scores by region, in and out of distribution, and what is lost in between.
+"""The results of a benchmark: scores by region, in and out of distribution, and the loss of skill.
 
 Every comparison is made on one test region and the same hours (`rainshift.benchmarking.plan`). The CRPS is
-the fair one (Ferro 2014) and the reference is bilinear interpolation, unless said otherwise.
+the fair one (Ferro 2014) and the reference is bilinear interpolation, unless stated otherwise.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ if TYPE_CHECKING:
 __all__ = ["SIDES", "Analysis", "analyse", "on_side"]
 
 SIDES = ("in", "out")
-#: Functionals whose interval is drawn, and the unit they are in.
+#: Functionals with an interval, and their units.
 UNITS = {"skill": "1", "degradation": "percent", "skill_lost": "1"}
 
 
 @dataclass(frozen=True)
 class Analysis:
-    """How scores are compared: the suites they were made with, of hours and of sequences, and the bootstrap."""
+    """How scores are compared: the suites of hours and of sequences, and the bootstrap."""
 
     suite: Suite
     temporal: Suite | None = None
@@ -42,11 +42,11 @@ class Analysis:
 
     @property
     def metrics(self) -> list[str]:
-        """Every score, those of sequences last."""
+        """All scores, those of sequences last."""
         return [*self.suite.metrics, *(self.temporal.metrics if self.temporal else ())]
 
     def values(self, table: StatisticsTable, sequences: StatisticsTable | None) -> list[float]:
-        """Every score of a model; NaN for those of sequences where there are none."""
+        """Every score of a model; NaN for those of sequences if there are none."""
         of_hours = list(self.suite.evaluate(table).values())
         if self.temporal is None:
             return of_hours
@@ -69,16 +69,17 @@ class Analysis:
 def analyse(plan: BenchmarkPlan, scores: Mapping[Cell, Scores], analysis: Analysis) -> xr.Dataset:
     """All results of a benchmark as one data set; cells that diverged or are missing are NaN.
 
-    - `matrix(metric, model, train_set, test_region, seed)`: every score, `train_set` "none" for what learns nothing;
+    - `matrix(metric, model, train_set, test_region, seed)`: every score, `train_set` "none" for models that are not
+      trained;
     - `score(metric, model, test_region, distribution)`: mean over seeds of the pair that measures the drop;
     - `skill`, with `skill_low`, `skill_high` `(model, test_region, distribution)`;
-    - `degradation`, `skill_lost` and their bounds `(model, test_region)`; no loss is given where the interval of the
-      skill in distribution holds 0: there is no skill that could be lost;
-    - `mean_skill_lost(model)` with its bounds: what is lost of the skill averaged over test regions, which a region
-      of hardly any skill cannot dominate as it does an average of ratios;
+    - `degradation`, `skill_lost` and their bounds `(model, test_region)`; NaN if the interval of the skill in
+      distribution contains 0, since there is no skill to lose;
+    - `mean_skill_lost(model)` with its bounds: the loss of the skill averaged over test regions; unlike an average of
+      ratios it is not dominated by regions with little skill;
     - `clipped_share` and `members` of the matrix' cells, `blocks(test_region)` of independent hours;
-    - `largest_clipped_share(model, test_region, distribution)`: of the pair's seeds, failed ones included, so that it
-      stands beside every average that they are left out of.
+    - `largest_clipped_share(model, test_region, distribution)`: of the pair's seeds, failed ones included, which
+      averages leave out.
     """
     result = _matrix(plan, scores, analysis)
     sound = {cell: made for cell, made in scores.items() if not made.diverged}
@@ -162,7 +163,7 @@ def _views(plan: BenchmarkPlan, scores: Mapping[Cell, Scores], analysis: Analysi
             if not bounds["skill"][1, m, r, 0] <= 0:
                 lost = analysis.interval(skill_lost, inside=inside, outside=outside, reference=reference)
                 bounds["skill_lost"][:, m, r] = _triple(lost)
-        # A mean that left out regions would flatter: all that are compared, or none.
+        # A mean without some of the regions would be too favourable: all compared regions, or none.
         if fixed is None and len(skills["in"]) == len(skills["out"]) == len(plan.inside) > 0:
             means[:, m] = _lost_of_mean(skills["in"], skills["out"])
     region_axes = ("model", "test_region")
@@ -182,7 +183,7 @@ def _views(plan: BenchmarkPlan, scores: Mapping[Cell, Scores], analysis: Analysi
 
 
 def _largest_clipped_share(result: xr.Dataset) -> xr.DataArray:
-    """Of the seeds of each set that the plan compares, and of what learns nothing."""
+    """For the seeds of each compared set, and for models that are not trained."""
     largest = result["clipped_share"].max("seed")
     picked = result["skill"].copy(data=np.full(result["skill"].shape, np.nan))
     for region, side in itertools.product(result["test_region"].values, SIDES):
@@ -190,7 +191,7 @@ def _largest_clipped_share(result: xr.Dataset) -> xr.DataArray:
         sets = [name for name in ("none", trained_on) if name in result["train_set"].values]
         place = {"test_region": region, "distribution": side}
         picked.loc[place] = largest.sel(test_region=region, train_set=sets).max("train_set")
-    return picked.assign_attrs(units="1", long_name="share of values that had to be bounded")
+    return picked.assign_attrs(units="1", long_name="share of clipped values")
 
 
 def _set(plan: BenchmarkPlan, side: str, region: str) -> TrainSet | None:
@@ -200,16 +201,16 @@ def _set(plan: BenchmarkPlan, side: str, region: str) -> TrainSet | None:
 def on_side(
     tables: Mapping[Cell, StatisticsTable], plan: BenchmarkPlan, model: str, region: str, side: str
 ) -> StatisticsTable | None:
-    """The statistics of a model "in" or "out" of distribution; what learns nothing has the same on both sides."""
+    """The statistics of a model "in" or "out" of distribution; equal for models that are not trained."""
     return _of(tables, model, None, region) or _of(tables, model, _set(plan, side, region), region)
 
 
 def _of(
     tables: Mapping[Cell, StatisticsTable], model: str, train_set: TrainSet | None, region: str
 ) -> StatisticsTable | None:
-    """The statistics of a model on a region, averaged over its seeds; None where there are none.
+    """The statistics of a model on a region, averaged over its seeds; None if there are none.
 
-    Sums of linear statistics may be averaged over seeds: the result is the expected score of one seed's model.
+    Averaging linear statistics over seeds gives the expected score of the model of one seed.
     """
     found = [t for c, t in tables.items() if (c.model, c.train_set, c.test_region) == (model, train_set, region)]
     if not found:
@@ -219,14 +220,14 @@ def _of(
 
 
 def _lost_of_mean(inside: list[Interval], outside: list[Interval]) -> tuple[float, float, float]:
-    """What is lost of the skill averaged over regions, and its interval from the same resampled hours."""
+    """The loss of the skill averaged over regions, and its interval from the same resampled hours."""
     before, after = average(inside), average(outside)
     if not before.estimate > 0:
         return np.nan, np.nan, np.nan
     lost = combine(lambda before, after: 1 - after / before, [before, after])
     if before.low is None or before.low > 0:
         return _triple(lost)
-    return lost.estimate, np.nan, np.nan  # no skill that could be lost: its ratios say nothing
+    return lost.estimate, np.nan, np.nan  # no skill to lose: ratios would be meaningless
 
 
 def _triple(interval: Interval) -> tuple[float, float, float]:

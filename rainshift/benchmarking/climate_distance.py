@@ -1,9 +1,9 @@
-"""How far the climates of regions are from each other: distances of distributions, with what chance alone would give.
+"""Distances between the climates of regions, as distances of distributions with their values under chance.
 
-Each variable of each region becomes one histogram a block of time, on bins that all regions share, so that regions are
-merged, compared and resampled without another look at the fields. Values are those of all cells and of hours spread
-evenly; the rain given the coarse rain is looked at in classes of the coarse rain (a shift of what is to be learned, and
-not only of what comes in).
+Each variable of each region becomes one histogram per block of time, on common bins, so that regions are merged,
+compared and resampled without reading the fields again. Values are those of all cells and of evenly spread hours. Rain
+given coarse rain is analysed in classes of the coarse rain: a shift of the conditional distribution to be learned, not
+only of the inputs.
 """
 
 from __future__ import annotations
@@ -38,14 +38,14 @@ __all__ = [
 
 Array = NDArray[Any]
 TARGET = "precipitation"
-#: The name under which the rain given the coarse rain stands among the variables.
+#: The variable name of rain given coarse rain.
 CONDITIONAL = "precipitation given coarse rain"
 #: Levels of the quantiles of all regions together that bound the bins: 1 % apart, finer towards both ends.
 TAIL = (1e-5, 1e-4, 3e-4, 1e-3, 3e-3)
 LEVELS = np.array([0, *TAIL, *np.arange(0.01, 0.995, 0.01), *(1 - level for level in reversed(TAIL)), 1])
-#: Levels that bound the classes of coarse rain; equal ones, of dry hours, fall together.
+#: Levels that bound the classes of coarse rain; equal ones, from dry hours, are merged.
 CLASS_LEVELS = np.array([0.25, 0.5, 0.7, 0.8, 0.9, 0.95, 0.99])
-#: Values of a variable of a region that the bins are made from.
+#: Number of values per variable and region that define the bins.
 SKETCH = 100_000
 HOURS_AT_A_TIME = 24
 
@@ -53,7 +53,7 @@ HOURS_AT_A_TIME = 24
 def wasserstein(p: Array, q: Array, edges: Array) -> NDArray[np.float64]:
     """Wasserstein-1 distance of histograms `(…, bin)`, `∫ |F − G| dx`, in the unit of the `edges` `(bin + 1,)`.
 
-    Values are taken as spread evenly within their bins.
+    Values are assumed to be uniform within bins.
 
     >>> float(wasserstein(np.array([1.0, 0.0]), np.array([0.0, 1.0]), np.array([0.0, 1.0, 2.0])))
     1.0
@@ -68,7 +68,7 @@ def wasserstein(p: Array, q: Array, edges: Array) -> NDArray[np.float64]:
 
 
 def jensen_shannon(p: Array, q: Array) -> NDArray[np.float64]:
-    """Jensen–Shannon divergence of histograms `(…, bin)` in nats: 0 where equal, ln 2 where nothing is in common.
+    """Jensen–Shannon divergence of histograms `(…, bin)` in nats: 0 if equal, ln 2 if disjoint.
 
     >>> round(float(jensen_shannon(np.array([1.0, 0.0]), np.array([0.0, 1.0]))), 4)
     0.6931
@@ -99,7 +99,7 @@ def _normal(p: Array) -> Array:
 
 @dataclass(frozen=True)
 class ClimateHistograms:
-    """Histograms of one region, one a block of time.
+    """Histograms of one region, one per block of time.
 
     `counts[variable]` is `(block, bin)`, and `(block, class, bin)` for the rain given the coarse rain; `edges` and
     `scales` are those of all regions: bounds of the bins, and the standard deviation that distances are divided by.
@@ -110,7 +110,7 @@ class ClimateHistograms:
     scales: Mapping[str, float]
 
     def joined(self, others: Iterable[ClimateHistograms]) -> ClimateHistograms:
-        """This climate and others as one."""
+        """This climate merged with others."""
         every = (self, *others)
         return ClimateHistograms(
             {name: np.concatenate([part.counts[name] for part in every]) for name in self.counts},
@@ -122,9 +122,9 @@ class ClimateHistograms:
 def climates(
     archive: Archive, names: Sequence[str], *, role: str = "train", hours: int = 480, block_hours: float = 24.0
 ) -> dict[str, ClimateHistograms]:
-    """The climates of regions, from `hours` of each spread evenly over those of a role; prepares nothing.
+    """The climates of regions, from `hours` of each, evenly spread over those of a role; data must be prepared.
 
-    Errors: `UserError` where a region is named twice, or fewer than two.
+    Raises `UserError` for repeated or fewer than two regions.
     """
     if len(set(names)) != len(names) or len(names) < 2:
         given = ", ".join(names) or "none"
@@ -147,7 +147,7 @@ def climates(
 
 
 def _fields(archive: Archive, name: str, role: str, hours: int) -> Iterator[tuple[Array, dict[str, xr.DataArray]]]:
-    """Valid times and fields by variable, some hours at a time."""
+    """Valid times and fields by variable, in chunks of hours."""
     split, indices = archive.samples(name, role)
     indices = indices[evenly(len(indices), hours)]
     groups = archive.open(name, split)
@@ -199,12 +199,12 @@ def _histograms(
                 counts = [_count(rain[kind == k], edges[TARGET]) for k in range(len(classes) + 1)]
                 parts[CONDITIONAL].append(np.stack(counts))
             numbers.append(int(now))
-    starts = np.flatnonzero(np.diff(numbers, prepend=numbers[0] - 1))  # a block may reach over two readings
+    starts = np.flatnonzero(np.diff(numbers, prepend=numbers[0] - 1))  # a block may span two chunks
     return {variable: np.add.reduceat(np.stack(found), starts) for variable, found in parts.items()}
 
 
 def _count(values: Array, edges: Array) -> Array:
-    """How many values lie in each bin; what is beyond the bins lies in the outer ones, what is not known in none."""
+    """Counts of values per bin; values beyond the bins count in the outer ones, missing values are ignored."""
     known = values[np.isfinite(values)]
     return np.bincount(np.searchsorted(edges[1:-1], known, side="right"), minlength=len(edges) - 1).astype(np.float64)
 
@@ -216,7 +216,7 @@ def measure_shifts(
     permutations: int = 200,
     seed: int = 0,
 ) -> xr.Dataset:
-    """Distances of regions with what they would be if the two had one climate.
+    """Distances of regions, with their distribution if both had the same climate.
 
     Without `pairs`, on `(variable, region, other)` for all pairs of regions. `pairs[region]` names training regions
     instead, whose climates are joined: then on `(variable, region)`, how far each region is from what a model saw.
@@ -224,8 +224,8 @@ def measure_shifts(
     - `wasserstein`: Wasserstein-1 in standard deviations of all regions together; of `CONDITIONAL` the mean over the
       classes of coarse rain, weighted by how often both are in them;
     - `jensen_shannon` in nats, at most ln 2, and `hellinger` (not of `CONDITIONAL`);
-    - `NAME_null`: its 95 % quantile, and `NAME_p`: the share of such values that are no smaller, where blocks of time
-      are dealt to the two at random. Blocks are taken as exchangeable: seasons make that null wide, not narrow.
+    - `NAME_null`: its 95 % quantile, and `NAME_p`: the share of such values that are not smaller, with blocks of time
+      assigned to the two at random. Blocks are assumed exchangeable; seasons make this null wider.
     """
     import xarray as xr
 
@@ -280,7 +280,7 @@ def _compare(
 
 
 def _judged(values: Array) -> tuple[float, float, float]:
-    """The first value against the others, which chance gave; ties, down to rounding, count against it."""
+    """The p value of the first value against the others, which are random; ties up to rounding count against it."""
     null = values[1:]
     beaten = (null >= values[0] * (1 - 1e-12)).sum()
     return float(values[0]), float(np.quantile(null, 0.95)), float((1 + beaten) / (1 + len(null)))

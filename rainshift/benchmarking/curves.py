@@ -1,4 +1,4 @@
-"""What stands behind the scores of a benchmark: rank histograms, reliability, spectra, cycles, in and out."""
+"""Curves of a benchmark's scores, in and out of distribution: rank histograms, reliability, spectra, cycles."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ if TYPE_CHECKING:
 
 __all__ = ["calibration", "gather", "spectral_ratio"]
 
-#: What joins a score's label and a variable of its curve.
+#: Separator of a score's label and a variable of its curve.
 JOINT = "."
 
 
 def gather(plan: BenchmarkPlan, scores: Mapping[Cell, Scores], analysis: Analysis) -> xr.Dataset:
     """Every curve of every score, `LABEL.VARIABLE` on `(model, test_region, distribution, abscissa)`.
 
-    Means over seeds of the pair that measures the drop; what learns nothing has the same curve on both sides. NaN where
-    a model has no such place on the abscissa (a probability of 1/8 with one member), or no sound cell.
+    Means over seeds of the pair that measures the drop; models that are not trained have equal curves. NaN if a model
+    has no value at an abscissa (a probability of 1/8 with one member), or no valid cell.
     """
     import xarray as xr
 
@@ -45,7 +45,7 @@ def gather(plan: BenchmarkPlan, scores: Mapping[Cell, Scores], analysis: Analysi
 def _curves(
     scores: Mapping[Cell, Scores], analysis: Analysis, model: str, region: str, plan: BenchmarkPlan, side: str
 ) -> xr.Dataset:
-    """The curves of one model on one region and side; empty where nothing was scored."""
+    """The curves of one model on one region and side; empty if nothing was scored."""
     import xarray as xr
 
     merged = xr.Dataset()
@@ -64,7 +64,7 @@ def _curves(
 
 
 def calibration(curves: xr.Dataset, label: str) -> xr.Dataset:
-    """A reliability diagram `(model, distribution, probability)` of all regions together, each counting the same."""
+    """A reliability diagram `(model, distribution, probability)` of all regions, with equal weights."""
     share = curves[f"{label}{JOINT}share"].fillna(0.0)
     total = share.sum("test_region")
     pooled = {

@@ -1,4 +1,4 @@
-"""Whether models lose more where climates differ more: the Mantel test, and one figure."""
+"""The Mantel test of losses against distances of climates, and its figure."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ if TYPE_CHECKING:
 __all__ = ["Mantel", "mantel", "shift_against_drop"]
 
 Array = NDArray[Any]
-#: Fewer regions have too few arrangements for any p below 5 %.
+#: With fewer regions there are too few permutations for p below 5 %.
 MIN_REGIONS = 4
 
 
 @dataclass(frozen=True)
 class Mantel:
-    """Rank correlation of two matrices over pairs of regions, and the share of arrangements that give no less."""
+    """Rank correlation of two matrices over pairs of regions, and the share of permutations that reach it."""
 
     correlation: float
     p: float
@@ -35,15 +35,16 @@ class Mantel:
 
 
 def mantel(shift: Array, drop: Array, *, permutations: int = 9999, seed: int = 0) -> Mantel:
-    """Mantel's test of a matrix of shifts against one of drops, both `(region, region)`; one-sided, more with more.
+    """Mantel's test of a matrix of shifts against one of drops, both `(region, region)`; one-sided for a positive
+    correlation.
 
-    The n (n − 1) pairs of n regions are not independent, so regions are shuffled, rows and columns together, and not
-    pairs; all arrangements are tried where there are no more than `permutations`. The diagonal and pairs that are NaN
-    in either matrix do not count; the drop need not be symmetric. Spearman's correlation, since neither is linear; each
-    matrix is ranked once, over all pairs that it knows.
+    The n (n − 1) pairs of n regions are not independent, so regions (rows and columns together) are permuted, not
+    pairs; all permutations are used if there are at most `permutations`. The diagonal and pairs that are NaN in either
+    matrix are ignored; the drop need not be symmetric. Spearman's correlation is used, since the relation need not be
+    linear; each matrix is ranked once.
     Source: Mantel 1967; Legendre & Legendre 2012, "Numerical Ecology", sect. 10.5.1.
 
-    Errors: `UserError` for fewer than four regions or where one of the two is constant.
+    Raises `UserError` for fewer than four regions or if a matrix is constant.
     """
     from scipy.stats import rankdata
 
@@ -52,7 +53,7 @@ def mantel(shift: Array, drop: Array, *, permutations: int = 9999, seed: int = 0
         raise ValueError(f"matrices of {a.shape} and {b.shape}; expected two of (region, region)")
     count = len(a)
     if count < MIN_REGIONS:
-        raise UserError(f"the Mantel test shuffles regions; {count} are too few, expected {MIN_REGIONS} or more")
+        raise UserError(f"the Mantel test shuffles regions; {count} are too few; expected {MIN_REGIONS} or more")
     pairs = ~np.eye(count, dtype=bool)
     ranks = []
     for matrix in (a, b):
@@ -86,9 +87,10 @@ def _correlation(a: Array, b: Array) -> float:
 def shift_against_drop(
     shift: xr.DataArray, drop: xr.DataArray, *, test: Mantel | None = None, title: str = "", what: str = "drop"
 ) -> Figure:
-    """Points of shift against drop: a region each, or a pair `(region, other)` each, coloured by the tested region.
+    """Scatter plot of shift against drop: one point per region, or per pair `(region, other)`, coloured by the tested
+    region.
 
-    `shift` and `drop` have the same dims; each region is named at its points.
+    `shift` and `drop` have the same dims; points are labelled by region.
     """
     import matplotlib as mpl
     from matplotlib.figure import Figure

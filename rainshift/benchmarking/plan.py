@@ -1,4 +1,4 @@
-"""Which models are trained on which regions and scored where: the rule of the drop as a plan.
+"""The plan of a benchmark: which models are trained on which regions, and where they are scored.
 
 The drop is measured on one test region and the same hours: *in distribution* a model has that region's own training
 hours in its set, *out of distribution* the region is left out, with the same number of training hours in all.
@@ -16,7 +16,7 @@ __all__ = ["BenchmarkPlan", "Cell", "TrainSet", "plan", "plan_events"]
 
 @dataclass(frozen=True, order=True)
 class TrainSet:
-    """Regions whose training samples are pooled, `samples` of them in all, evenly taken from each."""
+    """Regions whose training samples are pooled: `samples` in total, in equal shares."""
 
     regions: tuple[str, ...]
     samples: int
@@ -27,7 +27,7 @@ class TrainSet:
         return "+".join(self.regions)
 
     def share(self, region: str) -> int:
-        """Samples taken from `region`: equal shares, the first regions take what does not divide.
+        """Samples taken from `region`: equal shares, the first regions get the remainder.
 
         >>> [TrainSet(("a", "b", "c"), 8).share(region) for region in "abc"]
         [3, 3, 2]
@@ -41,7 +41,7 @@ class TrainSet:
 class Cell:
     """One score: a model trained with one seed on one set, tested on one region.
 
-    `train_set` is None for a model that learns nothing (interpolation), which then has one cell a region.
+    `train_set` is None for a model that is not trained (interpolation), which has one cell per region.
     """
 
     model: str
@@ -51,7 +51,7 @@ class Cell:
 
     @property
     def in_distribution(self) -> bool | None:
-        """Whether the test region's own training hours are in the set; None for a model that learns nothing."""
+        """Whether the test region's own training hours are in the set; None for a model that is not trained."""
         return None if self.train_set is None else self.test_region in self.train_set.regions
 
 
@@ -69,7 +69,7 @@ class BenchmarkPlan:
 
     @property
     def train_sets(self) -> tuple[TrainSet, ...]:
-        """Every set that is trained on, each once, in a stable order."""
+        """Every training set once, in a stable order."""
         return tuple(sorted({cell.train_set for cell in self.cells if cell.train_set is not None}))
 
 
@@ -85,16 +85,15 @@ def plan(
     full: bool = False,
     transfer: bool = False,
 ) -> BenchmarkPlan:
-    """The cells of a benchmark of `learners` (trained) and `fixed` (learning nothing) models.
+    """The cells of a benchmark of `learners` (trained) and `fixed` (not trained) models.
 
     For a test region *r* the set outside is `train_regions` without *r*, the set inside is `train_regions` with *r*:
-    leave-one-region-out where the test regions are among the training ones, a partition where they are not. All sets
-    hold the same number of samples, as many as the smallest can give. `samples` says how many training samples a
-    region has. `full` also scores each set on the test regions it was not made for; `in_distribution=False` leaves
-    the inside sets out, and with them the drop. `transfer` adds a set for each test region alone, all of one size,
-    tested on all of them.
+    leave-one-region-out if the test regions are among the training regions, else a partition. All sets have the same
+    number of samples, limited by the smallest. `samples` is the number of training samples of each region. `full` also
+    scores each set on the other test regions; `in_distribution=False` omits the inside sets and therefore the drop.
+    `transfer` adds a set for each single test region, all of one size, tested on all of them.
 
-    Raises `UserError` for an unknown or doubled region and where a set would be empty.
+    Raises `UserError` for an unknown or repeated region, and if a set would be empty.
     """
     for name in (*train_regions, *test_regions):
         if name not in samples:
@@ -103,7 +102,7 @@ def plan(
         if doubled := sorted({name for name in names if names.count(name) > 1}):
             raise UserError(f"{what} names {', '.join(doubled)} more than once; name each region once")
     if not test_regions:
-        raise UserError("test_regions is empty; name at least one region to be tested on")
+        raise UserError("test_regions is empty; name at least one test region")
 
     learners = tuple(learners)
     outside = {r: tuple(sorted(set(train_regions) - {r})) for r in test_regions} if learners else {}
@@ -117,7 +116,7 @@ def plan(
         raise UserError("a training set would be empty: " + ", ".join(f"{k} has {v}" for k, v in samples.items()))
 
     sets = {regions: TrainSet(regions, size) for regions in every}
-    # Two sets of one name would be two rows of one name: where a set of one region is there already, its size holds.
+    # Two sets of one name would be two equal rows: an existing set of one region keeps its size.
     least = size if any(len(regions) == 1 for regions in every) else min(samples[region] for region in test_regions)
     alone = {r: TrainSet((r,), least) for r in test_regions} if learners and transfer else {}
     cells = [Cell(model, None, region) for model in fixed for region in test_regions]
@@ -142,10 +141,10 @@ def plan_events(
     fixed: Iterable[str] = (),
     seeds: Sequence[int] = (0,),
 ) -> BenchmarkPlan:
-    """The cells of a transfer between single events: earlier ones train, the last of a group is tested.
+    """The cells of a transfer between single events: earlier ones are trained on, the last of a group is tested.
 
-    `groups` lists events of one place and one time step in the order of time. Models that learn nothing are scored
-    on all `events`. So few hours make no climate: there is no set inside, and no drop.
+    `groups` lists events of one place and one time step in the order of time. Models that are not trained are
+    scored on all `events`. There is no set inside and no drop.
     """
     cells = [Cell(model, None, event) for model in fixed for event in events]
     outside = {}
@@ -159,5 +158,5 @@ def plan_events(
 
 
 def _capacity(regions: Sequence[str], samples: dict[str, int]) -> int:
-    """The most samples a set can hold in equal shares."""
+    """The largest number of samples of a set in equal shares."""
     return len(regions) * min(samples[region] for region in regions)

@@ -1,4 +1,4 @@
-"""A region's climate in some thirty numbers: what the synthetic planet is made of."""
+"""The parameters of a region's climate on the synthetic planet."""
 
 from __future__ import annotations
 
@@ -80,5 +80,5 @@ class Climate:
         return cls(**values)
 
     def as_dict(self) -> dict[str, float]:
-        """The block as it stands in the YAML."""
+        """The block as in the YAML file."""
         return asdict(self)

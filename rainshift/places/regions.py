@@ -1,4 +1,4 @@
-"""Regions of the RainShift protocol and one's own: a region is a YAML file in `conf/region`."""
+"""Regions of the RainShift protocol and user-defined ones: a region is a YAML file in `conf/region`."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ JOINT_DEG = 0.5  # holds five fine and two coarse cells
 
 @dataclass(frozen=True)
 class Region:
-    """A latitude–longitude box in degrees, longitudes within ±180, and what is known of its climate."""
+    """A latitude–longitude box in degrees, longitudes within ±180, and its climate, if known."""
 
     name: str
     lat_min: float
@@ -106,9 +106,7 @@ def _read(folders: tuple[Path, ...]) -> dict[str, Region]:
             raise UserError(f"{SEARCH_VARIABLE} names {folder}, which is not a folder")
         for path in sorted(folder.glob("*.yaml")):
             if path.stem in found:
-                raise UserError(
-                    f"{path} would hide the region {path.stem!r} that is already there; give it another name"
-                )
+                raise UserError(f"{path} would hide the region {path.stem!r} that already exists; give it another name")
             found[path.stem] = load_region(path)
     return found
 
@@ -135,7 +133,7 @@ def region(name: str) -> Region:
 
 
 def as_rows() -> list[dict[str, Any]]:
-    """One plain row a region, with the names of those that share an edge with it."""
+    """One plain row per region, with the names of adjacent regions."""
     known = regions()
     touching: dict[str, list[str]] = {name: [] for name in known}
     for one, other in neighbours(known):
@@ -145,7 +143,7 @@ def as_rows() -> list[dict[str, Any]]:
 
 
 def _gap(a_min: float, a_max: float, b_min: float, b_max: float) -> float:
-    """Distance between two intervals; negative by the length of what they share."""
+    """Distance between two intervals; negative by the length of their overlap."""
     return max(a_min, b_min) - min(a_max, b_max)
 
 
@@ -162,7 +160,7 @@ def overlap(a: Region, b: Region) -> bool:
 
 
 def adjacent(a: Region, b: Region) -> bool:
-    """Whether two regions share a stretch of edge (a corner alone does not count), so that weather crosses it.
+    """Whether two regions share a part of an edge (more than a corner), which weather can cross.
 
     >>> adjacent(region("amazon-basin"), region("southamerica-east"))
     True

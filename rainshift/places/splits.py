@@ -1,4 +1,4 @@
-"""Parts of time for training, validation and test that share no weather, and the check that they do not."""
+"""Splits of time into training, validation and test without common weather, and the leak check."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ if TYPE_CHECKING:
 
 __all__ = ["Leak", "check_leakage", "split_blocks"]
 
-#: Weather forgets in some days; hourly rain of one region is nearly independent after two.
+#: Default purge gap: hourly rain of one region is nearly independent after two days.
 PURGE = timedelta(hours=48)
 
 
 @dataclass(frozen=True)
 class Leak:
-    """A way for test weather to be known from training that was let pass."""
+    """A tolerated way in which training data may contain test weather."""
 
     kind: str
     train: str
@@ -40,11 +40,11 @@ def split_blocks(
     blocks: int = 10,
     purge: timedelta = PURGE,
 ) -> dict[str, NDArray[np.intp]]:
-    """Positions in `time` of each part: strided blocks of time, a purge gap dropped between different parts.
+    """Positions in `time` of each part: strided blocks of time, with a purge gap between different parts.
 
-    `time`, ascending, is cut into `blocks` cycles of equal length; each cycle holds one block of every part in turn,
-    as long as its share, so that all parts see all seasons. Between blocks of different parts, times within `purge`
-    after the boundary are dropped. Raises `UserError` where a part is left empty.
+    `time`, ascending, is cut into `blocks` cycles of equal length; each cycle holds one block of every part in turn, in
+    proportion to its share, so that all parts cover all seasons. Between blocks of different parts, times within
+    `purge` after the boundary are dropped. Raises `UserError` if a part is empty.
 
     >>> import numpy as np
     >>> time = np.datetime64("2001-01-01") + np.arange(240) * np.timedelta64(1, "h")
@@ -68,7 +68,7 @@ def split_blocks(
     phase = (seconds % cycle) / cycle
     number = np.minimum(np.searchsorted(edges, phase + 1e-12, side="right") - 1, len(shares) - 1)
     after = seconds - (np.floor(seconds / cycle) + edges[number]) * cycle
-    # The first block of all has nothing before it, and one part alone has no other to be kept from.
+    # The first block has no predecessor, and a single part needs no gap.
     first = (number == 0) & (seconds < cycle)
     keep = (after >= purge.total_seconds() - 1e-6) | first | (len(shares) == 1)
     parts = {name: np.flatnonzero(keep & (number == index)) for index, name in enumerate(shares)}
@@ -76,7 +76,7 @@ def split_blocks(
         if not len(part):
             raise UserError(
                 f"{name} is left without a time: {blocks} blocks of {cycle / 3600:.3g} h and a purge gap of "
-                f"{purge}; take fewer blocks or a shorter gap"
+                f"{purge}; use fewer blocks or a shorter gap"
             )
     return parts
 
@@ -89,11 +89,11 @@ def check_leakage(
     regions: Mapping[str, Region] | None = None,
     shared_edges: str = "refuse",
 ) -> list[Leak]:
-    """Refuse training and test sets that share weather: `{region: times}` each.
+    """Raise `DataError` if training and test sets, `{region: times}` each, share weather.
 
     For one region (or two that overlap in space): times in both sets, shuffled hours, or test times within `purge` of
-    a training time raise `DataError`. Regions that share an edge at the same times are an error too, rows of the
-    answer with `shared_edges="warn"`, nothing with "ignore". `regions` maps names to `Region`s; by default
+    a training time raise `DataError`. Regions that share an edge at the same times raise an error, too; with
+    `shared_edges="warn"` they are returned, with "ignore" accepted. `regions` maps names to `Region`s; by default
     those of `rainshift.places.regions`; other names are compared by name alone.
     """
     from rainshift.places import regions as catalogue
@@ -111,7 +111,7 @@ def check_leakage(
                 continue
             message = f"{here} (train) and {there} (test) share an edge at the same times: weather crosses it"
             if shared_edges == "refuse":
-                raise DataError(f"{message}; leave one out, or let it pass with shared_edges=warn")
+                raise DataError(f"{message}; leave one out, or accept it with shared_edges=warn")
             leaks.append(Leak("shared edge", here, there, message))
     return leaks
 
@@ -142,7 +142,7 @@ def _check_times(here: str, train: Sequence[Any], there: str, test: Sequence[Any
     if len(shared := np.intersect1d(a, b)):
         first = np.datetime64(int(shared[0]), "s")
         raise DataError(f"{where}: {len(shared)} times are in both training and test, the first {first}")
-    # Labels in order of time: blocks change side now and then, shuffled hours all the time.
+    # Labels in order of time: blocks change side rarely, shuffled hours at nearly every step.
     order = np.argsort(np.concatenate([a, b]), kind="stable")
     side = np.concatenate([np.zeros(len(a)), np.ones(len(b))])[order]
     changes = int((np.diff(side) != 0).sum())
@@ -151,7 +151,7 @@ def _check_times(here: str, train: Sequence[Any], there: str, test: Sequence[Any
     if gap < purge.total_seconds() and smaller >= 8 and changes > smaller / 2:
         raise DataError(
             f"{where}: hours are shuffled between training and test ({changes} changes of side in {len(side)} times), "
-            "so that each test hour has training hours beside it; split by blocks (`split_blocks`)"
+            "so that each test hour is next to training hours; split by blocks (`split_blocks`)"
         )
     if gap < purge.total_seconds():
         raise DataError(

@@ -1,1 +1,1 @@
-"""The synthetic planet: a law of weather per region, seeded, in pieces that any process can compute alone."""
+"""The synthetic planet: one seeded law of weather per region, in blocks that can be computed independently."""

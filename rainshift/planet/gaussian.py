@@ -1,14 +1,14 @@
-"""Rain whose law given the coarse view is known: a Gaussian field seen through area means and noise.
+"""Rain with a known conditional distribution: a Gaussian field observed through area means and noise.
 
-On the fine grid lives a Gaussian field Z of mean 0 and variance 1. The coarse view is c = A·Z + ε, with A the area
+On the fine grid, Z is a Gaussian field of mean 0 and variance 1. The coarse view is c = A·Z + ε, with A the area
 means of the coarse cells and ε white noise; rain is g(Z), where g censors and skews. Z given c is then Gaussian too
 (Tarantola 2005, "Inverse Problem Theory", sect. 3.2), with
 
     mean K·c,   covariance Σ − K·A·Σ,   K = Σ·Aᵀ·(A·Σ·Aᵀ + r²·I)⁻¹,
 
-and is drawn exactly: Z' + K·(c − c') with a draw (Z', c') of the joint law (Journel & Huijbregts 1978, "Mining
-Geostatistics", sect. VII.A). Covariances and A are Kronecker products of one matrix an axis, so that all this costs
-matrix products of single axes, on a whole region too.
+and is drawn exactly: Z' + K·(c − c') with a draw (Z', c') of the joint distribution (Journel & Huijbregts 1978, "Mining
+Geostatistics", sect. VII.A). Covariances and A are Kronecker products of one matrix per axis, so that the cost is that
+of matrix products along single axes, even for a full region.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from rainshift.planet.weather import WeatherBlock
 
 __all__ = ["GaussianLaw", "GaussianWeather", "View"]
 
-#: Rain is a multiple of this, as a store keeps it: what is drawn and what is read back are of one law.
+#: Resolution of rain in a store, so that drawn and stored rain have the same distribution.
 STEP_MM_H = 0.01
 #: Length of the correlation along an axis over the scale of convective cells.
 LENGTH_PER_CELL = 2.0
@@ -41,7 +41,7 @@ Fields = NDArray[np.float64]
 
 @dataclass(frozen=True, kw_only=True)
 class GaussianLaw:
-    """The law of a place: rain at a point, and how it hangs together along each axis.
+    """The distribution of rain at a place: its values at a point, and its correlation along each axis.
 
     Along an axis the correlation of Z at distance d is Matérn's of order 3/2, (1 + √3 d/ℓ)·exp(−√3 d/ℓ) with
     ℓ = `length_km`. `noise` is r, the standard deviation of ε. `latitude` is where a degree of longitude is measured.
@@ -56,7 +56,7 @@ class GaussianLaw:
 
     @classmethod
     def of(cls, box: Region) -> GaussianLaw:
-        """The law of a region: its yearly wet fraction, mean rate, tail and cells, the noise of its analysis."""
+        """The law of a region from its climate: yearly wet fraction, mean rate, tail, cells, noise of the analysis."""
         climate = box.climate
         if climate is None:
             raise ValueError(f"region {box.name!r} has no climate")
@@ -86,9 +86,9 @@ class GaussianLaw:
 
 @dataclass(frozen=True)
 class View:
-    """The joint law of Z on a fine grid and of its view c on a coarse one; fields are `(…, lat, lon)`.
+    """The joint distribution of Z on a fine grid and its view c on a coarse grid; fields are `(…, lat, lon)`.
 
-    Coarse cells may reach beyond the fine grid: Z lives on `wide`, which holds them whole.
+    Coarse cells may extend beyond the fine grid; Z is defined on `wide`, which contains them completely.
     """
 
     law: GaussianLaw
@@ -97,7 +97,7 @@ class View:
 
     @cached_property
     def wide(self) -> Grid:
-        """The fine grid with what the coarse cells at its rim reach of the world around."""
+        """The fine grid, extended to cover the coarse cells at its edge."""
         return self.fine.pad(dict(zip(self.fine.names, self._margins, strict=True)))
 
     @cached_property
@@ -115,7 +115,7 @@ class View:
 
     @cached_property
     def means(self) -> tuple[Fields, ...]:
-        """A, one matrix an axis."""
+        """A, one matrix per axis."""
         return Regridder(self.wide, self.coarse).matrices
 
     @cached_property
@@ -124,7 +124,7 @@ class View:
 
     @cached_property
     def _modes(self) -> tuple[tuple[Fields, ...], tuple[Fields, ...], Fields]:
-        """U with A·Σ·Aᵀ = U·Λ·Uᵀ, Σ·Aᵀ·U at the fine cells, and Λ + r²; the first two one matrix an axis."""
+        """U with A·Σ·Aᵀ = U·Λ·Uᵀ, Σ·Aᵀ·U at the fine cells, and Λ + r²; the first two with one matrix per axis."""
         vectors, gains, values = [], [], []
         for axis, mean, inner in zip(self.wide.axes, self.means, self._inner, strict=True):
             joint = self.law.covariance(axis) @ mean.T
@@ -162,10 +162,10 @@ class View:
 
 @dataclass(frozen=True)
 class GaussianWeather:
-    """Hours of a region, each an independent draw. Predictors are c itself, and g of c brought to variance 1.
+    """Hours of a region, each an independent draw. Predictors are c, and g of c scaled to variance 1.
 
-    The second is a first guess of the rain with the right distribution at a point; being a function of c, it tells no
-    more than c, so that the law given both is the one given c.
+    The second is a first guess of the rain with the right distribution at a point. As a function of c it contains no
+    more information, so that the distribution given both is that given c.
     """
 
     seed: int
@@ -175,7 +175,7 @@ class GaussianWeather:
     fine: Grid
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # What is computed from the fields stays behind: tasks that name the weather are small.
+        # Cached values are not pickled, which keeps tasks small.
         return GaussianWeather, (self.seed, self.key, self.law, self.coarse, self.fine)
 
     @cached_property

@@ -27,7 +27,7 @@ def spacing_km(grid: Grid) -> tuple[float, float]:
 
 
 def torus(shape: tuple[int, ...]) -> tuple[int, int]:
-    """A shape a fifth larger and good for Fourier transforms: fields on it wrap around, their crop does not."""
+    """A shape a fifth larger and efficient for Fourier transforms: fields on it are periodic, their crop is not."""
     rows, columns = (fft.next_fast_len(math.ceil(1.2 * size), real=True) for size in shape)
     return rows, columns
 

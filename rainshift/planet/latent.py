@@ -1,4 +1,4 @@
-"""Gaussian fields that drift with the wind and renew themselves, computable block by block in time."""
+"""Gaussian fields that are advected by the wind and decorrelate in time, computable block by block."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from scipy import fft
 
 __all__ = ["BLOCK_HOURS", "Drift", "SpectralField", "Spectrum", "generator", "isotropic", "mixture", "ring"]
 
-#: Hours in a block: any block is computed without the ones before it.
+#: Hours in a block; any block can be computed without the previous ones.
 BLOCK_HOURS = 24
 KM_PER_DEGREE = 111.195
 KM_H = 3.6  # per m/s
 
-#: Power over squared wavenumbers (rad²/km²) along and across the bands; its scale is of no matter.
+#: Power over squared wavenumbers (rad²/km²) along and across the bands; its scale is arbitrary.
 Spectrum = Callable[[NDArray[np.floating]], NDArray[np.floating]]
 
 
 def generator(seed: int, *key: str | int) -> np.random.Generator:
-    """A random stream of its own for every key."""
+    """A separate random stream for every key."""
     words = [zlib.crc32(part.encode()) if isinstance(part, str) else part % 2**32 for part in key]
     return np.random.Generator(np.random.PCG64(np.random.SeedSequence([seed, *words])))
 
@@ -52,7 +52,7 @@ def mixture(*parts: tuple[float, Spectrum]) -> Spectrum:
 
 @dataclass(frozen=True)
 class Drift:
-    """Steering wind that wanders from day to day about its mean; the same for all fields of a region."""
+    """Steering wind with daily variations about its mean; the same for all fields of a region."""
 
     seed: int
     key: str
@@ -76,7 +76,7 @@ class Drift:
 
 @lru_cache(maxsize=4096)
 def _wind(drift: Drift, hour: float) -> tuple[float, float]:
-    # All fields of a region ask for the same hours.
+    # All fields of a region request the same hours.
     return drift._at(hour)
 
 
@@ -85,10 +85,10 @@ class SpectralField:
     """A stationary Gaussian field of mean 0 and variance 1 on a torus, advected and renewed hour by hour.
 
     Every wavenumber is a complex first-order autoregression in the frame that moves with the wind, with a
-    correlation time that falls as k^(-2/3) from `life_hours` at `life_km` (never below `shortest_hours`). To give
-    any hour without its history, two chains overlap: chain b lives through blocks b-1 and b, begins with a draw from
-    the stationary law at the boundary between them and runs from there backwards and forwards (the chain is
-    reversible); within a block, chain b fades out as chain b+1 fades in, with weights of constant total variance.
+    correlation time that falls as k^(-2/3) from `life_hours` at `life_km` (never below `shortest_hours`). To compute
+    any hour without its history, two chains overlap: chain b covers blocks b-1 and b, starts with a draw from the
+    stationary distribution at the boundary between them and runs backwards and forwards (the chain is reversible).
+    Within a block, chain b fades out as chain b+1 fades in, with weights of constant total variance.
     """
 
     seed: int
@@ -116,7 +116,7 @@ class SpectralField:
         along = math.cos(angle) * east + math.sin(angle) * north
         across = math.cos(angle) * north - math.sin(angle) * east
         power = self.spectrum(self.anisotropy * along**2 + across**2 / self.anisotropy)
-        # Columns of the half spectrum stand for themselves and their mirror images, but for the first and the last.
+        # Columns of the half spectrum count for their mirror images, too, except the first and the last.
         twice = np.full(power.shape[1], 2.0)
         twice[0] = 1.0
         if self.shape[1] % 2 == 0:

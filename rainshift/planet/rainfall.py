@@ -14,9 +14,9 @@ from rainshift.places.climate import Climate
 
 __all__ = ["HEAVIEST_MM_H", "STRATIFORM_SHAPE", "WET_MM_H", "RainLaw", "rate", "shifted_probability"]
 
-#: Where it rains, it rains at least this much; less is dry.
+#: Smallest wet rate; less is dry.
 WET_MM_H = 0.1
-#: No kind of rain is heavier: the hour's mean over a 0.1° cell stays far below the point record of 305 mm in 42 min.
+#: Upper limit of each kind of rain; hourly means over 0.1° are far below the point record of 305 mm in 42 min.
 HEAVIEST_MM_H = 150.0
 #: Weibull shape of stratiform rates, nearly exponential.
 STRATIFORM_SHAPE = 1.1
@@ -31,7 +31,7 @@ class RainLaw:
 
     @classmethod
     def of(cls, climate: Climate) -> RainLaw:
-        """Solve for both; kinds overlap as two normal fields of correlation `organisation` do."""
+        """Solve for both; the kinds overlap like two normal fields of correlation `organisation`."""
         ratio = climate.convective_mm_h * (1 - climate.convective_share)
         ratio /= climate.convective_share * climate.stratiform_mm_h
         limit = min(0.99, 0.99 / ratio)
@@ -60,8 +60,8 @@ def rate(
 ) -> NDArray[np.float32]:
     """Rain in mm/h: wet with `probability` where `latent` is standard normal, then Weibull above `WET_MM_H`.
 
-    A stretched exponential of shape about 2/3 is the tail that Wilson and Toumi (2005, doi 10.1029/2005GL022465)
-    derive for heavy rain. Exact: P(wet) = probability, E(rate | wet) = mean_mm_h but for what `HEAVIEST_MM_H` cuts off.
+    A stretched exponential of shape about 2/3 is the tail that Wilson and Toumi (2005, doi 10.1029/2005GL022465) derive
+    for heavy rain. Exact: P(wet) = probability, E(rate | wet) = mean_mm_h except for clipping at `HEAVIEST_MM_H`.
     """
     rain = np.zeros(latent.shape, np.float32)
     chance = np.broadcast_to(np.asarray(probability, np.float32), latent.shape)

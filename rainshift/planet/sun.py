@@ -1,4 +1,4 @@
-"""The sun over a place: local solar time and the flux it sends."""
+"""The sun: local solar time and top-of-atmosphere flux."""
 
 from __future__ import annotations
 

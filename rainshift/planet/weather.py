@@ -1,4 +1,4 @@
-"""Blocks of weather: fine rain, and the coarse predictors that an analysis would give with it."""
+"""Blocks of weather: fine rain, and the coarse predictors of an analysis."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from rainshift.sources.variables import PREDICTORS
 __all__ = ["PREDICTORS", "Weather", "WeatherBlock"]
 
 
-#: Cells of the fine and the coarse grid around a region, so that coarse means at its rim are whole.
+#: Cells of the fine and the coarse grid around a region, so that coarse means at its edge are complete.
 FINE_PAD, COARSE_PAD = 10, 3
 #: Metres of ascent per second at which orography shifts the latent field by its full gain.
 LIFT_M_S = 0.05
@@ -51,7 +51,7 @@ class WeatherBlock:
 class Weather:
     """The law of one region's weather on a pair of grids, and its blocks.
 
-    `key` names the random streams (usually the region's name); two `Weather`s of equal climate, grids and seed but
+    `key` names the random streams (usually the region's name). Two `Weather`s with equal climate, grids and seed but
     different keys are independent draws of one law, and so is their land unless `land_key` is the same.
     """
 
@@ -63,7 +63,7 @@ class Weather:
     land_key: str
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # What is computed from the fields stays behind: tasks that name a Weather are small.
+        # Cached values are not pickled, which keeps tasks small.
         return Weather, (self.seed, self.key, self.climate, self.coarse, self.fine, self.land_key)
 
     @cached_property

@@ -72,7 +72,7 @@ def test_log_distance_finds_the_law_of_free_space(plain_store: Path, tmp_path: P
     assert torch.equal(made.predict(batch)[0], again.predict(batch)[0])
     with pytest.raises(DataError, match="no two distances"):
         made.fit([])
-    with pytest.raises(UserError, match=r"none of task\.targets"):
+    with pytest.raises(UserError, match=r"not in task\.targets"):
         baseline("log_distance", AWARE.changed(targets=("toa_s",)))
 
 

@@ -161,7 +161,7 @@ def test_a_sweep_lies_in_one_store(tmp_path: Path):
         export_urbanradio3d(tmp_path / "sweep.zarr", tmp_path / "set")
     with pytest.raises(ValueError, match="two scenes or frequencies"):
         sweep.trace(1, 3)
-    with pytest.raises(UserError, match="there twice"):
+    with pytest.raises(UserError, match="is repeated"):
         plan(frequencies_hz=(2e9, 2e9))
 
 
@@ -201,7 +201,7 @@ def test_damage_is_found(whole: Path, tmp_path: Path):
         (lambda: plan(scenes=()), "no scene"),
         (lambda: plan(window=Window(size_m=300, step_m=10)).trace(0, 1), "choose a grid inside"),
         (lambda: Window(heights_m=(1, 20.5, 1)), "first, last and a step"),
-        (lambda: Window(size_m=10, step_m=3), "no multiple"),
+        (lambda: Window(size_m=10, step_m=3), "not a multiple"),
         (lambda: Placement(count=0), "at least 1"),
         (lambda: plan(placement=Placement(count=10_000)).transmitters(0), "do not fit"),
         (lambda: plan(placement=Placement(positions_m=((500, 500, 2),))).trace(0, 1), "is beside scene"),

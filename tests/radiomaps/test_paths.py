@@ -130,7 +130,7 @@ def test_receivers_by_chance_stand_outdoors_and_head_their_own_way():
         ({"waypoints_m": ((0, 0, 1), (1, 0, 1))}, "speed_m_s above 0"),
         ({"positions_m": ((0, 0),)}, r"expected \[\[x, y, z\]"),
         ({"positions_m": ((0, 0, 1),), "waypoints_m": ((0, 0, 1), (1, 0, 1)), "speed_m_s": 1}, "not both"),
-        ({"speed_m_s": -1}, "are no motion"),
+        ({"speed_m_s": -1}, "describe no motion"),
         ({"count": 0}, "count=0"),
     ],
 )

@@ -150,5 +150,5 @@ def test_mistakes_are_named():
             alignment.align(Seen(), source, target, CHANNELS)
     aligned = QuantileMapping(per_pixel=True).align(Seen(), source, target, CHANNELS)
     part = COARSE.crop(lat=slice(0, 4), lon=slice(0, 8))
-    with pytest.raises(DataError, match="whole regions"):
+    with pytest.raises(DataError, match="complete regions"):
         aligned.predict(Batch(torch.ones(1, 2, 4, 8), part, FINE))
