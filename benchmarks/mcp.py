@@ -80,16 +80,21 @@ async def arguments_of(client: Client, name: str) -> tuple[str, dict[str, str]]:
     if name == "bare":
         return "echo", {"text": "x" * 40}
     loaded = await client.call_tool("wireless_load_synthetic", {"antennas": 2})
-    return "wireless_los", {"channel_id": (loaded.structured_content or {})["channel_id"]}
+    return "wireless_ask", {
+        "source": (loaded.structured_content or {})["channel_id"],
+        "question": "line_of_sight",
+    }
 
 
 async def every_expert(client: Client, arguments: dict[str, str]) -> None:
     """Have each expert answer once."""
-    for tool in (await client.list_tools()).tools:
-        if list(tool.input_schema["properties"]) == ["channel_id"] and "drop" not in tool.name:
-            result = await client.call_tool(tool.name, arguments)
-            if result.is_error:
-                raise AssertionError(result.content)
+    tools = {tool.name: tool for tool in (await client.list_tools()).tools}
+    for question in tools["wireless_ask"].input_schema["properties"]["question"]["enum"]:
+        if question in ("path_gain", "delay"):  # of radio maps
+            continue
+        result = await client.call_tool("wireless_ask", arguments | {"question": question})
+        if result.is_error:
+            raise AssertionError(result.content)
 
 
 async def stdio_figures(rounds: int, calls: int) -> dict[str, float]:

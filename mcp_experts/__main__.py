@@ -31,6 +31,13 @@ APP = App(
             plain=True,
         ),
         Verb(
+            "skill",
+            "mcp_experts.client.skill:skill",
+            "Print what a language model should know first",
+            example="mcp-experts skill > .claude/skills/wireless-experts/SKILL.md",
+            plain=True,
+        ),
+        Verb(
             "describe",
             "mcp_experts.client.terminal:describe",
             "Ask all experts about a channel file",

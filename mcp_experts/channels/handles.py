@@ -55,14 +55,16 @@ class Handles:
         """Bytes of all coefficients held."""
         return self._nbytes
 
-    def put(self, channel: Channel, owner: str) -> str:
-        """Hold a channel; returns its handle, 128 random bits."""
+    def put(self, channel: Channel, owner: str, name: str = "") -> str:
+        """Hold a channel; returns its handle, `name` or 128 random bits."""
         if channel.nbytes > self.limits.nbytes:
             raise UserError(f"the channel takes {channel.nbytes} bytes; at most {self.limits.nbytes} are held")
-        name = PREFIX + secrets.token_hex(16)
+        name = name or PREFIX + secrets.token_hex(16)
         look = ChannelView(channel, name)  # which takes a while for a large one: nobody is to wait for it at the lock
         with self._lock:
             self._expire()
+            if name in self._held:
+                self._remove(name)
             while len(self._held) >= self.limits.count or self._nbytes + channel.nbytes > self.limits.nbytes:
                 self._remove(self._expendable(owner, channel))
             self._held[name] = _Held(look, owner, self._clock() + self.limits.lifetime_s)
@@ -82,6 +84,13 @@ class Handles:
             held.until = self._clock() + self.limits.lifetime_s
             self._held.move_to_end(name)
             return held.look
+
+    def find(self, name: str, owner: str) -> ChannelView | None:
+        """As `get`, None where the handle is gone."""
+        try:
+            return self.get(name, owner)
+        except UserError:
+            return None
 
     def drop(self, name: str, owner: str) -> None:
         """Forget a channel of this owner."""
@@ -115,6 +124,7 @@ class Handles:
 
 def _gone(limits: Limits) -> UserError:
     return UserError(
-        "no channel of yours has this channel_id: it may have expired (they are kept "
-        f"{limits.lifetime_s:g} s after their last use) or been dropped; load the channel again and use the new id"
+        "no channel of yours has this handle: it may have expired (they are kept "
+        f"{limits.lifetime_s:g} s after their last use), been dropped, or belong to another process; load the channel "
+        "again, or give the path of its file, which always works"
     )

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
-import os
 import re
 from pathlib import Path
 from typing import Any
@@ -15,7 +13,6 @@ from geoml.errors import DataError, UserError
 from mcp_experts.channels.arrays import Contents, read_arrays
 from mcp_experts.channels.axes import in_order
 from mcp_experts.channels.channel import SNAPSHOTS, SUBCARRIERS, Channel, from_paths, from_taps
-from mcp_experts.channels.opening import FORMATS
 from mcp_experts.channels.path_tables import (
     DEEPMIMO,
     NEEDED,
@@ -25,58 +22,15 @@ from mcp_experts.channels.path_tables import (
     from_radiomaps,
 )
 
-__all__ = ["channel_from_file", "channel_from_lists", "inside"]
+__all__ = ["NoChannel", "channel_from_file", "channel_from_lists"]
 
-MOST_BYTES = 256 * 2**20
 MOST_INLINE = 16384
 #: Of a path table, which says where paths lead but not how they are sampled.
 TABLE_BANDWIDTH_HZ, TABLE_DURATION_S = 20e6, 0.014
-#: Files that an error lists, and folders that are looked into to find them.
-LISTED, LOOKED_INTO = 8, 1000
 
 
-def inside(root: Path | None, path: str, *, whole: bool = True) -> Path:
-    """The file or store of this relative path under the data root; links and `..` that lead out are refused.
-
-    Large ones are refused where the `whole` is going to be read, as of an npz it always is. Neither the root's own path
-    nor anything outside it is named in an error.
-    """
-    if root is None:
-        raise UserError("this server has no data root; start it with --root FOLDER, or send the channel inline")
-    if "://" in path or "\x00" in path or len(path) > 512:
-        raise UserError("path has to be a relative path of a file under the data root; URLs are not opened")
-    given = Path(path)
-    if given.is_absolute() or ".." in given.parts:
-        raise UserError("path has to be relative to the data root, without '..'")
-    base = Path(os.path.realpath(root))
-    real = Path(os.path.realpath(base / given))
-    if not real.is_relative_to(base):
-        raise UserError("path leads out of the data root through a link; only files inside it are read")
-    if real.suffix not in FORMATS:
-        raise UserError(f"formats are {', '.join(FORMATS)}; the data root holds {_listing(base)}")
-    store = real.suffix == ".zarr"
-    if not (real.is_dir() if store else real.is_file()):  # a pipe of such a name would be waited on for ever
-        raise UserError(f"no such file under the data root, which holds {_listing(base)}")
-    pieces = list(real.rglob("*")) if store else [real]
-    if any(piece.is_symlink() for piece in pieces):
-        raise UserError("this store contains links; only files inside the data root are read")
-    if whole or real.suffix == ".npz":
-        size = sum(piece.stat().st_size for piece in pieces)
-        if size > MOST_BYTES:
-            raise UserError(f"the file has {size} bytes; at most {MOST_BYTES} are read: cut it into parts")
-    return real
-
-
-def _listing(base: Path) -> str:
-    """The first few files and stores; stores are not entered, and large roots not walked to their end."""
-    names: list[str] = []
-    for folder, folders, files in itertools.islice(os.walk(base), LOOKED_INTO):
-        found = [Path(folder, name) for name in sorted(folders + files) if Path(name).suffix in FORMATS]
-        names += [str(item.relative_to(base)) for item in found if not item.is_symlink()]
-        folders[:] = sorted(name for name in folders if Path(name).suffix not in FORMATS)
-        if len(names) > LISTED:
-            return ", ".join(names[:LISTED]) + " and more"
-    return ", ".join(names) or "none of these"
+class NoChannel(DataError):
+    """A file that can be read and holds something else."""
 
 
 def channel_from_file(path: Path, index: int = 0) -> Channel:
@@ -100,7 +54,7 @@ def channel_from_file(path: Path, index: int = 0) -> Channel:
     for name, number in ((name, array.item()) for name, array in arrays.items() if array.size == 1):
         attributes.setdefault(name, number)
     if not {"csi", "csi_real", "taps", "taps_real"} & set(arrays):
-        raise DataError(
+        raise NoChannel(
             f"{path.name} holds neither csi nor taps, and is no path table; expected csi[subcarrier, time, antenna] "
             "with subcarrier_spacing_hz and snapshot_interval_s, or taps[tap, time, antenna] with sample_rate_hz too"
         )

@@ -7,10 +7,12 @@ are never waited on.
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import itertools
 import os
 import stat
+import weakref
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PosixPath
@@ -70,9 +72,12 @@ class OpenedPath(PosixPath):
     def with_name(self, name: str) -> Path:  # type: ignore[override]
         """Another file of the folder, opened as this one was; a path that leads nowhere where there is none."""
         try:
-            return OpenedPath.of(open_piece(self.folder, name), name, self.folder)
+            descriptor = open_piece(self.folder, name)
         except OSError:
             return Path("/proc/self/fd/none")
+        found = OpenedPath.of(descriptor, name, self.folder)
+        weakref.finalize(found, os.close, descriptor)
+        return found
 
     def is_symlink(self) -> bool:
         """No: it was opened without following one."""
@@ -133,9 +138,10 @@ def open_piece(folder: int, path: str) -> int:
     finally:
         if step != folder:
             os.close(step)
-    if not stat.S_ISREG(os.fstat(found).st_mode):
+    mode = os.fstat(found).st_mode
+    if not stat.S_ISREG(mode):
         os.close(found)
-        raise FileNotFoundError(path)
+        raise IsADirectoryError(path) if stat.S_ISDIR(mode) else OSError(errno.EINVAL, "not a regular file", path)
     return found
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import weakref
 from collections.abc import AsyncIterator, Iterable
 from pathlib import Path
 from typing import Any
@@ -30,11 +31,12 @@ MOST_PIECE = 2**30
 
 
 class PiecewiseStore(Store):
-    """Read-only; `folder` is a path, or the descriptor of a folder that is open."""
+    """Read-only; `folder` is opened once."""
 
-    def __init__(self, folder: Path | int) -> None:
+    def __init__(self, folder: Path) -> None:
         super().__init__(read_only=True)
-        self._folder = folder if isinstance(folder, int) else os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        self._folder = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        weakref.finalize(self, os.close, self._folder)
 
     supports_writes = supports_deletes = False
     supports_listing = True

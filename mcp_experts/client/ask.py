@@ -16,7 +16,7 @@ __all__ = ["SYSTEM", "ask"]
 
 SYSTEM = (
     "You answer questions about wireless channels. Use the tools: they are trained experts, and better than guessing "
-    "from memory. Load the channel, describe it, then answer in plain words with numbers, units and intervals. Where "
+    "from memory. Ask about the file by its name, then answer in plain words with numbers, units and intervals. Where "
     "an expert abstained, say that the data do not decide. Claim nothing that no tool said."
 )
 

@@ -1,69 +1,65 @@
 """A session of a real client with the server, as a page: `python -m mcp_experts.client.transcript > PAGE`.
 
-The server is a child process on stdio. Handles, which are random, and times of calls are replaced, nothing else.
+The server is a child process on stdio; nothing is replaced in what it says.
 """
 
 from __future__ import annotations
 
 import json
-import re
 import sys
-from collections.abc import Mapping
+import tempfile
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 from mcp import Client, StdioServerParameters
+
+from mcp_experts.channels.synthetic import synthesize
 
 __all__ = ["CALLS", "session"]
 
-#: What is asked, in order; "CHANNEL" is the handle that loading gave. The last call is wrong, to show what comes back.
+#: What is asked, in order. The last call is wrong, to show what comes back.
 CALLS: tuple[tuple[str, dict[str, Any]], ...] = (
-    ("wireless_list_experts", {}),
-    ("wireless_load_synthetic", {"delay_spread_s": 3e-7, "doppler_hz": 120, "k_factor_db": 9, "snr_db": 22}),
-    ("wireless_describe_channel", {"channel_id": "CHANNEL"}),
-    ("wireless_doppler", {"channel_id": "CHANNEL"}),
-    ("wireless_doppler", {"channel": "CHANNEL"}),
-    ("wireless_drop_channel", {"channel_id": "CHANNEL"}),
+    ("wireless_list", {}),
+    ("wireless_ask", {"source": "link.npz", "question": "line_of_sight"}),
+    ("wireless_ask", {"source": "link.npz", "question": "doppler"}),
+    ("wireless_describe", {"source": "link.npz"}),
+    ("wireless_ask", {"source": "noise.npz", "question": "snr"}),
+    ("wireless_ask", {"file": "link.npz", "question": "snr"}),
 )
 HEAD = """\
 # A session with the experts
 
-A client starts `mcp-experts serve`, lists its tools, makes a channel, and asks. Below stands what the two said, as \
-`python -m mcp_experts.client.transcript > docs/experts-transcript.md` wrote it; a test runs that and compares. Only \
-handles, which are random, and the times of calls are replaced. `→` is the client, `←` the server.
+A client starts `mcp-experts serve` on a folder with two channels, `link.npz` and `noise.npz`, lists its tools, and \
+asks. Below stands what the two said, as `python -m mcp_experts.client.transcript > docs/experts-transcript.md` wrote \
+it; a test runs that and compares. `→` is the client, `←` the text that a language model reads.
 """
 
 
 async def session() -> str:
     """Hold the session and return the page."""
     lines = [HEAD, "```text"]
-    server = StdioServerParameters(command=sys.executable, args=["-m", "mcp_experts", "serve"])
-    async with Client(server) as client:
-        lines.append("→ tools/list")
-        lines += [f"← {tool.name}: {tool.description}" for tool in (await client.list_tools()).tools]
-        handle = ""
-        for name, arguments in CALLS:
-            arguments = {key: handle if value == "CHANNEL" else value for key, value in arguments.items()}
-            result = await client.call_tool(name, arguments)
-            content: Mapping[str, Any] = result.structured_content or {}
-            handle = str(content.get("channel_id") or handle)
-            lines += ["", f"→ {name} {json.dumps(arguments)}"]
-            if result.is_error:
-                lines += [f"← error: {getattr(block, 'text', '')}" for block in result.content]
-            else:
-                lines += _answer(content)
-    page = "\n".join([*lines, "```", ""])
-    return re.sub(r'"latency_ms": [^,}]+', '"latency_ms": 0.0', page.replace(handle, "ch_0123456789abcdef"))
+    with tempfile.TemporaryDirectory() as folder:
+        _write_channels(Path(folder))
+        server = StdioServerParameters(command=sys.executable, args=["-m", "mcp_experts", "serve", "--root", folder])
+        async with Client(server) as client:
+            lines.append("→ tools/list")
+            lines += [f"← {tool.name}: {tool.description}" for tool in (await client.list_tools()).tools]
+            for name, arguments in CALLS:
+                result = await client.call_tool(name, arguments)
+                lines += ["", f"→ {name} {json.dumps(arguments)}"]
+                said = "\n".join(getattr(block, "text", "") for block in result.content)
+                lines += [f"← {'error: ' if result.is_error else ''}{line}" for line in said.splitlines()]
+    return "\n".join([*lines, "```", ""])
 
 
-def _answer(content: Mapping[str, Any]) -> list[str]:
-    """A line a value, and a line an item of a list of mappings."""
-    lines = []
-    for key, value in content.items():
-        if isinstance(value, list) and value and isinstance(value[0], dict):
-            lines += [f"← {key}: {json.dumps(item, ensure_ascii=False)}" for item in value]
-        else:
-            lines.append(f"← {key}: {0.0 if key == 'latency_ms' else json.dumps(value, ensure_ascii=False)}")
-    return lines
+def _write_channels(folder: Path) -> None:
+    """A link with a direct path, and noise alone."""
+    link = synthesize(delay_spread_s=3e-7, doppler_hz=120, k_factor_db=9, snr_db=22)
+    real, imag = np.random.default_rng(0).normal(size=(2, *link.csi.shape))
+    sampling = {name: getattr(link, name) for name in ("subcarrier_spacing_hz", "snapshot_interval_s")}
+    np.savez(folder / "link.npz", csi=link.csi, **sampling)
+    np.savez(folder / "noise.npz", csi=real + 1j * imag, **sampling)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import time
@@ -11,8 +12,9 @@ from typing import Any
 
 import numpy as np
 
+from geoml.errors import UserError
 from geoml.runs.files import atomic_path
-from mcp_experts.client.agent import connected, converse
+from mcp_experts.client.agent import Transcript, connected, converse
 from mcp_experts.client.endpoints import Endpoint
 from mcp_experts.evaluate.mock_experts import Kind, doctored
 from mcp_experts.evaluate.questions import LETTERS, Question, QuestionSet
@@ -132,12 +134,24 @@ async def ask_model(
         time.perf_counter() - begin,
         transcript.tokens_in,
         transcript.tokens_out,
-        tuple(transcript.tools),
-        tuple(f"wireless_{name}" for name in question.experts) if arm in TOOL_ARMS else (),
+        _called(transcript, registry),
+        tuple(f"wireless_ask:{name}" for name in question.experts) if arm in TOOL_ARMS else (),
         # Whether the answer is what the experts find most likely.
         letter == _letter(question, questions, registry) if arm in TOOL_ARMS else None,
         tuple(transcript.exchanges),
     )
+
+
+def _called(transcript: Transcript, registry: Registry) -> tuple[str, ...]:
+    """The tools that were called, those that ask one question with the expert that it is for."""
+    found = []
+    for call in (call for entry in transcript.exchanges for call in entry.get("calls", ())):
+        expert = ""
+        if call["tool"] == "wireless_ask":
+            with contextlib.suppress(UserError):
+                expert = f":{registry.asked(str(call['arguments'].get('question', ''))).name}"
+        found.append(call["tool"] + expert)
+    return tuple(found)
 
 
 def parse_letter(text: str, options: int) -> str:

@@ -21,8 +21,10 @@ async def latency(registry: Registry) -> dict[str, float]:
     found: dict[str, float] = {}
     async with Client(build_server(registry=registry)) as client:
         loaded = await client.call_tool("wireless_load_synthetic", {})
-        arguments = {"channel_id": (loaded.structured_content or {})["channel_id"]}
-        for name, tool in (("one_expert", "wireless_los"), ("all_experts", "wireless_describe_channel")):
+        arguments = {"source": (loaded.structured_content or {})["channel_id"]}
+        one = arguments | {"question": "line_of_sight"}
+        calls = (("one_expert", "wireless_ask", one), ("all_experts", "wireless_describe", arguments))
+        for name, tool, arguments in calls:
             taken = []
             for _ in range(CALLS):
                 begin = time.perf_counter()
@@ -46,13 +48,14 @@ async def conformance(registry: Registry) -> dict[str, bool]:
             loaded = await client.call_tool("wireless_load_synthetic", {"seed": 1})
             content: dict[str, Any] = loaded.structured_content or {}
             checks[f"{era}: structured and text content"] = bool(content.get("channel_id")) and bool(loaded.content)
+            asked = {"source": content.get("channel_id"), "question": "line_of_sight"}
             for name, arguments in (
-                ("an unknown argument", {"channel_id": content.get("channel_id"), "colour": "red"}),
+                ("an unknown argument", asked | {"colour": "red"}),
                 ("a missing argument", {}),
-                ("a foreign handle", {"channel_id": "ch_" + "0" * 32}),
-                ("a wrong type", {"channel_id": 3}),
+                ("a foreign handle", asked | {"source": "ch_" + "0" * 32}),
+                ("a wrong type", asked | {"source": 3}),
             ):
-                checks[f"{era}: {name} is refused"] = bool((await client.call_tool("wireless_los", arguments)).is_error)
+                checks[f"{era}: {name} is refused"] = bool((await client.call_tool("wireless_ask", arguments)).is_error)
             checks[f"{era}: resources are listed and read"] = bool(
                 (await client.read_resource("expert://catalog")).contents
             ) and bool((await client.list_resource_templates()).resource_templates)

@@ -44,12 +44,13 @@ class Question:
     channel: int
     options: tuple[str, ...]
     answer: str
+    topics: tuple[str, ...] = ()
 
     @property
     def text(self) -> str:
         """The question and its options, lettered."""
         lines = [f"{LETTERS[index]}. {option}" for index, option in enumerate(self.options)]
-        asked = " and ".join(name.replace("_", " ") for name in self.experts)
+        asked = " and ".join(topic.replace("_", " ") for topic in self.topics)
         return f"What is the {asked} of this channel?\n" + "\n".join(lines)
 
     def letter(self, labels: tuple[str, ...]) -> str:
@@ -122,7 +123,9 @@ def load_questions(
             options = tuple(every[place] for place in rng.permutation(len(every)))
             right = ", ".join(classes[number] for classes, number in zip(names, numbers[channel], strict=True))
             letter = LETTERS[options.index(right)]
-            questions.append(Question(f"{task}-{channel}", task, tuple(experts), int(channel), options, letter))
+            topics = tuple(registry.expert(name).definition.question for name in experts)
+            question = Question(f"{task}-{channel}", task, tuple(experts), int(channel), options, letter, topics)
+            questions.append(question)
     text = "\n".join(f"{q.identifier} {q.options} {q.answer}" for q in questions) + index["sha256"]
     return QuestionSet(tuple(questions), arrays, known, hashlib.sha256(text.encode()).hexdigest())
 

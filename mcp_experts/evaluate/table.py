@@ -111,12 +111,9 @@ def _tool_scores(members: Rows) -> dict[str, Any]:
     """Precision and recall of the experts asked for; a description asks for all."""
     precision, recall, faithful = [], [], []
     for row in members:
-        wanted, called = (
-            set(row["wanted_tools"]),
-            {name for name in row["tools"] if not name.startswith("wireless_load")},
-        )
-        every = "wireless_describe_channel" in called
-        asked = called - {"wireless_describe_channel", "wireless_list_experts", "wireless_expert_card"}
+        wanted, called = set(row["wanted_tools"]), set(row["tools"])
+        every = "wireless_describe" in called
+        asked = {name for name in called if name.startswith("wireless_ask")}
         if asked:
             precision.append(len(asked & wanted) / len(asked))
         recall.append(1.0 if every else len(asked & wanted) / len(wanted))

@@ -30,7 +30,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from geoml.errors import UserError
 from mcp_experts.serve.guard import Guard, host_name, normal_origin
-from mcp_experts.serve.server import build_server
+from mcp_experts.serve.server import ExpertServer, build_server
 
 __all__ = ["Binding", "Tokens", "http_app", "listen", "serve_http"]
 
@@ -98,8 +98,8 @@ class Tokens:
         return AccessToken(token=token, client_id=f"token-{given.hex()[:16]}", scopes=[])
 
 
-def http_app(settings: Mapping[str, Any], binding: Binding, tokens: Tokens | None) -> Starlette:
-    """The ASGI application; a `UserError` where others than this machine could come in without host and token."""
+def http_app(settings: Mapping[str, Any], binding: Binding, tokens: Tokens | None) -> tuple[Starlette, ExpertServer]:
+    """The ASGI application and its server; a `UserError` where other machines could come in without host and token."""
     if not binding.loopback and (tokens is None or not binding.allowed_hosts):
         raise UserError(
             f"{binding.host} can be reached from other machines: that needs the names clients use (--allow-host NAME) "
@@ -119,12 +119,12 @@ def http_app(settings: Mapping[str, Any], binding: Binding, tokens: Tokens | Non
     )
     app.add_middleware(_PromptBody)
     app.add_middleware(Guard, hosts=binding.allowed_hosts, origins=binding.allowed_origins, local=local)
-    return app
+    return app, server
 
 
-def serve_http(settings: Mapping[str, Any], binding: Binding, *, closing: Callable[[], None] = lambda: None) -> int:
-    """Serve until SIGINT (exit code 130) or SIGTERM (143), within 2 s of which it ends; `closing` is called then."""
-    app = http_app(settings, binding, Tokens.from_environment())
+def serve_http(settings: Mapping[str, Any], binding: Binding) -> int:
+    """Serve until SIGINT (exit code 130) or SIGTERM (143), within 2 s of which it ends."""
+    app, expert_server = http_app(settings, binding, Tokens.from_environment())
     sockets = listen(binding)
     config = uvicorn.Config(
         app,
@@ -138,7 +138,7 @@ def serve_http(settings: Mapping[str, Any], binding: Binding, *, closing: Callab
         server_header=False,
     )
     print(f"{binding.origin}/mcp", file=sys.stderr, flush=True)
-    server = _Server(config, closing)
+    server = _Server(config, expert_server.close)
     with contextlib.suppress(KeyboardInterrupt):
         server.run(sockets=sockets)
     return 128 + server.ended_by

@@ -87,6 +87,29 @@ class RadioMaps:
         return values
 
 
+def describe_map(path: Path) -> dict[str, Any] | None:
+    """What a radio map covers, in metres and GHz; None for a file that is none."""
+    try:
+        with open_maps(path) as found:
+            gain = found.variables["path_gain_db"]
+            sizes = dict(zip(gain.dims, gain.array.shape, strict=True))
+            limits = {}
+            for name in SPACE:
+                centres = found.variables[name].at({}).astype(np.float64)
+                limits[name] = [float(f"{edge:.6g}") for edge in (centres.min(), centres.max())]
+            carrier = float(np.mean(found.variables["frequency_hz"].at({})))
+    except DataError:
+        return None
+    members = int(sizes.get(MEMBER, 1))
+    maps = math.prod(size for dim, size in sizes.items() if dim not in (MEMBER, *SPACE))
+    return {
+        "transmitters": maps,
+        "members": members,
+        "limits_m": limits,
+        "frequency_ghz": float(f"{carrier / 1e9:.4g}"),
+    }
+
+
 def query_map(path: Path, *, x_m: float, y_m: float, z_m: float = 1.5, transmitter: int = 0) -> dict[str, Any]:
     """The voxel that holds the point, `(x, y, z)` in the map's metres; a `UserError` for a point beside the map."""
     begin = time.perf_counter()

@@ -23,7 +23,7 @@ def add(server: MCPServer) -> None:
         question: Annotated[str, Field(description="What to find out")] = "What kind of channel is this?",
     ) -> str:
         return (
-            f"Load the channel in {path!r} with wireless_load_file, then call wireless_describe_channel. Answer this "
+            f"Call wireless_describe with source {path!r}, and wireless_ask for what it leaves open. Answer this "
             f"question: {question}\n"
             "Give each number with its unit and its interval. Where an expert abstained, say that the data do not "
             "decide, and what remains likely. Where the classical estimate disagrees with an expert, say so. Do not "

@@ -44,28 +44,29 @@ def add(server: MCPServer, state: State) -> None:
             raise ResourceNotFoundError(without_surrogates(str(error))) from error
 
     @server.resource(
-        "channel://{channel_id}/summary",
+        "channel://{source}/summary",
         name="channel_summary",
         title="Verdicts on a channel",
         description="All experts' full verdicts on a loaded channel",
         mime_type="application/json",
     )
-    def summary(channel_id: str) -> str:
-        return json.dumps(describe(state.registry, _look(state, channel_id)).to_dicts())
+    async def summary(source: str) -> str:
+        return json.dumps(describe(state.registry, await _view(state, source)).to_dicts())
 
     @server.resource(
-        "channel://{channel_id}/picture",
+        "channel://{source}/picture",
         name="channel_picture",
         title="Picture of a channel",
         description="Power delay profile (above) and Doppler spectrum (below) of a loaded channel, 40 dB each",
         mime_type="image/png",
     )
-    def picture(channel_id: str) -> bytes:
-        return draw_channel(_look(state, channel_id).window)
+    async def picture(source: str) -> bytes:
+        return draw_channel((await _view(state, source)).window)
 
 
-def _look(state: State, channel_id: str) -> ChannelView:
+async def _view(state: State, source: str) -> ChannelView:
+    """The channel of a handle or of a path, in which a client has escaped what URLs keep for themselves."""
     try:
-        return state.handles.get(channel_id, state.owner())
+        return await state.channel(source)
     except UserError as error:
         raise ResourceNotFoundError(without_surrogates(str(error))) from error

@@ -11,6 +11,9 @@ from typing import Any
 from mcp.server import MCPServer
 from mcp.server.auth.provider import TokenVerifier
 from mcp.server.auth.settings import AuthSettings
+from mcp.server.caching import CacheHint
+from mcp.server.mcpserver.context import Context
+from mcp.server.mcpserver.tools.base import Tool
 from mcp.shared.exceptions import MCPError
 from mcp_types import INVALID_PARAMS
 
@@ -19,23 +22,42 @@ from mcp_experts.channels.handles import Handles, Limits
 from mcp_experts.inference.registry import Registry
 from mcp_experts.serve import prompts, resources, tools
 from mcp_experts.serve.frames import without_surrogates
-from mcp_experts.serve.state import TOOLSETS, State
+from mcp_experts.serve.state import State
+from mcp_experts.serve.toolsets import TOOLSETS
 
 __all__ = ["INSTRUCTIONS", "ExpertServer", "build_server"]
 
 INSTRUCTIONS = """\
-Trained experts that answer questions about one wireless channel (line of sight, fading, delay spread, Doppler, \
-coherence, profile, scenario, SNR), each with calibrated probabilities, its limits, and a classical estimate beside it.
-1. Load a channel: wireless_load_file, wireless_load_inline or wireless_load_synthetic gives a channel_id.
-2. Call wireless_describe_channel first; single experts only for detail.
-3. Respect abstained: label null means that the data do not decide; say so instead of guessing. Intervals \
-(interval_low, interval_high, unit) hold with 90 % confidence; null is an open side."""
+Trained experts on one wireless channel (line of sight, fading, delay spread, Doppler, coherence, profile, scenario, \
+SNR). Ask with the path of a file: wireless_ask for one question, wireless_describe for all, wireless_list for what \
+there is. A null label means that the data do not decide: say so instead of guessing. Intervals hold with 90 % \
+confidence on channels like those of training. The classical estimate is a textbook's; where it differs, say so."""
 
 MOST_TEXT = 200
+#: Milliseconds for which a client may keep what does not change while the server runs.
+FRESH_MS = 3_600_000
 
 
 class ExpertServer(MCPServer):
     """The SDK's server, with errors of prompts as the protocol's "invalid params"; the SDK's are bugs of the server."""
+
+    def __init__(self, state: State, name: str, **settings: Any) -> None:
+        super().__init__(name, **settings)
+        self.state = state
+        self._unlisted: dict[str, Tool] | None = None
+
+    async def call_tool(self, name: str, arguments: dict[str, Any], context: Any = None) -> Any:
+        """As the SDK's, for tools of all toolsets: those that are not listed cost a model nothing."""
+        if self._unlisted is None:
+            self._unlisted = {tool.name: tool for tool in tools.unlisted(self.state)}
+        tool = self._unlisted.get(name)
+        if tool is None:
+            return await super().call_tool(name, arguments, context)
+        return await tool.run(arguments, context or Context(mcp_server=self), convert_result=True)
+
+    def close(self) -> None:
+        """End what the server has started."""
+        self.state.readers.close()
 
     async def get_prompt(self, name: str, arguments: dict[str, Any] | None = None, context: Any = None) -> Any:
         """As the SDK's."""
@@ -52,16 +74,23 @@ def build_server(
     registry: Registry | None = None,
     limits: Limits | None = None,
     root: Path | None = None,
-    toolsets: Sequence[str] = TOOLSETS,
+    toolsets: Sequence[str] = (),
     token_verifier: TokenVerifier | None = None,
     auth: AuthSettings | None = None,
 ) -> ExpertServer:
-    """The server with these toolsets, ready to run on either transport or to be handed to a client in memory."""
-    for name in toolsets:
+    """The server, ready to run on either transport or to be handed to a client in memory.
+
+    It lists three tools; `toolsets` adds some of `TOOLSETS`, or "all". Those of the others can be called, unlisted.
+    """
+    names = tuple(TOOLSETS) if "all" in toolsets else tuple(dict.fromkeys(toolsets))
+    for name in names:
         if name not in TOOLSETS:
-            raise unknown("toolset", name, TOOLSETS)
-    state = State(registry or Registry(), Handles(limits), root, tuple(toolsets))
+            raise unknown("toolset", name, (*TOOLSETS, "all"))
+    state = State(registry or Registry(), Handles(limits), root, names)
+    fresh = CacheHint(ttl_ms=FRESH_MS, scope="public")
+    lists = ("tools/list", "resources/list", "resources/templates/list", "prompts/list", "server/discover")
     server = ExpertServer(
+        state,
         "wireless-experts",
         title="Wireless experts",
         instructions=INSTRUCTIONS,
@@ -71,6 +100,7 @@ def build_server(
         auth=auth,
         log_level="WARNING",
         subscriptions=False,  # nothing that could be subscribed to changes, and each would hold a connection open
+        cache_hints=dict.fromkeys(lists, fresh) | {"resources/read": CacheHint(ttl_ms=FRESH_MS // 60)},
     )
     # At INFO the SDK logs the errors that clients were told, with what they sent.
     logging.getLogger("mcp").setLevel(logging.WARNING)

@@ -2,34 +2,54 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from typing_extensions import TypedDict
 
-__all__ = ["Card", "Description", "Dropped", "ExpertList", "Loaded", "MapPoint"]
+__all__ = ["Answer", "Card", "Description", "Dropped", "Listing", "Loaded", "MapPoint"]
+
+
+class Answer(TypedDict):
+    """One question, answered: a sentence first."""
+
+    answer: str
+    question: str
+    label: str | None
+    confidence: float | None
+    interval: list[float | None] | None
+    unit: str | None
+    reason: str | None
+    classical: str | None
 
 
 class Description(TypedDict):
-    """The verdicts of all experts on one channel."""
+    """All questions about one channel, answered shortly."""
 
-    channel_id: str
-    in_distribution: bool
-    verdicts: list[dict[str, Any]]
-    hint: str
+    answer: str
+    handle: str
+    answers: dict[str, str]
+    notes: list[str]
 
 
-class ExpertList(TypedDict):
-    """A page of experts."""
+class Listing(TypedDict):
+    """What can be asked about, and what can be asked."""
 
-    experts: list[dict[str, Any]]
+    answer: str
+    sources: list[str]
+    questions: dict[str, list[str]]
     next_cursor: str | None
 
 
 class Card(TypedDict):
-    """The card of one expert."""
+    """How far an expert can be trusted, in short."""
 
-    expert: str
-    card: dict[str, Any]
+    question: str
+    labels: list[str]
+    edges: list[str]
+    meaning: str
+    limits: str
+    share_right: dict[str, dict[str, float]]
+    calibration_error: float | None
+    version: str
+    resource: str
 
 
 class Loaded(TypedDict):
@@ -48,7 +68,7 @@ class Loaded(TypedDict):
 class Dropped(TypedDict):
     """A handle that is no more."""
 
-    channel_id: str
+    source: str
     dropped: bool
 
 

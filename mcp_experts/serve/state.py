@@ -1,22 +1,39 @@
-"""What the tools of one server share: experts, held channels, the data root."""
+"""What the tools of one server share: experts, channels, the data root, and who owns what."""
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Sequence
+import hashlib
+import re
+from collections import OrderedDict
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
+import anyio
 from mcp.server.auth.middleware.auth_context import get_access_token
 
-from mcp_experts.channels.handles import Handles
+from geoml.errors import UserError
+from mcp_experts.channels.channel import Channel
+from mcp_experts.channels.handles import PREFIX, Handles
+from mcp_experts.channels.opening import open_inside
 from mcp_experts.inference.registry import Registry
+from mcp_experts.inference.verdicts import ChannelView
+from mcp_experts.serve.readers import Readers
 
-__all__ = ["TOOLSETS", "State"]
+__all__ = ["MapCover", "State"]
 
-TOOLSETS = ("channels", "describe", "experts", "maps")
-#: Files read at once, whoever asks: each may take a GiB of memory while it is.
-READ_AT_ONCE = 2
+#: A path, the number of a channel in a file with several, and the first digits of its content's hash.
+SOURCE = re.compile(r"(?P<path>.+?)(?:#(?P<index>\d{1,7}))?(?:@(?P<digest>[0-9a-f]{8}))?", re.DOTALL)
+#: Owner of the channels of files, which everybody may ask about, and how many files are remembered.
+FILES, REMEMBERED = "files", 512
+
+
+@dataclass(frozen=True)
+class MapCover:
+    """What a radio map under the root covers."""
+
+    path: str
+    covers: dict[str, Any]
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,11 +43,67 @@ class State:
     registry: Registry
     handles: Handles
     root: Path | None = None
-    toolsets: Sequence[str] = field(default=TOOLSETS)
-    reading: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(READ_AT_ONCE))
+    toolsets: tuple[str, ...] = ()
+    readers: Readers = field(default_factory=Readers)
+    _files: OrderedDict[tuple[str, int, str], str | MapCover] = field(default_factory=OrderedDict)
 
     @staticmethod
     def owner() -> str:
         """Whose call this is: the bearer token's client, or the process on stdio and an open loopback."""
         token = get_access_token()
         return token.client_id if token else "process"
+
+    async def channel(self, source: str) -> ChannelView:
+        """The channel behind a handle or a path; a `UserError` for a radio map, which is none."""
+        found = await self.source(source)
+        if isinstance(found, MapCover):
+            raise UserError(f"{found.path} is a radio map: ask wireless_ask with at, as at='10,20,1.5'")
+        return found
+
+    async def source(self, source: str) -> ChannelView | MapCover:
+        """The channel behind a handle, or the channel or map in a file under the root, read once as long as it is kept.
+
+        A handle of a file is its path with the first digits of a hash of the content, so that it means the same in
+        every process; of another content it is a `UserError`.
+        """
+        if source.startswith(PREFIX):
+            return self.handles.get(source, self.owner())
+        return await anyio.to_thread.run_sync(self._in_file, source)
+
+    def _in_file(self, source: str) -> ChannelView | MapCover:
+        match = SOURCE.fullmatch(source)
+        if match is None:
+            raise UserError("source is empty; give a path under the data root, or a handle")
+        path, index, digest = match["path"], int(match["index"] or 0), match["digest"]
+        with open_inside(self.root, path) as opened:
+            key = (opened.name, index, opened.identity)
+            known = self._files.get(key)
+            if isinstance(known, str) and (view := self.handles.find(known, FILES)) is not None:
+                found: ChannelView | MapCover = view
+            elif isinstance(known, MapCover):
+                found = known
+            else:
+                found = self._read(opened.name, index, self.readers.channel(opened, index))
+                self._files[key] = found if isinstance(found, MapCover) else found.channel_id
+                while len(self._files) > REMEMBERED:
+                    self._files.popitem(last=False)
+        if digest and isinstance(found, ChannelView) and not found.channel_id.endswith(f"@{digest}"):
+            raise UserError(f"{opened.name} has changed since this handle was made; ask with the path {opened.name}")
+        return found
+
+    def _read(self, path: str, index: int, found: Channel | dict[str, Any]) -> ChannelView | MapCover:
+        if not isinstance(found, Channel):
+            return MapCover(path, found)
+        digest = hashlib.sha256(f"{path} {index} {found.subcarrier_spacing_hz} {found.snapshot_interval_s}".encode())
+        digest.update(found.csi.tobytes())
+        name = f"{path}{f'#{index}' if index else ''}@{digest.hexdigest()[:8]}"
+        return self.handles.get(self.handles.put(found, FILES, name), FILES)
+
+    async def map_point(self, path: str, **point: float) -> dict[str, Any]:
+        """A radio map of the root at a point: `x_m`, `y_m`, `z_m`, `transmitter`."""
+
+        def read() -> dict[str, Any]:
+            with open_inside(self.root, path) as opened:
+                return self.readers.point(opened, **point)
+
+        return await anyio.to_thread.run_sync(read)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any
 
 from mcp.server.mcpserver.context import Context
@@ -19,6 +19,8 @@ from mcp_experts.serve.frames import without_surrogates
 __all__ = ["StrictTool", "answer", "described", "strict_tool"]
 
 MOST_TEXT = 160
+#: What `source` was called before it could be a path.
+EARLIER = "channel_id"
 
 
 class StrictTool(Tool):
@@ -34,6 +36,8 @@ class StrictTool(Tool):
         """
         required = self.parameters.get("required", [])
         arguments = {name: value for name, value in arguments.items() if value is not None or name in required}
+        if "source" in required and "source" not in arguments and EARLIER in arguments:
+            arguments["source"] = arguments.pop(EARLIER)
         try:
             return await super().run(arguments, context, convert_result)
         except ToolError as error:
@@ -61,8 +65,12 @@ def strict_tool(
     description: str,
     read_only: bool = True,
     destructive: bool = False,
+    choices: Mapping[str, Sequence[str]] | None = None,
 ) -> Tool:
-    """A strict tool from a function that annotates each argument and returns `Annotated[CallToolResult, Shape]`."""
+    """A strict tool from a function that annotates each argument and returns `Annotated[CallToolResult, Shape]`.
+
+    `choices` go into the schema as the values of an argument; the function may understand others too.
+    """
     tool = StrictTool.from_function(
         function,
         name=name,
@@ -81,6 +89,8 @@ def strict_tool(
     strict: Any = type(loose.__name__, (loose,), {"model_config": config, "__module__": __name__})
     tool.fn_metadata.arg_model = strict
     tool.parameters = _plain_schema(strict.model_json_schema(by_alias=True))
+    for argument, values in (choices or {}).items():
+        tool.parameters["properties"][argument]["enum"] = list(values)
     if (promised := tool.fn_metadata.output_schema) is not None:
         tool.fn_metadata.output_schema = _joined(_plain_schema(promised))
     return tool
@@ -128,7 +138,7 @@ def _joined(schema: Any) -> Any:
     return {key: _joined(value) for key, value in schema.items()}
 
 
-def answer(content: Mapping[str, Any]) -> CallToolResult:
-    """A result as structured content, and as the same JSON in text for clients that show text alone."""
-    text = json.dumps(content, allow_nan=False, separators=(",", ":"), ensure_ascii=False)
+def answer(content: Mapping[str, Any], *, text: str | None = None) -> CallToolResult:
+    """A result as structured content, and as text for clients and models that read text: `text`, or the same JSON."""
+    text = text or json.dumps(content, allow_nan=False, separators=(",", ":"), ensure_ascii=False)
     return CallToolResult(content=[TextContent(type="text", text=text)], structured_content=dict(content))

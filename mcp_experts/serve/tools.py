@@ -1,87 +1,235 @@
-"""The tools. Arguments are flat and few; descriptions say when to call which."""
+"""The three tools that are always there: ask one question, describe a channel, list what can be asked about.
+
+Arguments are flat and few. An answer begins with a sentence that can be read to a user. All else is in toolsets.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from typing import Annotated
+import itertools
+from collections.abc import Iterator
+from typing import Annotated, Any
 
 from mcp.server.mcpserver.tools.base import Tool
 from mcp_types import CallToolResult
 from pydantic import Field
 
 from geoml.errors import UserError
-from mcp_experts.channels.channel import Channel
-from mcp_experts.channels.loading import channel_from_file, channel_from_lists, inside
-from mcp_experts.channels.opening import FORMATS
-from mcp_experts.channels.synthetic import synthesize
+from mcp_experts.channels.opening import sources_under
+from mcp_experts.inference import sentences
 from mcp_experts.inference.registry import GATE, Expert
-from mcp_experts.inference.verdicts import Verdict, describe, judge, judge_gate
-from mcp_experts.serve.maps import query_map
-from mcp_experts.serve.shapes import Card, Description, Dropped, ExpertList, Loaded, MapPoint
-from mcp_experts.serve.state import State
-from mcp_experts.serve.strict import answer, described, strict_tool
+from mcp_experts.inference.verdicts import OUTSIDE, ChannelView, judge, judge_gate
+from mcp_experts.serve.frames import without_surrogates
+from mcp_experts.serve.shapes import Answer, Description, Listing
+from mcp_experts.serve.state import MapCover, State
+from mcp_experts.serve.strict import answer, strict_tool
+from mcp_experts.serve.toolsets import TOOLSETS, Source
 
-__all__ = ["tools"]
+__all__ = ["tools", "unlisted"]
 
-ChannelId = Annotated[str, Field(description="Handle that a wireless_load_… tool returned", max_length=64)]
-BRIEF = ("expert", "label", "confidence", "likely", "interval_low", "interval_high", "unit", "abstained", "classical")
-PAGE = 20
+PAGE, MOST_LISTED = 20, 2000
+#: Questions that a radio map answers, by the field of its point.
+MAP_QUESTIONS = {"line_of_sight": "los", "path_gain": "path_gain_db", "delay": "toa_s"}
 
 
 def tools(state: State) -> Iterator[Tool]:
-    """The tools of the server's toolsets; listing and cards always."""
-    yield from _catalog_tools(state)
-    if "channels" in state.toolsets:
-        yield from _loading_tools(state)
-        yield _drop_tool(state)
-    if "describe" in state.toolsets:
-        yield _describe_tool(state)
-    if "experts" in state.toolsets:
-        yield from (_expert_tool(state, expert) for expert in state.registry.experts.values())
-    if "maps" in state.toolsets:
-        yield _map_tool(state)
+    """The tools that the server lists: the three, and those of its toolsets."""
+    yield _ask_tool(state)
+    yield _describe_tool(state)
+    yield _list_tool(state)
+    for name in state.toolsets:
+        yield from TOOLSETS[name](state)
 
 
-def _catalog_tools(state: State) -> Iterator[Tool]:
-    async def list_experts(
-        cursor: Annotated[str | None, Field(description="next_cursor of the page before", max_length=16)] = None,
-    ) -> Annotated[CallToolResult, ExpertList]:
-        names = list(state.registry.experts)
-        start = _page(cursor, len(names))
-        chosen = [state.registry.experts[name].definition for name in names[start : start + PAGE]]
-        rows = [
-            {
-                "name": definition.name,
-                "tool": f"wireless_{definition.name}",
-                "title": definition.title,
-                "classes": list(definition.classes),
-                "unit": definition.unit or None,
-            }
-            for definition in chosen
-        ]
-        following = str(start + PAGE) if start + PAGE < len(names) else None
-        return answer({"experts": rows, "next_cursor": following})
+def unlisted(state: State) -> Iterator[Tool]:
+    """The tools of the other toolsets."""
+    for name, make in TOOLSETS.items():
+        if name not in state.toolsets:
+            yield from make(state)
 
-    async def expert_card(
-        expert: Annotated[str, Field(description="Name from wireless_list_experts", max_length=64)],
-    ) -> Annotated[CallToolResult, Card]:
-        found = state.registry.expert(expert)
-        return answer({"expert": found.name, "card": found.card})
 
-    yield strict_tool(
-        list_experts,
-        name="wireless_list_experts",
-        title="List experts",
-        description="Lists the wireless experts of this server with their tools and classes, a page at a time.",
-    )
-    yield strict_tool(
-        expert_card,
-        name="wireless_expert_card",
-        title="Card of an expert",
+def _ask_tool(state: State) -> Tool:
+    questions = [expert.definition.question for expert in state.registry.experts.values()]
+
+    async def ask(
+        source: Source,
+        question: Annotated[str, Field(description="What to find out", max_length=256)],
+        at: Annotated[str | None, Field(description="Point of a radio map in metres: 'x,y,z'", max_length=64)] = None,
+    ) -> Annotated[CallToolResult, Answer]:
+        found = await state.source(source)
+        if isinstance(found, MapCover):
+            return await _map_answer(state, found, question, at)
+        if at is not None:
+            raise UserError("at is for radio maps; leave it out for a channel")
+        return _channel_answer(state, found, state.registry.asked(question))
+
+    return strict_tool(
+        ask,
+        name="wireless_ask",
+        title="Ask an expert",
         description=(
-            "Returns an expert's card: what its classes mean, where it is valid, how accurate and calibrated it is, "
-            "also against classical estimators. Use it to judge how far a verdict can be trusted."
+            "Answers one question about a wireless channel (a file with measured or simulated coefficients), or about "
+            "a point of a radio map, with a sentence to read to the user. A null label means that the data do not "
+            "decide: say so, do not guess."
         ),
+        choices={"question": [*questions, "path_gain", "delay"]},
+    )
+
+
+def _channel_answer(state: State, view: ChannelView, expert: Expert) -> CallToolResult:
+    gate = state.registry.gate
+    outside = view.ood_score(gate) > OUTSIDE
+    verdict = judge_gate(expert, view) if expert.name == GATE else judge(expert, view, gate)
+    said = sentences.sentence(expert.definition, verdict, outside=outside)
+    if view.window.warnings:
+        said = f"{said} Note: {'; '.join(view.window.warnings)}."
+    low, high = verdict.interval_low, verdict.interval_high
+    interval, unit = sentences.scaled((low, high), verdict.unit or "")
+    bounded = low is not None or high is not None
+    found = {
+        "answer": said,
+        "question": expert.definition.question,
+        "label": verdict.label,
+        "confidence": None if outside and expert.name != GATE else float(f"{verdict.confidence:.2g}"),
+        "interval": list(interval) if bounded else None,
+        "unit": unit if bounded else None,
+        "reason": sentences.reason(verdict, outside),
+        "classical": sentences.classical(verdict),
+    }
+    return answer(found, text=_lines(found))
+
+
+def _lines(found: dict[str, Any]) -> str:
+    """The sentence, and below it in one line what a program would want."""
+    rest = {name: value for name, value in found.items() if name not in ("answer", "question", "interval", "unit")}
+    return f"{found['answer']}\n" + "; ".join(f"{name}: {value}" for name, value in rest.items() if value is not None)
+
+
+async def _map_answer(state: State, found: MapCover, question: str, at: str | None) -> CallToolResult:
+    """An answer about a point of a radio map, in the shape of those about channels."""
+    asked = next((name for name in MAP_QUESTIONS if name == question.strip().lower().replace(" ", "_")), None)
+    if asked is None:
+        asked = "line_of_sight" if state.registry.asked(question).name == "los" else None
+    if asked is None:
+        raise UserError(f"a radio map answers {', '.join(MAP_QUESTIONS)}; other questions need a channel")
+    x, y, z = _point(found, at)
+    point = await state.map_point(found.path, x_m=x, y_m=y, z_m=z)
+    said, label = _said_of_point(asked, point)
+    reason = "; ".join(point["warnings"]) or None
+    free = f"free space {point['classical']['value']:g} dB at {point['distance_m']:g} m"
+    content = {
+        "answer": said,
+        "question": asked,
+        "label": label,
+        "confidence": None,
+        "interval": None,
+        "unit": None,
+        "reason": reason,
+        "classical": free,
+    }
+    return answer(content, text=_lines(content))
+
+
+def _point(found: MapCover, at: str | None) -> tuple[float, float, float]:
+    limits = ", ".join(f"{axis} {low:g} to {high:g}" for axis, (low, high) in found.covers["limits_m"].items())
+    try:
+        values = [float(part) for part in (at or "").split(",")]
+        x, y, z = values if len(values) == 3 else (*values, 1.5)
+    except ValueError:
+        raise UserError(f"a radio map needs a point: at='x,y,z' in metres; this one covers {limits}") from None
+    return x, y, z
+
+
+def _said_of_point(asked: str, point: dict[str, Any]) -> tuple[str, str | None]:
+    """The sentence and label of a point."""
+    if point["inside_building"]:
+        return "The point lies inside a building, where the map says nothing.", None
+    if asked == "line_of_sight" and point["los"] is not None:
+        label = "clear" if point["los"] else "blocked"
+        return f"The direct path from the transmitter to the point is {label} in this map.", label
+    if point["no_path"]:
+        return "No path reaches the point in this map, which is no proof of silence.", None
+    if asked == "delay" and point["toa_s"] is not None:
+        return f"The first path arrives after {sentences.natural(point['toa_s'], 's')}.", None
+    if asked == "path_gain" and point["path_gain_db"] is not None:
+        spread = "" if point["uncertainty_db"] is None else f" ± {point['uncertainty_db']:.2g}"
+        return f"The path gain at the point is {point['path_gain_db']:.1f}{spread} dB.", None
+    return f"This map does not say the {asked.replace('_', ' ')} at the point.", None
+
+
+def _describe_tool(state: State) -> Tool:
+    async def describe(source: Source) -> Annotated[CallToolResult, Description]:
+        found = await state.source(source)
+        if isinstance(found, MapCover):
+            return _cover(found)
+        return _description(state, found)
+
+    return strict_tool(
+        describe,
+        name="wireless_describe",
+        title="Describe a channel or radio map",
+        description="Asks all experts about a channel at once, or says what a radio map covers.",
+    )
+
+
+def _description(state: State, view: ChannelView) -> CallToolResult:
+    gate = state.registry.gate
+    outside = view.ood_score(gate) > OUTSIDE
+    verdicts = {expert.name: judge(expert, view, gate) for expert in state.registry.classifiers}
+    answers = {}
+    for name, verdict in verdicts.items():
+        definition = state.registry.expert(name).definition
+        low, high = verdict.interval_low, verdict.interval_high
+        bounds = sentences.between(low, high, verdict.unit or "") if (low, high) != (None, None) else ""
+        label = verdict.label or ("abstained" if outside else sentences.undecided(verdict))
+        share = sentences.percent(verdict.confidence) if verdict.label else ""
+        said = ", ".join(part for part in (label, bounds, share) if part)
+        answers[definition.question] = f"{said} (classical: {sentences.classical(verdict, short=True)})"
+    decided = sum(verdict.label is not None for verdict in verdicts.values())
+    channel = view.channel
+    size = f"{sentences.natural(channel.bandwidth_hz, 'Hz')} over {sentences.natural(channel.duration_s, 's')}"
+    said = (
+        f"This channel ({size}) is unlike the training data: all experts abstain."
+        if outside
+        else f"{decided} of {len(verdicts)} experts decide on this channel ({size})."
+    )
+    notes = [*view.window.warnings, *sentences.conflicts(verdicts)]
+    found = {"answer": said, "handle": view.channel_id, "answers": answers, "notes": notes}
+    text = [said, *(f"{name}: {value}" for name, value in answers.items()), *(f"Note: {note}" for note in notes)]
+    return answer(found, text="\n".join(text))
+
+
+def _cover(found: MapCover) -> CallToolResult:
+    covers = found.covers
+    limits = ", ".join(f"{axis} {low:g} to {high:g} m" for axis, (low, high) in covers["limits_m"].items())
+    said = (
+        f"A radio map at {covers['frequency_ghz']:g} GHz of {covers['transmitters']} transmitter"
+        f"{'s' if covers['transmitters'] > 1 else ''}; it covers {limits}. Ask about a point with at."
+    )
+    return answer({"answer": said, "handle": found.path, "answers": {}, "notes": []}, text=said)
+
+
+def _list_tool(state: State) -> Tool:
+    def list_sources(
+        cursor: Annotated[str | None, Field(description="next_cursor of the page before", max_length=16)] = None,
+    ) -> Annotated[CallToolResult, Listing]:
+        names = [] if state.root is None else list(itertools.islice(sources_under(state.root), MOST_LISTED))
+        start = _page(cursor, len(names))
+        shown = [without_surrogates(name) for name in names[start : start + PAGE]]
+        following = str(start + PAGE) if start + PAGE < len(names) else None
+        questions = {
+            expert.definition.question: list(expert.definition.classes) for expert in state.registry.experts.values()
+        }
+        said = f"{len(names)} files to ask about" if state.root is not None else "This server has no data root"
+        lines = [f"{name}: {' | '.join(labels)}" for name, labels in questions.items()]
+        text = [f"{said}: {', '.join(shown)}" if shown else f"{said}.", "Questions and labels:", *lines]
+        found = {"answer": text[0], "sources": shown, "questions": questions, "next_cursor": following}
+        return answer(found, text="\n".join(text))
+
+    return strict_tool(
+        list_sources,
+        name="wireless_list",
+        title="List files and questions",
+        description="Lists the files that can be asked about, and the questions with their possible labels.",
     )
 
 
@@ -89,179 +237,5 @@ def _page(cursor: str | None, count: int) -> int:
     if cursor is None:
         return 0
     if not cursor.isdecimal() or int(cursor) % PAGE or int(cursor) >= count:
-        raise UserError("cursor is none that this server gave; start again without one")
+        raise UserError("invalid cursor; start again without one")
     return int(cursor)
-
-
-def _loading_tools(state: State) -> Iterator[Tool]:
-    """Arguments and defaults are those of the functions that make the channels."""
-
-    def load_file(path: str, index: int = 0) -> Channel:
-        with state.reading:
-            return channel_from_file(inside(state.root, path), index)
-
-    yield _loading_tool(
-        state,
-        load_file,
-        {"path": f"File under the data root: {', '.join(FORMATS)}", "index": "Which channel of a file with several"},
-        name="wireless_load_file",
-        title="Load a channel from a file",
-        description=(
-            "Loads a measured or simulated channel from a file under the server's data root and returns a channel_id. "
-            "The first step when the user names a file."
-        ),
-    )
-    yield _loading_tool(
-        state,
-        channel_from_lists,
-        {
-            "csi_real": "Real parts; antenna fastest, subcarrier slowest",
-            "csi_imag": "Imaginary parts in the same order",
-            "subcarriers": "At least 64",
-            "snapshots": "At least 14",
-            "subcarrier_spacing_hz": "Spacing of the subcarriers given, Hz",
-            "snapshot_interval_s": "Time between snapshots, s",
-            "antennas": "Receive antennas",
-        },
-        name="wireless_load_inline",
-        title="Load a small channel from numbers",
-        description=(
-            "Loads a channel (at most 16384 complex values) sent as flat lists and returns a channel_id. Only when the "
-            "user pasted numbers; a file costs far fewer tokens."
-        ),
-    )
-    yield _loading_tool(
-        state,
-        synthesize,
-        {
-            "delay_spread_s": "RMS delay spread, s",
-            "doppler_hz": "Maximum Doppler shift, Hz",
-            "k_factor_db": "K-factor of a direct path, dB; null: none",
-            "snr_db": "Signal-to-noise ratio, dB",
-            "bandwidth_hz": "Bandwidth, Hz",
-            "duration_s": "Observed time, s",
-            "antennas": "Receive antennas, 1 to 16",
-            "seed": "Same seed, same channel",
-        },
-        name="wireless_load_synthetic",
-        title="Make a channel from a specification",
-        description=(
-            "Makes a synthetic channel with a given delay spread, Doppler shift, K-factor and SNR and returns a "
-            "channel_id. For what-if questions and for trying the experts."
-        ),
-    )
-
-
-def _loading_tool(
-    state: State,
-    make: Callable[..., Channel],
-    arguments: Mapping[str, str],
-    *,
-    name: str,
-    title: str,
-    description: str,
-) -> Tool:
-    """A tool that holds the channel that `make` gives."""
-    function = described(make, arguments, lambda channel: _loaded(state, channel), Loaded)
-    return strict_tool(function, name=name, title=title, description=description, read_only=False)
-
-
-def _drop_tool(state: State) -> Tool:
-    async def drop_channel(channel_id: ChannelId) -> Annotated[CallToolResult, Dropped]:
-        state.handles.drop(channel_id, state.owner())
-        return answer({"channel_id": channel_id, "dropped": True})
-
-    return strict_tool(
-        drop_channel,
-        name="wireless_drop_channel",
-        title="Drop a channel",
-        description="Forgets a loaded channel. Not needed: channels expire by themselves.",
-        read_only=False,
-        destructive=True,
-    )
-
-
-def _loaded(state: State, channel: Channel) -> CallToolResult:
-    name = state.handles.put(channel, state.owner())
-    look = state.handles.get(name, state.owner())
-    return answer(
-        {
-            "channel_id": name,
-            "subcarriers": channel.csi.shape[0],
-            "snapshots": channel.csi.shape[1],
-            "antennas": channel.csi.shape[2],
-            "bandwidth_hz": float(f"{channel.bandwidth_hz:.6g}"),
-            "duration_s": float(f"{channel.duration_s:.6g}"),
-            "lifetime_s": state.handles.limits.lifetime_s,
-            "warnings": list(look.window.warnings),
-        }
-    )
-
-
-def _describe_tool(state: State) -> Tool:
-    async def describe_channel(channel_id: ChannelId) -> Annotated[CallToolResult, Description]:
-        look = state.handles.get(channel_id, state.owner())
-        verdicts = describe(state.registry, look)
-        inside_training = verdicts.in_distribution
-        hint = (
-            "label null: the data do not decide; likely holds the classes that remain"
-            if inside_training
-            else "the channel is unlike the training data: all experts abstain, trust the classical values only"
-        )
-        return answer(
-            {
-                "channel_id": channel_id,
-                "in_distribution": inside_training,
-                "verdicts": [{key: verdict[key] for key in BRIEF} for verdict in verdicts[1:].to_dicts()],
-                "hint": hint,
-            }
-        )
-
-    return strict_tool(
-        describe_channel,
-        name="wireless_describe_channel",
-        title="Describe a channel",
-        description=(
-            "Asks all experts about a loaded channel at once: line of sight, fading and K-factor, delay spread, "
-            "Doppler, coherence bandwidth and time, profile, scenario, SNR. The usual first call after loading."
-        ),
-    )
-
-
-def _expert_tool(state: State, expert: Expert) -> Tool:
-    async def ask(channel_id: ChannelId) -> Annotated[CallToolResult, Verdict]:
-        look = state.handles.get(channel_id, state.owner())
-        if expert.name == GATE:
-            return answer(judge_gate(expert, look).to_dict())
-        return answer(judge(expert, look, state.registry.gate).to_dict())
-
-    return strict_tool(
-        ask,
-        name=f"wireless_{expert.name}",
-        title=expert.definition.title,
-        description=expert.definition.purpose,
-    )
-
-
-def _map_tool(state: State) -> Tool:
-    def radio_map(  # reads a file: no coroutine, so that the SDK takes a thread for it
-        path: Annotated[str, Field(description="Map under the server's data root: .npz, .nc or .zarr", max_length=512)],
-        x_m: Annotated[float, Field(description="Receiver, metres east in the map's frame")],
-        y_m: Annotated[float, Field(description="Receiver, metres north in the map's frame")],
-        z_m: Annotated[float, Field(description="Receiver's height, metres")] = 1.5,
-        transmitter: Annotated[int, Field(description="Number of the transmitter in the map", ge=0)] = 0,
-    ) -> Annotated[CallToolResult, MapPoint]:
-        with state.reading:
-            at = inside(state.root, path, whole=False)
-            found = query_map(at, x_m=x_m, y_m=y_m, z_m=z_m, transmitter=transmitter)
-        return answer({"expert": "radio_map", "path": path, **found})
-
-    return strict_tool(
-        radio_map,
-        name="wireless_query_map",
-        title="Radio map at a point",
-        description=(
-            "Reads path gain, line of sight and time of arrival at a point of a radio map (ray-traced or learnt) under "
-            "the data root, with free space beside it. For questions about coverage at a place, without a channel."
-        ),
-    )

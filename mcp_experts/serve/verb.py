@@ -13,8 +13,8 @@ from mcp_experts.channels.handles import Limits
 from mcp_experts.inference.registry import Registry
 from mcp_experts.serve.logs import log_in_lines
 from mcp_experts.serve.server import build_server
-from mcp_experts.serve.state import TOOLSETS
 from mcp_experts.serve.stdio import serve_stdio
+from mcp_experts.serve.toolsets import TOOLSETS
 
 __all__ = ["serve"]
 
@@ -39,7 +39,7 @@ def serve(arguments: Sequence[str]) -> int:
         raise UserError(f"--port {flags.port}; expected 1 to 65535")
     settings: dict[str, Any] = {
         "root": flags.root,
-        "toolsets": flags.toolsets.split(","),
+        "toolsets": [name for name in flags.toolsets.split(",") if name],
         "limits": _limits(flags),
         "registry": _registry(flags),
     }
@@ -50,7 +50,8 @@ def serve(arguments: Sequence[str]) -> int:
         return serve_http(settings, Binding(**binding))
     if sys.stdin.isatty():
         print("waiting for a client on standard input: it has to start this (mcp-experts config)", file=sys.stderr)
-    return serve_stdio(build_server(**settings))
+    server = build_server(**settings)
+    return serve_stdio(server, closing=server.close)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -66,7 +67,7 @@ def _parser() -> argparse.ArgumentParser:
         ("allowed_origins", "URL", "Origin header to accept"),
     ):
         parser.add_argument(BINDING[name], dest=name, action="append", metavar=meta, help=about)
-    parser.add_argument("--toolsets", default=",".join(TOOLSETS), help=f"some of {','.join(TOOLSETS)}")
+    parser.add_argument("--toolsets", default="", metavar="NAMES", help=f"more tools: {','.join(TOOLSETS)}, or all")
     parser.add_argument("--experts", default="", metavar="NAMES", help="these experts only, as los,doppler")
     parser.add_argument("--plugins", action="store_true", help="experts of other distributions too: runs their code")
     parser.add_argument("--lifetime", type=float, default=3600.0, metavar="S", help="of a channel, after its last use")

@@ -53,7 +53,7 @@ def frames(seed, count=220):
         elif kind == 5:
             yield bytes(rng.randrange(1, 256) for _ in range(60)).replace(b"\n", b" ").replace(b"\r", b" ")
         elif kind == 6:
-            message["params"]["name"] = rng.choice(["wireless_none", "wireless_los", 3, None])
+            message["params"]["name"] = rng.choice(["wireless_none", "wireless_ask", 3, None])
             yield json.dumps(message).encode()
         else:
             yield json.dumps([message, message]).encode()

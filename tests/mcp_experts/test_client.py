@@ -1,6 +1,7 @@
 """Asking through a language model: the agent loop end to end, endpoints that fail, evaluation, snippets."""
 
 import json
+import re
 import subprocess
 import tomllib
 from types import SimpleNamespace
@@ -52,19 +53,18 @@ def calls(tool, arguments, number=1):
     }
 
 
-def last_result(body):
-    return json.loads(body["messages"][-1]["content"])
+def last_text(body):
+    return body["messages"][-1]["content"]
 
 
-def load_then_describe(number, body):
+def describe_then_ask(number, body):
     """A script that does what a sensible model does, and answers from what it was told."""
-    if number == 1:
-        path = body["messages"][-1]["content"].split("'")[1]
-        return calls("wireless_load_file", {"path": path})
-    if number == 2:
-        return calls("wireless_describe_channel", {"channel_id": last_result(body)["channel_id"]})
-    labels = {verdict["expert"]: verdict["label"] for verdict in last_result(body)["verdicts"]}
-    return says(f"los={labels['los']} snr={labels['snr']}")
+    if number < 3:
+        path = next(message["content"] for message in body["messages"] if message["role"] == "user").split("'")[1]
+        if number == 1:
+            return calls("wireless_describe", {"source": path})
+        return calls("wireless_ask", {"source": path, "question": "line_of_sight"})
+    return says(last_text(body).splitlines()[0])
 
 
 def use(monkeypatch, model):
@@ -73,21 +73,21 @@ def use(monkeypatch, model):
 
 
 def test_ask_drives_the_server_and_prints_the_answer(scripted, monkeypatch, channel_file, capsys, tmp_path):
-    model = scripted(load_then_describe)
+    model = scripted(describe_then_ask)
     use(monkeypatch, model)
     record = tmp_path / "transcript.json"
     code = main(["ask", "Is it line of sight?", "--channel", str(channel_file), "--transcript", str(record)])
     out, err = capsys.readouterr()
     assert code == 0
-    assert "los=clear" in out
-    assert "wireless_load_file, wireless_describe_channel; 300 + 30 tokens" in err
+    assert "The direct path is clear" in out
+    assert "wireless_describe, wireless_ask; 300 + 30 tokens" in err
     exchanges = json.loads(record.read_text())
     assert [entry.get("tool") for entry in exchanges if "tool" in entry] == [
-        "wireless_load_file",
-        "wireless_describe_channel",
+        "wireless_describe",
+        "wireless_ask",
     ]
     offered = {tool["function"]["name"] for tool in model.requests[0]["tools"]}
-    assert {"wireless_los", "wireless_load_file", "wireless_describe_channel"} <= offered
+    assert offered == {"wireless_ask", "wireless_describe", "wireless_list"}
 
 
 def test_without_an_endpoint_ask_says_so_and_describe_answers(channel_file, capsys):
@@ -123,13 +123,13 @@ def test_a_model_that_misuses_tools_is_told_and_one_that_never_ends_is_cut_off(s
             assert "there is no tool" in body["messages"][-1]["content"]
             return 200, {
                 "role": "assistant",
-                "tool_calls": [{"id": "x", "function": {"name": "wireless_los", "arguments": "{not json"}}],
+                "tool_calls": [{"id": "x", "function": {"name": "wireless_ask", "arguments": "{not json"}}],
             }
         assert "refused" in body["messages"][-1]["content"]
         return says("I give up")
 
     assert converse_with(scripted(misuses)).answer == "I give up"
-    endless = converse_with(scripted(lambda number, body: calls("wireless_list_experts", {}, number)))
+    endless = converse_with(scripted(lambda number, body: calls("wireless_list", {}, number)))
     assert not endless.finished
     assert len(endless.tools) == 4
 
@@ -196,10 +196,10 @@ def test_an_evaluation_with_a_scripted_model_resumes_and_is_refused_by_the_table
             asked["count"] += 1
             if "tools" not in body:
                 return says("ANSWER: A")
-            return calls("wireless_load_file", {"path": text.split("'")[1]})
-        result = last_result(body)
-        if "channel_id" in result and "verdicts" not in result:
-            return calls("wireless_describe_channel", {"channel_id": result["channel_id"]})
+            return calls("wireless_ask", {"source": text.split("'")[1], "question": "Line of sight?"})
+        if "experts decide" not in text:
+            source = next(m["content"] for m in body["messages"] if m["role"] == "user").split("'")[1]
+            return calls("wireless_describe", {"source": source})
         return says("Thinking.\nANSWER: B")
 
     endpoint = OpenAI("scripted", scripted(by_description).base_url)
@@ -217,7 +217,7 @@ def test_an_evaluation_with_a_scripted_model_resumes_and_is_refused_by_the_table
     assert run(["A0", "A1", "A4", "A5", "A7"]) != rows
     assert asked["count"] == 48
     five = [row for row in rows if row["arm"] == "A5"]
-    assert all(row["tools"] == ["wireless_load_file", "wireless_describe_channel"] for row in five)
+    assert all(row["tools"] == ["wireless_ask:los", "wireless_describe"] for row in five)
     for make in (table, comparison):
         with pytest.raises(DataError, match="live ones only"):
             make(rows)
@@ -255,11 +255,10 @@ def test_doctored_experts_know_lie_or_abstain_through_a_server(scripted, tmp_pat
         if body["messages"][-1]["role"] == "user":
             if "tools" not in body:
                 return says(f"ANSWER: {'A' if 'set_coverage' not in text and 'ood_score' in text else 'B'}")
-            return calls("wireless_load_file", {"path": text.split("'")[1]})
-        result = last_result(body)
-        if "expert" not in result:
-            return calls("wireless_doppler", {"channel_id": result["channel_id"]})
-        return says(f"{result['label']} {len(result['likely'])}\nANSWER: A")
+            return calls("wireless_ask", {"source": text.split("'")[1], "question": "doppler"})
+        label = re.search(r"^label: (\w+)", text, re.MULTILINE)
+        remaining = sum(name.replace("_", " ") in text for name in classes)
+        return says(f"{label[1] if label else None} {remaining}\nANSWER: A")
 
     endpoint = OpenAI("scripted", scripted(asks_doppler).base_url)
     rows = anyio.run(lambda: run_arms(["A6", "A8", "A9"], questions, registry, endpoint, tmp_path, kind="scripted"))

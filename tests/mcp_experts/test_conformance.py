@@ -67,7 +67,7 @@ def test_the_inspector_lists_and_calls_our_tools(tmp_path):
         return json.loads(found.stdout)
 
     tools = [tool["name"] for tool in inspect("--method", "tools/list")["tools"]]
-    assert {"wireless_load_synthetic", "wireless_describe_channel", "wireless_los"} <= set(tools)
+    assert {"wireless_ask", "wireless_describe", "wireless_list"} == set(tools)
     call = ("--method", "tools/call", "--tool-name", "wireless_load_synthetic", "--tool-arg", "snr_db=25")
     loaded = inspect(*call)
     assert loaded["structuredContent"]["channel_id"].startswith("ch_")

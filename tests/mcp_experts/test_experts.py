@@ -125,7 +125,7 @@ def test_examples_run_through_a_client(name):
             answers = []
             for example in REGISTRY.expert(name).definition.examples:
                 loaded = await client.call_tool("wireless_load_synthetic", dict(example.specification))
-                arguments = {"channel_id": loaded.structured_content["channel_id"]}
+                arguments = {"source": loaded.structured_content["channel_id"]}
                 answers.append((example, (await client.call_tool(f"wireless_{name}", arguments)).structured_content))
             return answers
 

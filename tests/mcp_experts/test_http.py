@@ -21,13 +21,13 @@ ERA = {"mcp-protocol-version": "2025-06-18"}
 def test_a_client_in_either_era_loads_and_asks(open_server, era):
     async def run():
         async with Client(open_server.url, mode=era) as client:
-            loaded = await client.call_tool("wireless_load_synthetic", {"k_factor_db": 12, "snr_db": 25})
-            arguments = {"channel_id": loaded.structured_content["channel_id"]}
-            return await client.call_tool("wireless_snr", arguments)
+            loaded = await client.call_tool("wireless_load_synthetic", {"k_factor_db": 12, "snr_db": 20})
+            source = loaded.structured_content["channel_id"]
+            return await client.call_tool("wireless_ask", {"source": source, "question": "snr"})
 
-    verdict = anyio.run(run).structured_content
-    assert verdict["expert"] == "snr"
-    assert sum(verdict["probabilities"].values()) == pytest.approx(1, abs=0.01)
+    found = anyio.run(run)
+    assert found.structured_content["question"] == "snr"
+    assert found.content[0].text.startswith("The signal-to-noise ratio is between 15 and 25 dB")
 
 
 @pytest.mark.parametrize(
@@ -136,13 +136,13 @@ def test_tokens_let_in_and_own_channels(guarded_server, tokens):
     assert guarded_server.post(PING, token="wrong-token-0123456789").status_code == 401
     assert guarded_server.post(PING, token=first, **ERA).status_code == 200
     loaded = guarded_server.call("wireless_load_synthetic", {}, token=first)
-    arguments = {"channel_id": loaded["structuredContent"]["channel_id"]}
+    arguments = {"source": loaded["structuredContent"]["channel_id"]}
     assert not guarded_server.call("wireless_drop_channel", arguments, token=first)["isError"]
     loaded = guarded_server.call("wireless_load_synthetic", {}, token=first)
-    arguments = {"channel_id": loaded["structuredContent"]["channel_id"]}
+    arguments = {"source": loaded["structuredContent"]["channel_id"]}
     foreign = guarded_server.call("wireless_drop_channel", arguments, token=second)
     assert foreign["isError"]
-    assert "load the channel again" in foreign["content"][0]["text"]
+    assert "or give the path of its file" in foreign["content"][0]["text"]
 
 
 def test_other_machines_come_in_only_with_names_and_tokens(tokens):
@@ -233,7 +233,8 @@ def test_slow_and_silent_connections_are_closed_and_hold_nobody_up(start_server)
 def test_logs_hold_no_data(start_server):
     child = start_server()
     secret = "secret-in-arguments"
-    child.call("wireless_los", {"channel_id": secret})
+    child.call("wireless_ask", {"source": f"ch_{secret}", "question": secret})
+    child.call("wireless_ask", {"source": secret, "question": "snr", secret: 1})
     child.call("wireless_load_file", {"path": secret})
     child.post(b'{"secret-in-arguments"')
     assert secret not in child.close()

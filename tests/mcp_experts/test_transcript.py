@@ -20,5 +20,5 @@ def test_the_page_is_what_a_client_and_the_server_say():
     numbers = ([float(text) for text in NUMBER.findall(each)] for each in (page, written))
     for found, wanted in zip(*numbers, strict=True):
         assert found == pytest.approx(wanted, rel=0.01, abs=2e-3)
-    assert "error: arguments of wireless_doppler refused" in page
+    assert "error: arguments of wireless_ask refused" in page
     assert page.count("→") >= len(CALLS)

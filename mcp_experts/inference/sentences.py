@@ -1,0 +1,157 @@
+"""Verdicts in words: a sentence that can be read to a user, natural units, and what only seems to conflict."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+from mcp_experts.inference.definition import Definition
+from mcp_experts.inference.verdicts import Verdict
+
+__all__ = ["between", "classical", "conflicts", "natural", "percent", "reason", "scaled", "sentence", "undecided"]
+
+PREFIXES = {-9: "n", -6: "µ", -3: "m", 0: "", 3: "k", 6: "M", 9: "G"}
+SCALED = ("s", "Hz")
+LEAST_CONFIDENCE = 0.995
+
+
+def scaled(values: tuple[float | None, ...], unit: str) -> tuple[tuple[float | None, ...], str]:
+    """Values in one natural unit, three digits each.
+
+    >>> scaled((1.2e-7, None), "s"), scaled((7.0,), "dB")
+    (((120.0, None), 'ns'), ((7.0,), 'dB'))
+    """
+    known = [abs(value) for value in values if value]
+    if unit in SCALED and known:
+        power = min(max(3 * math.floor(math.log10(max(known)) / 3 + 1e-9), min(PREFIXES)), max(PREFIXES))
+        factor, unit = 10.0**-power, PREFIXES[power] + unit
+    else:
+        factor = 1.0
+    return tuple(None if value is None else float(f"{value * factor:.3g}") for value in values), unit
+
+
+def natural(value: float | None, unit: str | None) -> str:
+    """
+    >>> natural(8.637e-08, "s"), natural(10.2, "dB"), natural(0.5, "bandwidth"), natural(1.7, "1/bandwidth")
+    ('86.4 ns', '10.2 dB', '0.5 of the bandwidth', '1.7/bandwidth')
+    """
+    if value is None:
+        return "none"
+    if unit in ("1/bandwidth", "1/duration"):
+        return f"{value:.3g}{unit[1:]}"
+    if unit in ("bandwidth", "duration"):
+        return f"{value:.3g} of the {unit}"
+    (number,), named = scaled((value,), unit or "")
+    return f"{number:g} {named}".strip()
+
+
+def between(low: float | None, high: float | None, unit: str) -> str:
+    """
+    >>> between(1e-7, 4e-7, "s"), between(None, 35.7, "Hz"), between(7.0, None, "dB")
+    ('between 100 and 400 ns', 'below 35.7 Hz', 'above 7 dB')
+    """
+    (first, last), named = scaled((low, high), unit)
+    if first is None:
+        return f"below {last:g} {named}"
+    return f"above {first:g} {named}" if last is None else f"between {first:g} and {last:g} {named}"
+
+
+def classical(verdict: Verdict, *, short: bool = False) -> str | None:
+    """The classical estimate with its unit, and what it would say alone; None of the gate, which has none."""
+    found = verdict.classical
+    if found.label is None:
+        return None
+    value = natural(found.value, found.unit)
+    if short:
+        return value if found.label == verdict.label else f"{value}, {words(found.label)}"
+    return f"{_estimator(found.estimator)} {value}: {words(found.label)}"
+
+
+def _estimator(name: str) -> str:
+    return {"k_factor": "K-factor", "snr": "SNR", "doppler": "Doppler shift"}.get(name, name.replace("_", " "))
+
+
+def undecided(verdict: Verdict) -> str:
+    """What remains where the data do not decide."""
+    likely = " or ".join(words(name) for name in verdict.likely)
+    return f"undecided, {likely}" if likely else "undecided"
+
+
+def percent(confidence: float) -> str:
+    """
+    >>> percent(0.9987), percent(0.83)
+    ('over 99 %', '83 %')
+    """
+    return "over 99 %" if confidence >= LEAST_CONFIDENCE else f"{100 * confidence:.0f} %"
+
+
+def words(label: str) -> str:
+    """A label as it is said."""
+    return label.replace("_", " ")
+
+
+def reason(verdict: Verdict, outside: bool) -> str | None:
+    """Why an expert abstained; None where it did not."""
+    if verdict.label is not None:
+        return None
+    return "unlike the training data" if outside else "the data do not decide"
+
+
+def sentence(definition: Definition, verdict: Verdict, *, outside: bool) -> str:
+    """What a verdict says, in one sentence. `outside`: the gate found the channel unlike those of training."""
+    noun, label = definition.noun, verdict.label
+    low, high, unit = verdict.interval_low, verdict.interval_high, verdict.unit or ""
+    bounded = low is not None or high is not None
+    if label is None:
+        if outside:
+            estimate = verdict.classical
+            value = natural(estimate.value, estimate.unit)
+            name = _estimator(estimate.estimator)
+            return f"This channel is unlike the training data, so the experts abstain; the classical {name} is {value}."
+        open_ = " or ".join(words(name) for name in verdict.likely)
+        if bounded:
+            return f"The {noun} is {between(low, high, unit)} ({open_}); the data do not decide further."
+        if not open_:
+            best = words(max(verdict.probabilities, key=verdict.probabilities.__getitem__))
+            return (
+                f"No answer about the {noun} is certain enough; {best} is likeliest, at {percent(verdict.confidence)}."
+            )
+        return f"The data do not decide on the {noun}: {open_} remain."
+    if label in definition.says:
+        said = definition.says[label]
+    elif bounded:
+        said = f"The {noun} is {between(low, high, unit)} ({words(label)})"
+    else:
+        said = f"The {noun} is {words(label)}"
+    return f"{said}, with {percent(verdict.confidence)} confidence{_differs(verdict)}."
+
+
+def _differs(verdict: Verdict) -> str:
+    """A clause where the classical estimate alone would say something else."""
+    found = verdict.classical
+    if found.label in (None, verdict.label):
+        return ""
+    value = natural(found.value, found.unit)
+    return f"; the classical estimate alone ({value}) would say {words(found.label)}"
+
+
+UNLIKELY = "line of sight and profile contradict each other, which is rare in training: trust neither much"
+#: Pairs of labels that seem to contradict each other: two experts with some of their labels, and what to make of it.
+CONFLICTS: tuple[tuple[str, tuple[str, ...], str, tuple[str, ...], str], ...] = (
+    ("los", ("clear",), "fading", ("rayleigh",), "clear and Rayleigh: scattering outweighs the direct path"),
+    ("los", ("blocked",), "fading", ("specular",), "blocked and specular: one reflection dominates"),
+    ("los", ("clear",), "profile", ("TDL-A", "TDL-B", "TDL-C"), UNLIKELY),
+    ("los", ("blocked",), "profile", ("TDL-D", "TDL-E"), UNLIKELY),
+    ("doppler", ("moderate", "fast"), "coherence_time", ("static",), "motion, yet static: a strong path stays alike"),
+    ("delay_spread", ("moderate", "long"), "coherence_bandwidth", ("flat",), "spread, yet flat: one path dominates"),
+)
+
+
+def conflicts(verdicts: Mapping[str, Verdict]) -> list[str]:
+    """A clause for each pair of answers that seem to contradict each other."""
+    found = [
+        clause
+        for one, labels, other, others, clause in CONFLICTS
+        if one in verdicts and other in verdicts and verdicts[one].label in labels and verdicts[other].label in others
+    ]
+    return list(dict.fromkeys(found))

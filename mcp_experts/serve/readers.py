@@ -1,0 +1,185 @@
+"""Files read in separate processes with limits of memory and time: what a file does, it does not do to the server."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from geoml.errors import DataError, UserError
+from mcp_experts.channels.channel import Channel
+from mcp_experts.channels.opening import Opened
+from mcp_experts.serve.reading_process import FRAME, MOST_S, READY
+
+__all__ = ["READ_AT_ONCE", "Readers"]
+
+#: Files read at once, whoever asks; seconds for which the next waits, in which a process starts, and keeps for more.
+READ_AT_ONCE = 2
+WAIT_S, START_S, KEPT_S = 30.0, 20.0, 60.0
+MOST_HEAD, MOST_BODY = 1 << 16, 1 << 25
+#: What the process runs: with the search path of this one, and nothing else of its working folder.
+START = (
+    "import json, sys; sys.path[:] = json.loads(sys.argv[2]); "
+    "from mcp_experts.serve.reading_process import main; main(int(sys.argv[1]))"
+)
+ALONE = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "NUMBA_NUM_THREADS": "1"}
+
+
+def _search_path() -> list[str]:
+    return [os.path.abspath(entry) for entry in sys.path if entry]
+
+
+class _Process:
+    """One reading process and the connection to it."""
+
+    def __init__(self) -> None:
+        self._connection, theirs = socket.socketpair()
+        with theirs:
+            self._process = subprocess.Popen(
+                [sys.executable, "-P", "-c", START, str(theirs.fileno()), json.dumps(_search_path())],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                pass_fds=[theirs.fileno()],
+                env=os.environ | ALONE,
+            )
+        self.started = False
+
+    def ask(self, request: Mapping[str, Any], descriptors: list[int]) -> tuple[dict[str, Any], bytes]:
+        """Its answer; a `TimeoutError`, `OSError` or `ValueError` where there is none in time."""
+        if not self.started:
+            self.started = self._receive(len(READY), time.monotonic() + START_S) == READY
+        until = time.monotonic() + MOST_S
+        self._connection.settimeout(MOST_S)
+        socket.send_fds(self._connection, [json.dumps(request).encode()], descriptors)
+        head, body = FRAME.unpack(self._receive(FRAME.size, until))
+        if head > MOST_HEAD or body > MOST_BODY:
+            raise ValueError("an answer that is too long")
+        return json.loads(self._receive(head, until)), self._receive(body, until)
+
+    def _receive(self, count: int, until: float) -> bytes:
+        data = bytearray()
+        while len(data) < count:
+            left = until - time.monotonic()
+            if left <= 0:
+                raise TimeoutError
+            self._connection.settimeout(left)
+            part = self._connection.recv(min(count - len(data), 1 << 20))
+            if not part:
+                raise EOFError
+            data += part
+        return bytes(data)
+
+    def kill(self) -> None:
+        """End it, whatever it does."""
+        self._process.kill()
+        with contextlib.suppress(OSError):
+            self._connection.shutdown(socket.SHUT_RDWR)
+        self._connection.close()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(2)
+
+
+class Readers:
+    """Reading processes, started when needed and ended when idle for a minute. Safe to use from threads."""
+
+    def __init__(self) -> None:
+        self._room = threading.Semaphore(READ_AT_ONCE)
+        self._lock = threading.Lock()
+        self._idle: list[_Process] = []
+        self._busy: set[_Process] = set()
+        self._timer: threading.Timer | None = None
+        self._closed = False
+
+    def channel(self, opened: Opened, index: int) -> Channel | dict[str, Any]:
+        """The channel of an open file, or what it says of itself where it is a radio map."""
+        head, body = self._ask(opened, {"index": index, "size": opened.size})
+        if "map" in head:
+            found: dict[str, Any] = head["map"]
+            return found
+        shape = tuple(int(size) for size in head["shape"])
+        return Channel(
+            csi=np.frombuffer(body, np.complex64).reshape(shape),
+            subcarrier_spacing_hz=float(head["subcarrier_spacing_hz"]),
+            snapshot_interval_s=float(head["snapshot_interval_s"]),
+        )
+
+    def point(self, opened: Opened, **point: float) -> dict[str, Any]:
+        """A radio map at a point."""
+        found: dict[str, Any] = self._ask(opened, {"point": point})[0]["point"]
+        return found
+
+    def close(self) -> None:
+        """End all processes; reads that are under way fail."""
+        with self._lock:
+            self._closed = True
+            ended = [*self._idle, *self._busy]
+            self._idle.clear()
+            if self._timer is not None:
+                self._timer.cancel()
+        for process in ended:
+            process.kill()
+
+    def _ask(self, opened: Opened, request: Mapping[str, Any]) -> tuple[dict[str, Any], bytes]:
+        name = opened.name.rpartition("/")[2]
+        if not self._room.acquire(timeout=WAIT_S):
+            raise UserError("other files are being read; ask again in a moment")
+        try:
+            process = self._take()
+            try:
+                head, body = process.ask({"name": name, **request}, [opened.descriptor, opened.folder])
+            except TimeoutError:
+                self._discard(process)
+                raise DataError(f"reading {name} takes more than {MOST_S} s; cut it into parts") from None
+            except (OSError, EOFError, ValueError):
+                self._discard(process)
+                if not process.started:
+                    raise DataError(f"the process that would read {name} does not start") from None
+                raise DataError(f"reading {name} takes more memory than a file may, or breaks a library") from None
+            self._return(process)
+        finally:
+            self._room.release()
+        if "error" in head:
+            raise DataError(str(head["error"]))
+        return head, body
+
+    def _take(self) -> _Process:
+        with self._lock:
+            if self._closed:
+                raise UserError("the server is ending")
+            process = self._idle.pop() if self._idle else _Process()
+            self._busy.add(process)
+        return process
+
+    def _return(self, process: _Process) -> None:
+        with self._lock:
+            self._busy.discard(process)
+            if self._closed:
+                process.kill()
+                return
+            self._idle.append(process)
+            if self._timer is not None:
+                self._timer.cancel()
+            self._timer = threading.Timer(KEPT_S, self._end_idle)
+            self._timer.daemon = True
+            self._timer.start()
+
+    def _discard(self, process: _Process) -> None:
+        with self._lock:
+            self._busy.discard(process)
+        process.kill()
+
+    def _end_idle(self) -> None:
+        with self._lock:
+            ended, self._idle = self._idle, []
+        for process in ended:
+            process.kill()

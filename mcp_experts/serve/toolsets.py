@@ -1,0 +1,217 @@
+"""Tools that a server has where its toolsets say so: loading channels, one tool an expert, cards, radio maps."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Annotated, Any
+
+from mcp.server.mcpserver.tools.base import Tool
+from mcp_types import CallToolResult
+from pydantic import Field
+
+from mcp_experts.channels.channel import Channel
+from mcp_experts.channels.loading import channel_from_lists
+from mcp_experts.channels.opening import FORMATS
+from mcp_experts.channels.synthetic import synthesize
+from mcp_experts.inference.registry import GATE, Expert
+from mcp_experts.inference.verdicts import ChannelView, Verdict, judge, judge_gate
+from mcp_experts.serve.shapes import Card, Dropped, Loaded, MapPoint
+from mcp_experts.serve.state import FILES, State
+from mcp_experts.serve.strict import answer, described, strict_tool
+
+__all__ = ["TOOLSETS", "Source", "short_card"]
+
+Source = Annotated[str, Field(description="File under the data root, or a handle", max_length=512)]
+Path = Annotated[str, Field(description="Map under the data root: .npz, .nc or .zarr", max_length=512)]
+
+
+def _channels(state: State) -> Iterator[Tool]:
+    """Arguments and defaults are those of the functions that make the channels."""
+
+    async def load_file(
+        path: Annotated[str, Field(description=f"File under the data root: {', '.join(FORMATS)}", max_length=512)],
+        index: Annotated[int, Field(description="Which channel of a file with several", ge=0)] = 0,
+    ) -> Annotated[CallToolResult, Loaded]:
+        return _loaded(state, await state.channel(f"{path}#{index}" if index else path))
+
+    yield strict_tool(
+        load_file,
+        name="wireless_load_file",
+        title="Load a channel from a file",
+        description="Reads a channel file and returns what it holds. Not needed before asking: a path will do.",
+    )
+    yield _loading_tool(
+        state,
+        channel_from_lists,
+        {
+            "csi_real": "Real parts; antenna fastest, subcarrier slowest",
+            "csi_imag": "Imaginary parts in the same order",
+            "subcarriers": "At least 64",
+            "snapshots": "At least 14",
+            "subcarrier_spacing_hz": "Spacing of the subcarriers given, Hz",
+            "snapshot_interval_s": "Time between snapshots, s",
+            "antennas": "Receive antennas",
+        },
+        name="wireless_load_inline",
+        title="Load a small channel from numbers",
+        description=(
+            "Loads a channel (at most 16384 complex values) sent as flat lists and returns a handle. Only when the "
+            "user pasted numbers; a file costs far fewer tokens."
+        ),
+    )
+    yield _loading_tool(
+        state,
+        synthesize,
+        {
+            "delay_spread_s": "RMS delay spread, s",
+            "doppler_hz": "Maximum Doppler shift, Hz",
+            "k_factor_db": "K-factor of a direct path, dB; null: none",
+            "snr_db": "Signal-to-noise ratio, dB",
+            "bandwidth_hz": "Bandwidth, Hz",
+            "duration_s": "Observed time, s",
+            "antennas": "Receive antennas, 1 to 16",
+            "seed": "Same seed, same channel",
+        },
+        name="wireless_load_synthetic",
+        title="Make a channel from a specification",
+        description=(
+            "Makes a synthetic channel with a given delay spread, Doppler shift, K-factor and SNR and returns a "
+            "handle. For what-if questions and for trying the experts."
+        ),
+    )
+    yield _drop_tool(state)
+
+
+def _loading_tool(
+    state: State,
+    make: Callable[..., Channel],
+    arguments: Mapping[str, str],
+    *,
+    name: str,
+    title: str,
+    description: str,
+) -> Tool:
+    """A tool that holds the channel that `make` gives."""
+
+    def keep(channel: Channel) -> CallToolResult:
+        handle = state.handles.put(channel, state.owner())
+        return _loaded(state, state.handles.get(handle, state.owner()))
+
+    function = described(make, arguments, keep, Loaded)
+    return strict_tool(function, name=name, title=title, description=description, read_only=False)
+
+
+def _drop_tool(state: State) -> Tool:
+    async def drop_channel(source: Source) -> Annotated[CallToolResult, Dropped]:
+        state.handles.drop(source, state.owner() if source.startswith("ch_") else FILES)
+        return answer({"source": source, "dropped": True})
+
+    return strict_tool(
+        drop_channel,
+        name="wireless_drop_channel",
+        title="Drop a channel",
+        description="Forgets a loaded channel. Not needed: channels expire by themselves.",
+        read_only=False,
+        destructive=True,
+    )
+
+
+def _loaded(state: State, view: ChannelView) -> CallToolResult:
+    channel = view.channel
+    return answer(
+        {
+            "channel_id": view.channel_id,
+            "subcarriers": channel.csi.shape[0],
+            "snapshots": channel.csi.shape[1],
+            "antennas": channel.csi.shape[2],
+            "bandwidth_hz": float(f"{channel.bandwidth_hz:.6g}"),
+            "duration_s": float(f"{channel.duration_s:.6g}"),
+            "lifetime_s": state.handles.limits.lifetime_s,
+            "warnings": list(view.window.warnings),
+        }
+    )
+
+
+def _experts(state: State) -> Iterator[Tool]:
+    return (_expert_tool(state, expert) for expert in state.registry.experts.values())
+
+
+def _expert_tool(state: State, expert: Expert) -> Tool:
+    async def ask(source: Source) -> Annotated[CallToolResult, Verdict]:
+        view = await state.channel(source)
+        if expert.name == GATE:
+            return answer(judge_gate(expert, view).to_dict())
+        return answer(judge(expert, view, state.registry.gate).to_dict())
+
+    return strict_tool(
+        ask, name=f"wireless_{expert.name}", title=expert.definition.title, description=expert.definition.purpose
+    )
+
+
+def _cards(state: State) -> Iterator[Tool]:
+    async def card(
+        expert: Annotated[str, Field(description="Question or expert, as line_of_sight", max_length=64)],
+    ) -> Annotated[CallToolResult, Card]:
+        return answer(short_card(state.registry.asked(expert)))
+
+    yield strict_tool(
+        card,
+        name="wireless_expert_card",
+        title="Card of an expert",
+        description=(
+            "Says how far an expert can be trusted: what its labels mean, how accurate it is in and out of training, "
+            "beside the classical estimate, and what it cannot know. The whole card is the resource expert://NAME/card."
+        ),
+    )
+
+
+def short_card(expert: Expert) -> dict[str, Any]:
+    """What a model needs of a card to say how far a verdict can be trusted."""
+    definition, card = expert.definition, expert.card
+    scores = {}
+    for place, found in card.get("metrics", {}).items():
+        if isinstance(found, dict):
+            rivals = {name: found[name]["accuracy"] for name in ("expert", "classical", "majority") if name in found}
+            scores[place] = {name: round(value, 2) for name, value in rivals.items()}
+    return {
+        "question": definition.question,
+        "labels": list(definition.classes),
+        "edges": [f"{edge:g} {definition.cells_unit}" for edge in definition.edges],
+        "meaning": definition.meaning,
+        "limits": definition.limits,
+        "share_right": scores,
+        "calibration_error": card.get("metrics", {}).get("in_distribution", {}).get("calibration_error"),
+        "version": definition.version,
+        "resource": f"expert://{expert.name}/card",
+    }
+
+
+def _maps(state: State) -> Iterator[Tool]:
+    async def radio_map(
+        path: Path,
+        x_m: Annotated[float, Field(description="Receiver, metres east in the map's frame")],
+        y_m: Annotated[float, Field(description="Receiver, metres north in the map's frame")],
+        z_m: Annotated[float, Field(description="Receiver's height, metres")] = 1.5,
+        transmitter: Annotated[int, Field(description="Number of the transmitter in the map", ge=0)] = 0,
+    ) -> Annotated[CallToolResult, MapPoint]:
+        found = await state.map_point(path, x_m=x_m, y_m=y_m, z_m=z_m, transmitter=transmitter)
+        return answer({"expert": "radio_map", "path": path, **found})
+
+    yield strict_tool(
+        radio_map,
+        name="wireless_query_map",
+        title="Radio map at a point",
+        description=(
+            "Reads path gain, line of sight and time of arrival at a point of a radio map (ray-traced or predicted), "
+            "with free space beside it. For questions about coverage at a place, without a channel."
+        ),
+    )
+
+
+#: Name → tools; the three of `mcp_experts.serve.tools` are always there.
+TOOLSETS: dict[str, Callable[[State], Iterator[Tool]]] = {
+    "channels": _channels,
+    "experts": _experts,
+    "cards": _cards,
+    "maps": _maps,
+}
