@@ -298,7 +298,7 @@ def from_weights() -> dict[str, float | None]:
         for task, rivals in TASKS.items():
             for name in rivals:
                 place = WEIGHTS / f"{task}-{name}"
-                rival = load_baseline(place, Task.of(read_json(place / "task.json")))
+                rival = load_baseline(place, Task.recorded(read_json(place / "task.json")))
                 errors[task, name] = _nmse(score(rival, store, samples))
             ours = load_trained(WEIGHTS / f"{task}-{OURS}", device="cpu")
             errors[task, OURS] = _nmse(score(ours, store, samples, members=2, batch_size=8))

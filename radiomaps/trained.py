@@ -97,7 +97,7 @@ def load_trained(
         name: read_json(at) if (at := beside.with_name(name)).exists() else None for name in (GRID_FILE, SPLIT_FILE)
     }
     predictor = load_predictor(folder, device=device, precision=precision, allow=allow)
-    task = interpret(beside, lambda: Task.of(read_json(beside)), "a task")
+    task = interpret(beside, lambda: Task.recorded(read_json(beside)), "a task")
     return Trained(predictor, task, tiling, kept[GRID_FILE] or {}, kept[SPLIT_FILE])
 
 

@@ -204,10 +204,12 @@ def export_maps(config: DictConfig) -> Rows:
 
         return list(exchange.export_deepmimo(read_paths(config.store), config.target))
     if config.format == "urbanradio3d":
-        if len(ends := list(config.path_gain_range_db)) != 2:
-            raise UserError(f"path_gain_range_db={ends}; expected the lowest and the highest, as [-169, -92]")
-        low, high = map(float, ends)
-        return list(exchange.export_urbanradio3d(config.store, config.target, path_gain_range_db=(low, high)))
+        bounds = None
+        if config.path_gain_range_db is not None:
+            if len(ends := list(config.path_gain_range_db)) != 2:
+                raise UserError(f"path_gain_range_db={ends}; expected the lowest and the highest, as [-129, -52]")
+            bounds = (float(ends[0]), float(ends[1]))
+        return list(exchange.export_urbanradio3d(config.store, config.target, path_gain_range_db=bounds))
     writers: dict[str, Any] = {"geotiff": exchange.export_geotiff, "netcdf": exchange.export_netcdf}
     if config.format not in writers:
         raise unknown("format", config.format, ("urbanradio3d", "deepmimo", *writers))

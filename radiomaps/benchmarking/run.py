@@ -264,10 +264,10 @@ class Benchmark:
         failures: dict[Cell, str] = {}
         for cell in self.cells:  # shared data are made before several processes need them
             self.parts(cell.split)
-        if any(self.task(cell).prior == "dominant" for cell in self.cells):
+        for version in {task.dominant_version for task in map(self.task, self.cells) if task.prior == "dominant"}:
             from radiomaps.tasks.priors import dominant_store
 
-            dominant_store(self.store)
+            dominant_store(self.store, version=version)
         with progress_bar("benchmark", len(self.cells), unit="cells") as bar:
             for cell, error in self._each():
                 if error is not None:

@@ -1,4 +1,13 @@
-"""Ways around vertical edges: which corners the transmitter reaches, and by which of them a column is reached."""
+"""Ways around vertical edges: which corners the transmitter reaches, and by which of them a column is reached.
+
+A path along streets loses what Berg's recursive model says: "A recursive method for street microcell path loss
+calculations", PIMRC 1995, pp. 140-143. With legs s₁ … sₙ and turns θ₁ … θₙ₋₁ between them, k₁ = 1, d₁ = s₁ and
+
+    kⱼ₊₁ = kⱼ + q(θⱼ) dⱼ,    dⱼ₊₁ = dⱼ + kⱼ₊₁ sⱼ₊₁,    q(θ) = q₉₀ (θ / 90°)^ν
+
+give an apparent length dₙ, at least the length of the path, and the loss is that of free space over dₙ. The recursion
+is a product of shears in s and q, so that both directions of a path lose the same.
+"""
 
 from __future__ import annotations
 
@@ -8,89 +17,103 @@ from typing import Any
 import numba
 import numpy as np
 
-from radiomaps.dominant.knife_edges import fresnel_parameter, knife_edge_loss_db
 from radiomaps.dominant.walls import blocked_in_plan
 
 __all__ = ["best_corner", "reach_corners"]
 
+#: Ways of a larger apparent length are as good as none.
+_FARTHEST_M = 1e7
+
+
+@numba.njit(cache=True, nogil=True, inline="always")
+def _wraps(corner: Any, ux: float, uy: float, vx: float, vy: float) -> bool:
+    """Whether a path that arrives along u and leaves along v is drawn tight around the corner."""
+    one, two = ux * corner[5] - uy * corner[4], ux * corner[7] - uy * corner[6]
+    side = one + two
+    if one * two < -1e-6 or (ux * vy - uy * vx) * side < 0.0:
+        return False
+    return (vx * corner[5] - vy * corner[4]) * (vx * corner[7] - vy * corner[6]) >= -1e-6
+
+
+@numba.njit(cache=True, nogil=True, inline="always")
+def _bend(ux: float, uy: float, vx: float, vy: float, right: float, power: float) -> float:
+    """q of a turn from direction u to v, both of length 1."""
+    angle = math.atan2(abs(ux * vy - uy * vx), ux * vx + uy * vy)
+    return right * (angle / (0.5 * math.pi)) ** power
+
 
 @numba.njit(cache=True, nogil=True)
-def reach_corners(walls: Any, corners: Any, x: float, y: float, height: float, wavelength_m: float, turns: int) -> Any:
-    """Ways from (x, y) to corners in plan, past walls above `height`: rows of
+def reach_corners(
+    walls: Any, corners: Any, x: float, y: float, height: float, right: float, power: float, turns: int
+) -> Any:
+    """Ways from (x, y) to corners in plan, past walls above `height`, the shortest apparent length first: rows of
 
-    corner, x and y of the point before it, length to it, loss at the corners before it in dB, best first. A corner is
-    reached with the fewest turns, and among those by the best way; a further turn starts from the best 64 of the last.
+    corner, direction of arrival at it (x, y), length, apparent length d and its slope k. A corner is reached by the
+    way of the least d with each number of turns, where that is less than with fewer.
     """
-    reached = np.zeros(len(corners), np.bool_)
-    found = np.empty((len(corners) * turns, 5))
+    number = len(corners)
+    least = np.full(number, _FARTHEST_M)
+    found = np.empty((number * max(turns, 1), 6))
     count = 0
-    for k in range(len(corners)):
+    for k in range(number):
         cx, cy, top = corners[k, 0], corners[k, 1], corners[k, 3]
-        if top > height and not blocked_in_plan(walls, x, y, cx, cy, height):
-            found[count] = (float(k), x, y, math.hypot(cx - x, cy - y), 0.0)
-            reached[k] = True
+        leg = math.hypot(cx - x, cy - y)
+        if top > height and leg > 1e-6 and not blocked_in_plan(walls, x, y, cx, cy, height):
+            found[count] = (float(k), (cx - x) / leg, (cy - y) / leg, leg, leg, 1.0)
+            least[k] = leg
             count += 1
     begin = 0
+    row = np.empty(number, np.int64)
     for _ in range(1, turns):
         end = count
-        starts = found[begin:end][np.argsort(20 * np.log10(found[begin:end, 3] + 1e-9) + found[begin:end, 4])][:64]
-        for k in range(len(corners)):
-            cx, cy, top = corners[k, 0], corners[k, 1], corners[k, 3]
-            if top <= height or reached[k]:
-                continue
-            best = np.inf
-            for way in starts:
-                fx, fy = corners[int(way[0]), 0], corners[int(way[0]), 1]
+        row[:] = -1
+        for w in begin + np.argsort(found[begin:end, 4]):
+            start = int(found[w, 0])
+            fx, fy, d, ux, uy = corners[start, 0], corners[start, 1], found[w, 4], found[w, 1], found[w, 2]
+            for k in range(number):
+                cx, cy = corners[k, 0], corners[k, 1]
                 leg = math.hypot(cx - fx, cy - fy)
-                if leg < 0.1:
+                if corners[k, 3] <= height or leg < 1e-3 or d + leg * found[w, 5] >= least[k]:
                     continue
-                detour = math.hypot(fx - way[1], fy - way[2]) + leg - math.hypot(cx - way[1], cy - way[2])
-                loss = way[4] + knife_edge_loss_db(fresnel_parameter(detour, wavelength_m))
-                cost = loss + 20 * math.log10(way[3] + leg)
-                if cost < best and not blocked_in_plan(walls, fx, fy, cx, cy, height):
-                    best = cost
-                    found[count] = (float(k), fx, fy, way[3] + leg, loss)
-            if best < np.inf:
-                reached[k] = True
-                count += 1
+                vx, vy = (cx - fx) / leg, (cy - fy) / leg
+                if not _wraps(corners[start], ux, uy, vx, vy):
+                    continue
+                slope = found[w, 5] + d * _bend(ux, uy, vx, vy, right, power)
+                if d + slope * leg >= least[k] or blocked_in_plan(walls, fx, fy, cx, cy, height):
+                    continue
+                least[k] = d + slope * leg
+                if row[k] < 0:
+                    row[k] = count
+                    count += 1
+                found[row[k]] = (float(k), vx, vy, found[w, 3] + leg, least[k], slope)
         begin = end
+        if count == end:
+            break
     ways = found[:count]
-    return ways[np.argsort(20 * np.log10(ways[:, 3] + 1e-9) + ways[:, 4])]
+    return ways[np.argsort(ways[:, 4])]
 
 
 @numba.njit(cache=True, nogil=True)
 def best_corner(
-    walls: Any,
-    corners: Any,
-    ways: Any,
-    x: float,
-    y: float,
-    sx: float,
-    sy: float,
-    height: float,
-    wavelength_m: float,
-    limit_db: float,
+    walls: Any, corners: Any, ways: Any, x: float, y: float, height: float, right: float, power: float, limit: float
 ) -> tuple[int, float, float]:
-    """The way from source (sx, sy) that reaches (x, y) with the least loss: its row in `ways`, length, loss in dB.
+    """The way that reaches (x, y) with the least apparent length: its row in `ways`, length and apparent length.
 
-    Row -1 where none does with less than `limit_db`, loss and 20 log10 of the length together. A way's loss is the sum
-    over its corners, at least that of one edge with its detour.
+    Row -1 where none has less than `limit` metres.
     """
-    best, row, best_length, best_loss = limit_db, -1, 0.0, 0.0
-    direct = math.hypot(x - sx, y - sy)
+    best, row, length = limit, -1, 0.0
     for w in range(len(ways)):
         way = ways[w]
-        if 20 * math.log10(way[3] + 1e-9) + way[4] >= best:
+        if way[4] >= best:
             break
-        cx, cy = corners[int(way[0]), 0], corners[int(way[0]), 1]
-        leg = math.hypot(x - cx, y - cy)
-        length = way[3] + leg
-        if 20 * math.log10(length) + way[4] >= best or leg < 1e-6:
+        corner = corners[int(way[0])]
+        leg = math.hypot(x - corner[0], y - corner[1])
+        if way[4] + way[5] * leg >= best or leg < 1e-6:
             continue
-        detour = math.hypot(cx - way[1], cy - way[2]) + leg - math.hypot(x - way[1], y - way[2])
-        loss = way[4] + knife_edge_loss_db(fresnel_parameter(detour, wavelength_m))
-        loss = max(loss, knife_edge_loss_db(fresnel_parameter(length - direct, wavelength_m)))
-        cost = 20 * math.log10(length) + loss
-        if cost < best and not blocked_in_plan(walls, cx, cy, x, y, height):
-            best, row, best_length, best_loss = cost, w, length, loss
-    return row, best_length, best_loss
+        vx, vy = (x - corner[0]) / leg, (y - corner[1]) / leg
+        if not _wraps(corner, way[1], way[2], vx, vy):
+            continue
+        apparent = way[4] + leg * (way[5] + way[4] * _bend(way[1], way[2], vx, vy, right, power))
+        if apparent < best and not blocked_in_plan(walls, corner[0], corner[1], x, y, height):
+            best, row, length = apparent, w, way[3] + leg
+    return row, length, best

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numba
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 
 from radiomaps.scenes import Footprint
 
-__all__ = ["Walls", "blocked_in_plan", "convex_corners", "crossings", "walls_of"]
+__all__ = ["Walls", "blocked_in_plan", "convex_corners", "crossings", "first_wall", "walls_of"]
 
 #: A corner is moved this far out of its building, so that lines which touch the corner do not cross its walls.
 _CLEARANCE_M = 0.02
@@ -21,7 +22,7 @@ _CLEARANCE_M = 0.02
 class Walls(NamedTuple):
     """`ends` (m, 4) as x0, y0, x1, y1; `base` and `top` (m,); bins of `size` metres from `origin`, `shape` (ny, nx).
 
-    The walls of bin `b` are `members[first[b]:first[b + 1]]`.
+    The walls of bin `b` are `members[first[b]:first[b + 1]]`. `eta` and `thickness` (m,) are what they mirror with.
     """
 
     ends: NDArray[np.float64]
@@ -32,17 +33,32 @@ class Walls(NamedTuple):
     shape: tuple[int, int]
     first: NDArray[np.int64]
     members: NDArray[np.int64]
+    eta: NDArray[np.complex128]
+    thickness: NDArray[np.float64]
 
 
-def walls_of(footprints: Sequence[Footprint], *, bin_m: float = 16.0) -> Walls:
-    """The walls of all footprints, courtyards included."""
+def walls_of(
+    footprints: Sequence[Footprint],
+    *,
+    surfaces: Mapping[str, tuple[complex, float]] | None = None,
+    bin_m: float = 16.0,
+) -> Walls:
+    """The walls of all footprints, courtyards included: the building is at the left of each.
+
+    `surfaces`: complex permittivity and thickness in wavelengths of each material that mirrors.
+    """
     ends, base, top = [np.empty((0, 4))], [np.empty(0)], [np.empty(0)]
+    eta, thickness = [np.empty(0, np.complex128)], [np.empty(0)]
     for footprint in footprints:
-        for ring in (footprint.polygon.exterior, *footprint.polygon.interiors):
+        polygon = shapely.orient_polygons(footprint.polygon)
+        for ring in (polygon.exterior, *polygon.interiors):
             points = np.asarray(ring.coords)[:, :2]
             ends.append(np.hstack([points[:-1], points[1:]]))
             base.append(np.full(len(points) - 1, footprint.base_m))
             top.append(np.full(len(points) - 1, footprint.top_m))
+            found = (surfaces or {}).get(footprint.material, (1.0, 1.0))
+            eta.append(np.full(len(points) - 1, found[0], np.complex128))
+            thickness.append(np.full(len(points) - 1, found[1]))
     all_ends = np.concatenate(ends)
     low = all_ends.reshape(-1, 2).min(axis=0) - 1.0 if len(all_ends) else np.zeros(2)
     high = all_ends.reshape(-1, 2).max(axis=0) + 1.0 if len(all_ends) else np.ones(2)
@@ -57,12 +73,18 @@ def walls_of(footprints: Sequence[Footprint], *, bin_m: float = 16.0) -> Walls:
     first = np.cumsum([0, *(len(members) for members in bins)]).astype(np.int64)
     members = np.array([index for members in bins for index in members], dtype=np.int64)
     origin = (float(low[0]), float(low[1]))
-    return Walls(all_ends, np.concatenate(base), np.concatenate(top), origin, bin_m, (ny, nx), first, members)
+    return Walls(
+        all_ends, np.concatenate(base), np.concatenate(top), origin, bin_m, (ny, nx), first, members,
+        np.concatenate(eta), np.concatenate(thickness),
+    )  # fmt: skip
 
 
 def convex_corners(footprints: Sequence[Footprint]) -> NDArray[np.float64]:
-    """Corners around which a wave bends, a little outside their buildings: (n, 4) as x, y, base, top."""
-    corners: list[tuple[float, float, float, float]] = []
+    """Corners around which a wave bends, a little outside their buildings: (n, 8).
+
+    Columns: x, y, base, top, and the unit vectors (x, y) along both walls, away from the corner.
+    """
+    corners: list[tuple[float, ...]] = []
     for footprint in footprints:
         polygon = shapely.orient_polygons(footprint.polygon)
         for ring in (polygon.exterior, *polygon.interiors):
@@ -72,10 +94,11 @@ def convex_corners(footprints: Sequence[Footprint]) -> NDArray[np.float64]:
             after /= np.linalg.norm(after, axis=1, keepdims=True)
             turn = before[:, 0] * after[:, 1] - before[:, 1] * after[:, 0]
             outward = before - after
-            for point, direction in zip(points[turn > 0.02], outward[turn > 0.02], strict=True):
+            bent = turn > 0.02
+            for point, direction, one, two in zip(points[bent], outward[bent], -before[bent], after[bent], strict=True):
                 x, y = point + _CLEARANCE_M * direction / np.linalg.norm(direction)
-                corners.append((float(x), float(y), footprint.base_m, footprint.top_m))
-    return np.array(corners).reshape(-1, 4)
+                corners.append((float(x), float(y), footprint.base_m, footprint.top_m, *one.tolist(), *two.tolist()))
+    return np.array(corners).reshape(-1, 8)
 
 
 @numba.njit(cache=True, nogil=True)
@@ -109,6 +132,26 @@ def blocked_in_plan(walls: Any, px: float, py: float, qx: float, qy: float, heig
 
 
 @numba.njit(cache=True, nogil=True)
+def first_wall(walls: Any, px: float, py: float, qx: float, qy: float, height: float, last: int) -> tuple[float, int]:
+    """Fraction of the way from p to q of the first wall that reaches above `height`, and the wall: 1 and -1 for none.
+
+    Of walls that p lies on, only those after `last` count, so that walls at one place are met one after the other.
+    """
+    near = 1e-6 / max(math.hypot(qx - px, qy - py), 1e-6)
+    for t0, t1, bin_index in _bins_along(walls, px, py, qx, qy):
+        least, found = t1, -1
+        for k in range(walls.first[bin_index], walls.first[bin_index + 1]):
+            wall = walls.members[k]
+            if walls.top[wall] > height:
+                t = _crossing(walls.ends[wall], px, py, qx, qy)
+                if t0 <= t < least - 1e-12 and (t > near or wall > last):
+                    least, found = t, wall
+        if found >= 0:
+            return least, found
+    return 1.0, -1
+
+
+@numba.njit(cache=True, nogil=True)
 def _crossing(wall: Any, px: float, py: float, qx: float, qy: float) -> float:
     """Fraction of the way from p to q at which it crosses the wall, or -1."""
     dx, dy = qx - px, qy - py
@@ -124,7 +167,7 @@ def _crossing(wall: Any, px: float, py: float, qx: float, qy: float) -> float:
     return t if 0.0 <= t <= 1.0 else -1.0
 
 
-@numba.njit(cache=True, nogil=True)
+@numba.njit(nogil=True)  # a generator from Numba's cache cannot be compiled into another function
 def _bins_along(walls: Any, px: float, py: float, qx: float, qy: float) -> Any:
     """Bins that the line passes, in order, with the half-open span of fractions in each."""
     ny, nx = walls.shape

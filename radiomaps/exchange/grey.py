@@ -12,22 +12,36 @@ from numpy.typing import NDArray
 
 from geoml.errors import DataError, UserError
 
-__all__ = ["RADIOMAPSEER", "URBANRADIO3D", "GreyCodec", "SaturationCount", "read_grey", "write_grey"]
+__all__ = [
+    "PRINTED_RANGE_DB",
+    "RADIOMAPSEER",
+    "RANGES",
+    "URBANRADIO3D",
+    "GreyCodec",
+    "SaturationCount",
+    "read_grey",
+    "write_grey",
+]
 
 
 @dataclass(frozen=True)
 class GreyCodec:
     """Grey level 255 · max(0, (x - low) / (high - low)), at most 255; level 0 also stands for "nothing here".
 
-    >>> codec = GreyCodec(-169.0, -92.0)
-    >>> codec.encode(np.array([-200.0, -92.0, -100.0, np.nan])).tolist()
+    With a `period`, values that would become 0 are encoded a period higher.
+
+    >>> codec = GreyCodec(-129.0, -52.0)
+    >>> codec.encode(np.array([-160.0, -52.0, -60.0, np.nan])).tolist()
     [0, 255, 229, 0]
     >>> codec.decode(np.array([0, 255], np.uint8)).tolist()
-    [nan, -92.0]
+    [nan, -52.0]
+    >>> GreyCodec(0.0, 6.3, period=2 * np.pi).encode(np.array([0.0, np.nan])).tolist()
+    [254, 0]
     """
 
     low: float
     high: float
+    period: float | None = None
 
     def __post_init__(self) -> None:
         if not self.high > self.low:
@@ -40,7 +54,10 @@ class GreyCodec:
 
     def encode(self, values: NDArray[Any]) -> NDArray[np.uint8]:
         """Levels; NaN becomes 0."""
-        levels = np.rint((np.asarray(values, np.float64) - self.low) / self.step)
+        values = np.asarray(values, np.float64)
+        levels = np.rint((values - self.low) / self.step)
+        if self.period is not None:
+            levels = np.where(levels == 0, np.rint((values + self.period - self.low) / self.step), levels)
         return np.clip(np.nan_to_num(levels, nan=0.0), 0, 255).astype(np.uint8)
 
     def decode(self, levels: NDArray[np.uint8]) -> NDArray[np.float64]:
@@ -49,13 +66,18 @@ class GreyCodec:
         return np.where(levels == 0, np.nan, values)
 
 
-#: Printed in arXiv 2507.12166: path loss (dB), delay (s), azimuth and zenith (rad).
+#: The range of path loss as arXiv 2507.12166 prints it. Line of sight of the published pictures lies 40 dB below free
+#: space by it.
+PRINTED_RANGE_DB = (-169.0, -92.0)
+#: Path gain (dB) by the printed range, 40 dB higher; delay (s), azimuth and zenith (rad) as printed.
 URBANRADIO3D = {
-    "path_gain_db": GreyCodec(-169.0, -92.0),
+    "path_gain_db": GreyCodec(-129.0, -52.0),
     "toa_s": GreyCodec(0.0, 1180e-9),
-    "doa_azimuth": GreyCodec(0.0, 6.3),
+    "doa_azimuth": GreyCodec(0.0, 6.3, period=2 * np.pi),
     "doa_zenith": GreyCodec(0.5, 2.25),
 }
+#: Where an export records the range of each variable.
+RANGES = "ranges.json"
 #: Levie et al., RadioUNet (arXiv 1911.09002): gain truncated at the noise floor, and the largest one.
 RADIOMAPSEER = GreyCodec(-147.0, -47.84)
 
@@ -69,7 +91,8 @@ class SaturationCount:
     def note(self, name: str, values: NDArray[Any], codec: GreyCodec) -> None:
         """Count values to be encoded that the range cuts off."""
         known = values[np.isfinite(values)]
-        self._add(name, known.size, int((known <= codec.low).sum()), int((known > codec.high).sum()))
+        low = 0 if codec.period else int((known <= codec.low).sum())
+        self._add(name, known.size, low, int((known > codec.high).sum()))
 
     def note_levels(self, name: str, levels: NDArray[np.uint8], outdoors: NDArray[np.bool_]) -> None:
         """Count levels that were read at the ends of the range, outside buildings."""

@@ -65,10 +65,9 @@ def import_radiomapseer(
         place = (float(column) + 0.5, float(row) + 0.5, height_m)
         return Imported(match["map"], place, 23.0, fields, building[None], saturation=saturation)
 
-    saturation = write_imported(
+    return write_imported(
         store, grid, ("path_gain_db", "no_path"), [(m["map"], m["tx"]) for m in chosen], read,
         attrs={"source": "RadioMapSeer", "frequency_hz": 5.9e9, "solver": f"WinProp {model}",
                "solver_version": "unknown", "path_gain_range_db": list(range_db), "transmitter_height_m": height_m},
         licence=licence or "CC BY 4.0 (RadioMapSeer)",
     )  # fmt: skip
-    return saturation.rows()

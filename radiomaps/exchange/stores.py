@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,11 +22,15 @@ from geoml.grids.grid import Grid
 from geoml.runs.files import read_json, write_json
 from radiomaps.exchange.grey import SaturationCount
 from radiomaps.generation.generate import PACKING, SAMPLE, store_template
-from radiomaps.maps.layout import VARIABLES
+from radiomaps.maps.layout import VARIABLES, friis_gain_db
 from radiomaps.maps.store import SceneRecord
 from radiomaps.scenes import Footprint
 
 __all__ = ["Imported", "write_imported"]
+
+#: From this offset on, the range of path gain is taken for wrong.
+_WRONG_DB = 3.0
+_MOST_LOOKED_AT = 4000
 
 
 @dataclass(frozen=True)
@@ -39,6 +44,33 @@ class Imported:
     building: NDArray[np.bool_]
     footprints: Sequence[Footprint] = ()
     saturation: SaturationCount = field(default_factory=SaturationCount)
+
+    def offset_db(self, grid: Grid, frequency_hz: float, high_db: float) -> float | None:
+        """Median path gain in line of sight over that of free space, in dB, below `high_db`, where it saturates.
+
+        Of cells at 5 m and more, seen past the mask of buildings; None where fewer than 20 are known.
+        """
+        gain = self.fields["path_gain_db"]
+        known = np.argwhere(np.isfinite(gain) & (gain < high_db - 1e-6))
+        known = known[:: max(1, len(known) // _MOST_LOOKED_AT)]
+        places = np.stack([grid[name].coordinates[known[:, k]] for k, name in enumerate("zyx")], axis=1)
+        towards = np.array(self.transmitter_m[::-1]) - places
+        distance = np.linalg.norm(towards, axis=1)
+        seen = distance >= 5.0
+        for share in (np.arange(count := 2 * max(grid.shape)) + 0.5) / count:
+            cells = [
+                np.rint((places[:, k] + share * towards[:, k] - grid[name].start) / grid[name].step).astype(int)
+                for k, name in enumerate("zyx")
+            ]
+            above, inside = cells[0] >= grid.shape[0], np.ones(len(known), bool)
+            for k in (1, 2):
+                inside &= (cells[k] >= 0) & (cells[k] < grid.shape[k])
+            cells = [np.clip(cell, 0, grid.shape[k] - 1) for k, cell in enumerate(cells)]
+            seen &= above | ~inside | ~self.building[tuple(cells)]
+        if seen.sum() < 20:
+            return None
+        excess = gain[tuple(known[seen].T)] - friis_gain_db(distance[seen], frequency_hz)
+        return float(np.median(excess))
 
     def groups(self, variables: Sequence[str]) -> dict[str, Any]:
         """The map as a store's slab of one sample."""
@@ -64,11 +96,14 @@ def write_imported(
     *,
     attrs: Mapping[str, Any],
     licence: str,
-) -> SaturationCount:
+) -> list[dict[str, Any]]:
     """Write the maps that `read` gives by number, in the order of `names` (scene and transmitter), one at a time.
 
-    Returns the saturated values of all. What a stopped import has written is kept; a complete store is refused, as is
-    one that was begun with other `attrs` or from other files.
+    `attrs` hold `frequency_hz` and `path_gain_range_db`. What a stopped import has written is kept; a complete store
+    is refused, as is one that was begun with other `attrs` or from other files.
+
+    Returns a row for each variable, with the shares of saturated values, and for path gain its offset from free space
+    in line of sight, the median over maps. An offset of 3 dB or more is warned of: the grey levels have another range.
     """
     path = Path(path)
     pieces = {scene: number for number, scene in enumerate(dict.fromkeys(scene for scene, _ in names))}
@@ -80,6 +115,7 @@ def write_imported(
     origin = hashlib.sha256(json.dumps([list(names), dict(attrs)]).encode()).hexdigest()
     _require_unfinished(path, origin)
     carriers = [attrs["frequency_hz"]] * len(names)
+    gain = "path_gain_db" in variables
     root = {"title": "Radio maps, imported", "crs": "local", **attrs, "origin": origin}
     with StoreWriter.create(
         path,
@@ -94,14 +130,17 @@ def write_imported(
             for start in todo:
                 one = read(start)
                 # The note comes first: a slab that is there has one.
-                write_json(_note(path, start), {"tx": one.transmitter_m, "saturation": one.saturation.counts})
+                offset = one.offset_db(grid, carriers[start], attrs["path_gain_range_db"][1]) if gain else None
+                note = {"tx": one.transmitter_m, "saturation": one.saturation.counts, "offset_db": offset}
+                write_json(_note(path, start), note)
                 writer.write(start, one.groups(variables))
                 bar.advance(1)
-        saturation, places = SaturationCount(), []
+        saturation, places, offsets = SaturationCount(), [], []
         for start in range(len(names)):
             note = read_json(_note(path, start))
             places.append(note["tx"])
             saturation.merge(note["saturation"])
+            offsets.append(note["offset_db"])
         for scene, index in pieces.items():
             one = read(maps_of[scene][0])
             # There are no meshes to hash: scenes of one building mask are one.
@@ -110,7 +149,28 @@ def write_imported(
             record = SceneRecord.of(one.scene, digest, one.footprints, licence=licence, transmitters_m=transmitters_m)
             write_json(path / "scenes" / f"{index:05d}.json", record)
         writer.finish()
-    return saturation
+    offset = _told_offset(path, offsets, carriers[0], attrs["path_gain_range_db"])
+    return [
+        {**row, "off_free_space_db": offset if row["variable"] == "path_gain_db" else None} for row in saturation.rows()
+    ]
+
+
+def _told_offset(
+    path: Path, offsets: Sequence[float | None], frequency_hz: float, range_db: Sequence[float]
+) -> float | None:
+    """The median offset of maps from free space; a large one is warned of."""
+    known = [value for value in offsets if value is not None]
+    if not known:
+        return None
+    offset = round(float(np.median(known)), 1)
+    if abs(offset) >= _WRONG_DB:
+        low, high = (value - offset for value in range_db)
+        warnings.warn(
+            f"{path}: line of sight lies {offset:+.1f} dB from free space at {frequency_hz / 1e9:g} GHz, so these grey "
+            f"levels have another range; path_gain_range_db=[{low:.1f},{high:.1f}] would agree with free space",
+            stacklevel=4,
+        )
+    return offset
 
 
 def _note(path: Path, start: int) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import warnings
@@ -17,7 +18,7 @@ from numpy.typing import NDArray
 from geoml.errors import DataError
 from geoml.grids.grid import Grid
 from radiomaps.exchange.files import FileTree
-from radiomaps.exchange.grey import URBANRADIO3D, GreyCodec, SaturationCount, read_grey
+from radiomaps.exchange.grey import RANGES, URBANRADIO3D, GreyCodec, SaturationCount, read_grey
 from radiomaps.exchange.orientation import PICTURES, from_picture
 from radiomaps.exchange.stores import Imported, write_imported
 from radiomaps.scenes import Footprint
@@ -72,7 +73,7 @@ def import_urbanradio3d(
     source: str | os.PathLike[str],
     store: str | os.PathLike[str],
     *,
-    path_gain_range_db: tuple[float, float] = (-169.0, -92.0),
+    path_gain_range_db: tuple[float, float] | None = None,
     transmitter_height_m: float = 1.5,
     transmitter_power_dbm: float = 23.0,
     licence: str = "",
@@ -81,8 +82,12 @@ def import_urbanradio3d(
 
     Variables are those found for every map; layers are the heights found, 1 m apart. Buildings come from the pictures
     of heights or the JSON polygons where there are any, else a building is where every variable of the lowest layer
-    is 0. Elsewhere 0 becomes `no_path`, though it may have been the lower end of the range as well. The range of path
-    gain and the height of transmitters, both unverified, are options.
+    is 0. Elsewhere a path gain of 0 becomes `no_path`, though it may have been the lower end of the range as well;
+    where there is a path gain, 0 is the lower end of other variables (an azimuth of due east).
+
+    `path_gain_range_db`: of grey levels 0 and 255; None takes `ranges.json`, as our export writes it, or else
+    -129 … -52 dB, which is 40 dB above the printed range and agrees with free space. The rows and the warning of
+    `write_imported` say whether it does for these files. The height of transmitters is not published.
     """
     tree = FileTree(source)
     pictures: dict[MapName, dict[tuple[str, int], str]] = defaultdict(dict)
@@ -94,6 +99,7 @@ def import_urbanradio3d(
         raise DataError(f"{source} holds no pictures named as UrbanRadio3D's, as pathLoss/h1/0_12X_34Y.png")
     maps = sorted(pictures)
     variables, heights = _complete(pictures, source)
+    path_gain_range_db = path_gain_range_db or _recorded_range(tree)
     codecs = {**URBANRADIO3D, "path_gain_db": GreyCodec(*map(float, path_gain_range_db))}
     size = read_grey(tree.read(pictures[maps[0]][variables[0], heights[0]]), "the first picture").shape[0]
     grid = Grid.box({"z": heights[0] - 0.5, "y": 0, "x": 0}, {"z": heights[-1] + 0.5, "y": size, "x": size}, 1.0)
@@ -111,21 +117,36 @@ def import_urbanradio3d(
         _check_transmitter(name, levels, pictures[name])
         for variable, array in levels.items():
             saturation.note_levels(variable, array, ~inside)
-        fields = {v: np.where(inside, np.nan, codecs[v].decode(array)) for v, array in levels.items()}
-        nothing = np.logical_or.reduce([np.isnan(array) for array in fields.values()])
-        fields["no_path"] = nothing & ~inside
-        fields = {v: array if v == "no_path" else np.where(nothing, np.nan, array) for v, array in fields.items()}
+        others = [array > 0 for variable, array in levels.items() if variable != "path_gain_db"]
+        found = np.logical_or.reduce(others) if others else np.ones_like(inside)
+        if "path_gain_db" in levels:
+            found &= levels["path_gain_db"] > 0
+        known = found & ~inside
+        fields: dict[str, NDArray[Any]] = {
+            v: np.where(known, codecs[v].low + codecs[v].step * array, np.nan) for v, array in levels.items()
+        }
+        fields["no_path"] = ~found & ~inside
         place = (name.x + 0.5, name.y + 0.5, transmitter_height_m)
         return Imported(name.piece, place, transmitter_power_dbm, fields, inside, footprints, saturation)
 
-    saturation = write_imported(
+    return write_imported(
         store, grid, (*variables, "no_path"), [(name.piece, f"{name.x}-{name.y}") for name in maps], read,
         attrs={"source": "UrbanRadio3D", "frequency_hz": 5.9e9, "solver": "WinProp dominant path model",
                "solver_version": "unknown", "path_gain_range_db": list(path_gain_range_db),
                "transmitter_height_m": transmitter_height_m},
         licence=licence or "UrbanRadio3D: see its terms",
     )  # fmt: skip
-    return saturation.rows()
+
+
+def _recorded_range(tree: FileTree) -> tuple[float, float]:
+    """The range of path gain that an export recorded, or that of the published set."""
+    if RANGES not in tree.names:
+        return URBANRADIO3D["path_gain_db"].low, URBANRADIO3D["path_gain_db"].high
+    try:
+        low, high = json.loads(tree.read(RANGES))["path_gain_db"]
+        return float(low), float(high)
+    except (ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{RANGES} in {tree.path} holds no range of path_gain_db ({error})") from error
 
 
 def _complete(

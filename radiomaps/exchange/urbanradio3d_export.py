@@ -12,8 +12,8 @@ import shapely
 
 from geoml.cli.progress import progress_bar
 from geoml.errors import DataError
-from geoml.runs.files import atomic_path
-from radiomaps.exchange.grey import URBANRADIO3D, GreyCodec, SaturationCount, write_grey
+from geoml.runs.files import atomic_path, write_json
+from radiomaps.exchange.grey import RANGES, URBANRADIO3D, GreyCodec, SaturationCount, write_grey
 from radiomaps.exchange.orientation import to_picture
 from radiomaps.maps.store import SceneRecord, open_maps, scene_records
 from radiomaps.scenes.urbanradio3d import HEIGHT_SCALE_M
@@ -27,9 +27,12 @@ def export_urbanradio3d(
     store: str | os.PathLike[str],
     folder: str | os.PathLike[str],
     *,
-    path_gain_range_db: tuple[float, float] = (-169.0, -92.0),
+    path_gain_range_db: tuple[float, float] | None = None,
 ) -> list[dict[str, Any]]:
     """Write `{pathLoss,ToA,Doa_Azi,Doa_Ele}/hN/{map}_{X}X_{Y}Y.png` and the buildings; returns saturated shares.
+
+    `path_gain_range_db`: of grey levels 0 and 255; None takes -129 … -52 dB where at most 1 % of the values lie
+    outside, else whole dB between which all but 1 % lie. `ranges.json` records the ranges.
 
     Layers become h1, h2, … from the lowest. Two transmitters of a scene in one cell, or one at two frequencies, raise
     `DataError`, as their files would have one name. The folder is written whole or not at all.
@@ -37,7 +40,9 @@ def export_urbanradio3d(
     maps, records = open_maps(store), scene_records(store)
     if maps.sizes["x"] != maps.sizes["y"]:
         raise DataError(f"{store}: maps of {maps.sizes['y']} × {maps.sizes['x']} cells; UrbanRadio3D's are square")
-    codecs = {**URBANRADIO3D, "path_gain_db": GreyCodec(*map(float, path_gain_range_db))}
+    codecs = dict(URBANRADIO3D)
+    if "path_gain_db" in maps:
+        codecs["path_gain_db"] = GreyCodec(*map(float, path_gain_range_db or _range_of(maps)))
     names = [name for name in _FOLDERS if name in maps]
     step, edge = float(maps["x"][1] - maps["x"][0]), float(maps["x"][0] * 1.5 - maps["x"][1] * 0.5)
     saturation = SaturationCount()
@@ -63,7 +68,23 @@ def export_urbanradio3d(
                         file.parent.mkdir(parents=True, exist_ok=True)
                         file.write_bytes(write_grey(to_picture(field, name)))
                 bar.advance()
+        write_json(partial / RANGES, {name: [codecs[name].low, codecs[name].high] for name in names})
     return saturation.rows()
+
+
+def _range_of(maps: Any) -> tuple[float, float]:
+    """The published range, where at most 1 % of the path gains lie outside, or one that fits them so."""
+    published = URBANRADIO3D["path_gain_db"]
+    edges = np.arange(-400.0, 101.0)
+    counts = np.zeros(len(edges) - 1, np.int64)
+    for scene in range(maps.sizes["scene"]):
+        gain = maps["path_gain_db"].isel(scene=scene).values
+        counts += np.histogram(gain[np.isfinite(gain)], edges)[0]
+    share = np.concatenate([[0.0], np.cumsum(counts)]) / max(int(counts.sum()), 1)
+    outside = share[edges <= published.low].max() + 1 - share[edges >= published.high].min()
+    if outside <= 0.01:
+        return published.low, published.high
+    return float(edges[share <= 0.005][-1]), float(edges[share >= 0.995][0])
 
 
 def _write_buildings(folder: Path, piece: str, record: SceneRecord, maps: Any, step: float) -> None:

@@ -15,6 +15,7 @@ import shapely
 from geoml.data.store import open_store
 from geoml.errors import DataError
 from geoml.runs.files import read_json
+from radiomaps.materials import ITU_MATERIALS
 from radiomaps.scenes import Footprint
 
 if TYPE_CHECKING:
@@ -41,7 +42,12 @@ class SceneRecord(dict[str, Any]):
     ) -> SceneRecord:
         """The record of a scene with this hash; `origin_m` is where the window of its maps begins, in its metres."""
         rows = [
-            {"wkt": shapely.to_wkt(f.polygon, rounding_precision=3), "base_m": f.base_m, "top_m": f.top_m}
+            {
+                "wkt": shapely.to_wkt(f.polygon, rounding_precision=3),
+                "base_m": f.base_m,
+                "top_m": f.top_m,
+                "material": f.material,
+            }
             for f in footprints
         ]
         return cls(
@@ -57,11 +63,13 @@ class SceneRecord(dict[str, Any]):
 
     @property
     def footprints(self) -> list[Footprint]:
-        """In the metres of the scene."""
-        return [
-            Footprint(shapely.from_wkt(entry["wkt"]), entry["top_m"] - entry["base_m"], entry["base_m"])
-            for entry in self["footprints"]
-        ]
+        """In the metres of the scene; walls of a material without a record, or of a table's, are of concrete."""
+        found = []
+        for entry in self["footprints"]:
+            material = entry.get("material") if entry.get("material") in ITU_MATERIALS else "concrete"
+            base, top = entry["base_m"], entry["top_m"]
+            found.append(Footprint(shapely.from_wkt(entry["wkt"]), top - base, base, material))
+        return found
 
     @property
     def local_footprints(self) -> list[Footprint]:

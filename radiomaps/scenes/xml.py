@@ -218,8 +218,17 @@ def footprints_of(meshes: list[Mesh]) -> list[Footprint]:
         low, high = float(triangles[..., 2].min()), float(triangles[..., 2].max())
         outline = shapely.union_all(shapely.set_precision(covered, 1e-3), grid_size=1e-3)
         solid = [polygon for polygon in polygons_of(outline) if polygon.area > 1.0]
-        footprints += [Footprint(p, high - low, low, parts[0].material, name) for p in solid if high > low]
+        material = max(parts, key=_wall_area).material
+        footprints += [Footprint(p, high - low, low, material, name) for p in solid if high > low]
     return footprints
+
+
+def _wall_area(mesh: Mesh) -> float:
+    """Area of the faces that stand upright: the mesh with most of it has the material of a building's walls."""
+    a, b, c = (mesh.vertices[mesh.faces[:, k]] for k in range(3))
+    normals = np.cross(b - a, c - a)
+    size = np.linalg.norm(normals, axis=1)
+    return float(size[np.abs(normals[:, 2]) < 0.5 * size].sum())
 
 
 def save_scene(scene: Scene, folder: str | os.PathLike[str]) -> Path:

@@ -31,7 +31,10 @@ __all__ = ["TaskLoader", "TaskSource", "loader"]
 
 Array = NDArray[Any]
 #: Priors that are kept in a separate store.
-_BESIDE: dict[str, Callable[[Path], Path]] = {"dominant": dominant_store, "cheap_trace": cheap_store}
+_BESIDE: dict[str, Callable[[Path, Task], Path]] = {
+    "dominant": lambda store, task: dominant_store(store, version=task.dominant_version),
+    "cheap_trace": lambda store, _: cheap_store(store),
+}
 
 
 class TaskSource(BlockSource):
@@ -71,7 +74,7 @@ class TaskSource(BlockSource):
     def _open_prior(self) -> FieldSource | None:
         if self.task.prior not in _BESIDE:
             return None
-        beside = _BESIDE[self.task.prior](self.store)
+        beside = _BESIDE[self.task.prior](self.store, self.task)
         return FieldSource(beside, condition=["building"], target=[*self.task.targets, "los"], static=[])
 
     def __getstate__(self) -> dict[str, Any]:

@@ -13,8 +13,9 @@ from geoml.data.store import StoreWriter, open_store
 from geoml.errors import DataError
 from geoml.grids.grid import Grid, grid_of
 from geoml.runs.files import read_json
+from radiomaps.dominant import VERSION
 from radiomaps.generation.generate import PACKING, SAMPLE, store_template
-from radiomaps.generation.plan import run_solver, solver_version
+from radiomaps.generation.plan import run_solver
 from radiomaps.maps.layout import VARIABLES, Transmitter
 from radiomaps.maps.store import SceneRecord
 from radiomaps.scenes import Scene
@@ -32,16 +33,20 @@ def scene_of_record(record: SceneRecord, grid: Grid) -> Scene:
             f"scene {record['name']!r} was recorded without footprints, which dominant paths need; use prior=free_space"
         )
     (y0, y1), (x0, x1) = grid["y"].extent, grid["x"].extent
-    return scene_of_footprints(record["name"], record.local_footprints, bounds=(x0, y0, x1, y1))
+    footprints = record.local_footprints
+    # Walls outside the window mirror into it.
+    spans = np.array([(x0, y0, x1, y1), *(footprint.polygon.bounds for footprint in footprints)])
+    low, high = spans[:, :2].min(axis=0), spans[:, 2:].max(axis=0)
+    return scene_of_footprints(record["name"], footprints, bounds=(low[0], low[1], high[0], high[1]))
 
 
-def dominant_of_footprints(store: Path, beside: Path) -> None:
+def dominant_of_footprints(store: Path, beside: Path, *, version: int = VERSION) -> None:
     """Write the dominant paths of every sample of `store` to `beside`, resuming an interrupted run."""
     if (beside / "manifest.json").exists():
         return
     target, sites = open_store(store, "target"), open_store(store, "transmitter").load()
     grid, scenes = grid_of(target), target["scene"].values
-    attrs = {"title": "Dominant paths", "solver": "dominant", "solver_version": solver_version("dominant")}
+    attrs = {"title": "Dominant paths", "solver": "dominant", "solver_version": f"radiomaps.dominant {version}"}
     carriers = sites["frequency_hz"].values
     template = store_template(grid, _VARIABLES, scenes.tolist(), target["tx"].values.tolist(), carriers.tolist())
     packing = {name: PACKING[name] for name in (*_VARIABLES, "building")}
@@ -52,16 +57,17 @@ def dominant_of_footprints(store: Path, beside: Path) -> None:
 
     with StoreWriter.create(beside, template, slab=1, packing=packing, attrs={**attrs, "of": store.name}) as writer:
         for start in track(writer.missing(), "dominant paths", unit="maps"):
-            writer.write(start, _solve(scene(int(scenes[start])), sites.isel({SAMPLE: start}), grid))
+            writer.write(start, _solve(scene(int(scenes[start])), sites.isel({SAMPLE: start}), grid, version))
         writer.finish()
 
 
-def _solve(scene: Scene, site: Any, grid: Grid) -> dict[str, Any]:
+def _solve(scene: Scene, site: Any, grid: Grid, version: int) -> dict[str, Any]:
     """One map as a slab of a store."""
     import xarray as xr
 
     x, y, z = (float(site[f"tx_{axis}"]) for axis in "xyz")
-    maps = run_solver("dominant", scene, [Transmitter((x, y, z))], grid, {"frequency_hz": float(site["frequency_hz"])})
+    options = {"frequency_hz": float(site["frequency_hz"]), "version": version}
+    maps = run_solver("dominant", scene, [Transmitter((x, y, z))], grid, options)
     fields = {name: ((SAMPLE, *VARIABLES[name].dims[1:]), maps[name].values) for name in _VARIABLES}
     place = {f"tx_{axis}": ((SAMPLE,), np.array([value])) for axis, value in zip("xyz", (x, y, z), strict=True)}
     place["tx_power_dbm"] = ((SAMPLE,), np.array([float(site["tx_power_dbm"])]))

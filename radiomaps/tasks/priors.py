@@ -15,6 +15,7 @@ from geoml.data.store import open_store
 from geoml.errors import DataError
 from geoml.grids.grid import Grid
 from geoml.runs.files import read_json
+from radiomaps.dominant import VERSION
 from radiomaps.generation.plan import Placement, Plan, Window
 from radiomaps.maps.layout import SPEED_OF_LIGHT, direction_angles, friis_gain_db
 from radiomaps.tasks.conditions import Site
@@ -107,24 +108,25 @@ def nearest(
     return distance.reshape(len(wanted), -1), index.reshape(len(wanted), -1)
 
 
-def dominant_store(store: str | os.PathLike[str], *, client: Any = None) -> Path:
+def dominant_store(store: str | os.PathLike[str], *, version: int = VERSION, client: Any = None) -> Path:
     """The dominant paths of every map of a store, in a store next to it; computed on the first call and reused.
 
     Maps of a plan are made by the same plan with the solver replaced; others from the footprints of their records.
+    `version` is that of the solver.
     """
     from radiomaps.generation.generate import generate
 
     store = Path(store)
-    beside = store.with_name(f"{store.name.removesuffix('.zarr')}.dominant.zarr")
+    beside = store.with_name(f"{store.name.removesuffix('.zarr')}.dominant-{version}.zarr")
     attributes = read_json(store / "zarr.json").get("attributes", {})
     if "plan" in attributes:
-        plan = _dominant_plan(json.loads(attributes["plan"]))
+        plan = _dominant_plan(json.loads(attributes["plan"]), version)
         if not is_complete(beside, plan.identity):
             generate(plan, beside, client=client)
     else:
         from radiomaps.tasks.footprint_priors import dominant_of_footprints
 
-        dominant_of_footprints(store, beside)
+        dominant_of_footprints(store, beside, version=version)
     own, other = (open_store(path, "transmitter") for path in (store, beside))
     if not all(np.allclose(own[name], other[name], atol=1e-3) for name in ("tx_x", "tx_y", "tx_z", "frequency_hz")):
         raise DataError(f"{beside} does not have the same transmitters as {store}; delete it to compute it again")
@@ -138,7 +140,7 @@ def is_complete(store: Path, identity: str) -> bool:
     return bool(read_json(store / "zarr.json").get("attributes", {}).get("identity") == identity)
 
 
-def _dominant_plan(described: Mapping[str, Any]) -> Plan:
+def _dominant_plan(described: Mapping[str, Any], version: int) -> Plan:
     """The plan of a store, solved by dominant paths: same scenes, places, window and carriers."""
     values = {name: described[name] for name in _PLAN_FIELDS}
     usual = values["options"].get("frequency_hz", 5.9e9)
@@ -152,7 +154,10 @@ def _dominant_plan(described: Mapping[str, Any]) -> Plan:
         placement,
         Window(**values["window"]),
         "dominant",
-        {"frequency_hz": usual} if cells else {},
+        {
+            **({"frequency_hz": usual} if cells else {}),
+            **({} if version == VERSION else {"version": version}),
+        },
         seed=int(values["seed"]),
         frequencies_hz=tuple(carriers),
     )

@@ -9,6 +9,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
 from geoml.errors import UserError, unknown
+from radiomaps.exchange.grey import PRINTED_RANGE_DB
 from radiomaps.tasks.encoding import TARGETS, Encoding
 from radiomaps.tasks.observations import Observations
 
@@ -44,6 +45,7 @@ class Task:
     - `prior`: physics or interpolation as a channel per target, which residual models correct: "free_space",
       "dominant" (the dominant-path solver, computed once), "cheap_trace" (a hundredth of the rays, to be denoised),
       "interpolated" (the observations). Physics also gives the channel `sight_prior`, 1 in line of sight.
+    - `dominant_version`: of the solver behind prior=dominant; networks keep the one that they were trained with.
     - `transmitter`: its encodings, of "map", "distance", "direction"; `constants`: of frequency, power, tx_height.
 
     >>> Task(targets=("toa_s", "doa_azimuth"), prior="free_space").channels.target
@@ -60,6 +62,7 @@ class Task:
     prior: Literal["free_space", "dominant", "cheap_trace", "interpolated"] | None = None
     transmitter: tuple[str, ...] = ("distance", "direction")
     constants: tuple[str, ...] = ()
+    dominant_version: int = 2
 
     def __post_init__(self) -> None:
         if isinstance(self.observations, Mapping):
@@ -157,3 +160,15 @@ class Task:
             if key not in known:
                 raise unknown("key of a task", key, known)
         return cls(**{key: value for key, value in values.items() if key != "ranges" or value is not None})
+
+    @classmethod
+    def recorded(cls, values: Mapping[str, Any]) -> Task:
+        """The task of a training's record; one without `dominant_version` has the defaults of its time.
+
+        >>> Task.recorded({"prior": "dominant"}).dominant_version
+        1
+        """
+        if "dominant_version" in values:
+            return cls.of(values)
+        ranges = {"path_gain_db": PRINTED_RANGE_DB, **(values.get("ranges") or {})}
+        return cls.of({**values, "dominant_version": 1, "ranges": ranges})

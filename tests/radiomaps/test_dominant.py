@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from geoml.errors import UserError
 from geoml.grids.grid import Grid
 from radiomaps.dominant import DominantOptions, trace
 from radiomaps.dominant.knife_edges import knife_edge_exact_db
+from radiomaps.dominant.streets import right_angle
 from radiomaps.maps.layout import SPEED_OF_LIGHT, Transmitter, check_maps, friis_gain_db
 from radiomaps.scenes import Footprint, Mesh, Scene, load
 from radiomaps.scenes.extrude import scene_of_footprints
@@ -71,19 +73,110 @@ def _uncleaned(footprints: list[Footprint], bounds: tuple[float, float, float, f
     return Scene("screen", plain.meshes, tuple(footprints))
 
 
-def test_corner_of_a_high_wall_is_a_knife_edge_in_plan():
-    wall = Footprint(shapely.box(-500, 50, 10, 50.05), 400.0)
-    scene = _uncleaned([wall], (-600, -10, 600, 200))
-    grid = Grid.box({"z": 1, "y": 149.5, "x": -40}, {"z": 2, "y": 150.5, "x": 27}, 1.0)
-    maps = trace(scene, [Transmitter((0.0, 0.0, 1.5))], grid, DominantOptions(turns=2))
+def berg(legs: list[float], turns_deg: list[float], wavelength: float = WAVELENGTH) -> float:
+    """Apparent length by the recursion as Berg prints it, written once more."""
+    d, k = legs[0], 1.0
+    for turn, leg in zip(turns_deg, legs[1:], strict=True):
+        k += d * right_angle(wavelength) * (turn / 90) ** 1.5
+        d += k * leg
+    return d
+
+
+def test_a_corner_loses_what_bergs_recursion_says():
+    block = Footprint(shapely.box(-500, 50, 10, 190), 400.0)
+    scene = _uncleaned([block], (-600, -10, 600, 200))
+    grid = Grid.box({"z": 1, "y": 149.5, "x": 12}, {"z": 2, "y": 150.5, "x": 28}, 1.0)
+    maps = trace(scene, [Transmitter((0.0, 0.0, 1.5))], grid)
     x = grid["x"].coordinates
-    detour = np.hypot(10.0, 50.0) + np.hypot(x - 10.0, 100.0) - np.hypot(x, 150.0)
-    loss = friis_gain_db(np.hypot(x, 150.0), FREQUENCY) - maps["path_gain_db"][0, 0, 0].values
-    extra = 20 * np.log10((np.hypot(x, 150.0) + detour) / np.hypot(x, 150.0))
+    first, then = np.hypot(10.0, 50.0), np.hypot(x - 10.0, 100.0)
+    turn = np.degrees(np.arctan2(10.0, 50.0) - np.arctan2(x - 10, 100.0))
+    expected = [berg([first, leg], [angle]) for leg, angle in zip(then, turn, strict=True)]
     assert not maps["los"].any()
-    assert loss - extra == pytest.approx(fresnel(detour), abs=1.0)
+    assert maps["path_gain_db"][0, 0, 0].values == pytest.approx(friis_gain_db(expected, FREQUENCY), abs=0.1)
+    assert maps["toa_s"][0, 0, 0].values * SPEED_OF_LIGHT == pytest.approx(first + then, abs=0.05)
     direction = np.arctan2(50.0 - 150.0, 10.0 - x) % (2 * np.pi)
     assert maps["doa_azimuth"][0, 0, 0].values == pytest.approx(direction, abs=2e-3)
+
+
+def test_bergs_apparent_length_is_that_of_free_space_or_more_and_reciprocal():
+    random = np.random.default_rng(0)
+    for number in (2, 3, 5):
+        legs, turns = list(random.uniform(5, 80, number)), list(random.uniform(0, 90, number - 1))
+        there, back = berg(legs, turns), berg(legs[::-1], turns[::-1])
+        assert there == pytest.approx(back, rel=1e-12)
+        assert there >= sum(legs)
+        assert berg(legs, [0.0] * (number - 1)) == pytest.approx(sum(legs))
+
+
+def test_a_wall_mirrors_with_the_amplitude_of_its_slab():
+    """A wall along x at y = 50, seen past a screen: the image of the transmitter, and Fresnel's coefficient."""
+    screen = Footprint(shapely.box(-2, -200, 2, 20), 60.0)
+    wall = Footprint(shapely.box(-200, 50, 200, 70), 60.0, material="concrete")
+    scene = scene_of_footprints("mirror", [screen, wall], bounds=(-300, -300, 300, 300))
+    grid = Grid.box({"z": 1, "y": -0.5, "x": 20}, {"z": 2, "y": 0.5, "x": 60}, 1.0)
+    maps = trace(scene, [Transmitter((-30.0, 0.0, 1.5))], grid, DominantOptions(thickness_m=50.0))
+    x = grid["x"].coordinates
+    across, along = 100.0, x + 30.0
+    length = np.hypot(across, along)
+    eta = 5.24 - 1j * 0.0462 * 5.9**0.7822 / (2 * np.pi * FREQUENCY * 8.8541878128e-12)
+    cosine = across / length
+    root = np.sqrt(eta - along**2 / length**2)
+    expected = friis_gain_db(length, FREQUENCY) + 20 * np.log10(np.abs((cosine - root) / (cosine + root)))
+    assert not maps["los"].any()
+    assert maps["path_gain_db"][0, 0, 0].values == pytest.approx(expected, abs=0.01)
+    assert maps["toa_s"][0, 0, 0].values * SPEED_OF_LIGHT == pytest.approx(length, rel=1e-6)
+    assert maps["doa_azimuth"][0, 0, 0].values == pytest.approx(np.arctan2(across, -along), abs=1e-5)
+
+
+def test_a_high_transmitter_is_mirrored_over_low_roofs():
+    """Over a low building, from the facade behind the receiver: Ikegami's second ray."""
+    low = Footprint(shapely.box(20, -200, 40, 200), 10.0)
+    facade = Footprint(shapely.box(60, -200, 80, 200), 40.0)
+    scene = scene_of_footprints("facade", [low, facade], bounds=(-300, -300, 300, 300))
+    grid = Grid.box({"z": 1, "y": 0, "x": 41}, {"z": 2, "y": 1, "x": 60}, 1.0)
+    maps = trace(scene, [Transmitter((0.0, 0.5, 20.0))], grid)
+    x = grid["x"].coordinates
+    # The mirrored ray descends by 18.5 m over its length and has to pass the edge at 40 m above 10 m.
+    length = 60 + (60 - x)
+    passes = 20 - 18.5 * 40 / length > 10
+    assert passes.any()
+    assert not passes.all()
+    mirrored = maps["doa_azimuth"][0, 0, 0].values < np.pi / 2
+    assert (mirrored == passes).all()
+
+
+@pytest.mark.parametrize("name", ["munich", "etoile"])
+def test_maps_move_and_turn_with_their_scene(name: str):
+    pytest.importorskip("sionna")
+    city = load(name)
+    grid = Grid.box({"z": 1, "y": -64, "x": -64}, {"z": 3, "y": 64, "x": 64}, {"z": 2, "y": 4, "x": 4})
+    source = {"munich": (59.0, 59.0, 1.5), "etoile": (0.0, -10.0, 1.5)}[name]
+    base = trace(city, [Transmitter(source)], grid)
+    far = (500_000.0, 5_300_000.0)
+    moved = trace(
+        _placed(city, lambda p: p + far), [Transmitter((source[0] + far[0], source[1] + far[1], 1.5))],
+        Grid.box({"z": 1, "y": far[1] - 64, "x": far[0] - 64}, {"z": 3, "y": far[1] + 64, "x": far[0] + 64},
+                 {"z": 2, "y": 4, "x": 4}),
+    )  # fmt: skip
+    turned = trace(
+        _placed(city, lambda p: np.column_stack([-p[:, 1], p[:, 0]])), [Transmitter((-source[1], source[0], 1.5))], grid
+    )
+    gain = base["path_gain_db"][0].values
+    back = turned["path_gain_db"][0].values[:, :, ::-1].transpose(0, 2, 1)
+    for other in (moved["path_gain_db"][0].values, back):
+        both = np.isfinite(gain) & np.isfinite(other)
+        assert both.sum() > 0.99 * np.isfinite(gain).sum()
+        assert (np.abs(other - gain)[both] < 0.05).mean() > 0.97
+
+
+def _placed(scene: Scene, place) -> Scene:
+    """A scene whose x and y are mapped by `place`."""
+    meshes = tuple(
+        replace(mesh, vertices=np.column_stack([place(mesh.vertices[:, :2]), mesh.vertices[:, 2]]))
+        for mesh in scene.meshes
+    )
+    prints = tuple(replace(f, polygon=shapely.transform(f.polygon, place)) for f in scene.footprints)
+    return Scene(scene.name, meshes, prints)
 
 
 def test_line_of_sight_agrees_with_polygons_cut_by_lines():

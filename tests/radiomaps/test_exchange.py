@@ -158,12 +158,52 @@ def test_swapped_axes_are_warned_of(tmp_path: Path):
         import_urbanradio3d(tmp_path / "set", tmp_path / "in.zarr")
 
 
-def test_saturation_is_reported(store: Path, tmp_path: Path):
+def test_the_default_range_of_an_export_saturates_one_percent_at_most(store: Path, tmp_path: Path):
     rows = {row["variable"]: row for row in export_urbanradio3d(store, tmp_path / "set")}
+    assert rows["path_gain_db"]["low_%"] + rows["path_gain_db"]["high_%"] <= 1
+    low, high = json.loads((tmp_path / "set/ranges.json").read_text())["path_gain_db"]
     gain = open_maps(store)["path_gain_db"].values
     known = gain[np.isfinite(gain)]
-    assert rows["path_gain_db"]["high_%"] == pytest.approx(100 * (known > -92).mean(), abs=0.01)
-    assert rows["path_gain_db"]["high_%"] > 5  # near the transmitter, free space is stronger than the printed range
+    assert ((known <= low) | (known > high)).mean() <= 0.01
+    # The recorded range is read back.
+    (row, *_) = import_urbanradio3d(tmp_path / "set", tmp_path / "in.zarr")
+    assert abs(row["off_free_space_db"]) < 0.3
+    # What the printed range would cut off is told.
+    (row, *_) = export_urbanradio3d(store, tmp_path / "cut", path_gain_range_db=(-169, -92))
+    assert row["high_%"] == pytest.approx(100 * (known > -92).mean(), abs=0.01)
+    assert row["high_%"] > 5
+
+
+def test_a_set_that_is_off_free_space_is_told(store: Path, tmp_path: Path):
+    """Pictures on the scale that agrees with free space, read by the printed one: 40 dB too low."""
+    export_urbanradio3d(store, tmp_path / "set", path_gain_range_db=(-129, -52))
+    with pytest.warns(UserWarning, match=r"lies -40\.\d dB from free space at 5\.9 GHz.*=\[-1(28|29)"):
+        (row, *_) = import_urbanradio3d(tmp_path / "set", tmp_path / "off.zarr", path_gain_range_db=(-169, -92))
+    assert row["variable"] == "path_gain_db"
+    assert row["off_free_space_db"] == pytest.approx(-40, abs=0.3)
+
+
+def test_a_wave_from_due_east_survives(tmp_path: Path):
+    """Azimuth 0 is 2π, and level 0 stands for nothing: west of the transmitter, and in a published picture."""
+    codec = URBANRADIO3D["doa_azimuth"]
+    azimuth = np.array([0.0, 0.003, 0.012, 2 * np.pi - 1e-6, np.pi])
+    assert (codec.encode(azimuth) > 0).all()
+    assert circular(codec.decode(codec.encode(azimuth)), azimuth).max() <= codec.step / 2 + 0.017
+    files = hand_made("paper")
+    building = np.asarray(Image.open(io.BytesIO(files["ToA/h1/7_30X_10Y.png"]))) == 0
+    for height in (1, 2):
+        yy, xx = np.mgrid[0:N, 0:N]
+        picture = np.zeros((N, N), np.uint8)
+        picture[N - 1 - yy, xx] = np.rint((np.arctan2(10 - yy, 30 - xx) % (2 * np.pi)) / 6.3 * 255)
+        assert (picture[N - 1 - 10, :30] == 0).all()  # due west of the transmitter
+        files[f"Doa_Azi/h{height}/7_30X_10Y.png"] = png(np.where(building & (height < 2), 0, picture).astype(np.uint8))
+    for name, content in files.items():
+        (tmp_path / "set" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "set" / name).write_bytes(content)
+    import_urbanradio3d(tmp_path / "set", tmp_path / "in.zarr")
+    maps = open_maps(tmp_path / "in.zarr").isel(scene=0, tx=0).load()
+    assert not maps["no_path"].any()
+    assert float(maps["doa_azimuth"][0, 10, 20]) == pytest.approx(0, abs=1e-3)
 
 
 @pytest.mark.parametrize("name", list(URBANRADIO3D))
