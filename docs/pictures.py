@@ -2,7 +2,7 @@
 
     python docs/pictures.py runs/demo docs/pictures
 
-`rain.png`: coarse rain, predictions and fine truth at the wettest hour of two regions. `city.png`: a traced city in
+`rain.png`: coarse rain, predictions and fine truth at the wettest hour. `city.png`: a traced city in
 3-D, its traced and its learned map. `chat.svg`: questions to the experts over MCP with their answers.
 """
 
@@ -20,23 +20,20 @@ if TYPE_CHECKING:
     import xarray as xr
 
 #: Models shown besides the coarse input and the truth, where the demo has them.
-MODELS = ("bilinear", "resnet", "edm")
+MODELS = ("bilinear", "rainfarm", "resnet", "edm")
 #: Questions of the chat, in the words of the tool's enumeration.
 QUESTIONS = ("line_of_sight", "delay_spread", "doppler", "snr")
 
 
-def rain(run: Path, file: Path, *, regions: int = 2) -> None:
-    """Rain in mm/h at the wettest test hour of regions that the models were not trained on."""
+def rain(run: Path, file: Path, *, region: str = "melanesia") -> None:
+    """Rain in mm/h at the wettest test hour of a region that the models were not trained on."""
     from geoml.report.figures import save_figure
     from rainshift.report import example_maps
     from rainshift.report.figures import rain_panels
 
-    rows = {}
-    for region, data in list(example_maps.read(run).items())[:regions]:
-        panels = example_maps.panels(data)
-        keep = ["input", *(name for name in panels if name.split(",")[0].split(" ")[0] in MODELS), "target"]
-        rows[region] = {name: panels[name] for name in keep if name in panels}
-    save_figure(rain_panels(rows, title="Wettest test hour; models trained without the region"), file)
+    panels = example_maps.panels(example_maps.read(run)[region])
+    shown = {name: panels[name] for name in ("input", *MODELS, "target") if name in panels}
+    save_figure(rain_panels({region: shown}, title="Wettest test hour; models trained without the region"), file)
 
 
 def city(traced: Path, predicted: Path, file: Path) -> None:
@@ -58,15 +55,17 @@ def city(traced: Path, predicted: Path, file: Path) -> None:
     widths = figure.add_gridspec(1, 4, width_ratios=[1.5, 1, 1, 1])
     _buildings(figure.add_subplot(widths[0], projection="3d"), scene, layer, colours)
     panels = {
-        "traced path gain (dB)": (layer["path_gain_db_truth"], colours),
-        "learned, mean of 8 members": (layer["path_gain_db_mean"], colours),
+        "traced (dB); white: no path": (layer["path_gain_db_truth"], colours),
+        "learned, mean of 8 (dB)": (layer["path_gain_db_mean"], colours),
         "uncertainty (dB)": (layer["path_gain_db_uncertainty"], {"cmap": "magma", "vmin": 0}),
     }
     for number, (title, (field, look)) in enumerate(panels.items(), 1):
         axis = figure.add_subplot(widths[number])
         drawn = axis.pcolormesh(layer["x"], layer["y"], field, rasterized=True, **look)
         axis.plot(float(made["tx_x"]), float(made["tx_y"]), "r^", markersize=6)
-        axis.set(title=title, aspect="equal", xticks=[], yticks=[], facecolor="#d9d9d9")
+        inside = np.where(layer["building"].values > 0, 1.0, np.nan)
+        axis.pcolormesh(layer["x"], layer["y"], inside, cmap="gray", vmin=0, vmax=1.8, rasterized=True)
+        axis.set(title=title, aspect="equal", xticks=[], yticks=[], facecolor="white")
         figure.colorbar(drawn, ax=axis, shrink=0.7, location="bottom")
     save_figure(figure, file)
 
@@ -82,17 +81,24 @@ def _buildings(axis: Any, scene: Any, layer: xr.Dataset, colours: dict[str, Any]
     faces = colormaps[colours["cmap"]](np.nan_to_num(np.clip(scaled, 0, 1)))
     faces[~np.isfinite(gain)] = (0.85, 0.85, 0.85, 1.0)
     axis.plot_surface(*np.meshgrid(x, y), np.zeros_like(gain), facecolors=faces, rcount=200, ccount=200, shade=False)
-    triangles = np.concatenate([mesh.vertices[mesh.triangles] for mesh in scene.meshes])
-    middle = triangles.mean(axis=1)
-    inside = (np.abs(middle[:, 0] - x.mean()) < np.ptp(x) / 2) & (np.abs(middle[:, 1] - y.mean()) < np.ptp(y) / 2)
-    built = triangles[inside & (triangles[:, :, 2].max(axis=1) > 0.5)]
-    shown = Poly3DCollection(built, facecolor="#b9c3cf", edgecolor="#8895a3", linewidth=0.1, alpha=0.85, shade=True)
+    buildings: dict[str, list[Any]] = {}
+    for mesh in scene.meshes:
+        if mesh.kind == "building":
+            buildings.setdefault(mesh.building or mesh.name, []).append(mesh.vertices[mesh.faces])
+    built = []
+    for parts in map(np.concatenate, buildings.values()):
+        middle = (parts.min(axis=(0, 1)) + parts.max(axis=(0, 1))) / 2
+        if abs(middle[0] - x.mean()) < np.ptp(x) / 2 and abs(middle[1] - y.mean()) < np.ptp(y) / 2:
+            built.append(parts)
+    built = np.concatenate(built)
+    shown = Poly3DCollection(built, facecolors="#b9c3cf", edgecolors="#8895a3", linewidth=0.1, alpha=0.85, shade=True)
     axis.add_collection3d(shown)
     axis.scatter(*(float(layer[f"tx_{name}"]) for name in "xyz"), color="red", marker="^", depthshade=False)
-    axis.set(xlim=(x.min(), x.max()), ylim=(y.min(), y.max()), zlim=(0, np.ptp(x) / 3), box_aspect=(1, 1, 0.33))
+    axis.set_zlim(0, np.ptp(x) / 3)
+    axis.set_box_aspect((1, 1, 0.3), zoom=1.45)
     axis.view_init(elev=42, azim=-60)
     axis.set_axis_off()
-    axis.set_title(f"{layer.attrs['scene']}, traced")
+    axis.set_title(f"{layer.attrs['scene']}: traced path gain", y=0.9)
 
 
 def chat(file: Path) -> None:

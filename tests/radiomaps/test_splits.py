@@ -84,7 +84,7 @@ def test_twins_by_place_and_by_likeness():
     ("parts", "message"),
     [
         ({"train": 0.5, "test": 0.4}, "sum to 1"),
-        ({"train": 1.2, "test": -0.2}, "above 0"),
+        ({"train": 1.2, "test": -0.2}, "must be positive"),
         ({f"part{index}": 1 / 16 for index in range(16)}, "too few"),
     ],
 )

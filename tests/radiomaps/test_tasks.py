@@ -77,7 +77,7 @@ def test_tasks_that_contradict_themselves_are_refused():
         ({"radiation": "unaware", "observations": Observations(), "prior": "dominant"}, "needs the transmitter"),
         ({"prior": "interpolated"}, "aware task has none"),
         ({"transmitter": ()}, "name its encodings"),
-        ({"targets": ("toa_s", "toa_s")}, "twice"),
+        ({"targets": ("toa_s", "toa_s")}, "is repeated"),
     ):
         with pytest.raises(UserError, match=hint):
             Task(**options)
