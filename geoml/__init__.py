@@ -11,6 +11,7 @@ Importing this package is cheap: nothing heavier than the standard library is lo
 from typing import TYPE_CHECKING
 
 from geoml.public import publish
+from geoml.runs.caches import place_caches
 
 if TYPE_CHECKING:
     from geoml import scores as scores
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from geoml.regrid.operator import Regridder as Regridder
 
 __version__ = "0.1.0.dev0"
+#: Where compiled functions are kept for want of a better place, else "".
+_cache = place_caches()
 
 publish(
     __name__,

@@ -13,6 +13,7 @@ import os
 import sys
 from collections.abc import Sequence
 
+import geoml
 from geoml.cli.definitions import App, Verb, load_function
 from geoml.errors import UserError, missing_packages
 
@@ -55,6 +56,8 @@ def _dispatch(app: App, arguments: list[str]) -> int:
     if first.startswith("-") or "=" in first:
         raise UserError(f"expected a verb, not {first!r}: {app.name} VERB [KEY=VALUE …]")
     verb = app.verb(first)
+    if geoml._cache and app.extra != "mcp":  # what serves experts compiles nothing
+        print(f"neither this installation nor the home can be written: caches are in {geoml._cache}", file=sys.stderr)
     if verb.plain:
         return _run_plain(app, verb, arguments[1:])
     from geoml.cli import verbs

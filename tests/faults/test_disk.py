@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -75,3 +76,20 @@ def test_read_only(tmp_path: Path) -> None:
         assert line.startswith("refused:")
         assert "choose another folder" in line
         assert str(tmp_path / "disk") in line
+
+
+@pytest.mark.fault(
+    "installation and home that cannot be written", "one line; compiled functions go to a temporary folder"
+)
+def test_read_only_installation(tmp_path: Path) -> None:
+    root = HERE.parent
+    script = 'mount --bind "$0" "$0" && mount -o remount,bind,ro "$0" && exec "$1" -m radiomaps scenes procedural'
+    command = [*NAMESPACE, "sh", "-c", script, str(root), sys.executable]
+    if subprocess.run([*NAMESPACE, "mount", "--bind", str(root), str(root)], capture_output=True).returncode:
+        pytest.skip("no file system may be mounted here")
+    keep = {name: value for name, value in os.environ.items() if name not in ("NUMBA_CACHE_DIR", "DRJIT_CACHE_DIR")}
+    nowhere = {"HOME": "/proc/none", "XDG_CACHE_HOME": "/proc/none", "TMPDIR": str(tmp_path), "PYTHONPATH": str(root)}
+    done = subprocess.run(command, cwd="/", env=keep | nowhere, capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("caches are in") == 1
+    assert list(tmp_path.glob("geoml-numba-*/*"))
