@@ -29,6 +29,7 @@ from harness import main
 
 from geoml.cli.compose import compose
 from geoml.cli.tables import show
+from geoml.cli.verbs import dask_workers
 from geoml.runs.files import write_json
 from geoml.runs.folder import plain
 from geoml.train import checkpoint
@@ -117,7 +118,7 @@ def settings(scale: Scale, store: Path, folder: Path, models: Sequence[Any], **c
             {"name": "unaware", "task": "unaware", "observations": {"rate": 0.01}, **both},
         ],
         "models": list(models), "splits": [{"name": "scene", "by": "name", "parts": parts}], "members": DRAWS,
-        "test_samples": scale.test_samples, "workers": 2, "precision": scale.precision,
+        "test_samples": scale.test_samples, "dask": 2, "precision": scale.precision,
         "cache": str(folder / "cache"), **changes,
     }  # fmt: skip
 
@@ -144,7 +145,8 @@ def tuned(scale: Scale, store: Path, folder: Path) -> dict[str, float]:
     config = settings(scale, store, folder, rows, part="validation", probes=[], test_samples=16)
     config["tasks"] = config["tasks"][:1]
     made = Benchmark(config)
-    outcome = made.run()
+    with dask_workers(config["dask"]):
+        outcome = made.run()
     errors = {cell.row: np.mean([found.nmse(t) for t in TARGETS]) for (cell, _), found in outcome.scores.items()}
     show([{"model and rate": row, "NMSE on validation scenes": float(error)} for row, error in errors.items()])
     return {name: min(rates, key=lambda rate: errors[f"{name}-{rate:g}"]) for name, rates in scale.rates.items()}
@@ -217,7 +219,8 @@ def run(scale: Scale) -> dict[str, float | None]:
     config = settings(scale, store, folder, [*networks, *PHYSICS, *INTERPOLATION])
     config["active"] |= {"models": [OURS], "sampling": {"steps": 4}}
     made = Benchmark(config)
-    outcome = made.run()
+    with dask_workers(config["dask"]):
+        outcome = made.run()
     write_page(made, outcome, folder)
     show(score_rows(made, outcome))
     errors = {

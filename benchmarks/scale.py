@@ -21,10 +21,10 @@ from pathlib import Path
 from harness import main
 
 from geoml.cli.compose import compose
+from geoml.cli.verbs import dask_workers
 from geoml.runs.environment import usable_cores
 from rainshift.benchmarking.plan import Cell, TrainSet
 from rainshift.benchmarking.run import Experiment
-from rainshift.verbs import dask_workers
 
 REGION = "melanesia"
 SETTINGS = (

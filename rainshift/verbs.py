@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,20 +18,9 @@ if TYPE_CHECKING:
     from rainshift.models.spec import Downscaler
     from rainshift.trained import Trained
 
-__all__ = ["benchmark", "dask_workers", "evaluate", "predict", "prepare", "regions", "report", "train", "trust"]
+__all__ = ["benchmark", "evaluate", "predict", "prepare", "regions", "report", "train", "trust"]
 
 Rows = list[dict[str, Any]]
-
-#: One thread a worker. Dask's own settings have the C library give every freed field back to the system, and ask for
-#: it again: a third of the time of making weather.
-WORKER_ENVIRONMENT = {
-    "OMP_NUM_THREADS": 1,
-    "MKL_NUM_THREADS": 1,
-    "OPENBLAS_NUM_THREADS": 1,
-    "NUMBA_NUM_THREADS": 1,
-    "MALLOC_TRIM_THRESHOLD_": 2**28,
-    "MALLOC_MMAP_THRESHOLD_": 2**25,
-}
 
 
 def regions(arguments: Sequence[str]) -> Rows | None:
@@ -57,14 +45,13 @@ def prepare(config: DictConfig, run: RunFolder) -> Rows:
     archive = _archive(config)
     rows = []
     wanted = [(name, split) for name in config.regions or archive.names for split in config.splits or archive.splits]
-    with dask_workers(config.dask):
-        for name, split in wanted:
-            path = archive.prepare(name, split)
-            size = sum(sizes(path).values())
-            hours = archive.open(name, split)["target"].sizes["time"]
-            row = {"region": name, "split": split, "times": int(hours), "MB": round(size / 1e6, 2), "store": str(path)}
-            run.metrics.append(row)
-            rows.append(row)
+    for name, split in wanted:
+        path = archive.prepare(name, split)
+        size = sum(sizes(path).values())
+        hours = archive.open(name, split)["target"].sizes["time"]
+        row = {"region": name, "split": split, "times": int(hours), "MB": round(size / 1e6, 2), "store": str(path)}
+        run.metrics.append(row)
+        rows.append(row)
     return rows
 
 
@@ -233,9 +220,7 @@ def benchmark(config: DictConfig, run: RunFolder) -> Rows:
     from rainshift.report.results import write_benchmark
 
     experiment = Experiment(config)
-    with dask_workers(config.dask):
-        outcome = experiment.run()
-    return write_benchmark(experiment, outcome, run)
+    return write_benchmark(experiment, experiment.run(), run)
 
 
 def report(arguments: Sequence[str]) -> Rows:
@@ -260,36 +245,6 @@ def _archive(config: DictConfig) -> Archive:
     from rainshift.data.archive import archive_of
 
     return archive_of(config)
-
-
-@contextlib.contextmanager
-def dask_workers(asked: str | int | None) -> Iterator[None]:
-    """The Dask client that `dask=` asks for: `local` or a number of processes here, or of a scheduler's address."""
-    if asked is None:
-        yield
-        return
-    import dask.config
-    from distributed import Client, LocalCluster
-
-    from geoml.runs.environment import usable_cores
-
-    text = str(asked)
-    if text != "local" and not text.isdigit() and "://" not in text:
-        raise UserError(f"dask={text}; expected local, a number of workers, or an address such as tcp://host:8786")
-    with contextlib.ExitStack() as stack:
-        if "://" in text:
-            try:
-                stack.enter_context(Client(text, timeout="10s"))
-            except OSError as error:
-                raise UserError(
-                    f"no Dask scheduler answers at {text} ({error}); start one, or use dask=local"
-                ) from error
-        else:
-            count = usable_cores() if text == "local" else max(1, int(text))
-            options = {"n_workers": count, "threads_per_worker": 1, "dashboard_address": None}
-            stack.enter_context(dask.config.set({"distributed.nanny.pre-spawn-environ": WORKER_ENVIRONMENT}))
-            stack.enter_context(Client(stack.enter_context(LocalCluster(**options))))
-        yield
 
 
 def _split(archive: Archive, role: str) -> str:

@@ -8,7 +8,7 @@ import re
 import sys
 import traceback
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -27,6 +27,18 @@ __all__ = ["JobResult", "complete", "run", "run_job", "run_path"]
 
 #: Packages whose log messages are shown at the terminal; others show warnings only.
 OURS = ("geoml", "rainshift", "radiomaps", "mcp_experts")
+
+
+#: One thread a worker. Dask's own settings have the C library give every freed field back to the system, and ask for
+#: it again: a third of the time of making weather.
+WORKER_ENVIRONMENT = {
+    "OMP_NUM_THREADS": 1,
+    "MKL_NUM_THREADS": 1,
+    "OPENBLAS_NUM_THREADS": 1,
+    "NUMBA_NUM_THREADS": 1,
+    "MALLOC_TRIM_THRESHOLD_": 2**28,
+    "MALLOC_MMAP_THRESHOLD_": 2**25,
+}
 
 
 class _Flags(argparse.ArgumentParser):
@@ -146,7 +158,8 @@ class _Job:
                         "threads: %d, since %d of %d cores are busy; OMP_NUM_THREADS=N sets another number",
                         threads[0], threads[1] - threads[0], threads[1],
                     )  # fmt: skip
-                rows = function(config, folder)
+                with dask_workers(config.get("dask")):
+                    rows = function(config, folder)
                 if not folder.summarised:
                     folder.write_summary({"rows": rows or []})
                 return rows
@@ -188,6 +201,36 @@ def _pair(override: str) -> tuple[str, str]:
 
 def _varies(key: str, jobs: list[tuple[dict[str, str], JobResult]]) -> bool:
     return len({given.get(key) for given, _ in jobs}) > 1
+
+
+@contextmanager
+def dask_workers(asked: str | int | None) -> Iterator[None]:
+    """The Dask client that `dask=` asks for: `local` or a number of processes here, or of a scheduler's address."""
+    if asked is None:
+        yield
+        return
+    import dask.config
+    from distributed import Client, LocalCluster
+
+    from geoml.runs.environment import usable_cores
+
+    text = str(asked)
+    if text != "local" and not text.isdigit() and "://" not in text:
+        raise UserError(f"dask={text}; expected local, a number of workers, or an address such as tcp://host:8786")
+    with ExitStack() as stack:
+        if "://" in text:
+            try:
+                stack.enter_context(Client(text, timeout="10s"))
+            except OSError as error:
+                raise UserError(
+                    f"no Dask scheduler answers at {text} ({error}); start one, or use dask=local"
+                ) from error
+        else:
+            count = usable_cores() if text == "local" else max(1, int(text))
+            options = {"n_workers": count, "threads_per_worker": 1, "dashboard_address": None}
+            stack.enter_context(dask.config.set({"distributed.nanny.pre-spawn-environ": WORKER_ENVIRONMENT}))
+            stack.enter_context(Client(stack.enter_context(LocalCluster(**options))))
+        yield
 
 
 @contextmanager

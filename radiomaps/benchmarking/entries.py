@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from geoml.benchmarking.entries import Entry, parsed
 from geoml.cli.config import check_arguments, resolve
 from geoml.errors import UserError
 from geoml.runs.files import read_json, write_json
@@ -48,17 +49,14 @@ def task_of(entry: str | Mapping[str, Any]) -> Task:
 
 
 @dataclass(frozen=True)
-class Contender:
-    """One row: `entry` is the model or baseline; `task` and `trainer` override the benchmark's settings.
+class Contender(Entry):
+    """An entry of a benchmark of radio maps: `task` is what it changes of the benchmark's task.
 
     `by_task` overrides single tasks by name. `shown` lists the tasks on which it runs; None for all that it can do.
     """
 
-    name: str
-    entry: Mapping[str, Any]
     task: Mapping[str, Any] = field(default_factory=dict)
     by_task: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    trainer: Mapping[str, Any] = field(default_factory=dict)
     shown: tuple[str, ...] | None = None
 
     @classmethod
@@ -68,11 +66,10 @@ class Contender:
         A network may be `{_target_: mine.Model, …}` of a package in `allow`. Raises `UserError` for an
         unknown model or setting.
         """
-        options: dict[str, Any] = {"model": entry} if isinstance(entry, str) else plain(entry)
-        name = str(options.pop("name", None) or options.get("model") or str(options.get("_target_")).rpartition(".")[2])
-        shown = options.pop("tasks", None)
-        changes = {key: options.pop(key, None) or {} for key in ("task", "by_task", "trainer")}
-        made = cls(name, options, **changes, shown=None if shown is None else tuple(shown))
+        name, options, own = parsed(entry, ("tasks", "task", "by_task", "trainer"))
+        shown = None if own["tasks"] is None else tuple(own["tasks"])
+        changes = {key: own[key] or {} for key in ("task", "by_task", "trainer")}
+        made = cls(name, options, tuple(allow), shown=shown, **changes)
         if made.baseline is None:
             from radiomaps.models import config_of
 
@@ -84,13 +81,13 @@ class Contender:
     @cached_property
     def baseline(self) -> str | None:
         """The name of the baseline, None for a network."""
-        name = self.entry.get("model")
+        name = self.config.get("model")
         return str(name) if name in BASELINES else None
 
     @property
     def options(self) -> dict[str, Any]:
         """Arguments of a baseline."""
-        return {key: value for key, value in self.entry.items() if key != "model"}
+        return {key: value for key, value in self.config.items() if key != "model"}
 
     def task_for(self, name: str, task: Task) -> Task | None:
         """The benchmark's task adapted to this row; None if it does not run on it.
@@ -109,11 +106,11 @@ class Contender:
             return None
         return baseline(self.baseline, own, **self.options).task
 
-    def config(self) -> dict[str, Any]:
-        """Its complete configuration, a part of the cache key."""
+    def described(self) -> dict[str, Any]:
+        """What it is built from, complete: a part of what names its files."""
         from radiomaps.models import config_of
 
-        return {"baseline": self.baseline, **self.options} if self.baseline else config_of(self.entry)
+        return {"baseline": self.baseline, **self.options} if self.baseline else config_of(self.config)
 
     def fit(
         self,
@@ -124,7 +121,6 @@ class Contender:
         recipe: Recipe,
         folder: Path,
         seed: int,
-        allow: Sequence[str] = (),
     ) -> dict[str, Any]:
         """Train it in `folder` if needed; returns the cost of training."""
         if (folder / _SUMMARY).exists():
@@ -141,15 +137,15 @@ class Contender:
 
             trainer = replace(recipe.trainer, **self.trainer)
             own = replace(recipe, trainer=trainer)
-            summary = fit(self.entry, task, store, parts, recipe=own, folder=folder, seed=seed, allow=allow)
+            summary = fit(self.config, task, store, parts, recipe=own, folder=folder, seed=seed, allow=self.allow)
         folder.mkdir(parents=True, exist_ok=True)
         write_json(folder / _SUMMARY, summary)
         return summary
 
-    def load(self, task: Task, folder: Path, *, precision: Precision = "fp32", allow: Sequence[str] = ()) -> Builder:
-        """Load the result of `fit` for a task that may have other layers; a network in `precision`."""
+    def load(self, task: Task, folder: Path, *, precision: Precision = "fp32") -> Builder:
+        """What `fit` left, asked for a task that may have other layers; a network in `precision`."""
         if self.baseline is not None:
             return load_baseline(folder, task)
         from radiomaps.trained import load_trained
 
-        return replace(load_trained(folder, precision=precision, allow=allow), task=task)
+        return replace(load_trained(folder, precision=precision, allow=self.allow), task=task)

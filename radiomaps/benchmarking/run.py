@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+import functools
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from multiprocessing import get_context
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from numpy.typing import NDArray
 
+from geoml.benchmarking.cells import attempted, each, kept, scores_file
+from geoml.benchmarking.entries import by_name
 from geoml.cli.config import instantiate
-from geoml.cli.progress import progress_bar
 from geoml.errors import Diverged, UserError, unknown
-from geoml.runs.environment import code_hash
 from geoml.runs.files import sha256
 from geoml.runs.folder import config_hash, plain
 from geoml.train.device import autocast, choose_device
@@ -31,8 +29,6 @@ if TYPE_CHECKING:
     from radiomaps.training import Recipe
 
 __all__ = ["Benchmark", "BenchmarkResults", "Cell"]
-
-logger = logging.getLogger(__name__)
 
 #: The code that computes scores from weights: if it changes, scores are computed again from the same trainings.
 SCORED_BY = (
@@ -75,16 +71,6 @@ def _by_name(entries: Sequence[Any], what: str) -> dict[str, dict[str, Any]]:
     return found
 
 
-def _work(config: dict[str, Any], cell: Cell) -> None:
-    """Run one cell in a worker of one thread."""
-    import torch
-
-    torch.set_num_threads(1)
-    made = Benchmark(config)
-    for kind in made.kinds(cell):
-        made.scored(cell, kind)
-
-
 class Benchmark:
     """One benchmark, from the configuration of the verb `benchmark`.
 
@@ -96,15 +82,11 @@ class Benchmark:
     def __init__(self, config: Mapping[str, Any]) -> None:
         self.config = plain(config)
         self.store, self.cache = Path(self.config["store"]), Path(self.config["cache"])
-        self.allow = tuple(self.config.get("allow_targets") or ())
+        allow = tuple(self.config.get("allow_targets") or ())
         self.tasks: dict[str, Task] = {
             name: task_of(entry) for name, entry in _by_name(self.config["tasks"], "tasks").items()
         }
-        rows = [Contender.of(entry, allow=self.allow) for entry in self.config["models"]]
-        self.rows = {row.name: row for row in rows}
-        if len(self.rows) < len(rows):
-            names = [row.name for row in rows]
-            raise UserError(f"models has two rows of one name: {names}; give one another name:")
+        self.rows = by_name(Contender.of(entry, allow=allow) for entry in self.config["models"])
         if not self.tasks or not self.rows:
             raise UserError("a benchmark needs a task and a model; name some in tasks and models")
         autocast(choose_device(), self.config["precision"])  # fail now rather than after the trainings
@@ -175,7 +157,11 @@ class Benchmark:
 
     def _named_by(self, cell: Cell) -> dict[str, Any]:
         row = self.rows[cell.row]
-        described: dict[str, Any] = {"store": self.identity, "model": row.config(), "task": self.task(cell).describe()}
+        described: dict[str, Any] = {
+            "store": self.identity,
+            "model": row.described(),
+            "task": self.task(cell).describe(),
+        }
         described |= {"split": self.splits[cell.split], "seed": cell.seed}
         if row.baseline is None:
             described |= {"trainer": {**self.config["trainer"], **row.trainer}, "loader": self.config["loader"]}
@@ -190,23 +176,22 @@ class Benchmark:
         spec: dict[str, Any] = self._named_by(cell) | {
             key: self.config[key] for key in ("members", "part", "test_samples", "precision")
         }
-        spec["code"] = code_hash(*SCORED_BY)
         if kind.startswith(("active", "lattice")):
             spec |= {name: self.config["active"][name] for name in ("rounds", "sampling")}
-        return self.cache / "scores" / f"{cell.row}-{kind}-{config_hash(spec)}.nc"
+        return scores_file(self.cache, f"{cell.row}-{kind}", spec, SCORED_BY)
 
     def trained(self, cell: Cell) -> dict[str, Any]:
         """Train a cell's row if needed; returns the cost of training."""
         return self.rows[cell.row].fit(
             self.task(cell), self.store, self.parts(cell.split), recipe=self.recipe, folder=self.folder(cell),
-            seed=cell.seed, allow=self.allow,
+            seed=cell.seed,
         )  # fmt: skip
 
     def builder(self, cell: Cell) -> Builder:
         """The trained row of a cell, for the layers of the scored part."""
         self.trained(cell)
         task, precision = self.task(cell, self.config["part"]), self.config["precision"]
-        return self.rows[cell.row].load(task, self.folder(cell), precision=precision, allow=self.allow)
+        return self.rows[cell.row].load(task, self.folder(cell), precision=precision)
 
     def test_samples(self, split: str) -> list[int]:
         """The maps of a part, by default `test`."""
@@ -217,26 +202,23 @@ class Benchmark:
 
     def scored(self, cell: Cell, kind: str = PLAIN) -> MapScores:
         """The scores of a cell, computed if needed."""
-        path = self.file(cell, kind)
-        if path.exists():
-            return MapScores.load(path)
+        return kept(self.file(cell, kind), MapScores.load, functools.partial(self._score, cell, kind))
+
+    def _score(self, cell: Cell, kind: str) -> MapScores:
         builder, samples = self.builder(cell), self.test_samples(cell.split)
         options: dict[str, Any] = {"members": int(self.config["members"]), "seed": cell.seed}
         options["batch_size"] = int(self.config["score_batch"])
         if kind == PLAIN:
-            made = score(builder, self.store, samples, title=f"scoring {cell.row}", **options)
-        elif kind in PROBES:
-            made = probed(builder, kind, self.store, samples, title=f"{cell.row}, {kind}", **options)
-        else:
-            way, _, rate = kind.partition("@")
-            if self.config["active"]["sampling"]:
-                builder = cast("Any", builder).sampled_by(**self.config["active"]["sampling"])
-            made = score_active(
-                builder, self.store, samples, rate=float(rate), rounds=int(self.config["active"]["rounds"]),
-                uniform=way == "lattice", **options,
-            )  # fmt: skip
-        made.save(path)
-        return made
+            return score(builder, self.store, samples, title=f"scoring {cell.row}", **options)
+        if kind in PROBES:
+            return probed(builder, kind, self.store, samples, title=f"{cell.row}, {kind}", **options)
+        way, _, rate = kind.partition("@")
+        if self.config["active"]["sampling"]:
+            builder = cast("Any", builder).sampled_by(**self.config["active"]["sampling"])
+        return score_active(
+            builder, self.store, samples, rate=float(rate), rounds=int(self.config["active"]["rounds"]),
+            uniform=way == "lattice", **options,
+        )  # fmt: skip
 
     def prior_alone(self, cell: Cell) -> MapScores:
         """The scores of a cell's prior without its network."""
@@ -244,58 +226,45 @@ class Benchmark:
         spec = {key: named[key] for key in ("store", "task", "split")} | {
             key: self.config[key] for key in ("part", "test_samples")
         }
-        spec["code"] = code_hash(*SCORED_BY)
-        path = self.cache / "scores" / f"prior-{config_hash(spec)}.nc"
-        if path.exists():
-            return MapScores.load(path)
-        from radiomaps.baselines import baseline
 
-        alone = baseline("prior", self.task(cell, self.config["part"]))
-        made = score(alone, self.store, self.test_samples(cell.split))
-        made.save(path)
-        return made
+        def make() -> MapScores:
+            from radiomaps.baselines import baseline
+
+            alone = baseline("prior", self.task(cell, self.config["part"]))
+            return score(alone, self.store, self.test_samples(cell.split))
+
+        return kept(scores_file(self.cache, "prior", spec, SCORED_BY), MapScores.load, make)
 
     def leaks(self, split: str) -> tuple[Any, ...]:
         """Pairs of scenes that share buildings and lie in different parts."""
         return audit(self.store, self.parts(split))
 
+    def finished(self, cell: Cell) -> None:
+        """Train and score a cell in every way, where that is not done."""
+        for kind in self.kinds(cell):
+            self.scored(cell, kind)
+
     def run(self) -> BenchmarkResults:
         """Train and score every cell; failures are reported and left out."""
-        failures: dict[Cell, str] = {}
-        for cell in self.cells:  # shared data are made before several processes need them
+        for cell in self.cells:  # what is shared is made before several processes want it
             self.parts(cell.split)
         for version in {task.dominant_version for task in map(self.task, self.cells) if task.prior == "dominant"}:
             from radiomaps.tasks.priors import dominant_store
 
             dominant_store(self.store, version=version)
-        with progress_bar("benchmark", len(self.cells), unit="cells") as bar:
-            for cell, error in self._each():
-                if error is not None:
-                    logger.warning("%s on %s failed: %s", cell.row, cell.task, error)
-                    failures[cell] = str(error)
-                bar.advance(1, note=f"{cell.row}, {cell.task}")
-        done = [cell for cell in self.cells if cell not in failures]
-        scores = {(cell, kind): self.scored(cell, kind) for cell in done for kind in self.kinds(cell)}
-        return BenchmarkResults(scores, {cell: self.trained(cell) for cell in done}, failures)
+        # Networks take longest: they come first.
+        todo = sorted(self.cells, key=lambda cell: self.rows[cell.row].baseline is not None)
+        config = self.config | {key: str(getattr(self, key).absolute()) for key in ("store", "cache")}
+        jobs = each(self, "finished", [(cell,) for cell in todo], unit="cells", config=config)
+        named: dict[str, str] = {}
+        failing = (Diverged, UserError)
+        done = {cell for (cell,), _ in attempted(jobs, named, _label, failing=failing)}
+        failures = {cell: named[_label(cell)] for cell in self.cells if cell not in done}
+        cells = [cell for cell in self.cells if cell in done]
+        scores = {(cell, kind): self.scored(cell, kind) for cell in cells for kind in self.kinds(cell)}
+        return BenchmarkResults(scores, {cell: self.trained(cell) for cell in cells}, failures)
 
-    def _each(self) -> Iterator[tuple[Cell, Exception | None]]:
-        """Results of cells in order of completion, in this process or by `workers` processes of one thread."""
-        workers = int(self.config["workers"])
-        if workers < 2:
-            for cell in self.cells:
-                try:
-                    for kind in self.kinds(cell):
-                        self.scored(cell, kind)
-                except (Diverged, UserError) as failure:
-                    yield cell, failure
-                else:
-                    yield cell, None
-            return
-        todo = sorted(self.cells, key=lambda cell: self.rows[cell.row].baseline is not None)  # networks take longest
-        with ProcessPoolExecutor(workers, get_context("spawn")) as pool:
-            jobs = {pool.submit(_work, self.config, cell): cell for cell in todo}
-            for future in as_completed(jobs):
-                came = future.exception()
-                if came is not None and not isinstance(came, Diverged | UserError):
-                    raise came
-                yield jobs[future], came
+
+def _label(cell: Cell) -> str:
+    """What a cell is called in messages."""
+    return f"{cell.row} on {cell.task}, split {cell.split}, seed {cell.seed}"

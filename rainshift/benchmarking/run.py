@@ -11,14 +11,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from geoml.benchmarking.cells import attempted, each, kept, scores_file
+from geoml.benchmarking.entries import by_name
 from geoml.cli.config import instantiate
-from geoml.cli.progress import track
 from geoml.data.location import is_remote
-from geoml.data.reading import ambient_client, spread
-from geoml.errors import Diverged, UserError
+from geoml.errors import UserError
 from geoml.metrics import Suite
 from geoml.models.tiles import Tiling
-from geoml.runs.environment import code_hash
 from geoml.runs.folder import RunFolder, config_hash, plain
 from geoml.train.device import autocast, choose_device
 from rainshift.alignment import Alignment, inputs_of
@@ -26,6 +25,7 @@ from rainshift.benchmarking.analysis import Analysis, analyse
 from rainshift.benchmarking.curves import gather
 from rainshift.benchmarking.plan import BenchmarkPlan, Cell, TrainSet, plan, plan_events
 from rainshift.data.archive import archive_of
+from rainshift.data.geometry import exact_means
 from rainshift.evaluation import Scores, score
 from rainshift.models.spec import Downscaler, InTiles, ModelSpec, conserved
 from rainshift.places.splits import Leak, check_leakage
@@ -58,9 +58,15 @@ class BenchmarkResults:
     leaks: tuple[Leak, ...]
 
 
-def _work(config: dict[str, Any], method: str, *job: Any) -> Any:
-    """One training or one cell, by a worker."""
-    return getattr(Experiment(config), method)(*job)
+def _training(model: str, train_set: TrainSet, seed: int) -> str:
+    """What a training is called in messages."""
+    return f"{model} on {train_set.name}, seed {seed}"
+
+
+def _where(cell: Cell) -> str:
+    """What a cell is called in messages."""
+    trained_on = cell.train_set and cell.train_set.name
+    return f"{cell.model} on {cell.test_region}, trained on {trained_on}, seed {cell.seed}"
 
 
 class Experiment:
@@ -76,16 +82,11 @@ class Experiment:
         self.cache = Path(self.config["cache"])
         self.archive = archive_of(self.config)
         allow = tuple(self.config.get("allow_targets") or ())
-        specs = [ModelSpec.of(entry, allow=allow) for entry in self.config["models"]]
-        self.specs = {spec.name: spec for spec in specs}
-        if len(self.specs) < len(specs):
-            raise UserError(
-                f"models has two rows of one name: {[spec.name for spec in specs]}; give one a name: of its own"
-            )
+        self.specs = by_name(ModelSpec.of(entry, allow=allow) for entry in self.config["models"])
         self.alignments: dict[str, Alignment] = {
             name: instantiate(options, allow=allow) for name, options in (self.config["alignment"] or {}).items()
         }
-        self.specs = self._with_alignments()
+        self.specs = self._with_variants()
         self.recipe = Recipe.of(self.config)
         autocast(choose_device(), self.config["precision"])  # refused now rather than after the trainings
         self.tiling = Tiling(**self.config["tiles"])
@@ -95,17 +96,19 @@ class Experiment:
         self.analysis = Analysis(self.suite, self.temporal, **self.config["analysis"])
         self._check_analysis()
 
-    def _with_alignments(self) -> dict[str, ModelSpec]:
-        """Every row of a network is followed by one for each alignment."""
+    def _with_variants(self) -> dict[str, ModelSpec]:
+        """Every row of a network is followed by one for each alignment and, on exact means, by one that keeps them."""
         if self.alignments and self.by_events:
             raise UserError("alignment is fitted on training hours of the tested place, which events do not have")
         for alignment in self.alignments.values():
             alignment.check(self.archive.channels)
         for spec in self.specs.values():
             spec.check(self.archive.channels)
-        rows = []
+        rows, exact = [], exact_means(self.archive.config)
         for spec in self.specs.values():
             rows += [spec, *(spec.aligned(name) for name in self.alignments if spec.is_network)]
+            if self.config["conserved_rows"] and spec.is_network and exact and spec.conservation is None:
+                rows.append(spec.conserving())
         return {spec.name: spec for spec in rows}
 
     def _check_analysis(self) -> None:
@@ -198,29 +201,19 @@ class Experiment:
         wanted = dict.fromkeys(
             (self.specs[c.model].trained_as, c.train_set, c.seed) for c in self.plan.cells if c.train_set is not None
         )
-        for (model, train_set, seed), trained in self.each("trained", list(wanted), "trainings"):
-            label = f"{model} on {train_set.name}, seed {seed}"
-            try:
-                trainings[label] = trained()
-            except Diverged as error:  # a result: its cells are marked, the others go on
-                failures[label] = str(error)
-                logger.warning("%s failed: %s", label, error)
+        for job, summary in attempted(self.each("trained", list(wanted), "trainings"), failures, _training):
+            trainings[_training(*job)] = summary
         cells = [
             (cell,)
             for cell in self.plan.cells
             if cell.train_set is None
-            or f"{self.specs[cell.model].trained_as} on {cell.train_set.name}, seed {cell.seed}" in trainings
+            or _training(self.specs[cell.model].trained_as, cell.train_set, cell.seed) in trainings
         ]
         scores: dict[Cell, Scores] = {}
-        for (cell,), scored in self.each("scored", cells, "cells"):
-            where = f"{cell.model} on {cell.test_region}, trained on {cell.train_set and cell.train_set.name}"
-            try:
-                scores[cell] = made = scored()
-            except Diverged as error:
-                failures[f"{where}, seed {cell.seed}"] = str(error)
-                continue
+        for (cell,), made in attempted(self.each("scored", cells, "cells"), failures, _where):
+            scores[cell] = made
             if made.diverged:
-                failures[f"{where}, seed {cell.seed}"] = f"{made.clipped_share:.2%} of its values had to be bounded"
+                failures[_where(cell)] = f"{made.clipped_share:.2%} of its values had to be bounded"
         networks = [name for name, spec in self.specs.items() if spec.is_network]
         results = analyse(self.plan, scores, self.analysis).assign_attrs(networks=networks)
         return BenchmarkResults(results, gather(self.plan, scores, self.analysis), failures, trainings, leaks)
@@ -228,21 +221,11 @@ class Experiment:
     def each(
         self, method: str, jobs: list[tuple[Any, ...]], unit: str
     ) -> Iterator[tuple[tuple[Any, ...], Callable[[], Any]]]:
-        """`(job, result)` of `method` on every job, here in turn or by the workers of the Dask client that is active.
-
-        `result()` returns or raises; what workers make lies in the cache, which they have to see.
-        """
-        client = ambient_client()
-        if client is None:
-            for job in track(jobs, unit, unit=unit):
-                yield job, functools.partial(getattr(self, method), *job)
-            return
+        """`(job, result)` of `method` on every job; see `geoml.benchmarking.cells.each`."""
         config = {**self.config, "cache": str(self.cache.absolute()), "archive": str(self.archive.root)}
         if not is_remote(self.archive.root):
             config["archive"] = str(self.archive.root.absolute())
-        done = spread(_work, [(config, method, *job) for job in jobs], client=client)
-        for arguments, result in track(done, unit, total=len(jobs), unit=unit):
-            yield tuple(arguments[2:]), result
+        return each(self, method, jobs, unit=unit, config=config)
 
     def training_folder(self, model: str, train_set: TrainSet, seed: int) -> tuple[Path, dict[str, Any]]:
         """Where a training lies, and the configuration that names it."""
@@ -318,19 +301,18 @@ class Experiment:
             "tiles": self.config["tiles"],
             "precision": self.config["precision"],
             "seed": cell.seed,
-            "code": code_hash(*SCORED_BY),
         }
         if self.temporal is not None:
             spec |= {key: self.config[key] for key in ("temporal", "sequence_hours")}
         model = row.name if name else row.trained_as
-        return self.cache / "scores" / f"{model}-{cell.test_region}-{config_hash(spec)}.nc"
+        return scores_file(self.cache, f"{model}-{cell.test_region}", spec, SCORED_BY)
 
     def scored(self, cell: Cell) -> Scores:
         """The scores of a cell, made now where they are not there."""
-        path = self.score_file(cell)
-        if path.exists():
-            return Scores.load(path)
-        made = score(
+        return kept(self.score_file(cell), Scores.load, functools.partial(self._score, cell))
+
+    def _score(self, cell: Cell) -> Scores:
+        return score(
             self.downscaler(cell),
             self.archive,
             cell.test_region,
@@ -341,8 +323,6 @@ class Experiment:
             temporal=self.temporal,
             sequence_hours=int(self.sequence_hours or 0),
         )
-        made.save(path)
-        return made
 
     def shifts(self) -> xr.Dataset | None:
         """Distance of each tested region from those trained on without it; None where not asked for.

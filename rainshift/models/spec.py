@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
 
+from geoml.benchmarking.entries import Entry, parsed
 from geoml.cli.config import check_arguments, instantiate, resolve
 from geoml.data.fields import Batch
 from geoml.errors import UserError, unknown
@@ -19,7 +20,6 @@ from geoml.models.moved import upgraded
 from geoml.models.predictor import Predictor, is_stochastic
 from geoml.models.tiles import Tiled, Tiling
 from geoml.nn.conservation import METHODS, Method, conservation_for
-from geoml.runs.folder import plain
 from rainshift.baselines import Baseline
 from rainshift.baselines.base import first_guesses
 
@@ -120,21 +120,18 @@ def available() -> dict[str, Path]:
 
 
 @dataclass(frozen=True)
-class ModelSpec:
-    """A model of a benchmark: its name in the tables and the configuration it is built from.
+class ModelSpec(Entry):
+    """An entry of a benchmark of rain.
 
-    `allow` lists packages of the user's own that `_target_` may name. `window` makes it a model over time, of so many
-    consecutive hours at once; None, of single hours. `trainer` holds what differs from the other models' training,
-    `conservation` the layer behind the prediction, `alignment` the name of how inputs of unseen regions are aligned.
+    `window` makes it a model over time, of so many consecutive hours at once; None, of single hours. `conservation` is
+    the layer behind the prediction, `alignment` the name of how inputs of unseen regions are aligned. `same_as` is the
+    row whose training it shares.
     """
 
-    name: str
-    config: Mapping[str, Any]
-    allow: tuple[str, ...] = ()
     window: int | None = None
-    trainer: Mapping[str, Any] = field(default_factory=dict)
     conservation: str | None = None
     alignment: str | None = None
+    same_as: str | None = None
 
     @classmethod
     def of(cls, entry: str | Mapping[str, Any], *, allow: Sequence[str] = ()) -> ModelSpec:
@@ -146,23 +143,16 @@ class ModelSpec:
         >>> ModelSpec.of({"model": "unet", "base": 8, "name": "small"}).config["network"]["base"]
         8
         """
-        if isinstance(entry, str):
-            entry = {"model": entry}
-        options = plain(entry)
-        preset, name, window, trainer, conservation = (
-            options.pop(key, None) for key in ("model", "name", "window", "trainer", "conservation")
-        )
-        if (preset is None) == ("_target_" not in options):
-            raise UserError(f"model entry {plain(entry)} needs either `model: NAME` or `_target_: module.Class`")
-        if preset is not None:
+        name, options, own = parsed(entry, ("window", "trainer", "conservation"))
+        window, conservation = own["window"], own["conservation"]
+        if (preset := options.pop("model", None)) is not None:
             options = registry.changed(registry.preset(str(preset), available()), options)
         options = upgraded(options)
-        name = str(name or preset or options["_target_"].rpartition(".")[2])
         if window is not None and (not isinstance(window, int) or window < 2):
             raise UserError(f"window of {name} is {window!r}; expected a whole number of hours, 2 or more")
         if conservation not in (None, *METHODS):
             raise unknown("conservation", conservation, METHODS, hint=f"for {name}")
-        return cls(name, options, tuple(allow), window, trainer or {}, conservation)
+        return cls(name, options, tuple(allow), window, conservation, trainer=own["trainer"] or {})
 
     def check(self, channels: Channels) -> None:
         """Raise `UserError` where the class lacks a setting of the row, or the predictors what it asks for."""
@@ -173,13 +163,17 @@ class ModelSpec:
             first_guesses(channels, "conservation")
 
     def aligned(self, alignment: str) -> ModelSpec:
-        """The same model, with its inputs aligned where it was not trained, as a row of its own."""
-        return replace(self, name=f"{self.name}+{alignment}", alignment=alignment)
+        """The same model, with its inputs aligned where it was not trained, as another row."""
+        return replace(self, name=f"{self.name}+{alignment}", alignment=alignment, same_as=self.trained_as)
+
+    def conserving(self, method: Method = "multiplicative") -> ModelSpec:
+        """The same model with a conservation layer, as another row."""
+        return replace(self, name=f"{self.name}+conserved", conservation=method, same_as=self.trained_as)
 
     @property
     def trained_as(self) -> str:
-        """The name of the row that the model is trained for: an alignment changes nothing in training."""
-        return self.name if self.alignment is None else self.name.removesuffix(f"+{self.alignment}")
+        """The name of the row that the model is trained for."""
+        return self.same_as or self.name
 
     def build(self, channels: Channels) -> Model | Baseline:
         """The untrained model, over time where there is a window, or the baseline."""

@@ -13,12 +13,12 @@ import distributed
 import pytest
 import xarray as xr
 
+from geoml.cli.verbs import dask_workers
 from geoml.data.store import StoreWriter, verify_store
 from geoml.errors import UserError
 from geoml.runs.files import read_json
 from rainshift.__main__ import main
 from rainshift.data.archive import Archive
-from rainshift.verbs import dask_workers
 
 DATA = {
     "source": "synthetic",

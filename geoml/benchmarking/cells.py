@@ -1,0 +1,89 @@
+"""Cells of a benchmark: each done once, here or by workers, kept as soon as it is done, its failure noted."""
+
+from __future__ import annotations
+
+import functools
+import logging
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+from geoml.cli.progress import track
+from geoml.data.reading import ambient_client, spread
+from geoml.errors import Diverged
+from geoml.runs.environment import code_hash
+from geoml.runs.folder import config_hash
+
+__all__ = ["Saved", "attempted", "each", "kept", "scores_file"]
+
+logger = logging.getLogger(__name__)
+
+Job = tuple[Any, ...]
+
+
+class Saved(Protocol):
+    """Scores that can be written to a file."""
+
+    def save(self, path: Path) -> None:
+        """Write the file, whole or not at all."""
+
+
+S = TypeVar("S", bound=Saved)
+
+
+def each(
+    benchmark: Any, method: str, jobs: Sequence[Job], *, unit: str, config: Mapping[str, Any]
+) -> Iterator[tuple[Job, Callable[[], Any]]]:
+    """`(job, result)` of `method` of a benchmark on every job, here in turn or by the workers of an active Dask client.
+
+    `result()` returns or raises. Workers make the benchmark anew, `type(benchmark)(config)`; what they make is in its
+    cache, which they have to see.
+    """
+    client = ambient_client()
+    if client is None:
+        for job in track(jobs, unit, unit=unit):
+            yield job, functools.partial(getattr(benchmark, method), *job)
+        return
+    done = spread(_work, [(type(benchmark), dict(config), method, *job) for job in jobs], client=client)
+    for arguments, result in track(done, unit, total=len(jobs), unit=unit):
+        yield tuple(arguments[3:]), result
+
+
+def _work(kind: type, config: dict[str, Any], method: str, *job: Any) -> Any:
+    """One job, by a worker."""
+    return getattr(kind(config), method)(*job)
+
+
+def attempted(
+    results: Iterable[tuple[Job, Callable[[], Any]]],
+    failures: dict[str, str],
+    label: Callable[..., str],
+    *,
+    failing: tuple[type[Exception], ...] = (Diverged,),
+) -> Iterator[tuple[Job, Any]]:
+    """`(job, value)` of the jobs that succeed; the reason of the others is put into `failures` under their label.
+
+    A failure of a kind in `failing` is a result: the other cells go on. Any other exception passes through.
+    """
+    for job, result in results:
+        try:
+            value = result()
+        except failing as error:
+            failures[label(*job)] = str(error)
+            logger.warning("%s failed: %s", label(*job), error)
+            continue
+        yield job, value
+
+
+def scores_file(cache: Path, name: str, spec: Mapping[str, Any], scored_by: Sequence[str]) -> Path:
+    """The file of a cell's scores: named by what they depend on, the code of the modules `scored_by` included."""
+    return cache / "scores" / f"{name}-{config_hash({**spec, 'code': code_hash(*scored_by)})}.nc"
+
+
+def kept(path: Path, load: Callable[[Path], S], make: Callable[[], S]) -> S:
+    """The scores in a file, made and saved now where it does not exist."""
+    if path.exists():
+        return load(path)
+    made = make()
+    made.save(path)
+    return made

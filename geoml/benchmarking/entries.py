@@ -1,0 +1,54 @@
+"""Entries of a benchmark: a name, what a model is built from, and what it changes of the training."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from geoml.errors import UserError
+from geoml.runs.folder import plain
+
+__all__ = ["Entry", "by_name", "parsed"]
+
+E = TypeVar("E", bound="Entry")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One row of a benchmark: `config` is what builds its model, `trainer` what it changes of the common training.
+
+    `allow` names packages of the user's own whose classes it may name.
+    """
+
+    name: str
+    config: Mapping[str, Any]
+    allow: tuple[str, ...] = ()
+    trainer: Mapping[str, Any] = field(default_factory=dict, kw_only=True)
+
+
+def parsed(entry: str | Mapping[str, Any], own: Sequence[str]) -> tuple[str, dict[str, Any], dict[str, Any]]:
+    """Name, configuration and values of the keys `own` (None where missing) of an entry of `models`.
+
+    An entry is a name, or a mapping with either `model: NAME` or `_target_: module.Class`, a `name` for its row where
+    it needs one, the keys `own`, and settings of the model.
+
+    >>> parsed({"model": "unet", "base": 8, "name": "small"}, ["trainer"])
+    ('small', {'model': 'unet', 'base': 8}, {'trainer': None})
+    """
+    config: dict[str, Any] = {"model": entry} if isinstance(entry, str) else plain(entry)
+    name, preset, target = config.pop("name", None), config.get("model"), config.get("_target_")
+    if (preset is None) == (target is None):
+        raise UserError(f"model entry {plain(config)} needs either `model: NAME` or `_target_: module.Class`")
+    changes = {key: config.pop(key, None) for key in own}
+    return str(name or preset or str(target).rpartition(".")[2]), config, changes
+
+
+def by_name(entries: Iterable[E]) -> dict[str, E]:
+    """Entries by their names; `UserError` where two are equal."""
+    found: dict[str, E] = {}
+    for entry in entries:
+        if entry.name in found:
+            raise UserError(f"models has two rows of one name: {entry.name!r}; give one a name: of its own")
+        found[entry.name] = entry
+    return found
