@@ -323,4 +323,4 @@ def test_a_training_goes_on_from_another_ones_weights(inside, capsys):
     assert second.transforms.to_dict() == first.transforms.to_dict()  # not those of the other planet
     capsys.readouterr()
     assert main(["train", *words, "start=nowhere", "run.dir=third"]) == 2
-    assert "nowhere is no checkpoint" in capsys.readouterr().err
+    assert "nowhere is not a checkpoint" in capsys.readouterr().err
