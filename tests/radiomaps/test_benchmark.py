@@ -131,7 +131,7 @@ def test_wrong_settings_are_refused_at_once(store: Path, tmp_path: Path):
     for changes, hint in (
         ({"models": ["unet3", "idw"]}, "unet3"),
         ({"models": ["idw", "idw"]}, "two rows of one name"),
-        ({"models": [{"model": "unet3d", "bas": 8}]}, "did you mean 'base'"),
+        ({"models": [{"model": "unet3d", "los": "mse"}]}, "did you mean 'loss'"),
         ({"models": [{"_target_": "mine.Model"}]}, r"allow_targets=\[mine\] would allow it"),
         ({"tasks": ["aware", "aware"]}, "names aware twice"),
         ({"probes": ["shuffle"]}, "did you mean 'shuffled'"),
