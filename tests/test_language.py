@@ -70,6 +70,17 @@ def test_words_of_the_old_dialect_do_not_come_back(pattern: str) -> None:
     assert not found, f"write {BANNED[pattern]} instead of\n" + "\n".join(found)
 
 
+def test_terms_of_the_glossary_are_defined_where_it_says() -> None:
+    rows = [line.split("|")[1:4] for line in (ROOT / "docs" / "glossary.md").read_text().splitlines() if "`" in line]
+    terms = [term.strip() for term, _, _ in rows]
+    assert len(terms) > 30
+    assert len(set(terms)) == len(terms)
+    for _, _, places in rows:
+        for name in re.findall(r"`([\w.]+)`", places):
+            path = ROOT / name.replace(".", "/")
+            assert path.is_dir() or path.with_suffix(".py").is_file(), name
+
+
 def test_the_rule_reads_docstrings_comments_and_messages(tmp_path: Path) -> None:
     module = tmp_path / "module.py"
     module.write_text('"""What is told."""\nx = f"{1} was told"  # is told\nname = "told"\n')

@@ -1,1 +1,1 @@
-"""Training the experts: channels with drawn parameters, networks, calibration, cards. No server imports it."""
+"""Training of experts: channels with random parameters, networks, calibration, cards. Not imported by the server."""

@@ -1,4 +1,4 @@
-"""What the likelihood bound scores on links drawn as the `tdl` generator draws them: a ceiling for two experts."""
+"""Scores of the likelihood bound on links of the `tdl` generator: an upper limit for two experts."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from mcp_experts.train.truths import DOPPLER_CELLS, LATEST_CELLS, TIMING_CELLS, 
 
 __all__ = ["CEILINGS", "tdl_ceiling"]
 
-#: The experts that there is one for.
+#: The experts with a bound.
 CEILINGS = {"los", "doppler"}
-#: Of each normal distribution of K-factors, so many quantiles stand for it.
+#: Number of quantiles that represent each normal distribution of K-factors.
 QUANTILES = 7
 
 
@@ -49,7 +49,7 @@ def _link(profiles: list[Profile], rng: np.random.Generator) -> TappedLink:
         timing_cells=float(rng.uniform(-TIMING_CELLS, TIMING_CELLS)),
         doppler_cells=float(log_uniform(rng, DOPPLER_CELLS, 1)[0]),
         k_factor=float(10 ** (draw_k_factors_db(rng, 1)[0] / 10)),
-        # Beyond 60 dB noise decides nothing, and sums would lose their digits.
+        # Above 60 dB noise has no influence, and sums would lose precision.
         snr_db=min(float(draw_snr_db(rng, 1)[0]), 60.0),
         antennas=1 if rng.random() < ONE_ANTENNA else ANTENNAS,
     )

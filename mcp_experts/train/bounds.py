@@ -1,9 +1,9 @@
-"""How well any classifier could do: the likelihood that knows all about a tapped delay line but what is asked.
+"""Upper limits for classifiers: the likelihood of a tapped delay line with all parameters known but the class.
 
-Taps fade by Clarke's model, independently over antennas, beside a specular path in profiles D and E; noise is white.
-Then the window is Gaussian with a covariance that is known for each hypothesis, and the posterior of the classes can be
-computed. It is told delay spread, timing and noise; to tell line of sight the largest shift as well, to tell the shift
-the profile and the K-factor. What it scores on `tdl` links is a limit for experts, which are told nothing.
+Taps fade by Clarke's model, independently over antennas, with a specular path in profiles D and E; noise is white. The
+window is then Gaussian with a known covariance for each hypothesis, and the posterior of the classes can be computed.
+It is given delay spread, timing and noise; for line of sight also the largest shift, for the shift also the profile and
+the K-factor. Its score on `tdl` links is an upper limit for experts, which are given none of these.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ ANGLES, OFFSETS = 24, 9
 
 @dataclass(frozen=True, eq=False)
 class Profile:
-    """Delays over their spread and powers, adding up to 1, of taps that fade; whether a specular path comes first."""
+    """Delays over their spread and powers, adding up to 1, of fading taps; and whether a specular path comes first."""
 
     delays: Reals
     powers: Reals
@@ -37,7 +37,7 @@ class Profile:
 
 @dataclass(frozen=True, eq=False)
 class TappedLink:
-    """One observed window `csi[antenna, 64, 14]` and what it was made of; `k_factor` is 0 without a specular path."""
+    """One observed window `csi[antenna, 64, 14]` and its parameters; `k_factor` is 0 without a specular path."""
 
     csi: Waves
     profile: int
@@ -52,7 +52,7 @@ def draw_link(
     profiles: Sequence[Profile], number: int, rng: np.random.Generator, *, spread_cells: float, timing_cells: float,
     doppler_cells: float, k_factor: float, snr_db: float, antennas: int,
 ) -> TappedLink:  # fmt: skip
-    """A window of this profile, drawn from the very model whose likelihood the posteriors take."""
+    """A window of this profile, drawn from the model of the likelihood."""
     profile = profiles[number]
     k = k_factor if profile.direct else 0.0
     level, waves = np.linalg.eigh(_clarke(doppler_cells))
@@ -71,7 +71,7 @@ def draw_link(
 
 
 def los_posterior(link: TappedLink, profiles: Sequence[Profile], k_factors: Reals) -> float:
-    """Probability of a specular path; even odds before, `k_factors` all alike."""
+    """Posterior probability of a specular path, with prior 1/2 and equally likely `k_factors`."""
     scores: dict[bool, list[float]] = {True: [], False: []}
     for profile in profiles:
         view = _Projection(link, profile)
@@ -82,7 +82,7 @@ def los_posterior(link: TappedLink, profiles: Sequence[Profile], k_factors: Real
 
 
 def doppler_posterior(link: TappedLink, profiles: Sequence[Profile], edges: Sequence[float]) -> Reals:
-    """Probability of each class between `edges`, shifts being even in logarithm before."""
+    """Posterior probability of each class between `edges`, with a log-uniform prior of the shift."""
     view = _Projection(link, profiles[link.profile])
     shifts = np.geomspace(*DOPPLER_CELLS, 48)
     scores = np.array([view.score(float(shift), link.k_factor) for shift in shifts])
@@ -91,7 +91,7 @@ def doppler_posterior(link: TappedLink, profiles: Sequence[Profile], edges: Sequ
 
 
 class _Projection:
-    """A window projected on the taps of a profile: all that its likelihood takes, up to a constant."""
+    """A window projected on the taps of a profile, which determines the likelihood up to a constant."""
 
     def __init__(self, link: TappedLink, profile: Profile) -> None:
         self.noise, self.powers = link.noise, profile.powers
@@ -125,7 +125,7 @@ class _Projection:
         return float(np.logaddexp.reduce(total))
 
     def _specular(self, turn: Waves, own: Waves, data: Waves, seen: Waves, gain: Reals) -> float:
-        """What a specular path adds: `turn[angle, time]` as it comes, `own[angle, wave, mode]` as projected."""
+        """The contribution of a specular path: `turn[angle, time]`, and its projection `own[angle, wave, mode]`."""
         energy = np.sum(np.abs(turn) ** 2, axis=1) * float(self.gram[0, 0].real) / self.noise
         energy -= np.sum(np.abs(own) ** 2 * gain, axis=(1, 2))
         overlap = turn.conj() @ data[:, :, 0].sum(axis=0) / self.noise

@@ -1,4 +1,4 @@
-"""Channels that are wrong, for measuring the gate: what a client may send by mistake, or a broken receiver."""
+"""Corrupted channels that test the gate: client mistakes and broken receivers."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ SPOILERS: dict[str, Callable[[Grid, np.random.Generator], Grid]] = {
 
 
 def spoilt(links: Iterable[Links], seed: int) -> dict[str, Examples]:
-    """The same links, spoilt in each way."""
+    """The same links with each corruption."""
     rng = np.random.default_rng([seed, 99])
     observed = [(observe(group, rng)[0], group.bandwidth_hz) for group in links]
     found = {}

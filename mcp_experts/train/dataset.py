@@ -1,4 +1,4 @@
-"""The training set: features, classical estimates and truths of links of all generators, cached by its recipe."""
+"""The training set: features, classical estimates and truths of links of all generators, cached by its settings."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ from mcp_experts.train.truths import TRUTHS, Links, observe, truths
 __all__ = ["TRACED", "Examples", "build", "collect", "merge"]
 
 LOG = logging.getLogger(__name__)
-#: Share of groups of which one antenna alone is observed.
+#: Share of groups observed with one antenna only.
 ONE_ANTENNA = 0.3
-#: The code that drawn links come from: where it changes, they are drawn again.
+#: The code that draws links; if it changes, links are drawn again.
 DRAWN_BY = (
     *("mcp_experts.channels.channel", "mcp_experts.inference.classical", "mcp_experts.inference.features"),
     *(f"mcp_experts.train.{name}" for name in ("dataset", "generators", "rays", "truths")),
 )
 PARTS = ("train", "calibration", "test")
-#: The source of links out of path tables.
+#: The source name of links from path tables.
 TRACED = "traced"
-#: How often each of them is observed in training, over another band and time.
+#: Number of observations of each in training, over different bands and times.
 TRACED_DRAWS = 4
 FIELDS = ("features", "estimates", "truths", "source", "group")
 
@@ -42,7 +42,7 @@ FIELDS = ("features", "estimates", "truths", "source", "group")
 class Examples:
     """Rows of features, of classical estimates and of truths (columns `TRUTHS`), with the generator of each row.
 
-    Rows of one `group` were drawn together and share parameters: intervals have to take whole groups.
+    Rows of one `group` were drawn together and share parameters, so that intervals must resample groups.
     """
 
     features: NDArray[np.float32]
@@ -59,7 +59,7 @@ class Examples:
         return self.truths[:, TRUTHS.index(name)]
 
     def rows(self, chosen: NDArray[np.bool_] | NDArray[np.int64]) -> Examples:
-        """Those rows alone."""
+        """The selected rows."""
         return Examples(
             features=self.features[chosen],
             estimates=self.estimates[chosen],
@@ -78,7 +78,7 @@ class Examples:
 
 
 def collect(name: str, links: Iterable[Links], rng: np.random.Generator) -> Examples:
-    """What is observed of links, in rows; of a share of them with one antenna alone."""
+    """Observations of links as rows; a share of them with one antenna only."""
     parts: list[tuple[NDArray[Any], ...]] = []
     groups = 0
     for several in links:
@@ -107,7 +107,7 @@ def collect(name: str, links: Iterable[Links], rng: np.random.Generator) -> Exam
 
 
 def merge(parts: Iterable[Examples]) -> Examples:
-    """All rows of several sets, their groups numbered on."""
+    """All rows of several sets, with consecutive group numbers."""
     every = list(parts)
     joined = {name: np.concatenate([getattr(part, name) for part in every]) for name in FIELDS[:-1]}
     first = np.cumsum([0, *(part.group.max() + 1 for part in every[:-1])])
@@ -115,10 +115,10 @@ def merge(parts: Iterable[Examples]) -> Examples:
 
 
 def build(counts: Mapping[str, int], *, seed: int, part: str, cache: Path, tables: Sequence[Path] = ()) -> Examples:
-    """`counts[generator]` links each, from the cache or drawn anew, and those of path tables that are of this part.
+    """`counts[generator]` links each, from the cache or newly drawn, and the links of path tables of this part.
 
-    `part` ("train", "calibration", "test") is a seed: the parts share no drawn parameter, and no transmitter. Each
-    generator's links are a file.
+    `part` ("train", "calibration", "test") selects a seed: parts share no random parameter and no transmitter. The
+    links of each generator are one file.
     """
     found = [_cached(name, count, seed, part, cache) for name, count in counts.items() if count]
     if tables:

@@ -1,4 +1,4 @@
-"""`mcp-experts export`: an expert's network as an ONNX file, for runtimes other than ours; the server needs none."""
+"""`mcp-experts export`: an expert's network as an ONNX file for other runtimes; the server does not need it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from mcp_experts.inference.registry import Expert, Registry
 
 __all__ = ["export", "onnx_model"]
 
-#: Old enough for the runtimes in use, new enough for clips whose limits are inputs.
+#: Supported by common runtimes, and has Clip with limits as inputs.
 OPSET, IR = 13, 8
 
 
@@ -29,14 +29,14 @@ def export(arguments: Sequence[str]) -> int:
         description="Write an expert's network as ONNX: features in, calibrated probabilities out.",
     )
     parser.add_argument("expert", help="name of an expert, as los")
-    parser.add_argument("--file", type=Path, help="where to; NAME.onnx in this folder by default")
+    parser.add_argument("--file", type=Path, help="output file (default: NAME.onnx in this folder)")
     flags = parser.parse_args(arguments)
     expert = Registry().expert(flags.expert)
     file = flags.file or Path(f"{expert.name}.onnx")
     if expert.definition.kind != "classifier":
         raise UserError(f"{expert.name} is a {expert.definition.kind} and has no network; export a classifier")
     if not file.parent.is_dir():
-        raise UserError(f"--file {file}: {file.parent} is no folder")
+        raise UserError(f"--file {file}: {file.parent} is not a folder")
     with missing_packages("onnx"):
         model = onnx_model(expert)
     with atomic_path(file) as partial:

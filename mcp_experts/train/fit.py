@@ -1,4 +1,4 @@
-"""Fitting one expert: the network, its temperature, its conformal threshold, and its classical rival's limits."""
+"""Fit one expert: network, temperature, conformal threshold, and the limits of its classical rival."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from mcp_experts.train.dataset import Examples
 __all__ = ["FitOptions", "best_cuts", "conformal_threshold", "fit_classifier", "fit_gate"]
 
 Arrays = dict[str, NDArray[Any]]
-#: The set of classes holds the truth in at least this share of channels like those of calibration.
+#: Coverage of the sets of classes on channels like those of calibration.
 COVERAGE = 0.9
 
 
 @dataclass(frozen=True, kw_only=True)
 class FitOptions:
-    """How long and how a network is trained."""
+    """Training options of a network."""
 
     hidden: tuple[int, ...] = (128, 64)
     epochs: int = 30
@@ -46,13 +46,13 @@ def fit_classifier(definition: Definition, train: Examples, calibration: Example
     inputs = torch.from_numpy(standardised(train.features, arrays["mean"], spread))
     network = _trained(inputs, torch.from_numpy(labels), len(definition.classes), recipe)
     for index, layer in enumerate(part for part in network if isinstance(part, nn.Linear)):
-        # Half precision from here on, so that what is calibrated is what is stored.
+        # Half precision from here on, so that the stored weights are calibrated.
         arrays[f"weight_{index}"] = layer.weight.detach().numpy().T.astype(np.float16)
         arrays[f"bias_{index}"] = layer.bias.detach().numpy().copy()
     known = definition.labels(calibration.truth(definition.truth))
     calibration, held = calibration.rows(known >= 0), known[known >= 0]
     plain = Network.from_arrays(arrays | {"temperature": np.asarray(1), "threshold": np.asarray(0)})
-    # Even rows of groups set the temperature and odd ones the threshold, so that neither sees the other's luck.
+    # Even rows of groups set the temperature and odd ones the threshold, so that they are independent.
     odd = calibration.group % 2 == 1
     logits = np.log(np.maximum(plain.probabilities(calibration.features), 1e-30))
     arrays["temperature"] = np.asarray(_temperature(logits[~odd], held[~odd]))
@@ -84,7 +84,7 @@ def _trained(inputs: torch.Tensor, labels: torch.Tensor, classes: int, recipe: F
 
 
 def _temperature(logits: NDArray[Any], labels: NDArray[np.int64]) -> float:
-    """The temperature of least log loss (Guo et al. 2017), found on a grid and refined once."""
+    """The temperature with the smallest log loss (Guo et al. 2017), found on a grid and refined once."""
 
     def loss(temperature: float) -> float:
         scaled = logits / temperature
@@ -107,7 +107,7 @@ def conformal_threshold(probabilities: NDArray[Any], labels: NDArray[np.int64], 
 
 
 def _classical_rule(definition: Definition, train: Examples, labels: NDArray[np.int64]) -> Arrays:
-    """Limits on one estimator where classes are two or ordered; else a linear discriminant on all estimators."""
+    """Limits on one estimator if there are two or ordered classes; else a linear discriminant on all estimators."""
     classes = len(definition.classes)
     if definition.edges or classes == 2:
         values = train.estimates[:, list(ESTIMATORS).index(definition.estimator)]
@@ -125,7 +125,7 @@ def _classical_rule(definition: Definition, train: Examples, labels: NDArray[np.
 
 
 def best_cuts(values: NDArray[np.float64], labels: NDArray[np.int64], classes: int) -> NDArray[np.float64]:
-    """The `classes − 1` limits on a value with the most right labels, classes ascending, among 256 quantiles.
+    """The `classes − 1` limits on a value, among 256 quantiles, with the most correct labels for ascending classes.
 
     Exact over those by dynamic programming.
 
@@ -139,7 +139,7 @@ def best_cuts(values: NDArray[np.float64], labels: NDArray[np.int64], classes: i
         counts[one, 1:] = np.cumsum(np.bincount(cell[labels == one], minlength=len(candidates)))
     best, choice = counts[0].copy(), []
     for one in range(1, classes):
-        # Class `one` takes the cells from k on: right labels before k, plus its own from there.
+        # Class `one` takes the cells from k on: correct labels before k, plus those of this class from k.
         gain = best - counts[one]
         first = np.maximum.accumulate(gain)
         at = np.where(gain == first, np.arange(len(gain)), 0)

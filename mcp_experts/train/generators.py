@@ -1,8 +1,8 @@
 """Links of TR 38.901 through Sionna PHY: TDL and CDL profiles, and the system models UMi, UMa, RMa and InF; and rays.
 
-What is drawn for every link by itself: the profile, line of sight or not (even chances), the K-factor (of the scenarios
-of TR 38.901, tables 7.5-6), the delay spread and the Doppler shift relative to the window (evenly in logarithm), and
-the bandwidth. The models are run over a duration of one second, so that shifts in Hz are shifts in cells.
+Drawn for every link: the profile, line of sight or not (probability 1/2), the K-factor (of the scenarios of TR 38.901,
+tables 7.5-6), the delay spread and the Doppler shift relative to the window (log-uniform), and the bandwidth. The
+models are run over a duration of one second, so that shifts in Hz are shifts in cells.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ Reals = NDArray[np.float64]
 
 CARRIER_HZ = 3.5e9
 WAVELENGTH_M = 299_792_458.0 / CARRIER_HZ
-#: Links of one call: enough to be quick, few enough for memory.
+#: Links per call, a compromise between speed and memory.
 TOGETHER = 256
 ANTENNAS = 2
 DELAY_SCALE_CELLS = (0.05, 6.0)
@@ -69,7 +69,7 @@ class _DrawnTDL(TDL):
             self._los_power = self._each(k_factor)
 
     def _each(self, values: Reals) -> torch.Tensor:
-        """One value a link, in the shape of the model's taps."""
+        """One value per link, in the shape of the model's taps."""
         return torch.tensor(values, dtype=self.dtype).reshape(-1, 1, 1, 1, 1, 1, 1)
 
 
@@ -85,7 +85,7 @@ class _DrawnCDL(CDL):
 
 
 def generate(name: str, count: int, seed: int) -> Iterator[Links]:
-    """`count` links of the generator of this name, some hundred at a time, the same for the same seed."""
+    """`count` links of the generator of this name; deterministic for a seed."""
     rng = np.random.default_rng([seed, sorted(GENERATORS).index(name)])
     config.seed = int(rng.integers(2**31))
     torch.manual_seed(int(rng.integers(2**31)))
@@ -105,7 +105,7 @@ def _tdl(count: int, rng: np.random.Generator) -> Iterator[Links]:
         los = letter in WITH_DIRECT
         k_factor = 10 ** (k_db / 10) if los else np.zeros(size)
         model.draw(doppler, angle, k_factor)
-        # |R| of a specular path beside Clarke's isotropic scattering; its own shift is drawn, so take the modulus.
+        # |R| of a specular path beside Clarke's isotropic scattering; its shift is random, so take the modulus.
         lags = np.geomspace(1e-3, 4, 400)
         turn = np.exp(2j * np.pi * (doppler * np.cos(angle))[:, None] * lags)
         correlation = np.abs(k_factor[:, None] * turn + j0(2 * np.pi * doppler[:, None] * lags))
@@ -121,7 +121,7 @@ def _tdl(count: int, rng: np.random.Generator) -> Iterator[Links]:
 
 
 def tdl_profile(letter: str) -> tuple[Reals, Reals, bool]:
-    """Delays over their spread and powers, adding up to 1, of taps that fade; whether a specular one comes first."""
+    """Delays over their spread and powers, adding up to 1, of fading taps; and whether a specular one comes first."""
     model = TDL(letter, 1.0, CARRIER_HZ)
     powers = np.asarray(model._mean_powers.real, np.float64).ravel()
     return np.asarray(model._delays, np.float64).ravel(), powers / powers.sum(), letter in WITH_DIRECT
@@ -147,7 +147,7 @@ def _cdl(count: int, rng: np.random.Generator) -> Iterator[Links]:
 
 
 def _system(name: str) -> Callable[[int, np.random.Generator], Iterator[Links]]:
-    """Links of a system model: places are dropped, large-scale parameters follow from them."""
+    """Links of a system model: random positions, from which large-scale parameters follow."""
 
     def links(count: int, rng: np.random.Generator) -> Iterator[Links]:
         los = rng.random(count) < 0.5
@@ -169,7 +169,7 @@ def _system(name: str) -> Callable[[int, np.random.Generator], Iterator[Links]]:
 
 
 def _dropped(name: str, count: int, rng: np.random.Generator) -> tuple[Any, tuple[torch.Tensor, ...], torch.Tensor]:
-    """A system model, with places and orientations of receivers and transmitters, and which receivers are indoors."""
+    """A system model with positions and orientations of receivers and transmitters, and indoor receivers marked."""
     ut, bs = _array(ANTENNAS), _array(1)
     plain = {"enable_pathloss": False, "enable_shadow_fading": False}
     if name == "InF":
@@ -213,12 +213,12 @@ def _links(
     scenario: float = np.nan,
     scaled: bool = True,
 ) -> Links:
-    """What Sionna made, with a bandwidth drawn; `scaled` delays are relative to a spread that is drawn here too."""
+    """Links from Sionna's output with a random bandwidth; `scaled` delays are relative to a random spread."""
     gains, delays = found
     count = len(gains)
     paths = np.asarray(gains)[:, 0, :, 0, 0].transpose(0, 2, 3, 1)  # receiver's antennas last
     tau = np.asarray(delays, np.float64)[:, 0, 0]
-    # Fewer paths than there is room for: the rest has no power, and delays that mean nothing.
+    # Unused path slots have no power and meaningless delays.
     empty = np.abs(paths).max(axis=(2, 3)) == 0
     tau = np.where(empty, 0, tau - np.where(empty, np.inf, tau).min(axis=1, keepdims=True))
     bandwidth = log_uniform(rng, BANDWIDTH_HZ, count)
@@ -247,7 +247,7 @@ def _letters(rng: np.random.Generator, count: int) -> NDArray[np.str_]:
 
 
 def draw_k_factors_db(rng: np.random.Generator, count: int) -> Reals:
-    """K-factors in dB of the scenarios in line of sight, each as likely."""
+    """K-factors in dB of the scenarios in line of sight, with equal probability."""
     chosen = np.asarray(K_FACTORS_DB)[rng.integers(len(K_FACTORS_DB), size=count)]
     return np.clip(rng.normal(chosen[:, 0], chosen[:, 1]), -10, 25)
 
@@ -258,7 +258,7 @@ def _doppler(rng: np.random.Generator, count: int) -> Reals:
 
 
 def _velocity(rng: np.random.Generator, doppler_cells: Reals) -> torch.Tensor:
-    """Horizontal velocities `(n, 3)` in m/s, each its own way, with these largest shifts over a second."""
+    """Horizontal velocities `(n, 3)` in m/s, in random directions, with these largest shifts over a second."""
     heading = rng.uniform(0, 2 * np.pi, len(doppler_cells))
     way = np.stack([np.cos(heading), np.sin(heading), np.zeros_like(heading)], axis=-1)
     return torch.tensor(WAVELENGTH_M * doppler_cells[:, None] * way, dtype=torch.float32)

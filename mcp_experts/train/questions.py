@@ -1,4 +1,4 @@
-"""Making the frozen question sets: channels of unseen seeds with their truths, the same number a class."""
+"""Create the frozen question sets: channels of unseen seeds with their truths, the same number per class."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from mcp_experts.train.truths import TRUTHS, observe, truths
 
 __all__ = ["freeze"]
 
-#: Links of each generator.
+#: Number of links per generator.
 LINKS = {"tdl": 320, "cdl": 120, "umi": 80, "uma": 80, "rma": 80, "inf": 80}
 DURATION_S = 0.014
 

@@ -1,6 +1,6 @@
-"""Links of a few plane waves at random, of no standard, so that experts do not lean on the habits of one model.
+"""Links of a few random plane waves, independent of a standard, so that experts do not depend on one model.
 
-TR 38.901 makes every cluster fade; in a street canyon a handful of steady reflections may be all there is.
+In TR 38.901 every cluster fades; in a street canyon there may be only a few steady reflections.
 """
 
 from __future__ import annotations
@@ -28,7 +28,8 @@ def ray_links(
     doppler_cells: NDArray[np.float64],
     latest_cells: float,
 ) -> Links:
-    """`count` links of 2 to 24 waves; even chances of a direct one, first and `k_factor_db` above all others together.
+    """`count` links of 2 to 24 waves; with probability 1/2 a direct one, first and `k_factor_db` above the sum of the
+    others.
 
     Delays are exponential, powers fall with them and vary by 6 dB, directions spread over the circle or around one.
     The two antennas are half a wavelength apart, or of two polarisations.
@@ -59,7 +60,7 @@ def ray_links(
     lags = np.geomspace(1e-3, 4, 400)
     received = np.mean(np.abs(gains) ** 2, axis=(2, 3))
     correlation = np.abs(np.einsum("np,npl->nl", received, np.exp(2j * np.pi * cells[..., None] * lags)))
-    # The faster powers fall, the later the last path for the same spread.
+    # The faster powers decrease, the later the last path for the same spread.
     scale = np.minimum(delay_cells * (1 + decay[:, 0]), latest_cells / np.maximum(delays.max(axis=1), 1e-12))
     rest = received[:, 1:].sum(axis=1)
     unknown = np.full(count, np.nan)

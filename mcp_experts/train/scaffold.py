@@ -1,4 +1,4 @@
-"""`mcp-experts new`: the beginning of an expert, which the tests refuse until it is finished."""
+"""`mcp-experts new`: a template of an expert, which fails the tests until it is complete."""
 
 from __future__ import annotations
 
@@ -42,14 +42,14 @@ STEPS = """\
 
 
 def new(arguments: Sequence[str]) -> int:
-    """Write an expert's file and folder; refuses names that are taken or none."""
-    parser = argparse.ArgumentParser(prog="mcp-experts new", description="Begin an expert: its file and its folder.")
+    """Write an expert's file and folder; raises `UserError` for invalid or existing names."""
+    parser = argparse.ArgumentParser(prog="mcp-experts new", description="Create the file and folder of an expert.")
     parser.add_argument("name", help="lower case with underscores, as rain_fade")
     parser.add_argument("--folder", type=Path, default=Path(str(experts.__file__)).parent, help="where experts live")
     flags = parser.parse_args(arguments)
     if not re.fullmatch(r"[a-z][a-z0-9_]{1,40}", flags.name) or keyword.iskeyword(flags.name):
         raise UserError(
-            f"{flags.name!r} is no name of an expert: lower case letters, digits and underscores, no word of Python's"
+            f"{flags.name!r} is not a valid name: use lower-case letters, digits and underscores, and no Python keyword"
         )
     file, folder = flags.folder / f"{flags.name}.py", flags.folder / flags.name
     if flags.name in definitions() or file.exists() or folder.exists():

@@ -14,7 +14,7 @@ Labels = NDArray[np.int64]
 
 
 def accuracy(confusion: NDArray[Any]) -> Any:
-    """Share of right labels; `confusion[…, truth, label]` counts.
+    """Share of correct labels; `confusion[…, truth, label]` counts.
 
     >>> float(accuracy(np.array([[2, 0], [1, 1]])))
     0.75
@@ -64,8 +64,8 @@ def risk_coverage(truth: Labels, probabilities: NDArray[Any], coverages: tuple[f
 def interval(
     score: Callable[[NDArray[Any]], Any], groups: NDArray[np.int64], *, draws: int = 1000, seed: int = 0
 ) -> tuple[float, float]:
-    """The 95 % interval of a score by bootstrap over groups, whose members are alike, given their confusions."""
-    # Groups with the same confusions are one kind, drawn as often as there are such groups: the same distribution.
+    """The 95 % interval of a score by bootstrap over groups of correlated channels, given their confusions."""
+    # Groups with equal confusions are merged and drawn with their multiplicity: the same distribution.
     kinds, count = np.unique(groups, axis=0, return_counts=True)
     weights = np.random.default_rng(seed).multinomial(len(groups), count / len(groups), size=draws)
     low, high = np.quantile(score(np.tensordot(weights, kinds, axes=1)), [0.025, 0.975])

@@ -1,4 +1,4 @@
-"""A training: channels are drawn, experts fitted and scored, their weights and cards written."""
+"""A training session: draw channels, fit and score experts, write weights and cards."""
 
 from __future__ import annotations
 
@@ -36,12 +36,12 @@ __all__ = ["find_tables", "train_experts", "write_expert"]
 LOG = logging.getLogger(__name__)
 Rows = list[dict[str, Any]]
 SPOILT_LINKS = 512
-#: Rows of a card beside that of the city held out: which generators its twin does not see, and is tested on.
+#: Further rows of a card: generators that are held out of the training of a second model and used to test it.
 HIDDEN = {"held_out_generator": "traced", "held_out_standard": "standard"}
 
 
 def train_experts(config: DictConfig, run: RunFolder) -> Rows:
-    """Train the experts of a configuration; a row each on channels that were not seen."""
+    """Train the experts of a configuration; returns one row per expert on unseen channels."""
     values = plain(config)
     torch.set_num_threads(int(values["threads"]))
     torch.use_deterministic_algorithms(True)
@@ -91,7 +91,7 @@ def _sets(values: Mapping[str, Any]) -> dict[str, Examples]:
 
 
 def find_tables(patterns: Sequence[str]) -> list[Path]:
-    """The files of these patterns, in order; a `UserError` says how to make them where there are none."""
+    """The files of these patterns, in order; raises `UserError` with the commands that make them if there are none."""
     found = []
     for pattern in patterns:
         files = sorted(Path(name) for name in glob.glob(pattern))
@@ -107,7 +107,7 @@ def find_tables(patterns: Sequence[str]) -> list[Path]:
 def _classifier(
     definition: Definition, sets: Mapping[str, Examples], recipe: FitOptions, *, boosted: bool
 ) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
-    """Weights, and what the card says: also of twins that were trained without some generators and tested on them."""
+    """Weights and card, including scores of models trained without some generators and tested on them."""
     arrays, score = _trained(definition, sets["train"], sets["calibration"], recipe, boosted=boosted)
     metrics = {"in_distribution": score(sets["test"]), "held_out_city": score(sets.get("city"))}
     for name, hidden in HIDDEN.items():
@@ -129,7 +129,7 @@ def _classifier(
 
 
 def _generators(examples: Examples, kind: str, *, without: bool = False) -> Examples:
-    """The rows of ray-traced links ("traced") or of all others ("standard"), or all but those."""
+    """The rows of ray-traced links ("traced") or of all others ("standard"), or all except those."""
     traced = examples.source == dataset.TRACED
     return examples.rows(traced == ((kind == "traced") != without))
 
@@ -137,7 +137,7 @@ def _generators(examples: Examples, kind: str, *, without: bool = False) -> Exam
 def _trained(
     definition: Definition, train: Examples, calibration: Examples, recipe: FitOptions, *, boosted: bool
 ) -> tuple[dict[str, NDArray[Any]], Callable[[Examples | None], dict[str, Any] | str]]:
-    """Weights, and what scores them and their rivals, trained on the same links."""
+    """Weights, and the scorer of them and their rivals, trained on the same links."""
     arrays = fit_classifier(definition, train, calibration, recipe)
     network = Network.from_arrays(arrays)
     labels = definition.labels(train.truth(definition.truth))
@@ -164,7 +164,7 @@ def _gate(sets: Mapping[str, Examples], seed: int) -> tuple[dict[str, NDArray[An
 def write_expert(
     folder: Path, definition: Definition, arrays: Mapping[str, NDArray[Any]], found: Mapping[str, Any]
 ) -> None:
-    """Write weights and card into an expert's folder, the card last: it holds the weights' hash."""
+    """Write weights and card into an expert's folder; the card, which holds the weights' hash, is written last."""
     folder.mkdir(parents=True, exist_ok=True)
     with atomic_path(folder / WEIGHTS) as partial:
         stream = io.BytesIO()

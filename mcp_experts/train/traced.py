@@ -1,6 +1,6 @@
 """Links of ray-traced cities, from the path tables that `radiomaps paths` writes: read as files, never imported.
 
-A path without a bounce is the direct one. Profiles and scenarios are not known of such links.
+A path without a bounce is the direct one. Profiles and scenarios of such links are unknown.
 """
 
 from __future__ import annotations
@@ -26,17 +26,17 @@ from mcp_experts.train.truths import (
 __all__ = ["traced_links"]
 
 LEAST_PATHS = 2
-#: Of five transmitters in turn, three train, one calibrates, one tests.
+#: Of five consecutive transmitters, three train, one calibrates, one tests.
 PARTS = ("train", "train", "train", "calibration", "test")
 
 
 def traced_links(
     tables: Sequence[str | Path], seed: int, part: str | None = None, *, draws: int = 1
 ) -> Iterator[Links]:
-    """Links of path tables that have two paths or more; a bandwidth and a rate of snapshots are drawn for each.
+    """Links of path tables with two paths or more, with a random bandwidth and snapshot rate for each.
 
-    A transmitter's links come together, `draws` times over. They are of one `part` ("train", "calibration", "test"): no
-    two parts share a transmitter. None gives those of all.
+    The links of a transmitter are consecutive and repeated `draws` times. They belong to one `part` ("train",
+    "calibration", "test"); parts share no transmitter. None returns those of all parts.
     """
     number = 0
     for path in tables:

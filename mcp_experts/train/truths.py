@@ -1,6 +1,6 @@
-"""Links with known parameters, what is observed of them, and the truths that experts are trained to tell.
+"""Links with known parameters, their observations, and the truths that experts are trained on.
 
-A truth follows from parameters that were drawn or from the paths themselves before noise, never from a detector.
+A truth follows from the drawn parameters or from the paths before noise is added, never from a detector.
 """
 
 from __future__ import annotations
@@ -30,19 +30,19 @@ __all__ = [
     "truths",
 ]
 
-#: What windows span: bandwidths that are drawn, and largest Doppler shifts, in cells of 1/duration.
+#: Ranges of bandwidths and of largest Doppler shifts, in cells of 1/duration.
 BANDWIDTH_HZ, DOPPLER_CELLS = (3e6, 80e6), (0.05, 6.0)
 #: Paths later than this many cells of 1/bandwidth after the first would wrap around in the window.
 LATEST_CELLS = 52.0
-#: The K-factor that stands for "no specular path".
+#: The K-factor that encodes "no specular path".
 NO_SPECULAR_DB = -99.0
 SNR_DB = (-5.0, 35.0)
-#: Simulated channels come without noise: of so large a share of links the ratio is drawn between these.
+#: Share of links with nearly no noise, as simulated channels have, and the range of their ratio in dB.
 CLEAN_SHARE, CLEAN_SNR_DB = 0.12, (35.0, 80.0)
-#: Of residual frequency offset, in cells of 1/duration (standard deviation), and of timing, in cells of 1/bandwidth.
+#: Residual frequency offset in cells of 1/duration (standard deviation), and timing in cells of 1/bandwidth.
 OFFSET_CELLS, TIMING_CELLS = 0.1, 4.0
 
-#: What is known of a link, NaN where its generator does not say; profile and scenario are numbers of their classes.
+#: Truths of a link, NaN if unknown to its generator; profile and scenario are class indices.
 TRUTHS = (
     "los",
     "k_factor_db",
@@ -61,8 +61,8 @@ class Links:
     """`n` links: paths `gains[n, path, snapshot, antenna]`, `delays_s[n, path]`, and the parameters behind them.
 
     `doppler_cells` is the largest Doppler shift times the duration, `coherence_time_cells` the lag at which the
-    autocorrelation falls to a half, over the duration. What a generator does not know is NaN. Links that are
-    `alike` share more than their generator, such as a transmitter: intervals have to take them together.
+    autocorrelation falls to a half, over the duration. Values unknown to a generator are NaN. Links with equal
+    `alike` share more than their generator, such as a transmitter, and must be resampled together.
     """
 
     gains: NDArray[np.complex64]
@@ -80,27 +80,27 @@ class Links:
         return len(self.gains)
 
     def rows(self, chosen: NDArray[np.bool_]) -> Links:
-        """Those links alone."""
+        """The selected links."""
         arrays = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "alike"}
         return replace(self, **{name: array[chosen] for name, array in arrays.items()})
 
 
 def log_uniform(rng: np.random.Generator, limits: tuple[float, float], count: int) -> NDArray[np.float64]:
-    """Values evenly spread in logarithm."""
+    """Log-uniform values."""
     return np.exp(rng.uniform(np.log(limits[0]), np.log(limits[1]), count))
 
 
 def draw_snr_db(rng: np.random.Generator, count: int) -> NDArray[np.float64]:
-    """Ratios of signal to noise as they are observed: even in dB, and of a share of links next to no noise."""
+    """Signal-to-noise ratios in dB: uniform, with a share of links with nearly no noise."""
     clean = rng.random(count) < CLEAN_SHARE
     return np.where(clean, rng.uniform(*CLEAN_SNR_DB, count), rng.uniform(*SNR_DB, count))
 
 
 def observe(links: Links, rng: np.random.Generator) -> tuple[NDArray[np.complex64], NDArray[np.float64]]:
-    """Windows `(n, 64, 14, antenna)` as a receiver sees them, and their signal-to-noise ratios in dB.
+    """Windows `(n, 64, 14, antenna)` as observed by a receiver, and their signal-to-noise ratios in dB.
 
-    Timing and carrier are off by a little, and white noise comes on top: its power is that of the whole window's
-    mean signal over a ratio drawn between −5 and 35 dB, or more: next to none.
+    Small timing and carrier offsets and white noise are added. The noise power is the window's mean signal power over
+    a random ratio between −5 and 35 dB, or more for a share of links.
     """
     count = len(links.gains)
     frequency = np.arange(SUBCARRIERS) / SUBCARRIERS
@@ -161,6 +161,6 @@ def coherence_bandwidth_cells(powers: NDArray[np.float64], cells: NDArray[np.flo
 
 
 def crossing(correlation: NDArray[np.float64], lags: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The first of `lags` at which rows of `correlation` are below a half; the last where none is."""
+    """The first of `lags` at which rows of `correlation` are below one half; the last if there is none."""
     below = correlation < 0.5
     return np.where(below.any(axis=1), lags[np.argmax(below, axis=1)], lags[-1])

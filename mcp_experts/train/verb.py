@@ -1,4 +1,4 @@
-"""`mcp-experts train`, importing what only training needs when it is called."""
+"""`mcp-experts train`; imports training packages only when it is called."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ __all__ = ["check", "train"]
 
 
 def train(config: DictConfig, run: RunFolder) -> list[dict[str, Any]]:
-    """Train experts, write their weights and cards, and give a row each on channels that were not seen."""
-    check(config)  # before much is imported
+    """Train experts, write their weights and cards, and return one row per expert on unseen channels."""
+    check(config)  # before slow imports
     with missing_packages("experts"):
         from mcp_experts.train.session import train_experts
 
@@ -26,7 +26,7 @@ def train(config: DictConfig, run: RunFolder) -> list[dict[str, Any]]:
 
 
 def check(config: DictConfig) -> None:
-    """Raise `UserError` for experts that there are not, and for counts that are none."""
+    """Raise `UserError` for unknown experts and invalid counts."""
     names = [config.expert] if isinstance(config.expert, str) else list(config.expert or ())
     if not names:
         raise UserError(f"expert is {config.expert}; name one or several, or all")
@@ -34,7 +34,7 @@ def check(config: DictConfig) -> None:
         Registry(names)
     for key in ("links", "recipe"):
         if config[key] is None:
-            raise UserError(f"{key}=null; expected settings by name: leave it out for the default ones")
+            raise UserError(f"{key}=null; expected settings by name, or leave it out for the defaults")
     least = {"threads": 1, "recipe.epochs": 1, "recipe.batch": 1, "bound": 0} | {
         f"links.{name}": 0 for name in config.links
     }

@@ -43,7 +43,7 @@ def test_the_file_gives_the_probabilities_of_the_server(name, tmp_path):
 def test_what_cannot_be_exported_is_said(tmp_path):
     with pytest.raises(UserError, match="no network"):
         export(["ood"])
-    with pytest.raises(UserError, match="is no folder"):
+    with pytest.raises(UserError, match="is not a folder"):
         export(["los", "--file", str(tmp_path / "none" / "los.onnx")])
     with pytest.raises(UserError, match="los"):
         export(["lso"])
