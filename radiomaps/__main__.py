@@ -37,6 +37,12 @@ APP = App(
             plain=True,
         ),
         Verb(
+            "coverage",
+            "radiomaps.verbs:coverage",
+            "Best server, RSRP, SINR and share covered from several cells",
+            example="radiomaps coverage store=maps.zarr sites=sites.yaml",
+        ),
+        Verb(
             "import",
             "radiomaps.verbs:import_maps",
             "Read UrbanRadio3D or RadioMapSeer into a store",

@@ -19,18 +19,8 @@ if TYPE_CHECKING:
     import xarray as xr
     from omegaconf import DictConfig
 
-__all__ = [
-    "benchmark",
-    "evaluate",
-    "export_maps",
-    "import_maps",
-    "paths",
-    "predict",
-    "report",
-    "scenes",
-    "trace",
-    "train",
-]
+__all__ = ["benchmark", "coverage", "evaluate", "export_maps", "import_maps", "paths",
+           "predict", "report", "scenes", "trace", "train"]  # fmt: skip
 
 Rows = list[dict[str, Any]]
 #: Maps on which a network's flip error is measured.
@@ -121,6 +111,13 @@ def trace(config: DictConfig, run: RunFolder) -> Rows:
     return _pictures(path, run.samples, int(values["pictures"]))
 
 
+def coverage(config: DictConfig, run: RunFolder) -> Rows:
+    """Compute coverage layers of the cells of a store, or of a sites file over its paths; a row for each height."""
+    from radiomaps.report.coverage import cover
+
+    return cover(plain(config), run)
+
+
 def paths(config: DictConfig, run: RunFolder) -> Rows:
     """Find exact paths to receivers and write them as a table; a row a transmitter."""
     from radiomaps.generation.plan import Placement, Window, furnished
@@ -135,9 +132,8 @@ def paths(config: DictConfig, run: RunFolder) -> Rows:
     for name in ("rays", "top"):
         if int(values[name]) < 1:
             raise UserError(f"{name}={values[name]}; expected a whole number, 1 or more")
-    scene = load(furnished([values["scene"]], values["materials"])[0])
-    window, seed = Window(**values["window"]), int(values["seed"])
-    grid = window.grid(scene)
+    scene, seed = load(furnished([values["scene"]], values["materials"])[0]), int(values["seed"])
+    grid = Window(**values["window"]).grid(scene)
     transmitters = Placement(**values["transmitters"]).transmitters(scene, grid, (seed, 0))
     motion = Receivers(**values["receivers"]).motion(scene, grid, seed)
     table = find_paths(

@@ -12,7 +12,20 @@ from radiomaps.antennas.pattern import POLARIZATIONS, gain_dbi
 if TYPE_CHECKING:
     from radiomaps.maps.layout import Transmitter
 
-__all__ = ["antenna_field", "array_factor", "element_weights", "rotation", "spherical_basis", "steering_weights"]
+__all__ = [
+    "antenna_field",
+    "array_factor",
+    "element_weights",
+    "omnidirectional",
+    "rotation",
+    "spherical_basis",
+    "steering_weights",
+]
+
+
+def omnidirectional(transmitter: Transmitter) -> bool:
+    """Whether its azimuth makes no difference."""
+    return transmitter.pattern in ("iso", "dipole", "hw_dipole") and transmitter.rows * transmitter.columns == 1
 
 
 def rotation(orientation: tuple[float, float, float]) -> NDArray[np.float64]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -16,6 +17,7 @@ from geoml.data.store import Packing, StoreWriter
 from geoml.errors import DataError, UserError
 from geoml.grids.grid import Grid
 from geoml.runs.files import write_json
+from radiomaps.antennas.arrays import omnidirectional
 from radiomaps.generation.plan import Plan, solver_version
 from radiomaps.maps.layout import VARIABLES, wrapped
 from radiomaps.maps.store import SceneRecord
@@ -201,15 +203,24 @@ def _record_scenes(plan: Plan, path: Path) -> None:
     """Write the scenes' records into the store, where the manifest covers them."""
     for index in range(len(plan.scenes)):
         grid = plan.grid(index)
-        scene = plan.scene(index)
+        scene, transmitters = plan.scene(index), plan.transmitters(index)
         record = SceneRecord.of(
             scene.name,
             scene.hash,
             scene.footprints,
             licence=scene.licence,
-            transmitters_m=[transmitter.position for transmitter in plan.transmitters(index)],
+            transmitters_m=[transmitter.position for transmitter in transmitters],
             origin_m=(grid["x"].extent[0], grid["y"].extent[0]),
             crs=scene.crs,
             repairs=scene.repairs,
+            cells=[
+                {
+                    "name": transmitter.name or f"tx{number}",
+                    "azimuth_deg": None
+                    if omnidirectional(transmitter)
+                    else round((90.0 - math.degrees(transmitter.orientation[0])) % 360.0, 6),
+                }
+                for number, transmitter in enumerate(transmitters)
+            ],
         )
         write_json(path / "scenes" / f"{index:05d}.json", record)

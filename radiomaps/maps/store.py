@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,7 +21,7 @@ from radiomaps.scenes import Footprint
 if TYPE_CHECKING:
     import xarray as xr
 
-__all__ = ["SceneRecord", "open_maps", "scene_records"]
+__all__ = ["SceneRecord", "open_maps", "open_paths", "scene_records"]
 
 
 class SceneRecord(dict[str, Any]):
@@ -39,8 +39,12 @@ class SceneRecord(dict[str, Any]):
         origin_m: Sequence[float] = (0.0, 0.0),
         crs: str = "local",
         repairs: Sequence[str] = (),
+        cells: Sequence[Mapping[str, Any]] = (),
     ) -> SceneRecord:
-        """The record of a scene with this hash; `origin_m` is where the window of its maps begins, in its metres."""
+        """The record of a scene with this hash; `origin_m` is where the window of its maps begins, in its metres.
+
+        `cells` are the name and `azimuth_deg` (None: it sends alike all around) of each transmitter.
+        """
         rows = [
             {
                 "wkt": shapely.to_wkt(f.polygon, rounding_precision=3),
@@ -59,6 +63,7 @@ class SceneRecord(dict[str, Any]):
             origin_m=list(origin_m),
             transmitters_m=[list(place) for place in transmitters_m],
             footprints=rows,
+            cells=[dict(cell) for cell in cells],
         )
 
     @property
@@ -133,3 +138,19 @@ def open_maps(path: str | os.PathLike[str]) -> xr.Dataset:
         origin_x=("scene", [record["origin_m"][0] for record in records]),
         origin_y=("scene", [record["origin_m"][1] for record in records]),
     )
+
+
+def open_paths(path: str | os.PathLike[str]) -> xr.Dataset:
+    """The paths that a store keeps for each voxel, `(scene, tx, z, y, x, path)`, lazily; see `radiomaps.antennas`.
+
+    Raises `DataError` for a store that was traced without `paths_per_voxel`.
+    """
+    groups = open_store(path, chunks={})
+    if "paths" not in groups:
+        raise DataError(f"{path} keeps no paths; trace it with paths_per_voxel=16")
+    records = scene_records(path)
+    flat = groups["paths"]
+    number = flat.sizes["sample"] // len(records)
+    flat = flat.drop_vars([name for name in ("scene", "tx", "sample", "frequency_hz") if name in flat.coords])
+    kept = flat.coarsen(sample=number).construct(sample=("scene", "tx"))
+    return kept.assign_coords(scene=[record["name"] for record in records], tx=range(number))

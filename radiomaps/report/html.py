@@ -15,6 +15,8 @@ from geoml.report import Block, Chart, Report, Section, Table, Text
 from geoml.runs.files import read_json
 from radiomaps.maps.store import open_maps, scene_records
 from radiomaps.report import charts
+from radiomaps.report.coverage import FILE as COVERAGE
+from radiomaps.report.coverage import coverage_report
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -39,6 +41,8 @@ def report(path: str | os.PathLike[str], *, against: Path | None = None) -> Repo
     path = Path(path)
     if (path / TABLES).exists():
         return _of_benchmark(path)
+    if (path / COVERAGE).exists():
+        return coverage_report(path)
     if sampled := sorted(file for file in (path / "samples").glob("map-*") if file.suffix in SAMPLED):
         return _of_samples(path, sampled)
     store = store_of(path)

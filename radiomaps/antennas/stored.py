@@ -1,0 +1,96 @@
+"""Antennas applied to paths that a trace kept: other patterns, directions and weights without another trace.
+
+A kept path has its direction of departure and, for a source of unit gain in each polarisation, the complex amplitude
+that an isotropic receiver gets in each: a matrix `(sent, received)` in V and H. The field that an antenna sends along
+the path times that matrix is what arrives, and a map adds the powers.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from geoml.errors import DataError
+from radiomaps.antennas.arrays import antenna_field
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+    from radiomaps.maps.layout import Transmitter
+
+__all__ = ["PATH_DIMS", "PATH_VARIABLES", "amplitudes", "apply_antenna", "departures", "path_powers"]
+
+_PATH, _PAIR = ("path",), ("path", "sent", "received")
+#: Variables of kept paths: dims beyond those of the voxel, units, and what they are; NaN beyond the paths found.
+PATH_VARIABLES: dict[str, tuple[tuple[str, ...], str, str]] = {
+    "path_delay_s": (_PATH, "s", "delay of the path"),
+    "path_departure_azimuth": (_PATH, "rad", "azimuth in which the path leaves the transmitter"),
+    "path_departure_zenith": (_PATH, "rad", "zenith angle in which the path leaves the transmitter"),
+    "path_arrival_azimuth": (_PATH, "rad", "azimuth from the receiver to where the path comes from"),
+    "path_arrival_zenith": (_PATH, "rad", "zenith angle from the receiver to where the path comes from"),
+    "path_amplitude_db": (_PAIR, "dB", "magnitude of the path's amplitude, by polarisation sent and received"),
+    "path_amplitude_rad": (_PAIR, "rad", "phase of the path's amplitude without the turn over its delay"),
+}
+PATH_DIMS = ("path", "sent", "received")
+
+
+def amplitudes(paths: xr.Dataset) -> NDArray[np.complex128]:
+    """Complex amplitudes `(…, path, sent, received)`, 0 where there is no path; without the turn over the delay."""
+    level = paths["path_amplitude_db"].transpose(..., *PATH_DIMS).values
+    phase = paths["path_amplitude_rad"].transpose(..., *PATH_DIMS).values
+    known = np.isfinite(level)
+    found = 10 ** (np.where(known, level, 0.0).astype(float) / 20) * np.exp(1j * np.where(known, phase, 0.0))
+    return np.where(known, found, 0.0)
+
+
+def departures(paths: xr.Dataset) -> NDArray[np.float64]:
+    """Unit vectors `(…, path, 3)` in which paths leave; along +x where there is none."""
+    zenith, azimuth = (
+        np.nan_to_num(paths[f"path_departure_{angle}"].transpose(..., "path").values.astype(float), nan=fill)
+        for angle, fill in (("zenith", np.pi / 2), ("azimuth", 0.0))
+    )
+    return np.stack([np.sin(zenith) * np.cos(azimuth), np.sin(zenith) * np.sin(azimuth), np.cos(zenith)], -1)
+
+
+def path_powers(paths: xr.Dataset, transmitter: Transmitter) -> NDArray[np.float64]:
+    """Power gain `(…, path)` of each path with this antenna, for an isotropic receiver; 0 where there is none."""
+    field = antenna_field(transmitter, departures(paths))
+    received = np.einsum("...s,...sr->...r", field, amplitudes(paths))
+    return np.asarray((np.abs(received) ** 2).sum(-1))
+
+
+def apply_antenna(paths: xr.Dataset, transmitter: Transmitter) -> xr.Dataset:
+    """The map of kept paths `(z, y, x, path)` with another antenna at the same place.
+
+    Returns path gain, and time and direction of arrival of the strongest path; NaN where there is none. Raises
+    `DataError` where the data hold no paths.
+
+    The pattern, orientation, polarisation and weights of `transmitter` count, its position does not.
+    """
+    import xarray as xr
+
+    from radiomaps.maps.layout import VARIABLES
+
+    missing = [name for name in PATH_VARIABLES if name not in paths]
+    if missing:
+        raise DataError(f"{missing[0]} missing: these maps keep no paths; trace them with paths_per_voxel=16")
+    layers = []
+    dims = tuple(str(dim) for dim in paths["path_delay_s"].dims if dim != "path")
+    for index in range(paths.sizes[dims[0]]):  # a layer at a time: angles and fields of all paths are many
+        layer = paths.isel({dims[0]: index}).transpose(..., *PATH_DIMS)
+        power = path_powers(layer, transmitter)
+        best = power.argmax(-1)[..., None]
+        columns = [10 * np.log10(np.where(power.sum(-1) > 0, power.sum(-1), np.nan))]
+        for name in ("path_delay_s", "path_arrival_azimuth", "path_arrival_zenith"):
+            strongest = np.take_along_axis(layer[name].values, best, -1)[..., 0]
+            columns.append(np.where(np.isfinite(columns[0]), strongest, np.nan))
+        layers.append(np.stack(columns).astype(np.float32))
+    names = ("path_gain_db", "toa_s", "doa_azimuth", "doa_zenith")
+    fields: dict[str, Any] = {}
+    for number, name in enumerate(names):
+        about = {"units": VARIABLES[name].units, "long_name": VARIABLES[name].long_name}
+        fields[name] = (dims, np.stack([layer[number] for layer in layers]), about)
+    coords = {name: value for name, value in paths.coords.items() if not set(value.dims) & set(PATH_DIMS)}
+    return xr.Dataset(fields, coords, paths.attrs)
