@@ -49,6 +49,7 @@ from geoml.diffusion.network import DenoisingUNet
 from geoml.diffusion.preconditioning import Karras, noise_label
 from geoml.diffusion.samplers import DPMSolver2M
 from geoml.diffusion.spacing import log_snr
+from geoml.nn.options import UNetOptions
 
 FIGURES = (
     "train_vs_eager_bf16",
@@ -91,12 +92,7 @@ def network(case: Case, device: torch.device) -> DenoisingUNet:
         1,
         PREDICTORS,
         dims=2,
-        base=case.base,
-        multipliers=(1, 2, 3, 4),
-        blocks=2,
-        attention=(),
-        norm="group",
-        dropout=0.0,
+        network=UNetOptions(base=case.base, multipliers=(1, 2, 3, 4), blocks=2),
     )
     nn.init.normal_(made.unet.head.conv.weight, std=0.02)
     return made.to(device)

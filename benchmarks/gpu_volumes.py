@@ -27,6 +27,7 @@ from geoml.diffusion.network import DenoisingUNet
 from geoml.diffusion.preconditioning import Karras, noise_label
 from geoml.diffusion.samplers import DPMSolver2M
 from geoml.diffusion.spacing import log_snr
+from geoml.nn.options import UNetOptions
 
 __all__ = ["CASES", "Case", "Slices", "edge_loss_db", "measure_volumes", "volumes"]
 
@@ -127,9 +128,8 @@ def network(base: int, device: torch.device) -> DenoisingUNet:
     """Two halvings of height too: 20, 10, 5 layers. The last layer is away from 0, as after some training."""
     torch.manual_seed(0)
     made = DenoisingUNet(
-        1, PREDICTORS, dims=3, base=base, multipliers=(1, 2, 4), blocks=1, attention=(), norm="group", dropout=0.0,
-        first_axis_halvings=2,
-    )  # fmt: skip
+        1, PREDICTORS, dims=3, network=UNetOptions(base=base, multipliers=(1, 2, 4), first_axis_halvings=2)
+    )
     nn.init.normal_(made.unet.head.conv.weight, std=0.02)
     return made.to(device)
 

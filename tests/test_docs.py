@@ -92,7 +92,7 @@ def test_it_builds_without_warnings(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "html" / "guides" / "rain.html").exists()
-    assert "Friis" in (tmp_path / "html" / "api" / "radio-maps.html").read_text()
+    assert "crps_fair" in (tmp_path / "html" / "api" / "radiomaps.html").read_text()
     assert "<mfrac>" in (tmp_path / "html" / "concepts" / "regridding.html").read_text()
     fetched = r"""<(?:script|link|img)\b[^>]*(?:src|href)=["'](?:https?:)?//"""
     assert [page.name for page in (tmp_path / "html").rglob("*.html") if re.search(fetched, page.read_text())] == []

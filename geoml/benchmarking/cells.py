@@ -25,7 +25,7 @@ class Saved(Protocol):
     """Scores that can be written to a file."""
 
     def save(self, path: Path) -> None:
-        """Write the file, whole or not at all."""
+        """Write the file, atomically."""
 
 
 S = TypeVar("S", bound=Saved)

@@ -49,6 +49,6 @@ def by_name(entries: Iterable[E]) -> dict[str, E]:
     found: dict[str, E] = {}
     for entry in entries:
         if entry.name in found:
-            raise UserError(f"models has two rows of one name: {entry.name!r}; give one a name: of its own")
+            raise UserError(f"models has two rows of one name: {entry.name!r}; give one another name: name: NAME")
         found[entry.name] = entry
     return found

@@ -12,6 +12,7 @@ from geoml.diffusion.network import DenoisingUNet
 from geoml.errors import UserError
 from geoml.nn.attention import AxisAttention, CrossAttention, cell_positions, rotate
 from geoml.nn.ops import kernel_of
+from geoml.nn.options import UNetOptions
 from geoml.nn.unet import UNet
 
 OPERATORS = ("full", "factorised", "planar")
@@ -38,9 +39,9 @@ def symmetric(module: nn.Module) -> nn.Module:
     return module
 
 
-def denoiser(**options: Any) -> DenoisingUNet:
-    sizes = {"base": 8, "multipliers": (1, 2), "blocks": 1, "attention": (), "norm": "group", "dropout": 0.0}
-    return DenoisingUNet(2, 3, dims=3, **{**sizes, **options})  # type: ignore[arg-type]
+def denoiser(*, conditioning: Any = ("concat",), **options: Any) -> DenoisingUNet:
+    network = UNetOptions(**{"base": 8, "multipliers": (1, 2), **options})
+    return DenoisingUNet(2, 3, dims=3, network=network, conditioning=conditioning)
 
 
 @pytest.mark.parametrize("operator", OPERATORS)

@@ -13,11 +13,12 @@ from torch import Tensor
 from geoml.diffusion.cuda_graph import CUDAGraphed
 from geoml.diffusion.network import DenoisingUNet
 from geoml.nn.embedding import ScalarEmbedding
+from geoml.nn.options import UNetOptions
 
 
 def network(dims: int) -> DenoisingUNet:
     torch.manual_seed(0)
-    made = DenoisingUNet(1, 2, dims=dims, base=8, multipliers=(1, 2), blocks=1, attention=(), norm="group", dropout=0.0)
+    made = DenoisingUNet(1, 2, dims=dims, network=UNetOptions(base=8, multipliers=(1, 2)))
     torch.nn.init.normal_(made.unet.head.conv.weight)
     return made
 
