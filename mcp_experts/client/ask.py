@@ -10,7 +10,7 @@ from pathlib import Path
 from geoml.errors import UserError
 from geoml.runs.files import write_json
 from mcp_experts.client.agent import Transcript, connected, converse
-from mcp_experts.client.endpoints import Endpoint, from_environment
+from mcp_experts.client.endpoints import TIMEOUT_S, Endpoint, from_environment
 
 __all__ = ["SYSTEM", "ask"]
 
@@ -33,6 +33,7 @@ def ask(arguments: Sequence[str]) -> int:
     )
     parser.add_argument("question")
     parser.add_argument("--channel", type=Path, metavar="FILE", help="the channel that is asked about")
+    parser.add_argument("--timeout", type=float, default=TIMEOUT_S, metavar="S", help="for each answer of the model")
     parser.add_argument("--transcript", type=Path, metavar="FILE", help="write every exchange here, as JSON")
     flags = parser.parse_args(arguments)
     if not flags.question.strip():
@@ -41,7 +42,9 @@ def ask(arguments: Sequence[str]) -> int:
         raise UserError(f"{flags.channel} does not exist")
     if flags.transcript is not None and not flags.transcript.absolute().parent.is_dir():
         raise UserError(f"--transcript {flags.transcript}: {flags.transcript.parent} is no folder")
-    endpoint = from_environment()
+    if not flags.timeout > 0:
+        raise UserError(f"--timeout {flags.timeout:g}; expected seconds above 0")
+    endpoint = from_environment(timeout_s=flags.timeout)
     if endpoint is None:
         without = f"mcp-experts describe {flags.channel}" if flags.channel else "mcp-experts describe FILE"
         raise UserError(

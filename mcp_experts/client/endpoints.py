@@ -13,9 +13,10 @@ import json
 import logging
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
+from urllib.parse import urlsplit
 
 import httpx2
 
@@ -38,6 +39,7 @@ class Call:
     identifier: str
     tool: str
     arguments: dict[str, Any]
+    extra: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -66,25 +68,27 @@ class Endpoint(Protocol):
         """The model's next turn; tools as `{name, description, schema}`."""
 
 
-def from_environment() -> Endpoint | None:
-    """The endpoint that the environment names, None where it names none."""
+def from_environment(*, timeout_s: float = TIMEOUT_S) -> Endpoint | None:
+    """The endpoint that the environment names, None where it names none; it has so many seconds for an answer."""
     environment = os.environ
     if environment.get("ANTHROPIC_API_KEY") and environment.get("ANTHROPIC_MODEL"):
         base = environment.get("ANTHROPIC_BASE_URL", "https://api.anthropic.com")
-        return Anthropic(environment["ANTHROPIC_MODEL"], base, environment["ANTHROPIC_API_KEY"])
+        return Anthropic(environment["ANTHROPIC_MODEL"], base, environment["ANTHROPIC_API_KEY"], timeout_s)
     if environment.get("OPENAI_MODEL") and (environment.get("OPENAI_BASE_URL") or environment.get("OPENAI_API_KEY")):
         base = environment.get("OPENAI_BASE_URL", "https://api.openai.com/v1")
-        return OpenAI(environment["OPENAI_MODEL"], base, environment.get("OPENAI_API_KEY", ""))
+        return OpenAI(environment["OPENAI_MODEL"], base, environment.get("OPENAI_API_KEY", ""), timeout_s)
     return None
 
 
 @dataclass
 class OpenAI:
-    """Chat completions with function tools."""
+    """Chat completions with function tools, at OpenAI's own endpoint or a compatible one."""
 
     model: str
     base_url: str
     key: str = field(default="", repr=False)
+    timeout_s: float = TIMEOUT_S
+    _refused: set[str] = field(default_factory=set, init=False, repr=False, compare=False)
 
     def user(self, text: str) -> Any:
         """A message of the user's."""
@@ -96,33 +100,45 @@ class OpenAI:
 
     async def reply(self, system: str, messages: Sequence[Any], tools: Sequence[Mapping[str, Any]]) -> Reply:
         """The model's next turn."""
-        functions = [
-            {
-                "type": "function",
-                "function": {"name": t["name"], "description": t["description"], "parameters": t["schema"]},
-            }
-            for t in tools
-        ]
-        body: dict[str, Any] = {
-            "model": self.model,
-            "messages": [{"role": "system", "content": system}, *messages],
-            "temperature": 0,
-            "max_tokens": MOST_TOKENS,
-        }
-        if functions:
-            body["tools"] = functions
         headers = {"authorization": f"Bearer {self.key}"} if self.key else {}
-        answer = await _post(f"{self.base_url.rstrip('/')}/chat/completions", body, headers)
+
+        def body() -> dict[str, Any]:
+            return self._body(system, messages, tools)
+
+        answer = await _post(
+            f"{self.base_url.rstrip('/')}/chat/completions", body, headers, self.timeout_s, self._adapt
+        )
         try:
             message = answer["choices"][0]["message"]
-            calls = tuple(
-                Call(call["id"], call["function"]["name"], _arguments(call["function"]["arguments"]))
-                for call in message.get("tool_calls") or ()
-            )
-            text = message.get("content") or ""
+            text = _text(message.get("content"))
+            calls = tuple(_call(call, number) for number, call in enumerate(message.get("tool_calls") or ()))
         except (KeyError, IndexError, TypeError, AttributeError) as error:
             raise DataError(f"{self.base_url} answered in no OpenAI format ({error!r}); {OTHER}") from error
-        return Reply(text, calls, *_tokens(answer, "prompt_tokens", "completion_tokens"), message)
+        tokens = _tokens(answer, "prompt_tokens", "completion_tokens")
+        return Reply(text, calls, *tokens, _assistant(text, calls))
+
+    def _body(self, system: str, messages: Sequence[Any], tools: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+        wire = wire_of(self.base_url)
+        limit = wire.limit if "limit" not in self._refused else OTHER_LIMIT[wire.limit]
+        found: dict[str, Any] = {
+            "model": self.model,
+            "messages": [{"role": "system", "content": system}, *messages],
+            limit: MOST_TOKENS,
+        }
+        if wire.temperature and "temperature" not in self._refused:
+            found["temperature"] = 0
+        if tools:
+            found["tools"] = [{"type": "function", "function": _function(tool, wire)} for tool in tools]
+        return found
+
+    def _adapt(self, complaint: str) -> bool:
+        """Learn from what a server refuses, in its own words; whether that changes the request."""
+        before = set(self._refused)
+        if "max_tokens" in complaint or "max_completion_tokens" in complaint:
+            self._refused.add("limit")
+        if "temperature" in complaint:
+            self._refused.add("temperature")
+        return self._refused != before
 
 
 @dataclass
@@ -132,6 +148,7 @@ class Anthropic:
     model: str
     base_url: str
     key: str = field(repr=False)
+    timeout_s: float = TIMEOUT_S
 
     def user(self, text: str) -> Any:
         """A message of the user's."""
@@ -147,31 +164,129 @@ class Anthropic:
 
     async def reply(self, system: str, messages: Sequence[Any], tools: Sequence[Mapping[str, Any]]) -> Reply:
         """The model's next turn."""
-        body: dict[str, Any] = {
-            "model": self.model,
-            "system": system,
-            "messages": list(messages),
-            "max_tokens": MOST_TOKENS,
-            "temperature": 0,
-        }
-        if tools:
-            body["tools"] = [
-                {"name": t["name"], "description": t["description"], "input_schema": t["schema"]} for t in tools
-            ]
         headers = {"x-api-key": self.key, "anthropic-version": "2023-06-01"}
-        answer = await _post(f"{self.base_url.rstrip('/')}/v1/messages", body, headers)
+
+        def body() -> dict[str, Any]:
+            return self._body(system, messages, tools)
+
+        answer = await _post(f"{self.base_url.rstrip('/')}/v1/messages", body, headers, self.timeout_s)
         try:
-            blocks = answer["content"]
+            blocks = [_block(block, number) for number, block in enumerate(_blocks(answer["content"]))]
             text = "".join(block["text"] for block in blocks if block["type"] == "text")
             calls = tuple(
-                Call(block["id"], block["name"], dict(block["input"]))
-                for block in blocks
-                if block["type"] == "tool_use"
+                Call(block["id"], block["name"], block["input"]) for block in blocks if block["type"] == "tool_use"
             )
         except (KeyError, TypeError, ValueError) as error:
             raise DataError(f"{self.base_url} answered in no Anthropic format ({error!r}); {OTHER}") from error
         tokens = _tokens(answer, "input_tokens", "output_tokens")
         return Reply(text, calls, *tokens, {"role": "assistant", "content": blocks})
+
+    def _body(self, system: str, messages: Sequence[Any], tools: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+        found: dict[str, Any] = {  # no temperature: the newest models take none
+            "model": self.model,
+            "system": system,
+            "messages": list(messages),
+            "max_tokens": MOST_TOKENS,
+        }
+        if tools:
+            found["tools"] = [
+                {"name": t["name"], "description": t["description"], "input_schema": t["schema"]} for t in tools
+            ]
+        return found
+
+
+@dataclass(frozen=True)
+class Wire:
+    """What a compatible endpoint takes: the name of the limit of tokens, a temperature, schemas with all keywords."""
+
+    limit: str = "max_tokens"
+    temperature: bool = True
+    all_keywords: bool = True
+
+
+#: By host. Where a server refuses what stands here, its answer says so and the request is changed. Gemini's endpoint
+#: converts schemas and knows fewer keywords; OpenAI's newest models refuse max_tokens and any temperature.
+WIRES = {
+    "api.openai.com": Wire(limit="max_completion_tokens", temperature=False),
+    "generativelanguage.googleapis.com": Wire(all_keywords=False),
+    "api.mistral.ai": Wire(),
+}
+OTHER_LIMIT = {"max_tokens": "max_completion_tokens", "max_completion_tokens": "max_tokens"}
+
+
+def wire_of(base_url: str) -> Wire:
+    """
+    >>> wire_of("https://api.openai.com/v1").limit, wire_of("http://localhost:11434/v1").limit
+    ('max_completion_tokens', 'max_tokens')
+    """
+    try:
+        host = urlsplit(base_url).hostname
+    except ValueError:  # posting to it will say so
+        host = None
+    return WIRES.get(host or "", Wire())
+
+
+def _function(tool: Mapping[str, Any], wire: Wire) -> dict[str, Any]:
+    schema = tool["schema"] if wire.all_keywords else _fewer_keywords(tool["schema"])
+    return {"name": tool["name"], "description": tool["description"], "parameters": schema}
+
+
+def _fewer_keywords(schema: Any) -> Any:
+    """Without `additionalProperties`, and with the first type of a choice between a type and null."""
+    if isinstance(schema, list):
+        return [_fewer_keywords(part) for part in schema]
+    if not isinstance(schema, Mapping):
+        return schema
+    if "anyOf" in schema:
+        schema = {**next(part for part in schema["anyOf"] if part.get("type") != "null"), **schema}
+    left_out = ("additionalProperties", "anyOf", "default", "maxLength")
+    return {key: _fewer_keywords(value) for key, value in schema.items() if key not in left_out}
+
+
+def _text(content: Any) -> str:
+    """The text of a message whose content is a text, null, or a list of parts."""
+    if isinstance(content, str):
+        return content
+    parts = content if isinstance(content, list) else []
+    return "".join(str(part.get("text") or "") if isinstance(part, Mapping) else str(part) for part in parts)
+
+
+def _call(call: Mapping[str, Any], number: int) -> Call:
+    """A call with what small models and servers leave out: an id (nine letters, as Mistral wants), a name."""
+    function = call.get("function") or {}
+    identifier = str(call.get("id") or f"call{number:05d}")
+    extra = {"extra_content": call["extra_content"]} if "extra_content" in call else {}  # Gemini wants it back
+    return Call(identifier, str(function.get("name") or "unnamed"), _arguments(function.get("arguments")), extra)
+
+
+def _assistant(text: str, calls: Sequence[Call]) -> dict[str, Any]:
+    """The model's message as it is sent back: arguments that were no JSON would be refused by some servers."""
+    message: dict[str, Any] = {"role": "assistant", "content": text}
+    if calls:
+        message["tool_calls"] = [
+            {
+                "id": call.identifier,
+                "type": "function",
+                "function": {"name": call.tool, "arguments": json.dumps(call.arguments)},
+                **call.extra,
+            }
+            for call in calls
+        ]
+    return message
+
+
+def _blocks(content: Any) -> list[Any]:
+    return [{"type": "text", "text": content}] if isinstance(content, str) else list(content or ())
+
+
+def _block(block: Mapping[str, Any], number: int) -> dict[str, Any]:
+    """A block of an answer; a call always with an id, a name and arguments that are a mapping."""
+    if block["type"] != "tool_use":
+        return dict(block)
+    given = block.get("input")
+    arguments = dict(given) if isinstance(given, Mapping) else _arguments(given)
+    identifier = str(block.get("id") or f"call{number:05d}")
+    return {**block, "id": identifier, "name": str(block.get("name") or "unnamed"), "input": arguments}
 
 
 def _tokens(answer: Mapping[str, Any], sent: str, received: str) -> tuple[int, int]:
@@ -180,43 +295,62 @@ def _tokens(answer: Mapping[str, Any], sent: str, received: str) -> tuple[int, i
     return int(usage.get(sent) or 0), int(usage.get(received) or 0)
 
 
-def _arguments(text: Any) -> dict[str, Any]:
+def _arguments(given: Any) -> dict[str, Any]:
     """Arguments as the model wrote them; what is no JSON object goes to the tool as an argument it refuses."""
+    if isinstance(given, Mapping):
+        return dict(given)
     try:
-        found = json.loads(text or "{}")
+        found = json.loads(given or "{}")
     except (TypeError, ValueError):
-        return {"unreadable_arguments": str(text)[:200]}
-    return found if isinstance(found, dict) else {"unreadable_arguments": str(text)[:200]}
+        return {"unreadable_arguments": str(given)[:200]}
+    return found if isinstance(found, dict) else {"unreadable_arguments": str(given)[:200]}
 
 
-async def _post(url: str, body: Mapping[str, Any], headers: Mapping[str, str]) -> dict[str, Any]:
-    """The JSON that an endpoint answers; busy ones are asked again, and the last word becomes a `UserError`."""
+async def _post(
+    url: str,
+    body: Callable[[], Mapping[str, Any]],
+    headers: Mapping[str, str],
+    timeout_s: float,
+    adapt: Callable[[str], bool] = lambda complaint: False,
+) -> dict[str, Any]:
+    """The JSON that an endpoint answers; the last word of one that does not becomes a `UserError`.
+
+    Busy endpoints are asked again, and so are those whose complaint `adapt` has changed the request for.
+    """
     import anyio
 
-    trouble = ""
-    async with httpx2.AsyncClient(timeout=TIMEOUT_S) as client:
+    trouble, wait = "", False
+    async with httpx2.AsyncClient(timeout=timeout_s) as client:
         for attempt in range(TRIES):
-            if attempt:
+            if wait:
                 await anyio.sleep(2.0**attempt / 4)
             begin = time.monotonic()
             try:
-                response = await client.post(url, json=dict(body), headers=dict(headers))
+                response = await client.post(url, json=dict(body()), headers=dict(headers))
             except (httpx2.InvalidURL, httpx2.UnsupportedProtocol) as error:
                 raise UserError(f"{url} is no address ({error}); expected one as http://localhost:11434/v1") from error
             except httpx2.HTTPError as error:
                 trouble = f"{type(error).__name__} after {time.monotonic() - begin:.0f} s"
                 LOG.warning("%s: %s; try %d of %d", url, trouble, attempt + 1, TRIES)
+                wait = True
                 continue
             if response.status_code == 200:
-                try:
-                    answer = response.json()
-                except ValueError as error:
-                    raise DataError(f"{url} answered no JSON; {OTHER}") from error
-                if not isinstance(answer, dict):
-                    raise DataError(f"{url} answered no JSON object; {OTHER}")
-                return answer
+                return _json(url, response)
             trouble = f"status {response.status_code}: {response.text[:200]}"
+            wait = not (response.status_code in (400, 422) and adapt(response.text))
+            if not wait:
+                continue
             if response.status_code not in (408, 409, 429, 500, 502, 503, 504, 529):
                 break
             LOG.warning("%s: %s; try %d of %d", url, trouble, attempt + 1, TRIES)
     raise UserError(f"the model at {url} did not answer ({trouble}); check its address, model name and key")
+
+
+def _json(url: str, response: httpx2.Response) -> dict[str, Any]:
+    try:
+        answer = response.json()
+    except ValueError as error:
+        raise DataError(f"{url} answered no JSON; {OTHER}") from error
+    if not isinstance(answer, dict):
+        raise DataError(f"{url} answered no JSON object; {OTHER}")
+    return answer

@@ -41,7 +41,7 @@ def evaluate(config: DictConfig, run: RunFolder) -> list[dict[str, Any]]:
         seed=int(values["seed"]),
         folder=Path(values["folder"] or FOLDER),
     )
-    endpoint = from_environment()
+    endpoint = from_environment(timeout_s=float(values["timeout_s"]))
     skipped = [arm for arm in arms if arm in MODEL_ARMS and endpoint is None]
     if skipped == arms:
         raise UserError(

@@ -44,13 +44,15 @@ class ExpertServer(MCPServer):
     def __init__(self, state: State, name: str, **settings: Any) -> None:
         super().__init__(name, **settings)
         self.state = state
-        self._unlisted: dict[str, Tool] | None = None
+        self._listed = {tool.name for tool in settings["tools"]}
+        self._made: dict[str, Tool] = {}
+        self._unlisted = tools.unlisted(state)
 
     async def call_tool(self, name: str, arguments: dict[str, Any], context: Any = None) -> Any:
         """As the SDK's, for tools of all toolsets: those that are not listed cost a model nothing."""
-        if self._unlisted is None:
-            self._unlisted = {tool.name: tool for tool in tools.unlisted(self.state)}
-        tool = self._unlisted.get(name)
+        while name not in self._listed and name not in self._made and (more := next(self._unlisted, None)):
+            self._made |= more
+        tool = self._made.get(name)
         if tool is None:
             return await super().call_tool(name, arguments, context)
         return await tool.run(arguments, context or Context(mcp_server=self), convert_result=True)

@@ -40,11 +40,11 @@ def tools(state: State) -> Iterator[Tool]:
         yield from TOOLSETS[name](state)
 
 
-def unlisted(state: State) -> Iterator[Tool]:
-    """The tools of the other toolsets."""
+def unlisted(state: State) -> Iterator[dict[str, Tool]]:
+    """The tools of each other toolset by name, made one toolset after the other as they are looked for."""
     for name, make in TOOLSETS.items():
         if name not in state.toolsets:
-            yield from make(state)
+            yield {tool.name: tool for tool in make(state)}
 
 
 def _ask_tool(state: State) -> Tool:
