@@ -150,9 +150,9 @@ def paths(
 def open(store: str | os.PathLike[str]) -> xr.Dataset:
     """The maps of a store that `radiomaps trace` or `radiomaps import` wrote.
 
-    Returns a lazy data set on `(scene, tx, z, y, x)`, variables as of `trace`. `x` and `y` begin at each window's
-    corner, which `origin_x` and `origin_y` place in the scene. Raises `DataError` for a folder that is no complete
-    store.
+    Returns a lazy data set on `(scene, tx, z, y, x)`, variables as of `trace`. `x` and `y` are the scene's
+    metres; only where several scenes have windows at different places they begin at each window's corner, which
+    `origin_x` and `origin_y` place in the scene. Raises `DataError` for a folder that is no complete store.
 
     >>> import radiomaps
     >>> maps = radiomaps.open("runs/trace/etoile/maps.zarr")  # doctest: +SKIP

@@ -354,7 +354,7 @@ def _client(workers: int) -> Iterator[Any]:
 
 def _pictures(path: Path, folder: Path, count: int, *, against: Path | None = None) -> Rows:
     """One row a map in numbers; the first `count` are drawn."""
-    from radiomaps.maps.store import open_maps
+    from radiomaps.maps.store import in_scene, open_maps
     from radiomaps.report import figures
 
     maps = open_maps(path)
@@ -364,7 +364,7 @@ def _pictures(path: Path, folder: Path, count: int, *, against: Path | None = No
         where = dict(zip(("scene", "tx"), divmod(index, maps.sizes["tx"]), strict=True))
         if index >= count:
             break
-        one = maps.isel(where).load()
+        one = in_scene(maps.isel(where).load())
         name = f"{one['scene'].item()}-tx{where['tx']}"
         row = {"map": name, **_numbers(one)}
         if "toa_s" in one:
@@ -372,7 +372,7 @@ def _pictures(path: Path, folder: Path, count: int, *, against: Path | None = No
             figures.save_figure(figures.draw_cut(one, title=name), folder / f"{name}-cut.png")
         if other is not None:
             figures.save_figure(
-                figures.draw_errors(one, other.isel(where).load(), title=name), folder / f"{name}-errors.png"
+                figures.draw_errors(one, in_scene(other.isel(where).load()), title=name), folder / f"{name}-errors.png"
             )
         rows.append({**row, "pictures": str(folder)})
     return rows or [{"store": str(path), "maps": maps.sizes["scene"] * maps.sizes["tx"]}]

@@ -14,7 +14,7 @@ from geoml.errors import UserError
 from radiomaps.antennas.arrays import omnidirectional
 from radiomaps.antennas.sites import RadioCell, cells_of
 from radiomaps.antennas.stored import apply_antenna
-from radiomaps.maps.store import SceneRecord, open_maps, open_paths, scene_records
+from radiomaps.maps.store import SceneRecord, in_scene, open_maps, open_paths, scene_records
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -85,8 +85,8 @@ def _transmitter(cell: RadioCell, one: xr.Dataset, record: SceneRecord) -> Trans
 
 def _traced(transmitter: Transmitter, one: xr.Dataset, record: SceneRecord, name: str) -> int:
     """Number of the traced transmitter at this place and carrier."""
-    corner = (*record["origin_m"], 0.0)
-    places = np.stack([one[f"tx_{axis}"].values + shift for axis, shift in zip("xyz", corner, strict=True)], -1)
+    placed = in_scene(one)
+    places = np.stack([placed[f"tx_{axis}"].values for axis in "xyz"], -1)
     near = np.linalg.norm(places - np.array(transmitter.position), axis=1) < _NEAR_M
     if not near.any():
         raise _untraced(name, transmitter.position, record)
@@ -119,9 +119,6 @@ def _named(one: xr.Dataset, record: SceneRecord) -> xr.Dataset:
 
 
 def _placed(one: xr.Dataset, record: SceneRecord) -> xr.Dataset:
-    """Coordinates in the scene's metres: a store's begin at the window's corner."""
-    x, y = record["origin_m"]
-    moved = {name: one[name] + shift for shift, names in ((x, ("x", "tx_x")), (y, ("y", "tx_y"))) for name in names}
-    return one.assign_coords({name: value.assign_attrs(one[name].attrs) for name, value in moved.items()}).assign_attrs(
-        scene=record["name"], scene_hash=record["hash"], licence=record["licence"]
-    )
+    """Coordinates in the scene's metres, and the scene's name, hash and licence."""
+    about = {"scene": record["name"], "scene_hash": record["hash"], "licence": record["licence"]}
+    return in_scene(one).assign_attrs(about)

@@ -13,7 +13,7 @@ import numpy as np
 from geoml.errors import DataError
 from geoml.runs.files import atomic_path
 from radiomaps.maps.layout import VARIABLES
-from radiomaps.maps.store import open_maps, scene_records
+from radiomaps.maps.store import in_scene, open_maps, scene_records
 
 __all__ = ["export_geotiff"]
 
@@ -32,8 +32,8 @@ def export_geotiff(store: str | os.PathLike[str], folder: str | os.PathLike[str]
     step_x, step_y = (float(maps[axis][1] - maps[axis][0]) for axis in "xy")
     for index, record in enumerate(scene_records(store)):
         crs = None if record["crs"] == "local" else CRS.from_string(record["crs"])
-        west = record["origin_m"][0] + float(maps["x"][0]) - step_x / 2
-        north = record["origin_m"][1] + float(maps["y"][-1]) + step_y / 2
+        placed = in_scene(maps.isel(scene=index))
+        west, north = float(placed["x"][0]) - step_x / 2, float(placed["y"][-1]) + step_y / 2
         for tx in range(maps.sizes["tx"]):
             one = maps.isel(scene=index, tx=tx)
             for name in (n for n in one.data_vars if n in VARIABLES and set(one[n].dims) == {"z", "y", "x"}):

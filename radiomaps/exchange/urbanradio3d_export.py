@@ -15,7 +15,7 @@ from geoml.errors import DataError
 from geoml.runs.files import atomic_path, write_json
 from radiomaps.exchange.grey import RANGES, URBANRADIO3D, GreyCodec, SaturationCount, write_grey
 from radiomaps.exchange.orientation import to_picture
-from radiomaps.maps.store import SceneRecord, open_maps, scene_records
+from radiomaps.maps.store import SceneRecord, in_scene, open_maps, scene_records
 from radiomaps.scenes.urbanradio3d import HEIGHT_SCALE_M
 
 __all__ = ["export_urbanradio3d"]
@@ -44,7 +44,7 @@ def export_urbanradio3d(
     if "path_gain_db" in maps:
         codecs["path_gain_db"] = GreyCodec(*map(float, path_gain_range_db or _range_of(maps)))
     names = [name for name in _FOLDERS if name in maps]
-    step, edge = float(maps["x"][1] - maps["x"][0]), float(maps["x"][0] * 1.5 - maps["x"][1] * 0.5)
+    step = float(maps["x"][1] - maps["x"][0])
     saturation = SaturationCount()
     with atomic_path(folder) as partial, progress_bar("exporting", maps["tx_x"].size, unit="maps") as bar:
         for index, record in enumerate(records):
@@ -53,7 +53,8 @@ def export_urbanradio3d(
             used: set[tuple[int, int]] = set()
             for tx in range(maps.sizes["tx"]):
                 one = maps.isel(scene=index, tx=tx).load()
-                cell = (int((float(one["tx_x"]) - edge) // step), int((float(one["tx_y"]) - edge) // step))
+                x, y = (float(one[f"tx_{axis}"]) - float(one[axis][0]) + step / 2 for axis in "xy")
+                cell = (int(x // step), int(y // step))
                 if cell in used:
                     raise DataError(
                         f"{store}: two maps of {record['name']} have their transmitter in cell {cell}, and this layout "
@@ -92,8 +93,10 @@ def _write_buildings(folder: Path, piece: str, record: SceneRecord, maps: Any, s
     for name in ("buildings", "buildingsWHeight"):
         (folder / name).mkdir(parents=True, exist_ok=True)
     rows = []
-    for footprint in record.local_footprints:
-        local = shapely.transform(footprint.polygon, lambda points: points / step)
+    placed = in_scene(maps)
+    corner = np.array([float(placed[axis][0]) - step / 2 for axis in "xy"])
+    for footprint in record.footprints:
+        local = shapely.transform(footprint.polygon, lambda points: (points - corner) / step)
         if local.intersects(shapely.box(0, 0, maps.sizes["x"], maps.sizes["y"])):
             ring, *holes = (
                 [[round(x, 3), round(y, 3)] for x, y in line.coords] for line in (local.exterior, *local.interiors)

@@ -52,8 +52,9 @@ def compute(plan: Plan, start: int, stop: int) -> dict[str, xr.Dataset]:
     building = np.broadcast_to(maps["building"].values, (count, *maps["building"].shape))
     grid = plan.grid(start // plan.maps_a_scene)
     transmitter = {f"tx_{letter}": ((SAMPLE,), maps[f"tx_{letter}"].values) for letter in "xyz"}
-    for letter in "xy":  # the store's axes begin at the window's corner
-        transmitter[f"tx_{letter}"] = ((SAMPLE,), transmitter[f"tx_{letter}"][1] - grid[letter].extent[0])
+    if plan.store_grid is None:  # the store's axes begin at each window's corner
+        for letter in "xy":
+            transmitter[f"tx_{letter}"] = ((SAMPLE,), transmitter[f"tx_{letter}"][1] - grid[letter].extent[0])
     transmitter["tx_power_dbm"] = ((SAMPLE,), maps["tx_power_dbm"].values)
     condition = xr.Dataset({"building": ((SAMPLE, *_SPACE), building)})
     if "ground_m" in maps.coords:
@@ -103,7 +104,7 @@ def store_template(
     condition = {"building": lazy("building", (SAMPLE, *_SPACE), about.units, about.long_name)}
     if above_ground:
         condition["ground_m"] = lazy("ground_m", (SAMPLE, "y", "x"), "m", "height of the ground")
-    transmitter = {f"tx_{a}": lazy(a, (SAMPLE,), "m", f"transmitter's {a} in the window") for a in "xyz"}
+    transmitter = {f"tx_{a}": lazy(a, (SAMPLE,), "m", f"transmitter's {a} on the axes of the maps") for a in "xyz"}
     transmitter["tx_power_dbm"] = lazy("power", (SAMPLE,), "dBm", "transmitter's power")
     alone = {name: value for name, value in coords.items() if name not in grid.names}
     return {
@@ -132,10 +133,11 @@ def generate(plan: Plan, path: str | os.PathLike[str], *, client: Any = None, pr
         "frequency_hz": carriers[0] if len(set(carriers)) == 1 else sorted(set(carriers)),
         "seed": plan.seed,
         "crs": "local",
+        "frame": "scene" if plan.store_grid else "window",
     }
     sample, number = np.arange(plan.samples), plan.placement.number
     template = store_template(
-        plan.window.grid(),
+        plan.store_grid or plan.window.grid(),
         plan.variables,
         (sample // plan.maps_a_scene).tolist(),
         (sample % number).tolist(),
@@ -174,6 +176,8 @@ def _require_same_plan(path: Path, plan: Plan) -> None:
         before, now = json.loads(found["plan"]), plan.describe()
         changed = [key for key in now if before.get(key) != now[key]] or ["the solver's version"]
         raise UserError(f"{path} was made with other settings ({', '.join(changed)}); delete it or choose another path")
+    if not (path / "manifest.json").exists() and found.get("frame") != ("scene" if plan.store_grid else "window"):
+        raise UserError(f"{path} was begun by another version of this package; delete it or choose another path")
 
 
 def _results(plan: Plan, starts: list[int], client: Any) -> Iterator[tuple[int, dict[str, xr.Dataset]]]:
@@ -210,7 +214,7 @@ def _record_scenes(plan: Plan, path: Path) -> None:
             scene.footprints,
             licence=scene.licence,
             transmitters_m=[transmitter.position for transmitter in transmitters],
-            origin_m=(grid["x"].extent[0], grid["y"].extent[0]),
+            origin_m=(0.0, 0.0) if plan.store_grid else (grid["x"].extent[0], grid["y"].extent[0]),
             crs=scene.crs,
             repairs=scene.repairs,
             cells=[

@@ -254,6 +254,13 @@ class Plan:
         """The window in the metres of scene `index`."""
         return self.window.grid(self.scene(index))
 
+    @property
+    def store_grid(self) -> Grid | None:
+        """The window in scene metres where it is the same in all scenes; else None: the corner differs by scene."""
+        alike = {json.dumps({**scene, "seed": 0}, sort_keys=True) for scene in self.scenes}
+        generated = len(alike) == 1 and str(self.scenes[0].get("name", "")) == "procedural"
+        return self.grid(0) if self.window.centre_m or len(self.scenes) == 1 or generated else None
+
     def transmitters(self, index: int) -> list[Transmitter]:
         return self.placement.transmitters(self.scene(index), self.grid(index), (self.seed, index))
 

@@ -21,7 +21,7 @@ from radiomaps.scenes import Footprint
 if TYPE_CHECKING:
     import xarray as xr
 
-__all__ = ["SceneRecord", "open_maps", "open_paths", "scene_records"]
+__all__ = ["SceneRecord", "in_scene", "open_maps", "open_paths", "scene_records"]
 
 
 class SceneRecord(dict[str, Any]):
@@ -41,7 +41,7 @@ class SceneRecord(dict[str, Any]):
         repairs: Sequence[str] = (),
         cells: Sequence[Mapping[str, Any]] = (),
     ) -> SceneRecord:
-        """The record of a scene with this hash; `origin_m` is where the window of its maps begins, in its metres.
+        """The record of a scene with this hash; `origin_m` is where the axes of its maps begin, in its metres.
 
         `cells` are the name and `azimuth_deg` (None: it sends alike all around) of each transmitter.
         """
@@ -78,7 +78,7 @@ class SceneRecord(dict[str, Any]):
 
     @property
     def local_footprints(self) -> list[Footprint]:
-        """In the metres of the maps, which begin at the window's corner."""
+        """In the metres of the maps' axes."""
         origin = np.asarray(self["origin_m"])
         return [
             replace(footprint, polygon=shapely.transform(footprint.polygon, lambda points: points - origin))
@@ -100,7 +100,9 @@ def scene_records(path: str | os.PathLike[str]) -> list[SceneRecord]:
 def open_maps(path: str | os.PathLike[str]) -> xr.Dataset:
     """All maps of a complete store as `(scene, tx, z, y, x)`, in Dask arrays with the chunks on disk.
 
-    `x` and `y` begin at the window's corner in each scene; `scene` is its name and `tx` a number. Masks are boolean.
+    `x`, `y` and the transmitters are in the scene's metres, and `origin_x`, `origin_y` are 0. Only where scenes have
+    windows at different places they begin at each window's corner, which the origins place in the scene: see
+    `in_scene`. `scene` is its name and `tx` a number. Masks are boolean.
     Where heights are above the ground, `ground_m` is its height. Maps of several frequencies follow each other along
     `tx`, with their `frequency_hz` as a coordinate.
     """
@@ -131,13 +133,27 @@ def open_maps(path: str | os.PathLike[str]) -> xr.Dataset:
             maps[name] = (maps[name] > 0.5).assign_attrs(attrs)
     attributes = json.loads((Path(path) / "zarr.json").read_text())["attributes"]
     maps.attrs = {**attributes, "licence": "; ".join(sorted({record["licence"] for record in records}))}
-    return maps.assign_coords(
+    maps = maps.assign_coords(
         scene=[record["name"] for record in records],
         tx=range(number),
         scene_hash=("scene", [record["hash"] for record in records]),
         origin_x=("scene", [record["origin_m"][0] for record in records]),
         origin_y=("scene", [record["origin_m"][1] for record in records]),
     )
+    return in_scene(maps) if len({tuple(record["origin_m"]) for record in records}) == 1 else maps
+
+
+def in_scene(maps: xr.Dataset) -> xr.Dataset:
+    """Maps with axes and transmitters in the metres of their scene; several scenes need windows at one place."""
+    if "origin_x" not in maps.coords:
+        return maps
+    moved: dict[str, Any] = {}
+    for axis in "xy":
+        origin = float(maps[f"origin_{axis}"].values.flat[0])
+        names = (name for name in (axis, f"tx_{axis}") if name in maps.coords)
+        moved |= {name: (maps[name] + origin).assign_attrs(maps[name].attrs) for name in names}
+        moved[f"origin_{axis}"] = maps[f"origin_{axis}"] * 0.0
+    return maps.assign_coords(moved)
 
 
 def open_paths(path: str | os.PathLike[str]) -> xr.Dataset:

@@ -13,7 +13,7 @@ from geoml.data.store import read_dataset
 from geoml.errors import DataError, UserError
 from geoml.report import Block, Chart, Report, Section, Table, Text
 from geoml.runs.files import read_json
-from radiomaps.maps.store import open_maps, scene_records
+from radiomaps.maps.store import in_scene, open_maps, scene_records
 from radiomaps.report import charts
 from radiomaps.report.coverage import FILE as COVERAGE
 from radiomaps.report.coverage import coverage_report
@@ -72,12 +72,12 @@ def _of_store(store: Path, records: list[Any], against: Path | None) -> Report:
     for index in range(min(total, SHOWN)):
         # Different scenes before further transmitters of one.
         tx, scene = divmod(index, maps.sizes["scene"])
-        one = _placed(maps.isel(scene=scene, tx=tx).load())
+        one = in_scene(maps.isel(scene=scene, tx=tx).load())
         label = f"{one['scene'].item()}, transmitter {tx}"
         shown[label] = one
         rows.append({"map": label, **_numbers(one)})
         if other is not None:
-            others[label] = other.isel(scene=scene, tx=tx).load()
+            others[label] = in_scene(other.isel(scene=scene, tx=tx).load())
             rows[-1] |= _differences(one, others[label])
     first = next(iter(shown.values()))
     blocks: list[Block] = [charts.map_viewer(shown, others)]
@@ -120,14 +120,6 @@ def _differences(one: xr.Dataset, other: xr.Dataset) -> dict[str, Any]:
         for name, look in charts.LOOKS.items()
         if name in one and name in other
     }
-
-
-def _placed(one: xr.Dataset) -> xr.Dataset:
-    """A map of a store in its scene's metres: a store's axes begin at each window's corner."""
-    moved = {
-        name: one[name] + float(one[f"origin_{axis}"]) for axis in "xy" for name in (axis, f"tx_{axis}") if name in one
-    }
-    return one.assign_coords(moved)
 
 
 def _numbers(one: xr.Dataset) -> dict[str, Any]:

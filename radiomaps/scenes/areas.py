@@ -85,8 +85,8 @@ def scene_of_areas(
         kept = [replace(f, base_m=f.base_m + ground_of.lowest(f.polygon)) for f in kept]
         ground = ground_of.mesh(bounds)
     return scene_of_footprints(
-        path.stem, kept, bounds=bounds, ground=ground, crs=frame.crs, licence=licence, source=str(path),
-        repairs=repairs,
+        path.stem, kept, bounds=bounds, cut=bounds_m is not None, ground=ground, crs=frame.crs, licence=licence,
+        source=str(path), repairs=repairs,
     )  # fmt: skip
 
 
@@ -96,8 +96,8 @@ def _require_heights(path: Path, areas: Sequence[Area], height_key: str | None) 
     numeric = sorted({k for a in areas[:1000] for k, v in a.tags.items() if isinstance(v, int | float)})[:12]
     numbers = f"; its numbers are called {', '.join(numeric)}" if numeric else ""
     raise DataError(
-        f"{path}: no building has a usable height{numbers}; say which with height_key=NAME, or give all of them "
-        "default_height_m=9"
+        f"{path}: no building has a usable height{numbers}; say which with height_key=NAME, or give "
+        "default_height_m=9 for all of them"
     )
 
 

@@ -80,6 +80,7 @@ def scene_of_footprints(
     footprints: Iterable[Footprint],
     *,
     bounds: Bounds | None = None,
+    cut: bool = False,
     ground: Mesh | None = None,
     crs: str = "local",
     licence: str = "",
@@ -88,11 +89,12 @@ def scene_of_footprints(
 ) -> Scene:
     """Cleaned, extruded footprints on flat ground (or a given one) over `bounds`, or around them by 20 m.
 
-    What lies outside `bounds` is cut off. `repairs` are those made before; the scene lists them with its own.
+    With `cut`, what lies outside `bounds` is cut off. `repairs` are those made before; the scene lists them with its
+    own.
     """
     repairs = repairs if repairs is not None else Repairs()
     kept, _ = clean(footprints, source=source or name, repairs=repairs)
-    if bounds is not None:
+    if bounds is not None and cut:
         kept = _within(kept, bounds, repairs)
     if not kept and bounds is None and ground is None:
         raise DataError(f"{source or name} holds no building with a usable footprint")

@@ -72,8 +72,8 @@ def load_raster(
     smooth = simplify_m if simplify_m is not None else 0.5 * heights.step_m
     footprints = prisms(above, floor, local, level_m=level_m, lowest_m=lowest_m, simplify_m=smooth, material=material)
     return scene_of_footprints(
-        path.stem, footprints, bounds=bounds or around, ground=ground, crs=frame.crs, licence=licence, source=str(path),
-        repairs=repairs,
+        path.stem, footprints, bounds=bounds or around, cut=bounds is not None, ground=ground, crs=frame.crs,
+        licence=licence, source=str(path), repairs=repairs,
     )  # fmt: skip
 
 

@@ -97,7 +97,10 @@ def load_buildings_json(
         for polygon in polygons_of(shapely.make_valid(building.polygon))
     ]
     bounds = parse_bounds(bounds_m) or (0.0, 0.0, float(size_m), float(size_m))
-    return scene_of_footprints(path.stem, footprints, bounds=bounds, licence=licence, source=str(path), repairs=repairs)
+    cut = bounds_m is not None
+    return scene_of_footprints(
+        path.stem, footprints, bounds=bounds, cut=cut, licence=licence, source=str(path), repairs=repairs
+    )
 
 
 def load_height_picture(

@@ -59,7 +59,8 @@ def test_urbanradio3d_there_and_back(store: Path, tmp_path: Path):
     for scene in range(2):
         for tx in range(2):
             a = ours.isel(scene=scene, tx=tx)
-            place = [float(a[f"tx_{letter}"]) for letter in "xy"]
+            # Pictures know cells of the window; ours are in the scene's metres.
+            place = [float(a[f"tx_{letter}"] - a[letter][0]) + 0.5 for letter in "xy"]
             found = [[float(theirs[f"tx_{letter}"][scene, k]) for letter in "xy"] for k in range(2)]
             b = theirs.isel(scene=scene, tx=int(np.argmin(np.abs(np.array(found) - place).sum(axis=1))))
             known = np.isfinite(a["path_gain_db"].values) & np.isfinite(b["path_gain_db"].values)
@@ -78,7 +79,7 @@ def test_urbanradio3d_there_and_back(store: Path, tmp_path: Path):
 def test_layout_and_axes_are_those_of_the_published_files(store: Path, tmp_path: Path):
     export_urbanradio3d(store, tmp_path / "set", path_gain_range_db=(-300, -30))
     maps = open_maps(store).isel(scene=0, tx=0).load()
-    x, y = int(maps["tx_x"]), int(maps["tx_y"])
+    x, y = (int(maps[f"tx_{axis}"] - maps[axis][0] + 0.5) for axis in "xy")
     name = f"0_{x}X_{y}Y.png"
     loss = read_grey((tmp_path / "set/pathLoss/h1" / name).read_bytes(), name)
     delay = read_grey((tmp_path / "set/ToA/h1" / name).read_bytes(), name)
