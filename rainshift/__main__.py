@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from geoml.cli import app
 from geoml.cli.definitions import App, Verb
@@ -72,7 +73,28 @@ APP = App(
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run `rainshift` with these words, those of the shell by default; returns the exit code."""
-    return app.main(APP, argv)
+    return app.main(APP, _own_names(list(sys.argv[1:] if argv is None else argv)))
+
+
+def _own_names(words: list[str]) -> list[str]:
+    """`region=` and `regions=` alike in every verb, with names of one's own data besides those of the catalogue."""
+    if not words or words[0] not in {"prepare", "train", "trust", "predict", "evaluate", "benchmark"}:
+        return words
+    verb, shipped = words[0], Path(__file__).parent / "conf" / "region"
+    key = "train_regions" if verb == "train" else "regions"
+    said = []
+    for word in words:
+        name, _, value = word.partition("=")
+        if name == "regions" and verb == "train":
+            word = f"{key}={value}"
+        elif name == "region" and value:
+            names = [part.strip() for part in value.strip("[]").split(",")]
+            grouped = verb in ("train", "predict", "evaluate")
+            if not grouped or not all((shipped / f"{each}.yaml").exists() for each in names):
+                sweep = {"-m", "--multirun"} & set(words) and not value.startswith("[")
+                word = f"{key}={','.join(f'[{each}]' for each in names)}" if sweep else f"{key}=[{','.join(names)}]"
+        said.append(word)
+    return said
 
 
 if __name__ == "__main__":

@@ -50,6 +50,15 @@ class Scores:
         """Whether more values were bounded than an honest score allows."""
         return self.clipped_share > MAX_CLIPPED_SHARE
 
+    @classmethod
+    def joined(cls, parts: Sequence[Scores], suite: Suite, temporal: Suite | None = None) -> Scores:
+        """The scores of parts of one record, each of other hours, as one."""
+        rows = np.array([len(part.table) for part in parts])
+        clipped = float(np.average([part.clipped_share for part in parts], weights=rows))
+        sequences = [part.sequences for part in parts if part.sequences is not None]
+        over_time = temporal.merge(sequences) if temporal is not None and sequences else None
+        return cls(suite.merge([part.table for part in parts]), parts[0].members, clipped, over_time)
+
     def save(self, path: Path) -> None:
         """Write NetCDF, whole or not at all."""
         attrs = {"members": self.members, "clipped_share": self.clipped_share}

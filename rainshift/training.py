@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -26,6 +27,7 @@ from rainshift.benchmarking.plan import TrainSet
 from rainshift.data.archive import Archive, archive_of
 from rainshift.data.geometry import Geometry
 from rainshift.data.selection import FIELDS_AT_A_TIME, choose
+from rainshift.data.settings import note_trained
 from rainshift.models.spec import Downscaler, ModelSpec, Windowed
 
 if TYPE_CHECKING:
@@ -76,7 +78,7 @@ def train_run(config: Mapping[str, Any], run: RunFolder) -> dict[str, Any]:
     if config["start"]:
         chosen(Path(config["start"]))  # says now what is no checkpoint, not after the data were made
     archive = archive_of(config)
-    names = tuple(sorted(config["train_regions"]))
+    names = tuple(sorted(archive.among(config["train_regions"])))
     if not names:
         raise UserError("train_regions is empty; name one or several, or leave it out and choose region=NAME")
     with process_group() as group:
@@ -170,6 +172,8 @@ def _fit(
     validation = _validation(train_set, archive, channels, recipe, window)
     if group.rank == 0:
         Geometry.of(archive, train_set.regions[0]).save(folder)
+        shares = [choose(archive, region, "train", train_set.share(region), window) for region in train_set.regions]
+        note_trained(folder, archive, train_set.regions, shares)
     config = replace(recipe.trainer, seed=seed)
     result = train(built, transforms, loader, config=config, folder=folder, validation=validation, log=log)
     return {
@@ -241,7 +245,7 @@ def _loader(
         batch_size=recipe.batch_size,
         channels=channels,
         expected_gaps=archive.expected_gaps,
-        patch=PatchSpec(recipe.patch) if recipe.patch else None,
+        patch=_patch(archive, train_set, recipe.patch),
         patches_per_sample=recipe.patches_per_sample,
         window=window,
         seed=seed,
@@ -249,6 +253,30 @@ def _loader(
         rank=group.rank,
         world_size=group.size,
     )
+
+
+@functools.cache
+def _say_once(message: str) -> None:
+    logger.warning(message)
+
+
+def _patch(archive: Archive, train_set: TrainSet, edge: int) -> PatchSpec | None:
+    """Patches of the recipe's edge, as large as the smallest field allows; None for whole fields."""
+    shapes = [
+        archive.open(region, archive.samples(region, "train")[0])["target"]["precipitation"].shape[1:]
+        for region in train_set.regions
+    ]
+    least = min(min(shape) for shape in shapes)
+    if not edge or edge < least:
+        return PatchSpec(edge) if edge else None
+    if len(set(shapes)) == 1:
+        _say_once(
+            f"fields of {train_set.name} are no larger than patches of {edge} cells and are trained on as they are"
+        )
+        return None
+    smaller = max(1, least // 10 * 10 or least)
+    _say_once(f"patches of {edge} cells do not fit into all fields of {train_set.name}: {smaller} are taken")
+    return PatchSpec(smaller)
 
 
 def _validation(

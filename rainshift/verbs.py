@@ -103,7 +103,7 @@ def predict(config: DictConfig, run: RunFolder) -> Rows:
     archive, trained = _archive(config), _trained(config)
     downscaler, learnt = _ready(config, archive, trained), trained.trust
     rows = []
-    for name in _named(config):
+    for name in _named(config, archive):
         archive.prepare(name, _split(archive, config.role))
         trained.check(archive, name)
         path = run.samples / f"{name}-{config.role}.nc"
@@ -161,16 +161,18 @@ def _predict_file(config: DictConfig, run: RunFolder) -> dict[str, Any]:
     return row
 
 
-def _named(config: DictConfig) -> list[str]:
+def _named(config: DictConfig, archive: Archive) -> list[str]:
     """The regions of a verb that does nothing without one."""
     if not config.regions:
         raise UserError("regions is []; name at least one, as regions=[melanesia]")
-    return list(config.regions)
+    return list(archive.among(config.regions))
 
 
 def evaluate(config: DictConfig, run: RunFolder) -> Rows:
     """Score a trained model or a prediction file on regions, with the reference's skill beside."""
     from geoml.metrics import Suite
+    from rainshift.data.selection import choose
+    from rainshift.data.settings import require_untrained, trained_share
     from rainshift.evaluation import score, score_file
     from rainshift.models.spec import ModelSpec
     from rainshift.report import example_maps as showcase
@@ -185,8 +187,11 @@ def evaluate(config: DictConfig, run: RunFolder) -> Rows:
     reference = load(compared, None, archive.channels)
     trained = None if config.checkpoint is None else _trained(config)
     rows = []
-    for name in _named(config):
+    if config.on_trained not in ("refuse", "mark"):
+        raise UserError(f"on_trained is {config.on_trained!r}; expected refuse or mark")
+    for name in _named(config, archive):
         archive.prepare(name, _split(archive, config.role))
+        seen = 0.0
         options: dict[str, Any] = {"suite": suite, "role": str(config.role)}
         if trained is None:
             made = score_file(Path(config.prediction), archive, name, **options)
@@ -200,6 +205,11 @@ def evaluate(config: DictConfig, run: RunFolder) -> Rows:
                 "seed": int(config.seed),
             }
             trained.check(archive, name)
+            seen = trained_share(
+                Path(config.checkpoint), archive, name, str(config.role),
+                choose(archive, name, str(config.role), config.samples),
+            )  # fmt: skip
+            require_untrained(seen, name, str(config.role), config.on_trained == "mark")
             downscaler, learnt = _ready(config, archive, trained), trained.trust
             made = score(downscaler, archive, name, **drawn, **options)
             against = score(reference, archive, name, **drawn, **options)
@@ -209,6 +219,8 @@ def evaluate(config: DictConfig, run: RunFolder) -> Rows:
         made.save(run.path / f"scores-{name}.nc")
         showcase.write(run.path, shown)
         head = {"region": name, "times": len(made.table), "members": made.members}
+        if seen:
+            head["trained on, %"] = round(100 * seen, 1)
         rows.append(head | values | {"skill": skill, "clipped_share": made.clipped_share})
         run.metrics.append(rows[-1])
     return rows
@@ -243,8 +255,9 @@ def report(arguments: Sequence[str]) -> Rows:
 
 def _archive(config: DictConfig) -> Archive:
     from rainshift.data.archive import archive_of
+    from rainshift.data.settings import data_settings
 
-    return archive_of(config)
+    return archive_of({**plain(config), "data": data_settings(config)})
 
 
 def _split(archive: Archive, role: str) -> str:

@@ -55,7 +55,7 @@ class ViewerAxis:
 
 @dataclass(frozen=True)
 class Panel:
-    """Colours of a panel: `bounds` of classes, or a continuous scale from `low` to `high`.
+    """Colours of a panel: `bounds` of classes, `under` the first of them, or a scale from `low` to `high`.
 
     `modality` selects among several colourings of one panel, by the value of the viewer's first axis.
     """
@@ -67,6 +67,7 @@ class Panel:
     high: float = 1.0
     bounds: tuple[float, ...] = ()
     modality: str | None = None
+    under: str | None = None
 
 
 @dataclass(frozen=True)

@@ -138,6 +138,7 @@ def _viewer(block: Viewer) -> dict[str, Any]:
                 "low": panel.low,
                 "high": panel.high,
                 "bounds": list(panel.bounds),
+                "under": panel.under,
                 "modality": panel.modality,
             }
             for panel in block.panels

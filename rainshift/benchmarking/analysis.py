@@ -21,7 +21,7 @@ from rainshift.evaluation import Scores
 if TYPE_CHECKING:
     import xarray as xr
 
-__all__ = ["SIDES", "Analysis", "analyse", "on_side"]
+__all__ = ["SIDES", "Analysis", "analyse", "learned_first", "on_side"]
 
 SIDES = ("in", "out")
 #: Functionals with an interval, and their units.
@@ -92,6 +92,12 @@ def analyse(plan: BenchmarkPlan, scores: Mapping[Cell, Scores], analysis: Analys
     )
 
 
+def learned_first(plan: BenchmarkPlan) -> list[str]:
+    """The models of a plan, those that were trained before those that learn nothing."""
+    trained = [cell.model for cell in plan.cells if cell.train_set is not None]
+    return list(dict.fromkeys([*trained, *(cell.model for cell in plan.cells)]))
+
+
 def _name(train_set: TrainSet | None) -> str:
     return "none" if train_set is None else train_set.name
 
@@ -101,7 +107,7 @@ def _matrix(plan: BenchmarkPlan, scores: Mapping[Cell, Scores], analysis: Analys
     import xarray as xr
 
     axes: dict[str, list[Any]] = {
-        "model": list(dict.fromkeys(cell.model for cell in plan.cells)),
+        "model": learned_first(plan),
         "train_set": list(dict.fromkeys(_name(cell.train_set) for cell in plan.cells)),
         "test_region": list(dict.fromkeys(cell.test_region for cell in plan.cells)),
         "seed": sorted({cell.seed for cell in plan.cells}),

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from rainshift.benchmarking.analysis import SIDES, Analysis, on_side
+from rainshift.benchmarking.analysis import SIDES, Analysis, learned_first, on_side
 from rainshift.benchmarking.plan import BenchmarkPlan, Cell
 from rainshift.evaluation import Scores
 
@@ -29,7 +29,7 @@ def gather(plan: BenchmarkPlan, scores: Mapping[Cell, Scores], analysis: Analysi
     import xarray as xr
 
     sound = {cell: made for cell, made in scores.items() if not made.diverged}
-    models = list(dict.fromkeys(cell.model for cell in plan.cells))
+    models = learned_first(plan)
     regions = list(dict.fromkeys(cell.test_region for cell in plan.cells))
     by_model = []
     for model in models:
@@ -39,6 +39,8 @@ def gather(plan: BenchmarkPlan, scores: Mapping[Cell, Scores], analysis: Analysi
             by_region.append(xr.concat(sides, "distribution", join="outer", data_vars="all"))
         by_model.append(xr.concat(by_region, "test_region", join="outer", data_vars="all"))
     every = xr.concat(by_model, "model", join="outer", data_vars="all")
+    truths = {cell.test_region: len(made.table) for cell, made in sound.items()}
+    every["truths"] = ("test_region", [truths.get(region, 0) for region in regions])
     return every.assign_coords(model=models, test_region=regions, distribution=list(SIDES))
 
 

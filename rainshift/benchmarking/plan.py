@@ -6,12 +6,12 @@ hours in its set, *out of distribution* the region is left out, with the same nu
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from geoml.errors import UserError, unknown
 
-__all__ = ["BenchmarkPlan", "Cell", "TrainSet", "plan", "plan_events"]
+__all__ = ["BenchmarkPlan", "Cell", "TrainSet", "plan", "plan_sets"]
 
 
 @dataclass(frozen=True, order=True)
@@ -132,29 +132,34 @@ def plan(
     )
 
 
-def plan_events(
-    groups: Iterable[Sequence[str]],
-    events: Sequence[str],
+def plan_sets(
+    names: Sequence[str],
     *,
-    samples: dict[str, int],
+    outside: Mapping[str, Sequence[str]],
+    inside: Mapping[str, Sequence[str]],
+    folds: Mapping[str, Sequence[str]],
+    samples: Mapping[str, int],
     learners: Iterable[str],
     fixed: Iterable[str] = (),
     seeds: Sequence[int] = (0,),
 ) -> BenchmarkPlan:
-    """The cells of a transfer between single events: earlier ones are trained on, the last of a group is tested.
+    """The cells where it is known which records train for each tested one: other places, other events, other blocks.
 
-    `groups` lists events of one place and one time step in the order of time. Models that are not trained are
-    scored on all `events`. There is no set inside and no drop.
+    Blocks of `folds` are records of their own here, each trained without itself; `pooled` joins them.
     """
-    cells = [Cell(model, None, event) for model in fixed for event in events]
-    outside = {}
-    for group in groups:
-        *earlier, last = group
-        if earlier:
-            regions = tuple(sorted(earlier))
-            outside[last] = TrainSet(regions, _capacity(regions, samples))
-    cells += [Cell(model, chosen, event, s) for model in learners for event, chosen in outside.items() for s in seeds]
-    return BenchmarkPlan(tuple(cells), outside, {})
+    cells = [Cell(model, None, part) for model in fixed for name in names for part in folds.get(name, (name,))]
+    sets = {
+        side: {
+            name: TrainSet(tuple(regions), _capacity(tuple(regions), dict(samples))) for name, regions in chosen.items()
+        }
+        for side, chosen in (("outside", outside), ("inside", inside))
+    }
+    for model in learners:
+        for chosen in sets.values():
+            cells += [Cell(model, train_set, name, s) for name, train_set in chosen.items() for s in seeds]
+        for parts in folds.values():
+            cells += [Cell(model, TrainSet((part,), samples[part]), part, s) for part in parts for s in seeds]
+    return BenchmarkPlan(tuple(cells), sets["outside"], sets["inside"])
 
 
 def _capacity(regions: Sequence[str], samples: dict[str, int]) -> int:

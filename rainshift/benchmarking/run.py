@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import functools
 import logging
-from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -23,11 +22,14 @@ from geoml.train.device import autocast, choose_device
 from rainshift.alignment import Alignment, inputs_of
 from rainshift.benchmarking.analysis import Analysis, analyse
 from rainshift.benchmarking.curves import gather
-from rainshift.benchmarking.plan import BenchmarkPlan, Cell, TrainSet, plan, plan_events
-from rainshift.data.archive import archive_of
+from rainshift.benchmarking.first_go import FirstGo, first_go
+from rainshift.benchmarking.plan import BenchmarkPlan, Cell, TrainSet, plan, plan_sets
+from rainshift.benchmarking.pooling import counted_records, pooled_scores
+from rainshift.data.archive import FOLD, archive_of
 from rainshift.data.geometry import exact_means
 from rainshift.evaluation import Scores, score
 from rainshift.models.spec import Downscaler, InTiles, ModelSpec, conserved
+from rainshift.places.partitions import Partition
 from rainshift.places.splits import Leak, check_leakage
 from rainshift.training import Recipe, fit, load
 
@@ -44,7 +46,7 @@ SCORED_BY = (
     *("rainshift.alignment", "rainshift.baselines", "rainshift.sequences", "rainshift.models.spec"),
     *("rainshift.data.selection", "rainshift.baselines.quantile_map", "rainshift.evaluation"),
 )
-NUMBERS = ["no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve"]
+SETS = ("train_regions", "test_regions")
 
 
 @dataclass(frozen=True)
@@ -79,8 +81,14 @@ class Experiment:
 
     def __init__(self, config: Mapping[str, Any]) -> None:
         self.config = plain(config)
+        if (both := self.config.get("regions")) is not None:
+            self.config |= {key: self.config[key] or both for key in SETS}
         self.cache = Path(self.config["cache"])
         self.archive = archive_of(self.config)
+        self.partition: Partition | None = None
+        if (file := self.config.get("partition")) is not None:
+            self.partition = Partition.load(Path(str(file)), self.archive.names)
+            self.config |= {key: self.config[key] or list(getattr(self.partition, key)) for key in SETS}
         allow = tuple(self.config.get("allow_targets") or ())
         self.specs = by_name(ModelSpec.of(entry, allow=allow) for entry in self.config["models"])
         self.alignments: dict[str, Alignment] = {
@@ -95,11 +103,11 @@ class Experiment:
         self.temporal = Suite.from_config(self.config["temporal"]) if self.sequence_hours else None
         self.analysis = Analysis(self.suite, self.temporal, **self.config["analysis"])
         self._check_analysis()
+        if self.alignments and self.first_go is not None:
+            raise UserError("alignment is fitted on training hours of the tested place: set data.shares to have some")
 
     def _with_variants(self) -> dict[str, ModelSpec]:
         """Every row of a network is followed by one for each alignment and, on exact means, by one that keeps them."""
-        if self.alignments and self.by_events:
-            raise UserError("alignment is fitted on training hours of the tested place, which events do not have")
         for alignment in self.alignments.values():
             alignment.check(self.archive.channels)
         for spec in self.specs.values():
@@ -122,34 +130,50 @@ class Experiment:
         self.specs[reference].build(self.archive.channels)  # says now what it lacks, not after the trainings
 
     @cached_property
-    def by_events(self) -> bool:
-        """Whether single events are transferred between, instead of regions left out."""
+    def first_go(self) -> FirstGo | None:
+        """What to do with records that say nothing of training and test; None where the settings or the data do."""
         chosen = self.config["protocol"]
-        if chosen == "auto":
-            return self.archive.splits == ("all",) and not self.archive.has_role("validation")
-        if chosen not in ("leave_one_out", "events"):
-            raise UserError(f"protocol is {chosen!r}; expected auto, leave_one_out or events")
-        return bool(chosen == "events")
+        if chosen not in ("auto", "leave_one_out"):
+            raise UserError(f"protocol is {chosen!r}; expected auto or leave_one_out")
+        if chosen == "leave_one_out" or self.archive.splits != ("all",) or self.archive.has_role("validation"):
+            return None
+        names = self._prepared()
+        return first_go(self.archive, names, self.analysis.block_hours, mix_steps=bool(self.config["mix_steps"]))
+
+    def _prepared(self) -> list[str]:
+        """Every region that trains or is tested, its data made where they are not there."""
+        config, archive = self.config, self.archive
+        test = list(config["test_regions"] or config["train_regions"] or archive.names)
+        names = list(dict.fromkeys((*(config["train_regions"] or test), *test)))
+        for name in names:
+            for split in archive.splits:
+                archive.prepare(name, split)
+        return names
 
     @cached_property
     def plan(self) -> BenchmarkPlan:
         """The cells; prepares the data that they are counted on."""
-        config, archive = self.config, self.archive
+        names, go, config = self._prepared(), self.first_go, self.config
+        if go is not None:
+            self.archive = go.archive
+        archive = self.archive
         test = list(config["test_regions"] or config["train_regions"] or archive.names)
         train = list(config["train_regions"] or test)
-        for name in dict.fromkeys((*train, *test)):
-            for split in archive.splits:
-                archive.prepare(name, split)
         learners = [name for name, spec in self.specs.items() if spec.learns]
         fixed = [name for name in self.specs if name not in learners]
-        samples = {name: len(archive.samples(name, "train")[1]) for name in dict.fromkeys((*train, *test))}
+        names = [part for name in names for part in (name, *((go.folds.get(name) or ()) if go else ()))]
+        samples = {name: len(archive.samples(name, "train")[1]) for name in names}
         if limit := config["train_samples"]:
             samples = {name: min(count, int(limit)) for name, count in samples.items()}
         seeds = tuple(range(int(config["seeds"])))
-        if self.by_events:
-            return plan_events(
-                self._event_groups(test), test, samples=samples, learners=learners, fixed=fixed, seeds=seeds
-            )
+        sets: dict[str, Mapping[str, Sequence[str]]] | None = None
+        if go is not None and not go.shared:
+            sets = {"outside": go.outside, "inside": go.inside, "folds": go.folds}
+        elif len(train) == 1 and train == test:
+            sets = {"outside": {}, "inside": {test[0]: train}, "folds": {}}
+        if sets is not None:
+            chosen = {side: {name: v for name, v in found.items() if name in test} for side, found in sets.items()}
+            return plan_sets(test, **chosen, samples=samples, learners=learners, fixed=fixed, seeds=seeds)
         return plan(
             train,
             test,
@@ -162,39 +186,39 @@ class Experiment:
             transfer=config["transfer"],
         )
 
-    def _event_groups(self, events: list[str]) -> list[list[str]]:
-        """Events of one place and one time step, each group in the order of time."""
-        groups = defaultdict(list)
-        for event in events:
-            stored = self.archive.open(event, self.archive.samples(event, "train")[0])["target"]
-            place = (stored["lat"].values.tobytes(), stored["lon"].values.tobytes())
-            groups[(*place, self.archive.step_seconds(event))].append((stored["time"].values[0], event))
-        return [[event for _, event in sorted(members)] for members in groups.values()]
-
     @property
     def heading(self) -> str:
         """What the page is called."""
         if self.config["heading"]:
             return str(self.config["heading"])
-        if self.by_events:
-            count = len({cell.test_region for cell in self.plan.cells})
-            word = NUMBERS[count] if count < len(NUMBERS) else str(count)
-            return f"{word} event{'s' if count != 1 else ''}, not climates".capitalize()
+        if self.first_go is not None and not self.first_go.shared:
+            return counted_records(self.plan)
         return f"Downscaling across regions: {self.config['data']['source']}"
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What was done with the data and what could not be done; where the partition comes from."""
+        said = self.first_go.notes if self.first_go is not None else ()
+        if self.partition is None:
+            return said
+        return (f"Partition {self.partition.name}, after {self.partition.source}.", *said)
 
     def check_leakage(self) -> tuple[Leak, ...]:
         """Refuse sets that share weather with the regions they are tested on; shared edges are reported."""
         leaks: dict[Leak, None] = {}
-        options = {"purge": self.archive.purge, "shared_edges": self.config["shared_edges"]}
+        edges = self.config["shared_edges"]
         for train_set, region in dict.fromkeys((cell.train_set, cell.test_region) for cell in self.plan.cells):
             if train_set is not None:
                 train = {name: self.archive.times(name, "train") for name in train_set.regions}
                 test = {region: self.archive.times(region, "test")}
-                leaks |= dict.fromkeys(check_leakage(train, test, **options))
+                purge = self.archive.purge_of(region) if FOLD in region else self.archive.purge
+                leaks |= dict.fromkeys(check_leakage(train, test, purge=purge, shared_edges=edges))
         return tuple(leaks)
 
     def run(self) -> BenchmarkResults:
         """Train and score every cell that is not there yet, and compare them."""
+        for note in self.notes:
+            logger.warning("%s", note)
         leaks = self.check_leakage()
         failures: dict[str, str] = {}
         trainings: dict[str, dict[str, Any]] = {}
@@ -215,14 +239,17 @@ class Experiment:
             if made.diverged:
                 failures[_where(cell)] = f"{made.clipped_share:.2%} of its values had to be bounded"
         networks = [name for name, spec in self.specs.items() if spec.is_network]
-        results = analyse(self.plan, scores, self.analysis).assign_attrs(networks=networks)
-        return BenchmarkResults(results, gather(self.plan, scores, self.analysis), failures, trainings, leaks)
+        folds = self.first_go.folds if self.first_go is not None else {}
+        made, scores = pooled_scores(self.plan, scores, folds, self.suite, self.temporal)
+        results = analyse(made, scores, self.analysis).assign_attrs(networks=networks)
+        return BenchmarkResults(results, gather(made, scores, self.analysis), failures, trainings, leaks)
 
     def each(
         self, method: str, jobs: list[tuple[Any, ...]], unit: str
     ) -> Iterator[tuple[tuple[Any, ...], Callable[[], Any]]]:
         """`(job, result)` of `method` on every job; see `geoml.benchmarking.cells.each`."""
-        config = {**self.config, "cache": str(self.cache.absolute()), "archive": str(self.archive.root)}
+        here = {"protocol": "leave_one_out", "partition": None, "data": plain(self.archive.config)}
+        config = {**self.config, **here, "cache": str(self.cache.absolute()), "archive": str(self.archive.root)}
         if not is_remote(self.archive.root):
             config["archive"] = str(self.archive.root.absolute())
         return each(self, method, jobs, unit=unit, config=config)
@@ -297,7 +324,7 @@ class Experiment:
             "region": cell.test_region,
             "metrics": self.config["metrics"],
             "members": self.config["members"],
-            "samples": self.config["test_samples"],
+            "samples": self._test_samples(cell.test_region),
             "tiles": self.config["tiles"],
             "precision": self.config["precision"],
             "seed": cell.seed,
@@ -306,6 +333,13 @@ class Experiment:
             spec |= {key: self.config[key] for key in ("temporal", "sequence_hours")}
         model = row.name if name else row.trained_as
         return scores_file(self.cache, f"{model}-{cell.test_region}", spec, SCORED_BY)
+
+    def _test_samples(self, region: str) -> int | None:
+        """How many hours of a region are scored; those of a record are shared among its blocks."""
+        wanted = self.config["test_samples"]
+        if wanted is None or FOLD not in region:
+            return None if wanted is None else int(wanted)
+        return max(1, int(wanted) // len(self.archive.folds(region.partition(FOLD)[0])))
 
     def scored(self, cell: Cell) -> Scores:
         """The scores of a cell, made now where they are not there."""
@@ -318,7 +352,7 @@ class Experiment:
             cell.test_region,
             suite=self.suite,
             members=int(self.config["members"]),
-            samples=self.config["test_samples"],
+            samples=self._test_samples(cell.test_region),
             seed=cell.seed,
             temporal=self.temporal,
             sequence_hours=int(self.sequence_hours or 0),

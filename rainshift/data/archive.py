@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Iterable, Mapping
+import logging
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import timedelta
 from functools import cached_property
@@ -17,6 +18,7 @@ from geoml.data.reading import ambient_client, spread
 from geoml.errors import UserError, unknown
 from geoml.runs.folder import config_hash, jsonable, plain
 from rainshift.data.upkeep import hold, supersede, unchanged
+from rainshift.places.splits import fold_count, purge_for, split_fold
 from rainshift.sources import open_source
 from rainshift.sources.variables import VARIABLES
 
@@ -29,13 +31,19 @@ if TYPE_CHECKING:
     from geoml.models.base import Channels
     from rainshift.sources.base import RegionData, RegionSource
 
-__all__ = ["Archive", "archive_of"]
+logger = logging.getLogger(__name__)
+
+__all__ = ["FOLD", "Archive", "archive_of"]
 
 #: Keys of the data configuration that say how stores are read; the others are options of the source.
 READING_KEYS = ("condition", "static", "first_guess", "expected_gaps", "shares", "blocks", "purge_hours")
 #: What samples are for.
 ROLES = ("train", "validation", "test")
 WHOLE = "all"
+#: What the verbs of one region take unless told.
+DEFAULT_REGION = "melanesia"
+#: Stands between a region and the number of the block of its time that is left out and tested.
+FOLD = "@"
 #: Options that choose among regions and events, and change none of them.
 SELECTING = ("include", "boxes")
 #: The version of the code that prepares: raise it by one wherever the same files give other values.
@@ -128,8 +136,20 @@ class Archive:
         """Predictors and static fields that may be missing somewhere; a gap in any other is an error."""
         return tuple(plain(self.config).get("expected_gaps") or ())
 
+    def among(self, wanted: Sequence[str]) -> tuple[str, ...]:
+        """The regions asked for; all of the data where the one asked for is a default that they do not have."""
+        if list(wanted) == [DEFAULT_REGION] and self.source.locations and DEFAULT_REGION not in self.names:
+            logger.warning("regions of these data: %s; all are taken (region=NAME chooses)", ", ".join(self.names))
+            return self.names
+        return tuple(wanted)
+
+    def folds(self, name: str) -> list[str]:
+        """Names of the blocks of a region's time, each tested by a training on the others: `storm@0`, `storm@1`, …"""
+        return [f"{name}{FOLD}{number}" for number in range(fold_count(self.times(name, "test")))]
+
     def path(self, name: str, split: str) -> Path:
         """Where the store of a region's split is, or will be: in a folder named by its identity."""
+        name = name.partition(FOLD)[0]
         if name not in self.names:
             raise unknown("region or event", name, self.names)
         if split not in self.splits:
@@ -228,6 +248,10 @@ class Archive:
         time = self.open(name, split)["target"]["time"].values
         shares = plain(self.config).get("shares")
         missing = np.asarray(self._attribute(name, split, "missing_samples", ()), int)
+        if fold := name.partition(FOLD)[2]:
+            known = np.setdiff1d(np.arange(len(time)), missing)
+            parts = split_fold(time[known], int(fold), fold_count(time[known]), self.purge_of(name))
+            return split, known[parts["test" if role == "test" else "train"]]
         if split != WHOLE or not shares:
             return split, np.setdiff1d(np.arange(len(time)), missing)
         from rainshift.places.splits import split_blocks
@@ -245,6 +269,11 @@ class Archive:
         hours = self.config.get("purge_hours")
         return PURGE if hours is None else timedelta(hours=float(hours))
 
+    def purge_of(self, name: str) -> timedelta:
+        """The gap around a fold of a region's time: `purge_hours`, or as its length allows."""
+        hours, base = self.config.get("purge_hours"), name.partition(FOLD)[0]
+        return purge_for(self.times(base, "test")) if hours is None else timedelta(hours=float(hours))
+
     def has_role(self, role: str) -> bool:
         """Whether samples are set apart for a role."""
         shares = plain(self.config).get("shares")
@@ -259,6 +288,11 @@ class Archive:
     def step_seconds(self, name: str) -> float:
         """The time step of a region's samples."""
         return float(self._attribute(name, self.splits[0], "step_seconds"))
+
+    def attribute(self, name: str, key: str) -> str | None:
+        """What a region's store says of itself: its `source`, `coarse` rain, `licence`, …"""
+        found = self._attribute(name, self.splits[0], key)
+        return None if found is None else str(found)
 
     def _attribute(self, name: str, split: str, key: str, default: Any = None) -> Any:
         import zarr

@@ -123,6 +123,12 @@ class Geometry:
 
 def exact_means(config: Mapping[str, Any]) -> bool:
     """Whether the coarse rain of a data configuration is the exact area mean of its fine rain."""
+    if config.get("source") == "gridded" and config.get("coarse") is None:
+        from rainshift.sources.gridded import GriddedSource
+
+        names = ("root", "include", "boxes", "fine_suffix", "coarse_suffix")
+        source = GriddedSource(**{name: config[name] for name in names if config.get(name) is not None})
+        return not any(source.reads_partner(record) for record in source.records.values())
     return config.get("source") == "imerg" or config.get("coarse") == "exact"
 
 

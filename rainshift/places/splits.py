@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from rainshift.places.regions import Region
 
-__all__ = ["Leak", "check_leakage", "split_blocks"]
+__all__ = ["Leak", "check_leakage", "fold_count", "purge_for", "split_blocks", "split_fold"]
 
 #: Default purge gap: hourly rain of one region is nearly independent after two days.
 PURGE = timedelta(hours=48)
@@ -79,6 +79,52 @@ def split_blocks(
                 f"{purge}; use fewer blocks or a shorter gap"
             )
     return parts
+
+
+def purge_for(time: NDArray[np.datetime64]) -> timedelta:
+    """The gap between training and test that a record's length allows: a fourteenth of it, 48 hours at most.
+
+    >>> import numpy as np
+    >>> purge_for(np.datetime64("2020-01-01") + np.arange(14 * 24) * np.timedelta64(1, "h"))
+    datetime.timedelta(days=1)
+    """
+    import numpy as np
+
+    minutes = float((time[-1] - time[0]) / np.timedelta64(1, "m")) / 14 if len(time) > 1 else 0.0
+    step = float(np.diff(time).min() / np.timedelta64(1, "m")) if len(time) > 1 else 1.0
+    return min(PURGE, timedelta(minutes=max(step, math.ceil(minutes / step) * step)))
+
+
+def fold_count(time: NDArray[np.datetime64]) -> int:
+    """How many blocks a record is cut into, each of which is tested once: four, fewer where it has few times."""
+    return max(2, min(4, len(time) // 6))
+
+
+def split_fold(time: NDArray[np.datetime64], fold: int, count: int, purge: timedelta) -> dict[str, NDArray[np.intp]]:
+    """Positions that train and that are tested when one of `count` blocks of equal length is left out.
+
+    Times within `purge` of the block train nothing. Raises `UserError` where nothing is left to train on or to test.
+
+    >>> import numpy as np
+    >>> time = np.datetime64("2001-01-01") + np.arange(40) * np.timedelta64(1, "h")
+    >>> parts = split_fold(time, 0, 4, timedelta(hours=3))
+    >>> {name: (int(part[0]), int(part[-1])) for name, part in parts.items()}
+    {'train': (12, 39), 'test': (0, 9)}
+    """
+    import numpy as np
+
+    seconds = (time - time[0]) / np.timedelta64(1, "s")
+    step = float(np.diff(seconds).min()) if len(time) > 1 else 1.0
+    length = (seconds[-1] + step) / count
+    block = np.minimum((seconds / length + 1e-9).astype(int), count - 1)
+    test = np.flatnonzero(block == fold)
+    if not len(test):
+        raise UserError(f"block {fold + 1} of {count} holds no time: the record has long gaps; split its files")
+    first, last, gap = seconds[test[0]], seconds[test[-1]], purge.total_seconds() - 1e-6
+    train = np.flatnonzero((block != fold) & ((seconds <= first - gap) | (seconds >= last + gap)))
+    if not len(train):
+        raise UserError(f"nothing is left to train on: {count} blocks of {length / 3600:.3g} h and a gap of {purge}")
+    return {"train": train, "test": test}
 
 
 def check_leakage(

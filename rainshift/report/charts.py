@@ -10,7 +10,7 @@ import numpy as np
 from geoml.report.blocks import Panel, Viewer, ViewerAxis, ViewerField
 from geoml.report.palette import see_through
 from rainshift.benchmarking.curves import calibration, spectral_ratio
-from rainshift.report.figures import RAIN_BOUNDS_MM_H, SHOWN_DB
+from rainshift.report.figures import DRY, RAIN_BOUNDS_MM_H, SHOWN_DB
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -210,13 +210,13 @@ def rain_viewer(shown: Mapping[str, xr.Dataset]) -> Viewer:
                 where = place if len(known) == 1 else place | {"member": str(member + 1)}
                 fields.append(_field(name, where, rain.sel(member=member), "lon", "lat"))
         fields.append(_field("target", place, now["target"], "lon", "lat"))
-    panels = [Panel(name, "mm/h", "Viridis_r", bounds=RAIN_BOUNDS_MM_H) for name in (*names, "target")]
+    panels = [Panel(name, "mm/h", "Viridis_r", bounds=RAIN_BOUNDS_MM_H, under=DRY) for name in (*names, "target")]
     return Viewer(
         _selectors(shown, times, members),
         panels,
         fields,
-        alt="Maps of rain: the coarse input, a member of each model trained without the region, and the target",
-        caption="Rain in mm/h around the wettest test time (+0 h); every model was trained without the region. Models "
+        alt="Maps of rain: the coarse input, a member of each model, and the target",
+        caption="Rain in mm/h around the wettest test time (+0 h); no model was trained on the times shown. Models "
         "that draw no members show the same map for each.",
         x_title="longitude",
         y_title="latitude",
@@ -244,7 +244,7 @@ def prediction_viewer(shown: Mapping[str, xr.Dataset]) -> Viewer:
         fields += [_field(name, place, part, "lon", "lat") for name, part in parts.items()]
     found = {field.panel for field in fields}
     rain_panels = [name for name in ("input", "member", mean, "target") if name in found]
-    panels = [Panel(name, "mm/h", "Viridis_r", bounds=RAIN_BOUNDS_MM_H) for name in rain_panels]
+    panels = [Panel(name, "mm/h", "Viridis_r", bounds=RAIN_BOUNDS_MM_H, under=DRY) for name in rain_panels]
     wrong = [name for name in ("error", *list(TRUST.values())[:2]) if name in found]
     panels += [Panel(name, "mm/h", "Magma", 0.0, _largest(fields, wrong)) for name in wrong]
     if "novelty" in found:

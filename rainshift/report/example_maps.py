@@ -46,12 +46,16 @@ def showcase(experiment: Experiment, region: str) -> xr.Dataset:
     """
     import xarray as xr
 
-    archive = experiment.archive
+    archive, whole = experiment.archive, region
+    region = _wettest_block(experiment, region)
     data, positions = _weather(archive, region, "test")
+    data.attrs["region"] = whole
+    trained = {cell.model: cell for cell in experiment.plan.cells if cell.test_region == region and cell.seed == 0}
     outside = experiment.plan.outside.get(region)
     made = {}
-    for name, spec in experiment.specs.items():
-        cell = Cell(name, outside if spec.learns else None, region)
+    for name, spec in sorted(experiment.specs.items(), key=lambda entry: not entry[1].is_network):  # trained ones first
+        chosen = outside if outside is not None else trained[name].train_set if name in trained else None
+        cell = Cell(name, chosen if spec.learns else None, region)
         folder = experiment.trained_in(cell)
         if spec.learns and (folder is None or not (folder / "summary.json").exists()):
             continue
@@ -61,6 +65,16 @@ def showcase(experiment: Experiment, region: str) -> xr.Dataset:
         every = xr.concat(list(made.values()), "model", coords="minimal", compat="override", join="override")
         data["prediction"] = every.assign_coords({"model": list(made), **{k: data[k] for k in ("lat", "lon")}})
     return data
+
+
+def _wettest_block(experiment: Experiment, region: str) -> str:
+    """The block of a record cut into folds that holds its wettest hour; other regions as they are."""
+    go = experiment.first_go
+    if go is None or region not in go.folds:
+        return region
+    rain = experiment.archive.open(region, "all")["target"]["precipitation"].mean(("lat", "lon"))
+    wettest = rain["time"].values[int(np.nanargmax(rain.fillna(-1.0).values))]
+    return next(part for part in go.folds[region] if wettest in experiment.archive.times(part, "test"))
 
 
 def of_model(

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from geoml.metrics.base import reached
 from geoml.report.palette import colours
 from rainshift.benchmarking.curves import calibration, spectral_ratio
 
@@ -18,6 +19,7 @@ __all__ = [
     "calibration_panels",
     "degradation_bars",
     "rain_panels",
+    "ratios",
     "spectrum_lines",
     "transfer_maps",
 ]
@@ -26,14 +28,14 @@ __all__ = [
 RAIN_BOUNDS_MM_H = (0.1, 0.25, 0.5, 1, 2, 4, 8, 16, 32, 64)
 #: Of spectra: what is smoother than the first has no structure left that a scale could show.
 SHOWN_DB = (-30.0, 10.0)
-DRY, UNKNOWN = "#f4f4f1", "#b9b9b9"
+DRY, UNKNOWN = "#ffffff", "#b9b9b9"
 
 
 def rain_panels(rows: Mapping[str, Mapping[str, xr.DataArray]], *, title: str = "") -> Figure:
     """A row a region, a column a field, all on one colour scale.
 
     `rows[region][column]` is rain in mm/h on `(lat, lon)`; coarse fields are drawn at their own resolution. Grey is
-    unknown, near-white is below 0.1 mm/h.
+    unknown, white is below 0.1 mm/h; below each prediction are its wet area and mass over the target's.
     """
     import matplotlib as mpl
     from matplotlib.figure import Figure
@@ -56,12 +58,23 @@ def rain_panels(rows: Mapping[str, Mapping[str, xr.DataArray]], *, title: str = 
             drawn = axis.pcolormesh(field["lon"], field["lat"], field, cmap=colours, norm=norm, rasterized=True)
             axis.set(xlim=bounds[:2], ylim=bounds[2:], aspect=1 / np.cos(np.deg2rad(np.mean(bounds[2:]))))
             axis.tick_params(labelsize=6)
+            if column not in ("input", "target") and "target" in panels:
+                axis.set_xlabel(ratios(field, panels["target"]), fontsize=7)
         line[0].set_ylabel(region, fontsize=8)
     bar = figure.colorbar(drawn, ax=axes, shrink=0.8, extend="max", ticks=RAIN_BOUNDS_MM_H)
     bar.set_label("mm/h")
     bar.ax.tick_params(labelsize=7)
     figure.suptitle(title, fontsize=10)
     return figure
+
+
+def ratios(field: xr.DataArray, target: xr.DataArray) -> str:
+    """Wet area and mass of a field over those of the target, where both are known."""
+    known = np.isfinite(field.values) & np.isfinite(target.values)
+    made, true = field.values[known], target.values[known]
+    wet = reached(RAIN_BOUNDS_MM_H[0])
+    parts = ((made >= wet).sum() / max((true >= wet).sum(), 1), made.sum() / max(true.sum(), 1e-9))
+    return "wet area × {:.2f}, mass × {:.2f}".format(*parts)
 
 
 def _place(column: str) -> int:

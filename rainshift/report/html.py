@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from geoml.data.store import read_dataset
+from geoml.metrics.ranks import rank_deviation_by_chance
 from geoml.report import Block, Chart, Report, Section, Table, Text
 from geoml.report.palette import colours
 from geoml.runs.folder import RunFolder
@@ -17,7 +18,15 @@ from rainshift.benchmarking.transfer import of_predictors, trained_alone, transf
 from rainshift.report import charts
 from rainshift.report import example_maps as showcase
 from rainshift.report.markdown import CURVES, RESULTS, SHIFTS, introduction
-from rainshift.report.tables import degradation_rows, drop_rows, oracle_rows, score_rows, shift_rows, skill_rows
+from rainshift.report.tables import (
+    degradation_rows,
+    drop_rows,
+    map_rows,
+    oracle_rows,
+    score_rows,
+    shift_rows,
+    skill_rows,
+)
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -131,6 +140,8 @@ def _leaderboard(results: xr.Dataset, summary: dict[str, Any]) -> Section:
         Table(rows, f"{metric}, mm/h, less is better; trained in or out of distribution", sort="mean")
     ]
     blocks += [Text(note, "note") for note in (*introduction(results)[1:], *summary["leaks"])]
+    if said := summary.get("notes"):
+        blocks[:0] = [Text(note, "note") for note in said]
     blocks += [
         Text(f"Failed and left out of every average: {k}: {why}", "note") for k, why in summary["failures"].items()
     ]
@@ -185,7 +196,11 @@ def _matrix(results: xr.Dataset, shifts: xr.Dataset | None) -> Section | None:
 
 def _maps(path: Path) -> Section | None:
     shown = showcase.read(path)
-    return Section("Maps", [charts.rain_viewer(shown)]) if shown else None
+    if not shown:
+        return None
+    rows = map_rows(shown)
+    caption = "At the wettest time, first member; 1 is as in the target, wet is 0.1 mm/h or more"
+    return Section("Maps", [charts.rain_viewer(shown), *([Table(rows, caption)] if rows else [])])
 
 
 def _curves(results: xr.Dataset, curves: xr.Dataset | None, palette: Palette) -> Section | None:
@@ -195,12 +210,21 @@ def _curves(results: xr.Dataset, curves: xr.Dataset | None, palette: Palette) ->
     ensembles = {name: colour for name, colour in palette.items() if float(members.sel(model=name)) > 1}
     blocks: list[Block] = []
     if (figure := charts.calibration_chart(curves, ensembles)) is not None:
-        caption = "Flat ranks and the diagonal are a calibrated ensemble; means over regions."
+        caption = "Flat ranks and the diagonal are a calibrated ensemble; means over regions." + _rank_note(curves)
         blocks.append(Chart(figure, "Rank histograms and reliability diagrams of the ensembles", caption))
     if (figure := charts.spectrum_chart(curves, palette)) is not None:
         caption = "0 dB is a field as rough as the truth, below it is too smooth; means over regions."
         blocks.append(Chart(figure, "Spectra of the models over that of the truth", caption))
     return Section("Calibration and spectra", blocks) if blocks else None
+
+
+def _rank_note(curves: xr.Dataset) -> str:
+    """How many truths a rank histogram is made of, and how uneven it is by chance."""
+    if "truths" not in curves or not int(curves["truths"].sum()):
+        return ""
+    count = int(curves["truths"].sum())
+    chance = rank_deviation_by_chance(count, draws=500)
+    return f" Ranks are those of n = {count} truths; by chance a bin is off by up to {chance:.0%} in 95 % of cases."
 
 
 def _shift(results: xr.Dataset, shifts: xr.Dataset | None, palette: Palette) -> Section | None:

@@ -21,7 +21,6 @@ from rainshift.benchmarking.transfer import (
     transfer_rows,
     transfer_test,
 )
-from rainshift.paper import paper_rows
 from rainshift.report import example_maps as showcase
 from rainshift.report.figures import (
     calibration_panels,
@@ -62,13 +61,9 @@ def page(
     failures: Mapping[str, str] | None = None,
     notes: Sequence[str] = (),
     figures: Sequence[Path] = (),
-    partition: Mapping[str, Any] | None = None,
     shifts: xr.Dataset | None = None,
 ) -> str:
-    """The whole report in Markdown; `partition` adds the table in the layout of the RainShift paper.
-
-    `shifts` adds the distances of climates.
-    """
+    """The report in Markdown; `shifts` adds the distances of climates."""
     metric = results.attrs["skill_metric"]
     parts = [f"# {heading}"]
     parts += [f"- {note}" for note in notes]
@@ -106,17 +101,6 @@ def page(
             markdown(shift_rows(shifts)),
         ]
     parts += _transfer_section(results, shifts)
-    if partition and partition.get("evaluation"):
-        parts += [
-            "",
-            f"## In the layout of the RainShift paper, {metric}, without → with quantile mapping",
-            "",
-            "Which regions E1…E6 and A1…A4 are is "
-            + ("verified" if partition.get("verified") else f"not verified ({partition.get('source')})")
-            + "; the published cells are of another data set and cannot be compared cell by cell.",
-            "",
-            markdown(paper_rows(results, partition)),
-        ]
     others = [str(name) for name in results["metric"].values if str(name) != metric]
     for name in others:
         parts += ["", f"## {name}", "", markdown(score_rows(results, name))]
@@ -178,14 +162,13 @@ def write_page(run: RunFolder) -> list[dict[str, Any]]:
     assert results is not None
     shifts = _read(run, SHIFTS)
     figures = _figures(run, results, shifts)
-    notes = [*introduction(results), *summary["leaks"]]
+    notes = [*summary.get("notes", ()), *introduction(results), *summary["leaks"]]
     text = page(
         results,
         heading=summary["heading"],
         failures=summary["failures"],
         notes=notes,
         figures=figures,
-        partition=run.config.get("partition"),
         shifts=shifts,
     )
     with atomic_path(run.path / "benchmark.md") as partial:
@@ -208,7 +191,7 @@ def _figures(run: RunFolder, results: xr.Dataset, shifts: xr.Dataset | None) -> 
     if np.isfinite(results["degradation"]).any():
         drawn["skill"] = degradation_bars(results, reference=results.attrs["reference"])
     if shown := {region: showcase.panels(data) for region, data in showcase.read(run.path).items()}:
-        drawn["maps"] = rain_panels(shown, title="wettest test time of each region; models trained without it")
+        drawn["maps"] = rain_panels(shown, title="wettest test time of each region, which no model was trained on")
     if (curves := _read(run, CURVES)) is not None:
         members = results["members"].max(("train_set", "test_region", "seed"))
         names = list(map(str, results["model"].values))

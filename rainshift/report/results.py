@@ -38,6 +38,7 @@ def write_benchmark(experiment: Experiment, outcome: BenchmarkResults, run: RunF
             "skill_lost": drop_rows(results),
             "failures": outcome.failures,
             "trainings": outcome.trainings,
+            "notes": list(experiment.notes),
             "leaks": [leak.message for leak in outcome.leaks],
         }
     )

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from geoml.cli.tables import cell
+from geoml.metrics.base import reached
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -14,6 +16,7 @@ if TYPE_CHECKING:
 __all__ = [
     "degradation_rows",
     "drop_rows",
+    "map_rows",
     "oracle_rows",
     "score_rows",
     "shift_rows",
@@ -77,6 +80,28 @@ def score_rows(results: xr.Dataset, metric: str = "crps_fair") -> list[dict[str,
     return rows
 
 
+def map_rows(shown: Mapping[str, xr.Dataset]) -> list[dict[str, Any]]:
+    """A row a region and model: wet area, mass and largest value of the map at the wettest time over the target's."""
+    rows = []
+    for region, data in shown.items():
+        now = data.sel(time=np.datetime64(data.attrs["wettest"]))
+        for model in map(str, now["model"].values) if "prediction" in now else ():
+            field, target = now["prediction"].sel(model=model, member=0).values, now["target"].values
+            known = np.isfinite(field) & np.isfinite(target)
+            made, true = field[known], target[known]
+            wet = reached(0.1)
+            rows.append(
+                {
+                    "region": region,
+                    "model": model,
+                    "wet area": round(float((made >= wet).sum() / max((true >= wet).sum(), 1)), 3),
+                    "mass": round(float(made.sum() / max(true.sum(), 1e-9)), 3),
+                    "largest": round(float(made.max(initial=0) / max(true.max(initial=0), 1e-9)), 3),
+                }
+            )
+    return rows
+
+
 def drop_rows(results: xr.Dataset) -> list[dict[str, Any]]:
     """A row a model: skill lost outside the training regions, by region and on average, with intervals."""
     rows = []
@@ -133,4 +158,25 @@ def skill_rows(results: xr.Dataset) -> list[dict[str, Any]]:
         cells = {side: _by_region(results, "skill", model=model, distribution=side) for side in ("in", "out")}
         found = {"any": cells["in"]} if cells["in"] == cells["out"] else cells
         rows += [{"model": model, "trained": side, **row} for side, row in found.items() if any(row.values())]
+        rows += _mean_rows(results, model)
     return rows
+
+
+def _mean_rows(results: xr.Dataset, model: str) -> list[dict[str, Any]]:
+    """The skill of an ensemble's mean, by its RMSE: what spread alone cannot give."""
+    members = results["members"].sel(model=model)
+    if "rmse" not in results["metric"].values or not float(members.max()) > 1:
+        return []
+    score = results["score"].sel(metric="rmse")
+    skill = 1 - score.sel(model=model) / score.sel(model=results.attrs["reference"])
+    values = {side: skill.sel(distribution=side).values for side in ("in", "out")}
+    same = np.array_equal(values["in"], values["out"], equal_nan=True)
+    return [
+        {"model": f"{model}, mean of members (RMSE)", "trained": "any" if same else side}
+        | {
+            region: f"{value:.3g}" if np.isfinite(value) else None
+            for region, value in zip(_regions(results), values[side], strict=True)
+        }
+        for side in (("in",) if same else ("in", "out"))
+        if np.isfinite(values[side]).any()
+    ]

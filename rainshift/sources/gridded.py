@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -17,7 +18,8 @@ from geoml.grids.axes import Axis, Registration
 from geoml.grids.grid import Grid, grid_of
 from rainshift.places.regions import region
 from rainshift.sources.base import RegionData
-from rainshift.sources.joint import JointAxis, joint_axis
+from rainshift.sources.catalogue import PAIRS, Record, records
+from rainshift.sources.joint import JointAxis, joint_axis, meets
 from rainshift.sources.rain_files import Rain, read_rain
 from rainshift.sources.variables import VARIABLES
 
@@ -28,18 +30,20 @@ __all__ = ["GriddedSource", "largest_rectangle"]
 
 logger = logging.getLogger(__name__)
 
-SUFFIXES = (".nc", ".nc4", ".zarr", ".zarr.zip", ".h5", ".hdf5")
+#: What a coarse cell is wide where nothing is said, in fine ones, and the least that there is anything to downscale.
+FACTOR, LEAST_RATIO = 2.5, 1.5
 LICENCES = ("licence", "license", "rights")
 
 
 @dataclass(frozen=True)
 class GriddedSource:
-    """`data=gridded data.root=DIR`: every file an event, or, with `boxes`, every named region cut from one file.
+    """`data=gridded data.root=DIR`: every record of a folder, or, with `boxes`, every named region cut from one.
 
-    The coarse partner is made of the fine rain by exact area means ("exact": a perfect model), or read from a file of
-    the same name with `coarse_suffix` for `fine_suffix` ("file"). All events are cut to whole periods of the two grids
-    so that they have one relative geometry; each keeps its own time step. With `min_coverage` above 0, an event is cut
-    to the largest box whose every pixel is known in at least that share of the times.
+    Files of one place that follow each other are one record. The coarse partner is read from the file of the same name
+    with `coarse_suffix` for `fine_suffix` ("file") or made of the fine rain by exact area means ("exact": a perfect
+    model); unset, partners are read where every fine file has one. All records are cut to whole periods of the two
+    grids so that they have one relative geometry; each keeps its own time step. With `min_coverage` above 0, a record
+    is cut to the largest box whose every pixel is known in at least that share of the times.
     """
 
     root: str | None = None
@@ -47,8 +51,8 @@ class GriddedSource:
     boxes: Sequence[str] = ()
     fine_suffix: str = "_0p10"
     coarse_suffix: str = "_0p25"
-    coarse: Literal["exact", "file"] = "exact"
-    coarse_step: float = 0.25
+    coarse: Literal["exact", "file"] | None = None
+    coarse_step: float | None = None
     coarse_registration: Registration = "node"
     variable: str | None = None
     units: str | None = None
@@ -59,7 +63,7 @@ class GriddedSource:
     min_coverage: float = 0.0
 
     def __post_init__(self) -> None:
-        if self.coarse not in ("exact", "file"):
+        if self.coarse not in (None, "exact", "file"):
             raise UserError(f"data.coarse is {self.coarse!r}; expected exact or file")
         if self.coarse_registration not in ("node", "centre"):
             raise UserError(f"data.coarse_registration is {self.coarse_registration!r}; expected node or centre")
@@ -73,40 +77,33 @@ class GriddedSource:
     @property
     def names(self) -> tuple[str, ...]:
         """Events or boxes in alphabetical order, those of `include` where it names any."""
-        return tuple(self._places())
+        return tuple(self._places)
 
-    def _files(self) -> dict[str, Path]:
+    @cached_property
+    def records(self) -> dict[str, Record]:
+        """What the files are, by name (`rainshift.sources.catalogue`)."""
         if not self.root:
             raise UserError("data.root is not set; point it at a folder of NetCDF or Zarr files, or at one file")
         root = Path(self.root).expanduser()
         if not root.exists():
             raise UserError(f"data.root {root} does not exist")
-        single = root.is_file() or root.name.endswith(SUFFIXES)
-        found: dict[str, Path] = {}
-        for path in [root] if single else sorted(root.iterdir()):
-            suffix = next((end for end in sorted(SUFFIXES, key=len, reverse=True) if path.name.endswith(end)), None)
-            if suffix is None:
-                continue
-            stem = path.name.removesuffix(suffix)
-            if self.coarse_suffix and stem.endswith(self.coarse_suffix):
-                continue
-            name = stem.removesuffix(self.fine_suffix)
-            if name in found:
-                raise DataError(f"{found[name]} and {path} would both be the event {name!r}; rename one")
-            found[name] = path
-        if not found:
-            raise UserError(f"{root} holds no file that ends in {', '.join(SUFFIXES)} (partners aside)")
-        return found
+        return records(root, [(self.fine_suffix, self.coarse_suffix), *PAIRS])
 
-    def _places(self) -> dict[str, tuple[Path, str | None]]:
-        files = self._files()
+    @cached_property
+    def _places(self) -> dict[str, tuple[Record, str | None]]:
         if not self.boxes:
-            places: dict[str, tuple[Path, str | None]] = {name: (path, None) for name, path in files.items()}
-        elif len(files) == 1:
-            path = next(iter(files.values()))
-            places = {box: (path, region(box).name) for box in self.boxes}
+            places: dict[str, tuple[Record, str | None]] = {
+                name: (record, None) for name, record in self.records.items()
+            }
+        elif len(self.records) == 1:
+            record = next(iter(self.records.values()))
+            places = {box: (record, region(box).name) for box in self.boxes}
         else:
-            places = {f"{box}.{name}": (path, region(box).name) for name, path in files.items() for box in self.boxes}
+            places = {
+                f"{box}.{name}": (record, region(box).name)
+                for name, record in self.records.items()
+                for box in self.boxes
+            }
         for name in self.include:
             if name not in places:
                 raise unknown("event", name, places)
@@ -117,42 +114,44 @@ class GriddedSource:
         return ("root",)
 
     def files(self, name: str, split: str | None = None) -> Mapping[str, Path]:
-        """The file of an event, and its coarse partner where that is read."""
-        path, _ = self._place(name)
-        found = [path, *([self._partner(path)] if self.coarse == "file" else [])]
-        return {each.name: each for each in found}
+        """The files of a record, and its coarse partners where they are read."""
+        record, _ = self._place(name)
+        partners = record.partners if self.reads_partner(record) else ()
+        return {each.name: each for each in (*record.files, *partners)}
 
-    def _place(self, name: str) -> tuple[Path, str | None]:
-        places = self._places()
-        if name not in places:
-            raise unknown("event", name, places)
-        return places[name]
+    def reads_partner(self, record: Record) -> bool:
+        """Whether coarse rain comes from files: as set, else where every fine file has a coarse one."""
+        complete = len(record.partners) == len(record.files)
+        if self.coarse == "file" and not complete:
+            raise DataError(
+                f"{record.files[0]} has no coarse partner of its name that ends in {self.coarse_suffix}; "
+                "data.coarse=exact makes one"
+            )
+        return complete and self.coarse != "exact"
+
+    def _place(self, name: str) -> tuple[Record, str | None]:
+        if name not in self._places:
+            raise unknown("event", name, self._places)
+        return self._places[name]
 
     def open(self, name: str, split: str | None = None) -> RegionData:
-        """One event or box, lazily; `split` has to be None: the files know none."""
+        """One record, event or box, lazily; `split` has to be None: the files know none."""
         if split is not None:
             raise unknown("split", split, ())
-        path, box = self._place(name)
-        rain = self._read(path)
-        partner = self._read(self._partner(path)) if self.coarse == "file" else None
+        record, box = self._place(name)
+        rain = self._read(record.files)
+        partner = self._read(record.partners) if self.reads_partner(record) else None
         try:
             condition, target = self._pair(rain, partner, box)
         except DataError as error:
-            raise DataError(f"{path}: {error}") from error
-        missing = _blank_times(target["precipitation"], str(path)) if self.min_coverage > 0 else ()
-        provenance = self._provenance(path, box, rain)
+            raise DataError(f"{record.files[0]}: {error}") from error
+        missing = _blank_times(target["precipitation"], str(record.files[0])) if self.min_coverage > 0 else ()
+        provenance = self._provenance(record, box, rain, partner)
         return RegionData(name, condition, target, None, rain.step, provenance, missing=missing)
 
-    def _read(self, path: Path) -> Rain:
+    def _read(self, paths: Sequence[Path]) -> Rain:
         names = ("variable", "units", "step_minutes", "stamp", "amounts", "absent_chunks")
-        return read_rain(path, **{name: getattr(self, name) for name in names})
-
-    def _partner(self, path: Path) -> Path:
-        stem, suffix = next((path.name.removesuffix(end), end) for end in SUFFIXES if path.name.endswith(end))
-        partner = path.with_name(stem.removesuffix(self.fine_suffix) + self.coarse_suffix + suffix)
-        if not partner.exists():
-            raise DataError(f"{path} has no coarse partner {partner.name}; data.coarse=exact makes one")
-        return partner
+        return read_rain(paths, **{name: getattr(self, name) for name in names})
 
     def _pair(self, rain: Rain, partner: Rain | None, box: str | None) -> tuple[xr.Dataset, xr.Dataset]:
         fine = grid_of(rain.values)
@@ -178,11 +177,19 @@ class GriddedSource:
             found = region(box)
             low, high = (found.lat_min, found.lat_max) if name == "lat" else (found.lon_min, found.lon_max)
             _require_inside(fine[name], low, high)
-        step, origin = self.coarse_step, 0.0
+        step, origin = self.coarse_step or FACTOR * fine[name].step, 0.0
         if given is not None:
             axis = given[name]
+            _require_coarser(axis, fine[name])
             ends = (axis.start, axis.stop) if self.coarse_registration == "node" else tuple(axis.edges[[0, -1]])
             step, origin, low, high = axis.step, float(ends[0]), max(low, ends[0]), min(high, ends[1])
+        elif step < LEAST_RATIO * fine[name].step:
+            raise DataError(
+                f"data.coarse_step is {step:g} and {name} has a step of {fine[name].step:g}: the coarse grid has to be "
+                f"at least {LEAST_RATIO:g} times as wide; leave it out for {FACTOR:g} times"
+            )
+        elif not meets(fine[name], step, origin):
+            origin = float(fine[name].edges[0])  # any place does for means of the fine rain itself
         return joint_axis(fine[name], step, self.coarse_registration, origin=origin, limits=(float(low), float(high)))
 
     def _covered(self, values: xr.DataArray, joint: list[JointAxis]) -> list[JointAxis]:
@@ -201,14 +208,14 @@ class GriddedSource:
             raise DataError(f"no box is known in {self.min_coverage:.0%} of the times; lower data.min_coverage")
         return [axis.part(part) for axis, part in zip(joint, box, strict=True)]
 
-    def _provenance(self, path: Path, box: str | None, rain: Rain) -> dict[str, Any]:
+    def _provenance(self, record: Record, box: str | None, rain: Rain, partner: Rain | None) -> dict[str, Any]:
         licence = next((str(rain.attrs[key]) for key in LICENCES if key in rain.attrs), "not stated in the file")
-        coarse = "area means of the fine rain (perfect model)" if self.coarse == "exact" else "partner file"
+        more = f" and {len(record.files) - 1} more" if len(record.files) > 1 else ""
         return {
-            "source": str(rain.attrs.get("source", path.name)),
-            "file": path.name,
+            "source": str(rain.attrs.get("source", record.files[0].name)),
+            "file": record.files[0].name + more,
             "licence": licence,
-            "coarse": coarse,
+            "coarse": "area means of the fine rain (perfect model)" if partner is None else "partner file",
             "stamp": rain.stamp,
             **({"box": box} if box else {}),
         }
@@ -231,6 +238,14 @@ def _share_known(values: xr.DataArray) -> NDArray[np.float64]:
     known = values.notnull()
     count, some = dask.compute(known.sum("time").data, known.any(("lat", "lon")).sum().data)
     return np.asarray(count / max(int(some), 1))
+
+
+def _require_coarser(coarse: Axis, fine: Axis) -> None:
+    if coarse.step < LEAST_RATIO * fine.step:
+        raise DataError(
+            f"the coarse {coarse.name} has a step of {coarse.step:g}, the fine one {fine.step:g}; the coarse one has "
+            f"to be at least {LEAST_RATIO:g} times as wide. Are the two files swapped?"
+        )
 
 
 def _require_inside(axis: Axis, low: float, high: float) -> None:

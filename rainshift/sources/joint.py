@@ -9,7 +9,7 @@ from fractions import Fraction
 from geoml.errors import DataError
 from geoml.grids.axes import Axis, Registration
 
-__all__ = ["JointAxis", "joint_axis"]
+__all__ = ["JointAxis", "joint_axis", "meets"]
 
 
 @dataclass(frozen=True)
@@ -38,10 +38,35 @@ class JointAxis:
 
 #: Limits come from boxes in degrees, kept to this.
 SLACK = 1e-6
+#: How far edges may lie apart and still be one place, in fine cells.
+OFF = Fraction(1, 1000)
 
 
 def _fraction(value: float) -> Fraction:
     return Fraction(value).limit_denominator(10_000)
+
+
+def _rational(fine: Axis, step: float) -> tuple[Fraction, Fraction, Fraction]:
+    """The fine step, the coarse one in a simple ratio to it, and the first edge, as exact numbers."""
+    narrow = _fraction(fine.step)
+    return narrow, narrow * Fraction(step / fine.step).limit_denominator(64), _fraction(fine.start) - narrow / 2
+
+
+def _first(fine: Axis, step: float, origin: float) -> int | None:
+    """The first edge of a fine cell on the coarse lattice; None where none is."""
+    narrow, wide, edge = _rational(fine, step)
+    period = Fraction(math.lcm(narrow.numerator, wide.numerator), math.gcd(narrow.denominator, wide.denominator))
+
+    def off(k: int) -> Fraction:
+        far = (edge + k * narrow - _fraction(origin)) % wide
+        return min(far, wide - far)
+
+    return next((k for k in range(int(period / narrow)) if off(k) <= OFF * narrow), None)
+
+
+def meets(fine: Axis, step: float, origin: float) -> bool:
+    """Whether an edge of a fine cell falls on `origin` plus a multiple of `step`."""
+    return _first(fine, step, origin) is not None
 
 
 def joint_axis(
@@ -62,13 +87,11 @@ def joint_axis(
     >>> found.fine, found.coarse.extent, found.coarse.size
     (slice(5, 45, None), (50.5, 54.5), 17)
     """
-    narrow, wide = _fraction(fine.step), _fraction(step)
-    edge = _fraction(fine.start) - narrow / 2
+    narrow, wide, edge = _rational(fine, step)
     period = Fraction(math.lcm(narrow.numerator, wide.numerator), math.gcd(narrow.denominator, wide.denominator))
     cells = int(period / narrow)
     reach = wide / 2 if registration == "node" else Fraction(0)
-    on_lattice = (k for k in range(cells) if (edge + k * narrow - _fraction(origin)) % wide == 0)
-    if (first := next(on_lattice, None)) is None:
+    if (first := _first(fine, step, origin)) is None:
         raise DataError(
             f"axis {fine.name!r} starts at {fine.start:g} with step {fine.step:g}: no edge of its cells falls on "
             f"{origin:g} plus a multiple of {step:g}; choose data.coarse_step and data.coarse_registration that meet it"

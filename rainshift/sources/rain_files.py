@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
@@ -25,6 +26,7 @@ from rainshift.sources.times import MEMBER_DIMS, TIME_DIMS, snapped, with_time
 from rainshift.sources.units import RainUnits, rain_units
 from rainshift.sources.validity import blanked, check_rain, lost_parts, validity_of
 from rainshift.sources.variables import VARIABLES
+from rainshift.sources.warping import rectified
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -54,7 +56,7 @@ class Rain:
 
 
 def read_rain(
-    path: Path,
+    paths: Path | Sequence[Path],
     *,
     variable: str | None = None,
     units: str | None = None,
@@ -63,38 +65,81 @@ def read_rain(
     amounts: str | None = None,
     absent_chunks: str | None = None,
 ) -> Rain:
-    """The rain in a NetCDF file or Zarr store; the options stand for what the file does not say.
+    """The rain in a NetCDF file or Zarr store, or in several that are one record; options say what files do not.
 
     Amounts are divided by the interval of each: that of its time bounds, of a step that may change, or since the start
     of a running sum. Where the step changes, the record has the longest one.
     """
-    from geoml.data.netcdf import read_dataset
-
     if stamp not in (None, *STAMPS):
         raise UserError(f"data.stamp is {stamp!r}; expected {', '.join(STAMPS)}")
     if amounts not in (None, "interval", "since_start"):
         raise UserError(f"data.amounts is {amounts!r}; expected interval or since_start")
-    dataset = read_dataset(path)
-    array = dataset[find_rain(dataset, variable, path)]
-    label = f"{path}: {array.name!r}"
-    _refuse_twice_scaled(array, label)
-    validity = validity_of(array, label)
-    meant = rain_units(units or array.attrs.get("units"), label=label)
-    _refuse_contradiction(array, meant, label, units)
-    coordinate = next((name for name in TIME_DIMS if name in array.coords), "time")
-    array = _lazy(array, path, () if absent_chunks == "dry" else lost_parts(path, array, label))
-    array, order = _sorted(_on_axes(array, label), label)
-    bounds = bounds_of(dataset, coordinate, order)
-    if bounds is not None:
-        bounds = snapped(bounds.ravel(), label).reshape(-1, 2)
-    array = array.copy(data=array.data.map_blocks(validity.apply, label, dtype=array.dtype))
+    files = [paths] if isinstance(paths, Path) else list(paths)
+    parts = [_Part.read(path, variable, units, absent_chunks) for path in files]
+    whole = parts[0] if len(parts) == 1 else _Part.joined(parts)
+    label, meant = whole.label, whole.meant
+    array, order = _sorted(whole.array, label)
+    bounds = None if whole.bounds is None else whole.bounds[order]
     array, intervals = _amounts(array, bounds, meant, label, step_minutes, amounts)
     factor = meant.to_rate(1.0) / (intervals.hours if meant.amount else np.ones(array.sizes["time"]))
     rain = _checked(array, factor, intervals, label)
     if intervals.changes:
         rain = common_step(rain, intervals, label)
     stamp = stamp or intervals.stamp or ("end" if meant.amount else "unknown")
-    return Rain(rain, timedelta(seconds=intervals.step), stamp, dict(dataset.attrs))
+    return Rain(rain, timedelta(seconds=intervals.step), stamp, whole.attrs)
+
+
+@dataclass(frozen=True)
+class _Part:
+    """The rain of one file as it is stored, with what its metadata say; times in the order of the file."""
+
+    array: xr.DataArray
+    bounds: NDArray[np.datetime64] | None
+    meant: RainUnits
+    label: str
+    attrs: dict[str, Any]
+
+    @classmethod
+    def read(cls, path: Path, variable: str | None, units: str | None, absent_chunks: str | None) -> _Part:
+        from geoml.data.netcdf import read_dataset
+
+        dataset = read_dataset(path)
+        array = dataset[find_rain(dataset, variable, path)]
+        label = f"{path}: {array.name!r}"
+        _refuse_twice_scaled(array, label)
+        validity = validity_of(array, label)
+        meant = rain_units(units or array.attrs.get("units"), label=label)
+        _refuse_contradiction(array, meant, label, units)
+        coordinate = next((name for name in TIME_DIMS if name in array.coords), "time")
+        lost = () if absent_chunks == "dry" else lost_parts(path, array, label)
+        array = _on_axes(rectified(_lazy(array, path, lost), dataset, label), label)
+        bounds = bounds_of(dataset, coordinate, slice(None))
+        if bounds is not None:
+            bounds = snapped(bounds.ravel(), label).reshape(-1, 2) if len(bounds) == array.sizes["time"] else None
+        array = array.copy(data=array.data.map_blocks(validity.apply, label, dtype=array.dtype))
+        return cls(array, bounds, meant, label, dict(dataset.attrs))
+
+    @classmethod
+    def joined(cls, parts: Sequence[_Part]) -> _Part:
+        """Files of one record, one after another."""
+        import xarray as xr
+
+        from geoml.grids.grid import grid_of
+
+        first = parts[0]
+        for part in parts[1:]:
+            if part.meant.amount != first.meant.amount:
+                raise DataError(f"{first.label} and {part.label} are no one record: one is a rate, one an amount")
+            if not grid_of(part.array).matches(grid_of(first.array)):
+                raise DataError(f"{first.label} and {part.label} are no one record: their grids differ")
+        same = [part.array * (part.meant.factor / first.meant.factor) for part in parts]
+        coords = {name: first.array[name] for name in ("lat", "lon")}
+        array = xr.concat([each.assign_coords(coords) for each in same], "time").rename(first.array.name)
+        array = array.assign_attrs(first.array.attrs)
+        known = [part.bounds for part in parts if part.bounds is not None]
+        bounds = np.concatenate(known) if len(known) == len(parts) else None
+        label = f"{first.label} and {len(parts) - 1} more files"
+        return cls(array, bounds, first.meant, label, first.attrs)
 
 
 def _amounts(

@@ -457,6 +457,71 @@ def _(folder):
     data.assign_coords(lon=("lon", LON % 360, {"units": "degrees_east"})).to_netcdf(folder / "a.nc")
 
 
+# ---- grids
+
+
+def _field(lat: Any, lon: Any) -> Any:
+    """Smooth rain that linear interpolation keeps."""
+    return 3 + 2 * np.sin(0.7 * lat) * np.cos(0.5 * lon)
+
+
+def _lambert() -> tuple[Any, Any, Any, Any]:
+    """Coordinates of a conformal conic grid of 10 km, and the latitude and longitude of its cells."""
+    from rasterio.crs import CRS
+    from rasterio.warp import transform
+
+    x, y = np.arange(-300e3, 301e3, 10e3), np.arange(-250e3, 251e3, 10e3)
+    east, north = np.meshgrid(x, y)
+    conic = CRS.from_proj4("+proj=lcc +lat_1=45 +lat_2=55 +lat_0=50 +lon_0=10 +R=6371229 +units=m")
+    lon, lat = transform(conic, CRS.from_epsg(4326), east.ravel(), north.ravel())
+    return x, y, np.reshape(lat, east.shape), np.reshape(lon, east.shape)
+
+
+def _projected(folder: Path, mapping: bool, curved: bool) -> None:
+    x, y, lat, lon = _lambert()
+    values = np.repeat(_field(lat, lon)[None], 4, axis=0)
+    data = xr.Dataset({"precipitation": (("time", "y", "x"), values, {"units": "mm h-1"})}, {"time": HOURS[:4]})
+    if curved:
+        where = {
+            "XLAT": (("y", "x"), lat, {"units": "degree_north"}),
+            "XLONG": (("y", "x"), lon, {"units": "degree_east"}),
+        }
+        data = data.assign_coords(where)
+    else:
+        kinds = (("y", y, "projection_y_coordinate"), ("x", x, "projection_x_coordinate"))
+        data = data.assign_coords({n: (n, v, {"standard_name": name, "units": "m"}) for n, v, name in kinds})
+    if mapping:
+        data["precipitation"].attrs["grid_mapping"] = "crs"
+        about = {"standard_parallel": [45.0, 55.0], "latitude_of_projection_origin": 50.0, "earth_radius": 6371229.0}
+        names = {"grid_mapping_name": "lambert_conformal_conic", "longitude_of_central_meridian": 10.0}
+        data["crs"] = (), 0, {**names, **about}
+    data.to_netcdf(folder / "a.nc")
+
+
+@case("grid", "projected, with a CF grid mapping", "interpolated to even degrees at its spacing, the cost said",
+      expected=_field, min_coverage=0)  # fmt: skip
+def _(folder):
+    _projected(folder, mapping=True, curved=False)
+
+
+@case("grid", "curvilinear: two-dimensional latitudes and longitudes (WRF, swaths, rotated poles)", "the same",
+      expected=_field, min_coverage=0)  # fmt: skip
+def _(folder):
+    _projected(folder, mapping=False, curved=True)
+
+
+@case("grid", "projected without a grid mapping", "refused: where its cells are is not known", refused="grid mapping")
+def _(folder):
+    _projected(folder, mapping=False, curved=False)
+
+
+@case("grid", "uneven latitudes", "refused", refused="not evenly spaced")
+def _(folder):
+    data = dataset()
+    uneven = LAT + 0.04 * (np.arange(30) % 2)
+    data.assign_coords(lat=("lat", uneven, {"units": "degrees_north"})).to_netcdf(folder / "a.nc")
+
+
 def table() -> str:
     """The cases as a table."""
     lines = ["| kind | file | what is read |", "|---|---|---|"]

@@ -113,5 +113,5 @@ def test_mistakes_are_said_before_anything_is_trained(workplace, monkeypatch, wo
 
 def test_events_have_no_hours_to_be_aligned_by(workplace, monkeypatch):
     monkeypatch.chdir(workplace)
-    with pytest.raises(UserError, match="events"):
+    with pytest.raises(UserError, match="protocol is 'events'"):
         Experiment(compose("rainshift.conf", "benchmark", [*OPTIONS, "protocol=events"]))

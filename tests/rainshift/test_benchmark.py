@@ -16,6 +16,7 @@ from geoml.models.predictor import load_predictor
 from rainshift.__main__ import main
 from rainshift.benchmarking.plan import Cell, TrainSet
 from rainshift.evaluation import Scores
+from tests.rainshift.reading_cases import dataset
 
 SMALL = [
     "data.size_deg=3",
@@ -261,7 +262,9 @@ def test_a_changed_way_of_reading_never_meets_old_trainings_or_scores(inside, ke
     from geoml.cli.compose import compose
     from rainshift.benchmarking.run import Experiment
 
-    words = ["data=gridded", f"data.root={tmp_path}", *BENCHMARK[len(SMALL) :]]
+    for name in "abc":
+        dataset().to_netcdf(tmp_path / f"{name}.nc")
+    words = ["data=gridded", f"data.root={tmp_path}", "protocol=leave_one_out", *BENCHMARK[len(SMALL) :]]
     keys = []
     for more in ([], [key]):
         experiment = Experiment(compose("rainshift.conf", "benchmark", [*words, *more]))

@@ -205,7 +205,7 @@ def test_own_partner(tmp_path):
         late.open("event")
     partner.isel(time=slice(1, None)).to_netcdf(tmp_path / "late" / "event_0p25.nc")
     with pytest.raises(DataError, match="other times"):
-        late.open("event")
+        open_source("gridded", root=str(tmp_path / "late"), coarse="file").open("event")
 
 
 def test_boxes_are_cut_from_a_wide_file(tmp_path, monkeypatch):
@@ -339,7 +339,7 @@ STEPS = {
 @pytest.mark.real_data
 @pytest.mark.parametrize("name", STEPS)
 def test_real_events(name):
-    data = open_source("gridded", root=str(REAL)).open(name)
+    data = open_source("gridded", root=str(REAL), coarse="exact").open(name)
     assert data.step == timedelta(minutes=STEPS[name])
     rain, coarse = data.target["precipitation"].values, data.condition["tp"].values
     assert (np.nanmin(rain), np.isnan(rain).any()) == (0, True)

@@ -1,7 +1,8 @@
 import pytest
 
 from geoml.errors import UserError
-from rainshift.benchmarking.plan import TrainSet, plan, plan_events
+from rainshift.benchmarking.plan import TrainSet, plan, plan_sets
+from rainshift.benchmarking.pooling import pooled
 
 SAMPLES = {"a": 10, "b": 12, "c": 9, "d": 30}
 
@@ -60,13 +61,19 @@ def test_share_is_even():
     assert [TrainSet(("a", "b", "c"), 11).share(r) for r in "abc"] == [4, 4, 3]
 
 
-def test_events_of_one_place_train_the_last_of_them():
-    made = plan_events(
-        [("a", "c", "d"), ("b",)], ["a", "b", "c", "d"], samples=SAMPLES, learners=["unet"], fixed=["bilinear"]
-    )
-    assert [(c.train_set.regions, c.test_region) for c in made.cells if c.train_set] == [(("a", "c"), "d")]
-    assert [c.test_region for c in made.cells if c.train_set is None] == ["a", "b", "c", "d"]
-    assert not made.inside
+def test_sets_are_those_of_the_records_and_folds_are_pooled():
+    folds = {"d": ("d@0", "d@1")}
+    made = plan_sets(
+        ["a", "b", "d"], outside={"a": ("b",), "b": ("a",)}, inside={}, folds=folds,
+        samples={**SAMPLES, "d@0": 7, "d@1": 8}, learners=["unet"], fixed=["bilinear"],
+    )  # fmt: skip
+    trained = [(c.train_set.regions, c.test_region) for c in made.cells if c.train_set]
+    assert trained == [(("b",), "a"), (("a",), "b"), (("d@0",), "d@0"), (("d@1",), "d@1")]
+    assert [c.test_region for c in made.cells if c.train_set is None] == ["a", "b", "d@0", "d@1"]
+    whole, into = pooled(made, folds)
+    assert whole.inside == {"d": TrainSet(("d",), 15)}
+    assert {c.test_region for c in whole.cells} == {"a", "b", "d"}
+    assert [into[c].test_region for c in made.cells if "@" in c.test_region] == ["d"] * 4
 
 
 def test_transfer_adds_a_set_for_each_region_alone():

@@ -78,6 +78,7 @@
     if (discrete) {
       const count = panel.bounds.length + 1;
       made.colorscale = steps(panel.colours, count);
+      if (panel.under) made.colorscale = made.colorscale.map(([at, colour], i) => [at, i < 2 ? panel.under : colour]);
       Object.assign(made, { zmin: 0, zmax: count });
       made.colorbar = { ...bar, tickvals: panel.bounds.map((_, index) => index + 1), ticktext: panel.bounds.map(String) };
     } else {

@@ -1,0 +1,218 @@
+"""Projected and curvilinear grids brought onto latitudes and longitudes, and what that costs."""
+
+from __future__ import annotations
+
+import logging
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from geoml.errors import DataError
+from geoml.grids.grid import Grid
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+__all__ = ["rectified"]
+
+logger = logging.getLogger(__name__)
+
+PROJECTED = (("projection_y_coordinate", "projection_x_coordinate"), ("grid_latitude", "grid_longitude"))
+NAMES = {"lat": ("latitude", "lat", "xlat", "nav_lat"), "lon": ("longitude", "lon", "xlong", "nav_lon")}
+UNITS = {"lat": ("degrees_north", "degree_north"), "lon": ("degrees_east", "degree_east")}
+#: PROJ's names of CF grid mappings, and of their parameters.
+PROJECTIONS = {"lambert_conformal_conic": "lcc", "polar_stereographic": "stere", "stereographic": "stere",
+               "lambert_azimuthal_equal_area": "laea", "albers_conical_equal_area": "aea", "mercator": "merc",
+               "transverse_mercator": "tmerc", "azimuthal_equidistant": "aeqd"}  # fmt: skip
+PARAMETERS = {
+    "latitude_of_projection_origin": "lat_0", "longitude_of_projection_origin": "lon_0",
+    "longitude_of_central_meridian": "lon_0", "straight_vertical_longitude_from_pole": "lon_0",
+    "scale_factor_at_central_meridian": "k_0", "scale_factor_at_projection_origin": "k_0", "false_easting": "x_0",
+    "false_northing": "y_0", "semi_major_axis": "a", "semi_minor_axis": "b", "earth_radius": "R",
+    "inverse_flattening": "rf",
+}  # fmt: skip
+#: Corners of a triangle that are this many times farther apart than those of others span a bay of the edge.
+FAR = 2.5
+#: Steps of the grids that fields are brought to, in degrees, times a power of ten.
+NICE = (1.0, 1.25, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0, 6.0, 8.0)
+
+
+def rectified(array: xr.DataArray, dataset: xr.Dataset, label: str) -> xr.DataArray:
+    """The array `(time, …)` on even latitudes and longitudes; as it is where it lies on such already.
+
+    Known are two-dimensional latitudes and longitudes (WRF, swaths, rotated poles as CF writes them) and projected
+    coordinates with a CF grid mapping. Values are interpolated linearly between the four or three nearest (SciPy), at
+    about the spacing they had; how much variance that takes is logged. Cells outside are missing.
+    """
+    import xarray as xr
+
+    places = _positions(array, dataset, label)
+    if places is None:
+        return array
+    dims, lat, lon = places
+    grid = _grid_for(lat, lon, label)
+    weights = _Weights.of(lat, lon, grid)
+    array = array.transpose(..., *dims)
+    lead = [dim for dim in array.dims if dim not in dims]
+    shape = grid.shape
+    data = array.data.rechunk({array.ndim - 2: -1, array.ndim - 1: -1})
+    made = data.map_blocks(weights.apply, dtype=np.float32, chunks=(*data.chunks[:-2], (shape[0],), (shape[1],)))
+    coords = {dim: array[dim] for dim in lead if dim in array.coords}
+    found = xr.DataArray(made, {**coords, **grid.coords()}, (*lead, *grid.names), array.name, array.attrs)
+    found.encoding = dict(array.encoding)
+    _state_cost(array, found, label)
+    return found
+
+
+def _positions(
+    array: xr.DataArray, dataset: xr.Dataset, label: str
+) -> tuple[tuple[str, str], NDArray[np.float64], NDArray[np.float64]] | None:
+    """The two dims of a grid that is not rectilinear, and where its cells are; None of one that is."""
+    plain = {dim for dim in array.dims if dim in array.coords and _is_degrees(array[dim])}
+    if len(plain) >= 2:
+        return None
+    every = {**dataset.variables, **array.coords}
+    flat: dict[str, Any] = {}
+    for name, coordinate in every.items():
+        if coordinate.ndim == 2 and (kind := _kind(str(name), coordinate)) is not None:
+            flat.setdefault(kind, coordinate)
+    if len(flat) == 2 and set(flat["lat"].dims) <= set(array.dims):
+        dims = (str(flat["lat"].dims[0]), str(flat["lat"].dims[1]))
+        lat, lon = (np.asarray(flat[kind].transpose(*dims).values, float) for kind in ("lat", "lon"))
+        return dims, lat, lon
+    return _projected(array, dataset, label)
+
+
+def _is_degrees(coordinate: xr.DataArray) -> bool:
+    return coordinate.ndim == 1 and _kind(str(coordinate.name), coordinate) in ("lat", "lon")
+
+
+def _kind(name: str, coordinate: Any) -> str | None:
+    units, standard = str(coordinate.attrs.get("units", "")).lower(), str(coordinate.attrs.get("standard_name", ""))
+    if standard in ("latitude", "longitude"):
+        return standard[:3]
+    if standard.startswith(("grid_", "projection_")):
+        return None
+    for kind, words in NAMES.items():
+        if name.lower() in words or units in UNITS[kind]:
+            return kind
+    return None
+
+
+def _projected(
+    array: xr.DataArray, dataset: xr.Dataset, label: str
+) -> tuple[tuple[str, str], NDArray[np.float64], NDArray[np.float64]] | None:
+    """Positions by the CF grid mapping of projected coordinates."""
+    pair = next(
+        ((y, x) for names in PROJECTED for y in array.dims for x in array.dims
+         if y in array.coords and x in array.coords
+         and (array[y].attrs.get("standard_name"), array[x].attrs.get("standard_name")) == names),
+        ("y", "x") if {"y", "x"} <= set(array.dims) and {"y", "x"} <= set(array.coords) else None,
+    )  # fmt: skip
+    if pair is None:
+        return None
+    mapping = array.attrs.get("grid_mapping") or array.encoding.get("grid_mapping")
+    if mapping not in dataset.variables:
+        raise DataError(
+            f"{label} lies on projected coordinates {pair} without a grid mapping; where its cells are is not known. "
+            "Add a CF grid_mapping, or two-dimensional latitudes and longitudes"
+        )
+    from rasterio.crs import CRS
+    from rasterio.errors import CRSError
+    from rasterio.warp import transform
+
+    attrs = {key: np.ravel(value).tolist() for key, value in dataset[mapping].attrs.items()}
+    text = next((attrs[key][0] for key in ("crs_wkt", "spatial_ref", "proj4") if attrs.get(key)), None)
+    try:
+        system = CRS.from_user_input(text if text else _proj_text(attrs))
+    except (CRSError, KeyError) as error:
+        raise DataError(f"{label}: its grid mapping {mapping!r} is not understood: {error}") from error
+    scale = 1000.0 if str(array[pair[1]].attrs.get("units", "m")).lower().startswith(("km", "kilom")) else 1.0
+    east, north = (np.asarray(array[name].values, float) * scale for name in (pair[1], pair[0]))
+    x, y = np.meshgrid(east, north)
+    lon, lat = transform(system, CRS.from_epsg(4326), x.ravel(), y.ravel())
+    return (str(pair[0]), str(pair[1])), np.reshape(lat, x.shape), np.reshape(lon, x.shape)
+
+
+def _proj_text(attrs: dict[str, list[Any]]) -> str:
+    """The text by which PROJ knows a CF grid mapping; `KeyError` for one that is not among `PROJECTIONS`."""
+    words = [f"+proj={PROJECTIONS[str(attrs['grid_mapping_name'][0])]}"]
+    for name, values in attrs.items():
+        if name == "standard_parallel":
+            names = ("lat_1", "lat_2") if "lcc" in words[0] or "aea" in words[0] else ("lat_ts",)
+            words += [f"+{key}={value}" for key, value in zip(names, [*values, values[-1]], strict=False)]
+        elif name in PARAMETERS:
+            words.append(f"+{PARAMETERS[name]}={values[0]}")
+    return " ".join([*words, "+units=m", "+no_defs"])
+
+
+def _grid_for(lat: NDArray[np.float64], lon: NDArray[np.float64], label: str) -> Grid:
+    """An even grid about as fine as the cells are apart, on the box that holds them."""
+    if min(lat.shape) < 3 or not np.isfinite(lat).any():
+        raise DataError(f"{label} has {lat.shape} positions; at least 3 x 3 are needed")
+    middle = math.cos(math.radians(float(np.nanmean(lat))))
+    lon = np.rad2deg(np.unwrap(np.deg2rad(lon), axis=1))
+    across = np.hypot(np.diff(lat, axis=1), np.diff(lon, axis=1) * middle)
+    down = np.hypot(np.diff(lat, axis=0), np.diff(lon, axis=0) * middle)
+    spacing = float(np.nanmedian(np.concatenate([across.ravel(), down.ravel()])))
+    power = 10.0 ** math.floor(math.log10(spacing))
+    step = float(f"{min((n for n in (*NICE, 10.0)), key=lambda n: abs(math.log(n * power / spacing))) * power:.10g}")
+    low_lat, high_lat = (_snap(v, step, up) for v, up in ((np.nanmin(lat), True), (np.nanmax(lat), False)))
+    low_lon, high_lon = (_snap(v, step, up) for v, up in ((np.nanmin(lon), True), (np.nanmax(lon), False)))
+    return Grid.latlon(low_lat, high_lat, low_lon, high_lon, step)
+
+
+def _snap(value: float, step: float, up: bool) -> float:
+    return round((math.ceil(value / step) if up else math.floor(value / step)) * step, 10)
+
+
+@dataclass(frozen=True)
+class _Weights:
+    """For each cell of the grid three source cells and their barycentric weights; NaN weights outside."""
+
+    index: NDArray[np.intp]
+    weight: NDArray[np.float32]
+    shape: tuple[int, ...]
+
+    @classmethod
+    def of(cls, lat: NDArray[np.float64], lon: NDArray[np.float64], grid: Grid) -> _Weights:
+        from scipy.spatial import Delaunay
+
+        middle = math.cos(math.radians(float(np.nanmean(lat))))
+        lon = np.rad2deg(np.unwrap(np.deg2rad(lon), axis=1))
+        points = np.column_stack([lat.ravel(), lon.ravel() * middle])
+        known = np.flatnonzero(np.isfinite(points).all(axis=1))
+        mesh = Delaunay(points[known])
+        rows, columns = np.meshgrid(grid["lat"].coordinates, grid["lon"].coordinates, indexing="ij")
+        wanted = np.column_stack([rows.ravel(), columns.ravel() * middle])
+        found = mesh.find_simplex(wanted)
+        transform = mesh.transform[found]
+        two = np.einsum("nij,nj->ni", transform[:, :2], wanted - transform[:, 2])
+        weight = np.column_stack([two, 1 - two.sum(axis=1)]).clip(0, 1)
+        corners = mesh.points[mesh.simplices]
+        longest = np.linalg.norm(corners - np.roll(corners, 1, axis=1), axis=2).max(axis=1)
+        # Between cells far apart, over a bay of the domain's edge, nothing is known.
+        weight[(found < 0) | (longest[found] > FAR * np.median(longest))] = np.nan
+        return cls(known[mesh.simplices[found]], weight.astype(np.float32), grid.shape)
+
+    def apply(self, block: NDArray[Any]) -> NDArray[np.float32]:
+        """`(…, y, x)` on the grid."""
+        flat = block.reshape(*block.shape[:-2], -1)
+        made = sum(flat[..., self.index[:, k]] * self.weight[:, k] for k in range(3))
+        return np.asarray(made, np.float32).reshape(*block.shape[:-2], *self.shape)
+
+
+def _state_cost(before: xr.DataArray, after: xr.DataArray, label: str) -> None:
+    """Log how much of the variance and the mean of the middle time is left."""
+    lead = {dim: before.sizes[dim] // 2 for dim in before.dims[:-2]}
+    old, new = (np.asarray(each.isel(lead).values, float) for each in (before, after))
+    variance, mean = (f(new) / f(old) if f(old) > 0 else 1.0 for f in (np.nanvar, np.nanmean))
+    step = float(after["lat"][1] - after["lat"][0])
+    logger.warning(
+        "%s is not on even latitudes and longitudes: interpolated to %g degrees, which keeps %.0f %% of its variance "
+        "and %.1f %% of its mean at the middle time",
+        label, step, 100 * variance, 100 * mean,
+    )  # fmt: skip
