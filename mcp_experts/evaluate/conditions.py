@@ -114,8 +114,12 @@ async def ask_model(
         name = f"channel-{question.channel}.npz"
         _write(questions, question.channel, root / name)
         text = f"The channel is in the file {name!r}; use the tools.\n{question.text}"
-        async with connected(build_server(registry=registry, root=root)) as client:
-            transcript = await converse(endpoint, client, system, text)
+        server = build_server(registry=registry, root=root)
+        try:
+            async with connected(server) as client:
+                transcript = await converse(endpoint, client, system, text)
+        finally:
+            server.close()
     else:
         if arm == "A6":
             data = json.dumps(describe(registry, questions.look(question.channel)).to_dicts())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing_extensions import TypedDict
 
-__all__ = ["Answer", "Card", "Description", "Dropped", "Listing", "Loaded", "MapPoint"]
+__all__ = ["Answer", "Budget", "Card", "Description", "Design", "Dropped", "Listing", "Loaded", "MapPoint"]
 
 
 class Answer(TypedDict):
@@ -88,3 +88,23 @@ class MapPoint(TypedDict):
     classical: dict[str, float | str | None]
     warnings: list[str]
     latency_ms: float
+
+
+class Design(TypedDict):
+    """What follows from a channel: rows of quantity, value, rule and source."""
+
+    answer: str
+    rows: list[dict[str, str]]
+
+
+class Budget(TypedDict):
+    """A link's budget."""
+
+    answer: str
+    path_loss_db: float
+    received_dbm: float
+    noise_dbm: float
+    snr_db: float
+    rate_bit_s: float
+    range_m: float | None
+    model: str

@@ -9,13 +9,17 @@ from mcp.server.mcpserver.tools.base import Tool
 from mcp_types import CallToolResult
 from pydantic import Field
 
+from geoml.errors import UserError
 from mcp_experts.channels.channel import Channel
 from mcp_experts.channels.loading import channel_from_lists
 from mcp_experts.channels.opening import FORMATS
 from mcp_experts.channels.synthetic import synthesize
+from mcp_experts.inference import sentences
+from mcp_experts.inference.design import design
+from mcp_experts.inference.link_budget import MODELS, link_budget
 from mcp_experts.inference.registry import GATE, Expert
-from mcp_experts.inference.verdicts import ChannelView, Verdict, judge, judge_gate
-from mcp_experts.serve.shapes import Card, Dropped, Loaded, MapPoint
+from mcp_experts.inference.verdicts import OUTSIDE, ChannelView, Verdict, judge, judge_gate
+from mcp_experts.serve.shapes import Budget, Card, Design, Dropped, Loaded, MapPoint
 from mcp_experts.serve.state import FILES, State
 from mcp_experts.serve.strict import answer, described, strict_tool
 
@@ -208,10 +212,60 @@ def _maps(state: State) -> Iterator[Tool]:
     )
 
 
+def _design(state: State) -> Iterator[Tool]:
+    async def derive(source: Source) -> Annotated[CallToolResult, Design]:
+        view = await state.channel(source)
+        verdicts = {expert.name: judge(expert, view, state.registry.gate) for expert in state.registry.classifiers}
+        if view.ood_score(state.registry.gate) > OUTSIDE:
+            raise UserError("this channel is unlike the training data, so nothing is derived from its verdicts")
+        rows = design(verdicts)
+        first = "; ".join(f"{row['quantity']} {row['value']}" for row in rows)
+        said = f"For this channel, by worst cases that hold in nine of ten: {first}."
+        text = [said, *(f"{row['quantity']}: {row['rule']} ({row['source']})" for row in rows)]
+        return answer({"answer": said, "rows": rows}, text="\n".join(text))
+
+    yield strict_tool(
+        derive,
+        name="wireless_design",
+        title="Design for a channel",
+        description="Derives cyclic prefix, pilot spacing, numerology and coherence block from a channel, with rules.",
+    )
+
+    def budget(found: dict[str, Any]) -> CallToolResult:
+        rate = sentences.scaled((found["rate_bit_s"],), "Hz")
+        reach = "not even one metre" if found["range_m"] is None else f"{found['range_m']:.3g} m"
+        said = (
+            f"By {found['model']} the link has an SNR of {found['snr_db']:.1f} dB, with a path loss of "
+            f"{found['path_loss_db']:.1f} dB, and carries about {rate[0][0]:g} {rate[1].removesuffix('Hz')}bit/s; "
+            f"the range is {reach}."
+        )
+        rounded = {name: float(f"{value:.4g}") for name, value in found.items() if isinstance(value, float)}
+        return answer({"answer": said, **found, **rounded}, text=said)
+
+    arguments = {
+        "distance_m": "Distance on the ground, m",
+        "frequency_hz": "Carrier, Hz",
+        "bandwidth_hz": "Bandwidth, Hz",
+        "tx_power_dbm": "Transmitted power, dBm",
+        "antenna_gains_db": "Gains of both antennas together, dB",
+        "noise_figure_db": "Noise figure, dB",
+        "needed_snr_db": "SNR at the end of the range, dB",
+        "model": "Path loss: free_space, or 3GPP TR 38.901 umi or uma",
+    }
+    yield strict_tool(
+        described(link_budget, arguments, budget, Budget),
+        name="wireless_link_budget",
+        title="Link budget",
+        description="Computes path loss, SNR, rate and range of a link by a named model of path loss.",
+        choices={"model": list(MODELS)},
+    )
+
+
 #: Name → tools; the three of `mcp_experts.serve.tools` are always there.
 TOOLSETS: dict[str, Callable[[State], Iterator[Tool]]] = {
     "channels": _channels,
     "experts": _experts,
     "cards": _cards,
     "maps": _maps,
+    "design": _design,
 }
