@@ -6,7 +6,12 @@ which a busy machine hardly lengthens (on a GPU, wall seconds). Stock calls run 
 height and number of rays has kernels of its own; ours after a smaller run. Stock calls give path gain of one layer;
 ours give gain, delays, directions and masks of all. Comparisons at equal number of rays are with rays alone (estimator
 "axis"); at equal error, with whichever estimator and number of rays is the fastest that errs no more than stock.
-Diffraction too is of rays alone.
+Diffraction too is of rays alone; the default, "paths", is timed at the same number of rays (`default_vs_stock`).
+
+Two more comparisons have cases of their own. Moved: the map of a city against those of the same city shifted, to UTM
+metres and beyond, as the share of voxels with equal masks, gain to .01 dB, delay to .01 ns, direction to .01°. Paths:
+with diffraction, and mirrors before and after it, the map against exact paths at voxels' centres out of sight; the
+greater of the places counts.
 
 Errors are RMSE in dB out of sight against one truth, Sionna's exact paths at voxels' centres, or their mean over eight
 points of the voxel. Voxels are drawn from all outdoors and out of sight to which the truth has a path; a cell that a
@@ -179,14 +184,16 @@ def compare(case: Case) -> dict[str, float]:
     small = rays // 64
     maps = ours(case, rays=small, estimator="axis")
     truth = Truth.of(case, dark := places(case, maps))
-    for estimator, fewest in (("axis", 1), ("paths", 4), ("plane", 1)):
+    for estimator, fewest in (("axis", 1), ("paths", 1), ("plane", 1)):
         ours(case, rays=small, estimator=estimator)
         for fewer in (64, 16, 4, 1) if estimator != "plane" else (1,):
             if fewer >= fewest:
                 options = {"estimator": estimator, "rays": rays // fewer}
                 seconds, some = timed(lambda options=options: ours(case, **options))  # type: ignore[misc]
                 note(estimator, rays // fewer, seconds, truth.errors(some.path_gain_db.values))
-    axis = next(row for row in rows if row["what"] == "axis" and row["rays"] == rays)
+    axis, default = (
+        next(row for row in rows if row["what"] == estimator and row["rays"] == rays) for estimator in ("axis", "paths")
+    )
     four_s, _ = timed(
         lambda: ours(case, layers=4, estimator="axis"), warm=lambda: ours(case, layers=4, estimator="axis", rays=small)
     )
@@ -206,6 +213,7 @@ def compare(case: Case) -> dict[str, float]:
     print(f"{case.scene.name}: diffraction {bent_s:.1f} s, stock {bent_stock_s:.1f} s", flush=True)
     return {
         "vs_stock_20_layers": stock_s / axis["s"],
+        "default_vs_stock_20_layers": stock_s / default["s"],
         "vs_stock_4_layers": four_stock_s / four_s,
         "vs_stock_equal_error_20_layers": stock_s / equal_s,
         "vs_exact_paths": exact_s * int((~maps.building).sum()) / axis["s"],
@@ -252,6 +260,66 @@ def growth(case: Case) -> None:
     show(rows)
 
 
+def shift_share(quick: bool) -> float:
+    """The least share of voxels that a shift of the scene leaves as they are."""
+    scene, half = load("munich"), 24.0 if quick else 128.0
+    middle, antenna = np.array([500.0, -350.0, 0.0]), np.array([516.0, -340.0, 28.0])
+    options = TraceOptions(rays=200_000 if quick else 1_000_000, diffraction=True)
+
+    def moved(by: Gains) -> Any:
+        meshes = tuple(replace(mesh, vertices=mesh.vertices + by) for mesh in scene.meshes)
+        x, y, z = middle + by
+        low, high = {"z": z + 1, "y": y - half, "x": x - half}, {"z": z + 5, "y": y + half, "x": x + half}
+        ax, ay, az = (float(part) for part in antenna + by)
+        place = Transmitter((ax, ay, az))
+        return trace(replace(scene, meshes=meshes, footprints=()), [place], Grid.box(low, high, 2.0), options)
+
+    here = moved(np.zeros(3))
+    shares = []
+    for by in ([-500.0, 350.0, 0.0], [690_734.56, 5_335_678.9, 512.3], [1e7, -1e7, 0.0]):
+        there = moved(np.array(by))
+        same = np.ones(here.path_gain_db.shape, bool)
+        for mask in ("los", "no_path", "building"):
+            same &= np.broadcast_to(here[mask].values == there[mask].values, same.shape)
+        flat = np.sin(here.doa_zenith.values)
+        for name, most in (("path_gain_db", 0.01), ("toa_s", 1e-11), ("doa_azimuth", 0.01), ("doa_zenith", 0.01)):
+            apart = np.abs(here[name].values - there[name].values)
+            if name == "doa_azimuth":
+                apart = np.minimum(apart, 2 * np.pi - apart) * flat
+            apart = np.degrees(apart) if name.startswith("doa") else apart
+            same &= ~(apart >= most)  # NaN in both, where masks agree
+        shares.append(float(same.mean()))
+    print(f"shifted maps: share of voxels alike {shares}", flush=True)
+    return min(shares)
+
+
+def agreement(quick: bool) -> dict[str, float]:
+    """How far maps with diffraction lie from exact paths out of sight: median, 95th percentile, share lit alike."""
+    streets = {"simple_street_canyon": (-20.0, 0.0, 5.0), "etoile": (0.0, -10.0, 5.0), "munich": (59.0, 59.0, 1.5)}
+    rows = []
+    for name, place in list(streets.items())[: 1 if quick else None]:
+        scene, transmitter, half = load(name), Transmitter(place), 24.0 if quick else 56.0
+        x, y = place[:2]
+        x -= 50.0 * quick  # round the corner of the street
+        grid = Grid.box({"z": 1.5, "y": y - half, "x": x - half}, {"z": 3.5, "y": y + half, "x": x + half}, 2.0)
+        options = TraceOptions(diffraction=True, rays=500_000 if quick else 4_000_000)
+        case = Case(scene, transmitter, grid, options.rays, 24 if quick else 256, 300_000)
+        maps = trace(scene, [transmitter], grid, options).isel(tx=0)
+        dark = places(case, maps)[: case.voxels]
+        found = find_paths(scene, [transmitter], points(case, dark), options, rays=case.truth_rays, top=64)
+        truth, mine = found.path_gain_db.values[0], maps.path_gain_db.values[tuple(dark.T)]
+        lit = np.isfinite(truth), np.isfinite(mine)
+        apart = np.abs(mine - truth)[lit[0] & lit[1]]
+        median, tail = (float(np.percentile(apart, share)) for share in (50, 95))
+        rows.append({"scene": name, "voxels": len(dark), "db": median, "p95": tail, "lit": (lit[0] == lit[1]).mean()})
+    show(rows)
+    return {
+        "paths_agreement_db": max(row["db"] for row in rows),
+        "paths_agreement_p95_db": max(row["p95"] for row in rows),
+        "paths_agreement_lit": float(min(row["lit"] for row in rows)),
+    }
+
+
 def _around(case: Case, scene: Scene) -> Grid:
     """The case's grid, moved to the middle of another scene."""
     (x0, y0, _), (x1, y1, top) = scene.extent
@@ -266,7 +334,7 @@ def measure(quick: bool) -> dict[str, float | None]:
     worst = {name: max if name.startswith("rmse") else min for name in every[0]}
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
     figures = {name: worst[name](figures[name] for figures in every) for name in every[0]}
-    return {**figures, "peak_memory_gb": peak}
+    return {**figures, "peak_memory_gb": peak, "shift_share_within": shift_share(quick), **agreement(quick)}
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import drjit as dr
@@ -19,13 +20,25 @@ from radiomaps.raytrace.path_slots import ImageTable, PathTable, mix
 from radiomaps.raytrace.voxels import Beam, Crossing, Voxels
 from radiomaps.raytrace.world import Source, World
 
-__all__ = ["aimed", "find_images", "identity_of", "meet", "ray_names", "shoot"]
+__all__ = [
+    "Hit",
+    "State",
+    "aimed",
+    "find_images",
+    "follow",
+    "identity_of",
+    "meet",
+    "ray_names",
+    "replay",
+    "shoot",
+    "start_rays",
+]
 
 #: The low bits of a path's name hold its bounces; 0 stands for diffraction.
 BOUNCE_BITS = 3
 
 
-class _State:
+class State:
     """Rays between two surfaces.
 
     `image` is the apparent source: the transmitter mirrored in the walls met since the last diffuse reflection, or the
@@ -61,6 +74,18 @@ class _State:
             setattr(self, name, value)
 
 
+@dataclass
+class Hit:
+    """Where segments end: the surface, and whether there is one."""
+
+    si: mi.SurfaceInteraction3f
+    found: mi.Bool
+
+    @property
+    def end(self) -> mi.Float:
+        return dr.select(self.found, self.si.t, dr.inf)
+
+
 def ray_names(lane: mi.UInt, lattice: Lattice) -> mi.UInt:
     """Numbers of rays over all batches."""
     return lane + dr.opaque(mi.UInt, lattice.batch * lattice.lanes)
@@ -74,14 +99,16 @@ def _flags(options: TraceOptions) -> int:
     )
 
 
-def _start(source: Source, direction: mi.Vector3f, solid_angle: float, active: mi.Bool) -> _State:
+def start_rays(source: Source, lattice: Lattice, lane: mi.UInt) -> State:
+    """Rays of a lattice as they leave the transmitter."""
+    direction, active = lattice.directions(lane)
     width = dr.width(direction)
     ray = mi.Ray3f(o=dr.repeat(source.point(), width), d=direction)
     ray.time = dr.zeros(mi.Float, width)
-    return _State(
+    return State(
         ray=ray,
         field=source.field(direction),
-        solid_angle=dr.repeat(dr.opaque(mi.Float, solid_angle), width),
+        solid_angle=dr.repeat(dr.opaque(mi.Float, lattice.solid_angle), width),
         image=dr.repeat(source.point(), width),
         offset=dr.zeros(mi.Float, width),
         chance=dr.ones(mi.Float, width),
@@ -89,12 +116,6 @@ def _start(source: Source, direction: mi.Vector3f, solid_angle: float, active: m
         depth=dr.zeros(mi.UInt, width),
         active=mi.Bool(active),
     )
-
-
-def _rays(lattice: Lattice, lane: mi.UInt) -> tuple[mi.Vector3f, float, mi.Bool]:
-    """Directions of lanes, the solid angle of each, and which lanes have one."""
-    direction, active = lattice.directions(lane)
-    return direction, lattice.solid_angle, active
 
 
 def meet(
@@ -122,8 +143,8 @@ def meet(
 
 
 def _interact(
-    world: World, state: _State, si: mi.SurfaceInteraction3f, ray_name: mi.UInt, flags: mi.UInt, seed: mi.UInt
-) -> _State:
+    world: World, state: State, si: mi.SurfaceInteraction3f, ray_name: mi.UInt, flags: mi.UInt, seed: mi.UInt
+) -> State:
     """The rays after the surface they met: mirrored, scattered or let through, as the material draws."""
     active = mi.Bool(state.active)
     uniform = uniforms(ray_name, state.depth, seed)
@@ -136,7 +157,7 @@ def _interact(
     mirrored = state.image - si.n * (2 * dr.dot(state.image - si.p, si.n))
     before = dr.norm(si.p - state.image)
     image = dr.select(kind == InteractionType.SPECULAR, mirrored, dr.select(diffuse, si.p, state.image))
-    return _State(
+    return State(
         ray=ray,
         field=mi.Vector4f(jones @ state.field),
         solid_angle=dr.select(diffuse, dr.two_pi, state.solid_angle),
@@ -149,25 +170,25 @@ def _interact(
     )
 
 
-def _follow(
+def follow(
     world: World,
-    state: _State,
+    state: State,
     ray_name: mi.UInt,
     options: TraceOptions,
     depth: int,
-    on_segment: Callable[[_State, mi.Float], None],
+    on_segment: Callable[[State, Hit], None],
 ) -> None:
-    """Follow rays over `depth` bounces; `on_segment(state, end)` sees every segment, once within the symbolic loop."""
+    """Follow rays over `depth` bounces; `on_segment(state, hit)` sees every segment, once within the symbolic loop."""
     flags = dr.opaque(mi.UInt, int(_flags(options)))
     seed = dr.opaque(mi.UInt, options.seed)
     width = dr.width(ray_name)
     flags = dr.repeat(flags, width)
     limit = dr.opaque(mi.UInt, depth)
 
-    def step(state: _State) -> tuple[_State]:
+    def step(state: State) -> tuple[State]:
         si = world.mi_scene.ray_intersect(state.ray, ray_flags=mi.RayFlags.Minimal, coherent=True, active=state.active)
         hit = state.active & si.is_valid()
-        on_segment(state, dr.select(hit, si.t, dr.inf))
+        on_segment(state, Hit(si, hit))
         state.active &= hit & (state.depth < limit)
         return (_interact(world, state, si, ray_name, flags, seed),)
 
@@ -202,7 +223,7 @@ def shoot(
     dense = dr.opaque(mi.Float, options.batches / (lattice.solid_angle * ENOUGH))
     straight = source.point()
 
-    def deposit(state: _State, end: mi.Float) -> None:
+    def deposit(state: State, hit: Hit) -> None:
         left = dr.squared_norm(state.field)
         power, own = state.solid_angle * left, left * state.chance
         origin = state.image
@@ -228,10 +249,9 @@ def shoot(
         # Rays that an uneven surface scattered are not so many that some could be spared.
         reach = dr.norm(state.ray.o - origin)
         beam = Beam(phase, (reach, reach), dr.select(state.specular, dense, 0.0))
-        voxels.march(state.ray.o, state.ray.d, end, worth, visit, beam=beam)
+        voxels.march(state.ray.o, state.ray.d, hit.end, worth, visit, beam=beam)
 
-    start = _start(source, *_rays(lattice, lane))
-    _follow(world, start, ray_name, options, options.depth, deposit)
+    follow(world, start_rays(source, lattice, lane), ray_name, options, options.depth, deposit)
     sums.eval()
     if found is not None:
         dr.eval(found[0].slots, found[1].names)
@@ -247,14 +267,28 @@ def identity_of(origin: mi.Vector3f) -> mi.UInt:
 
 
 def find_images(world: World, source: Source, names: mi.UInt, options: TraceOptions) -> mi.Point3f:
-    """The apparent sources of named rays after their bounces, by shooting these once more.
+    """The apparent sources of named rays after their bounces."""
+    images = dr.zeros(mi.Point3f, dr.width(names))
+    if not dr.width(names):
+        return images
+    dr.make_opaque(images)
+    replay(world, source, names, options, lambda state, _, row, last: dr.scatter(images, state.image, row, last))
+    dr.eval(images)
+    return images
+
+
+def replay(
+    world: World,
+    source: Source,
+    names: mi.UInt,
+    options: TraceOptions,
+    keep: Callable[[State, Hit, mi.UInt, mi.Bool], None],
+    depth: int | None = None,
+) -> None:
+    """Shoot named rays once more: `keep(state, hit, row, last)` sees, where `last`, row's ray after its bounces.
 
     Rays of a batch are drawn from its lattice by number, so that nothing has to be kept while tracing.
     """
-    if not dr.width(names):
-        return dr.zeros(mi.Point3f, 0)
-    images = dr.zeros(mi.Point3f, dr.width(names))
-    dr.make_opaque(images)
     # In the order of tracing, in which neighbours are neighbours.
     order = integers(np.argsort(names.numpy()))
     names = dr.gather(mi.UInt, names, order)
@@ -268,13 +302,10 @@ def find_images(world: World, source: Source, names: mi.UInt, options: TraceOpti
         mine = dr.gather(mi.UInt, order, mine)
         number, bounces = name >> BOUNCE_BITS, name & ((1 << BOUNCE_BITS) - 1)
 
-        def keep(state: _State, end: mi.Float, bounces: mi.UInt = bounces, mine: mi.UInt = mine) -> None:
+        def seen(state: State, hit: Hit, bounces: mi.UInt = bounces, mine: mi.UInt = mine) -> None:
             last = state.active & (state.depth == bounces)
-            dr.scatter(images, state.image, mine, last)
+            keep(state, hit, mine, last)
             state.active &= ~last
 
-        lattice = aimed(world, source, options, index)
-        start = _start(source, *_rays(lattice, number - dr.opaque(mi.UInt, index * lanes)))
-        _follow(world, start, number, options, options.depth, keep)
-        dr.eval(images)
-    return images
+        start = start_rays(source, aimed(world, source, options, index), number - dr.opaque(mi.UInt, index * lanes))
+        follow(world, start, number, options, options.depth if depth is None else depth, seen)

@@ -1,70 +1,179 @@
-"""Diffracted waves on the grid: the means that rays from edges deposit, or the exact paths over edges they find."""
+"""Diffracted waves on the grid: the means that rays from edges deposit, or the exact paths over edges they find.
+
+A path bends once. Mirrors before its edge are those of the lit pair (edge, apparent source) that a ray starts from;
+after it the ray is mirrored on, `depth` interactions in all.
+"""
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, ClassVar
 
 import drjit as dr
 import mitsuba as mi
 import numpy as np
 from numpy.typing import NDArray
+from sionna.rt.constants import InteractionType
 
-from radiomaps.raytrace.arrays import integers
-from radiomaps.raytrace.bounce import BOUNCE_BITS
+from radiomaps.raytrace.arrays import floats, integers
+from radiomaps.raytrace.backwards import arrive, go_back, tolerance_m
+from radiomaps.raytrace.bounce import BOUNCE_BITS, identity_of, meet
 from radiomaps.raytrace.chains import CentrePaths, grow, join
-from radiomaps.raytrace.lattice import Lattice
+from radiomaps.raytrace.lighting import clear
 from radiomaps.raytrace.moments import ENOUGH, Rays, Sums
-from radiomaps.raytrace.path_slots import PathTable
+from radiomaps.raytrace.path_slots import ImageTable, PathTable, mix
 from radiomaps.raytrace.voxels import Beam, Crossing, Voxels
-from radiomaps.raytrace.wedges import LEAST_M, Cone, Wedges, clear, diffracted, keller_point, lifted
-from radiomaps.raytrace.world import Source
+from radiomaps.raytrace.wedges import LEAST_M, Cone, Wedges, diffracted, keller_point, lifted
 
-__all__ = ["Bender", "deposit", "toward_edges"]
+__all__ = ["BENT", "Bender", "deposit", "toward_edges"]
 
+#: Marks the names of rays that bend.
+BENT = 1 << 31
+_LOW = (1 << BOUNCE_BITS) - 1
 _CHUNK = 1 << 20
 _LEAST = 1e-4
+#: Chains of an edge and mirrors that are told apart while rays are traced.
+_CHAINS = 1 << 24
 #: How often paths are offered to neighbours: what an edge serves is wide, and rays on its cone are few.
 _ROUNDS = 12
 #: Metres after an edge at which its coefficient is evaluated.
 _NODES = (2.0, 16.0, 128.0)
 
 
-def deposit(wedges: Wedges, voxels: Voxels, lattice: Lattice, sums: Sums) -> None:
-    """Add a batch of diffracted rays to `sums`, by edges as names: means over voxels.
+class _Bent:
+    """Rays after their edge: `field` as it was 16 m after the edge, and the edge as mirrors after it show it.
+
+    The edge is `origin` and `along`, its apparent source `start`; `way` is the length travelled since.
+    """
+
+    ray: mi.Ray3f
+    field: mi.Vector4f
+    way: mi.Float
+    origin: mi.Point3f
+    along: mi.Vector3f
+    start: mi.Point3f
+    depth: mi.UInt
+    active: mi.Bool
+
+    DRJIT_STRUCT: ClassVar = {
+        "ray": mi.Ray3f,
+        "field": mi.Vector4f,
+        "way": mi.Float,
+        "origin": mi.Point3f,
+        "along": mi.Vector3f,
+        "start": mi.Point3f,
+        "depth": mi.UInt,
+        "active": mi.Bool,
+    }
+
+    def __init__(self, **parts: Any) -> None:
+        for name, value in parts.items():
+            setattr(self, name, value)
+
+    @property
+    def source(self) -> mi.Point3f:
+        """Where the wave seems to leave the edge."""
+        return self.ray.o - self.ray.d * self.way
+
+
+def _follow(wedges: Wedges, cone: Cone, field: mi.Vector4f, on_segment: Callable[[_Bent, mi.Float], None]) -> None:
+    """Follow rays from edges over their mirrors; `on_segment(state, end)` sees every segment."""
+    world, options = wedges.world, wedges.options
+    width = dr.width(cone.number)
+    flags = dr.repeat(dr.opaque(mi.UInt, int(InteractionType.SPECULAR)), width)
+    certain = (dr.zeros(mi.Float, width), dr.zeros(mi.Point2f, width))
+    limit = dr.opaque(mi.UInt, max(options.depth, 1) if options.specular else 1)
+
+    def step(state: _Bent) -> tuple[_Bent]:
+        si = world.mi_scene.ray_intersect(state.ray, ray_flags=mi.RayFlags.Minimal, coherent=True, active=state.active)
+        hit = state.active & si.is_valid()
+        on_segment(state, dr.select(hit, si.t, dr.inf))
+        going = state.active & hit & (state.depth + cone.mirrors + 1 < limit)
+        normal, place = mi.Vector3f(si.n), mi.Point3f(si.p)
+        direction = dr.normalize(_mirrored(state.ray.d, normal))
+        origin = world.leaving(si, direction)
+        _, jones = meet(si, state.ray.d, state.field, mi.Float(1.0), flags, certain, going)
+        ray = mi.Ray3f(o=origin, d=direction)
+        ray.time = dr.zeros(mi.Float, width)
+        return (
+            _Bent(
+                ray=ray,
+                field=mi.Vector4f(jones @ state.field),
+                way=state.way + si.t,
+                origin=mi.Point3f(place + _mirrored(state.origin - place, normal)),
+                along=mi.Vector3f(_mirrored(state.along, normal)),
+                start=mi.Point3f(place + _mirrored(state.start - place, normal)),
+                depth=state.depth + 1,
+                active=going,
+            ),
+        )
+
+    ray = mi.Ray3f(o=lifted(cone.bend, cone.point) + cone.outgoing * LEAST_M, d=cone.outgoing)
+    ray.time = dr.zeros(mi.Float, width)
+    edge = wedges.get(cone.pair)
+    state = _Bent(
+        ray=ray,
+        field=mi.Vector4f(field),
+        way=dr.full(mi.Float, LEAST_M, width),
+        origin=mi.Point3f(edge.origin),
+        along=mi.Vector3f(edge.along),
+        start=mi.Point3f(cone.start),
+        depth=dr.zeros(mi.UInt, width),
+        active=mi.Bool(cone.active),
+    )
+    with dr.scoped_set_flag(dr.JitFlag.OptimizeLoops, False):
+        dr.while_loop((state,), lambda state: state.active, step, mode="symbolic")
+
+
+def _mirrored(vector: mi.Vector3f, normal: mi.Vector3f) -> mi.Vector3f:
+    return vector - normal * (2 * dr.dot(vector, normal))
+
+
+def _name(state: _Bent, cone: Cone) -> mi.UInt:
+    return (cone.number << BOUNCE_BITS) | state.depth | mi.UInt(BENT)
+
+
+def _field(cone: Cone, bsdf: mi.BSDF, after: float) -> mi.Vector4f:
+    away = dr.opaque(mi.Float, after)
+    return diffracted(cone.field, cone.bend, bsdf, cone.incoming, cone.outgoing, cone.before, away)
+
+
+def deposit(wedges: Wedges, voxels: Voxels, batch: int, sums: Sums) -> None:
+    """Add a batch of diffracted rays to `sums`: means over voxels.
 
     A piece dℓ of an edge sends into the angle dφ about it a tube of cross-section s (s + s')/s' sin²β dℓ dφ, s metres
     on, with power |D E|²/(s s' (s + s')); so it carries |D E|² sin²β / s'² dℓ dφ, however far.
     """
     straight = wedges.source.point()
-    for bsdf, cone in wedges.cones(lattice) if len(wedges) else ():
-        power = _Power(wedges.source, cone, bsdf)
+    for bsdf, cone in wedges.cones(batch) if len(wedges) else ():
+        power, field = _Power(cone, bsdf), _field(cone, bsdf, _NODES[1])
         sine2 = 1 - dr.square(dr.dot(cone.incoming, cone.bend.along))
-        before2 = dr.rcp(dr.square(cone.before))
-        name = cone.edge << BOUNCE_BITS
-        dense = cone.before * dr.rcp(sine2 * cone.measure * ENOUGH * dr.opaque(mi.Float, 1 / wedges.options.batches))
-        beam = Beam(cone.phase, (mi.Float(0.0), cone.before), dense)
+        weight = sine2 * dr.rcp(dr.square(cone.before)) * cone.measure
+        whole = dr.rcp(dr.maximum(dr.squared_norm(field), 1e-20))
+        few = dr.rcp(sine2 * cone.measure * ENOUGH * dr.opaque(mi.Float, 1 / wedges.options.batches))
 
-        def visit(
-            crossing: Crossing,
+        def segment(
+            state: _Bent,
+            end: mi.Float,
             cone: Cone = cone,
             power: _Power = power,
-            weight: mi.Float = sine2 * before2 * cone.measure,
-            name: mi.UInt = name,
+            parts: tuple[mi.Float, ...] = (weight, whole, few),
         ) -> None:
-            left = power.at(crossing.along)
-            distance = dr.norm(crossing.centre - cone.point)
-            own = left * distance * dr.rcp(cone.before * (cone.before + distance))
-            rays = Rays(left * weight, cone.point, cone.before, own, name, straight)
-            sums.add(crossing, crossing.active, rays)
+            weight, whole, few = parts
+            source, left = state.source, dr.squared_norm(state.field) * whole
+            name = _name(state, cone)
 
-        voxels.march(cone.point, cone.outgoing, cone.end, cone.active, visit, beam=beam)
+            def visit(crossing: Crossing) -> None:
+                here = power.at(state.way + crossing.along) * left
+                distance = dr.norm(crossing.centre - source)
+                own = here * distance * dr.rcp(cone.before * (cone.before + distance))
+                sums.add(crossing, crossing.active, Rays(here * weight, source, cone.before, own, name, straight))
+
+            beam = Beam(cone.phase, (state.way, cone.before + state.way), cone.before * few)
+            voxels.march(state.ray.o, state.ray.d, end, state.active, visit, beam=beam)
+
+        _follow(wedges, cone, field, segment)
     sums.eval()  # at once: every evaluation adds up the threads' copies
-
-
-def toward_edges(wedges: Wedges, edge: mi.UInt, centre: mi.Point3f) -> mi.Vector3f:
-    """Directions from places to where waves turn about edges towards them, as long as the whole way."""
-    start, bend = wedges.source.point(), wedges.get(edge)
-    away = bend.origin + bend.along * dr.clip(keller_point(bend, start, centre), 0.0, bend.length) - centre
-    after = dr.norm(away)
-    return away * ((dr.norm(centre + away - start) + after) * dr.rcp(dr.maximum(after, 1e-6)))
 
 
 class _Power:
@@ -74,13 +183,11 @@ class _Power:
     Pathak 1974, equation 28), and slowly: it is evaluated at three distances, and a power of this length between them.
     """
 
-    def __init__(self, source: Source, cone: Cone, bsdf: mi.BSDF) -> None:
+    def __init__(self, cone: Cone, bsdf: mi.BSDF) -> None:
         self.before = cone.before
 
         def level(after: float) -> mi.Float:
-            away = dr.opaque(mi.Float, after)
-            field = diffracted(source, cone.bend, bsdf, cone.incoming, cone.outgoing, cone.before, away)
-            power = dr.squared_norm(field)
+            power = dr.squared_norm(_field(cone, bsdf, after))
             return dr.log2(dr.select(dr.isfinite(power), dr.maximum(power, 1e-20), 1e-20))
 
         low, self.middle, high = (level(node) for node in _NODES)
@@ -97,8 +204,61 @@ class _Power:
         return dr.exp2(self.middle + away * dr.select(away < 0, self.rise, self.further))
 
 
+class _Chains:
+    """The pairs that named rays started from, and their edges and sources as the mirrors after them show them."""
+
+    def __init__(self, wedges: Wedges, names: mi.UInt) -> None:
+        self.wedges, width = wedges, dr.width(names)
+        self.mirrors = names & _LOW
+        self.pair = dr.zeros(mi.UInt, width)
+        self.start, self.origin = dr.zeros(mi.Point3f, width), dr.zeros(mi.Point3f, width)
+        self.along = dr.zeros(mi.Vector3f, width)
+        dr.make_opaque(self.mirrors, self.pair, self.start, self.origin, self.along)
+        numbers = ((names & mi.UInt(BENT - 1)) >> BOUNCE_BITS).numpy()
+        batch, most = 0, int(numbers.max()) if width else -1
+        while width and (groups := wedges.groups(batch))[0].number <= most:
+            for group in groups:
+                here = (numbers >= group.number) & (numbers < group.number + group.lattice.lanes)
+                rows = np.flatnonzero(here)[np.argsort(numbers[here], kind="stable")]
+                if len(rows):
+                    self._replay(group, integers(rows), integers(numbers[rows] - group.number))
+            batch += 1
+
+    def _replay(self, group: Any, row: mi.UInt, lane: mi.UInt) -> None:
+        dr.make_opaque(row, lane)
+        cone = self.wedges.cone(group, lane)
+        mirrors = dr.gather(mi.UInt, self.mirrors, row)
+
+        def keep(state: _Bent, _: mi.Float) -> None:
+            last = state.active & (state.depth == mirrors)
+            for column, value in ((self.start, state.start), (self.origin, state.origin), (self.along, state.along)):
+                dr.scatter(column, value, row, last)
+            dr.scatter(self.pair, cone.pair, row, last)
+            state.active &= ~last
+
+        _follow(self.wedges, cone, cone.field, keep)
+        dr.eval(self.pair, self.start, self.origin, self.along)
+
+    def rows(self, row: mi.UInt) -> tuple[mi.UInt, mi.Point3f, mi.Point3f, mi.Vector3f]:
+        """Mirrors after the edge, and what they show: source, edge's origin, edge's direction."""
+        columns = ((mi.UInt, self.mirrors), (mi.Point3f, self.start), (mi.Point3f, self.origin))
+        mirrors, start, origin = (dr.gather(kind, column, row) for kind, column in columns)
+        return mirrors, start, origin, dr.gather(mi.Vector3f, self.along, row)
+
+
+def toward_edges(wedges: Wedges, names: mi.UInt, centre: mi.Point3f) -> mi.Vector3f:
+    """Directions from places to where named rays' waves turn about edges towards them, as long as the whole way."""
+    chains = _Chains(wedges, names)
+    bend = wedges.get(chains.pair)
+    place = keller_point(chains.origin, chains.along, chains.start, centre)
+    point = chains.origin + chains.along * dr.clip(place, 0.0, bend.length)
+    away = point - centre
+    after = dr.norm(away)
+    return away * ((dr.norm(point - chains.start) + after) * dr.rcp(dr.maximum(after, 1e-6)))
+
+
 class Bender:
-    """The table of edges that serve each voxel, and their exact paths.
+    """The table of diffracted paths of each voxel, and these made exact.
 
     `direct` is every voxel's gain in line of sight, beside which paths 40 dB weaker are let go: in the light hundreds
     of edges serve a voxel, and together add less than 0.1 dB.
@@ -107,34 +267,49 @@ class Bender:
     def __init__(self, wedges: Wedges, voxels: Voxels, direct: NDArray[np.float32]) -> None:
         self.wedges, self.voxels, self.least = wedges, voxels, _LEAST * direct
         self.world, self.source = wedges.world, wedges.source
-        self.table = PathTable(voxels.size)
+        self.table, self.names = PathTable(voxels.size), ImageTable(_CHAINS)
 
-    def shoot(self, lattice: Lattice) -> None:
-        """Enter the edges that a batch of rays carries to voxels into the table."""
-        start = self.source.point()
-        wavelength = dr.opaque(mi.Float, self.world.wavelength_m)
-        for _, cone in self.wedges.cones(lattice) if len(self.wedges) else ():
+    def shoot(self, batch: int) -> None:
+        """Enter the paths that a batch of rays carries to voxels into the table."""
+        least = floats(self.least)
+        dr.make_opaque(least)
+        for bsdf, cone in self.wedges.cones(batch) if len(self.wedges) else ():
 
-            def visit(crossing: Crossing, cone: Cone = cone) -> None:
-                # A knife edge stands in for the wedge while paths compete: 0.05 / (0.2 + ν²) of free space.
-                straight = dr.norm(crossing.centre - start)
-                detour = dr.maximum(cone.before + dr.norm(crossing.centre - cone.point) - straight, 0.0)
-                loss = 0.05 * dr.rcp(0.2 + 4 * detour / wavelength)
-                self.table.put(crossing.cell, cone.edge + 1, loss * dr.rcp(dr.square(straight)), crossing.active)
+            def segment(state: _Bent, end: mi.Float, cone: Cone = cone) -> None:
+                source, power = state.source, dr.squared_norm(state.field)
+                identity = mix(mix(cone.pair + 1) + identity_of(state.start - cone.start))
+                self.names.put(identity, _name(state, cone), state.active & (power > 0))
 
-            self.voxels.march(cone.point, cone.outgoing, cone.end, cone.active, visit)
-            dr.eval(self.table.slots)
+                def visit(crossing: Crossing) -> None:
+                    after = dr.norm(crossing.centre - source)
+                    strength = power * dr.rcp(cone.before * after * (cone.before + after))
+                    worth = crossing.active & (strength > dr.gather(mi.Float, least, crossing.cell, crossing.active))
+                    self.table.put(crossing.cell, identity, strength, worth)
 
-    def paths(self) -> CentrePaths:
-        """Diffracted paths to voxels' centres, each edge once."""
+                self.voxels.march(state.ray.o, state.ray.d, end, state.active, visit)
+
+            _follow(self.wedges, cone, _field(cone, bsdf, _NODES[1]), segment)
+            dr.eval(self.table.slots, self.names.names)
+
+    def paths(self, gain: NDArray[np.float32]) -> CentrePaths:
+        """Diffracted paths to voxels' centres, none 40 dB weaker than the voxel's `gain` by other paths."""
         if not len(self.wedges):
             return CentrePaths.none()
+        self.least = _LEAST * gain
+        _, identity = self.table.paths()
+        self.chains = _Chains(self.wedges, self.names.resolve(np.unique(identity)))
         return grow(self.table, self._exact, self.voxels, _ROUNDS)
 
     def _exact(self, table: PathTable) -> CentrePaths:
         """Diffracted paths of a table at the voxels' centres."""
         cell, identity = table.paths()
-        shape = self.wedges.edges.shape[identity - 1]
+        if not len(cell):
+            return CentrePaths.none()
+        row = self.names.row(integers(identity))
+        pair = dr.gather(mi.UInt, self.chains.pair, row).numpy()
+        # Neighbours' ways over one edge meet the same walls.
+        order = np.argsort(pair, kind="stable")
+        cell, identity, shape = cell[order], identity[order], self.wedges.shape[pair[order]]
         parts = [CentrePaths.none()]
         for index, bsdf in enumerate(self.world.materials):
             mine = np.flatnonzero(shape == index)
@@ -144,25 +319,31 @@ class Bender:
         return join(parts)
 
     def _bent(self, cell: NDArray[np.uint32], identity: NDArray[np.uint32], bsdf: mi.BSDF) -> CentrePaths:
-        """The paths of those pairs of voxel and edge (of one material) that have one."""
+        """The paths of those pairs of voxel and chain (over edges of one material) that have one."""
         index, number = integers(cell), integers(identity)
         dr.make_opaque(index, number)
-        bend = self.wedges.get(number - 1)
-        start, centre = self.source.point(), self.voxels.centres(index)
-        place = keller_point(bend, start, centre)
-        point = bend.origin + bend.along * place
-        before, after = dr.norm(point - start), dr.norm(centre - point)
-        incoming, outgoing = (point - start) / before, (centre - point) / after
+        row = self.names.row(number)
+        mirrors, start, origin, along = self.chains.rows(row)
+        pair = dr.gather(mi.UInt, self.chains.pair, row)
+        bend, (light, before_mirrors) = self.wedges.get(pair), self.wedges.lights(pair)
+        centre = self.voxels.centres(index)
+        place = keller_point(origin, along, start, centre)
+        point, seen = bend.origin + bend.along * place, origin + along * place
+        before, after = dr.norm(point - light), dr.norm(centre - seen)
+        valid = (place > 0) & (place < bend.length) & (before > LEAST_M) & (after > LEAST_M)
+        back = go_back(self.world, centre, seen, mirrors)
+        valid &= back.met & (dr.norm(back.target - point) < tolerance_m(after))
+        incoming, outgoing = (point - light) / before, dr.normalize(back.origin - point)
         bend.face(incoming)
         outside = lifted(bend, point)
-        valid = (place > 0) & (place < bend.length) & (before > LEAST_M) & (after > LEAST_M)
-        for target in (point, outside):
-            valid &= clear(self.world, start, target) & clear(self.world, centre, target)
-        field = diffracted(self.source, bend, bsdf, incoming, outgoing, before, after)
-        strength = dr.squared_norm(field) * dr.rcp(before * after * (before + after))
+        valid &= clear(self.world, back.origin, point) & clear(self.world, back.origin, outside)
+        field, arrived = arrive(self.world, self.source, outside, light, before_mirrors)
+        valid &= arrived & ((before_mirrors > 0) | clear(self.world, self.source.point(), point))
+        bent = back.jones @ diffracted(field, bend, bsdf, incoming, outgoing, before, after)
+        strength = dr.squared_norm(bent) * dr.rcp(before * after * (before + after))
         valid &= dr.isfinite(strength) & (strength > 0)
         # Seen from the voxel, the wave comes from the edge, as far away as the whole way is.
-        toward = -outgoing * (before + after)
+        toward = (seen - centre) * ((before + after) / after)
         dr.eval(valid, strength, toward)
         kept = valid.numpy() & (strength.numpy() > self.least[cell])
         return CentrePaths(cell, identity, strength.numpy(), toward.numpy().T)[kept]

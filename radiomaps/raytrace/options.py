@@ -12,8 +12,8 @@ __all__ = ["MAX_DEPTH", "MAX_RAYS", "Estimator", "TraceOptions"]
 
 Estimator = Literal["paths", "axis", "plane"]
 
-#: A ray's number and its bounce share 32 bits beside the strength of the path: 29 and 3 of them.
-MAX_RAYS = 1 << 29
+#: A ray's number, its bounces and whether it bends share 32 bits beside the strength of the path: 28, 3 and 1 of them.
+MAX_RAYS = 1 << 28
 MAX_DEPTH = 7
 
 
@@ -24,7 +24,8 @@ class TraceOptions:
     Rays: `rays` a transmitter, in `batches` randomly rotated lattices whose spread gives the error; with `error_db`,
     batches are added until the median error of path gain outside line of sight is that small, up to `max_rays`.
     Interactions: `line_of_sight`, `specular`, `diffuse` (with `scattering`, the coefficient S of all materials),
-    `diffraction` (first order, of wedges; `edge_diffraction` also of free edges), `refraction` (through thin walls:
+    `diffraction` (once a path, over wedges, with mirrors before and after up to `depth`; `edge_diffraction` also over
+    free edges), `refraction` (through thin walls:
     off outdoors, where solid buildings stand).
     Estimator: "paths" takes from rays which walls serve a voxel, and computes these paths exactly at its centre (rays
     that scatter add to it as with "axis"). "axis" and "plane" estimate the voxel's mean from the rays alone, counted

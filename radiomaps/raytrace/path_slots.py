@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import drjit as dr
 import mitsuba as mi
 import numpy as np
@@ -16,7 +14,6 @@ __all__ = ["SLOTS", "TABLES", "ImageTable", "PathTable", "highest", "mix"]
 #: Slots of a table a voxel, and tables: a path is lost only where stronger ones take its slot in both.
 SLOTS = 16
 TABLES = 2
-_IMAGES = 1 << 22
 
 
 def mix(value: mi.UInt) -> mi.UInt:
@@ -32,29 +29,35 @@ def highest() -> dr.ReduceMode:
 
 
 class ImageTable:
-    """A ray for every apparent source that rays found: of those in one slot, that of the highest name."""
+    """A ray for every apparent source that rays found: of those in one of `size` slots, that of the highest name."""
 
-    def __init__(self) -> None:
-        self.names = dr.zeros(mi.UInt, _IMAGES)
+    def __init__(self, size: int = 1 << 22) -> None:
+        self.size = size
+        self.names = dr.zeros(mi.UInt, size)
         dr.make_opaque(self.names)
 
     def put(self, identity: mi.UInt, name: mi.UInt, active: mi.Bool) -> None:
         """Enter rays by the identities of their apparent sources."""
-        dr.scatter_reduce(dr.ReduceOp.Max, self.names, name, identity % _IMAGES, active, mode=highest())
+        dr.scatter_reduce(dr.ReduceOp.Max, self.names, name, identity % self.size, active, mode=highest())
 
-    def resolve(self, find: Callable[[mi.UInt], mi.Point3f]) -> None:
-        """Have all apparent sources found: `find` follows named rays to them."""
-        used = dr.compress(self.names != 0)
-        self.kept = dr.gather(mi.UInt, self.names, used)
-        self.place = find(self.kept)
-        self.row = dr.zeros(mi.UInt, _IMAGES)
-        dr.scatter(self.row, dr.arange(mi.UInt, dr.width(used)), used)
-        dr.eval(self.row, self.place, self.kept)
+    def resolve(self, only: NDArray[np.uint32] | None = None) -> mi.UInt:
+        """The names entered (for identities `only`), by row."""
+        names = self.names
+        if only is not None:
+            wanted, identity = dr.zeros(mi.Bool, self.size), integers(only)
+            dr.make_opaque(identity)
+            dr.scatter(wanted, mi.Bool(True), identity % self.size)
+            names = dr.select(wanted, names, 0)
+        used = dr.compress(names != 0)
+        self.kept = dr.gather(mi.UInt, names, used)
+        self._row = dr.zeros(mi.UInt, self.size)
+        dr.scatter(self._row, dr.arange(mi.UInt, dr.width(used)), used)
+        dr.eval(self._row, self.kept)
+        return self.kept
 
-    def get(self, identity: mi.UInt) -> tuple[mi.Point3f, mi.UInt]:
-        """Places of apparent sources, and names of rays that saw them, once they are resolved."""
-        row = dr.gather(mi.UInt, self.row, identity % _IMAGES)
-        return dr.gather(mi.Point3f, self.place, row), dr.gather(mi.UInt, self.kept, row)
+    def row(self, identity: mi.UInt) -> mi.UInt:
+        """Rows of identities, once resolved."""
+        return dr.gather(mi.UInt, self._row, identity % self.size)
 
 
 class PathTable:

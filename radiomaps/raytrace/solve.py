@@ -15,9 +15,9 @@ from geoml.grids.grid import Grid
 from radiomaps.maps.layout import Transmitter
 from radiomaps.raytrace.accumulators import Parts
 from radiomaps.raytrace.arrays import floats
-from radiomaps.raytrace.bounce import BOUNCE_BITS, aimed, find_images, shoot
+from radiomaps.raytrace.bounce import aimed, find_images, shoot
 from radiomaps.raytrace.chains import CentrePaths, join, mirrored_paths
-from radiomaps.raytrace.diffraction import Bender, deposit, toward_edges
+from radiomaps.raytrace.diffraction import BENT, Bender, deposit, toward_edges
 from radiomaps.raytrace.moments import Sums
 from radiomaps.raytrace.options import TraceOptions
 from radiomaps.raytrace.path_slots import SLOTS, TABLES, ImageTable, PathTable
@@ -119,9 +119,9 @@ class _Run:
         while sums.batches < most:
             lattice = aimed(self.world, self.source, options, sums.batches)
             if self.bender is not None:
-                self.bender.shoot(lattice)
+                self.bender.shoot(sums.batches)
             elif self.wedges is not None:
-                deposit(self.wedges, self.voxels, lattice, sums)
+                deposit(self.wedges, self.voxels, sums.batches, sums)
             if options.bounces:
                 for begin in range(0, lattice.lanes, options.chunk_rays):
                     lanes = min(options.chunk_rays, lattice.lanes - begin)
@@ -178,7 +178,10 @@ class _Run:
         if self.tables is not None and self.options.bounces:
             found.append(mirrored_paths(self.world, self.voxels, self.source, self.tables, self.options))
         if self.bender is not None:
-            found.append(self.bender.paths())
+            gain = self.sight.gain * self.sight.seen
+            for paths in found:
+                gain = gain + np.bincount(paths.cell, paths.strength, self.voxels.size).astype(np.float32)
+            found.append(self.bender.paths(gain))
         return join(found) if found else CentrePaths.none()
 
     def _rank_means(self, parts: Parts) -> None:
@@ -187,10 +190,15 @@ class _Run:
         cell = dr.compress(strength > parts.strongest)
         if not dr.width(cell):
             return
-        name, centre = dr.gather(mi.UInt, names, cell), self.voxels.centres(cell)
-        away = find_images(self.world, self.source, name, self.options) - centre
-        if self.wedges is not None and len(self.wedges):
-            bent = name & ((1 << BOUNCE_BITS) - 1) == 0
-            edge = dr.select(bent, name >> BOUNCE_BITS, 0)
-            away = dr.select(bent, toward_edges(self.wedges, edge, centre), away)
-        parts.rank(cell, dr.gather(mi.Float, strength, cell), away)
+        bent = (dr.gather(mi.UInt, names, cell) & mi.UInt(BENT)) != 0
+        for chosen in (dr.compress(~bent), dr.compress(bent)):
+            if not dr.width(chosen):
+                continue
+            mine = dr.gather(mi.UInt, cell, chosen)
+            name, centre = dr.gather(mi.UInt, names, mine), self.voxels.centres(mine)
+            if (name[0] & BENT) == 0:
+                away = find_images(self.world, self.source, name, self.options) - centre
+            else:
+                assert self.wedges is not None
+                away = toward_edges(self.wedges, name, centre)
+            parts.rank(mine, dr.gather(mi.Float, strength, mine), away)

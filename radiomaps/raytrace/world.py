@@ -74,13 +74,17 @@ class World:
         self.gap_m = _GAP_M + _GAP_AN_EDGE * max(map(_longest_edge, meshes))
         surfaces, self.whole = surfaces_of(meshes)
         used = materials_used((surface.material for surface in surfaces), scene.materials, options.frequency_hz)
-        objects = []
+        objects: list[rt.SceneObject] = []
+        self.corners: list[NDArray[np.float64]] = []
         for index, ((material, half_space), parts) in enumerate(surfaces.items()):
             bsdf = radio_material(used[material], f"{index}-{material}", options, half_space=half_space)
-            objects.append(self._object(f"faces-{index}", *merged(parts), bsdf))
+            vertices, faces = merged(parts)
+            self.corners.append(vertices[faces])
+            objects.append(self._object(f"faces-{index}", vertices, faces, bsdf))
         self.scene.edit(add=objects)
         self.mi_scene = self.scene.mi_scene
         self.shapes = {surface: index for index, surface in enumerate(surfaces)}
+        self.meshes = [self.scene.objects[f"faces-{index}"].mi_mesh for index in self.shapes.values()]
         self.materials = [self.scene.objects[f"faces-{index}"].radio_material for index in self.shapes.values()]
 
     def _object(
@@ -121,6 +125,19 @@ class World:
         """
         gap = self.gap_m + _GAP_A_METRE * dr.max(dr.abs(si.p))
         return si.p + si.n * dr.mulsign(gap, dr.dot(si.n, direction))
+
+    def face_number(self, si: mi.SurfaceInteraction3f) -> mi.UInt:
+        """The number of the face that was met, over all shapes."""
+        number, first = mi.UInt(si.prim_index), 0
+        for mesh, corners in zip(self.meshes, self.corners, strict=True):
+            number = dr.select(si.shape == mi.ShapePtr(mesh), si.prim_index + dr.opaque(mi.UInt, first), number)
+            first += len(corners)
+        return number
+
+    def side_middles(self) -> NDArray[np.float64]:
+        """The middles of all faces' sides, `(face, side, 3)`, by the number of the face."""
+        corners = np.concatenate(self.corners)
+        return (corners + np.roll(corners, -1, axis=1)) / 2
 
     def edges(self, *, free: bool) -> Edges:
         """The edges that diffract, with free ones where `free`; those of a building by the material of its walls."""
