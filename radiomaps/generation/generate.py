@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from geoml.cli.progress import progress_bar
+from geoml.cli.progress import Bar, progress_bar
 from geoml.data.reading import spread
 from geoml.data.store import Packing, StoreWriter
 from geoml.errors import DataError, UserError
@@ -36,11 +36,14 @@ SAMPLE = "sample"
 _SPACE = ("z", "y", "x")
 
 
-def compute(plan: Plan, start: int, stop: int) -> dict[str, xr.Dataset]:
-    """The groups of samples `start … stop` as the store takes them: a pure function of the plan and the numbers."""
+def compute(plan: Plan, start: int, stop: int, advance: Callable[[float], None] | None = None) -> dict[str, xr.Dataset]:
+    """The groups of samples `start … stop` as the store takes them: a pure function of the plan and the numbers.
+
+    `advance` gets shares of the work as they are done.
+    """
     import xarray as xr
 
-    maps = plan.trace(start, stop)
+    maps = plan.trace(start, stop, advance)
     missing = [name for name in plan.variables if name not in maps]
     if missing:
         raise UserError(f"solver {plan.solver!r} gives no {', '.join(missing)}; remove it from variables")
@@ -156,9 +159,8 @@ def generate(plan: Plan, path: str | os.PathLike[str], *, client: Any = None, pr
         todo = writer.missing()
         with progress_bar("tracing", plan.samples, unit="maps") as bar:
             bar.advance(plan.samples - len(todo) * plan.task_size)
-            for start, groups in _results(plan, todo, client):
+            for start, groups in _results(plan, todo, client, bar):
                 writer.write(start, groups)
-                bar.advance(plan.task_size)
         if not writer.complete:
             _record_scenes(plan, path)
             writer.finish()
@@ -180,16 +182,25 @@ def _require_same_plan(path: Path, plan: Plan) -> None:
         raise UserError(f"{path} was begun by another version of this package; delete it or choose another path")
 
 
-def _results(plan: Plan, starts: list[int], client: Any) -> Iterator[tuple[int, dict[str, xr.Dataset]]]:
+def _results(plan: Plan, starts: list[int], client: Any, bar: Bar) -> Iterator[tuple[int, dict[str, xr.Dataset]]]:
     """Computed groups in order of completion; a client has two jobs per worker in flight."""
     if client is None:
         for start in starts:
-            yield start, compute(plan, start, start + plan.task_size)
+            left = 1.0
+
+            def advance(share: float) -> None:
+                nonlocal left
+                left -= share
+                bar.advance(share * plan.task_size)
+
+            yield start, compute(plan, start, start + plan.task_size, advance)
+            bar.advance(left * plan.task_size)
         return
     jobs = [(plan, start, start + plan.task_size) for start in starts]
     ahead = 2 * max(1, sum(client.nthreads().values()))
     for (_, start, _), result in spread(_compute_on_worker, jobs, client=client, ahead=ahead):
         yield start, result()
+        bar.advance(plan.task_size)
 
 
 def _compute_on_worker(plan: Plan, start: int, stop: int) -> dict[str, xr.Dataset]:

@@ -6,7 +6,7 @@ import functools
 import hashlib
 import itertools
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -286,8 +286,8 @@ class Plan:
         text = json.dumps([self.describe(), solver_version(self.solver)], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()
 
-    def trace(self, start: int, stop: int) -> Any:
-        """The Dataset of samples `start … stop`, which belong to one scene and frequency."""
+    def trace(self, start: int, stop: int, advance: Callable[[float], None] | None = None) -> Any:
+        """The Dataset of samples `start … stop`, which belong to one scene and frequency; `advance` as in a solver."""
         number = self.placement.number
         index = start // self.maps_a_scene
         if (stop - 1) // number != start // number:
@@ -296,7 +296,7 @@ class Plan:
         options = {**self.options, "above_ground": self.window.above_ground}
         if self.frequencies_hz:
             options["frequency_hz"] = self.frequencies_hz[start % self.maps_a_scene // number]
-        maps = run_solver(self.solver, self.scene(index), chosen, self.grid(index), options)
+        maps = run_solver(self.solver, self.scene(index), chosen, self.grid(index), options, advance=advance)
         if self.fill_shadows:
             from radiomaps.dominant.fill import fill_shadows
 
@@ -319,18 +319,36 @@ def _options(solver: str, values: Mapping[str, Any]) -> Any:
     return Options(**values)
 
 
+def _advance(advance: Callable[[float], None], part: float, share: float) -> None:
+    advance(part * share)
+
+
 def run_solver(
-    solver: str, scene: Scene, transmitters: Sequence[Transmitter], grid: Grid, options: Mapping[str, Any]
+    solver: str,
+    scene: Scene,
+    transmitters: Sequence[Transmitter],
+    grid: Grid,
+    options: Mapping[str, Any],
+    *,
+    advance: Callable[[float], None] | None = None,
 ) -> Any:
-    """Trace with the solver of that name, transmitters with a carrier of their own at that one."""
-    if solver == "sionna":
-        from radiomaps.raytrace import trace
-    else:
-        from radiomaps.dominant import trace  # type: ignore[assignment]
+    """Trace with the solver of that name, transmitters with a carrier of their own at that one.
+
+    The ray tracer reports to `advance` each share of its work that is done.
+    """
     parts = []
     for carrier, cells in itertools.groupby(transmitters, key=lambda transmitter: transmitter.frequency_hz):
+        some = list(cells)
         chosen = _options(solver, {**options, "frequency_hz": carrier} if carrier else options)
-        parts.append(trace(scene, list(cells), grid, chosen))
+        if solver == "sionna":
+            from radiomaps.raytrace import trace
+
+            report = None if advance is None else functools.partial(_advance, advance, len(some) / len(transmitters))
+            parts.append(trace(scene, some, grid, chosen, advance=report))
+        else:
+            from radiomaps.dominant import trace as trace_dominant
+
+            parts.append(trace_dominant(scene, some, grid, chosen))
     if len(parts) == 1:
         return parts[0]
     if not parts:
@@ -344,12 +362,14 @@ def run_solver(
 def solver_version(solver: str) -> str:
     """The part of a plan's identity that is not in its configuration."""
     if solver == "dominant":
-        from radiomaps.dominant import VERSION
+        from radiomaps.dominant import VERSION as REVISION
 
-        return f"radiomaps.dominant {VERSION}"
+        return f"radiomaps.dominant {REVISION}"
     from importlib import metadata
 
+    from radiomaps.raytrace.options import VERSION
+
     try:
-        return f"sionna-rt {metadata.version('sionna-rt')}"
+        return f"sionna-rt {metadata.version('sionna-rt')}, tracer {VERSION}"
     except metadata.PackageNotFoundError:
         raise UserError("ray tracing needs Sionna RT, which is not installed: pip install 'geoml[radiomaps]'") from None

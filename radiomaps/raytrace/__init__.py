@@ -5,7 +5,8 @@ Importing this package imports neither: a call does, after `radiomaps.raytrace.a
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from importlib import metadata
 from typing import TYPE_CHECKING, Any
@@ -46,7 +47,12 @@ def activate() -> str:
 
 
 def trace(
-    scene: Scene, transmitters: Sequence[Transmitter], grid: Grid, options: TraceOptions | None = None
+    scene: Scene,
+    transmitters: Sequence[Transmitter],
+    grid: Grid,
+    options: TraceOptions | None = None,
+    *,
+    advance: Callable[[float], None] | None = None,
 ) -> xr.Dataset:
     """Radio maps of all voxels of a grid, for each transmitter in one trace.
 
@@ -54,7 +60,7 @@ def trace(
     `radiomaps.maps.layout`: path gain, strongest path's time and direction of arrival, first arrival, mean delay,
     spreads, masks. Line of sight is exact; the rest is the mean over each voxel estimated from rays, with the strongest
     path's delay and direction exact at its centre where it has mirrored only. Memory stays within `options.memory_mb`,
-    beside the scene and the result.
+    beside the scene and the result. `advance` gets the shares of the work as they are done, 1 in all.
 
     Raises `UserError` for a transmitter in a building, a grid outside the scene, a material without properties at the
     frequency, and machines without a working CUDA or LLVM.
@@ -83,7 +89,10 @@ def trace(
     for index, transmitter in enumerate(transmitters):
         most, relative = 0, []
         for cut, piece in pieces(grid, options):
-            outcome = solve(world, piece, transmitter, options, None if ground is None else ground[cut[1:]])
+            part = piece.size / grid.size / len(transmitters)
+            report = None if advance is None else functools.partial(_advance, advance, part)
+            heights = None if ground is None else ground[cut[1:]]
+            outcome = solve(world, piece, transmitter, options, heights, advance=report)
             for name, values in outcome.fields.items():
                 whole = fields.setdefault(name, np.empty((len(transmitters), *grid.shape), values.dtype))
                 whole[(index, *cut)] = values
@@ -169,6 +178,10 @@ def _require_near(transmitters: Sequence[Transmitter], points: NDArray[np.float6
                 f"transmitter {transmitter.name or '?'} is {away**0.5 / 1000:.0f} km away; rays reach "
                 f"{_FARTHEST_M / 1000:g} km: place it in the same direction, nearer, and take free space between off"
             )
+
+
+def _advance(advance: Callable[[float], None], part: float, share: float) -> None:
+    advance(part * share)
 
 
 def _middle(bounds: Sequence[tuple[float, float]], ground_m: NDArray[np.float64] | None = None) -> list[float]:

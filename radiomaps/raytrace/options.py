@@ -8,7 +8,10 @@ from typing import Any, Literal, get_args
 
 from geoml.errors import UserError
 
-__all__ = ["MAX_DEPTH", "MAX_RAYS", "Estimator", "TraceOptions"]
+__all__ = ["MAX_DEPTH", "MAX_RAYS", "VERSION", "Estimator", "TraceOptions"]
+
+#: Raised where maps change: part of what identifies a store.
+VERSION = 2
 
 Estimator = Literal["paths", "axis", "plane"]
 

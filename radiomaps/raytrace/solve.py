@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,6 +27,9 @@ from radiomaps.raytrace.wedges import Wedges
 from radiomaps.raytrace.world import Source, World
 
 __all__ = ["Outcome", "error_db", "pieces", "solve"]
+
+#: About what part of the time rays take, where paths are made exact after them.
+_RAYS_SHARE = 0.6
 
 Fields = dict[str, NDArray[Any]]
 
@@ -68,11 +71,18 @@ def solve(
     transmitter: Transmitter,
     options: TraceOptions,
     ground_m: NDArray[np.float64] | None = None,
+    *,
+    advance: Callable[[float], None] | None = None,
 ) -> Outcome:
-    """Trace one transmitter over one piece of a grid; heights are above `ground_m` `(y, x)` where that is given."""
+    """Trace one transmitter over one piece of a grid; heights are above `ground_m` `(y, x)` where that is given.
+
+    `advance` gets the shares of the work as they are done, 1 in all.
+    """
     run = _Run(world, grid, transmitter, options, ground_m)
-    run.trace()
+    run.trace(advance or (lambda share: None))
     fields = run.fields()
+    if advance is not None:
+        advance(1 - run.done)
     rays = run.sums.batches * options.rays_a_batch
     shaped = {name: values.reshape(grid.shape) for name, values in fields.items()}
     return Outcome(shaped, rays, run.relative_errors())
@@ -108,8 +118,9 @@ class _Run:
         if self.exact and self.wedges is not None:
             self.bender = Bender(self.wedges, self.voxels, self.sight.gain * self.sight.seen)
         self.before = np.zeros(self.voxels.size, np.float32)
+        self.done = 0.0
 
-    def trace(self) -> None:
+    def trace(self, advance: Callable[[float], None]) -> None:
         """Batches by number, or until the median error is small enough."""
         options, sums = self.options, self.sums
         if not options.bounces and self.wedges is None:
@@ -127,6 +138,10 @@ class _Run:
                     lanes = min(options.chunk_rays, lattice.lanes - begin)
                     shoot(self.world, self.voxels, self.source, lattice, begin, lanes, options, sums, self.tables)
             sums.close_batch()
+            if sums.batches <= options.batches:
+                share = (_RAYS_SHARE if self.exact else 1.0) / options.batches
+                self.done += share
+                advance(share)
             if sums.batches == half:
                 self.before = self._found()
             if sums.batches == 2 * half and options.error_db and sums.batches < most:
