@@ -22,7 +22,7 @@ from radiomaps.raytrace.world import Source, World
 
 __all__ = [
     "Hit",
-    "State",
+    "RayState",
     "aimed",
     "find_images",
     "follow",
@@ -38,7 +38,7 @@ __all__ = [
 BOUNCE_BITS = 3
 
 
-class State:
+class RayState:
     """Rays between two surfaces.
 
     `image` is the apparent source: the transmitter mirrored in the walls met since the last diffuse reflection, or the
@@ -99,13 +99,13 @@ def _flags(options: TraceOptions) -> int:
     )
 
 
-def start_rays(source: Source, lattice: Lattice, lane: mi.UInt) -> State:
+def start_rays(source: Source, lattice: Lattice, lane: mi.UInt) -> RayState:
     """Rays of a lattice as they leave the transmitter."""
     direction, active = lattice.directions(lane)
     width = dr.width(direction)
     ray = mi.Ray3f(o=dr.repeat(source.point(), width), d=direction)
     ray.time = dr.zeros(mi.Float, width)
-    return State(
+    return RayState(
         ray=ray,
         field=source.field(direction),
         solid_angle=dr.repeat(dr.opaque(mi.Float, lattice.solid_angle), width),
@@ -143,8 +143,8 @@ def meet(
 
 
 def _interact(
-    world: World, state: State, si: mi.SurfaceInteraction3f, ray_name: mi.UInt, flags: mi.UInt, seed: mi.UInt
-) -> State:
+    world: World, state: RayState, si: mi.SurfaceInteraction3f, ray_name: mi.UInt, flags: mi.UInt, seed: mi.UInt
+) -> RayState:
     """The rays after the surface they met: mirrored, scattered or let through, as the material draws."""
     active = mi.Bool(state.active)
     uniform = uniforms(ray_name, state.depth, seed)
@@ -157,7 +157,7 @@ def _interact(
     mirrored = state.image - si.n * (2 * dr.dot(state.image - si.p, si.n))
     before = dr.norm(si.p - state.image)
     image = dr.select(kind == InteractionType.SPECULAR, mirrored, dr.select(diffuse, si.p, state.image))
-    return State(
+    return RayState(
         ray=ray,
         field=mi.Vector4f(jones @ state.field),
         solid_angle=dr.select(diffuse, dr.two_pi, state.solid_angle),
@@ -172,11 +172,11 @@ def _interact(
 
 def follow(
     world: World,
-    state: State,
+    state: RayState,
     ray_name: mi.UInt,
     options: TraceOptions,
     depth: int,
-    on_segment: Callable[[State, Hit], None],
+    on_segment: Callable[[RayState, Hit], None],
 ) -> None:
     """Follow rays over `depth` bounces; `on_segment(state, hit)` sees every segment, once within the symbolic loop."""
     flags = dr.opaque(mi.UInt, int(_flags(options)))
@@ -185,7 +185,7 @@ def follow(
     flags = dr.repeat(flags, width)
     limit = dr.opaque(mi.UInt, depth)
 
-    def step(state: State) -> tuple[State]:
+    def step(state: RayState) -> tuple[RayState]:
         si = world.mi_scene.ray_intersect(state.ray, ray_flags=mi.RayFlags.Minimal, coherent=True, active=state.active)
         hit = state.active & si.is_valid()
         on_segment(state, Hit(si, hit))
@@ -223,7 +223,7 @@ def shoot(
     dense = dr.opaque(mi.Float, options.batches / (lattice.solid_angle * ENOUGH))
     straight = source.point()
 
-    def deposit(state: State, hit: Hit) -> None:
+    def deposit(state: RayState, hit: Hit) -> None:
         left = dr.squared_norm(state.field)
         power, own = state.solid_angle * left, left * state.chance
         origin = state.image
@@ -282,7 +282,7 @@ def replay(
     source: Source,
     names: mi.UInt,
     options: TraceOptions,
-    keep: Callable[[State, Hit, mi.UInt, mi.Bool], None],
+    keep: Callable[[RayState, Hit, mi.UInt, mi.Bool], None],
     depth: int | None = None,
 ) -> None:
     """Shoot named rays once more: `keep(state, hit, row, last)` sees, where `last`, row's ray after its bounces.
@@ -302,7 +302,7 @@ def replay(
         mine = dr.gather(mi.UInt, order, mine)
         number, bounces = name >> BOUNCE_BITS, name & ((1 << BOUNCE_BITS) - 1)
 
-        def seen(state: State, hit: Hit, bounces: mi.UInt = bounces, mine: mi.UInt = mine) -> None:
+        def seen(state: RayState, hit: Hit, bounces: mi.UInt = bounces, mine: mi.UInt = mine) -> None:
             last = state.active & (state.depth == bounces)
             keep(state, hit, mine, last)
             state.active &= ~last

@@ -12,7 +12,17 @@ from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
 from radiomaps.raytrace.arrays import floats
-from radiomaps.raytrace.bounce import BOUNCE_BITS, Hit, State, aimed, follow, identity_of, ray_names, replay, start_rays
+from radiomaps.raytrace.bounce import (
+    BOUNCE_BITS,
+    Hit,
+    RayState,
+    aimed,
+    follow,
+    identity_of,
+    ray_names,
+    replay,
+    start_rays,
+)
 from radiomaps.raytrace.options import TraceOptions
 from radiomaps.raytrace.path_slots import ImageTable, mix
 from radiomaps.raytrace.world import Edges, Source, World
@@ -112,7 +122,7 @@ def _mirrored(world: World, source: Source, options: TraceOptions, edges: Edges)
         lane = dr.arange(mi.UInt, min(options.chunk_rays, lattice.lanes - begin)) + dr.opaque(mi.UInt, begin)
         name = ray_names(lane, lattice)
 
-        def enter(state: State, hit: Hit, name: mi.UInt = name) -> None:
+        def enter(state: RayState, hit: Hit, name: mi.UInt = name) -> None:
             key = mix(world.face_number(hit.si) + mix(identity_of(state.image - straight)))
             table.put(key, (name << BOUNCE_BITS) | state.depth, state.active & hit.found & (state.depth > 0))
 
@@ -127,7 +137,7 @@ def _mirrored(world: World, source: Source, options: TraceOptions, edges: Edges)
     image = dr.zeros(mi.Point3f, width)
     dr.make_opaque(face, power, image)
 
-    def keep(state: State, hit: Hit, row: mi.UInt, last: mi.Bool) -> None:
+    def keep(state: RayState, hit: Hit, row: mi.UInt, last: mi.Bool) -> None:
         dr.scatter(face, world.face_number(hit.si), row, last)
         dr.scatter(image, state.image, row, last)
         dr.scatter(power, dr.squared_norm(state.field), row, last)
