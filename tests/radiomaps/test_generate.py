@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -113,11 +114,11 @@ def test_more_tasks_than_workers_take_at_once_are_all_done(tmp_path: Path):
 def test_stopped_and_resumed_without_computing_twice(whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     calls: list[int] = []
 
-    def counted(plan: Plan, start: int, stop: int):
+    def counted(plan: Plan, start: int, stop: int, advance: Callable[[float], None] | None = None):
         calls.append(start)
         if len(calls) == 2:
             raise KeyboardInterrupt
-        return compute(plan, start, stop)
+        return compute(plan, start, stop, advance)
 
     monkeypatch.setattr(module, "compute", counted)
     path = tmp_path / "stopped.zarr"
