@@ -20,7 +20,7 @@ __all__ = ["PAIRS", "SUFFIXES", "Record", "records"]
 
 logger = logging.getLogger(__name__)
 
-SUFFIXES = (".nc", ".nc4", ".cdf", ".zarr", ".zarr.zip", ".h5", ".hdf5")
+SUFFIXES = (".nc", ".nc4", ".cdf", ".zarr", ".zarr.zip", ".h5", ".hdf5", ".tif", ".tiff")
 #: Pairs of ends of names that people give to the fine and the coarse file of one event.
 PAIRS = (("_0p10", "_0p25"), ("_fine", "_coarse"), ("_hr", "_lr"), ("_high", "_low"), ("_hires", "_lores"))
 #: Files belong to one record where the next begins within this many lengths of a file of the end of the one before.
@@ -136,11 +136,11 @@ def _daily(known: dict[str, Any], names: Sequence[str]) -> float:
 @functools.lru_cache(maxsize=100_000)
 def _extent(path: Path, changed: int) -> tuple[Any, float, float]:
     """The grid of a file, as something to compare, and its first and last time in seconds; None for no grid."""
-    from geoml.data.netcdf import read_dataset
     from geoml.grids.grid import grid_of
+    from rainshift.sources.opening import open_rain
     from rainshift.sources.times import TIME_DIMS
 
-    with read_dataset(path) as data:
+    with open_rain(path) as data:
         time = next((data[name] for name in TIME_DIMS if name in data.coords), None)
         try:
             axes = tuple((axis.start, axis.step, axis.size) for axis in grid_of(data, time=False).axes)

@@ -22,6 +22,7 @@ from rainshift.sources.intervals import (
     is_running_sum,
     starts_of_sums,
 )
+from rainshift.sources.opening import open_rain
 from rainshift.sources.times import MEMBER_DIMS, TIME_DIMS, snapped, with_time
 from rainshift.sources.units import RainUnits, rain_units
 from rainshift.sources.validity import blanked, check_rain, lost_parts, validity_of
@@ -101,9 +102,7 @@ class _Part:
 
     @classmethod
     def read(cls, path: Path, variable: str | None, units: str | None, absent_chunks: str | None) -> _Part:
-        from geoml.data.netcdf import read_dataset
-
-        dataset = read_dataset(path)
+        dataset = open_rain(path)
         array = dataset[find_rain(dataset, variable, path)]
         label = f"{path}: {array.name!r}"
         _refuse_twice_scaled(array, label)
@@ -225,6 +224,8 @@ def _lazy(array: xr.DataArray, path: Path, lost: tuple[tuple[slice, ...], ...]) 
     """The array in Dask blocks as the file has them, NaN in the parts that are lost."""
     import dask.array as da
 
+    if array.chunks is not None:
+        return array
     stored = array.encoding.get("preferred_chunks", {})
     chunks = tuple(stored.get(dim, size) for dim, size in array.sizes.items())
     on_disk = _OnDisk(array.variable, f"{path}: {array.name!r}")

@@ -150,6 +150,28 @@ def _(folder):
     (folder / "a.nc").write_text("rain")
 
 
+def _tiffs(folder: Path, name: str, scale: float = 1.0) -> None:
+    import rasterio
+
+    north = LAT[-1] + 0.05
+    place = {"crs": "EPSG:4326", "transform": rasterio.transform.from_origin(LON[0] - 0.05, north, 0.1, 0.1)}
+    for number, values in enumerate(RAIN):
+        file = folder / name.format(number + 1)
+        with rasterio.open(file, "w", driver="GTiff", height=30, width=40, count=1, dtype="int16", **place) as sink:
+            sink.write(np.round(values[::-1] / scale).astype("int16"), 1)
+            sink.scales, sink.units = (scale,), ("mm/h",)
+
+
+@case("format", "GeoTIFF files, a time each in their names, with scale and unit", "one record")
+def _(folder):
+    _tiffs(folder, "radar_20200601_{:02d}00.tif", scale=0.5)
+
+
+@case("format", "GeoTIFF without a date in its name", "refused", refused="no date")
+def _(folder):
+    _tiffs(folder, "radar{}.tif", scale=0.5)
+
+
 # ---- units
 
 

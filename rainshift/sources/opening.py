@@ -1,0 +1,71 @@
+"""Files of rain as data sets: NetCDF and Zarr as they are, GeoTIFF with the time that its name says."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from geoml.errors import DataError
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+__all__ = ["RASTERS", "open_rain"]
+
+RASTERS = (".tif", ".tiff")
+#: A date and, mostly, a time of day in the name of a file: 20200601_0130, 2020-06-01T01:30, 202006010130, 20200601.
+STAMP = re.compile(
+    r"(?<!\d)(\d{4})[-_.]?(\d{2})[-_.]?(\d{2})(?:[-_.T]?(\d{2})[-_.:h]?(\d{2})(?:[-_.:]?(\d{2}))?)?(?!\d)"
+)
+
+
+def open_rain(path: Path) -> xr.Dataset:
+    """A file as a data set; a GeoTIFF has one time, in UTC, and `precipitation` in the unit of its band.
+
+    Raises `DataError` for a GeoTIFF whose name says no date.
+    """
+    if path.suffix.lower() not in RASTERS:
+        from geoml.data.netcdf import read_dataset
+
+        return read_dataset(path)
+    return _raster(path)
+
+
+def _raster(path: Path) -> xr.Dataset:
+    import dask
+    import dask.array as da
+    import xarray as xr
+
+    from geoml.data.raster import read_raster
+
+    header = read_raster(path)
+    lazy = da.from_delayed(dask.delayed(_values)(path), header.shape, np.float32)
+    names = [str(dim) for dim in header.dims]
+    coords: dict[str, Any] = {name: header[name] for name in names}
+    attrs = {"units": header.attrs["units"]} if header.attrs.get("units") else {}
+    made = xr.Dataset({"precipitation": (("time", *names), lazy[None], attrs)}, {"time": [_time(path)], **coords})
+    if names != ["lat", "lon"]:
+        made["precipitation"].attrs["grid_mapping"] = "crs"
+        made["crs"] = (), 0, {"crs_wkt": header.attrs["crs"]}
+    return made
+
+
+def _values(path: Path) -> NDArray[np.float32]:
+    from geoml.data.raster import read_raster
+
+    return np.asarray(read_raster(path).values, np.float32)
+
+
+def _time(path: Path) -> np.datetime64:
+    found = STAMP.search(path.stem)
+    if found is None:
+        raise DataError(f"{path}: a GeoTIFF has no time of its own and its name no date such as 20200601_0130")
+    year, month, day, hour, minute, second = (part or "00" for part in found.groups())
+    try:
+        return np.datetime64(f"{year}-{month}-{day}T{hour}:{minute}:{second}", "ns")
+    except ValueError as error:
+        raise DataError(f"{path}: {found[0]} in its name is no date: {error}") from error
