@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from radiomaps.api import trace as trace
     from radiomaps.api import train as train
     from radiomaps.maps.layout import Transmitter as Transmitter
+    from radiomaps.raytrace.calibration import calibrate as calibrate
     from radiomaps.scenes import Scene as Scene
 
 _NAMES = ("Model", "benchmark", "evaluate", "load", "load_scene", "open", "paths", "trace", "train")
@@ -37,6 +38,7 @@ _TYPES = {
     "Grid": "geoml.grids.grid:Grid",
     "Scene": "radiomaps.scenes:Scene",
     "Transmitter": "radiomaps.maps.layout:Transmitter",
+    "calibrate": "radiomaps.raytrace.calibration:calibrate",
 }
 
 publish(__name__, {**{name: f"radiomaps.api:{name}" for name in _NAMES}, **_TYPES})

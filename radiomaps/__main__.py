@@ -30,6 +30,12 @@ APP = App(
             example="radiomaps paths scene=etoile receivers.count=1000 receivers.speed_m_s=10",
         ),
         Verb(
+            "calibrate",
+            "radiomaps.raytrace.calibration.verb:calibrate",
+            "Fit sites and materials to measured powers",
+            example="radiomaps calibrate scene=city.osm sites=sites.yaml measurements=drive.csv",
+        ),
+        Verb(
             "scenes",
             "radiomaps.verbs:scenes",
             "List scenes; report what was understood of one, and draw it",
@@ -45,7 +51,7 @@ APP = App(
         Verb(
             "import",
             "radiomaps.verbs:import_maps",
-            "Read UrbanRadio3D or RadioMapSeer into a store",
+            "Read UrbanRadio3D, RadioMapSeer or DeepMIMO into a store",
             example="radiomaps import format=urbanradio3d source=DIR store=u3d.zarr",
             run_folder=False,
         ),

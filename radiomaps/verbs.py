@@ -185,8 +185,10 @@ def import_maps(config: DictConfig) -> Rows:
     elif config.format == "radiomapseer":
         options = {"range_db": ranges, "model": config.model, "height_m": config.transmitter_height_m}
         reader = exchange.import_radiomapseer
+    elif config.format == "deepmimo":
+        return list(exchange.import_deepmimo(config.source, config.store))
     else:
-        raise unknown("format", config.format, ("urbanradio3d", "radiomapseer"))
+        raise unknown("format", config.format, ("urbanradio3d", "radiomapseer", "deepmimo"))
     given = {name: value for name, value in options.items() if value is not None}
     return list(reader(config.source, config.store, licence=config.licence, **given))
 

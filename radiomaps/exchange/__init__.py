@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from radiomaps.exchange.deepmimo import export_deepmimo, read_deepmimo
+from radiomaps.exchange.deepmimo_import import import_deepmimo, table_of_deepmimo
 from radiomaps.exchange.geotiff import export_geotiff
 from radiomaps.exchange.netcdf import export_netcdf
 from radiomaps.exchange.radiomapseer import import_radiomapseer
@@ -14,7 +15,9 @@ __all__ = [
     "export_geotiff",
     "export_netcdf",
     "export_urbanradio3d",
+    "import_deepmimo",
     "import_radiomapseer",
     "import_urbanradio3d",
     "read_deepmimo",
+    "table_of_deepmimo",
 ]

@@ -33,15 +33,16 @@ if TYPE_CHECKING:
     import xarray as xr
     from numpy.typing import NDArray
 
-__all__ = ["MATRICES", "export_deepmimo", "read_deepmimo"]
+__all__ = ["ANGLES", "MATRICES", "export_deepmimo", "read_deepmimo"]
 
-_ANGLES = {
+ANGLES = {
     "aoa_az": "arrival_azimuth",
     "aoa_el": "arrival_zenith",
     "aod_az": "departure_azimuth",
     "aod_el": "departure_zenith",
 }
-MATRICES = ("power", "phase", "delay", *_ANGLES, "inter", "doppler", "rx_pos", "tx_pos")
+_FILE = re.compile(r"^power_t\d+_tx\d+_r\d+\.(npz|mat)$")
+MATRICES = ("power", "phase", "delay", *ANGLES, "inter", "doppler", "rx_pos", "tx_pos")
 
 
 def export_deepmimo(
@@ -86,7 +87,7 @@ def _matrices(one: xr.Dataset) -> dict[str, NDArray[Any]]:
         "delay": one["delay_s"].values,
         "inter": codes,
         "doppler": one["doppler_hz"].values,
-        **{name: np.degrees(one[variable].values) for name, variable in _ANGLES.items()},
+        **{name: np.degrees(one[variable].values) for name, variable in ANGLES.items()},
     }
     order = np.argsort(np.where(there, -power, np.inf), axis=1, kind="stable")
     matrices = {
@@ -140,13 +141,14 @@ def _params(table: xr.Dataset, active: int) -> dict[str, Any]:
 
 
 def read_deepmimo(folder: str | os.PathLike[str]) -> tuple[list[Transmitter], list[dict[str, NDArray[np.float32]]]]:
-    """Transmitters and matrices of a folder of this layout, `.npz` files, by set and number.
+    """Transmitters and matrices of a folder of this layout, `.npz` or `.mat` files, by set and number.
 
-    Matrices that are not there are left out, except power, phase and delay.
+    Matrices that are not there are left out, except power, phase and delay. A transmitter's name is that of its files,
+    as `t000_tx000_r001`.
     """
     folder = Path(folder)
     read_json(folder / "params.json")
-    pairs = sorted(path.name.removeprefix("power") for path in folder.glob("power_t*_tx*_r*.npz"))
+    pairs = sorted(path.name.removeprefix("power") for path in folder.glob("power_*") if _FILE.match(path.name))
     if not pairs:
         raise DataError(f"{folder} holds no power_t000_tx000_r001.npz or the like; expected DeepMIMO 4's matrices")
     transmitters, every = [], []
@@ -157,7 +159,7 @@ def read_deepmimo(folder: str | os.PathLike[str]) -> tuple[list[Transmitter], li
         if missing:
             raise DataError(f"{folder} lacks {', '.join(f'{name}{pair}' for name in missing)}")
         x, y, z = (float(part) for part in np.ravel(kept["tx_pos"]))
-        transmitters.append(Transmitter((x, y, z), name=re.sub(r"\.npz$", "", pair).lstrip("_")))
+        transmitters.append(Transmitter((x, y, z), name=pair.rpartition(".")[0].lstrip("_")))
         every.append(kept)
     return transmitters, every
 
@@ -166,7 +168,11 @@ def _matrix(path: Path, name: str) -> NDArray[np.float32] | None:
     if not path.exists():
         return None
     try:
+        if path.suffix == ".mat":
+            from scipy.io import loadmat
+
+            return np.asarray(loadmat(path, variable_names=[name])[name], np.float32)
         with np.load(path, allow_pickle=False) as content:
             return np.asarray(content[name], np.float32)
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError, TypeError, KeyError, EOFError, NotImplementedError, zipfile.BadZipFile) as error:
         raise DataError(f"{path} is no matrix of DeepMIMO, or it is damaged ({error})") from error

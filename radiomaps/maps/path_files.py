@@ -12,6 +12,7 @@ Dimensions: `tx` transmitters, `rx` receivers (or one receiver at times `time_s`
 | `arrival_azimuth`, `arrival_zenith`, `departure_azimuth`, `departure_zenith` | tx, rx, path | rad |
 | `amplitude_real`, `amplitude_imag` | tx, rx, polarisation, path | 1 |
 | `bounces`, `diffracted` | tx, rx, path | 1 |
+| `reflections` | tx, rx, path, material | 1 |
 | `path_count`, `path_gain_db`, `coherent_gain_db` | tx, rx | 1, dB, dB |
 | `tx_x` … `tx_z`, `rx_x` … `rx_z`, `rx_velocity_x` … `rx_velocity_z`, `time_s` | tx or rx | m, m/s, s |
 

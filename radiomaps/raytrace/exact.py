@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,6 +36,7 @@ class Paths:
     """Paths of one transmitter to points, padded: `(point, path)`, strongest first, `valid` says which are real.
 
     `amplitude` `(point, 2, path)` is complex, for receivers of vertical and horizontal polarisation, isotropic both.
+    `mirrors` `(point, path, depth)` numbers the surfaces of the world that reflect, -1 for none.
     """
 
     valid: NDArray[np.bool_]
@@ -45,6 +46,7 @@ class Paths:
     departure: NDArray[np.float32]
     bounces: NDArray[np.int8]
     diffracted: NDArray[np.bool_]
+    mirrors: NDArray[np.int16]
 
     @property
     def power(self) -> NDArray[np.float64]:
@@ -99,7 +101,7 @@ def find_paths(
         if solver.candidates >= room:  # some were dropped
             room *= 4
             continue
-        yield part, _gather(found, part.stop - part.start, transmitter, top)
+        yield part, _gather(found, part.stop - part.start, transmitter, top, world.surface_of_object)
         begin = part.stop
 
 
@@ -124,14 +126,17 @@ class _CountingSolver(rt.PathSolver):
         self._candidate_generator = counted
 
 
-def _gather(found: rt.Paths, count: int, transmitter: Transmitter, top: int | None) -> Paths:
-    """Sionna's tensors as `Paths`, sorted by power."""
+def _gather(
+    found: rt.Paths, count: int, transmitter: Transmitter, top: int | None, surfaces: Mapping[int, int]
+) -> Paths:
+    """Sionna's tensors as `Paths`, sorted by power; `surfaces` numbers surfaces by the ids of their objects."""
     shape = (2, count, found.a[0].shape[3], -1) if found.a[0].shape[-1] else None
     if shape is None:
         empty = np.zeros((count, 0), np.float32)
         none = np.zeros((count, 0), bool)
         vectors = np.zeros((count, 0, 3), np.float32)
-        return Paths(none, np.zeros((count, 2, 0), np.complex64), empty, vectors, vectors, none.astype(np.int8), none)
+        return Paths(none, np.zeros((count, 2, 0), np.complex64), empty, vectors, vectors, none.astype(np.int8), none,
+                     np.zeros((count, 0, 1), np.int16))  # fmt: skip
     amplitude = (found.a[0].numpy() + 1j * found.a[1].numpy()).reshape(shape)
     # A transmitter of two polarisations feeds both alike; an array adds by the direction of departure.
     elements = amplitude.shape[2]
@@ -146,6 +151,10 @@ def _gather(found: rt.Paths, count: int, transmitter: Transmitter, top: int | No
     delay = angles(found.tau)
     kinds = found.interactions.numpy()
     kinds = kinds.reshape(kinds.shape[0], 2, count, elements, delay.shape[-1])[:, 0, :, 0]
+    met = found.objects.numpy().reshape(kinds.shape[0], 2, count, elements, delay.shape[-1])[:, 0, :, 0]
+    mirrors = np.full(kinds.shape, -1, np.int16)
+    for identity, number in surfaces.items():
+        mirrors[(met == identity) & (kinds == InteractionType.SPECULAR)] = number
     valid = delay >= 0
     power = np.where(valid, (np.abs(amplitude) ** 2).sum(axis=1), -1.0)
     order = np.argsort(-power, axis=1, kind="stable")[:, : top or power.shape[1]]
@@ -165,6 +174,7 @@ def _gather(found: rt.Paths, count: int, transmitter: Transmitter, top: int | No
         departure=sort_vectors(departure),
         bounces=sort((kinds != InteractionType.NONE).sum(axis=0).astype(np.int8)),
         diffracted=sort((kinds == InteractionType.DIFFRACTION).any(axis=0)),
+        mirrors=sort_vectors(np.moveaxis(mirrors, 0, -1)),
     )
 
 

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from radiomaps.maps.layout import SPEED_OF_LIGHT, Transmitter, direction_angles
 from radiomaps.raytrace.exact import Paths, find_paths
 from radiomaps.raytrace.options import TraceOptions
+from radiomaps.raytrace.path_names import ABOUT
 from radiomaps.raytrace.world import World
 from radiomaps.scenes import Scene
 
@@ -19,23 +20,6 @@ __all__ = ["path_table"]
 
 #: Receivers this near together are traced about their middle.
 _TILE_M = 256.0
-
-_ABOUT = {
-    "path_gain_db": ("dB", "sum of the paths' powers, receivers of both polarisations"),
-    "coherent_gain_db": ("dB", "power of the paths' sum with their phases"),
-    "path_count": ("1", "paths found"),
-    "gain_db": ("dB", "power of the path"),
-    "amplitude_real": ("1", "real part of the path's coefficient at the carrier, its delay's phase included"),
-    "amplitude_imag": ("1", "imaginary part of the path's coefficient at the carrier, its delay's phase included"),
-    "delay_s": ("s", "delay of the path"),
-    "arrival_azimuth": ("rad", "azimuth from the receiver to where the path comes from"),
-    "arrival_zenith": ("rad", "zenith angle from the receiver to where the path comes from"),
-    "departure_azimuth": ("rad", "azimuth in which the path leaves the transmitter"),
-    "departure_zenith": ("rad", "zenith angle in which the path leaves the transmitter"),
-    "doppler_hz": ("Hz", "Doppler shift of the path for the receivers' velocities"),
-    "bounces": ("1", "surfaces and edges the path met"),
-    "diffracted": ("1", "whether an edge is among them"),
-}
 
 
 def path_table(
@@ -50,22 +34,25 @@ def path_table(
 ) -> xr.Dataset:
     """`radiomaps.raytrace.find_paths`, with everything checked."""
     columns: list[dict[str, NDArray[Any]]] = [{} for _ in transmitters]
+    materials = sorted({mesh.material for mesh in scene.meshes} | {mesh.roof_material for mesh in scene.meshes} - {""})
     for tile in _tiles(points):
         world = World(scene, options, (points[tile].min(axis=0) + points[tile].max(axis=0)) / 2)
         for column, transmitter in zip(columns, transmitters, strict=True):
             for part, paths in find_paths(world, transmitter, points[tile], options, rays=rays, top=top):
                 rows = tile[part]
                 velocity = np.zeros((len(rows), 3)) if velocities is None else velocities[rows]
-                for name, values in _columns(paths, velocity, world.wavelength_m, top).items():
+                for name, values in _columns(paths, velocity, world, top, materials).items():
                     column.setdefault(name, np.empty((len(points), *values.shape[1:]), values.dtype))[rows] = values
     variables = {}
-    for name, (units, long_name) in _ABOUT.items():
+    for name, (units, long_name) in ABOUT.items():
         values = np.stack([column[name] for column in columns])
-        dims = ("tx", "rx", "polarisation", "path") if name.startswith("amplitude") else ("tx", "rx", "path")
+        last = ("polarisation", "path") if name.startswith("amplitude") else ("path", "material")
+        dims = ("tx", "rx", *last)
         variables[name] = (dims[: values.ndim], values, {"units": units, "long_name": long_name})
     coords: dict[str, Any] = {
         "tx": [transmitter.name or f"tx{index}" for index, transmitter in enumerate(transmitters)],
         "polarisation": ["V", "H"],
+        "material": materials,
     }
     places = np.array([transmitter.position for transmitter in transmitters])
     for axis, letter in enumerate("xyz"):
@@ -83,8 +70,11 @@ def _tiles(points: NDArray[np.float64]) -> list[NDArray[np.int64]]:
     return [np.flatnonzero(tile.ravel() == index) for index in range(int(tile.max()) + 1)]
 
 
-def _columns(paths: Paths, velocity: NDArray[np.float64], wavelength_m: float, top: int) -> dict[str, NDArray[Any]]:
+def _columns(
+    paths: Paths, velocity: NDArray[np.float64], world: World, top: int, materials: Sequence[str]
+) -> dict[str, NDArray[Any]]:
     """The table's columns for a slice of receivers: `top` paths each, NaN where there are fewer."""
+    wavelength_m = world.wavelength_m
     power = np.where(paths.valid, paths.power, 0.0)
     valid = paths.valid
     # Sionna leaves the carrier's turn over the path out of its coefficients.
@@ -115,6 +105,10 @@ def _columns(paths: Paths, velocity: NDArray[np.float64], wavelength_m: float, t
         "amplitude_real": _padded(amplitude.real.astype(np.float32), top),
         "amplitude_imag": _padded(amplitude.imag.astype(np.float32), top),
     }
+    # How often each material reflects a path.
+    of = np.array([materials.index(surface.material) for surface in world.shapes] + [-1])[paths.mirrors]
+    counts = [((of == number).sum(axis=-1) * valid).astype(np.int8) for number in range(len(materials))]
+    table["reflections"] = np.stack([_padded(count, top) for count in counts], axis=-1)
     return table | totals
 
 

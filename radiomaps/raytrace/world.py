@@ -86,6 +86,7 @@ class World:
         self.shapes = {surface: index for index, surface in enumerate(surfaces)}
         self.meshes = [self.scene.objects[f"faces-{index}"].mi_mesh for index in self.shapes.values()]
         self.materials = [self.scene.objects[f"faces-{index}"].radio_material for index in self.shapes.values()]
+        self.surface_of_object = {int(self.scene.objects[f"faces-{i}"].object_id): i for i in self.shapes.values()}
 
     def _object(
         self, name: str, vertices: NDArray[np.float64], faces: NDArray[np.int64], bsdf: rt.RadioMaterial

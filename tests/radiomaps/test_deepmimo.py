@@ -8,12 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import xarray as xr
+from scipy.io import savemat
 
 from geoml.errors import DataError, UserError
 from radiomaps.__main__ import main
-from radiomaps.exchange import export_deepmimo, read_deepmimo
+from radiomaps.exchange import export_deepmimo, import_deepmimo, read_deepmimo
 from radiomaps.maps.layout import Transmitter
-from radiomaps.maps.path_files import write_paths
+from radiomaps.maps.path_files import read_paths, write_paths
 from radiomaps.raytrace import TraceOptions, find_paths
 from radiomaps.scenes import load
 
@@ -104,3 +105,51 @@ def test_the_command_line_writes_a_table_of_paths(table: xr.Dataset, tmp_path: P
     export_deepmimo(table, tmp_path / "same")
     for mine, theirs in zip(every, read_deepmimo(tmp_path / "same")[1], strict=True):
         np.testing.assert_allclose(mine["power"], theirs["power"], rtol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["npz", "mat"])
+def test_path_files_come_in_as_a_table(table: xr.Dataset, tmp_path: Path, kind: str):
+    """From the command line; `.mat` as MATLAB users of the same layout have it, its paths in no order."""
+    folder = tmp_path / "canyon"
+    export_deepmimo(table, folder)
+    if kind == "mat":
+        for file in folder.glob("*.npz"):
+            name = file.name.split("_t000")[0]
+            with np.load(file) as content:
+                values = content[name] if name.endswith("pos") else content[name][:, ::-1]
+            savemat(file.with_suffix(".mat"), {name: values})
+            file.unlink()
+    store = tmp_path / "paths.nc"
+    assert main(["import", "format=deepmimo", f"source={folder}", f"store={store}"]) == 0
+    back = read_paths(store)
+    assert back.sizes["tx"] == 2
+    assert back["tx_x"].values.tolist() == [-33.0, 20.0]
+    np.testing.assert_allclose(back["rx_z"], table["rx_z"], rtol=1e-6)
+    assert back.attrs["frequency_hz"] == 3.5e9
+    one = table.sel(polarisation="V")
+    gain = 20 * np.log10(np.hypot(one["amplitude_real"], one["amplitude_imag"]))
+    for index in range(2):
+        for user in range(3):
+            order = np.argsort(-np.nan_to_num(gain[index, user].values, nan=-999.0, neginf=-999.0), kind="stable")
+            count = int(back["path_count"][index, user])
+            assert back["gain_db"][index, user].values[:count] == pytest.approx(
+                gain.values[index, user, order][:count], abs=1e-4
+            )
+            for name in ("bounces", "diffracted"):
+                ours = one[name].values[index, user, order][:count]
+                assert back[name].values[index, user, :count].tolist() == ours.tolist()
+            assert np.isnan(back["delay_s"][index, user].values[count:]).all()
+        assert back["path_count"][index, 3] == 0
+    coherent = np.abs((back["amplitude_real"] + 1j * back["amplitude_imag"]).sum("path")[0, 0, 0].item())
+    assert float(back["coherent_gain_db"][0, 0]) == pytest.approx(20 * np.log10(coherent), abs=1e-3)
+    with pytest.raises(DataError, match="exists"):
+        import_deepmimo(folder, store)
+
+
+def test_path_files_that_are_incomplete_are_refused(table: xr.Dataset, tmp_path: Path):
+    export_deepmimo(table, tmp_path / "canyon")
+    (tmp_path / "canyon" / "rx_pos_t000_tx001_r001.npz").unlink()
+    with pytest.raises(DataError, match="lacks rx_pos_t000_tx001_r001"):
+        import_deepmimo(tmp_path / "canyon", tmp_path / "paths.npz")
+    with pytest.raises(UserError, match=r"\.npz or \.nc"):
+        import_deepmimo(tmp_path / "canyon", tmp_path / "maps.zarr")

@@ -73,6 +73,20 @@ def _uncleaned(footprints: list[Footprint], bounds: tuple[float, float, float, f
     return Scene("screen", plain.meshes, tuple(footprints))
 
 
+def test_the_first_version_bends_around_corners_as_around_knife_edges():
+    wall = Footprint(shapely.box(-500, 50, 10, 50.05), 400.0)
+    scene = _uncleaned([wall], (-600, -10, 600, 200))
+    grid = Grid.box({"z": 1, "y": 149.5, "x": -40}, {"z": 2, "y": 150.5, "x": 27}, 1.0)
+    maps = trace(scene, [Transmitter((0.0, 0.0, 1.5))], grid, DominantOptions(version=1))
+    x = grid["x"].coordinates
+    detour = np.hypot(10.0, 50.0) + np.hypot(x - 10.0, 100.0) - np.hypot(x, 150.0)
+    loss = friis_gain_db(np.hypot(x, 150.0), FREQUENCY) - maps["path_gain_db"][0, 0, 0].values
+    extra = 20 * np.log10((np.hypot(x, 150.0) + detour) / np.hypot(x, 150.0))
+    assert loss - extra == pytest.approx(fresnel(detour), abs=1.0)
+    with pytest.raises(UserError, match="version=3"):
+        DominantOptions(version=3)
+
+
 def berg(legs: list[float], turns_deg: list[float], wavelength: float = WAVELENGTH) -> float:
     """Apparent length by the recursion as Berg prints it, written once more."""
     d, k = legs[0], 1.0
@@ -123,7 +137,9 @@ def test_a_wall_mirrors_with_the_amplitude_of_its_slab():
     root = np.sqrt(eta - along**2 / length**2)
     expected = friis_gain_db(length, FREQUENCY) + 20 * np.log10(np.abs((cosine - root) / (cosine + root)))
     assert not maps["los"].any()
-    assert maps["path_gain_db"][0, 0, 0].values == pytest.approx(expected, abs=0.01)
+    # Where the screen's side mirrors too, ways of three walls add some hundredths of a dB.
+    assert maps["path_gain_db"][0, 0, 0].values == pytest.approx(expected, abs=0.1)
+    assert np.median(np.abs(maps["path_gain_db"][0, 0, 0].values - expected)) < 0.005
     assert maps["toa_s"][0, 0, 0].values * SPEED_OF_LIGHT == pytest.approx(length, rel=1e-6)
     assert maps["doa_azimuth"][0, 0, 0].values == pytest.approx(np.arctan2(across, -along), abs=1e-5)
 

@@ -92,7 +92,7 @@ def test_layout_and_axes_are_those_of_the_published_files(store: Path, tmp_path:
     east = azimuth[row, column + 2] * 6.3 / 255
     assert east == pytest.approx(np.pi, abs=0.03)  # seen from the east, the transmitter is in the west
     folders = {p.name for p in (tmp_path / "set").iterdir()}
-    assert folders == {"pathLoss", "ToA", "Doa_Azi", "Doa_Ele", "Building_Infomation"}
+    assert folders == {"pathLoss", "ToA", "Doa_Azi", "Doa_Ele", "Building_Infomation", "ranges.json"}
     assert {p.name for p in (tmp_path / "set/ToA").iterdir()} == {"h1", "h2", "h3", "h4"}
 
 

@@ -14,6 +14,7 @@ from geoml.data.fields import Batch
 from geoml.data.store import open_store
 from geoml.errors import UserError
 from geoml.grids.grid import Grid
+from radiomaps.dominant import VERSION
 from radiomaps.generation.generate import generate
 from radiomaps.generation.plan import Placement, Plan, Window, run_solver
 from radiomaps.maps.layout import SPEED_OF_LIGHT, Transmitter, friis_gain_db
@@ -201,6 +202,17 @@ def test_fresh_observations_change_from_epoch_to_epoch(store: Path):
         seen.append(next(iter(batches)).condition[:, at])
     assert torch.equal(seen[0], seen[2])
     assert not torch.equal(seen[0], seen[1])
+
+
+def test_a_recorded_task_keeps_the_solver_and_the_range_of_its_time(store: Path):
+    assert AWARE.dominant_version == VERSION
+    old = Task.recorded({"targets": ["path_gain_db"], "prior": "dominant"})
+    assert old.dominant_version == 1
+    assert old.codecs.codec("path_gain_db").low == -169
+    assert Task.recorded(AWARE.describe()) == AWARE
+    first, second = (open_store(dominant_store(store, version=v), "target")["path_gain_db"].values for v in (1, 2))
+    assert np.nanmax(second - first) > 10
+    assert np.nanquantile(second - first, 0.01) > -0.02
 
 
 def test_the_dominant_prior_of_dominant_maps_is_the_truth(store: Path):

@@ -1,0 +1,211 @@
+"""The fit: offsets of cells, turns of their azimuths and losses of materials, with priors and posterior intervals.
+
+Powers are linear in what each path carries, dB are not, so the fit is by Gauss and Newton on the whitened residual,
+and the posterior that of the linearised model at its mode (Laplace), losses kept at 0 and above. The noise is that of
+the highest evidence (MacKay 1992); readings far off count less, as under Student's t law.
+
+Nothing is applied unless the evidence that something is wrong is strong (Kass and Raftery 1995): a Bayes factor of e³
+or more of all parameters together, or of one of them. Then those are applied that are rather wrong than right, by their
+own factor: the ratio of the prior's to the posterior's density at 0 (Savage and Dickey). The others stay 0.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import lsq_linear
+from scipy.special import ndtr, ndtri
+
+from geoml.errors import UserError
+from radiomaps.raytrace.calibration.forward import Parameters, StoredPaths
+from radiomaps.raytrace.calibration.noise import Shadowing, Whitened
+
+__all__ = ["Fit", "Priors", "fit"]
+
+Array = NDArray[np.float64]
+_STRONG = 3.0
+_FREEDOM = 4.0
+_DRAWS = 4000
+
+
+@dataclass(frozen=True, kw_only=True)
+class Priors:
+    """Standard deviations of what is fitted, about no change: 0 leaves it as it is. Losses are 0 or more."""
+
+    offset_db: float = 6.0
+    azimuth_deg: float = 10.0
+    loss_db: float = 3.0
+
+    def __post_init__(self) -> None:
+        for name in ("offset_db", "azimuth_deg", "loss_db"):
+            value = getattr(self, name)
+            if not 0 <= value <= 100:
+                raise UserError(f"priors: {name}={value}; expected a standard deviation of 0 … 100")
+
+    def deviations(self, parameters: Parameters) -> Array:
+        """One for each parameter."""
+        return np.array(
+            [self.offset_db] * len(parameters.cells)
+            + [self.azimuth_deg] * len(parameters.turning)
+            + [self.loss_db] * len(parameters.materials)
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Fit:
+    """Parameters with their posterior: `draws` `(draw, parameter)` and whether each is applied; `noise` of a reading.
+
+    `values` are what is applied: the posterior's mean given the parameters that are not, which are 0.
+    """
+
+    parameters: Parameters
+    values: Array
+    applied: NDArray[np.bool_]
+    draws: Array
+    noise: Shadowing
+    bayes: Array = field(default_factory=lambda: np.empty(0))
+
+    def interval(self, share: float = 0.9) -> tuple[Array, Array]:
+        """The narrowest interval of each parameter that holds this share of its draws."""
+        draws = np.sort(self.draws, axis=0)
+        inside = min(int(np.ceil(share * len(draws))), len(draws) - 1)
+        width = draws[inside:] - draws[: len(draws) - inside]
+        low = np.argmin(width, axis=0)
+        columns = np.arange(draws.shape[1])
+        return draws[low, columns], draws[low + inside, columns]
+
+    def rows(self) -> list[dict[str, Any]]:
+        """A table of the parameters."""
+        low, high = self.interval()
+        return [
+            {
+                "parameter": name, "applied": round(float(self.values[k]), 2),
+                "posterior": round(float(self.draws[:, k].mean()), 2),
+                "low_90": round(float(low[k]), 2), "high_90": round(float(high[k]), 2),
+                "evidence": round(float(self.bayes[k]), 1),
+            }
+            for k, name in enumerate(self.parameters.names)
+        ]  # fmt: skip
+
+
+def fit(
+    paths: StoredPaths, points: Array, measured: Array, count: NDArray[np.int64], priors: Priors, *, seed: int = 0
+) -> Fit:
+    """Fit to readings that all have a path; `UserError` where there are fewer than 10 of them."""
+    if len(measured) < 10:
+        raise UserError(f"{len(measured)} measured places with a path; a calibration takes at least 10")
+    parameters = paths.parameters
+    sd = priors.deviations(parameters)
+    free = sd > 0
+    bounded = np.array([name.startswith("loss_db") for name in parameters.names])
+    white = Whitened(points, paths.cell, paths.direct, count)
+    noise, extra = Shadowing(), np.zeros(len(measured))
+    values = np.zeros(len(parameters))
+    for _ in range(3):
+        values = _mode(paths, parameters, measured, white, noise, extra, sd, free, bounded, values)
+        predicted, jacobian = paths.predict(values, parameters)
+        # With the parameters integrated out about the mode.
+        residual = measured - predicted + jacobian @ values
+        noise = white.best(noise, extra, residual, jacobian[:, free], sd[free])
+        extra = white.surplus(noise, np.zeros(len(measured)), measured - predicted, _FREEDOM)
+    values = _mode(paths, parameters, measured, white, noise, extra, sd, free, bounded, values)
+    mean, covariance = _posterior(paths, parameters, measured, white, noise, extra, sd, free, values)
+    random = np.random.default_rng(seed)
+    draws = _draw(random, mean, covariance, bounded & free)
+    bayes = _against_zero(mean, covariance, draws, sd, free, bounded)
+    unchanged = (extra, measured - paths.predict(np.zeros(len(sd)), parameters)[0], jacobian[:, :0], sd[:0])
+    together = white.evidence(noise, extra, residual, jacobian[:, free], sd[free])
+    together -= white.evidence(white.best(noise, *unchanged), *unchanged)
+    applied = free & (bayes > 0) & (max(together, bayes.max(initial=-np.inf)) > _STRONG)
+    chosen = np.zeros(len(parameters))
+    if applied.any():
+        chosen = _mode(
+            paths, parameters, measured, white, noise, extra, sd, applied, bounded, np.where(applied, values, 0.0)
+        )
+        centre, spread = _posterior(paths, parameters, measured, white, noise, extra, sd, applied, chosen)
+        chosen = np.where(applied, _draw(random, centre, spread, bounded & applied).mean(axis=0), 0.0)
+    return Fit(parameters, chosen, applied, draws, noise, bayes)
+
+
+def _mode(
+    paths: StoredPaths, parameters: Parameters, measured: Array, white: Whitened, noise: Shadowing, extra: Array,
+    sd: Array, free: NDArray[np.bool_], bounded: NDArray[np.bool_], values: Array,
+) -> Array:  # fmt: skip
+    """The posterior's mode: Gauss–Newton steps, each a linear least-squares problem with losses at 0 or more."""
+    values = np.where(free, values, 0.0)
+    if not free.any():
+        return values
+    factors = white.factors(noise, extra)
+    low = np.where(bounded[free], 0.0, -np.inf)
+    for _ in range(12):
+        predicted, jacobian = paths.predict(values, parameters)
+        target = white.whiten(factors, measured - predicted + jacobian[:, free] @ values[free])
+        design = np.vstack([white.whiten(factors, jacobian[:, free]), np.diag(1 / sd[free])])
+        found = lsq_linear(design, np.concatenate([target, np.zeros(free.sum())]), (low, np.inf)).x
+        step = found - values[free]
+        values[free] += np.clip(step, -2 * sd[free], 2 * sd[free])
+        if np.abs(step).max() < 1e-3:
+            break
+    return values
+
+
+def _posterior(
+    paths: StoredPaths, parameters: Parameters, measured: Array, white: Whitened, noise: Shadowing, extra: Array,
+    sd: Array, free: NDArray[np.bool_], values: Array,
+) -> tuple[Array, Array]:  # fmt: skip
+    """Mean and covariance of the linearised model without its bounds; what is not free is 0 with no variance."""
+    factors = white.factors(noise, extra)
+    predicted, jacobian = paths.predict(values, parameters)
+    design = white.whiten(factors, jacobian[:, free])
+    target = white.whiten(factors, measured - predicted + jacobian[:, free] @ values[free])
+    inner = np.linalg.inv(design.T @ design + np.diag(sd[free] ** -2.0))
+    mean, covariance = np.zeros(len(sd)), np.zeros((len(sd), len(sd)))
+    mean[free] = inner @ design.T @ target
+    covariance[np.ix_(free, free)] = inner
+    return mean, covariance
+
+
+def _draw(random: np.random.Generator, mean: Array, covariance: Array, bounded: NDArray[np.bool_]) -> Array:
+    """Draws of a Gaussian whose `bounded` parts are 0 or more (by Gibbs' sampler, where there are any)."""
+    free = np.flatnonzero(np.diag(covariance) > 0)
+    draws = np.zeros((_DRAWS, len(mean)))
+    if not len(free):
+        return draws
+    inner = covariance[np.ix_(free, free)]
+    made = random.multivariate_normal(mean[free], inner, _DRAWS, method="cholesky")
+    limited = bounded[free]
+    outside = (made[:, limited] < 0).any(axis=1) if limited.any() else np.zeros(_DRAWS, bool)
+    if outside.any():
+        precision = np.linalg.inv(inner)
+        scale = 1 / np.sqrt(np.diag(precision))
+        made = np.where(limited, np.maximum(made, 0.0), made)
+        for _ in range(30):  # all draws at once, each its own chain
+            for k in range(len(free)):
+                rest = (made - mean[free]) @ precision[:, k] - (made[:, k] - mean[free][k]) * precision[k, k]
+                centre = mean[free][k] - rest / precision[k, k]
+                lowest = ndtr(-centre / scale[k]) if limited[k] else np.zeros(_DRAWS)
+                uniform = lowest + (1 - lowest) * random.uniform(1e-12, 1 - 1e-12, _DRAWS)
+                made[:, k] = centre + scale[k] * ndtri(np.minimum(uniform, 1 - 1e-15))
+                if limited[k]:
+                    made[:, k] = np.maximum(made[:, k], 0.0)
+    draws[:, free] = made
+    return draws
+
+
+def _against_zero(
+    mean: Array, covariance: Array, draws: Array, sd: Array, free: NDArray[np.bool_], bounded: NDArray[np.bool_]
+) -> Array:
+    """Natural log of the Bayes factor of each parameter against 0 (Savage and Dickey)."""
+    found = np.full(len(mean), -np.inf)
+    for k in np.flatnonzero(free):
+        spread = float(np.sqrt(covariance[k, k]))
+        at_zero = -0.5 * (mean[k] / spread) ** 2 - np.log(spread)
+        if bounded[k]:  # both densities are cut off at 0: the prior's doubles, the posterior's grows by what is lost
+            at_zero -= np.log(max(float(ndtr(mean[k] / spread)), 1e-12))
+            found[k] = np.log(2.0) - np.log(sd[k]) - at_zero
+        else:
+            found[k] = -np.log(sd[k]) - at_zero
+    return found
