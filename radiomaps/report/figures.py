@@ -44,13 +44,14 @@ _LOOKS = {
 }
 
 
-def draw_scene(scene: Scene, *, step_m: float = 2.0) -> Figure:
-    """A plan of the scene: height of roofs and ground in colour."""
+def draw_scene(scene: Scene) -> Figure:
+    """A plan of the scene: height of roofs and ground in colour, in some 600 cells along its longer side."""
     from matplotlib.figure import Figure
 
     from geoml.grids.grid import Grid
 
     lower, upper = scene.extent
+    step_m = max(upper[0] - lower[0], upper[1] - lower[1]) / 600
     cells = [max(1, int((upper[axis] - lower[axis]) / step_m)) for axis in (0, 1)]
     low = {"z": 0.0, "y": lower[1], "x": lower[0]}
     high = {"z": 1.0, "y": lower[1] + cells[1] * step_m, "x": lower[0] + cells[0] * step_m}

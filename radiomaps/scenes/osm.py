@@ -110,7 +110,7 @@ class _OsmFile:
     def _missing(self, way: str) -> str | None:
         """The first node of a way that the file lacks; "" for a way without nodes."""
         refs = self.ways[way]
-        return next((ref for ref in refs if ref not in self.nodes), None) if refs else "(it has none)"
+        return next((ref or "''" for ref in refs if ref not in self.nodes), None) if refs else "(it has none)"
 
     def _relation(self, name: str, tags: Tags, relation: ElementTree.Element) -> Iterator[Area]:
         members = [m.get("ref", "") for m in relation.iter("member") if m.get("type", "way") == "way"]

@@ -79,15 +79,21 @@ def shifted_crs(crs: Any, x: float, y: float) -> str:
 
 
 def project(points: NDArray[np.float64], source: Any, target: Any) -> NDArray[np.float64]:
-    """Points (n, 2), x or longitude first, from one reference system to another.
+    """Points (n, 2), x or longitude first, from one reference system to another; not finite outside of its domain.
 
     >>> crs = local_crs(2.295, 48.8738)
     >>> project(np.array([[2.295, 48.8747]]), WGS84, crs).round(1).tolist()
     [[0.0, 100.1]]
     """
+    from rasterio.errors import CRSError
     from rasterio.warp import transform
 
-    x, y = transform(source, target, points[:, 0].tolist(), points[:, 1].tolist())
+    try:
+        x, y = transform(source, target, points[:, 0].tolist(), points[:, 1].tolist())
+    except CRSError:
+        raise
+    except Exception:  # GDAL's error for points outside of a projection has no public class
+        return np.full(points.shape, np.nan)
     return np.column_stack([x, y])
 
 

@@ -215,12 +215,16 @@ class Scene:
     def require_inside(self, grid: Grid) -> None:
         """Refuse a grid that lies outside the scene, wholly or in part."""
         lower, upper = self.extent
+        (x0, x1), (y0, y1) = grid["x"].extent, grid["y"].extent
+        wide = ",".join(f"{f(a, b):g}" for f, a, b in zip((min, min, max, max), (x0, y0, x1, y1),
+                                                          (*lower[:2], *upper[:2]), strict=True))  # fmt: skip
         for name, low, high in zip("xy", lower, upper, strict=False):
             first, last = grid[name].extent
             if first < low - 1e-3 or last > high + 1e-3:
                 raise UserError(
                     f"the grid runs {first:g} … {last:g} m along {name}, scene {self.name!r} {low:g} … {high:g} m; "
-                    "choose a grid inside the scene"
+                    "choose a grid inside the scene, or, for a scene from footprints, more open ground: "
+                    f"bounds_m=[{wide}]"
                 )
 
     def require_outdoors(self, positions: Sequence[tuple[float, float, float]]) -> None:
