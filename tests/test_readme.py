@@ -70,7 +70,8 @@ def test_every_verb_is_on_the_page_of_commands(name):
 SMALLER = {
     '"test", size_deg=4)': '"test", size_deg=2, splits_at=SPLITS)',
     '["melanesia", "west-africa"], samples=6000, data__size_deg=4': (
-        '["melanesia"], samples=16, data__size_deg=2, data__splits_at=SPLITS, model__base=8, model__multipliers=[1], '
+        '["melanesia"], samples=16, data__size_deg=2, data__splits_at=SPLITS, model__network__base=8, '
+        "model__network__multipliers=[1], "
         "loader__patch=0, loader__validation_samples=2"
     ),
     "members=8": "members=2",
