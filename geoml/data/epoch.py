@@ -17,6 +17,10 @@ from geoml.data.sources import Block
 __all__ = ["Epoch"]
 
 
+#: Blocks of a group that are read before they are needed.
+READ_AHEAD = 4
+
+
 @dataclass(frozen=True)
 class Epoch:
     """The settings that determine an epoch; small, picklable, equal in every process."""
@@ -28,9 +32,6 @@ class Epoch:
     shuffle: bool
     rank: int
     world_size: int
-    drop_last: bool
-    ahead: int
-    threads: int | None
 
     def orders(self, epoch: int) -> list[BlockOrder]:
         common: dict[str, Any] = {"batch_size": self.batch_size, "shuffle": self.shuffle}
@@ -40,12 +41,9 @@ class Epoch:
             orders.append(BlockOrder(lane.counts, resident=resident, key=key, **common))
         return orders
 
-    def batches(self, order: BlockOrder) -> int:
-        return order.total // self.batch_size if self.drop_last else len(order)
-
     def plan(self, epoch: int, orders: Sequence[BlockOrder]) -> Iterator[tuple[int, BatchItems]]:
         """`(group, step)` for every batch, groups in random order."""
-        turns = np.repeat(np.arange(len(orders)), [self.batches(order) for order in orders])
+        turns = np.repeat(np.arange(len(orders)), [len(order) for order in orders])
         if self.shuffle and len(orders) > 1:
             turns = np.random.default_rng([self.seed, epoch, 1 << 20]).permutation(turns)
         steps = [iter(order) for order in orders]
@@ -73,8 +71,7 @@ class Epoch:
         for _, (lane, step) in zip(range(skip), plan, strict=False):
             gone[lane].update(step.finished)
         readers = [
-            read_ahead(self._requests(number, order, gone[number], worker, workers), ahead=self.ahead, client=client,
-                       threads=self.threads)
+            read_ahead(self._requests(number, order, gone[number], worker, workers), ahead=READ_AHEAD, client=client)
             for number, order in enumerate(orders)
         ]  # fmt: skip
         held: list[dict[int, Block]] = [{} for _ in self.lanes]

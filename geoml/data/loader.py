@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from geoml.data.epoch import Epoch
+from geoml.data.epoch import READ_AHEAD, Epoch
 from geoml.data.fields import Batch
 from geoml.data.patch_groups import KNOWN, Lane, build_lanes
 from geoml.data.patches import PatchSpec
@@ -36,8 +36,7 @@ class BlockLoader:
 
     - `channels` selects and orders the variables; a condition channel `NAME_known` is 1 where `NAME` is not missing.
     - `patch` None takes whole fields; otherwise `patches_per_sample` random patches a sample, or every place of a
-      strided `PatchSpec`. `window` consecutive equal steps become one sample with a time axis, beginning every
-      `window_stride` (default: `window`) steps.
+      strided `PatchSpec`. `window` consecutive equal steps become one sample with a time axis.
     - Blocks of `block_samples` (default: whole chunks) are read ahead through Dask, by `client` or the client that
       is active here, else by threads; `resident_blocks` of them are open for shuffling. `workers` processes
       (forkserver) share the blocks; the sequence of batches does not depend on their number.
@@ -60,7 +59,6 @@ class BlockLoader:
         patch: PatchSpec | None = None,
         patches_per_sample: int = 1,
         window: int | None = None,
-        window_stride: int | None = None,
         block_samples: int | None = None,
         resident_blocks: int | None = None,
         shuffle: bool = True,
@@ -70,11 +68,7 @@ class BlockLoader:
         client: Any = None,
         rank: int = 0,
         world_size: int = 1,
-        drop_last: bool = False,
         transform: Callable[[Batch], Batch] | None = None,
-        pin_memory: bool = False,
-        read_ahead_blocks: int = 4,
-        threads: int | None = None,
     ) -> None:
         if not sources:
             raise ValueError("a loader needs at least one source")
@@ -92,16 +86,13 @@ class BlockLoader:
         self.sources = [source.narrow(**names) for source in sources]
         lanes = build_lanes(
             self.sources, condition=condition, patch=patch, patches_per_sample=patches_per_sample, window=window,
-            window_stride=window_stride, block_samples=block_samples, expected_gaps=expected_gaps, seed=seed,
+            block_samples=block_samples, expected_gaps=expected_gaps, seed=seed,
         )  # fmt: skip
         if not lanes:
             raise DataError(f"no samples in {', '.join(source.name for source in sources)}; too few for the window?")
         resident = _share_out(resident_blocks or default_resident(batch_size), batch_size, lanes)
-        self._epoch = Epoch(
-            lanes, batch_size, resident, seed, shuffle, rank, world_size, drop_last, max(2, read_ahead_blocks), threads
-        )
+        self._epoch = Epoch(lanes, batch_size, resident, seed, shuffle, rank, world_size)
         self.workers, self.transform, self._client = workers, transform, client
-        self.pin_memory = pin_memory and torch.cuda.is_available()
         self.batch_size, self.seed = batch_size, seed
         self._cursor = torch.zeros(2, dtype=torch.int64)
         self._stream: PartStream | None = None
@@ -109,7 +100,7 @@ class BlockLoader:
 
     def __len__(self) -> int:
         """Batches of an epoch."""
-        return sum(self._epoch.batches(order) for order in self._epoch.orders(self.epoch))
+        return sum(len(order) for order in self._epoch.orders(self.epoch))
 
     @property
     def items(self) -> int:
@@ -159,7 +150,7 @@ class BlockLoader:
         """Upper limit of the memory of blocks, static fields and queued batches in all processes."""
         epoch, total = self._epoch, 0
         for lane, resident in zip(epoch.lanes, epoch.resident, strict=True):
-            blocks = min(len(lane.spans), resident + epoch.ahead * max(1, self.workers))
+            blocks = min(len(lane.spans), resident + READ_AHEAD * max(1, self.workers))
             static = sum(4 * len(s.static) * s.target_grid.size for s in lane.sources.values()) * max(1, self.workers)
             waiting = 2 + (2 * self.workers if self.workers else 0)
             total += blocks * lane.block_bytes + static + waiting * lane.item_bytes * epoch.batch_size
@@ -232,8 +223,6 @@ class BlockLoader:
                 fields[name] = first.new_empty((len(places), *first.shape[1:]))
                 for (tensors, _), share in zip(parts, shares, strict=True):
                     fields[name][share] = tensors[name]
-        if self.pin_memory:
-            fields = {name: None if value is None else value.pin_memory() for name, value in fields.items()}
         return Batch(
             fields["condition"], grids[0], grids[1], fields["target"], fields["static"], fields["mask"],
             tuple(fields["ids"].tolist()),

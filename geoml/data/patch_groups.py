@@ -20,15 +20,15 @@ __all__ = ["KNOWN", "Lane", "Part", "Span", "build_lanes", "sample_starts"]
 KNOWN = "_known"
 
 
-def sample_starts(source: BlockSource, window: int | None, stride: int | None) -> NDArray[np.int64]:
-    """Start indices of samples: every selected index, or every `stride`-th that `window` equal steps follow.
+def sample_starts(source: BlockSource, window: int | None) -> NDArray[np.int64]:
+    """Start indices of samples: every selected index, or every `window`-th that so many equal steps follow.
 
     A window never reaches across samples that are not selected or across a change of the time step; the step of a
     source is its most frequent one.
     """
     selected = source.selected
     if window is None or window == 1:
-        return selected[:: stride or 1] if window else selected
+        return selected
     follows = np.diff(selected) == 1
     if source.times is not None and selected.size > 1:
         steps = np.diff(source.times[selected])
@@ -38,7 +38,7 @@ def sample_starts(source: BlockSource, window: int | None, stride: int | None) -
     breaks = np.flatnonzero(~follows) + 1
     starts = []
     for run in np.split(selected, breaks):
-        starts.append(run[: max(0, run.size - window + 1) : stride or window])
+        starts.append(run[: max(0, run.size - window + 1) : window])
     return np.concatenate(starts) if starts else selected[:0]
 
 
@@ -315,7 +315,6 @@ def build_lanes(
     patch: PatchSpec | None,
     patches_per_sample: int,
     window: int | None,
-    window_stride: int | None,
     block_samples: int | None,
     expected_gaps: Collection[str],
     seed: int,
@@ -323,7 +322,7 @@ def build_lanes(
     """Group the sources by geometry and cut their samples into blocks; ids number the items through all sources."""
     groups: dict[Any, list[int]] = {}
     placements = [place(patch, source.condition_grid, source.target_grid) for source in sources]
-    starts = [sample_starts(source, window, window_stride) for source in sources]
+    starts = [sample_starts(source, window) for source in sources]
     random_places = patch is not None and patch.stride is None
     ids, spans = 0, []
     for number, (source, placement, begins) in enumerate(zip(sources, placements, starts, strict=True)):

@@ -87,17 +87,13 @@ def _read(source: BlockSource, start: int, stop: int) -> Block:
     return source.read_block(start, stop)
 
 
-def read_ahead(
-    requests: Iterable[Request], *, ahead: int, client: Any = None, threads: int | None = None
-) -> Iterator[tuple[int, Block]]:
+def read_ahead(requests: Iterable[Request], *, ahead: int, client: Any = None) -> Iterator[tuple[int, Block]]:
     """`(position, block)` in the order of the requests, at most `ahead` blocks being read or waiting.
 
     With a `distributed.Client` the blocks are read by its workers; otherwise Dask's threaded scheduler reads groups
     of them on another thread while the caller works.
     """
-    return (
-        _through_client(requests, ahead, client) if client is not None else _through_threads(requests, ahead, threads)
-    )
+    return _through_client(requests, ahead, client) if client is not None else _through_threads(requests, ahead)
 
 
 def _through_client(requests: Iterable[Request], ahead: int, client: Any) -> Iterator[tuple[int, Block]]:
@@ -116,12 +112,12 @@ def _through_client(requests: Iterable[Request], ahead: int, client: Any) -> Ite
         client.cancel([future for _, future in waiting])
 
 
-def _through_threads(requests: Iterable[Request], ahead: int, threads: int | None) -> Iterator[tuple[int, Block]]:
+def _through_threads(requests: Iterable[Request], ahead: int) -> Iterator[tuple[int, Block]]:
     import dask
 
     def compute(group: list[Request]) -> tuple[Block, ...]:
         tasks = [dask.delayed(_read, pure=False)(r.source, r.start, r.stop) for r in group]
-        return dask.compute(*tasks, scheduler="threads", num_workers=threads, optimize_graph=False)
+        return dask.compute(*tasks, scheduler="threads", optimize_graph=False)
 
     size = max(1, ahead // 2)  # one group is being read while the other is taken from
     pending = iter(requests)

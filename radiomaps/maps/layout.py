@@ -30,11 +30,9 @@ __all__ = [
     "MapVariable",
     "Transmitter",
     "assemble",
-    "below_threshold",
     "check_maps",
     "direction_angles",
     "friis_gain_db",
-    "rss_dbm",
     "wrapped",
 ]
 
@@ -239,15 +237,3 @@ def check_maps(dataset: xr.Dataset, *, source: str = "maps") -> None:
         raise DataError(f"{source}: masks overlap: no_path, building and los exclude each other")
     if bool((dataset["path_gain_db"].notnull() == nowhere).any()):
         raise DataError(f"{source}: path_gain_db has to be NaN exactly where no_path or building")
-
-
-def rss_dbm(dataset: xr.Dataset) -> xr.DataArray:
-    """Received signal strength of an isotropic receiver: path gain plus the transmitter's power."""
-    strength = dataset["path_gain_db"] + dataset["tx_power_dbm"]
-    return strength.assign_attrs(units="dBm", long_name="received signal strength").rename("rss_dbm")
-
-
-def below_threshold(dataset: xr.Dataset, threshold_dbm: float) -> xr.DataArray:
-    """Mask of voxels where a path arrives, but weaker than `threshold_dbm`: apart from `no_path` and `building`."""
-    about = {"units": "1", "long_name": f"path found, received below {threshold_dbm:g} dBm"}
-    return (rss_dbm(dataset) < threshold_dbm).assign_attrs(about).rename("below_threshold")

@@ -186,17 +186,11 @@ def loader(
     batch_size: int,
     patch: int | tuple[int, int, int] | None = None,
     patches_per_sample: int = 1,
-    stride: int | tuple[int, int, int] | None = None,
     shuffle: bool = True,
     seed: int = 0,
     workers: int = 0,
     rank: int = 0,
     world_size: int = 1,
-    client: Any = None,
-    transform: Callable[[Batch], Batch] | None = None,
-    resident_blocks: int | None = None,
-    drop_last: bool = False,
-    pin_memory: bool = False,
 ) -> TaskLoader:
     """Batches of a task over samples of a store, already encoded: see `Task` and `geoml.data.loader.BlockLoader`.
 
@@ -205,21 +199,15 @@ def loader(
     """
     source = TaskSource(store, task, samples)
     if task.observations is not None and task.observations.fresh:
-        if client is not None:
-            raise UserError(
-                "observations that are fresh each epoch are read in this process or its workers, not by Dask"
-            )
         source.epoch.share_memory_()
     spec = None
     if patch is not None:
         layers = source.target_grid["z"].size
         size = (layers, patch, patch) if isinstance(patch, int) else tuple(patch)
-        step = (layers, stride, stride) if isinstance(stride, int) else stride
-        spec = PatchSpec(size, step, halo=0)
+        spec = PatchSpec(size, None, halo=0)
     return TaskLoader(
         [source], batch_size=batch_size, patch=spec, patches_per_sample=patches_per_sample, shuffle=shuffle, seed=seed,
-        workers=workers, rank=rank, world_size=world_size, client=client, transform=transform,
-        resident_blocks=resident_blocks, drop_last=drop_last, pin_memory=pin_memory,
+        workers=workers, rank=rank, world_size=world_size,
     )  # fmt: skip
 
 

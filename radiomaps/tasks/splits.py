@@ -17,7 +17,7 @@ import numpy as np
 import shapely
 
 from geoml.data.store import open_store
-from geoml.errors import DataError, UserError, unknown
+from geoml.errors import UserError, unknown
 from radiomaps.maps.store import SceneRecord, scene_records
 from radiomaps.scenes.footprints import burn
 
@@ -65,15 +65,6 @@ class Splits:
 
     samples: dict[str, NDArray[np.int64]]
     leaks: tuple[Leak, ...]
-
-    def require_clean(self) -> None:
-        """Raise an error for a split with leaks; it names the first."""
-        if self.leaks:
-            leak = self.leaks[0]
-            raise DataError(
-                f"{len(self.leaks)} pairs of scenes leak between parts; scenes {leak.first} and {leak.second} are in "
-                f"{leak.parts[0]} and {leak.parts[1]}: {leak.reason}. Split by scene instead"
-            )
 
 
 def twins(records: Sequence[SceneRecord]) -> list[tuple[int, int, str]]:
