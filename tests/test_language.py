@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import io
 import re
 import tokenize
@@ -36,6 +37,7 @@ BANNED = {
 }
 
 
+@functools.cache
 def prose(path: Path) -> list[tuple[int, str]]:
     """Line and text of every docstring, comment and message of a module, or of the paragraphs of a page."""
     text = path.read_text()
