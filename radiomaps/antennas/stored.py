@@ -7,6 +7,7 @@ the path times that matrix is what arrives, and a map adds the powers.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
     from radiomaps.maps.layout import Transmitter
 
-__all__ = ["PATH_DIMS", "PATH_VARIABLES", "amplitudes", "apply_antenna", "departures", "path_powers"]
+__all__ = ["PATH_DIMS", "PATH_VARIABLES", "amplitudes", "apply_antenna", "departures", "path_powers", "with_paths"]
 
 _PATH, _PAIR = ("path",), ("path", "sent", "received")
 #: Variables of kept paths: dims beyond those of the voxel, units, and what they are; NaN beyond the paths found.
@@ -34,6 +35,19 @@ PATH_VARIABLES: dict[str, tuple[tuple[str, ...], str, str]] = {
     "path_amplitude_rad": (_PAIR, "rad", "phase of the path's amplitude without the turn over its delay"),
 }
 PATH_DIMS = ("path", "sent", "received")
+
+
+def with_paths(maps: xr.Dataset, kept: Mapping[str, NDArray[Any]]) -> xr.Dataset:
+    """Maps with the paths that a trace kept, `(tx, z, y, x, path, …)`, none in buildings."""
+    if not kept:
+        return maps
+    fields: dict[str, Any] = {}
+    building = maps["building"].values[None, ..., None]
+    for name, (dims, units, long_name) in PATH_VARIABLES.items():
+        nowhere = building[..., None, None] if len(dims) > 1 else building
+        values = np.where(nowhere, np.float32(np.nan), kept[name])
+        fields[name] = (("tx", "z", "y", "x", *dims), values, {"units": units, "long_name": long_name})
+    return maps.assign(fields).assign_coords(sent=["V", "H"], received=["V", "H"])
 
 
 def amplitudes(paths: xr.Dataset) -> NDArray[np.complex128]:
@@ -75,7 +89,9 @@ def apply_antenna(paths: xr.Dataset, transmitter: Transmitter) -> xr.Dataset:
 
     missing = [name for name in PATH_VARIABLES if name not in paths]
     if missing:
-        raise DataError(f"{missing[0]} missing: these maps keep no paths; trace them with paths_per_voxel=16")
+        raise DataError(
+            f"{missing[0]} missing: these maps keep no paths; trace them with solver.options.paths_per_voxel=16"
+        )
     layers = []
     dims = tuple(str(dim) for dim in paths["path_delay_s"].dims if dim != "path")
     for index in range(paths.sizes[dims[0]]):  # a layer at a time: angles and fields of all paths are many

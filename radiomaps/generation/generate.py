@@ -18,6 +18,7 @@ from geoml.errors import DataError, UserError
 from geoml.grids.grid import Grid
 from geoml.runs.files import write_json
 from radiomaps.antennas.arrays import omnidirectional
+from radiomaps.antennas.stored import PATH_VARIABLES
 from radiomaps.generation.plan import Plan, solver_version
 from radiomaps.maps.layout import VARIABLES, wrapped
 from radiomaps.maps.store import SceneRecord
@@ -32,6 +33,7 @@ _BYTE, _UNIT = Packing(1.0, dtype="uint8"), Packing(1e-4)
 #: Precision of each variable: 0.01 dB, 1 ps, 0.1 mrad, 1 cm of ground; masks as bytes.
 PACKING = {name: _BYTE if about.kind == "mask" else _STEPS.get(about.units, _UNIT) for name, about in VARIABLES.items()}
 PACKING["ground_m"] = Packing(0.01, dtype="int32")
+PACKING |= {name: _STEPS[units] for name, (_, units, _) in PATH_VARIABLES.items()}
 SAMPLE = "sample"
 _SPACE = ("z", "y", "x")
 
@@ -63,7 +65,14 @@ def compute(plan: Plan, start: int, stop: int, advance: Callable[[float], None] 
     if "ground_m" in maps.coords:
         ground = maps["ground_m"].values
         condition["ground_m"] = ((SAMPLE, "y", "x"), np.broadcast_to(ground, (count, *ground.shape)))
-    return {"target": xr.Dataset(target), "condition": condition, "transmitter": xr.Dataset(transmitter)}
+    groups = {"target": xr.Dataset(target), "condition": condition, "transmitter": xr.Dataset(transmitter)}
+    if plan.paths_per_voxel:
+        kept = {}
+        for name, (dims, units, _) in PATH_VARIABLES.items():
+            values = maps[name].values
+            kept[name] = ((SAMPLE, *_SPACE, *dims), wrapped(values, 1e-4) if units == "rad" else values)
+        groups["paths"] = xr.Dataset(kept)
+    return groups
 
 
 def store_template(
@@ -74,6 +83,7 @@ def store_template(
     frequencies_hz: Sequence[float],
     *,
     above_ground: bool = False,
+    paths: int = 0,
 ) -> dict[str, xr.Dataset]:
     """Dims, coordinates and attributes of a store, without values.
 
@@ -96,6 +106,7 @@ def store_template(
 
     def lazy(name: str, dims: tuple[str, ...], units: str, long_name: str) -> xr.Variable:
         sizes = {SAMPLE: len(sample), **dict(zip(grid.names, grid.shape, strict=True))}
+        sizes |= {"path": paths, "sent": 2, "received": 2}
         data = da.zeros(tuple(sizes[dim] for dim in dims), dtype="float32", chunks=-1)
         return xr.Variable(dims, data, {"units": units, "long_name": long_name})
 
@@ -110,11 +121,16 @@ def store_template(
     transmitter = {f"tx_{a}": lazy(a, (SAMPLE,), "m", f"transmitter's {a} on the axes of the maps") for a in "xyz"}
     transmitter["tx_power_dbm"] = lazy("power", (SAMPLE,), "dBm", "transmitter's power")
     alone = {name: value for name, value in coords.items() if name not in grid.names}
-    return {
+    template = {
         "target": xr.Dataset(target, coords),
         "condition": xr.Dataset(condition, coords),
         "transmitter": xr.Dataset(transmitter, alone),
     }
+    if paths:
+        kept = {name: lazy(name, (SAMPLE, *_SPACE, *dims), units, long_name)
+                for name, (dims, units, long_name) in PATH_VARIABLES.items()}  # fmt: skip
+        template["paths"] = xr.Dataset(kept, coords)
+    return template
 
 
 def generate(plan: Plan, path: str | os.PathLike[str], *, client: Any = None, prepare_command: str = "") -> Path:
@@ -146,12 +162,13 @@ def generate(plan: Plan, path: str | os.PathLike[str], *, client: Any = None, pr
         (sample % number).tolist(),
         carriers,
         above_ground=plan.window.above_ground,
+        paths=plan.paths_per_voxel,
     )
     writer = StoreWriter.create(
         path,
         template,
         slab=plan.task_size,
-        packing={name: PACKING[name] for name in (*plan.variables, *template["condition"])},
+        packing={name: PACKING[name] for name in (*plan.variables, *template["condition"], *template.get("paths", ()))},
         attrs=attrs,
         prepare_command=prepare_command,
     )

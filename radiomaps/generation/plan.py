@@ -238,6 +238,11 @@ class Plan:
         return self.placement.number * max(1, len(self.frequencies_hz))
 
     @property
+    def paths_per_voxel(self) -> int:
+        """Paths of each voxel that the store keeps."""
+        return int(self.options.get("paths_per_voxel", 0))
+
+    @property
     def samples(self) -> int:
         return len(self.scenes) * self.maps_a_scene
 

@@ -163,7 +163,7 @@ def open_paths(path: str | os.PathLike[str]) -> xr.Dataset:
     """
     groups = open_store(path, chunks={})
     if "paths" not in groups:
-        raise DataError(f"{path} keeps no paths; trace it with paths_per_voxel=16")
+        raise DataError(f"{path} keeps no paths; trace it with solver.options.paths_per_voxel=16")
     records = scene_records(path)
     flat = groups["paths"]
     number = flat.sizes["sample"] // len(records)

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from geoml.grids.grid import Grid
+    from radiomaps.raytrace.world import World
     from radiomaps.scenes import Scene
 
 #: At this distance a float holds places to 6 cm.
@@ -67,39 +68,26 @@ def trace(
     """
     import numpy as np
 
+    from radiomaps.antennas.stored import with_paths
     from radiomaps.maps.layout import assemble
 
     options = options or TraceOptions()
     if not transmitters:
         raise UserError("no transmitter to trace; give at least one")
+    if options.paths_per_voxel and options.estimator != "paths":
+        raise UserError(f"paths_per_voxel={options.paths_per_voxel} needs estimator=paths, not {options.estimator}")
     if grid.names != DIMS[1:]:
         raise UserError(f"a radio map lives on axes z, y, x, not {', '.join(grid.names)}")
     scene.require_inside(grid)
     scene.require_outdoors([transmitter.position for transmitter in transmitters])
     _require_near(transmitters, np.array([[grid[name].extent[side] for name in "xyz"] for side in (0, 1)]))
     variant = activate()
-    from radiomaps.raytrace.solve import error_db, pieces, solve
     from radiomaps.raytrace.world import World
 
     ground = scene.ground_height(grid) if options.above_ground else None
     world = World(scene, options, _middle([grid[name].extent for name in "xyz"], ground))
     building = scene.building_mask(grid, above_ground=options.above_ground)
-    fields: dict[str, Any] = {}
-    rays, errors = [], []
-    for index, transmitter in enumerate(transmitters):
-        most, relative = 0, []
-        for cut, piece in pieces(grid, options):
-            part = piece.size / grid.size / len(transmitters)
-            report = None if advance is None else functools.partial(_advance, advance, part)
-            heights = None if ground is None else ground[cut[1:]]
-            outcome = solve(world, piece, transmitter, options, heights, advance=report)
-            for name, values in outcome.fields.items():
-                whole = fields.setdefault(name, np.empty((len(transmitters), *grid.shape), values.dtype))
-                whole[(index, *cut)] = values
-            most = max(most, outcome.rays)
-            relative.append(outcome.relative_errors)
-        rays.append(most)
-        errors.append(error_db(np.concatenate(relative)))
+    fields, kept, rays, errors = _solve_all(world, transmitters, grid, options, ground, advance)
     fields["building"] = building
     fields["no_path"] = (fields.pop("gain") <= 0) & ~building
     fields["los"] &= ~building
@@ -113,9 +101,48 @@ def trace(
         "scene_hash": scene.hash,
         "licence": scene.licence,
         **options.to_attrs(),
-        "rays": max(rays),
+        "rays": rays,
     }
-    return assemble(grid, transmitters, fields, attrs=attrs, ground_m=ground)
+    return with_paths(assemble(grid, transmitters, fields, attrs=attrs, ground_m=ground), kept)
+
+
+def _solve_all(
+    world: World,
+    transmitters: Sequence[Transmitter],
+    grid: Grid,
+    options: TraceOptions,
+    ground: NDArray[np.float64] | None,
+    advance: Callable[[float], None] | None,
+) -> tuple[dict[str, Any], dict[str, Any], int, list[float]]:
+    """Fields and kept paths of all transmitters on the grid, the most rays that one took, and the error of each."""
+    import numpy as np
+
+    from radiomaps.raytrace.kept import plain
+    from radiomaps.raytrace.solve import error_db, pieces, solve
+
+    fields: dict[str, Any] = {}
+    kept: dict[str, Any] = {}
+    rays, errors = 0, []
+    for index, transmitter in enumerate(transmitters):
+        alone, relative = plain(transmitter), []
+        for cut, piece in pieces(grid, options):
+            part = piece.size / grid.size / len(transmitters)
+            report = None if advance is None else functools.partial(_advance, advance, part)
+            heights = None if ground is None else ground[cut[1:]]
+            again = bool(options.paths_per_voxel) and transmitter != alone
+            once = replace(options, paths_per_voxel=0) if again else options
+            outcome = solve(world, piece, transmitter, once, heights, advance=report)
+            paths = solve(world, piece, alone, options, heights).kept if again else outcome.kept
+            for found, values_of in ((fields, outcome.fields), (kept, paths)):
+                for name, values in values_of.items():
+                    if name not in found:
+                        shape = (len(transmitters), *grid.shape, *values.shape[3:])
+                        found[name] = np.empty(shape, values.dtype)
+                    found[name][(index, *cut)] = values
+            rays = max(rays, outcome.rays)
+            relative.append(outcome.relative_errors)
+        errors.append(error_db(np.concatenate(relative)))
+    return fields, kept, rays, errors
 
 
 def find_paths(

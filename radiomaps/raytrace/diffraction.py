@@ -6,7 +6,7 @@ after it the ray is mirrored on, `depth` interactions in all.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, ClassVar
 
 import drjit as dr
@@ -24,6 +24,7 @@ from radiomaps.raytrace.moments import ENOUGH, Rays, Sums
 from radiomaps.raytrace.path_slots import ImageTable, PathTable, mix
 from radiomaps.raytrace.voxels import Beam, Crossing, Voxels
 from radiomaps.raytrace.wedges import LEAST_M, Cone, Wedges, diffracted, keller_point, lifted
+from radiomaps.raytrace.world import Source
 
 __all__ = ["BENT", "Bender", "deposit", "toward_edges"]
 
@@ -303,25 +304,51 @@ class Bender:
     def _exact(self, table: PathTable) -> CentrePaths:
         """Diffracted paths of a table at the voxels' centres."""
         cell, identity = table.paths()
-        if not len(cell):
-            return CentrePaths.none()
+        parts = [self._bent(cell[part], identity[part], bsdf) for part, bsdf in self._chunks(identity)]
+        return join([CentrePaths.none(), *parts])
+
+    def _chunks(self, identity: NDArray[np.uint32]) -> Iterator[tuple[NDArray[np.int64], mi.BSDF]]:
+        """Numbers of paths by the material of their edge."""
+        if not len(identity):
+            return
         row = self.names.row(integers(identity))
         pair = dr.gather(mi.UInt, self.chains.pair, row).numpy()
         # Neighbours' ways over one edge meet the same walls.
         order = np.argsort(pair, kind="stable")
-        cell, identity, shape = cell[order], identity[order], self.wedges.shape[pair[order]]
-        parts = [CentrePaths.none()]
+        shape = self.wedges.shape[pair[order]]
         for index, bsdf in enumerate(self.world.materials):
-            mine = np.flatnonzero(shape == index)
+            mine = order[shape == index]
             for begin in range(0, len(mine), _CHUNK):
-                part = mine[begin : begin + _CHUNK]
-                parts.append(self._bent(cell[part], identity[part], bsdf))
-        return join(parts)
+                yield mine[begin : begin + _CHUNK], bsdf
+
+    def waves(
+        self, sources: Sequence[Source], paths: CentrePaths
+    ) -> Iterator[tuple[NDArray[np.int64], list[mi.Vector4f], mi.Vector3f]]:
+        """Numbers of paths, the fields at their voxels of each of these sources, and vectors towards the source."""
+        for part, bsdf in self._chunks(paths.identity):
+            index, number = integers(paths.cell[part]), integers(paths.identity[part])
+            dr.make_opaque(index, number)
+            fields, toward = [], mi.Vector3f(0.0)
+            for source in sources:
+                _, bent, spread, toward = self._wave(source, index, number, bsdf)
+                fields.append(mi.Vector4f(bent * dr.sqrt(spread)))
+            yield part, fields, toward
 
     def _bent(self, cell: NDArray[np.uint32], identity: NDArray[np.uint32], bsdf: mi.BSDF) -> CentrePaths:
         """The paths of those pairs of voxel and chain (over edges of one material) that have one."""
         index, number = integers(cell), integers(identity)
         dr.make_opaque(index, number)
+        valid, bent, spread, toward = self._wave(self.source, index, number, bsdf)
+        strength = dr.squared_norm(bent) * spread
+        valid &= dr.isfinite(strength) & (strength > 0)
+        dr.eval(valid, strength, toward)
+        kept = valid.numpy() & (strength.numpy() > self.least[cell])
+        return CentrePaths(cell, identity, strength.numpy(), toward.numpy().T)[kept]
+
+    def _wave(
+        self, source: Source, index: mi.UInt, number: mi.UInt, bsdf: mi.BSDF
+    ) -> tuple[mi.Bool, mi.Vector4f, mi.Float, mi.Vector3f]:
+        """Whether pairs of voxel and chain have a path, the field and its spreading, and the vector to its source."""
         row = self.names.row(number)
         mirrors, start, origin, along = self.chains.rows(row)
         pair = dr.gather(mi.UInt, self.chains.pair, row)
@@ -337,13 +364,9 @@ class Bender:
         bend.face(incoming)
         outside = lifted(bend, point)
         valid &= clear(self.world, back.origin, point) & clear(self.world, back.origin, outside)
-        field, arrived = arrive(self.world, self.source, outside, light, before_mirrors)
-        valid &= arrived & ((before_mirrors > 0) | clear(self.world, self.source.point(), point))
+        field, arrived = arrive(self.world, source, outside, light, before_mirrors)
+        valid &= arrived & ((before_mirrors > 0) | clear(self.world, source.point(), point))
         bent = back.jones @ diffracted(field, bend, bsdf, incoming, outgoing, before, after)
-        strength = dr.squared_norm(bent) * dr.rcp(before * after * (before + after))
-        valid &= dr.isfinite(strength) & (strength > 0)
         # Seen from the voxel, the wave comes from the edge, as far away as the whole way is.
         toward = (seen - centre) * ((before + after) / after)
-        dr.eval(valid, strength, toward)
-        kept = valid.numpy() & (strength.numpy() > self.least[cell])
-        return CentrePaths(cell, identity, strength.numpy(), toward.numpy().T)[kept]
+        return valid, mi.Vector4f(bent), dr.rcp(before * after * (before + after)), mi.Vector3f(toward)

@@ -35,6 +35,8 @@ class TraceOptions:
     where they cross its centre planes: across the ray's dominant axis, or the horizontal ones, as stacked
     two-dimensional maps do. Refraction needs "axis" or "plane".
     "axis" takes a fraction of the time of "paths" (a tenth or less with `diffraction`) and has noise.
+    `paths_per_voxel`: so many of the strongest paths of each voxel are kept, as an isotropic antenna finds them, for
+    antennas that are applied later (estimator "paths"; scattered rays are none).
     `above_ground`: heights of the grid are those above the ground of each column.
     `memory_mb` bounds what a trace holds beside the scene: larger grids are traced in pieces.
     """
@@ -54,6 +56,7 @@ class TraceOptions:
     scattering: float = 0.0
     thickness_m: float = 0.1
     estimator: Estimator = "paths"
+    paths_per_voxel: int = 0
     above_ground: bool = False
     seed: int = 0
     chunk_rays: int = 1 << 22
@@ -69,6 +72,7 @@ class TraceOptions:
             ("scattering", 0.0, 1.0),
             ("thickness_m", 1e-6, 100.0),
             ("seed", 0, 2**31 - 1),
+            ("paths_per_voxel", 0, 256),
             ("chunk_rays", 1024, 1 << 26),
             ("memory_mb", 16.0, math.inf),
         ):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import drjit as dr
@@ -18,6 +18,7 @@ from radiomaps.raytrace.arrays import floats
 from radiomaps.raytrace.bounce import aimed, find_images, shoot
 from radiomaps.raytrace.chains import CentrePaths, join, mirrored_paths
 from radiomaps.raytrace.diffraction import BENT, Bender, deposit, toward_edges
+from radiomaps.raytrace.kept import FoundPaths, keep
 from radiomaps.raytrace.moments import Sums
 from radiomaps.raytrace.options import TraceOptions
 from radiomaps.raytrace.path_slots import SLOTS, TABLES, ImageTable, PathTable
@@ -36,17 +37,21 @@ Fields = dict[str, NDArray[Any]]
 
 @dataclass(frozen=True)
 class Outcome:
-    """Fields `(z, y, x)`, the rays that were shot, and the relative errors of gain outside line of sight."""
+    """Fields `(z, y, x)`, the rays that were shot, and the relative errors of gain outside line of sight.
+
+    `kept` are the paths of each voxel, `(z, y, x, path, …)`, where the options ask for some.
+    """
 
     fields: Fields
     rays: int
     relative_errors: NDArray[np.float32]
+    kept: Fields = field(default_factory=dict)
 
 
 def pieces(grid: Grid, options: TraceOptions) -> Iterator[tuple[tuple[slice, ...], Grid]]:
     """Cuts of the grid that fit into `memory_mb`, halved along the longest axis until they do."""
     tables = (1 + options.diffraction) * SLOTS * TABLES * 8 * 3 if options.estimator == "paths" else 0
-    limit = options.memory_mb * 1e6 / (Sums.bytes_a_voxel() + tables)
+    limit = options.memory_mb * 1e6 / (Sums.bytes_a_voxel() + tables + 160 * options.paths_per_voxel)
     waiting = [tuple(slice(0, size) for size in grid.shape)]
     while waiting:
         cut = waiting.pop()
@@ -85,7 +90,9 @@ def solve(
         advance(1 - run.done)
     rays = run.sums.batches * options.rays_a_batch
     shaped = {name: values.reshape(grid.shape) for name, values in fields.items()}
-    return Outcome(shaped, rays, run.relative_errors())
+    kept = run.kept() if options.paths_per_voxel else {}
+    kept = {name: values.reshape(*grid.shape, *values.shape[1:]) for name, values in kept.items()}
+    return Outcome(shaped, rays, run.relative_errors(), kept)
 
 
 class _Run:
@@ -117,6 +124,7 @@ class _Run:
         self.bender: Bender | None = None
         if self.exact and self.wedges is not None:
             self.bender = Bender(self.wedges, self.voxels, self.sight.gain * self.sight.seen)
+        self.mirrored = self.bent = CentrePaths.none()
         self.before = np.zeros(self.voxels.size, np.float32)
         self.done = 0.0
 
@@ -188,15 +196,23 @@ class _Run:
         fields = parts.fields((self.world.wavelength_m / (4 * np.pi)) ** 2)
         return fields | {"los_fraction": self.sight.fraction, "los": self.sight.seen}
 
+    def kept(self) -> Fields:
+        """The strongest paths of each voxel, for antennas to come; after `fields`."""
+        images = self.tables[1] if self.tables is not None else None
+        found = FoundPaths(self.sight, self.mirrored, images, self.bent, self.bender)
+        return dict(keep(self.world, self.voxels, self.source, self.options, found))
+
     def _paths(self) -> CentrePaths:
         found = []
         if self.tables is not None and self.options.bounces:
-            found.append(mirrored_paths(self.world, self.voxels, self.source, self.tables, self.options))
+            self.mirrored = mirrored_paths(self.world, self.voxels, self.source, self.tables, self.options)
+            found.append(self.mirrored)
         if self.bender is not None:
             gain = self.sight.gain * self.sight.seen
             for paths in found:
                 gain = gain + np.bincount(paths.cell, paths.strength, self.voxels.size).astype(np.float32)
-            found.append(self.bender.paths(gain))
+            self.bent = self.bender.paths(gain)
+            found.append(self.bent)
         return join(found) if found else CentrePaths.none()
 
     def _rank_means(self, parts: Parts) -> None:
