@@ -82,7 +82,8 @@ def measure(quick: bool) -> dict[str, float | None]:
         small = experiment(Path(folder) / "small", hours=24, size_deg=6, samples=32)
         made = experiment(Path(folder) / "made", size_deg=20, **sizes)
         for part in (small, made):
-            part.archive.prepare_all([REGION])
+            for split in part.archive.splits:
+                part.archive.prepare(REGION, split)
         for name, work in (("efficiency_prepare", prepare), ("efficiency_cells", cells)):
             for _ in range(1 if quick else 3):
                 one, two = (seconds(work, made, small, workers) for workers in (1, 2))

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     Array = Any  # numpy.ndarray or torch.Tensor: both offer shape, and indexing is not used here
 
-__all__ = ["Batch", "Sample"]
+__all__ = ["Batch"]
 
 
 def _check_fields(what: str, array: Array | None, lead: int, grid: Grid) -> None:
@@ -24,29 +24,6 @@ def _check_fields(what: str, array: Array | None, lead: int, grid: Grid) -> None
     if len(shape) != lead + len(grid.shape) or shape[lead:] != grid.shape:
         axes = ", ".join(axis.name for axis in grid.axes)
         raise ValueError(f"{what} has shape {shape}; expected {lead} leading axes and then {grid.shape} ({axes})")
-
-
-@dataclass(frozen=True)
-class Sample:
-    """One example in physical units, as numpy arrays.
-
-    `condition` is `(channel, *condition_grid.shape)`; `target` and `static` are `(channel, *target_grid.shape)`;
-    `mask` has the shape of `target` and is True where the target is known. `id` is the global sample index:
-    noise and shuffling are keyed on it. The two grids are equal where nothing is downscaled.
-    """
-
-    condition: Array
-    condition_grid: Grid
-    target_grid: Grid
-    target: Array | None = None
-    static: Array | None = None
-    mask: Array | None = None
-    id: int = 0
-
-    def __post_init__(self) -> None:
-        _check_fields("condition", self.condition, 1, self.condition_grid)
-        for name in ("target", "static", "mask"):
-            _check_fields(name, getattr(self, name), 1, self.target_grid)
 
 
 @dataclass(frozen=True)
@@ -84,10 +61,10 @@ class Batch:
         """The same batch with some of its fields replaced."""
         return replace(self, **changes)
 
-    def to(self, device: torch.device | str, *, non_blocking: bool = False) -> Batch:
+    def to(self, device: torch.device | str) -> Batch:
         """The batch with its tensors on `device`."""
         moved = {
-            name: tensor.to(device, non_blocking=non_blocking)
+            name: tensor.to(device)
             for name in ("condition", "target", "static", "mask")
             if (tensor := getattr(self, name)) is not None
         }

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from geoml.data.location import is_remote, object_store_errors, zarr_location
+from geoml.data.location import object_store_errors, zarr_location
 from geoml.data.packing import Packing
 from geoml.runs.files import sha256, writing
 
@@ -81,11 +81,6 @@ class SlabWriter:
             with zarr_settings(**{"array.write_empty_chunks": True}):
                 self._arrays[key] = zarr.open_array(zarr_location(self.path / key), mode="r+")
         self._arrays[key][span] = values
-
-    @property
-    def remote(self) -> bool:
-        """Whether the store lies behind a URL."""
-        return is_remote(self.path)
 
 
 def _chunk_names(group: str, name: str, entry: dict[str, Any], span: slice) -> list[str]:

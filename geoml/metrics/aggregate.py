@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from geoml.errors import DataError, unknown
+from geoml.errors import DataError
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -58,16 +58,6 @@ class StatisticsTable:
             raise DataError(f"{len(missing)} of {len(wanted)} samples are not in the table, the first is {missing[0]}")
         return self.select(np.searchsorted(self.ids, wanted))
 
-    def group_by(self, keys: ArrayLike) -> dict[Hashable, StatisticsTable]:
-        """One table per distinct key, from one key per row: a season, an intensity class, a block."""
-        labels = np.asarray(keys)
-        if labels.shape != self.ids.shape:
-            raise ValueError(f"{labels.shape} keys for {len(self)} rows")
-        return {
-            label.item() if hasattr(label, "item") else label: self.select(labels == label)
-            for label in np.unique(labels)
-        }
-
     def means(self) -> dict[str, float]:
         """Weighted average of every statistic over all rows, NaN where one has no weight.
 
@@ -78,14 +68,6 @@ class StatisticsTable:
             raise DataError(f"no valid cell in {len(self)} samples: nothing to average")
         values = np.divide(self.sums.sum(axis=0), weights, out=np.full(len(weights), np.nan), where=weights > 0)
         return dict(zip(self.names, values.tolist(), strict=True))
-
-    def per_sample(self, name: str) -> NDArray[np.float64]:
-        """The average of one statistic in every sample, NaN where no cell is valid: `observed` gives intensity."""
-        if name not in self.names:
-            raise unknown("statistic", name, self.names)
-        column = self.names.index(name)
-        weights = self.weights[:, column]
-        return np.divide(self.sums[:, column], weights, out=np.full(len(self), np.nan), where=weights > 0)
 
     def to_dataset(self) -> xr.Dataset:
         """As an xarray data set with dims `sample` and `statistic`."""

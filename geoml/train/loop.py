@@ -203,7 +203,7 @@ class _Run:
                 self.batches, fresh = iter(self.loader), True
             batch = next(self.batches, None)
             if batch is not None:
-                return self.transforms.forward(batch.to(self.device, non_blocking=True))
+                return self.transforms.forward(batch.to(self.device))
             if fresh:
                 raise DataError("the loader gave no batch in an epoch; are there fewer samples than the batch size?")
             self.batches, self.epoch = None, self.epoch + 1

@@ -214,14 +214,6 @@ class Archive:
             writer.finish()
         return path
 
-    def prepare_all(self, names: Iterable[str] | None = None, splits: Iterable[str] | None = None) -> list[Path]:
-        """The stores of several regions and splits, all unless named."""
-        return [
-            self.prepare(name, split)
-            for name in (self.names if names is None else names)
-            for split in (self.splits if splits is None else splits)
-        ]
-
     def open(self, name: str, split: str) -> dict[str, xr.Dataset]:
         """The groups `condition`, `target`, `static` of a prepared store, lazy, checked when first opened."""
         from geoml.data.store import open_store

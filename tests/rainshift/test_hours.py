@@ -29,7 +29,8 @@ REGION = "melanesia"
 def archive(tmp_path_factory):
     folder = tmp_path_factory.mktemp("hours")
     made = archive_of(compose("rainshift.conf", "train", [*SMALL, f"cache={folder}"]))
-    made.prepare_all([REGION])
+    for split in made.splits:
+        made.prepare(REGION, split)
     return made
 
 

@@ -6,8 +6,10 @@ import functools
 import http.server
 import logging
 import shutil
+import sys
 import threading
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -21,10 +23,13 @@ from rainshift.sources import open_source
 from rainshift.sources.base import RegionData
 from rainshift.sources.lag import best_lag, warn_of_lag
 from rainshift.sources.published import file_of
-from rainshift.sources.published_writer import write_part
 from rainshift.sources.synthetic import block_starts
 from rainshift.sources.time_blocks import TimeBlocks, validation_blocks, whole_blocks
 from rainshift.sources.variables import PREDICTORS, VARIABLES
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from published_writer import write_part
 
 REGION = "caribbean"  # in the Americas: longitudes 0–360
 QUIET = {"validation_share": 0.0, "gap_hours": 0.0}

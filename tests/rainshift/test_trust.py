@@ -155,8 +155,8 @@ def test_mistakes_are_answered(trust: Trust) -> None:
 def test_fitted_in_hours_of_regions_and_drawn_on_another(tmp_path) -> None:
     hours = [f"data.splits_at.{split}.hours=48" for split in ("train", "validation", "test")]
     archive = archive_of(compose("rainshift.conf", "benchmark", [f"archive={tmp_path}", "data.size_deg=1.5", *hours]))
-    archive.prepare_all(["europe_west", "caribbean"], ["validation"])
-    archive.prepare_all(["west-africa"], ["test"])
+    for name, split in (("europe_west", "validation"), ("caribbean", "validation"), ("west-africa", "test")):
+        archive.prepare(name, split)
     bilinear = load(ModelSpec.of("bilinear"), None, archive.channels)
     fitted = fit_trust(bilinear, archive, ["europe_west", "caribbean"], members=1)
     said, error = [], []
