@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from geoml.errors import UserError
-from geoml.grids.grid import grid_of
+from geoml.grids.grid import Axis, Grid, grid_of
 from radiomaps.maps.layout import DIMS, VARIABLES, Transmitter, check_maps
 from radiomaps.scenes import Scene
 
@@ -42,7 +42,7 @@ def fill_shadows(maps: xr.Dataset, scene: Scene, options: DominantOptions | None
             frequency_hz=float(maps["frequency_hz"][0]),
             above_ground="ground_m" in maps.coords,
         )
-        prior = trace(scene, _isotropic(maps), grid_of(maps[["building"]]), chosen)
+        prior = trace(scene, _isotropic(maps), _grid(maps), chosen)
         for name in _FILLED:
             values = np.where(shadow.values, prior[name].values, maps[name].values)
             filled[name] = maps[name].copy(data=values)
@@ -50,6 +50,20 @@ def fill_shadows(maps: xr.Dataset, scene: Scene, options: DominantOptions | None
     filled["filled"] = (DIMS, shadow.values.copy(), about)
     check_maps(filled)
     return filled
+
+
+def _grid(maps: xr.Dataset) -> Grid:
+    """The maps' grid. Spacing along an axis of one coordinate is unknown, and no path at its centre depends on it."""
+    single = [name for name in DIMS[1:] if maps.sizes[name] == 1]
+    if not single:
+        return grid_of(maps[["building"]])
+    axes = (Axis(name, float(maps[name][0]), 1.0, 1, "m") if name in single else _axis(maps, name) for name in DIMS[1:])
+    return Grid(tuple(axes), "local")
+
+
+def _axis(maps: xr.Dataset, name: str) -> Axis:
+    values = maps[name].values
+    return Axis(name, float(values[0]), float(values[-1] - values[0]) / (len(values) - 1), len(values), "m")
 
 
 def _isotropic(maps: xr.Dataset) -> list[Transmitter]:

@@ -10,6 +10,7 @@ import pytest
 
 from geoml.errors import UserError
 from geoml.grids.grid import Grid
+from radiomaps.dominant.fill import fill_shadows
 from radiomaps.generation.generate import PACKING
 from radiomaps.maps.layout import SPEED_OF_LIGHT, Transmitter, friis_gain_db, wrapped
 from radiomaps.raytrace import TraceOptions, find_paths, trace
@@ -178,6 +179,26 @@ def test_a_transmitter_too_far_away_is_refused():
         trace(street(), [Transmitter((0.0, 0.0, 3.6e7))], window(), OPTIONS)
     with pytest.raises(UserError, match="rays reach 1000 km"):
         find_paths(street(), [Transmitter((0.0, 0.0, 3.6e7))], np.array([[0.0, 0.0, 2.0]]), OPTIONS)
+
+
+@pytest.mark.parametrize("by", [PLACES[0], PLACES[2]])
+def test_shadows_are_filled_in_one_layer_as_in_several(by):
+    place, low, high = shifted(ANTENNA, by), {}, {}
+    for name, middle, half in zip("zyx", by[::-1], (2.0, 24.0, 24.0), strict=True):
+        low[name], high[name] = middle + (1.0 if name == "z" else -half), middle + (5.0 if name == "z" else half)
+    maps = trace(moved(street(), by), [place], Grid.box(low, high, 2.0), replace(OPTIONS, depth=0))
+    both, first = (fill_shadows(part, moved(street(), by)) for part in (maps, maps.isel(z=slice(0, 1))))
+    assert first.filled.sum() > 50
+    for name in ("path_gain_db", "toa_s", "doa_zenith", "filled"):
+        np.testing.assert_array_equal(first[name].values, both[name].values[:, :1])
+
+
+def test_shares_of_the_work_add_up():
+    done = []
+    trace(street(), [Transmitter(ANTENNA)] * 2, window(), replace(OPTIONS, rays=20_000), advance=done.append)
+    assert len(done) > 4
+    assert min(done) > 0
+    assert sum(done) == pytest.approx(1)
 
 
 def test_azimuths_stay_below_a_full_turn_when_stored():
