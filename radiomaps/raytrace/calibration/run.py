@@ -162,6 +162,10 @@ def calibrated(
         values = matched(partial, names.names)
         scores["held_out_before_rmse_db"] = rmse(before[apart])
         scores["held_out_after_rmse_db"] = rmse((measured.power_dbm - paths.predict(values, names)[0])[apart])
+    # What does not help where it was not fitted is not applied.
+    if scores.get("held_out_after_rmse_db", -np.inf) >= scores.get("held_out_before_rmse_db", np.inf):
+        whole = replace(whole, values=np.zeros(len(names)), applied=np.zeros(len(names), bool))
+        after = before
     scores |= {"before_rmse_db": rmse(before), "after_rmse_db": rmse(after)}
     scores |= {"shadowing_los_db": whole.noise.lit_db, "shadowing_nlos_db": whole.noise.dark_db}
     scores["decorrelation_m"] = whole.noise.distance_m
