@@ -59,7 +59,8 @@ def maps_of_store(
         parts.append(made.assign_coords(tx=cell.name, tx_power_dbm=cell.power_dbm, tx_azimuth_deg=azimuth))
     import xarray as xr
 
-    joined = xr.concat(parts, "tx", coords="different", compat="equals", join="exact")
+    each = ["tx_x", "tx_y", "tx_z", "tx_power_dbm", "tx_azimuth_deg", "frequency_hz"]
+    joined = xr.concat(parts, "tx", data_vars="all", coords=each, compat="override", join="exact")
     joined["building"] = one["building"].load()
     return _placed(joined.assign_attrs(maps.attrs), record)
 
