@@ -68,7 +68,7 @@ def scene_batch(
     site = Site((x - x0, y - y0, height), transmitter.power_dbm, frequency_hz)
     guess = None
     if task.prior == "dominant":
-        options = {"frequency_hz": frequency_hz, "above_ground": above_ground}
+        options = {"frequency_hz": frequency_hz, "above_ground": above_ground, "version": task.dominant_version}
         isotropic = replace(transmitter, pattern="iso", rows=1, columns=1)
         maps = run_solver("dominant", scene, [isotropic], grid, options)
         guess = {name: maps[name].values[0] for name in task.targets} | {SIGHT: maps["los"].values[0]}

@@ -96,7 +96,7 @@ def test_scenes_are_listed_drawn_and_saved(capsys: pytest.CaptureFixture[str]):
         (["trace", *SMALL, "transmitters.positions_m=[[900,0,1]]"], "is beside scene"),
         (["trace", *SMALL, "scene=file", "scene.path=none.geojson"], "does not exist"),
         (["report", "none.zarr"], "does not exist"),
-        (["report", "store=none.zarr"], "folders stand by themselves, none.zarr without store="),
+        (["report", "store=none.zarr"], "give folders without a key: none.zarr instead of store=none.zarr"),
         (["report", "."], "holds nothing that radiomaps can show"),
         (["trace", *SMALL, "scene=city.geojson"], "scene=file scene.path=city.geojson"),
         (["trace", *SMALL, "experiment=dmeo"], "experiment 'dmeo' unknown; did you mean 'demo'"),

@@ -266,7 +266,6 @@ def _changed(**changes):
         (_event().isel(time=0, drop=True), {}, "time dimension"),
         (_event(units="m s-1"), {}, "more than rain can be"),
         (_event().drop_vars("lat"), {}, "lat"),
-        (_event(lat=(50.03, 50)), {}, "no edge of its cells"),
         (_event(), {"min_coverage": 2}, "expected 0 to 1"),
         (_event(), {"coarse": "made"}, "expected exact or file"),
         (_event(), {"stamp": "late"}, "expected end"),

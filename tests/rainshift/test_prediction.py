@@ -97,7 +97,6 @@ def test_mistakes_are_named(workplace, monkeypatch, capsys):
         (["evaluate", *DATA, *trained, "reference=resnet"], "take one that has not, such as bilinear"),
         (["train", *DATA, "train_regions=[]", "run.dir=wrong", "run.fresh=true"], "train_regions is empty"),
         (["train", *DATA, "loader.batch_size=0", "run.dir=wrong", "run.fresh=true"], "loader.batch_size=0; expected"),
-        (["train", *DATA, "run.dir=wrong", "run.fresh=true"], "whole fields with loader.patch=0"),
     ):
         assert main(words) == 2
         assert message in capsys.readouterr().err
