@@ -52,7 +52,7 @@ def serve_stdio(server: MCPServer, *, closing: Callable[[], None] = lambda: None
     source, sink = os.dup(0), os.dup(1)
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     os.dup2(2, 1)
-    connection = _Connection(server, source, sink)
+    connection = _Connection(server, source, sink, closing)
     try:
         anyio.run(connection.run)
     except KeyboardInterrupt:
@@ -67,7 +67,9 @@ def serve_stdio(server: MCPServer, *, closing: Callable[[], None] = lambda: None
             return 1
     finally:
         closing()
-    if connection.terminated:
+    if connection.ended_by == signal.SIGINT:
+        return 130
+    if connection.ended_by == signal.SIGTERM:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         os.kill(os.getpid(), signal.SIGTERM)
     return 0
@@ -96,13 +98,13 @@ class _Room:
 class _Connection:
     """One client: reads in a thread of its own, answers in order of completion."""
 
-    def __init__(self, server: MCPServer, source: int, sink: int) -> None:
-        self._server, self._source, self._sink = server, source, sink
+    def __init__(self, server: MCPServer, source: int, sink: int, closing: Callable[[], None]) -> None:
+        self._server, self._source, self._sink, self._closing = server, source, sink, closing
         self._room = _Room()
         self._pending: Counter[Any] = Counter()
         self._batches: list[_Answers] = []
         self._version = ""
-        self.terminated = False
+        self.ended_by: signal.Signals | None = None
         self._writing = anyio.Lock()
 
     async def run(self) -> None:
@@ -116,11 +118,14 @@ class _Connection:
         core = self._server._lowlevel_server
         async with anyio.create_task_group() as tasks:
 
-            def terminate() -> None:
-                self.terminated = True
+            def end(ended_by: signal.Signals) -> None:
+                self.ended_by = ended_by
+                self._closing()  # first: a thread that waits for a file cannot be cancelled
                 tasks.cancel_scope.cancel()
 
-            loop.add_signal_handler(signal.SIGTERM, terminate)
+            for number in (signal.SIGTERM, signal.SIGINT):
+                if signal.getsignal(number) is not signal.SIG_IGN:
+                    loop.add_signal_handler(number, end, number)
             tasks.start_soon(self._receive, to_server)
             tasks.start_soon(self._send, from_server)
             await core.run(incoming, outgoing, core.create_initialization_options())
@@ -171,6 +176,7 @@ class _Connection:
                 while self._pending:
                     self._answered.clear()
                     await self._answered.wait()
+            self._closing()
 
     async def _take(
         self, part: JSONRPCMessage | Refused, to_server: MemoryObjectSendStream[SessionMessage | Exception]
