@@ -102,7 +102,9 @@ class PathTable:
         cell, identity = (integers(column) for column in known)
         dr.make_opaque(have, cell, identity)
         for table in range(TABLES):
-            dr.scatter(have, identity, self._slot(cell, identity, table))
+            # The highest of those in one slot, whichever thread comes last: a trace done again is the same.
+            slot = self._slot(cell, identity, table)
+            dr.scatter_reduce(dr.ReduceOp.Max, have, identity, slot, mode=highest())
         dr.eval(have)
         cell, identity, strength = integers(offered[0]), integers(offered[1]), floats(offered[2])
         dr.make_opaque(cell, identity, strength)

@@ -62,7 +62,7 @@ def test_kept_paths_are_exact_ones(city, maps):
                 turn = np.abs(flat.path_departure_zenith.values[chosen[row]] - table.departure_zenith.values[row, path])
                 both = np.nan_to_num(late * 1e9 + np.degrees(turn), nan=np.inf)
                 near = int(both.argmin())
-                if both[near] < 0.05:
+                if both[near] < 0.1:  # ns and degrees: points on edges are found to some centimetres
                     agree.append(
                         np.allclose(ours[row, near], theirs[row, :, path], atol=0.02 * theirs[row, :, path].max())
                     )
