@@ -46,7 +46,7 @@ def load_scene(scene: str | os.PathLike[str] | Mapping[str, Any], **options: Any
     >>> import radiomaps
     >>> scene = radiomaps.load_scene("procedural-0")
     >>> len(scene.buildings), scene.grid(4.0, (1.5, 10.5, 3.0)).shape
-    (22, (4, 64, 64))
+    (19, (4, 64, 64))
     """
     from radiomaps.scenes import load
 

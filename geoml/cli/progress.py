@@ -114,7 +114,7 @@ def duration(seconds: float) -> str:
     """A duration as text.
 
     >>> duration(7), duration(75), duration(7300)
-    ('7 s', '1 min 15 s', '2 h 2 min')
+    ('7 s', '1 min 15 s', '2 h 1 min')
     """
     whole = round(seconds)
     if whole < 60:
