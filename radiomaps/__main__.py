@@ -33,7 +33,7 @@ APP = App(
             "calibrate",
             "radiomaps.raytrace.calibration.verb:calibrate",
             "Fit sites and materials to measured powers",
-            example="radiomaps calibrate scene=city.osm sites=sites.yaml measurements=drive.csv",
+            example="radiomaps calibrate scene=munich sites=sites.yaml measurements=drive.csv",
         ),
         Verb(
             "scenes",
