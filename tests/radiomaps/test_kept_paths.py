@@ -105,3 +105,26 @@ def test_maps_without_paths_say_how_to_get_them(city, maps):
         apply_antenna(maps.drop_vars("path_delay_s"), Transmitter(PLACE))
     with pytest.raises(UserError, match="paths_per_voxel=4 needs estimator=paths"):
         trace(city, [Transmitter(PLACE)], GRID, TraceOptions(paths_per_voxel=4, estimator="axis"))
+
+
+def test_cells_of_a_file_take_the_paths_of_a_store(tmp_path):
+    """One traced mast serves three sectors; a place that was not traced is refused with those that were."""
+    from radiomaps.antennas.replanned import maps_of_store
+    from radiomaps.generation.generate import generate
+    from radiomaps.generation.plan import Placement, Plan, Window
+
+    options = {"frequency_hz": 2e9, "rays": 100_000, "depth": 1, "paths_per_voxel": 8}
+    window = Window(64, 16, (2, 2, 1))
+    plan = Plan(({"name": "procedural", "seed": 3},), Placement(positions_m=[PLACE]), window, "sionna", options)
+    store = generate(plan, tmp_path / "maps.zarr")
+    x, y, z = PLACE
+    sectors = [{"name": str(turn), "x": x, "y": y, "z": z, "azimuth": turn, "pattern": "tr38901"} for turn in (0, 120)]
+    made = maps_of_store(store, sectors)
+    assert made.tx_power_dbm.values.tolist() == [43, 43]
+    one = trace(load("procedural-3"), [Transmitter(PLACE)], window.grid(load("procedural-3")), TraceOptions(**options))
+    for number, turn in enumerate((0, 120)):
+        sector = Transmitter(PLACE, pattern="tr38901").turned(azimuth_deg=turn)
+        wrong = wrong_db(made.isel(tx=number), apply_antenna(one.isel(tx=0), sector))
+        assert np.quantile(wrong, 0.95) < 0.05  # what storing rounds
+    with pytest.raises(UserError, match=r"where nothing was traced; the store has \(128.5, 128.5, 26\)"):
+        maps_of_store(store, [{**sectors[0], "x": x + 5}])
