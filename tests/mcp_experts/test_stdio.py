@@ -147,7 +147,9 @@ def test_signals_end_the_server_at_once(start_stdio, sent):
 def test_ctrl_c_in_a_terminal_ends_the_server():
     pid, terminal = pty.fork()
     if pid == 0:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # a job in the background of a shell ignores it
         os.execv(sys.executable, SERVE)
+    signal.alarm(60)  # whatever happens, the test ends
     shown = b""
     while b"waiting for a client" not in shown:
         shown += os.read(terminal, 1000)
@@ -158,6 +160,7 @@ def test_ctrl_c_in_a_terminal_ends_the_server():
         while os.read(terminal, 1000):
             pass
     _, status = os.waitpid(pid, 0)
+    signal.alarm(0)
     assert os.waitstatus_to_exitcode(status) == 130
     assert time.monotonic() - begin < 20
 
