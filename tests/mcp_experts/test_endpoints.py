@@ -149,4 +149,5 @@ def test_requests_are_of_anthropics_own_types():
     blocks = [{"type": "tool_use", "id": call.identifier, "name": call.tool, "input": call.arguments} for call in calls]
     messages = [endpoint.user("question"), {"role": "assistant", "content": blocks}, *results]
     body = endpoint._body("system", messages, tools())
-    TypeAdapter(params.MessageCreateParamsNonStreaming).validate_python(body, strict=True, extra="forbid")
+    read = TypeAdapter(params.MessageCreateParamsNonStreaming).validate_python(body, strict=True, extra="forbid")
+    assert set(read) == set(body)
