@@ -14,7 +14,7 @@ from typing import Any
 
 from geoml.errors import DataError, UserError
 
-__all__ = ["atomic_path", "read_json", "sha256", "write_json", "writing"]
+__all__ = ["atomic_path", "read_json", "read_text", "sha256", "write_json", "writing"]
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 REFUSED = (errno.EACCES, errno.EROFS, errno.EPERM, errno.ENOTDIR, errno.EEXIST)
@@ -80,6 +80,19 @@ def write_json(path: str | os.PathLike[str], value: Any) -> None:
         return
     with atomic_path(path) as partial:
         partial.write_text(text)
+
+
+def read_text(path: str | os.PathLike[str], what: str) -> str:
+    """The text of a user's file, with or without a byte-order mark; `what` names it in messages: "sites file".
+
+    Raises `UserError` if it does not exist, `DataError` if it is not readable UTF-8.
+    """
+    try:
+        return Path(path).read_text(encoding="utf-8-sig")
+    except FileNotFoundError:
+        raise UserError(f"{what} {path} does not exist") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path} is not readable text ({error})") from error
 
 
 def read_json(path: str | os.PathLike[str]) -> Any:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from geoml.errors import DataError, UserError, unknown
+from geoml.runs.files import read_text
 from radiomaps.antennas.arrays import steering_weights
 from radiomaps.antennas.pattern import PATTERNS, POLARIZATIONS, MeasuredPattern, Pattern
 from radiomaps.antennas.planet import read_pattern
@@ -155,12 +156,7 @@ def read_sites(path: str | os.PathLike[str]) -> tuple[RadioCell, ...]:
     patterns count from the file's folder. Raises `DataError` with the cell that is wrong.
     """
     path = Path(path)
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except FileNotFoundError:
-        raise UserError(f"sites file {path} does not exist") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path} is no readable text ({error})") from error
+    text = read_text(path, "sites file")
     kind = path.suffix.lower()
     if kind in (".yaml", ".yml", ".json"):
         import yaml

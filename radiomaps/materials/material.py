@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from geoml.errors import DataError, UserError, unknown
+from geoml.runs.files import read_text
 from radiomaps.materials.itu import ITU_MATERIALS, Properties, itu_properties
 
 __all__ = ["Material", "materials_of", "materials_used", "read_materials"]
@@ -110,12 +111,7 @@ def read_materials(path: str | os.PathLike[str]) -> tuple[Material, ...]:
     without `eps_r` keeps the ITU properties. Raises `DataError` with the row that is wrong.
     """
     path = Path(path)
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except FileNotFoundError:
-        raise UserError(f"materials file {path} does not exist") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path} is no readable text ({error})") from error
+    text = read_text(path, "materials file")
     if path.suffix.lower() in (".yaml", ".yml", ".json"):
         import yaml
 

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geoml.errors import DataError, UserError, unknown
+from geoml.runs.files import read_text
 
 if TYPE_CHECKING:
     from radiomaps.scenes import Scene
@@ -124,12 +125,7 @@ def read_measurements(path: str | os.PathLike[str], scene: Scene, *, height_m: f
     counted as left out. Raises `DataError` with the row that is wrong.
     """
     path = Path(path)
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except FileNotFoundError:
-        raise UserError(f"measurements file {path} does not exist") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path} is no readable text ({error})") from error
+    text = read_text(path, "measurements file")
     header = text.partition("\n")[0]
     reader = csv.reader(io.StringIO(text), delimiter=max(",;\t", key=header.count), skipinitialspace=True)
     names = [_SAME.get(name, name) for name in (part.strip().lower() for part in next(reader, []))]
