@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 
@@ -27,8 +29,20 @@ def _place(trace: TracebackType | None) -> str:
     return f" at {Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else ""
 
 
-def log_in_lines() -> None:
-    """Let all loggers of this process write so; called by the command line, before the SDK sets its own handlers."""
+@contextmanager
+def log_in_lines() -> Iterator[None]:
+    """Write records of all loggers to standard error so, and restore the root logger at the end.
+
+    Entered before the SDK sets handlers of its own.
+    """
+    root = logging.getLogger()
+    before, level = list(root.handlers), root.level
     handler = logging.StreamHandler()
     handler.setFormatter(_OneLine())
-    logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
+    root.handlers[:] = [handler]
+    root.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        root.handlers[:] = before
+        root.setLevel(level)

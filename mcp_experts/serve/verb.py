@@ -43,15 +43,15 @@ def serve(arguments: Sequence[str]) -> int:
         "limits": _limits(flags),
         "registry": _registry(flags),
     }
-    log_in_lines()
-    if flags.http:
-        from mcp_experts.serve.http import Binding, serve_http
+    with log_in_lines():
+        if flags.http:
+            from mcp_experts.serve.http import Binding, serve_http
 
-        return serve_http(settings, Binding(**binding))
-    if sys.stdin.isatty():
-        print("waiting for a client on standard input: it has to start this (mcp-experts config)", file=sys.stderr)
-    server = build_server(**settings)
-    return serve_stdio(server, closing=server.close)
+            return serve_http(settings, Binding(**binding))
+        if sys.stdin.isatty():
+            print("waiting for a client on standard input: it has to start this (mcp-experts config)", file=sys.stderr)
+        server = build_server(**settings)
+        return serve_stdio(server, closing=server.close)
 
 
 def _parser() -> argparse.ArgumentParser:

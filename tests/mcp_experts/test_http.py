@@ -1,6 +1,7 @@
 """The HTTP transport: who comes in, what is refused with which status, slow connections, logs."""
 
 import asyncio
+import logging
 import signal
 import socket
 
@@ -103,8 +104,10 @@ def test_there_is_no_stream_to_open(open_server):
     + [("--allow-origin", text) for text in ("", "*", "app.example", "https://a.example/page", "https://u@a.example")],
 )
 def test_names_that_would_let_in_anything_are_refused(flags, capsys):
+    handlers, level = list(logging.getLogger().handlers), logging.getLogger().level
     assert main(["serve", "--http", *flags]) == 2
     assert "expected one as" in capsys.readouterr().err
+    assert (logging.getLogger().handlers, logging.getLogger().level) == (handlers, level)  # of the calling process
 
 
 @pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGINT])
