@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -13,53 +14,74 @@ from geoml.metrics.base import CellStatistic, CurveMetric, Direction, Forecast, 
 if TYPE_CHECKING:
     import xarray as xr
 
-__all__ = ["RANK_BINS", "OutlierExcess", "RankDeviation", "rank_deviation_by_chance"]
+    from geoml.metrics.aggregate import StatisticsTable
+
+__all__ = ["RANK_BINS", "SPACING", "OutlierExcess", "RankDeviation", "rank_deviation_by_chance", "ranked"]
 
 Array = NDArray[Any]
 #: Bins of the histogram: the ranks of eight members. Other ensembles are spread over as many, so that their tables
 #: can be compared.
 RANK_BINS = 9
+#: Cells between those of a field whose ranks are counted: neighbours are correlated.
+SPACING = 10
 
 
-def _uniform(ids: Array, stream: int) -> NDArray[np.float64]:
-    """A number within 0…1 for each id, independent of other ids.
-
-    The output function of SplitMix64 (Steele et al. 2014) on the id, which mixes neighbouring ids well.
-    """
-    if ids.dtype.kind in "Mm":
-        ids = ids.astype(f"{ids.dtype.kind}8[ns]")
-    z = ids.astype(np.int64).view(np.uint64) * np.uint64(4) + np.uint64(stream + 1)
+def _mixed(z: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """The output function of SplitMix64 (Steele et al. 2014), which mixes neighbouring numbers well."""
     z = z * np.uint64(0x9E3779B97F4A7C15)
     z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return ((z ^ (z >> np.uint64(31))) >> np.uint64(11)).astype(np.float64) * 2.0**-53
+    return z ^ (z >> np.uint64(31))
+
+
+def _seeds(ids: Array, stream: int) -> NDArray[np.uint64]:
+    """A number for each id, independent of other ids."""
+    if ids.dtype.kind in "Mm":
+        ids = ids.astype(f"{ids.dtype.kind}8[ns]")
+    return _mixed(ids.astype(np.int64).view(np.uint64) * np.uint64(8) + np.uint64(stream + 1))
+
+
+def _within_one(numbers: NDArray[np.uint64]) -> NDArray[np.float64]:
+    return (numbers >> np.uint64(11)).astype(np.float64) * 2.0**-53
+
+
+def _uniform(ids: Array, stream: int) -> NDArray[np.float64]:
+    """A number within 0…1 for each id, independent of other ids."""
+    return _within_one(_seeds(ids, stream))
 
 
 @dataclass(frozen=True)
 class Ranks(Statistic):
-    """In which bin the truth of one cell of each sample falls, the cell drawn by weight.
+    """In which bins the truths of cells `SPACING` apart fall, by weight: neighbouring cells are correlated.
 
-    Only one cell per sample, since neighbouring cells are correlated. Ties, mostly zeros, are resolved at random
-    (Hamill & Colucci 1998), as a function of the sample's id.
+    The lattice of cells is at a random place in each sample, on one plane where fields have several. Ties, mostly
+    zeros, are resolved at random (Hamill & Colucci 1998). All chance is a function of the sample's id.
     """
 
     name: str = "ranks"
 
     def evaluate(self, forecast: Forecast) -> tuple[Array, Array]:
-        """1 in the bin of each sample that has a known cell."""
-        samples, members = len(forecast.truth), forecast.members
-        reached = np.cumsum(forecast.cell_weights, axis=1)
-        known = forecast.total_weight > 0
-        wanted = _uniform(forecast.ids, 0) * reached[:, -1]
-        cell = np.minimum((reached <= wanted[:, None]).sum(axis=1), reached.shape[1] - 1)
-        row = np.arange(samples)
-        x = forecast.prediction.reshape(samples, members, -1)[row, :, cell]
-        y = forecast.truth.reshape(samples, -1)[row, cell][:, None]
-        below, equal = (x < y).sum(axis=1), (x == y).sum(axis=1)
-        rank = below + np.floor(_uniform(forecast.ids, 1) * (equal + 1))
-        place = (rank + _uniform(forecast.ids, 2)) * RANK_BINS / (members + 1)
-        bins = np.minimum(place.astype(np.intp), RANK_BINS - 1)
-        return np.eye(RANK_BINS)[bins] * known[:, None], known.astype(np.float64)
+        """Weights of the cells in each bin, and of all."""
+        count, members, space = len(forecast.truth), forecast.members, forecast.truth.shape[1:]
+        plane = (1,) * max(0, 2 - len(space)) + space
+        shape = (math.prod(plane[:-2]), *plane[-2:])
+        limits = (shape[0], *(min(SPACING, size) for size in shape[1:]))
+        first = [(_uniform(forecast.ids, k) * limit).astype(np.intp) for k, limit in enumerate(limits)]
+        seeds = [_seeds(forecast.ids, stream) for stream in (3, 4)]
+        sums = np.zeros((count, RANK_BINS))
+        for i in range(count):
+            z, y, x = (int(starts[i]) for starts in first)
+            lattice = (z, slice(y, None, SPACING), slice(x, None, SPACING))
+            weights = forecast.cell_weights[i].reshape(shape)[lattice].ravel()
+            truth = forecast.truth[i].reshape(shape)[lattice].ravel()
+            drawn = forecast.prediction[i].reshape(members, *shape)[(slice(None), *lattice)].reshape(members, -1)
+            chance = [_within_one(_mixed(seed[i] + np.arange(truth.size, dtype=np.uint64))) for seed in seeds]
+            below, equal = (drawn < truth).sum(axis=0), (drawn == truth).sum(axis=0)
+            rank = below + np.floor(chance[0] * (equal + 1))
+            place = (rank + chance[1]) * RANK_BINS / (members + 1)
+            bins = np.minimum(place.astype(np.intp), RANK_BINS - 1)
+            sums[i] = np.bincount(bins, weights, RANK_BINS)
+        return sums, sums.sum(axis=1)
 
 
 class RankDeviation(CurveMetric):
@@ -84,6 +106,11 @@ class RankDeviation(CurveMetric):
 
         place = (np.arange(RANK_BINS) + 0.5) / RANK_BINS
         return xr.Dataset({"share": ("rank", vector(means, "ranks"))}, {"rank": place})
+
+
+def ranked(table: StatisticsTable) -> int:
+    """How many truths a table's rank histogram is made of; 0 where it has none. Weights have a mean of 1."""
+    return round(float(table.weights[:, table.names.index("ranks[0]")].sum())) if "ranks[0]" in table.names else 0
 
 
 def rank_deviation_by_chance(samples: int, *, level: float = 0.95, draws: int = 4000, seed: int = 0) -> float:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from geoml.metrics.ranks import ranked
 from rainshift.benchmarking.analysis import SIDES, Analysis, learned_first, on_side
 from rainshift.benchmarking.plan import BenchmarkPlan, Cell
 from rainshift.evaluation import Scores
@@ -39,7 +40,7 @@ def gather(plan: BenchmarkPlan, scores: Mapping[Cell, Scores], analysis: Analysi
             by_region.append(xr.concat(sides, "distribution", join="outer", data_vars="all"))
         by_model.append(xr.concat(by_region, "test_region", join="outer", data_vars="all"))
     every = xr.concat(by_model, "model", join="outer", data_vars="all")
-    truths = {cell.test_region: len(made.table) for cell, made in sound.items()}
+    truths = {cell.test_region: ranked(made.table) for cell, made in sound.items()}
     every["truths"] = ("test_region", [truths.get(region, 0) for region in regions])
     return every.assign_coords(model=models, test_region=regions, distribution=list(SIDES))
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from geoml.data.store import read_dataset
-from geoml.metrics.ranks import rank_deviation_by_chance
+from geoml.metrics.ranks import SPACING, rank_deviation_by_chance
 from geoml.report import Block, Chart, Report, Section, Table, Text
 from geoml.report.palette import colours
 from geoml.runs.folder import RunFolder
@@ -224,7 +224,10 @@ def _rank_note(curves: xr.Dataset) -> str:
         return ""
     count = int(curves["truths"].sum())
     chance = rank_deviation_by_chance(count, draws=500)
-    return f" Ranks are those of n = {count} truths; by chance a bin is off by up to {chance:.0%} in 95 % of cases."
+    return (
+        f" Ranks are those of n = {count} truths, {SPACING} cells apart in each field; were all independent, a bin would "
+        f"be off by up to {chance:.0%} in 95 % of cases, and fields of successive times are not."
+    )
 
 
 def _shift(results: xr.Dataset, shifts: xr.Dataset | None, palette: Palette) -> Section | None:

@@ -8,7 +8,7 @@ from scipy import stats
 from sklearn.metrics import average_precision_score, brier_score_loss, roc_auc_score
 
 from geoml.metrics import Suite
-from geoml.metrics.ranks import RANK_BINS, _uniform, rank_deviation_by_chance
+from geoml.metrics.ranks import RANK_BINS, SPACING, _uniform, rank_deviation_by_chance, ranked
 
 TIMES = np.datetime64("2001-01-01T00", "h") + np.arange(5000)
 
@@ -72,6 +72,28 @@ def test_cells_are_drawn_by_weight() -> None:
     share = suite.curves(suite.update(x, np.zeros((5000, 1, 3)), weights=weights, ids=TIMES))["rank_deviation"]["share"]
     # Of one member, rank 1 is spread over the upper half of the bins, a ninth of it over that of the middle one.
     assert float(share[5:].sum()) == pytest.approx(0.75 * 8 / 9, abs=0.025)
+
+
+def test_ranks_are_those_of_cells_spread_over_the_field() -> None:
+    """A field gives many cells, each as often as any other, none of them near another."""
+    shape = (3 * SPACING, 4 * SPACING + 5)
+    truth = np.arange(np.prod(shape)).reshape(1, *shape).repeat(400, 0).astype(float)
+    suite = Suite(("rank_deviation",))
+    table = suite.update(truth[:, None] - 1.0, truth, ids=TIMES[:400])
+    assert ranked(table) == pytest.approx(400 * np.prod(shape) / SPACING**2, rel=0.02)  # 13.5 cells a field
+    # A truth above the one member in the right half alone: it is counted as often as it is.
+    higher = np.where(np.arange(shape[1]) >= shape[1] // 2, -1.0, 1.0)
+    share = suite.curves(suite.update(truth[:, None] + higher, truth, ids=TIMES[:400]))["rank_deviation"]["share"]
+    assert float(share[5:].sum()) == pytest.approx(8 / 9 * 23 / 45, abs=0.02)
+
+
+def test_a_histogram_of_ten_fields_of_many_cells_tells_a_narrow_ensemble() -> None:
+    rng = np.random.default_rng(2)
+    truth, members = rng.normal(size=(10, 200, 200)), 0.5 * rng.normal(size=(10, 8, 200, 200))
+    suite = Suite(("rank_deviation",))
+    table = suite.update(members, truth, ids=TIMES[:10])
+    assert ranked(table) == 10 * 400
+    assert suite.evaluate(table)["rank_deviation"] > 4 * rank_deviation_by_chance(4000)
 
 
 def test_numbers_of_ids_are_uniform_and_unrelated() -> None:
