@@ -225,8 +225,8 @@ def _rank_note(curves: xr.Dataset) -> str:
     count = int(curves["truths"].sum())
     chance = rank_deviation_by_chance(count, draws=500)
     return (
-        f" Ranks are those of n = {count} truths, {SPACING} cells apart in each field; were all independent, a bin would "
-        f"be off by up to {chance:.0%} in 95 % of cases, and fields of successive times are not."
+        f" Ranks are those of n = {count} truths, {SPACING} cells apart in each field. Were all independent, a bin "
+        f"would be off by up to {chance:.0%} in 95 % of cases; those of successive times are not."
     )
 
 
