@@ -26,28 +26,28 @@ APP = App(
         Verb(
             "config",
             "mcp_experts.client.snippets:config",
-            "Print what a client needs to start it",
+            "Print the configuration that starts it, for a client",
             example="mcp-experts config claude",
             plain=True,
         ),
         Verb(
             "skill",
             "mcp_experts.client.skill:skill",
-            "Print what a language model should know first",
+            "Print instructions for a language model (SKILL.md)",
             example="mcp-experts skill > .claude/skills/wireless-experts/SKILL.md",
             plain=True,
         ),
         Verb(
             "describe",
             "mcp_experts.client.terminal:describe",
-            "Ask all experts about a channel file",
+            "Print the verdicts of all experts on a channel file",
             example="mcp-experts describe paths.npz --index 3",
             plain=True,
         ),
         Verb(
             "ask",
             "mcp_experts.client.ask:ask",
-            "Let a language model answer with the experts' help",
+            "Let a language model answer with the experts' tools",
             example='mcp-experts ask "Is this link line of sight?" --channel paths.npz',
             plain=True,
         ),
@@ -61,20 +61,20 @@ APP = App(
         Verb(
             "new",
             "mcp_experts.train.scaffold:new",
-            "Begin an expert: its file, its folder, a test to fill",
+            "Create the files of a new expert and its test",
             example="mcp-experts new blockage",
             plain=True,
         ),
         Verb(
             "train",
             "mcp_experts.train.verb:train",
-            "Draw channels and train experts: weights, calibration, card",
+            "Generate channels, train and calibrate experts, write their cards",
             example="mcp-experts train expert=los",
         ),
         Verb(
             "evaluate",
             "mcp_experts.evaluate.verb:evaluate",
-            "Measure what the experts add to a language model",
+            "Compare language models with and without the experts",
             example="mcp-experts evaluate tasks=[los,doppler] questions=300",
         ),
     ),
@@ -82,7 +82,7 @@ APP = App(
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run `mcp-experts` with these words, those of the shell by default; returns the exit code."""
+    """Run `mcp-experts` with these arguments, by default `sys.argv[1:]`, and return the exit code."""
     return app.main(APP, argv)
 
 

@@ -19,16 +19,16 @@ __all__ = ["describe", "load_channel"]
 
 
 def load_channel(path: str | os.PathLike[str], index: int = 0) -> Channel:
-    """A channel from a file.
+    """Load a channel from a file.
 
     Args:
         path: `.npz`, `.nc`, `.zarr`, `.h5` or `.mat` with `csi[subcarrier, time, antenna]` (complex, linear),
             `subcarrier_spacing_hz` and `snapshot_interval_s`; with `taps[tap, time, antenna]`, `sample_rate_hz` and
             `snapshot_interval_s`; or a path table of `radiomaps paths` or DeepMIMO.
-        index: which channel of a file with several.
+        index: number of the channel, from 0, for files with several channels.
 
-    Returns a `Channel`, whose `csi` has the largest magnitude 1. Raises `UserError` where there is no such file,
-    `DataError` for a file that holds no channel, fewer than 64 subcarriers or 14 snapshots, NaN, or no sampling.
+    Returns a `Channel`, whose `csi` is scaled to a largest magnitude of 1. Raises `UserError` if the file does not
+    exist. Raises `DataError` if it holds no channel, fewer than 64 subcarriers or 14 snapshots, NaN, or no sampling.
 
     >>> import mcp_experts, numpy as np, tempfile
     >>> channel = mcp_experts.synthetic_channel(delay_spread_s=1e-7, snr_db=30)
@@ -49,14 +49,14 @@ def load_channel(path: str | os.PathLike[str], index: int = 0) -> Channel:
 
 
 def describe(channel: Channel) -> Verdicts:
-    """What all experts say of a channel: line of sight, K-factor, delay spread, Doppler shift, coherence and more.
+    """Verdicts of all experts on a channel: line of sight, K-factor, delay spread, Doppler shift, coherence and more.
 
     Args:
-        channel: as `load_channel` or `Channel(csi=…, subcarrier_spacing_hz=…, snapshot_interval_s=…)` gives it.
+        channel: from `load_channel` or `Channel(csi=…, subcarrier_spacing_hz=…, snapshot_interval_s=…)`.
 
-    Returns `Verdicts`, which show as a table: each with a label or None (the expert abstains), calibrated
-    probabilities, an interval in a unit and the classical estimate. Where `in_distribution` is False the channel is
-    unlike the training data, and every expert abstains. Raises `DataError` where an expert's weights are damaged.
+    Returns `Verdicts`, which print as a table. Each has a label (None if the expert abstains), calibrated
+    probabilities, an interval in a physical unit and the classical estimate. If `in_distribution` is False, the channel
+    is unlike the training data, and every expert abstains. Raises `DataError` if an expert's weights are damaged.
 
     >>> import mcp_experts
     >>> verdicts = mcp_experts.describe(mcp_experts.synthetic_channel(k_factor_db=12, snr_db=35))

@@ -1,1 +1,1 @@
-"""Channels: what a receiver measured, from files, arrays, path tables or a generator."""
+"""Channels, measured or simulated: from files, arrays, path tables or a generator."""

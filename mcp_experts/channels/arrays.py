@@ -1,7 +1,7 @@
-"""Arrays and attributes of files: npz always, NetCDF, Zarr, HDF5 and MATLAB where their libraries are.
+"""Arrays and attributes of files: npz, and NetCDF, Zarr, HDF5 and MATLAB if their libraries are installed.
 
-Nothing is unpickled, no other file is opened that one of these points to, and a small file that unpacks to a large one
-is refused before it does.
+Nothing is unpickled. Links to other files are not followed. A file that would unpack to more than the limit is refused
+before it is unpacked.
 """
 
 from __future__ import annotations
@@ -23,19 +23,20 @@ from mcp_experts.channels.opening import FORMATS
 
 __all__ = ["Contents", "opened", "read_arrays"]
 
-#: Bytes of all arrays of a file in memory; compressed, or as a value to fill with, they take next to none on disk.
+#: Largest total size of a file's arrays in memory, in bytes. Compressed arrays and fill values take little space on
+#: disk.
 MOST_UNPACKED = 2**30
-#: Arrays of a file, and bytes of what ends a zip archive without comments.
+#: Largest number of arrays in a file; size, in bytes, of the end record of a zip archive without a comment.
 MOST_ARRAYS, END = 256, 22
 LARGEST_NUMBER = np.dtype(np.complex128).itemsize
 HDF5 = b"\x89HDF\r\n\x1a\n"
-#: Names of the two parts in pairs that stand for complex numbers: h5py and netCDF4 write the first, MATLAB the second.
+#: Field names of complex numbers stored as pairs: h5py and netCDF4 write the first, MATLAB the second.
 PAIRS = ({"r", "i"}, {"real", "imag"}, {"re", "im"})
 
 
 @dataclass(frozen=True)
 class Contents:
-    """What a file holds: arrays, attributes, and the names of the arrays' axes where the file has any."""
+    """Contents of a file: arrays, attributes, and the names of the arrays' axes if the file has any."""
 
     arrays: dict[str, NDArray[Any]]
     attributes: dict[str, Any]
@@ -43,13 +44,14 @@ class Contents:
 
 
 def read_arrays(path: Path) -> Contents:
-    """All arrays and attributes of a file, with the names of axes; a missing library is named.
+    """All arrays and attributes of a file, with the names of axes.
 
-    In an npz file attributes are arrays without axes, or a JSON text `attributes`. Of HDF5 the root's data sets are
-    taken; MATLAB 7.3 files are HDF5, with axes in reverse, which are turned. Nothing is unpickled.
+    In an npz file, attributes are arrays without axes or a JSON text `attributes`. Of an HDF5 file, only the data sets
+    of the root group are read. MATLAB 7.3 files are HDF5 with axes in reverse order, which is restored. Nothing is
+    unpickled. A `UserError` names a library that is missing, a `DataError` what is wrong with the file.
     """
     if path.suffix not in FORMATS:
-        raise DataError(f"{path.name}: formats are {', '.join(FORMATS)}; numpy.savez writes the first")
+        raise DataError(f"{path.name}: expected one of {', '.join(FORMATS)}; numpy.savez writes the first")
     try:
         if path.suffix == ".npz":
             return _npz(path)
@@ -60,11 +62,13 @@ def read_arrays(path: Path) -> Contents:
             loaded = dataset.load()
     except ModuleNotFoundError:
         needed = "h5py" if path.suffix == ".mat" and _is_hdf5(path) else FORMATS[path.suffix]
-        raise DataError(f"reading {path.suffix} needs {needed}; pip install 'geoml[data]' brings it") from None
+        raise DataError(f"reading {path.suffix} needs {needed}; pip install 'geoml[data]'") from None
     except DataError:
         raise
-    except Exception as error:  # OSError, ValueError, zipfile.BadZipFile, and those of SciPy and HDF5 have no base
-        raise DataError(f"{path.name} is cut, or no {path.suffix} file ({type(error).__name__}: {error})") from error
+    except Exception as error:  # OSError, ValueError, zipfile.BadZipFile: errors of SciPy and HDF5 have no common base
+        raise DataError(
+            f"{path.name} is truncated or not a {path.suffix} file ({type(error).__name__}: {error})"
+        ) from error
     variables = {str(name): variable for name, variable in loaded.variables.items()}
     return Contents(
         {name: _plain(variable.values) for name, variable in variables.items()},
@@ -74,20 +78,22 @@ def read_arrays(path: Path) -> Contents:
 
 
 def _npz(path: Path) -> Contents:
-    if not zipfile.is_zipfile(path):  # NumPy would go on to advise to unpickle it
-        raise DataError(f"{path.name} is cut, or no .npz file: write it with numpy.savez")
+    if not zipfile.is_zipfile(path):  # NumPy's message would suggest to unpickle it
+        raise DataError(f"{path.name} is truncated or not an .npz file: write it with numpy.savez")
     _refuse_many(path)
     with np.load(path, allow_pickle=False) as file:
         _refuse_large(path, sum(member.file_size for member in file.zip.infolist()))
         try:
             every = {name: file[name] for name in file.files}
         except ValueError as error:
-            raise DataError(f"{path.name} holds more than numbers ({error}); write arrays of numbers alone") from error
+            raise DataError(
+                f"{path.name} holds other values than numbers ({error}); write only arrays of numbers"
+            ) from error
     return _split(every)
 
 
 def _refuse_many(path: Path) -> None:
-    """By the end of the archive, before the directory of its members is read: that takes memory for each of them."""
+    """Refuse too many arrays by the archive's end record, before its directory is read, which takes memory for each."""
     with open(path, "rb") as stream:
         stream.seek(max(0, path.stat().st_size - END - 2**16))
         tail = stream.read()
@@ -99,7 +105,7 @@ def _refuse_many(path: Path) -> None:
 
 
 def _is_hdf5(path: Path) -> bool:
-    """By its first bytes; MATLAB puts 512 of its own before them."""
+    """Whether the file starts as HDF5 does; MATLAB writes a header of 512 bytes first."""
     with open(path, "rb") as stream:
         head = stream.read(520)
     return head.startswith(HDF5) or head[512:] == HDF5
@@ -124,22 +130,22 @@ def _hdf5(path: Path) -> Contents:
 
 
 def _refuse_objects(path: Path, types: Mapping[str, Any]) -> None:
-    """Lists of varying length and references are objects; only texts, which attributes may be, are left to be read."""
+    """Refuse objects: lists of varying length and references. Texts pass, since attributes may be texts."""
     import h5py
 
     for name, kind in types.items():
         if kind.kind == "O" and h5py.check_string_dtype(kind) is None:
-            raise DataError(f"{path.name}: {name} holds {kind} objects; arrays of numbers alone are read")
+            raise DataError(f"{path.name}: {name} holds {kind} objects; only arrays of numbers are read")
 
 
 def _axis(dimension: Any) -> str:
-    """The name of an HDF5 dimension: its label, or that of its scale, as NetCDF and h5netcdf write it."""
+    """Name of an HDF5 dimension: its label, or the name of its scale, as NetCDF and h5netcdf write it."""
     scale = dimension[0].name if len(dimension) else ""
     return str(dimension.label or scale.rpartition("/")[2])
 
 
 def _single(value: Any) -> Any:
-    """An attribute of one element as a number or text: MATLAB writes no others."""
+    """An attribute with one element as a number or text: MATLAB writes every attribute as an array."""
     return value.item() if isinstance(value, np.ndarray | np.generic) and np.size(value) == 1 else value
 
 
@@ -156,12 +162,12 @@ def _matlab(path: Path) -> Contents:
 def _refuse_large(path: Path, size: int) -> None:
     if size > MOST_UNPACKED:
         raise DataError(
-            f"the arrays of {path.name} take {size} bytes; at most {MOST_UNPACKED} are read: cut it into parts"
+            f"the arrays of {path.name} take {size} bytes; at most {MOST_UNPACKED} are read: split it into parts"
         )
 
 
 def _refuse_pointers(path: Path) -> None:
-    """Refuse an HDF5 file with links to others, or with arrays whose values lie in others, which it would open."""
+    """Refuse an HDF5 file with links to other files, or with arrays whose values are in other files."""
     import h5py
 
     found: list[str] = []
@@ -178,11 +184,13 @@ def _refuse_pointers(path: Path) -> None:
         file.visititems(look)
         file.visititems_links(look_at_link)
     if found:
-        raise DataError(f"{path.name}: {found[0]} lies in another file; only what is in this one is read")
+        raise DataError(
+            f"{path.name}: {found[0]} is stored in another file, which is not read; write all arrays into one file"
+        )
 
 
 def _plain(value: Any) -> NDArray[Any]:
-    """Complex numbers as such, also where a file has them as pairs."""
+    """The values, with pairs of real and imaginary parts as complex numbers."""
     array = np.asarray(value)
     names = {name.lower(): name for name in array.dtype.names or ()}
     if set(names) in PAIRS:
@@ -193,20 +201,20 @@ def _plain(value: Any) -> NDArray[Any]:
 
 
 def _split(every: dict[str, NDArray[Any]]) -> Contents:
-    """Arrays, and as attributes what has no axis."""
+    """Arrays, and arrays without an axis as attributes."""
     plain = {name: array.item() for name, array in every.items() if not array.ndim}
     return Contents({name: array for name, array in every.items() if array.ndim}, plain | _texts(plain))
 
 
 @contextlib.contextmanager
 def opened(path: Path, groups: Sequence[str] = ()) -> Iterator[list[Any]]:
-    """The data sets of a NetCDF file or Zarr store, nothing read yet: the root, or those `groups` that a store has."""
+    """Open the data sets of a NetCDF file or Zarr store lazily: the root, or those of `groups` that a store has."""
     if path.suffix not in (".nc", ".zarr"):
-        raise DataError(f"{path.name}: formats are .npz, .nc (NetCDF) and .zarr")
+        raise DataError(f"{path.name}: expected .npz, .nc (NetCDF) or .zarr")
     try:
         import xarray as xr
     except ModuleNotFoundError:
-        raise DataError(f"reading {path.suffix} needs xarray; pip install 'geoml[data]' brings it") from None
+        raise DataError(f"reading {path.suffix} needs xarray; pip install 'geoml[data]'") from None
     with contextlib.ExitStack() as stack:
         try:
             if path.suffix == ".nc":
@@ -216,13 +224,13 @@ def opened(path: Path, groups: Sequence[str] = ()) -> Iterator[list[Any]]:
                 found = _groups_of_store(path, groups)
         except (OSError, ValueError, KeyError) as error:
             raise DataError(
-                f"{path.name} is cut, or no {path.suffix} file ({type(error).__name__}: {error})"
+                f"{path.name} is truncated or not a {path.suffix} file ({type(error).__name__}: {error})"
             ) from error
         yield [stack.enter_context(dataset) for dataset in found]
 
 
 def _groups_of_store(path: Path, groups: Sequence[str]) -> list[Any]:
-    """Data sets of the groups that there are, or of the root; coordinates are not read before they are asked for."""
+    """Data sets of the groups that exist, or of the root; coordinates are read on first use."""
     import xarray as xr
 
     from mcp_experts.channels.piecewise import PiecewiseStore
@@ -234,7 +242,7 @@ def _groups_of_store(path: Path, groups: Sequence[str]) -> list[Any]:
 
 
 def _check_netcdf(path: Path) -> None:
-    """NetCDF of version 4 is HDF5, whose links the libraries follow."""
+    """Refuse links in NetCDF version 4, which is HDF5: the libraries would follow them."""
     import h5py
 
     if h5py.is_hdf5(path):
@@ -242,7 +250,7 @@ def _check_netcdf(path: Path) -> None:
 
 
 def _texts(plain: dict[str, Any]) -> dict[str, Any]:
-    """The attributes of the whole table where they are kept as JSON, under an empty name."""
+    """The attributes of the table, stored as JSON under an empty name."""
     try:
         found = json.loads(plain["attributes"])[""]
     except (KeyError, TypeError, ValueError):

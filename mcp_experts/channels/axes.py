@@ -1,4 +1,4 @@
-"""Axes of channels by the names that files give them."""
+"""Order the axes of channels by their names in files."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from geoml.errors import DataError
 
 __all__ = ["AXES", "in_order"]
 
-#: The axes of a grid or of taps in order, each with the names that other tools give it.
+#: Axes of a grid or of taps, in order, each with the names that other tools use for it.
 AXES = {
     "channel": ("channel", "channels", "link", "links", "user", "users", "sample", "samples", "realization", "batch"),
     "subcarrier": (
@@ -29,10 +29,10 @@ KNOWN = {name: axis for axis, names in AXES.items() for name in names}
 
 
 def in_order(array: NDArray[Any], names: Sequence[str], what: str) -> NDArray[Any]:
-    """The array with its named axes as [channel, subcarrier, time, antenna], of those that it has.
+    """Transpose an array with named axes to [channel, subcarrier, time, antenna], without the axes it lacks.
 
-    Names that say nothing (`dim_0`, `phony_dim_1`) leave the order as it is. One axis of an unknown name is the one
-    that is missing where that is clear; otherwise a `DataError` names it.
+    Generic names (`dim_0`, `phony_dim_1`) leave the order unchanged. One axis with an unknown name is taken for the
+    missing one if only one is missing; otherwise a `DataError` names it.
     """
     found = [KNOWN.get(_plain(name)) for name in names]
     if array.ndim not in (2, 3, 4) or not any(found):

@@ -1,4 +1,4 @@
-"""A channel as the experts take it: a grid of coefficients with its sampling, checked when it is built."""
+"""The channel that experts take: a grid of coefficients with its sampling, checked at construction."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ __all__ = ["SNAPSHOTS", "SUBCARRIERS", "Channel", "ChannelWindow", "from_paths",
 SUBCARRIERS, SNAPSHOTS = 64, 14
 MOST = {"subcarrier": 4096, "time": 4096, "antenna": 64}
 MOST_VALUES = 2**21
-#: Neighbouring samples that are kept have to stay this much correlated, or the grid would alias.
+#: Least correlation of neighbouring samples after thinning; below it the grid would alias.
 LEAST_CORRELATION = 0.5
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Channel:
-    """Channel coefficients `csi[subcarrier, time, antenna]` (complex, linear) with the spacing of their axes.
+    """Channel coefficients `csi[subcarrier, time, antenna]` (complex, linear) with the spacing of the axes.
 
-    Subcarriers ascend in frequency, `subcarrier_spacing_hz` apart; snapshots are `snapshot_interval_s` apart. At least
-    64 × 14 × 1, at most 4096 × 4096 × 64 and 2 097 152 values in all. Anything else is a `DataError` that names the
-    axis, as are values that are not finite, and a channel without power.
+    Subcarriers ascend in frequency, `subcarrier_spacing_hz` apart; snapshots are `snapshot_interval_s` apart. The
+    shape is at least 64 × 14 × 1 and at most 4096 × 4096 × 64, with at most 2 097 152 values in total. Raises
+    `DataError` for another shape, with the axis, for values that are not finite, and for a channel without power.
     """
 
     csi: NDArray[np.complex64]
@@ -41,29 +41,29 @@ class Channel:
 
     @property
     def bandwidth_hz(self) -> float:
-        """Subcarriers times their spacing."""
+        """Number of subcarriers times their spacing, in Hz."""
         return float(self.csi.shape[0] * self.subcarrier_spacing_hz)
 
     @property
     def duration_s(self) -> float:
-        """Snapshots times their interval."""
+        """Number of snapshots times their interval, in s."""
         return float(self.csi.shape[1] * self.snapshot_interval_s)
 
     @property
     def nbytes(self) -> int:
-        """Memory the coefficients take."""
+        """Memory of the coefficients, in bytes."""
         return int(self.csi.nbytes)
 
     def window(self) -> ChannelWindow:
-        """The 64 × 14 samples that features are computed on, spread as far over the grid as does not alias."""
+        """The 64 × 14 samples that features are computed on, as far apart on the grid as possible without aliasing."""
         band, time = (_stride(self.csi, axis, count) for axis, count in ((0, SUBCARRIERS), (1, SNAPSHOTS)))
         warnings = []
         for name, step, axis, count in (("subcarriers", band, 0, SUBCARRIERS), ("snapshots", time, 1, SNAPSHOTS)):
             left = self.csi.shape[axis] - (step * (count - 1) + 1)
             if left >= step * count / 4:
-                warnings.append(f"{left} of {self.csi.shape[axis]} {name} lie outside the window that was looked at")
+                warnings.append(f"{left} of {self.csi.shape[axis]} {name} are outside the window that was analysed")
         if np.array_equal(self.csi, np.broadcast_to(self.csi[:, :1], self.csi.shape)):
-            warnings.append("all snapshots are the same: what is said of Doppler shift and coherence time says nothing")
+            warnings.append("all snapshots are equal: verdicts on Doppler shift and coherence time mean nothing")
         return ChannelWindow(
             csi=self.csi[: band * SUBCARRIERS : band][:SUBCARRIERS, : time * SNAPSHOTS : time],
             bandwidth_hz=SUBCARRIERS * band * self.subcarrier_spacing_hz,
@@ -74,7 +74,7 @@ class Channel:
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class ChannelWindow:
-    """64 × 14 × antennas samples of a channel with the band and time they span."""
+    """64 × 14 × antennas samples of a channel, with the bandwidth and duration they span."""
 
     csi: NDArray[np.complex64]
     bandwidth_hz: float
@@ -90,10 +90,10 @@ def from_paths(
     snapshot_interval_s: float,
     subcarriers: int = SUBCARRIERS,
 ) -> Channel:
-    """The grid of paths `gains[path, time, antenna]` with delays `delays_s[path]`: H(f, t) = Σ a(t) exp(−2πi f τ).
+    """The channel of paths `gains[path, time, antenna]` with delays `delays_s[path]`: H(f, t) = Σ a(t) exp(−2πi f τ).
 
-    Frequencies count from the lowest subcarrier. Paths farther apart than the inverse of the subcarrier spacing would
-    wrap around: a `DataError`.
+    Frequencies f are relative to the lowest subcarrier. Raises `DataError` if delays differ by more than the inverse of
+    the subcarrier spacing, since they would wrap around.
     """
     gains, delays = np.asarray(gains), np.asarray(delays_s, dtype=np.float64)
     if gains.ndim != 3 or delays.shape != gains.shape[:1]:
@@ -108,8 +108,8 @@ def from_paths(
     spread = float(np.ptp(delays)) if delays.size else 0.0
     if spread * spacing > 1:
         raise DataError(
-            f"paths are spread over {spread:.3g} s, but {subcarriers} subcarriers over {bandwidth_hz:.3g} Hz tell "
-            f"delays apart up to {1 / spacing:.3g} s only; use more subcarriers or a narrower band"
+            f"delays span {spread:.3g} s, but {subcarriers} subcarriers over {bandwidth_hz:.3g} Hz resolve delays "
+            f"unambiguously up to {1 / spacing:.3g} s only; use more subcarriers or a narrower band"
         )
     turn = np.exp(-2j * np.pi * spacing * np.multiply.outer(np.arange(subcarriers), delays))
     return Channel(
@@ -125,9 +125,10 @@ def from_taps(
     sample_rate_hz: float,
     snapshot_interval_s: float,
 ) -> Channel:
-    """The grid of a sampled impulse response `taps[tap, time, antenna]`, taps one over the sample rate apart.
+    """The channel of an impulse response `taps[tap, time, antenna]`, sampled at `sample_rate_hz`.
 
-    Subcarriers are as many as taps, up to the next power of two, 64 at least. What is no channel is a `DataError`.
+    The number of subcarriers is that of the taps, rounded up to a power of two, at least 64. Raises `DataError` for
+    another shape, for real numbers, and for what `Channel` refuses.
     """
     taps = np.asarray(taps)
     if taps.ndim != 3 or taps.dtype.kind not in "fc":
@@ -151,7 +152,7 @@ def _check_positive(name: str, value: Any, low: float, high: float, unit: str) -
 
 
 def _checked(csi: Any) -> NDArray[np.complex64]:
-    """The coefficients as complex64, refused where shape or values are not those of a channel."""
+    """The coefficients as complex64; a `DataError` if shape or values are not those of a channel."""
     array = np.asarray(csi)
     if array.ndim == 2:
         array = array[:, :, None]
@@ -166,25 +167,25 @@ def _checked(csi: Any) -> NDArray[np.complex64]:
                 f"expected {least} to {most}"
             )
     if array.size > MOST_VALUES:
-        raise DataError(f"csi has {array.size} values; at most {MOST_VALUES} are taken: cut or thin it out")
+        raise DataError(f"csi has {array.size} values; at most {MOST_VALUES} are accepted: take a part, or thin it out")
     if not np.isfinite(array).all():
-        raise DataError("csi holds NaN or infinity; every coefficient has to be finite")
+        raise DataError("csi holds NaN or infinity; every coefficient must be finite")
     scale = float(np.abs(array).max())
     if not 1e-30 < scale < 1e30:
-        raise DataError(f"csi has a largest magnitude of {scale:g}; a channel has some power")
+        raise DataError(f"csi has a largest magnitude of {scale:g}; a channel must have power")
     return np.ascontiguousarray(array / scale, dtype=np.complex64)
 
 
 def _stride(csi: NDArray[np.complex64], axis: int, count: int) -> int:
     """The largest step at which `count` samples fit along `axis` and neighbours stay correlated.
 
-    Correlation is taken relative to that of neighbours in the full grid, so that noise does not count against it.
+    Correlation is relative to that of neighbours in the full grid, so that noise does not reduce it.
     """
     stride = (csi.shape[axis] - 1) // (count - 1)
     moved = np.moveaxis(csi, axis, 0)
 
     def correlation(lag: int) -> float:
-        # Over the delay (or Doppler) of the other axis a common turn of phase must not matter: sum before the modulus.
+        # A common phase rotation due to delay or Doppler shift must not matter: sum before taking the modulus.
         return float(abs(np.vdot(moved[:-lag], moved[lag:])) / (len(moved) - lag))
 
     nearest = correlation(1)

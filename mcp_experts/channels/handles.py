@@ -1,4 +1,4 @@
-"""Channels held for clients under random handles: owned, with a lifetime, within bounds of number and memory."""
+"""Channels held for clients under random handles, each with an owner and a lifetime, limited in number and memory."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ PREFIX = "ch_"
 
 @dataclass(frozen=True, kw_only=True)
 class Limits:
-    """How many channels, of how many bytes together, are held for how long after they were last used."""
+    """Largest number and total size of the channels held, and their lifetime after the last use."""
 
     lifetime_s: float = 3600.0
     count: int = 256
@@ -35,9 +35,10 @@ class _Held:
 
 
 class Handles:
-    """Handles by owner. Safe to use from threads.
+    """Channels by handle and owner. Thread-safe.
 
-    Where space is short, the owner who takes most of it loses what was not used for longest: nobody crowds others out.
+    At the limit, the owner with the largest share loses the least recently used channel, so that no owner displaces
+    others.
     """
 
     def __init__(self, limits: Limits | None = None, *, clock: Callable[[], float] = time.monotonic) -> None:
@@ -52,15 +53,15 @@ class Handles:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of all coefficients held."""
+        """Size of all coefficients held, in bytes."""
         return self._nbytes
 
     def put(self, channel: Channel, owner: str, name: str = "") -> str:
-        """Hold a channel; returns its handle, `name` or 128 random bits."""
+        """Hold a channel and return its handle: `name`, or 128 random bits."""
         if channel.nbytes > self.limits.nbytes:
             raise UserError(f"the channel takes {channel.nbytes} bytes; at most {self.limits.nbytes} are held")
         name = name or PREFIX + secrets.token_hex(16)
-        look = ChannelView(channel, name)  # which takes a while for a large one: nobody is to wait for it at the lock
+        look = ChannelView(channel, name)  # before the lock: takes a while for a large channel
         with self._lock:
             self._expire()
             if name in self._held:
@@ -72,9 +73,9 @@ class Handles:
         return name
 
     def get(self, name: str, owner: str) -> ChannelView:
-        """The channel behind a handle of this owner, whose lifetime starts anew.
+        """The channel of a handle of this owner; its lifetime starts again.
 
-        A handle that never was, has expired or belongs to somebody else gives the same `UserError`.
+        Raises the same `UserError` for a handle that never existed, has expired or belongs to another owner.
         """
         with self._lock:
             self._expire()
@@ -86,14 +87,14 @@ class Handles:
             return held.look
 
     def find(self, name: str, owner: str) -> ChannelView | None:
-        """As `get`, None where the handle is gone."""
+        """As `get`, but None if there is no such handle."""
         try:
             return self.get(name, owner)
         except UserError:
             return None
 
     def drop(self, name: str, owner: str) -> None:
-        """Forget a channel of this owner."""
+        """Drop a channel of this owner."""
         with self._lock:
             self._expire()
             held = self._held.get(name)
@@ -107,7 +108,7 @@ class Handles:
             self._remove(name)
 
     def _expendable(self, owner: str, channel: Channel) -> str:
-        """The least recently used handle of who holds most, counting what this owner is about to hold."""
+        """The least recently used handle of the owner with the largest share, including the channel to be added."""
         shares = defaultdict(float, {owner: self._share(channel)})
         for held in self._held.values():
             shares[held.owner] += self._share(held.look.channel)
@@ -115,7 +116,7 @@ class Handles:
         return next(name for name, held in self._held.items() if held.owner == largest)
 
     def _share(self, channel: Channel) -> float:
-        """Of what may be held: of the number and of the bytes."""
+        """Share of the limits: the larger of the shares of number and bytes."""
         return 1 / self.limits.count + channel.nbytes / self.limits.nbytes
 
     def _remove(self, name: str) -> None:
@@ -124,7 +125,7 @@ class Handles:
 
 def _gone(limits: Limits) -> UserError:
     return UserError(
-        "no channel of yours has this handle: it may have expired (they are kept "
+        "unknown handle: the channel may have expired (channels are kept "
         f"{limits.lifetime_s:g} s after their last use), been dropped, or belong to another process; load the channel "
-        "again, or give the path of its file, which always works"
+        "again, or pass the path of its file, which does not expire"
     )

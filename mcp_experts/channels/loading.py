@@ -1,4 +1,4 @@
-"""Channels from files under one data root, and from numbers sent inline."""
+"""Channels from files, and from numbers sent inline."""
 
 from __future__ import annotations
 
@@ -25,21 +25,24 @@ from mcp_experts.channels.path_tables import (
 __all__ = ["NoChannel", "channel_from_file", "channel_from_lists"]
 
 MOST_INLINE = 16384
-#: Of a path table, which says where paths lead but not how they are sampled.
+#: Sampling of channels from path tables, which hold paths without a sampling.
 TABLE_BANDWIDTH_HZ, TABLE_DURATION_S = 20e6, 0.014
 
 
 class NoChannel(DataError):
-    """A file that can be read and holds something else."""
+    """A readable file that holds no channel."""
 
 
 def channel_from_file(path: Path, index: int = 0) -> Channel:
-    """The channel of this number in a file.
+    """The channel with number `index`, from 0, in a file.
 
-    Taken are: `csi[subcarrier, time, antenna]`, or `[channel, …]` of several, with `subcarrier_spacing_hz` and
-    `snapshot_interval_s`; `taps[tap, time, antenna]` with `sample_rate_hz` and `snapshot_interval_s`; the path tables
-    that `radiomaps paths` writes, and DeepMIMO's matrices, together in a file or each in its own, of which one is
-    named: paths are sampled over 20 MHz and 14 ms.
+    Accepted are `csi[subcarrier, time, antenna]`, with a first axis `channel` for several channels, and
+    `subcarrier_spacing_hz` and `snapshot_interval_s`; `taps[tap, time, antenna]` with `sample_rate_hz` and
+    `snapshot_interval_s`; path tables of `radiomaps paths`; and DeepMIMO's matrices, in one file or in one file each,
+    of which any is named. Path tables are sampled over 20 MHz and 14 ms.
+
+    Raises `UserError` for a negative index and unknown formats, `NoChannel` for a file with other contents, and
+    `DataError` for missing or invalid values.
     """
     if index < 0:
         raise UserError(f"index is {index}; the first channel of a file is 0")
@@ -55,7 +58,7 @@ def channel_from_file(path: Path, index: int = 0) -> Channel:
         attributes.setdefault(name, number)
     if not {"csi", "csi_real", "taps", "taps_real"} & set(arrays):
         raise NoChannel(
-            f"{path.name} holds neither csi nor taps, and is no path table; expected csi[subcarrier, time, antenna] "
+            f"{path.name} holds neither csi nor taps and is not a path table; expected csi[subcarrier, time, antenna] "
             "with subcarrier_spacing_hz and snapshot_interval_s, or taps[tap, time, antenna] with sample_rate_hz too"
         )
     interval = _number(path, attributes, "snapshot_interval_s")
@@ -80,14 +83,14 @@ def channel_from_lists(
     snapshot_interval_s: float,
     antennas: int = 1,
 ) -> Channel:
-    """A grid from flat lists, antennas varying fastest, then snapshots, then subcarriers."""
+    """A channel from flat lists; antennas vary fastest, then snapshots, then subcarriers."""
     if len(csi_real) != len(csi_imag):
-        raise DataError(f"{len(csi_real)} real parts came with {len(csi_imag)} imaginary parts; expected as many")
+        raise DataError(f"{len(csi_real)} real parts and {len(csi_imag)} imaginary parts; expected equal numbers")
     if len(csi_real) > MOST_INLINE:
-        raise DataError(f"{len(csi_real)} values came inline; at most {MOST_INLINE} are taken: put them into a file")
+        raise DataError(f"{len(csi_real)} values inline; at most {MOST_INLINE} are accepted: write them to a file")
     if min(subcarriers, snapshots, antennas) < 1 or subcarriers * snapshots * antennas != len(csi_real):
         raise DataError(
-            f"{len(csi_real)} values came for {subcarriers} subcarriers × {snapshots} snapshots × {antennas} antennas; "
+            f"{len(csi_real)} values for {subcarriers} subcarriers × {snapshots} snapshots × {antennas} antennas; "
             f"expected {subcarriers * snapshots * antennas}"
         )
     grid = np.asarray(csi_real, np.float64) + 1j * np.asarray(csi_imag, np.float64)
@@ -107,7 +110,7 @@ def _from_path_table(path: Path, table: LinkPaths, index: int) -> Channel:
     time = TABLE_DURATION_S * np.arange(SNAPSHOTS) / SNAPSHOTS
     turn = np.exp(2j * np.pi * np.multiply.outer(table.doppler_hz[link, present], time))
     delays = table.delays_s[link, present]
-    # The earliest path comes first in the window, as after a receiver's synchronisation.
+    # The earliest path has delay 0, as after synchronisation in a receiver.
     latest = (SUBCARRIERS - 1) / max(float(np.ptp(delays)), 1e-12)
     return from_paths(
         table.gains[link, present][:, None, :] * turn[..., None],
@@ -118,13 +121,13 @@ def _from_path_table(path: Path, table: LinkPaths, index: int) -> Channel:
 
 
 def _complex(found: Contents, name: str) -> NDArray[Any]:
-    """Complex numbers as such, or as two arrays, since NetCDF knows none; axes in order where they have names."""
+    """Complex numbers, or two arrays, since NetCDF has no complex type; named axes are brought into order."""
     arrays = found.arrays
     if name in arrays:
         return in_order(arrays[name], found.axes.get(name, ()), name)
     real, imag = arrays[f"{name}_real"], arrays.get(f"{name}_imag")
     if imag is None or imag.shape != real.shape:
-        raise DataError(f"{name}_real needs {name}_imag of the same shape beside it")
+        raise DataError(f"{name}_real needs {name}_imag of the same shape")
     if real.dtype.kind not in "iuf" or imag.dtype.kind not in "iuf":
         raise DataError(f"{name}_real and {name}_imag are of types {real.dtype} and {imag.dtype}; expected numbers")
     return in_order(real + 1j * imag, found.axes.get(f"{name}_real", ()), name)
@@ -145,5 +148,5 @@ def _number(path: Path, attributes: dict[str, Any], name: str) -> float:
     if isinstance(value, np.generic | np.ndarray):
         value = value.item() if value.size == 1 else None
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise DataError(f"{path.name} does not say {name}; a number of that name has to be in the file")
+        raise DataError(f"{path.name} has no {name}; the file must hold a number of that name")
     return float(value)

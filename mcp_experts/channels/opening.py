@@ -1,7 +1,7 @@
-"""Files of a data root that is not trusted: opened once, step by step from the root, without following a link.
+"""Open files of an untrusted data root: once, folder by folder from the root, without following links.
 
-What is checked is what is read: a descriptor, not a path that could lead elsewhere a moment later. Pipes and devices
-are never waited on.
+The descriptor that is checked is the one that is read, since a path could point elsewhere a moment later. Pipes and
+devices never block.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from geoml.errors import UserError
 
 __all__ = ["FORMATS", "Opened", "OpenedPath", "open_inside", "open_piece", "sources_under"]
 
-#: What can be read, and what has to be installed for it.
+#: Readable formats, and the library that each needs.
 FORMATS = {".npz": "", ".nc": "xarray", ".zarr": "xarray", ".h5": "h5py", ".hdf5": "h5py", ".mat": "scipy"}
 MOST_BYTES = 256 * 2**20
-#: Pieces of a store, and how deep its folders lie.
+#: Largest number of pieces of a store, and largest depth of its folders.
 MOST_PIECES, DEEPEST = 100_000, 8
-#: Files that an error lists; folders, and entries of each, that are looked into to find them.
+#: Largest number of files that an error lists, of folders searched for them, and of entries of a folder.
 LISTED, LOOKED_INTO, ENTRIES = 8, 1000, 10_000
 FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 FOLDER = os.O_RDONLY | os.O_NOFOLLOW | os.O_DIRECTORY | os.O_CLOEXEC
@@ -34,9 +34,9 @@ FOLDER = os.O_RDONLY | os.O_NOFOLLOW | os.O_DIRECTORY | os.O_CLOEXEC
 
 @dataclass(frozen=True)
 class Opened:
-    """A file or store that is open: its name under the root, descriptors of it and of its folder, and what it was.
+    """An open file or store: its name under the root, descriptors of it and of its folder, and its identity.
 
-    `identity` changes where the content does: device, inode, size and times, of all pieces of a store.
+    `identity` changes with the content: device, inode, size and times, of all pieces of a store.
     """
 
     name: str
@@ -47,12 +47,12 @@ class Opened:
 
     @property
     def path(self) -> OpenedPath:
-        """Where the file can be read, in this process and as long as it is open."""
+        """Path that can be read in this process while the file is open."""
         return OpenedPath.of(self.descriptor, self.name.rpartition("/")[2], self.folder)
 
 
 class OpenedPath(PosixPath):
-    """The path of a descriptor, under the name that its file has; `with_name` opens a file of the same folder."""
+    """Path of a descriptor that shows the name of its file; `with_name` opens a file of the same folder."""
 
     called: str
     folder: int
@@ -70,7 +70,7 @@ class OpenedPath(PosixPath):
         return self.called
 
     def with_name(self, name: str) -> Path:  # type: ignore[override]
-        """Another file of the folder, opened as this one was; a path that leads nowhere where there is none."""
+        """Another file of the same folder, opened in the same way; a path that does not exist if there is none."""
         try:
             descriptor = open_piece(self.folder, name)
         except OSError:
@@ -80,21 +80,21 @@ class OpenedPath(PosixPath):
         return found
 
     def is_symlink(self) -> bool:
-        """No: it was opened without following one."""
+        """False: the file was opened without following links."""
         return False
 
 
 @contextlib.contextmanager
 def open_inside(root: Path | None, path: str) -> Iterator[Opened]:
-    """The file or store of this relative path under the root; a `UserError` says why not, and what there is.
+    """Open a file or store by its path relative to the root; a `UserError` says why not, and lists files.
 
-    Neither the root's own path nor anything outside of it is named. `..`, URLs and links are refused.
+    Messages name neither the root's path nor anything outside it. `..`, URLs and links are refused.
     """
     if root is None:
         raise UserError("this server has no data root; start it with --root FOLDER, or send the channel inline")
     parts = _parts(path)
     if Path(parts[-1]).suffix not in FORMATS:
-        raise UserError(f"formats are {', '.join(FORMATS)}; the data root holds {_listing(root)}")
+        raise UserError(f"expected one of {', '.join(FORMATS)}; the data root holds {_listing(root)}")
     with contextlib.ExitStack() as opened:
 
         def keep(descriptor: int) -> int:
@@ -120,9 +120,9 @@ def open_inside(root: Path | None, path: str) -> Iterator[Opened]:
 
 
 def open_piece(folder: int, path: str) -> int:
-    """A descriptor of a regular file under an open folder; `FileNotFoundError` where there is none.
+    """Open a regular file under an open folder and return its descriptor; `FileNotFoundError` if there is none.
 
-    A link is an `OSError`. The caller closes the descriptor.
+    Raises `OSError` for a link. The caller closes the descriptor.
     """
     parts = [part for part in path.split("/") if part not in ("", ".")]
     if not parts or ".." in parts:
@@ -147,10 +147,10 @@ def open_piece(folder: int, path: str) -> int:
 
 def _parts(path: str) -> tuple[str, ...]:
     if "://" in path or "\x00" in path or len(path) > 512:
-        raise UserError("path has to be a relative path of a file under the data root; URLs are not opened")
+        raise UserError("path must be relative to the data root; URLs are not opened")
     given = Path(path)
     if given.is_absolute() or ".." in given.parts or not given.parts:
-        raise UserError("path has to be relative to the data root, without '..'")
+        raise UserError("path must be relative to the data root, without '..'")
     return given.parts
 
 
@@ -163,7 +163,7 @@ def _identity(about: os.stat_result) -> str:
 
 
 def _store(folder: int) -> tuple[int, str]:
-    """Bytes and identity of all pieces of a store; a `UserError` where one is a link, a pipe or a device."""
+    """Size and identity of all pieces of a store; a `UserError` if one is a link, a pipe or a device."""
     size, count, digest = 0, 0, hashlib.sha256()
     for path, _, _, step in os.fwalk(".", dir_fd=folder, follow_symlinks=False):
         with os.scandir(step) as entries:
@@ -175,12 +175,12 @@ def _store(folder: int) -> tuple[int, str]:
                 size += about.st_size if stat.S_ISREG(about.st_mode) else 0
                 digest.update(f"{path}/{entry.name} {_identity(about)}\n".encode("utf-8", "surrogateescape"))
         if count > MOST_PIECES or path.count("/") > DEEPEST:
-            raise UserError(f"this store has more than {MOST_PIECES} files, or folders deeper than {DEEPEST}")
+            raise UserError(f"this store has more than {MOST_PIECES} files, or folders nested deeper than {DEEPEST}")
     return size, digest.hexdigest()
 
 
 def sources_under(root: Path) -> Iterator[str]:
-    """Files and stores of known formats under a root, by folder; links and large folders are not looked into."""
+    """Files and stores of known formats under a root, by folder; links and large folders are not searched."""
     for folder, folders, files in itertools.islice(os.walk(root), LOOKED_INTO):
         for name in sorted(itertools.islice(itertools.chain(folders, files), ENTRIES)):
             whole = Path(folder, name)

@@ -1,4 +1,4 @@
-"""Path tables of ray-traced links, in the layouts that `radiomaps paths` and DeepMIMO write."""
+"""Path tables of ray-traced links, in the layouts of `radiomaps paths` and DeepMIMO."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ __all__ = [
 ]
 
 SPEED_OF_LIGHT = 299_792_458.0
-#: What a file holds that is a path table of ours, or of DeepMIMO.
+#: Arrays that identify a path table of `radiomaps paths`, or of DeepMIMO.
 NEEDED = ("amplitude_real", "amplitude_imag", "delay_s", "doppler_hz", "bounces")
 DEEPMIMO = ("power", "phase", "delay")
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class LinkPaths:
-    """`n` links of up to `p` paths: `gains[n, p, polarisation]`, and `[n, p]` each; delays are NaN beyond the last.
+    """`n` links of up to `p` paths: `gains[n, p, polarisation]`, other arrays `[n, p]`; unused delays are NaN.
 
-    `across[n, p]` is the cosine between a path's arrival and the x axis, NaN where the table does not tell directions;
-    `doppler_max_hz[n]` is speed over wavelength, `transmitter[n]` the number of the link's transmitter.
+    `across[n, p]` is the cosine between a path's direction of arrival and the x axis, NaN if the table has no
+    directions. `doppler_max_hz[n]` is speed over wavelength, `transmitter[n]` the number of the link's transmitter.
     """
 
     gains: NDArray[np.complex64]
@@ -48,25 +48,26 @@ class LinkPaths:
 
     @property
     def transmitters(self) -> int:
-        """How many there are."""
+        """Number of transmitters."""
         return int(self.transmitter.max()) + 1
 
 
 def read_path_table(path: Path) -> LinkPaths:
-    """The links of a path table's file, see `from_radiomaps`."""
+    """The links of a path table's file; see `from_radiomaps`."""
     found = read_arrays(path)
     return from_radiomaps(path.name, found.arrays, found.attributes)
 
 
 def from_radiomaps(file: str, arrays: Mapping[str, NDArray[Any]], attributes: Mapping[str, Any]) -> LinkPaths:
-    """The links, transmitter by receiver, of what `radiomaps paths` wrote into `file`: `[tx, rx, path]` each.
+    """The links of a table of `radiomaps paths`, in the order of transmitters, then receivers.
 
-    Amplitudes are `[tx, rx, polarisation, path]`, delays in s, shifts in Hz. A `DataError` names what is missing.
+    Amplitudes are `[tx, rx, polarisation, path]`, other arrays `[tx, rx, path]`; delays in s, Doppler shifts in Hz.
+    `file` is the name for messages. A `DataError` names what is missing.
     """
     missing = [name for name in NEEDED if name not in arrays]
     if missing or "frequency_hz" not in attributes:
         raise DataError(
-            f"{file} is no path table: {', '.join(missing) or 'attribute frequency_hz'} missing; "
+            f"{file} is not a path table: {', '.join(missing) or 'attribute frequency_hz'} missing; "
             "radiomaps paths writes one"
         )
     delays = arrays["delay_s"].astype(np.float64)
@@ -93,7 +94,7 @@ def from_radiomaps(file: str, arrays: Mapping[str, NDArray[Any]], attributes: Ma
 
 
 def _across(arrays: Mapping[str, NDArray[Any]], shape: tuple[int, ...]) -> NDArray[np.float64]:
-    """Direction cosines of arrival along x."""
+    """Cosines of the directions of arrival with the x axis."""
     angles = [arrays.get(f"arrival_{name}") for name in ("azimuth", "zenith")]
     if any(angle is None or angle.shape != shape for angle in angles):
         return np.full(shape, np.nan)
@@ -105,7 +106,7 @@ def _across(arrays: Mapping[str, NDArray[Any]], shape: tuple[int, ...]) -> NDArr
 def _largest_shift(
     arrays: Mapping[str, NDArray[Any]], shifts: NDArray[np.float64], tx: int, carrier: float
 ) -> NDArray[np.float64]:
-    """Speed over wavelength; where the table does not tell speeds, the largest shift among a link's paths."""
+    """Speed over wavelength; without speeds in the table, the largest shift among a link's paths."""
     names = [f"rx_velocity_{letter}" for letter in "xyz"]
     if all(name in arrays for name in names):
         speed = np.sqrt(sum(arrays[name].astype(np.float64) ** 2 for name in names))
@@ -114,25 +115,25 @@ def _largest_shift(
 
 
 def from_deepmimo(arrays: Mapping[str, NDArray[Any]]) -> LinkPaths:
-    """The links of DeepMIMO's matrices `[user, path]`: `power` in dB, `phase` in degrees, `delay` in s, NaN beyond.
+    """The links of DeepMIMO's matrices `[user, path]`: `power` in dB, `phase` in degrees, `delay` in s, unused NaN.
 
-    Taken where they are there: `doppler` in Hz, and `inter`, whose digits are the interactions on the way, 0 for none.
-    Without `doppler` nothing moves. One antenna.
+    Optional: `doppler` in Hz, by default 0, and `inter`, whose digits are the interactions of a path, 0 for line of
+    sight. One antenna.
     """
     power, phase, delay = (np.atleast_2d(np.asarray(arrays[name], np.float64)) for name in DEEPMIMO)
     if not power.shape == phase.shape == delay.shape or power.ndim != 2:
         shapes = ", ".join(f"{name} {np.shape(arrays[name])}" for name in DEEPMIMO)
-        raise DataError(f"DeepMIMO matrices differ in shape: {shapes}; expected [user, path] of all")
+        raise DataError(f"DeepMIMO matrices differ in shape: {shapes}; expected one shape [user, path]")
     present = np.isfinite(power) & np.isfinite(phase) & np.isfinite(delay)
     gains = np.where(present, 10 ** (np.where(present, power, 0) / 20), 0) * np.exp(
         1j * np.deg2rad(np.nan_to_num(phase))
     )
     shifts = np.nan_to_num(np.asarray(arrays.get("doppler", np.zeros_like(power)), np.float64))
     if shifts.shape != power.shape:
-        raise DataError(f"doppler of shape {shifts.shape} beside power of shape {power.shape}; expected as many")
+        raise DataError(f"doppler has shape {shifts.shape}, power {power.shape}; expected equal shapes")
     codes = np.nan_to_num(np.asarray(arrays.get("inter", np.full(power.shape, np.nan)), np.float64), nan=-1)
     if codes.shape != power.shape:
-        raise DataError(f"inter of shape {codes.shape} beside power of shape {power.shape}; expected as many")
+        raise DataError(f"inter has shape {codes.shape}, power {power.shape}; expected equal shapes")
     digits = np.where(codes > 0, np.floor(np.log10(np.maximum(codes, 1))) + 1, codes)
     return LinkPaths(
         gains=gains[..., None].astype(np.complex64),
@@ -146,7 +147,7 @@ def from_deepmimo(arrays: Mapping[str, NDArray[Any]]) -> LinkPaths:
 
 
 def deepmimo_matrices(path: Path) -> dict[str, NDArray[Any]]:
-    """The matrices of one pair of sets, each in a file of its own: `power_t001_tx000_r000.mat` and those beside it."""
+    """The matrices of one pair of sets, one file each: `power_t001_tx000_r000.mat` and others in its folder."""
     pair = re.sub(r"^[a-z_]+?_(?=t\d)", "", path.name)
     found = {}
     for name in (*DEEPMIMO, "doppler", "inter"):
@@ -157,5 +158,5 @@ def deepmimo_matrices(path: Path) -> dict[str, NDArray[Any]]:
                 found[name] = arrays[name]
     missing = [name for name in DEEPMIMO if name not in found]
     if missing:
-        raise DataError(f"{path.name}: {missing[0]}_{pair} has to lie beside it and hold {missing[0]}")
+        raise DataError(f"{path.name}: {missing[0]}_{pair} must be in the same folder and hold {missing[0]}")
     return found

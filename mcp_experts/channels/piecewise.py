@@ -1,4 +1,4 @@
-"""A Zarr store read piece by piece, each opened without following a link and checked as a regular file."""
+"""A Zarr store that opens each piece without following links and checks that it is a regular file."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ from mcp_experts.channels.opening import open_piece
 
 __all__ = ["PiecewiseStore"]
 
-#: Codecs and filters of numbers; others, such as pickles, are refused before one is built.
+#: Codecs and filters for numbers; others, such as pickles, are refused before they are constructed.
 CODECS = frozenset(
     {"bytes", "transpose", "sharding_indexed", "blosc", "gzip", "zlib", "zstd", "lz4", "bz2", "lzma", "shuffle"}
     | {"delta", "fixedscaleoffset", "quantize", "bitround", "astype", "packbits", "pcodec", "zfpy", "vlen-utf8"}
     | {"crc32", "crc32c", "adler32", "fletcher32", "jenkins_lookup3"}
 )
-#: Parts of metadata that are no codecs.
+#: Parts of the metadata that are not codecs.
 PASSED_OVER = ("attributes", "fill_value", "data_type", "chunk_grid", "chunk_key_encoding")
 METADATA = ("zarr.json", ".zarray", ".zmetadata")
 MOST_PIECE = 2**30
 
 
 class PiecewiseStore(Store):
-    """Read-only; `folder` is opened once."""
+    """Read-only Zarr store in a folder, which is opened once."""
 
     def __init__(self, folder: Path) -> None:
         super().__init__(read_only=True)
@@ -47,7 +47,7 @@ class PiecewiseStore(Store):
     async def get(
         self, key: str, prototype: BufferPrototype | None = None, byte_range: ByteRequest | None = None
     ) -> Buffer | None:
-        """A piece or a part of it; None where there is none. A link, or a piece that is no file, is a `DataError`."""
+        """A piece or a part of it, or None if it does not exist; a `DataError` for a link or what is not a file."""
         data = self.read(key, byte_range)
         if data is None:
             return None
@@ -56,7 +56,7 @@ class PiecewiseStore(Store):
         return (prototype or default_buffer_prototype()).buffer.from_bytes(data)
 
     def read(self, key: str, byte_range: ByteRequest | None = None) -> bytes | None:
-        """The bytes of a piece."""
+        """Bytes of a piece, or of a range of it."""
         try:
             piece = open_piece(self._folder, key)
         except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
@@ -74,11 +74,11 @@ class PiecewiseStore(Store):
     async def get_partial_values(
         self, prototype: BufferPrototype, key_ranges: Iterable[tuple[str, ByteRequest | None]]
     ) -> list[Buffer | None]:
-        """Parts of several pieces."""
+        """Parts of several pieces, in order."""
         return [await self.get(key, prototype, byte_range) for key, byte_range in key_ranges]
 
     async def exists(self, key: str) -> bool:
-        """Whether there is such a piece."""
+        """Whether a piece exists."""
         try:
             os.close(open_piece(self._folder, key))
         except OSError:
@@ -98,14 +98,14 @@ class PiecewiseStore(Store):
                 yield name
 
     async def list_prefix(self, prefix: str) -> AsyncIterator[str]:
-        """Every piece below a folder of the store."""
+        """All pieces below a folder of the store."""
         with contextlib.suppress(OSError):
             for path, _, files, _ in os.fwalk(prefix.strip("/") or ".", dir_fd=self._folder, follow_symlinks=False):
                 for name in files:
                     yield f"{path.removeprefix('./').removeprefix('.')}/{name}".lstrip("/")
 
     async def list(self) -> AsyncIterator[str]:
-        """Every piece."""
+        """All pieces."""
         async for name in self.list_prefix(""):
             yield name
 
@@ -129,7 +129,7 @@ def _range(wanted: ByteRequest | None, size: int) -> tuple[int, int]:
 
 
 def _check_codecs(key: str, data: bytes) -> None:
-    """Refuse an array of objects, and codecs that are not of numbers, before one is built."""
+    """Refuse arrays of objects and codecs that are not for numbers, before they are constructed."""
     try:
         pending: list[Any] = [json.loads(data)]
     except (ValueError, RecursionError) as error:
@@ -143,6 +143,6 @@ def _check_codecs(key: str, data: bytes) -> None:
         pending += [part for name, part in value.items() if name not in PASSED_OVER and not name.endswith(".zattrs")]
         name = value.get("id") or (value.get("name") if "configuration" in value else None)
         if isinstance(name, str) and name.removeprefix("numcodecs.") not in CODECS:
-            raise DataError(f"{key} of this store has codec {name[:40]!r}; arrays of numbers alone are read")
+            raise DataError(f"{key} of this store has codec {name[:40]!r}; only arrays of numbers are read")
         if value.get("dtype") == "|O" or value.get("data_type") == "variable_length_bytes":
-            raise DataError(f"{key} of this store holds objects; arrays of numbers alone are read")
+            raise DataError(f"{key} of this store holds objects; only arrays of numbers are read")

@@ -1,4 +1,4 @@
-"""Channels made from a few numbers: an exponential delay profile, isotropic scattering, one direct path, noise."""
+"""Synthetic channels: exponential delay profile, isotropic scattering, optionally a direct path, white noise."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from mcp_experts.channels.channel import SNAPSHOTS, SUBCARRIERS, Channel, from_p
 __all__ = ["synthesize"]
 
 PATHS, WAVES = 48, 24
-#: Of an exponential profile cut at so many spreads, 99.9 % of the power is there.
+#: Length of the exponential profile, in RMS delay spreads: it holds 99.9 % of the power.
 CUT = 7.0
 
 
@@ -29,11 +29,12 @@ def synthesize(
     antennas: int = 1,
     seed: int = 0,
 ) -> Channel:
-    """A channel of 64 subcarriers and 14 snapshots with these properties, the same for the same seed.
+    """A channel of 64 subcarriers and 14 snapshots with the given properties, deterministic in `seed`.
 
-    Scattered paths: 48 delays over an exponential profile of RMS spread `delay_spread_s`, each with Clarke's Doppler
-    spectrum up to `doppler_hz` (sums of 24 waves). With `k_factor_db` a direct path comes first, that much stronger
-    than all of them. Raises `UserError` for values out of range, and delays that the 64 subcarriers cannot hold.
+    There are scattered paths at 48 delays over an exponential profile of RMS delay spread `delay_spread_s`, each with
+    Clarke's Doppler spectrum up to `doppler_hz` (a sum of 24 waves). `k_factor_db` adds a direct path of the smallest
+    delay, stronger by this factor than all others together. Raises `UserError` for values out of range, and for delays
+    that 64 subcarriers cannot resolve.
 
     >>> synthesize(k_factor_db=10.0).csi.shape
     (64, 14, 1)
@@ -54,7 +55,7 @@ def synthesize(
     if CUT * delay_spread_s * bandwidth_hz > SUBCARRIERS:
         raise UserError(
             f"a delay spread of {delay_spread_s:.3g} s over {bandwidth_hz:.3g} Hz needs more than {SUBCARRIERS} "
-            f"subcarriers; take at most {SUBCARRIERS / CUT / bandwidth_hz:.3g} s, or a narrower band"
+            f"subcarriers; expected at most {SUBCARRIERS / CUT / bandwidth_hz:.3g} s, or a narrower band"
         )
     rng = random.Random(seed)
     interval = duration_s / SNAPSHOTS
@@ -72,7 +73,7 @@ def synthesize(
         direct = math.sqrt(10 ** (k_factor_db / 10)) * np.exp(1j * (2 * np.pi * shift * time[:, None] + start))
         gains, delays = np.concatenate([direct[None], gains]), np.concatenate([[0.0], delays])
     clean = from_paths(gains, delays, bandwidth_hz=bandwidth_hz, snapshot_interval_s=interval)
-    # Box and Muller 1958: the square of a complex normal number's modulus is exponential.
+    # Box and Muller 1958: the squared modulus of a complex normal number has an exponential distribution.
     modulus = np.sqrt(-np.log1p(-_uniform(rng, *clean.csi.shape)))
     noise = modulus * np.exp(2j * np.pi * _uniform(rng, *clean.csi.shape))
     deviation = math.sqrt(float(np.mean(np.abs(clean.csi) ** 2)) * 10 ** (-snr_db / 10))
@@ -84,6 +85,6 @@ def synthesize(
 
 
 def _uniform(rng: random.Random, *shape: int) -> NDArray[np.float64]:
-    """Evenly over [0, 1) in multiples of 2⁻⁵³; NumPy's own generators would take 3 MB of memory in every server."""
+    """Uniform over [0, 1) in multiples of 2⁻⁵³; NumPy's generators would take 3 MB of memory in every server."""
     words = np.frombuffer(rng.randbytes(8 * math.prod(shape)), dtype="<u8").reshape(shape)
     return np.asarray((words >> np.uint64(11)) * 2.0**-53, np.float64)

@@ -66,7 +66,7 @@ def test_what_lies_in_another_file_is_not_read(tmp_path, point, suffix):
             file[name] = value
     with h5py.File(root / f"a.{suffix}") as file:
         assert np.isfinite(file["csi"][()]).all()  # the library itself does read it
-    with pytest.raises(DataError, match="lies in another file"):
+    with pytest.raises(DataError, match="is stored in another file"):
         read_under(root, f"a.{suffix}")
 
 
@@ -85,7 +85,7 @@ def test_a_small_file_that_unpacks_to_a_large_one_is_refused_first(tmp_path, mon
     savemat(tmp_path / "a.mat", {"csi": csi}, do_compression=True)
     for name in ("a.npz", "a.mat"):
         assert (tmp_path / name).stat().st_size < 3000
-        with pytest.raises(DataError, match="cut it into parts"):
+        with pytest.raises(DataError, match="split it into parts"):
             read_under(tmp_path, name)
 
 

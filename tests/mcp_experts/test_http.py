@@ -146,7 +146,7 @@ def test_tokens_let_in_and_own_channels(guarded_server, tokens):
     arguments = {"source": loaded["structuredContent"]["channel_id"]}
     foreign = guarded_server.call("wireless_drop_channel", arguments, token=second)
     assert foreign["isError"]
-    assert "or give the path of its file" in foreign["content"][0]["text"]
+    assert "or pass the path of its file" in foreign["content"][0]["text"]
 
 
 def test_other_machines_come_in_only_with_names_and_tokens(tokens):

@@ -224,7 +224,7 @@ def test_deepmimo_matrices_become_channels(tmp_path, kind):
     # 100 ns are two cells of 20 MHz.
     assert places == [0, 2]
     assert fall_db == pytest.approx(-6, abs=0.5)
-    assert "all snapshots are the same" in channel.window().warnings[0]
+    assert "all snapshots are equal" in channel.window().warnings[0]
     with pytest.raises(DataError, match="2 links with paths"):
         channel_from_file(path, 2)
 
@@ -240,7 +240,7 @@ def test_deepmimo_knows_direct_paths_and_shifts():
 
 def test_a_matrix_alone_names_what_has_to_lie_beside_it(tmp_path):
     np.savez(tmp_path / "power_t001_tx000_r002.npz", power=matrices()["power"])
-    with pytest.raises(DataError, match=r"phase_t001_tx000_r002\.npz has to lie beside it"):
+    with pytest.raises(DataError, match=r"phase_t001_tx000_r002\.npz must be in the same folder"):
         channel_from_file(tmp_path / "power_t001_tx000_r002.npz")
 
 

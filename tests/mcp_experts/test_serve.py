@@ -115,7 +115,7 @@ def test_a_handle_of_a_file_means_the_same_in_every_process(root):
     assert well.structured_content["label"] == expert.structured_content["label"] == "blocked"
     for text in (wrong, changed):
         assert "links.npz has changed since this handle was made; ask with the path" in text
-    assert "give the path of its file" in lost
+    assert "pass the path of its file" in lost
 
 
 def test_a_file_is_read_once_as_long_as_it_does_not_change(root, monkeypatch):
@@ -226,7 +226,7 @@ def test_three_tools_are_listed_and_the_others_can_be_called(root):
     assert card["labels"] == ["blocked", "clear"]
     assert card["share_right"]["in_distribution"]["expert"] > card["share_right"]["in_distribution"]["majority"]
     assert dropped.structured_content["dropped"]
-    assert "give the path of its file" in gone
+    assert "pass the path of its file" in gone
     assert "wireless_nothing" in unknown
     with pytest.raises(UserError, match="toolset 'map' unknown; did you mean 'maps'"):
         build_server(toolsets=["map"])
