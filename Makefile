@@ -52,7 +52,7 @@ demo: setup ## rain, radio maps and experts, from nothing to one page for a brow
 	$(BIN)/radiomaps trace experiment=demo_city scene=etoile window.centre_m=[120,60] $(TRACER) run.dir=$(DEMO)/etoile
 	$(BIN)/radiomaps train experiment=demo run.dir=$(DEMO)/radiodiff
 	$(BIN)/radiomaps predict checkpoint=$(DEMO)/radiodiff store=$(DEMO)/etoile/maps.zarr members=8 run.dir=$(DEMO)/sampled
-	mkdir -p $(DEMO)/experts && $(BIN)/python -m mcp_experts.client.transcript > $(DEMO)/experts/session.md
+	mkdir -p $(DEMO)/experts && $(BIN)/python docs/experts_pages/transcript.py > $(DEMO)/experts/session.md
 	$(BIN)/geoml report $(DEMO)/rain $(DEMO)/etoile $(DEMO)/sampled $(DEMO)/experts --output $(DEMO)/index.html \
 	  --title "What geoml does, on one page"
 	@echo "Open $(DEMO)/index.html in a browser. Next: rainshift --help, radiomaps --help, mcp-experts config claude"

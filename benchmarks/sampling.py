@@ -24,11 +24,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
+from exact_denoisers import GaussianDenoiser, MixtureDenoiser
 from harness import main
 
 from geoml.cli.tables import show
 from geoml.diffusion.denoiser import Denoiser
-from geoml.diffusion.exact import GaussianDenoiser, MixtureDenoiser
 from geoml.diffusion.samplers import DDIM, DPMSolver2M, Euler, Heun, Sampler, StochasticHeun, sampler_of
 from geoml.diffusion.spacing import karras, log_snr, spaced
 from geoml.models.registry import preset

@@ -12,7 +12,6 @@ from geoml.errors import DataError
 from geoml.report import Block, Chart, Report, Section, Table, Text
 from geoml.report.palette import OKABE_ITO, colours
 from geoml.runs.files import read_json
-from mcp_experts.client.scores import RIVALS, SETS
 from mcp_experts.evaluate.browser import report as evaluation
 from mcp_experts.inference.registry import CARD
 
@@ -21,9 +20,22 @@ if TYPE_CHECKING:
 
 __all__ = ["report"]
 
-#: What `python -m mcp_experts.client.transcript` printed, kept in a folder of its own.
+#: What `python docs/experts_pages/transcript.py` printed, kept in a folder of its own.
 SESSION = "session.md"
 EXPERTS = Path(__file__).parents[1] / "experts"
+#: Sets of test channels, as cards and as pages name them.
+SETS = {
+    "in_distribution": "in distribution",
+    "held_out_city": "held-out city",
+    "held_out_generator": "held-out generator: ray-traced",
+    "held_out_standard": "held-out generator: TR 38.901",
+}
+RIVALS = {
+    "majority": "most frequent",
+    "classical": "classical",
+    "boosted_classical": "boosted classical",
+    "expert": "expert",
+}
 #: The sets of test channels whose curves are drawn.
 DRAWN = ("in_distribution", "held_out_generator")
 

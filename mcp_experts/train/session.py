@@ -22,7 +22,6 @@ from mcp_experts.inference.definition import Definition
 from mcp_experts.inference.network import Gate, Network
 from mcp_experts.inference.registry import CARD, WEIGHTS, Registry
 from mcp_experts.train import card, dataset
-from mcp_experts.train.bayes_bound import CEILINGS, tdl_ceiling
 from mcp_experts.train.corruptions import spoilt
 from mcp_experts.train.dataset import Examples
 from mcp_experts.train.fit import COVERAGE, FitOptions, fit_classifier, fit_gate
@@ -50,8 +49,6 @@ def train_experts(config: DictConfig, run: RunFolder) -> Rows:
     target = Path(values["target"] or Path(str(experts.__file__)).parent)
     sets = _sets(values)
     recipe = FitOptions(**{**values["recipe"], "hidden": tuple(values["recipe"]["hidden"])}, seed=int(values["seed"]))
-    bounded = values["bound"] and CEILINGS & set(registry.experts)
-    ceilings = tdl_ceiling(int(values["bound"]), int(values["seed"])) if bounded else {}
     rows = []
     for expert in registry.experts.values():
         definition = expert.definition
@@ -63,8 +60,6 @@ def train_experts(config: DictConfig, run: RunFolder) -> Rows:
             row: dict[str, Any] = {"expert": definition.name, "outside_test": found["gate"]["test"]["outside"]}
         else:
             arrays, found = _classifier(definition, sets, recipe, boosted=bool(values["boosted"]))
-            if definition.name in ceilings:
-                found["likelihood_bound_tdl"] = ceilings[definition.name]
             row = _row(definition.name, found)
         write_expert(target / definition.name, definition, arrays, found | _circumstances(values, sets))
         run.metrics.append(row)

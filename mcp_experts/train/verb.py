@@ -35,9 +35,7 @@ def check(config: DictConfig) -> None:
     for key in ("links", "recipe"):
         if config[key] is None:
             raise UserError(f"{key}=null; expected settings by name, or leave it out for the defaults")
-    least = {"threads": 1, "recipe.epochs": 1, "recipe.batch": 1, "bound": 0} | {
-        f"links.{name}": 0 for name in config.links
-    }
+    least = {"threads": 1, "recipe.epochs": 1, "recipe.batch": 1} | {f"links.{name}": 0 for name in config.links}
     for key, lowest in least.items():
         value = OmegaConf.select(config, key)
         if not isinstance(value, int | float) or value < lowest or value % 1:

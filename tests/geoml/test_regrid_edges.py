@@ -12,16 +12,10 @@ import pytest
 import torch
 import xarray as xr
 
+from benchmarks.index_resize import index_resize, index_resize_cost
 from geoml.errors import DataError
 from geoml.grids.grid import Axis, Grid, conform, grid_of
-from geoml.regrid import (
-    Regridder,
-    index_resize,
-    index_resize_cost,
-    index_resize_figure,
-    interpolation_weights,
-    overlap_weights,
-)
+from geoml.regrid import Regridder, interpolation_weights, overlap_weights
 
 sys.path.insert(0, str(Path(__file__).parent))
 from regrid_cases import COARSE, FINE, METHODS, integrals, plane, random_fields, smooth_fields
@@ -270,13 +264,3 @@ def test_index_resizing_costs_where_edges_differ_and_only_there():
     nested = index_resize_cost(fine, FINE.coarsen(2.5), FINE)
     assert abs(nested.rmse_cost) < 1e-9
     assert abs(nested.crps_cost) < 1e-9
-
-
-def test_the_figure_shows_truth_both_ways_and_the_difference():
-    figure = index_resize_figure(smooth_fields(FINE)[0], COARSE, FINE, label="mm/h")
-    titles = [axes.get_title() for axes in figure.axes if axes.get_title()]
-    assert len(titles) == 4
-    assert "RMSE +" in titles[2]
-    shown = [axes.collections[0].get_clim() for axes in figure.axes[:4]]
-    assert shown[0] == shown[1] == shown[2]
-    assert shown[3][0] == -shown[3][1]

@@ -5,7 +5,7 @@ import pytest
 
 pytest.importorskip("scipy")
 
-from mcp_experts.train.bounds import Profile, doppler_posterior, draw_link, los_posterior
+from docs.experts_pages.likelihood_bound import Profile, doppler_posterior, draw_link, los_posterior
 from mcp_experts.train.truths import DOPPLER_CELLS, log_uniform
 
 PROFILES = (
@@ -47,7 +47,7 @@ def test_posteriors_are_calibrated():
 
 def test_the_likelihood_is_that_of_the_whole_covariance():
     """Against the density of the window as one Gaussian vector, without a specular path and frequency offset."""
-    from mcp_experts.train import bounds
+    from docs.experts_pages import likelihood_bound as bounds
 
     rng = np.random.default_rng(2)
     link = draw_link(PROFILES, 0, rng, doppler_cells=1.0, k_factor=0.0, **EASY)

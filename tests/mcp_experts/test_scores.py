@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from mcp_experts.client.scores import page
-from mcp_experts.evaluate.page import page as evaluation_page
+from docs.experts_pages.evaluation import page as evaluation_page
+from docs.experts_pages.scores import page
 from mcp_experts.evaluate.questions import load_questions
 from mcp_experts.inference.registry import Registry
 
@@ -12,7 +12,7 @@ PAGE = DOCS / "experts-scores.md"
 
 
 def test_the_page_holds_what_the_cards_hold():
-    assert page() == PAGE.read_text(), "python -m mcp_experts.client.scores > " + str(PAGE)
+    assert page() == PAGE.read_text(), "python docs/experts_pages/scores.py > " + str(PAGE)
 
 
 def test_the_evaluation_is_of_these_questions_and_experts():

@@ -25,7 +25,6 @@ SMALL = [
     "held_share=0.5",
     "recipe.epochs=2",
     "boosted=false",
-    "bound=0",
 ]
 
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from geoml.diffusion.exact import GaussianDenoiser
+from benchmarks.exact_denoisers import GaussianDenoiser
 from geoml.diffusion.guidance import Known, guided
 from geoml.diffusion.samplers import DPMSolver2M
 from geoml.diffusion.spacing import log_snr

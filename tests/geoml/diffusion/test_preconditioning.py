@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from benchmarks.exact_denoisers import GaussianDenoiser
 from geoml.diffusion.denoiser import expand
-from geoml.diffusion.exact import GaussianDenoiser
 from geoml.diffusion.levels import (
     SCHEDULES,
     DiscreteLevels,

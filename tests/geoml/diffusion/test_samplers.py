@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from geoml.diffusion.exact import GaussianDenoiser, MixtureDenoiser
+from benchmarks.exact_denoisers import GaussianDenoiser, MixtureDenoiser
 from geoml.diffusion.samplers import DDIM, SAMPLERS, DPMSolver2M, Euler, Heun, Sampler, StochasticHeun, sampler_of
 from geoml.diffusion.spacing import karras, log_snr, uniform_time
 from geoml.errors import UserError

@@ -1,4 +1,4 @@
-"""A session of a real client with the server, as a page: `python -m mcp_experts.client.transcript > PAGE`.
+"""A session of a real client with the server, as a page: `python docs/experts_pages/transcript.py > PAGE`.
 
 The server is a child process on stdio; nothing is replaced in what it says.
 """
@@ -31,7 +31,7 @@ HEAD = """\
 # A session with the experts
 
 A client starts `mcp-experts serve` on a folder with two channels, `link.npz` and `noise.npz`, lists its tools, and \
-asks. Below stands what the two said, as `python -m mcp_experts.client.transcript > docs/experts-transcript.md` wrote \
+asks. Below stands what the two said, as `python docs/experts_pages/transcript.py > docs/experts-transcript.md` wrote \
 it; a test runs that and compares. `→` is the client, `←` the text that a language model reads.
 """
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,10 +13,7 @@ from geoml.grids.axes import Axis
 from geoml.grids.grid import Grid
 from geoml.regrid.operator import Regridder, operator_for
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
-__all__ = ["IndexCost", "index_resize", "index_resize_cost", "index_resize_figure"]
+__all__ = ["IndexCost", "index_resize", "index_resize_cost"]
 
 Fields = TypeVar("Fields")
 
@@ -62,15 +59,6 @@ class IndexCost:
         return self.crps_by_index / self.crps_by_coordinate - 1
 
 
-def _both_ways(
-    fine: NDArray[Any], coarse_grid: Grid, fine_grid: Grid
-) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
-    """The coarse partner made by area means, and the fine fields interpolated from it by coordinate and by index."""
-    coarse = Regridder(fine_grid, coarse_grid)(np.asarray(fine, dtype=np.float64))
-    by_coordinate = Regridder(coarse_grid, fine_grid, "bilinear", rim="missing")(coarse)
-    return coarse, by_coordinate, index_resize(coarse, fine_grid.shape)
-
-
 def index_resize_cost(fine: NDArray[Any], coarse_grid: Grid, fine_grid: Grid) -> IndexCost:
     """What is lost by upsampling the coarse partner of `fine` by index rather than by coordinate.
 
@@ -78,7 +66,9 @@ def index_resize_cost(fine: NDArray[Any], coarse_grid: Grid, fine_grid: Grid) ->
     `coarse_grid`, so that registration is all that differs. Errors are area-weighted means over the known cells
     within the extent of the coarse data: beyond it neither way is right.
     """
-    _, by_coordinate, by_index = _both_ways(fine, coarse_grid, fine_grid)
+    coarse = Regridder(fine_grid, coarse_grid)(np.asarray(fine, dtype=np.float64))
+    by_coordinate = Regridder(coarse_grid, fine_grid, "bilinear", rim="missing")(coarse)
+    by_index = index_resize(coarse, fine_grid.shape)
     known = np.isfinite(fine) & np.isfinite(by_coordinate) & np.isfinite(by_index)
     if not known.any():
         raise ValueError("no cell is known in the truth and in both interpolations")
@@ -90,36 +80,3 @@ def index_resize_cost(fine: NDArray[Any], coarse_grid: Grid, fine_grid: Grid) ->
 
     (rmse, crps), (rmse_by_index, crps_by_index) = scores(by_coordinate), scores(by_index)
     return IndexCost(rmse, rmse_by_index, crps, crps_by_index)
-
-
-def index_resize_figure(fine: NDArray[Any], coarse_grid: Grid, fine_grid: Grid, *, label: str = "") -> Figure:
-    """Four maps of one 2-D field: truth, by coordinate, by index, and by index minus by coordinate.
-
-    The first three share one colour scale. Needs matplotlib; draws without a display.
-    """
-    from matplotlib.figure import Figure
-
-    if fine.ndim != 2:
-        raise ValueError(f"the figure is of one 2-D field, not of shape {fine.shape}")
-    _, by_coordinate, by_index = _both_ways(fine, coarse_grid, fine_grid)
-    cost = index_resize_cost(fine, coarse_grid, fine_grid)
-    figure = Figure(figsize=(13, 3.6), layout="constrained")
-    y, x = (axis.edges for axis in fine_grid.axes)
-    top = float(np.nanmax(fine)) or 1.0
-    bottom = min(0.0, float(np.nanmin(fine)))
-    difference = by_index - by_coordinate
-    reach = float(np.nanmax(np.abs(difference))) or 1.0
-    panels = (
-        ("truth", fine, "viridis", bottom, top),
-        ("bilinear by coordinate", by_coordinate, "viridis", bottom, top),
-        (f"by index: RMSE {cost.rmse_cost:+.0%}, CRPS {cost.crps_cost:+.0%}", by_index, "viridis", bottom, top),
-        ("by index − by coordinate", difference, "RdBu_r", -reach, reach),
-    )
-    axes = figure.subplots(1, len(panels), sharex=True, sharey=True)
-    for place, (title, values, colours, low, high) in zip(axes, panels, strict=True):
-        mesh = place.pcolormesh(x, y, values, cmap=colours, vmin=low, vmax=high, rasterized=True)
-        place.set(title=title, xlabel=f"{fine_grid.axes[1].name} ({fine_grid.axes[1].units})")
-        if values is by_index or values is difference:
-            figure.colorbar(mesh, ax=place, label=label)
-    axes[0].set_ylabel(f"{fine_grid.axes[0].name} ({fine_grid.axes[0].units})")
-    return figure

@@ -1,4 +1,4 @@
-"""The scores of all experts as a page, out of their cards: `python -m mcp_experts.client.scores > PAGE`."""
+"""The scores of all experts as a page, out of their cards: `python docs/experts_pages/scores.py > PAGE`."""
 
 from __future__ import annotations
 
@@ -7,27 +7,15 @@ from typing import Any
 
 from geoml.cli.tables import markdown
 from mcp_experts.inference.registry import GATE, Registry
+from mcp_experts.report.html import RIVALS, SETS
 
 __all__ = ["page"]
 
 Cards = Mapping[str, Mapping[str, Any]]
-#: Sets of test channels, as cards and as the page call them.
-SETS = {
-    "in_distribution": "in distribution",
-    "held_out_city": "held-out city",
-    "held_out_generator": "held-out generator: ray-traced",
-    "held_out_standard": "held-out generator: TR 38.901",
-}
-RIVALS = {
-    "majority": "most frequent",
-    "classical": "classical",
-    "boosted_classical": "boosted classical",
-    "expert": "expert",
-}
 HEAD = """\
 # Scores of the experts
 
-Out of the cards, as `python -m mcp_experts.client.scores > docs/experts-scores.md` wrote it; a test compares. \
+Out of the cards, as `python docs/experts_pages/scores.py > docs/experts-scores.md` wrote it; a test compares. \
 [Training](experts-training.md) says what the sets and the rivals are. All channels are answered: no expert abstains \
 here. In brackets 95 % intervals.
 """

@@ -1,4 +1,4 @@
-"""An evaluation as a page, out of its run folder: `python -m mcp_experts.evaluate.page RUN > PAGE`."""
+"""An evaluation as a page, out of its run folder: `python docs/experts_pages/evaluation.py RUN > PAGE`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["page"]
 HEAD = """\
 # What the experts add
 
-`mcp-experts evaluate` asked {count} frozen questions a task, and `python -m mcp_experts.evaluate.page RUN > \
+`mcp-experts evaluate` asked {count} frozen questions a task, and `python docs/experts_pages/evaluation.py RUN > \
 docs/experts-evaluation.md` wrote this; classes are as even as the channels allow, every question is answered, and \
 intervals are 95 %. Arms without a language model: {arms}. {left}
 
