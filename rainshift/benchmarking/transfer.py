@@ -73,7 +73,7 @@ def transfer_losses(results: xr.Dataset) -> xr.DataArray:
 
 
 def transfer_rows(losses: xr.DataArray, model: str) -> list[dict[str, Any]]:
-    """A row a region trained on, a column a region tested on: by how many per cent worse than trained at home."""
+    """One row per training region, one column per tested region: the loss over training on that region, in per cent."""
     picked = losses.sel(model=model)
     return [
         {"trained on": str(other)}
@@ -83,28 +83,28 @@ def transfer_rows(losses: xr.DataArray, model: str) -> list[dict[str, Any]]:
 
 
 def of_predictors(distance: xr.DataArray, long_name: str = "Wasserstein-1") -> xr.DataArray:
-    """The mean over what a model is given: the rain to be predicted, alone or given the coarse rain, is left out."""
+    """The mean over predictors: the target rain, marginal or given the coarse rain, is left out."""
     predictors = [name for name in map(str, distance["variable"].values) if name not in (TARGET, CONDITIONAL)]
     mean = distance.sel(variable=predictors).mean("variable")
     return mean.assign_attrs(long_name=f"{long_name}, standard deviations, mean of predictors")
 
 
 def shift_figure(shifts: xr.Dataset, results: xr.Dataset) -> Figure:
-    """Distance to the regions trained on, mean over predictors, against what models lose there, mean over models."""
+    """Mean loss of the models in each region against its distance from the training regions, mean over predictors."""
     distance = of_predictors(shifts["wasserstein"], "Wasserstein-1 from the training regions")
     drop = results["degradation"].rename(test_region="region").mean("model")
-    return shift_against_drop(distance, drop, what="CRPS worse out of distribution, %, mean of models")
+    return shift_against_drop(distance, drop, what="increase of CRPS out of distribution, %, mean of models")
 
 
 def _between(shifts: xr.Dataset, losses: xr.DataArray) -> tuple[xr.DataArray, xr.DataArray]:
-    """Distances and mean losses of the same pairs `(region, other)`; NaN where a model has none, lest means differ."""
+    """Distances and mean losses of the same pairs `(region, other)`; NaN if any model lacks the pair."""
     distance = of_predictors(shifts["between_wasserstein"], "Wasserstein-1 between two regions")
     distance = distance.sel(region=losses["region"].values, other=losses["other"].values)
     return distance, losses.mean("model", skipna=False).transpose("region", "other")
 
 
 def transfer_test(shifts: xr.Dataset, losses: xr.DataArray) -> Mantel | None:
-    """Mantel's test of distances against losses of pairs; None for fewer than four regions or where a pair failed."""
+    """Mantel's test of distances against losses of pairs; None with fewer than four regions or a failed pair."""
     distance, loss = _between(shifts, losses)
     if len(distance["region"]) < MIN_REGIONS or not np.isfinite(loss).all():
         return None
@@ -112,6 +112,6 @@ def transfer_test(shifts: xr.Dataset, losses: xr.DataArray) -> Mantel | None:
 
 
 def transfer_figure(shifts: xr.Dataset, losses: xr.DataArray) -> Figure:
-    """Distance of each pair of regions against what a model of one loses on the other."""
-    what = "CRPS worse than trained at home, %, mean of models"
+    """Loss in each region of a model of another, against the distance of the two regions."""
+    what = "increase of CRPS over training on the region, %, mean of models"
     return shift_against_drop(*_between(shifts, losses), test=transfer_test(shifts, losses), what=what)

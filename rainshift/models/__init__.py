@@ -1,1 +1,1 @@
-"""Downscalers: their specification, the oracle, and trust in a model where it was not trained."""
+"""Downscalers: their specification, the oracle, and trust maps for regions without training data."""

@@ -1,4 +1,4 @@
-"""A downscaler applied to arrays of coarse fields: block by block of times, around the globe, gaps kept."""
+"""Apply a downscaler to arrays of coarse fields: in blocks of times, on global domains, with missing values."""
 
 from __future__ import annotations
 
@@ -28,23 +28,23 @@ if TYPE_CHECKING:
 
 __all__ = ["TRUST_LAYERS", "FineRain"]
 
-#: Values of a block of members on the fine grid; at least one time is predicted at once.
+#: Maximum number of values on the fine grid in a block, over all members; a block has at least one time.
 VALUES_AT_A_TIME = 1 << 23
 FIELDS_AT_A_TIME = 4
-#: Fine cells by which a field around the globe is continued beyond its seam.
+#: Number of fine cells by which a global field is padded periodically in longitude.
 SEAM_CELLS = 40
-#: What follows the members in the layers of a block, where trust was learned.
+#: Layers that follow the members if a trust map was fitted.
 TRUST_LAYERS = ("expected_error", "bound", "novelty", "familiar")
 
 
 @dataclass(frozen=True)
 class FineRain:
-    """`(channel, time, lat, lon)` of coarse fields to `(layer, time, lat, lon)` of fine rain in mm/h.
+    """Map coarse fields `(channel, time, lat, lon)` to fine rain `(layer, time, lat, lon)` in mm/h.
 
-    Layers are the members and, with `trust`, those of `TRUST_LAYERS`. `have` names the channels that come; channels
-    `NAME_known` are made. A gap (NaN) in a channel of `gaps` is 0 to the model, and the rain is NaN where the coarse
-    rain (`rain`, an index among `have`) is missing; any other gap raises `DataError`. A member of a time depends on the
-    seed and the time alone, not on the block that it is predicted in.
+    Layers are the members and, with `trust`, those of `TRUST_LAYERS`. `have` names the input channels; channels
+    `NAME_known` are computed from them. A missing value (NaN) in a channel of `gaps` is replaced by 0, and the
+    predicted rain is NaN where the coarse rain (`rain`, an index into `have`) is missing; any other missing value
+    raises `DataError`. A member depends on the seed and its time alone, not on the block.
     """
 
     downscaler: Downscaler
@@ -61,12 +61,12 @@ class FineRain:
 
     @property
     def layers(self) -> int:
-        """Members, and what trust says."""
+        """Number of layers: the members and, with `trust`, `TRUST_LAYERS`."""
         return self.members + (len(TRUST_LAYERS) if self.trust is not None else 0)
 
     @property
     def window(self) -> int | None:
-        """Consecutive times that the model sees at once; None for single ones."""
+        """Number of consecutive times in one input of the model; None for single times."""
         return getattr(self.downscaler, "window", None)
 
     @property
@@ -74,19 +74,19 @@ class FineRain:
         return max(1, min(FIELDS_AT_A_TIME, VALUES_AT_A_TIME // (self.layers * self.fine.size)))
 
     def blocks(self, times: NDArray[np.datetime64]) -> list[slice]:
-        """Parts of the times that can be predicted one without the other, in order, none larger than need be."""
+        """The smallest parts of the times that can be predicted independently, in order."""
         if self.window is None:
             return [slice(i, min(i + self._at_once, len(times))) for i in range(0, len(times), self._at_once)]
         found = []
         for run in consecutive(times):
             first, stop = int(run[0]), int(run[-1]) + 1
             starts = list(range(first, max(stop - self.window, first) + 1, self.window))
-            # The last window of a run overlaps the one before: both are of one block.
+            # The last window of a run of consecutive times overlaps the one before, so both belong to one block.
             found += [slice(start, end) for start, end in zip(starts, [*starts[1:], stop], strict=True)]
         return found
 
     def __call__(self, condition: NDArray[np.float32], times: NDArray[np.datetime64]) -> NDArray[np.float32]:
-        """The layers of one block."""
+        """The layers of one block. Raises `Diverged` if the prediction is not finite."""
         made = np.empty((self.layers, len(times), *self.fine.shape), np.float32)
         missing = self._missing(condition)
         filled = self._filled(condition, times)
@@ -109,7 +109,7 @@ class FineRain:
     def _batches(
         self, filled: NDArray[np.float32], times: NDArray[np.datetime64]
     ) -> Iterator[tuple[slice, Batch, slice | None]]:
-        """Which times, the batch, and which of its steps are these times' where the model sees windows."""
+        """The slice of times, the batch and, for a model over windows, the steps of the window for these times."""
         ids = ((times - np.datetime64(0, "s")) / np.timedelta64(1, "s")).astype(np.int64)
         if self.window is None:
             for start in range(0, len(times), self._at_once):
@@ -142,24 +142,24 @@ class FineRain:
 
     @cached_property
     def _margin(self) -> tuple[int, int]:
-        """Coarse and fine columns by which a field around the globe is continued on either side."""
+        """Number of coarse and fine columns by which a global field is padded on either side."""
         coarse, fine = self.coarse.axes[-1], self.fine.axes[-1]
         if coarse.period is None or fine.period is None:
             return 0, 0
-        common = math.lcm(coarse.size, fine.size)  # as many columns of both make equal widths
+        common = math.lcm(coarse.size, fine.size)  # equal widths on both grids
         pair = common // fine.size, common // coarse.size
         times = -(-SEAM_CELLS // pair[1])
         return min(pair[0] * times, coarse.size), min(pair[1] * times, fine.size)
 
     @cached_property
     def _columns(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """The columns of the continued fields, coarse and fine."""
+        """Column indices of the padded fields, coarse and fine."""
         pairs = zip((self.coarse, self.fine), self._margin, strict=True)
         return tuple(np.arange(-m, grid.shape[-1] + m) % grid.shape[-1] for grid, m in pairs)  # type: ignore[return-value]
 
     @cached_property
     def _grids(self) -> tuple[Grid, Grid]:
-        """The grids of the continued fields."""
+        """The grids of the padded fields."""
         made = []
         for grid, margin in zip((self.coarse, self.fine), self._margin, strict=True):
             axis = grid.axes[-1]
@@ -170,11 +170,11 @@ class FineRain:
 
     @property
     def _inside(self) -> slice:
-        """The columns of the continued fine field that are not repeated."""
+        """The columns of the padded fine field without the padding."""
         return slice(self._margin[1], self._margin[1] + self.fine.shape[-1])
 
     def _seams(self, grids: tuple[Grid, Grid]) -> dict[tuple[int, ...], tuple[tuple[int, ...], tuple[slice, ...]]]:
-        """The noise of a field around the globe meets itself at the seam: the continued part repeats it."""
+        """Noise of padded global fields: the padding repeats the noise of the columns that it copies."""
         found = {}
         for grid, own, columns in zip(grids, (self.coarse, self.fine), self._columns, strict=True):
             whole = (*grid.shape[:-1], own.shape[-1])
@@ -182,14 +182,14 @@ class FineRain:
         return found  # type: ignore[return-value]
 
     def _missing(self, condition: NDArray[np.float32]) -> NDArray[np.bool_] | None:
-        """Where the coarse rain is unknown, None where it is known everywhere."""
+        """Where the coarse rain is missing; None if it is complete."""
         if self.rain is None:
             return None
         missing = np.isnan(condition[self.rain])
         return missing if missing.any() else None
 
     def _filled(self, condition: NDArray[np.float32], times: NDArray[np.datetime64]) -> NDArray[np.float32]:
-        """The model's channels without gaps."""
+        """The model's channels with missing values replaced. Raises `DataError` for a gap outside `gaps`."""
         known = np.isfinite(condition)
         for channel, name in enumerate(self.have):
             if name not in self.gaps and not known[channel].all():
@@ -197,8 +197,8 @@ class FineRain:
                 place = ", ".join(f"{a.name} {a.coordinates[i]:g}" for a, i in zip(self.coarse.axes, cell, strict=True))
                 raise DataError(
                     f"{name} is {condition[channel, time, *cell]} at {times[time]}, {place} "
-                    f"({int((~known[channel]).sum())} such values); the model was trained without gaps there: fill "
-                    f"them, or cut the data to where it is known"
+                    f"({int((~known[channel]).sum())} such values); the model was trained without missing values in "
+                    f"this variable: fill them, or crop the data to where it is known"
                 )
         condition = np.where(known, condition, np.float32(0))
         rows = [

@@ -1,4 +1,4 @@
-"""The best there is on `data=synthetic_exact`: members drawn from the law of the rain given the coarse predictors."""
+"""The oracle of `data=synthetic_exact`: members sampled from the exact distribution of rain given the predictors."""
 
 from __future__ import annotations
 
@@ -22,12 +22,14 @@ __all__ = ["Oracle"]
 
 
 class Oracle(Baseline):
-    """Exact members of the rain given its coarse view; in expectation no model has a lower fair CRPS.
+    """Samples of the exact conditional distribution; in expectation no model has a lower fair CRPS.
 
-    Truth and members are independent draws of one law, which makes the fair CRPS least in expectation (Gneiting &
-    Raftery 2007), ranks uniform, and the spread–skill ratio 1. The law is that of the place, which the grids tell.
-    `length_factor` and `noise_factor` multiply what the oracle believes of the field's correlation length and of the
-    noise: other than 1, it is a model that is wrong in a known way.
+    Truth and members are independent samples of one distribution. Hence the expected fair CRPS is minimal (Gneiting &
+    Raftery 2007), ranks are uniform and the spread–skill ratio is 1. The distribution is that of the region in which
+    the grids lie. `length_factor` and `noise_factor` multiply the correlation length and the noise that the oracle
+    assumes; values other than 1 give a model with a known error.
+
+    Raises `UserError` if the predictors lack the latent field of `data=synthetic_exact` or a factor is not positive.
     """
 
     learns = False
@@ -39,8 +41,8 @@ class Oracle(Baseline):
         super().__init__(channels, dims)
         if channels.target != ("precipitation",) or LATENT not in channels.condition:
             raise UserError(
-                f"the oracle knows the law of data=synthetic_exact alone, where {LATENT!r} is a predictor; "
-                f"these are {', '.join(channels.condition)}. Leave it out of models, or take that data"
+                f"the oracle requires data=synthetic_exact, which has the predictor {LATENT!r}; "
+                f"these predictors are {', '.join(channels.condition)}. Remove it from models, or use that data"
             )
         for name, value in (("length_factor", length_factor), ("noise_factor", noise_factor)):
             if not value > 0:
@@ -48,7 +50,7 @@ class Oracle(Baseline):
         self.length_factor, self.noise_factor = length_factor, noise_factor
 
     def predict(self, batch: Batch, *, members: int = 1, seed: int = 0) -> tuple[torch.Tensor, float]:
-        """Independent members, keyed on (seed, sample id, member); all samples have to be of one place."""
+        """Independent members, keyed by (seed, sample id, member); all samples must be of one region."""
         view = self.view(batch)
         coarse = batch.condition[:, self.channels.condition.index(LATENT)].double().cpu().numpy()
         white = member_noise((view.wide.size + view.coarse.size,), batch.ids, members=members, seed=seed).double()
@@ -60,7 +62,7 @@ class Oracle(Baseline):
         return torch.from_numpy(rain).unsqueeze(2).to(batch.condition.device), 0.0
 
     def view(self, batch: Batch) -> View:
-        """The joint law of the two grids of a batch, as the oracle believes it to be."""
+        """The joint distribution on the two grids of a batch, with the assumed length and noise."""
         law = _law(batch.target_grid)
         believed = replace(law, length_km=law.length_km * self.length_factor, noise=law.noise * self.noise_factor)
         return _view(believed, batch.target_grid, batch.condition_grid)
@@ -73,12 +75,12 @@ def _view(law: GaussianLaw, fine: Grid, coarse: Grid) -> View:
 
 @lru_cache(maxsize=32)
 def _law(grid: Grid) -> GaussianLaw:
-    """The law of the region in which the middle of a grid lies."""
+    """The distribution of the region that contains the centre of a grid."""
     lat, lon = (float(np.mean(grid[name].edges[[0, -1]])) for name in ("lat", "lon"))
     for found in regions().values():
         inside = found.lat_min <= lat <= found.lat_max and found.lon_min <= lon <= found.lon_max
         if inside and found.climate is not None:
             return GaussianLaw.of(found)
     raise DataError(
-        f"the oracle finds no region with a climate around {lat:g} N {lon:g} E; `rainshift regions` lists them"
+        f"no region with a climate contains {lat:g} N {lon:g} E, as the oracle requires; `rainshift regions` lists them"
     )

@@ -1,4 +1,4 @@
-"""Downscalers by name: trained models and baselines built, fitted and found again through one door."""
+"""Specification of downscalers by name: one interface to build, fit and load trained models and baselines."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _CONF = Path(__file__).parents[1] / "conf" / "model"
 
 
 class Downscaler(Protocol):
-    """What predicts fine rain: a baseline, or a trained model with its transforms."""
+    """Interface of everything that predicts fine rain: baselines, and trained models with their transforms."""
 
     def predict(self, batch: Batch, *, members: int = 1, seed: int = 0) -> tuple[torch.Tensor, float]:
         """`(batch, member, channel, *space)` in mm/h on the target grid, and the share of values that were clipped."""
@@ -37,14 +37,14 @@ class Downscaler(Protocol):
 
 @dataclass(frozen=True)
 class Windowed:
-    """A trained model over (time, lat, lon), and how many consecutive hours it sees at once."""
+    """A trained model over (time, lat, lon) with `window`, the number of consecutive hours in one input."""
 
     predictor: Predictor
     window: int
 
     @property
     def model(self) -> Model:
-        """The model within."""
+        """The wrapped model."""
         return self.predictor.model
 
     def predict(self, batch: Batch, members: int = 1, seed: int = 0) -> tuple[torch.Tensor, float]:
@@ -54,24 +54,24 @@ class Windowed:
 
 @dataclass(frozen=True)
 class Around:
-    """What stands around another downscaler: as random as that, and over as many hours at once."""
+    """Base class of wrappers; `stochastic` and `window` are those of the wrapped downscaler."""
 
     downscaler: Downscaler
 
     @property
     def stochastic(self) -> bool:
-        """False where all members are equal."""
+        """False if all members are equal."""
         return is_stochastic(self.downscaler)
 
     @property
     def window(self) -> int | None:
-        """Consecutive hours seen at once; None for single hours."""
+        """Number of consecutive hours in one input; None for single hours."""
         return getattr(self.downscaler, "window", None)
 
 
 @dataclass(frozen=True)
 class InTiles(Around):
-    """A downscaler that works on one overlapped tile of a large domain at a time (`geoml.models.tiles`)."""
+    """A wrapper that predicts large domains in overlapping tiles (`geoml.models.tiles`)."""
 
     tiling: Tiling
 
@@ -82,11 +82,11 @@ class InTiles(Around):
 
 @dataclass(frozen=True)
 class Conserved(Around):
-    """A downscaler whose rain keeps the area means of the coarse rain (`geoml.nn.conservation`).
+    """A wrapper whose rain conserves the area means of the coarse rain (`geoml.nn.conservation`).
 
-    For coarse rain that *is* the mean of the fine: pairs of one model, or of fields averaged. ERA5's rain is not
-    IMERG's mean, one is a forecast and the other an estimate from satellites: conserving it would force the errors of
-    the forecast upon the prediction. It is off unless asked for.
+    Use it if the coarse rain *is* the mean of the fine rain, as in pairs from one model or from averaging. ERA5 rain is
+    a forecast and not the mean of IMERG, which is a satellite estimate; conservation would force the errors of the
+    forecast onto the prediction. It is off by default.
     """
 
     method: Method
@@ -94,7 +94,7 @@ class Conserved(Around):
     guess: int
 
     def predict(self, batch: Batch, members: int = 1, seed: int = 0) -> tuple[torch.Tensor, float]:
-        """The rain, scaled or shifted to the coarse means; cells at the rim that are not covered whole are exempt."""
+        """The rain, adjusted to the coarse means; coarse cells that the domain covers only in part are exempt."""
         rain, clipped = self.downscaler.predict(batch, members=members, seed=seed)
         grids = (Grid(grid.axes[-2:], grid.crs) for grid in (batch.target_grid, batch.condition_grid))
         coarse = batch.condition[:, self.guess].to(rain.device)[:, None, None]
@@ -102,9 +102,9 @@ class Conserved(Around):
 
 
 def conserved(downscaler: Downscaler, method: str | None, channels: Channels) -> Downscaler:
-    """The downscaler with a conservation layer behind it, itself where `method` is None.
+    """Add a conservation layer to a downscaler; returns it unchanged if `method` is None.
 
-    Errors: `UserError` for an unknown method, and where the predictors hold no coarse version of the rain.
+    Raises `UserError` for an unknown method, or if the predictors have no coarse version of the rain.
     """
     if method is None:
         return downscaler
@@ -115,17 +115,17 @@ def conserved(downscaler: Downscaler, method: str | None, channels: Channels) ->
 
 
 def available() -> dict[str, Path]:
-    """Every model that has a YAML: the core's networks and RainShift's baselines."""
+    """The YAML file of every available model: the networks of `geoml` and the baselines of `rainshift`."""
     return registry.available() | registry.available(_CONF)
 
 
 @dataclass(frozen=True)
 class ModelSpec(Entry):
-    """An entry of a benchmark of rain.
+    """One entry of a rain benchmark.
 
-    `window` makes it a model over time, of so many consecutive hours at once; None, of single hours. `conservation` is
-    the layer behind the prediction, `alignment` the name of how inputs of unseen regions are aligned. `same_as` is the
-    row whose training it shares.
+    `window` is the number of consecutive hours in one input of a model over time, None for single hours.
+    `conservation` names the conservation layer, `alignment` the method that aligns the predictors of unseen regions.
+    `same_as` names the entry whose training it shares.
     """
 
     window: int | None = None
@@ -135,10 +135,11 @@ class ModelSpec(Entry):
 
     @classmethod
     def of(cls, entry: str | Mapping[str, Any], *, allow: Sequence[str] = ()) -> ModelSpec:
-        """From an entry of `models`: a name, a mapping with `_target_`, or `{model: NAME, option: value, …}`.
+        """Parse an entry of `models`: a name, a mapping with `_target_`, or `{model: NAME, option: value, …}`.
 
-        A mapping may give the row of the tables a `name` of its own and a `conservation` layer and, to a network, a
-        `window` of hours and settings of its own `trainer` (`{model: gan, trainer: {samples: 100000}}`).
+        A mapping may also set the `name` in tables and the `conservation` layer and, for a network, the `window` in
+        hours and trainer settings for this entry alone (`{model: gan, trainer: {samples: 100000}}`). Raises
+        `UserError` for unknown names and invalid values.
 
         >>> ModelSpec.of({"model": "unet", "base": 8, "name": "small"}).config["network"]["base"]
         8
@@ -155,7 +156,7 @@ class ModelSpec(Entry):
         return cls(name, options, tuple(allow), window, conservation, trainer=own["trainer"] or {})
 
     def check(self, channels: Channels) -> None:
-        """Raise `UserError` where the class lacks a setting of the row, or the predictors what it asks for."""
+        """Raise `UserError` for a setting that the class does not have, or a required predictor that is missing."""
         settings = {key: value for key, value in self.config.items() if key != "_target_"}
         kind = resolve(self.config["_target_"], allow=self.allow)
         check_arguments(kind, settings | {"channels": channels, "dims": 2})
@@ -163,38 +164,38 @@ class ModelSpec(Entry):
             first_guesses(channels, "conservation")
 
     def aligned(self, alignment: str) -> ModelSpec:
-        """The same model, with its inputs aligned where it was not trained, as another row."""
+        """The same model as another entry, with its inputs aligned in regions without training."""
         return replace(self, name=f"{self.name}+{alignment}", alignment=alignment, same_as=self.trained_as)
 
     def conserving(self, method: Method = "multiplicative") -> ModelSpec:
-        """The same model with a conservation layer, as another row."""
+        """The same model as another entry, with a conservation layer."""
         return replace(self, name=f"{self.name}+conserved", conservation=method, same_as=self.trained_as)
 
     @property
     def trained_as(self) -> str:
-        """The name of the row that the model is trained for."""
+        """The name of the entry whose training this entry uses."""
         return self.same_as or self.name
 
     def build(self, channels: Channels) -> Model | Baseline:
-        """The untrained model, over time where there is a window, or the baseline."""
+        """The untrained model, over time if there is a `window`, or the baseline."""
         dims = 2 if self.window is None else 3
         kind = resolve(self.config["_target_"], allow=self.allow)
         if not issubclass(kind, Baseline):
             return registry.build(self.config, channels, dims, allow=self.allow)
         if self.window is not None:
-            raise UserError(f"{self.name} takes every hour for itself; leave its window out")
+            raise UserError(f"{self.name} predicts each hour independently; remove its window")
         baseline: Baseline = instantiate(self.config, allow=self.allow, channels=channels, dims=dims)
         return baseline
 
     @property
     def identity(self) -> dict[str, Any]:
-        """What a training of the model depends on."""
+        """All settings that a training of the model depends on."""
         own = {"window": self.window, "trainer": dict(self.trainer)}
         return dict(self.config) | {key: value for key, value in own.items() if value}
 
     @property
     def is_network(self) -> bool:
-        """Whether it is a model with weights, no baseline."""
+        """Whether the model is a network and not a baseline."""
         return not issubclass(resolve(self.config["_target_"], allow=self.allow), Baseline)
 
     @property

@@ -1,18 +1,17 @@
-"""How far a prediction may be trusted, cell by cell and without a label: expected error, its bound, familiarity.
+"""Trust maps: expected error, error bound and novelty of each cell of a prediction, without labels of the region.
 
-From hours that the downscaler did not see it is learnt how large the error is where the prediction looks as it does
-here. In a place that it was never trained on there is no truth to look at, but there is a prediction, so that the map
-can be drawn beside it. Three things are given of each cell:
+A trust map is fitted to the errors of a downscaler in held-out hours of its training regions. It depends on the
+prediction and the predictors alone, and hence applies to regions that have no truth. For each cell it gives:
 
-- the *expected error*, what rank and risk are made of: a power law of predicted rain and of its mean, maximum and
-  roughness around, which goes on beyond the rain it was learnt from, times a bounded correction by a small network.
-  Predictors and static fields are left out of it: a network that sees them takes a new place for what it is not, and
-  ranks the errors there worse than rain alone does;
-- a *bound* that errors stay below in a chosen share of the cells, from a split-conformal factor (Romano et al. 2019,
-  "Conformalized quantile regression", here of the ratio of error to expected error). It holds on average over weather
-  as it was in the hours set apart for it; elsewhere it is a statement about a place that may be unlike;
-- *novelty*, the Mahalanobis distance of prediction, predictors and static fields from those hours, and whether it is
-  within what they hold.
+- the *expected error*: a power law of the predicted rain and of its mean, maximum and standard deviation in the
+  neighbourhood, which extrapolates to heavier rain, times a bounded correction by a small network. Predictors and
+  static fields are excluded: a network with these inputs misjudges new regions, and ranks the errors there worse than
+  the predicted rain alone;
+- the *bound*, which the error does not exceed in a given share of the cells: the expected error times a
+  split-conformal factor (Romano et al. 2019, "Conformalized quantile regression", here for the ratio of error to
+  expected error). It holds on average over weather as in the calibration hours; elsewhere it is not guaranteed;
+- the *novelty*: the Mahalanobis distance of prediction, predictors and static fields from those of the held-out
+  hours. A cell is *familiar* if its novelty is within the range of these hours.
 """
 
 from __future__ import annotations
@@ -43,23 +42,23 @@ if TYPE_CHECKING:
 
 __all__ = ["Trust", "TrustMap", "auroc", "features", "fit_trust", "found_beside", "risk_coverage"]
 
-#: Cells taken from each field for learning; neighbours say much the same.
+#: Number of cells sampled from each field; neighbouring cells are strongly correlated.
 CELLS_A_FIELD = 400
 WIDTH, STEPS, BATCH, LEARNING_RATE = 32, 250, 2048, 2e-2
-#: The first features, of the predicted rain, are what the error is expected from.
+#: Number of leading features, all of the predicted rain, that the expected error depends on.
 RAIN = 4
-#: The network sees standardised features cut to this: beyond it there is the power law alone.
+#: Standardised features are clipped to this value for the network; beyond it the power law alone applies.
 BOUND = 3.0
-#: Largest root of an error, in the square root of mm/h.
+#: Maximum square root of the expected error, in (mm/h)^½.
 LARGEST_ROOT = 30.0
-#: Expected errors below this, in mm/h, are not told apart.
+#: Minimum expected error in mm/h.
 SMALLEST_ERROR = 0.01
 FILE = "trust.safetensors"
 
 
 @dataclass(frozen=True)
 class TrustMap:
-    """What `Trust` says of a batch, each `(batch, y, x)`; errors are in mm/h."""
+    """The trust map of a batch, each field `(batch, y, x)`; `expected_error` and `bound` in mm/h."""
 
     expected_error: Float[Tensor, "batch y x"]
     bound: Float[Tensor, "batch y x"]
@@ -68,13 +67,14 @@ class TrustMap:
 
 
 def features(batch: Batch, prediction: Float[Tensor, "batch member 1 y x"]) -> Float[Tensor, "batch feature y x"]:
-    """What can be known of each cell without its truth, on the target grid.
+    """Features of each cell on the target grid that do not depend on the truth.
 
-    The ensemble mean, its mean, maximum and standard deviation in the neighbourhood, and the spread; every predictor
-    and its standard deviation among coarse neighbours, interpolated; the static fields.
+    The features are the ensemble mean with its mean, maximum and standard deviation in the neighbourhood, the ensemble
+    spread, every predictor with its standard deviation among coarse neighbours (both interpolated), and the static
+    fields. Raises `UserError` for a model over windows of hours.
     """
     if batch.dims != 2:
-        raise UserError("trust maps are drawn for models over single hours; this one sees windows of hours")
+        raise UserError("trust maps require a model over single hours; this model works on windows of hours")
     rain = prediction[:, :, 0].float()
     mean = rain.mean(dim=1, keepdim=True)
     spread = rain.std(dim=1, keepdim=True) if rain.shape[1] > 1 else torch.zeros_like(mean)
@@ -90,8 +90,8 @@ def features(batch: Batch, prediction: Float[Tensor, "batch member 1 y x"]) -> F
 
 
 def _local(fields: Tensor, size: int) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation of each channel in windows cut at the rim."""
-    middle = fields.mean(dim=(-2, -1), keepdim=True)  # far from 0, squares would leave no digits
+    """Mean and standard deviation of each channel in moving windows, truncated at the boundary."""
+    middle = fields.mean(dim=(-2, -1), keepdim=True)  # squares of values far from 0 would lose all digits
     apart = fields - middle
     mean, square = (
         functional.avg_pool2d(part, size, stride=1, padding=size // 2, count_include_pad=False)
@@ -101,7 +101,7 @@ def _local(fields: Tensor, size: int) -> tuple[Tensor, Tensor]:
 
 
 class _Network(nn.Module):
-    """Standardised features to the root of the expected error, with their distance from what was learnt from."""
+    """Square root of the expected error, and novelty, from features that it standardises."""
 
     mean: Tensor
     scale: Tensor
@@ -120,17 +120,17 @@ class _Network(nn.Module):
         self.register_buffer("precision", torch.eye(channels))
 
     def standardise(self, x: Tensor) -> Tensor:
-        """Features in standard deviations."""
+        """Features minus their mean, over their standard deviation."""
         return (x - self.mean) / self.scale
 
     def forward(self, x: Float[Tensor, "cell feature"]) -> Float[Tensor, " cell"]:
-        """Root of the expected absolute error."""
+        """Square root of the expected absolute error."""
         z = self.standardise(x)[:, :RAIN]
         root = self.law(z) + self.correction(z.clamp(-BOUND, BOUND))
         return root[:, 0].clamp(max=math.log(LARGEST_ROOT)).exp()
 
     def novelty(self, x: Float[Tensor, "cell feature"]) -> Float[Tensor, " cell"]:
-        """Mahalanobis distance per root feature: about 1 for what is familiar."""
+        """Mahalanobis distance over the square root of the number of features: about 1 for familiar cells."""
         z = self.standardise(x)
         return ((z @ self.precision) * z).sum(dim=1).clamp(min=0).div(z.shape[1]).sqrt()
 
@@ -153,14 +153,15 @@ class Trust:
         level: float = 0.9,
         seed: int = 0,
     ) -> Trust:
-        """From features `(cell, feature)` and absolute errors `(cell,)` in mm/h of fields, two sets of them.
+        """Fit to features `(cell, feature)` and absolute errors `(cell,)` in mm/h, one pair per field.
 
-        Errors: `UserError` for a level outside 0…1, `DataError` where there is nothing to learn from.
+        `learning` fits the network, `calibration` the conformal quantiles. Raises `UserError` for a level outside
+        0…1, `DataError` if one of the two has no cells.
         """
         if not 0 < level < 1:
             raise UserError(f"trust level is {level}; expected a share within 0…1, such as 0.9")
         if not all(sum(len(error) for _, error in part) for part in (learning, calibration)):
-            raise DataError("no known cells to learn trust from; give it more validation hours")
+            raise DataError("no known cells to fit the trust map to; provide more validation hours")
         x, error = (torch.cat([item[i] for item in learning]) for i in (0, 1))
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
@@ -168,7 +169,7 @@ class Trust:
         network.mean, network.scale = x.mean(dim=0), x.std(dim=0).clamp(min=1e-6)
         z = network.standardise(x).double()
         covariance = z.T @ z / len(z)
-        # A hundredth of the identity: features that repeat each other would make any noise look new.
+        # Regularised: with collinear features, small noise would count as large novelty.
         network.precision = torch.linalg.inv(covariance + 0.01 * torch.eye(len(covariance)).double()).float()
         _learn(network, x, error, seed)
         with torch.no_grad():
@@ -177,12 +178,12 @@ class Trust:
         return cls(network, _conformal(ratios, level), _conformal(strange, level), level)
 
     def __call__(self, batch: Batch, prediction: Float[Tensor, "batch member 1 y x"]) -> TrustMap:
-        """The map of a prediction; its target, where there is one, is not looked at."""
+        """The trust map of a prediction; the target of the batch, if any, is not used."""
         found = features(batch, prediction)
         flat = found.movedim(1, -1).flatten(0, -2)
         if flat.shape[1] != len(self.network.mean):
             raise UserError(
-                f"trust was learnt from {len(self.network.mean)} features; these predictors give {flat.shape[1]}"
+                f"the trust map was fitted to {len(self.network.mean)} features; these predictors give {flat.shape[1]}"
             )
         with torch.no_grad():
             expected, novelty = _expected(self.network, flat), self.network.novelty(flat)
@@ -191,7 +192,7 @@ class Trust:
         return TrustMap(*(field.reshape(shape) for field in fields))
 
     def save(self, folder: Path) -> None:
-        """Write the network and, within the file's header, what belongs to it."""
+        """Write the network, with `factor`, `limit` and `level` in the header of the file."""
         from safetensors.torch import save_file
 
         numbers = {name: repr(getattr(self, name)) for name in ("factor", "limit", "level")}
@@ -201,7 +202,7 @@ class Trust:
 
     @classmethod
     def load(cls, folder: Path) -> Trust:
-        """What `save` wrote; a `DataError` names a file that cannot be read."""
+        """Read the file that `save` wrote. Raises `DataError` if it cannot be read."""
         from safetensors import SafetensorError, safe_open
 
         try:
@@ -216,7 +217,7 @@ class Trust:
 
 
 def found_beside(checkpoint: Path) -> Trust | None:
-    """What was learnt of a trained model, by its run folder or checkpoint folder; None where nothing was."""
+    """The trust map of a trained model by its run folder or checkpoint folder; None if none was fitted."""
     places = (checkpoint / "checkpoints", checkpoint, checkpoint.parent)
     return next((Trust.load(place) for place in places if (place / FILE).exists()), None)
 
@@ -226,10 +227,11 @@ def _expected(network: _Network, x: Tensor) -> Tensor:
 
 
 def _learn(network: _Network, x: Tensor, error: Tensor, seed: int) -> None:
-    """Least squares of roots, since squares would be those of a few cells of heavy rain; the law first, then the rest.
+    """Fit the square root of the error by least squares: first the power law, then the correction.
 
-    Learnt together, the correction would take a part of the power that it cannot go on with. The square of a mean root
-    is less than the mean of what it is the root of, so that the law is lifted until errors are right on average.
+    Without the root, a few cells of heavy rain would dominate the loss. Fitted jointly, the bounded correction would
+    take over part of the exponent, and extrapolation would fail. The square of a mean root is less than the mean error
+    (Jensen's inequality), so the power law is scaled until the expected error is right on average.
     """
     generator = torch.Generator().manual_seed(seed)
     wanted = error.sqrt()
@@ -248,7 +250,10 @@ def _learn(network: _Network, x: Tensor, error: Tensor, seed: int) -> None:
 
 
 def _conformal(values: Tensor, level: float) -> float:
-    """The value that a further one is below with at least this chance, were all exchangeable; the largest of few."""
+    """The conformal quantile: an exchangeable new value is below it with probability at least `level`.
+
+    With too few values for this, it is the largest of them.
+    """
     rank = min(math.ceil(level * (len(values) + 1)), len(values))
     return float(values.double().kthvalue(rank).values)
 
@@ -264,15 +269,15 @@ def fit_trust(
     level: float = 0.9,
     seed: int = 0,
 ) -> Trust:
-    """The trust map of a downscaler, from hours of its training regions that it did not learn from.
+    """Fit the trust map of a downscaler to hours of its training regions that were not used in training.
 
-    The first two thirds of each region's hours, spread evenly over the role's, are learnt from; the last third
-    calibrates. Errors: `UserError` where the data keep no such hours.
+    `hours` of each region are chosen evenly from `role`. The first two thirds fit the network, the last third
+    calibrates it. Raises `UserError` if the data have no hours of this role, or the model works on windows of hours.
     """
     if not archive.has_role(role):
-        raise UserError(f"trust is learnt from {role} hours, and these data keep none; set data.shares apart for it")
+        raise UserError(f"a trust map is fitted to {role} hours, and these data have none; reserve some in data.shares")
     if getattr(downscaler, "window", None) is not None:
-        raise UserError("trust maps are drawn for models over single hours; this one sees windows of hours")
+        raise UserError("trust maps require a model over single hours; this model works on windows of hours")
     learning: list[tuple[Tensor, Tensor]] = []
     calibration: list[tuple[Tensor, Tensor]] = []
     rng = np.random.default_rng(seed)
@@ -287,7 +292,7 @@ def fit_trust(
 
 
 def _cells(batch: Batch, prediction: Tensor, rng: np.random.Generator) -> Iterable[tuple[Tensor, Tensor]]:
-    """Features and absolute errors of some known cells of each field."""
+    """Features and absolute errors of a random sample of the known cells of each field."""
     assert batch.target is not None
     found = features(batch, prediction)
     for i in range(len(batch)):
@@ -299,9 +304,9 @@ def _cells(batch: Batch, prediction: Tensor, rng: np.random.Generator) -> Iterab
 
 
 def auroc(score: NDArray[Any], event: NDArray[np.bool_]) -> float:
-    """Chance that a cell with the event has a higher score than one without, equal scores counting half.
+    """Area under the ROC curve: the probability that a cell with the event scores higher than one without it.
 
-    NaN where all or none have it.
+    Equal scores count one half. NaN if the event occurs in all cells or in none.
 
     >>> auroc(np.array([0.1, 0.4, 0.4, 0.9]), np.array([False, False, True, True]))
     0.875
@@ -318,10 +323,10 @@ def auroc(score: NDArray[Any], event: NDArray[np.bool_]) -> float:
 def risk_coverage(
     score: NDArray[Any], error: NDArray[Any], *, points: int = 50
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Share of the cells that are kept, and the mean error of these, where those of the highest score go first.
+    """Coverage (share of cells kept) and risk (their mean error) as the cells of the highest score are removed first.
 
-    Source: El-Yaniv & Wiener 2010, "On the foundations of noise-free selective classification". Equal scores go in
-    the order in which they stand.
+    Returns two arrays of length `points`. Cells of equal score keep their order. Source: El-Yaniv & Wiener 2010, "On
+    the foundations of noise-free selective classification".
 
     >>> coverage, risk = risk_coverage(np.array([3.0, 1.0, 2.0, 4.0]), np.array([3.0, 1.0, 2.0, 6.0]), points=4)
     >>> coverage.tolist(), risk.tolist()

@@ -1,4 +1,4 @@
-"""Charts of a benchmark for the browser, from the results that `rainshift.report.figures` prints."""
+"""Interactive charts of a benchmark, from the same results as the printed figures of `rainshift.report.figures`."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ __all__ = [
 ]
 
 SIDES = {"in": "in distribution", "out": "out of distribution"}
-#: Maps of trust in a file, and what a page calls them.
-TRUST = {"expected_error": "expected error", "error_bound": "bound of the error", "novelty": "novelty"}
+#: Variables of the trust map, and their names on the page.
+TRUST = {"expected_error": "expected error", "error_bound": "error bound", "novelty": "novelty"}
 
 
 def skill_chart(results: xr.Dataset, palette: Mapping[str, str]) -> Figure:
-    """Skill in (full) and out (hollow) of distribution by region, with intervals; a colour a model."""
+    """Skill by region with intervals: filled in distribution, hollow out of distribution, one colour per model."""
     from plotly.graph_objects import Figure, Scatter
 
     regions = [str(name) for name in results["test_region"].values]
@@ -73,7 +73,7 @@ def _known(values: Any) -> list[float | None]:
 
 
 def heat_maps(table: xr.DataArray, *, bar: str, diverging: bool) -> Figure:
-    """A heat map a model of `(model, region, other)`: tested on across, trained on down."""
+    """One heat map per model of `(model, region, other)`: tested region across, training region down."""
     from plotly.subplots import make_subplots
 
     models, regions, others = (list(map(str, table[name].values)) for name in ("model", "region", "other"))
@@ -104,7 +104,7 @@ def heat_maps(table: xr.DataArray, *, bar: str, diverging: bool) -> Figure:
 
 
 def calibration_chart(curves: xr.Dataset, palette: Mapping[str, str]) -> Figure | None:
-    """Rank histograms above, reliability diagrams below; in distribution left, out of it right."""
+    """Rank histograms in the first row, reliability diagrams below; left in, right out of distribution."""
     from plotly.subplots import make_subplots
 
     reliable = [str(name).removesuffix(".forecast") for name in curves.data_vars if str(name).endswith(".forecast")]
@@ -137,14 +137,14 @@ def calibration_chart(curves: xr.Dataset, palette: Mapping[str, str]) -> Figure 
 
 
 def _title(label: str) -> str:
-    """What a person calls the curve behind a score."""
+    """The title of the panel for a score's curve."""
     if label == "rank_deviation":
-        return "Rank of the truth, share over even share"
+        return "Rank of the truth, relative to a flat histogram"
     return f"Reliability of rain above {label.rpartition('_')[2]} mm/h"
 
 
 def spectrum_chart(curves: xr.Dataset, palette: Mapping[str, str]) -> Figure | None:
-    """Predicted over observed power by wavenumber; 0 dB is a field as rough as rain."""
+    """Ratio of predicted to observed power by wavenumber; at 0 dB the two are equal."""
     from plotly.subplots import make_subplots
 
     if "ralsd.predicted" not in curves:
@@ -159,14 +159,14 @@ def spectrum_chart(curves: xr.Dataset, palette: Mapping[str, str]) -> Figure | N
                 line={"color": colour}, showlegend=column == 1, row=1, col=column,
             )  # fmt: skip
     figure.update_xaxes(type="log", title="wavenumber, cycles along the longer side")
-    figure.update_yaxes(title="power over the truth's, dB", col=1)
+    figure.update_yaxes(title="predicted / observed power, dB", col=1)
     figure.update_yaxes(range=list(SHOWN_DB))
     figure.update_layout(height=380, margin={"t": 40, "r": 10})
     return figure
 
 
 def shift_chart(distance: xr.DataArray, drop: xr.DataArray, palette: Mapping[str, str]) -> Figure:
-    """Distance of each tested region from those trained on against what each model loses there, in per cent."""
+    """Loss of each model in each test region, in per cent, against the region's distance from the training regions."""
     from plotly.graph_objects import Figure
 
     regions = [str(name) for name in distance["region"].values]
@@ -189,14 +189,14 @@ def shift_chart(distance: xr.DataArray, drop: xr.DataArray, palette: Mapping[str
     figure.update_layout(
         height=460,
         xaxis={"title": "Wasserstein-1 from the training regions, standard deviations, mean of predictors"},
-        yaxis={"title": "CRPS worse out of distribution, %"},
+        yaxis={"title": "increase of CRPS out of distribution, %"},
         margin={"t": 110, "r": 60},
     )
     return figure
 
 
 def rain_viewer(shown: Mapping[str, xr.Dataset]) -> Viewer:
-    """Input, members of every model and target, on the classes of weather radar, by region, time and member."""
+    """Input, members of every model and target, in the colour classes of weather radar, by region, time and member."""
     fields: list[ViewerField] = []
     names: dict[str, None] = {"input": None}
     times = _labels(shown)
@@ -216,8 +216,8 @@ def rain_viewer(shown: Mapping[str, xr.Dataset]) -> Viewer:
         panels,
         fields,
         alt="Maps of rain: the coarse input, a member of each model, and the target",
-        caption="Rain in mm/h around the wettest test time (+0 h); no model was trained on the times shown. Models "
-        "that draw no members show the same map for each.",
+        caption="Rain in mm/h around the wettest test time (+0 h); no model was trained on the times shown. "
+        "Deterministic models show the same map for every member.",
         x_title="longitude",
         y_title="latitude",
         aspect=_aspect(shown),
@@ -225,9 +225,10 @@ def rain_viewer(shown: Mapping[str, xr.Dataset]) -> Viewer:
 
 
 def prediction_viewer(shown: Mapping[str, xr.Dataset]) -> Viewer:
-    """Input, a member, mean and target of one model; below, how wrong the mean is and how wrong it was said to be.
+    """Input, a member, mean and target of one model; below, the error of the mean and the trust map.
 
-    Expected error, bound and novelty are there where the data have them (`rainshift.report.example_maps.of_model`).
+    Expected error, error bound and novelty are shown if the data have them
+    (`rainshift.report.example_maps.of_model`).
     """
     fields: list[ViewerField] = []
     times = _labels(shown)
@@ -253,9 +254,9 @@ def prediction_viewer(shown: Mapping[str, xr.Dataset]) -> Viewer:
         _selectors(shown, times, members),
         panels,
         fields,
-        alt="Maps of rain: input, prediction, target, the error and what was said of it",
+        alt="Maps of rain: input, prediction, target, error and expected error",
         caption="Rain around the wettest time (+0 h)."
-        + (f" The error is that of the {mean}." if "error" in found else ""),
+        + (f" The error is the absolute error of the {mean}." if "error" in found else ""),
         x_title="longitude",
         y_title="latitude",
         aspect=_aspect(shown),
@@ -263,31 +264,31 @@ def prediction_viewer(shown: Mapping[str, xr.Dataset]) -> Viewer:
 
 
 def _largest(fields: Sequence[ViewerField], names: Sequence[str]) -> float:
-    """What 99.5 % of the known values of some panels do not exceed; 1 where there is none above 0."""
+    """The 99.5th percentile of the known values of some panels; 1 if it is 0 or no value is known."""
     values = np.concatenate([f.values[np.isfinite(f.values)].ravel() for f in fields if f.panel in names] or [[]])
     return float(np.quantile(values, 0.995)) or 1.0 if values.size else 1.0
 
 
 def risk_chart(curves: Mapping[str, tuple[Any, Any, Any]], palette: Mapping[str, str]) -> Figure:
-    """Mean error of the cells that are kept, by region: `(coverage, risk, least risk that any order gives)`."""
+    """Risk–coverage curves by region, from `(coverage, risk, risk if cells are ordered by the error itself)`."""
     from plotly.graph_objects import Figure
 
     figure = Figure()
     for region, (coverage, risk, least) in curves.items():
-        for values, dash, what in ((risk, "solid", "by expected error"), (least, "dot", "by the error itself")):
+        for values, dash, what in ((risk, "solid", "ranked by expected error"), (least, "dot", "ranked by true error")):
             figure.add_scatter(x=_known(coverage), y=_known(values), mode="lines", name=f"{region}, {what}",
                                line={"color": palette[region], "dash": dash})  # fmt: skip
     figure.update_layout(
         height=380,
-        xaxis={"title": "share of cells kept, those that are trusted least left out first", "range": [0, 1]},
-        yaxis={"title": "their mean error, mm/h", "rangemode": "tozero"},
+        xaxis={"title": "coverage: share of cells kept, largest expected error removed first", "range": [0, 1]},
+        yaxis={"title": "mean error of the kept cells, mm/h", "rangemode": "tozero"},
         margin={"t": 20, "r": 10},
     )
     return figure
 
 
 def _label(time: np.datetime64, wettest: np.datetime64) -> str:
-    """How long after the wettest time, to the minute: `-2 h`, `+0 h`, `+15 min`.
+    """Offset from the wettest time, to the minute: `-2 h`, `+0 h`, `+15 min`.
 
     >>> _label(np.datetime64("2001-01-01T00:15"), np.datetime64("2001-01-01T00:00"))
     '+15 min'
@@ -297,7 +298,7 @@ def _label(time: np.datetime64, wettest: np.datetime64) -> str:
 
 
 def _labels(shown: Mapping[str, xr.Dataset]) -> list[str]:
-    """The times of all regions from their wettest, ascending."""
+    """The time offsets of all regions, ascending."""
     found: dict[int, str] = {}
     for data in shown.values():
         wettest = np.datetime64(data.attrs["wettest"])
@@ -307,7 +308,7 @@ def _labels(shown: Mapping[str, xr.Dataset]) -> list[str]:
 
 
 def _hours(shown: Mapping[str, xr.Dataset], fields: list[ViewerField]) -> Iterator[tuple[dict[str, str], xr.Dataset]]:
-    """Each region's hours, and where they stand in a viewer; an input goes to `fields`."""
+    """Each region's times and their position in the viewer; appends the input, if any, to `fields`."""
     for region, data in shown.items():
         wettest = np.datetime64(data.attrs["wettest"])
         for time in data["time"].values:
@@ -319,13 +320,13 @@ def _hours(shown: Mapping[str, xr.Dataset], fields: list[ViewerField]) -> Iterat
 
 
 def _selectors(shown: Mapping[str, xr.Dataset], times: list[str], members: int) -> tuple[ViewerAxis, ...]:
-    """What a viewer of maps goes through: regions, times from the wettest on, members where there are several."""
+    """Axes of the viewer: regions, times starting at the wettest, and members if there are several."""
     drawn = [ViewerAxis("member", [str(m + 1) for m in range(members)], "range")] if members > 1 else []
     return ViewerAxis("region", list(shown)), ViewerAxis("time", times, "range", start=times.index("+0 h")), *drawn
 
 
 def _aspect(shown: Mapping[str, xr.Dataset]) -> float:
-    """How much a degree of latitude is longer than one of longitude, in the middle of the regions."""
+    """Length of a degree of latitude over that of a degree of longitude, at the mean latitude of the regions."""
     middle = np.mean([float(data["lat"].mean()) for data in shown.values()])
     return float(1 / np.cos(np.deg2rad(middle)))
 

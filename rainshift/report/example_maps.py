@@ -1,4 +1,4 @@
-"""The hours of a region that pages show: what came in, what every model made of it, and what fell."""
+"""Example maps of a region for reports: coarse input, predictions of every model, and target."""
 
 from __future__ import annotations
 
@@ -29,20 +29,20 @@ if TYPE_CHECKING:
 
 __all__ = ["FOLDER", "of_file", "of_model", "panels", "read", "showcase", "write"]
 
-#: Where a run keeps them, a file a region.
+#: Folder of a run that holds the maps, one file per region.
 FOLDER = "maps"
-#: Hours before and after the wettest one, and members of each model, that are kept.
+#: Number of times before and after the wettest one, and of members of each model, that are saved.
 BEFORE, AFTER, MEMBERS = 2, 3, 4
-#: Cells a side that a page shows of a prediction without a target.
+#: Maximum number of cells along each side for the map of a prediction without a target.
 LARGEST = 400
 
 
 def showcase(experiment: Experiment, region: str) -> xr.Dataset:
-    """The wettest test hour of a region and those around it, in mm/h.
+    """The wettest test hour of a region and the hours around it, in mm/h.
 
-    `input(time, coarse_lat, coarse_lon)` where the data have coarse rain, `target(time, lat, lon)` and
-    `prediction(model, member, time, lat, lon)` of every model trained without the region; NaN where it gives fewer
-    members. `wettest` is a time of the coordinate.
+    Returns `input(time, coarse_lat, coarse_lon)` if the data have coarse rain, `target(time, lat, lon)`, and
+    `prediction(model, member, time, lat, lon)` of every model trained without the region, filled with NaN if a model
+    gives fewer members. The attribute `wettest` is the wettest time.
     """
     import xarray as xr
 
@@ -68,7 +68,7 @@ def showcase(experiment: Experiment, region: str) -> xr.Dataset:
 
 
 def _wettest_block(experiment: Experiment, region: str) -> str:
-    """The block of a record cut into folds that holds its wettest hour; other regions as they are."""
+    """The fold that contains the wettest hour of a record cut into folds; any other region unchanged."""
     go = experiment.first_go
     if go is None or region not in go.folds:
         return region
@@ -88,10 +88,10 @@ def of_model(
     seed: int = 0,
     trust: Trust | None = None,
 ) -> xr.Dataset:
-    """The wettest of the hours that `evaluate` scores and those around it, laid out as those of `showcase`.
+    """The wettest of the hours that `evaluate` scores and the hours around it, with the layout of `showcase`.
 
-    `prediction` has the one model "prediction". Beside it are `mean(time, lat, lon)` over all members and, with
-    `trust`, `expected_error`, `error_bound`, `novelty` and `familiar`.
+    `prediction` has a single model named "prediction". The result also has `mean(time, lat, lon)` over all members
+    and, with `trust`, `expected_error`, `error_bound`, `novelty` and `familiar`.
     """
     data, positions = _weather(archive, region, role, choose(archive, region, role, samples))
     made = predict_maps(
@@ -101,7 +101,7 @@ def of_model(
 
 
 def of_file(file: Path, archive: Archive, region: str, role: str) -> xr.Dataset:
-    """The same of the hours in a file of predictions, as `rainshift predict` writes it."""
+    """As `of_model`, for the hours in a prediction file written by `rainshift predict`."""
     stored, split = read_dataset(file), archive.samples(region, role)[0]
     truth = archive.open(region, split)["target"]["precipitation"].sel(time=archive.times(region, role))
     rain, _ = matched(stored, truth, what=(str(file), region))
@@ -115,7 +115,7 @@ def of_file(file: Path, archive: Archive, region: str, role: str) -> xr.Dataset:
 
 
 def of_coarse(file: Path, fields: CoarseFields, name: str) -> xr.Dataset | None:
-    """The wettest time of coarse fields and those around it, without a target; None where they are too large a page."""
+    """The wettest time of coarse fields and the times around it, without a target; None if too large for a page."""
     import xarray as xr
 
     with read_dataset(file) as stored:
@@ -139,7 +139,7 @@ def of_coarse(file: Path, fields: CoarseFields, name: str) -> xr.Dataset | None:
 
 
 def _beside(data: xr.Dataset, made: xr.Dataset) -> xr.Dataset:
-    """Weather with what a model made of it, a part of the members for the page."""
+    """Input and target with the prediction of a model, limited to the members that the page shows."""
     made = made.drop_vars(("lat", "lon"))
     rain = made["precipitation"].transpose("member", "time", ...)
     shown = rain.isel(member=slice(MEMBERS)).drop_vars("member", errors="ignore").expand_dims(model=["prediction"])
@@ -150,7 +150,10 @@ def _beside(data: xr.Dataset, made: xr.Dataset) -> xr.Dataset:
 def _weather(
     archive: Archive, region: str, role: str, among: NDArray[np.int64] | None = None
 ) -> tuple[xr.Dataset, NDArray[np.int64]]:
-    """Input and target of the wettest hour and those around it, `among` a role's hours, and where these are."""
+    """Input and target of the wettest hour and the hours around it, and their positions in the role.
+
+    `among` are the positions to choose from.
+    """
     import xarray as xr
 
     split, indices = archive.samples(region, role)
@@ -169,7 +172,7 @@ def _weather(
 
 
 def _around(times: NDArray[np.datetime64], wettest: int) -> NDArray[np.int64]:
-    """Positions of the wettest hour and of those around it that follow each other without a gap."""
+    """Positions of the wettest hour and of the consecutive hours around it."""
     chosen = np.arange(max(0, wettest - BEFORE), min(len(times), wettest + AFTER + 1))
     steps = np.diff(times)
     step = steps.min() if len(steps) else np.timedelta64(0)
@@ -178,12 +181,12 @@ def _around(times: NDArray[np.datetime64], wettest: int) -> NDArray[np.int64]:
 
 
 def write(path: Path, data: xr.Dataset) -> None:
-    """Keep the hours of one region, whole or not at all."""
+    """Write the hours of one region to a run folder, atomically."""
     write_netcdf(path / FOLDER / f"{data.attrs['region']}.nc", data)
 
 
 def read(path: Path) -> dict[str, xr.Dataset]:
-    """What `write` kept in a run folder, by region; nothing where a run kept none."""
+    """The maps that `write` saved in a run folder, by region; empty if there are none."""
     found = {}
     for file in sorted((path / FOLDER).glob("*.nc")):
         with read_dataset(file) as stored:
@@ -192,7 +195,7 @@ def read(path: Path) -> dict[str, xr.Dataset]:
 
 
 def panels(data: xr.Dataset) -> Mapping[str, xr.DataArray]:
-    """Input, first members and target of the wettest hour, by name, for a picture."""
+    """Input, first member of each model and target of the wettest hour, by name, for a figure."""
     now = data.sel(time=np.datetime64(data.attrs["wettest"]))
     fields = {"input": now["input"].rename(coarse_lat="lat", coarse_lon="lon")} if "input" in data else {}
     if "prediction" in data:

@@ -1,4 +1,4 @@
-"""Pictures of a benchmark: rain on common scales, and what is lost outside the training regions."""
+"""Figures of a benchmark: rain on common colour scales, skill in and out of distribution, calibration, spectra."""
 
 from __future__ import annotations
 
@@ -26,16 +26,17 @@ __all__ = [
 
 #: Class bounds in mm/h as on weather radar displays, roughly doubling; below the first is drawn as dry.
 RAIN_BOUNDS_MM_H = (0.1, 0.25, 0.5, 1, 2, 4, 8, 16, 32, 64)
-#: Of spectra: what is smoother than the first has no structure left that a scale could show.
+#: Axis limits of spectra in dB; a field below the lower limit has no fine structure left.
 SHOWN_DB = (-30.0, 10.0)
 DRY, UNKNOWN = "#ffffff", "#b9b9b9"
 
 
 def rain_panels(rows: Mapping[str, Mapping[str, xr.DataArray]], *, title: str = "") -> Figure:
-    """A row a region, a column a field, all on one colour scale.
+    """One row per region and one column per field, all on one colour scale.
 
-    `rows[region][column]` is rain in mm/h on `(lat, lon)`; coarse fields are drawn at their own resolution. Grey is
-    unknown, white is below 0.1 mm/h; below each prediction are its wet area and mass over the target's.
+    `rows[region][column]` is rain in mm/h on `(lat, lon)`; coarse fields are drawn at their resolution. Grey is
+    unknown, white is below 0.1 mm/h. The text below each prediction gives its wet area and mass relative to the
+    target.
     """
     import matplotlib as mpl
     from matplotlib.figure import Figure
@@ -69,7 +70,7 @@ def rain_panels(rows: Mapping[str, Mapping[str, xr.DataArray]], *, title: str = 
 
 
 def ratios(field: xr.DataArray, target: xr.DataArray) -> str:
-    """Wet area and mass of a field over those of the target, where both are known."""
+    """Wet area and mass of a field relative to the target, over the cells where both are known."""
     known = np.isfinite(field.values) & np.isfinite(target.values)
     made, true = field.values[known], target.values[known]
     wet = reached(RAIN_BOUNDS_MM_H[0])
@@ -78,12 +79,12 @@ def ratios(field: xr.DataArray, target: xr.DataArray) -> str:
 
 
 def _place(column: str) -> int:
-    """Input first, target last, models between them as they come."""
+    """Sort key of a column: input first, target last, models between them in their given order."""
     return {"input": 0, "target": 2}.get(column, 1)
 
 
 def _common_bounds(fields: Iterable[xr.DataArray]) -> tuple[float, float, float, float]:
-    """Longitude and latitude limits that hold the finest of the fields."""
+    """Longitude and latitude limits of the field with the finest grid."""
     finest = max(fields, key=lambda field: field.sizes["lat"])
     lat, lon = finest["lat"].values, finest["lon"].values
     half_lat, half_lon = abs(lat[1] - lat[0]) / 2, abs(lon[1] - lon[0]) / 2
@@ -91,11 +92,11 @@ def _common_bounds(fields: Iterable[xr.DataArray]) -> tuple[float, float, float,
 
 
 def degradation_bars(table: xr.Dataset, *, reference: str = "bilinear") -> Figure:
-    """Skill against `reference` in and out of distribution, a group a test region, a panel a model.
+    """Skill against `reference` in and out of distribution: one panel per model, one group of bars per test region.
 
-    Models that learn nothing are the same on both sides and left out. `table` has
-    `skill(model, test_region, distribution)` with `distribution` in `in, out`, and `skill_low`, `skill_high` of the
-    same shape, NaN where there is no interval.
+    Models without training have the same skill on both sides and are left out. `table` has
+    `skill(model, test_region, distribution)` with `distribution` "in" or "out", and `skill_low` and `skill_high` of
+    the same shape, NaN where there is no interval.
     """
     from matplotlib.figure import Figure
 
@@ -123,9 +124,9 @@ def degradation_bars(table: xr.Dataset, *, reference: str = "bilinear") -> Figur
 
 
 def calibration_panels(curves: xr.Dataset, models: Sequence[str]) -> Figure | None:
-    """Rank histograms and reliability of ensembles, in distribution left and out of it right.
+    """Rank histograms and reliability diagrams of ensembles: left in, right out of distribution.
 
-    `curves` is what `rainshift.benchmarking.curves.gather` gives; None where it holds neither.
+    `curves` is the result of `rainshift.benchmarking.curves.gather`. Returns None if it contains neither.
     """
     from matplotlib.figure import Figure
 
@@ -147,7 +148,7 @@ def calibration_panels(curves: xr.Dataset, models: Sequence[str]) -> Figure | No
                     axis.plot(diagram["forecast"], diagram["observed"], "o-", ms=3, color=colour, label=model)
             if label == "rank_deviation":
                 axis.axhline(1, color="black", linewidth=0.6)
-                axis.set(xlabel="rank of the truth", ylabel="share over even share", ylim=(0, None))
+                axis.set(xlabel="rank of the truth", ylabel="share relative to a flat histogram", ylim=(0, None))
             else:
                 axis.plot([0, 1], [0, 1], color="black", linewidth=0.6)
                 what = f"rain above {label.rpartition('_')[2]} mm/h"
@@ -161,7 +162,7 @@ def calibration_panels(curves: xr.Dataset, models: Sequence[str]) -> Figure | No
 
 
 def spectrum_lines(curves: xr.Dataset, models: Sequence[str]) -> Figure | None:
-    """Predicted over observed power by wavenumber, in dB; 0 is a field as rough as rain. None without spectra."""
+    """Ratio of predicted to observed power by wavenumber, in dB; None if `curves` has no spectra."""
     from matplotlib.figure import Figure
 
     if "ralsd.predicted" not in curves:
@@ -174,14 +175,16 @@ def spectrum_lines(curves: xr.Dataset, models: Sequence[str]) -> Figure | None:
             line = ratio.sel(model=model, distribution=side).dropna("wavenumber")
             axis.semilogx(line["wavenumber"], line, color=colour, label=model)
         axis.axhline(0, color="black", linewidth=0.6)
-        axis.set(xlabel="wavenumber, cycles along the longer side", ylabel="power over the truth's, dB", ylim=SHOWN_DB)
+        axis.set(
+            xlabel="wavenumber, cycles along the longer side", ylabel="predicted / observed power, dB", ylim=SHOWN_DB
+        )
         axis.set_title(f"{side} of distribution".replace("in of", "in"), fontsize=9)
     axes[0].legend(fontsize=7, frameon=False)
     return figure
 
 
 def transfer_maps(losses: xr.DataArray) -> Figure:
-    """A heat map a model of `(model, region, other)`: how much worse, in per cent, than trained at home."""
+    """One heat map per model of `(model, region, other)`: increase of the CRPS over training on the region itself."""
     from matplotlib.figure import Figure
 
     models, regions = (list(map(str, losses[name].values)) for name in ("model", "region"))
@@ -203,5 +206,5 @@ def transfer_maps(losses: xr.DataArray) -> Figure:
         axis.set_title(model, fontsize=9)
     for axis in axes[len(models) :]:
         axis.set_visible(False)
-    figure.colorbar(shown, ax=list(axes), label="CRPS worse than trained at home, %", shrink=0.8)
+    figure.colorbar(shown, ax=list(axes), label="increase of CRPS over training on the region, %", shrink=0.8)
     return figure

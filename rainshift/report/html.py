@@ -1,4 +1,4 @@
-"""A finished benchmark as sections of a report for the browser, from the files of its run folder alone."""
+"""Reports in HTML of runs of `benchmark`, `predict` and `evaluate`, from the files of the run folder alone."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ Palette = dict[str, str]
 def report(path: str | os.PathLike[str]) -> Report | None:
     """The report of a run of `rainshift benchmark`, `predict` or `evaluate`; None for any other folder.
 
-    Errors: `DataError` where the run has not finished or a file of it is broken.
+    Errors: `DataError` if the run has not finished or one of its files is corrupted.
     """
     path = Path(path)
     if not (path / RESULTS).exists():
@@ -68,19 +68,19 @@ def report(path: str | os.PathLike[str]) -> Report | None:
 
 
 def _of_model(run: RunFolder, shown: dict[str, xr.Dataset]) -> Report:
-    """One model's predictions, how wrong they are and, where that was learnt, how far they were said to be trusted."""
+    """The predictions of one model, their errors and, if a trust map was fitted, the expected errors."""
     rows = run.summary["rows"]
     scored = any("mae" in row or "crps" in row for row in rows)
     trusted = {region: data for region, data in shown.items() if "expected_error" in data and "target" in data}
     maps: list[Block] = [charts.prediction_viewer(shown)]
     if not any("expected_error" in data for data in shown.values()):
-        maps.append(Text("`rainshift trust checkpoint=RUN` learns how far a model may be trusted, for pages to show."))
+        maps.append(Text("`rainshift trust checkpoint=RUN` fits a trust map, which this page then shows."))
     sections = [
         Section("Maps", maps),
         _trust(trusted) if trusted else None,
-        Section("Scores", [Table(rows, "Against the fine rain, mm/h")])
+        Section("Scores", [Table(rows, "Scores against the fine rain, mm/h")])
         if scored
-        else Section("Files", [Table(rows, "What was predicted")]),
+        else Section("Files", [Table(rows, "Predicted files")]),
         _provenance(run),
     ]
     made = f"Predicted by {checkpoint}" if (checkpoint := run.config.get("checkpoint")) else run.config["prediction"]
@@ -88,7 +88,7 @@ def _of_model(run: RunFolder, shown: dict[str, xr.Dataset]) -> Report:
 
 
 def _trust(shown: dict[str, xr.Dataset]) -> Section:
-    """What was said of the errors against what they are, in the hours of the maps."""
+    """Expected errors compared with true errors, over the hours of the maps."""
     from rainshift.models.trust import auroc, risk_coverage
 
     rows, curves = [], {}
@@ -111,14 +111,14 @@ def _trust(shown: dict[str, xr.Dataset]) -> Section:
         )
     figure = charts.risk_chart(curves, colours(list(curves)))
     levels = {float(found) for data in shown.values() if (found := data["error_bound"].attrs.get("level"))}
-    meant = f"; the bound is meant for {'; '.join(f'{level:.0%}' for level in levels)} of the errors" if levels else ""
-    caption = f"In the hours of the maps, mm/h{meant}. AUROC is that of finding the largest tenth of the errors"
+    meant = f"; nominal coverage of the bound: {'; '.join(f'{level:.0%}' for level in levels)}" if levels else ""
+    caption = f"Over the hours of the maps, mm/h{meant}. AUROC: detection of the largest tenth of the errors"
     return Section(
-        "How far to trust it",
+        "Trust map",
         [
             Table(rows, caption),
-            Chart(figure, "Mean error of the cells kept against the share kept", "Lower is better; the dotted line "
-                  "knows the errors, the expected error knows none of them."),
+            Chart(figure, "Mean error of the kept cells against the share kept", "Lower is better. The dotted line "
+                  "ranks cells by their true error, which is the best possible; the solid line by the expected error."),
         ],
     )  # fmt: skip
 
@@ -137,13 +137,13 @@ def _leaderboard(results: xr.Dataset, summary: dict[str, Any]) -> Section:
         values = [row[str(region)] for region in results["test_region"].values]
         rows.append({**row, "mean": float(np.mean(values))})
     blocks: list[Block] = [
-        Table(rows, f"{metric}, mm/h, less is better; trained in or out of distribution", sort="mean")
+        Table(rows, f"{metric}, mm/h, lower is better; trained in or out of distribution", sort="mean")
     ]
     blocks += [Text(note, "note") for note in (*introduction(results)[1:], *summary["leaks"])]
     if said := summary.get("notes"):
         blocks[:0] = [Text(note, "note") for note in said]
     blocks += [
-        Text(f"Failed and left out of every average: {k}: {why}", "note") for k, why in summary["failures"].items()
+        Text(f"Failed, excluded from all averages: {k}: {why}", "note") for k, why in summary["failures"].items()
     ]
     return Section("Leaderboard", blocks)
 
@@ -156,12 +156,12 @@ def _distribution(results: xr.Dataset, palette: Palette) -> Section | None:
         Chart(
             figure,
             f"Skill against {results.attrs['reference']} of each model by region, in and out of distribution",
-            f"Intervals: {results.attrs['interval']}. Full: trained with the region; hollow: without it.",
+            f"Intervals: {results.attrs['interval']}. Filled: trained with the region; hollow: without it.",
         )
     ]
     tables = {
         "Skill lost out of distribution": drop_rows(results),
-        "CRPS worse out of distribution, per cent": degradation_rows(results),
+        "Increase of CRPS out of distribution, per cent": degradation_rows(results),
         f"Skill against {results.attrs['reference']}": skill_rows(results),
         "Share of the oracle's skill": oracle_rows(results),
     }
@@ -170,18 +170,16 @@ def _distribution(results: xr.Dataset, palette: Palette) -> Section | None:
 
 
 def _matrix(results: xr.Dataset, shifts: xr.Dataset | None) -> Section | None:
-    """Train set × test region, as losses where single regions were trained on, else as scores."""
+    """Training set × test region: as losses if models were trained on single regions, else as scores."""
     metric = results.attrs["skill_metric"]
     if trained_alone(results):
         losses = transfer_losses(results)
-        figure = charts.heat_maps(losses, bar="CRPS worse than trained at home, %", diverging=True)
-        blocks: list[Block] = [
-            Chart(figure, "How much worse each model is on a region than trained there, pair by pair")
-        ]
+        figure = charts.heat_maps(losses, bar="increase of CRPS over training on the region, %", diverging=True)
+        blocks: list[Block] = [Chart(figure, "Loss of each model for each pair of training and test region")]
         if shifts is not None and (test := transfer_test(shifts, losses)) is not None:
             found = f"ρ = {test.correlation:.2f}, p = {test.p:.2g}"
             blocks.append(Text(f"Mantel's test against the distances of the predictors' climates: {found}.", "note"))
-        return Section("Trained here, tested there", blocks)
+        return Section("Transfer between regions", blocks)
     sets = [name for name in map(str, results["train_set"].values) if name != "none"]
     table = results["matrix"].sel(metric=metric, train_set=sets).mean("seed")
     learned = [str(m) for m in table["model"].values if np.isfinite(table.sel(model=m)).any()]
@@ -190,7 +188,7 @@ def _matrix(results: xr.Dataset, shifts: xr.Dataset | None) -> Section | None:
     table = table.sel(model=learned).rename(train_set="other", test_region="region")
     figure = charts.heat_maps(table, bar=f"{metric}, mm/h", diverging=False)
     return Section(
-        "Trained here, tested there", [Chart(figure, f"{metric} of each model by what it was trained and tested on")]
+        "Transfer between regions", [Chart(figure, f"{metric} of each model by training set and test region")]
     )
 
 
@@ -199,7 +197,7 @@ def _maps(path: Path) -> Section | None:
     if not shown:
         return None
     rows = map_rows(shown)
-    caption = "At the wettest time, first member; 1 is as in the target, wet is 0.1 mm/h or more"
+    caption = "First member at the wettest time, relative to the target; wet means 0.1 mm/h or more"
     return Section("Maps", [charts.rain_viewer(shown), *([Table(rows, caption)] if rows else [])])
 
 
@@ -210,23 +208,25 @@ def _curves(results: xr.Dataset, curves: xr.Dataset | None, palette: Palette) ->
     ensembles = {name: colour for name, colour in palette.items() if float(members.sel(model=name)) > 1}
     blocks: list[Block] = []
     if (figure := charts.calibration_chart(curves, ensembles)) is not None:
-        caption = "Flat ranks and the diagonal are a calibrated ensemble; means over regions." + _rank_note(curves)
+        caption = "A calibrated ensemble has flat ranks and lies on the diagonal. Means over regions." + _rank_note(
+            curves
+        )
         blocks.append(Chart(figure, "Rank histograms and reliability diagrams of the ensembles", caption))
     if (figure := charts.spectrum_chart(curves, palette)) is not None:
-        caption = "0 dB is a field as rough as the truth, below it is too smooth; means over regions."
-        blocks.append(Chart(figure, "Spectra of the models over that of the truth", caption))
+        caption = "0 dB: same power as the truth; below 0 dB: too smooth. Means over regions."
+        blocks.append(Chart(figure, "Power spectra of the models relative to the truth", caption))
     return Section("Calibration and spectra", blocks) if blocks else None
 
 
 def _rank_note(curves: xr.Dataset) -> str:
-    """How many truths a rank histogram is made of, and how uneven it is by chance."""
+    """Number of truths in a rank histogram, and its deviation from flat by chance."""
     if "truths" not in curves or not int(curves["truths"].sum()):
         return ""
     count = int(curves["truths"].sum())
     chance = rank_deviation_by_chance(count, draws=500)
     return (
-        f" Ranks are those of n = {count} truths, {SPACING} cells apart in each field. Were all independent, a bin "
-        f"would be off by up to {chance:.0%} in 95 % of cases; those of successive times are not."
+        f" Ranks of n = {count} truths, {SPACING} cells apart in each field. If all were independent, a bin would "
+        f"deviate by up to {chance:.0%} in 95 % of cases; truths of successive times are not independent."
     )
 
 
@@ -239,22 +239,22 @@ def _shift(results: xr.Dataset, shifts: xr.Dataset | None, palette: Palette) -> 
         "Wasserstein-1 distance of each variable from the training regions without the tested one, std. deviations"
     )
     blocks: list[Block] = [
-        Chart(chart, "Distance of climates against the loss out of distribution"),
+        Chart(chart, "Loss out of distribution against the distance of climates"),
         Table(shift_rows(shifts), caption),
     ]
-    return Section("Shift against drop", blocks)
+    return Section("Climate distance and loss", blocks)
 
 
 def _scores(results: xr.Dataset) -> Section | None:
     others = [str(n) for n in results["metric"].values if str(n) != results.attrs["skill_metric"]]
     tables = [Table(score_rows(results, name), name, folded=True) for name in others]
-    return Section("All other scores", tables) if tables else None
+    return Section("Other scores", tables) if tables else None
 
 
 def _cost(summary: dict[str, Any]) -> Section | None:
     rows = [{"training": name, **cost} for name, cost in summary["trainings"].items()]
     rows = [{k: v for k, v in row.items() if not isinstance(v, dict | list)} for row in rows]
-    return Section("What it cost", [Table(rows, "Every training, with its parameters and seconds")]) if rows else None
+    return Section("Cost", [Table(rows, "All trainings with number of parameters and seconds")]) if rows else None
 
 
 def _provenance(run: RunFolder) -> Section:
@@ -262,9 +262,9 @@ def _provenance(run: RunFolder) -> Section:
     return Section(
         "Provenance",
         [
-            Text("What was asked for:"),
+            Text("Configuration:"),
             Text((run.path / "config.yaml").read_text(), "code"),
-            Text("Where it ran:"),
+            Text("Environment:"),
             Text(json.dumps(around, indent=1, ensure_ascii=False), "code"),
         ],
     )

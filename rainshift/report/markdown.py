@@ -1,4 +1,4 @@
-"""From the results of a benchmark to what a person reads: tables, figures, one Markdown page."""
+"""The Markdown page of a benchmark: tables and figures from its results."""
 
 from __future__ import annotations
 
@@ -48,9 +48,9 @@ __all__ = ["CURVES", "RESULTS", "SHIFTS", "introduction", "page", "write_page"]
 
 logger = logging.getLogger(__name__)
 
-#: Regions whose maps are kept and drawn.
+#: Maximum number of regions with example maps.
 SHOWN_REGIONS = 4
-#: What a run folder of a benchmark holds, beside the figures that are made of it.
+#: Data files in the run folder of a benchmark; the figures are drawn from them.
 RESULTS, CURVES, SHIFTS = "benchmark.nc", "curves.nc", "shift.nc"
 
 
@@ -73,29 +73,29 @@ def page(
         parts += ["", f"## Skill against {results.attrs['reference']}", "", markdown(skills)]
     shares = oracle_rows(results)
     if shares:
-        parts += ["", "## Share of the oracle's skill", "", "1 is the best there can be.", "", markdown(shares)]
+        parts += ["", "## Share of the oracle's skill", "", "1 is the best possible value.", "", markdown(shares)]
     lost = drop_rows(results)
     if lost:
         parts += [
             "",
             "## Skill lost out of distribution",
             "",
-            "(skill in − skill out) / skill in, on the same region and hours. Above 1 is worse than the reference; "
-            "a dash: no skill in distribution that could be lost. The mean is what is lost of the skill averaged over "
-            "regions. " + results.attrs["interval"] + ".",
+            "(skill in − skill out) / skill in, on the same region and hours. Values above 1 are worse than the "
+            "reference; a dash means that there is no skill in distribution. The mean is computed from the skills "
+            "averaged over regions. " + results.attrs["interval"] + ".",
             "",
             markdown(lost),
             "",
-            "## CRPS worse out of distribution, per cent",
+            "## Increase of CRPS out of distribution, per cent",
             "",
             markdown(degradation_rows(results)),
         ]
     if shifts is not None:
         parts += [
             "",
-            "## How far the tested regions are from those trained on",
+            "## Distance of the test regions from the training regions",
             "",
-            "Wasserstein-1 distance of what comes in (and of the rain, alone and given the coarse rain) from the "
+            "Wasserstein-1 distance of the predictors (and of the rain, marginal and given the coarse rain) from the "
             "training regions without the tested one, in standard deviations.",
             "",
             markdown(shift_rows(shifts)),
@@ -105,32 +105,34 @@ def page(
     for name in others:
         parts += ["", f"## {name}", "", markdown(score_rows(results, name))]
     if failures:
-        parts += ["", "## Failed cells, left out of every average", ""]
+        parts += ["", "## Failed cells, excluded from all averages", ""]
         parts += [f"- {where}: {why}" for where, why in failures.items()]
     parts += ["", *(f"![{path.stem}]({path.name})" for path in figures)]
     return "\n".join(parts).rstrip() + "\n"
 
 
 def introduction(results: xr.Dataset) -> list[str]:
-    """What a reader has to know of the numbers, a sentence or two each, the definition first."""
+    """Notes for the reader on the definition and limits of the scores, one or two sentences each."""
     notes = [
         f"CRPS is the fair estimator (Ferro 2014); deterministic models have one member, for which it is the MAE. "
         f"Skill is 1 − score / score of {results.attrs['reference']} on the same region and hours."
     ]
     blocks = results["blocks"].values
     if (blocks < 20).any():
-        notes.append(f"No interval where there are fewer than 20 blocks of hours: {blocks.min()} to {blocks.max()}.")
+        notes.append(
+            f"No interval is given for fewer than 20 blocks of hours; these have {blocks.min()} to {blocks.max()}."
+        )
     if np.isfinite(results["skill_lost"]).any():
         notes.append(_training_noise(results))
     return notes
 
 
 def _transfer_section(results: xr.Dataset, shifts: xr.Dataset | None) -> list[str]:
-    """What models of single regions lose elsewhere, and Mantel's test where the distances were measured."""
+    """Losses of models that were trained on a single region, with Mantel's test if distances were measured."""
     if not trained_alone(results):
         return []
     losses = transfer_losses(results)
-    parts = ["", "## Trained on one region alone, tested on each: CRPS worse than trained at home, per cent"]
+    parts = ["", "## Trained on a single region: increase of CRPS over training on the tested region, per cent"]
     if shifts is not None and (test := transfer_test(shifts, losses)) is not None:
         parts += [
             "",
@@ -144,18 +146,18 @@ def _transfer_section(results: xr.Dataset, shifts: xr.Dataset | None) -> list[st
 
 
 def _training_noise(results: xr.Dataset) -> str:
-    """What the intervals leave out: another training of the same model may lie outside them."""
+    """A note that intervals exclude training noise: another training of the same model may lie outside them."""
     seeds = results.sizes["seed"]
     trained = "one training of each model" if seeds == 1 else f"the mean of {seeds} trainings of each model"
-    return f"Intervals are over hours for {trained}; they hold no training noise" + (
+    return f"Intervals cover the sampling of hours for {trained}; they do not include training noise" + (
         ", which can be larger: compare models with seeds=3 or more." if seeds < 3 else "."
     )
 
 
 def write_page(run: RunFolder) -> list[dict[str, Any]]:
-    """Write `benchmark.md` and the figures from what the run folder holds; returns the headline rows.
+    """Write `benchmark.md` and the figures from the files of the run folder; returns the headline rows.
 
-    Nothing is trained or scored. Errors: `DataError` where the run has not finished or a file of it is broken.
+    Nothing is trained or scored. Errors: `DataError` if the run has not finished or one of its files is corrupted.
     """
     summary = run.summary
     results = _read(run, RESULTS)
@@ -178,7 +180,7 @@ def write_page(run: RunFolder) -> list[dict[str, Any]]:
 
 
 def _read(run: RunFolder, name: str) -> xr.Dataset | None:
-    """A data set of the run folder; None where the run made none."""
+    """A data set of the run folder; None if the run did not write it."""
     if name != RESULTS and not (run.path / name).exists():
         return None
     with read_dataset(run.path / name) as stored:
@@ -186,12 +188,12 @@ def _read(run: RunFolder, name: str) -> xr.Dataset | None:
 
 
 def _figures(run: RunFolder, results: xr.Dataset, shifts: xr.Dataset | None) -> list[Path]:
-    """Draw all that the results hold; the paths in the order of the page."""
+    """Draw all figures that the results allow; returns their paths in the order of the page."""
     drawn: dict[str, Figure | None] = {}
     if np.isfinite(results["degradation"]).any():
         drawn["skill"] = degradation_bars(results, reference=results.attrs["reference"])
     if shown := {region: showcase.panels(data) for region, data in showcase.read(run.path).items()}:
-        drawn["maps"] = rain_panels(shown, title="wettest test time of each region, which no model was trained on")
+        drawn["maps"] = rain_panels(shown, title="wettest test time of each region; no model was trained on it")
     if (curves := _read(run, CURVES)) is not None:
         members = results["members"].max(("train_set", "test_region", "seed"))
         names = list(map(str, results["model"].values))

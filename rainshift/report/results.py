@@ -1,4 +1,4 @@
-"""Everything that a finished benchmark leaves in its run folder: results, maps, summary and pages."""
+"""Write the output of a finished benchmark to its run folder: results, maps, summary and pages."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ logger = logging.getLogger(__name__)
 
 
 def write_benchmark(experiment: Experiment, outcome: BenchmarkResults, run: RunFolder) -> list[dict[str, Any]]:
-    """Write the results, curves, shifts, summary, maps and the pages; returns the rows of the headline table."""
+    """Write results, curves, shifts, summary, maps and pages; returns the rows of the headline table."""
     results = outcome.results
     write_netcdf(run.path / RESULTS, results)
     write_netcdf(run.path / CURVES, outcome.curves)

@@ -1,4 +1,4 @@
-"""Tables of a benchmark: scores, what is lost out of distribution, shares of an oracle, distances of climates."""
+"""Tables of a benchmark: scores, skill lost out of distribution, share of the oracle's skill, climate distances."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ __all__ = [
     "skill_rows",
 ]
 
-#: The row that draws from the exact law of the rain, on data where that is known.
+#: The model that samples the exact distribution of the rain, on data where it is known.
 ORACLE = "oracle"
 
 
 def _with_interval(estimate: float, low: float, high: float) -> str | None:
-    """`0.31 [0.28, 0.35]`, without brackets where there is no interval, None where there is no value."""
+    """`0.31 [0.28, 0.35]`; without brackets if there is no interval, None if there is no value."""
     if not np.isfinite(estimate):
         return None
     if not (np.isfinite(low) and np.isfinite(high)):
@@ -37,7 +37,7 @@ def _with_interval(estimate: float, low: float, high: float) -> str | None:
 
 
 def _by_region(results: xr.Dataset, name: str, **place: str) -> dict[str, str | None]:
-    """A functional with its interval by test region, at one place of its other axes."""
+    """A functional with its interval by test region, selected at `place` along its other axes."""
     parts = [results[name + suffix].sel(place) for suffix in ("", "_low", "_high")]
     return {
         region: _with_interval(*(float(part.sel(test_region=region)) for part in parts)) for region in _regions(results)
@@ -53,9 +53,9 @@ def _regions(results: xr.Dataset) -> list[str]:
 
 
 def score_rows(results: xr.Dataset, metric: str = "crps_fair") -> list[dict[str, Any]]:
-    """A row a model and distribution, a column a region; what learns nothing has one row.
+    """One row per model and distribution, one column per region; a model without training has one row.
 
-    `bounded %` is the largest share of values, over regions and seeds, that had to be brought within bounds.
+    `bounded %` is the largest share of values, over regions and seeds, that were clipped to physical bounds.
     """
     rows = []
     for model in _models(results):
@@ -81,7 +81,7 @@ def score_rows(results: xr.Dataset, metric: str = "crps_fair") -> list[dict[str,
 
 
 def map_rows(shown: Mapping[str, xr.Dataset]) -> list[dict[str, Any]]:
-    """A row a region and model: wet area, mass and largest value of the map at the wettest time over the target's."""
+    """One row per region and model: wet area, mass and maximum at the wettest time, relative to the target."""
     rows = []
     for region, data in shown.items():
         now = data.sel(time=np.datetime64(data.attrs["wettest"]))
@@ -103,7 +103,7 @@ def map_rows(shown: Mapping[str, xr.Dataset]) -> list[dict[str, Any]]:
 
 
 def drop_rows(results: xr.Dataset) -> list[dict[str, Any]]:
-    """A row a model: skill lost outside the training regions, by region and on average, with intervals."""
+    """One row per model: skill lost outside the training regions, by region and on average, with intervals."""
     rows = []
     for model in _models(results):
         cells = _by_region(results, "skill_lost", model=model)
@@ -115,7 +115,7 @@ def drop_rows(results: xr.Dataset) -> list[dict[str, Any]]:
 
 
 def oracle_rows(results: xr.Dataset) -> list[dict[str, Any]]:
-    """A row a model and distribution: its skill over the oracle's, where that is among the models."""
+    """One row per model and distribution: ratio of its skill to the oracle's; empty without an oracle."""
     if ORACLE not in _models(results):
         return []
     rows = []
@@ -133,7 +133,7 @@ def oracle_rows(results: xr.Dataset) -> list[dict[str, Any]]:
 
 
 def shift_rows(shifts: xr.Dataset) -> list[dict[str, Any]]:
-    """A row a variable: its Wasserstein distance by region, marked where chance gives as much in 5 % of cases."""
+    """One row per variable: its Wasserstein distance by region, marked "(chance)" if p ≥ 0.05."""
     rows = []
     for variable in map(str, shifts["variable"].values):
         row: dict[str, Any] = {"variable": variable}
@@ -146,13 +146,13 @@ def shift_rows(shifts: xr.Dataset) -> list[dict[str, Any]]:
 
 
 def degradation_rows(results: xr.Dataset) -> list[dict[str, Any]]:
-    """A row a model: by how many per cent the CRPS is worse outside the training regions."""
+    """One row per model: increase of the CRPS outside the training regions, in per cent."""
     cells = {model: _by_region(results, "degradation", model=model) for model in _models(results)}
     return [{"model": model, **row} for model, row in cells.items() if any(row.values())]
 
 
 def skill_rows(results: xr.Dataset) -> list[dict[str, Any]]:
-    """A row a model and distribution: its skill over the reference; what has the same on both sides has one row."""
+    """One row per model and distribution: its skill against the reference; one row if both sides are equal."""
     rows = []
     for model in _models(results):
         cells = {side: _by_region(results, "skill", model=model, distribution=side) for side in ("in", "out")}
@@ -163,7 +163,7 @@ def skill_rows(results: xr.Dataset) -> list[dict[str, Any]]:
 
 
 def _mean_rows(results: xr.Dataset, model: str) -> list[dict[str, Any]]:
-    """The skill of an ensemble's mean, by its RMSE: what spread alone cannot give."""
+    """The skill of the ensemble mean by RMSE, which ensemble spread alone cannot improve."""
     members = results["members"].sel(model=model)
     if "rmse" not in results["metric"].values or not float(members.max()) > 1:
         return []

@@ -76,13 +76,13 @@ def test_benchmark_writes_results_page_and_figures(inside):
     assert (results["blocks"] >= 20).all()
     assert np.isfinite(results["skill_low"].sel(model="tiny")).all()
     page = (inside / "bench" / "benchmark.md").read_text()
-    assert "## How far the tested regions are from those trained on" in page
+    assert "## Distance of the test regions from the training regions" in page
     assert (inside / "bench" / "shift.png").exists()
     with xr.open_dataset(inside / "bench" / "shift.nc") as shifts:
         assert (shifts["wasserstein"] > 0).all()
         assert list(shifts["region"].values) == ["melanesia", "west-africa"]
     assert "## Skill lost out of distribution" in page
-    assert "they hold no training noise, which can be larger" in page
+    assert "they do not include training noise, which can be larger" in page
     drawn = {path.stem for path in (inside / "bench").glob("*.png")}
     assert drawn == {"skill", "maps", "calibration", "shift", "transfer", "transfer-shift"}
     assert json.loads((inside / "bench" / "summary.json").read_text())["failures"] == {}
@@ -93,9 +93,9 @@ def test_the_page_for_a_browser_holds_what_the_run_found(inside, tmp_path):
     for title in (
         "Leaderboard",
         "In and out of distribution",
-        "Trained here, tested there",
+        "Transfer between regions",
         "Maps",
-        "Shift against drop",
+        "Climate distance and loss",
     ):
         assert f">{title}</h2>" in page
     assert len(page) < 15e6

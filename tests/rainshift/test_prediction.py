@@ -139,7 +139,7 @@ def test_a_page_shows_how_far_a_prediction_may_be_trusted(workplace, monkeypatch
         mean = made["precipitation"].isel(time=hour).mean("member").values
         np.testing.assert_allclose(shown["mean of members", "+0 h"], mean, rtol=1e-6)
         np.testing.assert_allclose(shown["error", "+0 h"], abs(mean - shown["target", "+0 h"]), rtol=1e-5)
-        for panel, name in (("expected error", "expected_error"), ("bound of the error", "error_bound")):
+        for panel, name in (("expected error", "expected_error"), ("error bound", "error_bound")):
             np.testing.assert_array_equal(shown[panel, "+0 h"], made[name].isel(time=hour).values)
         np.testing.assert_array_equal(shown["novelty", "+0 h"], made["novelty"].isel(time=hour).values)
     # the same hours, members and maps where they are scored
@@ -153,8 +153,8 @@ def test_a_page_shows_how_far_a_prediction_may_be_trusted(workplace, monkeypatch
     capsys.readouterr()
     assert main(["report", "trusted", "scored", "--output", "both.html"]) == 0
     page = Path("both.html").read_text()
-    assert page.count(">How far to trust it</h2>") == 2
-    assert "the bound is meant for 80% of the errors" in page
+    assert page.count(">Trust map</h2>") == 2
+    assert "nominal coverage of the bound: 80%" in page
     assert main(["report", "trusted"]) == 0
     assert "trusted/report.html" in capsys.readouterr().out
 

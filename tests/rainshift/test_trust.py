@@ -144,7 +144,7 @@ def test_features_of_an_ensemble_hold_its_spread() -> None:
 
 def test_mistakes_are_answered(trust: Trust) -> None:
     batch, prediction = weather(2, 9)
-    with pytest.raises(UserError, match="trust was learnt from 10 features; these predictors give 8"):
+    with pytest.raises(UserError, match="the trust map was fitted to 10 features; these predictors give 8"):
         trust(batch.map(condition=batch.condition[:, :1]), prediction)
     with pytest.raises(UserError, match="expected a share within"):
         Trust.fit(cells(batch, prediction), cells(batch, prediction), level=90)
@@ -168,7 +168,7 @@ def test_fitted_in_hours_of_regions_and_drawn_on_another(tmp_path) -> None:
     assert auroc(made, wrong > np.quantile(wrong, 0.9)) > 0.8
     _, risk = risk_coverage(made, wrong, points=2)
     assert risk[0] < 0.5 * risk[1]
-    with pytest.raises(UserError, match="trust is learnt from review hours, and these data keep none"):
+    with pytest.raises(UserError, match="a trust map is fitted to review hours, and these data have none"):
         fit_trust(bilinear, archive, ["caribbean"], role="review")
 
 
