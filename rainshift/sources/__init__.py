@@ -1,4 +1,4 @@
-"""Sources of rain by name: to add one is to add a file here with a class, its line below and its YAML in conf/data."""
+"""Data sources of rain by name. A new source needs a class in this folder, an entry below and a YAML in conf/data."""
 
 from __future__ import annotations
 
@@ -23,7 +23,10 @@ SOURCES = {
 
 
 def open_source(name: str, **options: Any) -> RegionSource:
-    """The source `name` with the options of its class; an unknown name or option is answered with the nearest."""
+    """Open the source `name` with the options of its class.
+
+    Raises `UserError` for an unknown name or option, with the most similar one, and for an invalid value.
+    """
     if name not in SOURCES:
         raise unknown("data source", name, SOURCES)
     module, _, attribute = SOURCES[name].partition(":")

@@ -1,4 +1,4 @@
-"""What every source of rain gives: coarse predictors, fine rain and static fields of one region or event."""
+"""Interface of all data sources: coarse predictors, fine rain and static fields of one region or event."""
 
 from __future__ import annotations
 
@@ -23,13 +23,14 @@ __all__ = ["RegionData", "RegionSource"]
 
 @dataclass(frozen=True)
 class RegionData:
-    """One region or event, lazily: nothing is read or computed before values are asked for.
+    """Lazy data of one region or event; nothing is read or computed before its values are needed.
 
-    `condition` `(time, lat, lon)` on the coarse grid and `target`, with `precipitation` in mm/h, on the fine one have
-    the same times; `static` is `(lat, lon)` on the fine grid. Axes are canonical (`geoml.grids.grid.conform`),
-    variables in the units of `rainshift.sources.variables`, rates are means over the `step` that ends at `time`,
-    unless `provenance["stamp"]` says otherwise. Times ascend in multiples of `step`; gaps are allowed. Variables of
-    `packing` are kept as integers of that step, the others as float32. Positions of `missing` hold no value at all.
+    `condition` `(time, lat, lon)` on the coarse grid and `target`, with `precipitation` in mm/h, on the fine grid have
+    the same times; `static` is `(lat, lon)` on the fine grid. Axes are canonical (`geoml.grids.grid.conform`) and
+    variables are in the units of `rainshift.sources.variables`. Rates are means over the `step` that ends at `time`,
+    unless `provenance["stamp"]` states otherwise. Times ascend in multiples of `step`; gaps are allowed. Variables in
+    `packing` are stored as integer multiples of the given resolution, all others as float32. `missing` are positions
+    of times without any value. Raises `DataError` if the coarse and fine times differ.
     """
 
     name: str
@@ -53,12 +54,12 @@ class RegionData:
 
     @cached_property
     def coarse(self) -> Grid:
-        """The grid of the condition."""
+        """The grid of `condition`."""
         return _grid(self.condition)
 
     @cached_property
     def fine(self) -> Grid:
-        """The grid of the target and the static fields."""
+        """The grid of `target` and `static`."""
         return _grid(self.target)
 
     @property
@@ -70,7 +71,7 @@ class RegionData:
         return int(self.target.sizes["time"])
 
     def isel(self, time: Any) -> RegionData:
-        """The same region at some of its times (a slice or positions)."""
+        """Select times by a slice or by positions."""
         return replace(self, condition=self.condition.isel(time=time), target=self.target.isel(time=time))
 
 
@@ -81,7 +82,7 @@ def _grid(data: xr.Dataset) -> Grid:
 
 
 class RegionSource(Protocol):
-    """Regions or events by name."""
+    """Interface of a source: data of regions or events by name."""
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -89,14 +90,14 @@ class RegionSource(Protocol):
 
     @property
     def splits(self) -> tuple[str, ...]:
-        """Parts that the source itself keeps apart ("train", "test"); empty where `rainshift.places.splits` has to."""
+        """Splits that the source defines ("train", "test"); empty if `rainshift.places.splits` has to define them."""
 
     @property
     def locations(self) -> tuple[str, ...]:
-        """Options that say where files are, not what is made of them."""
+        """Options that locate files and do not change the data."""
 
     def files(self, name: str, split: str | None = None) -> Mapping[str, Path]:
-        """The files that a region or event is made of, by their name below the data's root."""
+        """The source files of a region or event, by path relative to the root of the data."""
 
     def open(self, name: str, split: str | None = None) -> RegionData:
-        """One region or event, or the named part of it."""
+        """Open one region or event, or one split of it."""

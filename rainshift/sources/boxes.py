@@ -1,4 +1,4 @@
-"""Regions of the catalogue cut from files: which folders hold them, and the grids they are cut to."""
+"""Regions of the catalogue cut from files: their folders, and the grids that they are cut to."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["below", "box_names", "cut", "folder_of", "require_box", "require_roo
 
 
 def require_root(root: str | None, option: str, what: str) -> Path:
-    """The folder that an option names; unset or missing is a `UserError`."""
+    """The folder that an option names. Raises `UserError` if it is not set or does not exist."""
     if not root:
         raise UserError(f"data.{option} is not set; point it at {what}")
     path = Path(root).expanduser()
@@ -23,7 +23,7 @@ def require_root(root: str | None, option: str, what: str) -> Path:
 
 
 def box_names(boxes: Sequence[str], root: Path) -> tuple[str, ...]:
-    """The regions to use: those named, else those that have a folder of their own under `root`."""
+    """The regions to use: `boxes`, or if empty, all regions with a separate folder under `root`."""
     if boxes:
         return tuple(region(str(name)).name for name in boxes)
     found = tuple(sorted(name for name in regions() if (root / name).is_dir()))
@@ -36,7 +36,7 @@ def box_names(boxes: Sequence[str], root: Path) -> tuple[str, ...]:
 
 
 def require_box(name: str, names: Sequence[str], split: str | None) -> None:
-    """Refuse a region that is not cut from the files, and any split: the files know none."""
+    """Raise `UserError` for a region that is not among `names`, and for any split, which these files do not have."""
     if split is not None:
         raise unknown("split", split, ())
     if name not in names:
@@ -44,22 +44,22 @@ def require_box(name: str, names: Sequence[str], split: str | None) -> None:
 
 
 def folder_of(root: Path, name: str) -> Path:
-    """Where a region's files are: in a folder of its name, or all in one."""
+    """The folder of a region's files: the folder of its name if it exists, else `root`."""
     return root / name if (root / name).is_dir() else root
 
 
 def below(root: Path, files: Iterable[Path], prefix: str = "") -> dict[str, Path]:
-    """Files by their name relative to a root, which may be the one file."""
+    """Files by path relative to `root`, which may itself be the only file."""
     names = {(path.name if path == root else path.relative_to(root).as_posix()): path for path in files}
     return {f"{prefix}/{name}" if prefix else name: path for name, path in names.items()}
 
 
 def cut(grid: Grid, wanted: Grid, label: str) -> tuple[slice, slice]:
-    """Rows and columns of `grid` that are `wanted`; another spacing or a box beyond the files is a `DataError`."""
+    """Rows and columns of `grid` that match `wanted`. Raises `DataError` if the spacing or the extent does not fit."""
     parts = []
     for have, want in zip(grid.axes, wanted.axes, strict=True):
         if abs(have.step - want.step) > 1e-4 * want.step:
-            hint = "; ERA5-Land, whose sums run from midnight, is another data set" if want.step == 0.25 else ""
+            hint = "; ERA5-Land, which accumulates from midnight, is not supported" if want.step == 0.25 else ""
             raise DataError(f"{label}: {want.name} has a step of {have.step:g}°; expected {want.step:g}°{hint}")
         turns = (0.0, 360.0, -360.0) if want.name == "lon" else (0.0,)
         places = [(want.start + turn - have.start) / have.step for turn in turns]
@@ -67,7 +67,7 @@ def cut(grid: Grid, wanted: Grid, label: str) -> tuple[slice, slice]:
         if not inside:
             raise DataError(
                 f"{label}: {want.name} runs from {have.start:g} to {have.stop:g}; {want.start:g} to {want.stop:g} "
-                "is needed"
+                "is required"
             )
         first = round(inside[0])
         if abs(inside[0] - first) > 0.01:

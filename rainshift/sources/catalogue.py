@@ -1,4 +1,4 @@
-"""Which files of a folder are one record, which are its coarse partners, and what each is called."""
+"""Group the files of a folder into records, match coarse partners, and name the records."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ __all__ = ["PAIRS", "SUFFIXES", "Record", "records"]
 logger = logging.getLogger(__name__)
 
 SUFFIXES = (".nc", ".nc4", ".cdf", ".zarr", ".zarr.zip", ".h5", ".hdf5", ".tif", ".tiff")
-#: Pairs of ends of names that people give to the fine and the coarse file of one event.
+#: Common pairs of name endings of the fine and the coarse file of one event.
 PAIRS = (("_0p10", "_0p25"), ("_fine", "_coarse"), ("_hr", "_lr"), ("_high", "_low"), ("_hires", "_lores"))
-#: Files belong to one record where the next begins within this many lengths of a file of the end of the one before.
+#: Maximum gap between consecutive files of one record, in lengths of a file.
 GAP_LENGTHS = 3.0
 
 
 @dataclass(frozen=True)
 class Record:
-    """Files of one place in the order of time, and the coarse partner of each, if there are any."""
+    """Files of one place in order of time, and the coarse partner of each file, if any."""
 
     name: str
     files: tuple[Path, ...]
@@ -37,11 +37,12 @@ class Record:
 
 
 def records(root: Path, pairs: Sequence[tuple[str, str]] = PAIRS) -> dict[str, Record]:
-    """The records below a folder (or the one file), by name.
+    """The records in a folder (or the single file), by name.
 
-    Files whose names differ in their digits alone, on one grid and following each other in time, are one record, named
-    by what their names share. A file of the same name with the coarse end of a pair (`a_0p25` of `a_0p10`, `a_coarse`
-    of `a_fine`) is the coarse partner. Others are records of their own, called as their file.
+    Files form one record if their names differ only in digits, their grids are equal and they follow each other in
+    time; the record is named by the common start of their names. A file whose name has the coarse ending of a pair
+    (`a_0p25` for `a_0p10`, `a_coarse` for `a_fine`) is the coarse partner. Every other file is a separate record with
+    the name of the file. Raises `UserError` for a folder without data files, `DataError` for two files of one name.
     """
     single = root.is_file() or root.name.endswith(SUFFIXES)
     stems: dict[str, Path] = {}
@@ -53,7 +54,7 @@ def records(root: Path, pairs: Sequence[tuple[str, str]] = PAIRS) -> dict[str, R
             raise DataError(f"{stems[stem]} and {path} would both be the event {stem!r}; rename one")
         stems[stem] = path
     if not stems:
-        raise UserError(f"{root} holds no file that ends in {', '.join(SUFFIXES)} (partners aside)")
+        raise UserError(f"{root} contains no file that ends in {', '.join(SUFFIXES)} (coarse partners do not count)")
     partner_of, partners = {}, set()
     for stem in stems:
         for fine, coarse in pairs:
@@ -79,7 +80,7 @@ def _suffix(path: Path) -> str | None:
 
 
 def _joined(events: dict[str, Path], partners: dict[Path, Path], root: Path) -> dict[str, Record]:
-    """Events of one name but for digits, one grid and no long gap, as one record each."""
+    """Join events whose names differ only in digits, with equal grids and no long gap, into records."""
     alike = defaultdict(list)
     for name in events:
         alike[re.sub(r"\d+", "#", name)].append(name)
@@ -93,21 +94,21 @@ def _joined(events: dict[str, Path], partners: dict[Path, Path], root: Path) -> 
             if len(group) > 1:
                 name = shared if len(several) == 1 and shared not in events else f"{_shared(group) or shared}"
                 name = name if name not in found else f"{name}_from_{group[0]}"
-                logger.info("%d files, %s to %s, are read as one record, %s", len(group), group[0], group[-1], name)
+                logger.info("%d files, %s to %s, are read as one record: %s", len(group), group[0], group[-1], name)
             files = tuple(events[each] for each in group)
             found[name] = Record(name, files, tuple(partners[f] for f in files if f in partners))
     return found
 
 
 def _shared(names: Sequence[str]) -> str:
-    """What names begin with alike, without the digits and marks at its end."""
+    """The common prefix of names, without digits and separators at its end."""
     ends = [len({name[: i + 1] for name in names}) == 1 for i in range(min(map(len, names)))]
     length = ends.index(False) if False in ends else len(ends)
     return names[0][:length].rstrip("0123456789_-. ")
 
 
 def _series(names: Sequence[str], events: dict[str, Path]) -> list[list[str]]:
-    """Names in groups of one grid that follow each other; a gap of several lengths of a file begins another group."""
+    """Group names by equal grid and consecutive times; a gap of several file lengths starts a new group."""
     known = {name: _extent(events[name], events[name].stat().st_mtime_ns) for name in names}
     by_grid = defaultdict(list)
     for name in names:
@@ -129,13 +130,13 @@ def _series(names: Sequence[str], events: dict[str, Path]) -> list[list[str]]:
 
 
 def _daily(known: dict[str, Any], names: Sequence[str]) -> float:
-    """1 where files hold one time each, so that their length says nothing of the gaps between them."""
+    """1 (day) if every file has one time, so that the extents give no file length; else 0."""
     return float(all(known[name][1] == known[name][2] for name in names))
 
 
 @functools.lru_cache(maxsize=100_000)
 def _extent(path: Path, changed: int) -> tuple[Any, float, float]:
-    """The grid of a file, as something to compare, and its first and last time in seconds; None for no grid."""
+    """A comparable representation of a file's grid (None without a grid), and its first and last time in seconds."""
     from geoml.grids.grid import grid_of
     from rainshift.sources.opening import open_rain
     from rainshift.sources.times import TIME_DIMS

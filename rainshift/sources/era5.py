@@ -1,4 +1,4 @@
-"""ERA5 over IMERG: coarse predictors from files of the Climate Data Store, fine rain from IMERG's half hours."""
+"""ERA5 to IMERG: coarse predictors from files of the Climate Data Store, fine rain from IMERG half hours."""
 
 from __future__ import annotations
 
@@ -30,12 +30,13 @@ FILES = "a folder of ERA5 files (NetCDF or GRIB), for all regions or with a fold
 
 @dataclass(frozen=True)
 class Era5Source:
-    """`data=era5 data.root=DIR data.imerg=DIR data.boxes=[melanesia]`: RainShift's pairs made from the originals.
+    """`data=era5 data.root=DIR data.imerg=DIR data.boxes=[melanesia]`: RainShift's pairs from the original archives.
 
-    Coarse are the `variables` of ERA5 at 0.25°, those of RainShift unless named; sums become rates, levels are taken
-    at `level_hpa`. Fine is IMERG at 0.1°, half hours averaged to hours: the hour that ends at t holds what ERA5's sums
-    at t do. Hours that one of the two lacks are left out. `static_files` maps `lsm` and `z` to NetCDF or GeoTIFF files
-    on any grid, brought to the fine one.
+    The coarse data are the `variables` of ERA5 at 0.25°, by default those of RainShift; accumulations are converted to
+    rates, and variables on levels are taken at `level_hpa`. The fine data are IMERG at 0.1°, with half hours averaged
+    to hours: the hour that ends at t covers the same interval as ERA5 accumulations at t. Hours that are missing in
+    one of the two are left out. `static_files` maps `lsm` and `z` to NetCDF or GeoTIFF files on any grid; they are
+    regridded to the fine grid.
     """
 
     root: str | None = None
@@ -59,7 +60,7 @@ class Era5Source:
 
     @cached_property
     def names(self) -> tuple[str, ...]:
-        """The regions that are cut from the files."""
+        """Names of the regions that are cut from the files."""
         return box_names(self.boxes, require_root(self.root, "root", FILES))
 
     @property
@@ -67,7 +68,7 @@ class Era5Source:
         return ("root", "imerg", "static_files")
 
     def files(self, name: str, split: str | None = None) -> Mapping[str, Path]:
-        """The files of ERA5 and of IMERG that a region is made of, and the static ones."""
+        """The ERA5, IMERG and static files of a region."""
         root, rain = require_root(self.root, "root", FILES), require_root(self.imerg, "imerg", IMERG_FILES)
         found = below(root, find_files(folder_of(root, name)), "era5")
         found |= below(rain, find_granules(folder_of(rain, name)), "imerg")
@@ -75,7 +76,7 @@ class Era5Source:
         return found | {f"static/{key}": path for key, path in statics.items()}
 
     def open(self, name: str, split: str | None = None) -> RegionData:
-        """One region, lazily; `split` has to be None: the files know none."""
+        """Open one region lazily; `split` must be None, since the files have no splits."""
         require_box(name, self.names, split)
         coarse, fine = grids(region(name))
         folder = folder_of(require_root(self.root, "root", FILES), name)

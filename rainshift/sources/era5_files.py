@@ -1,8 +1,9 @@
-"""ERA5 as the Climate Data Store gives it: NetCDF of the old and the new style, and GRIB, as one set of fields.
+"""Read ERA5 files of the Climate Data Store: NetCDF of the old and the new layout, and GRIB, as one set of fields.
 
-Old NetCDF has `time`, a dimension `expver` where preliminary data are among final ones, and packed integers; new NetCDF
-has `valid_time`, `number` and `expver` beside it, instantaneous and accumulated fields in files of their own; GRIB has
-forecasts by `time` and `step`. Sums (`tp`, `cp`, `tisr`) are those of the hour that ends at the valid time.
+The old NetCDF layout has `time`, packed integers, and a dimension `expver` if preliminary data are included. The new
+NetCDF layout has `valid_time` with coordinates `number` and `expver`, and separate files for instantaneous and
+accumulated fields. GRIB has forecasts by `time` and `step`. Accumulations (`tp`, `cp`, `tisr`) are over the hour that
+ends at the valid time.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ __all__ = ["Field", "find_files", "hdf5_engine", "read_fields", "to_dataset"]
 
 NETCDF, GRIB = (".nc", ".nc4", ".zarr", ".zip"), (".grib", ".grb", ".grib2", ".grb2")
 LEVELS = ("level", "pressure_level", "isobaricInhPa", "plev")
-#: Other names of the variables: of requests, of ARCO-ERA5, and of the fields that are mean rates already.
+#: Other names of the variables: in requests, in ARCO-ERA5, and of fields that already are mean rates.
 ALIASES = {
     "convective_available_potential_energy": "cape", "convective_precipitation": "cp", "surface_pressure": "sp",
     "total_column_cloud_liquid_water": "tclw", "total_column_water": "tcw", "toa_incident_solar_radiation": "tisr",
@@ -43,13 +44,13 @@ ALIASES = {
 BLOCK_HOURS = 24
 HOUR = np.timedelta64(1, "h")
 EVERYTHING = Validity()
-#: What GRIB calls instantaneous and hourly fields.
+#: GRIB step types of instantaneous and hourly fields.
 HOURLY_KINDS = ("instant", "accum", "avg", "max", "min", "diff", "unknown")
 
 
 @dataclass(frozen=True)
 class Field:
-    """Some times of one variable in one file: `(lead…, lat, lon)` as the file has it, and its valid times."""
+    """Times of one variable in one file: `(lead…, lat, lon)` as in the file, with valid times."""
 
     name: str
     array: xr.DataArray
@@ -59,7 +60,7 @@ class Field:
     validity: Validity = EVERYTHING
     method: str | None = None
     width_hours: float | None = None
-    #: Whether its values are sums since the start of a forecast.
+    #: Whether values are accumulated since the start of a forecast.
     running: bool = False
 
     @property
@@ -68,7 +69,7 @@ class Field:
         return grid_of(self.array, registration="node")
 
     def hours(self, grid: Grid, keep: NDArray[np.intp]) -> Any:
-        """Those of its times on a grid, lazily, in the units inside."""
+        """The times `keep` on a grid, lazily, in internal units."""
         rows, columns = cut(self.grid, grid, self.label)
         array = self.array.isel(lat=rows, lon=columns)
         per_row = array.sizes["step"] if "step" in array.dims else 1
@@ -82,7 +83,7 @@ class Field:
 
 @dataclass(frozen=True)
 class _Era5Reader:
-    """Reads times of a field: runs and steps in one line, final data before preliminary ones, units inside."""
+    """Read times of a field: runs and steps flattened, final data preferred to preliminary, in internal units."""
 
     field: Field
     array: xr.DataArray
@@ -118,12 +119,12 @@ def find_files(root: Path) -> list[Path]:
     found = sorted(path for path in root.rglob("*") if path.suffix.lower() in (*NETCDF, *GRIB)
                    and not any(parent.suffix == ".zarr" for parent in path.parents))  # fmt: skip
     if not found:
-        raise UserError(f"{root} holds no file that ends in {', '.join((*NETCDF, *GRIB))}")
+        raise UserError(f"{root} contains no file that ends in {', '.join((*NETCDF, *GRIB))}")
     return found
 
 
 def read_fields(paths: Sequence[Path], names: Sequence[str], *, level_hpa: float = 700.0) -> list[Field]:
-    """The fields of some variables in all files; `u`, `v` and what else has levels at one of them."""
+    """The fields of the variables `names` in all files; variables on levels (`u`, `v`, …) at `level_hpa`."""
     fields = []
     for path in paths:
         for dataset in _datasets(path):
@@ -135,7 +136,7 @@ def read_fields(paths: Sequence[Path], names: Sequence[str], *, level_hpa: float
 
 
 def _datasets(path: Path) -> Iterator[xr.Dataset]:
-    """The data sets in a file: one in NetCDF, one for each kind of level and step in GRIB."""
+    """The data sets in a file: one for NetCDF, one per type of level and step for GRIB."""
     if path.suffix.lower() not in GRIB:
         yield read_dataset(path, **hdf5_engine(path))
         return
@@ -145,16 +146,19 @@ def _datasets(path: Path) -> Iterator[xr.Dataset]:
         raise UserError(f"{path} is GRIB, which needs cfgrib: pip install 'geoml[grib]'") from error
     with open(path, "rb") as stream:
         if stream.read(4) != b"GRIB":
-            raise DataError(f"{path} does not begin as GRIB does; it may be truncated or of another format")
+            raise DataError(f"{path} does not start with a GRIB header; it may be truncated or of another format")
     try:
         found = cfgrib.open_datasets(str(path), backend_kwargs={"indexpath": "", "errors": "raise"})
-    except Exception as error:  # those of eccodes and cfgrib share no base
+    except Exception as error:  # errors of eccodes and cfgrib have no common base class
         raise DataError(f"{path} cannot be read as GRIB; it may be truncated: {error}") from error
     yield from found
 
 
 def hdf5_engine(path: Path) -> dict[str, str]:
-    """HDF5 is read through h5py, as IMERG is: the library inside netCDF4 beside it crashes when both read at once."""
+    """Keywords of `xarray.open_dataset` that read HDF5 through h5py, as for IMERG.
+
+    netCDF4 has a second copy of the HDF5 library, which crashes if both read at the same time.
+    """
     if not path.is_file() or path.suffix == ".zip":
         return {}
     with open(path, "rb") as stream:
@@ -192,7 +196,7 @@ def _field(name: str, array: xr.DataArray, dataset: xr.Dataset, label: str, leve
     if "expver" in lead and "step" in lead:
         raise DataError(f"{label} has both expver and step; split the file")
     if array.dtype.kind in "iu":
-        raise DataError(f"{label} holds integers without scale_factor; they mean nothing unscaled")
+        raise DataError(f"{label} has integers without a scale_factor; unscaled values have no physical meaning")
     array = array.transpose(*lead, "lat", "lon")
     summed = name in VARIABLES and VARIABLES[name].published_factor != 1.0
     running = summed and _is_sum_of_forecast(array, label)
@@ -200,21 +204,23 @@ def _field(name: str, array: xr.DataArray, dataset: xr.Dataset, label: str, leve
 
 
 def _refuse_statistics(array: xr.DataArray, label: str) -> None:
-    """Refuse what GRIB calls a mean or an extreme of days or months."""
+    """Raise `DataError` for GRIB fields that are means or extremes over days or months."""
     kind = str(array.attrs.get("GRIB_stepType", "instant"))
     if kind not in HOURLY_KINDS:
-        raise DataError(f"{label} is of the step type {kind} (a monthly or daily statistic); hourly fields are needed")
+        raise DataError(
+            f"{label} is of the step type {kind} (a monthly or daily statistic); hourly fields are required"
+        )
 
 
 def _width(dataset: xr.Dataset, array: xr.DataArray) -> float | None:
-    """Hours of the time bounds, the longest where they differ; None without bounds."""
+    """Length of the time bounds in hours, the longest if they differ; None without bounds."""
     name = next((dim for dim in ("valid_time", "time") if dim in array.dims), "time")
     bounds = bounds_of(dataset, name, slice(None))
     return None if bounds is None else float((np.diff(bounds, axis=1) / np.timedelta64(1, "h")).max())
 
 
 def _is_sum_of_forecast(array: xr.DataArray, label: str) -> bool:
-    """Whether sums grow along the steps of a forecast: those of ERA5 are hourly, those of other models are not."""
+    """Whether values accumulate along the steps of a forecast: those of ERA5 are hourly, those of other models not."""
     if "step" not in array.dims or array.sizes["step"] < 4:
         return False
     thin: dict[str, Any] = {dim: slice(None, None, max(1, array.sizes[dim] // 40)) for dim in ("lat", "lon")}
@@ -228,14 +234,14 @@ def _is_sum_of_forecast(array: xr.DataArray, label: str) -> bool:
         return False
     steps = array["step"].values / np.timedelta64(1, "h") if array["step"].dtype.kind == "m" else None
     if steps is None or not (np.diff(steps) == 1).all() or steps[0] not in (0, 1):
-        raise DataError(f"{label} is a sum since the start of its forecast, and its steps are not each hour of it")
+        raise DataError(f"{label} is accumulated since the start of the forecast, and its steps are not hourly")
     return True
 
 
 def _versions(array: xr.DataArray, label: str) -> list[int]:
-    """The numbers of `expver`, however they are written: numbers, text, characters or bytes; 1 is final, 5 is not."""
+    """The values of `expver` from numbers, text, characters or bytes; 1 is final, 5 preliminary."""
     if "expver" not in array.coords:
-        raise DataError(f"{label} has a dimension expver without values; which data are final cannot be told")
+        raise DataError(f"{label} has a dimension expver without values; it is unknown which data are final")
     values = np.asarray(array["expver"].values)
     if values.dtype.kind == "S" and values.ndim > 1 and values.dtype.itemsize == 1:
         values = np.array([b"".join(row) for row in values.reshape(-1, values.shape[-1])])
@@ -262,7 +268,7 @@ def _at_level(array: xr.DataArray, level_hpa: float, label: str) -> xr.DataArray
 
 
 def _valid_times(array: xr.DataArray, label: str) -> tuple[xr.DataArray, NDArray[np.datetime64]]:
-    """The array with a leading dim `time` (and `step`), and its valid times in one line."""
+    """The array with a leading dimension `time` (and `step`), and its flattened valid times."""
     if "valid_time" in array.dims:
         array = array.drop_vars("time", errors="ignore").rename({"valid_time": "time"})
     elif "time" not in array.dims and "step" in array.dims:
@@ -271,7 +277,7 @@ def _valid_times(array: xr.DataArray, label: str) -> tuple[xr.DataArray, NDArray
         array = array.expand_dims("time")
     valid = array["valid_time"] if "valid_time" in array.coords else array.coords.get("time")
     if valid is None or valid.dtype.kind != "M":
-        raise DataError(f"{label} has no times that are dates; dims are {array.dims}")
+        raise DataError(f"{label} has no datetime coordinate; its dims are {array.dims}")
     if "step" in array.dims:
         valid = valid.transpose("time", "step")
     time = snapped(np.atleast_1d(valid.values).astype("datetime64[ns]").ravel(), label)
@@ -284,7 +290,7 @@ def _valid_times(array: xr.DataArray, label: str) -> tuple[xr.DataArray, NDArray
 def to_dataset(
     fields: Sequence[Field], names: Sequence[str], grid: Grid, label: str, *, years: Sequence[int] | None = None
 ) -> xr.Dataset:
-    """Variables on one grid at the times that all of them have, ascending, lazily, in the units inside."""
+    """Variables on one grid at the times that all of them have, ascending and lazy, in internal units."""
     import dask.array as da
     import xarray as xr
 
@@ -293,7 +299,7 @@ def to_dataset(
         parts = [field for field in fields if field.name == name]
         if not parts:
             held = ", ".join(sorted({field.name for field in fields})) or "none of them"
-            raise DataError(f"{label} lacks {name}; wanted are {', '.join(names)}, found are {held}")
+            raise DataError(f"{label} lacks {name}; expected {', '.join(names)}, found {held}")
         kept = [_known(field, grid) for field in parts]
         time = np.concatenate([field.time[keep] for field, keep in zip(parts, kept, strict=True)])
         values = da.concatenate([field.hours(grid, keep) for field, keep in zip(parts, kept, strict=True)])
@@ -318,7 +324,10 @@ def to_dataset(
 
 
 def _require_hourly(name: str, parts: Sequence[Field], time: NDArray[np.datetime64]) -> None:
-    """Refuse sums, means and extremes over more than an hour, by time bounds, cell methods and distances of times."""
+    """Raise `DataError` for sums, means and extremes over more than an hour.
+
+    The interval is known from time bounds, cell methods or the spacing of the times.
+    """
     hours = float(np.diff(time).min() / HOUR) if len(time) > 1 else 1.0
     summed = name in VARIABLES and VARIABLES[name].published_factor != 1.0
     for field in parts:
@@ -330,7 +339,7 @@ def _require_hourly(name: str, parts: Sequence[Field], time: NDArray[np.datetime
             what = f"is a {field.method}" if over else "is summed"
             raise DataError(
                 f"{field.label} {what} over {width:g} h by its {'bounds' if field.width_hours else 'times'}; hourly "
-                "fields are needed, those of 'ERA5 hourly data on single levels'"
+                "fields are required, as in 'ERA5 hourly data on single levels'"
             )
     off = time - time.astype("datetime64[h]")
     if off.any():
@@ -342,7 +351,7 @@ def _units(fields: Sequence[Field], name: str) -> str:
 
 
 def _known(field: Field, grid: Grid) -> NDArray[np.intp]:
-    """Positions of the times that a field has: of forecasts, the first and last run may lack steps."""
+    """Positions of the times with data; the first and last forecast run may lack steps."""
     count = len(field.time)
     if "step" not in field.array.dims:
         return np.arange(count)

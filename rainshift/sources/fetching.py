@@ -1,4 +1,4 @@
-"""Files of a data set fetched from a base URL into a folder, each whole and checked, or not at all."""
+"""Download files of a data set from a base URL into a folder, each verified and written atomically."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ SUMS = "SHA256SUMS"
 
 @dataclass(frozen=True)
 class Download:
-    """Fetches files of `base_url` to the same paths under `folder`: http(s) through pooch, other URLs through fsspec.
+    """Download files from `base_url` to the same paths under `folder`: http(s) by pooch, other URLs by fsspec.
 
-    `checksums` maps files to SHA-256 sums, or names a file in the form of `sha256sum`. A file without a sum is noted
-    in `SHA256SUMS` of the folder, and held to that note when it is fetched again.
+    `checksums` maps files to SHA-256 checksums, or names a file in the format of `sha256sum`. The checksum of a file
+    that is not listed is recorded in `SHA256SUMS` of the folder, and verified when the file is downloaded again.
     """
 
     base_url: str
@@ -34,7 +34,7 @@ class Download:
 
     @cached_property
     def known(self) -> dict[str, str]:
-        """Sums by file."""
+        """Checksums by file."""
         noted = _read_sums(self.folder / SUMS) if (self.folder / SUMS).exists() else {}
         if isinstance(self.checksums, str):
             path = Path(self.checksums).expanduser()
@@ -45,7 +45,10 @@ class Download:
         return noted | given
 
     def __call__(self, name: str) -> Path:
-        """The file in the folder, fetched now where it is not there."""
+        """The path of the file in the folder; downloads it if it is missing.
+
+        Raises `UserError` for a URL that fsspec cannot open, `DataError` for a failed download or a wrong checksum.
+        """
         path = self.folder / name
         if path.exists():
             return path
@@ -57,18 +60,20 @@ class Download:
             except (UserError, MemoryError):
                 raise
             except ImportError as error:
-                raise UserError(f"{url}: {error}; install what fsspec needs for this kind of URL") from error
+                raise UserError(
+                    f"{url}: {error}; install the package that fsspec requires for this kind of URL"
+                ) from error
             except OSError as error:
                 if error.errno is not None and not isinstance(error, FileNotFoundError):
                     raise
                 raise _unreachable(url, error) from error
-            except Exception as error:  # what requests and the file systems of fsspec raise shares no base
+            except Exception as error:  # errors of requests and of fsspec have no common base class
                 raise _unreachable(url, error) from error
             found = sha256(partial)
             if (expected := self.known.get(name)) and found != expected:
                 raise DataError(
-                    f"{url} has SHA-256 {found}; expected {expected}. It was damaged on its way, or another release "
-                    "replaced it; nothing is kept"
+                    f"{url} has SHA-256 {found}; expected {expected}. The download was corrupted, or another "
+                    "release replaced the file; the download was discarded"
                 )
         if name not in self.known:
             self._note(name, found)
@@ -84,13 +89,13 @@ class Download:
 
 def _unreachable(url: str, error: Exception) -> DataError:
     return DataError(
-        f"{url} cannot be fetched: {type(error).__name__}: {error}. Run the same command again, or fetch it by "
+        f"{url} cannot be downloaded: {type(error).__name__}: {error}. Run the same command again, or download it by "
         "other means and put it into data.root"
     )
 
 
 def _retrieve(url: str, target: Path) -> None:
-    """The bytes of a URL at `target`."""
+    """Download the content of a URL to `target`."""
     scheme = url.partition("://")[0]
     if scheme in ("http", "https"):
         import pooch
@@ -105,7 +110,7 @@ def _retrieve(url: str, target: Path) -> None:
 
 
 def _read_sums(path: Path) -> dict[str, str]:
-    """The sums of a file in the form of `sha256sum`."""
+    """The checksums in a file in the format of `sha256sum`."""
     found: dict[str, str] = {}
     for number, line in enumerate(path.read_text().splitlines(), 1):
         if line.strip():
@@ -117,5 +122,5 @@ def _read_sums(path: Path) -> dict[str, str]:
 def _checked_sum(value: Any, where: str) -> str:
     digest = str(value).lower().removeprefix("sha256:")
     if not re.fullmatch(r"[0-9a-f]{64}", digest):
-        raise DataError(f"{where}: {value!r} is no SHA-256 sum of 64 hexadecimal digits")
+        raise DataError(f"{where}: {value!r} is not a SHA-256 checksum of 64 hexadecimal digits")
     return digest

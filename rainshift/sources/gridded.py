@@ -1,4 +1,4 @@
-"""Rain of one's own: any NetCDF or Zarr of precipitation on a latitude–longitude grid, a file or a box a region."""
+"""User data: any NetCDF or Zarr precipitation on a latitude–longitude grid, one region per record or per box."""
 
 from __future__ import annotations
 
@@ -30,20 +30,21 @@ __all__ = ["GriddedSource", "largest_rectangle"]
 
 logger = logging.getLogger(__name__)
 
-#: What a coarse cell is wide where nothing is said, in fine ones, and the least that there is anything to downscale.
+#: Default width of a coarse cell in fine cells, and the minimum ratio for downscaling.
 FACTOR, LEAST_RATIO = 2.5, 1.5
 LICENCES = ("licence", "license", "rights")
 
 
 @dataclass(frozen=True)
 class GriddedSource:
-    """`data=gridded data.root=DIR`: every record of a folder, or, with `boxes`, every named region cut from one.
+    """`data=gridded data.root=DIR`: all records of a folder or, with `boxes`, the named regions cut from one record.
 
-    Files of one place that follow each other are one record. The coarse partner is read from the file of the same name
-    with `coarse_suffix` for `fine_suffix` ("file") or made of the fine rain by exact area means ("exact": a perfect
-    model); unset, partners are read where every fine file has one. All records are cut to whole periods of the two
-    grids so that they have one relative geometry; each keeps its own time step. With `min_coverage` above 0, a record
-    is cut to the largest box whose every pixel is known in at least that share of the times.
+    Consecutive files of one place form one record. The coarse rain is read from the file of the same name with
+    `coarse_suffix` in place of `fine_suffix` (`coarse="file"`), or computed from the fine rain by exact area means
+    (`coarse="exact"`, a perfect model); by default, partner files are read if every fine file has one. Records are
+    cropped to complete periods of the two grids, so that all have the same relative geometry; each keeps its time
+    step. With `min_coverage` above 0, a record is cropped to the largest box in which every pixel is known at no less
+    than this share of the times.
     """
 
     root: str | None = None
@@ -76,12 +77,12 @@ class GriddedSource:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Events or boxes in alphabetical order, those of `include` where it names any."""
+        """Names of events or boxes in alphabetical order, restricted to `include` if it is not empty."""
         return tuple(self._places)
 
     @cached_property
     def records(self) -> dict[str, Record]:
-        """What the files are, by name (`rainshift.sources.catalogue`)."""
+        """The records in the folder, by name (`rainshift.sources.catalogue`)."""
         if not self.root:
             raise UserError("data.root is not set; point it at a folder of NetCDF or Zarr files, or at one file")
         root = Path(self.root).expanduser()
@@ -114,18 +115,18 @@ class GriddedSource:
         return ("root",)
 
     def files(self, name: str, split: str | None = None) -> Mapping[str, Path]:
-        """The files of a record, and its coarse partners where they are read."""
+        """The files of a record, and its coarse partners if these are read."""
         record, _ = self._place(name)
         partners = record.partners if self.reads_partner(record) else ()
         return {each.name: each for each in (*record.files, *partners)}
 
     def reads_partner(self, record: Record) -> bool:
-        """Whether coarse rain comes from files: as set, else where every fine file has a coarse one."""
+        """Whether coarse rain is read from files: as set by `coarse`, else if every fine file has a partner."""
         complete = len(record.partners) == len(record.files)
         if self.coarse == "file" and not complete:
             raise DataError(
-                f"{record.files[0]} has no coarse partner of its name that ends in {self.coarse_suffix}; "
-                "data.coarse=exact makes one"
+                f"{record.files[0]} has no coarse partner, a file of its name that ends in {self.coarse_suffix}; "
+                "data.coarse=exact computes coarse rain from the fine rain"
             )
         return complete and self.coarse != "exact"
 
@@ -135,7 +136,7 @@ class GriddedSource:
         return self._places[name]
 
     def open(self, name: str, split: str | None = None) -> RegionData:
-        """One record, event or box, lazily; `split` has to be None: the files know none."""
+        """Open one record, event or box lazily; `split` must be None, since the files have no splits."""
         if split is not None:
             raise unknown("split", split, ())
         record, box = self._place(name)
@@ -167,7 +168,7 @@ class GriddedSource:
             parts = given.slices(**{a.name: (a.start - a.step / 4, a.stop + a.step / 4) for a in coarse.axes})
             condition = partner.values.isel(lat=parts[0], lon=parts[1])
             if not condition.indexes["time"].equals(target.indexes["time"]):
-                raise DataError("the coarse partner has other times")
+                raise DataError("the times of the coarse partner differ from those of the fine file")
         condition = condition.rename("tp").assign_attrs(VARIABLES["tp"].attrs).reset_coords(drop=True)
         return condition.to_dataset(), target.reset_coords(drop=True).to_dataset()
 
@@ -185,15 +186,15 @@ class GriddedSource:
             step, origin, low, high = axis.step, float(ends[0]), max(low, ends[0]), min(high, ends[1])
         elif step < LEAST_RATIO * fine[name].step:
             raise DataError(
-                f"data.coarse_step is {step:g} and {name} has a step of {fine[name].step:g}: the coarse grid has to be "
-                f"at least {LEAST_RATIO:g} times as wide; leave it out for {FACTOR:g} times"
+                f"data.coarse_step is {step:g} and {name} has a step of {fine[name].step:g}: the coarse step must be "
+                f"at least {LEAST_RATIO:g} times the fine step; the default is {FACTOR:g} times"
             )
         elif not meets(fine[name], step, origin):
-            origin = float(fine[name].edges[0])  # any place does for means of the fine rain itself
+            origin = float(fine[name].edges[0])  # arbitrary for means of the fine rain
         return joint_axis(fine[name], step, self.coarse_registration, origin=origin, limits=(float(low), float(high)))
 
     def _covered(self, values: xr.DataArray, joint: list[JointAxis]) -> list[JointAxis]:
-        """The joint axes of the largest box of whole periods whose pixels, margin included, are known often enough."""
+        """The joint axes of the largest box of complete periods with sufficient coverage, margin included."""
         from scipy import ndimage
 
         bad = ~(_share_known(values) >= self.min_coverage)
@@ -222,19 +223,22 @@ class GriddedSource:
 
 
 def _blank_times(values: xr.DataArray, label: str) -> tuple[int, ...]:
-    """Positions of the times without a single value, which are said and are no samples; all of them are an error."""
+    """Positions of the times without any value, which are excluded with a warning.
+
+    Raises `DataError` if no time has a value.
+    """
     blank = np.flatnonzero(~values.notnull().any(("lat", "lon")).values)
     if len(blank) == values.sizes["time"]:
-        raise DataError("no time holds a value; is its fill value, valid_range or box right?")
+        raise DataError("all values are missing at all times; check the fill value, valid_range and box")
     if len(blank):
         first = np.datetime_as_string(values["time"].values[blank[0]], unit="m")
-        logger.warning("%s: %d of %d times hold no value, the first %s; they are left out of training and scores",
+        logger.warning("%s: %d of %d times have no value, the first is %s; they are excluded from training and scores",
                        label, len(blank), values.sizes["time"], first)  # fmt: skip
     return tuple(int(place) for place in blank)
 
 
 def _share_known(values: xr.DataArray) -> NDArray[np.float64]:
-    """In which share of the times that hold any value each pixel is known, `(lat, lon)`."""
+    """Coverage `(lat, lon)`: the share of times with a value at each pixel, among the times with any value."""
     known = values.notnull()
     count, some = dask.compute(known.sum("time").data, known.any(("lat", "lon")).sum().data)
     return np.asarray(count / max(int(some), 1))
@@ -243,23 +247,23 @@ def _share_known(values: xr.DataArray) -> NDArray[np.float64]:
 def _require_coarser(coarse: Axis, fine: Axis) -> None:
     if coarse.step < LEAST_RATIO * fine.step:
         raise DataError(
-            f"the coarse {coarse.name} has a step of {coarse.step:g}, the fine one {fine.step:g}; the coarse one has "
-            f"to be at least {LEAST_RATIO:g} times as wide. Are the two files swapped?"
+            f"the coarse {coarse.name} has a step of {coarse.step:g}, the fine one {fine.step:g}; the coarse step "
+            f"must be at least {LEAST_RATIO:g} times the fine step. Check whether the two files are swapped"
         )
 
 
 def _require_inside(axis: Axis, low: float, high: float) -> None:
-    """Refuse a box of which the file holds a part."""
+    """Raise `DataError` for a box that the file does not cover completely."""
     slack = 1e-3 * axis.step
     if axis.period is None and (axis.edges[0] > low + slack or axis.edges[-1] < high - slack):
         raise DataError(
-            f"{axis.name} runs from {axis.edges[0]:g} to {axis.edges[-1]:g}; {low:g} to {high:g} is needed for the "
-            "box. Take a smaller region, or leave data.boxes out to use the file as it is"
+            f"{axis.name} runs from {axis.edges[0]:g} to {axis.edges[-1]:g}; {low:g} to {high:g} is required for the "
+            "box. Choose a smaller region, or remove data.boxes to use the complete file"
         )
 
 
 def _means(values: xr.DataArray, fine: Grid, joint: list[JointAxis], coarse: Grid) -> xr.DataArray:
-    """Area means on the coarse grid, lazily, from the fine cells its cells lie on."""
+    """Lazy area means on the coarse grid of the fine cells that each coarse cell covers."""
     import xarray as xr
 
     from geoml.regrid import Regridder
@@ -274,13 +278,13 @@ def _means(values: xr.DataArray, fine: Grid, joint: list[JointAxis], coarse: Gri
 
 
 def largest_rectangle(good: NDArray[np.bool_]) -> tuple[slice, slice] | None:
-    """Rows and columns of the largest all-True rectangle; None where nothing is True.
+    """Rows and columns of the largest rectangle of True values; None if no value is True.
 
     >>> largest_rectangle(np.array([[1, 1, 0], [1, 1, 1], [0, 1, 1]], bool))
     (slice(0, 2, None), slice(0, 2, None))
     """
     best, found = 0, None
-    heights = np.zeros(good.shape[1] + 1, dtype=int)  # the last column stays 0 and empties the stack
+    heights = np.zeros(good.shape[1] + 1, dtype=int)  # the last column stays 0, which empties the stack
     for row in range(good.shape[0]):
         heights[:-1] = np.where(good[row], heights[:-1] + 1, 0)
         stack: list[int] = []

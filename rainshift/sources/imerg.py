@@ -27,15 +27,15 @@ if TYPE_CHECKING:
 __all__ = ["ImergSource", "hourly_rain"]
 
 FILES = "a folder of IMERG half hours (3B-HHR….HDF5 or .nc4), for all regions or with a folder for each"
-#: Hours that are read together.
+#: Number of hours that are read together.
 BLOCK_HOURS = 24
-#: Fine cells by which the outermost coarse cells reach beyond the box.
+#: Number of fine cells by which the outermost coarse cells extend beyond the box.
 MARGIN = 2
 
 
 @dataclass(frozen=True)
 class _Hours:
-    """Reads hours of a box."""
+    """Read hours of a box."""
 
     halves: HalfHours
     ends: NDArray[np.datetime64]
@@ -47,7 +47,7 @@ class _Hours:
 
 
 def hourly_rain(halves: HalfHours, grid: Grid, label: str, *, years: Sequence[int] | None = None) -> xr.DataArray:
-    """Hourly means of the rain on `grid`, lazily, `(time, lat, lon)` in mm/h, stamped with the end of the hour."""
+    """Lazy hourly mean rain on `grid`, `(time, lat, lon)` in mm/h; times are the ends of the hours."""
     import xarray as xr
 
     rows, columns = cut(halves.grid, grid, label)
@@ -60,10 +60,10 @@ def hourly_rain(halves: HalfHours, grid: Grid, label: str, *, years: Sequence[in
 
 @dataclass(frozen=True)
 class ImergSource:
-    """`data=imerg data.root=DIR data.boxes=[melanesia]`: fine rain from IMERG, coarse rain its exact area means.
+    """`data=imerg data.root=DIR data.boxes=[melanesia]`: fine rain from IMERG, coarse rain as its exact area means.
 
-    Half hours are averaged to the hours that end at full ones, both halves needed. Pixels without an estimate are
-    NaN; a coarse cell is the mean of what is known of it, NaN where nothing is.
+    Half hours are averaged to full hours; both half hours are required. Pixels without an estimate are NaN. A coarse
+    cell is the mean of its known pixels, NaN if there are none.
     """
 
     root: str | None = None
@@ -77,7 +77,7 @@ class ImergSource:
 
     @cached_property
     def names(self) -> tuple[str, ...]:
-        """The regions that are cut from the files."""
+        """Names of the regions that are cut from the files."""
         return box_names(self.boxes, require_root(self.root, "root", FILES))
 
     @property
@@ -85,12 +85,12 @@ class ImergSource:
         return ("root",)
 
     def files(self, name: str, split: str | None = None) -> Mapping[str, Path]:
-        """The granules of a region."""
+        """The IMERG files (granules) of a region."""
         root = require_root(self.root, "root", FILES)
         return below(root, find_granules(folder_of(root, name)))
 
     def open(self, name: str, split: str | None = None) -> RegionData:
-        """One region, lazily; `split` has to be None: the files know none."""
+        """Open one region lazily; `split` must be None, since the files have no splits."""
         require_box(name, self.names, split)
         folder = folder_of(require_root(self.root, "root", FILES), name)
         halves = HalfHours(tuple(find_granules(folder)), self.variable)

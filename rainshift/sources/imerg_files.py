@@ -1,7 +1,7 @@
-"""GPM IMERG half hours in HDF5 and NetCDF4: which file holds which half hour, and their means over hours.
+"""Read GPM IMERG half hours in HDF5 and NetCDF4: index the files by half hour, and average to hours.
 
-Known are the granules of V06 (`precipitationCal`) and V07 (`precipitation`), whole (group `Grid`) or cut out on a
-server (`.nc4`, variables at the root); dims (time, lon, lat), fill value −9999.9, mm/hr.
+Supported are granules of V06 (`precipitationCal`) and V07 (`precipitation`), complete (group `Grid`) or subset on a
+server (`.nc4`, variables at the root), with dims (time, lon, lat), fill value −9999.9 and units mm/hr.
 """
 
 from __future__ import annotations
@@ -36,28 +36,28 @@ SECONDS = {"seconds": 1, "minutes": 60, "hours": 3600, "days": 86400}
 
 
 def find_granules(folder: Path) -> list[Path]:
-    """Files below a folder that may hold half hours of IMERG, by name; a `UserError` where there is none."""
+    """Files in a folder that look like IMERG half hours, sorted by name. Raises `UserError` if there are none."""
     if folder.is_file():
         return [folder]
     found = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
     if not found:
-        raise UserError(f"{folder} holds no IMERG file; expected 3B-HHR….HDF5 or .nc4 files")
+        raise UserError(f"{folder} contains no IMERG file; expected 3B-HHR….HDF5 or .nc4 files")
     return found
 
 
 @dataclass(frozen=True)
 class HalfHours:
-    """Half hours of IMERG in many files, read when asked; hours are means of the two halves that make them."""
+    """IMERG half hours in many files, read on demand; an hour is the mean of its two half hours."""
 
     files: tuple[Path, ...]
     variable: str | None = None
 
     @cached_property
     def places(self) -> dict[np.datetime64, tuple[Path, int]]:
-        """Where each half hour is, by its start: the file and the position in it.
+        """File and position of each half hour, by its start.
 
-        Names of granules say it; files of other names are opened. One half hour in two files, and files of two
-        versions of the algorithm, are refused.
+        The start is taken from the name of a granule; files of other names are opened. Raises `DataError` if two files
+        have the same half hour, or files are of different versions of the algorithm.
         """
         found: dict[np.datetime64, tuple[Path, int]] = {}
         versions: dict[str, Path] = {}
@@ -67,14 +67,14 @@ class HalfHours:
             for position, start in enumerate(self._starts(path)):
                 if start in found:
                     raise DataError(
-                        f"{found[start][0]} and {path} both hold the half hour from {start}; keep one of them (Final, "
-                        "Late and Early runs, and versions, are not to be mixed)"
+                        f"{found[start][0]} and {path} both contain the half hour from {start}; keep one of them (do "
+                        "not mix Final, Late and Early runs, or versions)"
                     )
                 found[start] = path, position
         if len(versions) > 1:
             (one, here), (other, there) = sorted(versions.items())[:2]
             raise DataError(
-                f"{here.name} is of version {one}, {there.name} of {other}; keep one: they rain differently"
+                f"{here.name} is of version {one}, {there.name} of {other}; keep one version: their rain differs"
             )
         return dict(sorted(found.items()))
 
@@ -84,34 +84,35 @@ class HalfHours:
             with _opened(path) as group:
                 return list(_times(group, path))
         if not named["kind"].startswith("HHR"):
-            raise DataError(f"{path} holds a mean over a {named['kind'].lower()}; half hours (3B-HHR) are needed")
+            raise DataError(f"{path} is a mean over a {named['kind'].lower()}; half hours (3B-HHR) are required")
         day, clock = named["day"], named["start"]
         text = f"{day[:4]}-{day[4:6]}-{day[6:]}T{clock[:2]}:{clock[2:4]}:{clock[4:]}"
         return [np.datetime64(text, "s")]
 
     @cached_property
     def grid(self) -> Grid:
-        """The grid of the first file; every other has to have it too."""
+        """The grid of the first file, which all files must have."""
         with _opened(self.files[0]) as group:
             return _grid(group, self.files[0])
 
     @cached_property
     def hours(self) -> NDArray[np.datetime64]:
-        """Ends of the hours of which both halves are there, ascending.
+        """Ends of the hours for which both half hours exist, ascending.
 
-        The hour that ends at t is made of the half hours that start at t − 60 and t − 30 minutes, as ERA5's sums are.
+        The hour that ends at t is the mean of the half hours that start at t − 60 min and t − 30 min, the interval of
+        ERA5 accumulations at t.
         """
         starts = self.places
         ends = [s + 2 * HALF_HOUR for s in starts if s + HALF_HOUR in starts and s == s.astype("datetime64[h]")]
         if not ends:
             raise DataError(
-                f"{self.files[0].parent} holds {len(starts)} half hours, but of no hour both: the hour that ends at t "
-                "needs those from t - 60 and t - 30 min"
+                f"{self.files[0].parent} has {len(starts)} half hours, but no complete hour: the hour that ends at t "
+                "requires the half hours from t - 60 min and t - 30 min"
             )
         return np.array(ends, "datetime64[ns]")
 
     def read_hours(self, ends: Iterable[np.datetime64], rows: slice, columns: slice) -> NDArray[np.float32]:
-        """Means over hours in mm/h, `(hour, lat, lon)` of a part of `grid`; NaN where a half is missing."""
+        """Hourly means in mm/h, `(hour, lat, lon)`, of a part of `grid`; NaN if a half hour is missing."""
         fields = []
         for end in ends:
             start = end.astype("datetime64[s]") - 2 * HALF_HOUR
@@ -120,14 +121,16 @@ class HalfHours:
         return np.stack(fields)
 
     def read(self, start: np.datetime64, rows: slice, columns: slice) -> NDArray[np.float32]:
-        """One half hour in mm/h, `(lat, lon)` of a part of `grid`, south first; NaN where it is missing."""
+        """One half hour in mm/h, `(lat, lon)`, of a part of `grid`, south first; missing values are NaN."""
         path, position = self.places[start]
         with _opened(path) as group:
             if not _grid(group, path).matches(self.grid):
-                raise DataError(f"{path} is on another grid than {self.files[0]}")
+                raise DataError(f"the grid of {path} differs from that of {self.files[0]}")
             held = _times(group, path)
             if position >= len(held) or held[position] != start:
-                raise DataError(f"{path}: its name says {start}, its time {held[0] if len(held) else 'nothing'}")
+                raise DataError(
+                    f"{path}: the name gives {start}, the time coordinate {held[0] if len(held) else 'is empty'}"
+                )
             data = _rain(group, self.variable, path)
             axes = _axes(group, data, path)
             latitude = group["lat"][:2]
@@ -150,7 +153,7 @@ class HalfHours:
 
 
 class _opened:
-    """The group of an IMERG file that holds its fields, closed again afterwards."""
+    """Context manager: the group of an IMERG file that contains its fields; closes the file at the end."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -163,11 +166,11 @@ class _opened:
         try:
             self.file = h5py.File(self.path, "r")
         except OSError as error:
-            raise DataError(f"{self.path} cannot be read; it may be truncated or no HDF5: {error}") from error
+            raise DataError(f"{self.path} cannot be read; it may be truncated or not HDF5: {error}") from error
         group = self.file.get("Grid", self.file)
         if missing := [name for name in ("time", "lat", "lon") if name not in group]:
             self.file.close()
-            raise DataError(f"{self.path} lacks {', '.join(missing)}; it is no IMERG granule")
+            raise DataError(f"{self.path} lacks {', '.join(missing)}; it is not an IMERG granule")
         return group
 
     def __exit__(self, *details: object) -> None:
@@ -187,8 +190,8 @@ def _fills(data: h5py.Dataset) -> tuple[float, ...]:
 def _times(group: h5py.Group, path: Path) -> NDArray[np.datetime64]:
     """Starts of the half hours.
 
-    The files call their calendar Julian. Its dates between the epoch and the first Gregorian leap rule that differs
-    (1901–2100) advance as ours do, so seconds after the epoch's date are seconds after that date here too.
+    The files declare a Julian calendar. Between 1901 and 2100 the Julian and Gregorian calendars have the same leap
+    years, so a number of seconds since the date of the epoch is the same in both.
     """
     variable = group["time"]
     units = _text(variable.attrs.get("units", variable.attrs.get("Units", "")))
@@ -218,12 +221,12 @@ def _rain(group: h5py.Group, variable: str | None, path: Path) -> h5py.Dataset:
     name = next((name for name in names if name in group), None)
     if name is None:
         held = ", ".join(key for key in group if len(getattr(group[key], "shape", ())) == 3)
-        raise DataError(f"{path} holds {held or 'no field'}; expected {' or '.join(names[:2])} (data.variable=)")
+        raise DataError(f"{path} contains {held or 'no field'}; expected {' or '.join(names[:2])} (data.variable=)")
     return group[name]
 
 
 def _axes(group: h5py.Group, data: h5py.Dataset, path: Path) -> tuple[str, ...]:
-    """Names of the dims of a field: as the file declares them, else by their sizes."""
+    """Names of the dims of a field: as declared in the file, else inferred from their sizes."""
     declared = _text(data.attrs.get("DimensionNames", "")).replace(" ", "").split(",")
     if sorted(declared) == ["lat", "lon", "time"]:
         return tuple(declared)
@@ -234,7 +237,9 @@ def _axes(group: h5py.Group, data: h5py.Dataset, path: Path) -> tuple[str, ...]:
     matching = [order for order in (("time", "lon", "lat"), ("time", "lat", "lon"))
                 if data.shape == tuple(sizes[name] for name in order)]  # fmt: skip
     if len(matching) != 1:
-        raise DataError(f"{path}: {data.name} has shape {data.shape} and no dimension names; which is lat, which lon?")
+        raise DataError(
+            f"{path}: {data.name} has shape {data.shape} and no dimension names; cannot determine which is lat and lon"
+        )
     return matching[0]
 
 

@@ -1,4 +1,4 @@
-"""The interval that each value of rain stands for: bounds, cell methods, changing steps, sums since a start."""
+"""The time interval of each rain value: from bounds or spacing, with changing steps and accumulated sums."""
 
 from __future__ import annotations
 
@@ -29,19 +29,19 @@ __all__ = [
 logger = logging.getLogger(__name__)
 
 SECOND = np.timedelta64(1, "s")
-#: Spacings of another length count as a change of the step, not as gaps, where so many follow each other …
+#: A different spacing counts as a change of the step, not as gaps, if at least this many follow each other …
 FEWEST = 3
-#: … and they are this share of the record.
+#: … and they make up at least this share of the record.
 LEAST_SHARE = 0.1
-#: A field that falls at no more than this share of the times is a sum since a start.
+#: A field that decreases at no more than this share of the times is an accumulated sum.
 MOST_RESETS = 0.2
-#: How many times and points are looked at to tell a running sum.
+#: Number of times and points that are examined to detect an accumulated sum.
 LOOK = (60, 40)
 
 
 @dataclass(frozen=True)
 class Intervals:
-    """Length of the interval of every time, the longest of them (the record's step), and where times lie in them."""
+    """Length of the interval of every time, the longest of them (the record's step), and the position of the times."""
 
     seconds: NDArray[np.float64]
     step: float
@@ -53,7 +53,7 @@ class Intervals:
 
     @property
     def changes(self) -> bool:
-        """Whether the step changes within the record."""
+        """Whether intervals differ within the record."""
         return bool((self.seconds != self.step).any())
 
 
@@ -65,23 +65,23 @@ def find_intervals(
     step_minutes: float | None = None,
     amount: bool = True,
 ) -> Intervals:
-    """The intervals of ascending times: of the bounds where there are any, else of the distances between times.
+    """The intervals of ascending times: from the bounds if there are any, else from the spacing of the times.
 
-    Gaps of whole steps are allowed. A step that changes for good gives each stretch its own; distances that are
-    neither raise `DataError`.
+    Gaps of an integer number of steps are allowed. If the step changes permanently, each part of the record has its
+    own step. Any other irregular spacing raises `DataError`.
     """
     if step_minutes is not None:
         found = Intervals(np.full(len(time), 60.0 * step_minutes), 60.0 * step_minutes)
     elif bounds is not None:
         widths = (bounds[:, 1] - bounds[:, 0]) / SECOND
         if (widths < 0).any():
-            raise DataError(f"{label}: time bounds end before they begin at {time[int(np.argmax(widths < 0))]}")
+            raise DataError(f"{label}: the time bounds end before they start at {time[int(np.argmax(widths < 0))]}")
         if (widths == 0).all():
             found = replace(find_intervals(time, None, label, amount=amount), stamp="point")
         else:
             found = Intervals(widths, float(widths.max()), _stamp(time, bounds))
     elif len(time) < 2:
-        raise DataError(f"{label} holds one time only: the interval it stands for is unknown; set data.step_minutes=")
+        raise DataError(f"{label} has a single time: its interval is unknown; set data.step_minutes=")
     else:
         found = _of_distances(time, label, amount)
     if found.step <= 0 or (found.seconds <= 0).any():
@@ -103,8 +103,8 @@ def _of_distances(time: NDArray[np.datetime64], label: str, amount: bool) -> Int
         odd = float((distances > least * 1.001).mean())
         if amount and odd > 1 / 3 and len(distances) > 2:
             raise DataError(
-                f"{label}: times are {least:g} s apart and often more; whether the step changes or times are missing "
-                "cannot be told, and amounts need it. Give the file time bounds, or set data.step_minutes="
+                f"{label}: times are {least:g} s apart and often more; it is ambiguous whether the step changes or "
+                "times are missing, which matters for amounts. Add time bounds, or set data.step_minutes="
             )
         return Intervals(np.full(len(time), least), least)
     kinds = {least, *longer}
@@ -116,7 +116,7 @@ def _of_distances(time: NDArray[np.datetime64], label: str, amount: bool) -> Int
             place = int(run[0])
             raise DataError(
                 f"{label}: the time step changes from {step:g} s to {here:g} s at {time[place]}; split the file, or "
-                "give it time bounds"
+                "add time bounds"
             )
         of_run.append(np.full(len(run), step))
     seconds = np.concatenate(of_run)
@@ -129,9 +129,9 @@ def _require_even(time: NDArray[np.datetime64], step: float, label: str) -> None
     if uneven.any():
         place = int(np.flatnonzero(uneven)[0])
         months = distances.min() >= 27 * 86400 and distances.max() <= 32 * 86400
-        hint = "calendar months are no equal steps" if months else "split the file, or set data.step_minutes="
+        hint = "calendar months differ in length" if months else "split the file, or set data.step_minutes="
         raise DataError(
-            f"{label}: times are not a whole number of steps of {step:g} s apart: {time[place]} is followed by "
+            f"{label}: the spacing of times is not a multiple of the step of {step:g} s: {time[place]} is followed by "
             f"{time[place + 1]}; {hint}"
         )
 
@@ -143,7 +143,7 @@ def _stamp(time: Any, bounds: Any) -> str | None:
 
 
 def bounds_of(dataset: xr.Dataset, name: str, order: NDArray[np.intp] | slice) -> NDArray[np.datetime64] | None:
-    """Time bounds in the order of the sorted times; None where the coordinate `name` has none."""
+    """Time bounds in the order of the sorted times; None if the coordinate `name` has none."""
     if name not in dataset.variables:
         return None
     bounds = dataset[name].attrs.get("bounds") or dataset[name].encoding.get("bounds")
@@ -160,7 +160,7 @@ def bounds_of(dataset: xr.Dataset, name: str, order: NDArray[np.intp] | slice) -
 
 
 def starts_of_sums(bounds: NDArray[np.datetime64] | None) -> NDArray[np.bool_] | None:
-    """Where sums since a start begin anew, by bounds that share their lower edge; None where they are no such sums."""
+    """Where accumulated sums restart, from bounds that share their lower edge; None if bounds show no such sums."""
     if bounds is None or len(bounds) < 2:
         return None
     same = bounds[1:, 0] == bounds[:-1, 0]
@@ -168,7 +168,7 @@ def starts_of_sums(bounds: NDArray[np.datetime64] | None) -> NDArray[np.bool_] |
 
 
 def is_running_sum(array: xr.DataArray) -> bool:
-    """Whether amounts grow from time to time wherever they change, but for resets of the entire field."""
+    """Whether amounts never decrease from time to time, except for resets of the entire field."""
     looked = array.isel(time=slice(0, LOOK[0]))
     looked = looked.isel({dim: slice(None, None, max(1, looked.sizes[dim] // LOOK[1])) for dim in ("lat", "lon")})
     values = np.asarray(looked.values, np.float64)
@@ -184,9 +184,9 @@ def is_running_sum(array: xr.DataArray) -> bool:
 def increments(
     array: xr.DataArray, starts: NDArray[np.bool_] | None, label: str
 ) -> tuple[xr.DataArray, NDArray[np.bool_]]:
-    """Amounts between the times of a running sum, and where it began anew; the first time has none and is left out.
+    """Amounts between the times of an accumulated sum, and its restarts; the first time is left out.
 
-    After a reset, which `starts` knows or a fall of the field tells, the sum itself is the amount.
+    At a restart, given by `starts` or detected as a decrease of the field, the sum itself is the amount.
     """
     import dask.array as da
 
@@ -199,20 +199,22 @@ def increments(
     again = starts[1:]
     grown = da.maximum(after - before, 0)
     changed = da.where(da.from_array(again[:, None, None], chunks=(grown.chunks[0], 1, 1)), after, grown)
-    resets = f"; it begins anew {int(again.sum())} times" if again.any() else ""
-    logger.warning("%s is a sum since a start: differences of its times are used%s", label, resets)
+    resets = f"; it restarts {int(again.sum())} times" if again.any() else ""
+    logger.warning("%s is accumulated since a start time: differences between times are used%s", label, resets)
     return array.isel(time=slice(1, None)).copy(data=changed.rechunk(values.chunks[0][0])), starts
 
 
 def common_step(array: xr.DataArray, intervals: Intervals, label: str) -> xr.DataArray:
-    """Rates of a record whose step changes as means over its longest step; times it does not fill are left out."""
+    """Average rates of a record with a changing step to its longest step; incomplete intervals are left out."""
     import xarray as xr
 
     time, seconds, step = array["time"].values, intervals.seconds, intervals.step
     ratio = step / seconds
     if np.abs(ratio - np.round(ratio)).max() > 1e-6:
         lengths = ", ".join(f"{value / 60:g}" for value in np.unique(seconds))
-        raise DataError(f"{label}: its time step changes between {lengths} min, which do not divide; split the file")
+        raise DataError(
+            f"{label}: the time step changes between {lengths} min, which are not multiples; split the file"
+        )
     last = intervals.stamp in (None, "end")
     ends = time if last else time + (seconds * 1e9).astype("timedelta64[ns]")
     anchor = ends[np.flatnonzero(seconds == step)[0]]
@@ -231,14 +233,14 @@ def common_step(array: xr.DataArray, intervals: Intervals, label: str) -> xr.Dat
     dropped = int((~whole).sum())
     lengths = " and ".join(f"{value / 60:g}" for value in np.unique(seconds))
     logger.warning(
-        "%s: its time step changes between %s min; each value is taken over its own and all are averaged to %g min%s",
-        label, lengths, step / 60, f" ({dropped} times fill none and are left out)" if dropped else "",
+        "%s: the time step changes between %s min; each value applies to its interval, all are averaged to %g min%s",
+        label, lengths, step / 60, f" ({dropped} times of incomplete intervals are left out)" if dropped else "",
     )  # fmt: skip
     return xr.concat(parts, dim="time").assign_attrs(array.attrs)
 
 
 def cell_method(array: xr.DataArray, name: str = "time") -> str | None:
-    """What `cell_methods` says of time: sum, mean, maximum, minimum, point; None where it says nothing."""
+    """The cell method of time: "sum", "mean", "maximum", "minimum" or "point"; None if it is not given."""
     methods = str(array.attrs.get("cell_methods", "")).lower()
     found = re.search(rf"\b(?:{re.escape(name.lower())}|time|valid_time)\s*:\s*(\w+)", methods)
     return found[1] if found else None

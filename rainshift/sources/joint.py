@@ -1,4 +1,4 @@
-"""Where a fine and a coarse axis meet: boxes that all have the same relative geometry, whatever file they are from."""
+"""Common edges of a fine and a coarse axis: boxes from any file get the same relative geometry."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ __all__ = ["JointAxis", "joint_axis", "meets"]
 
 @dataclass(frozen=True)
 class JointAxis:
-    """The stretch of a fine axis between two points of the joint lattice, and the coarse axis that goes with it.
+    """A section of a fine axis between two points of the joint lattice, and the matching coarse axis.
 
-    `fine` is a slice of the fine axis. With node registration the coarse nodes run from one end of the stretch to the
-    other, both included, so that no fine cell lies outside their hull, and the cells of the end nodes reach
-    `margin` fine cells beyond it; with centre registration coarse cells fill the stretch.
+    `fine` is a slice of the fine axis. With node registration, coarse nodes run from one end of the section to the
+    other, both included, so that all fine cells lie within their hull; the cells of the end nodes extend `margin` fine
+    cells beyond it. With centre registration, coarse cells fill the section.
     """
 
     fine: slice
@@ -27,18 +27,18 @@ class JointAxis:
     margin: int
 
     def part(self, periods: slice) -> JointAxis:
-        """The stretch from one period to another."""
+        """The section of some periods."""
         fine = slice(self.fine.start + periods.start * self.period, self.fine.start + periods.stop * self.period)
         count = (self.fine.stop - self.fine.start) // self.period
-        wide = self.coarse.size // count  # a node axis has one more than whole periods of them
+        wide = self.coarse.size // count  # a node axis has one node more than its periods
         extra = self.coarse.size - wide * count
         coarse = self.coarse.crop(slice(periods.start * wide, periods.stop * wide + extra))
         return replace(self, fine=fine, coarse=coarse)
 
 
-#: Limits come from boxes in degrees, kept to this.
+#: Tolerance of the limits, which come from boxes in degrees.
 SLACK = 1e-6
-#: How far edges may lie apart and still be one place, in fine cells.
+#: Maximum distance of two edges that count as equal, in fine cells.
 OFF = Fraction(1, 1000)
 
 
@@ -47,13 +47,13 @@ def _fraction(value: float) -> Fraction:
 
 
 def _rational(fine: Axis, step: float) -> tuple[Fraction, Fraction, Fraction]:
-    """The fine step, the coarse one in a simple ratio to it, and the first edge, as exact numbers."""
+    """The fine step, the coarse step as a simple ratio of it, and the first edge, as exact fractions."""
     narrow = _fraction(fine.step)
     return narrow, narrow * Fraction(step / fine.step).limit_denominator(64), _fraction(fine.start) - narrow / 2
 
 
 def _first(fine: Axis, step: float, origin: float) -> int | None:
-    """The first edge of a fine cell on the coarse lattice; None where none is."""
+    """The index of the first fine edge on the coarse lattice; None if there is none."""
     narrow, wide, edge = _rational(fine, step)
     period = Fraction(math.lcm(narrow.numerator, wide.numerator), math.gcd(narrow.denominator, wide.denominator))
 
@@ -65,7 +65,7 @@ def _first(fine: Axis, step: float, origin: float) -> int | None:
 
 
 def meets(fine: Axis, step: float, origin: float) -> bool:
-    """Whether an edge of a fine cell falls on `origin` plus a multiple of `step`."""
+    """Whether an edge of a fine cell coincides with `origin` plus a multiple of `step`."""
     return _first(fine, step, origin) is not None
 
 
@@ -77,11 +77,11 @@ def joint_axis(
     origin: float = 0.0,
     limits: tuple[float, float] = (-math.inf, math.inf),
 ) -> JointAxis:
-    """The longest stretch of `fine` within `limits` that starts and ends on the joint lattice.
+    """The longest section of `fine` within `limits` that starts and ends on the joint lattice.
 
-    The lattice is where edges of fine cells fall on coarse nodes (registration "node") or on edges of coarse cells
-    ("centre"); `origin` is one of these coarse positions. Coarse cells lie wholly on fine ones. Raises `DataError`
-    where there is no such stretch.
+    The joint lattice is the set of fine cell edges that coincide with coarse nodes (registration "node") or coarse
+    cell edges ("centre"); `origin` is one of these coarse positions. Fine cells cover every coarse cell completely.
+    Raises `DataError` if there is no such section.
 
     >>> found = joint_axis(Axis("lat", 50.05, 0.1, 50, "degrees_north", "centre"), 0.25)
     >>> found.fine, found.coarse.extent, found.coarse.size
@@ -93,8 +93,8 @@ def joint_axis(
     reach = wide / 2 if registration == "node" else Fraction(0)
     if (first := _first(fine, step, origin)) is None:
         raise DataError(
-            f"axis {fine.name!r} starts at {fine.start:g} with step {fine.step:g}: no edge of its cells falls on "
-            f"{origin:g} plus a multiple of {step:g}; choose data.coarse_step and data.coarse_registration that meet it"
+            f"axis {fine.name!r} starts at {fine.start:g} with step {fine.step:g}: no edge of its cells coincides with "
+            f"{origin:g} plus a multiple of {step:g}; choose a matching data.coarse_step and data.coarse_registration"
         )
 
     def inside(k: int) -> bool:
@@ -107,7 +107,7 @@ def joint_axis(
         between = f" between {limits[0]:g} and {limits[1]:g}" if math.inf not in map(abs, limits) else ""
         raise DataError(
             f"axis {fine.name!r} ({fine.size} cells of {fine.step:g} from {fine.start:g}) is too short{between} for a "
-            f"coarse step of {step:g}: it needs {cells} cells from one meeting point to the next and {margin} on "
+            f"coarse step of {step:g}: it needs {cells} cells from one common edge to the next and {margin} on "
             "either side"
         )
     low, high = points[0], points[-1]

@@ -1,4 +1,4 @@
-"""Whether coarse and fine rain are paired hour by hour: a lag correlation that warns and never shifts."""
+"""Check the pairing of coarse and fine hours by lag correlation; it warns and does not shift the data."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ __all__ = ["best_lag", "warn_of_lag"]
 logger = logging.getLogger(__name__)
 
 MOST_LAG = 3
-#: Hours looked at, and the fewest from which anything is concluded.
+#: Maximum and minimum number of hours that the check uses.
 HOURS, FEWEST = 600, 150
-#: Nearer to the equator rain follows the sun, which reanalyses run ahead of by hours.
+#: Minimum latitude in degrees: in the tropics rain follows the time of day, where reanalyses are hours early.
 MID_LATITUDE = 30.0
-#: How much better a lag has to correlate than none.
+#: Minimum gain in correlation over lag 0 for a warning.
 MARGIN = 0.02
 
 
 def best_lag(
     coarse: NDArray[np.floating], fine: NDArray[np.floating], hours: NDArray[np.integer]
 ) -> tuple[int, float, float]:
-    """The lag in hours at which `fine` follows `coarse` best, its correlation, and that without a lag.
+    """The lag in hours with the highest correlation of `fine` and `coarse`, that correlation, and the one at lag 0.
 
-    `hours` numbers the hours of both series, ascending; gaps are stepped over. A lag of 1 says that the fine value
-    of an hour goes with the coarse value of the hour before.
+    `hours` numbers the hours of both series, ascending; gaps are allowed. A lag of 1 pairs the fine value of an hour
+    with the coarse value of the hour before.
 
     >>> x = np.random.default_rng(0).normal(size=200)
     >>> best_lag(x, np.roll(x, 2), np.arange(200))[0]
@@ -53,10 +53,10 @@ def best_lag(
 
 
 def warn_of_lag(data: RegionData) -> int | None:
-    """Warn where fine rain goes with another hour's coarse rain; the lag, None where nothing can be said.
+    """Warn if fine rain correlates best with the coarse rain of another hour; returns the lag, None if undecided.
 
-    Looked at is large-scale rain (`tp` without `cp`) of some winter weeks in mid-latitudes, averaged over the region:
-    elsewhere the reanalysis' own error in the time of day would be taken for one of pairing.
+    The check uses large-scale rain (`tp` − `cp`) of winter weeks in mid-latitudes, averaged over the region. Elsewhere
+    the error of reanalyses in the diurnal cycle would look like an error of pairing.
     """
     if "tp" not in data.condition:
         return None
@@ -73,8 +73,8 @@ def warn_of_lag(data: RegionData) -> int | None:
     lag, best, none = best_lag(coarse, fine, part.time.astype("datetime64[h]").astype(np.int64))
     if lag and best > none + MARGIN:
         logger.warning(
-            "%s: fine rain goes best with the coarse rain %d h %s (correlation %.2f, paired as given %.2f); "
-            "is one stamped with the start of its hours? Nothing is shifted",
+            "%s: fine rain correlates best with the coarse rain %d h %s (correlation %.2f, paired as given %.2f); "
+            "check whether one of the two is labelled with the start of its hours. The data are not shifted",
             data.name, abs(lag), "earlier" if lag > 0 else "later", best, none,
         )  # fmt: skip
     return lag

@@ -1,4 +1,4 @@
-"""Files of rain as data sets: NetCDF and Zarr as they are, GeoTIFF with the time that its name says."""
+"""Open rain files as data sets: NetCDF, Zarr, and GeoTIFF with the time given by its name."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ if TYPE_CHECKING:
 __all__ = ["RASTERS", "open_rain"]
 
 RASTERS = (".tif", ".tiff")
-#: A date and, mostly, a time of day in the name of a file: 20200601_0130, 2020-06-01T01:30, 202006010130, 20200601.
+#: A date with an optional time of day in a file name: 20200601_0130, 2020-06-01T01:30, 202006010130, 20200601.
 STAMP = re.compile(
     r"(?<!\d)(\d{4})[-_.]?(\d{2})[-_.]?(\d{2})(?:[-_.T]?(\d{2})[-_.:h]?(\d{2})(?:[-_.:]?(\d{2}))?)?(?!\d)"
 )
 
 
 def open_rain(path: Path) -> xr.Dataset:
-    """A file as a data set; a GeoTIFF has one time, in UTC, and `precipitation` in the unit of its band.
+    """Open a file as a data set; a GeoTIFF has one time, in UTC, and `precipitation` in the unit of its band.
 
-    Raises `DataError` for a GeoTIFF whose name says no date.
+    Raises `DataError` for a GeoTIFF without a date in its name.
     """
     if path.suffix.lower() not in RASTERS:
         from geoml.data.netcdf import read_dataset
@@ -63,9 +63,9 @@ def _values(path: Path) -> NDArray[np.float32]:
 def _time(path: Path) -> np.datetime64:
     found = STAMP.search(path.stem)
     if found is None:
-        raise DataError(f"{path}: a GeoTIFF has no time of its own and its name no date such as 20200601_0130")
+        raise DataError(f"{path}: a GeoTIFF has no time coordinate, and its name has no date such as 20200601_0130")
     year, month, day, hour, minute, second = (part or "00" for part in found.groups())
     try:
         return np.datetime64(f"{year}-{month}-{day}T{hour}:{minute}:{second}", "ns")
     except ValueError as error:
-        raise DataError(f"{path}: {found[0]} in its name is no date: {error}") from error
+        raise DataError(f"{path}: {found[0]} in its name is not a valid date: {error}") from error

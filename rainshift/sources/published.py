@@ -1,11 +1,11 @@
-"""The layout in which RainShift is published, read in place.
+"""Read RainShift in its published layout, in place.
 
     {region}/{train,test}_data_in.zarr.zip    nine predictors, CF-packed int16, with times
     {region}/{train,test}_data_out.zarr.zip   `precipitation` float32, without times: paired by index
     {region}/static_variables.nc              `lsm`, `z` on the fine grid
 
-Zarr v2, consolidated, 200 hours a chunk; latitudes descend, longitudes are 0–360 in the Americas and ±180 elsewhere.
-Known from the headers of the published files as third parties read them; written here so that both ways can be tried.
+The files are Zarr v2, consolidated, with 200 hours per chunk; latitudes descend, longitudes are 0–360 in the Americas
+and ±180 elsewhere. This layout is known from the headers of the published files as reported by third parties.
 """
 
 from __future__ import annotations
@@ -41,18 +41,18 @@ STATIC = "static_variables.nc"
 
 
 def file_of(region: str, part: str, side: str) -> str:
-    """The path of a file within the data set; `side` is "in", "out" or "static"."""
+    """The relative path of a file of the data set; `side` is "in", "out" or "static"."""
     return f"{region}/{STATIC}" if side == "static" else f"{region}/{part}_data_{side}.zarr.zip"
 
 
 def place(root: str | os.PathLike[str], name: str) -> str:
-    """A file under `root`, which is a folder or a URL that fsspec knows."""
+    """Path or URL of a file under `root`, which is a folder or a URL that fsspec supports."""
     return f"{str(root).rstrip('/')}/{name}"
 
 
 @dataclass(frozen=True)
 class PublishedPart:
-    """One region's training or test files under `root`, opened when asked."""
+    """The training or test files of one region under `root`, opened on demand."""
 
     root: str
     region: str
@@ -60,16 +60,16 @@ class PublishedPart:
 
     @cached_property
     def inputs(self) -> xr.Dataset:
-        """The predictors as the file holds them: decoded when read, on canonical axes."""
+        """The predictors in the units of the file, decoded lazily, on canonical axes."""
         return self._open("in")
 
     @cached_property
     def outputs(self) -> xr.Dataset:
-        """The fine rain as the file holds it."""
+        """The fine rain in the units of the file."""
         return self._open("out")
 
     def label(self, side: str) -> str:
-        """Where a file is, for messages."""
+        """Location of a file, for messages."""
         return place(self.root, file_of(self.region, self.part, side))
 
     def _open(self, side: str) -> xr.Dataset:
@@ -77,7 +77,7 @@ class PublishedPart:
         dataset = _open_zip(label)
         for wanted in PREDICTORS if side == "in" else ("precipitation",):
             if wanted not in dataset:
-                raise DataError(f"{label} holds {', '.join(map(str, dataset.data_vars))}; {wanted} is missing")
+                raise DataError(f"{label} contains {', '.join(map(str, dataset.data_vars))}; {wanted} is missing")
         try:
             return conform(dataset)
         except DataError as error:
@@ -85,10 +85,10 @@ class PublishedPart:
 
     @cached_property
     def time(self) -> NDArray[np.datetime64]:
-        """Valid times, ascending, the ends of their hours."""
+        """Valid times, ascending: the ends of the hours."""
         label = self.label("in")
         if "time" not in self.inputs.coords or self.inputs["time"].dtype.kind != "M":
-            raise DataError(f"{label} has no datetime coordinate `time`; hours cannot be told")
+            raise DataError(f"{label} has no datetime coordinate `time`; the hours are unknown")
         time = self.inputs["time"].values.astype("datetime64[ns]")
         steps = np.diff(time)
         if (steps <= np.timedelta64(0)).any():
@@ -98,13 +98,13 @@ class PublishedPart:
         hours = self._lead(self.outputs["precipitation"], "out").shape[0]
         if hours != len(time):
             raise DataError(
-                f"{self.label('out')} holds {hours} hours and {label} {len(time)}: they are paired by index and have "
-                "to be as many; one of them is of another release or truncated"
+                f"{self.label('out')} has {hours} hours and {label} {len(time)}: they are paired by index and must "
+                "have the same number; one of them is truncated or of another release"
             )
         return time
 
     def _lead(self, array: xr.DataArray, side: str) -> xr.DataArray:
-        """The array as (time, lat, lon); a level of one is dropped, whatever the first dimension is called."""
+        """The array as (time, lat, lon); a level of size 1 is dropped, and the first dimension may have any name."""
         others = [dim for dim in array.dims if dim not in ("lat", "lon")]
         single = [dim for dim in others if dim != "time" and array.sizes[dim] == 1 and len(others) > 1]
         array = array.squeeze(single, drop=True)
@@ -114,11 +114,11 @@ class PublishedPart:
         return array.rename({lead[0]: "time"}) if lead[0] != "time" else array
 
     def condition(self) -> xr.Dataset:
-        """The predictors, lazily, in the units inside."""
+        """The predictors, lazy, in internal units."""
         return self._fields(self.inputs, PREDICTORS, "in")
 
     def target(self) -> xr.Dataset:
-        """The fine rain, lazily, in mm/h; what is not finite is NaN."""
+        """The fine rain, lazy, in mm/h; non-finite values are NaN."""
         return self._fields(self.outputs, ("precipitation",), "out")
 
     def _fields(self, dataset: xr.Dataset, names: tuple[str, ...], side: str) -> xr.Dataset:
@@ -129,7 +129,9 @@ class PublishedPart:
             array = self._lead(dataset[name].reset_coords(drop=True), side)
             label = f"{self.label(side)}: {name!r}"
             if array.dtype.kind in "iu":
-                raise DataError(f"{label} holds integers without scale_factor; they mean nothing unscaled")
+                raise DataError(
+                    f"{label} has integers without a scale_factor; unscaled values have no physical meaning"
+                )
             factor = inside_factor(name, array.attrs.get("units"), label=label)
             blocks = TimeBlocks(_PublishedReader(array, name, factor, label), _shape(array), _block_length(array))
             coords = {"time": self.time, **{dim: array[dim] for dim in ("lat", "lon")}}
@@ -139,7 +141,7 @@ class PublishedPart:
 
 @dataclass(frozen=True)
 class _PublishedReader:
-    """Reads times of one variable: in the units inside, missing NaN, and refused where it cannot be what it says."""
+    """Read times of one variable in internal units, with NaN for missing values; raises for impossible values."""
 
     array: xr.DataArray
     name: str
@@ -169,13 +171,13 @@ def _block_length(array: xr.DataArray) -> int:
 
 
 def _open_zip(label: str) -> xr.Dataset:
-    """A zipped Zarr group, read in place from a file or a URL, nothing unpacked."""
+    """Open a zipped Zarr group in place from a file or a URL, without unpacking."""
     import xarray as xr
 
     with _refusals(label):
         store = _zip_store(label)
         opened = xr.open_dataset(store, engine="zarr", chunks=None)
-        # A zero that Zarr has as its default for unwritten chunks is a value like any other, not a missing one.
+        # A fill value of 0, the default of Zarr for unwritten chunks, is a valid value and not missing data.
         if zero := [name for name, array in opened.data_vars.items() if array.encoding.get("_FillValue") == 0]:
             raw = xr.open_dataset(store, engine="zarr", chunks=None, mask_and_scale=False)
             opened = opened.assign({name: _unmasked(str(name), raw[name]) for name in zero})
@@ -186,7 +188,7 @@ def _open_zip(label: str) -> xr.Dataset:
 
 
 def _unmasked(name: str, raw: xr.DataArray) -> xr.Variable:
-    """The variable with scale and offset applied, lazily, and no fill value."""
+    """The variable with scale and offset applied lazily, without masking of the fill value."""
     import xarray as xr
 
     variable = raw.variable.copy(deep=False)
@@ -196,7 +198,7 @@ def _unmasked(name: str, raw: xr.DataArray) -> xr.Variable:
 
 
 def _require_chunks(label: str, name: str, array: xr.DataArray, held: set[str]) -> None:
-    """Refuse a file that lacks chunks: they would read as fill values, which zeros may be."""
+    """Raise `DataError` if chunks are missing: they would be read as the fill value, which may be 0."""
     chunks = array.encoding.get("chunks")
     if not chunks or not array.size:
         return
@@ -204,8 +206,8 @@ def _require_chunks(label: str, name: str, array: xr.DataArray, held: set[str]) 
     found = sum(key.startswith(f"{name}/") and not key.rpartition("/")[2].startswith(".") for key in held)
     if found < expected:
         raise DataError(
-            f"{label}: {name!r} has {found} of {expected} chunks; what is missing would read as fill values. "
-            "Fetch the file again"
+            f"{label}: {name!r} has {found} of {expected} chunks; missing chunks would be read as fill values. "
+            "Download the file again"
         )
 
 
@@ -213,7 +215,7 @@ def _zip_store(label: str) -> Any:
     from zarr.storage import ZipStore
 
     class ZippedStore(ZipStore):
-        """A zip wherever fsspec reads from, by ranges of bytes."""
+        """A zip file on any file system of fsspec, read by byte ranges."""
 
         def _sync_open(self) -> None:
             self._lock = threading.RLock()
@@ -233,7 +235,7 @@ def _stream(url: str) -> Any:
 
 @contextlib.contextmanager
 def _refusals(label: str) -> Iterator[None]:
-    """What cannot be opened becomes one `DataError` that names it."""
+    """Context manager: convert errors of opening a file into a `DataError` that names it."""
     try:
         yield
     except UserError:
@@ -242,15 +244,15 @@ def _refusals(label: str) -> Iterator[None]:
         way_out = "point data.root at the data set, or set data.fetch=true"
         raise DataError(f"{label} does not exist; {way_out}") from error
     except ImportError as error:
-        raise UserError(f"{label}: {error}; install what fsspec needs for this kind of URL") from error
-    except Exception as error:  # zipfile.BadZipFile and the errors of zarr and fsspec share no base
+        raise UserError(f"{label}: {error}; install the package that fsspec requires for this kind of URL") from error
+    except Exception as error:  # zipfile.BadZipFile and errors of zarr and fsspec have no common base class
         raise DataError(
             f"{label} cannot be read; it may be truncated or of another format: {type(error).__name__}: {error}"
         ) from error
 
 
 def read_static(root: str, region: str) -> xr.Dataset:
-    """`lsm` and `z` of a region on canonical axes, loaded."""
+    """`lsm` and `z` of a region on canonical axes, in memory."""
     import xarray as xr
 
     label = place(root, file_of(region, "", "static"))
@@ -261,7 +263,7 @@ def read_static(root: str, region: str) -> xr.Dataset:
     made = {}
     for name in ("lsm", "z"):
         if name not in loaded:
-            raise DataError(f"{label} holds {', '.join(map(str, loaded.data_vars))}; {name} is missing")
+            raise DataError(f"{label} contains {', '.join(map(str, loaded.data_vars))}; {name} is missing")
         array = loaded[name].reset_coords(drop=True)
         array = array.squeeze([dim for dim in array.dims if dim not in ("lat", "lon") and array.sizes[dim] == 1])
         if array.dims != ("lat", "lon"):

@@ -1,4 +1,4 @@
-"""Reading rain from one file: which variable, which units, which interval, what is missing; refused with the reason."""
+"""Read rain from a file: find the variable, its units, its time intervals and its missing values, or say why not."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ STAMPS = ("end", "start", "middle", "point", "unknown")
 
 @dataclass(frozen=True)
 class Rain:
-    """Lazy rain in mm/h, `(time, lat, lon)` on canonical axes, with its own step."""
+    """Lazy rain in mm/h, `(time, lat, lon)` on canonical axes, with its time step."""
 
     values: xr.DataArray
     step: timedelta
@@ -66,10 +66,11 @@ def read_rain(
     amounts: str | None = None,
     absent_chunks: str | None = None,
 ) -> Rain:
-    """The rain in a NetCDF file or Zarr store, or in several that are one record; options say what files do not.
+    """Read the rain of a NetCDF file or Zarr store, or of several that form one record.
 
-    Amounts are divided by the interval of each: that of its time bounds, of a step that may change, or since the start
-    of a running sum. Where the step changes, the record has the longest one.
+    The options replace missing or wrong metadata. Each amount is divided by its interval, which is known from time
+    bounds or from the time step, which may change; accumulated sums are differenced first. If the step changes, the
+    record has the longest step. Raises `UserError` for invalid options, `DataError` for files that cannot be read.
     """
     if stamp not in (None, *STAMPS):
         raise UserError(f"data.stamp is {stamp!r}; expected {', '.join(STAMPS)}")
@@ -92,7 +93,7 @@ def read_rain(
 
 @dataclass(frozen=True)
 class _Part:
-    """The rain of one file as it is stored, with what its metadata say; times in the order of the file."""
+    """The rain of one file in its stored units, with its metadata; times in the order of the file."""
 
     array: xr.DataArray
     bounds: NDArray[np.datetime64] | None
@@ -120,7 +121,7 @@ class _Part:
 
     @classmethod
     def joined(cls, parts: Sequence[_Part]) -> _Part:
-        """Files of one record, one after another."""
+        """Concatenate the files of one record."""
         import xarray as xr
 
         from geoml.grids.grid import grid_of
@@ -128,9 +129,11 @@ class _Part:
         first = parts[0]
         for part in parts[1:]:
             if part.meant.amount != first.meant.amount:
-                raise DataError(f"{first.label} and {part.label} are no one record: one is a rate, one an amount")
+                raise DataError(
+                    f"{first.label} and {part.label} cannot form one record: one is a rate, the other an amount"
+                )
             if not grid_of(part.array).matches(grid_of(first.array)):
-                raise DataError(f"{first.label} and {part.label} are no one record: their grids differ")
+                raise DataError(f"{first.label} and {part.label} cannot form one record: their grids differ")
         same = [part.array * (part.meant.factor / first.meant.factor) for part in parts]
         coords = {name: first.array[name] for name in ("lat", "lon")}
         array = xr.concat([each.assign_coords(coords) for each in same], "time").rename(first.array.name)
@@ -149,7 +152,7 @@ def _amounts(
     step_minutes: float | None,
     amounts: str | None,
 ) -> tuple[xr.DataArray, Intervals]:
-    """Values with the interval of each; sums since a start become amounts of their steps."""
+    """Values with their intervals; accumulated sums are converted to amounts per step."""
     time = array["time"].values
     starts = starts_of_sums(bounds) if meant.amount else None
     since_start = amounts == "since_start" or starts is not None
@@ -165,7 +168,10 @@ def _amounts(
 
 
 def _on_axes(array: xr.DataArray, label: str) -> xr.DataArray:
-    """`(time, lat, lon)` on canonical axes; other dims of length 1 are dropped, members refused."""
+    """The array as `(time, lat, lon)` on canonical axes; other dims of length 1 are dropped.
+
+    Raises `DataError` for an ensemble and for any other dims.
+    """
     from geoml.grids.grid import conform
 
     array = with_time(array, label)
@@ -183,7 +189,7 @@ def _on_axes(array: xr.DataArray, label: str) -> xr.DataArray:
 
 
 def _refuse_contradiction(array: xr.DataArray, meant: RainUnits, label: str, units: str | None) -> None:
-    """Refuse units of an amount on what CF calls a rate or flux, and of a rate on what it calls an amount."""
+    """Raise `DataError` for units of an amount with a CF standard name of a rate or flux, and vice versa."""
     name = str(array.attrs.get("standard_name", ""))
     said = None if name not in STANDARD_NAMES else "rate" not in name and "flux" not in name
     if units is None and said is not None and said != meant.amount:
@@ -196,7 +202,7 @@ def _refuse_contradiction(array: xr.DataArray, meant: RainUnits, label: str, uni
 
 @dataclass(frozen=True)
 class _OnDisk:
-    """An array of a file; what cannot be read of it, a broken chunk for example, names the file."""
+    """An array of a file; an error of reading it, such as a corrupted chunk, names the file."""
 
     variable: xr.Variable
     label: str
@@ -221,7 +227,7 @@ class _OnDisk:
 
 
 def _lazy(array: xr.DataArray, path: Path, lost: tuple[tuple[slice, ...], ...]) -> xr.DataArray:
-    """The array in Dask blocks as the file has them, NaN in the parts that are lost."""
+    """The array in Dask blocks that match the file's chunks, with NaN in the missing parts."""
     import dask.array as da
 
     if array.chunks is not None:
@@ -236,7 +242,7 @@ def _lazy(array: xr.DataArray, path: Path, lost: tuple[tuple[slice, ...], ...]) 
 
 
 def find_rain(dataset: xr.Dataset, variable: str | None, path: Path) -> str:
-    """The name of the variable that is rain: the one asked for, by standard name, by usual names."""
+    """The name of the rain variable: as given, else by CF standard name, else by common names."""
     names = [str(name) for name in dataset.data_vars]
     if variable is not None:
         if variable not in names:
@@ -251,22 +257,22 @@ def find_rain(dataset: xr.Dataset, variable: str | None, path: Path) -> str:
         if len(found) == 1:
             return found[0]
         if found:
-            raise DataError(f"{path} holds several kinds of rain: {', '.join(found)}; choose with data.variable=")
-    raise DataError(f"{path} holds no variable known as rain among {', '.join(names)}; name it with data.variable=")
+            raise DataError(f"{path} has several rain variables: {', '.join(found)}; choose one with data.variable=")
+    raise DataError(f"{path} has no known rain variable among {', '.join(names)}; name it with data.variable=")
 
 
 def _refuse_twice_scaled(array: xr.DataArray, label: str) -> None:
-    """Floats with a scale factor were decoded once and kept the attribute: decoded again they are too small."""
+    """Raise `DataError` for floats with a scale factor, which were decoded before and would be scaled twice."""
     scale = array.encoding.get("scale_factor", 1)
     if scale != 1 and np.dtype(array.encoding.get("dtype", array.dtype)).kind == "f":
         raise DataError(
-            f"{label} is stored as floats with a scale_factor of {float(scale):g}, which would scale them twice; drop "
-            "the attribute, or store the packed integers"
+            f"{label} is stored as floats with a scale_factor of {float(scale):g}, which would scale them twice; "
+            "remove the attribute, or store the packed integers"
         )
 
 
 def _sorted(array: xr.DataArray, label: str) -> tuple[xr.DataArray, NDArray[np.intp] | slice]:
-    """The array in the order of its times, and that order."""
+    """The array sorted by time, and the order."""
     time = array["time"].values
     order: NDArray[np.intp] | slice = slice(None)
     if (np.diff(time) < np.timedelta64(0)).any():
@@ -274,18 +280,18 @@ def _sorted(array: xr.DataArray, label: str) -> tuple[xr.DataArray, NDArray[np.i
         array = array.isel(time=order)
         time = array["time"].values
     if (same := np.flatnonzero(np.diff(time) == np.timedelta64(0))).size:
-        raise DataError(f"{label}: time {time[same[0]]} comes twice; keep one of the fields")
+        raise DataError(f"{label}: time {time[same[0]]} occurs twice; keep one of the fields")
     return array, order
 
 
 def _checked(array: xr.DataArray, factor: NDArray[np.float64], intervals: Intervals, label: str) -> xr.DataArray:
-    """The values in mm/h, looked at when they are read; the first and the last at once."""
+    """The values in mm/h, checked when they are read; the first and the last time are checked now."""
     import dask.array as da
 
     plane = array.sizes["lat"] * array.sizes["lon"]
     array = array.chunk({"time": max(1, math.ceil(CHUNK_VALUES / plane)), "lat": -1, "lon": -1})
     hours = float(intervals.hours.max())
-    for place in {0, array.sizes["time"] - 1}:  # what is wrong everywhere is found at once
+    for place in {0, array.sizes["time"] - 1}:  # finds errors that affect all times early
         check_rain(array.isel(time=place).values, label, factor[place], hours=hours)
     factors = da.from_array(factor[:, None, None], chunks=(array.data.chunks[0], 1, 1))
     values = da.map_blocks(_rate, array.data, factors, label=label, hours=hours, dtype=np.float32)

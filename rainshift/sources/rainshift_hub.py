@@ -1,4 +1,4 @@
-"""The RainShift data set as it is published: read in place from a folder or a URL, or fetched first."""
+"""The published RainShift data set: read in place from a folder or a URL, or downloaded first."""
 
 from __future__ import annotations
 
@@ -26,21 +26,20 @@ __all__ = ["RainShiftSource"]
 
 @dataclass(frozen=True)
 class RainShiftSource:
-    """`data=rainshift data.root=DIR`: the published files, coarse ERA5 and fine IMERG, region by region.
+    """`data=rainshift data.root=DIR`: the published files of each region, coarse ERA5 and fine IMERG.
 
-    `root` is a folder or a URL that fsspec reads (chunks of the hours asked for come by ranges of bytes); with `fetch`
-    files that are not in the folder are downloaded from `base_url` first, and checked against `checksums`: a mapping
-    of file to SHA-256, or a file in the form of `sha256sum`. Without one, sums are noted in `SHA256SUMS` at the first
-    download and later ones are held to them.
+    `root` is a folder, or a URL that fsspec can read (only the required chunks are read, by byte ranges). With `fetch`,
+    files that are missing in the folder are downloaded from `base_url` and verified against `checksums`: a mapping of
+    file to SHA-256, or a file in the format of `sha256sum`. Without `checksums`, the checksum of the first download is
+    recorded in `SHA256SUMS`, and later downloads are verified against it.
 
-    No validation hours are published: `validation_share` of every `validation_every_days` of training are set apart,
-    `gap_hours` between them and before the test hours left out. `years` are those of training and validation,
-    `test_years` those of the test; of these, at most `hours` are taken (a number, or one for each split), in whole
-    chunks of the files spread evenly.
+    The published files have no validation split: `validation_share` of every `validation_every_days` of the training
+    hours are reserved for it, and `gap_hours` are left out between the two and before the test hours. `years` selects
+    years of training and validation, `test_years` those of the test; `hours` (a number, or one per split) limits the
+    number of hours, which are chosen in complete chunks of the files, spread evenly.
 
-    Hours are stamped with their end: ERA5's rain at t is the sum over (t − 1 h, t] and belongs to the IMERG half hours
-    that start at t − 60 and t − 30 min. The published files pair by index; what a lag correlation finds is warned of,
-    never corrected.
+    Times are the ends of hours: ERA5 rain at t is the sum over (t − 1 h, t], the interval of the IMERG half hours that
+    start at t − 60 min and t − 30 min. The published files are paired by index; a lag correlation only gives a warning.
     """
 
     root: str | None = None
@@ -63,7 +62,7 @@ class RainShiftSource:
                     raise unknown("data.hours split", split, self.splits)
         if self.fetch and self.root and "://" in self.root:
             raise UserError(
-                f"data.fetch needs a folder to download into; data.root is {self.root}, a URL read in place"
+                f"data.fetch requires a folder to download to; data.root is {self.root}, a URL that is read in place"
             )
 
     @property
@@ -72,12 +71,12 @@ class RainShiftSource:
 
     @cached_property
     def names(self) -> tuple[str, ...]:
-        """Regions that can be opened: those in the folder, or all published ones where files come from a URL."""
+        """Regions that can be opened: those in the folder, or all published regions for a URL."""
         published = {name for name, found in regions().items() if found.source}
         if not self.root:
             raise UserError(
                 "data.root is not set; point it at the folder of the RainShift files, or at an empty one with "
-                "data.fetch=true, which downloads what is asked for (some tens of GB a region)"
+                "data.fetch=true, which downloads the required files (tens of GB per region)"
             )
         if self.fetch or "://" in self.root:
             known = published
@@ -85,12 +84,12 @@ class RainShiftSource:
             folder = Path(self.root).expanduser()
             if not folder.is_dir():
                 raise UserError(
-                    f"data.root {folder} is not a folder; expected one that holds REGION/train_data_in.zarr.zip"
+                    f"data.root {folder} is not a folder; expected a folder that contains REGION/train_data_in.zarr.zip"
                 )
             known = {path.parent.name for path in folder.glob("*/*_data_in.zarr.zip")}
             if not known:
                 raise UserError(
-                    f"{folder} holds no REGION/train_data_in.zarr.zip; data.fetch=true downloads what is asked for"
+                    f"{folder} contains no REGION/train_data_in.zarr.zip; data.fetch=true downloads the required files"
                 )
         for name in self.include:
             if name not in known:
@@ -102,14 +101,14 @@ class RainShiftSource:
         return ("root", "fetch", "base_url", "checksums")
 
     def files(self, name: str, split: str | None = None) -> Mapping[str, Path]:
-        """The published files of a region's split, downloaded now where that is asked for."""
+        """The published files of a region's split; downloads missing files with `fetch`."""
         split = split or "train"
         root, part = self._root(name, split), "test" if split == "test" else "train"
         found = [file_of(name, part, side) for side in ("static", "in", "out")]
         return {file: location(place(root, file)) for file in found}
 
     def open(self, name: str, split: str | None = None) -> RegionData:
-        """One region in the hours of one split (training unless named), lazily."""
+        """Open one region in the hours of one split, by default training, lazily."""
         split = split or "train"
         if name not in self.names:
             raise unknown("region", name, self.names)
@@ -132,11 +131,11 @@ class RainShiftSource:
         return data
 
     def _root(self, name: str, split: str) -> str:
-        """Where the files are, downloaded now where that is asked for."""
+        """Root of the files; downloads missing files with `fetch`."""
         root = str(self.root) if "://" in str(self.root) else str(Path(str(self.root)).expanduser())
         if self.fetch:
             if not self.base_url:
-                raise UserError("data.fetch needs data.base_url, the folder of the data set on the web")
+                raise UserError("data.fetch requires data.base_url, the URL of the data set's folder")
             download = Download(self.base_url, Path(root), self.checksums)
             part = "test" if split == "test" else "train"
             for side in ("static", "in", "out"):
@@ -165,7 +164,7 @@ class RainShiftSource:
 
 
 def _check_place(data: RegionData, part: PublishedPart) -> None:
-    """Refuse fine rain that does not lie where the region of that name does, or statics that do not lie on it."""
+    """Raise `DataError` if the fine rain is outside the region of this name, or the static grid differs."""
     if data.static is not None:
         require_same(grid_of(data.static), data.fine, f"{part.root}: {file_of(part.region, '', 'static')} and rain")
     known = regions().get(data.name)

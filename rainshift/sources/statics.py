@@ -1,4 +1,4 @@
-"""Static fields of any grid brought to the fine one: land fraction and surface geopotential."""
+"""Static fields regridded to the fine grid: land fraction and surface geopotential."""
 
 from __future__ import annotations
 
@@ -26,18 +26,18 @@ NAMES = {
     "lsm": ("lsm", "land_fraction", "land_sea_mask", "landfrac", "landseamask", "sftlf"),
     "z": ("z", "geopotential", "geopotential_at_surface", "orog", "orography", "elevation", "height", "topo"),
 }
-#: What a length of heights is in metres.
+#: Units of height in metres.
 LENGTHS = {"m": 1.0, "metre": 1.0, "meter": 1.0, "dm": 0.1, "cm": 0.01, "mm": 0.001, "km": 1000.0, "ft": 0.3048,
            "foot": 0.3048, "feet": 0.3048, "us survey foot": 1200 / 3937}  # fmt: skip
-#: Between the shore of the Dead Sea and the top of Mount Everest, with some slack, in metres.
+#: Range of land heights in metres, from the shore of the Dead Sea to Mount Everest with some margin.
 LAND_M = (-500.0, 9000.0)
 
 
 def read_statics(files: Mapping[str, str], grid: Grid) -> xr.Dataset:
-    """`lsm` (0–1) and `z` (m² s⁻²) on `grid`, from NetCDF or GeoTIFF files; heights in metres become geopotential.
+    """Read `lsm` (0–1) and `z` (m² s⁻²) on `grid` from NetCDF or GeoTIFF files; heights are converted to geopotential.
 
-    Finer fields are averaged over the cells, coarser ones interpolated. A file that does not cover the grid raises
-    `DataError`.
+    Finer fields are averaged over cells, coarser fields are interpolated. Raises `DataError` for a file that does not
+    cover the grid, or has impossible values.
     """
     import xarray as xr
 
@@ -51,7 +51,7 @@ def read_statics(files: Mapping[str, str], grid: Grid) -> xr.Dataset:
         )
         values = array.values * _factor(name, array, label)
         _refuse_voids(name, values, label)
-        if array.name == "landseamask":  # IMERG's own mask counts water, in per cent
+        if array.name == "landseamask":  # the mask of IMERG is the share of water in per cent
             values = 1 - np.asarray(array.values, np.float64) / 100
         source = grid_of(array)
         method: Method = "conservative" if source["lat"].step <= grid["lat"].step else "bilinear"
@@ -77,7 +77,7 @@ def _read(path: Path, name: str) -> xr.DataArray:
     found = [given for given in dataset.data_vars if str(given).lower() in NAMES[name]]
     if len(found) != 1:
         held = ", ".join(map(str, dataset.data_vars))
-        raise DataError(f"{path} holds {held}; expected one of {', '.join(NAMES[name])} for {name}")
+        raise DataError(f"{path} contains {held}; expected one of {', '.join(NAMES[name])} for {name}")
     array = dataset[found[0]].reset_coords(drop=True)
     return array.squeeze([dim for dim in array.dims if array.sizes[dim] == 1], drop=True)
 
@@ -93,7 +93,7 @@ def _factor(name: str, array: xr.DataArray, label: str) -> float:
 
 
 def _refuse_voids(name: str, values: NDArray[np.float64], label: str) -> None:
-    """Refuse heights that no land has: fill values that the file does not declare, or another unit."""
+    """Raise `DataError` for heights out of the range of land: undeclared fill values, or wrong units."""
     if name != "z" or not np.isfinite(values).any():
         return
     low, high = np.nanmin(values) / GRAVITY_M_S2, np.nanmax(values) / GRAVITY_M_S2
@@ -109,5 +109,5 @@ def _require_cover(source: Grid, grid: Grid, label: str) -> None:
         if have.period is None and (want.start < have.edges[0] - 1e-6 or want.stop > have.edges[-1] + 1e-6):
             raise DataError(
                 f"{label}: {have.name} runs from {have.start:g} to {have.stop:g}; {want.start:g} to {want.stop:g} "
-                "is needed"
+                "is required"
             )

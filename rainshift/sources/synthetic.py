@@ -1,4 +1,4 @@
-"""The synthetic planet as a source: 18 regions of weather drawn from their climates, any hours of any year."""
+"""The synthetic planet as a data source: 18 regions of weather sampled from their climates, for any hours."""
 
 from __future__ import annotations
 
@@ -32,14 +32,16 @@ if TYPE_CHECKING:
 __all__ = ["PlanetSource", "SyntheticSource", "WeatherLaw", "block_starts"]
 
 EPOCH = np.datetime64("1970-01-01T00", "h")
-#: Memory for the latest blocks of weather; one of a whole region takes some 10 MB.
+#: Memory for cached blocks of weather in bytes; a block of a full region takes about 10 MB.
 LATEST_BYTES = 160_000_000
-#: The planet's rain is kept as integers of this step, IMERG's own.
+#: Resolution in mm/h of the stored rain, that of IMERG.
 RATE_STEP_MM_H = 0.01
 
 
 def block_starts(start: str, end: str, hours: int) -> NDArray[np.int64]:
-    """Numbers of the `BLOCK_HOURS`-hour blocks, spread from `start` to before `end`, that hold `hours`.
+    """Numbers of `BLOCK_HOURS`-hour blocks with `hours` in total, spread evenly from `start` to `end` (exclusive).
+
+    Raises `UserError` if the range has fewer hours.
 
     >>> block_starts("2001-01-01", "2003-01-01", 96).tolist()
     [11323, 11618, 11730, 12026]
@@ -47,12 +49,12 @@ def block_starts(start: str, end: str, hours: int) -> NDArray[np.int64]:
     first, last = (int((np.datetime64(day, "h") - EPOCH).astype(int)) // BLOCK_HOURS for day in (start, end))
     days, count = last - first, -(-hours // BLOCK_HOURS)
     if not 0 < count <= days:
-        raise UserError(f"{hours} hours do not fit between {start} and {end}: these hold {days * BLOCK_HOURS}")
+        raise UserError(f"{hours} hours do not fit between {start} and {end}, which has {days * BLOCK_HOURS} hours")
     return first + of_strata(days, count)
 
 
 class WeatherLaw(Hashable, Protocol):
-    """A region's weather: small to pickle, and any of its days made by itself."""
+    """Weather of a region: small when pickled; each day is generated independently."""
 
     @property
     def coarse(self) -> Grid:
@@ -63,12 +65,12 @@ class WeatherLaw(Hashable, Protocol):
         """The grid of the rain."""
 
     def block(self, block: int) -> WeatherBlock:
-        """The `BLOCK_HOURS` hours `block * BLOCK_HOURS …` since 1970."""
+        """The `BLOCK_HOURS` hours of a block; block 0 starts at 1970-01-01."""
 
 
 @dataclass(frozen=True)
 class PlanetSource(ABC):
-    """What synthetic planets have in common: regions with a climate, any hours of any year, boxes of any size."""
+    """Base class of synthetic sources: regions with a climate, any hours of any year, boxes of any size."""
 
     seed: int = 0
     include: Sequence[str] = ()
@@ -77,7 +79,7 @@ class PlanetSource(ABC):
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Regions with a climate, those of `include` where it names any."""
+        """Names of regions with a climate, restricted to `include` if it is not empty."""
         known = {name for name, found in regions().items() if found.climate is not None}
         for name in self.include:
             if name not in known:
@@ -98,11 +100,11 @@ class PlanetSource(ABC):
         return ()
 
     def files(self, name: str, split: str | None = None) -> Mapping[str, Path]:
-        """None: weather is made by the code."""
+        """Empty: weather is generated and not read from files."""
         return {}
 
     def open(self, name: str, split: str | None = None) -> RegionData:
-        """One region in the hours of one split (the first unless named)."""
+        """Open one region in the hours of one split, by default the first."""
         parts = self.splits_at or DEFAULT_SPLITS
         split = split or next(iter(parts))
         if split not in parts:
@@ -111,7 +113,7 @@ class PlanetSource(ABC):
         return self.blocks(name, block_starts(str(part["start"]), str(part["end"]), int(part["hours"])), split=split)
 
     def blocks(self, name: str, numbers: NDArray[np.int64], *, split: str = "") -> RegionData:
-        """One region in the hours of numbered days since 1970."""
+        """One region in the hours of the days `numbers`, counted from 1970-01-01."""
         weather = self.weather(name)
         hours = (numbers[:, None] * BLOCK_HOURS + np.arange(BLOCK_HOURS)).ravel()
         time = (EPOCH + hours.astype("timedelta64[h]")).astype("datetime64[ns]")
@@ -130,10 +132,10 @@ class PlanetSource(ABC):
 
     @abstractmethod
     def provenance(self, name: str) -> dict[str, Any]:
-        """Where a region's data come from."""
+        """Origin of a region's data: `source`, `licence` and others."""
 
     def box(self, name: str) -> Region:
-        """The box of `size_deg` in a region that is among the source's."""
+        """The box of `size_deg` in a region. Raises `UserError` for a region without a climate."""
         if name not in self.names:
             raise unknown("region with a climate", name, self.names)
         return _shrunk(region(name), self.size_deg)
@@ -141,12 +143,12 @@ class PlanetSource(ABC):
 
 @dataclass(frozen=True)
 class SyntheticSource(PlanetSource):
-    """`data=synthetic`. A pure function of its options: any hour is the same whatever else is asked for.
+    """`data=synthetic`: generated weather, a pure function of the options; an hour does not depend on other hours.
 
-    `splits_at` maps a split to its `start`, `end` (exclusive) and `hours`, which are taken in blocks of a day, evenly
-    spread. `size_deg` cuts smaller boxes out of the middle of the regions' area; each is weather of its own, not a
-    crop. `equal` names a region whose climate, place and land all regions take, so that they differ by chance alone:
-    the negative control. `climate` changes single numbers of all climates.
+    `splits_at` maps a split to its `start`, `end` (exclusive) and `hours`, which are chosen in evenly spread blocks of
+    one day. `size_deg` selects smaller boxes in the centre of the regions; the weather of a small box is not a crop of
+    that of the full region. `equal` names a region whose climate, location and land all regions use, so that they
+    differ by chance alone (the negative control). `climate` overrides parameters of all climates.
     """
 
     equal: str | None = None
@@ -158,7 +160,9 @@ class SyntheticSource(PlanetSource):
         if self.equal is not None:
             box = _shrunk(region(self.equal), self.size_deg)
         if box.climate is None:
-            raise UserError(f"region {box.name!r} has no climate: block in its YAML; the synthetic planet needs one")
+            raise UserError(
+                f"region {box.name!r} has no climate: block in its YAML file; the synthetic planet requires one"
+            )
         climate = Climate.from_mapping({**box.climate.as_dict(), **(self.climate or {})})
         coarse, fine = grids(box)
         return Weather(self.seed, name, climate, coarse, fine, self.equal or name)
@@ -193,7 +197,7 @@ DEFAULT_SPLITS: Mapping[str, Mapping[str, Any]] = {
 
 
 def _shrunk(box: Region, size_deg: float | None) -> Region:
-    """The box of that size around the middle of a region, on the half-degree lattice both grids share."""
+    """The box of `size_deg` around the centre of a region, on the half-degree lattice common to both grids."""
     if size_deg is None:
         return box
     height, width = box.size_deg
@@ -204,14 +208,14 @@ def _shrunk(box: Region, size_deg: float | None) -> Region:
     return replace(box, lat_min=south, lat_max=south + size_deg, lon_min=west, lon_max=west + size_deg)
 
 
-# A law of weather is made of grids and numbers: equal ones share their set-up and their latest blocks within a process.
+# Weather objects are hashable: equal objects in a process share their set-up and cached blocks.
 @functools.lru_cache(maxsize=32)
 def _shared(weather: Any) -> Any:
     return weather
 
 
 class _Slot:
-    """A block that is made once, whichever thread asks first."""
+    """A block that is generated once, by the first thread that requests it."""
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
@@ -225,7 +229,7 @@ class _Slot:
 
 
 class _Blocks:
-    """The latest blocks, as many as `LATEST_BYTES` hold: predictors and rain of a slab are asked for one by one."""
+    """Cache of the latest blocks, up to `LATEST_BYTES`; predictors and rain of a block are requested separately."""
 
     def __init__(self) -> None:
         self.lock = threading.Lock()

@@ -1,4 +1,4 @@
-"""Rain whose law given the coarse predictors is known, so that the best score is too: see `rainshift.models.oracle`."""
+"""Rain with a known distribution given the predictors, so that the best score is known (`rainshift.models.oracle`)."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from rainshift.sources.variables import VARIABLES
 
 __all__ = ["LATENT", "SyntheticExactSource"]
 
-#: The predictor that says everything: the coarse view of the Gaussian field.
+#: The sufficient predictor: the coarse view of the Gaussian field.
 LATENT = "latent"
 
 
 @dataclass(frozen=True)
 class SyntheticExactSource(PlanetSource):
-    """`data=synthetic_exact`: a Gaussian field, its noisy area means, and rain that censors and skews it.
+    """`data=synthetic_exact`: a Gaussian field, its noisy area means, and rain as its censored and skewed transform.
 
-    The law is that of the place (`GaussianLaw.of`), from the region's climate, and no option changes it: who knows the
-    place knows the law. Hours are independent. Predictors are `latent`, the area means with their error, in standard
-    deviations of the field, and `tp`, a first guess of the rain made of `latent` alone.
+    The distribution depends on the region's climate (`GaussianLaw.of`) and not on options, so that it is known for
+    every region. Hours are independent. Predictors are `latent`, the area means with noise, in standard deviations of
+    the field, and `tp`, a first guess of the rain computed from `latent` alone.
     """
 
     size_deg: float | None = 2.0

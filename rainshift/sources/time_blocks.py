@@ -1,4 +1,4 @@
-"""Fields read in blocks of time, each once: what lets slabs of any length be written from chunks of another."""
+"""Read fields in blocks of time, each block once, and choose blocks of time from a record."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ Read = Callable[[slice], NDArray[Any]]
 
 
 class TimeBlocks:
-    """A `(time, lat, lon)` array behind `read(slice)`, cut into blocks of `length` times; the latest are kept.
+    """A `(time, lat, lon)` array read by `read(slice)` in blocks of `length` times, with a cache of the latest blocks.
 
-    Blocks are what the file stores together, so that a slab that takes a part of one costs no second decoding.
+    Blocks match the chunks of the file, so that slabs of another length do not decode a chunk twice.
     """
 
     def __init__(self, read: Read, shape: tuple[int, int, int], length: int, *, keep: int = 2) -> None:
@@ -38,7 +38,7 @@ class TimeBlocks:
         return {**self.__dict__, "_held": OrderedDict()}
 
     def block(self, number: int) -> NDArray[np.float32]:
-        """The times from `number * length` on, read now or a moment ago."""
+        """Block `number`, which starts at time `number * length`, from the cache or the file."""
         with self._lock:
             if number not in self._held:
                 part = slice(number * self.length, min((number + 1) * self.length, self.shape[0]))
@@ -49,7 +49,7 @@ class TimeBlocks:
             return self._held[number]
 
     def lazy(self) -> da.Array:
-        """The array as Dask blocks along time."""
+        """The array as a Dask array with blocks along time."""
         import dask.array as da
 
         times, *plane = self.shape
@@ -64,21 +64,21 @@ class TimeBlocks:
 
 
 def of_years(time: NDArray[np.datetime64], years: Sequence[int] | None, label: str) -> NDArray[np.intp]:
-    """Positions of the times that lie in some calendar years, all for None; none left raises `UserError`."""
+    """Positions of the times in some calendar years, all times for None. Raises `UserError` if there are none."""
     if years is None:
         return np.arange(len(time))
     wanted = {int(year) for year in ([years] if isinstance(years, int) else years)}
     held = time.astype("datetime64[Y]").astype(int) + 1970
     found = np.flatnonzero(np.isin(held, sorted(wanted)))
     if not len(found):
-        raise UserError(f"{label} holds no hour of {sorted(wanted)}; its years are {held.min()} to {held.max()}")
+        raise UserError(f"{label} has no hour of {sorted(wanted)}; its years are {held.min()} to {held.max()}")
     return found
 
 
 def of_strata(size: int, count: int) -> NDArray[np.int64]:
-    """`count` of `size` positions, one in each of as many equal strata, its place in them by the golden ratio.
+    """`count` of `size` positions, one in each of `count` equal strata, at offsets given by the golden ratio.
 
-    Even in the calendar too, where equal distances could meet the same season every year.
+    Unlike equal distances, this cannot select the same season of every year.
 
     >>> of_strata(100, 3).tolist()
     [0, 53, 74]
@@ -89,7 +89,7 @@ def of_strata(size: int, count: int) -> NDArray[np.int64]:
 
 
 def whole_blocks(positions: NDArray[np.intp], hours: int | None, length: int) -> NDArray[np.intp]:
-    """At most `hours` of the positions, in whole blocks of `length` spread evenly over them; all for None.
+    """At most `hours` positions in complete blocks of `length`, spread evenly; all positions for None.
 
     >>> whole_blocks(np.arange(1000), 30, 10).reshape(3, 10)[:, 0].tolist()
     [0, 530, 740]
@@ -106,9 +106,10 @@ def whole_blocks(positions: NDArray[np.intp], hours: int | None, length: int) ->
 def validation_blocks(
     time: NDArray[np.datetime64], share: float, every_days: float, gap_hours: float
 ) -> Mapping[str, NDArray[np.intp]]:
-    """Positions of training and validation times: a block of validation in every so many days, gaps between them.
+    """Positions of training and validation times: one validation block per period of days, separated by gaps.
 
-    The last `gap_hours` are left out of both, because test hours may follow at once.
+    The last `gap_hours` are left out of both, because test hours may follow directly. Raises `UserError` for an
+    invalid share, `DataError` if no training hour remains.
     """
     from rainshift.places.splits import split_blocks
 
@@ -118,7 +119,7 @@ def validation_blocks(
     end = time[-1] - np.timedelta64(round(gap.total_seconds()), "s")
     kept = time[time <= end]
     if not len(kept):
-        raise DataError(f"no training hour is left before the gap of {gap}; lower data.gap_hours")
+        raise DataError(f"no training hour remains before the gap of {gap}; reduce data.gap_hours")
     if share == 0:
         return {"train": np.arange(len(kept))}
     days = (kept[-1] - kept[0]) / np.timedelta64(1, "D")

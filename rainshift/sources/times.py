@@ -1,4 +1,4 @@
-"""Times of files: which coordinate they are, dates in any calendar, and the noise of numbers that are not whole."""
+"""Time coordinates of files: find them, convert dates of any calendar, and correct rounding errors."""
 
 from __future__ import annotations
 
@@ -20,12 +20,15 @@ logger = logging.getLogger(__name__)
 
 TIME_DIMS = ("time", "valid_time", "datetime", "date", "t", "forecast_time")
 MEMBER_DIMS = ("member", "number", "realization", "realisation", "ensemble", "ensemble_member", "ens", "sample", "draw")
-#: How far a time may lie from a whole minute and still be one: decimals of days, seconds that end at 59.
+#: Tolerance within which times are rounded to full minutes: decimal days, seconds that end at 59.
 SNAP = np.timedelta64(1, "s")
 
 
 def with_time(array: xr.DataArray, label: str) -> xr.DataArray:
-    """The array with a `datetime64[ns]` dimension `time`: another name is renamed, runs and lead times are unrolled."""
+    """The array with a `datetime64[ns]` dimension `time`; other names are renamed, runs and lead times flattened.
+
+    Raises `DataError` for missing, invalid or non-existent dates.
+    """
     array = _unrolled(array, label)
     if "time" not in array.dims:
         names = [str(dim) for dim in array.dims]
@@ -33,10 +36,10 @@ def with_time(array: xr.DataArray, label: str) -> xr.DataArray:
         if len(found) != 1:
             if not found and (name := next((n for n in TIME_DIMS if n in array.coords and not array[n].ndim), None)):
                 return with_time(array.expand_dims(name), label)
-            raise DataError(f"{label} has dims {tuple(names)}; a time dimension is needed")
+            raise DataError(f"{label} has dims {tuple(names)}; a time dimension is required")
         array = array.drop_vars("time", errors="ignore").rename({found[0]: "time"})
     if "time" not in array.coords:
-        raise DataError(f"{label}: dimension time has no coordinate; times cannot be told")
+        raise DataError(f"{label}: dimension time has no coordinate; its times are unknown")
     array = array.assign_coords(time=("time", _dates(array["time"], array.indexes["time"], label)))
     array["time"].attrs.clear()
     return array
@@ -47,7 +50,7 @@ def _is_time(array: xr.DataArray, dim: str) -> bool:
 
 
 def _unrolled(array: xr.DataArray, label: str) -> xr.DataArray:
-    """Forecasts `(time, step)` as one line of valid times; those of several runs that overlap are refused later."""
+    """Forecasts `(time, step)` flattened to valid times; overlapping runs are detected later."""
     steps = [dim for dim in ("step", "lead_time", "prediction_timedelta", "leadtime") if dim in array.dims]
     if not steps:
         return array
@@ -59,7 +62,7 @@ def _unrolled(array: xr.DataArray, label: str) -> xr.DataArray:
         ).swap_dims({step: "time"}).drop_vars(step)  # fmt: skip
     valid = array["valid_time"] if "valid_time" in array.coords else array["time"] + array[step]
     if valid.dtype.kind != "M":
-        raise DataError(f"{label}: its runs and steps give no valid times")
+        raise DataError(f"{label}: valid times cannot be computed from its runs and steps")
     times = valid.transpose("time", step).values.ravel()
     stacked = array.drop_vars(["valid_time"], errors="ignore").stack(line=("time", step))
     stacked = stacked.drop_vars(["line", "time", step], errors="ignore").rename(line="time")
@@ -79,7 +82,7 @@ def _dates(coordinate: xr.DataArray, index: Any, label: str) -> NDArray[np.datet
     if values.dtype.kind != "M":
         said = f" in {units!r}" if units else "; its units attribute may be missing"
         raise DataError(
-            f"{label}: time is {values.dtype}, not dates{said}; expected 'hours since 2001-01-01' or the like"
+            f"{label}: time is {values.dtype}, not dates{said}; expected units such as 'hours since 2001-01-01'"
         )
     if np.isnat(values).any():
         raise DataError(f"{label}: some times are missing")
@@ -87,7 +90,7 @@ def _dates(coordinate: xr.DataArray, index: Any, label: str) -> NDArray[np.datet
 
 
 def _of_numbers(values: NDArray[Any]) -> NDArray[np.datetime64]:
-    """Dates of numbers such as 20200601.25, as CDO writes them."""
+    """Convert numbers such as 20200601.25, as written by CDO, to dates."""
     days = np.floor(values).astype(np.int64)
     text = np.char.add(np.char.add((days // 10000).astype(str), "-"), np.char.zfill((days // 100 % 100).astype(str), 2))
     text = np.char.add(np.char.add(text, "-"), np.char.zfill((days % 100).astype(str), 2))
@@ -96,7 +99,7 @@ def _of_numbers(values: NDArray[Any]) -> NDArray[np.datetime64]:
 
 
 def snapped(time: NDArray[np.datetime64], label: str) -> NDArray[np.datetime64]:
-    """Times that all lie within a second of whole minutes, on them; others as they are.
+    """Times rounded to full minutes if all are within a second of them, else unchanged.
 
     >>> snapped(np.array(["2020-01-01T00:59:59.97"], "M8[ns]"), "here")
     array(['2020-01-01T01:00:00.000000000'], dtype='datetime64[ns]')
@@ -105,5 +108,5 @@ def snapped(time: NDArray[np.datetime64], label: str) -> NDArray[np.datetime64]:
     off = np.abs(time - minutes)
     if not len(time) or not off.max() or off.max() > SNAP:
         return time
-    logger.info("%s: times lie up to %.3g s from whole minutes and are taken for those", label, off.max() / SNAP)
+    logger.info("%s: times differ from full minutes by up to %.3g s and are rounded", label, off.max() / SNAP)
     return minutes

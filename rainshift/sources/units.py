@@ -1,4 +1,4 @@
-"""Units of rain as CF and people write them: an amount, or a rate, and what multiplies it into mm or mm/h."""
+"""Parse units of rain, in CF and common notations: amount or rate, and the factor to mm or mm/h."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ for _names, _factor, _powers in (
 ):
     _UNITS |= {_name: (Fraction(_factor), *_powers) for _name in _names.split()}
 _STEPS = {"step", "timestep", "time_step", "interval"}
-#: Words that say what is measured, not in which unit.
+#: Words that name the quantity and not the unit.
 _WORDS = re.compile(
     r"\b(of|liquid|lwe|w\.?\s?e\.?|water|h2o|equivalent|depth|rain(fall)?|precip(itation)?|accum(ulated|ulation)?|total)"
     r"(?![a-z0-9])\.?"
@@ -45,18 +45,20 @@ _TOKEN = re.compile(
 
 @dataclass(frozen=True)
 class RainUnits:
-    """What a unit of rain means: `factor` brings amounts to mm and rates to mm/h; `per_step` amounts per time step."""
+    """Meaning of a unit of rain: `amount` or rate, and the `factor` that converts it to mm or mm/h."""
 
     factor: float
     amount: bool
 
     def to_rate(self, step_hours: float) -> float:
-        """What multiplies values into mm/h, where amounts fell in `step_hours`."""
+        """Factor that converts values to mm/h; amounts are over `step_hours`."""
         return self.factor / step_hours if self.amount else self.factor
 
 
 def rain_factor(units: str | None, step_hours: float, *, label: str = "precipitation") -> float:
-    """What multiplies values in `units` into mm/h; amounts are divided by the step they fell in.
+    """Factor that converts values in `units` to mm/h; amounts are divided by `step_hours`.
+
+    Raises `DataError` for units that are not those of rain.
 
     >>> rain_factor("kg m-2 s-1", 1), rain_factor("mm/hr", 1), rain_factor("m", 1), rain_factor("mm per 5 min", 1)
     (3600.0, 1.0, 1000.0, 12.0)
@@ -67,10 +69,10 @@ def rain_factor(units: str | None, step_hours: float, *, label: str = "precipita
 
 
 def rain_units(units: str | None, *, label: str = "precipitation") -> RainUnits:
-    """The meaning of a unit string; `DataError` for one that is no amount or rate of rain.
+    """Parse a unit string. Raises `DataError` if it is not an amount or rate of rain.
 
-    Understood are lengths of water, mass or litres over area, alone or by time: multiplied or divided in any of the
-    usual notations (`mm h-1`, `mm/hr`, `kg m**-2 s**-1`, `L/m²`, `0.1 mm`, `mm (3 h)-1`, `mm per 5 min`).
+    Supported are depth of water, and mass or litres per area, optionally per time, in all common notations (`mm h-1`,
+    `mm/hr`, `kg m**-2 s**-1`, `L/m²`, `0.1 mm`, `mm (3 h)-1`, `mm per 5 min`).
 
     >>> rain_units("0.1 mm"), rain_units("mm·h⁻¹")
     (RainUnits(factor=0.1, amount=True), RainUnits(factor=1.0, amount=False))
@@ -83,7 +85,7 @@ def rain_units(units: str | None, *, label: str = "precipitation") -> RainUnits:
         raise DataError(f"{label} has units {units!r}, which are not understood ({error}); {WAY_OUT}") from None
     length, mass, time = powers
     if (length, mass) not in ((1, 0), (-2, 1)) or time not in (0, -1) or (per_step and time):
-        raise DataError(f"{label} has units {units!r}, which are not understood as rain; {WAY_OUT}")
+        raise DataError(f"{label} has units {units!r}, which are not units of rain; {WAY_OUT}")
     return RainUnits(float(factor), amount=time == 0)
 
 
@@ -107,10 +109,10 @@ def _tidied(units: str) -> str:
 
 
 def _parse(text: str) -> tuple[Fraction, tuple[int, int, int], bool]:
-    """Factor, powers of length, mass and time, and whether it is per step, of a product of units."""
+    """Factor, powers of length, mass and time of a product of units, and whether it is per time step."""
     factor, powers, per_step, tokens = Fraction(1), [0, 0, 0], False, list(_tokens(text))
     if not tokens:
-        raise ValueError("nothing is left of it")
+        raise ValueError("no unit found")
     for kind, value, power in _flat(tokens):
         if kind == "number":
             factor *= Fraction(value) ** power
@@ -119,7 +121,7 @@ def _parse(text: str) -> tuple[Fraction, tuple[int, int, int], bool]:
         else:
             found = _UNITS.get(value) or _UNITS.get(value.removesuffix("s")) or _UNITS.get(value.removesuffix("es"))
             if found is None:
-                raise ValueError(f"{value!r} is no unit of rain")
+                raise ValueError(f"{value!r} is not a unit of rain")
             factor *= found[0] ** power
             powers = [sum_ + each * power for sum_, each in zip(powers, found[1:], strict=True)]
     return factor, (powers[0], powers[1], powers[2]), per_step
@@ -143,7 +145,7 @@ def _tokens(text: str) -> Iterator[tuple[str, str, int]]:
 
 
 def _flat(tokens: list[tuple[str, str, int]]) -> Iterator[tuple[str, str, int]]:
-    """Numbers and units with their signed powers: a slash holds for the next unit, or the next bracket."""
+    """Numbers and units with their signed powers; a slash applies to the next unit or bracket."""
     divided, depth = False, 0
     held: list[tuple[str, str, int]] = []
     for position, (kind, value, power) in enumerate(tokens):
@@ -165,9 +167,11 @@ def _flat(tokens: list[tuple[str, str, int]]) -> Iterator[tuple[str, str, int]]:
             held.append((kind, value, power))
         else:
             if kind == "number" and not divided and position and following[0] == "word" and following[2] < 0:
-                raise ValueError(f"is {value} {following[1]} divided by, or multiplied with?")
+                raise ValueError(f"{value} {following[1]} is ambiguous: divided or multiplied")
             yield kind, value, -power if divided else power
-            if not (divided and kind == "number" and following[0] == "word"):  # per 3 hours: both are below
+            if not (
+                divided and kind == "number" and following[0] == "word"
+            ):  # per 3 hours: both are in the denominator
                 divided = False
     if depth:
-        raise ValueError("a bracket is left open")
+        raise ValueError("unclosed bracket")

@@ -1,4 +1,4 @@
-"""Which stored values are rain: valid ranges, flags, chunks that are not there, and what no rain can be."""
+"""Validity of stored rain values: valid ranges, flags, missing chunks and physical limits."""
 
 from __future__ import annotations
 
@@ -23,24 +23,24 @@ __all__ = ["MOST_MM_H", "Validity", "blanked", "check_rain", "lost_parts", "vali
 
 logger = logging.getLogger(__name__)
 
-#: More than any gauge has seen in a minute; less than a value in wrong units or unscaled integers.
+#: Maximum rate in mm/h: above any observed one-minute rain, below values in wrong units or unscaled integers.
 MOST_MM_H = 3000.0
-#: Rounding of packed data may fall this far below zero; anything lower is a fill value in disguise.
+#: Minimum value, which allows for rounding of packed data; anything lower is taken for a fill value.
 LEAST_MM_H = -0.05
-#: Numbers that mark missing data in many files and are no amounts of rain.
+#: Common fill values, which are not valid amounts of rain.
 SENTINELS = (999.0, 999.9, 999.99, 9999.0, 9999.9, 9999.99, 32766.0, 32767.0, 65534.0, 65535.0)
-#: The greatest depth ever observed in T hours is about 422 T^0.475 mm (Jennings 1950 and later, WMO-No. 1045).
+#: Record depth of rain in T hours: about 422 T^0.475 mm (Jennings 1950 and later, WMO-No. 1045).
 RECORD_MM, RECORD_POWER = 422.0, 0.475
-#: Meanings of flags that say that there is no rain, rather than that nothing is known.
+#: Flag meanings that stand for no rain, not for missing data.
 DRY = ("dry", "no_rain", "no_precip", "undetect", "below_detection", "below_threshold", "zero")
 
 
 @dataclass(frozen=True)
 class Validity:
-    """What of decoded values is data: `low` to `high`, none of `missing`; those of `dry` are 0.
+    """Valid decoded values: from `low` to `high` except `missing`; values in `dry` become 0.
 
-    `slack` is half the distance of two stored values. `fills` are numbers that often mark missing data: where the
-    file does not declare them they are refused.
+    `slack` is half the distance of two stored values. `fills` are common fill values, which raise an error if the
+    file does not declare them.
     """
 
     low: float = -math.inf
@@ -51,7 +51,7 @@ class Validity:
     slack: float = 0.0
 
     def apply(self, values: NDArray[Any], label: str) -> NDArray[Any]:
-        """The values with NaN for what is no data; undeclared fill values raise `DataError`."""
+        """The values with NaN for invalid ones. Raises `DataError` for undeclared fill values."""
         slack = self.slack or 1e-6
         known = np.isfinite(values)
         outside = known & ((values < self.low - self._near(self.low)) | (values > self.high + self._near(self.high)))
@@ -73,8 +73,8 @@ class Validity:
         for value in self.fills if large.size else ():
             if count := int(np.isclose(large, value, rtol=1e-6, atol=0.0).sum()):
                 raise DataError(
-                    f"{label} holds {value:g} in {count} cells, which marks missing data in many files; declare it as "
-                    "_FillValue in the file, or as rain by a valid_range"
+                    f"{label} has {value:g} in {count} cells, a common fill value; declare it as _FillValue in the "
+                    "file, or declare it as rain by a valid_range"
                 )
 
     def _near(self, limit: float) -> float:
@@ -82,10 +82,11 @@ class Validity:
 
 
 def validity_of(array: xr.DataArray, label: str, *, rain: bool = True) -> Validity:
-    """What the attributes of a decoded variable say: `valid_range`, `valid_min`, `valid_max`, `flag_values`.
+    """The validity given by attributes of a decoded variable: `valid_range`, `valid_min`, `valid_max`, `flag_values`.
 
-    Limits of the type of the stored integers are in their scale, others in that of the decoded values (NUG, appendix
-    A; CF 2.5.1). Values outside are missing. Undeclared fill values are looked for in `rain`.
+    Limits of the same type as the packed integers refer to packed values, other limits to decoded values (NUG,
+    appendix A; CF 2.5.1). Values outside are missing. With `rain`, undeclared fill values are detected. Raises
+    `DataError` for attributes that are not numbers.
     """
     scale = float(np.ravel(array.encoding.get("scale_factor", 1.0))[0])
     offset = float(np.ravel(array.encoding.get("add_offset", 0.0))[0])
@@ -121,16 +122,18 @@ def validity_of(array: xr.DataArray, label: str, *, rain: bool = True) -> Validi
 
 
 def _flags(array: xr.DataArray, values: list[float], label: str) -> tuple[list[float], list[float]]:
-    """Values that stand for something else than an amount: those that mean missing, those that mean dry."""
+    """Flag values: those that mean missing, and those that mean dry."""
     if "flag_masks" in array.attrs:
-        raise DataError(f"{label} holds bits (flag_masks), not amounts; choose another variable with data.variable=")
+        raise DataError(
+            f"{label} contains bit flags (flag_masks), not amounts; choose another variable with data.variable="
+        )
     meanings = str(array.attrs.get("flag_meanings", "")).lower().split()
     dry = [v for v, meaning in zip(values, meanings, strict=False) if any(word in meaning for word in DRY)]
     return [value for value in values if value not in dry], dry
 
 
 def most_mm_h(hours: float) -> float:
-    """The rate in mm/h beyond which values are refused: a long amount is held to twice the record of its length."""
+    """Maximum plausible rate in mm/h: for long intervals, twice the record depth of that length."""
     return MOST_MM_H if hours < 6 else min(MOST_MM_H, 2 * RECORD_MM * hours**RECORD_POWER / hours)
 
 
@@ -141,9 +144,9 @@ def check_rain(
     validity: Validity | None = None,
     hours: float = 1.0,
 ) -> NDArray[np.float32]:
-    """Values in mm/h, missing ones NaN; what cannot be rain is refused.
+    """Values in mm/h, with NaN for missing ones. Raises `DataError` for values that cannot be rain.
 
-    `factor`, one or one for each time, multiplies them into mm/h; `hours` is the interval they stand for.
+    `factor`, a number or one per time, converts values to mm/h; `hours` is the length of their interval.
     """
     values = np.asarray(values, np.float64)
     values = values if validity is None else validity.apply(values, label)
@@ -152,7 +155,7 @@ def check_rain(
     low, least = np.nanmin(rain, initial=0.0), np.nanmin(np.where(np.isfinite(values), values, 0), initial=0.0)
     if low < LEAST_MM_H or least <= -1:
         raise DataError(
-            f"{label} holds negative values (lowest {least:g}); if they mark missing data, declare them as "
+            f"{label} has negative values (lowest {least:g}); if they mark missing data, declare them as "
             "_FillValue in the file"
         )
     if (high := np.nanmax(rain, initial=0.0)) > most_mm_h(hours):
@@ -164,9 +167,9 @@ def check_rain(
 
 
 def lost_parts(path: Path, array: xr.DataArray, label: str) -> tuple[tuple[slice, ...], ...]:
-    """The parts of a Zarr array whose chunks are not there: they would read as 0, and a lost hour is not a dry one.
+    """The parts of a Zarr array whose chunks are missing: they would be read as 0, as if they were dry.
 
-    None where `fill_value` marks missing data: it does so for these too.
+    Empty if `fill_value` marks missing data, since missing chunks then are read as missing.
     """
     import zarr
 
@@ -184,8 +187,8 @@ def lost_parts(path: Path, array: xr.DataArray, label: str) -> tuple[tuple[slice
     absent = [at for at in np.ndindex(*shape) if stored.metadata.encode_chunk_key(at) not in there]
     if absent:
         logger.warning(
-            "%s: %d of its %d chunks are not there, the first %s; taken as missing, not as dry. Where chunks "
-            "without rain were left out, say data.absent_chunks=dry",
+            "%s: %d of %d chunks do not exist, the first is %s; they are treated as missing, not as dry. If chunks "
+            "without rain were not written, set data.absent_chunks=dry",
             label, len(absent), math.prod(shape), stored.metadata.encode_chunk_key(absent[0]),
         )  # fmt: skip
     return tuple(tuple(slice(i * n, (i + 1) * n) for i, n in zip(at, length, strict=True)) for at in absent)
@@ -194,7 +197,7 @@ def lost_parts(path: Path, array: xr.DataArray, label: str) -> tuple[tuple[slice
 def blanked(
     values: NDArray[Any], lost: tuple[tuple[slice, ...], ...], block_info: Mapping[int, Any] | None = None
 ) -> NDArray[Any]:
-    """A block of a Dask array with NaN in the parts that are lost."""
+    """A block of a Dask array with NaN in the missing parts."""
     where = (block_info or {}).get(0, {}).get("array-location")
     if not where:
         return values

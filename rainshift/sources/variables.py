@@ -1,4 +1,4 @@
-"""The variables of RainShift: names, CF standard names, units inside, and the way from the units of files."""
+"""The variables of RainShift: names, CF standard names, internal units, and conversion from the units of files."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["PREDICTORS", "VARIABLES", "Variable", "inside_factor"]
 
 @dataclass(frozen=True)
 class Variable:
-    """One variable: `units` are those inside, `published_units` those of the RainShift files and ERA5."""
+    """One variable; `units` are internal, `published_units` those of the RainShift files and ERA5."""
 
     name: str
     long_name: str
@@ -23,12 +23,12 @@ class Variable:
     units: str
     published_units: str
     role: str  # condition, target or static
-    #: Multiplies published values into the units inside; hourly sums become mean rates over the hour.
+    #: Factor from published to internal units; hourly accumulations become mean rates over the hour.
     published_factor: float = 1.0
 
     @property
     def attrs(self) -> dict[str, str]:
-        """CF attributes of the variable as it is inside."""
+        """CF attributes of the variable in internal units."""
         attrs = {"long_name": self.long_name, "standard_name": self.standard_name, "units": self.units}
         if self.units in ("mm h-1", "W m-2"):
             attrs["cell_methods"] = "time: mean"
@@ -71,9 +71,9 @@ _FACTORS = {("hpa", "pa"): 100.0, ("mbar", "pa"): 100.0, ("millibars", "pa"): 10
 
 
 def inside_factor(name: str, units: str | None, *, label: str, step_hours: float = 1.0) -> float:
-    """What multiplies values of a variable in `units` into its units inside; without units, those of ERA5 are meant.
+    """Factor from `units` to the internal units of a variable; None means the units of ERA5.
 
-    Sums over `step_hours` become rates. Raises `DataError` for units that are none of the variable's.
+    Accumulations over `step_hours` become rates. Raises `DataError` for units that do not fit the variable.
 
     >>> inside_factor("tp", "m", label="tp"), inside_factor("sp", "hPa", label="sp")
     (1000.0, 100.0)

@@ -1,4 +1,4 @@
-"""Projected and curvilinear grids brought onto latitudes and longitudes, and what that costs."""
+"""Interpolate projected and curvilinear grids to regular latitudes and longitudes, and report the loss of variance."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ logger = logging.getLogger(__name__)
 PROJECTED = (("projection_y_coordinate", "projection_x_coordinate"), ("grid_latitude", "grid_longitude"))
 NAMES = {"lat": ("latitude", "lat", "xlat", "nav_lat"), "lon": ("longitude", "lon", "xlong", "nav_lon")}
 UNITS = {"lat": ("degrees_north", "degree_north"), "lon": ("degrees_east", "degree_east")}
-#: PROJ's names of CF grid mappings, and of their parameters.
+#: PROJ names of CF grid mappings and of their parameters.
 PROJECTIONS = {"lambert_conformal_conic": "lcc", "polar_stereographic": "stere", "stereographic": "stere",
                "lambert_azimuthal_equal_area": "laea", "albers_conical_equal_area": "aea", "mercator": "merc",
                "transverse_mercator": "tmerc", "azimuthal_equidistant": "aeqd"}  # fmt: skip
@@ -34,18 +34,19 @@ PARAMETERS = {
     "false_northing": "y_0", "semi_major_axis": "a", "semi_minor_axis": "b", "earth_radius": "R",
     "inverse_flattening": "rf",
 }  # fmt: skip
-#: Corners of a triangle that are this many times farther apart than those of others span a bay of the edge.
+#: A triangle with sides this many times longer than usual lies outside the domain, across a concave edge.
 FAR = 2.5
-#: Steps of the grids that fields are brought to, in degrees, times a power of ten.
+#: Steps of the target grids in degrees, times a power of ten.
 NICE = (1.0, 1.25, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0, 6.0, 8.0)
 
 
 def rectified(array: xr.DataArray, dataset: xr.Dataset, label: str) -> xr.DataArray:
-    """The array `(time, …)` on even latitudes and longitudes; as it is where it lies on such already.
+    """The array `(time, …)` on regular latitudes and longitudes; unchanged if it already is on such a grid.
 
-    Known are two-dimensional latitudes and longitudes (WRF, swaths, rotated poles as CF writes them) and projected
-    coordinates with a CF grid mapping. Values are interpolated linearly between the four or three nearest (SciPy), at
-    about the spacing they had; how much variance that takes is logged. Cells outside are missing.
+    Supported are two-dimensional latitudes and longitudes (WRF, swaths, rotated poles in CF) and projected coordinates
+    with a CF grid mapping. Values are interpolated linearly on a Delaunay triangulation (SciPy) to about the original
+    spacing; the loss of variance is logged. Cells outside the domain are missing. Raises `DataError` if the position
+    of the cells is unknown.
     """
     import xarray as xr
 
@@ -70,7 +71,7 @@ def rectified(array: xr.DataArray, dataset: xr.Dataset, label: str) -> xr.DataAr
 def _positions(
     array: xr.DataArray, dataset: xr.Dataset, label: str
 ) -> tuple[tuple[str, str], NDArray[np.float64], NDArray[np.float64]] | None:
-    """The two dims of a grid that is not rectilinear, and where its cells are; None of one that is."""
+    """The two dims of a grid that is not rectilinear, and the positions of its cells; None for a rectilinear grid."""
     plain = {dim for dim in array.dims if dim in array.coords and _is_degrees(array[dim])}
     if len(plain) >= 2:
         return None
@@ -105,7 +106,7 @@ def _kind(name: str, coordinate: Any) -> str | None:
 def _projected(
     array: xr.DataArray, dataset: xr.Dataset, label: str
 ) -> tuple[tuple[str, str], NDArray[np.float64], NDArray[np.float64]] | None:
-    """Positions by the CF grid mapping of projected coordinates."""
+    """Positions computed from projected coordinates by their CF grid mapping."""
     pair = next(
         ((y, x) for names in PROJECTED for y in array.dims for x in array.dims
          if y in array.coords and x in array.coords
@@ -117,7 +118,7 @@ def _projected(
     mapping = array.attrs.get("grid_mapping") or array.encoding.get("grid_mapping")
     if mapping not in dataset.variables:
         raise DataError(
-            f"{label} lies on projected coordinates {pair} without a grid mapping; where its cells are is not known. "
+            f"{label} has projected coordinates {pair} without a grid mapping; the position of its cells is unknown. "
             "Add a CF grid_mapping, or two-dimensional latitudes and longitudes"
         )
     from rasterio.crs import CRS
@@ -138,7 +139,7 @@ def _projected(
 
 
 def _proj_text(attrs: dict[str, list[Any]]) -> str:
-    """The text by which PROJ knows a CF grid mapping; `KeyError` for one that is not among `PROJECTIONS`."""
+    """The PROJ string of a CF grid mapping. Raises `KeyError` if it is not among `PROJECTIONS`."""
     words = [f"+proj={PROJECTIONS[str(attrs['grid_mapping_name'][0])]}"]
     for name, values in attrs.items():
         if name == "standard_parallel":
@@ -150,9 +151,9 @@ def _proj_text(attrs: dict[str, list[Any]]) -> str:
 
 
 def _grid_for(lat: NDArray[np.float64], lon: NDArray[np.float64], label: str) -> Grid:
-    """An even grid about as fine as the cells are apart, on the box that holds them."""
+    """A regular grid of about the spacing of the cells, on their bounding box."""
     if min(lat.shape) < 3 or not np.isfinite(lat).any():
-        raise DataError(f"{label} has {lat.shape} positions; at least 3 x 3 are needed")
+        raise DataError(f"{label} has {lat.shape} positions; at least 3 x 3 are required")
     middle = math.cos(math.radians(float(np.nanmean(lat))))
     lon = np.rad2deg(np.unwrap(np.deg2rad(lon), axis=1))
     across = np.hypot(np.diff(lat, axis=1), np.diff(lon, axis=1) * middle)
@@ -171,7 +172,7 @@ def _snap(value: float, step: float, up: bool) -> float:
 
 @dataclass(frozen=True)
 class _Weights:
-    """For each cell of the grid three source cells and their barycentric weights; NaN weights outside."""
+    """Three source cells and their barycentric weights for each target cell; weights are NaN outside the domain."""
 
     index: NDArray[np.intp]
     weight: NDArray[np.float32]
@@ -194,25 +195,25 @@ class _Weights:
         weight = np.column_stack([two, 1 - two.sum(axis=1)]).clip(0, 1)
         corners = mesh.points[mesh.simplices]
         longest = np.linalg.norm(corners - np.roll(corners, 1, axis=1), axis=2).max(axis=1)
-        # Between cells far apart, over a bay of the domain's edge, nothing is known.
+        # Long triangles across a concave edge lie outside the domain.
         weight[(found < 0) | (longest[found] > FAR * np.median(longest))] = np.nan
         return cls(known[mesh.simplices[found]], weight.astype(np.float32), grid.shape)
 
     def apply(self, block: NDArray[Any]) -> NDArray[np.float32]:
-        """`(…, y, x)` on the grid."""
+        """Interpolate `(…, y, x)` to the grid."""
         flat = block.reshape(*block.shape[:-2], -1)
         made = sum(flat[..., self.index[:, k]] * self.weight[:, k] for k in range(3))
         return np.asarray(made, np.float32).reshape(*block.shape[:-2], *self.shape)
 
 
 def _state_cost(before: xr.DataArray, after: xr.DataArray, label: str) -> None:
-    """Log how much of the variance and the mean of the middle time is left."""
+    """Log the share of variance and mean that the interpolation keeps at the middle time."""
     lead = {dim: before.sizes[dim] // 2 for dim in before.dims[:-2]}
     old, new = (np.asarray(each.isel(lead).values, float) for each in (before, after))
     variance, mean = (f(new) / f(old) if f(old) > 0 else 1.0 for f in (np.nanvar, np.nanmean))
     step = float(after["lat"][1] - after["lat"][0])
     logger.warning(
-        "%s is not on even latitudes and longitudes: interpolated to %g degrees, which keeps %.0f %% of its variance "
+        "%s is not on regular latitudes and longitudes: interpolated to %g degrees, keeping %.0f %% of its variance "
         "and %.1f %% of its mean at the middle time",
         label, step, 100 * variance, 100 * mean,
     )  # fmt: skip

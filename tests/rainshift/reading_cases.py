@@ -243,7 +243,7 @@ def _(folder):
 
 
 @case("interval", "amounts of which it cannot be told whether steps change or times are missing", "refused",
-      refused="cannot be told")  # fmt: skip
+      refused="is ambiguous")  # fmt: skip
 def _(folder):
     _steps(RAIN, [15, 5, 15, 5, 15, 15], units="mm").to_netcdf(folder / "a.nc")
 
@@ -418,7 +418,7 @@ for _value in (-9999.0, -1.0, 999.9, 9999.0, 32767.0, 1e20, 9.96921e36):
         dataset(values).to_netcdf(folder / "a.nc")
 
 
-@case("missing", "the largest number of a packed type that nothing declares", "refused", refused="marks missing data")
+@case("missing", "the largest number of a packed type that nothing declares", "refused", refused="a common fill value")
 def _(folder):
     codes = CODES.copy()
     codes[2, :3, :3] = 255

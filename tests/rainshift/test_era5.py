@@ -159,7 +159,7 @@ def test_grib_forecasts_are_put_in_the_order_of_valid_time(tmp_path):
     with pytest.raises(DataError, match=r"short.grib"):
         read(tmp_path / "short.grib", ("tp",))["tp"].values  # noqa: B018
     (tmp_path / "none.grib").write_bytes(b"CDF\x01")
-    with pytest.raises(DataError, match="does not begin as GRIB"):
+    with pytest.raises(DataError, match="does not start with a GRIB"):
         read(tmp_path / "none.grib", ("tp",))
 
 
@@ -174,7 +174,7 @@ def test_what_cannot_be_era5_is_refused(tmp_path):
     refused(whole, r"lacks cape; wanted are tp, cape, found are tp", ("tp", "cape"))
     fine = whole.interp(latitude=np.arange(43, 39, -0.1), longitude=np.arange(-2, 2, 0.1))
     refused(fine, "step of 0.1.*ERA5-Land")
-    refused(whole.sel(latitude=slice(41.5, 39)), r"lat runs from 39 to 41.5; 40.25 to 42 is needed")
+    refused(whole.sel(latitude=slice(41.5, 39)), r"lat runs from 39 to 41.5; 40.25 to 42 is required")
     refused(whole.isel(time=[0, 1, 1, 2]), "twice; keep one")
     refused(whole.expand_dims(number=[0, 1, 2]), "an ensemble of 3")
     units = whole.copy()
@@ -182,11 +182,11 @@ def test_what_cannot_be_era5_is_refused(tmp_path):
     refused(units, "units 'K'")
     negative = whole.copy()
     negative["tp"] = (whole["tp"] - 1).assign_attrs(units="m")
-    refused(negative, r"a.nc: 'tp' holds negative values")
+    refused(negative, r"a.nc: 'tp' has negative values")
     wind = era5(names=("u",), around=False).expand_dims(level=[850])
     refused(wind, "is at 850 hPa; data.level_hpa is 700", ("u",))
     raw = xr.Dataset({"tp": whole["tp"].astype("i2")})
-    refused(raw, "integers without scale_factor")
+    refused(raw, "integers without a scale_factor")
     (tmp_path / "a.nc").write_bytes(b"\x89HDF\r\n\x1a\n123")
     with pytest.raises(DataError, match=r"a.nc cannot be read"):
         read(tmp_path / "a.nc", ("tp",))
@@ -249,7 +249,7 @@ def test_statics_are_checked(tmp_path):
     with pytest.raises(DataError, match="expected 0 to 1"):
         read_statics({"lsm": str(tmp_path / "wrong.nc")}, fine)
     water.isel(lat=slice(0, 8)).to_dataset(name="z").to_netcdf(tmp_path / "short.nc")
-    with pytest.raises(DataError, match="is needed"):
+    with pytest.raises(DataError, match="is required"):
         read_statics({"z": str(tmp_path / "short.nc")}, fine)
 
 

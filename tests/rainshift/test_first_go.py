@@ -99,7 +99,7 @@ def test_any_even_grid_has_a_coarse_partner_and_a_finer_one_is_refused(tmp_path)
     ).to_netcdf(tmp_path / "in" / "a.nc")
     opened = open_source("gridded", root="in").open("a")
     assert opened.coarse["lat"].step / opened.fine["lat"].step == pytest.approx(2.5)
-    with pytest.raises(DataError, match=r"at least 1\.5 times as wide"):
+    with pytest.raises(DataError, match=r"at least 1\.5 times the fine step"):
         open_source("gridded", root="in", coarse_step=0.03).open("a")
 
 

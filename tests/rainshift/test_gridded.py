@@ -204,7 +204,7 @@ def test_own_partner(tmp_path):
     with pytest.raises(DataError, match="no coarse partner"):
         late.open("event")
     partner.isel(time=slice(1, None)).to_netcdf(tmp_path / "late" / "event_0p25.nc")
-    with pytest.raises(DataError, match="other times"):
+    with pytest.raises(DataError, match="the times of the coarse partner differ"):
         open_source("gridded", root=str(tmp_path / "late"), coarse="file").open("event")
 
 
@@ -220,7 +220,7 @@ def test_boxes_are_cut_from_a_wide_file(tmp_path, monkeypatch):
     one, two = source.open("one"), source.open("two")
     assert one.fine["lon"].edges[[0, -1]].tolist() == pytest.approx([3, 5])
     assert one.coarse.relative_to(one.fine) == two.coarse.relative_to(two.fine)
-    with pytest.raises(DataError, match="is needed for the box"):
+    with pytest.raises(DataError, match="is required for the box"):
         open_source("gridded", root=str(tmp_path / "world.nc"), boxes=["melanesia"]).open("melanesia")
 
 
@@ -260,8 +260,8 @@ def _changed(**changes):
         (_event(name="rate"), {"variable": "rats"}, "did you mean 'rate'"),
         (_event().assign(rain=_event()["precipitation"]), {}, "several kinds of rain: precipitation, rain"),
         (_changed(fill=0), {}, r"negative values \(lowest -9999\).*_FillValue"),
-        (_changed(times=[0, 60, 60]), {}, "comes twice"),
-        (_changed(times=[0, 60, 150]), {}, "not a whole number of steps"),
+        (_changed(times=[0, 60, 60]), {}, "occurs twice"),
+        (_changed(times=[0, 60, 150]), {}, "not a multiple of the step"),
         (_changed(times=[0]), {}, r"data\.step_minutes"),
         (_event().isel(time=0, drop=True), {}, "time dimension"),
         (_event(units="m s-1"), {}, "more than rain can be"),
@@ -298,7 +298,7 @@ def test_broken_files_and_roots_are_named(tmp_path):
         open_source("gridded").names  # noqa: B018
     with pytest.raises(UserError, match="does not exist"):
         open_source("gridded", root=str(tmp_path / "none")).names  # noqa: B018
-    with pytest.raises(UserError, match="holds no file"):
+    with pytest.raises(UserError, match="contains no file"):
         open_source("gridded", root=str(tmp_path)).names  # noqa: B018
     whole = tmp_path / "event.nc"
     _event().to_netcdf(whole)

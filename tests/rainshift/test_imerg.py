@@ -65,10 +65,10 @@ def test_granules_that_do_not_go_together_are_refused(tmp_path):
     refused("of version 06.*of 07")
     extra.unlink()
     extra = half_hour(folder, START.astype("datetime64[s]") - np.timedelta64(60, "m"), rain_at(start), run="HHR-L")
-    refused("both hold the half hour")
+    refused("both contain the half hour")
     extra.unlink()
     half_hour(folder, START.astype("datetime64[s]") - np.timedelta64(60, "m"), rain_at(start), time="2020-01-01")
-    refused("its name says 2020-01-31T19:00:00, its time 2020-01-01")
+    refused("the name gives 2020-01-31T19:00:00, the time coordinate 2020-01-01")
     extra = half_hour(folder, START.astype("datetime64[s]") - np.timedelta64(60, "m"), rain_at(start) * 1e5)
     refused("more than rain can be")
     extra.write_bytes(extra.read_bytes()[:500])
@@ -94,7 +94,7 @@ def test_a_real_half_hour_of_imerg():
     assert 20 < np.nanmax(rain) < 30
     with h5py.File(late.files[0]) as file:
         np.testing.assert_array_equal(rain, file["precipitationCal"][0].T)
-    with pytest.raises(DataError, match="of no hour both"):
+    with pytest.raises(DataError, match="no complete hour"):
         _ = late.hours
     final = HalfHours((samples() / "3B-HHR.MS.MRG.3IMERG.20000601-S000000-E002959.0000.V07A.HDF5",))
     assert list(final.places) == [np.datetime64("2000-06-01T00:00:00")]

@@ -264,9 +264,9 @@ def test_files_are_fetched_checked_and_kept(published, served, tmp_path):
     with pytest.raises(DataError, match="expected 0000"):
         open_source("rainshift", include=[REGION], checksums=wrong, **options).open(REGION, "test")
     assert not (tmp_path / "data" / file_of(REGION, "test", "in")).exists()
-    with pytest.raises(DataError, match="cannot be fetched"):
+    with pytest.raises(DataError, match="cannot be downloaded"):
         open_source("rainshift", include=["melanesia"], **options).open("melanesia", "test")
-    with pytest.raises(DataError, match="no SHA-256"):
+    with pytest.raises(DataError, match="not a SHA-256"):
         open_source("rainshift", include=[REGION], checksums={"a": "xyz"}, **options).open(REGION, "test")
 
 
@@ -371,7 +371,7 @@ def test_integers_without_a_scale_and_zero_as_fill(published, tmp_path):
     rain = opened(folder, "test").target["precipitation"].values
     assert (rain == 0).sum() > 100  # dry hours stay dry
     rewrite(folder / file_of(REGION, "train", "in"), unscaled)
-    with pytest.raises(DataError, match="integers without scale_factor"):
+    with pytest.raises(DataError, match="integers without a scale_factor"):
         opened(folder)
 
 

@@ -199,5 +199,5 @@ def test_trust_of_a_model_over_time_is_refused_before_anything_is_predicted():
         def has_role(self, role):
             return True
 
-    with pytest.raises(UserError, match="models over single hours"):
+    with pytest.raises(UserError, match="require a model over single hours"):
         fit_trust(OverTime(), Anything(), ["melanesia"])
