@@ -1,1 +1,1 @@
-"""Prepared stores of rain and the selection of hours from them."""
+"""Prepared stores of rain data, and selection of hours from them."""

@@ -1,4 +1,4 @@
-"""Prepared data: one CF store a region and split, made from a source once and found again afterwards."""
+"""Prepared data: one CF store per region and split, made from a source once and reused afterwards."""
 
 from __future__ import annotations
 
@@ -35,23 +35,23 @@ logger = logging.getLogger(__name__)
 
 __all__ = ["FOLD", "Archive", "archive_of"]
 
-#: Keys of the data configuration that say how stores are read; the others are options of the source.
+#: Keys of the data configuration that control how stores are read; the others are options of the source.
 READING_KEYS = ("condition", "static", "first_guess", "expected_gaps", "shares", "blocks", "purge_hours")
-#: What samples are for.
+#: Roles of samples.
 ROLES = ("train", "validation", "test")
 WHOLE = "all"
-#: What the verbs of one region take unless told.
+#: Default region of the verbs.
 DEFAULT_REGION = "melanesia"
-#: Stands between a region and the number of the block of its time that is left out and tested.
+#: Separator of a region and the number of the fold (block of time) that is left out of training and tested.
 FOLD = "@"
-#: Options that choose among regions and events, and change none of them.
+#: Options that select regions and events without changing their data.
 SELECTING = ("include", "boxes")
-#: The version of the code that prepares: raise it by one wherever the same files give other values.
+#: Version of the preparation code: increase it if the same files give different values.
 PREPARED_BY = 2
 
 
 def archive_of(config: Mapping[str, Any]) -> Archive:
-    """The archive of a verb's configuration: its `data`, in `archive`, a folder or URL, or in `cache`."""
+    """The archive of a verb's configuration: its `data`, stored in `archive` (a folder or URL), else in `cache`."""
     from geoml.data.location import location
 
     given = plain(config)
@@ -64,31 +64,31 @@ class Archive:
     """The prepared stores of one data configuration.
 
     `config` is the `data` group: `source`; channels (`condition`, `static`, `first_guess`) and which of them may have
-    gaps (`expected_gaps`); how time is shared out where the source does not do it (`shares`, `blocks`,
-    `purge_hours`); and the source's options. Stores lie under `root`, each in a folder named by its identity: the
-    content of its source files, the settings and the code, so that what changed never meets old data.
+    missing values (`expected_gaps`); the split of the time if the source defines none (`shares`, `blocks`,
+    `purge_hours`); and the options of the source. Stores are folders under `root`, named by a hash of the content of
+    the source files, the settings and the version of the code, so that a change never reuses old data.
     """
 
     config: Mapping[str, Any]
     root: Path
-    #: Groups of stores opened so far: a benchmark asks for the same few over and over.
+    #: Cache of opened stores.
     _opened: dict[Path, dict[str, xr.Dataset]] = field(default_factory=dict, compare=False, repr=False)
     _identities: dict[tuple[str, str], dict[str, Any]] = field(default_factory=dict, compare=False, repr=False)
-    #: Whether others use the same root: stores whose files were replaced are then left where they are.
+    #: Whether other users share `root`; stores of replaced files are then not removed.
     shared: bool = False
 
     @cached_property
     def options(self) -> dict[str, Any]:
-        """What the source is opened with."""
+        """Options of the source."""
         return {k: v for k, v in plain(self.config).items() if k not in ("source", *READING_KEYS)}
 
     @cached_property
     def source(self) -> RegionSource:
-        """The source of the data."""
+        """The data source."""
         return open_source(str(self.config["source"]), **self.options)
 
     def identity(self, name: str, split: str) -> dict[str, Any]:
-        """What a store holds: its region, the settings, the content of each source file, and the code that makes it."""
+        """What determines a store: region, settings, content of each source file, and version of the code."""
         key = (name, split)
         if key not in self._identities:
             files = self._files(name, split)
@@ -103,7 +103,7 @@ class Archive:
         return self._identities[key]
 
     def identity_of(self, names: Iterable[str]) -> dict[str, Any]:
-        """What a training or a score on some regions depends on: their stores, and how they are read."""
+        """What determines a training or a score on some regions: their stores, and how they are read."""
         config = plain(self.config)
         stores = {name: [self.path(name, split).parent.name for split in self.splits] for name in names}
         return {"stores": stores, **{key: config.get(key) for key in READING_KEYS}}
@@ -113,17 +113,17 @@ class Archive:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Regions or events."""
+        """Names of regions or events."""
         return tuple(self.source.names)
 
     @property
     def splits(self) -> tuple[str, ...]:
-        """Parts kept in stores of their own; `("all",)` where the source has no parts."""
+        """Splits with separate stores; `("all",)` if the source has no splits."""
         return tuple(self.source.splits) or (WHOLE,)
 
     @cached_property
     def channels(self) -> Channels:
-        """The channels that models are built for."""
+        """The channels of models on these data."""
         from geoml.models.base import Channels
 
         config = plain(self.config)
@@ -133,22 +133,22 @@ class Archive:
 
     @property
     def expected_gaps(self) -> tuple[str, ...]:
-        """Predictors and static fields that may be missing somewhere; a gap in any other is an error."""
+        """Predictors and static fields that may have missing values; in any other channel these are an error."""
         return tuple(plain(self.config).get("expected_gaps") or ())
 
     def among(self, wanted: Sequence[str]) -> tuple[str, ...]:
-        """The regions asked for; all of the data where the one asked for is a default that they do not have."""
+        """The regions `wanted`; all regions if only the default region is wanted and the data do not have it."""
         if list(wanted) == [DEFAULT_REGION] and self.source.locations and DEFAULT_REGION not in self.names:
-            logger.warning("regions of these data: %s; all are taken (region=NAME chooses)", ", ".join(self.names))
+            logger.warning("using all regions of these data: %s (region=NAME selects one)", ", ".join(self.names))
             return self.names
         return tuple(wanted)
 
     def folds(self, name: str) -> list[str]:
-        """Names of the blocks of a region's time, each tested by a training on the others: `storm@0`, `storm@1`, …"""
+        """Names of the folds of a region's time, each tested after training on the others: `storm@0`, `storm@1`, …"""
         return [f"{name}{FOLD}{number}" for number in range(fold_count(self.times(name, "test")))]
 
     def path(self, name: str, split: str) -> Path:
-        """Where the store of a region's split is, or will be: in a folder named by its identity."""
+        """Path of the store of a region's split, whether it exists or not."""
         name = name.partition(FOLD)[0]
         if name not in self.names:
             raise unknown("region or event", name, self.names)
@@ -158,18 +158,18 @@ class Archive:
         return self.root / folder / (f"{name}.zarr" if split == WHOLE else f"{name}-{split}.zarr")
 
     def command(self, name: str) -> str:
-        """What a user types to prepare a region again, without the places of this machine."""
+        """The command that prepares a region again, without local paths."""
         kept = {k: v for k, v in self.options.items() if isinstance(v, str | int | float)}
         words = [f"data.{k}={k.upper()}" if k in self.source.locations else f"data.{k}={v}" for k, v in kept.items()]
         return " ".join([f"rainshift prepare data={self.config['source']} regions=[{name}]", *words])
 
     def prepare(self, name: str, split: str) -> Path:
-        """Make the store of a region's split, or complete it; one that is complete is left alone.
+        """Make the store of a region's split, or complete it; a complete store is left unchanged.
 
-        Slabs of hours are written one after another behind a progress bar, or side by side by the workers of the Dask
-        client that is active, to the same bytes; an interrupted preparation goes on where it was. One process writes
-        a store, others wait for it. Errors: `DataError` from the source, or where a source file changes meanwhile,
-        `UserError` for a full disk or a folder that cannot be written.
+        Slabs of hours are written one by one with a progress bar, or in parallel by the workers of the active Dask
+        client, with identical result. An interrupted preparation resumes. One process writes a store while others
+        wait. Raises `DataError` for errors of the source, or if a source file changes meanwhile, `UserError` for a
+        full disk or a folder that is not writable.
         """
         from geoml.data.location import is_remote, object_store_errors
         from geoml.data.manifest import MANIFEST
@@ -215,7 +215,7 @@ class Archive:
         return path
 
     def open(self, name: str, split: str) -> dict[str, xr.Dataset]:
-        """The groups `condition`, `target`, `static` of a prepared store, lazy, checked when first opened."""
+        """The groups `condition`, `target` and `static` of a prepared store, lazy; verified when first opened."""
         from geoml.data.store import open_store
 
         path = self.path(name, split)
@@ -225,10 +225,11 @@ class Archive:
         return self._opened[path]
 
     def samples(self, name: str, role: str) -> tuple[str, np.ndarray]:
-        """The split in whose store a role's samples of a region are, and their indices, ascending.
+        """The split whose store contains the samples of a role, and their indices, ascending.
 
-        Where the source keeps splits apart, a role is a split. Elsewhere `data.shares` cuts time into blocks with a
-        purge gap; without shares a region is whole in every role, and no region may have two (`check_leakage`).
+        If the source has splits, a role is a split. Otherwise `data.shares` divides time into blocks with purge gaps.
+        Without shares, all samples of a region belong to every role, and a region may have one role only
+        (`check_leakage`). Raises `UserError` for a role that the data do not have.
         """
         import numpy as np
 
@@ -255,34 +256,34 @@ class Archive:
 
     @property
     def purge(self) -> timedelta:
-        """The least time between hours of training and of test: `purge_hours`, 48 where the data do not say."""
+        """The purge gap between hours of training and of test: `purge_hours`, by default 48."""
         from rainshift.places.splits import PURGE
 
         hours = self.config.get("purge_hours")
         return PURGE if hours is None else timedelta(hours=float(hours))
 
     def purge_of(self, name: str) -> timedelta:
-        """The gap around a fold of a region's time: `purge_hours`, or as its length allows."""
+        """The purge gap around a fold: `purge_hours`, or by default as the length of the record allows."""
         hours, base = self.config.get("purge_hours"), name.partition(FOLD)[0]
         return purge_for(self.times(base, "test")) if hours is None else timedelta(hours=float(hours))
 
     def has_role(self, role: str) -> bool:
-        """Whether samples are set apart for a role."""
+        """Whether a role has samples."""
         shares = plain(self.config).get("shares")
         return role in self.splits or (self.splits == (WHOLE,) and role in (shares or ("train", "test")))
 
     def times(self, name: str, role: str, positions: np.ndarray | None = None) -> np.ndarray:
-        """Valid times of a role's samples, or of some of them."""
+        """Valid times of a role's samples, or of those at `positions`."""
         split, indices = self.samples(name, role)
         indices = indices if positions is None else indices[positions]
         return self.open(name, split)["target"]["time"].values[indices]
 
     def step_seconds(self, name: str) -> float:
-        """The time step of a region's samples."""
+        """The time step of a region in seconds."""
         return float(self._attribute(name, self.splits[0], "step_seconds"))
 
     def attribute(self, name: str, key: str) -> str | None:
-        """What a region's store says of itself: its `source`, `coarse` rain, `licence`, …"""
+        """A global attribute of a region's store, such as `source`, `coarse` or `licence`; None if missing."""
         found = self._attribute(name, self.splits[0], key)
         return None if found is None else str(found)
 
@@ -294,7 +295,7 @@ class Archive:
         return zarr.open_group(zarr_location(self.path(name, split)), mode="r").attrs.get(key, default)
 
     def field_source(self, name: str, role: str, positions: np.ndarray | None = None) -> FieldSource:
-        """What a loader reads: the configured channels of a role's samples, or of those at some positions."""
+        """The configured channels of a role's samples, or of those at `positions`, as input of a loader."""
         from geoml.data.blocks import FieldSource
 
         channels = self.channels
@@ -316,7 +317,7 @@ class Archive:
             for channel in getattr(self.channels, key):
                 if channel not in held:
                     raise UserError(
-                        f"data.{key} names {channel!r}; {name} holds {', '.join(map(str, held)) or 'none'}. "
+                        f"data.{key} names {channel!r}; {name} has {', '.join(map(str, held)) or 'none'}. "
                         f"Choose data.{key} among them"
                     )
 
@@ -332,16 +333,16 @@ def _region_data(config: str, name: str, split: str) -> RegionData:
 
 
 def _write_slab(config: dict[str, Any], name: str, split: str, slabs: SlabWriter, start: int) -> dict[str, str]:
-    """One slab of a store, made and written by a worker; returns the hashes of its files."""
+    """Compute and write one slab of a store in a worker; returns the hashes of its files."""
     import dask
 
     data = _region_data(json.dumps(config, sort_keys=True), name, split)
-    with dask.config.set(scheduler="synchronous"):  # the cluster is busy with slabs: this one is made here
+    with dask.config.set(scheduler="synchronous"):  # the workers of the cluster are used for slabs
         return slabs.write(start, _slab(data, slabs.span(start)))
 
 
 def _place(name: str) -> dict[str, Any] | None:
-    """Bounds and climate of the region of a name (or of a box cut from an event); None for an event."""
+    """Bounds and climate of a region by name; None for an event."""
     from rainshift.places.regions import regions
 
     known = regions()
@@ -353,7 +354,7 @@ def _place(name: str) -> dict[str, Any] | None:
 
 
 def _attributes(data: RegionData) -> dict[str, Any]:
-    """Global attributes of a store: what it is and where it came from."""
+    """Global attributes of a store: description and origin."""
     known = ", ".join(str(name) for name in data.condition.data_vars if name in VARIABLES)
     return {
         "title": f"Coarse predictors and fine precipitation: {data.name}",

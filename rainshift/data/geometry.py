@@ -1,4 +1,4 @@
-"""What a model was trained to do in space and time: from which coarse grid to which fine one."""
+"""The geometry of a trained model: its coarse and fine grid, and its time step."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ if TYPE_CHECKING:
 
 __all__ = ["Geometry", "exact_means"]
 
-#: Beside the checkpoints.
+#: File in the folder of the checkpoints.
 FILE = "geometry.json"
-#: How far a coarse spacing or a factor may be from that of training, as a share.
+#: Relative tolerance of the coarse spacing and of the refinement factor.
 SLACK = 0.02
 
 
 @dataclass(frozen=True)
 class Geometry:
-    """A pair of grids of the training, coarse and fine, and what belongs to it.
+    """The coarse and the fine grid of a training.
 
-    `exact` says that the coarse rain is the area mean of the fine rain; `units` are those of predictors that RainShift
-    has no units for; `step_seconds` is the interval of the samples.
+    `exact` states that the coarse rain is the area mean of the fine rain. `units` are those of predictors that
+    RainShift does not define. `step_seconds` is the time step of the samples.
     """
 
     coarse: Grid
@@ -41,21 +41,21 @@ class Geometry:
 
     @classmethod
     def of(cls, archive: Archive, region: str) -> Geometry:
-        """That of a region's prepared data."""
+        """The geometry of a region's prepared data."""
         groups = archive.open(region, "train" if "train" in archive.splits else archive.splits[0])
         units = {str(name): str(array.attrs.get("units", "")) for name, array in groups["condition"].data_vars.items()}
         coarse, fine = grid_of(groups["condition"]), grid_of(groups["target"])
         return cls(coarse, fine, archive.step_seconds(region), exact_means(archive.config), units)
 
     def save(self, folder: Path) -> None:
-        """Write `geometry.json`, whole or not at all."""
+        """Write `geometry.json` atomically."""
         grids = {"coarse": self.coarse.to_dict(), "fine": self.fine.to_dict()}
         rest = {"step_seconds": self.step_seconds, "exact": self.exact, "units": dict(self.units)}
         write_json(folder / FILE, grids | rest)
 
     @classmethod
     def load(cls, folder: Path) -> Geometry | None:
-        """What `save` wrote beside a checkpoint; None where there is nothing."""
+        """Read the file that `save` wrote; None if there is none. Raises `DataError` for an invalid file."""
         path = next((place / FILE for place in (folder, folder.parent) if (place / FILE).exists()), None)
         if path is None:
             return None
@@ -68,19 +68,19 @@ class Geometry:
 
     @property
     def factor(self) -> tuple[float, ...]:
-        """Fine cells to a coarse one, along latitude and longitude."""
+        """Number of fine cells per coarse cell along latitude and longitude."""
         return tuple(a.step / b.step for a, b in zip(self.coarse.axes, self.fine.axes, strict=True))
 
     @property
     def spacings(self) -> str:
-        """`0.25° -> 0.1°`."""
+        """The two spacings as text, such as `0.25° -> 0.1°`."""
         return f"{self._steps(self.coarse)} -> {self._steps(self.fine)}"
 
     def refined(self, coarse: Grid) -> Grid:
-        """The fine grid on which a coarse one is predicted, placed relative to it as in training.
+        """The fine grid for a coarse grid, with the same relative position as in training.
 
-        Fine cells are those whose centres lie within the coarse cells. Errors: `UserError` where the coarse spacing is
-        not that of the training: the factor to the fine grid would be another.
+        It contains the fine cells whose centres are within the coarse cells. Raises `UserError` if the coarse spacing
+        differs from that of the training, since the refinement factor would differ.
         """
         for mine, its in zip(self.coarse.axes, coarse.axes, strict=True):
             if abs(its.step / mine.step - 1) > SLACK:
@@ -95,7 +95,7 @@ class Geometry:
         return Grid(tuple(_refined(*each) for each in axes), coarse.crs)
 
     def check(self, coarse: Grid, fine: Grid) -> None:
-        """Refuse another factor than that of training, and a fine grid that the coarse one does not cover."""
+        """Raise `UserError` for a factor that differs from the training, or a fine grid outside the coarse grid."""
         for mine, trained, a, b in zip(self.factor, self.fine.axes, coarse.axes, fine.axes, strict=True):
             if abs(a.step / b.step / mine - 1) > SLACK:
                 raise UserError(
@@ -108,7 +108,7 @@ class Geometry:
             shift = 360 * round((a.start - b.start) / 360) if a.is_longitude else 0
             if a.period is None and not (low < b.start + shift and b.stop + shift < high):
                 raise DataError(
-                    f"the coarse fields run from {a.start:g} to {a.stop:g} along {a.name}; the fine grid reaches from "
+                    f"the coarse fields run from {a.start:g} to {a.stop:g} along {a.name}; the fine grid runs from "
                     f"{b.start:g} to {b.stop:g}"
                 )
 
@@ -133,11 +133,11 @@ def exact_means(config: Mapping[str, Any]) -> bool:
 
 
 def _refined(coarse: Axis, fine: Axis, wanted: Axis) -> Axis:
-    """The fine axis within `wanted`, relative to it as `fine` is to `coarse`."""
+    """The fine axis for the coarse axis `wanted`, with the position of `fine` relative to `coarse`."""
     ratio = Fraction(coarse.step / fine.step).limit_denominator(64)
     step = nice_number(wanted.step / float(ratio), 1e-9)
     phases = ratio.denominator
-    # The places of coarse edges among fine ones repeat after so many phases: their common offset is that of training.
+    # Offsets of coarse from fine edges repeat after this number of phases; their common offset is that of training.
     offset = (((coarse.start - coarse.step / 2) - (fine.start - fine.step / 2)) / fine.step) % (1 / phases)
     offset = 0.0 if offset > 1 / phases - 1e-6 else offset
     low, high = wanted.start - wanted.step / 2, wanted.start + wanted.step * (wanted.size - 0.5)
@@ -145,7 +145,7 @@ def _refined(coarse: Axis, fine: Axis, wanted: Axis) -> Axis:
         low, high = max(low, -90.0), min(high, 90.0)
     edge = wanted.start - wanted.step / 2
     candidates = [edge / step - offset - k / phases for k in range(phases)]
-    edge = min(candidates, key=lambda at: round(abs(at - round(at)), 6))  # on multiples of the step where that can be
+    edge = min(candidates, key=lambda at: round(abs(at - round(at)), 6))  # prefer multiples of the step
     edge = float(round(edge)) if abs(edge - round(edge)) < 1e-6 else edge
     period = wanted.period
     if period is not None:
@@ -159,5 +159,5 @@ def _refined(coarse: Axis, fine: Axis, wanted: Axis) -> Axis:
 
 
 def _tidy(edge: float, step: float) -> float:
-    """The first centre after an edge counted in steps."""
+    """The first cell centre after an edge, which is given in steps."""
     return nice_number((edge + 0.5) * step, 1e-6 * step)

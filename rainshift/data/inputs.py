@@ -1,4 +1,4 @@
-"""Coarse fields of any CF data set as a model wants them: its channels by name, in its units, on canonical axes."""
+"""Prepare coarse fields of any CF data set for a model: find its channels, convert units, use canonical axes."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ TIME_NAMES = ("time", "valid_time", "datetime", "date")
 
 @dataclass(frozen=True)
 class CoarseFields:
-    """Lazy predictors of a model, each `(time, lat, lon)` on canonical axes, and the axes that they came on.
+    """Lazy predictors of a model, each `(time, lat, lon)` on canonical axes, and the original axes.
 
-    `factors` bring values into the units inside. `times` are datetimes, also where the data had none or one; `axes`
-    are the lat and lon of the data as they were found, `time_dim` is None where they had no time axis.
+    `factors` convert values to internal units. `times` are datetimes, also if the data have no time axis; `time_dim`
+    then is None. `axes` are the original latitude and longitude of the data.
     """
 
     arrays: Mapping[str, xr.DataArray]
@@ -46,10 +46,10 @@ class CoarseFields:
 
     @classmethod
     def of(cls, data: Any, channels: Channels, geometry: Geometry | None) -> CoarseFields:
-        """The predictors of `channels` among the variables of a data set.
+        """Find the predictors of `channels` among the variables of a data set.
 
-        Errors: `DataError` for a predictor that is missing, without units or in units that are none of it, for dims
-        other than time, latitude and longitude, and for axes that are no even grid.
+        Raises `DataError` for a predictor that is missing, has no units or wrong units, for dims other than time,
+        latitude and longitude, and for axes that are not evenly spaced.
         """
         dataset = as_dataset(data)
         wanted = [n for n in channels.condition if n in dataset or not n.endswith(KNOWN)]
@@ -58,7 +58,7 @@ class CoarseFields:
         if missing := [channel for channel, name in names.items() if name is None]:
             held = ", ".join(map(str, dataset.data_vars)) or "nothing"
             raise DataError(
-                f"the model wants {', '.join(wanted)}; the data hold {held}: {', '.join(missing)} missing. Rename "
+                f"the model requires {', '.join(wanted)}; the data have {held}: {', '.join(missing)} missing. Rename "
                 "variables with dataset.rename, or train a model on the predictors that you have"
             )
         arrays = {channel: dataset[name].rename(channel) for channel, name in names.items()}
@@ -70,7 +70,7 @@ class CoarseFields:
         grid = grid_of(first, registration=geometry.coarse.axes[0].registration if geometry else None)
         for channel, array in tidy.items():
             if array.shape != first.shape or not np.array_equal(array["time"].values, first["time"].values):
-                raise DataError(f"{channel} is {dict(array.sizes)}; {first.name} is {dict(first.sizes)}")
+                raise DataError(f"{channel} has sizes {dict(array.sizes)}; {first.name} has {dict(first.sizes)}")
         times = first["time"].values.astype("datetime64[ns]")
         hours = interval_hours(dataset, times, time_dim)
         factors = {channel: _factor(channel, array, hours, geometry) for channel, array in tidy.items()}
@@ -78,7 +78,7 @@ class CoarseFields:
         return cls(tidy, factors, grid, times, axes, time_dim, raw)
 
     def values(self, rows: slice) -> NDArray[np.float32]:
-        """`(channel, time, lat, lon)` of some times, in the units inside."""
+        """Values `(channel, time, lat, lon)` of some times, in internal units."""
         parts = [array.isel(time=rows).values for array in self.arrays.values()]
         return np.stack([
             part.astype(np.float32) * np.float32(factor)
@@ -87,12 +87,12 @@ class CoarseFields:
 
     @property
     def chunks(self) -> Any:
-        """Chunks along time where the data are Dask arrays, else None."""
+        """Chunks along time if the data are Dask arrays, else None."""
         return next(iter(self.arrays.values())).chunks
 
 
 def as_dataset(data: Any) -> xr.Dataset:
-    """A data set from a data set, a named data array or a node of a data tree."""
+    """Convert a data set, a named data array or a node of a data tree to a data set."""
     import xarray as xr
 
     if isinstance(data, xr.DataTree):
@@ -100,12 +100,12 @@ def as_dataset(data: Any) -> xr.Dataset:
     if isinstance(data, xr.DataArray):
         return data.to_dataset(name=data.name or "tp")
     if not isinstance(data, xr.Dataset):
-        raise UserError(f"{type(data).__name__} came where an xarray Dataset of coarse predictors was expected")
+        raise UserError(f"got {type(data).__name__}; expected an xarray Dataset of coarse predictors")
     return data
 
 
 def _find(dataset: xr.Dataset, channel: str, *, rain: bool) -> str | None:
-    """The variable that holds a channel: by its name, its CF standard name, then the usual names of rain."""
+    """The variable of a channel: by its name, by its CF standard name, then by common names of rain."""
     names = [str(name) for name in dataset.data_vars]
     if channel in names:
         return channel
@@ -128,15 +128,15 @@ def _find(dataset: xr.Dataset, channel: str, *, rain: bool) -> str | None:
 
 
 def find_rain(dataset: xr.Dataset, what: str) -> str:
-    """The variable of a data set that is rain."""
+    """The name of the rain variable of a data set. Raises `DataError` if there is none."""
     found = "precipitation" if "precipitation" in dataset else _find(dataset, "tp", rain=True)
     if found is None:
-        raise DataError(f"{what} holds {', '.join(map(str, dataset.data_vars)) or 'nothing'}; expected precipitation")
+        raise DataError(f"{what} has {', '.join(map(str, dataset.data_vars)) or 'nothing'}; expected precipitation")
     return found
 
 
 def with_time(arrays: dict[str, xr.DataArray]) -> tuple[str | None, dict[str, xr.DataArray]]:
-    """The arrays with a time axis of datetimes, and the name of the one they had."""
+    """The arrays with a time axis of datetimes, and the original name of that axis (None without one)."""
     made, dims = {}, set()
     for channel, array in arrays.items():
         dim = next((name for name in TIME_NAMES if name in array.dims), None)
@@ -147,12 +147,12 @@ def with_time(arrays: dict[str, xr.DataArray]) -> tuple[str | None, dict[str, xr
         elif dim != "time":
             array = array.drop_vars("time", errors="ignore").rename({dim: "time"})
         if "time" not in array.coords:
-            raise DataError(f"{channel} has a dim {dim!r} without coordinates; give it the times of the fields")
+            raise DataError(f"{channel} has a dim {dim!r} without coordinates; assign the times of the fields to it")
         index = array.indexes["time"]
         if hasattr(index, "to_datetimeindex"):
             array = array.assign_coords(time=index.to_datetimeindex(unsafe=True, time_unit="ns"))
         if array["time"].dtype.kind != "M" or np.isnat(array["time"].values).any():
-            raise DataError(f"the times of {channel} are {array['time'].dtype}, not all dates; decode them with xarray")
+            raise DataError(f"the times of {channel} are {array['time'].dtype}, not datetimes; decode them with xarray")
         made[channel] = array
         dims.add(dim)
     if len(dims) > 1:
@@ -166,12 +166,12 @@ def _canonical(array: xr.DataArray, channel: str) -> xr.DataArray:
     tidy = tidy.squeeze(single, drop=True)
     if set(tidy.dims) != {"time", "lat", "lon"}:
         others = [str(dim) for dim in tidy.dims if dim not in ("time", "lat", "lon")]
-        raise DataError(f"{channel} has the dims {others or tidy.dims} too; select one place along each of them")
+        raise DataError(f"{channel} has additional dims {others or tidy.dims}; select one position along each of them")
     return tidy.transpose("time", "lat", "lon")
 
 
 def interval_hours(dataset: xr.Dataset, times: NDArray[np.datetime64], dim: str | None) -> float | None:
-    """The interval that an amount fell in, in hours: time bounds first, else the even step; None where unknown."""
+    """The interval of amounts in hours, from time bounds, else from an even time step; None if unknown."""
     bounds = dataset[dim].attrs.get("bounds") if dim in dataset.coords else None
     if bounds in dataset.variables and dataset[bounds].dtype.kind == "M":
         width = np.unique(np.diff(dataset[bounds].values.reshape(-1, 2), axis=1) / np.timedelta64(1, "h"))
@@ -198,27 +198,27 @@ def _factor(channel: str, array: xr.DataArray, hours: float | None, geometry: Ge
         return one
     if hours is None:
         raise DataError(
-            f"{label} is an amount ({units}) and the interval it fell in is not known from the times; convert it to "
+            f"{label} is an amount ({units}), and its interval cannot be determined from the times; convert it to "
             f"{VARIABLES[channel].units}"
         )
     return inside_factor(channel, str(units), label=label, step_hours=hours)
 
 
 def _first_longitude(arrays: Mapping[str, xr.DataArray], axes: Sequence[Found]) -> float:
-    """The first longitude as the data have it: which turn their convention is."""
+    """The first longitude of the data, which gives their longitude convention."""
     return float(next(iter(arrays.values()))[axes[-1].coordinate].values.min())
 
 
 def has_fields(data: Any, names: Sequence[str]) -> bool:
-    """Whether a data set holds all of these."""
+    """Whether a data set has all of these variables."""
     dataset = as_dataset(data)
     return all(_find(dataset, name, rain=False) for name in names)
 
 
 def static_fields(data: Any, names: Sequence[str], grid: Grid) -> NDArray[np.float32]:
-    """`(name, lat, lon)` static fields of a data set brought to a grid: finer ones averaged, coarser interpolated.
+    """Static fields `(name, lat, lon)` of a data set, regridded: finer fields averaged, coarser interpolated.
 
-    Errors: `DataError` for a field that is missing, has no units or does not cover the grid.
+    Raises `DataError` for a field that is missing, has no units or does not cover the grid.
     """
     dataset = as_dataset(data)
     fields = np.empty((len(names), *grid.shape), np.float32)
@@ -226,7 +226,7 @@ def static_fields(data: Any, names: Sequence[str], grid: Grid) -> NDArray[np.flo
         found = _find(dataset, name, rain=False)
         if found is None:
             raise DataError(
-                f"the model wants the static field {name}; the static data hold "
+                f"the model requires the static field {name}; the static data have "
                 f"{', '.join(map(str, dataset.data_vars)) or 'nothing'}"
             )
         array = conform(dataset[found])
@@ -240,7 +240,7 @@ def static_fields(data: Any, names: Sequence[str], grid: Grid) -> NDArray[np.flo
             if have.period is None and not (low <= want.start + shift and want.stop + shift <= high):
                 raise DataError(
                     f"static field {name} runs from {have.start:g} to {have.stop:g} along {have.name}; "
-                    f"{want.start:g} to {want.stop:g} is needed"
+                    f"{want.start:g} to {want.stop:g} is required"
                 )
         units = array.attrs.get("units")
         factor = inside_factor(name, units, label=repr(name)) if name in VARIABLES else 1.0
@@ -249,6 +249,6 @@ def static_fields(data: Any, names: Sequence[str], grid: Grid) -> NDArray[np.flo
         row[...] = values if source.matches(grid) else Regridder(source, grid, method)(values)
         if not np.isfinite(row).all():
             raise DataError(
-                f"static field {name} is missing at {int((~np.isfinite(row)).sum())} cells of the fine grid"
+                f"static field {name} has missing values at {int((~np.isfinite(row)).sum())} cells of the fine grid"
             )
     return fields

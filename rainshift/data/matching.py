@@ -1,4 +1,4 @@
-"""A prediction and its truth brought onto the same times and fine cells, in mm/h."""
+"""Match a prediction and its truth: same times, same fine cells, mm/h."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ __all__ = ["matched"]
 def matched(
     prediction: Any, truth: Any, *, what: tuple[str, str] = ("the prediction", "the truth")
 ) -> tuple[xr.DataArray, xr.DataArray]:
-    """Rain `(member, [time,] lat, lon)` and what was observed `([time,] lat, lon)`, on the cells that both have.
+    """Predicted rain `(member, [time,] lat, lon)` and the truth `([time,] lat, lon)` on their common cells.
 
-    Both are lazy where they were, in mm/h, on canonical axes. The truth may hold more times. `DataError` where a
-    predicted time is not in the truth, grids are not of the same cells or have none in common, or units are missing.
+    Both are in mm/h on canonical axes, and lazy if the input is. The truth may have more times. Raises `DataError` if
+    a predicted time is not in the truth, the cells differ, the grids do not overlap, or units are missing.
     """
     rain, timed = _rain(prediction, what[0])
     observed, also_timed = _rain(truth, what[1])
     if "member" in observed.dims:
-        raise DataError(f"{what[1]} has members; the prediction comes first, the truth second")
+        raise DataError(f"{what[1]} has members; pass the prediction first, the truth second")
     if "member" not in rain.dims:
         rain = rain.expand_dims("member")
     if timed and also_timed:
@@ -45,7 +45,7 @@ def matched(
         observed = observed.sel(time=wanted)
     elif rain.sizes["time"] != observed.sizes["time"]:
         raise DataError(
-            f"{what[0]} has {rain.sizes['time']} times and {what[1]} {observed.sizes['time']}, one without dates"
+            f"{what[0]} has {rain.sizes['time']} times and {what[1]} {observed.sizes['time']}; one of them has no dates"
         )
     else:
         observed = observed.assign_coords(time=rain["time"].values)
@@ -65,7 +65,7 @@ def matched(
 
 
 def _rain(data: Any, what: str) -> tuple[xr.DataArray, bool]:
-    """The rain of a data set in mm/h with a time axis, and whether it had one."""
+    """The rain of a data set in mm/h with a time axis, and whether the data set has a time axis."""
     dataset = as_dataset(data)
     array = dataset[find_rain(dataset, what)]
     try:
@@ -75,13 +75,15 @@ def _rain(data: Any, what: str) -> tuple[xr.DataArray, bool]:
         raise DataError(f"{what}: {error}") from error
     found = [name for name in MEMBER_DIMS if name in array.dims]
     if len(found) > 1:
-        raise DataError(f"{what} has the dims {', '.join(found)}; one of members was expected")
+        raise DataError(f"{what} has several dims of members: {', '.join(found)}; expected one")
     array = array.rename({found[0]: "member"}) if found else array
     array = array.squeeze(
         [d for d in array.dims if d not in ("member", "time", "lat", "lon") and array.sizes[d] == 1], drop=True
     )
     if beyond := [str(d) for d in array.dims if d not in ("member", "time", "lat", "lon")]:
-        raise DataError(f"{what} has the dims {', '.join(beyond)} too; expected member, time, latitude and longitude")
+        raise DataError(
+            f"{what} has additional dims {', '.join(beyond)}; expected member, time, latitude and longitude"
+        )
     units = str(array.attrs.get("units", ""))
     hours = interval_hours(dataset, array["time"].values, dim)
     if not units:
@@ -89,7 +91,7 @@ def _rain(data: Any, what: str) -> tuple[xr.DataArray, bool]:
     factors = [rain_factor(units, value, label=what) for value in (1.0, 2.0)]
     if factors[0] != factors[1] and hours is None:
         raise DataError(
-            f"{what} is an amount ({units}) and its interval is not known from the times; convert it to mm h-1"
+            f"{what} is an amount ({units}), and its interval cannot be determined from the times; convert it to mm h-1"
         )
     factor = rain_factor(units, hours or 1.0, label=what)
     array = (array if factor == 1.0 else array * factor).assign_attrs(VARIABLES["precipitation"].attrs)
@@ -97,7 +99,7 @@ def _rain(data: Any, what: str) -> tuple[xr.DataArray, bool]:
 
 
 def _common(a: Axis, b: Axis) -> tuple[slice, slice] | None:
-    """The cells that two axes share, as a part of each; None where their cells are not the same or none is shared."""
+    """Slices of the common cells of two axes; None if the cells differ or do not overlap."""
     if abs(a.step - b.step) * max(a.size, b.size) > TOLERANCE * 10 * a.step:
         return None
     turn = 360 * round((a.start - b.start) / 360) if a.is_longitude else 0

@@ -1,4 +1,4 @@
-"""The axes of a prediction: those of the coarse data that it was made from, refined."""
+"""The axes of a prediction: the refined axes of the coarse data."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ __all__ = ["OutputAxes"]
 
 @dataclass(frozen=True)
 class OutputAxes:
-    """Names, order and longitude convention of the coarse data, for fields on the canonical fine grid.
+    """Names, order and longitude convention of the coarse data, applied to fields on the canonical fine grid.
 
-    `coords` are the coordinates of the prediction behind `member`; without a time axis there is none among them.
+    `coords` are the coordinates of the prediction after `member`; without a time axis they have no time.
     """
 
     coords: Coords
@@ -29,7 +29,7 @@ class OutputAxes:
 
     @classmethod
     def of(cls, fields: CoarseFields, fine: Grid) -> OutputAxes:
-        """The frame of the fine fields of coarse ones."""
+        """The axes of the prediction for coarse `fields`."""
         lat, lon = fine.axes
         rows = np.arange(lat.size)
         if isinstance(order := fields.axes[0].order, slice) and (order.step or 1) < 0:
@@ -47,7 +47,7 @@ class OutputAxes:
 
     @property
     def dims(self) -> tuple[str, ...]:
-        """Names of the dims behind `member`."""
+        """Names of the dims after `member`."""
         return tuple(self.coords)
 
     @property
@@ -56,21 +56,21 @@ class OutputAxes:
         return len(self.coords) > 2
 
     def turned(self, layers: Any) -> Any:
-        """`(layer, time, lat, lon)` of the canonical grid in the order of the prediction."""
+        """Reorder `(layer, time, lat, lon)` from the canonical grid to the axes of the prediction."""
         rows, columns = self.order
         layers = layers[:, :, _as_slice(rows)][..., _as_slice(columns)]
         return layers if self.has_time else layers[:, 0]
 
 
 def _as_slice(order: NDArray[np.int64]) -> Any:
-    """A slice where the order is that of the array or its reverse: no copy, no Dask task."""
+    """A slice if the order is ascending or descending, which needs neither a copy nor a Dask task."""
     if np.array_equal(order, np.arange(len(order))):
         return slice(None)
     return slice(None, None, -1) if np.array_equal(order, np.arange(len(order))[::-1]) else order
 
 
 def _as_given(labels: NDArray[np.float64], fields: CoarseFields) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-    """Longitudes in the convention of the data, and the order that brings fields onto them."""
+    """Longitudes in the convention of the data, and the index that reorders fields to them."""
     axis = fields.grid.axes[-1]
     if axis.period is not None:
         base = 0.0 if fields.first_longitude >= 0 else -180.0

@@ -1,4 +1,4 @@
-"""The CF file of a prediction: dimensions, coordinates and empty variables, filled by whoever predicts."""
+"""Define the CF file of a prediction: dimensions, coordinates and empty variables, which the caller fills."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 __all__ = ["MEMBER_ATTRS", "TRUST_MAPS", "bound_attrs", "define", "define_trust"]
 
-#: Coordinates by name: values and CF attributes.
+#: Coordinates by name, with values and CF attributes.
 Coords: TypeAlias = Mapping[str, tuple[NDArray[Any], dict[str, Any]]]
 MEMBER_ATTRS = {"standard_name": "realization", "units": "1"}
 TIME_ATTRS = {
@@ -23,17 +23,17 @@ TIME_ATTRS = {
     "units": "seconds since 1970-01-01",
     "calendar": "proleptic_gregorian",
 }
-#: What a trust map says, for the reader of a file: type, unit and long name by variable.
+#: Variables of a trust map: type, unit and long name.
 TRUST_MAPS = {
     "expected_error": ("f4", "mm h-1", "expected absolute error of the ensemble mean"),
     "error_bound": ("f4", "mm h-1", "bound of the absolute error of the ensemble mean"),
-    "novelty": ("f4", "1", "distance from the weather that trust was learnt from, about 1 where it is familiar"),
-    "familiar": ("i1", "1", "1 where the novelty is within what trust was learnt from"),
+    "novelty": ("f4", "1", "Mahalanobis distance from the data that the trust map was fitted to, about 1 if familiar"),
+    "familiar": ("i1", "1", "1 if the novelty is within the range of the data that the trust map was fitted to"),
 }
 
 
 def define(file: Any, coords: Coords, members: int, attrs: Mapping[str, Any]) -> Any:
-    """Dimensions, coordinates and the empty rain variable of a CF file; `coords` end with latitude and longitude."""
+    """Create dimensions, coordinates and the empty rain variable; `coords` end with latitude and longitude."""
     file.setncatts({"Conventions": "CF-1.11", **{key: str(value) for key, value in attrs.items()}})
     places = {"member": (np.arange(members, dtype="i4"), MEMBER_ATTRS), **coords}
     for name, (values, about) in places.items():
@@ -49,14 +49,14 @@ def define(file: Any, coords: Coords, members: int, attrs: Mapping[str, Any]) ->
 
 
 def _variable(file: Any, name: str, kind: str, dims: tuple[str, ...], **options: Any) -> Any:
-    """A compressed variable of one field a chunk."""
+    """Create a compressed variable with one field per chunk."""
     sizes = [file.dimensions[dim].size for dim in dims]
     chunks = (*(1 for _ in dims[:-2]), *sizes[-2:])
     return file.createVariable(name, kind, dims, compression="zlib", complevel=1, chunksizes=chunks, **options)
 
 
 def define_trust(file: Any, dims: tuple[str, ...], trust: Trust) -> dict[str, Any]:
-    """The empty variables of a trust map on `dims`, by the name of its field."""
+    """Create the empty variables of a trust map on `dims`; returns them by field name."""
     made = {}
     for name, (kind, units, long_name) in TRUST_MAPS.items():
         variable = _variable(file, name, kind, dims)
@@ -67,5 +67,5 @@ def define_trust(file: Any, dims: tuple[str, ...], trust: Trust) -> dict[str, An
 
 
 def bound_attrs(trust: Trust) -> dict[str, Any]:
-    comment = f"holds for {trust.level:.0%} of the cells of weather like that of training"
+    comment = f"valid for {trust.level:.0%} of the cells in weather as in training"
     return {"comment": comment, "level": trust.level}

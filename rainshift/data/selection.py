@@ -1,4 +1,4 @@
-"""Hours of a region as models see them: single fields, or windows of consecutive hours for models over time."""
+"""Select hours of a region as model input: single fields, or windows of consecutive hours for models over time."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ if TYPE_CHECKING:
 
 __all__ = ["FIELDS_AT_A_TIME", "choose", "hourly", "whole_fields"]
 
-#: Whole fields that are read and predicted together; they are larger than the patches of training.
+#: Number of complete fields in a batch; they are larger than training patches.
 FIELDS_AT_A_TIME = 4
 
 
 def choose(
     archive: Archive, region: str, role: str, wanted: int | None, window: int | None = None
 ) -> NDArray[np.int64]:
-    """Positions of `wanted` hours among a role's, evenly spread, all for None; with `window`, in whole windows.
+    """Positions of `wanted` hours among those of a role, spread evenly (all for None); with `window`, full windows.
 
-    Errors: `UserError` where no window of so many consecutive hours can be had.
+    Raises `UserError` if there is no window of this many consecutive hours.
     """
     count = len(archive.samples(region, role)[1])
     if wanted is not None and wanted < 1:
-        raise UserError(f"{wanted} hours of {region} are wanted; expected 1 or more, or null for all")
+        raise UserError(f"{wanted} hours of {region} were requested; expected 1 or more, or null for all")
     if window is None:
         return evenly(count, wanted)
     whole = [
@@ -44,8 +44,8 @@ def choose(
     ]
     if not (takes := len(whole) if wanted is None else min(wanted // window, len(whole))):
         raise UserError(
-            f"{region} gives no {role} window of {window} consecutive hours "
-            f"({count} hours, {'all' if wanted is None else wanted} wanted); take a smaller window or more hours"
+            f"{region} has no {role} window of {window} consecutive hours "
+            f"({count} hours, {'all' if wanted is None else wanted} requested); use a smaller window or more hours"
         )
     return np.concatenate([whole[i] for i in evenly(len(whole), takes)])
 
@@ -53,13 +53,13 @@ def choose(
 def whole_fields(
     archive: Archive, region: str, role: str, positions: NDArray[np.int64], window: int | None = None
 ) -> Iterator[tuple[Batch, NDArray[np.int64]]]:
-    """Whole fields of the hours at some positions: batches, and which of `positions` each hour is, −1 for none.
+    """Iterate over complete fields at `positions`: batches, and rows with the index into `positions` of each hour.
 
-    Without `window` a batch holds single hours and the rows are `(batch,)`. With it, items are windows of that many
-    consecutive hours, `(batch, channel, time, lat, lon)`, and rows are `(batch, time)`; every hour wanted has one row
-    that is not −1. At the end of a run of hours the last window overlaps the one before; a run shorter than a window
-    is a shorter window. `batch.ids` number the (first) hour within its store, so that the noise of a model does not
-    depend on which other hours are asked for.
+    Without `window`, a batch has single hours, and rows have shape `(batch,)`. With `window`, items are windows of
+    this many consecutive hours, `(batch, channel, time, lat, lon)`, and rows have shape `(batch, time)`; each requested
+    hour has exactly one row, all others are −1. The last window of a run of consecutive hours overlaps the one before;
+    a run shorter than `window` gives a shorter window. `batch.ids` number the (first) hour within its store, so that
+    the noise of a model does not depend on the other hours requested.
     """
     indices = archive.samples(region, role)[1]
     place = np.full(int(indices.max(initial=0)) + 1, -1)
@@ -82,24 +82,24 @@ def whole_fields(
             hours = np.array([loader.locate(int(item))[1] for item in batch.ids])
             at = hours if length is None else hours[:, None] + np.arange(length)
             rows = place[at]
-            place[at] = -1  # where windows overlap, the first gives the hour
+            place[at] = -1  # in an overlap, the first window provides the hour
             yield batch.map(ids=tuple(hours.tolist())), rows
 
 
 def hourly(fields: torch.Tensor, window: bool) -> torch.Tensor:
-    """`(batch, …, time, lat, lon)` with an hour an item, `(hour, …, lat, lon)`; single hours as they are."""
+    """Reshape windows `(batch, …, time, lat, lon)` to single hours `(hour, …, lat, lon)`; single hours unchanged."""
     return fields.movedim(-3, 1).flatten(0, 1) if window else fields
 
 
 def _runs(archive: Archive, region: str, role: str) -> list[NDArray[np.int64]]:
-    """Positions of a role's hours, cut where the next is not one (the most frequent) step later in the store."""
+    """Positions of a role's hours, divided into runs with a constant step, the most frequent one."""
     return consecutive(archive.times(region, role), indices=archive.samples(region, role)[1])
 
 
 def _windows(
     runs: list[NDArray[np.int64]], wanted: NDArray[np.bool_], window: int
 ) -> Iterator[tuple[int, NDArray[np.int64]]]:
-    """Window length and the positions to read with it: windows side by side first, then those that overlap them."""
+    """Window lengths with the positions to read: adjacent windows first, then overlapping ones."""
     side_by_side: dict[int, list[NDArray[np.int64]]] = defaultdict(list)
     overlapping: dict[int, list[NDArray[np.int64]]] = defaultdict(list)
     for run in runs:

@@ -1,4 +1,4 @@
-"""Settings of the data that come with a trained model, and the times that it was trained on."""
+"""Data settings stored with a trained model, and the times that it was trained on."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ CHANNELS = ("condition", "static", "first_guess", "expected_gaps")
 
 
 def data_settings(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The `data` of a verb: as it was trained with where the verb has a checkpoint, with what was said otherwise.
+    """The `data` settings of a verb: those of the training if there is a checkpoint, with the user's changes.
 
-    Settings that are not those of the configuration's default count as said. Data of another source are taken as
-    they are, with the channels of the model.
+    Settings that differ from their default count as changes of the user. Data of another source keep their settings,
+    with the channels of the model.
     """
     given, checkpoint = plain(config["data"]), config.get("checkpoint")
     known = None if not checkpoint else _trained_with(Path(str(checkpoint)))
@@ -44,7 +44,7 @@ def data_settings(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _trained_with(checkpoint: Path) -> dict[str, Any] | None:
-    """The data settings of a run of `rainshift train`; None for a folder that has none."""
+    """The data settings of a run of `rainshift train`; None for any other folder."""
     run = checkpoint.parent if checkpoint.name == "checkpoints" else checkpoint
     if not (run / "config.yaml").exists():
         return None
@@ -53,7 +53,7 @@ def _trained_with(checkpoint: Path) -> dict[str, Any] | None:
 
 
 def note_trained(folder: Path, archive: Archive, regions: Sequence[str], shares: Sequence[NDArray[Any]]) -> None:
-    """Keep next to a checkpoint where and when it was trained: bounds of each region, and its runs of times."""
+    """Record the training regions and times in the folder of a checkpoint: bounds, and runs of consecutive times."""
     noted = {}
     for region, positions in zip(regions, shares, strict=True):
         split, _ = archive.samples(region, "train")
@@ -71,7 +71,7 @@ def _bounds(archive: Archive, region: str, split: str) -> list[float]:
 
 
 def trained_share(checkpoint: Path, archive: Archive, region: str, role: str, positions: NDArray[Any]) -> float:
-    """The share of a region's times that a model was trained on, at any place that overlaps the region."""
+    """The share of a region's times that a model was trained on, in any region that overlaps it."""
     folder = checkpoint / "checkpoints" if (checkpoint / "checkpoints").is_dir() else checkpoint
     if not (folder / TRAINED_ON).exists():
         return 0.0
@@ -94,10 +94,10 @@ def _overlap(one: Sequence[float], other: Sequence[float]) -> bool:
 
 
 def require_untrained(share: float, region: str, role: str, allowed: bool) -> None:
-    """Refuse to score times that the model was trained on, unless that was asked for."""
+    """Raise `UserError` if the model was trained on some of the times, unless that is `allowed`."""
     if share > 0 and not allowed:
         raise UserError(
-            f"{share:.0%} of the {role} times of {region} are among those that the model was trained on: its score "
-            "would not be one of new weather. Train with data.shares='{train: 0.8, test: 0.2}' and score role=test, "
-            "or say on_trained=mark to have the score with a mark"
+            f"the model was trained on {share:.0%} of the {role} times of {region}: the score would not be for unseen "
+            "weather. Train with data.shares='{train: 0.8, test: 0.2}' and score role=test, or set on_trained=mark "
+            "to get a marked score"
         )

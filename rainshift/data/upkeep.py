@@ -1,4 +1,4 @@
-"""Stores follow their files: those of replaced files are cleared away, files that change meanwhile are refused."""
+"""Keep stores consistent with source files: remove stores of replaced files, and detect files that change."""
 
 from __future__ import annotations
 
@@ -21,23 +21,23 @@ __all__ = ["hold", "supersede", "unchanged"]
 
 logger = logging.getLogger(__name__)
 
-#: Manifests of the stores that this process reads, held so that no other clears them away.
+#: Locked manifests of the stores that this process reads, which prevents their removal.
 _held: dict[Path, IO[str]] = {}
 
 
 def hold(path: Path) -> None:
-    """Keep other processes from clearing a store away while this one lives."""
+    """Prevent other processes from removing a store during the life of this process."""
     manifest = path / MANIFEST
     if is_remote(path) or path in _held or not manifest.exists():
         return
     stream = open(manifest)  # noqa: SIM115 - held for as long as the process lives
-    with contextlib.suppress(OSError):  # some network file systems know no locks
+    with contextlib.suppress(OSError):  # some network file systems have no locks
         fcntl.flock(stream, fcntl.LOCK_SH)
     _held[path] = stream
 
 
 def supersede(root: Path, origin: list[Any], path: Path) -> None:
-    """Note which store was made of a region of this machine's files; remove the one made of their former content."""
+    """Record the store made from local files of a region; remove the store made from their former content."""
     if is_remote(root):
         return
     key = json.dumps([str(root.absolute()), str(Path.cwd()), *origin], sort_keys=True, default=str)
@@ -66,19 +66,21 @@ def _remove(store: Path) -> None:
                 try:
                     fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 except OSError:
-                    logger.warning("source files have changed; %s, made of the old ones, is in use and stays", store)
+                    logger.warning(
+                        "source files have changed; %s, made from the old files, is in use and is kept", store
+                    )
                     return
     shutil.rmtree(store, ignore_errors=True)
     with contextlib.suppress(OSError):
         store.parent.rmdir()
-    logger.warning("the source files have changed: %s, made of the old ones, is removed", store)
+    logger.warning("the source files have changed: %s, made from the old files, is removed", store)
 
 
 @contextlib.contextmanager
 def unchanged(files: Files, known: Mapping[str, Any], path: Path) -> Iterator[Callable[[], None]]:
-    """Refuse, within the block by calling what it gives and at its end, files that are not what they were.
+    """Context manager that raises `DataError` if source files change; it checks at the end and when called.
 
-    A store that was begun of them is removed: it would hold both.
+    It yields the check function. An incomplete store of changed files is removed, since it would mix both.
     """
     before = signature(files)
 

@@ -411,7 +411,9 @@ def _(folder):
 
 for _value in (-9999.0, -1.0, 999.9, 9999.0, 32767.0, 1e20, 9.96921e36):
 
-    @case("missing", f"{_value:g} that nothing declares", "refused", refused="missing data|more than rain can be")
+    @case(
+        "missing", f"{_value:g} that nothing declares", "refused", refused="a common fill value|more than rain can be"
+    )
     def _(folder, value=_value):
         values = RAIN.copy()
         values[2, :3, :3] = value
@@ -432,7 +434,7 @@ def _(folder):
     dataset(values, units="mm/day").to_netcdf(folder / "a.nc")
 
 
-@case("missing", "9999 mm a day that nothing declares", "refused", refused="missing data|more than rain can be")
+@case("missing", "9999 mm a day that nothing declares", "refused", refused="a common fill value|more than rain can be")
 def _(folder):
     values = RAIN.copy()
     values[2, :3, :3] = 9999

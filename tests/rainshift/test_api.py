@@ -156,7 +156,7 @@ def test_another_factor_is_refused(model):
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        (lambda d: d.rename(tp="snow"), "wants tp; the data hold snow: tp missing"),
+        (lambda d: d.rename(tp="snow"), "requires tp; the data have snow: tp missing"),
         (lambda d: d.assign(tp=d["tp"].assign_attrs(units="K")), "'tp' has units 'K'"),
         (lambda d: d.assign(tp=d["tp"].drop_attrs()), "tp has no units; expected mm h-1"),
         (lambda d: d.isel(time=[0]).assign(tp=d["tp"].isel(time=[0]).assign_attrs(units="mm")), "interval"),

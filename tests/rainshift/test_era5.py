@@ -171,7 +171,7 @@ def test_what_cannot_be_era5_is_refused(tmp_path):
         (tmp_path / name).unlink()
 
     whole = era5(names=("tp", "sp"), around=False)
-    refused(whole, r"lacks cape; wanted are tp, cape, found are tp", ("tp", "cape"))
+    refused(whole, r"lacks cape; expected tp, cape, found tp", ("tp", "cape"))
     fine = whole.interp(latitude=np.arange(43, 39, -0.1), longitude=np.arange(-2, 2, 0.1))
     refused(fine, "step of 0.1.*ERA5-Land")
     refused(whole.sel(latitude=slice(41.5, 39)), r"lat runs from 39 to 41.5; 40.25 to 42 is required")

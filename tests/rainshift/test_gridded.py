@@ -258,7 +258,7 @@ def _changed(**changes):
         (_event(units="dBZ"), {}, "not understood"),
         (_event(name="x"), {}, r"data\.variable="),
         (_event(name="rate"), {"variable": "rats"}, "did you mean 'rate'"),
-        (_event().assign(rain=_event()["precipitation"]), {}, "several kinds of rain: precipitation, rain"),
+        (_event().assign(rain=_event()["precipitation"]), {}, "several rain variables: precipitation, rain"),
         (_changed(fill=0), {}, r"negative values \(lowest -9999\).*_FillValue"),
         (_changed(times=[0, 60, 60]), {}, "occurs twice"),
         (_changed(times=[0, 60, 150]), {}, "not a multiple of the step"),

@@ -76,10 +76,10 @@ def test_granules_that_do_not_go_together_are_refused(tmp_path):
     extra.write_bytes(b"")
     half_hour(folder, START.astype("datetime64[s]") - np.timedelta64(60, "m"), rain_at(start)[:10], run="DAY",
               lat=np.arange(0.05, 1, 0.1))  # fmt: skip
-    with pytest.raises(DataError, match=r"half hours \(3B-HHR\) are needed"):
+    with pytest.raises(DataError, match=r"half hours \(3B-HHR\) are required"):
         _ = HalfHours(tuple(find_granules(folder))).hours
     (tmp_path / "bare").mkdir()
-    with pytest.raises(UserError, match="bare holds no IMERG file"):
+    with pytest.raises(UserError, match="bare contains no IMERG file"):
         find_granules(tmp_path / "bare")
 
 

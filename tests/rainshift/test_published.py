@@ -222,7 +222,7 @@ def test_a_shifted_pairing_is_warned_of_and_not_mended(caplog):
         assert warn_of_lag(paired("tropics", 5.05, 2)) is None  # rain there tells nothing
         assert not caplog.records
         assert warn_of_lag(paired("shifted", 50.05, 2)) == 2
-    assert "shifted: fine rain goes best with the coarse rain 2 h earlier" in caplog.text
+    assert "shifted: fine rain correlates best with the coarse rain 2 h earlier" in caplog.text
 
 
 def test_lag_steps_over_gaps():
@@ -321,7 +321,7 @@ def test_truncated_missing_and_foreign_files_are_named(published, tmp_path):
     with pytest.raises(DataError, match=r"train_data_out.zarr.zip does not exist.*data.fetch"):
         opened(folder)
     shutil.copy(folder / file_of(REGION, "test", "out"), folder / file_of(REGION, "train", "out"))
-    with pytest.raises(DataError, match=r"holds 72 hours .* 240.*paired by index"):
+    with pytest.raises(DataError, match=r"has 72 hours .* 240.*paired by index"):
         opened(folder)
     (folder / file_of(REGION, "", "static")).write_bytes(b"\x89HDF\r\n\x1a\n")
     with pytest.raises(DataError, match=r"static_variables.nc cannot be read"):
