@@ -1,10 +1,10 @@
-"""Precipitation downscaling across regions: coarse rain and weather in, an ensemble of fine rain out.
+"""Precipitation downscaling across regions: from coarse rain and weather to an ensemble of fine rain.
 
 >>> import rainshift
 >>> rainshift.regions()["name"][:3]
 ('africa-south', 'amazon-basin', 'arabian-peninsula')
 
-From a region's data to scored predictions, which `rainshift.load(run)` also makes of any other coarse data set:
+From the data of a region to scored predictions (the model also applies to any other coarse data set):
 
 >>> tree = rainshift.open("melanesia", "test")  # doctest: +SKIP
 >>> model = rainshift.train("edm", regions=["melanesia"], samples=6000)  # doctest: +SKIP

@@ -27,7 +27,7 @@ APP = App(
         Verb(
             "prepare",
             "rainshift.verbs:prepare",
-            "Make the CF stores that training and scoring read",
+            "Prepare the CF stores for training and scoring",
             "rainshift prepare data=synthetic regions=[melanesia,caribbean]",
         ),
         Verb(
@@ -39,7 +39,7 @@ APP = App(
         Verb(
             "trust",
             "rainshift.verbs:trust",
-            "Learn how far a trained model may be trusted, cell by cell",
+            "Fit a trust map: the expected error of a trained model",
             "rainshift trust checkpoint=runs/train/melanesia",
         ),
         Verb(
@@ -63,7 +63,7 @@ APP = App(
         Verb(
             "report",
             "rainshift.verbs:report",
-            "Make one page for a browser of finished runs",
+            "Write one HTML page of finished runs",
             "rainshift report runs/benchmark/demo",
             plain=True,
         ),
@@ -72,12 +72,12 @@ APP = App(
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run `rainshift` with these words, those of the shell by default; returns the exit code."""
+    """Run `rainshift` with the arguments `argv`, by default those of the shell; returns the exit code."""
     return app.main(APP, _own_names(list(sys.argv[1:] if argv is None else argv)))
 
 
 def _own_names(words: list[str]) -> list[str]:
-    """`region=` and `regions=` alike in every verb, with names of one's own data besides those of the catalogue."""
+    """Accept `region=` and `regions=` alike in every verb, also with names that are not in the catalogue."""
     if not words or words[0] not in {"prepare", "train", "trust", "predict", "evaluate", "benchmark"}:
         return words
     verb, shipped = words[0], Path(__file__).parent / "conf" / "region"

@@ -1,4 +1,4 @@
-"""RainShift from Python: xarray in, xarray out. The verbs of the command line call the same functions."""
+"""The Python API of RainShift: xarray in, xarray out. The command line calls the same functions."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def regions() -> DataTable:
     """The regions of the RainShift protocol and those of the folders in `RAINSHIFT_REGIONS`, one row each.
 
     Returns a table with `name`, bounds in degrees (`lat_min`, `lat_max`, `lon_min`, `lon_max`), `title`, `continent`,
-    `climate_note`, `source`, and `adjacent`, the regions that share an edge. `to_pandas()` gives a data frame.
+    `climate_note`, `source`, and `adjacent`, the regions that share an edge. `to_pandas()` returns a data frame.
 
     >>> import rainshift
     >>> found = rainshift.regions()
@@ -40,17 +40,17 @@ def regions() -> DataTable:
 def open(
     region: str, split: str | None = None, *, data: str = "synthetic", cache: str = "runs/cache", **options: Any
 ) -> xr.DataTree:
-    """The prepared data of one region, prepared now where it is not yet.
+    """Open the prepared data of one region; prepares them if necessary.
 
     Args:
         region: a region, or an event of the data.
-        split: "train", "validation" or "test"; None for all that the first store of the data holds.
+        split: "train", "validation" or "test"; None for all times in the first store of the data.
         data: a configuration of the group `data` (`synthetic`, `gridded`, …); `options` change its settings.
-        cache: where prepared data, trainings and scores are kept.
+        cache: folder of prepared data, trainings and scores.
 
     Returns a tree of lazy data sets: `condition` (time, lat, lon on the coarse grid), `target` with `precipitation` in
-    mm/h, and `static` where there is any. Raises `UserError` for unknown names, `DataError` for data that cannot be
-    read.
+    mm/h, and `static` if there are static fields. Raises `UserError` for unknown names, `DataError` for data that
+    cannot be read.
 
     >>> import rainshift, tempfile
     >>> hours = {"test": {"start": "2022-01-01", "end": "2022-02-01", "hours": 24}}
@@ -93,21 +93,22 @@ def train(
     cache: str = "runs/cache",
     **settings: Any,
 ) -> Model:
-    """Train one model on one or several regions; the run folder keeps it, and the same call finds it again.
+    """Train one model on one or several regions. The same call later loads the result from the run folder.
 
     Args:
         model: a name of the group `model`, or a mapping that changes its settings:
             `{"model": "unet", "network": {"base": 8}}`.
         regions: names of the data's regions or events.
-        samples: samples that the training sees in all; None for the trainer's own number.
+        samples: total number of training samples; None for the trainer's default.
         data: a configuration of the group `data`.
-        seed: of initial weights, order and noise.
-        run: the run folder; None for one under `runs/train` that is named by the settings.
-        cache: where prepared data are kept.
-        settings: any key of `rainshift train` as a Python value, dots as double underscores: `data__size_deg=4`.
+        seed: seed of initial weights, sample order and noise.
+        run: the run folder; None for a folder under `runs/train` that is named by the settings.
+        cache: folder of prepared data.
+        settings: any key of `rainshift train` as a Python value, with double underscores for dots:
+            `data__size_deg=4`.
 
     Returns the trained model. Raises `UserError` for unknown names and settings, `DataError` for data that cannot be
-    read, `Diverged` where the training left the finite numbers.
+    read, `Diverged` if the loss is not finite.
 
     >>> import rainshift, tempfile
     >>> hours = {part: {"start": "2021-01-01", "end": "2022-01-01", "hours": 24} for part in ("train", "validation")}
@@ -137,15 +138,15 @@ def load(
     precision: Literal["fp32", "bf16"] = "fp32",
     allow: Sequence[str] = (),
 ) -> Model:
-    """A trained model of a run folder or checkpoint folder, or an interpolation by its name.
+    """Load a trained model from a run folder or checkpoint folder, or an interpolation by name.
 
     Args:
-        run: the folder that `rainshift train` or `rainshift.train` left, a checkpoint folder, or the name of a model
-            that learns nothing, such as "bilinear".
-        precision: of the network's forward passes; "bf16" is quicker where processor or GPU calculates in it.
-        allow: packages of your own whose models may be built.
+        run: the run folder of `rainshift train` or `rainshift.train`, a checkpoint folder, or the name of a model
+            without training, such as "bilinear".
+        precision: precision of the network's forward passes; "bf16" is faster on hardware that supports it.
+        allow: names of user packages whose models may be built.
 
-    Raises `UserError` where there is no such run, `DataError` for a checkpoint that is not whole.
+    Raises `UserError` if there is no such run, `DataError` for an incomplete or corrupted checkpoint.
 
     >>> import rainshift
     >>> rainshift.load("bilinear")
@@ -161,7 +162,7 @@ class Model:
     """A trained model with its transforms: what `rainshift.load` and `rainshift.train` return.
 
     Attributes:
-        trained: its parts: the downscaler, its channels and the geometry that it was trained on.
+        trained: the parts of the model: the downscaler, its channels and the geometry of the training.
     """
 
     trained: Trained
@@ -191,26 +192,27 @@ class Model:
         trust: bool = True,
         tiles: Mapping[str, int] | None = None,
     ) -> xr.Dataset:
-        """An ensemble of fine rain from coarse fields; no fine truth is needed.
+        """Predict an ensemble of fine rain from coarse fields; no fine truth is required.
 
         Args:
-            dataset: the predictors, `(time, lat, lon)` or `(lat, lon)`, on any even latitude–longitude grid of the
-                spacing of the training: either order of latitudes, any longitude convention, across the date line or
-                around the globe, CF names. Units are converted (`attrs["units"]`). A node of `rainshift.open`'s tree
-                brings its static fields and fine grid with it.
-            members: how many to draw; a deterministic model gives one.
-            seed: of the members: a time has the same members whatever else is predicted with it.
-            static: the model's static fields, where `dataset` does not hold them, on any grid that covers the fine one.
-            target: the fine grid, where it is not that of the training relative to the coarse one.
-            conservation: a layer that keeps the means of the coarse rain: "additive", "multiplicative", "softmax" or
-                None; "auto" is multiplicative where the model was trained on exact means, else None.
-            trust: whether to add the maps of expected error that `rainshift trust` learned, where it did.
-            tiles: `{"tile": 240, "blend": 8, "halo": 32, "limit": 320}`: fine domains of more than `limit` cells a side
-                are predicted in tiles of `tile`, to the same fields up to rounding.
+            dataset: the predictors, `(time, lat, lon)` or `(lat, lon)`, with CF names, on any regular
+                latitude–longitude grid with the spacing of the training: either order of latitudes, any longitude
+                convention, across the date line or global. Units are converted (`attrs["units"]`). A node of the tree
+                of `rainshift.open` provides its static fields and fine grid.
+            members: number of members; a deterministic model gives one.
+            seed: seed of the members; the members of a time do not depend on the other times.
+            static: the model's static fields if `dataset` does not have them, on any grid that covers the fine grid.
+            target: the fine grid; by default the refined coarse grid, with the relative position of the training.
+            conservation: layer that conserves the means of the coarse rain: "additive", "multiplicative", "softmax" or
+                None; "auto" is "multiplicative" if the model was trained on exact means, else None.
+            trust: whether to add the trust map, if `rainshift trust` fitted one.
+            tiles: `{"tile": 240, "blend": 8, "halo": 32, "limit": 320}`: fine domains of more than `limit` cells per
+                side are predicted in tiles of `tile` cells; the result is equal up to rounding.
 
-        Returns `precipitation` in mm/h on `(member, [time,] lat, lon)`, on the axes of the data refined; lazy where
-        the data are Dask arrays, a block of times a task. Raises `DataError` for predictors that are missing, in wrong
-        units or unknown where the model needs them, `UserError` for another factor than that of the training.
+        Returns `precipitation` in mm/h, `(member, [time,] lat, lon)`, on the refined axes of the data. The result is
+        lazy if the data are Dask arrays, with one task per block of times. Raises `DataError` for required predictors
+        that are missing, have wrong units or missing values, `UserError` for a refinement factor that differs from the
+        training.
 
         >>> import geoml, numpy as np, rainshift, xarray as xr
         >>> coarse = xr.DataArray(
@@ -244,17 +246,17 @@ def evaluate(
     reference: xr.Dataset | xr.DataArray | None = None,
     over: str | Sequence[str] | None = None,
 ) -> xr.Dataset:
-    """Scores of a prediction against the truth, cells weighted by area; truth that is NaN does not count.
+    """Score a prediction against the truth. Cells are weighted by area; cells with a NaN truth are excluded.
 
     Args:
-        prediction: rain with a unit, `([member,] time, lat, lon)`; any usual names of variable, member and time.
-        truth: rain with a unit on the same fine cells; it may hold more times and cells than the prediction.
-        metrics: names of `geoml.scores`, or a list that is kept in a file: "default", "scorecard", "sequences".
-        reference: another prediction of the same times; `skill` is then 1 − CRPS / CRPS of the reference, both fair.
-        over: dims to average over, all unless named.
+        prediction: rain with units, `([member,] time, lat, lon)`; common names of variable, member and time are found.
+        truth: rain with units on the same fine cells; it may have more times and cells than the prediction.
+        metrics: names of `geoml.scores`, or a predefined list: "default", "scorecard", "sequences".
+        reference: another prediction of the same times; adds `skill` = 1 − CRPS / CRPS of the reference, both fair.
+        over: dims to average over; by default all.
 
-    Returns a data set with a variable for each score, which says its `units`, `perfect` value and `direction`.
-    Raises `DataError` where the grids differ, predicted times are not in the truth, or units are none of rain.
+    Returns a data set with one variable per score, with attributes `units`, `perfect` (best value) and `direction`.
+    Raises `DataError` if the grids differ, predicted times are not in the truth, or units are not those of rain.
 
     >>> import numpy as np, rainshift, xarray as xr
     >>> lat, lon = 40.05 + 0.1 * np.arange(5), 5.05 + 0.1 * np.arange(5)
@@ -270,15 +272,15 @@ def evaluate(
 
 
 def benchmark(*overrides: str, **settings: Any) -> xr.Dataset:
-    """Train and score models in and out of distribution; the results of a benchmark as one data set.
+    """Train and score models in and out of distribution; returns the results of the benchmark as one data set.
 
     Args:
-        overrides: words of the command line `rainshift benchmark`: `"experiment=demo"`.
-        settings: its keys as Python values, dots as double underscores: `seeds=3, trainer__samples=1000`.
+        overrides: arguments of the command line `rainshift benchmark`: `"experiment=demo"`.
+        settings: its keys as Python values, with double underscores for dots: `seeds=3, trainer__samples=1000`.
 
-    The run folder is `runs/benchmark/…` as on the command line, with page and figures. Finished cells are taken from
-    the cache. The variables are described in `rainshift.benchmarking.analysis.analyse`. Raises `UserError` for unknown
-    names and settings, `DataError` for data that cannot be read.
+    The run folder is `runs/benchmark/…` as on the command line, with page and figures. Finished cells are read from
+    the cache. `rainshift.benchmarking.analysis.analyse` describes the variables. Raises `UserError` for unknown names
+    and settings, `DataError` for data that cannot be read.
 
     >>> import rainshift
     >>> results = rainshift.benchmark("experiment=demo", seeds=3)  # doctest: +SKIP

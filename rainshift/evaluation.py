@@ -1,4 +1,4 @@
-"""Scoring a downscaler on a region: whole fields, every known cell, one row of statistics an hour."""
+"""Score a downscaler on a region: complete fields, all known cells, one row of statistics per hour."""
 
 from __future__ import annotations
 
@@ -27,17 +27,17 @@ if TYPE_CHECKING:
 
 __all__ = ["MAX_CLIPPED_SHARE", "Scores", "evaluate_fields", "score", "score_file", "window_of"]
 
-#: A cell of the benchmark in which more values than this had to be bounded has diverged: it is marked, not averaged.
+#: Maximum share of clipped values; beyond it a cell of a benchmark counts as diverged, and is marked and not averaged.
 MAX_CLIPPED_SHARE = 1e-3
-#: What the variables of sequences are called by in a file of scores.
+#: Prefix of the variables of sequences in a file of scores.
 PREFIX = "sequence_of_"
 
 
 @dataclass(frozen=True)
 class Scores:
-    """Statistics of one downscaler on one region; rows are labelled by valid time.
+    """Statistics of one downscaler on one region, with rows labelled by valid time.
 
-    `sequences`, where asked for, has a row a sequence of consecutive hours, labelled by its first.
+    `sequences`, if requested, has one row per sequence of consecutive hours, labelled by its first hour.
     """
 
     table: StatisticsTable
@@ -47,12 +47,12 @@ class Scores:
 
     @property
     def diverged(self) -> bool:
-        """Whether more values were bounded than an honest score allows."""
+        """Whether the share of clipped values exceeds the limit."""
         return self.clipped_share > MAX_CLIPPED_SHARE
 
     @classmethod
     def joined(cls, parts: Sequence[Scores], suite: Suite, temporal: Suite | None = None) -> Scores:
-        """The scores of parts of one record, each of other hours, as one."""
+        """Join the scores of parts of one record with different hours."""
         rows = np.array([len(part.table) for part in parts])
         clipped = float(np.average([part.clipped_share for part in parts], weights=rows))
         sequences = [part.sequences for part in parts if part.sequences is not None]
@@ -60,7 +60,7 @@ class Scores:
         return cls(suite.merge([part.table for part in parts]), parts[0].members, clipped, over_time)
 
     def save(self, path: Path) -> None:
-        """Write NetCDF, whole or not at all."""
+        """Write a NetCDF file atomically."""
         attrs = {"members": self.members, "clipped_share": self.clipped_share}
         data = self.table.to_dataset()
         if self.sequences is not None:
@@ -70,7 +70,7 @@ class Scores:
 
     @classmethod
     def load(cls, path: Path) -> Scores:
-        """What `save` wrote; a `DataError` names a broken file."""
+        """Read the file that `save` wrote. Raises `DataError` for a corrupted file."""
         data = read_dataset(path).load()
         data.close()
         names = {str(name): str(name).removeprefix(PREFIX) for name in data.variables if str(name).startswith(PREFIX)}
@@ -80,7 +80,7 @@ class Scores:
 
 
 def window_of(downscaler: Downscaler) -> int | None:
-    """Consecutive hours that the model sees at once; None for single hours."""
+    """Number of consecutive hours in one input of the model; None for single hours."""
     return getattr(downscaler, "window", None)
 
 
@@ -98,10 +98,10 @@ def score(
     temporal: Suite | None = None,
     sequence_hours: int = 24,
 ) -> Scores:
-    """Statistics of whole-field predictions of a region, cells weighted by area, unknown cells left out.
+    """Statistics of the predictions of complete fields of a region; cells are weighted by area, unknown ones excluded.
 
-    `samples` hours, evenly spread, are scored, or those of `times`; all where both are None. `temporal` is a suite for
-    the sequences of `sequence_hours` consecutive hours among them. A prediction that is not finite raises `Diverged`.
+    Scores `samples` evenly spread hours, or the hours of `times`, or all if both are None. `temporal` is a suite for
+    sequences of `sequence_hours` consecutive hours among them. Raises `Diverged` for a prediction that is not finite.
     """
     positions = choose(archive, region, role, samples)
     if times is not None:
@@ -132,10 +132,10 @@ def score(
 
 
 def score_file(path: Path, archive: Archive, region: str, *, suite: Suite, role: str = "test") -> Scores:
-    """Statistics of a prediction file: rain with a unit on `([member,] time, lat, lon)`, on the fine grid.
+    """Statistics of a prediction file: rain with units, `([member,] time, lat, lon)`, on the fine grid.
 
-    Times and members may have any of their usual names (`valid_time`, `number`, `realization`, …). Times have to be
-    among the role's. Errors: `DataError` for other times or another grid.
+    Dims of times and members may have any common name (`valid_time`, `number`, `realization`, …). Raises `DataError`
+    for times that the role does not have, or for a different grid.
     """
     known = archive.times(region, role)
     truth = archive.open(region, archive.samples(region, role)[0])["target"]["precipitation"].sel(time=known)
@@ -158,7 +158,7 @@ def evaluate_fields(
     reference: Any = None,
     over: str | Sequence[str] | None = None,
 ) -> xr.Dataset:
-    """Scores of a prediction of rain against the truth; see `rainshift.evaluate`."""
+    """Score a prediction of rain against the truth; see `rainshift.evaluate`."""
     from geoml.metrics.labelled import evaluate
     from geoml.scores import suite_config
 
@@ -169,7 +169,7 @@ def evaluate_fields(
         return made
     against, same = matched(reference, observed, what=("the reference", "the truth"))
     if same.sizes != observed.sizes:
-        raise DataError(f"the reference has {dict(same.sizes)} of the {dict(observed.sizes)} places predicted")
+        raise DataError(f"the reference covers {dict(same.sizes)} of the predicted {dict(observed.sizes)}")
     fair = Suite(("crps_fair",))
     mine, its = (evaluate(fair, observed, x, over=over, weights="area")["crps_fair"] for x in (rain, against))
     about = {"long_name": "skill of the fair CRPS against the reference", "units": "1", "perfect": 1.0}

@@ -1,4 +1,4 @@
-"""Predictions of prepared regions and of coarse fields of any kind: as xarray, or streamed into a CF file."""
+"""Predict prepared regions and any coarse fields: as xarray, or written block by block to a CF file."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ __all__ = ["fingerprint", "predict_fields", "predict_maps", "write_fields", "wri
 
 logger = logging.getLogger(__name__)
 
-#: The file among the parts of a prediction that says what they are parts of.
+#: File in the folder of blocks that identifies the prediction they belong to.
 IDENTITY = "identity"
 
 
@@ -53,9 +53,9 @@ def predict_maps(
     seed: int = 0,
     trust: Trust | None = None,
 ) -> xr.Dataset:
-    """`precipitation` in mm/h `(member, time, lat, lon)` at some positions among a role's samples, in memory.
+    """Predict some samples of a role in memory: `precipitation` in mm/h, `(member, time, lat, lon)`.
 
-    With `trust` also its maps `(time, lat, lon)` as in `write_prediction`.
+    With `trust`, the result also has the trust map, `(time, lat, lon)`, as in `write_prediction`.
     """
     import xarray as xr
 
@@ -88,10 +88,11 @@ def write_prediction(
     attrs: dict[str, Any] | None = None,
     trust: Trust | None = None,
 ) -> dict[str, Any]:
-    """Predict a region into a NetCDF file, whole or not at all; returns the row that says what was written.
+    """Predict a region and write a NetCDF file atomically; returns a table row that describes the file.
 
-    The file is CF-1.11 with `precipitation(member, time, lat, lon)` in mm/h; memory holds one batch. With `trust` it
-    also has `expected_error` of the ensemble mean, `error_bound`, `novelty` and `familiar`, `(time, lat, lon)`.
+    The file is CF-1.11 with `precipitation(member, time, lat, lon)` in mm/h; one batch at a time is in memory. With
+    `trust`, it also has `expected_error` of the ensemble mean, `error_bound`, `novelty` and `familiar`, each
+    `(time, lat, lon)`.
     """
     positions = choose(archive, region, role, samples)
     drawn = members_of(downscaler, members)
@@ -130,7 +131,7 @@ def _batches(
     seed: int,
     trust: Trust | None = None,
 ) -> Iterator[tuple[np.ndarray, np.ndarray, float, TrustMap | None]]:
-    """Which of the positions, `(member, time, lat, lon)` at them, clipped share and trust map of each batch."""
+    """For each batch: indices into the positions, rain `(member, time, lat, lon)`, clipped share and trust map."""
     window = window_of(downscaler)
     for batch, rows in whole_fields(archive, region, role, positions, window):
         prediction, share = downscaler.predict(batch, members=members, seed=seed)
@@ -141,10 +142,10 @@ def _batches(
 
 
 def predict_fields(fine_rain: FineRain, fields: CoarseFields, *, attrs: Mapping[str, Any] | None = None) -> xr.Dataset:
-    """`precipitation` in mm/h `(member, [time,] lat, lon)` of coarse fields, on their axes refined.
+    """Predict coarse fields on their refined axes: `precipitation` in mm/h, `(member, [time,] lat, lon)`.
 
-    Dask arrays stay lazy, a block of times at a time; else the result is in memory, and the coarse fields are read in
-    blocks. With trust also its maps.
+    Dask arrays stay lazy, with one task per block of times; otherwise the result is in memory, and the coarse fields
+    are read in blocks. With trust, the result also has the trust map.
     """
     import xarray as xr
 
@@ -172,10 +173,10 @@ def predict_fields(fine_rain: FineRain, fields: CoarseFields, *, attrs: Mapping[
 def write_fields(
     path: Path, fine_rain: FineRain, fields: CoarseFields, *, parts: Path, identity: str, attrs: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Predict coarse fields into a NetCDF file, a block of times at a time; returns the row that says what was written.
+    """Predict coarse fields and write a NetCDF file block by block; returns a table row that describes the file.
 
-    Each block is kept in the folder `parts` as soon as it is made, so that a killed prediction goes on where it was;
-    `identity` says what the blocks are of: those of another are made again. The file appears when all are there.
+    Each block of times is saved in the folder `parts`, so that an interrupted prediction resumes. `identity` identifies
+    the prediction; blocks of any other are discarded. The file is written when all blocks exist.
     """
     axes, blocks = OutputAxes.of(fields, fine_rain.fine), fine_rain.blocks(fields.times)
     members = fine_rain.members
@@ -186,7 +187,7 @@ def write_fields(
             partial.write_text(identity)
     kept = [parts / f"{number:08d}.npz" for number in range(len(blocks))]
     if waiting := sum(part.exists() for part in kept):
-        logger.info("%d of %d blocks are there already", waiting, len(blocks))
+        logger.info("%d of %d blocks exist already", waiting, len(blocks))
     for rows, part in track(list(zip(blocks, kept, strict=True)), "predicting", unit="blocks"):
         if not part.exists():
             layers = axes.turned(fine_rain(fields.values(rows), fields.times[rows]))
@@ -210,7 +211,7 @@ def write_fields(
 
 
 def fingerprint(*paths: Path) -> str:
-    """What tells files, and folders of files, from changed ones: names, sizes and times of change."""
+    """A fingerprint of files and folders that changes with their content: names, sizes and modification times."""
     rows = []
     for path in paths:
         files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
@@ -223,7 +224,7 @@ def fingerprint(*paths: Path) -> str:
 
 
 def _lazy_layers(fine_rain: FineRain, fields: CoarseFields, blocks: list[slice]) -> Any:
-    """The layers as a Dask array, one task a block of times."""
+    """The layers as a Dask array, with one task per block of times."""
     import dask.array as da
 
     parts = [array.data * np.float32(factor) for array, factor in zip(
@@ -231,7 +232,7 @@ def _lazy_layers(fine_rain: FineRain, fields: CoarseFields, blocks: list[slice])
     lengths = tuple(rows.stop - rows.start for rows in blocks)
     stack = da.stack(parts).astype(np.float32).rechunk({0: -1, 1: lengths, 2: -1, 3: -1})
     chunks = ((fine_rain.layers,), lengths, *((size,) for size in fine_rain.fine.shape))
-    # A partial, not arguments: Dask looks into those for arrays, and would hash every weight to name the result.
+    # A partial, since Dask searches arguments for arrays and would hash all weights to name the result.
     work = functools.partial(_block, fine_rain, [fields.times[rows] for rows in blocks])
     meta = np.empty((0,) * 4, np.float32)
     return da.map_blocks(work, stack, chunks=chunks, dtype=np.float32, meta=meta, name=f"fine-rain-{uuid.uuid4().hex}")

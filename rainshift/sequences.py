@@ -1,4 +1,4 @@
-"""Whether members hang together from hour to hour: scores of sequences, gathered from fields that come one by one."""
+"""Scores of temporal coherence: sequences of consecutive hours, collected from hours that arrive in any order."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ __all__ = ["SequenceScores"]
 
 
 class SequenceScores:
-    """A suite over sequences of `length` consecutive hours; hours that belong to none do not count.
+    """Scores of a suite over sequences of `length` consecutive hours; hours outside of any sequence are ignored.
 
-    A sequence is scored, and forgotten, as soon as its last hour has come.
+    A sequence is scored, and removed from memory, as soon as all of its hours have been added.
     """
 
     def __init__(self, suite: Suite, times: NDArray[np.datetime64], length: int, weights: NDArray[Any]) -> None:
@@ -29,7 +29,10 @@ class SequenceScores:
     def add(
         self, hours: NDArray[np.int64], prediction: NDArray[Any], truth: NDArray[Any], known: NDArray[np.bool_]
     ) -> None:
-        """Some of the hours, by their place among the times: `(hour, member, *space)`, `(hour, *space)` twice."""
+        """Add hours by their position among the times: prediction `(hour, member, *space)`, truth, mask or weights.
+
+        The latter two have shape `(hour, *space)`.
+        """
         for place, *fields in zip(hours.tolist(), prediction, truth, known, strict=True):
             number = self._sequence_of.get(place)
             if number is None:
@@ -53,5 +56,5 @@ class SequenceScores:
         )
 
     def table(self) -> StatisticsTable | None:
-        """A row a sequence; None where the hours hold none."""
+        """One row per sequence; None if the hours contain no sequence."""
         return self.suite.merge(self._tables) if self._tables else None

@@ -1,4 +1,4 @@
-"""A trained model found again: the downscaler, its channels, and the grids that it was trained on."""
+"""Load a trained model: the downscaler, its channels, and the grids that it was trained on."""
 
 from __future__ import annotations
 
@@ -32,27 +32,27 @@ if TYPE_CHECKING:
 
 __all__ = ["Trained", "load_model"]
 
-#: The channels of an interpolation by its name.
+#: The channels of an interpolation that is loaded by name.
 RAIN_ALONE = Channels(("tp",), ("precipitation",), (), (("precipitation", "tp"),))
 
 
 @dataclass(frozen=True)
 class Trained:
-    """A downscaler with what belongs to it: `geometry` is None where the run does not say what it was trained on."""
+    """A downscaler with its channels and `geometry`, which is None if the grids of the training are unknown."""
 
     downscaler: Downscaler
     channels: Channels
     name: str
     path: Path | None = None
     geometry: Geometry | None = None
-    #: Predictors that were missing somewhere in training.
+    #: Predictors with missing values in training.
     gaps: tuple[str, ...] = ()
     trust: Trust | None = None
     is_network: bool = True
 
     @property
     def label(self) -> str:
-        """Name, channels and spacings in a line."""
+        """Name, channels and spacings in one line."""
         inputs = ", ".join((*self.channels.condition, *self.channels.static))
         grids = "" if self.geometry is None else f", {self.geometry.spacings}"
         return f"{self.name}: {inputs} -> {', '.join(self.channels.target)}{grids}"
@@ -74,7 +74,7 @@ class Trained:
         trust: bool = True,
         tiles: Mapping[str, int] | None = None,
     ) -> tuple[FineRain, CoarseFields]:
-        """What predicts, and the coarse fields that it predicts from; see `rainshift.Model.predict`."""
+        """The `FineRain` predictor and the coarse fields for it; see `rainshift.Model.predict`."""
         siblings = _siblings(data)
         fields = CoarseFields.of(data, self.channels, self.geometry)
         static = static if static is not None else siblings.get("static")
@@ -101,13 +101,13 @@ class Trained:
         ), fields
 
     def check(self, archive: Archive, region: str) -> None:
-        """Refuse data of another factor than that of the training."""
+        """Raise `UserError` for data with a refinement factor that differs from the training."""
         if self.geometry is not None:
             here = Geometry.of(archive, region)
             self.geometry.check(here.coarse, here.fine)
 
     def ready(self, *, tiles: Mapping[str, int], conservation: str | None, exact: bool) -> Downscaler:
-        """The downscaler in tiles, with its conservation layer: "auto" is one where the coarse rain is `exact`."""
+        """The downscaler in tiles with its conservation layer; "auto" adds one if the coarse rain is `exact`."""
         tiled = InTiles(self.downscaler, Tiling(**tiles)) if self.is_network else self.downscaler
         method = ("multiplicative" if exact else None) if conservation == "auto" else conservation
         return conserved(tiled, method, self.channels)
@@ -117,7 +117,7 @@ class Trained:
         return all(self.channels.guess_index(target) is not None for target in self.channels.target)
 
     def _fine(self, coarse: Grid, target: Any, static: Any) -> Grid:
-        """The fine grid: the one asked for, that of the static fields where it fits, else that of the training."""
+        """The fine grid: `target` if given, that of the static fields if it fits, else as in the training."""
         if target is not None:
             fine = target if isinstance(target, Grid) else grid_of(target)
             fine = _same_turn(fine, coarse)
@@ -126,7 +126,7 @@ class Trained:
             return fine
         if self.geometry is None:
             raise UserError(
-                f"{self.path or self.name} does not say which fine grid it predicts; name it: target=truth, or "
+                f"the fine grid of {self.path or self.name} is unknown; give it as target=truth or "
                 "target=geoml.Grid.latlon(…)"
             )
         if static is not None and self.channels.static:
@@ -145,20 +145,20 @@ class Trained:
         if static is None:
             if not has_fields(data, self.channels.static):
                 raise DataError(
-                    f"the model wants the static fields {', '.join(self.channels.static)}; give them with static=, a "
-                    "data set on any grid that covers the place"
+                    f"the model requires the static fields {', '.join(self.channels.static)}; give them as static=, a "
+                    "data set on any grid that covers the domain"
                 )
             static = as_dataset(data)
         return static_fields(static, self.channels.static, fine)
 
 
 def load_model(run: str | os.PathLike[str], *, precision: Precision = "fp32", allow: Sequence[str] = ()) -> Trained:
-    """The model of a run folder or checkpoint folder, or one that learns nothing by its name."""
+    """Load the model of a run folder or checkpoint folder, or a model without training by name."""
     path = Path(run)
     if not path.exists() and str(run) in available():
         spec = ModelSpec.of(str(run))
         if spec.learns:
-            raise UserError(f"{run} is the name of a model that learns; give the run folder of its training")
+            raise UserError(f"{run} is the name of a model that has to be trained; give the run folder of a training")
         return Trained(load(spec, None, RAIN_ALONE), RAIN_ALONE, spec.name, is_network=False, gaps=("tp",))
     folder = path / "checkpoints" if (path / "checkpoints").is_dir() else path
     config = _config_of(path)
@@ -173,7 +173,7 @@ def load_model(run: str | os.PathLike[str], *, precision: Precision = "fp32", al
 
 
 def _config_of(path: Path) -> dict[str, Any]:
-    """The configuration of the run that a checkpoint belongs to, empty where it stands alone."""
+    """The configuration of the run that a checkpoint belongs to; empty without a run."""
     for folder in (path, path.parent, path.parent.parent):
         if (folder / "config.yaml").is_file() and not (folder / SUMS).exists():
             return RunFolder.load(folder).config
@@ -181,7 +181,7 @@ def _config_of(path: Path) -> dict[str, Any]:
 
 
 def _fitted(folder: Path, config: Mapping[str, Any], allow: Sequence[str]) -> Baseline | None:
-    """A baseline that was fitted, None for a network."""
+    """The fitted baseline in a folder; None for a network."""
     if not (folder / BASELINE_FILE).exists() or not config.get("model"):
         return None
     downscaler = load(ModelSpec.of(config["model"], allow=allow), folder, archive_of(config).channels)
@@ -189,7 +189,7 @@ def _fitted(folder: Path, config: Mapping[str, Any], allow: Sequence[str]) -> Ba
 
 
 def _geometry_of(config: Mapping[str, Any]) -> Geometry | None:
-    """What a run from before geometries were kept was trained on, where its data still say so."""
+    """The geometry of an old run that did not save it, derived from its data if these still exist."""
     data, names = config.get("data") or {}, list(config.get("train_regions") or ())
     if not data or not names:
         return None
@@ -198,12 +198,12 @@ def _geometry_of(config: Mapping[str, Any]) -> Geometry | None:
         return Geometry(*grids(region(names[0])))
     try:
         return Geometry.of(archive, str(names[0]))
-    except UserError:  # the data have gone: the fine grid has to be named
+    except UserError:  # the data no longer exist: the user has to give the fine grid
         return None
 
 
 def _siblings(data: Any) -> dict[str, Any]:
-    """The other groups of the tree that a node of `rainshift.open` belongs to."""
+    """The other groups of the tree of `rainshift.open` that a node belongs to."""
     import xarray as xr
 
     if not isinstance(data, xr.DataTree) or data.parent is None:
@@ -212,7 +212,7 @@ def _siblings(data: Any) -> dict[str, Any]:
 
 
 def _same_turn(fine: Grid, coarse: Grid) -> Grid:
-    """The fine grid with longitudes in the turn of the coarse ones."""
+    """The fine grid with longitudes in the 360° range of the coarse grid."""
     a, b = coarse.axes[-1], fine.axes[-1]
     middle = (a.start + a.stop - b.start - b.stop) / 2
     return fine.moved(**{b.name: 360.0 * round(middle / 360.0)}) if b.is_longitude else fine

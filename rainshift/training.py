@@ -1,4 +1,4 @@
-"""Training one downscaler on one set of regions."""
+"""Train one downscaler on a set of regions."""
 
 from __future__ import annotations
 
@@ -39,16 +39,17 @@ __all__ = ["Recipe", "fit", "load", "load_trained", "train_run"]
 
 ALONE = ProcessGroup()
 BASELINE_FILE = "baseline.json"
-#: Beside the checkpoints of a model over time: how many hours it sees at once.
+#: File next to the checkpoints of a model over time, with its number of consecutive hours.
 WINDOW_FILE = "window.json"
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a downscaler is trained, beside what it is and on which regions.
+    """Settings of a training, except the model and the regions.
 
-    `patch` is the edge of the training patches in fine cells (0 for whole fields), `transforms` the configuration of
-    `geoml.data.transforms`, `validation_samples` how many hours a region validates.
+    `patch` is the edge of the training patches in fine cells (0 for complete fields), `transforms` the configuration of
+    `geoml.data.transforms`, `validation_samples` the number of validation hours per region. Raises `UserError` for
+    numbers out of range.
     """
 
     trainer: Trainer
@@ -66,21 +67,21 @@ class Recipe:
 
     @classmethod
     def of(cls, config: Mapping[str, Any]) -> Recipe:
-        """From a verb's configuration: its `trainer`, `transforms` and `loader`."""
+        """The recipe in a verb's configuration: its `trainer`, `transforms` and `loader`."""
         return cls(instantiate(config["trainer"]), plain(config["transforms"]), **plain(config["loader"]))
 
 
 def train_run(config: Mapping[str, Any], run: RunFolder) -> dict[str, Any]:
-    """The training that a configuration of `rainshift train` describes, in its run folder; returns its summary.
+    """Run the training of a configuration of `rainshift train` in its run folder; returns the summary.
 
-    The processes that `torchrun` started train together.
+    Processes started by `torchrun` train together.
     """
     if config["start"]:
-        chosen(Path(config["start"]))  # says now what is no checkpoint, not after the data were made
+        chosen(Path(config["start"]))  # detects an invalid checkpoint before data are prepared
     archive = archive_of(config)
     names = tuple(sorted(archive.among(config["train_regions"])))
     if not names:
-        raise UserError("train_regions is empty; name one or several, or leave it out and choose region=NAME")
+        raise UserError("train_regions is empty; name at least one region, or omit it and set region=NAME")
     with process_group() as group:
         with group.first_alone():
             for name in names:
@@ -97,7 +98,7 @@ def _train_prepared(
     each = min(counts if limit is None else [*counts, int(limit)])
     spec = ModelSpec.of({**plain(config["model"]), "window": config["window"]}, allow=config["allow_targets"])
     if not spec.learns:
-        raise UserError(f"{spec.name} learns nothing; `rainshift benchmark` scores it beside trained models")
+        raise UserError(f"{spec.name} has no training; `rainshift benchmark` scores it along with trained models")
     if run.finished:
         return run.summary
     summary = fit(
@@ -126,12 +127,11 @@ def fit(
     log: MetricsSink | None = None,
     start: Path | None = None,
 ) -> dict[str, Any]:
-    """Train a downscaler and leave it in `folder`; returns what it cost and came to.
+    """Train a downscaler and save it in `folder`; returns its cost and final losses.
 
-    An interrupted training goes on from its newest checkpoint. The processes that `torchrun` started train together,
-    each on its share of the data, and come to what one of them would alone. Statistics of the transforms are those of
-    the training regions alone. `start`, a run or checkpoint of the same model, gives the first weights, and its
-    transforms with them.
+    An interrupted training resumes from its newest checkpoint. Processes started by `torchrun` train together, each on
+    its share of the data, with the same result as a single process. The transforms are fitted to the training regions
+    alone. `start`, a run or checkpoint of the same model, provides the initial weights and the transforms.
     """
     with process_group():
         return _fit(spec, train_set, archive, recipe=recipe, seed=seed, folder=folder, log=log, start=start)
@@ -155,7 +155,7 @@ def _fit(
         if group.size > 1:
             raise UserError(f"{spec.name} is fitted by one process; run the command without torchrun")
         if start is not None:
-            raise UserError(f"{spec.name} is fitted in one go and starts from nothing; leave start out")
+            raise UserError(f"{spec.name} is fitted in one step and cannot continue from start; remove start")
         summary = _fit_baseline(built, loader, folder)
         Geometry.of(archive, train_set.regions[0]).save(folder)
         return summary
@@ -168,7 +168,7 @@ def _fit(
             write_json(folder / WINDOW_FILE, {"hours": window})
     loader = _loader(train_set, archive, channels, recipe, seed=seed, window=window, group=group)
     if group.size > 1 and loader.blocks < 4 * group.size and group.rank == 0:
-        logger.warning("%d blocks of hours are few for %d processes: some will wait", loader.blocks, group.size)
+        logger.warning("%d blocks of hours are too few for %d processes: some will idle", loader.blocks, group.size)
     validation = _validation(train_set, archive, channels, recipe, window)
     if group.rank == 0:
         Geometry.of(archive, train_set.regions[0]).save(folder)
@@ -186,40 +186,41 @@ def _fit(
 
 
 def load(spec: ModelSpec, folder: Path | None, channels: Channels, *, precision: Precision = "fp32") -> Downscaler:
-    """The downscaler that `fit` left in `folder`, None for a baseline that learns nothing; networks in `precision`."""
+    """Load the downscaler that `fit` saved in `folder` (None for a baseline without training), in `precision`."""
     built = spec.build(channels)
     if isinstance(built, Baseline):
         if built.learns:
             if folder is None:
-                raise ValueError(f"{spec.name} learns: the folder it was fitted in is wanted")
+                raise ValueError(f"{spec.name} is fitted to data: give the folder of its fit")
             built.load_state(read_json(folder / BASELINE_FILE))
         return built
     if folder is None:
-        raise ValueError(f"{spec.name} learns: the folder it was trained in is wanted")
+        raise ValueError(f"{spec.name} is trained: give the folder of its training")
     return _with_window(load_predictor(folder, precision=precision, allow=spec.allow), folder)
 
 
 def load_trained(path: Path, *, precision: Precision = "fp32", allow: Sequence[str] = ()) -> Downscaler:
-    """The downscaler of a run of `rainshift train`, or of a checkpoint folder; `allow` names packages of one's own.
+    """Load the downscaler of a run of `rainshift train` or of a checkpoint folder; `allow` names user packages.
 
-    `precision` is that of its forward passes: "bf16" is quicker where processor or GPU calculates in it.
+    `precision` is that of the forward passes; "bf16" is faster on hardware that supports it. Raises `UserError` if
+    there is no such run.
     """
     if not path.is_dir():
         raise UserError(f"{path} does not exist; give the run folder that `rainshift train` printed")
     folder = path / "checkpoints" if (path / "checkpoints").is_dir() else path
     if (folder / BASELINE_FILE).exists():
-        raise UserError(f"{path} holds a fitted baseline, which only `rainshift benchmark` scores")
+        raise UserError(f"{path} contains a fitted baseline, which only `rainshift benchmark` can score")
     return _with_window(load_predictor(folder, precision=precision, allow=allow), folder)
 
 
 def _with_window(predictor: Predictor, folder: Path) -> Downscaler:
-    """The predictor, with the hours it sees at once where it is a model over time."""
+    """The predictor, wrapped with its number of consecutive hours if it is a model over time."""
     path = next((p for p in (folder / WINDOW_FILE, folder.parent / WINDOW_FILE) if p.exists()), None)
     return predictor if path is None else Windowed(predictor, int(read_json(path)["hours"]))
 
 
 def _seeded_build(spec: ModelSpec, channels: Channels, seed: int) -> Model | Baseline:
-    """Initial weights that depend on the seed alone, the caller's generator left as it was."""
+    """Build the model with initial weights that depend on the seed alone; keeps the state of the global generator."""
     import torch
 
     with torch.random.fork_rng(devices=[]):
@@ -261,7 +262,7 @@ def _say_once(message: str) -> None:
 
 
 def _patch(archive: Archive, train_set: TrainSet, edge: int) -> PatchSpec | None:
-    """Patches of the recipe's edge, as large as the smallest field allows; None for whole fields."""
+    """Patches of the recipe's edge, limited by the smallest field; None for complete fields."""
     shapes = [
         archive.open(region, archive.samples(region, "train")[0])["target"]["precipitation"].shape[1:]
         for region in train_set.regions
@@ -271,18 +272,18 @@ def _patch(archive: Archive, train_set: TrainSet, edge: int) -> PatchSpec | None
         return PatchSpec(edge) if edge else None
     if len(set(shapes)) == 1:
         _say_once(
-            f"fields of {train_set.name} are no larger than patches of {edge} cells and are trained on as they are"
+            f"fields of {train_set.name} are not larger than patches of {edge} cells; training uses complete fields"
         )
         return None
     smaller = max(1, least // 10 * 10 or least)
-    _say_once(f"patches of {edge} cells do not fit into all fields of {train_set.name}: {smaller} are taken")
+    _say_once(f"patches of {edge} cells do not fit into all fields of {train_set.name}: using {smaller} cells")
     return PatchSpec(smaller)
 
 
 def _validation(
     train_set: TrainSet, archive: Archive, channels: Channels, recipe: Recipe, window: int | None
 ) -> BlockLoader | None:
-    """Whole fields of the training regions in their validation hours; None where the data keep none."""
+    """Complete fields of the training regions in validation hours; None if the data have no validation hours."""
     wanted = recipe.validation_samples
     if wanted < 1 or not archive.has_role("validation"):
         return None
@@ -300,7 +301,7 @@ def _validation(
 
 
 def _fitted_transforms(recipe: Recipe, channels: Channels, loader: BlockLoader, folder: Path) -> Transforms:
-    """Transforms with the statistics of one epoch, kept in `folder` so that a resumed training has the same."""
+    """Transforms fitted to one epoch, saved in `folder` so that a resumed training uses the same."""
     path = folder / "transform.json"
     if path.exists():
         return Transforms.load(path)
@@ -314,7 +315,7 @@ def _fitted_transforms(recipe: Recipe, channels: Channels, loader: BlockLoader, 
 
 def _fit_baseline(baseline: Baseline, loader: BlockLoader, folder: Path) -> dict[str, Any]:
     if not baseline.learns:
-        raise DataError("this baseline learns nothing; there is nothing to train")
+        raise DataError("this baseline has no training")
     baseline.fit(loader)
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / BASELINE_FILE, baseline.state())

@@ -1,4 +1,4 @@
-"""What the verbs of `rainshift` do."""
+"""Implementation of the verbs of `rainshift`."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ Rows = list[dict[str, Any]]
 
 
 def regions(arguments: Sequence[str]) -> Rows | None:
-    """List the regions: a table of their bounds, or with `--json` everything known of them."""
+    """List the regions: a table of their bounds, or with `--json` all of their properties."""
     parser = argparse.ArgumentParser(prog="rainshift regions", description="List the regions and their bounds.")
-    parser.add_argument("--json", action="store_true", help="a list of objects instead of a table")
+    parser.add_argument("--json", action="store_true", help="print a JSON list of objects instead of a table")
     flags = parser.parse_args(arguments)
     from rainshift.api import regions as all_regions
 
@@ -39,7 +39,7 @@ def regions(arguments: Sequence[str]) -> Rows | None:
 
 
 def prepare(config: DictConfig, run: RunFolder) -> Rows:
-    """Make the stores of regions and splits."""
+    """Prepare the stores of regions and splits."""
     from geoml.data.location import sizes
 
     archive = _archive(config)
@@ -56,9 +56,9 @@ def prepare(config: DictConfig, run: RunFolder) -> Rows:
 
 
 def train(config: DictConfig, run: RunFolder) -> Rows:
-    """Train one model on one or several regions; the run folder holds its checkpoints.
+    """Train one model on one or several regions; checkpoints are saved in the run folder.
 
-    `torchrun --nproc-per-node 2 -m rainshift train …` trains it with two processes, to the same weights.
+    `torchrun --nproc-per-node 2 -m rainshift train …` trains with two processes, with the same result.
     """
     from rainshift.training import train_run
 
@@ -66,9 +66,9 @@ def train(config: DictConfig, run: RunFolder) -> Rows:
 
 
 def trust(config: DictConfig, run: RunFolder) -> Rows:
-    """Learn how far a trained model may be trusted, from validation hours of the regions that it was trained on.
+    """Fit the trust map of a trained model to validation hours of its training regions.
 
-    What is learnt lies beside the model's checkpoints, and `predict` draws it beside each prediction.
+    The trust map is saved next to the model's checkpoints; `predict` then adds it to each prediction.
     """
     from rainshift.models.trust import fit_trust
     from rainshift.training import load_trained
@@ -76,7 +76,7 @@ def trust(config: DictConfig, run: RunFolder) -> Rows:
     trained = RunFolder.load(config.checkpoint)
     archive, regions = _archive(config), list(config.regions or trained.config.get("train_regions") or ())
     if not regions:
-        raise UserError(f"{config.checkpoint} does not say what it was trained on; name the regions: regions=[…]")
+        raise UserError(f"the training regions of {config.checkpoint} are unknown; name them as regions=[…]")
     for name in regions:
         archive.prepare(name, _split(archive, "validation"))
     options: dict[str, Any] = {"members": int(config.members), "hours": int(config.hours), "level": float(config.level)}
@@ -94,7 +94,7 @@ def trust(config: DictConfig, run: RunFolder) -> Rows:
 
 
 def predict(config: DictConfig, run: RunFolder) -> Rows:
-    """Predict coarse fields of a file, or prepared regions, with a trained model into CF files."""
+    """Predict coarse fields of a file, or prepared regions, with a trained model; writes CF files."""
     if config.input is not None:
         return [_predict_file(config, run)]
     from rainshift.prediction import write_prediction
@@ -127,7 +127,7 @@ def predict(config: DictConfig, run: RunFolder) -> Rows:
 
 
 def _predict_file(config: DictConfig, run: RunFolder) -> dict[str, Any]:
-    """Predict the coarse fields of `input` into `output`; what is there is not made again."""
+    """Predict the coarse fields of `input` and write `output`; finished blocks are reused."""
     from geoml.data.store import read_dataset
     from rainshift.prediction import fingerprint, write_fields
     from rainshift.report import example_maps as showcase
@@ -150,7 +150,7 @@ def _predict_file(config: DictConfig, run: RunFolder) -> dict[str, Any]:
             conservation=config.conservation,
             tiles=plain(config.tiles),
         )
-        attrs = {**trained.attrs, "history": f"made of {source.name} by rainshift predict"}
+        attrs = {**trained.attrs, "history": f"predicted from {source.name} by rainshift predict"}
         row = {"input": str(source)} | write_fields(
             output, fine_rain, fields, parts=run.path / "parts", identity=identity, attrs=attrs
         )
@@ -162,14 +162,14 @@ def _predict_file(config: DictConfig, run: RunFolder) -> dict[str, Any]:
 
 
 def _named(config: DictConfig, archive: Archive) -> list[str]:
-    """The regions of a verb that does nothing without one."""
+    """The regions of a verb that requires at least one. Raises `UserError` if there are none."""
     if not config.regions:
         raise UserError("regions is []; name at least one, as regions=[melanesia]")
     return list(archive.among(config.regions))
 
 
 def evaluate(config: DictConfig, run: RunFolder) -> Rows:
-    """Score a trained model or a prediction file on regions, with the reference's skill beside."""
+    """Score a trained model or a prediction file on regions, and compute its skill against the reference."""
     from geoml.metrics import Suite
     from rainshift.data.selection import choose
     from rainshift.data.settings import require_untrained, trained_share
@@ -183,7 +183,7 @@ def evaluate(config: DictConfig, run: RunFolder) -> Rows:
     archive, suite = _archive(config), Suite.from_config(plain(config.metrics))
     compared = ModelSpec.of(config.reference)
     if compared.learns:
-        raise UserError(f"reference={compared.name} has to be trained; take one that has not, such as bilinear")
+        raise UserError(f"reference={compared.name} has to be trained; use a model without training, such as bilinear")
     reference = load(compared, None, archive.channels)
     trained = None if config.checkpoint is None else _trained(config)
     rows = []
@@ -227,7 +227,7 @@ def evaluate(config: DictConfig, run: RunFolder) -> Rows:
 
 
 def benchmark(config: DictConfig, run: RunFolder) -> Rows:
-    """Train and score the matrix; write `benchmark.nc`, `benchmark.md`, figures and the summary."""
+    """Train and score all cells of the benchmark; write `benchmark.nc`, `benchmark.md`, figures and the summary."""
     from rainshift.benchmarking.run import Experiment
     from rainshift.report.results import write_benchmark
 
@@ -236,13 +236,13 @@ def benchmark(config: DictConfig, run: RunFolder) -> Rows:
 
 
 def report(arguments: Sequence[str]) -> Rows:
-    """Make the page of finished runs for a browser, of benchmarks `benchmark.md` and the figures too.
+    """Write the HTML page of finished runs; for benchmarks, also write `benchmark.md` and the figures again.
 
-    All comes from the run folders; nothing is trained or scored.
+    Only files of the run folders are read; nothing is trained or scored.
     """
     from geoml.report.gather import parser, written
 
-    about = "Make one self-contained HTML page of finished runs of benchmark, predict and evaluate."
+    about = "Write one self-contained HTML page of finished runs of benchmark, predict and evaluate."
     flags = parser("rainshift report", about).parse_args(arguments)
     from rainshift.report import html as browser
     from rainshift.report.markdown import RESULTS, write_page
@@ -261,7 +261,7 @@ def _archive(config: DictConfig) -> Archive:
 
 
 def _split(archive: Archive, role: str) -> str:
-    """The split whose store holds a role's samples."""
+    """The split whose store contains the samples of a role."""
     return role if role in archive.splits else archive.splits[0]
 
 
@@ -273,7 +273,7 @@ def _trained(config: DictConfig) -> Trained:
 
 
 def _ready(config: DictConfig, archive: Archive, trained: Trained) -> Downscaler:
-    """The downscaler tile by tile, with the conservation asked for."""
+    """The downscaler in tiles, with the configured conservation layer."""
     from rainshift.data.geometry import exact_means
 
     exact = exact_means(archive.config)

@@ -175,7 +175,7 @@ def test_wrong_inputs_are_one_clear_error(model, change, said):
 
 def test_static_fields_are_asked_for_by_name(all_fields, cache):
     tree = rainshift.open("europe_west", "test", cache=cache, **DATA)
-    with pytest.raises(DataError, match="static fields lsm, z; give them with static="):
+    with pytest.raises(DataError, match="static fields lsm, z; give them as static="):
         all_fields.predict(tree["condition"].to_dataset())
 
 

@@ -127,7 +127,7 @@ def test_a_killed_prediction_goes_on_where_it_was(inside):
     assert len(kept) >= 5
     resumed = subprocess.run(command, capture_output=True, text=True)
     assert resumed.returncode == 0, resumed.stderr
-    assert "blocks are there already" in resumed.stderr
+    assert "blocks exist already" in resumed.stderr
     assert main([*words, "output=whole.nc", "run.dir=whole"]) == 0
     with xr.open_dataset("long_fine.nc") as one, xr.open_dataset("whole.nc") as other:
         xr.testing.assert_identical(one["precipitation"], other["precipitation"])

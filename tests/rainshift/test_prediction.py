@@ -94,7 +94,7 @@ def test_mistakes_are_named(workplace, monkeypatch, capsys):
         (["predict", *DATA, *trained, "regions=[]"], "regions is []; name at least one"),
         (["predict", *DATA, *trained, "samples=0"], "expected 1 or more, or null for all"),
         (["predict", *DATA, *trained, "data.condition=[tp]"], "expected those of the training: tp, tcw"),
-        (["evaluate", *DATA, *trained, "reference=resnet"], "take one that has not, such as bilinear"),
+        (["evaluate", *DATA, *trained, "reference=resnet"], "use a model without training, such as bilinear"),
         (["train", *DATA, "train_regions=[]", "run.dir=wrong", "run.fresh=true"], "train_regions is empty"),
         (["train", *DATA, "loader.batch_size=0", "run.dir=wrong", "run.fresh=true"], "loader.batch_size=0; expected"),
     ):
