@@ -13,7 +13,14 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 #: Packages whose language has been revised; the others follow.
-PACKAGES = ("geoml",)
+PACKAGES = ("geoml", "rainshift")
+#: Pages whose language has been revised.
+PAGES = (
+    *("CONTRIBUTING.md", "Makefile", "docs/reading.md", "docs/commands.md", "docs/api/rainshift.md"),
+    *("docs/guides/rain.md", "docs/notebooks/downscaling.md", "docs/howto/coarse-files.md", "docs/howto/own-data.md"),
+    *("docs/howto/own-model.md", "docs/howto/own-region.md", "docs/concepts/regridding.md"),
+    *("docs/concepts/shift-and-scores.md", "docs/concepts/calibration-and-trust.md"),
+)
 #: Files of other origin or of data, and pages that are generated from them.
 EXEMPT = {"docs/experts-transcript.md"}
 
@@ -56,7 +63,7 @@ def texts() -> list[Path]:
     """Modules, configurations and pages whose language the rule is for."""
     modules = [path for package in PACKAGES for path in (ROOT / package).rglob("*.py")]
     settings = [path for package in PACKAGES for path in (ROOT / package / "conf").rglob("*.yaml")]
-    pages = [ROOT / "CONTRIBUTING.md", ROOT / "Makefile"]
+    pages = [ROOT / page for page in PAGES]
     return sorted(path for path in (*modules, *settings, *pages) if str(path.relative_to(ROOT)) not in EXEMPT)
 
 

@@ -57,7 +57,7 @@ class _Kind:
 
 
 def first_go(archive: Archive, names: Sequence[str], block_hours: float = 24.0, *, mix_steps: bool = False) -> FirstGo:
-    """The protocol for prepared records without shares or splits of their own.
+    """The protocol for prepared records that define neither shares nor splits.
 
     Records of one step (of any with `mix_steps`) and one ratio of grids are taken together. Of several places each is
     left out in turn; of one place with several events each event is; a single record of `LONG_DAYS` or more is cut into
@@ -118,7 +118,7 @@ def _of_group(go: FirstGo, group: list[str], times: dict[str, NDArray[Any]]) -> 
     folds = go.archive.folds(name)
     gap = go.archive.purge_of(name)
     note = (
-        f"{name}: {_length(days)} of one place, too short for a test of its own. It is cut into {len(folds)} blocks; "
+        f"{name}: {_length(days)} of one place, too short for a test period. It is divided into {len(folds)} blocks; "
         f"each is tested by a training on the others, less {_length(gap.total_seconds() / 86400)} on either side, and "
         "the predictions are pooled. Transfer needs a second place."
     )

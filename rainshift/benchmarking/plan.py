@@ -145,7 +145,7 @@ def plan_sets(
 ) -> BenchmarkPlan:
     """The cells where it is known which records train for each tested one: other places, other events, other blocks.
 
-    Blocks of `folds` are records of their own here, each trained without itself; `pooled` joins them.
+    Blocks of `folds` are separate records here, each trained without itself; `pooled` joins them.
     """
     cells = [Cell(model, None, part) for model in fixed for name in names for part in folds.get(name, (name,))]
     sets = {

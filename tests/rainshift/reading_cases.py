@@ -242,7 +242,7 @@ def _(folder):
     _steps(amounts, [15] * 12 + [10] * 36, units="mm").to_netcdf(folder / "a.nc")
 
 
-@case("interval", "amounts of which it cannot be told whether steps change or times are missing", "refused",
+@case("interval", "amounts for which a change of the step and missing times cannot be distinguished", "refused",
       refused="is ambiguous")  # fmt: skip
 def _(folder):
     _steps(RAIN, [15, 5, 15, 5, 15, 15], units="mm").to_netcdf(folder / "a.nc")
