@@ -1,6 +1,6 @@
-"""The ray-tracing engine: all height layers of a scene in one trace. The only importer of Sionna RT and Dr.Jit.
+"""The ray-tracing engine: all height layers of a scene in one trace. Only this package imports Sionna RT and Dr.Jit.
 
-Importing this package imports neither: a call does, after `radiomaps.raytrace.availability.prove` found that they work.
+Importing this package imports neither. The first call does, after `radiomaps.raytrace.availability.prove` succeeded.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ if TYPE_CHECKING:
     from radiomaps.raytrace.world import World
     from radiomaps.scenes import Scene
 
-#: At this distance a float holds places to 6 cm.
+#: At this distance a 32-bit float resolves coordinates to 6 cm.
 _FARTHEST_M = 1e6
 
 __all__ = ["TraceOptions", "activate", "find_paths", "trace"]
 
 
 def activate() -> str:
-    """Choose the variant of Mitsuba that was proved to work, before Sionna chooses one; returns its name."""
+    """Select the Mitsuba variant that was verified to work, before Sionna selects one. Returns its name."""
     from radiomaps.raytrace.availability import prove
 
     variant = prove().variant
@@ -42,7 +42,7 @@ def activate() -> str:
     elif not str(mitsuba.variant()).endswith("_ad_mono_polarized"):
         raise UserError(
             f"Mitsuba runs variant {mitsuba.variant()!r} in this process; ray tracing needs {variant!r}, "
-            "chosen before anything else does"
+            "selected before any other code selects one"
         )
     return str(mitsuba.variant())
 
@@ -61,10 +61,10 @@ def trace(
     `radiomaps.maps.layout`: path gain, strongest path's time and direction of arrival, first arrival, mean delay,
     spreads, masks. Line of sight is exact; the rest is the mean over each voxel estimated from rays, with the strongest
     path's delay and direction exact at its centre where it has mirrored only. Memory stays within `options.memory_mb`,
-    beside the scene and the result. `advance` gets the shares of the work as they are done, 1 in all.
+    in addition to the scene and the result. `advance` is called with each completed fraction of the work (sum 1).
 
-    Raises `UserError` for a transmitter in a building, a grid outside the scene, a material without properties at the
-    frequency, and machines without a working CUDA or LLVM.
+    Raises `UserError` for a transmitter inside a building, a grid outside the scene, a material without properties at
+    the frequency, and a machine without a working CUDA or LLVM.
     """
     import numpy as np
 
@@ -77,7 +77,7 @@ def trace(
     if options.paths_per_voxel and options.estimator != "paths":
         raise UserError(f"paths_per_voxel={options.paths_per_voxel} needs estimator=paths, not {options.estimator}")
     if grid.names != DIMS[1:]:
-        raise UserError(f"a radio map lives on axes z, y, x, not {', '.join(grid.names)}")
+        raise UserError(f"a radio map has axes z, y, x, not {', '.join(grid.names)}")
     scene.require_inside(grid)
     scene.require_outdoors([transmitter.position for transmitter in transmitters])
     _require_near(transmitters, np.array([[grid[name].extent[side] for name in "xyz"] for side in (0, 1)]))
@@ -114,7 +114,7 @@ def _solve_all(
     ground: NDArray[np.float64] | None,
     advance: Callable[[float], None] | None,
 ) -> tuple[dict[str, Any], dict[str, Any], int, list[float]]:
-    """Fields and kept paths of all transmitters on the grid, the most rays that one took, and the error of each."""
+    """Fields and kept paths of all transmitters on the grid, the largest number of rays, and the error of each."""
     import numpy as np
 
     from radiomaps.raytrace.kept import plain
@@ -155,10 +155,10 @@ def find_paths(
     top: int = 16,
     velocities: NDArray[np.float64] | None = None,
 ) -> xr.Dataset:
-    """Exact paths to receivers at `points` `(n, 3)` metres: the reference of the maps, and path tables for channels.
+    """Exact paths to receivers at `points` `(n, 3)` in metres: the reference for maps, and path tables for channels.
 
-    Sionna's image method on chains of surfaces that `rays` discovered, ten times as many changing nothing where they
-    were enough. Dims `tx, rx, path`, the `top` strongest paths of each pair, strongest first, NaN beyond them: gain,
+    Sionna's image method on chains of surfaces that `rays` discovered; where they suffice, ten times as many give the
+    same paths. Dims `tx, rx, path`: the `top` strongest paths of each pair, strongest first, padded with NaN: gain,
     complex coefficient (`polarisation`: V and H), delay, angles of arrival and departure, bounces, and the Doppler
     shift for receivers that move with `velocities` `(n, 3)` in m/s. `path_gain_db` sums all powers of the table,
     `coherent_gain_db` its amplitudes.
@@ -197,7 +197,7 @@ def find_paths(
 
 
 def _require_near(transmitters: Sequence[Transmitter], points: NDArray[np.float64]) -> None:
-    """Refuse transmitters so far away that float32 no longer tells walls apart."""
+    """Refuse transmitters so far away that float32 no longer resolves walls."""
     for transmitter in transmitters:
         away = max(sum((a - b) ** 2 for a, b in zip(point, transmitter.position, strict=True)) for point in points)
         if away > _FARTHEST_M**2:

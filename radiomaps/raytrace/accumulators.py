@@ -1,4 +1,4 @@
-"""From the parts of each voxel's gain to the fields of a map: what every path adds, whatever found it."""
+"""Per-voxel sums over paths, and the fields of a map computed from them, for paths of every kind."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from radiomaps.raytrace.moments import Sums
 
 __all__ = ["Parts"]
 
-#: Ratios above this many dB are as good as infinite.
+#: Ratios above this many dB are treated as infinite.
 _MOST_DB = 100.0
 
 
 class Parts:
     """Sums over paths of each voxel: gain, gain-weighted directions and excess lengths, and the strongest path.
 
-    Gains are |a|² (4π/λ)², excess lengths metres beyond the straight way. `direct` is the gain of line of sight,
-    `away` the vector from the voxel's centre to the transmitter.
+    Gains are |a|² (4π/λ)²; excess lengths are metres beyond the straight distance. `direct` is the gain of the
+    line-of-sight path, `away` the vector from the voxel's centre to the transmitter.
     """
 
     def __init__(self, direct: mi.Float, away: mi.Vector3f) -> None:
@@ -32,14 +32,14 @@ class Parts:
         self.distance = dr.maximum(dr.norm(away), 1e-6)
         self.gain = mi.Float(direct)
         self.vector = away * (direct / self.distance)
-        # A spread is a small difference of large sums.
+        # A spread is a small difference of large sums, so sums are kept in double precision.
         self.excess, self.excess2 = mi.Float64(0.0), mi.Float64(0.0)
         self.first = dr.select(direct > 0, mi.Float(0.0), dr.inf)
         self.strongest = mi.Float(direct)
         self.toward = mi.Vector3f(away)
 
     def add_means(self, sums: Sums) -> None:
-        """Add the means of what rays deposited."""
+        """Add the means that rays deposited."""
         gain, vector, excess, excess2 = sums.means()
         self.gain += gain
         self.vector += vector
@@ -73,7 +73,7 @@ class Parts:
         self.rank(cell, strength, toward)
 
     def rank(self, cell: mi.UInt, strength: mi.Float, toward: mi.Vector3f) -> None:
-        """Let paths compete for strongest."""
+        """Update the strongest path of each voxel with these paths."""
         size = dr.width(self.distance)
         best = dr.zeros(mi.UInt64, size)
         key = mi.UInt64(dr.reinterpret_array(mi.UInt, strength)) << 32
@@ -85,7 +85,7 @@ class Parts:
         self.strongest = dr.select(stronger, most, self.strongest)
 
     def fields(self, scale: float) -> dict[str, NDArray[Any]]:
-        """The fields that follow, gains times `scale`: float32, and `gain` itself."""
+        """The fields of a map as float32, with gains multiplied by `scale`, and `gain` itself."""
         gain = self.gain
         rest = dr.rcp(gain)
         mean = self.vector * rest
@@ -94,7 +94,7 @@ class Parts:
         excess, excess2 = self.excess / mi.Float64(gain), self.excess2 / mi.Float64(gain)
         spread = mi.Float(dr.sqrt(dr.maximum(excess2 - dr.square(excess), 0.0)))
         late = self.distance + mi.Float(excess)
-        # Scattered light has no strongest path: its mean stands in.
+        # Scattered rays have no strongest path: their mean is used.
         blurred = (self.strongest == 0) & (gain > 0)
         toward = dr.select(blurred, unit, self.toward)
         reach = dr.select(blurred, late, dr.norm(self.toward))

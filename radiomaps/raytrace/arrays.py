@@ -1,4 +1,4 @@
-"""NumPy's arrays for kernels."""
+"""Conversion of NumPy arrays for kernels."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 __all__ = ["floats", "integers"]
 
-#: More values than the widest vector holds.
+#: More values than the widest vector register holds.
 _ROOM = 64
 
 
@@ -20,12 +20,12 @@ def floats(values: NDArray[Any]) -> mi.Float:
 
 
 def integers(values: NDArray[Any]) -> mi.UInt:
-    """Values of any shape, flat, as unsigned integers of 32 bits."""
+    """Values of any shape, flat, as 32-bit unsigned integers."""
     return mi.UInt(_with_room(values, np.uint32))
 
 
 def _with_room(values: NDArray[Any], dtype: Any) -> NDArray[Any]:
-    """A copy with room behind it: Dr.Jit takes NumPy's memory as it is, and whole vectors read beyond its end."""
+    """A padded copy: Dr.Jit uses NumPy's memory without copying, and full vectors read beyond its end."""
     whole = np.zeros(values.size + _ROOM, dtype)
     whole[: values.size] = values.ravel()
     return whole[: values.size]

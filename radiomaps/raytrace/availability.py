@@ -1,7 +1,7 @@
-"""Whether this machine can ray-trace: proved in a child process, because a wrong LLVM aborts the process it is in.
+"""Whether this machine can trace rays: tested in a child process, because an unsuitable LLVM aborts its process.
 
-Dr.Jit needs CUDA or LLVM's shared library. LLVM 15 and 16 load and then abort at the first trace, 14 and none fail on
-import, 19 works; so nothing here imports Dr.Jit, and a proof is a box traced elsewhere.
+Dr.Jit needs CUDA or LLVM's shared library. LLVM 15 and 16 load and then abort at the first trace; LLVM 14, or none,
+fails on import; 19 works. So nothing here imports Dr.Jit: the test traces a box in a child process.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from geoml.runs.files import write_json
 
 __all__ = ["FOLDERS", "INSTALL", "VARIANTS", "Proof", "libraries", "prove"]
 
-#: Mitsuba's variants that carry polarised fields, the faster first.
+#: Mitsuba variants with polarised fields, the fastest first.
 VARIANTS = ("cuda_ad_mono_polarized", "llvm_ad_mono_polarized")
-#: Where systems keep LLVM's library.
+#: Folders where systems install LLVM's library.
 FOLDERS = ("/usr/lib", "/usr/lib64", "/usr/local/lib", "/usr/lib/x86_64-linux-gnu", "/usr/lib/aarch64-linux-gnu")
 INSTALL = "apt-get install -y libllvm19"
 _PACKAGES = ("sionna-rt", "mitsuba", "drjit")
 
-# Traces a closed metal box from its middle, and demands that rays came back from its walls.
+# Traces a closed metal box from its middle, and requires a gain above 0.
 _PROGRAM = """
 import sys, mitsuba as mi
 mi.set_variant(sys.argv[1])
@@ -45,7 +45,7 @@ assert (gain > 0).any()
 
 @dataclass(frozen=True)
 class Proof:
-    """What was tried and found: the variant that traced a box (empty where none did) and what stopped the others."""
+    """Result of the test: the variant that traced a box (empty if none did) and the failures of the others."""
 
     variant: str
     failures: tuple[str, ...] = ()
@@ -53,10 +53,10 @@ class Proof:
 
 @functools.cache
 def prove(*, timeout_s: float = 180.0) -> Proof:
-    """The variant that works here; raises `UserError` with the line to type where none does.
+    """The variant that works on this machine; if none does, raises `UserError` with the command that fixes it.
 
-    A child process traces a box, once for each set of packages and libraries: the good outcome is kept in the user's
-    cache folder (`XDG_CACHE_HOME`), so that later processes start at once.
+    A child process traces a box, once for each set of packages and libraries. A success is stored in the user's cache
+    folder (`XDG_CACHE_HOME`), so that later processes start immediately.
     """
     missing = [name for name in _PACKAGES if _version(name) is None]
     if missing:
@@ -80,7 +80,7 @@ def prove(*, timeout_s: float = 180.0) -> Proof:
 
 
 def _attempt(variant: str, timeout_s: float) -> str | None:
-    """Why `variant` cannot trace a box, or None where it can."""
+    """Why `variant` cannot trace a box, or None if it can."""
     try:
         child = subprocess.run(
             [sys.executable, "-c", _PROGRAM, variant], capture_output=True, text=True, timeout=timeout_s
@@ -91,7 +91,7 @@ def _attempt(variant: str, timeout_s: float) -> str | None:
         return None
     lines = [line.strip() for line in child.stderr.splitlines() if line.strip()]
     telling = [line for line in lines if "Cannot select" in line or "Error" in line] or lines
-    died = f"died by signal {-child.returncode}" if child.returncode < 0 else f"exit code {child.returncode}"
+    died = f"killed by signal {-child.returncode}" if child.returncode < 0 else f"exit code {child.returncode}"
     return f"{died}{', ' + telling[-1][:160] if telling else ''}"
 
 
@@ -103,18 +103,18 @@ def _version(package: str) -> str | None:
 
 
 def libraries(folders: Iterable[str] = FOLDERS) -> list[str]:
-    """The LLVM libraries Dr.Jit may choose from: those in the folders, and what DRJIT_LIBLLVM_PATH names."""
+    """The LLVM libraries that Dr.Jit may load: those in the folders, and the one that DRJIT_LIBLLVM_PATH names."""
     found = [path for folder in folders for path in glob.glob(f"{folder}/libLLVM*.so*")]
     return [*found, *(named for named in (os.environ.get("DRJIT_LIBLLVM_PATH"),) if named)]
 
 
 def _aged(path: str) -> str:
-    """A library with its age: an upgrade asks for a new proof."""
+    """A library with its modification time, so that an upgrade is tested again."""
     return f"{path}:{os.stat(path).st_mtime_ns if os.path.exists(path) else 'missing'}"
 
 
 def _fingerprint() -> str:
-    """Hash of all that decides whether tracing works: interpreter, packages, LLVM libraries, CUDA devices."""
+    """Hash of everything that determines whether tracing works: interpreter, packages, LLVM, CUDA devices."""
     parts = [sys.executable, *(f"{name}={_version(name)}" for name in _PACKAGES), *sorted(map(_aged, libraries()))]
     parts += [os.environ.get("CUDA_VISIBLE_DEVICES", ""), *sorted(glob.glob("/dev/nvidia*"))]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
@@ -130,11 +130,11 @@ def _read(key: str) -> Proof | None:
         kept = json.loads(_cache_file().read_text())
         return Proof(str(kept["variant"]), tuple(kept["failures"])) if kept["key"] == key else None
     except (OSError, ValueError, KeyError, TypeError):
-        return None  # no proof kept, or an unreadable one: prove again
+        return None  # no stored result, or an unreadable one: test again
 
 
 def _keep(key: str, proof: Proof) -> None:
     try:
         write_json(_cache_file(), {"key": key, **asdict(proof)})
     except (OSError, UserError):
-        return  # a read-only home costs a proof a process, nothing else
+        return  # with a read-only cache folder every process repeats the test

@@ -1,8 +1,8 @@
-"""Mirrored paths followed backwards: whether a chain of walls holds between two places, and what it does to a wave.
+"""Specular paths traced backwards: whether a chain of walls connects two points, and how it changes the field.
 
-A ray sent from a place towards an apparent source has to meet as many walls as the path did, and the apparent source,
-mirrored back in each, has to be the source itself, which the ray then reaches unobstructed. From every wall the ray is
-aimed anew, so that no error grows on the way.
+A ray from a point towards an image source has to meet as many walls as the path did. The image source, mirrored back
+in each wall, has to become the source itself, and the ray has to reach it without obstruction. At every wall the ray
+is aimed again, so that errors do not accumulate.
 """
 
 from __future__ import annotations
@@ -19,20 +19,21 @@ from radiomaps.raytrace.world import Source, World
 
 __all__ = ["TOLERANCE", "TOLERANCE_M", "Return", "arrive", "go_back", "tolerance_m"]
 
-#: What the scene's flaws need, in metres, and what rounding needs a metre: 64 units in the last place of a float.
+#: Tolerance for flaws of the scene, in metres, and for rounding, per metre: 64 units in the last place of a float.
 TOLERANCE_M, TOLERANCE = 0.05, 64 * 2.0**-24
 
 
 def tolerance_m(reach: Any) -> Any:
-    """Where a path `reach` metres long may miss its source, and how near two apparent sources are one."""
+    """Distance by which a path of length `reach` (m) may miss its source; image sources closer than this are equal."""
     return TOLERANCE_M + TOLERANCE * reach
 
 
 @dataclass
 class Return:
-    """Rays that were sent back by all their walls: `origin`, the last one's, the source seen from there, and `jones`.
+    """Rays after all their walls: `origin` on the last wall, the source seen from there, and `jones`.
 
-    `jones` is what the walls do to a wave on its way forth, the last wall's matrix first. `met`: all walls were there.
+    `jones` is the product of the walls' Jones matrices for the forward wave, the last wall's first. `met`: whether
+    every wall was found.
     """
 
     origin: mi.Point3f
@@ -79,7 +80,7 @@ def go_back(world: World, place: mi.Point3f, image: mi.Point3f, walls: mi.UInt) 
 def arrive(
     world: World, source: Source, place: mi.Point3f, image: mi.Point3f, walls: mi.UInt
 ) -> tuple[mi.Vector4f, mi.Bool]:
-    """The source's field after the walls between it and `place`, without the wave's spreading, and where that is."""
+    """The source's field at `place` after the walls, without spreading loss, and whether the path exists."""
     back = go_back(world, place, image, walls)
     home = source.point()
     within = tolerance_m(dr.norm(image - place))

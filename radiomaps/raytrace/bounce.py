@@ -1,4 +1,4 @@
-"""Rays shot from a transmitter and followed from surface to surface, and the same rays found again by their names."""
+"""Rays shot from a transmitter and followed from surface to surface, and replayed by their names (ray numbers)."""
 
 from __future__ import annotations
 
@@ -34,16 +34,16 @@ __all__ = [
     "start_rays",
 ]
 
-#: The low bits of a path's name hold its bounces; 0 stands for diffraction.
+#: The low bits of a path's name hold its number of bounces; 0 means diffraction.
 BOUNCE_BITS = 3
 
 
 class RayState:
     """Rays between two surfaces.
 
-    `image` is the apparent source: the transmitter mirrored in the walls met since the last diffuse reflection, or the
-    point of that, `offset` metres along the whole way.
-    `chance` is the probability of the interactions drawn so far; the field is divided by its square root.
+    `image` is the image source: the transmitter mirrored in the walls met since the last diffuse reflection, or the
+    point of that reflection, which lies `offset` metres along the path.
+    `chance` is the probability of the interactions sampled so far; the field is divided by its square root.
     """
 
     ray: mi.Ray3f
@@ -56,7 +56,7 @@ class RayState:
     depth: mi.UInt
     active: mi.Bool
 
-    # Loops take a state apart by this, and put it together from a call without arguments.
+    # Dr.Jit's loops traverse a state by these fields, and rebuild it with a call without arguments.
     DRJIT_STRUCT: ClassVar = {
         "ray": mi.Ray3f,
         "field": mi.Vector4f,
@@ -76,7 +76,7 @@ class RayState:
 
 @dataclass
 class Hit:
-    """Where segments end: the surface, and whether there is one."""
+    """End of segments: the surface, and whether there is one."""
 
     si: mi.SurfaceInteraction3f
     found: mi.Bool
@@ -87,7 +87,7 @@ class Hit:
 
 
 def ray_names(lane: mi.UInt, lattice: Lattice) -> mi.UInt:
-    """Numbers of rays over all batches."""
+    """Ray numbers, unique over all batches."""
     return lane + dr.opaque(mi.UInt, lattice.batch * lattice.lanes)
 
 
@@ -100,7 +100,7 @@ def _flags(options: TraceOptions) -> int:
 
 
 def start_rays(source: Source, lattice: Lattice, lane: mi.UInt) -> RayState:
-    """Rays of a lattice as they leave the transmitter."""
+    """Rays of a lattice at the transmitter."""
     direction, active = lattice.directions(lane)
     width = dr.width(direction)
     ray = mi.Ray3f(o=dr.repeat(source.point(), width), d=direction)
@@ -127,12 +127,12 @@ def meet(
     uniform: tuple[mi.Float, mi.Point2f],
     active: mi.Bool,
 ) -> tuple[mi.BSDFSample3f, mi.Matrix4f]:
-    """What a surface does to a wave that comes along `incident`, and its Jones matrix; turns the normal to the wave."""
+    """Interaction of a surface with a wave along `incident`, and its Jones matrix; turns the normal to the wave."""
     normal = si.n * dr.sign(dr.dot(si.n, -incident))
     si.sh_frame.n = normal
     si.initialize_sh_frame()
     si.n = normal
-    # The radio materials read their input from these fields of the interaction.
+    # Sionna's radio materials read their input from these fields of the interaction.
     si.wi = si.to_local(incident)
     si.dp_du = mi.Vector3f(0.0, 0.0, dr.reinterpret_array(mi.Float, flags))
     si.duv_dx, si.duv_dy = mi.Vector2f(field.x, field.y), mi.Vector2f(field.z, field.w)
@@ -145,7 +145,7 @@ def meet(
 def _interact(
     world: World, state: RayState, si: mi.SurfaceInteraction3f, ray_name: mi.UInt, flags: mi.UInt, seed: mi.UInt
 ) -> RayState:
-    """The rays after the surface they met: mirrored, scattered or let through, as the material draws."""
+    """The rays after the surface they met: reflected, scattered or transmitted, as sampled by the material."""
     active = mi.Bool(state.active)
     uniform = uniforms(ray_name, state.depth, seed)
     sample, jones = meet(si, state.ray.d, state.field, state.solid_angle, flags, uniform, active)
@@ -153,7 +153,7 @@ def _interact(
     diffuse = kind == InteractionType.DIFFUSE
     ray = mi.Ray3f(o=world.leaving(si, sample.wo), d=sample.wo)
     ray.time = dr.zeros(mi.Float, dr.width(ray_name))
-    # Mirrored from the plane itself: origins of rays lie a little off their walls.
+    # The image is mirrored in the plane itself: ray origins lie slightly off their walls.
     mirrored = state.image - si.n * (2 * dr.dot(state.image - si.p, si.n))
     before = dr.norm(si.p - state.image)
     image = dr.select(kind == InteractionType.SPECULAR, mirrored, dr.select(diffuse, si.p, state.image))
@@ -178,7 +178,7 @@ def follow(
     depth: int,
     on_segment: Callable[[RayState, Hit], None],
 ) -> None:
-    """Follow rays over `depth` bounces; `on_segment(state, hit)` sees every segment, once within the symbolic loop."""
+    """Follow rays over `depth` bounces; `on_segment(state, hit)` is traced once, for every segment of the loop."""
     flags = dr.opaque(mi.UInt, int(_flags(options)))
     seed = dr.opaque(mi.UInt, options.seed)
     width = dr.width(ray_name)
@@ -192,13 +192,13 @@ def follow(
         state.active &= hit & (state.depth < limit)
         return (_interact(world, state, si, ray_name, flags, seed),)
 
-    # Dr.Jit would trace the body twice to drop constant state: more time on the host than it saves on the device.
+    # Optimising the loop would trace its body twice: more time on the host than it saves on the device.
     with dr.scoped_set_flag(dr.JitFlag.OptimizeLoops, False):
         dr.while_loop((state,), lambda state: state.active, step, mode="symbolic")
 
 
 def aimed(world: World, source: Source, options: TraceOptions, batch: int) -> Lattice:
-    """A batch's directions from the transmitter: all, or, from outside the scene, those that may meet it."""
+    """Directions of a batch from the transmitter: all, or, from outside the scene, those that may hit it."""
     return Lattice(options.rays_a_batch, batch, options.seed, cap=world.cap(source.position))
 
 
@@ -213,9 +213,9 @@ def shoot(
     sums: Sums,
     found: tuple[PathTable, ImageTable] | None,
 ) -> None:
-    """Add a chunk of a batch's rays, all that is not line of sight: mirrored ones to `found`, where given, as paths.
+    """Add a chunk of a batch's rays without line of sight; specular ones are added as paths to `found`, if given.
 
-    Without tables all rays add to `sums`, which then also keep each voxel's strongest path.
+    Without tables all rays are added to `sums`, which then also store each voxel's strongest path.
     """
     lane = dr.arange(mi.UInt, lanes) + dr.opaque(mi.UInt, first_lane)
     ray_name = ray_names(lane, lattice)
@@ -233,7 +233,7 @@ def shoot(
         if found is not None:
             found[1].put(identity, name, worth & state.specular)
 
-        # A path of scattered rays is none of its own.
+        # Scattered rays do not form a discrete path.
         apart = dr.select(state.specular, own, 0.0)
         rays = Rays(power, origin, state.offset, apart, name, straight)
 
@@ -246,7 +246,7 @@ def shoot(
             if options.diffuse:
                 sums.add(crossing, crossing.active & ~state.specular, rays)
 
-        # Rays that an uneven surface scattered are not so many that some could be spared.
+        # Rays scattered by a rough surface are too few to be thinned out.
         reach = dr.norm(state.ray.o - origin)
         beam = Beam(phase, (reach, reach), dr.select(state.specular, dense, 0.0))
         voxels.march(state.ray.o, state.ray.d, hit.end, worth, visit, beam=beam)
@@ -258,16 +258,17 @@ def shoot(
 
 
 def identity_of(origin: mi.Vector3f) -> mi.UInt:
-    """A hash of apparent sources, counted from the transmitter, equal within 5 cm save at the seams, off round numbers.
+    """A hash of image sources relative to the transmitter, equal within 5 cm except at cell borders.
 
-    Walls that are nearly one plane show sources this far apart, of which each holds for its own wall alone.
+    Walls in nearly the same plane have image sources at such distances, each valid for one wall only. The cell borders
+    avoid round numbers.
     """
     x, y, z = (mi.UInt(mi.Int(dr.floor(part * 20.0 + 0.37))) for part in origin)
     return mix(mix(mix(x) + y) + z)
 
 
 def find_images(world: World, source: Source, names: mi.UInt, options: TraceOptions) -> mi.Point3f:
-    """The apparent sources of named rays after their bounces."""
+    """The image sources of named rays after their bounces."""
     images = dr.zeros(mi.Point3f, dr.width(names))
     if not dr.width(names):
         return images
@@ -285,11 +286,11 @@ def replay(
     keep: Callable[[RayState, Hit, mi.UInt, mi.Bool], None],
     depth: int | None = None,
 ) -> None:
-    """Shoot named rays once more: `keep(state, hit, row, last)` sees, where `last`, row's ray after its bounces.
+    """Shoot named rays again: `keep(state, hit, row, last)` gets, where `last`, the ray of `row` after its bounces.
 
-    Rays of a batch are drawn from its lattice by number, so that nothing has to be kept while tracing.
+    Rays of a batch follow from its lattice by number, so that nothing has to be stored while tracing.
     """
-    # In the order of tracing, in which neighbours are neighbours.
+    # In the order of tracing, in which neighbouring lanes hold neighbouring rays.
     order = integers(np.argsort(names.numpy()))
     names = dr.gather(mi.UInt, names, order)
     lanes = aimed(world, source, options, 0).lanes

@@ -1,7 +1,7 @@
-"""Paths that rays found near a voxel, made exact at its centre by image theory, or dropped where they do not reach it.
+"""Specular paths that rays found near a voxel: computed exactly at its centre, or dropped if they do not reach it.
 
-Flat mirrors show the transmitter at one apparent place S' to every voxel they serve, so a chain of walls found by one
-ray gives length |c - S'| and direction to S' at the centre c. `backwards` tells whether the chain holds there.
+A chain of flat walls has one image source S' for every voxel that it serves. So a chain found by one ray gives the
+length |c - S'| and the direction to S' at the centre c. `backwards` tests whether the path exists there.
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ from radiomaps.raytrace.world import Source, World
 __all__ = ["CentrePaths", "grow", "join", "mirrored_paths"]
 
 _CHUNK = 1 << 21
-#: How often paths are offered to neighbours; each round finds fewer.
+#: Rounds in which paths are tried in neighbouring voxels; each round finds fewer.
 _ROUNDS = 2
 
 
 @dataclass(frozen=True)
 class CentrePaths:
-    """Paths at voxels' centres: voxel, what tells the voxel's paths apart, |a|² (4π/λ)², vector towards the source.
+    """Paths at voxel centres: voxel, identity of the path within it, |a|² (4π/λ)², vector towards the source.
 
-    The vector's direction is that of arrival, its length that of the whole way.
+    The vector has the direction of arrival and the length of the path.
     """
 
     cell: NDArray[np.uint32]
@@ -58,12 +58,12 @@ class CentrePaths:
 
 
 def join(parts: list[CentrePaths]) -> CentrePaths:
-    """Paths of several kinds in one list."""
+    """Concatenate paths of several kinds."""
     return CentrePaths(*(np.concatenate([getattr(part, name) for part in parts]) for name in CentrePaths.COLUMNS))
 
 
 def grow(table: PathTable, exact: Callable[[PathTable], CentrePaths], voxels: Voxels, rounds: int) -> CentrePaths:
-    """The exact paths of a table, and those that they turn out to be in neighbouring voxels, round after round."""
+    """The exact paths of a table, and those found in neighbouring voxels from them, in several rounds."""
     found = newest = exact(table)
     for _ in range(rounds):
         if not len(newest):
@@ -80,7 +80,7 @@ def grow(table: PathTable, exact: Callable[[PathTable], CentrePaths], voxels: Vo
 def mirrored_paths(
     world: World, voxels: Voxels, source: Source, found: tuple[PathTable, ImageTable], options: TraceOptions
 ) -> CentrePaths:
-    """The mirrored paths that rays found, where they reach the voxels' centres, and those that reach neighbours."""
+    """Specular paths that rays found and that reach voxel centres, and those found from them in neighbouring voxels."""
     table, images = found
     names = images.resolve()
     if not dr.width(names):
@@ -92,10 +92,10 @@ def mirrored_paths(
 def _exact(
     world: World, voxels: Voxels, source: Source, table: PathTable, seen: tuple[ImageTable, mi.Point3f]
 ) -> CentrePaths:
-    """Mirrored paths of a table at the voxels' centres."""
+    """Specular paths of a table at the voxel centres."""
     images, places = seen
     cells, identities = table.paths()
-    # Neighbours' ways to one apparent source meet the same walls.
+    # Rays from neighbouring voxels to one image source meet the same walls.
     order = np.argsort(identities, kind="stable")
     cells, identities = cells[order], identities[order]
     parts = [CentrePaths.none()]
@@ -117,7 +117,7 @@ def _exact(
 
 
 def _first_of_equals(paths: CentrePaths) -> NDArray[np.bool_]:
-    """Which paths to keep so that none is there twice: two triangles of one wall show one apparent source."""
+    """Which paths to keep so that none is counted twice: two triangles of a wall have one image source."""
     keep = np.ones(len(paths.cell), bool)
     _drop_equals(paths.cell, paths.toward, keep)
     return keep

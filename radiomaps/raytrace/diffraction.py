@@ -1,7 +1,7 @@
-"""Diffracted waves on the grid: the means that rays from edges deposit, or the exact paths over edges they find.
+"""Diffracted waves on the grid: voxel means from rays that leave edges, or the exact paths that these rays find.
 
-A path bends once. Mirrors before its edge are those of the lit pair (edge, apparent source) that a ray starts from;
-after it the ray is mirrored on, `depth` interactions in all.
+A path is diffracted once. Reflections before the edge are those of the lit pair (edge, image source) that a ray starts
+from; after the edge the ray is reflected further, up to `depth` interactions in total.
 """
 
 from __future__ import annotations
@@ -28,23 +28,23 @@ from radiomaps.raytrace.world import Source
 
 __all__ = ["BENT", "Bender", "deposit", "toward_edges"]
 
-#: Marks the names of rays that bend.
+#: Flag in the names of diffracted rays.
 BENT = 1 << 31
 _LOW = (1 << BOUNCE_BITS) - 1
 _CHUNK = 1 << 20
 _LEAST = 1e-4
-#: Chains of an edge and mirrors that are told apart while rays are traced.
+#: Number of chains (edge and walls) that are distinguished while rays are traced.
 _CHAINS = 1 << 24
-#: How often paths are offered to neighbours: what an edge serves is wide, and rays on its cone are few.
+#: Rounds in which paths are tried in neighbouring voxels: an edge serves a wide area, and rays on its cone are few.
 _ROUNDS = 12
 #: Metres after an edge at which its coefficient is evaluated.
 _NODES = (2.0, 16.0, 128.0)
 
 
 class _Bent:
-    """Rays after their edge: `field` as it was 16 m after the edge, and the edge as mirrors after it show it.
+    """Rays after their edge: `field` as it was 16 m after the edge, and the edge as mirrored in later walls.
 
-    The edge is `origin` and `along`, its apparent source `start`; `way` is the length travelled since.
+    The edge is `origin` and `along`, its image source `start`; `way` is the length travelled since the edge.
     """
 
     ray: mi.Ray3f
@@ -73,12 +73,12 @@ class _Bent:
 
     @property
     def source(self) -> mi.Point3f:
-        """Where the wave seems to leave the edge."""
+        """Apparent point at which the wave leaves the edge."""
         return self.ray.o - self.ray.d * self.way
 
 
 def _follow(wedges: Wedges, cone: Cone, field: mi.Vector4f, on_segment: Callable[[_Bent, mi.Float], None]) -> None:
-    """Follow rays from edges over their mirrors; `on_segment(state, end)` sees every segment."""
+    """Follow rays from edges over their reflections; `on_segment(state, end)` gets every segment."""
     world, options = wedges.world, wedges.options
     width = dr.width(cone.number)
     flags = dr.repeat(dr.opaque(mi.UInt, int(InteractionType.SPECULAR)), width)
@@ -142,8 +142,9 @@ def _field(cone: Cone, bsdf: mi.BSDF, after: float) -> mi.Vector4f:
 def deposit(wedges: Wedges, voxels: Voxels, batch: int, sums: Sums) -> None:
     """Add a batch of diffracted rays to `sums`: means over voxels.
 
-    A piece dℓ of an edge sends into the angle dφ about it a tube of cross-section s (s + s')/s' sin²β dℓ dφ, s metres
-    on, with power |D E|²/(s s' (s + s')); so it carries |D E|² sin²β / s'² dℓ dφ, however far.
+    Rays from an element dℓ of an edge within the angle dφ about it form a tube. At the distance s its cross-section is
+    s (s + s')/s' sin²β dℓ dφ and its power density |D E|²/(s s' (s + s')). So it carries |D E|² sin²β / s'² dℓ dφ,
+    independently of s.
     """
     straight = wedges.source.point()
     for bsdf, cone in wedges.cones(batch) if len(wedges) else ():
@@ -174,14 +175,14 @@ def deposit(wedges: Wedges, voxels: Voxels, batch: int, sums: Sums) -> None:
             voxels.march(state.ray.o, state.ray.d, end, state.active, visit, beam=beam)
 
         _follow(wedges, cone, field, segment)
-    sums.eval()  # at once: every evaluation adds up the threads' copies
+    sums.eval()  # now, because every evaluation adds the copies of the threads
 
 
 class _Power:
     """|D E|² along rays.
 
-    The coefficient depends on the distances s before and s' after the edge by s s'/(s + s') alone (Kouyoumjian and
-    Pathak 1974, equation 28), and slowly: it is evaluated at three distances, and a power of this length between them.
+    The coefficient depends on the distances s before and s' after the edge only through s s'/(s + s') (Kouyoumjian
+    and Pathak 1974, equation 28), and slowly. It is evaluated at three distances and interpolated by a power law.
     """
 
     def __init__(self, cone: Cone, bsdf: mi.BSDF) -> None:
@@ -200,13 +201,13 @@ class _Power:
         return dr.log2(self.before * after * dr.rcp(self.before + after))
 
     def at(self, along: mi.Float) -> mi.Float:
-        """Its value `along` metres after the edge."""
+        """The value `along` metres after the edge."""
         away = self._length(dr.maximum(along, LEAST_M)) - self.place
         return dr.exp2(self.middle + away * dr.select(away < 0, self.rise, self.further))
 
 
 class _Chains:
-    """The pairs that named rays started from, and their edges and sources as the mirrors after them show them."""
+    """The lit pairs that named rays started from, with edges and sources mirrored in the walls after the edge."""
 
     def __init__(self, wedges: Wedges, names: mi.UInt) -> None:
         self.wedges, width = wedges, dr.width(names)
@@ -241,14 +242,14 @@ class _Chains:
         dr.eval(self.pair, self.start, self.origin, self.along)
 
     def rows(self, row: mi.UInt) -> tuple[mi.UInt, mi.Point3f, mi.Point3f, mi.Vector3f]:
-        """Mirrors after the edge, and what they show: source, edge's origin, edge's direction."""
+        """Number of reflections after the edge, and the mirrored source, edge origin and edge direction."""
         columns = ((mi.UInt, self.mirrors), (mi.Point3f, self.start), (mi.Point3f, self.origin))
         mirrors, start, origin = (dr.gather(kind, column, row) for kind, column in columns)
         return mirrors, start, origin, dr.gather(mi.Vector3f, self.along, row)
 
 
 def toward_edges(wedges: Wedges, names: mi.UInt, centre: mi.Point3f) -> mi.Vector3f:
-    """Directions from places to where named rays' waves turn about edges towards them, as long as the whole way."""
+    """Vectors from points to the points of diffraction on the edges of named rays, with the length of the path."""
     chains = _Chains(wedges, names)
     bend = wedges.get(chains.pair)
     place = keller_point(chains.origin, chains.along, chains.start, centre)
@@ -259,10 +260,10 @@ def toward_edges(wedges: Wedges, names: mi.UInt, centre: mi.Point3f) -> mi.Vecto
 
 
 class Bender:
-    """The table of diffracted paths of each voxel, and these made exact.
+    """The table of diffracted paths of each voxel, and the exact paths from it.
 
-    `direct` is every voxel's gain in line of sight, beside which paths 40 dB weaker are let go: in the light hundreds
-    of edges serve a voxel, and together add less than 0.1 dB.
+    `direct` is every voxel's line-of-sight gain. Paths 40 dB weaker than it are dropped: in line of sight hundreds of
+    edges reach a voxel and together add less than 0.1 dB.
     """
 
     def __init__(self, wedges: Wedges, voxels: Voxels, direct: NDArray[np.float32]) -> None:
@@ -271,7 +272,7 @@ class Bender:
         self.table, self.names = PathTable(voxels.size), ImageTable(_CHAINS)
 
     def shoot(self, batch: int) -> None:
-        """Enter the paths that a batch of rays carries to voxels into the table."""
+        """Enter the paths of a batch of rays into the table."""
         least = floats(self.least)
         dr.make_opaque(least)
         for bsdf, cone in self.wedges.cones(batch) if len(self.wedges) else ():
@@ -293,7 +294,7 @@ class Bender:
             dr.eval(self.table.slots, self.names.names)
 
     def paths(self, gain: NDArray[np.float32]) -> CentrePaths:
-        """Diffracted paths to voxels' centres, none 40 dB weaker than the voxel's `gain` by other paths."""
+        """Diffracted paths to voxel centres, without those 40 dB weaker than the voxel's `gain` from other paths."""
         if not len(self.wedges):
             return CentrePaths.none()
         self.least = _LEAST * gain
@@ -302,7 +303,7 @@ class Bender:
         return grow(self.table, self._exact, self.voxels, _ROUNDS)
 
     def _exact(self, table: PathTable) -> CentrePaths:
-        """Diffracted paths of a table at the voxels' centres."""
+        """Diffracted paths of a table at the voxel centres."""
         cell, identity = table.paths()
         parts = [self._bent(cell[part], identity[part], bsdf) for part, bsdf in self._chunks(identity)]
         return join([CentrePaths.none(), *parts])
@@ -313,7 +314,7 @@ class Bender:
             return
         row = self.names.row(integers(identity))
         pair = dr.gather(mi.UInt, self.chains.pair, row).numpy()
-        # Neighbours' ways over one edge meet the same walls.
+        # Paths from neighbouring voxels over one edge meet the same walls.
         order = np.argsort(pair, kind="stable")
         shape = self.wedges.shape[pair[order]]
         for index, bsdf in enumerate(self.world.materials):
@@ -324,7 +325,7 @@ class Bender:
     def waves(
         self, sources: Sequence[Source], paths: CentrePaths
     ) -> Iterator[tuple[NDArray[np.int64], list[mi.Vector4f], mi.Vector3f]]:
-        """Numbers of paths, the fields at their voxels of each of these sources, and vectors towards the source."""
+        """Indices of paths, their fields at the voxels for each of these sources, and vectors towards the source."""
         for part, bsdf in self._chunks(paths.identity):
             index, number = integers(paths.cell[part]), integers(paths.identity[part])
             dr.make_opaque(index, number)
@@ -335,7 +336,7 @@ class Bender:
             yield part, fields, toward
 
     def _bent(self, cell: NDArray[np.uint32], identity: NDArray[np.uint32], bsdf: mi.BSDF) -> CentrePaths:
-        """The paths of those pairs of voxel and chain (over edges of one material) that have one."""
+        """The existing paths among pairs of voxel and chain (over edges of one material)."""
         index, number = integers(cell), integers(identity)
         dr.make_opaque(index, number)
         valid, bent, spread, toward = self._wave(self.source, index, number, bsdf)
@@ -348,7 +349,7 @@ class Bender:
     def _wave(
         self, source: Source, index: mi.UInt, number: mi.UInt, bsdf: mi.BSDF
     ) -> tuple[mi.Bool, mi.Vector4f, mi.Float, mi.Vector3f]:
-        """Whether pairs of voxel and chain have a path, the field and its spreading, and the vector to its source."""
+        """Whether pairs of voxel and chain have a path, its field, its spreading factor, the vector to its source."""
         row = self.names.row(number)
         mirrors, start, origin, along = self.chains.rows(row)
         pair = dr.gather(mi.UInt, self.chains.pair, row)
@@ -367,6 +368,6 @@ class Bender:
         field, arrived = arrive(self.world, source, outside, light, before_mirrors)
         valid &= arrived & ((before_mirrors > 0) | clear(self.world, source.point(), point))
         bent = back.jones @ diffracted(field, bend, bsdf, incoming, outgoing, before, after)
-        # Seen from the voxel, the wave comes from the edge, as far away as the whole way is.
+        # At the voxel the wave arrives from the edge; the vector has the length of the path.
         toward = (seen - centre) * ((before + after) / after)
         return valid, mi.Vector4f(bent), dr.rcp(before * after * (before + after)), mi.Vector3f(toward)

@@ -1,4 +1,4 @@
-"""What `geoml doctor` asks of radio maps: an LLVM that Dr.Jit can trace with, proved where that is wanted."""
+"""Checks of `geoml doctor` for radio maps: an LLVM that Dr.Jit can use, and on request a test trace."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ OLDEST_LLVM = 19
 
 
 def checks(wanted: frozenset[str]) -> Iterable[Finding]:
-    """Whether a fit LLVM (or a GPU, which needs none) is there; with "raytracing", whether a box can be traced."""
+    """Check for a suitable LLVM (or a GPU, which needs none); with "raytracing", also trace a box."""
     return [_llvm(), _raytracing()] if "raytracing" in wanted else [_llvm()]
 
 
 def llvm_versions(folders: Iterable[str] = FOLDERS) -> list[int]:
-    """Major versions of the LLVM libraries in these folders and at DRJIT_LIBLLVM_PATH, rising."""
+    """Major versions of the LLVM libraries in these folders and at DRJIT_LIBLLVM_PATH, ascending."""
     names = [os.path.basename(os.path.realpath(path)) for path in libraries(folders) if os.path.exists(path)]
     matches = (re.search(r"libLLVM(?:-(\d+)|\.so\.(\d+))", name) for name in names)
     return sorted({int(match[1] or match[2]) for match in matches if match})
@@ -36,7 +36,7 @@ def _llvm() -> Finding:
     if fit:
         return Finding("llvm", "ok", text)
     if environment.gpus():
-        return Finding("llvm", "ok", f"{text}; the GPU traces without")
+        return Finding("llvm", "ok", f"{text}; the GPU does not need it")
     return Finding("llvm", "missing", f"{text}; ray tracing on a CPU needs {OLDEST_LLVM} or newer", INSTALL)
 
 

@@ -1,4 +1,4 @@
-"""Exact paths to chosen points by Sionna's PathSolver (image method): the reference of the maps, and path tables."""
+"""Exact paths to points by Sionna's PathSolver (image method): the reference for maps, and path tables."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ from radiomaps.raytrace.world import World
 
 __all__ = ["Paths", "find_paths"]
 
-#: Points a call, candidates a call at first, and slots of the table by which the solver tells chains it has seen.
-#: Two chains in one slot lose the later one, so the table is far larger than the chains of all points together.
+#: Points per call, initial number of candidates per call, and slots of the solver's hash table of known chains.
+#: Of two chains in one slot the later is lost, so the table is much larger than the number of chains.
 _POINTS = 256
 _CANDIDATES = 1 << 18
 _SLOTS = 1 << 24
@@ -33,9 +33,9 @@ _SLOTS = 1 << 24
 
 @dataclass(frozen=True)
 class Paths:
-    """Paths of one transmitter to points, padded: `(point, path)`, strongest first, `valid` says which are real.
+    """Paths of one transmitter to points, padded: `(point, path)`, strongest first; `valid` marks existing paths.
 
-    `amplitude` `(point, 2, path)` is complex, for receivers of vertical and horizontal polarisation, isotropic both.
+    `amplitude` `(point, 2, path)` is complex, for isotropic receivers of vertical and horizontal polarisation.
     `mirrors` `(point, path, depth)` numbers the surfaces of the world that reflect, -1 for none.
     """
 
@@ -65,8 +65,8 @@ def find_paths(
 ) -> Iterator[tuple[slice, Paths]]:
     """Paths to points `(n, 3)`, a slice of points at a time, each with its `top` strongest.
 
-    `rays` discover chains of surfaces; the image method then makes each exact. All points are one receiver's antenna
-    array, because one receiver a point would compile one kernel a point.
+    `rays` discover chains of surfaces; the image method then computes each path exactly. All points form the antenna
+    array of one receiver, because one receiver per point would compile one kernel per point.
     """
     scene = world.scene
     for name in (*scene.transmitters, *scene.receivers):
@@ -106,7 +106,7 @@ def find_paths(
 
 
 class _CountingSolver(rt.PathSolver):
-    """A solver that knows how many candidates it found: beyond its limit it drops them without a word."""
+    """A solver that counts the candidates it found: Sionna drops those beyond its limit without a warning."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -129,7 +129,7 @@ class _CountingSolver(rt.PathSolver):
 def _gather(
     found: rt.Paths, count: int, transmitter: Transmitter, top: int | None, surfaces: Mapping[int, int]
 ) -> Paths:
-    """Sionna's tensors as `Paths`, sorted by power; `surfaces` numbers surfaces by the ids of their objects."""
+    """Sionna's tensors as `Paths`, sorted by power; `surfaces` maps ids of objects to surface numbers."""
     shape = (2, count, found.a[0].shape[3], -1) if found.a[0].shape[-1] else None
     if shape is None:
         empty = np.zeros((count, 0), np.float32)
@@ -138,7 +138,7 @@ def _gather(
         return Paths(none, np.zeros((count, 2, 0), np.complex64), empty, vectors, vectors, none.astype(np.int8), none,
                      np.zeros((count, 0, 1), np.int16))  # fmt: skip
     amplitude = (found.a[0].numpy() + 1j * found.a[1].numpy()).reshape(shape)
-    # A transmitter of two polarisations feeds both alike; an array adds by the direction of departure.
+    # A dual-polarised transmitter feeds both ports equally; an array factor depends on the direction of departure.
     elements = amplitude.shape[2]
     amplitude = amplitude.sum(axis=2) / np.sqrt(elements)
     amplitude = np.moveaxis(amplitude, 0, 1).astype(np.complex64)

@@ -1,7 +1,7 @@
-"""The strongest paths of each voxel, kept with what an antenna needs to be applied to them later.
+"""The strongest paths of each voxel, stored so that an antenna can be applied to them later.
 
-The paths are those found for one source. Each is followed once more for unit fields of both polarisations, which gives
-its complex amplitudes and its direction of departure, whatever antenna stands there.
+The paths are those found for one source. Each is computed again for unit fields of both polarisations. This gives its
+complex amplitudes and its direction of departure, independently of the antenna.
 """
 
 from __future__ import annotations
@@ -35,13 +35,13 @@ _WEAKEST = 1e-16
 
 
 def plain(transmitter: Transmitter) -> Transmitter:
-    """The transmitter as a single isotropic antenna: for it, no direction of departure hides a path."""
+    """The transmitter as a single isotropic antenna, whose pattern suppresses no path."""
     return replace(transmitter, pattern="iso", polarization="V", rows=1, columns=1, weights=())
 
 
 @dataclass(frozen=True)
 class FoundPaths:
-    """All paths of a trace: sight of the source, mirrored paths with their images, paths over edges."""
+    """All paths of a trace: line of sight, specular paths with their image sources, diffracted paths."""
 
     sight: Sight
     mirrored: CentrePaths
@@ -51,7 +51,7 @@ class FoundPaths:
 
 
 class _Probe(Source):
-    """A source of unit field in one polarisation, which remembers in which directions it was asked."""
+    """A source of unit field in one polarisation that records the directions in which it was evaluated."""
 
     directions: list[mi.Vector3f]
     polarization: str
@@ -69,7 +69,7 @@ class _Probe(Source):
 
 
 def _unit_field(polarization: str, direction: mi.Vector3f, way: str) -> mi.Vector4f:
-    """The field of an isotropic antenna of one polarisation along `direction`, out of it or into it."""
+    """The field of an isotropic antenna of one polarisation along `direction`, transmitted or received."""
     (pattern,) = antenna_pattern_registry.get("iso")(polarization=polarization).patterns
     upright = mi.Matrix3f([[1, 0, 0], [0, 1, 0], [0, 0, 1]])
     return antenna_pattern_to_world_implicit(pattern, upright, direction, direction=way)
@@ -78,7 +78,7 @@ def _unit_field(polarization: str, direction: mi.Vector3f, way: str) -> mi.Vecto
 def keep(
     world: World, voxels: Voxels, source: Source, options: TraceOptions, found: FoundPaths
 ) -> dict[str, NDArray[np.float32]]:
-    """Variables of `radiomaps.antennas.stored.PATH_VARIABLES`, `(voxel, path, …)`, strongest first, NaN beyond."""
+    """Variables of `radiomaps.antennas.stored.PATH_VARIABLES`, `(voxel, path, …)`, strongest first, NaN-padded."""
     count = options.paths_per_voxel
     seen = np.flatnonzero(found.sight.seen & (found.sight.gain > 0)).astype(np.uint32)
     cell = np.concatenate([seen, found.mirrored.cell, found.bent.cell])
@@ -118,7 +118,7 @@ def keep(
 def _strongest(
     cell: NDArray[np.uint32], strength: NDArray[np.float32], count: int
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Numbers of the `count` strongest paths of each voxel, and their slots, `count` a voxel."""
+    """Indices of the `count` strongest paths of each voxel, and their slots, `count` per voxel."""
     order = np.lexsort((-strength, cell))
     ordered = cell[order].astype(np.int64)
     begin = np.flatnonzero(np.r_[True, np.diff(ordered) != 0]) if len(ordered) else np.zeros(0, np.int64)
@@ -159,7 +159,7 @@ def _mirrored(
 
 
 def _received(fields: list[mi.Vector4f], toward: mi.Vector3f) -> NDArray[np.complex64]:
-    """Amplitudes `(n, sent, received)` at isotropic receivers of fields that come from `toward`."""
+    """Amplitudes `(n, sent, received)` at isotropic receivers of fields that arrive from `toward`."""
     found = []
     for field in fields:
         for name in "VH":
@@ -173,7 +173,7 @@ def _received(fields: list[mi.Vector4f], toward: mi.Vector3f) -> NDArray[np.comp
 def _variables(
     departure: NDArray[np.float32], toward: NDArray[np.float32], amplitude: NDArray[Any], shape: tuple[int, int]
 ) -> dict[str, NDArray[np.float32]]:
-    """Angles, delays and amplitudes of vectors and complex numbers."""
+    """Angles and delays from vectors, levels and phases from complex amplitudes."""
     angles = {"departure": direction_angles(departure), "arrival": direction_angles(toward)}
     fields = {"path_delay_s": np.linalg.norm(toward, axis=-1) / SPEED_OF_LIGHT}
     for end, (azimuth, zenith) in angles.items():

@@ -1,4 +1,4 @@
-"""Directions of rays: Fibonacci lattices, turned at random for every batch, and random numbers by ray alone."""
+"""Directions of rays: Fibonacci lattices, randomly rotated in every batch, and counter-based random numbers."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _GOLDEN = (1 + np.sqrt(5)) / 2
 
 @dataclass(frozen=True)
 class Cap:
-    """Directions within an angle of one: the unit vector to their middle, and 1 less the angle's cosine."""
+    """A spherical cap of directions: the unit vector to its middle, and 1 minus the cosine of its half-angle."""
 
     toward: tuple[float, float, float]
     height: float
@@ -24,14 +24,14 @@ class Cap:
 
 @dataclass(frozen=True)
 class Lattice:
-    """`count` points of the unit square, evenly spread, visited so that neighbouring lanes are neighbours.
+    """`count` evenly spread points of the unit square, ordered so that neighbouring lanes hold neighbouring points.
 
-    The natural order of a Fibonacci lattice goes up the second coordinate and jumps 0.618 turns of the first from point
-    to point. Of a Fibonacci number F of consecutive points, a ring, it is known in which order they lie around: point j
-    is followed by j + F' modulo F, F' the number before. So rings are visited one after the other, each around: rays of
-    a vector, and of the vectors after it, meet the same walls and voxels. A ring is about `rows` points wide. Lanes
-    beyond `count` (`lanes` is a multiple of F) are idle. `batch` and `seed` choose the rotation. As directions the
-    points fill the sphere, or a `cap` of it.
+    The natural order of a Fibonacci lattice ascends in the second coordinate and advances the first by 0.618 turns per
+    point. A ring is a Fibonacci number F of consecutive points. Its order around the circle is known: point j is
+    followed by j + F' modulo F, with F' the preceding Fibonacci number. Lanes visit ring after ring, each around the
+    circle, so that rays of a vector and of the next vectors meet the same walls and voxels. A ring is about `rows`
+    points wide. Lanes beyond `count` (`lanes` is a multiple of F) are idle. `batch` and `seed` determine the rotation.
+    As directions the points fill the sphere, or a `cap` of it.
     """
 
     count: int
@@ -42,12 +42,12 @@ class Lattice:
 
     @property
     def solid_angle(self) -> float:
-        """Of each point, where points are directions."""
+        """Solid angle per point in steradian, where points are directions."""
         return 2 * np.pi * (2.0 if self.cap is None else self.cap.height) / self.count
 
     @property
     def ring(self) -> tuple[int, int]:
-        """Points of a ring, a Fibonacci number, and the one before."""
+        """Points per ring, a Fibonacci number, and the preceding Fibonacci number."""
         before, ring = 1, 2
         while ring < self.rows * np.sqrt(np.pi * self.count) and ring < self.count:
             before, ring = ring, before + ring
@@ -63,7 +63,7 @@ class Lattice:
 
     @property
     def rotation(self) -> NDArray[np.float64]:
-        """A rotation matrix, uniform among all (Shoemake 1992), or among those that take z to the cap's middle."""
+        """A random rotation matrix: uniform (Shoemake 1992), or among those that map z to the cap's middle."""
         if self.cap is not None:
             return _turned(np.asarray(self.cap.toward), 2 * np.pi * self._generator().random())
         w, x, y, z = (part := self._generator().normal(size=4)) / np.linalg.norm(part)
@@ -76,9 +76,9 @@ class Lattice:
         )
 
     def index(self, lane: mi.UInt) -> mi.UInt:
-        """The points' numbers in the natural order, `count` or more where there is none."""
+        """Indices of the points in the natural order; `count` or more for idle lanes."""
         ring, before = (dr.opaque(mi.Float64, value) for value in self.ring)
-        part = dr.rcp(ring)  # integers are not divided in vectors
+        part = dr.rcp(ring)  # there is no vectorised integer division
 
         def rest(number: mi.Float64) -> mi.Float64:
             return number - dr.floor((number + 0.5) * part) * ring
@@ -97,7 +97,7 @@ class Lattice:
     def directions(self, lane: mi.UInt) -> tuple[mi.Vector3f, mi.Bool]:
         """Unit vectors of lanes, each for an equal part of the sphere, and which lanes have one."""
         turn, height, active = self.square(lane)
-        # As a height below the pole, small caps keep their digits.
+        # Measured from the pole, so that small caps keep their precision.
         height *= dr.opaque(mi.Float, 2.0 if self.cap is None else self.cap.height)
         sine, cosine = dr.sincos(dr.two_pi * turn)
         flat = dr.safe_sqrt(height * (2 - height))
@@ -108,14 +108,14 @@ class Lattice:
     def shifted(self, lane: mi.UInt) -> tuple[mi.Float, mi.Float, mi.Bool]:
         """Points of the unit square shifted by a random vector modulo 1 (Cranley and Patterson 1976)."""
         first, second, active = self.square(lane)
-        shift = self._generator().random(6)[4:]  # apart from what `rotation` uses
+        shift = self._generator().random(6)[4:]  # independent of the numbers that `rotation` uses
         first += dr.opaque(mi.Float, float(shift[0]))
         second += dr.opaque(mi.Float, float(shift[1]))
         return first - dr.floor(first), second - dr.floor(second), active
 
 
 def _turned(toward: NDArray[np.float64], angle: float) -> NDArray[np.float64]:
-    """A rotation that takes the z axis to a unit vector, after a turn about it."""
+    """A rotation about the z axis, followed by one that maps z to a unit vector."""
     aside = np.eye(3)[int(np.argmin(np.abs(toward)))]
     x = np.cross(aside, toward) / np.linalg.norm(np.cross(aside, toward))
     y = np.cross(toward, x)
@@ -124,7 +124,7 @@ def _turned(toward: NDArray[np.float64], angle: float) -> NDArray[np.float64]:
 
 
 def uniforms(ray: mi.UInt, bounce: mi.UInt, seed: mi.UInt) -> tuple[mi.Float, mi.Point2f]:
-    """Three uniform numbers of a ray at a bounce: a hash of these and the seed, so that chunks change nothing."""
+    """Three uniform numbers of a ray at a bounce: a hash of both and the seed, independent of the chunks."""
     first, second = mi.sample_tea_32(ray, bounce * 2 + seed * 64)
     third, _ = mi.sample_tea_32(ray, bounce * 2 + 1 + seed * 64)
     scale = 2.0**-24  # 24 bits, so that rounding never gives 1

@@ -1,4 +1,4 @@
-"""Which edges a transmitter lights, itself or by mirrors: found by rays, each with the apparent source it sees."""
+"""Edges that a transmitter lights, directly or by reflections: found by rays, each with its image source."""
 
 from __future__ import annotations
 
@@ -29,21 +29,21 @@ from radiomaps.raytrace.world import Edges, Source, World
 
 __all__ = ["LitEdges", "lit_edges"]
 
-#: Pairs of an edge and an apparent source that are kept, those that carry most power.
+#: Maximum number of pairs of an edge and an image source; those with most power are kept.
 _MOST = 1 << 18
-#: How much weaker than an edge's strongest source others may be.
+#: How much weaker than the strongest source of an edge others may be.
 _WEAKEST = 1e-4
-#: Edges are asked for sight of the transmitter at points this far apart.
+#: Distance between the points of an edge that are tested for sight of the transmitter.
 _PROBE_M = 2.0
-#: Rays to and from a solid edge are tested this far outside it too, so that none slips along a face into the solid.
+#: Rays to and from a solid edge are tested this far outside it too, so that none runs along a face into the solid.
 OFFSET_M = 0.05
 
 
 @dataclass(frozen=True)
 class LitEdges:
-    """Pairs of an edge (by number) and an apparent source that lights it: its place, the mirrors between, its power.
+    """Pairs of an edge (by number) and an image source: the source's position, number of reflections, and power.
 
-    `power` is |E|² over the squared distance to the edge's middle: that with which paths over edges compete.
+    `power` is |E|² over the squared distance to the edge's middle, by which pairs are ranked.
     """
 
     edge: NDArray[np.int64]
@@ -61,7 +61,7 @@ class LitEdges:
 
 
 def lit_edges(world: World, source: Source, options: TraceOptions, edges: Edges) -> LitEdges:
-    """The edges that the transmitter lights, directly and over up to `depth` - 1 mirrors, sorted by material."""
+    """The edges that the transmitter lights, directly and over up to `depth` - 1 reflections, sorted by material."""
     found = _direct(world, source, edges)
     if options.specular and options.depth > 1 and len(edges):
         mirrored = _mirrored(world, source, options, edges)
@@ -71,7 +71,7 @@ def lit_edges(world: World, source: Source, options: TraceOptions, edges: Edges)
 
 
 def _direct(world: World, source: Source, edges: Edges) -> LitEdges:
-    """Edges with a face that looks at the transmitter, and a probe that it sees."""
+    """Edges with a face towards the transmitter and a point in its sight."""
     start = np.broadcast_to(source.position, edges.origin.shape)
     chosen = np.flatnonzero(_faces(edges, np.arange(len(edges)), start))
     chosen = chosen[_seen(world, source, edges[chosen])] if len(chosen) else chosen
@@ -81,13 +81,13 @@ def _direct(world: World, source: Source, edges: Edges) -> LitEdges:
 
 
 def _faces(edges: Edges, edge: NDArray[np.int64], start: NDArray[np.float64]) -> NDArray[np.bool_]:
-    """Whether edges have a face that looks at a place."""
+    """Whether edges have a face towards a point."""
     toward = start - edges.origin[edge]
     return (np.einsum("ekj,ej->ek", edges.normals[edge], toward) > 1e-6).any(axis=1)
 
 
 def _seen(world: World, source: Source, edges: Edges) -> NDArray[np.int64]:
-    """Edges with a probe that the transmitter sees."""
+    """Edges with a point in sight of the transmitter."""
     count = np.ceil(edges.length / _PROBE_M).astype(np.int64)
     edge = np.repeat(np.arange(len(edges)), count)
     step = np.arange(len(edge)) - np.repeat(np.cumsum(count) - count, count)
@@ -102,7 +102,7 @@ def _seen(world: World, source: Source, edges: Edges) -> NDArray[np.int64]:
 
 
 def clear(world: World, start: mi.Point3f, end: mi.Point3f) -> mi.Bool:
-    """Whether nothing stands between points, up to a hair before the end."""
+    """Whether the segments between points are unobstructed, up to a small distance before the end."""
     away = end - start
     distance = dr.norm(away)
     width = dr.width(away)
@@ -113,7 +113,7 @@ def clear(world: World, start: mi.Point3f, end: mi.Point3f) -> mi.Bool:
 
 
 def _mirrored(world: World, source: Source, options: TraceOptions, edges: Edges) -> LitEdges:
-    """Edges of the faces that mirrored rays hit, with the sources these rays seem to come from."""
+    """Edges of the faces that reflected rays hit, with the image sources of these rays."""
     plain = replace(options, diffuse=False, refraction=False, estimator="axis")
     table = ImageTable()
     lattice = aimed(world, source, plain, 0)
@@ -156,7 +156,7 @@ def _at_edges(
     mirrors: NDArray[np.int64],
     power: NDArray[np.float32],
 ) -> LitEdges:
-    """Pairs for the edges of lit faces: an edge has the middle of a face's side in common with it."""
+    """Pairs for the edges of lit faces: edge and face are matched by the middle of their common side."""
     tree = cKDTree(edges.origin + edges.along * edges.length[:, None] / 2)
     middles = world.side_middles()
     distance, nearest = tree.query(middles.reshape(-1, 3), distance_upper_bound=2e-3)
@@ -168,14 +168,14 @@ def _at_edges(
     edge, row = edge[facing], row[facing]
     middle = edges.origin[edge] + edges.along[edge] * edges.length[edge, None] / 2
     strength = power[row] / np.maximum(((middle - image[row]) ** 2).sum(axis=1), 1e-4)
-    # An edge between two lit faces has found each of its sources twice.
+    # An edge between two lit faces is found twice with each of its sources.
     keys = np.column_stack([edge, np.floor((image[row] - image.mean(axis=0)) * 20 + 0.37).astype(np.int64)])
     _, first = np.unique(keys, axis=0, return_index=True)
     return LitEdges(edge[first], image[row[first]], mirrors[row[first]], strength[first].astype(np.float64))
 
 
 def _strongest(found: LitEdges, edges: int) -> LitEdges:
-    """Pairs that are not far weaker than their edge's strongest, and of these the `_MOST` strongest."""
+    """Pairs that are not much weaker than their edge's strongest, and of these the `_MOST` strongest."""
     best = np.zeros(edges)
     np.maximum.at(best, found.edge, found.power)
     kept = np.flatnonzero(found.power > _WEAKEST * best[found.edge])

@@ -1,4 +1,4 @@
-"""What rays add to voxels: sums of moments, the first arrival, the strongest path."""
+"""Accumulators of rays in voxels: sums of moments, the first arrival, the strongest path."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from radiomaps.raytrace.voxels import Crossing, Voxels
 
 __all__ = ["ENOUGH", "Rays", "Sums"]
 
-#: Rays of one beam that a voxel needs; denser ones count on fewer planes.
+#: Rays of one beam that a voxel needs; denser beams are counted on fewer planes.
 ENOUGH = 8
-#: Columns of `Sums.moments`, as many as make one packet: Σw, Σw·(direction of arrival), Σw·e, Σw·e² (e: metres beyond
-#: the straight way), and room.
+#: Columns of `Sums.moments`, padded to one packet: Σw, Σw·(direction of arrival), Σw·e, Σw·e² (e: excess length in
+#: metres over the straight distance).
 _COLUMNS = 8
 
 
 @dataclass
 class Rays:
-    """Rays on a segment: `power` |E|² dΩ, their apparent `source`, and `offset` metres along before it.
+    """Rays on a segment: `power` |E|² dΩ, their image `source`, and the length `offset` in metres before it.
 
-    `strength` is the |a|² (4π/λ)² of their path at a metre from the source, 0 where it is none of its own; `name` tells
-    ray and bounces. `straight` is the transmitter's place.
+    `strength` is |a|² (4π/λ)² of their path at one metre from the source, 0 for rays that form no discrete path; `name`
+    encodes ray number and bounces. `straight` is the transmitter's position.
     """
 
     power: mi.Float
@@ -39,12 +39,12 @@ class Rays:
 
 
 class Sums:
-    """Sums over all rays so far, and the spread of gain between batches of them.
+    """Sums over all rays so far, and the spread of gain between batches.
 
-    `contested` voxels are those where a path may come before, or be stronger than, line of sight. For these `extremes`
-    holds two numbers of 64 bits, in one line of a cache, that one atomic maximum each keeps: the bits of the least
-    excess length, inverted; and the strongest path, its |a|² (4π/λ)² at the voxel's centre as the bits of a float above
-    32 bits that name the ray and its bounces. As integers these order like the floats.
+    `contested` voxels are those where a path may arrive before, or be stronger than, line of sight. For these
+    `extremes` holds two 64-bit numbers in one cache line, each updated by one atomic maximum: the inverted bits of the
+    smallest excess length; and the strongest path, with its |a|² (4π/λ)² at the voxel's centre as the bits of a float
+    in the upper half and the name of the ray in the lower. As integers these are ordered like the floats.
     """
 
     def __init__(self, voxels: Voxels, contested: NDArray[np.bool_]) -> None:
@@ -55,7 +55,7 @@ class Sums:
         self.extremes = dr.zeros(mi.UInt64, 2 * self.size)
         self.before = dr.zeros(mi.Float, self.size)
         self.squares = dr.zeros(mi.Float, self.size)
-        # One private copy a thread beats atomics while all copies are small; many-core machines take atomics.
+        # One private copy per thread is faster than atomics while all copies are small; many cores use atomics.
         host = dr.backend_v(mi.Float) == dr.JitBackend.LLVM
         private = host and dr.thread_count() * 4 * _COLUMNS * self.size < 512e6
         self.adding = dr.ReduceMode.Expand if private else dr.ReduceMode.Auto
@@ -63,12 +63,12 @@ class Sums:
 
     @staticmethod
     def bytes_a_voxel() -> int:
-        """Memory a voxel takes while tracing: sums, the threads' copies, and temporaries on the way out."""
+        """Memory per voxel while tracing: sums, the threads' copies, and temporaries of the output."""
         threads = dr.thread_count() if dr.backend_v(mi.Float) == dr.JitBackend.LLVM else 1
         return 4 * _COLUMNS * (1 + min(threads, 4)) + 20 + 160
 
     def add(self, crossing: Crossing, active: mi.Bool, rays: Rays) -> None:
-        """Add rays where they cross, those of some `strength` as candidates for the strongest path too."""
+        """Add rays where they cross planes; those with `strength` above 0 compete for the strongest path too."""
         centre = crossing.centre
         back = rays.source - centre
         distance2 = dr.squared_norm(back)
@@ -95,7 +95,7 @@ class Sums:
         return dr.gather(mi.Float, self.moments, _COLUMNS * dr.arange(mi.UInt, self.size) + index)
 
     def close_batch(self) -> None:
-        """End a batch: what it added to the gain tells the spread between batches."""
+        """End a batch: its contribution to the gain enters the spread between batches."""
         gain = self._column(0)
         self.squares += dr.square(gain - self.before)
         self.before = gain
@@ -117,7 +117,7 @@ class Sums:
         return gain, mi.Vector3f(x, y, z), late, late2
 
     def first_excess_m(self) -> mi.Float:
-        """Least excess length, infinite where no ray came."""
+        """Smallest excess length, infinite where no ray arrived."""
         early = mi.UInt(self._extreme(0))
         return dr.select(early > 0, dr.reinterpret_array(mi.Float, ~early), dr.inf)
 
@@ -131,6 +131,6 @@ class Sums:
 
 
 def _bits(mask: NDArray[np.bool_]) -> NDArray[np.uint32]:
-    """A mask in 32-bit words, lowest bits first: small enough for a core's own cache."""
+    """A mask in 32-bit words, lowest bits first: small enough for the cache of a core."""
     filled = np.pad(mask, (0, -len(mask) % 32))
     return np.packbits(filled, bitorder="little").view(np.uint32)

@@ -10,12 +10,12 @@ from geoml.errors import UserError
 
 __all__ = ["MAX_DEPTH", "MAX_RAYS", "VERSION", "Estimator", "TraceOptions"]
 
-#: Raised where maps change: part of what identifies a store.
+#: Increased whenever the maps of equal inputs change; part of a store's identity.
 VERSION = 2
 
 Estimator = Literal["paths", "axis", "plane"]
 
-#: A ray's number, its bounces and whether it bends share 32 bits beside the strength of the path: 28, 3 and 1 of them.
+#: A path's name has 32 bits: 28 for the ray's number, 3 for its bounces, 1 for whether it is diffracted.
 MAX_RAYS = 1 << 28
 MAX_DEPTH = 7
 
@@ -24,21 +24,21 @@ MAX_DEPTH = 7
 class TraceOptions:
     """Options of a trace.
 
-    Rays: `rays` a transmitter, in `batches` randomly rotated lattices whose spread gives the error; with `error_db`,
-    batches are added until the median error of path gain outside line of sight is that small, up to `max_rays`.
+    Rays: `rays` per transmitter, in `batches` randomly rotated lattices whose spread gives the error. With `error_db`,
+    batches are added until the median error of path gain outside line of sight is at most that, up to `max_rays`.
     Interactions: `line_of_sight`, `specular`, `diffuse` (with `scattering`, the coefficient S of all materials),
-    `diffraction` (once a path, over wedges, with mirrors before and after up to `depth`; `edge_diffraction` also over
-    free edges), `refraction` (through thin walls:
-    off outdoors, where solid buildings stand).
-    Estimator: "paths" takes from rays which walls serve a voxel, and computes these paths exactly at its centre (rays
-    that scatter add to it as with "axis"). "axis" and "plane" estimate the voxel's mean from the rays alone, counted
-    where they cross its centre planes: across the ray's dominant axis, or the horizontal ones, as stacked
-    two-dimensional maps do. Refraction needs "axis" or "plane".
-    "axis" takes a fraction of the time of "paths" (a tenth or less with `diffraction`) and has noise.
-    `paths_per_voxel`: so many of the strongest paths of each voxel are kept, as an isotropic antenna finds them, for
-    antennas that are applied later (estimator "paths"; scattered rays are none).
-    `above_ground`: heights of the grid are those above the ground of each column.
-    `memory_mb` bounds what a trace holds beside the scene: larger grids are traced in pieces.
+    `diffraction` (at most once per path, at wedges, with reflections before and after it up to `depth`;
+    `edge_diffraction` also at free edges), `refraction` (transmission through thin walls; off for outdoor scenes,
+    whose buildings are solid).
+    Estimator: "paths" uses rays to find the walls that serve a voxel, and computes these paths exactly at its centre
+    (scattered rays are added as with "axis"). "axis" and "plane" estimate the voxel's mean from rays alone, counted
+    where they cross a centre plane of the voxel: the plane across the ray's dominant axis, or the horizontal plane as
+    in stacked two-dimensional maps. Refraction needs "axis" or "plane".
+    "axis" takes a fraction of the time of "paths" (a tenth or less with `diffraction`) and is noisy.
+    `paths_per_voxel`: number of strongest paths stored per voxel, as seen by an isotropic antenna, for antennas that
+    are applied later (estimator "paths"; without scattered rays).
+    `above_ground`: heights of the grid are above the ground of each column.
+    `memory_mb` limits the memory of a trace in addition to the scene: larger grids are traced in pieces.
     """
 
     frequency_hz: float = 5.9e9
@@ -84,13 +84,13 @@ class TraceOptions:
                 f"estimator={self.estimator!r} of a trace; expected one of {', '.join(get_args(Estimator))}"
             )
         if self.estimator == "paths" and self.refraction:
-            raise UserError("refraction=true bends no image of the transmitter; trace it with estimator=axis")
+            raise UserError("refraction=true is not possible with estimator=paths; set estimator=axis")
         if self.error_db is not None and not self.error_db > 0:
             raise UserError(f"error_db={self.error_db} of a trace; expected a positive number of dB")
         if self.edge_diffraction and not self.diffraction:
             raise UserError("edge_diffraction=true adds free edges to diffraction; set diffraction=true too")
         if self.rays < self.batches * 64:
-            raise UserError(f"rays={self.rays} in {self.batches} batches; expected at least 64 a batch")
+            raise UserError(f"rays={self.rays} in {self.batches} batches; expected at least 64 rays per batch")
 
     @property
     def rays_a_batch(self) -> int:

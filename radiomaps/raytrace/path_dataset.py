@@ -1,4 +1,4 @@
-"""Path tables: the exact paths of transmitters to receivers as one self-describing dataset."""
+"""Path tables: the exact paths from transmitters to receivers as one self-describing dataset."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from radiomaps.scenes import Scene
 
 __all__ = ["path_table"]
 
-#: Receivers this near together are traced about their middle.
+#: Receivers within squares of this size (m) are traced together, with the origin at their middle.
 _TILE_M = 256.0
 
 
@@ -32,7 +32,7 @@ def path_table(
     top: int,
     velocities: NDArray[np.float64] | None,
 ) -> xr.Dataset:
-    """`radiomaps.raytrace.find_paths`, with everything checked."""
+    """`radiomaps.raytrace.find_paths` for checked arguments."""
     columns: list[dict[str, NDArray[Any]]] = [{} for _ in transmitters]
     materials = sorted({mesh.material for mesh in scene.meshes} | {mesh.roof_material for mesh in scene.meshes} - {""})
     for tile in _tiles(points):
@@ -64,7 +64,7 @@ def path_table(
 
 
 def _tiles(points: NDArray[np.float64]) -> list[NDArray[np.int64]]:
-    """Rows of receivers that lie together: far from its origin the solver's float32 loses paths over edges."""
+    """Rows of receivers that lie close together: far from its origin the solver's float32 loses paths over edges."""
     place = np.floor((points - points.min(axis=0))[:, :2] / _TILE_M)
     _, tile = np.unique(place, axis=0, return_inverse=True)
     return [np.flatnonzero(tile.ravel() == index) for index in range(int(tile.max()) + 1)]
@@ -73,15 +73,15 @@ def _tiles(points: NDArray[np.float64]) -> list[NDArray[np.int64]]:
 def _columns(
     paths: Paths, velocity: NDArray[np.float64], world: World, top: int, materials: Sequence[str]
 ) -> dict[str, NDArray[Any]]:
-    """The table's columns for a slice of receivers: `top` paths each, NaN where there are fewer."""
+    """The table's columns for a slice of receivers: `top` paths each, padded with NaN."""
     wavelength_m = world.wavelength_m
     power = np.where(paths.valid, paths.power, 0.0)
     valid = paths.valid
-    # Sionna leaves the carrier's turn over the path out of its coefficients.
+    # Sionna's coefficients exclude the carrier's phase over the delay.
     cycles = np.where(valid, paths.delay_s, 0.0).astype(np.float64) * (SPEED_OF_LIGHT / wavelength_m)
     amplitude = paths.amplitude * np.exp(-2j * np.pi * (cycles % 1.0))[:, None]
     arrival, departure = direction_angles(paths.arrival), direction_angles(paths.departure)
-    # A receiver that moves towards where the wave comes from meets its crests sooner.
+    # A receiver that moves towards the direction of arrival has a positive Doppler shift.
     doppler = np.einsum("rpk,rk->rp", paths.arrival, velocity) / wavelength_m
     with np.errstate(divide="ignore"):
         table = {
@@ -105,7 +105,7 @@ def _columns(
         "amplitude_real": _padded(amplitude.real.astype(np.float32), top),
         "amplitude_imag": _padded(amplitude.imag.astype(np.float32), top),
     }
-    # How often each material reflects a path.
+    # Number of reflections of a path by each material.
     of = np.array([materials.index(surface.material) for surface in world.shapes] + [-1])[paths.mirrors]
     counts = [((of == number).sum(axis=-1) * valid).astype(np.int8) for number in range(len(materials))]
     table["reflections"] = np.stack([_padded(count, top) for count in counts], axis=-1)
@@ -113,6 +113,6 @@ def _columns(
 
 
 def _padded(values: NDArray[Any], width: int) -> NDArray[Any]:
-    """The last axis filled up to `width`, with NaN or zero."""
+    """The last axis padded to `width` with NaN or zero."""
     room = [(0, 0)] * (values.ndim - 1) + [(0, width - values.shape[-1])]
     return np.pad(values, room, constant_values=np.nan if values.dtype.kind == "f" else 0)

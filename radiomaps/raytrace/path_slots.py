@@ -1,4 +1,4 @@
-"""The strongest paths of every voxel, kept while rays are traced, told apart by where they seem to come from."""
+"""Hash tables of the strongest paths of every voxel, filled while rays are traced, with image sources as identities."""
 
 from __future__ import annotations
 
@@ -11,25 +11,25 @@ from radiomaps.raytrace.arrays import floats, integers
 
 __all__ = ["SLOTS", "TABLES", "ImageTable", "PathTable", "highest", "mix"]
 
-#: Slots of a table a voxel, and tables: a path is lost only where stronger ones take its slot in both.
+#: Slots per voxel and table, and number of tables: a path is lost only if stronger ones take its slots in all tables.
 SLOTS = 16
 TABLES = 2
 
 
 def mix(value: mi.UInt) -> mi.UInt:
-    """The bits of integers, well mixed (the finaliser of MurmurHash3)."""
+    """A hash of integers (the finaliser of MurmurHash3)."""
     value = (value ^ (value >> 16)) * mi.UInt(0x85EBCA6B)
     value = (value ^ (value >> 13)) * mi.UInt(0xC2B2AE35)
     return value ^ (value >> 16)
 
 
 def highest() -> dr.ReduceMode:
-    """How atomic maxima are cheapest: on a host, lanes that meet in one place are too few to be sorted out first."""
+    """The fastest mode of atomic maxima: on a CPU, too few lanes collide for sorting them first to pay off."""
     return dr.ReduceMode.Direct if dr.backend_v(mi.Float) == dr.JitBackend.LLVM else dr.ReduceMode.Auto
 
 
 class ImageTable:
-    """A ray for every apparent source that rays found: of those in one of `size` slots, that of the highest name."""
+    """One ray for every image source that rays found: of those in one of `size` slots, the one of the highest name."""
 
     def __init__(self, size: int = 1 << 22) -> None:
         self.size = size
@@ -37,11 +37,11 @@ class ImageTable:
         dr.make_opaque(self.names)
 
     def put(self, identity: mi.UInt, name: mi.UInt, active: mi.Bool) -> None:
-        """Enter rays by the identities of their apparent sources."""
+        """Enter rays by the identities of their image sources."""
         dr.scatter_reduce(dr.ReduceOp.Max, self.names, name, identity % self.size, active, mode=highest())
 
     def resolve(self, only: NDArray[np.uint32] | None = None) -> mi.UInt:
-        """The names entered (for identities `only`), by row."""
+        """The names that were entered (only of identities `only`, if given), by row."""
         names = self.names
         if only is not None:
             wanted, identity = dr.zeros(mi.Bool, self.size), integers(only)
@@ -56,15 +56,16 @@ class ImageTable:
         return self.kept
 
     def row(self, identity: mi.UInt) -> mi.UInt:
-        """Rows of identities, once resolved."""
+        """Rows of identities; call `resolve` first."""
         return dr.gather(mi.UInt, self._row, identity % self.size)
 
 
 class PathTable:
-    """For every voxel a few slots of 64 bits: a path's strength as the bits of a float above those of its identity.
+    """A few 64-bit slots per voxel: the strength of a path as the bits of a float above the bits of its identity.
 
-    As integers these order like the strengths, so that one atomic maximum keeps both. A path's slot follows from its
-    identity (a hash of its apparent source, or the number of its edge): of equal paths the strongest sample stays.
+    As integers these are ordered like the strengths, so that one atomic maximum updates both. The slot of a path
+    follows from its identity (a hash of its image source, or the number of its edge), so that of several samples of a
+    path the strongest is kept.
     """
 
     def __init__(self, size: int) -> None:
@@ -73,7 +74,7 @@ class PathTable:
         dr.make_opaque(self.slots)
 
     def put(self, cell: mi.UInt, identity: mi.UInt, strength: mi.Float, active: mi.Bool) -> None:
-        """Offer paths to voxels; those weaker than what is in their slots are dropped."""
+        """Enter paths of voxels; paths weaker than the content of their slots are dropped."""
         key = (mi.UInt64(dr.reinterpret_array(mi.UInt, strength)) << 32) | mi.UInt64(identity)
         active = active & (strength > 0)
         for table in range(TABLES):
@@ -82,7 +83,7 @@ class PathTable:
 
     @staticmethod
     def _slot(cell: mi.UInt, identity: mi.UInt, table: int) -> mi.UInt:
-        # Which paths share a slot differs from voxel to voxel, so that what one loses its neighbour can give back.
+        # Collisions differ from voxel to voxel, so that a path that one voxel loses is recovered from its neighbour.
         bits = (identity ^ (cell * mi.UInt(0x9E3779B1))) * mi.UInt(0x85EBCA6B)
         bits = bits ^ (bits >> 15)
         return (cell * TABLES + table) * SLOTS + ((bits >> (8 * table)) & (SLOTS - 1))
@@ -93,16 +94,16 @@ class PathTable:
         offered: tuple[NDArray[np.uint32], NDArray[np.uint32], NDArray[np.float32]],
         shape: tuple[int, ...],
     ) -> None:
-        """Offer paths (voxel, identity, strength) to the six neighbours, unless `known` (voxel, identity) there.
+        """Enter paths (voxel, identity, strength) in the six neighbours, unless `known` (voxel, identity) there.
 
-        Rays are few where beams are wide; a beam that served most of its voxels is found whole this way.
+        Where beams are wide, rays are sparse; this finds the voxels of a beam that no ray reached.
         """
         nz, ny, nx = shape
         have = dr.zeros(mi.UInt, self.size * TABLES * SLOTS)
         cell, identity = (integers(column) for column in known)
         dr.make_opaque(have, cell, identity)
         for table in range(TABLES):
-            # The highest of those in one slot, whichever thread comes last: a trace done again is the same.
+            # The maximum of those in one slot, independent of the order of threads, so that traces are reproducible.
             slot = self._slot(cell, identity, table)
             dr.scatter_reduce(dr.ReduceOp.Max, have, identity, slot, mode=highest())
         dr.eval(have)
@@ -119,7 +120,7 @@ class PathTable:
         dr.eval(self.slots)
 
     def strength(self) -> NDArray[np.float32]:
-        """Sum of strengths in the first table's slots, a voxel each: what rays have found so far."""
+        """Sum of strengths in the first table's slots, per voxel: the power that rays have found so far."""
         total = dr.zeros(mi.Float, self.size)
         for slot in range(SLOTS):
             key = dr.gather(mi.UInt64, self.slots, dr.arange(mi.UInt, self.size) * (TABLES * SLOTS) + slot)
@@ -127,7 +128,7 @@ class PathTable:
         return total.numpy()
 
     def paths(self) -> tuple[NDArray[np.uint32], NDArray[np.uint32]]:
-        """Voxels (ascending) and identities of all paths kept, each once."""
+        """Voxels (ascending) and identities of all stored paths, without duplicates."""
         cell = dr.arange(mi.UInt, self.size * TABLES * SLOTS) // (TABLES * SLOTS)
         first = self._slot(cell, mi.UInt(self.slots), 0)
         index = dr.arange(mi.UInt, dr.width(cell))

@@ -1,4 +1,4 @@
-"""Antenna patterns and arrays as Sionna RT takes them: closed forms by name, measured ones from their cuts."""
+"""Antenna patterns and arrays for Sionna RT: named closed forms, and measured patterns from their cuts."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _Slanted = Callable[[mi.Float, mi.Float], tuple[mi.Complex2f, mi.Complex2f]]
 
 
 def antenna_pattern(transmitter: Transmitter) -> rt.AntennaPattern:
-    """Sionna's pattern of a transmitter; an unknown name is the user's mistake."""
+    """Sionna's pattern of a transmitter; raises `UserError` for an unknown name."""
     if isinstance(transmitter.pattern, MeasuredPattern):
         return _Measured(transmitter.pattern, POLARIZATIONS[transmitter.polarization])
     try:
@@ -31,12 +31,12 @@ def antenna_pattern(transmitter: Transmitter) -> rt.AntennaPattern:
     except (KeyError, ValueError, TypeError) as error:
         raise UserError(
             f"transmitter {transmitter.name or '?'}: pattern {transmitter.pattern!r} with polarization "
-            f"{transmitter.polarization!r} is not known to the ray tracer ({error})"
+            f"{transmitter.polarization!r} is unknown to the ray tracer ({error})"
         ) from error
 
 
 class _Measured(rt.AntennaPattern):
-    """`MeasuredPattern.gain_dbi_at` in kernels, for one port or two by their slants."""
+    """`MeasuredPattern.gain_dbi_at` for kernels, for one port or two, given by their slants."""
 
     def __init__(self, pattern: MeasuredPattern, slants: tuple[float, ...]) -> None:
         self.horizontal, self.vertical = (floats(np.array(cut)) for cut in (pattern.horizontal, pattern.vertical))
@@ -73,9 +73,9 @@ def _around(cut: mi.Float, angle: mi.Float) -> mi.Float:
 
 
 def weighted(field: mi.Vector4f, transmitter: Transmitter, local: mi.Vector3f) -> mi.Vector4f:
-    """The field of an array whose elements all send `field` along `local` (its own frame), with their weights.
+    """The field of an array whose elements all radiate `field` along `local` (in its local frame), with their weights.
 
-    Elements stand half a wavelength apart in the y-z plane about the antenna's place.
+    The elements are spaced by half a wavelength in the y-z plane, centred at the antenna's position.
     """
     weights = element_weights(transmitter)
     if not transmitter.weights:  # the factor is a real product
@@ -105,12 +105,12 @@ def weighted(field: mi.Vector4f, transmitter: Transmitter, local: mi.Vector3f) -
 
 
 def _turns(count: int) -> list[float]:
-    """Phases of centred elements for a wave along their line; plain floats, since NumPy's would make NumPy's arrays."""
+    """Phases of centred elements for a wave along their line, as Python floats: NumPy's would convert kernel arrays."""
     return [math.pi * (index - (count - 1) / 2) for index in range(count)]
 
 
 def _equal(elements: int, sine: mi.Float) -> mi.Float:
-    """Sum of unit phasors half a wavelength apart, centred (so it is real)."""
+    """Sum of the unit phasors of centred elements spaced by half a wavelength; it is real."""
     total = dr.zeros(mi.Float, 1)
     for turn in _turns(elements):
         total += dr.cos(turn * sine)

@@ -1,4 +1,4 @@
-"""Line of sight, exactly: one shadow ray a voxel, eight more where light and shadow meet."""
+"""Exact line of sight: one shadow ray per voxel, and eight more at shadow boundaries."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _CHUNK = 1 << 22
 
 @dataclass(frozen=True)
 class Sight:
-    """Per voxel in C order: whether its centre is seen, the part seen, and |a|² (4π/λ)² in free space."""
+    """Per voxel in C order: whether its centre is in sight, the fraction in sight, and |a|² (4π/λ)² in free space."""
 
     seen: NDArray[np.bool_]
     fraction: NDArray[np.float32]
@@ -30,8 +30,8 @@ class Sight:
 def line_of_sight(world: World, voxels: Voxels, source: Source) -> Sight:
     """Shadow rays from the transmitter to voxels.
 
-    A voxel whose neighbour's state differs is asked at eight points half-way to its corners; the part of these that
-    is seen is its fraction. The distance is at least a wavelength: nearer, there is no far field.
+    A voxel whose state differs from a neighbour's is tested at eight points half-way to its corners; its fraction is
+    the share of these in sight. The distance is at least one wavelength, below which there is no far field.
     """
     seen = np.empty(voxels.size, bool)
     gain = np.empty(voxels.size, np.float32)
@@ -42,7 +42,7 @@ def line_of_sight(world: World, voxels: Voxels, source: Source) -> Sight:
         lit = _lit(world, source, centre)
         away = centre - source.point()
         distance = dr.maximum(dr.norm(away), dr.opaque(mi.Float, world.wavelength_m))
-        # A transmitter exactly at a centre is as far away as any direction says: take one that can be normalised.
+        # For a transmitter exactly at a centre any direction is valid: use one that can be normalised.
         somewhere = dr.select(dr.squared_norm(away) > 1e-8, away, mi.Vector3f(1.0, 0.0, 0.0))
         power = dr.squared_norm(source.field(dr.normalize(somewhere))) * dr.rcp(dr.square(distance))
         dr.eval(lit, power)
@@ -61,13 +61,13 @@ def line_of_sight(world: World, voxels: Voxels, source: Source) -> Sight:
 
 
 def no_sight(world: World, voxels: Voxels, source: Source) -> Sight:
-    """Nothing seen: for traces without line of sight."""
+    """No voxel in sight: for traces without line of sight."""
     nothing = np.zeros(voxels.size, np.float32)
     return Sight(nothing.astype(bool), nothing, nothing)
 
 
 def _lit(world: World, source: Source, target: mi.Point3f) -> mi.Bool:
-    """Whether nothing stands between the transmitter and the points."""
+    """Whether the segments between the transmitter and the points are unobstructed."""
     away = target - source.point()
     distance = dr.norm(away)
     width = dr.width(target)
@@ -78,7 +78,7 @@ def _lit(world: World, source: Source, target: mi.Point3f) -> mi.Bool:
 
 
 def _borders(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Cells one of whose six neighbours differs."""
+    """Cells that differ from one of their six neighbours."""
     border = np.zeros_like(mask)
     for axis in range(mask.ndim):
         ahead = [slice(None)] * mask.ndim

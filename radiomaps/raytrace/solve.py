@@ -1,4 +1,4 @@
-"""From rays to fields: one transmitter over one piece of the grid."""
+"""Trace one transmitter over one piece of the grid: from rays to fields."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from radiomaps.raytrace.world import Source, World
 
 __all__ = ["Outcome", "error_db", "pieces", "solve"]
 
-#: About what part of the time rays take, where paths are made exact after them.
+#: Approximate share of the time that rays take, where exact paths are computed after them.
 _RAYS_SHARE = 0.6
 
 Fields = dict[str, NDArray[Any]]
@@ -37,9 +37,9 @@ Fields = dict[str, NDArray[Any]]
 
 @dataclass(frozen=True)
 class Outcome:
-    """Fields `(z, y, x)`, the rays that were shot, and the relative errors of gain outside line of sight.
+    """Fields `(z, y, x)`, the number of rays, and the relative errors of gain outside line of sight.
 
-    `kept` are the paths of each voxel, `(z, y, x, path, …)`, where the options ask for some.
+    `kept` are the paths of each voxel, `(z, y, x, path, …)`, if `paths_per_voxel` is above 0.
     """
 
     fields: Fields
@@ -49,7 +49,7 @@ class Outcome:
 
 
 def pieces(grid: Grid, options: TraceOptions) -> Iterator[tuple[tuple[slice, ...], Grid]]:
-    """Cuts of the grid that fit into `memory_mb`, halved along the longest axis until they do."""
+    """Pieces of the grid that fit into `memory_mb`: halved along the longest axis until they do."""
     tables = (1 + options.diffraction) * SLOTS * TABLES * 8 * 3 if options.estimator == "paths" else 0
     limit = options.memory_mb * 1e6 / (Sums.bytes_a_voxel() + tables + 160 * options.paths_per_voxel)
     waiting = [tuple(slice(0, size) for size in grid.shape)]
@@ -66,7 +66,7 @@ def pieces(grid: Grid, options: TraceOptions) -> Iterator[tuple[tuple[slice, ...
 
 
 def error_db(relative: NDArray[np.float32]) -> float:
-    """The median relative error of a power, in dB; 0 where there is none to speak of."""
+    """The median relative error of a power, in dB; 0 if no voxel has an error."""
     return float(10 * np.log10(1 + np.median(relative))) if len(relative) else 0.0
 
 
@@ -79,9 +79,9 @@ def solve(
     *,
     advance: Callable[[float], None] | None = None,
 ) -> Outcome:
-    """Trace one transmitter over one piece of a grid; heights are above `ground_m` `(y, x)` where that is given.
+    """Trace one transmitter over one piece of a grid; heights are above `ground_m` `(y, x)`, if given.
 
-    `advance` gets the shares of the work as they are done, 1 in all.
+    `advance` is called with each completed fraction of the work (sum 1).
     """
     run = _Run(world, grid, transmitter, options, ground_m)
     run.trace(advance or (lambda share: None))
@@ -96,7 +96,7 @@ def solve(
 
 
 class _Run:
-    """What is known about one transmitter and one piece of a grid while its batches of rays are traced."""
+    """State of one transmitter and one piece of a grid while its batches of rays are traced."""
 
     def __init__(
         self,
@@ -107,7 +107,7 @@ class _Run:
         ground_m: NDArray[np.float64] | None,
     ) -> None:
         self.world, self.options = world, options
-        # Heights above a ground move with it.
+        # Heights are relative to the ground.
         zero = world.lower if ground_m is None else world.lower * (1, 1, 0)
         grid = world.local_grid(grid, "xyz" if ground_m is None else "xy")
         ground_m = None if ground_m is None else ground_m - world.origin[2]
@@ -116,7 +116,7 @@ class _Run:
         visible = line_of_sight if options.line_of_sight else no_sight
         self.sight: Sight = visible(world, self.voxels, self.source)
         self.exact = options.estimator == "paths"
-        # Nothing is stronger than line of sight of an antenna that sends alike in all directions.
+        # For an isotropic antenna no path is stronger than line of sight.
         everywhere = not self.source.isotropic
         self.sums = Sums(self.voxels, (self.sight.fraction < 1) | everywhere)
         self.tables = (PathTable(self.voxels.size), ImageTable()) if self.exact else None
@@ -129,7 +129,7 @@ class _Run:
         self.done = 0.0
 
     def trace(self, advance: Callable[[float], None]) -> None:
-        """Batches by number, or until the median error is small enough."""
+        """Trace a fixed number of batches, or until the median error is small enough."""
         options, sums = self.options, self.sums
         if not options.bounces and self.wedges is None:
             return
@@ -158,7 +158,7 @@ class _Run:
                 half, self.before = sums.batches, self._found()
 
     def _found(self) -> NDArray[np.float32]:
-        """Strength of all paths found so far, a voxel each, before any is made exact."""
+        """Strength of all paths found so far, per voxel, before exact paths are computed."""
         found = np.zeros(self.voxels.size, np.float32)
         if self.tables is not None:
             found += self.tables[0].strength()
@@ -167,10 +167,10 @@ class _Run:
         return found
 
     def relative_errors(self) -> NDArray[np.float32]:
-        """Relative errors of gain in voxels that the transmitter does not see and rays reached.
+        """Relative errors of gain in voxels without line of sight that rays reached.
 
-        Of means: the spread of batches over the root of their number. Of paths: what the second half of the rays
-        added to what the first had found, which bounds what more rays would add.
+        For means: the spread of the batches over the square root of their number. For paths: the gain that the second
+        half of the rays added to that of the first, an upper bound of what more rays would add.
         """
         dark = ~self.sight.seen & (self.sight.fraction == 0)
         if self.sums.batches < 2:
@@ -183,7 +183,7 @@ class _Run:
         return (found[chosen] - self.before[chosen]) / found[chosen]
 
     def fields(self) -> Fields:
-        """Fields of `radiomaps.maps.layout.VARIABLES` and the linear `gain`, flat; nonsense where there is no path."""
+        """Fields of `radiomaps.maps.layout.VARIABLES` and the linear `gain`, flat; undefined where there is no path."""
         centre = self.voxels.centres(dr.arange(mi.UInt, self.voxels.size))
         direct = self.sight.gain * (self.sight.seen if self.exact else self.sight.fraction)
         parts = Parts(floats(direct), self.source.point() - centre)
@@ -197,7 +197,7 @@ class _Run:
         return fields | {"los_fraction": self.sight.fraction, "los": self.sight.seen}
 
     def kept(self) -> Fields:
-        """The strongest paths of each voxel, for antennas to come; after `fields`."""
+        """The strongest paths of each voxel, for antennas that are applied later; call `fields` first."""
         images = self.tables[1] if self.tables is not None else None
         found = FoundPaths(self.sight, self.mirrored, images, self.bent, self.bender)
         return dict(keep(self.world, self.voxels, self.source, self.options, found))
@@ -216,7 +216,7 @@ class _Run:
         return join(found) if found else CentrePaths.none()
 
     def _rank_means(self, parts: Parts) -> None:
-        """Enter the strongest path of each voxel: a mirrored one by its ray's name, a diffracted one by its edge's."""
+        """Enter the strongest path of each voxel, known by its ray's name (specular) or its edge's (diffracted)."""
         strength, names = self.sums.strongest()
         cell = dr.compress(strength > parts.strongest)
         if not dr.width(cell):

@@ -1,4 +1,4 @@
-"""Surfaces of a scene by material, and what the ray tracer makes of each material."""
+"""Surfaces of a scene by material, and the ray tracer's material for each."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ from radiomaps.scenes import Mesh
 
 __all__ = ["Surface", "radio_material", "surfaces_of"]
 
-#: Faces of a building whose normal rises more steeply than this (60° from the horizontal plane of the ground) are roof.
+#: Faces of a building whose unit normal has a vertical component above this (slope below 60°) are roof.
 _ROOF_SLOPE = 0.5
 
 
 class Surface(NamedTuple):
-    """A material, and whether it fills everything behind its surface, as ground does."""
+    """A material, and whether it is a half-space, such as ground."""
 
     material: str
     half_space: bool
 
 
 def surfaces_of(meshes: Iterable[Mesh]) -> tuple[dict[Surface, list[Mesh]], dict[Surface, list[Mesh]]]:
-    """Meshes by surface: cut where roof and walls differ, and the same whole under the surface of the walls."""
+    """Meshes by surface, twice: split where the materials of roof and walls differ, and unsplit under the walls'."""
     cut: dict[Surface, list[Mesh]] = {}
     whole: dict[Surface, list[Mesh]] = {}
     for mesh in meshes:
@@ -43,7 +43,7 @@ def surfaces_of(meshes: Iterable[Mesh]) -> tuple[dict[Surface, list[Mesh]], dict
             if chosen.any():
                 part = mesh if chosen.all() else replace(mesh, faces=mesh.faces[chosen])
                 cut.setdefault(surface, []).append(part)
-    # A building that is all roof leaves no wall, but its edges still need a material: that of the roof.
+    # A building without walls still needs a material for its edges: that of the roof.
     for surface in [surface for surface, parts in cut.items() if not parts]:
         del cut[surface]
         for mesh in whole.pop(surface):
@@ -52,18 +52,18 @@ def surfaces_of(meshes: Iterable[Mesh]) -> tuple[dict[Surface, list[Mesh]], dict
 
 
 def _faces_up(mesh: Mesh) -> NDArray[np.bool_]:
-    """Which faces look up: roofs, flat or pitched."""
+    """Which faces point upwards: flat or pitched roofs."""
     a, b, c = (mesh.vertices[mesh.faces[:, k]] for k in range(3))
     normals = np.cross(b - a, c - a)
     return np.abs(normals[:, 2]) > _ROOF_SLOPE * np.maximum(np.linalg.norm(normals, axis=1), 1e-12)
 
 
 def radio_material(material: Material, name: str, options: TraceOptions, *, half_space: bool) -> rt.RadioMaterial:
-    """Sionna's material at the trace's frequency; a half-space is a slab from whose far side nothing comes back."""
+    """Sionna's material at the trace's frequency; a half-space is a slab without reflection from its far side."""
     eps_r, sigma, _ = material.at(options.frequency_hz)
     made = rt.RadioMaterial(name, scattering_coefficient=material.scattered(options.scattering), color=(0.5, 0.5, 0.5))
     thickness = material.thickness_m or options.thickness_m
-    # Compiled kernels take opaque numbers as data: another material or frequency needs no new kernel.
+    # Opaque numbers are data of compiled kernels, so that another material or frequency needs no new kernel.
     made.relative_permittivity = dr.opaque(mi.Float, eps_r)
     made.conductivity = dr.opaque(mi.Float, sigma)
     made.thickness = dr.opaque(mi.Float, material.half_space_m(options.frequency_hz) if half_space else thickness)

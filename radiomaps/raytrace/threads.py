@@ -1,4 +1,4 @@
-"""How many cores ray tracing takes in this process."""
+"""Number of threads that ray tracing uses in this process."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ __all__ = ["limit_threads"]
 
 
 def limit_threads(count: int) -> None:
-    """Let ray tracing use so many threads here: one a worker, where several workers share a machine.
+    """Set the number of ray-tracing threads of this process: one where several workers share a machine.
 
-    Without LLVM or CUDA the error is that of `radiomaps.raytrace.availability.prove`.
+    Raises the `UserError` of `radiomaps.raytrace.availability.prove` on a machine without LLVM or CUDA.
     """
     from radiomaps.raytrace import activate
 

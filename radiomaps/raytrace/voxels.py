@@ -1,9 +1,9 @@
-"""The voxel grid for kernels, and the march of straight segments through it.
+"""The voxel grid for kernels, and the traversal of straight segments through it.
 
-A ray of solid angle dΩ and field E carries |E|² dΩ through any surface. Where it crosses a plane of a voxel, of area A
-and at an angle θ to its normal, it adds |E|² dΩ / (A |cos θ|) to that voxel's Σ|a|² (4π/λ)²: the sum over rays
-estimates the mean over the plane. With planes across the ray's dominant axis (in voxels) the weight is bounded; with
-horizontal planes it is not, and rays along a layer are missed.
+A ray of solid angle dΩ and field E carries |E|² dΩ through any surface. Where it crosses a centre plane of a voxel, of
+area A and at an angle θ to the plane's normal, it adds |E|² dΩ / (A |cos θ|) to that voxel's Σ|a|² (4π/λ)². The sum
+over rays estimates the mean over the plane. With planes across the ray's dominant axis (in voxels) the weight is
+bounded. With horizontal planes it is not, and rays along a layer are missed.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ __all__ = ["Beam", "Crossing", "Voxels"]
 
 @dataclass
 class Crossing:
-    """Where segments cross planes: the voxel, its centre, the distance along the segment, 1/(A |cos θ|), which do."""
+    """Crossings of segments and planes: voxel, its centre, distance along the segment, 1/(A |cos θ|), and validity."""
 
     cell: mi.UInt
     centre: mi.Point3f
@@ -38,11 +38,11 @@ class Crossing:
 
 @dataclass
 class Beam:
-    """Rays of one lattice on their way: how dense they are, and which planes they count on.
+    """Rays of one lattice: their density, and the planes on which they are counted.
 
-    A wavefront with radii of curvature `radii` at the segment's origin has them longer by t, t metres on; there are
-    `rays` / (product of the radii) rays a square metre for each that is needed. `phase`, a ray's number in the lattice,
-    spreads the planes.
+    The wavefront has radii of curvature `radii` at the segment's origin, and `radii` + t at t metres along it. The
+    density is `rays` / (product of the radii), relative to the density that is needed. `phase`, a ray's number in the
+    lattice, distributes rays over the planes.
     """
 
     phase: mi.UInt
@@ -50,19 +50,20 @@ class Beam:
     rays: mi.Float
 
     def stride(self, along: mi.Float, density: mi.Float) -> mi.Float:
-        """On one in how many planes, a power of two, a ray counts where it crosses at `along`."""
+        """Stride, a power of two, between the planes on which a ray is counted at the distance `along`."""
         one, two = (radius + along for radius in self.radii)
         few = dr.clip(self.rays * dr.rcp(density * one * two), 1.0, 1 << 20)
-        # The power is the float's exponent.
+        # The power of two is the float's exponent.
         return dr.reinterpret_array(mi.Float, dr.reinterpret_array(mi.UInt, few) & mi.UInt(0x7F800000))
 
 
 @dataclass
 class _Line:
-    """A segment in units of voxels, and its dominant axis: `start` + t `speed`, the same along the axis alone.
+    """A segment in units of voxels, `start` + t `speed`, and its component along the dominant axis.
 
-    On that axis it is at `at` and takes `pause` metres a voxel. Planes are counted against the ray's way, as `back`
-    times their number; their centres lie at numbers and a half. `phase` makes the count one from the voxels' `zero`.
+    On that axis it starts at `at` and takes `pause` metres per voxel. Planes are counted against the ray's direction,
+    as `back` times their number; their centres lie at half-integers. `phase` shifts the count to start at the voxels'
+    `zero`.
     """
 
     start: mi.Vector3f
@@ -77,12 +78,12 @@ class _Line:
 
 
 class Voxels:
-    """A metric grid `(z, y, x)` for kernels: opaque numbers, so that one kernel serves all grids of one shape.
+    """A metric grid `(z, y, x)` for kernels, in opaque numbers, so that one kernel serves all grids of one shape.
 
-    Grid, ground and `zero`, from where planes are numbered, are in the coordinates of the world.
+    Grid, ground and `zero`, the origin of the numbers of planes, are in the coordinates of the world.
 
-    Over a ground `(y, x)`, columns are shifted by its height; rays march through the box around all of them, and each
-    column is still crossed by one plane a voxel.
+    Over a ground `(y, x)`, columns are shifted by its height. Rays traverse the box around all of them, and each column
+    still has one plane per voxel.
     """
 
     def __init__(
@@ -102,7 +103,7 @@ class Voxels:
         self.lower = opaque_point(first - steps / 2)
         self.count = mi.Vector3f(opaque_point(np.array(self.shape[::-1], float)))
         self.density = dr.opaque(mi.Float, float(1 / np.prod(steps)))
-        # Planes are numbered from a place of the scene, so that all cuts of a grid count rays on the same ones.
+        # Planes are numbered from a fixed point of the scene, so that all pieces of a grid count rays on the same ones.
         number = np.floor((first - steps / 2 - zero) / steps + 1e-3)
         self.number = [dr.opaque(mi.Int, int(part)) for part in number]
         self.planes = self.shape[0]
@@ -137,9 +138,9 @@ class Voxels:
     ) -> None:
         """Call `visit` (in a symbolic loop) where `origin + t direction`, 0 < t < `end`, crosses planes of the grid.
 
-        Rays of a `beam` count on one plane in `2ᵏ` where they are dense, and there for as many. From the far end on,
-        so that the strides only grow and each is a multiple of those before: which planes count depends on the place
-        alone, and all do equally often.
+        Where rays of a `beam` are dense, they are counted on one plane in `2ᵏ`, with the weight `2ᵏ`. Segments are
+        traversed from the far end, so that strides only grow and each is a multiple of the previous one: which planes
+        count depends on the position alone, and all count equally often.
         """
         line, step, last, meets = self._enter(origin, direction, end)
         density = self.density * dr.abs(line.pause)
@@ -163,7 +164,7 @@ class Voxels:
     def _enter(
         self, origin: mi.Point3f, direction: mi.Vector3f, end: mi.Float
     ) -> tuple[_Line, mi.Int, mi.Int, mi.Bool]:
-        """A segment, its first and last planes in the grid, counted backwards, and whether it meets the grid at all."""
+        """A segment, its first and last planes in the grid, counted backwards, and whether it crosses the grid."""
         _, ny, nx = self.shape
         start, speed = mi.Vector3f((origin - self.lower) / self.step), direction / self.step
         speed = mi.Vector3f(*(dr.select(dr.abs(v) > 1e-9, v, dr.copysign(mi.Float(1e-9), v)) for v in speed))

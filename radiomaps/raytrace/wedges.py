@@ -1,7 +1,7 @@
-"""Lit edges as sources of waves: rays from them, and what a wedge leaves of a wave.
+"""Lit edges as sources of diffracted waves: the rays that leave them, and the diffracted field of a wedge.
 
-First order: over one edge (Kouyoumjian and Pathak 1974, with the material's reflection at both faces as Sionna RT
-evaluates it), which the transmitter lights itself or by mirrors.
+First order: at one edge (Kouyoumjian and Pathak 1974, with the reflection coefficients of both faces as in Sionna RT)
+that the transmitter lights directly or by reflections.
 """
 
 from __future__ import annotations
@@ -25,20 +25,20 @@ from radiomaps.raytrace.world import Edges, Source, World
 
 __all__ = ["LEAST_M", "Bend", "Cone", "Wedges", "diffracted", "keller_point", "lifted"]
 
-#: Rows of rays visited side by side: of few, a vector's rays leave neighbouring points of one edge.
+#: Width of a ring of the lattice: with a small one, a vector's rays leave neighbouring points of one edge.
 _ROWS = 0.2
-#: Nearer to an edge than this there is no ray.
+#: Rays start at this distance (m) from an edge.
 LEAST_M = 0.01
-#: An edge's rays a metre, of those of the strongest edge, at least.
+#: Smallest number of an edge's rays per metre, relative to the strongest edge.
 _FEWEST = 0.05
 
 
 @dataclass
 class Cone:
-    """Rays on Keller's cones, one a lane: each stands for `measure` of edge length times angle.
+    """Rays on Keller's cones, one per lane: each represents `measure` of edge length times angle.
 
-    They leave `point` of the edge of lit pair `pair` along `outgoing`, whither a wave of `field` came along `incoming`
-    over `before` metres from the apparent source `start`. `number` names a ray among all of the trace.
+    They leave `point` of the edge of lit pair `pair` along `outgoing`. The incident wave of `field` arrives there along
+    `incoming`, `before` metres from the image source `start`. `number` identifies a ray within the trace.
     """
 
     pair: mi.UInt
@@ -58,7 +58,7 @@ class Cone:
 
 @dataclass(frozen=True)
 class _Group:
-    """Lit pairs of one material, consecutive from `first`, and their rays: numbered from `number` in every batch."""
+    """Lit pairs of one material, consecutive from `first`, and their rays, numbered from `number` in every batch."""
 
     shape: int
     first: int
@@ -68,7 +68,7 @@ class _Group:
 
 
 class Wedges:
-    """The edges that the transmitter lights, as pairs of an edge and an apparent source."""
+    """The edges that the transmitter lights, as pairs of an edge and an image source."""
 
     def __init__(self, world: World, source: Source, options: TraceOptions) -> None:
         self.world, self.source, self.options = world, source, options
@@ -80,7 +80,7 @@ class Wedges:
         self.columns = _Columns(self.edges)
         self.edge, self.mirrors = integers(self.lit.edge), integers(self.lit.mirrors)
         self.start = floats(self.lit.start)
-        # Edges that carry more of the power have more rays a metre.
+        # Edges with more power get more rays per metre.
         density = np.sqrt(self.lit.power / self.lit.power.max())
         self.density = np.maximum(density, _FEWEST)
         self.share = floats(self.density)
@@ -94,7 +94,7 @@ class Wedges:
         return self.columns.gather(dr.gather(mi.UInt, self.edge, pair))
 
     def lights(self, pair: mi.UInt) -> tuple[mi.Point3f, mi.UInt]:
-        """The apparent sources of lit pairs, and the mirrors on the way."""
+        """The image sources of lit pairs, and their numbers of reflections."""
         return dr.gather(mi.Point3f, self.start, pair), dr.gather(mi.UInt, self.mirrors, pair)
 
     def groups(self, batch: int) -> list[_Group]:
@@ -111,7 +111,7 @@ class Wedges:
         return [replace(group, number=group.number + batch * number) for group in found]
 
     def cones(self, batch: int) -> Iterator[tuple[mi.BSDF, Cone]]:
-        """A batch of rays, evenly spread over all lit edges and the open space about them, material by material."""
+        """A batch of rays, evenly distributed over all lit edges and the open angle about them, by material."""
         for group in self.groups(batch):
             for begin in range(0, group.lattice.lanes, self.options.chunk_rays):
                 lanes = min(self.options.chunk_rays, group.lattice.lanes - begin)
@@ -119,7 +119,7 @@ class Wedges:
                 yield self.world.materials[group.shape], self.cone(group, lane)
 
     def cone(self, group: _Group, lane: mi.UInt) -> Cone:
-        """Rays from consecutive pairs, whose lengths, by their shares of rays, add up to `reach`."""
+        """Rays from consecutive pairs; `reach` is the cumulative sum of their lengths weighted by shares of rays."""
         turn, where, active = group.lattice.shifted(lane)
         ends, total = floats(group.reach), dr.opaque(mi.Float, float(group.reach[-1]))
         dr.make_opaque(ends)
@@ -133,7 +133,7 @@ class Wedges:
         before = dr.norm(point - start)
         incoming = (point - start) * dr.rcp(dr.maximum(before, 1e-6))
         bend.face(incoming)
-        # Keller's cone: the outgoing ray keeps its angle to the edge, and turns about it through the open space.
+        # Keller's cone: the outgoing ray has the incident ray's angle to the edge, and any azimuth in the open angle.
         forward = dr.select(dr.dot(bend.along, incoming) > 0, bend.along, -bend.along)
         cosine = dr.dot(incoming, forward)
         sine = dr.safe_sqrt(1 - dr.square(cosine))
@@ -152,14 +152,14 @@ class Wedges:
 
 
 class Bend:
-    """Edges as kernels see them, one a lane."""
+    """Edges for kernels, one per lane."""
 
     def __init__(
         self, origin: mi.Point3f, along: mi.Vector3f, length: mi.Float, first: mi.Vector3f, second: mi.Vector3f
     ) -> None:
         self.origin, self.along, self.length, self.first, self.second = origin, along, length, first, second
         middle = first + second
-        # A free edge has no outside: its normals cancel.
+        # A free edge has no outward direction: its normals cancel.
         self.outward = dr.select(dr.norm(middle) > 1e-3, dr.normalize(middle), mi.Vector3f(0.0))
 
     def exterior(self) -> mi.Float:
@@ -167,7 +167,7 @@ class Bend:
         return dr.two_pi - dr.safe_acos(-dr.dot(self.first, self.second))
 
     def face(self, incoming: mi.Vector3f) -> None:
-        """Swap the faces where the first does not see the wave come, and turn the edge with them."""
+        """Swap the faces where the incident wave does not reach the first, and reverse the edge with them."""
         swap = dr.dot(incoming, self.first) > 0
         self.first, self.second = dr.select(swap, self.second, self.first), dr.select(swap, self.first, self.second)
         self.origin = dr.select(swap, self.origin + self.along * self.length, self.origin)
@@ -189,7 +189,7 @@ class _Columns:
 
 
 def lifted(bend: Bend, point: mi.Point3f) -> mi.Point3f:
-    """Points of edges, moved a little away from the solid."""
+    """Points of edges, moved slightly away from the solid."""
     return point + OFFSET_M * bend.outward
 
 
@@ -202,13 +202,13 @@ def diffracted(
     before: mi.Float,
     after: mi.Float,
 ) -> mi.Vector4f:
-    """The field at the edge times the material's diffraction coefficients, without the spreading of the wave."""
+    """The field at the edge times the material's diffraction coefficients, without the spreading factor."""
     si = dr.zeros(mi.SurfaceInteraction3f, dr.width(incoming))
     normal = bend.first * dr.sign(dr.dot(bend.first, -incoming))
     si.n = mi.Normal3f(normal)
     si.sh_frame.n = mi.Normal3f(normal)
     si.initialize_sh_frame()
-    # The radio materials read their input from these fields of the interaction.
+    # Sionna's radio materials read their input from these fields of the interaction.
     si.wi = si.to_local(incoming)
     si.dn_du, si.dn_dv = si.to_local(bend.along), si.to_local(bend.second)
     kind = dr.reinterpret_array(mi.Float, mi.UInt(InteractionType.DIFFRACTION))
@@ -221,7 +221,10 @@ def diffracted(
 
 
 def keller_point(origin: mi.Point3f, along: mi.Vector3f, start: mi.Point3f, end: mi.Point3f) -> mi.Float:
-    """Where along an edge the shortest way from start to end touches its line: distances divide it."""
+    """Position along an edge of the point of the shortest path from start to end over the edge's line.
+
+    The distances of start and end from the line divide the segment between their feet.
+    """
     to_start, to_end = start - origin, end - origin
     a, b = dr.dot(to_start, along), dr.dot(to_end, along)
     da, db = dr.norm(to_start - along * a), dr.norm(to_end - along * b)

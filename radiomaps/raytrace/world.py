@@ -1,4 +1,4 @@
-"""A scene as the ray tracer holds it: one mesh a material, and the edges that diffract."""
+"""The scene in the ray tracer: one mesh per material, and the diffracting edges."""
 
 from __future__ import annotations
 
@@ -25,19 +25,19 @@ from radiomaps.scenes import Mesh, Scene
 
 __all__ = ["Edges", "Source", "World"]
 
-#: Faces within this angle of one plane make no edge.
+#: Faces whose planes differ by less than this angle form no edge.
 _FLAT_RAD = np.radians(1.0)
-#: How far off a surface rays start, at least; more a metre of the scene's longest edge, and of the place's coordinates.
-#: A plane's height is known to some 3 ulp of the way to a corner, which is 2e-7 of it.
+#: Offset of ray origins from surfaces: the minimum in metres, and terms per metre of the scene's longest edge and of
+#: the point's coordinates. A plane is accurate to some 3 ulp of the distance to a corner, 2e-7 of it.
 _GAP_M, _GAP_AN_EDGE, _GAP_A_METRE = 1e-4, 1e-6, 2e-6
 
 
 @dataclass(frozen=True)
 class Edges:
-    """Convex edges between two faces (and free edges of one): what diffraction starts from.
+    """Edges that diffract: convex edges between two faces, and free edges of one.
 
-    `origin`, `along` (unit), `length`, the outward `normals` (n, 2, 3) of its faces, the shape's index and the first
-    face's. A free edge has opposite normals.
+    `origin`, `along` (unit vector), `length`, the outward `normals` (n, 2, 3) of both faces, the index of the shape and
+    of the first face. A free edge has opposite normals.
     """
 
     origin: NDArray[np.float64]
@@ -56,10 +56,11 @@ class Edges:
 
 
 class World:
-    """The scene in Mitsuba: faces merged by material, so that a ray meets few shapes.
+    """The scene in Mitsuba: faces merged by material, so that there are few shapes.
 
-    Mitsuba computes in float32, so everything here is counted from `origin`, a place amid what is traced: coordinates
-    of the scene, in float64, are moved there before they are rounded. `lower` is the scene's lowest corner, so moved.
+    Mitsuba computes in float32, so all coordinates here are relative to `origin`, a point in the middle of the traced
+    region: the scene's float64 coordinates are shifted before they are rounded. `lower` is the scene's lowest corner,
+    shifted likewise.
     """
 
     def __init__(
@@ -101,16 +102,16 @@ class World:
         return rt.SceneObject(mi_mesh=mesh, name=name, radio_material=bsdf)
 
     def local(self, transmitter: Transmitter) -> Transmitter:
-        """A transmitter of the scene where this world has it."""
+        """A transmitter of the scene in the coordinates of this world."""
         x, y, z = (float(part) for part in np.asarray(transmitter.position) - self.origin)
         return replace(transmitter, position=(x, y, z))
 
     def local_grid(self, grid: Grid, axes: str = "xyz") -> Grid:
-        """A grid of the scene where this world has it, moved along these axes."""
+        """A grid of the scene in the coordinates of this world, shifted along these axes."""
         return grid.moved(**{name: -float(by) for name, by in zip("xyz", self.origin, strict=True) if name in axes})
 
     def cap(self, position: NDArray[np.float64]) -> Cap | None:
-        """Directions in which the scene lies from a place of this world; None for all, from within or near it."""
+        """The cap of directions from a point that contains the scene; None (all directions) within or near it."""
         away = (self.lower + self.upper) / 2 - position
         distance = float(np.linalg.norm(away))
         sine = float(np.linalg.norm(self.upper - self.lower)) / 2 / (distance + 1e-6)
@@ -120,15 +121,15 @@ class World:
         return Cap((x, y, z), sine**2 / (1 + float(np.sqrt(1 - sine**2))))
 
     def leaving(self, si: mi.SurfaceInteraction3f, direction: mi.Vector3f) -> mi.Point3f:
-        """Origins of rays that leave a surface: as little off it as rounding allows.
+        """Origins of rays that leave a surface, with the smallest offset that rounding allows.
 
-        Mitsuba's own are 9 cm off at a kilometre from the origin, which moves a path's next wall by as much.
+        Mitsuba's default offset is 9 cm at a kilometre from the origin, which shifts the next wall by as much.
         """
         gap = self.gap_m + _GAP_A_METRE * dr.max(dr.abs(si.p))
         return si.p + si.n * dr.mulsign(gap, dr.dot(si.n, direction))
 
     def face_number(self, si: mi.SurfaceInteraction3f) -> mi.UInt:
-        """The number of the face that was met, over all shapes."""
+        """The number of the face that was hit, unique over all shapes."""
         number, first = mi.UInt(si.prim_index), 0
         for mesh, corners in zip(self.meshes, self.corners, strict=True):
             number = dr.select(si.shape == mi.ShapePtr(mesh), si.prim_index + dr.opaque(mi.UInt, first), number)
@@ -136,12 +137,12 @@ class World:
         return number
 
     def side_middles(self) -> NDArray[np.float64]:
-        """The middles of all faces' sides, `(face, side, 3)`, by the number of the face."""
+        """The midpoints of the sides of all faces, `(face, side, 3)`, by the number of the face."""
         corners = np.concatenate(self.corners)
         return (corners + np.roll(corners, -1, axis=1)) / 2
 
     def edges(self, *, free: bool) -> Edges:
-        """The edges that diffract, with free ones where `free`; those of a building by the material of its walls."""
+        """The diffracting edges, with free ones if `free`; edges of a building have the material of its walls."""
         parts = [_edges_of(meshes, self.shapes[surface], free) for surface, meshes in self.whole.items()]
         joined = [np.concatenate(columns) for columns in zip(*parts, strict=True)]
         return Edges(*joined)
@@ -149,7 +150,7 @@ class World:
 
 @dataclass(frozen=True)
 class Source:
-    """A transmitter as rays see it: where it stands and the field it sends in any direction."""
+    """A transmitter for rays: its position and the field that it radiates in any direction."""
 
     transmitter: Transmitter
     wavelength_m: float
@@ -160,17 +161,17 @@ class Source:
 
     @property
     def isotropic(self) -> bool:
-        """Whether it sends with the same power in all directions."""
+        """Whether it radiates the same power in all directions."""
         return self.transmitter.pattern == "iso" and self.transmitter.rows * self.transmitter.columns == 1
 
     def point(self) -> mi.Point3f:
         return opaque_point(self.position)
 
     def field(self, direction: mi.Vector3f) -> mi.Vector4f:
-        """Field sent along `direction`: a Jones vector, of squared norm 1 for an isotropic antenna.
+        """Field radiated along `direction`: a Jones vector, of squared norm 1 for an isotropic antenna.
 
-        Ports of two polarisations and elements of an array add coherently, which is linear, so that one field is
-        transported whatever the array.
+        Ports of two polarisations and elements of an array add coherently. This is linear, so that one field is
+        transported for any array.
         """
         yaw, pitch, roll = self.transmitter.orientation
         to_world = rotation_matrix(opaque_point(np.array([yaw, pitch, roll])))
@@ -185,7 +186,7 @@ class Source:
 
 
 def opaque_point(values: NDArray[np.float64]) -> mi.Point3f:
-    """Three numbers that a compiled kernel takes as data, so that the next transmitter needs no new kernel."""
+    """A point that compiled kernels take as data, so that the next transmitter needs no new kernel."""
     return mi.Point3f(*(dr.opaque(mi.Float, float(value)) for value in values))
 
 
@@ -195,14 +196,14 @@ def _longest_edge(mesh: Mesh) -> float:
 
 
 def merged(meshes: list[Mesh]) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-    """Vertices and faces of meshes in one list."""
+    """Vertices and faces of meshes, concatenated."""
     offsets = np.cumsum([0, *(len(mesh.vertices) for mesh in meshes[:-1])])
     faces = [mesh.faces.astype(np.int64) + offset for mesh, offset in zip(meshes, offsets, strict=True)]
     return np.concatenate([mesh.vertices for mesh in meshes]), np.concatenate(faces)
 
 
 def _edges_of(meshes: list[Mesh], shape: int, free: bool) -> tuple[NDArray[np.float64], ...]:
-    """`Edges`' columns for the meshes of one shape; vertices at one place (to 1 mm) of one mesh are one vertex."""
+    """The columns of `Edges` for the meshes of one shape; vertices of a mesh within 1 mm are merged."""
     vertices, faces = merged(meshes)
     owner = np.repeat(np.arange(len(meshes)), [len(mesh.vertices) for mesh in meshes])
     keys = np.column_stack([owner, np.round(vertices / 1e-3).astype(np.int64)])
@@ -211,7 +212,7 @@ def _edges_of(meshes: list[Mesh], shape: int, free: bool) -> tuple[NDArray[np.fl
     a, b, c = (points[faces_welded[:, k]] for k in range(3))
     normals = np.cross(b - a, c - a)
     area = np.linalg.norm(normals, axis=1)
-    sound = np.flatnonzero(area > 1e-9)  # slivers have no direction
+    sound = np.flatnonzero(area > 1e-9)  # slivers have no normal
     normals[sound] /= area[sound, None]
     ends = faces_welded[sound][:, [[0, 1], [1, 2], [2, 0]]].reshape(-1, 2)
     face = np.repeat(sound, 3)
@@ -237,12 +238,12 @@ def _oriented(
     two: NDArray[np.int64],
     shape: int,
 ) -> tuple[NDArray[np.float64], ...]:
-    """Edges between the faces of half-edges `one` and `two` that are not flat, with normals away from the solid."""
+    """Edges between the non-coplanar faces of half-edges `one` and `two`, with normals away from the solid."""
     begin, end = points[ends[one, 0]], points[ends[one, 1]]
     length = np.linalg.norm(end - begin, axis=1)
     n0, n1 = normals[face[one]].copy(), normals[face[two]].copy()
     free = one == two
-    # The other face lies behind a face of a convex edge; of two orientations of a sheet, that one is taken.
+    # At a convex edge each face lies behind the other; of the two orientations of a sheet, this one is used.
     behind = np.einsum("ij,ij->i", n0, points[opposite[two]] - begin)
     n0[behind > 0] *= -1
     behind = np.einsum("ij,ij->i", n1, points[opposite[one]] - begin)
@@ -252,7 +253,7 @@ def _oriented(
     keep = bent & (length > 1e-3)
     along = (end - begin)[keep] / length[keep, None]
     n0, n1, begin, length = n0[keep], n1[keep], begin[keep], length[keep]
-    # n0 × along points into the face, so that azimuths about the edge grow from the first face to the second.
+    # n0 × along points into the face, so that azimuths about the edge increase from the first face to the second.
     inward = points[opposite[one[keep]]] - begin
     turn = np.einsum("ij,ij->i", np.cross(n0, along), inward) < 0
     begin = np.where(turn[:, None], begin + length[:, None] * along, begin)

@@ -158,7 +158,7 @@ def test_rows_are_read_by_name_place_and_unit(tmp_path: Path):
     lon, lat = project(np.array([[25.0, 30.0]]), crs, WGS84)[0]
     file.write_text(f"lat,lon,height_m,cell,dbm\n{lat:.9f},{lon:.9f},3,north,-70\n")
     assert read_measurements(file, scene(crs)).points[0] == pytest.approx([25, 30, 3], abs=0.01)
-    with pytest.raises(UserError, match="knows no place on Earth"):
+    with pytest.raises(UserError, match="is not georeferenced"):
         read_measurements(file, scene())
 
 
@@ -172,7 +172,7 @@ def test_rows_are_read_by_name_place_and_unit(tmp_path: Path):
         ("x,y,cell,power_dbm\n1,inf,a,-80\n", "line 2: y is 'inf'"),
         ("x,y,cell,power_dbm\n1,2,a,-8000\n", "expected a number, -250 … 100"),
         ("x,y,cell,power_dbm,rsrp\n1,2,a,-80,-80\n", "two columns for power_dbm"),
-        ("x,y,cell,power_dbm\n1,2,a,\n", "holds no measured power"),
+        ("x,y,cell,power_dbm\n1,2,a,\n", "contains no measured power"),
         ("", "its header is empty"),
     ],
 )

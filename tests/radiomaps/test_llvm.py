@@ -43,7 +43,7 @@ def test_a_missing_llvm_names_the_way_out(monkeypatch: pytest.MonkeyPatch, tmp_p
 def test_a_child_that_aborts_is_quoted(monkeypatch: pytest.MonkeyPatch):
     words = "LLVM ERROR: Cannot select: f32 = fmaximum"
     monkeypatch.setattr(llvm, "_PROGRAM", f"import os, sys; print({words!r}, file=sys.stderr, flush=True); os.abort()")
-    with pytest.raises(UserError, match=f"died by signal {signal.SIGABRT:d}, {words}"):
+    with pytest.raises(UserError, match=f"killed by signal {signal.SIGABRT:d}, {words}"):
         llvm.prove()
 
 

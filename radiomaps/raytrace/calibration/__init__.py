@@ -1,4 +1,4 @@
-"""Measured powers against traced paths: residuals by place, and a fit of what paths cannot know."""
+"""Calibration with measured powers: residuals by position, and a fit of offsets, azimuths and material losses."""
 
 from radiomaps.raytrace.calibration.fit import Fit, Priors
 from radiomaps.raytrace.calibration.measurements import Measurements, read_measurements

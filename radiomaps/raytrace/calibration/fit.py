@@ -1,12 +1,12 @@
-"""The fit: offsets of cells, turns of their azimuths and losses of materials, with priors and posterior intervals.
+"""The fit: offsets of cells, corrections of their azimuths and losses of materials, with priors and posteriors.
 
-Powers are linear in what each path carries, dB are not, so the fit is by Gauss and Newton on the whitened residual,
-and the posterior that of the linearised model at its mode (Laplace), losses kept at 0 and above. The noise is that of
-the highest evidence (MacKay 1992); readings far off count less, as under Student's t law.
+Powers are linear in the powers of the paths, their dB are not. So the fit is a Gauss-Newton iteration on the whitened
+residual, and the posterior is that of the model linearised at its mode (Laplace), with losses constrained to 0 or more.
+The noise parameters maximise the evidence (MacKay 1992). Outliers are down-weighted as under a Student t distribution.
 
-Nothing is applied unless the evidence that something is wrong is strong (Kass and Raftery 1995): a Bayes factor of e³
-or more of all parameters together, or of one of them. Then those are applied that are rather wrong than right, by their
-own factor: the ratio of the prior's to the posterior's density at 0 (Savage and Dickey). The others stay 0.
+Corrections are applied only with strong evidence (Kass and Raftery 1995): a Bayes factor of at least e³ against no
+change, of all parameters together or of one of them. Then each parameter whose Bayes factor exceeds 1 is applied; the
+factor is the ratio of the prior's to the posterior's density at 0 (Savage and Dickey). The others stay 0.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _DRAWS = 4000
 
 @dataclass(frozen=True, kw_only=True)
 class Priors:
-    """Standard deviations of what is fitted, about no change: 0 leaves it as it is. Losses are 0 or more."""
+    """Prior standard deviations of the corrections about 0; 0 fixes a parameter. Losses are 0 or more."""
 
     offset_db: float = 6.0
     azimuth_deg: float = 10.0
@@ -46,7 +46,7 @@ class Priors:
                 raise UserError(f"priors: {name}={value}; expected a standard deviation of 0 … 100")
 
     def deviations(self, parameters: Parameters) -> Array:
-        """One for each parameter."""
+        """Prior standard deviations of all parameters, in order."""
         return np.array(
             [self.offset_db] * len(parameters.cells)
             + [self.azimuth_deg] * len(parameters.turning)
@@ -56,9 +56,9 @@ class Priors:
 
 @dataclass(frozen=True, eq=False)
 class Fit:
-    """Parameters with their posterior: `draws` `(draw, parameter)` and whether each is applied; `noise` of a reading.
+    """Parameters with their posterior: `draws` `(draw, parameter)`, whether each is applied, and the fitted `noise`.
 
-    `values` are what is applied: the posterior's mean given the parameters that are not, which are 0.
+    `values` are applied: the posterior mean given that the parameters that are not applied are 0.
     """
 
     parameters: Parameters
@@ -69,7 +69,7 @@ class Fit:
     bayes: Array = field(default_factory=lambda: np.empty(0))
 
     def interval(self, share: float = 0.9) -> tuple[Array, Array]:
-        """The narrowest interval of each parameter that holds this share of its draws."""
+        """The narrowest interval of each parameter that contains this share of its draws."""
         draws = np.sort(self.draws, axis=0)
         inside = min(int(np.ceil(share * len(draws))), len(draws) - 1)
         width = draws[inside:] - draws[: len(draws) - inside]
@@ -78,7 +78,7 @@ class Fit:
         return draws[low, columns], draws[low + inside, columns]
 
     def rows(self) -> list[dict[str, Any]]:
-        """A table of the parameters."""
+        """A table of the parameters, one row each."""
         low, high = self.interval()
         return [
             {
@@ -94,9 +94,9 @@ class Fit:
 def fit(
     paths: StoredPaths, points: Array, measured: Array, count: NDArray[np.int64], priors: Priors, *, seed: int = 0
 ) -> Fit:
-    """Fit to readings that all have a path; `UserError` where there are fewer than 10 of them."""
+    """Fit to readings that all have a path; raises `UserError` for fewer than 10 of them."""
     if len(measured) < 10:
-        raise UserError(f"{len(measured)} measured places with a path; a calibration takes at least 10")
+        raise UserError(f"{len(measured)} measured places with a path; a calibration needs at least 10")
     parameters = paths.parameters
     sd = priors.deviations(parameters)
     free = sd > 0
@@ -107,7 +107,7 @@ def fit(
     for _ in range(3):
         values = _mode(paths, parameters, measured, white, noise, extra, sd, free, bounded, values)
         predicted, jacobian = paths.predict(values, parameters)
-        # With the parameters integrated out about the mode.
+        # The parameters are integrated out about the mode.
         residual = measured - predicted + jacobian @ values
         noise = white.best(noise, extra, residual, jacobian[:, free], sd[free])
         extra = white.surplus(noise, np.zeros(len(measured)), measured - predicted, _FREEDOM)
@@ -134,7 +134,7 @@ def _mode(
     paths: StoredPaths, parameters: Parameters, measured: Array, white: Whitened, noise: Shadowing, extra: Array,
     sd: Array, free: NDArray[np.bool_], bounded: NDArray[np.bool_], values: Array,
 ) -> Array:  # fmt: skip
-    """The posterior's mode: Gauss–Newton steps, each a linear least-squares problem with losses at 0 or more."""
+    """The posterior's mode: Gauss-Newton steps, each a linear least-squares problem with losses of 0 or more."""
     values = np.where(free, values, 0.0)
     if not free.any():
         return values
@@ -156,7 +156,7 @@ def _posterior(
     paths: StoredPaths, parameters: Parameters, measured: Array, white: Whitened, noise: Shadowing, extra: Array,
     sd: Array, free: NDArray[np.bool_], values: Array,
 ) -> tuple[Array, Array]:  # fmt: skip
-    """Mean and covariance of the linearised model without its bounds; what is not free is 0 with no variance."""
+    """Mean and covariance of the linearised model without bounds; fixed parameters have mean and variance 0."""
     factors = white.factors(noise, extra)
     predicted, jacobian = paths.predict(values, parameters)
     design = white.whiten(factors, jacobian[:, free])
@@ -169,7 +169,7 @@ def _posterior(
 
 
 def _draw(random: np.random.Generator, mean: Array, covariance: Array, bounded: NDArray[np.bool_]) -> Array:
-    """Draws of a Gaussian whose `bounded` parts are 0 or more (by Gibbs' sampler, where there are any)."""
+    """Draws of a Gaussian whose `bounded` components are 0 or more (by Gibbs sampling, if there are any)."""
     free = np.flatnonzero(np.diag(covariance) > 0)
     draws = np.zeros((_DRAWS, len(mean)))
     if not len(free):
@@ -182,7 +182,7 @@ def _draw(random: np.random.Generator, mean: Array, covariance: Array, bounded: 
         precision = np.linalg.inv(inner)
         scale = 1 / np.sqrt(np.diag(precision))
         made = np.where(limited, np.maximum(made, 0.0), made)
-        for _ in range(30):  # all draws at once, each its own chain
+        for _ in range(30):  # all draws at once, each as a separate chain
             for k in range(len(free)):
                 rest = (made - mean[free]) @ precision[:, k] - (made[:, k] - mean[free][k]) * precision[k, k]
                 centre = mean[free][k] - rest / precision[k, k]
@@ -198,7 +198,7 @@ def _draw(random: np.random.Generator, mean: Array, covariance: Array, bounded: 
 def _against_zero(
     mean: Array, covariance: Array, draws: Array, sd: Array, free: NDArray[np.bool_], bounded: NDArray[np.bool_]
 ) -> Array:
-    """Natural log of the Bayes factor of each parameter against 0 (Savage and Dickey)."""
+    """Natural logarithm of the Bayes factor of each parameter against 0 (Savage and Dickey)."""
     found = np.full(len(mean), -np.inf)
     for k in np.flatnonzero(free):
         spread = float(np.sqrt(covariance[k, k]))

@@ -1,4 +1,4 @@
-"""Powers that stored paths give at measured places, as functions of what is fitted, with their derivatives."""
+"""Powers of stored paths at measured places, as functions of the fitted parameters, with derivatives."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _TURN_RAD = np.radians(0.25)
 
 @dataclass(frozen=True)
 class Parameters:
-    """Names of what is fitted, in order: offsets of cells, turns of their azimuths, losses of materials."""
+    """Names of the parameters, in order: offsets of cells, corrections of their azimuths, losses of materials."""
 
     cells: tuple[str, ...]
     turning: tuple[str, ...]
@@ -44,10 +44,10 @@ class Parameters:
 
 @dataclass(frozen=True, eq=False)
 class StoredPaths:
-    """Paths to measured places, padded: of point `(n,)` and path, from a cell's isotropic antenna.
+    """Paths from an isotropic antenna at each cell to measured places, padded: dimensions point `(n,)` and path.
 
-    `power` is |a|² (0 where there is no path), `departure` unit vectors, `hits` `(n, path, material)` how often each
-    material reflects a path, `direct` whether a point is in line of sight. `cell` numbers `transmitters`.
+    `power` is |a|² (0 where there is no path), `departure` unit vectors, `hits` `(n, path, material)` the number of
+    reflections by each material, `direct` whether a point is in line of sight. `cell` is an index into `transmitters`.
     """
 
     transmitters: tuple[Transmitter, ...]
@@ -66,7 +66,7 @@ class StoredPaths:
 
     @property
     def parameters(self) -> Parameters:
-        """What these paths depend on: azimuths where the antenna is directive, materials that reflect some power."""
+        """The parameters of these paths: azimuths of directive antennas, and materials that reflect some power."""
         turning = []
         for number, transmitter in enumerate(self.transmitters):
             here = self.cell == number
@@ -81,17 +81,17 @@ class StoredPaths:
         return np.asarray(self._gain_db(here, transmitter, 20.0) - self._gain_db(here, transmitter, -20.0))
 
     def _gain_db(self, here: NDArray[np.bool_], transmitter: Transmitter, turn_deg: float) -> NDArray[np.float64]:
-        """Gain of the antenna along paths, turned clockwise."""
+        """Gain of the antenna along paths, with the antenna rotated clockwise."""
         yaw, pitch, roll = transmitter.orientation
         turned = replace(transmitter, orientation=(yaw - np.radians(turn_deg), pitch, roll))
         field = antenna_field(turned, self.departure[here])
-        # Paths were traced with the same polarisation and no pattern.
+        # Paths were traced with the same polarisation and an isotropic pattern.
         return np.asarray(10 * np.log10(np.maximum((np.abs(field) ** 2).sum(axis=-1), 1e-12)))
 
     def predict(
         self, values: NDArray[np.float64], parameters: Parameters
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Power in dBm at each point, and its derivatives by the parameters `(n, parameter)`."""
+        """Power in dBm at each point `(n,)`, and its derivatives with respect to the parameters `(n, parameter)`."""
         offsets, turns, losses = np.split(values, np.cumsum([len(parameters.cells), len(parameters.turning)]))
         places = [self.materials.index(name) for name in parameters.materials]
         hits = self.hits[:, :, places]
@@ -137,9 +137,9 @@ def store_paths(
     rays: int = 100_000,
     top: int = 32,
 ) -> StoredPaths:
-    """Exact paths from each cell, as if its antenna were isotropic, to the places where it was measured.
+    """Exact paths from each cell, with an isotropic antenna, to the places where it was measured.
 
-    Points stay in the order of `measured`; of each the `top` strongest paths are kept.
+    Points are in the order of `measured`; the `top` strongest paths of each are stored.
     """
     from geoml.cli.progress import track
     from radiomaps.raytrace import find_paths

@@ -1,4 +1,4 @@
-"""Measured powers from CSV files: where, of which cell, how much; rows that cannot be used are counted by reason."""
+"""Measured powers from CSV files: position, cell and power. Rows that cannot be used are counted by reason."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _WEAKEST_DBM, _STRONGEST_DBM = -250.0, 100.0
 class Measurements:
     """Powers in dBm of `cell` at points `(n, 3)` in the scene's metres; `count` readings were averaged into each.
 
-    `left_out` says how many rows were not used, by reason.
+    `left_out` is the number of rows that were not used, by reason.
     """
 
     points: NDArray[np.float64]
@@ -55,9 +55,9 @@ class Measurements:
         )  # fmt: skip
 
     def averaged(self, size_m: float) -> Measurements:
-        """Mean place and mean dB of each cell's readings within squares of this size.
+        """Mean position and mean dB of each cell's readings within squares of this size.
 
-        Fast fading, which power maps do not have, averages out (Lee 1985 takes 40 wavelengths).
+        This averages out fast fading, which power maps do not contain (Lee 1985 averages over 40 wavelengths).
         """
         squares = np.floor(self.points[:, :2] / size_m).astype(np.int64)
         names, number = np.unique(self.cell, return_inverse=True)
@@ -74,7 +74,7 @@ class Measurements:
         return replace(self, points=points, cell=cell, power_dbm=mean(self.power_dbm), count=weight.astype(np.int64))
 
     def within(self, scene: Scene, known: Sequence[str]) -> Measurements:
-        """Those outdoors in the scene; a cell that is none of `known` raises `UserError`."""
+        """The measurements outdoors in the scene; raises `UserError` for a cell that is not in `known`."""
         for name in dict.fromkeys(self.cell.tolist()):
             if name not in known:
                 raise unknown("measured cell", name, known, hint="the names in the sites file")
@@ -104,7 +104,7 @@ def _indoors(scene: Scene, points: NDArray[np.float64]) -> NDArray[np.bool_]:
 
 
 def _ground(scene: Scene, places: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Height of the ground at places `(n, 2)`, to the nearest metre of a grid over them."""
+    """Height of the ground at places `(n, 2)`, from a grid of 1 m over them."""
     from geoml.grids.grid import Grid
 
     if not len(places):
@@ -118,11 +118,11 @@ def _ground(scene: Scene, places: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def read_measurements(path: str | os.PathLike[str], scene: Scene, *, height_m: float = 1.5) -> Measurements:
-    """Rows of a CSV file: `x`, `y` in the scene's metres or `lat`, `lon` in degrees, `cell`, `power_dbm`.
+    """Read a CSV file with columns `x`, `y` in the scene's metres or `lat`, `lon` in degrees, `cell`, `power_dbm`.
 
-    Heights are `z` in the scene or `height_m` above the ground, that of the argument where the file has neither. Common
-    other names of columns are known (`latitude`, `rsrp`, `pci` …); other columns are ignored. Rows without a power are
-    counted as left out. Raises `DataError` with the row that is wrong.
+    Heights are `z` in the scene or `height_m` above the ground; the argument is used if the file has neither. Common
+    alternative column names are recognised (`latitude`, `rsrp`, `pci` …); other columns are ignored. Rows without a
+    power are counted as left out. Raises `DataError` with the number of an invalid row.
     """
     path = Path(path)
     text = read_text(path, "measurements file")
@@ -145,7 +145,7 @@ def read_measurements(path: str | os.PathLike[str], scene: Scene, *, height_m: f
             columns[name].append(part if name == "cell" else _number(part, name, f"{path}, line {number}"))
     power = np.array(columns["power_dbm"], float)
     if not len(power):
-        raise DataError(f"{path} holds no measured power; expected rows under {', '.join(names)}")
+        raise DataError(f"{path} contains no measured power; expected rows under {', '.join(names)}")
     left_out = {"without a power": empty} if empty else {}
     points = _points(path, scene, {name: np.array(column) for name, column in columns.items()}, height_m)
     return Measurements(points, np.array(columns["cell"], str), power, np.ones(len(power), np.int64), left_out)
@@ -178,14 +178,14 @@ def _number(text: str, name: str, where: str) -> float:
 
 
 def _points(path: Path, scene: Scene, columns: Mapping[str, NDArray[Any]], height_m: float) -> NDArray[np.float64]:
-    """Places in the scene's metres."""
+    """Positions in the scene's metres."""
     if "x" in columns:
         flat = np.stack([columns["x"], columns["y"]], axis=1)
     else:
         from radiomaps.scenes.projection import WGS84, project
 
         if scene.crs in ("", "local"):
-            raise UserError(f"{path} has lat and lon, but scene {scene.name!r} knows no place on Earth; give x and y")
+            raise UserError(f"{path} has lat and lon, but scene {scene.name!r} is not georeferenced; give x and y")
         flat = np.asarray(project(np.stack([columns["lon"], columns["lat"]], axis=1), WGS84, scene.crs), float)
     if "z" in columns:
         return np.column_stack([flat, columns["z"]])

@@ -1,7 +1,7 @@
-"""Errors of predicted powers: shadowing that is alike in places near each other, and what is not.
+"""Errors of predicted powers: spatially correlated shadowing and uncorrelated noise.
 
-Within a cell the covariance of two errors is σᵢσⱼ exp(-d/ℓ) (Gudmundson 1991) plus a variance of each alone. Both σ
-have one value in line of sight and one out of sight. Cells are independent.
+Within a cell the covariance of two errors is σᵢσⱼ exp(-d/ℓ) (Gudmundson 1991), plus an uncorrelated variance. σ has one
+value in line of sight and one out of it. Cells are independent.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _BOUNDS = {"lit": (0.1, 20.0), "dark": (0.1, 30.0), "alone": (0.3, 15.0), "dista
 
 @dataclass(frozen=True)
 class Shadowing:
-    """Shadowing in and out of sight and the part of each reading alone, all dB, and the decorrelation distance in m."""
+    """Shadowing in and out of sight and uncorrelated noise, all in dB, and the decorrelation distance in m."""
 
     lit_db: float = 3.0
     dark_db: float = 6.0
@@ -36,7 +36,7 @@ class Shadowing:
 
 
 class Whitened:
-    """Groups of readings that are alike, so that their covariance is made for any noise in one step."""
+    """Readings grouped by cell, with the distances from which covariances are computed for any noise."""
 
     def __init__(self, points: Array, cell: NDArray[Any], direct: NDArray[np.bool_], count: NDArray[np.int64]) -> None:
         self.direct, self.count = direct, count
@@ -44,7 +44,7 @@ class Whitened:
         self.distances = [np.linalg.norm(points[group, None] - points[None, group], axis=-1) for group in self.groups]
 
     def factors(self, noise: Shadowing, extra: Array) -> list[Array]:
-        """Lower Cholesky factors of each group's covariance; `extra` is a variance of each reading on top."""
+        """Lower Cholesky factors of each group's covariance; `extra` is an additional variance of each reading."""
         found = []
         for group, distance in zip(self.groups, self.distances, strict=True):
             sigma = np.where(self.direct[group], noise.lit_db, noise.dark_db)
@@ -54,14 +54,14 @@ class Whitened:
         return found
 
     def whiten(self, factors: Sequence[Array], values: Array) -> Array:
-        """L⁻¹ values, along the first axis."""
+        """L⁻¹ times `values`, along the first axis."""
         made = np.empty_like(values)
         for group, factor in zip(self.groups, factors, strict=True):
             made[group] = scipy.linalg.solve_triangular(factor, values[group], lower=True, check_finite=False)
         return made
 
     def evidence(self, noise: Shadowing, extra: Array, residual: Array, jacobian: Array, sd: Array) -> float:
-        """Log density of a residual with the parameters, of prior deviations `sd`, integrated out (linearised)."""
+        """Log evidence of a residual: parameters with prior deviations `sd` are integrated out (linearised)."""
         factors = self.factors(noise, extra)
         white, design = self.whiten(factors, residual), self.whiten(factors, jacobian) * sd
         inner = np.eye(design.shape[1]) + design.T @ design
@@ -71,7 +71,7 @@ class Whitened:
         return float(-0.5 * (white @ white - along @ along) - log_det)
 
     def best(self, start: Shadowing, extra: Array, residual: Array, jacobian: Array, sd: Array) -> Shadowing:
-        """The noise of the highest evidence, with a weak log-normal prior about usual values."""
+        """The noise that maximises the evidence, with a weak log-normal prior about typical values."""
         usual, width = Shadowing().logs, np.array([0.7, 0.7, 0.7, 0.8])
         bounds = np.log(list(_BOUNDS.values()))
 
@@ -84,7 +84,7 @@ class Whitened:
         return Shadowing(*(float(value) for value in np.exp(np.clip(found.x, bounds[:, 0], bounds[:, 1]))))
 
     def surplus(self, noise: Shadowing, extra: Array, residual: Array, freedom: float) -> Array:
-        """Variances that readings need on top for errors of Student's t law, from their leave-one-out errors."""
+        """Additional variances for Student-t distributed errors, from the leave-one-out errors of readings."""
         made = np.zeros(len(residual))
         for group, factor in zip(self.groups, self.factors(noise, extra), strict=True):
             inverse = scipy.linalg.cho_solve((factor, True), np.eye(len(group)))

@@ -1,4 +1,4 @@
-"""A calibration from measurements to files: held-out blocks, residuals by place, sites and materials for `trace`."""
+"""A calibration from measurements to files: held-out blocks, residuals, and sites and materials for `trace`."""
 
 from __future__ import annotations
 
@@ -32,11 +32,12 @@ _MOST = 3000
 
 @dataclass(frozen=True, eq=False)
 class Calibration:
-    """What a calibration found.
+    """Result of a calibration.
 
-    `fit` is of all readings, `scores` compare powers before and after on held-out blocks (fitted without them) and on
-    the readings of the fit. `cells` and `materials` are those of the scene with what is applied. `measured` are the
-    averaged readings with a path, `before_db` and `after_db` their residuals, measured less predicted.
+    `fit` is the fit to all readings. `scores` compare powers before and after calibration, on held-out blocks (with a
+    fit that excludes them) and on the fitted readings. `cells` and `materials` include the applied corrections.
+    `measured` are the averaged readings with a path, `before_db` and `after_db` their residuals, measured minus
+    predicted.
     """
 
     fit: Fit
@@ -95,19 +96,22 @@ def calibrate(
     """Fit offsets and azimuths of cells and losses of materials to measured powers.
 
     Args:
-        scene: a `Scene`, or what `radiomaps.load_scene` takes.
-        sites: the cells that were measured, or their file.
-        measurements: a CSV file of places, cells and dBm (see `read_measurements`), or `Measurements`.
-        options: of the exact paths; by default three bounces, one diffraction, 5.9 GHz for cells without a carrier.
-        priors: standard deviations of what is fitted.
-        average_m: readings of a cell are averaged in squares of this size, wider where more than 3000 remain; 0: not.
-        block_m: squares of which `held_out_share` scores the fit. The final fit takes all readings.
-        height_m: of receivers above the ground, where the file has none.
-        rays: that discover chains of surfaces. top: strongest paths kept of each place and cell.
+        scene: a `Scene`, or an argument of `radiomaps.load_scene`.
+        sites: the measured cells, or their file.
+        measurements: a CSV file of positions, cells and dBm (see `read_measurements`), or `Measurements`.
+        options: options of the exact paths; by default three bounces, one diffraction, and 5.9 GHz for cells without a
+            carrier.
+        priors: prior standard deviations of the corrections.
+        average_m: readings of a cell are averaged in squares of this size, larger if more than 3000 remain; 0: off.
+        block_m: size of the square blocks, of which `held_out_share` is held out to score the fit. The final fit uses
+            all readings.
+        height_m: height of receivers above the ground, if the file has none.
+        rays: number of rays that discover chains of surfaces.
+        top: number of strongest paths stored per place and cell.
 
-    Returns a `Calibration`: `fit.rows()`, `scores`, corrected `cells` and `materials`, residuals; `write(folder)`
-    leaves what `radiomaps trace` takes. Raises `UserError` for cells that `sites` does not have, `DataError` for files
-    with a wrong row.
+    Returns a `Calibration` with `fit.rows()`, `scores`, corrected `cells` and `materials`, and residuals;
+    `write(folder)` writes the files for `radiomaps trace`. Raises `UserError` for cells that are missing in `sites`,
+    `DataError` for files with an invalid row.
 
     >>> import radiomaps
     >>> made = radiomaps.calibrate("city.osm", "sites.yaml", "drive.csv")  # doctest: +SKIP
@@ -141,7 +145,7 @@ def calibrated(
     cells: Sequence[RadioCell], paths: StoredPaths, measured: Measurements, priors: Priors, *, block_m: float,
     share: float, seed: int, table: Sequence[Material] = (),
 ) -> Calibration:  # fmt: skip
-    """The calibration of stored paths; `table` are the scene's own materials."""
+    """The calibration of stored paths; `table` are the materials that the scene defines."""
     lit = paths.power.sum(axis=1) > 0
     if not lit.all():
         dark = int(measured.count[~lit].sum())
@@ -162,7 +166,7 @@ def calibrated(
         values = matched(partial, names.names)
         scores["held_out_before_rmse_db"] = rmse(before[apart])
         scores["held_out_after_rmse_db"] = rmse((measured.power_dbm - paths.predict(values, names)[0])[apart])
-    # What does not help where it was not fitted is not applied.
+    # Corrections that do not improve the held-out readings are not applied.
     if scores.get("held_out_after_rmse_db", -np.inf) >= scores.get("held_out_before_rmse_db", np.inf):
         whole = replace(whole, values=np.zeros(len(names)), applied=np.zeros(len(names), bool))
         after = before
@@ -175,7 +179,7 @@ def calibrated(
 
 
 def matched(found: Fit, names: Sequence[str]) -> NDArray[np.float64]:
-    """The applied values of a fit in the order of these names, 0 for what it did not have."""
+    """The applied values of a fit in the order of these names, 0 for names that it lacks."""
     values = dict(zip(found.parameters.names, found.values, strict=True))
     return np.array([float(values.get(name, 0.0)) for name in names])
 
@@ -185,7 +189,7 @@ def rmse(errors: NDArray[np.float64]) -> float:
 
 
 def held_out(points: NDArray[np.float64], block_m: float, share: float, seed: int) -> NDArray[np.bool_]:
-    """Which places lie in blocks that are held out: `share` of the square blocks that hold any."""
+    """Which places are held out: those in a random `share` of the square blocks that contain places."""
     _, block = np.unique(np.floor(points[:, :2] / block_m).astype(np.int64), axis=0, return_inverse=True)
     block = block.ravel()
     number = int(block.max()) + 1
@@ -194,7 +198,7 @@ def held_out(points: NDArray[np.float64], block_m: float, share: float, seed: in
 
 
 def _corrected(cells: Sequence[RadioCell], found: Fit) -> tuple[RadioCell, ...]:
-    """Cells with their offsets in power and their turns in azimuth."""
+    """Cells with corrected powers and azimuths."""
     values = dict(zip(found.parameters.names, found.values, strict=True))
     made = []
     for cell in cells:
@@ -206,7 +210,7 @@ def _corrected(cells: Sequence[RadioCell], found: Fit) -> tuple[RadioCell, ...]:
 
 
 def _materials(found: Fit, table: Sequence[Material]) -> tuple[Material, ...]:
-    """The table of materials with those that reflect less than their properties say; empty where none does."""
+    """The table of materials with fitted reflection losses; empty if there are none."""
     made = {material.name: material for material in table}
     changed = False
     for name, value in zip(found.parameters.names, found.values, strict=True):

@@ -16,7 +16,7 @@ __all__ = ["calibrate"]
 
 
 def calibrate(config: DictConfig, run: RunFolder) -> list[dict[str, Any]]:
-    """Fit sites and materials to measured powers; the run folder holds what `radiomaps trace` takes."""
+    """Fit sites and materials to measured powers; the run folder contains the files for `radiomaps trace`."""
     from radiomaps.generation.plan import furnished
     from radiomaps.report.figures import save_figure
     from radiomaps.report.residuals import draw_residuals
