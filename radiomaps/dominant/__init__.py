@@ -1,9 +1,9 @@
-"""Dominant-path radio maps: one path a voxel, straight, over roofs, mirrored or around corners; no ray tracer needed.
+"""Dominant-path radio maps: one path per voxel, straight, over roofs, reflected or around corners, without ray tracing.
 
-A prior for networks, a stand-in where ray tracing is not available, and what fills the shadows that single diffraction
-leaves. It knows buildings as upright prisms of one material. Path gain is that of free space over the path's apparent
-length: roofs lengthen it by ITU-R P.526 knife edges, walls by the reflection of ITU-R P.2040 slabs, corners by Berg's
-recursive model (see `radiomaps.dominant.corners`).
+A prior for networks, a substitute where ray tracing is not available, and a fill for shadows that single diffraction
+leaves empty. Buildings are upright prisms of one material. Path gain is that of free space over the path's apparent
+length, which includes the losses at roofs (ITU-R P.526 knife edges), walls (reflection by ITU-R P.2040 slabs) and
+corners (Berg's recursive model, see `radiomaps.dominant.corners`).
 """
 
 from __future__ import annotations
@@ -32,22 +32,22 @@ if TYPE_CHECKING:
 
 __all__ = ["VERSION", "DominantOptions", "knife_edge_loss_db", "trace"]
 
-#: Raised whenever the same input gives other maps.
+#: Increased whenever the maps of equal inputs change.
 VERSION = 2
-#: Corners farther than this from the grid and the transmitter are left out.
+#: Corners farther than this (m) from the grid and the transmitter are ignored.
 _BESIDE_M = 60.0
 _VACUUM_PERMITTIVITY = 8.8541878128e-12
 
 
 @dataclass(frozen=True)
 class DominantOptions:
-    """`turns`: corners on one path, 0 to 3. `bounces`: walls that mirror one path, 0 to 6.
+    """Options of the dominant-path solver. `turns`: corners per path, 0 to 3. `bounces`: reflections per path, 0 to 6.
 
-    `wall_loss_db`: also look through buildings, at this loss a wall. ITU-R P.2040 gives 1636 σ/√ε' dB a metre: some
-    26 dB for 20 cm of concrete (ε' 5.24, σ 0.0462 f^0.7822 S/m, f in GHz) at 5.9 GHz. `thickness_m`: of the walls that
-    mirror, where their material has none.
-    `above_ground`: heights of the grid are those above the ground of each column.
-    `version`: 1 is the law before mirrors, with knife edges at corners: the prior of networks trained with it.
+    `wall_loss_db`: also allow paths through buildings, with this loss per wall. ITU-R P.2040 gives 1636 σ/√ε' dB/m:
+    about 26 dB for 20 cm of concrete (ε' 5.24, σ 0.0462 f^0.7822 S/m, f in GHz) at 5.9 GHz. `thickness_m`: thickness of
+    reflecting walls whose material has none.
+    `above_ground`: heights of the grid are above the ground of each column.
+    `version`: 1 is the model without reflections and with knife edges at corners, for networks trained with it.
     """
 
     frequency_hz: float = 5.9e9
@@ -62,11 +62,13 @@ class DominantOptions:
         if not (1e8 <= self.frequency_hz <= 1e12):
             raise UserError(f"frequency {self.frequency_hz:g} Hz is not within 1e8 … 1e12 Hz")
         if not 0 <= self.turns <= 3:
-            raise UserError(f"turns={self.turns}: a path bends around 0 to 3 corners")
+            raise UserError(f"turns={self.turns}; expected 0 to 3 corners per path")
         if not 0 <= self.bounces <= 6:
-            raise UserError(f"bounces={self.bounces}: a path is mirrored by 0 to 6 walls")
+            raise UserError(f"bounces={self.bounces}; expected 0 to 6 reflections per path")
         if self.wall_loss_db is not None and not self.wall_loss_db > 0:
-            raise UserError(f"wall_loss_db={self.wall_loss_db} has to be above 0, or null to keep paths outdoors")
+            raise UserError(
+                f"wall_loss_db={self.wall_loss_db}; expected a loss above 0, or null for outdoor paths only"
+            )
         if not 1e-6 <= self.thickness_m <= 100:
             raise UserError(f"thickness_m={self.thickness_m} of walls; expected 1e-06 … 100")
         if self.version not in (1, VERSION):
@@ -76,20 +78,23 @@ class DominantOptions:
 def trace(
     scene: Scene, transmitters: Sequence[Transmitter], grid: Grid, options: DominantOptions | None = None
 ) -> xr.Dataset:
-    """Maps of the strongest of: the straight path, over the roofs, mirrored, around corners, through walls.
+    """Radio maps of the strongest path per voxel: straight, over roofs, reflected, around corners, or through walls.
 
-    Returns the Dataset of `radiomaps.maps.layout` with path gain, time and direction of arrival and the masks. No gain
-    exceeds that of free space over the straight distance. Paths around corners keep below the roofs: every building
-    that reaches above the lower end of the path blocks them. On ground that is not level, streets follow it, and end
-    where it hides the straight path. Transmitters are isotropic; other patterns raise `UserError`, as do transmitters
-    in buildings and grids beside the scene.
+    Returns a Dataset with the layout of `radiomaps.maps.layout`: path gain (dB), time (s) and direction (rad) of
+    arrival, and masks. No gain exceeds that of free space over the straight distance. Paths around corners stay below
+    the roofs: every building that reaches above the lower end of the path blocks them. On uneven ground, streets follow
+    the ground, and paths along them end where the ground hides the straight path.
+
+    Raises `UserError` for transmitters that are not isotropic or inside a building, and for a grid outside the scene.
     """
     options = options or DominantOptions()
     if not transmitters:
-        raise UserError("no transmitter was given")
+        raise UserError("no transmitter to trace; give at least one")
     for transmitter in transmitters:
         if transmitter.pattern != "iso" or transmitter.rows * transmitter.columns != 1:
-            raise UserError(f"the dominant-path solver knows isotropic transmitters only, not {transmitter.pattern!r}")
+            raise UserError(
+                f"the dominant-path solver supports isotropic transmitters only, not {transmitter.pattern!r}"
+            )
     scene.require_inside(grid)
     scene.require_outdoors([transmitter.position for transmitter in transmitters])
     building = scene.building_mask(grid, above_ground=options.above_ground)
@@ -141,7 +146,7 @@ def _one(
     else:
         under = _ground_at(scene, source)
         height = z[:, None, None] + rise
-        # Streets follow the ground: what stands on it is as high as it is above it.
+        # Streets follow the ground, so heights of buildings are taken above it.
         foot_of_walls, foot_of_corners = (under, under) if level else (walls.base, corners[:, 2])
         flat = walls._replace(top=walls.top - foot_of_walls, base=walls.base - foot_of_walls)
         shifted = corners.copy()
@@ -165,7 +170,7 @@ def _one(
 
 
 def _below(footprints: Sequence[Footprint], source: tuple[float, float, float]) -> list[Footprint]:
-    """Prisms that reach no higher than a transmitter that stands on them: the roof is not level there."""
+    """Prisms lowered to the height of a transmitter that stands on them, where the roof is not level."""
     point = shapely.Point(source[:2])
     return [
         replace(footprint, height_m=source[2] - footprint.base_m)
@@ -176,7 +181,7 @@ def _below(footprints: Sequence[Footprint], source: tuple[float, float, float]) 
 
 
 def _surfaces(scene: Scene, options: DominantOptions, wavelength: float) -> dict[str, tuple[complex, float]]:
-    """Complex permittivity of the materials of walls, and their thickness in wavelengths."""
+    """Complex permittivity of the walls' materials, and their thickness in wavelengths."""
     used = materials_used({footprint.material for footprint in scene.footprints}, scene.materials, options.frequency_hz)
     found = {}
     for name, material in used.items():
@@ -196,7 +201,7 @@ def _ground_at(scene: Scene, source: tuple[float, float, float]) -> float:
 def _near(
     corners: NDArray[np.float64], source: tuple[float, float, float], x: NDArray[np.float64], y: NDArray[np.float64]
 ) -> NDArray[np.float64]:
-    """The corners around the grid and the transmitter."""
+    """The corners near the grid and the transmitter."""
     keep = np.ones(len(corners), bool)
     for column, values, own in ((0, x, source[0]), (1, y, source[1])):
         low, high = min(values.min(), own) - _BESIDE_M, max(values.max(), own) + _BESIDE_M

@@ -1,12 +1,12 @@
-"""Ways around vertical edges: which corners the transmitter reaches, and by which of them a column is reached.
+"""Paths around vertical edges: the corners that the transmitter reaches, and the best corner for each column.
 
-A path along streets loses what Berg's recursive model says: "A recursive method for street microcell path loss
-calculations", PIMRC 1995, pp. 140-143. With legs s₁ … sₙ and turns θ₁ … θₙ₋₁ between them, k₁ = 1, d₁ = s₁ and
+The loss of a path along streets follows Berg, "A recursive method for street microcell path loss calculations", PIMRC
+1995, pp. 140-143. With legs s₁ … sₙ and turns θ₁ … θₙ₋₁ between them, k₁ = 1, d₁ = s₁ and
 
     kⱼ₊₁ = kⱼ + q(θⱼ) dⱼ,    dⱼ₊₁ = dⱼ + kⱼ₊₁ sⱼ₊₁,    q(θ) = q₉₀ (θ / 90°)^ν
 
 give an apparent length dₙ, at least the length of the path, and the loss is that of free space over dₙ. The recursion
-is a product of shears in s and q, so that both directions of a path lose the same.
+is a product of shears in s and q, so that the loss is reciprocal.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from radiomaps.dominant.walls import blocked_in_plan
 
 __all__ = ["best_corner", "reach_corners"]
 
-#: Ways of a larger apparent length are as good as none.
+#: Paths of a larger apparent length (m) are ignored.
 _FARTHEST_M = 1e7
 
 
 @numba.njit(cache=True, nogil=True, inline="always")
 def _wraps(corner: Any, ux: float, uy: float, vx: float, vy: float) -> bool:
-    """Whether a path that arrives along u and leaves along v is drawn tight around the corner."""
+    """Whether a path that arrives along u and leaves along v bends around the corner."""
     one, two = ux * corner[5] - uy * corner[4], ux * corner[7] - uy * corner[6]
     side = one + two
     if one * two < -1e-6 or (ux * vy - uy * vx) * side < 0.0:
@@ -37,7 +37,7 @@ def _wraps(corner: Any, ux: float, uy: float, vx: float, vy: float) -> bool:
 
 @numba.njit(cache=True, nogil=True, inline="always")
 def _bend(ux: float, uy: float, vx: float, vy: float, right: float, power: float) -> float:
-    """q of a turn from direction u to v, both of length 1."""
+    """q of a turn from direction u to v, both unit vectors."""
     angle = math.atan2(abs(ux * vy - uy * vx), ux * vx + uy * vy)
     return right * (angle / (0.5 * math.pi)) ** power
 
@@ -46,10 +46,10 @@ def _bend(ux: float, uy: float, vx: float, vy: float, right: float, power: float
 def reach_corners(
     walls: Any, corners: Any, x: float, y: float, height: float, right: float, power: float, turns: int
 ) -> Any:
-    """Ways from (x, y) to corners in plan, past walls above `height`, the shortest apparent length first: rows of
+    """Paths from (x, y) to corners in plan, past walls above `height`, sorted by apparent length: rows of
 
-    corner, direction of arrival at it (x, y), length, apparent length d and its slope k. A corner is reached by the
-    way of the least d with each number of turns, where that is less than with fewer.
+    corner, direction of arrival at it (x, y), length, apparent length d and its slope k. For each corner and number of
+    turns, the path of the smallest d is kept if it is shorter than with fewer turns.
     """
     number = len(corners)
     least = np.full(number, _FARTHEST_M)
@@ -97,9 +97,9 @@ def reach_corners(
 def best_corner(
     walls: Any, corners: Any, ways: Any, x: float, y: float, height: float, right: float, power: float, limit: float
 ) -> tuple[int, float, float]:
-    """The way that reaches (x, y) with the least apparent length: its row in `ways`, length and apparent length.
+    """The path to (x, y) of the smallest apparent length: its row in `ways`, length and apparent length.
 
-    Row -1 where none has less than `limit` metres.
+    Row -1 if none is below `limit` metres.
     """
     best, row, length = limit, -1, 0.0
     for w in range(len(ways)):

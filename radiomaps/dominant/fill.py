@@ -23,14 +23,14 @@ _FILLED = ("path_gain_db", "toa_s", "doa_azimuth", "doa_zenith")
 
 
 def fill_shadows(maps: xr.Dataset, scene: Scene, options: DominantOptions | None = None) -> xr.Dataset:
-    """`maps` with path gain, time and direction of arrival filled where `no_path`, and the mask `filled` that says so.
+    """`maps` with path gain, time and direction of arrival filled where `no_path`, and their mask `filled`.
 
-    Other fields stay NaN there. Frequency is that of the maps; the scene has to be theirs.
+    Other fields stay NaN there. The frequency is that of the maps. `scene` has to be the scene of the maps.
     """
     from radiomaps.dominant import DominantOptions, trace
 
     if len(np.unique(maps["frequency_hz"])) > 1:
-        raise UserError("shadows are filled at one frequency at a time; choose the maps of one")
+        raise UserError("shadows are filled at one frequency at a time; select the maps of one")
     if maps.attrs["scene_hash"] != scene.hash:
         raise ValueError(f"the maps are of scene {maps.attrs['scene']!r}, not of {scene.name!r}")
     shadow = maps["no_path"]

@@ -1,4 +1,4 @@
-"""Loss of paths bent over roofs and around corners: knife edges, one by one and as one."""
+"""Loss of diffracted paths over roofs and around corners: single and multiple knife edges."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def knife_edge_loss_db(nu: float) -> float:
 
 @numba.njit(cache=True, nogil=True)
 def fresnel_parameter(detour_m: float, wavelength_m: float) -> float:
-    """ν of an edge that makes the way longer by `detour_m`: 2 √(Δ/λ) (ITU-R P.526-15, equation 27)."""
+    """ν of an edge that lengthens the path by `detour_m`: 2 √(Δ/λ) (ITU-R P.526-15, equation 27)."""
     return 2.0 * math.sqrt(max(detour_m, 0.0) / wavelength_m)
 
 
@@ -33,12 +33,12 @@ def fresnel_parameter(detour_m: float, wavelength_m: float) -> float:
 def over_the_top(
     distance: Any, height: Any, count: int, z0: float, reach: float, z1: float, wavelength_m: float, several: bool
 ) -> tuple[float, float, float]:
-    """Length, loss (dB) and slope at the receiver of the tight string over edges between two ends.
+    """Length, loss (dB) and slope at the receiver of the shortest path over edges between two ends.
 
     Edges at `distance[:count]` (ascending, between 0 and `reach`) and `height[:count]`; the ends are at (0, z0) and
-    (reach, z1). The loss is that of Bullington's equivalent edge, where the lines of the horizons meet, or, with
-    `several`, the sum over the string's edges (Epstein and Peterson) where that is more: the first is right for
-    edges close together, the second for edges far apart.
+    (reach, z1). The loss is that of Bullington's equivalent edge, where the horizon lines of both ends meet. With
+    `several`, it is the larger of this and the sum over the path's edges (Epstein and Peterson): the first is accurate
+    for edges close together, the second for edges far from each other.
     """
     here, z, length, sum_db, before_d, before_z = 0.0, z0, 0.0, 0.0, 0.0, z0
     index, slope_t = -1, 0.0

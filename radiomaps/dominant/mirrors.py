@@ -1,7 +1,7 @@
-"""Ways mirrored by walls: rays in plan from the transmitter, each the middle of a wedge of directions.
+"""Paths reflected by walls: rays in plan from the transmitter, each in the middle of a wedge of directions.
 
-A way that ends at a given height is straight when unfolded, so that of the ways along one ray those whose full length
-lies in an interval pass over a wall, and the others meet it. A ray is split there, and each part keeps its interval.
+An unfolded path to a given height is straight. So of the paths along one ray, those whose length is in an interval
+pass over a wall, and the others hit it. The ray is split there, and each part has an interval of lengths.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ from radiomaps.dominant.walls import first_wall
 
 __all__ = ["mirror"]
 
-#: Half a ray's wedge is at most this part of a cell wide, so that only one ray holds the cell's centre.
+#: Largest half-width of a ray's wedge in cells, so that only one ray contains the cell's centre.
 _PART = 0.35
 _STACK = 64
-#: A mirrored ray begins so far from its wall, where no wall is the one it left.
+#: Distance (m) from its wall at which a reflected ray starts, so that it does not hit the wall again.
 _CLEARANCE_M, _ANY = 1e-3, -1.0
 
 
 @numba.njit(cache=True, nogil=True)
 def _reflection(cosine: float, eta: complex, thickness: float) -> float:
-    """Amplitude that a vertical slab reflects of a wave of vertical polarisation, by the cosine of its incidence.
+    """Amplitude of the reflection of a vertically polarised wave by a vertical slab, by the cosine of incidence.
 
     ITU-R P.2040-3, equations 31 and 37 to 39; `eta` is the complex permittivity, the thickness is in wavelengths.
     """
@@ -37,7 +37,7 @@ def _reflection(cosine: float, eta: complex, thickness: float) -> float:
 
 @numba.njit(cache=True, nogil=True, inline="always")
 def _meet(top: float, distance: float, sz: float, height: float) -> tuple[float, float]:
-    """Of ways from height `sz` to `height`: the interval of lengths of those that at `distance` are below `top`."""
+    """Interval of lengths of the paths from height `sz` to `height` that are below `top` at `distance`."""
     if height <= sz:
         return 0.0, (np.inf if top >= sz else (sz - height) * distance / (sz - top))
     return (0.0 if top >= height else (height - sz) * distance / max(top - sz, 1e-9)), np.inf
@@ -45,11 +45,11 @@ def _meet(top: float, distance: float, sz: float, height: float) -> tuple[float,
 
 @numba.njit(cache=True, nogil=True)
 def mirror(walls: Any, source: Any, height: float, y: Any, x: Any, step: float, bounces: int, reach: float) -> Any:
-    """Mirrored ways to the cells of a plan at a height: apparent length, image (x, y) of the strongest, and power.
+    """Reflected paths to the cells of a plan at a height: apparent length, image (x, y) of the strongest, and power.
 
-    The apparent length is the length over the amplitude that the walls leave; inf where no way arrives within `reach`
-    metres and `bounces`. The power is the sum of its inverse squares over all ways, in 1/m². Walls are upright and go
-    down to the ground.
+    The apparent length is the length over the amplitude after the reflections; inf where no path arrives within `reach`
+    metres and `bounces`. The power is the sum of its inverse squares over all paths, in 1/m². Walls are vertical and
+    extend to the ground.
     """
     sx, sy, sz = source
     shape = (len(y), len(x))
@@ -79,7 +79,7 @@ def mirror(walls: Any, source: Any, height: float, y: Any, x: Any, step: float, 
             cosine = ux * nx + uy * ny
             px, py, length = px + leg * ux, py + leg * uy, length + leg
             first, final = _meet(walls.top[wall], length, sz, height)
-            # Ways longer than `final`, or shorter than `first`, pass above the wall.
+            # Paths longer than `final`, or shorter than `first`, pass above the wall.
             over_least, over_most = (max(least, final), most) if height <= sz else (least, min(most, first))
             if over_least < over_most and over_most > length and waiting < _STACK:
                 stack[waiting] = (px, py, ux, uy, length, amplitude, float(wall), bounce, over_least, over_most)
@@ -98,7 +98,7 @@ def mirror(walls: Any, source: Any, height: float, y: Any, x: Any, step: float, 
 def _mark(
     part: Any, x: Any, y: Any, step: float, half: float, apparent: Any, image_x: Any, image_y: Any, power: Any
 ) -> None:
-    """Enter a leg into the cells whose centres lie in its wedge."""
+    """Add a leg of a path to the cells whose centres are in its wedge."""
     px, py, ux, uy, length, leg, amplitude, least, most = part
     ix, iy = px - length * ux, py - length * uy
     begin = max(0.0, least - length)

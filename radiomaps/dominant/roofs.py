@@ -1,4 +1,4 @@
-"""Paths in the vertical plane of transmitter and voxel: straight, through walls, or over roofs and hills."""
+"""Paths in the vertical plane through transmitter and voxel: straight, through walls, or over roofs and hills."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ def straight_and_over(
     walls: Any, source: Any, z: Any, y: Any, x: Any, building: Any, ground: Any, rise: Any, level: bool,
     several: bool, wall_loss_db: float, wavelength: float,
 ) -> Any:  # fmt: skip
-    """Of straight paths, or else of those over the roofs: length, loss, direction, line of sight, and hills between.
+    """Length, loss, direction, line of sight and hills of straight paths, or, if blocked, of paths over the roofs.
 
-    All per voxel. `rise` is what heights are above; a voxel is behind a hill where the ground alone hides it.
+    All per voxel. Heights are relative to `rise`. A voxel is behind a hill if the ground alone hides it.
     """
     shape = building.shape
     length, loss = np.ones(shape), np.zeros(shape)
@@ -81,7 +81,7 @@ def straight_and_over(
 def _add_ground(
     distance: Any, height: Any, count: int, ground: Any, source: Any, x: Any, y: Any, i: int, j: int, reach: float
 ) -> int:
-    """Points of the ground under the line, a cell apart, entered after the roofs' edges."""
+    """Append points of the ground under the line, one per cell, to the edges of the roofs."""
     step = abs(x[1] - x[0]) if len(x) > 1 else 1.0
     points = min(int(reach / step), len(distance) - count - 1)
     total = count

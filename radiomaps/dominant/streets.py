@@ -1,4 +1,4 @@
-"""Paths along streets: mirrored by walls or around corners, where they are stronger than those over the roofs."""
+"""Paths along streets: reflected by walls or around corners, where they are stronger than those over the roofs."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from radiomaps.dominant.walls import Walls
 
 __all__ = ["along_streets"]
 
-#: Layers within this height above the ground share their ways in plan.
+#: Layers within this height (m) above the ground share their paths in plan.
 _BAND_M = 5.0
-#: Metres in q₉₀ = √(_CORNER_M / λ), fitted to traced streets (see docs/concepts/ray-tracing.md). Berg's 0.031 m, from
-#: measurements, holds mirrored paths too, which are traced here. The power is Berg's.
+#: Length in q₉₀ = √(_CORNER_M / λ), fitted to traced streets (see docs/concepts/ray-tracing.md). Berg's measured value
+#: of 0.031 m includes reflected paths, which are computed separately here. The exponent is Berg's.
 _CORNER_M = 3.0
 _POWER = 1.5
 
 
 def right_angle(wavelength_m: float) -> float:
-    """q of a turn by 90° in Berg's model, in 1/m: it grows with the square root of the frequency."""
+    """q of a turn by 90° in Berg's model, in 1/m; it is proportional to the square root of the frequency."""
     return math.sqrt(_CORNER_M / wavelength_m)
 
 
@@ -35,8 +35,9 @@ def along_streets(
 ) -> None:  # fmt: skip
     """Replace length, loss and direction in `fields` where a path along streets is stronger.
 
-    Walls and corners have their heights above the ground, as have `source` and `heights` (z, y, x) of the voxels; `z`
-    are the voxels' own, `drop` by how much the transmitter is higher in them. `open_air` are the voxels looked at.
+    Heights of walls, corners, `source` and `heights` (z, y, x) of the voxels are above the ground. `z` are the heights
+    of the voxels in the scene, `drop` is the additional height of the transmitter there. `open_air` is the mask of
+    voxels to compute.
     """
     right = right_angle(wavelength_m)
     bands = np.where(open_air, np.floor(heights / _BAND_M), np.nan)
@@ -57,7 +58,7 @@ def _replace(
     walls: Any, corners: Any, ways: Any, images: Any, source: Any, heights: Any, z: Any, y: Any, x: Any, here: Any,
     low: float, right: float, drop: float, fields: Any,
 ) -> None:  # fmt: skip
-    """Compare ways by their apparent length, which is the length of free space with the same loss."""
+    """Compare paths by their apparent length, the free-space distance with the same loss."""
     length, loss, towards = fields
     apparent, image_x, image_y, power = images
     for j in range(len(y)):
@@ -78,7 +79,7 @@ def _replace(
                 best = length[layer, j, i] * 10.0 ** (loss[layer, j, i] / 20.0)
                 if apparent[j, i] < np.inf:
                     total = math.sqrt(mirrored * mirrored + dz * dz)
-                    # All mirrored ways add their powers, up to that of free space.
+                    # The powers of all reflected paths add up, limited by the power of free space.
                     free = math.sqrt((source[0] - x[i]) ** 2 + (source[1] - y[j]) ** 2 + dz * dz)
                     summed = max(total / mirrored / math.sqrt(power[j, i]), free)
                     if summed < best:

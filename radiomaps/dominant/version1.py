@@ -1,7 +1,6 @@
-"""The first law of corners: ITU-R P.526 knife edges in plan, one after the other, and walls that do not mirror.
+"""Version 1 of the corner model: successive ITU-R P.526 knife edges in plan, without reflections.
 
-It is 20 to 50 dB too low in streets. Networks that were trained with it as their prior need it to predict what they
-did; nothing else does.
+It is 20 to 50 dB too low in streets. Only networks that were trained with it as their prior need it.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ from radiomaps.dominant.walls import blocked_in_plan
 
 __all__ = ["around_knife_edges"]
 
-#: Layers within this height share their ways around corners, looked for at its lower end.
+#: Layers within this height (m) share their paths around corners, computed at the lower end.
 _BAND_M = 5.0
 
 
@@ -26,7 +25,7 @@ def around_knife_edges(
     walls: Any, corners: NDArray[np.float64], source: tuple[float, float, float], z: Any, y: Any, x: Any,
     fields: tuple[Any, ...], turns: int, wavelength: float,
 ) -> None:  # fmt: skip
-    """Replace what is stronger around corners in `fields`: building, line of sight, length, loss and direction."""
+    """Replace length, loss and direction in `fields` where a path around corners is stronger."""
     x0, y0, z0 = source
     building, los, length, loss, towards = fields
     heights = np.minimum(np.floor(z / _BAND_M) * _BAND_M, z0)
@@ -38,10 +37,10 @@ def around_knife_edges(
 
 @numba.njit(cache=True, nogil=True)
 def _reach_corners(walls: Any, corners: Any, x: float, y: float, height: float, wavelength_m: float, turns: int) -> Any:
-    """Ways from (x, y) to corners in plan, past walls above `height`: rows of
+    """Paths from (x, y) to corners in plan, past walls above `height`: rows of
 
     corner, x and y of the point before it, length to it, loss at the corners before it in dB, best first. A corner is
-    reached with the fewest turns, and among those by the best way; a further turn starts from the best 64 of the last.
+    reached with the fewest turns, and among those by the best path; a further turn starts from the best 64 of the last.
     """
     reached = np.zeros(len(corners), np.bool_)
     found = np.empty((len(corners) * turns, 5))
@@ -93,10 +92,10 @@ def _best_corner(
     wavelength_m: float,
     limit_db: float,
 ) -> tuple[int, float, float]:
-    """The way from source (sx, sy) that reaches (x, y) with the least loss: its row in `ways`, length, loss in dB.
+    """The path from source (sx, sy) to (x, y) with the smallest loss: its row in `ways`, length, loss in dB.
 
-    Row -1 where none does with less than `limit_db`, loss and 20 log10 of the length together. A way's loss is the sum
-    over its corners, at least that of one edge with its detour.
+    Row -1 if none has loss plus 20 log10 of the length below `limit_db`. The loss is the sum over the corners, and at
+    least that of one edge with the same detour.
     """
     best, row, best_length, best_loss = limit_db, -1, 0.0, 0.0
     direct = math.hypot(x - sx, y - sy)
@@ -123,7 +122,7 @@ def _around(
     walls: Any, corners: Any, ways: Any, source: Any, z: Any, y: Any, x: Any, layers: Any, height: float, building: Any,
     los: Any, length: Any, loss: Any, towards: Any, wavelength: float,
 ) -> None:  # fmt: skip
-    """Replace what is stronger around corners; layers share the way in plan and differ in its slope."""
+    """Replace values where paths around corners are stronger; layers share the path in plan and differ in its slope."""
     sx, sy, sz = source
     for j in range(len(y)):
         for i in range(len(x)):

@@ -1,4 +1,4 @@
-"""Walls of prisms, binned, so that a line finds those it crosses without looking at the others."""
+"""Walls of prisms in spatial bins, so that the walls that a line crosses are found without testing the others."""
 
 from __future__ import annotations
 
@@ -15,14 +15,15 @@ from radiomaps.scenes import Footprint
 
 __all__ = ["Walls", "blocked_in_plan", "convex_corners", "crossings", "first_wall", "walls_of"]
 
-#: A corner is moved this far out of its building, so that lines which touch the corner do not cross its walls.
+#: Corners are moved out of their building by this distance (m), so that lines through them do not cross its walls.
 _CLEARANCE_M = 0.02
 
 
 class Walls(NamedTuple):
     """`ends` (m, 4) as x0, y0, x1, y1; `base` and `top` (m,); bins of `size` metres from `origin`, `shape` (ny, nx).
 
-    The walls of bin `b` are `members[first[b]:first[b + 1]]`. `eta` and `thickness` (m,) are what they mirror with.
+    The walls of bin `b` are `members[first[b]:first[b + 1]]`. `eta` (complex permittivity) and `thickness` (m,)
+    determine their reflection.
     """
 
     ends: NDArray[np.float64]
@@ -43,9 +44,9 @@ def walls_of(
     surfaces: Mapping[str, tuple[complex, float]] | None = None,
     bin_m: float = 16.0,
 ) -> Walls:
-    """The walls of all footprints, courtyards included: the building is at the left of each.
+    """The walls of all footprints, including courtyards; the building is on the left of each.
 
-    `surfaces`: complex permittivity and thickness in wavelengths of each material that mirrors.
+    `surfaces`: complex permittivity and thickness in wavelengths of each reflecting material.
     """
     ends, base, top = [np.empty((0, 4))], [np.empty(0)], [np.empty(0)]
     eta, thickness = [np.empty(0, np.complex128)], [np.empty(0)]
@@ -80,7 +81,7 @@ def walls_of(
 
 
 def convex_corners(footprints: Sequence[Footprint]) -> NDArray[np.float64]:
-    """Corners around which a wave bends, a little outside their buildings: (n, 8).
+    """Convex corners, at which waves diffract, slightly outside their buildings: (n, 8).
 
     Columns: x, y, base, top, and the unit vectors (x, y) along both walls, away from the corner.
     """
@@ -103,7 +104,7 @@ def convex_corners(footprints: Sequence[Footprint]) -> NDArray[np.float64]:
 
 @numba.njit(cache=True, nogil=True)
 def crossings(walls: Any, px: float, py: float, qx: float, qy: float, at: Any, which: Any) -> int:
-    """Where the line from p to q crosses walls: fractions into `at`, ascending, walls into `which`; their number."""
+    """Crossings of the line p to q with walls: fractions into `at`, ascending, walls into `which`; their number."""
     found = 0
     for t0, t1, bin_index in _bins_along(walls, px, py, qx, qy):
         begin = found
@@ -133,9 +134,9 @@ def blocked_in_plan(walls: Any, px: float, py: float, qx: float, qy: float, heig
 
 @numba.njit(cache=True, nogil=True)
 def first_wall(walls: Any, px: float, py: float, qx: float, qy: float, height: float, last: int) -> tuple[float, int]:
-    """Fraction of the way from p to q of the first wall that reaches above `height`, and the wall: 1 and -1 for none.
+    """The first wall between p and q above `height`: its fraction of the distance, and its index; 1 and -1 for none.
 
-    Of walls that p lies on, only those after `last` count, so that walls at one place are met one after the other.
+    Of walls through p, only those after `last` count, so that coincident walls are found one after the other.
     """
     near = 1e-6 / max(math.hypot(qx - px, qy - py), 1e-6)
     for t0, t1, bin_index in _bins_along(walls, px, py, qx, qy):
@@ -153,7 +154,7 @@ def first_wall(walls: Any, px: float, py: float, qx: float, qy: float, height: f
 
 @numba.njit(cache=True, nogil=True)
 def _crossing(wall: Any, px: float, py: float, qx: float, qy: float) -> float:
-    """Fraction of the way from p to q at which it crosses the wall, or -1."""
+    """Fraction of the distance from p to q at which the line crosses the wall, or -1."""
     dx, dy = qx - px, qy - py
     ex, ey = wall[2] - wall[0], wall[3] - wall[1]
     cross = dx * ey - dy * ex
@@ -169,7 +170,7 @@ def _crossing(wall: Any, px: float, py: float, qx: float, qy: float) -> float:
 
 @numba.njit(nogil=True)  # a generator from Numba's cache cannot be compiled into another function
 def _bins_along(walls: Any, px: float, py: float, qx: float, qy: float) -> Any:
-    """Bins that the line passes, in order, with the half-open span of fractions in each."""
+    """Bins along the line, in order, with the half-open interval of fractions in each."""
     ny, nx = walls.shape
     size = walls.size
     ux, uy = (px - walls.origin[0]) / size, (py - walls.origin[1]) / size

@@ -20,15 +20,15 @@ if TYPE_CHECKING:
 
 __all__ = ["LOOKS", "city", "difference", "map_viewer", "prediction_viewer", "stored_truth"]
 
-#: Cells of an edge, and heights, that a page shows at most: what is between them is left out, and the page says so.
+#: Largest number of cells along an edge, and of heights, on a page. Data in between is left out, and the page says so.
 EDGE, HEIGHTS = 128, 5
-#: Triangles of buildings beyond which a browser turns a city too slowly.
+#: Largest number of building triangles that a browser rotates smoothly.
 TRIANGLES = 40_000
 
 
 @dataclass(frozen=True)
 class VariableStyle:
-    """How a variable is shown: title, unit, the factor to that unit, colours, and whether it is circular."""
+    """Style of a variable: title, unit, the factor to that unit, colour scale, and whether it is circular."""
 
     title: str
     unit: str
@@ -49,9 +49,9 @@ LOOKS = {
 
 
 def map_viewer(maps: Mapping[str, xr.Dataset], others: Mapping[str, xr.Dataset] | None = None) -> Viewer:
-    """Every modality of maps `(z, y, x)`, by name, at some heights, on one scale for all of a modality.
+    """A viewer of every modality of maps `(z, y, x)`, by name, at some heights, with one scale per modality.
 
-    `others` are maps of the same places by the same names, shown beside them with the difference.
+    `others` are maps of the same places by the same names, shown next to them with the difference.
     """
     first = next(iter(maps.values()))
     others = others or {}
@@ -87,7 +87,7 @@ def map_viewer(maps: Mapping[str, xr.Dataset], others: Mapping[str, xr.Dataset] 
 
 
 def prediction_viewer(predicted: Mapping[str, xr.Dataset], truths: Mapping[str, xr.Dataset]) -> Viewer:
-    """Truth, mean, members, error and uncertainty of every target, by map and height.
+    """A viewer of truth, mean, members, error and uncertainty of every target, by map and height.
 
     `predicted` is what `radiomaps.prediction` writes, `truths` has the same variables `(z, y, x)`; a map without a
     truth shows the others alone.
@@ -144,13 +144,13 @@ def _prediction_fields(label: str, name: str, layer: xr.Dataset, truth: xr.Datas
 
 
 def stored_truth(prediction: xr.Dataset) -> xr.Dataset | None:
-    """The truth that `write_samples` kept with a prediction, `(z, y, x)` by target; None where there is none."""
+    """The truth that `write_samples` stored with a prediction, `(z, y, x)` by target; None if there is none."""
     names = [str(name).removesuffix("_truth") for name in prediction if str(name).endswith("_truth")]
     return prediction[[f"{name}_truth" for name in names]].rename({f"{n}_truth": n for n in names}) if names else None
 
 
 def difference(maps: xr.Dataset, other: xr.Dataset, name: str, *, of: str | None = None) -> NDArray[Any]:
-    """A variable (or the variable `of`) less that of another map, in the unit of the page; azimuths the shorter way."""
+    """A variable minus that (or the variable `of`) of another map, in the unit of the page; azimuths in ±180°."""
     here = maps[of or name]
     wrong = here.values - other[name].transpose(*here.dims).values
     wrong = (wrong + np.pi) % (2 * np.pi) - np.pi if LOOKS[name].circular else wrong
@@ -158,19 +158,19 @@ def difference(maps: xr.Dataset, other: xr.Dataset, name: str, *, of: str | None
 
 
 def _heights(maps: xr.Dataset) -> list[int]:
-    """Numbers of the layers that are shown, the lowest and the highest among them."""
+    """Indices of the layers that are shown, including the lowest and the highest."""
     count = maps.sizes["z"]
     return sorted({round(index) for index in np.linspace(0, count - 1, min(count, HEIGHTS))})
 
 
 def _thinned(layer: Any) -> Any:
-    """Every so manyth cell of a layer, so that no edge has more than `EDGE`."""
+    """A layer thinned by a constant step, so that no edge has more than `EDGE` cells."""
     step = max(1, -(-max(layer.sizes["y"], layer.sizes["x"]) // EDGE))
     return layer.isel(y=slice(None, None, step), x=slice(None, None, step))
 
 
 def _left_out(maps: xr.Dataset) -> str:
-    """What a page does not show of the data, as a sentence; nothing where it shows all."""
+    """A sentence on the data that a page leaves out; empty if it shows all."""
     step = max(1, -(-max(maps.sizes["y"], maps.sizes["x"]) // EDGE))
     heights = maps.sizes["z"]
     parts = [f"every {step}th cell"] if step > 1 else []
@@ -189,26 +189,26 @@ def _field(panel: str, place: Mapping[str, str], layer: xr.DataArray) -> ViewerF
 
 
 def _limits(parts: Sequence[NDArray[Any]], look: VariableStyle) -> tuple[float, float]:
-    """The central 99 % of all values; the whole circle for an azimuth."""
+    """The central 99 % of all values; the full circle for an azimuth."""
     if look.circular:
         return 0.0, 360.0
     values = np.concatenate([part[np.isfinite(part)].ravel() for part in parts])
     if not values.size:
         return 0.0, 1.0
     low, high = map(float, np.quantile(values, [0.005, 0.995]))
-    if look.unit == "°":  # a layer at the transmitter's height is all horizon: its rounding is no picture
+    if look.unit == "°":  # at the transmitter's height all zenith angles are 90° up to rounding
         low, high = min(low, 87.0), max(high, 93.0)
     return low, high if high > low else low + 1.0
 
 
 def _high(values: NDArray[Any]) -> float:
-    """What 99 % of the known values do not exceed; 1 where there is none above 0."""
+    """The 99th percentile of the finite values; 1 if it is not above 0."""
     known = values[np.isfinite(values)]
     return float(np.quantile(known, 0.99)) or 1.0 if known.size else 1.0
 
 
 def city(maps: xr.Dataset, footprints: Sequence[Footprint], *, variable: str = "path_gain_db") -> Figure:
-    """Buildings as prisms, the transmitter, and one layer of a map at a height that a slider chooses.
+    """Buildings as prisms, the transmitter, and one layer of a map at a height that a slider selects.
 
     `maps` is one map `(z, y, x)` with `tx_x`, `tx_y`, `tx_z` in the metres of the footprints.
     """
@@ -277,7 +277,7 @@ def city(maps: xr.Dataset, footprints: Sequence[Footprint], *, variable: str = "
 
 
 def _prisms(maps: xr.Dataset, footprints: Sequence[Footprint]) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Vertices and faces of the buildings within the window, the largest first, as many as a browser turns."""
+    """Vertices and faces of the buildings within the window, the largest first, up to the limit of triangles."""
     import shapely
 
     x, y = maps["x"].values, maps["y"].values

@@ -1,4 +1,4 @@
-"""Pictures and the page of a coverage: best server, RSRP and SINR at some heights, and shares in numbers."""
+"""Figures and the page of a coverage: best server, RSRP and SINR at some heights, and tables of shares."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ if TYPE_CHECKING:
 
 __all__ = ["FILE", "cover", "coverage_report", "draw_coverage", "read_coverage", "shown_heights"]
 
-#: The layers that `radiomaps coverage` leaves in its run folder.
+#: The file of layers that `radiomaps coverage` writes to its run folder.
 FILE = "coverage.nc"
 _BUILDING, _NOWHERE = "#4a4a4a", "#e3e0da"
-#: Cells of an edge that a page shows at most, and heights.
+#: Largest number of cells along an edge, and of heights, on a page.
 _EDGE, _HEIGHTS = 192, 5
 _RSRP, _SINR = (-130.0, -60.0), (-10.0, 30.0)
 
@@ -37,7 +37,7 @@ def read_coverage(path: str | os.PathLike[str]) -> xr.Dataset:
 
 
 def cover(values: Mapping[str, Any], run: RunFolder) -> list[dict[str, Any]]:
-    """Write layers, pictures and the summary of a configuration of `radiomaps coverage`; returns rows by height."""
+    """Write layers, figures and the summary for a configuration of `radiomaps coverage`; returns one row per height."""
     from geoml.report.figures import save_figure
     from radiomaps.antennas.coverage import LinkBudget, coverage, coverage_tables
     from radiomaps.antennas.replanned import maps_of_store
@@ -54,14 +54,14 @@ def cover(values: Mapping[str, Any], run: RunFolder) -> list[dict[str, Any]]:
 
 
 def shown_heights(layers: xr.Dataset, count: int) -> list[float]:
-    """Up to `count` heights, the lowest and the highest among them."""
+    """Up to `count` heights, including the lowest and the highest."""
     z = layers["z"].values
     chosen = sorted({round(index) for index in np.linspace(0, len(z) - 1, min(count, len(z)))}) if count else []
     return [float(z[index]) for index in chosen]
 
 
 def draw_coverage(layers: xr.Dataset, height_m: float) -> Figure:
-    """Best server, RSRP and SINR of one height side by side; arrows show where the cells point."""
+    """Best server, RSRP and SINR of one height side by side; arrows show the azimuths of the cells."""
     from matplotlib.colors import BoundaryNorm, ListedColormap
     from matplotlib.figure import Figure
 
@@ -147,12 +147,12 @@ def coverage_report(path: str | os.PathLike[str]) -> Report:
     blocks: list[Block] = [_viewer(layers)]
     return Report(
         f"Coverage of {attrs.get('scene', 'a scene')}",
-        f"{len(cells)} cells; covered is what has {needed}, outdoors.",
+        f"{len(cells)} cells. A voxel outdoors is covered if it has {needed}.",
         [
             Section("Maps", blocks),
             Section("Share covered", [
-                Table(heights, "Shares of voxels outdoors by height; medians over voxels with a path"),
-                Table(cells, "Shares of all voxels outdoors that each cell serves, and covers"),
+                Table(heights, "Shares of outdoor voxels by height; medians over voxels with a path"),
+                Table(cells, "Shares of all outdoor voxels that each cell serves, and that it covers"),
             ]),
             Section("Cells and link budget", [
                 Table(where, "Cells"),

@@ -1,4 +1,4 @@
-"""Pictures of scenes and maps: all modalities at some heights, vertical cuts, errors."""
+"""Figures of scenes and maps: all modalities at some heights, vertical cuts, errors."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _LEGEND = "dark: building; light: no path; triangle: transmitter"
 
 @dataclass(frozen=True)
 class _Look:
-    """How a variable is drawn: factor to the unit shown, colours, and limits (None: from the data)."""
+    """Style of a variable: factor to the unit shown, colour map, and limits (None: from the data)."""
 
     title: str
     factor: float
@@ -45,7 +45,7 @@ _LOOKS = {
 
 
 def draw_scene(scene: Scene) -> Figure:
-    """A plan of the scene: height of roofs and ground in colour, in some 600 cells along its longer side."""
+    """A plan of the scene: heights of roofs and ground in colour, with about 600 cells along its longer side."""
     from matplotlib.figure import Figure
 
     from geoml.grids.grid import Grid
@@ -69,7 +69,7 @@ def draw_scene(scene: Scene) -> Figure:
 
 
 def draw_maps(maps: xr.Dataset, *, heights_m: Sequence[float] | None = None, title: str = "") -> Figure:
-    """All modalities of one transmitter, a row each, at some heights, a column each (default: low, middle, high).
+    """All modalities of one transmitter (rows) at some heights (columns; default: lowest, middle, highest).
 
     `maps` has dims `(z, y, x)` and scalar coordinates `tx_x`, `tx_y`, `tx_z`. Dark: building; light: no path.
     """
@@ -98,7 +98,7 @@ def draw_maps(maps: xr.Dataset, *, heights_m: Sequence[float] | None = None, tit
 
 
 def draw_cut(maps: xr.Dataset, *, title: str = "") -> Figure:
-    """The same modalities on a vertical cut along x through the transmitter."""
+    """All modalities of one transmitter on a vertical cut along x through it."""
     from matplotlib.figure import Figure
 
     names = [name for name in _LOOKS if name in maps]
@@ -117,7 +117,7 @@ def draw_cut(maps: xr.Dataset, *, title: str = "") -> Figure:
 
 
 def draw_errors(maps: xr.Dataset, truth: xr.Dataset, *, height_m: float | None = None, title: str = "") -> Figure:
-    """Difference of path gain, time and direction of arrival to another map, at one height."""
+    """Differences of path gain, time and direction of arrival from another map, at one height."""
     from matplotlib.figure import Figure
 
     height = float(maps["z"][0]) if height_m is None else height_m
@@ -151,7 +151,7 @@ def _limits(values: NDArray[Any], look: _Look) -> tuple[float, float]:
     known = values[np.isfinite(values)] * look.factor
     if not known.size:
         return 0.0, 1.0
-    low, high = np.percentile(known, [1, 98])  # a few long detours would leave one colour for all others
+    low, high = np.percentile(known, [1, 98])  # otherwise a few long paths would dominate the colour scale
     return float(low), float(max(high, low + 1e-9))
 
 

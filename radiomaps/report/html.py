@@ -1,4 +1,4 @@
-"""Stores of maps and sampled maps as sections of a report for the browser."""
+"""Report pages for the browser: stores of maps, sampled maps, benchmarks."""
 
 from __future__ import annotations
 
@@ -23,20 +23,20 @@ if TYPE_CHECKING:
 
 __all__ = ["TABLES", "report", "store_of"]
 
-#: Maps that a page shows at most.
+#: Largest number of maps on a page.
 SHOWN = 4
 STORE = "maps.zarr"
-#: What `radiomaps predict` writes, by `format=`.
+#: Files that `radiomaps predict` writes, for each `format=`.
 SAMPLED = (".nc", ".zarr")
-#: The tables of a benchmark, which `radiomaps.benchmarking.tables` leaves for this page.
+#: The tables of a benchmark, which `radiomaps.benchmarking.tables` writes for this page.
 TABLES = "tables.json"
 
 
 def report(path: str | os.PathLike[str], *, against: Path | None = None) -> Report | None:
-    """The report of a store of maps, of the run that traced one, of `radiomaps predict` or `benchmark`; else None.
+    """The report of a store of maps, or of a run of `radiomaps trace`, `predict` or `benchmark`; None for others.
 
-    `against` is a store of the same maps, from which the differences are shown. Errors: `DataError` for a store or
-    file that is broken, `UserError` for one of other maps.
+    `against` is a store of the same maps, whose differences are shown. Raises `DataError` for a damaged store or file,
+    `UserError` for a store of other maps.
     """
     path = Path(path)
     if (path / TABLES).exists():
@@ -50,13 +50,13 @@ def report(path: str | os.PathLike[str], *, against: Path | None = None) -> Repo
 
 
 def store_of(path: str | os.PathLike[str]) -> Path | None:
-    """The store of maps that a path is, or that its run traced; None where there is none."""
+    """The store of maps at a path, or the one that the run at this path traced; None if there is none."""
     path = Path(path)
     for store in (path / STORE, path):
         if (store / "zarr.json").exists():
             try:
                 scene_records(store)
-            except DataError:  # a store of something else
+            except DataError:  # a store of other data
                 continue
             return store
     return None
@@ -70,7 +70,7 @@ def _of_store(store: Path, records: list[Any], against: Path | None) -> Report:
     rows = []
     total = maps.sizes["scene"] * maps.sizes["tx"]
     for index in range(min(total, SHOWN)):
-        # Different scenes before further transmitters of one.
+        # Show different scenes before further transmitters of one scene.
         tx, scene = divmod(index, maps.sizes["scene"])
         one = in_scene(maps.isel(scene=scene, tx=tx).load())
         label = f"{one['scene'].item()}, transmitter {tx}"
@@ -95,7 +95,7 @@ def _of_store(store: Path, records: list[Any], against: Path | None) -> Report:
         f"Path gain, time and direction of arrival on {' × '.join(str(maps.sizes[d]) for d in 'zyx')} voxels. {note}",
         [
             Section("Maps", blocks),
-            Section("In numbers", [Table(rows, "Shares of voxels outdoors, and path gain")]),
+            Section("In numbers", [Table(rows, "Shares of outdoor voxels, and path gain")]),
             Section("Scenes and provenance", [
                 Table(scenes, "Scenes, with the number of footprints"),
                 Table([{"what": k, "value": json.dumps(v)} for k, v in facts.items() if v is not None], "How traced"),
@@ -105,16 +105,16 @@ def _of_store(store: Path, records: list[Any], against: Path | None) -> Report:
 
 
 def _same_maps(maps: xr.Dataset, against: Path) -> xr.Dataset:
-    """The maps of another store, where they are of the same places."""
+    """The maps of another store; raises `UserError` if they are of other places."""
     other = open_maps(against)
     same = all(maps.sizes[name] == other.sizes.get(name) for name in maps["path_gain_db"].dims)
     if not same or not all(np.allclose(maps[f"tx_{axis}"], other[f"tx_{axis}"]) for axis in "xyz"):
-        raise UserError(f"{against} holds other scenes, transmitters or voxels; give a store of the same maps")
+        raise UserError(f"{against} contains other scenes, transmitters or voxels; give a store of the same maps")
     return other
 
 
 def _differences(one: xr.Dataset, other: xr.Dataset) -> dict[str, Any]:
-    """Medians of what two maps of a place differ by."""
+    """Median absolute differences of two maps of a place."""
     return {
         f"{look.title}, median |Δ| {look.unit}": float(np.nanmedian(np.abs(charts.difference(one, other, name))))
         for name, look in charts.LOOKS.items()
@@ -147,7 +147,7 @@ def _of_benchmark(path: Path) -> Report:
 
 
 def _of_samples(path: Path, files: list[Path]) -> Report:
-    """Maps that a model drew, beside those of the store they were asked for, where it has them."""
+    """Maps that a model sampled, next to the truth that the files contain, if any."""
     from geoml.runs.folder import RunFolder
 
     run = RunFolder.load(path)
@@ -169,14 +169,14 @@ def _of_samples(path: Path, files: list[Path]) -> Report:
                 wrong = charts.difference(made, truth, name, of=f"{name}_mean")
                 row[f"{look.title}, median error {look.unit}"] = float(np.nanmedian(np.abs(wrong)))
         rows.append(row)
-    note = "" if truths else "These files hold no truth to compare with."
+    note = "" if truths else "These files contain no truth for comparison."
     return Report(
         "Sampled radio maps",
-        f"Drawn by {run.config.get('checkpoint')}. {note}",
+        f"Sampled with {run.config.get('checkpoint')}. {note}",
         [
             Section("Truth, prediction, error and uncertainty", [charts.prediction_viewer(predicted, truths)]),
-            Section("In numbers", [Table(rows, "Medians over voxels outdoors")]),
-            Section("What was asked for", [
+            Section("In numbers", [Table(rows, "Medians over outdoor voxels")]),
+            Section("Configuration", [
                 Text((path / "config.yaml").read_text(), "code"),
                 Text("; ".join(sorted({str(made.attrs.get("licence")) for made in predicted.values()})), "note"),
             ]),

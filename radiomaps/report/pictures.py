@@ -1,4 +1,4 @@
-"""Pictures of predicted maps beside the truth: while a model trains, when it is scored, of what it predicted."""
+"""Figures of predicted maps next to the truth: during training, in evaluation, and of written predictions."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ __all__ = ["draw", "draw_predictions", "picture_taker"]
 def picture_taker(
     task: Task, store: Path, samples: Sequence[int], folder: Path, *, members: int = 4, seed: int = 0
 ) -> Callable[[Model, int], None]:
-    """What draws maps of a store as a model in training predicts them: for `watch` of `fit`."""
+    """A callback for `watch` of `fit` that draws maps of a store as predicted by the model in training."""
     transforms = identity(task)
 
     def watch(model: Model, seen: int) -> None:
@@ -37,7 +37,7 @@ def picture_taker(
 
 
 def draw(builder: Builder, store: Path, samples: Sequence[int], folder: Path, members: int) -> None:
-    """Truth, prediction, error and uncertainty of some maps, every target, in `folder`."""
+    """Draw truth, prediction, error and uncertainty of every target of some maps to `folder`."""
     if not samples:
         return
     for number, made in predicted_maps(builder, store, samples, members=members):  # type: ignore[arg-type]
@@ -48,7 +48,7 @@ def draw(builder: Builder, store: Path, samples: Sequence[int], folder: Path, me
 
 
 def draw_predictions(rows: Sequence[Mapping[str, Any]]) -> None:
-    """Draw a picture next to each written file, with the truth that the file holds."""
+    """Draw a figure next to each written file, with the truth that the file contains."""
     from geoml.data.netcdf import read_dataset
     from radiomaps.report.charts import stored_truth
 

@@ -1,4 +1,4 @@
-"""Pictures of predicted maps: truth, mean, one member, error and uncertainty of each modality."""
+"""Figures of predicted maps: truth, mean, one member, error and uncertainty of each modality."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 __all__ = ["draw_prediction"]
 
-#: Title, factor to the unit shown, colours; the error's scale is the largest of its central 98 %.
+#: Title, factor to the unit shown, colour map.
 _SHOWN: dict[str, tuple[str, float, str]] = {
     "path_gain_db": ("path gain (dB)", 1.0, "viridis"),
     "toa_s": ("time of arrival (ns)", 1e9, "cividis"),
@@ -28,10 +28,10 @@ _SHOWN: dict[str, tuple[str, float, str]] = {
 def draw_prediction(
     prediction: xr.Dataset, truth: xr.Dataset | None = None, *, height_m: float | None = None, title: str = ""
 ) -> Figure:
-    """A row a target, at one height (default: the lowest): truth, mean, a member, mean − truth, uncertainty.
+    """One row per target, at one height (default: the lowest): truth, mean, a member, mean − truth, uncertainty.
 
-    `prediction` is of `radiomaps.prediction`, `truth` has the same variables `(z, y, x)`; without it the panels that
-    need it are left out.
+    `prediction` is a result of `radiomaps.prediction`; `truth` has the same variables `(z, y, x)`. Without it, the
+    panels that need it are left out.
     """
     from matplotlib.figure import Figure
 
@@ -83,7 +83,7 @@ def _range(values: Any, name: str) -> tuple[float, float]:
     if not found.size:
         return 0.0, 1.0
     low, high = map(float, np.percentile(found, [1, 99]))
-    if name == "doa_zenith":  # a layer at the transmitter's height is all horizon: its rounding is no picture
+    if name == "doa_zenith":  # at the transmitter's height all zenith angles are 90° up to rounding
         low, high = min(low, np.pi / 2 - 0.05), max(high, np.pi / 2 + 0.05)
     return low, max(high, low + 1e-12)
 

@@ -1,4 +1,4 @@
-"""A picture of a calibration: residuals by place, before and after."""
+"""Figure of a calibration: residuals by position, before and after."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["draw_residuals"]
 
 
 def draw_residuals(made: Calibration, scene: Scene) -> Figure:
-    """Measured less predicted power in dB at each place over the footprints; held-out places are squares."""
+    """Measured minus predicted power in dB at each place over the footprints; held-out places are squares."""
     from matplotlib.collections import PolyCollection
     from matplotlib.figure import Figure
 
@@ -39,5 +39,5 @@ def draw_residuals(made: Calibration, scene: Scene) -> Figure:
         axes.set_ylim(points[:, 1].min() - span, points[:, 1].max() + span)
         axes.set_xlabel("x (m)")
     panels[0].set_ylabel("y (m)")
-    figure.colorbar(dots, ax=panels, label="measured less predicted (dB)")
+    figure.colorbar(dots, ax=panels, label="measured minus predicted (dB)")
     return figure

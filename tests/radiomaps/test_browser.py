@@ -71,7 +71,7 @@ def test_a_store_against_another_shows_both_and_what_they_differ_by(store, tmp_p
     turned = fields["azimuth of arrival − the other", *place]
     assert float(np.nanmax(np.abs(turned))) <= 180
     fewer = generate(Plan(scenes, Placement(1, height_m=10), window), tmp_path / "fewer.zarr")
-    with pytest.raises(UserError, match="holds other scenes, transmitters or voxels"):
+    with pytest.raises(UserError, match="contains other scenes, transmitters or voxels"):
         report(store, against=fewer)
 
 
@@ -95,7 +95,7 @@ def test_sampled_maps_are_shown_with_members_and_without_a_truth_that_nobody_has
         sampled.to_zarr(path) if suffix == ".zarr" else sampled.to_netcdf(path)
     page = report(folder)
     assert page is not None
-    assert "hold no truth" in page.summary
+    assert "contain no truth" in page.summary
     viewer = viewer_of(page)
     panels = {field.panel for field in viewer.fields}
     assert panels == {"mean", "member", "uncertainty"}
