@@ -38,7 +38,7 @@ APP = App(
         Verb(
             "scenes",
             "radiomaps.verbs:scenes",
-            "List scenes; report what was understood of one, and draw it",
+            "List scenes; report on one scene, and draw it",
             example="radiomaps scenes scene=city.osm default_height_m=9",
             plain=True,
         ),
@@ -89,7 +89,7 @@ APP = App(
         Verb(
             "report",
             "radiomaps.verbs:report",
-            "Make one page for a browser of stores and finished runs",
+            "Write one HTML page about stores and finished runs",
             "radiomaps report runs/trace/etoile",
             plain=True,
         ),
@@ -98,7 +98,7 @@ APP = App(
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run `radiomaps` with these words, those of the shell by default; returns the exit code."""
+    """Run `radiomaps` with these arguments (default: those of the shell); returns the exit code."""
     return app.main(APP, argv)
 
 

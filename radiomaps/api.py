@@ -33,12 +33,12 @@ SOLVERS = ("sionna", "dominant")
 
 
 def load_scene(scene: str | os.PathLike[str] | Mapping[str, Any], **options: Any) -> Scene:
-    """A scene by its name or file.
+    """Load a scene by its name or file.
 
     Args:
         scene: a name (`"procedural-3"`, or one of Sionna's cities such as `"munich"`), the path of a `.geojson`,
             `.osm`, `.tif`, `.xml` or `.ply` file, or a mapping with `name` or `path` and options.
-        options: of the reader, such as `default_height_m=9` for footprints without a height.
+        options: options of the reader, such as `default_height_m=9` for footprints without a height.
 
     Returns a `Scene`: meshes in local metres, footprints, licence, `extent`, `grid(step_m, heights_m)`. Raises
     `UserError` for unknown names and options, `DataError` for files that cannot be read.
@@ -65,19 +65,20 @@ def trace(
     frequencies_hz: Sequence[float] = (),
     **options: Any,
 ) -> xr.Dataset:
-    """Radio maps of transmitters in a scene, computed now.
+    """Compute radio maps of transmitters in a scene.
 
     Args:
-        scene: a `Scene`, or what `load_scene` takes.
-        transmitters: `Transmitter`s, their x, y, z, or a sites file.
-        grid: axes z, y, x in the scene's metres, as `scene.grid(…)` gives them.
-        solver: "sionna", rays with reflection, diffraction and scattering, or "dominant", the strongest path alone.
-        frequencies_hz: maps of each follow each other along `tx`; none: `frequency_hz` of the options, 5.9 GHz.
-        options: of the solver: `rays`, `depth`, `diffraction`, `frequency_hz`, …
+        scene: a `Scene`, or an argument of `load_scene`.
+        transmitters: `Transmitter`s, positions x, y, z, or a sites file.
+        grid: axes z, y, x in the scene's metres, such as `scene.grid(…)`.
+        solver: "sionna" (ray tracing with reflection, diffraction and scattering) or "dominant" (the strongest path
+            only, without ray tracing).
+        frequencies_hz: carriers, whose maps are concatenated along `tx`; none: `frequency_hz` of the options, 5.9 GHz.
+        options: options of the solver: `rays`, `depth`, `diffraction`, `frequency_hz`, …
 
-    Returns a data set on `(tx, z, y, x)` of `path_gain_db`, `toa_s`, `doa_azimuth`, `doa_zenith`, spreads (of
-    "sionna") and the masks `los`, `no_path`, `building`; fields are NaN where no path arrives. Raises `UserError` for a
-    grid outside the scene, a transmitter in a building and unknown options.
+    Returns a Dataset on `(tx, z, y, x)` of `path_gain_db` (dB), `toa_s` (s), `doa_azimuth` and `doa_zenith` (rad),
+    spreads (solver "sionna") and the masks `los`, `no_path`, `building`; fields are NaN where no path arrives. Raises
+    `UserError` for a grid outside the scene, a transmitter inside a building and unknown options.
 
     >>> import radiomaps
     >>> scene = radiomaps.load_scene("procedural-0")
@@ -114,17 +115,17 @@ def paths(
     """Exact propagation paths from transmitters to receivers.
 
     Args:
-        scene: a `Scene`, or what `load_scene` takes.
-        transmitters: `Transmitter`s, their x, y, z, or a sites file.
-        points: receivers, `(n, 3)` metres.
-        velocities: of the receivers, `(n, 3)` m/s; they give the Doppler shifts.
-        rays: that discover chains of surfaces.
-        top: how many of the strongest paths of a pair are kept.
-        options: of the tracer: `frequency_hz`, `depth`, `diffraction`, …
+        scene: a `Scene`, or an argument of `load_scene`.
+        transmitters: `Transmitter`s, positions x, y, z, or a sites file.
+        points: positions of receivers, `(n, 3)` in metres.
+        velocities: velocities of the receivers, `(n, 3)` in m/s, for Doppler shifts.
+        rays: number of rays that discover chains of surfaces.
+        top: number of strongest paths stored per pair.
+        options: options of the tracer: `frequency_hz`, `depth`, `diffraction`, …
 
-    Returns a data set on `(tx, rx, path)`, strongest path first and NaN beyond the last: `gain_db`, `delay_s`, angles
-    of arrival and departure, `doppler_hz`, `bounces`, complex amplitudes by `polarisation`. Raises `UserError` for
-    receivers that are no `(n, 3)` numbers, a transmitter in a building, and a machine on which Sionna RT cannot run.
+    Returns a Dataset on `(tx, rx, path)`, sorted by power and padded with NaN: `gain_db`, `delay_s`, angles of arrival
+    and departure, `doppler_hz`, `bounces`, complex amplitudes by `polarisation`. Raises `UserError` for receivers that
+    are not of shape `(n, 3)`, a transmitter inside a building, and a machine on which Sionna RT cannot run.
 
     >>> import radiomaps
     >>> table = radiomaps.paths("etoile", [(0, 0, 30)], [[50, 20, 1.5]])  # doctest: +SKIP
@@ -148,11 +149,12 @@ def paths(
 
 
 def open(store: str | os.PathLike[str]) -> xr.Dataset:
-    """The maps of a store that `radiomaps trace` or `radiomaps import` wrote.
+    """Open the maps of a store that `radiomaps trace` or `radiomaps import` wrote.
 
-    Returns a lazy data set on `(scene, tx, z, y, x)`, variables as of `trace`. `x` and `y` are the scene's
-    metres; only where several scenes have windows at different places they begin at each window's corner, which
-    `origin_x` and `origin_y` place in the scene. Raises `DataError` for a folder that is no complete store.
+    Returns a lazy Dataset on `(scene, tx, z, y, x)` with the variables of `trace`. `x` and `y` are in the scene's
+    metres. If several scenes have windows at different positions, `x` and `y` start at the corner of each window, and
+    `origin_x` and `origin_y` are the position of the corner in the scene. Raises `DataError` for a folder that is not a
+    complete store.
 
     >>> import radiomaps
     >>> maps = radiomaps.open("runs/trace/etoile/maps.zarr")  # doctest: +SKIP
@@ -170,15 +172,15 @@ def load(
     precision: Literal["fp32", "bf16", "fp16"] = "fp32",
     allow: Sequence[str] = (),
 ) -> Model:
-    """The trained model of a run folder or checkpoint folder.
+    """Load the trained model of a run folder or checkpoint folder.
 
     Args:
-        run: the folder that `radiomaps train` or `radiomaps.train` left, or a checkpoint folder.
-        device: "cpu", "cuda", or "auto" for a GPU where there is one.
-        precision: of the network's forward passes; "bf16" is faster where the processor computes in it.
-        allow: packages of your own whose models may be built.
+        run: the run folder of `radiomaps train` or `radiomaps.train`, or a checkpoint folder.
+        device: "cpu", "cuda", or "auto" for a GPU if there is one.
+        precision: precision of the network's forward passes; "bf16" is faster on hardware that supports it.
+        allow: names of other packages whose models may be built.
 
-    Raises `UserError` where there is no such run, `DataError` for a checkpoint that is damaged or incomplete.
+    Raises `UserError` for a run that does not exist, `DataError` for a checkpoint that is damaged or incomplete.
 
     >>> import radiomaps
     >>> radiomaps.load("benchmarks/weights/radiodiff/aware-radiodiff3d")  # doctest: +SKIP
@@ -191,10 +193,10 @@ def load(
 
 @dataclass(frozen=True, repr=False)
 class Model:
-    """A trained model of radio maps: what `radiomaps.load` and `radiomaps.train` return.
+    """A trained model of radio maps, as returned by `radiomaps.load` and `radiomaps.train`.
 
     Attributes:
-        trained: its parts: the network, its task, the grid and the split of its training.
+        trained: the network with its task and the grid and split of its training.
     """
 
     trained: Trained
@@ -207,7 +209,7 @@ class Model:
 
     @property
     def targets(self) -> tuple[str, ...]:
-        """Names of the variables that it predicts."""
+        """Names of the predicted variables."""
         return self.trained.task.targets
 
     def predict(
@@ -223,26 +225,26 @@ class Model:
         tiles: Mapping[str, int] | None = None,
         **sampling: Any,
     ) -> xr.Dataset:
-        """Maps of transmitters in a scene, with the spread of the members as uncertainty; no store is needed.
+        """Predict maps of transmitters in a scene, with the spread of the members as uncertainty.
 
         Args:
-            scene: a `Scene`, or what `load_scene` takes.
-            transmitters: `Transmitter`s, or their x, y, z; none for a model that reads observations alone.
-            grid: axes z, y, x in the scene's metres; None: 256 m around the scene's middle (less in a smaller scene),
+            scene: a `Scene`, or an argument of `load_scene`.
+            transmitters: `Transmitter`s, or positions x, y, z; none for a model that uses observations only.
+            grid: axes z, y, x in the scene's metres. None: 256 m around the scene's middle (less in a smaller scene),
                 with the steps and heights of the training. Other steps are predicted with a warning.
-            members: how many to draw; a deterministic model gives one.
-            seed: of the members: those of a transmitter are the same whatever else is predicted.
-            frequency_hz: of the carrier.
-            observed: of a model that reads observations: its targets in dB, s and rad, on `(z, y, x)` with NaN where
-                nothing was observed, or along one dim of points with coordinates `x`, `y`, `z`; with a dim `tx` one
-                set for each transmitter.
-            tiles: `{"tile": 192, "blend": 8, "halo": 32, "limit": 256}`: grids of more than `limit` voxels a side are
-                predicted in overlapping tiles.
-            sampling: of a diffusion: `steps`, `sampler`, `guidance`, `keep`.
+            members: number of members; a deterministic model has one.
+            seed: seed of the members. Those of a transmitter do not depend on what else is predicted.
+            frequency_hz: carrier frequency.
+            observed: observations for a model that uses them: its targets in dB, s and rad, on `(z, y, x)` with NaN
+                where nothing was observed, or along one dimension of points with coordinates `x`, `y`, `z`. With a
+                dimension `tx`, one set for each transmitter.
+            tiles: `{"tile": 192, "blend": 8, "halo": 32, "limit": 256}`: grids of more than `limit` voxels along an
+                axis are predicted in overlapping tiles.
+            sampling: options of a diffusion model: `steps`, `sampler`, `guidance`, `keep`.
 
         Returns each target on `(tx, member, z, y, x)`, its `NAME_mean` and `NAME_uncertainty` (standard deviation) on
         `(tx, z, y, x)`, NaN in buildings, and `building`. Raises `UserError` for a grid outside the scene, a
-        transmitter in a building, and observations that are missing or not read.
+        transmitter inside a building, and observations that are missing or that the model does not use.
 
         >>> import radiomaps
         >>> model = radiomaps.load("runs/model")  # doctest: +SKIP
@@ -281,17 +283,17 @@ _SITE = ("tx_x", "tx_y", "tx_z", "frequency_hz")
 
 
 def evaluate(maps: xr.Dataset, truth: xr.Dataset) -> xr.Dataset:
-    """Scores of predicted maps against true ones, over the voxels outdoors that a path reaches.
+    """Scores of predicted maps against the truth, over the outdoor voxels that a path reaches.
 
     Args:
-        maps: variables on `(tx, [member,] z, y, x)` in dB, s and rad, as of `Model.predict` or `trace`.
-        truth: the same variables and transmitters on the same voxels, as of `trace`, or of `open` with one `scene`
-            selected.
+        maps: variables on `(tx, [member,] z, y, x)` in dB, s and rad, as returned by `Model.predict` or `trace`.
+        truth: the same variables and transmitters on the same voxels, as returned by `trace`, or by `open` with one
+            `scene` selected.
 
-    Returns `rmse`, `mae`, `bias`, `within` (the share within 3 dB, 10 ns or 10°), `crps_fair`, and of several members
-    `spread`, `spread_skill` and the ranks' scores, on `(target, voxels)` in the `unit` of the target: dB, ns or °.
-    `voxels` are "all", "los", "nlos" where the truth knows line of sight, and each height. Raises `DataError` where
-    grids or transmitters differ, and where voxels that count are not predicted.
+    Returns `rmse`, `mae`, `bias`, `within` (the share within 3 dB, 10 ns or 10°), `crps_fair`, and for several members
+    `spread`, `spread_skill` and rank scores, on `(target, voxels)` in the `unit` of the target: dB, ns or °. `voxels`
+    are "all", "los" and "nlos" (if the truth has line of sight), and each height. Raises `DataError` if grids or
+    transmitters differ, or if scored voxels have no prediction.
 
     >>> import radiomaps
     >>> grid = radiomaps.Grid.box({"z": 1, "y": 96, "x": 96}, {"z": 5, "y": 160, "x": 160}, {"z": 4, "y": 8, "x": 8})
@@ -315,20 +317,20 @@ def train(
     run: str | os.PathLike[str] | None = None,
     **settings: Any,
 ) -> Model:
-    """Train one model on the maps of a store; the run folder keeps it, and the same call finds it again.
+    """Train one model on the maps of a store. The same call loads a finished training from its run folder.
 
     Args:
-        model: a name of the group `model` ("radiodiff3d", "unet3d"), or a mapping that changes its settings:
+        model: a name of the group `model` ("radiodiff3d", "unet3d"), or a mapping with changed settings:
             `{"model": "unet3d", "loss": "l1"}`.
         store: maps that `radiomaps trace` or `radiomaps import` wrote.
         task: a name of the group `task`, or a mapping: `{"task": "aware", "prior": "dominant"}`.
-        samples: maps that the training sees in all; None for the trainer's own number.
-        seed: of initial weights, order and noise.
-        run: the run folder; None for one under `runs/train` that is named by the settings.
+        samples: total number of training samples; None for the trainer's default.
+        seed: seed of initial weights, order and noise.
+        run: the run folder; None for a folder under `runs/train` named after the settings.
         settings: any key of `radiomaps train` as a Python value, dots as double underscores: `loader__batch_size=4`.
 
-    Returns the trained model. Raises `UserError` for unknown names and settings, `DataError` for a store that is not
-    complete, `Diverged` where the loss is no longer finite.
+    Returns the trained model. Raises `UserError` for unknown names and settings, `DataError` for an incomplete store,
+    `Diverged` if the loss is no longer finite.
 
     >>> import radiomaps
     >>> model = radiomaps.train("unet3d", store="maps.zarr", samples=20_000)  # doctest: +SKIP
@@ -346,12 +348,12 @@ def benchmark(*overrides: str, **settings: Any) -> xr.Dataset:
     """Train and score models and baselines on tasks of one store.
 
     Args:
-        overrides: words of the command line `radiomaps benchmark`: `"experiment=generalisation"`.
+        overrides: arguments of the command `radiomaps benchmark`: `"experiment=generalisation"`.
         settings: its keys as Python values, dots as double underscores: `store="maps.zarr", models=["idw", "unet3d"]`.
 
-    The run folder is `runs/benchmark/…` as on the command line, with page and tables; finished cells are taken from
-    the cache. Returns every score, `nmse` among them, on `(task, model, split, seed, target, voxels)`, NaN where a
-    model has none. Raises `UserError` for unknown names and settings, `DataError` for a store that is not complete.
+    The run folder is `runs/benchmark/…`, with page and tables; finished cells are read from the cache. Returns all
+    scores, such as `nmse`, on `(task, model, split, seed, target, voxels)`, NaN where a model has none. Raises
+    `UserError` for unknown names and settings, `DataError` for an incomplete store.
 
     >>> import radiomaps
     >>> results = radiomaps.benchmark(store="maps.zarr", models=["dominant", "unet3d"])  # doctest: +SKIP
@@ -371,7 +373,7 @@ def _scene(scene: SceneLike) -> Scene:
 
 
 def _transmitters(transmitters: Transmitters, scene: Scene) -> list[Transmitter]:
-    """Transmitters of places, cells or a sites file."""
+    """Transmitters from positions, cells or a sites file."""
     from radiomaps.antennas.sites import RadioCell, cells_of
     from radiomaps.maps.layout import Transmitter
 

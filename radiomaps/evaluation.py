@@ -1,4 +1,4 @@
-"""Scoring one trained model or baseline: what is scored, and the tables of its scores."""
+"""Evaluation of one trained model or baseline: the builder to score, and tables of its scores."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Rows = list[dict[str, Any]]
 
 
 def published_rows(scores: MapScores) -> Rows:
-    """A row a target: RMSE, NMSE, SSIM and PSNR on 0 … 1 over all voxels, and averaged over maps."""
+    """One row per target: RMSE, NMSE, SSIM and PSNR on 0 … 1 over all voxels, and averaged over maps."""
     views = [name for target in scores.targets if target != CIRCULAR for name in _views(target)]
     return [{"target": view, **scores.values(view)} for view in views]
 
@@ -35,7 +35,7 @@ def _views(target: str) -> tuple[str, ...]:
 
 
 def physical_rows(scores: MapScores, groups: Sequence[str] = ("all", "los", "nlos")) -> Rows:
-    """A row a target and group of voxels, in dB, ns and degrees."""
+    """One row per target and group of voxels, in dB, ns and degrees."""
     rows = []
     for target in scores.targets:
         if target == CIRCULAR:
@@ -51,7 +51,7 @@ def physical_rows(scores: MapScores, groups: Sequence[str] = ("all", "los", "nlo
 
 
 def group_rows(scores: MapScores, metric: str = "rmse") -> Rows:
-    """A row a layer or class of distance, a column a target: how errors grow with height and distance."""
+    """Errors by height and distance: one row per layer or class of distance, one column per target."""
     targets = [target for target in scores.targets if target != CIRCULAR]
     names = [group for group in scores.groups(targets[0]) if group.startswith("z = ") or group.endswith(" m")]
     rows = []
@@ -65,10 +65,10 @@ def group_rows(scores: MapScores, metric: str = "rmse") -> Rows:
 
 
 def mirror_rows(builder: Any, store: Path, samples: Sequence[int]) -> Rows:
-    """A row a target channel: how far a network is from treating a scene and its mirror images alike.
+    """One row per target channel: the deviation of a network from equivariance under mirror images of the scene.
 
-    Root mean square on 0 … 1 over the corners of some maps, see `radiomaps.models.symmetry.flip_errors`; nothing where
-    layers are sampled in groups.
+    Root mean square on 0 … 1 over the corners of some maps, see `radiomaps.models.symmetry.flip_errors`. Empty for
+    models that sample layers in groups.
     """
     import torch
 
@@ -88,7 +88,7 @@ def mirror_rows(builder: Any, store: Path, samples: Sequence[int]) -> Rows:
 
 
 def builder_of(values: dict[str, Any], store: Path) -> tuple[Builder, dict[str, Any]]:
-    """What is scored, on the layers of the part that scores, and the split of the store that it was trained by."""
+    """The builder to score, on the layers of the scored part, and the split of the store from its training."""
     if (values["checkpoint"] is None) == (values["baseline"] is None):
         raise UserError("give either checkpoint=RUN_FOLDER or baseline=NAME")
     split, part = values["split"], values["part"]

@@ -1,4 +1,4 @@
-"""Maps predicted by a trained model: members, their mean and uncertainty, in physical units as CF files."""
+"""Prediction with a trained model: members, their mean and uncertainty, in physical units as CF files."""
 
 from __future__ import annotations
 
@@ -81,11 +81,11 @@ def predicted_maps(
     members: int = 8,
     seed: int = 0,
 ) -> Iterator[tuple[int, xr.Dataset]]:
-    """Number and prediction of each of a store's maps, one map in memory at a time.
+    """Yield number and prediction of each of a store's maps, with one map in memory at a time.
 
     A Dataset has each target as `(member, z, y, x)` in dB, s or rad, and `NAME_mean` and `NAME_uncertainty`
-    `(z, y, x)`, NaN in buildings, in the scene's metres. Members are keyed on (seed, number of the map): the same
-    whatever else is predicted.
+    `(z, y, x)`, NaN in buildings, in the scene's metres. Members are keyed on (seed, number of the map) and do not
+    depend on what else is predicted.
     """
     made = _loader(trained.task, store, samples)
     source = made.sources[0]
@@ -113,7 +113,7 @@ def predicted_scene(
     frequency_hz: float = 5.9e9,
     observed: xr.Dataset | None = None,
 ) -> Iterator[tuple[int, xr.Dataset]]:
-    """Number and prediction for each transmitter of a scene, as `predicted_maps` gives them; no store is needed."""
+    """Yield number and prediction for each transmitter of a scene, as `predicted_maps` does, without a store."""
     _warn_of_another_grid(trained, grid)
     above_ground = bool(trained.window.get("above_ground", False))
     attrs = {"scene": scene.name, "licence": scene.licence}
@@ -130,7 +130,7 @@ def predicted_scene(
 
 
 def _warn_of_another_grid(trained: Trained, grid: Grid) -> None:
-    """Say where voxels have another size than those of the training: the network has not seen them."""
+    """Warn if voxel sizes or heights differ from those of the training."""
     if not trained.window:
         return
     first, last, spacing = trained.window["heights_m"]
@@ -145,7 +145,7 @@ def _warn_of_another_grid(trained: Trained, grid: Grid) -> None:
 
 
 def truth_of(task: Task, store: str | os.PathLike[str], sample: int) -> xr.Dataset:
-    """The targets of a map as they are in its store, `(z, y, x)`, NaN where they do not count."""
+    """The targets of a map of a store, `(z, y, x)`, NaN where they are not scored."""
     import xarray as xr
 
     batch = next(iter(_loader(task, store, [sample])))
@@ -161,7 +161,7 @@ def truth_of(task: Task, store: str | os.PathLike[str], sample: int) -> xr.Datas
 def with_truth(
     maps: Iterable[tuple[int, xr.Dataset]], task: Task, store: str | os.PathLike[str]
 ) -> Iterator[tuple[int, xr.Dataset]]:
-    """Predictions of a store's maps with its own targets as `NAME_truth`: pages and pictures then need them alone."""
+    """Predictions of a store's maps with its targets added as `NAME_truth`, for pages and figures."""
     for number, made in maps:
         known = truth_of(task, store, number)
         yield (
@@ -178,7 +178,7 @@ def write_predictions(
     kind: str = "netcdf",
     attrs: Mapping[str, Any] | None = None,
 ) -> Iterator[dict[str, Any]]:
-    """Write each map to one file, atomically; yields a row about each as it is done."""
+    """Write each map to one file, atomically; yields a row for each."""
     if kind not in FORMATS:
         raise unknown("format", kind, FORMATS)
     for number, dataset in track(maps, "predicting", unit="maps", total=total):
@@ -247,7 +247,7 @@ def _dataset(
 def chosen_maps(
     trained: Trained, store: Path, *, part: str | None, samples: Sequence[int] = (), count: int | None = None
 ) -> list[int]:
-    """Numbers of a store's maps: those named, or all of a part of the training's split, or `count` of them."""
+    """Numbers of a store's maps: those in `samples`, or all of a part of the training's split, or `count` of them."""
     parts: Mapping[str, Any] = {"all": range(_count(store))}
     if part is not None:
         if trained.split is None:
@@ -257,7 +257,7 @@ def chosen_maps(
 
 
 def training_grid(trained: Trained, scene: Scene, *, size_m: float = 256.0) -> Grid:
-    """The middle of a scene, `size_m` or as much as there is, in voxels as in the training."""
+    """A grid of at most `size_m` in the middle of a scene, with the voxels of the training."""
     step = float(trained.window.get("step_m", 4.0))
     lower, upper = scene.extent
     width = min(size_m, *(high - low for low, high in zip(lower[:2], upper[:2], strict=True)))
@@ -265,7 +265,7 @@ def training_grid(trained: Trained, scene: Scene, *, size_m: float = 256.0) -> G
 
 
 def window_of(trained: Trained, values: Mapping[str, Any]) -> Window:
-    """The window of a configuration, of steps and heights as in the training where it names none."""
+    """The window of a configuration, with steps and heights of the training as defaults."""
     return Window(**{**trained.window, **{name: value for name, value in values.items() if value is not None}})
 
 
@@ -276,7 +276,7 @@ def _count(store: Path) -> int:
 
 
 def _chosen(parts: Mapping[str, Any], part: str | None, wanted: Sequence[int], count: int | None) -> list[int]:
-    """Maps that are named, or those of a part, evenly spread where fewer are wanted."""
+    """The requested maps, or those of a part, evenly thinned to `count`."""
     if part is not None and part not in parts:
         raise unknown("part", part, parts)
     found = sorted(int(number) for name, numbers in parts.items() if part in (None, name) for number in numbers)

@@ -1,4 +1,4 @@
-"""A trained model of radio maps found again: the network, its task, the grid and the split of its training."""
+"""A trained model of radio maps: the network with its task and the grid and split of its training."""
 
 from __future__ import annotations
 
@@ -27,16 +27,16 @@ if TYPE_CHECKING:
 
 __all__ = ["GRID_FILE", "SPLIT_FILE", "TASK_FILE", "Trained", "identity", "load_trained"]
 
-#: Beside the checkpoints: what the model was given and asked for, on which grid, and how its maps were split.
+#: File next to the checkpoints with the task of the model, its grid, and the split of its maps.
 TASK_FILE, GRID_FILE, SPLIT_FILE = "task.json", "grid.json", "split.json"
 
 
 @dataclass(frozen=True)
 class Trained:
-    """A trained model, the task it was trained for, and how it cuts what is larger than its tiles.
+    """A trained model, its task, and the tiling of large maps.
 
-    `window` holds the steps and heights of the training's grid as fields of `radiomaps.generation.plan.Window`,
-    `split` how its maps were divided, where the run says so.
+    `window` has the steps and heights of the training's grid as fields of `radiomaps.generation.plan.Window`, `split`
+    the split of its maps, if the run recorded it.
     """
 
     predictor: Predictor
@@ -47,7 +47,7 @@ class Trained:
 
     @property
     def model(self) -> Model:
-        """The model within."""
+        """The model without its task."""
         return self.predictor.model
 
     def predict(self, batch: Batch, members: int = 1, seed: int = 0) -> tuple[torch.Tensor, float]:
@@ -57,7 +57,7 @@ class Trained:
         return Tiled(self.predictor, self.tiling).predict(batch, members=members, seed=seed)
 
     def sampled_by(self, **options: Any) -> Trained:
-        """The same with other options of sampling (see `Diffusion.sample_by`); what is None stays as it is."""
+        """A copy with other sampling options (see `Diffusion.sample_by`); None leaves an option unchanged."""
         given = {name: value for name, value in options.items() if value is not None}
         if not given:
             return self
@@ -68,7 +68,7 @@ class Trained:
         return replace(self, predictor=replace(self.predictor, model=model))
 
     def tiled(self, tiles: Mapping[str, int] | None) -> Trained:
-        """The same on tiles with these fields of `Tiling`; None leaves it as it is."""
+        """A copy with these fields of `Tiling`; None leaves the tiling unchanged."""
         return self if tiles is None else replace(self, tiling=Tiling(**tiles))
 
 
@@ -80,11 +80,11 @@ def load_trained(
     tiling: Tiling | None = None,
     allow: Sequence[str] = (),
 ) -> Trained:
-    """The model of a run of `radiomaps train`, or of a checkpoint folder, with its task.
+    """Load the model of a run of `radiomaps train`, or of a checkpoint folder, with its task.
 
-    `precision` is that of its forward passes: "bf16" is quicker where processor or GPU calculates in it.
+    `precision` is that of its forward passes: "bf16" is faster on hardware that supports it.
 
-    Errors: `UserError` where nothing was trained there, `DataError` where files are broken or lack the task.
+    Raises `UserError` for a folder without a training, `DataError` for files that are damaged or lack the task.
     """
     path = Path(path)
     if not path.is_dir():
@@ -102,5 +102,5 @@ def load_trained(
 
 
 def identity(task: Task) -> Transforms:
-    """Batches of a task are encoded already."""
+    """Identity transforms, because the batches of a task are already encoded."""
     return Transforms.from_config({"default": {"kind": "identity"}}, task.channels)

@@ -1,4 +1,4 @@
-"""Training one model of radio maps on the maps of a store."""
+"""Training of one model of radio maps on the maps of a store."""
 
 from __future__ import annotations
 
@@ -45,11 +45,11 @@ Parts = Mapping[str, "NDArray[Any] | Sequence[int]"]
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a model is trained, beside what it is and on which maps.
+    """Options of a training, in addition to the model and its maps.
 
-    `patch` is the horizontal edge of training crops in voxels (None for whole maps), of which a map gives
-    `patches_per_sample`; `augment` shows each in a random one of the 8 symmetries of a square. `validation_samples`
-    is how many maps validate, evenly spread over their part.
+    `patch` is the horizontal edge of training crops in voxels (None for complete maps), with `patches_per_sample` crops
+    per map. `augment` applies a random one of the 8 symmetries of a square to each. `validation_samples` is the number
+    of validation maps, evenly spread over their part.
     """
 
     trainer: Trainer
@@ -81,13 +81,13 @@ def fit(
     allow: Sequence[str] = (),
     start: Path | None = None,
 ) -> dict[str, Any]:
-    """Train a model and leave it in `folder`; returns what it cost and came to.
+    """Train a model and write it to `folder`; returns cost and result of the training.
 
-    `model` is what `radiomaps.models.build` takes, `parts` the samples of the store by part: "train", and "validation"
-    where there are any. An interrupted training goes on from its newest checkpoint. The processes that `torchrun`
-    started train together, each on its share of the maps, and come to what one of them would alone. What the training
-    needs of memory is logged before it starts. `watch` is that of `geoml.train.train`. `start`, a run or checkpoint of
-    the same model and task, gives the first weights.
+    `model` is an argument of `radiomaps.models.build`, `parts` the samples of the store by part: "train", and
+    optionally "validation". An interrupted training resumes from its newest checkpoint. Processes started by `torchrun`
+    train together, each on its share of the maps, with the result of a single process. The memory that the training
+    needs is logged before it starts. `watch` is that of `geoml.train.train`. `start`, a run or checkpoint of the same
+    model and task, provides the initial weights.
     """
     with process_group():
         return _fit(
@@ -115,7 +115,7 @@ def _fit(
     built = build(entry, task.channels, allow=allow, seed=seed)
     if start is not None:
         start_from(built, start)
-    with group.first_alone():  # a prior beside the store is computed by the first, and found by the others
+    with group.first_alone():  # the first process computes a prior next to the store, the others read it
         batches = training_loader(store, task, parts["train"], recipe, seed=seed)
         _require_same_task(task, folder)
         write_json(folder / GRID_FILE, _window_of(batches))
@@ -143,9 +143,9 @@ def _fit(
 
 
 def _flip_error(checkpoint: Path, batch: Batch, allow: Sequence[str]) -> float | None:
-    """How far the averaged weights are from treating mirror images alike, on the corner of a map.
+    """Deviation of the averaged weights from equivariance under mirror images, on the corner of a map.
 
-    None where layers are sampled in groups.
+    None for models that sample layers in groups.
     """
     model = load_predictor(checkpoint, device="cpu", allow=allow).model
     if isinstance(model, RadioDiff3D) and model.layers_at_once is not None:
@@ -163,7 +163,7 @@ def training_loader(
     seed: int = 0,
     group: ProcessGroup = ALONE,
 ) -> TaskLoader:
-    """Shuffled crops or whole maps, each in a symmetry keyed on (seed, epoch, item) where the recipe augments."""
+    """Shuffled crops or complete maps; with `augment`, each in a symmetry keyed on (seed, epoch, item)."""
     made = loader(
         store,
         list(map(int, samples)),
@@ -197,7 +197,7 @@ def _window_of(batches: TaskLoader) -> dict[str, Any]:
 
 
 def _validation(store: Path, task: Task, samples: NDArray[Any] | Sequence[int], recipe: Recipe) -> TaskLoader | None:
-    """Whole maps, or crops of them where training sees crops, evenly spread; the same in every epoch."""
+    """Validation maps, or crops if the training uses crops, evenly spread and the same in every epoch."""
     if not len(samples) or recipe.validation_samples < 1:
         return None
     chosen = some_of(samples, recipe.validation_samples)
@@ -208,7 +208,7 @@ def _validation(store: Path, task: Task, samples: NDArray[Any] | Sequence[int], 
 
 
 def _require_same_task(task: Task, folder: Path) -> None:
-    """Keep the task beside the checkpoints, for whoever loads them; refuse to go on with another."""
+    """Write the task next to the checkpoints, for loading; refuse to resume with another task."""
     path = folder / TASK_FILE
     if path.exists():
         if read_json(path) != task.describe():
@@ -221,7 +221,7 @@ def _require_same_task(task: Task, folder: Path) -> None:
 def _state_memory(
     built: Model, store: Path, task: Task, sample: int, config: Trainer, recipe: Recipe, batches: TaskLoader
 ) -> None:
-    """Say what the training needs before it starts, and warn where the device has less."""
+    """Log the memory that the training needs before it starts, and warn if the device has less."""
     from geoml.train.device import to_channels_last
 
     device = choose_device(config.device)

@@ -1,4 +1,4 @@
-"""The verbs of `radiomaps`."""
+"""The subcommands of `radiomaps`."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ DRAWN = 3
 
 
 def scenes(arguments: Sequence[str]) -> Rows | int:
-    """List scenes, those that need no file or those named; with `scene=` report what was understood of one.
+    """List scenes, those that need no file or the given ones; with `scene=` report on one scene.
 
-    `--draw FOLDER` draws a plan of each; the report of one comes with its plan.
+    `--draw FOLDER` draws a plan of each; the report on one scene includes its plan.
     """
     parser = argparse.ArgumentParser(prog="radiomaps scenes", description="List scenes, report on one, draw them.")
     words = (
         "names or files to list (default: all without files); scene=NAME or scene=FILE reports on one; KEY=VALUE or "
-        "scene.KEY=VALUE sets what files leave open, as default_height_m=9"
+        "scene.KEY=VALUE sets options of the reader, such as default_height_m=9"
     )
     parser.add_argument("scene", nargs="*", help=words)
     parser.add_argument("--draw", metavar="FOLDER", help="draw a plan of each into this folder")
@@ -112,14 +112,14 @@ def trace(config: DictConfig, run: RunFolder) -> Rows:
 
 
 def coverage(config: DictConfig, run: RunFolder) -> Rows:
-    """Compute coverage layers of the cells of a store, or of a sites file over its paths; a row for each height."""
+    """Compute coverage of the cells of a store, or of a sites file over its paths; returns one row per height."""
     from radiomaps.report.coverage import cover
 
     return cover(plain(config), run)
 
 
 def paths(config: DictConfig, run: RunFolder) -> Rows:
-    """Find exact paths to receivers and write them as a table; a row a transmitter."""
+    """Find exact paths to receivers and write them as a table; returns one row per transmitter."""
     from radiomaps.generation.plan import Placement, Window, furnished
     from radiomaps.generation.receivers import Receivers
     from radiomaps.maps.path_files import require_suffix, write_paths
@@ -157,10 +157,10 @@ def paths(config: DictConfig, run: RunFolder) -> Rows:
 
 
 def report(arguments: Sequence[str]) -> Rows:
-    """Make the page of stores and finished runs for a browser; draw maps, and their errors, as pictures too."""
+    """Write an HTML page about stores and finished runs; optionally draw maps and their errors as figures."""
     from geoml.report.gather import parser, written
 
-    about = "Make one self-contained HTML page of stores, and of runs of trace, predict and benchmark."
+    about = "Write one self-contained HTML page about stores, and runs of trace, predict and benchmark."
     made = parser("radiomaps report", about)
     made.add_argument("--against", metavar="STORE", help="a store of the same scenes and transmitters: errors too")
     made.add_argument("--draw", metavar="FOLDER", help="draw the first maps of each store into this folder too")
@@ -175,7 +175,7 @@ def report(arguments: Sequence[str]) -> Rows:
 
 
 def import_maps(config: DictConfig) -> Rows:
-    """Read another data set into a store; a row a variable says which share of its values is saturated."""
+    """Import another data set into a store; returns one row per variable with its share of saturated values."""
     from radiomaps import exchange
 
     ranges = tuple(map(float, config.path_gain_range_db)) if config.path_gain_range_db else None
@@ -215,9 +215,9 @@ def export_maps(config: DictConfig) -> Rows:
 
 
 def train(config: DictConfig, run: RunFolder) -> Rows:
-    """Train one model on the maps of a store; the run folder holds its checkpoints and pictures.
+    """Train one model on the maps of a store; the run folder contains its checkpoints and figures.
 
-    `torchrun --nproc-per-node 2 -m radiomaps train …` trains it with two processes, to the same weights.
+    `torchrun --nproc-per-node 2 -m radiomaps train …` trains with two processes and gives the same weights.
     """
     from geoml.cli.config import instantiate
     from geoml.models.registry import kind_of
@@ -341,7 +341,7 @@ def benchmark(config: DictConfig, run: RunFolder) -> Rows:
 
 @contextlib.contextmanager
 def _client(workers: int) -> Iterator[Any]:
-    """A cluster of so many processes of one thread each, or none."""
+    """A cluster of `workers` processes with one thread each, or None."""
     if workers < 1:
         yield None
         return
@@ -355,7 +355,7 @@ def _client(workers: int) -> Iterator[Any]:
 
 
 def _pictures(path: Path, folder: Path, count: int, *, against: Path | None = None) -> Rows:
-    """One row a map in numbers; the first `count` are drawn."""
+    """One row of numbers per map; the first `count` maps are drawn."""
     from radiomaps.maps.store import in_scene, open_maps
     from radiomaps.report import figures
 

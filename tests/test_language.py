@@ -13,13 +13,16 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 #: Packages whose language has been revised; the others follow.
-PACKAGES = ("geoml", "rainshift")
+PACKAGES = ("geoml", "rainshift", "radiomaps")
 #: Pages whose language has been revised.
 PAGES = (
     *("CONTRIBUTING.md", "Makefile", "docs/reading.md", "docs/commands.md", "docs/api/rainshift.md"),
     *("docs/guides/rain.md", "docs/notebooks/downscaling.md", "docs/howto/coarse-files.md", "docs/howto/own-data.md"),
     *("docs/howto/own-model.md", "docs/howto/own-region.md", "docs/concepts/regridding.md"),
     *("docs/concepts/shift-and-scores.md", "docs/concepts/calibration-and-trust.md"),
+    *("docs/api/radiomaps.md", "docs/concepts/ray-tracing.md", "docs/guides/radio-maps.md", "docs/howto/antennas.md"),
+    *("docs/howto/calibration.md", "docs/howto/generalisation.md", "docs/howto/materials.md"),
+    *("docs/howto/own-scene.md", "docs/howto/scene-formats.md", "docs/notebooks/radio-map.md"),
 )
 #: Files of other origin or of data, and pages that are generated from them.
 EXEMPT = {"docs/experts-transcript.md"}

@@ -1,4 +1,4 @@
-"""The field that a transmitter's antenna sends: pattern, polarisation, orientation, and the weights of its array."""
+"""The field radiated by a transmitter's antenna: pattern, polarisation, orientation, and weights of its array."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ __all__ = [
 
 
 def omnidirectional(transmitter: Transmitter) -> bool:
-    """Whether its azimuth makes no difference."""
+    """Whether the pattern is independent of azimuth."""
     return transmitter.pattern in ("iso", "dipole", "hw_dipole") and transmitter.rows * transmitter.columns == 1
 
 
@@ -50,16 +50,16 @@ def spherical_basis(direction: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]
 
 
 def element_weights(transmitter: Transmitter) -> NDArray[np.complex128]:
-    """Weights `(rows, columns)` of the elements, of unit power together; equal ones unless the transmitter has some."""
+    """Weights `(rows, columns)` of the elements, with a total power of 1; equal if the transmitter has none."""
     shape = (transmitter.rows, transmitter.columns)
     weights = np.array(transmitter.weights or np.ones(shape), complex).reshape(shape)
     return weights / np.linalg.norm(weights)
 
 
 def steering_weights(rows: int, columns: int, *, tilt_deg: float = 0.0, azimuth_deg: float = 0.0) -> NDArray[Any]:
-    """Weights that point an array's beam below the horizon and clockwise off boresight, in its own frame.
+    """Weights that steer an array's beam below the horizon and clockwise from boresight, in the antenna's frame.
 
-    Rows count from below, columns from the right as seen from behind the antenna; both are half a wavelength apart.
+    Rows count from below, columns from the right as seen from behind the antenna; the spacing is half a wavelength.
 
     >>> steering_weights(2, 1, tilt_deg=30.0).ravel().round(3).tolist()
     [(0.707-0.707j), (0.707+0.707j)]
@@ -71,7 +71,7 @@ def steering_weights(rows: int, columns: int, *, tilt_deg: float = 0.0, azimuth_
 
 
 def antenna_field(transmitter: Transmitter, direction: NDArray[Any]) -> NDArray[np.complex128]:
-    """Field `(…, 2)` that the antenna sends along unit vectors `(…, 3)`: its V and H parts in the scene's frame.
+    """Field `(…, 2)` that the antenna radiates along unit vectors `(…, 3)`: its V and H parts in the scene's frame.
 
     V is along the zenith angle, H along the azimuth; |field|² is the gain. Ports of a dual-polarised antenna are fed
     alike, as are the elements of an array without weights.
@@ -90,7 +90,7 @@ def antenna_field(transmitter: Transmitter, direction: NDArray[Any]) -> NDArray[
 
 
 def array_factor(transmitter: Transmitter, direction: NDArray[Any]) -> NDArray[np.complex128]:
-    """What the array makes of one element's field along unit vectors `(…, 3)`; 1 for a single antenna."""
+    """The array factor along unit vectors `(…, 3)`; 1 for a single antenna."""
     if transmitter.rows * transmitter.columns == 1:
         return np.ones(direction.shape[:-1], complex)
     local = np.asarray(direction, float) @ rotation(transmitter.orientation)

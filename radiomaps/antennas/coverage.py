@@ -22,11 +22,12 @@ _BOLTZMANN = 1.380649e-23
 
 @dataclass(frozen=True, kw_only=True)
 class LinkBudget:
-    """What turns path gains into RSRP and SINR.
+    """Parameters of the link budget that converts path gains to RSRP and SINR.
 
-    A cell's power is spread evenly over the subcarriers of its bandwidth (90 % of it, as in LTE and NR); RSRP is the
-    power received on one of them. Noise on one is k T times the subcarrier's width and the noise figure. Other cells of
-    the same carrier interfere with `load` of their power. Covered is what has both `rsrp_dbm` and `sinr_db`.
+    A cell's power is distributed evenly over the subcarriers of its bandwidth (90 % of it, as in LTE and NR). RSRP is
+    the power received on one subcarrier. Its noise is k T times the subcarrier's width and the noise figure. Other
+    cells of the same carrier interfere with the share `load` of their power. A voxel is covered if it has at least
+    `rsrp_dbm` and `sinr_db`.
     """
 
     bandwidth_hz: float = 20e6
@@ -51,7 +52,7 @@ class LinkBudget:
 
     @property
     def subcarriers(self) -> int:
-        """Subcarriers of the bandwidth.
+        """Number of subcarriers of the bandwidth.
 
         >>> LinkBudget(bandwidth_hz=20e6, subcarrier_hz=15e3).subcarriers
         1200
@@ -60,7 +61,7 @@ class LinkBudget:
 
     @property
     def noise_dbm(self) -> float:
-        """Noise on one subcarrier.
+        """Noise power on one subcarrier, in dBm.
 
         >>> round(LinkBudget().noise_dbm, 1)
         -125.2
@@ -70,11 +71,11 @@ class LinkBudget:
 
 
 def coverage(maps: xr.Dataset, budget: LinkBudget | None = None) -> xr.Dataset:
-    """Layers of coverage from the maps of several cells on `(tx, z, y, x)`, as `radiomaps.trace` gives them.
+    """Coverage from the maps of several cells on `(tx, z, y, x)`, as returned by `radiomaps.trace`.
 
     Returns `rsrp_dbm` of the best server, `best_server` (number of the cell along `cell`, -1 for none), `sinr_db`,
-    `covered`, and `cell_rsrp_dbm` of every cell. The best server is the cell of the highest RSRP; cells interfere
-    that have its carrier. Voxels without a path from any cell have NaN, and in buildings all are NaN.
+    `covered`, and `cell_rsrp_dbm` of every cell. The best server is the cell of the highest RSRP; other cells of its
+    carrier interfere. Values are NaN in voxels without a path from any cell and in buildings.
 
     >>> import radiomaps
     >>> scene = radiomaps.load_scene("procedural-0")
@@ -119,7 +120,7 @@ def coverage(maps: xr.Dataset, budget: LinkBudget | None = None) -> xr.Dataset:
 
 
 def _flag(name: str) -> str:
-    """A name as CF's flag meanings have it."""
+    """A name in the form of CF flag meanings."""
     return "".join(letter if letter.isalnum() or letter in "_-.+@" else "_" for letter in name) or "_"
 
 
@@ -147,7 +148,7 @@ def _servers(
 
 
 def coverage_tables(layers: xr.Dataset) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """Rows by height (shares of voxels outdoors that are covered) and by cell (what each serves)."""
+    """One row per height (shares of covered outdoor voxels) and one row per cell (shares that it serves)."""
     outdoors = ~layers["building"].values
     best, covered = layers["best_server"].values, layers["covered"].values
     rsrp, sinr = layers["rsrp_dbm"].values, layers["sinr_db"].values

@@ -1,4 +1,4 @@
-"""Antenna patterns: power gain by direction in the antenna's own frame, boresight along +x, up along +z.
+"""Antenna patterns: power gain by direction in the antenna's frame, boresight along +x, up along +z.
 
 Closed forms: "iso"; "dipole" (short, 1.5 sin²θ) and "hw_dipole" (half a wavelength) of Balanis, Antenna Theory, 4-26a
 and 4-84; "tr38901", the element of 3GPP TR 38.901, table 7.3-1 (8 dBi, 65° wide, 30 dB front to back). Measured ones
@@ -32,11 +32,11 @@ POLARIZATIONS: dict[str, tuple[float, ...]] = {
 
 @dataclass(frozen=True)
 class MeasuredPattern:
-    """An antenna measured in two cuts: attenuations in dB at equal steps around the circle, from boresight on.
+    """An antenna measured in two cuts: attenuations in dB at equal angular steps around the circle, from boresight.
 
     `horizontal` turns to the left (counter-clockwise from above), `vertical` upwards, over the zenith to the back.
-    Between the cuts gain follows Gil et al. (2001): the vertical cut's front and back, weighted by azimuth, on top of
-    the horizontal one. Both cuts are met.
+    Between the cuts the gain follows Gil et al. (2001): the front and back of the vertical cut, weighted by azimuth,
+    are added to the horizontal cut. Both cuts are reproduced exactly.
     """
 
     name: str
@@ -52,7 +52,7 @@ class MeasuredPattern:
                 raise UserError(f"antenna {self.name!r}: the {cut} cut needs 8 or more finite attenuations")
             object.__setattr__(self, cut, values)
         if not -100 < self.gain_dbi < 100:
-            raise UserError(f"antenna {self.name!r}: a gain of {self.gain_dbi:g} dBi is none")
+            raise UserError(f"antenna {self.name!r}: gain_dbi={self.gain_dbi:g}; expected -100 … 100")
 
     def gain_dbi_at(self, zenith: Angles, azimuth: Angles) -> Angles:
         """Gain in dBi."""
@@ -65,9 +65,9 @@ class MeasuredPattern:
 
     @property
     def reference_db(self) -> tuple[float, float]:
-        """The vertical cut's attenuation where the horizontal one crosses it, ahead and behind.
+        """The vertical cut's attenuation where the horizontal cut crosses it, in front and behind.
 
-        That is at the horizon, or (of antennas with electrical tilt) at the main lobe: where the two agree ahead.
+        This is at the horizon, or, for antennas with electrical tilt, at the main lobe: where both cuts agree in front.
         """
         count = len(self.vertical)
         quarter = count // 4
@@ -82,7 +82,7 @@ Pattern = str | MeasuredPattern
 
 
 def around(cut: tuple[float, ...], angle: Angles | float) -> Angles:
-    """A cut of equal steps around the circle at angles in radians, linear between its steps."""
+    """Values of a cut at angles in radians, interpolated linearly between its equal steps."""
     place = (np.asarray(angle) / (2 * np.pi) % 1.0) * len(cut)
     low = np.floor(place).astype(int)
     values = np.asarray(cut)

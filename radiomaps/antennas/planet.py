@@ -1,4 +1,4 @@
-"""Antenna patterns in Planet's format (`.msi`, `.pln`), as antenna makers publish them.
+"""Antenna patterns in the Planet format (`.msi`, `.pln`) of antenna manufacturers.
 
 Lines of a keyword and its value, then `HORIZONTAL n` and `VERTICAL n` with n lines of an angle in degrees and an
 attenuation in dB. Gain is in dBd unless it says dBi (dBi = dBd + 2.15). Horizontal angles turn clockwise from
@@ -27,10 +27,10 @@ _MOST = 100_000
 
 
 def read_pattern(path: str | os.PathLike[str]) -> MeasuredPattern:
-    """The pattern of a `.msi` or `.pln` file; what is cut short or no such file raises `DataError`.
+    """Read the pattern of a `.msi` or `.pln` file; raises `DataError` for a truncated or invalid file.
 
-    A file whose `TILT` or `ELECTRICAL_TILT` is on the other side of the horizon than its main lobe counts vertical
-    angles upwards: they are turned over, with a warning.
+    If `TILT` or `ELECTRICAL_TILT` is on the other side of the horizon than the main lobe, the file counts vertical
+    angles upwards: they are inverted, with a warning.
     """
     path = Path(path)
     try:
@@ -58,7 +58,9 @@ def read_pattern(path: str | os.PathLike[str]) -> MeasuredPattern:
     horizontal = _ring(cuts["HORIZONTAL"], -1, path)
     vertical = _ring(cuts["VERTICAL"], _downwards(words, cuts["VERTICAL"], path), path)
     least = min(min(horizontal), min(vertical))
-    shift = least if abs(least) < 60 else 0.0  # attenuations from the peak: makers round it away from 0
+    shift = (
+        least if abs(least) < 60 else 0.0
+    )  # attenuations relative to the peak, which manufacturers round to other values than 0
     name = words.get("NAME") or path.stem
     return MeasuredPattern(name[:80], gain, tuple(v - shift for v in horizontal), tuple(v - shift for v in vertical))
 
@@ -91,7 +93,7 @@ def _cut(lines: list[str], row: int, count: str, name: str, path: Path) -> tuple
 
 
 def _downwards(words: dict[str, str], cut: NDArray[np.float64], path: Path) -> int:
-    """-1 where vertical angles count downwards, as the format has it; 1 where the tilt shows that they do not."""
+    """-1 if vertical angles count downwards, as the format specifies; 1 if the tilt shows that they count upwards."""
     for key in ("ELECTRICAL_TILT", "TILT"):
         match = _NUMBER.search(words.get(key, ""))
         tilt = float(match[0].replace(",", ".")) if match else 0.0

@@ -1,4 +1,4 @@
-"""Maps of a store's cells, with the antennas they were traced with or with those of a sites file."""
+"""Maps of a store's cells, with the traced antennas or with those of a sites file."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = ["maps_of_store"]
 
-#: A cell stands where a trace has its paths if it is this near.
+#: Largest distance (m) between a cell and the traced transmitter whose paths it uses.
 _NEAR_M = 0.05
 _DEGREES = {"units": "degree", "long_name": "azimuth of boresight, clockwise from north"}
 
@@ -33,9 +33,9 @@ def maps_of_store(
 ) -> xr.Dataset:
     """Maps `(tx, z, y, x)` of one scene of a store (or of the run that traced it), in the scene's metres.
 
-    With `sites` (a file, or what `cells_of` takes) each cell's antenna is applied to the paths that the store keeps
-    for its place and carrier, in seconds; powers are those of the sites. Raises `UserError` for a cell at a place that
-    was not traced, and for a store without paths.
+    With `sites` (a file, or an argument of `cells_of`) each cell's antenna is applied to the stored paths of its
+    position and carrier, without another trace; powers are those of the sites. Raises `UserError` for a cell at a
+    position that was not traced, and `DataError` for a store without paths.
     """
     store = Path(store) / "maps.zarr" if (Path(store) / "maps.zarr").exists() else store
     records = scene_records(store)
@@ -66,12 +66,12 @@ def maps_of_store(
 
 
 def _transmitter(cell: RadioCell, one: xr.Dataset, record: SceneRecord) -> Transmitter:
-    """The cell as a transmitter in the scene's metres; a store knows the scene's reference system, not its ground."""
+    """The cell as a transmitter in the scene's metres; a store has the scene's reference system, not its ground."""
     if cell.lat is not None and cell.lon is not None:
         from radiomaps.scenes.projection import WGS84, project
 
         if record["crs"] in ("", "local"):
-            raise UserError(f"cell {cell.name!r} has lat and lon, but the store's scene knows no place on Earth")
+            raise UserError(f"cell {cell.name!r} has lat and lon, but the store's scene is not georeferenced")
         x, y = project(np.array([[cell.lon, cell.lat]]), WGS84, record["crs"])[0]
         cell = replace(cell, lat=None, lon=None, x=float(x), y=float(y))
     if cell.z is None:  # heights above the ground: that of the transmitter traced there
@@ -85,7 +85,7 @@ def _transmitter(cell: RadioCell, one: xr.Dataset, record: SceneRecord) -> Trans
 
 
 def _traced(transmitter: Transmitter, one: xr.Dataset, record: SceneRecord, name: str) -> int:
-    """Number of the traced transmitter at this place and carrier."""
+    """Index of the traced transmitter at this position and carrier."""
     placed = in_scene(one)
     places = np.stack([placed[f"tx_{axis}"].values for axis in "xyz"], -1)
     near = np.linalg.norm(places - np.array(transmitter.position), axis=1) < _NEAR_M

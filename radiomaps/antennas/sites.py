@@ -1,4 +1,4 @@
-"""Cells of sites in files: where antennas stand, how they point, what they send. YAML (nested or flat) or CSV.
+"""Cells of sites in YAML (nested or flat) or CSV files: positions, directions, patterns and powers of antennas.
 
 Angles are those of network planning: azimuth clockwise from north, tilt below the horizon, both in degrees.
 """
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 __all__ = ["RadioCell", "cells_of", "read_sites", "write_sites"]
 
-#: Other names of fields, and the factor to their unit.
+#: Alternative names of fields, and the factor to their unit.
 _SAME: dict[str, tuple[str, float]] = {
     "cell": ("name", 1), "id": ("name", 1), "latitude": ("lat", 1), "longitude": ("lon", 1), "lng": ("lon", 1),
     "x_m": ("x", 1), "y_m": ("y", 1), "z_m": ("z", 1), "easting": ("x", 1), "northing": ("y", 1),
@@ -45,10 +45,11 @@ _TEXTS = ("name", "pattern", "polarization", "weights")
 class RadioCell:
     """One sector of a site.
 
-    It stands at `x, y` (scene's metres) or `lat, lon` (degrees), at `z` (scene's metres) or `height_m` above the
+    Its position is `x, y` (scene's metres) or `lat, lon` (degrees), at `z` (scene's metres) or `height_m` above the
     ground. `pattern` is a name of `radiomaps.antennas.pattern.PATTERNS`, the path of a `.msi` or `.pln` file, or a
-    `MeasuredPattern`. `rows` and `columns` make it an array of such elements, half a wavelength apart, with `weights`
-    row by row from below, or a beam `electrical_tilt_deg` below boresight. Without `frequency_hz` it has the trace's.
+    `MeasuredPattern`. `rows` and `columns` define an array of such elements, spaced by half a wavelength, with
+    `weights` row by row from below, or with a beam `electrical_tilt_deg` below boresight. The default of `frequency_hz`
+    is the carrier of the trace.
     """
 
     name: str = ""
@@ -82,7 +83,7 @@ class RadioCell:
         if self.polarization not in POLARIZATIONS:
             raise unknown(f"{where}: polarization", self.polarization, POLARIZATIONS)
         if self.weights and self.electrical_tilt_deg:
-            raise UserError(f"{where}: weights already point the array; leave out electrical_tilt_deg")
+            raise UserError(f"{where}: weights already steer the array; leave out electrical_tilt_deg")
         if self.electrical_tilt_deg and self.rows < 2:
             raise UserError(
                 f"{where}: electrical_tilt_deg takes an array of 2 rows or more; tilt_deg turns the antenna"
@@ -95,7 +96,7 @@ class RadioCell:
                 raise UserError(f"{where}: {name}={value:g}; expected {low:g} … {high:g}")
 
     def transmitter(self, scene: Scene | None = None) -> Transmitter:
-        """The cell as the ray tracer takes it; degrees and heights above the ground need the scene."""
+        """The cell as a `Transmitter`; degrees and heights above the ground need the scene."""
         weights = self.weights
         if self.electrical_tilt_deg:
             steered = steering_weights(self.rows, self.columns, tilt_deg=self.electrical_tilt_deg)
@@ -107,7 +108,7 @@ class RadioCell:
         )  # fmt: skip
 
     def position(self, scene: Scene | None = None) -> tuple[float, float, float]:
-        """Its place in the scene's metres."""
+        """Position of the cell in the scene's metres."""
         x, y, z = self.x, self.y, self.z
         if scene is None and (x is None or z is None):
             raise UserError(f"cell {self.name!r}: lat and lon, and height_m, need the scene")
@@ -120,7 +121,7 @@ class RadioCell:
         return float(x), float(y), float(z)
 
     def describe(self) -> dict[str, Any]:
-        """The fields that are set, in the types JSON has; `cells_of` reads them back."""
+        """The fields that are set, as JSON types; `cells_of` reads them back."""
         row = {field.name: getattr(self, field.name) for field in fields(self)}
         row = {key: value for key, value in row.items() if value not in (None, "", ())}
         if isinstance(self.pattern, MeasuredPattern):
@@ -134,9 +135,7 @@ def _local(scene: Scene, lon: float, lat: float, name: str) -> tuple[float, floa
     from radiomaps.scenes.projection import WGS84, project
 
     if scene.crs in ("", "local"):
-        raise UserError(
-            f"cell {name!r} is at lat {lat:g}, lon {lon:g}, but scene {scene.name!r} knows no place on Earth"
-        )
+        raise UserError(f"cell {name!r} is at lat {lat:g}, lon {lon:g}, but scene {scene.name!r} is not georeferenced")
     x, y = project(np.array([[lon, lat]]), WGS84, scene.crs)[0]
     return float(x), float(y)
 
@@ -149,11 +148,12 @@ def _ground(scene: Scene, x: float, y: float) -> float:
 
 
 def read_sites(path: str | os.PathLike[str]) -> tuple[RadioCell, ...]:
-    """The cells of a `.yaml`, `.json` or `.csv` file, in its order.
+    """Read the cells of a `.yaml`, `.json` or `.csv` file, in the order of the file.
 
-    YAML: a list of cells, or a mapping with `sites` or `cells` whose other keys hold for all of them; a site may hold
-    `cells` of its own. CSV: a header of field names, then a cell in each row; commas, semicolons or tabs. Paths of
-    patterns count from the file's folder. Raises `DataError` with the cell that is wrong.
+    YAML: a list of cells, or a mapping with `sites` or `cells` whose other keys apply to all of them; a site may
+        contain
+    `cells`. CSV: a header of field names, then one cell per row; commas, semicolons or tabs. Paths of patterns are
+    relative to the file's folder. Raises `DataError` with the name of an invalid cell.
     """
     path = Path(path)
     text = read_text(path, "sites file")
@@ -191,7 +191,7 @@ def write_sites(path: str | os.PathLike[str], cells: Sequence[RadioCell]) -> Pat
 
 
 def cells_of(content: Any, *, folder: str | os.PathLike[str] = ".") -> tuple[RadioCell, ...]:
-    """Cells of a path, of what a sites file holds, or of a list of cells and mappings; `folder` holds the patterns.
+    """Cells from a path, from the content of a sites file, or from a list; `folder` contains the patterns.
 
     >>> content = {"frequency_mhz": 3500, "sites": [{"name": "A", "x": 0, "y": 0, "z": 25, "pattern": "tr38901",
     ...            "cells": [{"azimuth": 30}, {"azimuth": 150}]}]}
@@ -214,7 +214,7 @@ def cells_of(content: Any, *, folder: str | os.PathLike[str] = ".") -> tuple[Rad
 
 
 def _rows(content: Any, above: dict[str, Any]) -> Iterator[Any]:
-    """Cells with what holds for all of them, one mapping each."""
+    """One mapping per cell, including the fields that apply to all of them."""
     if isinstance(content, RadioCell):
         yield content
     elif isinstance(content, Mapping):
@@ -240,7 +240,7 @@ def _rows(content: Any, above: dict[str, Any]) -> Iterator[Any]:
 
 
 def _table(text: str) -> list[dict[str, Any]]:
-    """Rows of a table with a header; its separator is what the header has most of."""
+    """Rows of a table with a header; the separator is the most frequent one in the header."""
     header = text.partition("\n")[0]
     separator = max(",;\t", key=header.count)
     rows = []
@@ -255,7 +255,7 @@ def _table(text: str) -> list[dict[str, Any]]:
 
 
 def _canonical(content: Mapping[Any, Any]) -> dict[str, Any]:
-    """Fields under their own names, in their own units; nested cells as they are."""
+    """Fields under their canonical names and in their units; nested cells are unchanged."""
     known = [field.name for field in fields(RadioCell)]
     given = {str(key).strip().lower(): value for key, value in content.items() if value not in (None, "")}
     where = f"cell {str(given['name'])!r}" if "name" in given else "a cell"

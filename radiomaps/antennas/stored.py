@@ -1,8 +1,8 @@
-"""Antennas applied to paths that a trace kept: other patterns, directions and weights without another trace.
+"""Antennas applied to stored paths: other patterns, directions and weights without another trace.
 
-A kept path has its direction of departure and, for a source of unit gain in each polarisation, the complex amplitude
-that an isotropic receiver gets in each: a matrix `(sent, received)` in V and H. The field that an antenna sends along
-the path times that matrix is what arrives, and a map adds the powers.
+A stored path has a direction of departure and a matrix `(sent, received)` in V and H: the complex amplitudes at an
+isotropic receiver for a source of unit gain in each polarisation. The received field is the antenna's field along the
+path times that matrix, and a map is the sum of the powers.
 """
 
 from __future__ import annotations
@@ -24,21 +24,21 @@ if TYPE_CHECKING:
 __all__ = ["PATH_DIMS", "PATH_VARIABLES", "amplitudes", "apply_antenna", "departures", "path_powers", "with_paths"]
 
 _PATH, _PAIR = ("path",), ("path", "sent", "received")
-#: Variables of kept paths: dims beyond those of the voxel, units, and what they are; NaN beyond the paths found.
+#: Variables of stored paths: dims in addition to those of the voxel, units, description; padded with NaN.
 PATH_VARIABLES: dict[str, tuple[tuple[str, ...], str, str]] = {
     "path_delay_s": (_PATH, "s", "delay of the path"),
-    "path_departure_azimuth": (_PATH, "rad", "azimuth in which the path leaves the transmitter"),
-    "path_departure_zenith": (_PATH, "rad", "zenith angle in which the path leaves the transmitter"),
-    "path_arrival_azimuth": (_PATH, "rad", "azimuth from the receiver to where the path comes from"),
-    "path_arrival_zenith": (_PATH, "rad", "zenith angle from the receiver to where the path comes from"),
+    "path_departure_azimuth": (_PATH, "rad", "azimuth of departure at the transmitter"),
+    "path_departure_zenith": (_PATH, "rad", "zenith angle of departure at the transmitter"),
+    "path_arrival_azimuth": (_PATH, "rad", "azimuth of arrival, from the receiver towards the source of the path"),
+    "path_arrival_zenith": (_PATH, "rad", "zenith angle of arrival, from the receiver towards the source of the path"),
     "path_amplitude_db": (_PAIR, "dB", "magnitude of the path's amplitude, by polarisation sent and received"),
-    "path_amplitude_rad": (_PAIR, "rad", "phase of the path's amplitude without the turn over its delay"),
+    "path_amplitude_rad": (_PAIR, "rad", "phase of the path's amplitude without the phase of its delay"),
 }
 PATH_DIMS = ("path", "sent", "received")
 
 
 def with_paths(maps: xr.Dataset, kept: Mapping[str, NDArray[Any]]) -> xr.Dataset:
-    """Maps with the paths that a trace kept, `(tx, z, y, x, path, …)`, none in buildings."""
+    """Maps with the stored paths of a trace, `(tx, z, y, x, path, …)`, NaN in buildings."""
     if not kept:
         return maps
     fields: dict[str, Any] = {}
@@ -51,7 +51,7 @@ def with_paths(maps: xr.Dataset, kept: Mapping[str, NDArray[Any]]) -> xr.Dataset
 
 
 def amplitudes(paths: xr.Dataset) -> NDArray[np.complex128]:
-    """Complex amplitudes `(…, path, sent, received)`, 0 where there is no path; without the turn over the delay."""
+    """Complex amplitudes `(…, path, sent, received)`, 0 where there is no path; without the phase of the delay."""
     level = paths["path_amplitude_db"].transpose(..., *PATH_DIMS).values
     phase = paths["path_amplitude_rad"].transpose(..., *PATH_DIMS).values
     known = np.isfinite(level)
@@ -60,7 +60,7 @@ def amplitudes(paths: xr.Dataset) -> NDArray[np.complex128]:
 
 
 def departures(paths: xr.Dataset) -> NDArray[np.float64]:
-    """Unit vectors `(…, path, 3)` in which paths leave; along +x where there is none."""
+    """Unit vectors `(…, path, 3)` of departure; along +x where there is no path."""
     zenith, azimuth = (
         np.nan_to_num(paths[f"path_departure_{angle}"].transpose(..., "path").values.astype(float), nan=fill)
         for angle, fill in (("zenith", np.pi / 2), ("azimuth", 0.0))
@@ -76,12 +76,12 @@ def path_powers(paths: xr.Dataset, transmitter: Transmitter) -> NDArray[np.float
 
 
 def apply_antenna(paths: xr.Dataset, transmitter: Transmitter) -> xr.Dataset:
-    """The map of kept paths `(z, y, x, path)` with another antenna at the same place.
+    """The map of stored paths `(z, y, x, path)` with another antenna at the same position.
 
     Returns path gain, and time and direction of arrival of the strongest path; NaN where there is none. Raises
-    `DataError` where the data hold no paths.
+    `DataError` for data without paths.
 
-    The pattern, orientation, polarisation and weights of `transmitter` count, its position does not.
+    The pattern, orientation, polarisation and weights of `transmitter` are used, its position is not.
     """
     import xarray as xr
 

@@ -197,7 +197,7 @@ def write_page(made: Benchmark, outcome: BenchmarkResults, folder: Path) -> None
         ("Scores", "NMSE: Σe² / ΣI² over all valid voxels, circular for an azimuth.", score_rows),
         ("In line of sight and out of it", "Root-mean-square errors.", sight_rows),
         ("Against the prior", "NMSE over that of the prior: below 1 the network helps.", prior_rows),
-        ("Inputs spoilt", "NMSE over that with correct inputs: 1 for a model that does not use them.", probe_rows),
+        ("Corrupted inputs", "NMSE over that with correct inputs: 1 for a model that does not use them.", probe_rows),
         (
             "By split",
             "The same model trained and tested by one split and by the split that it is compared with.",

@@ -1,4 +1,4 @@
-"""Others' data sets in, ours out: UrbanRadio3D, RadioMapSeer, GeoTIFF, NetCDF; path tables as DeepMIMO has them."""
+"""Import and export: UrbanRadio3D, RadioMapSeer, GeoTIFF, NetCDF, and path tables in DeepMIMO's layout."""
 
 from __future__ import annotations
 

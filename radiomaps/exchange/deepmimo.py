@@ -6,13 +6,14 @@ Layout of DeepMIMO's `{matrix}_t{tx set}_tx{transmitter}_r{rx set}.npz`, each wi
 |---|---|---|
 | `power`, `phase`, `delay` | user, path | dB (of 1 W sent, dBW), degrees, s |
 | `aoa_az`, `aoa_el`, `aod_az`, `aod_el` | user, path | degrees; "elevation" is the angle from the zenith there too |
-| `inter` | user, path | a digit an interaction: 0 line of sight, 1 reflection, 2 diffraction |
+| `inter` | user, path | one digit per interaction: 0 line of sight, 1 reflection, 2 diffraction |
 | `doppler` | user, path | Hz |
 | `rx_pos`, `tx_pos` | user, 3 and 1, 3 | m |
 
 NaN where there is no path. Transmitters are set 0, receivers set 1. A channel is Σ √power exp(i phase) exp(-2πi f τ) at
-`f` Hz beside the carrier, whose turn over the path is in `phase`. What a path table does not know is not written: where
-paths meet surfaces (`inter_pos`), the order of a diffraction among reflections (it is put first), the scene's faces.
+the offset `f` Hz from the carrier, whose phase over the delay is included in `phase`. Path tables lack some data of
+DeepMIMO: positions of interactions (`inter_pos`), the order of diffraction and reflections (diffraction is written
+first), and the scene's faces.
 """
 
 from __future__ import annotations
@@ -48,9 +49,9 @@ MATRICES = ("power", "phase", "delay", *ANGLES, "inter", "doppler", "rx_pos", "t
 def export_deepmimo(
     table: xr.Dataset, folder: str | os.PathLike[str], *, polarisation: str = "V"
 ) -> list[dict[str, Any]]:
-    """Write the table of `radiomaps.raytrace.find_paths`, as receivers of one polarisation see it; a row a transmitter.
+    """Write a table of `radiomaps.raytrace.find_paths` for receivers of one polarisation; one row per transmitter.
 
-    Paths are sorted by that polarisation's power. The folder is written whole or not at all.
+    Paths are sorted by the power in that polarisation. The folder is written atomically.
     """
     if polarisation not in table["polarisation"].values:
         raise UserError(f"polarisation={polarisation!r}; expected one of {', '.join(table['polarisation'].values)}")
@@ -79,7 +80,7 @@ def _matrices(one: xr.Dataset) -> dict[str, NDArray[Any]]:
     with np.errstate(divide="ignore"):
         power = np.where(there, 20 * np.log10(np.abs(amplitude)), np.nan)
     bent, bounces = one["diffracted"].values.astype(bool), one["bounces"].values.astype(np.int64)
-    # n reflections read 11…1; a diffraction is one interaction of them.
+    # n reflections are written as 11…1; a diffraction replaces one digit.
     codes = (10.0**bounces - 1) // 9 + np.where(bent, 10.0 ** (bounces - 1), 0)
     found = {
         "power": power,
@@ -98,7 +99,7 @@ def _matrices(one: xr.Dataset) -> dict[str, NDArray[Any]]:
 
 
 def _params(table: xr.Dataset, active: int) -> dict[str, Any]:
-    """What DeepMIMO keeps beside its matrices, as far as a path table knows it."""
+    """The content of DeepMIMO's `params.json`, as far as a path table provides it."""
 
     def end(number: int, name: str, points: int, active: int) -> dict[str, Any]:
         return {
@@ -143,8 +144,8 @@ def _params(table: xr.Dataset, active: int) -> dict[str, Any]:
 def read_deepmimo(folder: str | os.PathLike[str]) -> tuple[list[Transmitter], list[dict[str, NDArray[np.float32]]]]:
     """Transmitters and matrices of a folder of this layout, `.npz` or `.mat` files, by set and number.
 
-    Matrices that are not there are left out, except power, phase and delay. A transmitter's name is that of its files,
-    as `t000_tx000_r001`.
+    Power, phase and delay are required, other matrices are optional. A transmitter's name is that of its files, such as
+    `t000_tx000_r001`.
     """
     folder = Path(folder)
     read_json(folder / "params.json")

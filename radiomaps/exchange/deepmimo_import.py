@@ -1,4 +1,4 @@
-"""Path files of other ray tracers, in DeepMIMO's layout, as a path table: what its converters write for them."""
+"""Import of path files in DeepMIMO's layout, which its converters write for other ray tracers, as a path table."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _DIFFRACTION = "2"
 
 
 def import_deepmimo(source: str | os.PathLike[str], store: str | os.PathLike[str]) -> list[dict[str, Any]]:
-    """Write the paths of a folder as a table, `.npz` or `.nc`; returns a row for each transmitter."""
+    """Write the paths of a folder as a table, `.npz` or `.nc`; returns one row per transmitter."""
     require_suffix(Path(store))
     if Path(store).exists():
         raise DataError(f"{store} exists; delete it, or choose another name")
@@ -48,8 +48,8 @@ def import_deepmimo(source: str | os.PathLike[str], store: str | os.PathLike[str
 def table_of_deepmimo(source: str | os.PathLike[str]) -> xr.Dataset:
     """The path table of a folder: every transmitter to the receivers of all sets, strongest path first.
 
-    Gains are of one polarisation, V. Phases stand for the turn of the carrier over the path, as in tables of ours.
-    `DataError` where a transmitter has no paths to one of the receiver sets, or receivers have no places.
+    Gains are of one polarisation, V. Phases include the phase of the delay at the carrier, as in other path tables.
+    Raises `DataError` if a transmitter has no paths to one of the receiver sets, or receivers have no positions.
     """
     folder = Path(source)
     transmitters, matrices = read_deepmimo(folder)
@@ -120,7 +120,7 @@ def _table(
     columns: Sequence[Mapping[str, NDArray[Any]]], names: Sequence[str], places: NDArray[np.float64],
     points: NDArray[np.float64], about: Mapping[str, Any],
 ) -> xr.Dataset:  # fmt: skip
-    """The data set, with units as `radiomaps.raytrace.find_paths` has them."""
+    """The Dataset, with the units of `radiomaps.raytrace.find_paths`."""
     import xarray as xr
 
     from radiomaps.raytrace.path_names import ABOUT

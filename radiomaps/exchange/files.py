@@ -1,4 +1,4 @@
-"""Files of a data set in a folder or in a zip, by their names."""
+"""Files of a data set in a folder or a zip file, by name."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class FileTree:
         self.names = sorted(found)
 
     def read(self, name: str) -> bytes:
-        """The content of one file; one that is missing or broken raises `DataError`."""
+        """The content of one file; raises `DataError` if it is missing or damaged."""
         try:
             return self._zip.read(name) if self._zip else (self.path / name).read_bytes()
         except (KeyError, FileNotFoundError):

@@ -1,4 +1,4 @@
-"""Maps as georeferenced GeoTIFF: a file a variable, a band a height."""
+"""Maps as georeferenced GeoTIFF: one file per variable, one band per height."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ __all__ = ["export_geotiff"]
 
 
 def export_geotiff(store: str | os.PathLike[str], folder: str | os.PathLike[str]) -> list[dict[str, Any]]:
-    """Write `{scene}-tx{n}-{variable}.tif` for every map; returns a row a file.
+    """Write `{scene}-tx{n}-{variable}.tif` for every map; returns one row per file.
 
-    Float32, NaN where there is no path or a building, masks as bytes. The reference system is the scene's; local
-    scenes get their metres without one. Bands are named by height, north is up.
+    Fields are float32, NaN without a path and in buildings; masks are bytes. The reference system is that of the scene;
+    local scenes have none. Bands are named by height, north is up.
     """
     import rasterio
     from rasterio.crs import CRS
@@ -63,7 +63,7 @@ def export_geotiff(store: str | os.PathLike[str], folder: str | os.PathLike[str]
 
 
 def _plain_name(text: str) -> str:
-    """A file's name of letters, digits, dashes.
+    """A file name of letters, digits, underscores and dashes.
 
     >>> _plain_name("São Paulo/1")
     'S_o_Paulo_1'

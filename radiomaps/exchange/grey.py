@@ -1,4 +1,4 @@
-"""Quantities as 8-bit grey, with the ranges of the published data sets and an account of what does not fit."""
+"""Quantities as 8-bit grey levels, with the ranges of the published data sets and counts of saturated values."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ __all__ = [
 
 @dataclass(frozen=True)
 class GreyCodec:
-    """Grey level 255 · max(0, (x - low) / (high - low)), at most 255; level 0 also stands for "nothing here".
+    """Grey level 255 · max(0, (x - low) / (high - low)), at most 255; level 0 also means "no value".
 
     With a `period`, values that would become 0 are encoded a period higher.
 
@@ -49,7 +49,7 @@ class GreyCodec:
 
     @property
     def step(self) -> float:
-        """What one level is worth; a round trip is right to half of it."""
+        """Size of one level; a round trip is accurate to half of it."""
         return (self.high - self.low) / 255
 
     def encode(self, values: NDArray[Any]) -> NDArray[np.uint8]:
@@ -84,18 +84,18 @@ RADIOMAPSEER = GreyCodec(-147.0, -47.84)
 
 @dataclass
 class SaturationCount:
-    """How many known values lie outside a codec's range, by variable."""
+    """Number of values outside a codec's range, by variable."""
 
     counts: dict[str, list[int]] = field(default_factory=dict)
 
     def note(self, name: str, values: NDArray[Any], codec: GreyCodec) -> None:
-        """Count values to be encoded that the range cuts off."""
+        """Count values to be encoded that are outside the range."""
         known = values[np.isfinite(values)]
         low = 0 if codec.period else int((known <= codec.low).sum())
         self._add(name, known.size, low, int((known > codec.high).sum()))
 
     def note_levels(self, name: str, levels: NDArray[np.uint8], outdoors: NDArray[np.bool_]) -> None:
-        """Count levels that were read at the ends of the range, outside buildings."""
+        """Count decoded levels at the ends of the range, outside buildings."""
         here = levels[outdoors]
         self._add(name, here.size, int((here == 0).sum()), int((here == 255).sum()))
 
@@ -105,7 +105,7 @@ class SaturationCount:
             totals[index] += value
 
     def merge(self, counts: Mapping[str, list[int]]) -> None:
-        """Add what another counted."""
+        """Add the counts of another instance."""
         for name, totals in counts.items():
             self._add(name, *totals)
 
@@ -122,7 +122,7 @@ def _percent(part: int, whole: int) -> float:
 
 
 def read_grey(content: bytes, name: str) -> NDArray[np.uint8]:
-    """A PNG as (rows, columns) of grey; colour pictures and broken files raise `DataError`."""
+    """Read a PNG as grey levels (rows, columns); raises `DataError` for colour images and damaged files."""
     from PIL import Image
 
     try:

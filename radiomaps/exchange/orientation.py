@@ -1,4 +1,4 @@
-"""Which way up others store their pictures: resolved by modality, and checked against the transmitter.
+"""Orientation of the images of other data sets, by modality.
 
 A picture of UrbanRadio3D has n rows. Files of path loss hold the voxel (X, Y) at row n-1-X, column Y; files of time and
 direction of arrival at row n-1-Y, column X. Ours are `[y, x]`, x east, y north: X and Y are indices of x and y.

@@ -1,4 +1,4 @@
-"""What importers hand over, written as a store of the same layout as maps of our own, and resumed where it stopped."""
+"""Write imported maps as a store with the layout of traced maps; an interrupted import resumes."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ from radiomaps.scenes import Footprint
 
 __all__ = ["Imported", "write_imported"]
 
-#: From this offset on, the range of path gain is taken for wrong.
+#: Offset (dB) from which the range of path gain is considered wrong.
 _WRONG_DB = 3.0
 _MOST_LOOKED_AT = 4000
 
 
 @dataclass(frozen=True)
 class Imported:
-    """One map: its scene, the transmitter's place in the window, fields `(z, y, x)` and what is known of buildings."""
+    """One map: its scene, the transmitter's position in the window, fields `(z, y, x)` and known buildings."""
 
     scene: str
     transmitter_m: tuple[float, float, float]
@@ -46,9 +46,9 @@ class Imported:
     saturation: SaturationCount = field(default_factory=SaturationCount)
 
     def offset_db(self, grid: Grid, frequency_hz: float, high_db: float) -> float | None:
-        """Median path gain in line of sight over that of free space, in dB, below `high_db`, where it saturates.
+        """Median path gain in line of sight relative to free space, in dB, of values below saturation at `high_db`.
 
-        Of cells at 5 m and more, seen past the mask of buildings; None where fewer than 20 are known.
+        Computed over cells at 5 m and more with line of sight past the building mask; None for fewer than 20 cells.
         """
         gain = self.fields["path_gain_db"]
         known = np.argwhere(np.isfinite(gain) & (gain < high_db - 1e-6))
@@ -97,13 +97,13 @@ def write_imported(
     attrs: Mapping[str, Any],
     licence: str,
 ) -> list[dict[str, Any]]:
-    """Write the maps that `read` gives by number, in the order of `names` (scene and transmitter), one at a time.
+    """Write the maps that `read` returns by number, in the order of `names` (scene and transmitter), one at a time.
 
-    `attrs` hold `frequency_hz` and `path_gain_range_db`. What a stopped import has written is kept; a complete store
-    is refused, as is one that was begun with other `attrs` or from other files.
+    `attrs` contain `frequency_hz` and `path_gain_range_db`. An interrupted import resumes; a complete store, or one
+    that was begun with other `attrs` or from other files, is refused.
 
-    Returns a row for each variable, with the shares of saturated values, and for path gain its offset from free space
-    in line of sight, the median over maps. An offset of 3 dB or more is warned of: the grey levels have another range.
+    Returns one row per variable with the shares of saturated values, and for path gain its offset from free space in
+    line of sight (median over maps). An offset of 3 dB or more logs a warning: the grey levels have another range.
     """
     path = Path(path)
     pieces = {scene: number for number, scene in enumerate(dict.fromkeys(scene for scene, _ in names))}
@@ -129,7 +129,7 @@ def write_imported(
             bar.advance(len(names) - len(todo))
             for start in todo:
                 one = read(start)
-                # The note comes first: a slab that is there has one.
+                # The note is written first, so that every existing slab has one.
                 offset = one.offset_db(grid, carriers[start], attrs["path_gain_range_db"][1]) if gain else None
                 note = {"tx": one.transmitter_m, "saturation": one.saturation.counts, "offset_db": offset}
                 write_json(_note(path, start), note)
@@ -158,7 +158,7 @@ def write_imported(
 def _told_offset(
     path: Path, offsets: Sequence[float | None], frequency_hz: float, range_db: Sequence[float]
 ) -> float | None:
-    """The median offset of maps from free space; a large one is warned of."""
+    """The median offset of maps from free space; logs a warning if it is large."""
     known = [value for value in offsets if value is not None]
     if not known:
         return None
@@ -178,7 +178,7 @@ def _note(path: Path, start: int) -> Path:
 
 
 def _require_unfinished(path: Path, origin: str) -> None:
-    """Refuse a store that is complete, or was begun with other settings or from other files."""
+    """Raise an error for a store that is complete, or was begun with other settings or from other files."""
     if not path.exists():
         return
     if (path / "manifest.json").exists() or not (path / "zarr.json").exists():

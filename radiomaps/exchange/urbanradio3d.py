@@ -34,7 +34,7 @@ _HEIGHT = re.compile(r"^h(\d+)$", re.IGNORECASE)
 
 @dataclass(frozen=True, order=True)
 class MapName:
-    """Which map a picture belongs to: the city's piece, and the transmitter's cell X, Y."""
+    """The map of an image: number of the city's piece, and the transmitter's cell X, Y."""
 
     piece: str
     x: int
@@ -55,7 +55,7 @@ def parse_name(file: str) -> MapName | None:
 
 
 def _place(path: str) -> tuple[str, int] | None:
-    """Variable and height of a picture by the folders it is in; without a folder of a modality, path loss."""
+    """Variable and height of an image from its folders; without a folder of a modality, path loss."""
     *folders, _ = path.split("/")
     heights = [int(found[1]) for folder in folders if (found := _HEIGHT.match(folder))]
     if not heights:
@@ -78,16 +78,16 @@ def import_urbanradio3d(
     transmitter_power_dbm: float = 23.0,
     licence: str = "",
 ) -> list[dict[str, Any]]:
-    """Read a folder or zip of UrbanRadio3D into a store; returns rows that say which share of values is saturated.
+    """Import a folder or zip of UrbanRadio3D into a store; returns rows with the share of saturated values.
 
-    Variables are those found for every map; layers are the heights found, 1 m apart. Buildings come from the pictures
-    of heights or the JSON polygons where there are any, else a building is where every variable of the lowest layer
-    is 0. Elsewhere a path gain of 0 becomes `no_path`, though it may have been the lower end of the range as well;
-    where there is a path gain, 0 is the lower end of other variables (an azimuth of due east).
+    Variables are those found for every map; layers are the heights found, 1 m apart. Buildings come from images of
+    heights or JSON polygons, if there are any. Else a building is where all variables of the lowest layer are 0.
+    Elsewhere a path gain of 0 becomes `no_path`, although it may also be the lower end of the range. Where there is a
+    path gain, 0 is the lower end of other variables (an azimuth of due east).
 
-    `path_gain_range_db`: of grey levels 0 and 255; None takes `ranges.json`, as our export writes it, or else
-    -129 … -52 dB, which is 40 dB above the printed range and agrees with free space. The rows and the warning of
-    `write_imported` say whether it does for these files. The height of transmitters is not published.
+    `path_gain_range_db`: path gains of grey levels 0 and 255. None reads `ranges.json` of the export of this package,
+    or else uses -129 … -52 dB, which is 40 dB above the published range and agrees with free space. The rows and the
+    warning of `write_imported` report whether it does for these files. The height of transmitters is not published.
     """
     tree = FileTree(source)
     pictures: dict[MapName, dict[tuple[str, int], str]] = defaultdict(dict)
@@ -176,7 +176,7 @@ def _levels(tree: FileTree, path: str, variable: str, size: int) -> NDArray[np.u
 
 
 def _check_transmitter(name: MapName, levels: Mapping[str, NDArray[np.uint8]], files: Mapping[Any, str]) -> None:
-    """Warn where the strongest, or earliest, voxel is far from where the name puts the transmitter."""
+    """Warn if the strongest or earliest voxel is far from the transmitter's position in the file name."""
     for variable in ("path_gain_db", "toa_s"):
         if variable not in levels:
             continue
@@ -195,7 +195,7 @@ def _check_transmitter(name: MapName, levels: Mapping[str, NDArray[np.uint8]], f
 
 
 class _Buildings:
-    """Footprints and roofs of pieces, from JSON polygons or pictures of heights, whichever there are."""
+    """Footprints and roofs of pieces, from JSON polygons or images of heights."""
 
     def __init__(self, tree: FileTree, size: int) -> None:
         self._tree, self._size = tree, size
@@ -206,7 +206,8 @@ class _Buildings:
     def of(self, piece: str, dark: NDArray[np.bool_]) -> tuple[list[Footprint], NDArray[np.float64] | None]:
         """Footprints (empty where unknown) and roofs `[y, x]` (None where unknown).
 
-        How pictures of heights lie is not documented: the way that matches the dark cells of the lowest layer is taken.
+        The orientation of images of heights is not documented: the one that matches the lowest layer's dark cells is
+        used.
         """
         footprints: list[Footprint] = []
         if piece in self._json:

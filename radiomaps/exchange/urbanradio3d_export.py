@@ -1,4 +1,4 @@
-"""Our maps in the layout of UrbanRadio3D, so that code written for it runs on them."""
+"""Export of maps in the layout of UrbanRadio3D, for code that was written for it."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ def export_urbanradio3d(
 ) -> list[dict[str, Any]]:
     """Write `{pathLoss,ToA,Doa_Azi,Doa_Ele}/hN/{map}_{X}X_{Y}Y.png` and the buildings; returns saturated shares.
 
-    `path_gain_range_db`: of grey levels 0 and 255; None takes -129 … -52 dB where at most 1 % of the values lie
-    outside, else whole dB between which all but 1 % lie. `ranges.json` records the ranges.
+    `path_gain_range_db`: path gains of grey levels 0 and 255. None uses -129 … -52 dB if at most 1 % of the values are
+    outside, else integer limits that contain all but 1 %. `ranges.json` records the ranges.
 
     Layers become h1, h2, … from the lowest. Two transmitters of a scene in one cell, or one at two frequencies, raise
-    `DataError`, as their files would have one name. The folder is written whole or not at all.
+    `DataError`, because their files would have the same name. The folder is written atomically.
     """
     maps, records = open_maps(store), scene_records(store)
     if maps.sizes["x"] != maps.sizes["y"]:
@@ -74,7 +74,7 @@ def export_urbanradio3d(
 
 
 def _range_of(maps: Any) -> tuple[float, float]:
-    """The published range, where at most 1 % of the path gains lie outside, or one that fits them so."""
+    """The published range if at most 1 % of the path gains are outside, else a range with this property."""
     published = URBANRADIO3D["path_gain_db"]
     edges = np.arange(-400.0, 101.0)
     counts = np.zeros(len(edges) - 1, np.int64)
@@ -102,7 +102,7 @@ def _write_buildings(folder: Path, piece: str, record: SceneRecord, maps: Any, s
                 [[round(x, 3), round(y, 3)] for x, y in line.coords] for line in (local.exterior, *local.interiors)
             )
             row: dict[str, Any] = {"polygon": ring, "height": round(footprint.top_m, 3)}
-            if holes:  # courtyards; the published files have no word for them
+            if holes:  # courtyards, which the published files do not have
                 row["holes"] = holes
             if footprint.base_m > 0:
                 row["base"] = round(footprint.base_m, 3)

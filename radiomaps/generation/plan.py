@@ -78,8 +78,8 @@ class Window:
 class Placement:
     """Transmitters of a scene: the cells of `sites`, or `positions_m`, or `count` at random places in the window.
 
-    `sites` is a file or what it holds (`radiomaps.antennas.sites`); its cells have antennas and powers of their own.
-    Random ones stand `height_m` above the ground, at least `clear_m` from walls where the scene has such room.
+    `sites` is a file or its content (`radiomaps.antennas.sites`); its cells define antennas and powers. Random
+    transmitters are `height_m` above the ground, at least `clear_m` from walls if the scene has such positions.
     """
 
     count: int = 1
@@ -337,9 +337,9 @@ def run_solver(
     *,
     advance: Callable[[float], None] | None = None,
 ) -> Any:
-    """Trace with the solver of that name, transmitters with a carrier of their own at that one.
+    """Trace with the solver of that name, each transmitter at its carrier if it has one.
 
-    The ray tracer reports to `advance` each share of its work that is done.
+    The ray tracer calls `advance` with each completed fraction of its work.
     """
     parts = []
     for carrier, cells in itertools.groupby(transmitters, key=lambda transmitter: transmitter.frequency_hz):

@@ -1,8 +1,8 @@
-"""The layout of radio maps: transmitters, variables with units, masks, and checks that every solver's output passes.
+"""The layout of radio maps: transmitters, variables with units, masks, and the checks of every solver's output.
 
 A map is an `xarray.Dataset` on `(tx, z, y, x)`, metres in the scene's frame (x east, y north, z up). Directions are
-those of arrival and point from the receiver to where the wave comes from: azimuth from east, counter-clockwise,
-0 … 2π; zenith from +z, 0 … π; both in radians. A voxel without a path, or in a building, is NaN in every field.
+directions of arrival and point from the receiver towards the source of the wave: azimuth from east, counter-clockwise,
+0 … 2π; zenith from +z, 0 … π; both in radians. A voxel without a path, or inside a building, is NaN in every field.
 """
 
 from __future__ import annotations
@@ -45,9 +45,9 @@ class Transmitter:
     """A transmitter in the scene's metres; `orientation` is yaw, pitch, roll in radians.
 
     `pattern` is a name of `radiomaps.antennas.pattern.PATTERNS` or a `MeasuredPattern`, `polarization` "V", "H", "VH"
-    or "cross"; `rows` and `columns` make it a planar array at half a wavelength, with complex `weights` row by row from
-    below (none: equal ones; their power counts as 1). `frequency_hz` is its carrier where it has one of its own. The
-    dominant-path solver knows isotropic ones only.
+    or "cross". `rows` and `columns` define a planar array with a spacing of half a wavelength, with complex `weights`
+    row by row from below (none: equal weights), normalised to unit power. `frequency_hz` is the carrier, if it differs
+    from that of the trace. The dominant-path solver supports isotropic transmitters only.
     """
 
     position: tuple[float, float, float]
@@ -79,7 +79,7 @@ class Transmitter:
             )
 
     def turned(self, *, azimuth_deg: float | None = None, tilt_deg: float | None = None) -> Transmitter:
-        """The same antenna, pointed elsewhere: azimuth clockwise from north, tilt below the horizon.
+        """The same antenna in another direction: azimuth clockwise from north, tilt below the horizon, in degrees.
 
         >>> Transmitter((0, 0, 30)).turned(azimuth_deg=90).orientation
         (0.0, 0.0, 0.0)
@@ -92,7 +92,7 @@ class Transmitter:
 
 @dataclass(frozen=True)
 class MapVariable:
-    """A variable of a map: its units, what it is, its dims, and whether it is a float field or a mask."""
+    """A variable of a map: its units, description, dimensions, and whether it is a float field or a mask."""
 
     units: str
     long_name: str
@@ -146,7 +146,7 @@ def direction_angles(vector: NDArray[Any], axis: int = -1) -> tuple[NDArray[Any]
 
 
 def wrapped(azimuth: NDArray[Any], step: float = 0.0) -> NDArray[Any]:
-    """Azimuths below 2π that rounding, to their type or to multiples of `step`, would take there, as 0."""
+    """Azimuths with 0 in place of values that rounding to their type, or to multiples of `step`, would raise to 2π."""
     with np.errstate(invalid="ignore"):
         return np.where(azimuth >= np.float32(2 * np.pi) - step / 2, azimuth.dtype.type(0), azimuth)
 
@@ -159,7 +159,7 @@ def assemble(
     attrs: Mapping[str, Any],
     ground_m: NDArray[Any] | None = None,
 ) -> xr.Dataset:
-    """The Dataset of what a solver computed: float32 fields and boolean masks with units, checked by `check_maps`.
+    """The Dataset of a solver's result: float32 fields and boolean masks with units, checked by `check_maps`.
 
     `fields` is keyed by names of `VARIABLES`, each of its dims' shape. `attrs` needs `frequency_hz`, `solver`,
     `solver_version`, `scene`, `scene_hash`; licence, seed, rays and the rest belong there too. Float fields become
@@ -211,7 +211,7 @@ def _coordinates(
 
 
 def check_maps(dataset: xr.Dataset, *, source: str = "maps") -> None:
-    """Refuse maps that break the layout or physics: dims, units, limits, masks that overlap or leave gaps."""
+    """Raise `DataError` for maps that violate the layout: dims, units, limits, overlapping or incomplete masks."""
     missing = [name for name in _ALWAYS if name not in dataset] + [
         f"attribute {name}"
         for name in ("frequency_hz", "solver", "solver_version", "scene", "scene_hash")

@@ -1,9 +1,9 @@
-"""Path tables in files: CF NetCDF, or NumPy's npz, which needs nothing but NumPy to be read.
+"""Path tables in files: CF NetCDF, or npz, which can be read with NumPy alone.
 
-An npz holds one array a variable (no pickles), and two JSON texts: `dims` maps variables to their dimensions,
-`attributes` holds those of the table under "" and of each variable under its name.
+An npz contains one array per variable (no pickles), and two JSON texts: `dims` maps variables to their dimensions,
+`attributes` contains those of the table under "" and those of each variable under its name.
 
-Dimensions: `tx` transmitters, `rx` receivers (or one receiver at times `time_s`), `path` by falling power,
+Dimensions: `tx` transmitters, `rx` receivers (or one receiver at times `time_s`), `path` by descending power,
 `polarisation` V and H of the receiver.
 
 | variable | dims | units |
@@ -17,7 +17,8 @@ Dimensions: `tx` transmitters, `rx` receivers (or one receiver at times `time_s`
 | `tx_x` … `tx_z`, `rx_x` … `rx_z`, `rx_velocity_x` … `rx_velocity_z`, `time_s` | tx or rx | m, m/s, s |
 
 Beyond `path_count` there are NaN, amplitudes 0. The amplitude of a path includes its phase at the carrier, so that the
-channel at `f` Hz beside the carrier and `t` s later is Σ a exp(-2πi f τ) exp(2πi ν t) with delay τ and Doppler ν.
+channel at the offset `f` Hz from the carrier and `t` s later is Σ a exp(-2πi f τ) exp(2πi ν t) with delay τ and Doppler
+ν.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ _TEXTS = ("dims", "attributes")
 
 
 def write_paths(path: str | os.PathLike[str], table: xr.Dataset) -> Path:
-    """Write the table of `radiomaps.raytrace.find_paths` as `.npz` or `.nc`, whole or not at all."""
+    """Write the table of `radiomaps.raytrace.find_paths` as `.npz` or `.nc`, atomically."""
     path = Path(path)
     require_suffix(path)
     if path.suffix == ".nc":
@@ -61,7 +62,7 @@ def write_paths(path: str | os.PathLike[str], table: xr.Dataset) -> Path:
 
 
 def read_paths(path: str | os.PathLike[str]) -> xr.Dataset:
-    """The table that `write_paths` wrote; what is missing, damaged or something else raises `DataError`."""
+    """Read a table of `write_paths`; raises `DataError` for a missing, damaged or other file."""
     import xarray as xr
 
     path = Path(path)
@@ -84,6 +85,6 @@ def read_paths(path: str | os.PathLike[str]) -> xr.Dataset:
 
 
 def require_suffix(path: Path) -> None:
-    """Refuse a file's name that is of neither kind."""
+    """Raise `UserError` for a file name with another suffix."""
     if path.suffix not in (".npz", ".nc"):
         raise UserError(f"path tables are .npz or .nc files, not {path.name!r}")

@@ -25,7 +25,7 @@ __all__ = ["SceneRecord", "in_scene", "open_maps", "open_paths", "scene_records"
 
 
 class SceneRecord(dict[str, Any]):
-    """What a store keeps of a scene, with its footprints as prisms."""
+    """The record of a scene in a store, with its footprints as prisms."""
 
     @classmethod
     def of(
@@ -41,9 +41,9 @@ class SceneRecord(dict[str, Any]):
         repairs: Sequence[str] = (),
         cells: Sequence[Mapping[str, Any]] = (),
     ) -> SceneRecord:
-        """The record of a scene with this hash; `origin_m` is where the axes of its maps begin, in its metres.
+        """The record of a scene with this hash; `origin_m` is the origin of its maps' axes, in its metres.
 
-        `cells` are the name and `azimuth_deg` (None: it sends alike all around) of each transmitter.
+        `cells` are the name and `azimuth_deg` (None: omnidirectional) of each transmitter.
         """
         rows = [
             {
@@ -68,7 +68,7 @@ class SceneRecord(dict[str, Any]):
 
     @property
     def footprints(self) -> list[Footprint]:
-        """In the metres of the scene; walls of a material without a record, or of a table's, are of concrete."""
+        """Footprints in the metres of the scene; walls whose material is unknown or from a table are concrete."""
         found = []
         for entry in self["footprints"]:
             material = entry.get("material") if entry.get("material") in ITU_MATERIALS else "concrete"
@@ -78,7 +78,7 @@ class SceneRecord(dict[str, Any]):
 
     @property
     def local_footprints(self) -> list[Footprint]:
-        """In the metres of the maps' axes."""
+        """Footprints in the metres of the maps' axes."""
         origin = np.asarray(self["origin_m"])
         return [
             replace(footprint, polygon=shapely.transform(footprint.polygon, lambda points: points - origin))
@@ -98,13 +98,12 @@ def scene_records(path: str | os.PathLike[str]) -> list[SceneRecord]:
 
 
 def open_maps(path: str | os.PathLike[str]) -> xr.Dataset:
-    """All maps of a complete store as `(scene, tx, z, y, x)`, in Dask arrays with the chunks on disk.
+    """All maps of a complete store as `(scene, tx, z, y, x)`, as Dask arrays with the chunks on disk.
 
-    `x`, `y` and the transmitters are in the scene's metres, and `origin_x`, `origin_y` are 0. Only where scenes have
-    windows at different places they begin at each window's corner, which the origins place in the scene: see
-    `in_scene`. `scene` is its name and `tx` a number. Masks are boolean.
-    Where heights are above the ground, `ground_m` is its height. Maps of several frequencies follow each other along
-    `tx`, with their `frequency_hz` as a coordinate.
+    `x`, `y` and the transmitters are in the scene's metres, and `origin_x`, `origin_y` are 0. If scenes have windows at
+    different positions, the axes start at the corner of each window, whose position in the scene is the origin: see
+    `in_scene`. `scene` is a name and `tx` a number. Masks are boolean. If heights are above the ground, `ground_m` is
+    its height. Maps of several frequencies are concatenated along `tx`, with `frequency_hz` as a coordinate.
     """
     groups = open_store(path, chunks={})
     if "transmitter" not in groups:
@@ -144,7 +143,7 @@ def open_maps(path: str | os.PathLike[str]) -> xr.Dataset:
 
 
 def in_scene(maps: xr.Dataset) -> xr.Dataset:
-    """Maps with axes and transmitters in the metres of their scene; several scenes need windows at one place."""
+    """Maps with axes and transmitters in the metres of their scene; several scenes need windows at one position."""
     if "origin_x" not in maps.coords:
         return maps
     moved: dict[str, Any] = {}
@@ -157,7 +156,7 @@ def in_scene(maps: xr.Dataset) -> xr.Dataset:
 
 
 def open_paths(path: str | os.PathLike[str]) -> xr.Dataset:
-    """The paths that a store keeps for each voxel, `(scene, tx, z, y, x, path)`, lazily; see `radiomaps.antennas`.
+    """The stored paths of each voxel, `(scene, tx, z, y, x, path)`, lazily; see `radiomaps.antennas`.
 
     Raises `DataError` for a store that was traced without `paths_per_voxel`.
     """

@@ -1,4 +1,4 @@
-"""Materials of walls, roofs and ground: ITU-R P.2040 and P.527 from 100 MHz to 100 GHz, and tables of your own."""
+"""Materials of walls, roofs and ground: ITU-R P.2040 and P.527 from 100 MHz to 100 GHz, and user-defined tables."""
 
 from radiomaps.materials.itu import ITU_MATERIALS, Properties
 from radiomaps.materials.material import Material, materials_of, materials_used, read_materials

@@ -1,8 +1,8 @@
 """Electrical properties of building materials (ITU-R P.2040-4, table 3) and of ground (ITU-R P.527-6, section 5.2).
 
-Building materials follow ε_r = a f^b and σ = c f^d with f in GHz. P.2040 gives the ranges of measurement and says that
-they are no hard limits, except those of ground (1 … 10 GHz): beyond them a building material keeps the law of its
-nearest range, and ground follows the soil model of P.527 with as much water as gives P.2040's ε_r at that end.
+Building materials follow ε_r = a f^b and σ = c f^d with f in GHz. P.2040 gives the ranges of measurement, which are
+not hard limits except for ground (1 … 10 GHz). Outside them a building material follows the formula of its nearest
+range, and ground the soil model of P.527, with the water content that gives P.2040's ε_r at that end.
 """
 
 from __future__ import annotations

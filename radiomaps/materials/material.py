@@ -18,7 +18,7 @@ from radiomaps.materials.itu import ITU_MATERIALS, Properties, itu_properties
 
 __all__ = ["Material", "materials_of", "materials_used", "read_materials"]
 
-#: Other names of columns that say the same.
+#: Alternative names of columns.
 _SAME = {"eps_r": "a", "epsilon_r": "a", "relative_permittivity": "a", "sigma": "c", "conductivity": "c",
          "sigma_s_m": "c", "thickness": "thickness_m", "scattering_coefficient": "scattering"}  # fmt: skip
 
@@ -82,7 +82,7 @@ class Material:
         return Properties(eps_r, self.c * f**self.d)
 
     def half_space_m(self, frequency_hz: float) -> float:
-        """A thickness so large that nothing comes back from the far side, even where the material hardly absorbs.
+        """A thickness beyond which reflections from the far side are negligible, even for weak absorption.
 
         A wave through it and back is weaker by 120 dB; without any loss there would be no such thickness, so a loss
         tangent of 1e-4 is assumed at least.
@@ -94,12 +94,12 @@ class Material:
         return 6 * math.log(10) / (2 * damping)
 
     def scattered(self, default: float) -> float:
-        """The scattering coefficient that leaves the mirrored wave what scattering and `loss_db` leave of it."""
+        """The scattering coefficient whose specular reflection includes the loss by scattering and `loss_db`."""
         share = default if self.scattering is None else self.scattering
         return math.sqrt(1 - (1 - share**2) * 10 ** (-self.loss_db / 10))
 
     def describe(self) -> dict[str, Any]:
-        """The fields that are set, in the types JSON has; `Material(**described)` is the same."""
+        """The fields that are set, as JSON types; `Material(**described)` is equal."""
         return {key: value for key, value in asdict(self).items() if value is not None and value != 0.0}
 
 

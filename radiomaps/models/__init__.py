@@ -1,4 +1,4 @@
-"""Networks that make radio maps, on the core's U-Net and diffusion."""
+"""Networks for radio maps, based on the U-Net and diffusion of `geoml`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _CONF = Path(__file__).parent.parent / "conf" / "model"
 
 
 def available() -> dict[str, Path]:
-    """Every model that has a YAML, by name: the core's and those for radio maps.
+    """All model presets by name: those of `geoml` and those for radio maps.
 
     >>> {"edm", "radiodiff3d"} <= set(available())
     True
@@ -26,7 +26,7 @@ def available() -> dict[str, Path]:
 
 
 def config_of(entry: str | Mapping[str, Any]) -> dict[str, Any]:
-    """The whole configuration of an entry: a name, a mapping with `_target_`, or `{model: NAME, option: value, …}`.
+    """The complete configuration of an entry: a name, a mapping with `_target_`, or `{model: NAME, option: value, …}`.
 
     >>> config_of({"model": "radiodiff3d", "sampling": {"steps": 2}})["sampling"]["steps"]
     2

@@ -1,4 +1,4 @@
-"""What a batch's conditions say of the targets themselves: the observed voxels."""
+"""Observed voxels among the conditions of a batch."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def observed_values(
     guidance: float = 0.0,
     keep: Keep = "end",
 ) -> Known | None:
-    """The observations among the predictors of a task (`NAME_observed` and `observed`), None where it has none."""
+    """The observations among the predictors of a task (`NAME_observed` and `observed`), or None."""
     names: Sequence[str] = [f"{target}_observed" for target in channels.target]
     if not {*names, "observed"} <= set(channels.condition):
         return None

@@ -1,4 +1,4 @@
-"""Conditional diffusion of radio maps, layers of a volume together or one group after the other."""
+"""Conditional diffusion of radio maps, for all layers of a volume or one group of layers after another."""
 
 from __future__ import annotations
 
@@ -25,22 +25,22 @@ from radiomaps.tasks.task import SIGHT
 
 __all__ = ["RadioDiff3D"]
 
-#: Of 0 … 1: no scale in line of sight is less, where a prior may leave nothing at all.
+#: Smallest scale in line of sight (on 0 … 1), where a prior may have no error.
 LEAST_SCALE = 2e-3
 
 
 class RadioDiff3D(Diffusion):
     """Members of a volume's radio map by diffusion, after RadioDiff-3D (arXiv 2507.12166).
 
-    - With `residual` a task's prior is taken off each target that has one, `middle` off any other. What is left is
-      divided by a scale: learned from `scale` on, or fixed; with a prior from physics by another one in its line of
-      sight, where little is left, so that members differ there by little too. `middle` and `scale` 0.5, fixed, are maps
-      from −1 to 1.
-    - `layers_at_once`: that many layers are sampled together, then the next, conditioned on the layer below (section IV
+    - With `residual` a task's prior is subtracted from each target that has one, `middle` from others. The residual is
+      divided by a scale: learned with the initial value `scale`, or fixed. With a physical prior there is another scale
+      in its line of sight, where residuals, and so differences of members, are small. `middle` and `scale` 0.5, fixed,
+      give maps from −1 to 1.
+    - `layers_at_once`: number of layers sampled together; the next group is conditioned on the layer below (section IV
       of the paper, "autoregression over height"); None samples the volume at once.
     - `guidance` of the sampling is eq. 14 of the paper.
 
-    All else is as in `Diffusion`.
+    Other arguments are those of `Diffusion`.
     """
 
     supported_dims: ClassVar[tuple[int, ...]] = (3,)
@@ -78,7 +78,7 @@ class RadioDiff3D(Diffusion):
         return observed_values(self.channels, predictors, guidance=self.sampling.guidance, keep=self.sampling.keep)
 
     def scales(self, predictors: Float[Tensor, "batch predictor *space"]) -> Float[Tensor, "some target *space"]:
-        """`scale`, and another one where the prior has line of sight."""
+        """`scale`, and the separate scale where the prior has line of sight."""
         apart = super().scales(predictors)
         if self.sight is None:
             return apart
@@ -87,7 +87,7 @@ class RadioDiff3D(Diffusion):
         return torch.where(seen, expand(inside, predictors[0]).unsqueeze(0), apart)
 
     def loss(self, batch: Batch, *, phase: str = "main", generator: torch.Generator | None = None) -> Tensor:
-        """The weighted mean error of what the network gives, over the True cells of the mask.
+        """The weighted mean error of the network's output, over the True cells of the mask.
 
         With `layers_at_once`, of one group of layers of each sample, keyed on its id.
         """
@@ -117,7 +117,7 @@ class RadioDiff3D(Diffusion):
 
     @torch.no_grad()
     def predict(self, batch: Batch, *, members: int = 1, seed: int = 0) -> Tensor:
-        """Members sampled from noise of their own; observed voxels as `keep` says."""
+        """Members sampled from independent noise; observed voxels are treated as `keep` specifies."""
         if self.layers_at_once is None:
             return super().predict(batch, members=members, seed=seed)
         predictors = self.predictors(batch)
@@ -129,7 +129,7 @@ class RadioDiff3D(Diffusion):
     def _upwards(
         self, batch: Batch, predictors: Tensor, centre: Tensor, known: Known | None, member: int, seed: int
     ) -> Float[Tensor, "batch one target *space"]:
-        """One member, group of layers by group, from below."""
+        """One member, sampled in groups of layers, from below."""
         height, size = batch.target_grid.shape[0], self.layers_at_once or 1
         made = torch.zeros_like(centre)
         outdoors: Tensor | float = 1.0

@@ -1,4 +1,4 @@
-"""How far a network is from treating a scene and its mirror image alike."""
+"""Deviation of a network from equivariance under mirror images of the scene."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["corner", "flip_error", "flip_errors"]
 
 
 def corner(batch: Batch, edge: int = 64) -> Batch:
-    """The conditions of a batch on at most so many voxels from the origin along x and y."""
+    """The conditions of a batch on at most `edge` voxels from the origin along x and y."""
     y, x = batch.target_grid.names[-2:]
     part = slice(0, edge)
     grid = batch.target_grid.crop(**{y: part, x: part})
@@ -30,11 +30,11 @@ def flip_error(model: Model, batch: Batch, *, seed: int = 0) -> float:
 
 @torch.no_grad()
 def flip_errors(model: Model, batch: Batch, *, seed: int = 0) -> Float[Tensor, " target"]:
-    """Root mean square, in the encoding's units, of a prediction turned minus the prediction of what is turned.
+    """Root mean square, in the encoding's units, of a flipped prediction minus the prediction of flipped inputs.
 
     By target channel, over the 7 flips and turns of a square other than the identity (the 3 without quarter turns where
-    maps are not square) and all voxels; 0 for an equivariant network. Of a diffusion it is the first denoising that is
-    looked at, from noise that is turned with the map. The batch is in transformed space, on one grid.
+    maps are not square) and all voxels; 0 for an equivariant network. For a diffusion model the first denoising step is
+    compared, from noise that is transformed with the map. The batch is in transformed space, on one grid.
     """
     rows, columns = batch.target_grid.shape[-2:]
     names = model.channels
@@ -52,7 +52,7 @@ def flip_errors(model: Model, batch: Batch, *, seed: int = 0) -> Float[Tensor, "
 
 
 def _noisy(model: Model, batch: Batch, seed: int) -> Tensor:
-    """What a diffusion starts from, as fields; nothing for a regression."""
+    """The initial noise of a diffusion model, as fields; empty for a regression."""
     shape = (len(model.channels.target), *batch.target_grid.shape)
     if not isinstance(model, Diffusion):
         return batch.condition.new_zeros((len(batch), *shape))

@@ -20,7 +20,7 @@ __all__ = ["UNet3D"]
 
 
 class UNet3D(UNetRegression):
-    """Encoder and decoder with skips over a volume; one target or several at once, as the task says.
+    """Encoder and decoder with skip connections over a volume; predicts all targets of the task.
 
     Çiçek et al. 2016, arXiv 1606.06650. Observed voxels keep their values with `keep` "end", are predicted as all
     others with "never". With `operator` "planar" of the network every height is mapped for itself, as RadioUNet does
@@ -54,7 +54,7 @@ class UNet3D(UNetRegression):
 
     @torch.no_grad()
     def predict(self, batch: Batch, *, members: int = 1, seed: int = 0) -> Tensor:
-        """The one prediction, shared by all members."""
+        """The deterministic prediction, repeated for all members."""
         prediction = super().predict(batch, members=1, seed=seed)[:, 0]
         interpolated = self.to_target(batch.condition, batch.condition_grid, batch.target_grid)
         known = observed_values(self.channels, interpolated, keep=self.keep)

@@ -1,4 +1,4 @@
-"""Scenes to trace: Sionna's cities, footprints with heights, city blocks from a seed; no ray tracer is imported."""
+"""Scenes: Sionna's cities, footprints with heights, procedural city blocks. No ray tracer is imported."""
 
 from __future__ import annotations
 

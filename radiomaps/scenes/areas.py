@@ -1,4 +1,4 @@
-"""Areas with tags, as OpenStreetMap and GeoJSON have them, made into a scene of buildings."""
+"""A scene of buildings from tagged areas, as in OpenStreetMap and GeoJSON."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ __all__ = ["Area", "scene_of_areas"]
 
 @dataclass(frozen=True)
 class Area:
-    """A building, or a part of one: what messages call it, its tidied tags, and its polygons in the file's system."""
+    """A building, or a part of one: its name in messages, its normalised tags, and its polygons in file coordinates."""
 
     name: str
     tags: Tags
@@ -52,8 +52,8 @@ def scene_of_areas(
 ) -> Scene:
     """The scene of buildings whose coordinates are in a rasterio `CRS`, or in metres where `system` is None.
 
-    Without `default_height_m` a building of unknown height gets 9 m, but a file in which no building has a height is
-    refused: its heights may have another name. On `terrain` a building stands at the lowest ground below it.
+    Without `default_height_m` a building of unknown height gets 9 m, but a file without any height raises `DataError`,
+    because its property may have another name. On `terrain` a building stands at the lowest ground below it.
     """
     if default_height_m is None:
         _require_heights(path, areas, height_key)
@@ -102,7 +102,7 @@ def _require_heights(path: Path, areas: Sequence[Area], height_key: str | None) 
 
 
 def _outlines_without_parts(outlines: list[Footprint], parts: list[Footprint]) -> list[Footprint]:
-    """The outlines that parts do not cover by half or more."""
+    """The outlines of which parts cover less than half."""
     if not parts:
         return outlines
     solid = [shapely.make_valid(part.polygon) for part in parts]

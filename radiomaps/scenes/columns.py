@@ -1,4 +1,4 @@
-"""Meshes seen from above: the height of their surface over points of the plane."""
+"""Height of the surface of meshes, seen from above, at points of the plane."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ __all__ = ["surface_height"]
 def surface_height(
     vertices: NDArray[np.float64], faces: NDArray[np.int32], x: NDArray[np.float64], y: NDArray[np.float64]
 ) -> NDArray[np.float64]:
-    """Height of the uppermost triangle over the lattice `y × x` (both even and ascending), `-inf` where there is none.
+    """Height of the uppermost triangle at the lattice `y × x` (both evenly spaced and ascending), `-inf` without one.
 
-    Vertical triangles have no area from above and are passed over; borders of triangles belong to them.
+    Vertical triangles have no area from above and are ignored; triangles include their borders.
 
     >>> square = np.array([[0.0, 0, 3], [2, 0, 3], [2, 2, 5], [0, 2, 5]])
     >>> surface_height(square, np.array([[0, 1, 2], [0, 2, 3]], np.int32), np.array([1.0, 3.0]), np.array([0.0, 1.0]))

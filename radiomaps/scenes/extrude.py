@@ -22,11 +22,11 @@ Bounds = tuple[float, float, float, float]
 
 
 def extrude(footprint: Footprint, *, floor: bool = True) -> Mesh:
-    """The prism over a footprint as one mesh with welded vertices and outward normals.
+    """The prism over a footprint as one mesh with merged vertices and outward normals.
 
-    Welding matters: diffraction finds a wedge only where two triangles share an edge. The roof is a constrained
-    Delaunay triangulation, so that it has no vertices but the polygon's. `floor=False` leaves the lower face out,
-    for buildings that stand on the ground.
+    Vertices are merged because diffraction finds a wedge only where two triangles share an edge. The roof is a
+    constrained Delaunay triangulation, so that it has no vertices other than the polygon's. `floor=False` leaves out
+    the lower face, for buildings on the ground.
 
     >>> prism = extrude(Footprint(shapely.box(0, 0, 10, 20), 5.0))
     >>> prism.vertices.shape, len(prism.faces)
@@ -89,15 +89,15 @@ def scene_of_footprints(
 ) -> Scene:
     """Cleaned, extruded footprints on flat ground (or a given one) over `bounds`, or around them by 20 m.
 
-    With `cut`, what lies outside `bounds` is cut off. `repairs` are those made before; the scene lists them with its
-    own.
+    With `cut`, buildings are cut at `bounds`. `repairs` are those made before; the scene lists them with those made
+    here.
     """
     repairs = repairs if repairs is not None else Repairs()
     kept, _ = clean(footprints, source=source or name, repairs=repairs)
     if bounds is not None and cut:
         kept = _within(kept, bounds, repairs)
     if not kept and bounds is None and ground is None:
-        raise DataError(f"{source or name} holds no building with a usable footprint")
+        raise DataError(f"{source or name} contains no building with a usable footprint")
     if ground is None:
         ground = flat_ground(bounds or around(kept))
     level = float(ground.vertices[:, 2].max())
@@ -107,14 +107,14 @@ def scene_of_footprints(
 
 
 def around(footprints: Iterable[Footprint], margin_m: float = 20.0) -> Bounds:
-    """The ground that a scene has without bounds: whole metres around its buildings."""
+    """Default bounds of the ground: the extent of the buildings plus a margin, rounded outward to whole metres."""
     x0, y0, x1, y1 = shapely.total_bounds([footprint.polygon for footprint in footprints])
     low, high = np.floor([x0 - margin_m, y0 - margin_m]), np.ceil([x1 + margin_m, y1 + margin_m])
     return float(low[0]), float(low[1]), float(high[0]), float(high[1])
 
 
 def parse_bounds(bounds: Any) -> Bounds | None:
-    """`bounds_m` as users give it: four finite numbers xmin, ymin, xmax, ymax, or None."""
+    """Check the option `bounds_m`: four finite numbers xmin, ymin, xmax, ymax, or None."""
     if bounds is None:
         return None
     try:
@@ -141,6 +141,6 @@ def _within(footprints: list[Footprint], bounds: Bounds, repairs: Repairs) -> li
 
 
 def _renamed(footprint: Footprint, index: int) -> Footprint:
-    """A name that is unique in the scene and safe as a file's."""
+    """The footprint with a name that is unique in the scene and safe as a file name."""
     plain = "".join(letter if letter.isalnum() or letter in "-_" else "_" for letter in footprint.name)
     return replace(footprint, name=f"{index:05d}-{plain}")

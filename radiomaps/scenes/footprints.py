@@ -1,4 +1,4 @@
-"""Footprints as they come, crossing themselves and each other, made into clean ones; every repair is counted."""
+"""Cleaning of footprints: self-intersections and overlaps are resolved, and every repair is counted."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from radiomaps.scenes.scene import Footprint
 
 __all__ = ["SNAP_M", "burn", "clean", "polygons_of"]
 
-#: Vertices are snapped to this lattice, so that neighbours share their walls exactly.
+#: Vertices are snapped to this lattice (m), so that adjacent buildings share their walls exactly.
 SNAP_M = 0.01
 _SLIVER_AREA_M2, _SLIVER_WIDTH_M, _HOLE_AREA_M2 = 1.0, 0.2, 1.0
 
@@ -40,7 +40,7 @@ def burn(
 ) -> NDArray[np.float64]:
     """Values of polygons on the cells `(y, x)` whose centres they cover, later over earlier ones; 0 elsewhere.
 
-    `cell_m` is the size of a cell along x and y, `corner_m` where the first cell begins, in the polygons' metres.
+    `cell_m` is the size of a cell along x and y, `corner_m` the corner of the first cell, in the polygons' metres.
 
     >>> burn([(shapely.box(2, 0, 4, 2), 7.0)], (2, 3), cell_m=(2, 1)).tolist()
     [[0.0, 7.0, 0.0], [0.0, 7.0, 0.0]]
@@ -49,7 +49,7 @@ def burn(
     from rasterio.features import rasterize
 
     with warnings.catch_warnings():
-        # Metres from a corner, in cells of 1 m, look to rasterio as if it had been told no place.
+        # rasterio takes the transform of cells of 1 m at (0, 0) for a missing georeference, and warns.
         warnings.simplefilter("ignore", NotGeoreferencedWarning)
         transform = (cell_m[0], 0, corner_m[0], 0, cell_m[1], corner_m[1])
         return rasterize(shapes, shape, transform=transform, fill=0.0, dtype="float64")
@@ -58,10 +58,10 @@ def burn(
 def clean(
     footprints: Iterable[Footprint], *, source: str = "footprints", repairs: Repairs | None = None
 ) -> tuple[list[Footprint], tuple[str, ...]]:
-    """Valid polygons that do not overlap, and the lines of `repairs`, to which those made here are added.
+    """Valid polygons that do not overlap, and the lines of `repairs`, including those made here.
 
     Self-crossings are resolved into valid polygons, vertices snapped to a centimetre, slivers (under 1 m² or 0.2 m
-    wide) and holes under 1 m² dropped; where two buildings overlap in plan and height, the higher keeps the ground.
+    wide) and holes under 1 m² dropped; where two buildings overlap in plan and height, the higher keeps the area.
     A height that is missing, not finite or not above 0 raises `DataError` with the building's name.
     """
     repairs = repairs if repairs is not None else Repairs()
@@ -80,7 +80,7 @@ def clean(
 
 
 def _sound_polygons(polygon: shapely.Polygon, repairs: Repairs) -> list[shapely.Polygon]:
-    """Valid, snapped, without slivers and tiny holes."""
+    """Valid, snapped polygons without slivers and tiny holes."""
     geometry: Any = polygon
     if not geometry.is_valid:
         repairs.note("invalid polygons resolved")
@@ -92,8 +92,8 @@ def _sound_polygons(polygon: shapely.Polygon, repairs: Repairs) -> list[shapely.
         if len(holes) < len(part.interiors):
             repairs.note("holes under 1 m² closed", count=len(part.interiors) - len(holes))
             part = shapely.Polygon(part.exterior, holes)
-        # Precision 0 keeps the snapped places and frees the arithmetic: on the lattice, GEOS loses whole polygons
-        # when it buffers them by some steps only.
+        # Precision 0 keeps the snapped coordinates but computes in floating point: on the lattice, GEOS loses polygons
+        # that it buffers by a few steps only.
         part = shapely.set_precision(shapely.set_precision(shapely.simplify(part, SNAP_M / 2), SNAP_M), 0)
         if part.is_empty or part.area < _SLIVER_AREA_M2 or part.buffer(-_SLIVER_WIDTH_M / 2).is_empty:
             repairs.note("slivers dropped")
@@ -103,7 +103,7 @@ def _sound_polygons(polygon: shapely.Polygon, repairs: Repairs) -> list[shapely.
 
 
 def _without_overlaps(footprints: list[Footprint], repairs: Repairs) -> list[Footprint]:
-    """Lower buildings give way to higher ones where their prisms overlap; order is that of the input."""
+    """Cut lower buildings where their prisms overlap with higher ones; the order is that of the input."""
     if not footprints:
         return []
     tree = shapely.STRtree([footprint.polygon for footprint in footprints])

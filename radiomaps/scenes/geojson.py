@@ -1,4 +1,4 @@
-"""Scenes from GeoJSON footprints with heights, in the reference system the file names or its numbers show."""
+"""Scenes from GeoJSON footprints with heights; the reference system is read from the file or its coordinates."""
 
 from __future__ import annotations
 
@@ -37,9 +37,9 @@ def load_geojson(
 ) -> Scene:
     """A scene from polygons with `height_m`, `height` or `building:levels` (heights above ground level 0).
 
-    The reference system is `crs`, else that of the file's `crs` member, else degrees or metres by the size of the
-    numbers; `metric` decides what could be either. `height_key` names the property of the height where it has another
-    name. Features that are no polygon, or in a file with `building` tags no building, are left out and counted.
+    The reference system is `crs`, else that of the file's `crs` member, else degrees or metres by the magnitude of the
+    coordinates; `metric` resolves ambiguous ones. `height_key` is the property of the height if it has another name.
+    Features that are not polygons, or are not buildings in a file with `building` tags, are left out and counted.
     """
     path, repairs = Path(path), Repairs()
     content = parse_json(path)
@@ -73,7 +73,7 @@ def is_geojson(content: Any) -> bool:
 
 
 def parse_json(path: Path) -> Any:
-    """The value of a JSON file, whatever its encoding; one GeoJSON feature a line becomes a collection."""
+    """The value of a JSON file in any encoding; a file of one GeoJSON feature per line becomes a collection."""
     try:
         raw = path.read_bytes()
     except OSError as error:
@@ -93,7 +93,7 @@ def parse_json(path: Path) -> Any:
 
 
 def _lines(text: str) -> dict[str, Any] | None:
-    """A collection of features that stand one a line (GeoJSONSeq), or None."""
+    """A collection from a text with one feature per line (GeoJSONSeq), or None."""
     features = []
     for line in filter(None, (line.strip(" \t\r\x1e") for line in text.split("\n"))):
         try:
@@ -128,7 +128,7 @@ def _areas(content: Mapping[str, Any], path: Path, repairs: Repairs) -> Iterator
 
 
 def _polygons(geometry: Any, name: str, repairs: Repairs, depth: int = 0) -> Iterator[shapely.Polygon]:
-    """The polygons of a geometry without z; what is none, or broken, is counted."""
+    """The polygons of a geometry without z; other or invalid geometries are counted."""
     kind = geometry.get("type") if isinstance(geometry, Mapping) else None
     inner = geometry.get("geometries" if kind == "GeometryCollection" else "coordinates") if kind else None
     if kind == "GeometryCollection" and isinstance(inner, list) and depth < 16:
@@ -152,7 +152,7 @@ def _polygons(geometry: Any, name: str, repairs: Repairs, depth: int = 0) -> Ite
 
 
 def _polygon(rings: Any, name: str, repairs: Repairs) -> shapely.Polygon:
-    """A polygon of rings of positions, of which the first two numbers count."""
+    """A polygon from rings of positions, of which the first two numbers are used."""
     closed = []
     for ring in rings:
         points = [(float(position[0]), float(position[1])) for position in ring]
@@ -204,7 +204,7 @@ def _placed(
 
 
 def _named_system(content: Mapping[str, Any], path: Path, repairs: Repairs) -> Any:
-    """The system of the `crs` member, as a name, a link or an old EPSG code; None where there is none to be read."""
+    """The system of the `crs` member, as a name, a link or an old EPSG code; None if it is missing or unreadable."""
     member = content.get("crs") or content.get("coordRefSys")
     if not member:
         return None
@@ -221,7 +221,7 @@ def _named_system(content: Mapping[str, Any], path: Path, repairs: Repairs) -> A
 
 
 def _span(areas: list[Area]) -> float:
-    """Degrees of longitude that the areas span, by the shorter way around the Earth."""
+    """Degrees of longitude that the areas span, the shorter way around the Earth."""
     longitudes = np.sort(shapely.get_coordinates([area.geometry for area in areas])[:, 0] % 360)
     gaps = np.diff(np.append(longitudes, longitudes[0] + 360))
     direct = np.ptp(shapely.get_coordinates([area.geometry for area in areas])[:, 0])

@@ -1,4 +1,4 @@
-"""Rasters of heights as GeoTIFF holds them: scale and offset, units, voids, and any affine place."""
+"""Rasters of heights from GeoTIFF: scale and offset, units, voids, and any affine transform."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from radiomaps.scenes.repairs import Repairs
 
 __all__ = ["Heights", "read_heights"]
 
-#: Heights of the ground or a roof above sea level lie between these: what does not is a fill value.
+#: Limits of plausible heights (m) above sea level; values outside are fill values.
 _LOWEST_M, _HIGHEST_M = -500.0, 9500.0
 _MOST_CELLS = 100_000_000
 _UNITS = {
@@ -30,7 +30,7 @@ _UNITS = {
 
 @dataclass(frozen=True)
 class Heights:
-    """Heights in metres `[row, column]`, NaN where there are none; `transform` takes column and row to x and y.
+    """Heights in metres `[row, column]`, NaN where unknown; `transform` maps column and row to x and y.
 
     `system` is a rasterio `CRS`, or None for local metres.
     """
@@ -94,9 +94,9 @@ class Heights:
 
 
 def read_heights(path: Path, *, crs: str | None, repairs: Repairs) -> Heights:
-    """Band 1 in metres, by the band's scale, offset and unit; fill values, declared or evident, become NaN.
+    """Band 1 in metres, by the band's scale, offset and unit; declared and implausible fill values become NaN.
 
-    `crs` stands in for a reference system the file lacks or misstates; "local" says that coordinates are metres.
+    `crs` replaces a missing or wrong reference system of the file; "local" means that coordinates are metres.
     """
     import rasterio
 
@@ -138,7 +138,7 @@ def _system(path: Path, found: Any, crs: str | None) -> Any:
 
 
 def _metres(path: Path, unit: str | None, system: Any) -> float:
-    """Metres of one unit of height: by the band, by the vertical part of the reference system, else 1."""
+    """Metres per unit of height: by the band, else the vertical part of the reference system, else 1."""
     word = (unit or "").strip().lower()
     if not word and system is not None:
         vertical = re.search(r'VERT_CS\[.*?UNIT\["([^"]*)",([\d.eE+-]+)', system.to_wkt())

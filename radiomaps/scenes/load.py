@@ -1,4 +1,4 @@
-"""A scene by its name, its file or its configuration."""
+"""Load a scene by its name, file or configuration."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _READERS = {
 }  # fmt: skip
 
 
-#: The way out for files of other kinds.
+#: Hints on how to convert files of unsupported formats.
 _CONVERT = {
     ".pbf": "convert it with osmium cat city.osm.pbf -o city.osm",
     ".gz": "unpack it with gunzip",
@@ -48,17 +48,17 @@ _CONVERT = {
 
 
 def names() -> list[str]:
-    """Scenes that need no file: Sionna's, where its package is there, and `procedural`."""
+    """Names of scenes that need no file: Sionna's, if its package is installed, and `procedural`."""
     return [*sionna_scenes(), "procedural"]
 
 
 def load(scene: str | os.PathLike[str] | Mapping[str, Any]) -> Scene:
-    """The scene of a name, a path, or a mapping with `name` or `path` and the options of its reader.
+    """Load a scene by a name, a path, or a mapping with `name` or `path` and the options of its reader.
 
-    Names: those of `names()`; `procedural` takes `seed` and the fields of `CityBlocks`, and `procedural-12` is the
-    one of seed 12. Paths: `.xml` with PLY meshes (or the folder they are in), `.geojson`,
-    `.osm`, `.tif`, and UrbanRadio3D's `.json` polygons and `.png` heights. `materials` takes the arguments of
-    `Scene.furnished`: a table, and materials of all walls, roofs or ground.
+    Names: those of `names()`. `procedural` takes `seed` and the fields of `CityBlocks`; `procedural-12` has seed 12.
+    Paths: `.xml` with PLY meshes (or their folder), `.geojson`, `.osm`, `.tif`, and UrbanRadio3D's `.json` polygons and
+    `.png` heights. `materials` takes the arguments of `Scene.furnished`: a table, and materials of all walls, roofs or
+    ground. Raises `UserError` for unknown names and options, `DataError` for invalid files.
 
     >>> load({"name": "procedural", "seed": 3}).hash == load("procedural-3").hash
     True
@@ -103,7 +103,7 @@ def _read(scene: str | os.PathLike[str] | Mapping[str, Any]) -> Scene:
 
 
 def _file(path: Path) -> Path:
-    """The XML file of a folder that holds one, or the path."""
+    """The XML file in a folder, or the path itself."""
     if not path.is_dir():
         return path
     found = sorted(path.glob("*.xml"))
@@ -122,7 +122,7 @@ def _furnished(scene: Scene, materials: Any) -> Scene:
 
 
 def _with_known_materials(scene: Scene, default: str) -> Scene:
-    """The scene with `default` for walls, and no roof of its own, where the material is unknown: a repair."""
+    """The scene with unknown wall materials replaced by `default`, and unknown roof materials by the walls'."""
     known = {*MATERIALS, *(material.name for material in scene.materials)}
     repairs, meshes = Repairs(), []
     for mesh in scene.meshes:
@@ -161,7 +161,7 @@ def _call(reader: Any, what: Any, options: dict[str, Any]) -> Scene:
 
 
 def _checked(key: str, value: Any, annotation: str) -> Any:
-    """The value of an option, which has to be of the kind its reader asks for."""
+    """The value of an option, checked against the type that its reader declares."""
     kinds: dict[str, tuple[type, ...]] = {"bool": (bool,), "float": (int, float), "str": (str, os.PathLike)}
     kind = next((name for name in kinds if annotation.startswith(name)), None)
     if kind == "float" and isinstance(value, str):
@@ -174,7 +174,7 @@ def _checked(key: str, value: Any, annotation: str) -> Any:
 
 
 def parse_options(words: Iterable[str]) -> dict[str, Any]:
-    """Values of KEY=VALUE words by their keys, which may begin with `scene.`."""
+    """Values of KEY=VALUE arguments by key, without an optional prefix `scene.`."""
     import yaml
 
     settings: dict[str, Any] = {}

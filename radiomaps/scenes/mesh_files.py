@@ -1,4 +1,4 @@
-"""Meshes that a Mitsuba scene names: PLY, Wavefront OBJ, Mitsuba's serialized form, rectangles and cubes."""
+"""Meshes of a Mitsuba scene: PLY, Wavefront OBJ, Mitsuba's serialized format, rectangles and cubes."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ _MOST_BYTES = 4_000_000_000
 
 
 def find_file(folder: Path, name: str) -> Path | None:
-    """The file that a scene in this folder names, with slashes of either kind, in any case, or beside its meshes.
+    """Find a file that a scene in this folder refers to, with either kind of slash, in any case, or next to its meshes.
 
-    A path of another machine (C:\\scenes\\meshes\\a.ply) is looked for by its last parts.
+    For a path of another machine (C:\\scenes\\meshes\\a.ply) its last components are searched.
     """
     parts = [part for part in name.replace("\\", "/").split("/") if part not in ("", ".")]
     if not parts:
@@ -51,7 +51,7 @@ def find_file(folder: Path, name: str) -> Path | None:
 
 
 def _entry(folder: Path, name: str) -> Path | None:
-    """The file or folder of this name, else the one that differs in capitals only."""
+    """The file or folder of this name, else the one whose name differs in case only."""
     if (folder / name).exists():
         return folder / name
     if not folder.is_dir():
@@ -82,7 +82,7 @@ def _read_obj(path: Path) -> Triangles:
             vertices.append([float(word) for word in words[1:4]])
         elif words[:1] == ["f"]:
             corners = [int(word.split("/")[0]) for word in words[1:]]
-            # Numbers begin at 1; negative ones count from the vertices read so far.
+            # Indices start at 1; negative ones count backwards from the vertices read so far.
             faces.append([corner - 1 if corner > 0 else len(vertices) + corner for corner in corners])
     points = np.array(vertices, np.float64).reshape(-1, 3)
     return points, triangles_of(points, faces)
@@ -112,7 +112,7 @@ def _read_serialized(content: bytes, index: int) -> Triangles:
 
 
 def _offset(content: bytes, index: int) -> int:
-    """Where the mesh begins: its place stands in a list at the end of the file."""
+    """Offset of the mesh, from the table at the end of the file."""
     if index == 0:
         return 0
     _, version = struct.unpack_from("<HH", content, 0)

@@ -23,7 +23,7 @@ from radiomaps.scenes.xml_tree import read_xml
 __all__ = ["load_osm"]
 
 _LICENCE = "ODbL 1.0 (OpenStreetMap contributors)"
-#: What a relation may be tagged with and yet leave it to its outer way what it is, as was the custom until 2017.
+#: Tags of a relation whose feature is defined by the tags of its outer way, the convention until 2017.
 _NEUTRAL = ("type", "source", "note", "fixme", "created_by", "name", "wikidata", "wikipedia", "ref")
 
 
@@ -36,12 +36,12 @@ def load_osm(
     terrain: str | os.PathLike[str] | None = None,
     licence: str = _LICENCE,
 ) -> Scene:
-    """A scene from the buildings of an `.osm` file, in metres around the middle of them.
+    """A scene from the buildings of an `.osm` file, in metres around their middle.
 
-    Closed ways and multipolygons tagged `building` or `building:part`, except underground ones; what is a hole and
-    what an island is read from the rings, not from roles. A building with parts gives way to them, as tagging has it.
-    Heights come from `height` or `building:levels` (3 m each), else `default_height_m`. Buildings that the file cuts
-    are left out and counted among the scene's repairs.
+    Buildings are closed ways and multipolygons tagged `building` or `building:part`, except underground ones. Holes and
+    islands follow from the nesting of rings, not from roles. Parts replace the outline of their building. Heights come
+    from `height` or `building:levels` (3 m each), else `default_height_m`. Buildings with missing nodes or ways are
+    left out and counted among the scene's repairs.
     """
     path, repairs = Path(path), Repairs()
     root = read_xml(path, "osm")
@@ -64,7 +64,7 @@ class _OsmFile:
     tags: dict[str, Tags]
     relations: list[ElementTree.Element]
     repairs: Repairs
-    #: Ways that a building's relation has used as its outline.
+    #: Ways that are the outline of a building's relation.
     used: set[str] = field(default_factory=set)
 
     @classmethod
@@ -82,7 +82,7 @@ class _OsmFile:
             elif element.tag == "way":
                 ways[identity] = [nd.get("ref", "") for nd in element.iter("nd")]
                 tags[identity] = _tags(element)
-                for nd in element.iter("nd"):  # with coordinates, as Overpass writes them on demand
+                for nd in element.iter("nd"):  # with coordinates, an option of Overpass
                     if nd.get("lat") is not None:
                         _add_node(nodes, nd.get("ref", ""), nd, repairs)
             elif element.tag == "relation":
@@ -90,7 +90,7 @@ class _OsmFile:
         return cls(nodes, ways, tags, relations, repairs)
 
     def areas(self) -> Iterator[Area]:
-        """All buildings and parts; ways that are the outline of a relation's building are that one's."""
+        """All buildings and parts; ways that are the outline of a relation belong to it."""
         for relation in self.relations:
             tags = _tags(relation)
             if tags.get("type") == "multipolygon":
@@ -136,14 +136,14 @@ class _OsmFile:
             return
         outlines = [way for ring, depth in zip(rings, depths, strict=True) if depth % 2 == 0 for way in ring.ways]
         taken = [way for way in outlines if is_building(self.tags[way])]
-        for way in taken:  # the relation's own tags count before those of its outlines
+        for way in taken:  # tags of the relation take precedence over those of its outlines
             tags = {**self.tags[way], **tags}
         if not is_building(tags):
             return
         self.used.update(taken)
         inner = [way for ring, depth in zip(rings, depths, strict=True) if depth % 2 for way in ring.ways]
         outer_tags = [self.tags[way] for way in taken]
-        # Before 2017 a hole was tagged as its outline was; it is no building of its own.
+        # Until 2017 a hole had the same tags as its outline; it is not a separate building.
         self.used.update(way for way in inner if not own and self.tags[way] in outer_tags)
         yield Area(name, tags, geometry)
 

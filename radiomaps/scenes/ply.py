@@ -21,7 +21,7 @@ _TYPES = {
     "float32": "f4", "float64": "f8",
 }  # fmt: skip
 _INDICES = ("vertex_indices", "vertex_index")
-#: Name, number of rows, and the words of each property.
+#: Name, number of rows, and declaration of each property.
 Element = tuple[str, int, list[list[str]]]
 Mesh = tuple[NDArray[np.float64], NDArray[np.int32]]
 
@@ -84,7 +84,7 @@ def _read_binary(body: bytes, elements: list[Element], order: str) -> tuple[NDAr
 
 
 def _rows_of_lists(body: bytes, offset: int, count: int, properties: list[list[str]], order: str) -> tuple[Any, int]:
-    """The corners of faces, and where the rows end; rows of triangles alone are read at once."""
+    """The corners of faces, and the end of the rows; rows of triangles only are read in one step."""
     fields: list[Any] = []
     for number, words in enumerate(properties):
         if words[0] == "list":
@@ -134,7 +134,7 @@ def _read_text(body: bytes, elements: list[Element]) -> tuple[NDArray[np.float64
 
 
 def write_ply(path: str | os.PathLike[str], vertices: NDArray[Any], faces: NDArray[Any]) -> None:
-    """Binary little-endian PLY, whole or not at all; float64 vertices where float32 moves one by 0.1 mm."""
+    """Write binary little-endian PLY atomically; vertices are float64 if float32 would move one by 0.1 mm."""
     vertices = np.asarray(vertices, np.float64)
     single = np.abs(vertices - vertices.astype(np.float32)).max(initial=0.0) < 1e-4
     real, width = ("float", "<f4") if single else ("double", "<f8")

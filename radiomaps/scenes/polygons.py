@@ -1,4 +1,4 @@
-"""Faces of three or more corners, split into triangles."""
+"""Split faces of three or more corners into triangles."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["triangles_of"]
 
 
 def triangles_of(vertices: NDArray[np.float64], faces: Any) -> NDArray[np.int32]:
-    """Triangles (m, 3) of faces as lists of corners; a concave face is split along its inside.
+    """Triangles (m, 3) of faces, given as lists of corners; concave faces are split correctly.
 
     >>> square = np.array([[0.0, 0, 0], [1, 0, 0], [1, 1, 0], [0, 1, 0]])
     >>> triangles_of(square, [[0, 1, 2, 3]]).tolist()
@@ -33,7 +33,7 @@ def triangles_of(vertices: NDArray[np.float64], faces: Any) -> NDArray[np.int32]
 
 
 def _split(points: NDArray[np.float64], face: Sequence[int]) -> list[Sequence[int]]:
-    """A fan where the polygon is convex, else a constrained Delaunay triangulation in its plane."""
+    """A triangle fan if the polygon is convex, else a constrained Delaunay triangulation in its plane."""
     following = np.roll(points, -1, axis=0)
     normal = np.cross(points - points[0], following - points[0]).sum(axis=0)
     turns = np.cross(points - np.roll(points, 1, axis=0), following - points) @ normal
@@ -51,7 +51,7 @@ def _split(points: NDArray[np.float64], face: Sequence[int]) -> list[Sequence[in
         corners = [index[place] for place in list(triangle.exterior.coords)[:3]]
         a, b, c = (np.asarray(place) for place in list(triangle.exterior.coords)[:3])
         side = (b[0] - a[0]) * (c[1] - a[1]) - (b[1] - a[1]) * (c[0] - a[0])
-        # The sign of the face's own orientation in that plane: an axis dropped in the middle mirrors it.
+        # The sign of the face's orientation in that plane: dropping the middle axis mirrors it.
         turned = (side > 0) != ((normal[drop] > 0) != (drop == 1))
         triangles.append(tuple(corners[::-1]) if turned else tuple(corners))
     return list(triangles)

@@ -1,4 +1,4 @@
-"""City blocks from a seed: streets, blocks split into plots, buildings with courtyards, a few towers."""
+"""Procedural city blocks: streets, blocks split into plots, buildings with courtyards, a few towers."""
 
 from __future__ import annotations
 
@@ -19,10 +19,11 @@ __all__ = ["CityBlocks", "city_blocks"]
 
 @dataclass(frozen=True)
 class CityBlocks:
-    """What the blocks are like; lengths in metres.
+    """Parameters of city blocks; lengths in metres.
 
-    Heights are log-normal around `median_height_m`, cut to `height_m`: 6.6 … 19.8 m, the range of the published
-    UrbanRadio3D maps. A share of `towers` draws from `tower_height_m` instead. `empty` plots stay without a building.
+    Heights are log-normal with median `median_height_m`, clipped to `height_m` (6.6 … 19.8 m, the range of the
+    published UrbanRadio3D maps). The share `towers` has heights in `tower_height_m` instead. The share `empty` has no
+    building.
     """
 
     size_m: float = 256.0
@@ -47,7 +48,7 @@ class CityBlocks:
 
 
 def city_blocks(seed: int, options: CityBlocks | None = None, *, name: str = "") -> Scene:
-    """A city of blocks, the same for the same seed and options, on ground of `size_m` by `size_m` from (0, 0).
+    """City blocks on ground of `size_m` by `size_m` from (0, 0); equal seeds and options give equal scenes.
 
     >>> scene = city_blocks(7)
     >>> scene.hash == city_blocks(7).hash, scene.hash == city_blocks(8).hash
@@ -72,7 +73,7 @@ def city_blocks(seed: int, options: CityBlocks | None = None, *, name: str = "")
 
 
 def _streets(random: np.random.Generator, reach: float, options: CityBlocks) -> list[tuple[float, float]]:
-    """Blocks along one axis from -reach to reach, streets between them."""
+    """Intervals of blocks along one axis from -reach to reach, with streets between them."""
     spans, at = [], -reach - float(random.uniform(0, options.block_m[0]))
     while at < reach:
         width = float(random.uniform(*options.block_m))
@@ -84,7 +85,7 @@ def _streets(random: np.random.Generator, reach: float, options: CityBlocks) -> 
 def _plots(
     random: np.random.Generator, box: tuple[float, float, float, float], options: CityBlocks
 ) -> list[shapely.Polygon]:
-    """A block, as one perimeter building with a courtyard or split into plots along its longer side."""
+    """The plots of a block: one perimeter building with a courtyard, or plots along its longer side."""
     x0, y0, x1, y1 = box
     if random.random() < options.courtyards:
         depth = float(random.uniform(9, 14))
@@ -106,7 +107,7 @@ def _plots(
 
 
 def _buildings(random: np.random.Generator, plot: shapely.Geometry, options: CityBlocks) -> list[Footprint]:
-    """The building on a plot; the same number of draws whatever becomes of it."""
+    """The building on a plot; the number of random draws is constant."""
     empty, tower, high, spread = random.random(), random.random(), random.uniform(), random.normal(0.0, 0.3)
     if tower < options.towers:
         low, top = options.tower_height_m

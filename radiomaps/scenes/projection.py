@@ -1,4 +1,4 @@
-"""Reference systems as files name them, and the way from their coordinates to the local metres of a scene."""
+"""Coordinate reference systems of files, and the conversion of their coordinates to the local metres of a scene."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from geoml.errors import DataError, UserError
 __all__ = ["WGS84", "Frame", "local_crs", "project", "reference_system", "shifted_crs"]
 
 WGS84 = "EPSG:4326"
-#: What a projected system may differ from true metres east and north to be kept: in scale, and in direction.
+#: Largest deviation of a projected system from true metres east and north to be kept: in scale, and in direction.
 _SCALE_ERROR, _TURN = 2e-3, math.radians(10.0)
-#: Metres of no known system are kept so far from (0, 0); further off single precision is worse than a centimetre.
+#: Local metres are kept up to this distance from (0, 0), beyond which float32 is less accurate than a centimetre.
 _SMALL_M = 1e5
-#: No country lies so near (0, 0) of a system that is far from true to scale there.
+#: Within this distance of (0, 0), coordinates of a system that is not true to scale there are taken as local metres.
 _ORIGIN_M = 1e4
-#: A tangent plane further across than this is no map of a city.
+#: Largest extent of a scene's tangent plane.
 _WIDEST_M = 1e6
 _CUT = "cut a place out of the file, or say crs=local if they are metres"
 _AUTHORITY = re.compile(r"(?:.*\W)?(EPSG|ESRI|IGNF)\W(?:.*\W)?([A-Za-z]*\d+)", re.IGNORECASE)
@@ -39,7 +39,7 @@ def local_crs(longitude: float, latitude: float) -> str:
 def reference_system(name: Any, *, where: str) -> Any:
     """The rasterio `CRS` of a name: EPSG, OGC and ESRI codes as URN, URL or "EPSG:25832", WKT, or a PROJ string.
 
-    Nothing is fetched: a URL is read for its authority and code only.
+    Nothing is fetched: only the authority and code of a URL are used.
 
     >>> reference_system("urn:ogc:def:crs:EPSG::25832", where="city.geojson").to_epsg()
     25832
@@ -65,7 +65,7 @@ def reference_system(name: Any, *, where: str) -> Any:
 
 
 def shifted_crs(crs: Any, x: float, y: float) -> str:
-    """WKT of a projected rasterio `CRS` with its origin moved to (x, y): what coordinates less (x, y) are in."""
+    """WKT of a projected rasterio `CRS` with its origin moved to (x, y): the system of coordinates minus (x, y)."""
     wkt = re.sub(r",AUTHORITY\[[^\]]*\]", "", crs.to_wkt())
     for name, offset in (("false_easting", x), ("false_northing", y)):
         wkt, found = re.subn(
@@ -79,7 +79,7 @@ def shifted_crs(crs: Any, x: float, y: float) -> str:
 
 
 def project(points: NDArray[np.float64], source: Any, target: Any) -> NDArray[np.float64]:
-    """Points (n, 2), x or longitude first, from one reference system to another; not finite outside of its domain.
+    """Project points (n, 2), x or longitude first, between reference systems; not finite outside their domain.
 
     >>> crs = local_crs(2.295, 48.8738)
     >>> project(np.array([[2.295, 48.8747]]), WGS84, crs).round(1).tolist()
@@ -99,10 +99,10 @@ def project(points: NDArray[np.float64], source: Any, target: Any) -> NDArray[np
 
 @dataclass(frozen=True)
 class Frame:
-    """The way from a file's coordinates to a scene's local metres, and back.
+    """Conversion between a file's coordinates and a scene's local metres.
 
-    `crs` is what the local metres are in: "local", or a PROJ or WKT string. With `origin` the coordinates are metres
-    already and counted from there; without, they are projected from `source`.
+    `crs` is the system of the local metres: "local", or a PROJ or WKT string. With `origin`, file coordinates are
+    metres and only shifted. Without, they are projected from `source`.
     """
 
     crs: str = "local"
@@ -111,12 +111,12 @@ class Frame:
 
     @classmethod
     def of(cls, points: NDArray[np.float64], system: Any, *, where: str, corner_m: float = 1.0) -> Frame:
-        """The frame of points (n, 2) in a rasterio `CRS`, or in metres of none.
+        """The frame of points (n, 2) in a rasterio `CRS`, or in local metres if `system` is None.
 
-        A projected system that is true to scale (UTM and national grids) keeps its axes: metres are counted from the
-        south-west corner of the points, rounded down to `corner_m` (0: not rounded). All others (degrees, Web
-        Mercator, feet) become a transverse Mercator projection about the middle of the points. Metres of no system
-        are kept up to 100 km from (0, 0), as are those that a transverse Mercator or conic system has so near its own.
+        A projected system that is true to scale (UTM and national grids) keeps its axes: the origin is the south-west
+        corner of the points, rounded down to `corner_m` (0: not rounded). All others (degrees, Web Mercator, feet) are
+        converted to a transverse Mercator projection about the middle of the points. Local metres are kept up to 100 km
+        from (0, 0), as are coordinates of transverse Mercator or conic systems as near to (0, 0).
         """
         if not np.isfinite(points).all():
             raise DataError(f"{where} has coordinates that are not finite")
@@ -147,14 +147,14 @@ class Frame:
 
 
 def _near_zero(points: NDArray[np.float64], system: Any) -> bool:
-    """Whether coordinates that claim a grid of UTM's kind are in truth local metres around (0, 0)."""
+    """Whether coordinates with a UTM-like system are in fact local metres around (0, 0)."""
     if system.is_geographic or np.abs(points).max() > _ORIGIN_M or _true_metres(points, system):
         return False
     return system.to_dict().get("proj") in ("utm", "tmerc", "etmerc", "lcc", "omerc", "somerc", "sterea", "krovak")
 
 
 def _degrees(points: NDArray[np.float64], system: Any, where: str) -> NDArray[np.float64]:
-    """Longitudes and latitudes of points, which have to be on the Earth."""
+    """Longitudes and latitudes of points; raises an error for points outside the system's domain."""
     found = points if system.is_geographic else project(points, system, WGS84)
     if not np.isfinite(found).all() or np.abs(found[:, 1]).max() > 90 or np.abs(found[:, 0]).max() > 540:
         raise DataError(
@@ -165,14 +165,14 @@ def _degrees(points: NDArray[np.float64], system: Any, where: str) -> NDArray[np
 
 
 def _middle(degrees: NDArray[np.float64]) -> tuple[float, float]:
-    """Longitude and latitude of the middle of a place, also across 180° and at the poles."""
+    """Longitude and latitude of the middle of points, also across 180° and at the poles."""
     longitude, latitude = np.radians(degrees).T
     unit = np.stack([np.cos(latitude) * np.cos(longitude), np.cos(latitude) * np.sin(longitude), np.sin(latitude)])
     about = unit.mean(axis=1)
     if np.linalg.norm(about) < 0.5:
         raise DataError(f"the coordinates are spread over the Earth; {_CUT}")
     first = (math.degrees(math.atan2(about[1], about[0])), math.degrees(math.asin(about[2] / np.linalg.norm(about))))
-    # The middle of the extent in the plane about the mean.
+    # The middle of the extent in the tangent plane at the mean.
     plane = local_crs(*first)
     flat = project(degrees, WGS84, plane)
     low, high = flat.min(axis=0), flat.max(axis=0)

@@ -37,12 +37,13 @@ def load_raster(
     material: str = "concrete",
     licence: str = "",
 ) -> Scene:
-    """A scene from a raster of heights in the reference system it names, or `crs`; rotated ones keep their place.
+    """A scene from a raster of heights in its reference system, or `crs`; rotated rasters are supported.
 
-    Without `terrain` the values are heights above flat ground; with it, another GeoTIFF that covers the place, they
-    are a surface, the terrain becomes the ground, and buildings are what rises above it. Cells at least `lowest_m`
-    high are grouped by their height, in steps of `level_m`, into prisms whose outline follows the cells, simplified
-    by `simplify_m` (default: half a cell). The band's scale, offset and unit count; no data counts as ground.
+    Without `terrain` the values are heights above flat ground. With `terrain`, another GeoTIFF that covers the area,
+    the values are a surface model, the terrain is the ground, and buildings are the cells above it. Cells at least
+    `lowest_m` high are grouped by height, in steps of `level_m`, into prisms whose outline follows the cells,
+    simplified by `simplify_m` (default: half a cell). The band's scale, offset and unit are applied; cells without data
+    are ground.
     """
     path, repairs = Path(path), Repairs()
     for name, value in (("level_m", level_m), ("lowest_m", lowest_m)):
@@ -78,7 +79,7 @@ def load_raster(
 
 
 def _floor(below: Terrain, surface: Heights, local: Mapping2D) -> NDArray[np.float64]:
-    """Heights of the ground in the middles of the surface's cells."""
+    """Heights of the ground at the centres of the surface's cells."""
     rows, columns = surface.values.shape
     corners = [np.array([0.0, columns, 0.0]), np.array([0.0, 0.0, rows])]
     apart = np.abs(below.heights.points(*corners) - surface.points(*corners)).max()
@@ -99,9 +100,9 @@ def prisms(
     simplify_m: float,
     material: str,
 ) -> list[Footprint]:
-    """Connected cells of one step of height as polygons, each as high as its cells on average.
+    """Polygons of connected cells within one step of height, with the mean height of their cells.
 
-    `above` and `floor` are `[row, column]`; `local` takes columns and rows (n, 2) of cells' corners to metres.
+    `above` and `floor` are `[row, column]`; `local` maps columns and rows (n, 2) of cell corners to metres.
     """
     from rasterio.features import shapes
     from scipy import ndimage
@@ -132,7 +133,7 @@ def prisms(
 
 
 def _ground(heights: NDArray[np.float64], local: Mapping2D) -> Mesh:
-    """The ground through the middles of cells, continued level to the raster's edges."""
+    """The ground through the centres of cells, extended horizontally to the raster's edges."""
     rows, columns = heights.shape
     x = np.concatenate([[0.0], np.arange(columns) + 0.5, [columns]])
     y = np.concatenate([[0.0], np.arange(rows) + 0.5, [rows]])

@@ -1,4 +1,4 @@
-"""What was corrected, replaced or left out while a scene was read: counted, with the first places as examples."""
+"""Record of what was corrected, replaced or left out while a scene was read, with examples."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Repairs:
         self._examples: dict[str, list[str]] = {}
 
     def note(self, what: str, example: str = "", *, count: int = 1) -> None:
-        """Count one more correction (or `count`) of this kind."""
+        """Add one correction (or `count`) of this kind."""
         if count < 1:
             return
         self._counts[what] = self._counts.get(what, 0) + count

@@ -1,4 +1,4 @@
-"""What was understood of a place: counts, areas, heights, reference system and repairs, as a table of one scene."""
+"""Report on one scene as it was read: counts, areas, heights, reference system and repairs."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ __all__ = ["SceneReport", "report_of"]
 
 @dataclass(frozen=True)
 class SceneReport:
-    """A scene in numbers; `print` shows all of them, one a line.
+    """A scene in numbers; `print` shows one per line.
 
-    `heights_m` are lowest, median and highest of the roofs above ground, `covered_m2` is the ground under buildings,
-    `place` the latitude and longitude of (0, 0), None where the metres are of no known system.
+    `heights_m` are the lowest, median and highest roof above ground, `covered_m2` is the ground area of buildings,
+    `place` the latitude and longitude of (0, 0), None for a scene without a reference system.
     """
 
     name: str
@@ -44,7 +44,7 @@ class SceneReport:
     hash: str
 
     def lines(self) -> dict[str, str]:
-        """What `print` shows, by name."""
+        """The lines that `print` shows, by name."""
         low, high = self.extent_m
         kinds = ((self.courtyards, "with courtyards"), (self.raised, "raised"))
         details = ", ".join(f"{count} {what}" for count, what in kinds if count)
@@ -112,6 +112,6 @@ def _place(crs: str) -> tuple[float, float] | None:
 
 
 def _short(crs: str) -> str:
-    """A PROJ string as it is; of WKT the name."""
+    """A PROJ string unchanged; the name of a WKT system."""
     found = re.match(r'\w+\["([^"]*)"', crs)
     return f"{found[1]}, counted from another origin" if found else crs

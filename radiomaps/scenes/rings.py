@@ -1,4 +1,4 @@
-"""Rings of multipolygons: ways joined at their ends, and what is inside by the even-odd rule."""
+"""Rings of multipolygons: ways joined at their ends, and their area by the even-odd rule."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ class Ring:
 
 
 def join(lines: Mapping[str, Sequence[str]]) -> tuple[list[Ring], list[str]]:
-    """The rings that lines of nodes form, joined at equal ends in either direction, and the lines left over.
+    """Join lines of nodes at equal ends, in either direction, to rings; returns the rings and the remaining lines.
 
-    Where more than two lines meet, rings may be joined in one way or another; by the even-odd rule all of them enclose
-    the same area.
+    Where more than two lines meet, several results are possible; by the even-odd rule all of them enclose the same
+    area.
 
     >>> rings, rest = join({"a": ["1", "2", "3"], "b": ["1", "4", "3"], "c": ["7", "8"]})
     >>> rings[0].nodes, rest
@@ -58,7 +58,7 @@ def join(lines: Mapping[str, Sequence[str]]) -> tuple[list[Ring], list[str]]:
 
 
 def fill(polygons: Sequence[shapely.Polygon]) -> tuple[BaseGeometry, list[int]]:
-    """What rings enclose by the even-odd rule, and in how many others each of them lies.
+    """The area that rings enclose by the even-odd rule, and the number of other rings around each.
 
     >>> yard, depths = fill([shapely.box(0, 0, 6, 6), shapely.box(1, 1, 5, 5)])
     >>> yard.area, depths

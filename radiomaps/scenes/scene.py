@@ -1,4 +1,4 @@
-"""A scene: meshes with materials, the footprints they stand on, and what is asked of them without a ray tracer."""
+"""A scene: meshes with materials, footprints, and geometric queries that need no ray tracer."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ MATERIALS = ITU_MATERIALS
 
 Kind = Literal["building", "ground", "object"]
 
-#: Vertices that agree to this many metres are the same place for the hash.
+#: Resolution of vertices in the hash, in metres.
 _PRECISION = 1e-3
 
 
@@ -37,9 +37,8 @@ _PRECISION = 1e-3
 class Mesh:
     """Triangles of one material: `vertices` (n, 3) in metres, `faces` (m, 3) indices, normals outward.
 
-    `kind` says what it is part of: a "building" is solid below its roof, "ground" carries it, an "object" (car,
-    reflector) is seen by rays only. Meshes of one `building` (walls apart from the roof) share that name. Faces of a
-    building that look up are of `roof_material`, where it has one.
+    `kind` is "building" (solid below its roof), "ground", or "object" (car, reflector; affects rays only). Meshes of
+    one `building` (such as walls and roof) share that name. Upward faces of a building have `roof_material`, if set.
     """
 
     name: str
@@ -69,7 +68,7 @@ class Mesh:
 
 @dataclass(frozen=True, eq=False)
 class Footprint:
-    """A building as an upright prism: a polygon (holes are courtyards) between `base_m` and `base_m + height_m`."""
+    """A building as a vertical prism: a polygon (holes are courtyards) between `base_m` and `base_m + height_m`."""
 
     polygon: Polygon
     height_m: float
@@ -85,9 +84,10 @@ class Footprint:
 
 @dataclass(frozen=True, eq=False)
 class Scene:
-    """Meshes in local metres (x east, y north, z up), with the footprints known for them.
+    """Meshes in local metres (x east, y north, z up), with the footprints of the buildings.
 
-    `crs` is "local" or what the local metres are in (a PROJ string); `repairs` says what was mended while it was made.
+    `crs` is "local" or the reference system of the local metres (a PROJ string). `repairs` lists the corrections that
+    were made while the scene was read.
     """
 
     name: str
@@ -107,10 +107,10 @@ class Scene:
     def furnished(
         self, *, table: Any = None, walls: str | None = None, roofs: str | None = None, ground: str | None = None
     ) -> Scene:
-        """The scene with other materials: those of all walls, roofs or ground, where given.
+        """The scene with other materials of all walls, roofs or ground, where given.
 
-        `table` defines materials beside ITU-R P.2040's, or instead of them: whatever `radiomaps.materials.materials_of`
-        takes, such as the path of a CSV or YAML file.
+        `table` defines materials in addition to those of ITU-R P.2040, or replaces them: an argument of
+        `radiomaps.materials.materials_of`, such as the path of a CSV or YAML file.
         """
         materials = materials_of(table) or self.materials
         known = {*MATERIALS, *(material.name for material in materials)}
@@ -141,7 +141,7 @@ class Scene:
 
     @cached_property
     def hash(self) -> str:
-        """SHA-256 of geometry (to a millimetre) and materials; names and the order of meshes do not count."""
+        """SHA-256 of geometry (to a millimetre) and materials, independent of names and the order of meshes."""
         digests = []
         for mesh in self.meshes:
             roof = f" {mesh.roof_material}" if mesh.roof_material else ""
@@ -154,7 +154,7 @@ class Scene:
 
     @cached_property
     def report(self) -> SceneReport:
-        """What was understood of the place: buildings, area, heights, materials, reference system, repairs."""
+        """Report on the scene: buildings, area, heights, materials, reference system, repairs."""
         from radiomaps.scenes.report import report_of
 
         return report_of(self)
@@ -171,7 +171,7 @@ class Scene:
         return found
 
     def ground_height(self, grid: Grid) -> NDArray[np.float64]:
-        """Height of the ground at the cells' centres, `(y, x)`; where there is no ground, that of the lowest point."""
+        """Height of the ground at cell centres, `(y, x)` (m); the scene's lowest point where there is none."""
         x, y = grid["x"].coordinates, grid["y"].coordinates
         heights = np.full((len(y), len(x)), -np.inf)
         for mesh in self._of_kind("ground"):
@@ -179,7 +179,7 @@ class Scene:
         return np.where(np.isfinite(heights), heights, self.extent[0][2])
 
     def _columns(self, grid: Grid) -> Iterator[tuple[tuple[slice, slice], float, NDArray[np.float64]]]:
-        """For each building in the grid: the window of cells it lies in, its lowest z, and its roof there."""
+        """For each building in the grid: its window of cells, its lowest z, and the height of its roof there."""
         x, y = grid["x"].coordinates, grid["y"].coordinates
         for meshes in self.buildings.values():
             vertices = np.concatenate([mesh.vertices for mesh in meshes])
@@ -192,17 +192,17 @@ class Scene:
                 yield (rows, columns), float(low[2]), _roof(vertices, faces.astype(np.int32), x[columns], y[rows], grid)
 
     def height_map(self, grid: Grid) -> NDArray[np.float64]:
-        """Height of the roof, or else of the ground, at the cells' centres: `(y, x)`, metres in the scene's z."""
+        """Height of the roof, or else of the ground, at cell centres: `(y, x)`, metres in the scene's z."""
         heights = self.ground_height(grid)
         for window, _, roof in self._columns(grid):
             heights[window] = np.maximum(heights[window], roof)
         return heights
 
     def building_mask(self, grid: Grid, *, above_ground: bool = False) -> NDArray[np.bool_]:
-        """Where the cells' centres are inside a building or below the ground: `(z, y, x)`.
+        """Whether cell centres are inside a building or below the ground: `(z, y, x)`.
 
-        A building fills its column from its lowest point to its roof, and vanishes above it: a centre exactly at
-        roof height is outside. `above_ground`: the grid's heights are those above the ground of each column.
+        A building fills its column from its lowest point to its roof; a centre exactly at roof height is outside.
+        `above_ground`: heights of the grid are above the ground of each column.
         """
         ground = self.ground_height(grid)[None]
         z = grid["z"].coordinates[:, None, None] + (ground if above_ground else np.zeros_like(ground))
@@ -213,7 +213,7 @@ class Scene:
         return mask
 
     def require_inside(self, grid: Grid) -> None:
-        """Refuse a grid that lies outside the scene, wholly or in part."""
+        """Raise `UserError` for a grid that is not completely inside the scene."""
         lower, upper = self.extent
         (x0, x1), (y0, y1) = grid["x"].extent, grid["y"].extent
         wide = ",".join(f"{f(a, b):g}" for f, a, b in zip((min, min, max, max), (x0, y0, x1, y1),
@@ -228,21 +228,21 @@ class Scene:
                 )
 
     def require_outdoors(self, positions: Sequence[tuple[float, float, float]]) -> None:
-        """Refuse positions inside a building, below the ground or beside the scene; the message names the first."""
+        """Raise `UserError` for the first position inside a building, below the ground or outside the scene."""
         lower, upper = self.extent
         for position in positions:
             x, y, z = position
             where = f"transmitter at ({x:g}, {y:g}, {z:g}) m"
             if not (lower[0] <= x <= upper[0] and lower[1] <= y <= upper[1]):
                 bounds = f"{lower[0]:g} … {upper[0]:g} m by {lower[1]:g} … {upper[1]:g} m"
-                raise UserError(f"{where} is beside scene {self.name!r}, which spans {bounds}")
+                raise UserError(f"{where} is outside scene {self.name!r}, which spans {bounds}")
             point = Grid.box({"z": z - 1, "y": y - 1, "x": x - 1}, {"z": z + 1, "y": y + 1, "x": x + 1}, 2.0)
             if self.building_mask(point)[0, 0, 0]:
                 roof = float(self.height_map(point)[0, 0])
                 raise UserError(f"{where} is inside a building or the ground; the surface there is at {roof:g} m")
 
     def grid(self, step_m: float, heights_m: Sequence[float]) -> Grid:
-        """The largest grid of whole cells inside the scene: `heights_m` are first layer, last layer and their step.
+        """The largest grid of cells inside the scene; `heights_m` are first layer, last layer and step.
 
         >>> from radiomaps.scenes import load
         >>> load("procedural-0").grid(4.0, (1.5, 10.5, 3.0)).shape
@@ -264,7 +264,7 @@ class Scene:
 def _roof(
     vertices: NDArray[np.float64], faces: NDArray[np.int32], x: NDArray[np.float64], y: NDArray[np.float64], grid: Grid
 ) -> NDArray[np.float64]:
-    """`surface_height` in a window of the grid, whose spacing a window of one cell cannot show."""
+    """`surface_height` in a window of the grid, whose spacing is unknown from a window of one cell."""
     wide_x = np.array([x[0], x[0] + grid["x"].step]) if len(x) == 1 else x
     wide_y = np.array([y[0], y[0] + grid["y"].step]) if len(y) == 1 else y
     return surface_height(vertices, faces, wide_x, wide_y)[: len(y), : len(x)]

@@ -1,4 +1,4 @@
-"""Tags of buildings: which areas are buildings, their heights in the units people write, and their materials."""
+"""Tags of buildings: which areas are buildings, their heights in various units, and their materials."""
 
 from __future__ import annotations
 
@@ -25,18 +25,18 @@ __all__ = [
 
 Tags = dict[str, Any]
 
-#: Height of a storey where only their number is known, and of a building of which nothing is known.
+#: Default heights (m) of a storey, and of a building without any height.
 LEVEL_M, DEFAULT_HEIGHT_M = 3.0, 9.0
-#: No building is higher (the highest, Burj Khalifa, has 828 m).
+#: Upper limit of building heights in metres (the highest, Burj Khalifa, has 828 m).
 HIGHEST_M = 1000.0
 _HEIGHTS = ("height_m", "height", "building:height", "building_height", "est_height", "render_height", "measuredheight")
 _BASES = ("min_z_m", "base_m", "min_height", "building:min_height", "render_min_height")
 _LEVELS = ("building:levels", "levels", "building_levels", "num_floors")
 _MIN_LEVELS = ("building:min_level", "min_level", "min_floor")
-#: OpenStreetMap's building:material, where its word is not ITU's.
+#: ITU names for values of OpenStreetMap's building:material.
 _MATERIALS = {"stone": "marble", "timber_framing": "wood", "plaster": "brick", "cement_block": "concrete",
               "steel": "metal", "mirror": "glass", "sandstone": "marble", "limestone": "marble"}  # fmt: skip
-#: OpenStreetMap's roof:material; what is not here is taken to be that of the walls.
+#: ITU names for values of OpenStreetMap's roof:material; other values mean the material of the walls.
 _ROOFS = {**dict.fromkeys(("roof_tiles", "tile", "tiles"), "brick"), **dict.fromkeys(("slate", "stone"), "marble"),
           **dict.fromkeys(("copper", "zinc", "tin", "steel", "metal_sheet"), "metal"),
           **dict.fromkeys(("tar_paper", "bitumen"), "asphalt_concrete"), "solar_panels": "glass",
@@ -58,7 +58,7 @@ _HSTORE = re.compile(r'"((?:[^"\\]|\\.)*)"=>"((?:[^"\\]|\\.)*)"')
 
 
 def tidy(properties: Mapping[str, Any]) -> Tags:
-    """Properties with lower-case keys, without nulls; `tags` objects and GDAL's `other_tags` become keys, too.
+    """Properties with lower-case keys, without nulls; contents of `tags` and GDAL's `other_tags` become keys, too.
 
     >>> tidy({"HEIGHT": 12, "name": None, "other_tags": '"building:levels"=>"4"'})
     {'height': 12, 'building:levels': '4'}
@@ -83,10 +83,10 @@ def is_building(tags: Mapping[str, Any]) -> bool:
 
 
 def length_m(value: Any) -> float:
-    """Metres of a length as tags give it: 12, "12.5 m", "12,5", "40 ft", 40' or 5'10"; `ValueError` for the rest.
+    """Metres of a tagged length: 12, "12.5 m", "12,5", "40 ft", 40' or 5'10"; `ValueError` for others.
 
-    A comma before one or two digits is a decimal one. Lists, ranges and estimates ("3;4", "10-12", "~10") are not
-    one length.
+    A comma before one or two digits is a decimal comma. Lists, ranges and estimates ("3;4", "10-12", "~10") are
+    rejected.
 
     >>> [round(length_m(value), 3) for value in (12, "12,5 metres", "40 ft", "5'10\\"", "1200 cm")]
     [12.0, 12.5, 12.192, 1.778, 12.0]
@@ -107,7 +107,7 @@ def length_m(value: Any) -> float:
 
 
 def _storeys_m(value: Any) -> float:
-    """Metres of a number of storeys; "2+1" and "1,2" are no number."""
+    """Height in metres of a number of storeys; "2+1" and "1,2" are rejected."""
     if isinstance(value, bool) or not re.fullmatch(_NUMBER, str(value).strip().lower()):
         raise ValueError(f"{value!r} is no number of storeys")
     return float(value) * LEVEL_M
@@ -116,10 +116,10 @@ def _storeys_m(value: Any) -> float:
 def base_and_top(
     tags: Mapping[str, Any], default_m: float, repairs: Repairs, *, where: str, height_key: str | None = None
 ) -> tuple[float, float]:
-    """Metres above ground at which a building begins and ends.
+    """Heights in metres above ground of the base and the top of a building.
 
-    The top is the height, else the storeys (3 m each) and the roof's height or storeys, else `default_m`, which is
-    noted among the repairs as are values that cannot be used. The base is `min_height`, else the storeys below.
+    The top is the height, else the storeys (3 m each) plus the roof's height or storeys, else `default_m`. Defaults and
+    unusable values are noted among the repairs. The base is `min_height`, else the storeys below.
     """
     top = _top(tags, repairs, where, height_key)
     if top is None:
@@ -140,7 +140,7 @@ def has_height(tags: Mapping[str, Any], height_key: str | None = None) -> bool:
 
 
 def _top(tags: Mapping[str, Any], repairs: Repairs, where: str, height_key: str | None) -> float | None:
-    """The height, or that of the storeys with the roof above them; None where no tag can be used."""
+    """The height, or that of the storeys plus the roof; None if no tag can be used."""
     heights = (height_key.lower(), *_HEIGHTS) if height_key else _HEIGHTS
     top = _first(tags, heights, length_m, (0.0, HIGHEST_M), repairs, where)
     if top is not None:
@@ -166,7 +166,7 @@ def _first(
     repairs: Repairs,
     where: str,
 ) -> float | None:
-    """The first value among the keys that can be read and lies above the lower and up to the upper limit."""
+    """The first readable value among the keys that is above the lower limit and at most the upper limit."""
     for key in keys:
         if (value := tags.get(key)) is None:
             continue
@@ -182,9 +182,9 @@ def _first(
 
 
 def material_of(tags: Mapping[str, Any], default: str) -> str:
-    """The material of a building: by `material`, by OpenStreetMap's `building:material`, or the default.
+    """The material of a building: `material`, OpenStreetMap's `building:material`, or the default.
 
-    A `material` that is none of ITU-R P.2040 is kept: a table may define it.
+    A `material` that is not in ITU-R P.2040 is kept, because a table may define it.
     """
     word = str(tags.get("material", tags.get("building:material", ""))).strip()
     if word.lower() in MATERIALS:
@@ -193,7 +193,7 @@ def material_of(tags: Mapping[str, Any], default: str) -> str:
 
 
 def roof_material_of(tags: Mapping[str, Any]) -> str:
-    """The material of a roof by `roof_material` or OpenStreetMap's `roof:material`; empty: that of the walls."""
+    """The material of a roof: `roof_material` or OpenStreetMap's `roof:material`; empty: that of the walls."""
     word = str(tags.get("roof_material", tags.get("roof:material", ""))).strip()
     if word.lower() in MATERIALS:
         return word.lower()

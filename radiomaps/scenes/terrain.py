@@ -1,4 +1,4 @@
-"""The ground of a scene from a GeoTIFF of terrain heights: mesh, and its height at a place."""
+"""The ground of a scene from a GeoTIFF of terrain heights: a mesh, and heights at points."""
 
 from __future__ import annotations
 
@@ -18,24 +18,24 @@ from radiomaps.scenes.scene import Mesh
 
 __all__ = ["MOST_POINTS", "Terrain", "sheet"]
 
-#: More points than this are thinned out.
+#: Largest number of points of the mesh; denser rasters are thinned.
 MOST_POINTS = 4_000_000
 
 
 @dataclass(frozen=True)
 class Terrain:
-    """Heights of the ground, to be read at places of a scene whose metres `frame` explains."""
+    """Heights of the ground for a scene in the metres of `frame`."""
 
     heights: Heights
     frame: Frame
 
     @classmethod
     def read(cls, path: Path, *, repairs: Repairs, crs: str | None = None) -> Terrain:
-        """The raster with its voids filled from their neighbours."""
+        """Read a raster and fill its voids from their neighbours."""
         return cls(read_heights(path, crs=crs, repairs=repairs).filled(repairs), Frame())
 
     def placed(self, frame: Frame) -> Terrain:
-        """The same ground under a scene in the metres of `frame`."""
+        """The same ground for a scene in the metres of `frame`."""
         if (frame.crs == "local") != (self.heights.system is None):
             raise UserError(
                 f"{self.heights.path}: of terrain and footprints one has a reference system and the other has not; "
@@ -44,13 +44,13 @@ class Terrain:
         return Terrain(self.heights, frame)
 
     def at(self, points: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Height at points (n, 2) in the scene's metres, linear between the middles of cells."""
+        """Height at points (n, 2) in the scene's metres, interpolated linearly between cell centres."""
         from scipy.ndimage import map_coordinates
 
         there = points + np.asarray(self.frame.origin) if self.frame.crs == "local" else self._projected(points)
         columns, rows = self.heights.pixels(there)
         count_y, count_x = self.heights.values.shape
-        # Half a cell beyond the outer middles the ground goes on level; further out it is not known.
+        # The ground is constant up to half a cell beyond the outer cell centres, and unknown farther out.
         outside = (columns < -0.01) | (rows < -0.01) | (columns > count_x + 0.01) | (rows > count_y + 0.01)
         if outside.any():
             x, y = points[np.flatnonzero(outside)[0]]
@@ -69,7 +69,7 @@ class Terrain:
         return float(self.at(shapely.get_coordinates(shapely.segmentize(polygon, step))).min())
 
     def mesh(self, bounds: tuple[float, float, float, float]) -> Mesh:
-        """The ground over (xmin, ymin, xmax, ymax), with points about as dense as the raster's."""
+        """The ground over (xmin, ymin, xmax, ymax), with about the resolution of the raster."""
         x0, y0, x1, y1 = bounds
         step = max(self._step_m(), float(np.sqrt((x1 - x0) * (y1 - y0) / MOST_POINTS)))
         x = np.linspace(x0, x1, max(round((x1 - x0) / step), 1) + 1)
@@ -82,7 +82,7 @@ class Terrain:
 
 
 def sheet(x: NDArray[Any], y: NDArray[Any], z: NDArray[Any]) -> Mesh:
-    """The ground through a lattice of points: three arrays of one shape (rows, columns), normals upward."""
+    """A ground mesh through a lattice of points: three arrays of one shape (rows, columns), normals upward."""
     rows, columns = z.shape
     corner = (np.arange(rows - 1)[:, None] * columns + np.arange(columns - 1)).ravel()
     faces = np.concatenate(

@@ -1,4 +1,4 @@
-"""Scenes from UrbanRadio3D's buildings: JSON polygons, or 8-bit pictures of heights."""
+"""Scenes from UrbanRadio3D's buildings: JSON polygons, or 8-bit images of heights."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from radiomaps.scenes.tags import HIGHEST_M
 
 __all__ = ["HEIGHT_SCALE_M", "load_buildings_json", "load_height_picture", "parse_buildings"]
 
-#: Metres of grey 255 in pictures of building heights.
+#: Height in metres of grey level 255 in images of building heights.
 HEIGHT_SCALE_M = 19.8
 
 
 def parse_buildings(content: bytes, name: str, repairs: Repairs | None = None) -> list[Footprint]:
-    """Polygons, with `holes` where there are any, and heights of a JSON file: a list, or an object that holds one.
+    """Polygons, with optional `holes`, and heights of a JSON file: a list, or an object that contains one.
 
     Polygons of fewer than three corners are left out and counted in `repairs`.
     """
@@ -71,7 +71,7 @@ def parse_buildings(content: bytes, name: str, repairs: Repairs | None = None) -
 
 
 def _ring(points: Any) -> list[tuple[float, float]]:
-    """Two finite numbers for each corner, the closing one left out."""
+    """Two finite numbers for each corner, without the closing corner."""
     ring = [(float(point[0]), float(point[1])) for point in points]
     if not np.isfinite(ring).all():
         raise ValueError("a corner is not finite")
@@ -86,9 +86,9 @@ def load_buildings_json(
     material: str = "concrete",
     licence: str = "",
 ) -> Scene:
-    """A scene from a JSON file of polygons and heights in metres from its corner.
+    """A scene from a JSON file of polygons and heights, in metres from its corner.
 
-    The ground is a square of `size_m`, or reaches over `bounds_m`.
+    The ground is a square of `size_m`, or covers `bounds_m`.
     """
     path, repairs = Path(path), Repairs()
     footprints = [
@@ -111,7 +111,7 @@ def load_height_picture(
     material: str = "concrete",
     licence: str = "",
 ) -> Scene:
-    """A scene from an 8-bit picture whose grey level 255 is `scale_m` high; its first row is north."""
+    """A scene from an 8-bit image whose grey level 255 is the height `scale_m`; its first row is north."""
     from PIL import Image
 
     path = Path(path)
@@ -126,7 +126,7 @@ def load_height_picture(
         raise DataError(f"{path} holds no building: all of it is grey 0")
     heights = levels.astype(np.float64) / 255 * scale_m
     rows, columns = heights.shape
-    level, step = scale_m / 255, float(step_m)  # every grey level is a height of its own
+    level, step = scale_m / 255, float(step_m)  # every grey level is a separate height
     footprints = prisms(
         heights, np.zeros_like(heights), lambda cells: cells * step,
         level_m=level, lowest_m=level / 2, simplify_m=0.0, material=material,

@@ -1,4 +1,4 @@
-"""Scenes as an XML file and meshes, the form ray tracers read; Sionna's own cities among them."""
+"""Scenes as a Mitsuba XML file with meshes, including Sionna's cities."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ _FILES = ("ply", "obj", "serialized")
 
 
 def sionna_scenes() -> dict[str, Path]:
-    """The scenes that ship with Sionna RT by name, found by their files: the ray tracer itself is not imported."""
+    """The scenes that ship with Sionna RT, by name. The ray tracer itself is not imported."""
     spec = importlib.util.find_spec("sionna")
     folders = [Path(root) / "rt" / "scenes" for root in (spec.submodule_search_locations or ())] if spec else []
     return {
@@ -51,7 +51,7 @@ def sionna_scenes() -> dict[str, Path]:
 
 
 def load_city(name: str) -> Scene:
-    """One of Sionna's scenes; without its package the error names the line that installs it."""
+    """One of Sionna's scenes; raises `UserError` with the installation command if the package is missing."""
     known = sionna_scenes()
     if not known:
         raise UserError(f"scene {name!r} ships with Sionna RT, which is absent: pip install 'geoml[radiomaps]'")
@@ -63,11 +63,11 @@ def load_city(name: str) -> Scene:
 
 
 def load_xml(path: str | os.PathLike[str], *, material: str = "concrete", licence: str = "") -> Scene:
-    """A scene from Mitsuba XML as Sionna RT and Blender write it: PLY, OBJ and serialized meshes, with transforms.
+    """A scene from Mitsuba XML of Sionna RT or Blender: PLY, OBJ and serialized meshes, with transforms.
 
-    What a mesh is part of is read from its name (ground, plane, floor, terrain; car, reflector, screen; else a
-    building), unless `scene.json`, which `save_scene` writes with the XML, says so. A shape without a material has
-    `material`. A mesh that cannot be found is a `DataError`.
+    The kind of a mesh is read from `scene.json`, which `save_scene` writes with the XML, or else from its name (ground,
+    plane, floor, terrain; car, reflector, screen; else a building). A shape without a material has `material`. A
+    missing mesh raises `DataError`.
     """
     path, repairs = Path(path), Repairs()
     about = _about(path)
@@ -87,7 +87,7 @@ def load_xml(path: str | os.PathLike[str], *, material: str = "concrete", licenc
 
 @dataclass
 class _SceneFile:
-    """An XML file being read: its materials by id, and the values of its `<default>` variables."""
+    """State of reading an XML file: its materials by id, and the values of its `<default>` variables."""
 
     path: Path
     root: ElementTree.Element
@@ -111,7 +111,7 @@ class _SceneFile:
             kind = shape.get("type", "")
             identity = shape.get("id") or f"shape-{number}"
             if kind == "merge":
-                continue  # what it holds is met next
+                continue  # its children follow in the iteration
             if shape.find("emitter") is not None:
                 self.repairs.note("light sources left out", identity)
                 continue
@@ -145,7 +145,7 @@ class _SceneFile:
         found = [_itu_name(inline)] if inline is not None else [self.materials.get(ref, ref) for ref in references]
         suffix = re.search(r"itu[_-](\w+)$", name)
         words = [*found, suffix[1] if suffix else ""]
-        # A name that is none of ITU-R P.2040 is kept: a table may define it.
+        # A name that is not in ITU-R P.2040 is kept, because a table may define it.
         return next((word for word in words if word in MATERIALS), words[0]) or self.material
 
     def _triangles(self, shape: ElementTree.Element, kind: str, identity: str) -> Triangles | None:
@@ -170,7 +170,7 @@ class _SceneFile:
 
 
 def _itu_name(bsdf: ElementTree.Element) -> str:
-    """The ITU name of a material: by its `type`, else by its id, as mat-itu_concrete or "ITU concrete.001"."""
+    """The ITU name of a material: from its `type`, else from its id, such as mat-itu_concrete or "ITU concrete.001"."""
     typed = [child.get("value", "") for child in bsdf.iter("string") if child.get("name") == "type"]
     words = [*typed, bsdf.get("id", ""), bsdf.get("name", "")]
     plain = [re.sub(r"[-\s.]+", "_", re.sub(r"[._]\d{3}$", "", word.strip().lower())) for word in words]
@@ -183,7 +183,7 @@ def _kind(name: str) -> Kind:
 
 
 def _with_ground(meshes: list[Mesh]) -> list[Mesh]:
-    """Where no name says ground: the flat, lowest mesh is, if it spans most of the scene."""
+    """Without a mesh named as ground, take the flat, lowest mesh if it spans most of the scene."""
     if any(mesh.kind != "building" for mesh in meshes) or len(meshes) < 2:
         return meshes
     low, high = (np.array([f(mesh.vertices, axis=0) for mesh in meshes]) for f in (np.min, np.max))
@@ -194,7 +194,7 @@ def _with_ground(meshes: list[Mesh]) -> list[Mesh]:
 
 
 def _near_zero(meshes: list[Mesh], repairs: Repairs) -> list[Mesh]:
-    """Coordinates far from (0, 0), as those of UTM, counted from their corner."""
+    """Shift coordinates far from (0, 0), such as those of UTM, to their corner."""
     frame = Frame.of(np.concatenate([mesh.vertices[:, :2] for mesh in meshes]), None, where="meshes")
     if frame.origin is None or frame.origin == (0.0, 0.0):
         return meshes
@@ -203,7 +203,7 @@ def _near_zero(meshes: list[Mesh], repairs: Repairs) -> list[Mesh]:
 
 
 def footprints_of(meshes: list[Mesh]) -> list[Footprint]:
-    """Prisms around the buildings of a mesh: what its faces cover from above, from its lowest to its highest point."""
+    """Prisms around the buildings of meshes: the area that they cover from above, from lowest to highest point."""
     groups: dict[str, list[Mesh]] = defaultdict(list)
     for mesh in meshes:
         if mesh.kind == "building":
@@ -224,7 +224,7 @@ def footprints_of(meshes: list[Mesh]) -> list[Footprint]:
 
 
 def _wall_area(mesh: Mesh) -> float:
-    """Area of the faces that stand upright: the mesh with most of it has the material of a building's walls."""
+    """Area of the vertical faces; the mesh with the largest one has the material of a building's walls."""
     a, b, c = (mesh.vertices[mesh.faces[:, k]] for k in range(3))
     normals = np.cross(b - a, c - a)
     size = np.linalg.norm(normals, axis=1)
@@ -232,7 +232,7 @@ def _wall_area(mesh: Mesh) -> float:
 
 
 def save_scene(scene: Scene, folder: str | os.PathLike[str]) -> Path:
-    """Write `scene.xml`, `meshes/*.ply` and `scene.json`, whole or not at all; returns the path of the XML."""
+    """Write `scene.xml`, `meshes/*.ply` and `scene.json` atomically; returns the path of the XML."""
     folder = Path(folder)
     with atomic_path(folder) as partial:
         (partial / "meshes").mkdir(parents=True)
@@ -270,7 +270,7 @@ def _as_dict(footprint: Footprint) -> dict[str, Any]:
 
 
 def _about(path: Path) -> dict[str, Any]:
-    """What `save_scene` wrote of the scene, with its footprints read; empty where there is no such file."""
+    """The record of the scene that `save_scene` wrote, with footprints; empty if there is no such file."""
     file = path.with_name(_ABOUT)
     if not file.exists() or path.name != "scene.xml":
         return {}
@@ -291,6 +291,6 @@ def _about(path: Path) -> dict[str, Any]:
         roofs = {str(name): str(material) for name, material in about.get("roofs", {}).items()}
     except (KeyError, TypeError, ValueError, AttributeError, shapely.errors.GEOSException) as error:
         raise DataError(
-            f"{file} is not as it was written with the scene ({error!r}); remove it, or save anew"
+            f"{file} is not as it was written with the scene ({error!r}); remove it, or save the scene again"
         ) from error
     return {**about, "kinds": kinds, "roofs": roofs, "footprints": footprints}

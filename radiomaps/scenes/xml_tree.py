@@ -1,4 +1,4 @@
-"""XML of others, read without entities: a document that declares some is refused before it is expanded."""
+"""Safe reading of XML: a document that declares entities is refused before they are expanded."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["read_xml", "transform_of"]
 
 
 class _Read(Exception):
-    """The first element was met: what comes before it is read."""
+    """Raised at the first element, when everything before it has been read."""
 
 
 def read_xml(path: Path, root: str) -> ElementTree.Element:

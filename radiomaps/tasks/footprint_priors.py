@@ -41,7 +41,7 @@ def scene_of_record(record: SceneRecord, grid: Grid) -> Scene:
 
 
 def dominant_of_footprints(store: Path, beside: Path, *, version: int = VERSION) -> None:
-    """Write the dominant paths of every sample of `store` to `beside`, resuming an interrupted run."""
+    """Write the dominant paths of every sample of `store` to a new store, resuming an interrupted run."""
     if (beside / "manifest.json").exists():
         return
     target, sites = open_store(store, "target"), open_store(store, "transmitter").load()

@@ -162,7 +162,7 @@ CASES = [
           partial(saved, keep=True), ((2000, 0, 10), (400, 12, 18))),
     _case("the same without its `scene.json`", "the same", partial(saved, keep=False), ((2000, 0, 10), (400, 12, 18))),
     _case("a scene written, read and written again", "the same", again, ((2000, 0, 10), (400, 12, 18))),
-    _case("a broken `scene.json`", "refused", about_broken, error="remove it, or save anew"),
+    _case("a broken `scene.json`", "refused", about_broken, error="remove it, or save the scene again"),
     _case("a mesh that is not there", "refused, with file and shape", lambda f: hall(f, file="meshes/none.ply"),
           error="'meshes/none.ply' of shape 'mesh-hall'"),
     _case("a shape that names no mesh", "refused, with file and shape", lambda f: hall(f, file=""),

@@ -207,7 +207,7 @@ def test_places_on_earth_and_heights_above_ground_need_the_scene():
         cell.transmitter()
     scene = Scene("s", (flat_ground((-50, -50, 50, 150), z=7.0),), crs=local_crs(11.5, 48.1))
     assert cell.transmitter(scene).position == pytest.approx((0, 100.1, 19), abs=0.1)
-    with pytest.raises(UserError, match="knows no place on Earth"):
+    with pytest.raises(UserError, match="is not georeferenced"):
         cell.transmitter(replace(scene, crs="local"))
 
 

@@ -93,7 +93,7 @@ def test_scenes_are_listed_drawn_and_saved(capsys: pytest.CaptureFixture[str]):
         (["trace", "scene=etoil"], "did you mean 'etoile'"),
         (["trace", "solver=dominant", "solver.options.turn=1"], "did you mean 'solver.options.turns'"),
         (["trace", *SMALL, "window.heights_m=[1,2]"], "expected 3 numbers"),
-        (["trace", *SMALL, "transmitters.positions_m=[[900,0,1]]"], "is beside scene"),
+        (["trace", *SMALL, "transmitters.positions_m=[[900,0,1]]"], "is outside scene"),
         (["trace", *SMALL, "scene=file", "scene.path=none.geojson"], "does not exist"),
         (["report", "none.zarr"], "does not exist"),
         (["report", "store=none.zarr"], "give folders without a key: none.zarr instead of store=none.zarr"),
