@@ -11,7 +11,7 @@ export GEOML_DATA := $(abspath ../shared/data)
 endif
 endif
 
-.PHONY: help setup llvm browser demo pictures test test-all check lint types doctests docs figures clean
+.PHONY: help setup bench-setup llvm browser demo pictures test test-all check lint types doctests docs figures clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -56,6 +56,9 @@ demo: setup ## rain, radio maps and experts, from nothing to one page for a brow
 	$(BIN)/geoml report $(DEMO)/rain $(DEMO)/etoile $(DEMO)/sampled $(DEMO)/experts --output $(DEMO)/index.html \
 	  --title "What geoml does, on one page"
 	@echo "Open $(DEMO)/index.html in a browser. Next: rainshift --help, radiomaps --help, mcp-experts config claude"
+
+bench-setup: $(STAMP) ## the peers that benchmarks measure against; pysteps among them wants a C compiler
+	$(BIN)/pip install -c constraints.txt -e '.[bench]'
 
 pictures: demo ## the pictures of the front page, from the demo
 	$(BIN)/python docs/pictures.py $(DEMO) docs/pictures

@@ -21,14 +21,13 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-import scoringrules
 import xarray as xr
-import xskillscore
-from harness import least_seconds, main
+from harness import least_seconds, main, peer
 
 from geoml.cli.tables import show
 from geoml.metrics import fair_crps
 
+scoringrules, xskillscore = peer("crps", "scoringrules", "xskillscore")
 MEMBERS = (8, 16, 50, 100)
 
 
@@ -65,8 +64,8 @@ def measure(quick: bool) -> dict[str, float]:
         calls = contenders(x, y)
         made = {name: np.asarray(call()) for name, call in calls.items()}  # compiles, too
         for name in ("geoml", "geoml, members first"):
-            for peer in ("scoringrules fair", "scoringrules pwm"):
-                worst = max(worst, float(np.abs(made[name] - made[peer]).max()))
+            for rival in ("scoringrules fair", "scoringrules pwm"):
+                worst = max(worst, float(np.abs(made[name] - made[rival]).max()))
         seconds = least_seconds(calls, 5 if quick else 15)
         best = min(seconds[name] for name in calls if not name.startswith("geoml"))
         figures[f"vs_best_m{members}"] = best / seconds["geoml"]

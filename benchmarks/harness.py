@@ -2,12 +2,16 @@
 
     {"benchmark": "loader", "figures": {key: number|null}, "goals": {key: [operator, value]}, "met": true|false|null}
 
-`null` is what was not measured; `met` is false where a goal was missed, null where one could not be judged.
+`null` is a figure that was not measured; `met` is false where a goal was missed, null where one could not be judged.
+A figure without a goal is reported only.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
+import importlib
+import io
 import json
 import math
 import operator
@@ -17,6 +21,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from types import EllipsisType
 from typing import Any
 
 import yaml
@@ -25,7 +30,7 @@ from geoml.cli.tables import show
 from geoml.runs import environment
 from geoml.runs.files import write_json
 
-__all__ = ["Target", "judge", "least_seconds", "main", "targets"]
+__all__ = ["Target", "judge", "least_seconds", "main", "peer", "targets"]
 
 FOLDER = Path(__file__).resolve().parent
 OPERATORS: dict[str, Callable[[float, float], bool]] = {
@@ -43,27 +48,32 @@ class Target:
     key: str
     definition: str
     unit: str
-    operator: str
-    goal: float
     peer: str
-    quick_goal: float | None = None
+    operator: str | None = None
+    goal: float | None = None
+    quick_goal: float | EllipsisType | None = ...  # as `goal`; None: no goal with --quick
 
     def __post_init__(self) -> None:
         for name in ("definition", "unit", "peer"):
             if not isinstance(getattr(self, name), str) or not getattr(self, name):
                 raise ValueError(f"figure {self.key}: {name} is missing or no text")
-        if self.operator not in OPERATORS:
+        if (self.operator is None) != (self.goal is None) or (self.goal is None and self.quick_goal is not ...):
+            raise ValueError(f"figure {self.key}: operator and goal belong together, and quick_goal to both")
+        if self.operator not in (None, *OPERATORS):
             raise ValueError(f"figure {self.key}: operator {self.operator!r}; expected one of {', '.join(OPERATORS)}")
         for name in ("goal", "quick_goal"):
             value = getattr(self, name)
-            if (value is not None or name == "goal") and (
-                isinstance(value, bool) or not isinstance(value, int | float)
-            ):
+            if value not in (None, ...) and (isinstance(value, bool) or not isinstance(value, int | float)):
                 raise ValueError(f"figure {self.key}: {name} is {value!r}, not a number")
 
-    def asked(self, *, quick: bool) -> float:
-        """The value the figure is held against."""
-        return self.quick_goal if quick and self.quick_goal is not None else self.goal
+    def asked(self, *, quick: bool) -> float | None:
+        """The value the figure is held against, or None where there is none."""
+        return self.goal if not quick or isinstance(self.quick_goal, EllipsisType) else self.quick_goal
+
+    def met(self, value: float | None, *, quick: bool) -> bool | None:
+        """Whether a measured value meets the goal; None where one of the two is missing."""
+        goal = self.asked(quick=quick)
+        return None if value is None or goal is None else OPERATORS[str(self.operator)](value, goal)
 
 
 def targets(path: Path = FOLDER / "targets.yaml") -> dict[str, dict[str, Target]]:
@@ -89,10 +99,24 @@ def least_seconds(calls: Mapping[str, Callable[[], Any]], rounds: int) -> dict[s
 def judge(figures: Mapping[str, float | None], wanted: Mapping[str, Target], *, quick: bool = False) -> bool | None:
     """Whether every goal is met: False where one is missed, None where none is but one was not measured."""
     verdicts = [
-        None if figures[key] is None else OPERATORS[target.operator](figures[key], target.asked(quick=quick))  # type: ignore[arg-type]
-        for key, target in wanted.items()
+        target.met(figures[key], quick=quick) for key, target in wanted.items() if target.asked(quick=quick) is not None
     ]
     return False if False in verdicts else None if None in verdicts else True
+
+
+def peer(benchmark: str, *modules: str) -> Any:
+    """Import the modules that a script measures against, and return them (one alone, or a tuple).
+
+    Without them the script reports every figure as null and ends with exit code 0.
+    """
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):  # pysteps prints where its settings are
+            found = tuple(importlib.import_module(module) for module in modules)
+    except ModuleNotFoundError as error:
+        print(f"{error.name} is not installed: make bench-setup installs what is measured against", file=sys.stderr)
+        print(json.dumps(_outcome(benchmark, targets()[benchmark], {}, quick="--quick" in sys.argv)), flush=True)
+        raise SystemExit(0) from error
+    return found if len(found) > 1 else found[0]
 
 
 def main(
@@ -124,20 +148,17 @@ def main(
     if set(figures) != set(wanted):
         odd = ", ".join(sorted(set(figures) ^ set(wanted)))
         raise ValueError(f"benchmark {name}: figures and targets.yaml differ in {odd}")
-    clean = {key: _finite(figures[key]) for key in wanted}
-    goals = {key: [target.operator, target.asked(quick=flags.quick)] for key, target in wanted.items()}
-    met = judge(clean, wanted, quick=flags.quick)
-    outcome = {"benchmark": name, "figures": clean, "goals": goals, "met": met}
+    outcome = _outcome(name, wanted, figures, quick=flags.quick)
     show(
         [
             {
                 "figure": key,
-                "value": clean[key],
-                "goal": "{} {:g}".format(*goals[key]),
-                "met": judge(clean, {key: target}, quick=flags.quick),
-                "definition": target.definition,
+                "value": value,
+                "goal": "{} {:g}".format(*outcome["goals"][key]) if key in outcome["goals"] else "",
+                "met": wanted[key].met(value, quick=flags.quick),
+                "definition": wanted[key].definition,
             }
-            for key, target in wanted.items()
+            for key, value in outcome["figures"].items()
         ]
     )
     if flags.save:
@@ -145,6 +166,16 @@ def main(
         write_json(results / f"{kept}.json", outcome | _circumstances(f"python benchmarks/{command}"))
     print(json.dumps(outcome, allow_nan=False), flush=True)
     return outcome
+
+
+def _outcome(
+    name: str, wanted: Mapping[str, Target], figures: Mapping[str, float | None], *, quick: bool
+) -> dict[str, Any]:
+    """The line of JSON; figures that were not measured are None."""
+    clean = {key: _finite(figures.get(key)) for key in wanted}
+    asked = {key: (target.operator, target.asked(quick=quick)) for key, target in wanted.items()}
+    goals = {key: [sign, goal] for key, (sign, goal) in asked.items() if goal is not None}
+    return {"benchmark": name, "figures": clean, "goals": goals, "met": judge(clean, wanted, quick=quick)}
 
 
 def _circumstances(command: str) -> dict[str, Any]:

@@ -26,7 +26,7 @@ from typing import Any
 
 import numpy as np
 import xarray as xr
-from harness import main
+from harness import main, peer
 
 from benchmarks.shuffle_quality import effective_sample_ratio
 from geoml.data.blocks import ArraySource, FieldSource
@@ -35,6 +35,8 @@ from geoml.data.patches import PatchSpec
 from geoml.data.slabs import zarr_settings
 from geoml.data.store import Packing, StoreWriter
 from geoml.grids.grid import Grid
+
+xbatcher, ts = peer("loader", "xbatcher", "tensorstore")
 
 COARSE = Grid.latlon(40, 60, -5, 15, 0.25, "node", half_open=True)
 FINE = Grid.latlon(40, 60, -5, 15, 0.1)
@@ -108,8 +110,6 @@ def decode_chunks(path: Path) -> None:
 
 def run_xbatcher(path: Path, batches: int, seed: int) -> int:
     """Random batches of xbatcher's patches: one generator a grid, the same number in both."""
-    import xbatcher
-
     generators = []
     for group, size in (("condition", FINE_TILE_IN_COARSE), ("target", SIZE)):
         data = xr.open_zarr(path, group=group, chunks={}, consolidated=False)
@@ -128,7 +128,6 @@ FINE_TILE_IN_COARSE = 26
 
 def run_tensorstore(path: Path, batches: int, seed: int) -> int:
     """Random patches through tensorstore, all reads of a batch in flight together."""
-    import tensorstore as ts
 
     def open_array(name: str) -> Any:
         spec = {"driver": "zarr3", "kvstore": {"driver": "file", "path": f"{path / name}/"}}

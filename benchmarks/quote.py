@@ -57,7 +57,7 @@ def quoted(name: str, folder: Path = ROOT / "benchmarks") -> str:
         {
             "figure": f"`{key}`",
             "value": value,
-            "goal": "{} {:g}".format(*result["goals"][key]),
+            "goal": "{} {:g}".format(*result["goals"][key]) if key in result["goals"] else "",
             "what it is": declared[key]["definition"],
             "against": declared[key]["peer"],
         }

@@ -18,14 +18,15 @@ from typing import Any
 import numpy as np
 import scipy.sparse
 import xarray as xr
-import xarray_regrid  # noqa: F401 (gives DataArray.regrid)
-from harness import main
+from harness import main, peer
 from index_resize import index_resize_cost
 from scipy import ndimage
 from scipy.interpolate import RegularGridInterpolator
 
 from geoml.grids.grid import Grid, conform, grid_of
 from geoml.regrid import Regridder
+
+peer("regrid", "xarray_regrid")  # gives DataArray.regrid
 
 FINE = Grid.latlon(40, 60, -5, 15, 0.1)
 COARSE = Grid.latlon(40, 60, -5, 15, 0.25, "node", half_open=True)

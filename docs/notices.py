@@ -14,7 +14,7 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 FILE = ROOT / "THIRD_PARTY_NOTICES.md"
 #: Extras that only building, testing and measuring need.
-NOT_RUNTIME = {"all", "bench", "dev", "docs", "pysteps"}
+NOT_RUNTIME = {"all", "bench", "dev", "docs"}
 #: Of packages that no environment for development has.
 NOT_INSTALLED = {
     "onnx": ("Apache-2.0", "https://onnx.ai"),

@@ -3,6 +3,8 @@
 import importlib
 import json
 import math
+import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -50,7 +52,8 @@ def test_committed_results_are_of_the_present_figures(harness, path):
     assert result["benchmark"] == name
     assert ("--full" in result["command"]) == path.stem.endswith("-full")
     assert set(result["figures"]) == set(wanted)
-    assert result["goals"] == {key: [target.operator, target.goal] for key, target in wanted.items()}
+    goals = {key: [target.operator, target.goal] for key, target in wanted.items() if target.goal is not None}
+    assert result["goals"] == goals
     assert result["met"] == harness.judge(result["figures"], wanted)
     for key in ("command", "date", "cpu", "cores", "versions"):
         assert result[key], f"{path.name} says no {key}"
@@ -151,3 +154,43 @@ def test_pages_quote_what_is_committed(quote):
     assert quote.pages()
     for page in quote.pages():
         assert quote.fill(page.read_text()) == page.read_text(), f"{page.name} is out of date: make figures"
+
+
+def test_a_figure_without_a_goal_is_reported_only(harness):
+    reported = harness.Target(key="rate", definition="d", unit="1/h", peer="none")
+    softened = harness.Target(key="speed", definition="d", unit="1", peer="p", operator=">=", goal=2, quick_goal=None)
+    wanted = {"rate": reported, "speed": softened}
+    assert harness.judge({"rate": 0.0, "speed": 1.0}, wanted) is False
+    assert harness.judge({"rate": 0.0, "speed": 3.0}, wanted) is True
+    assert harness.judge({"rate": 0.0, "speed": 1.0}, wanted, quick=True) is True
+    with pytest.raises(ValueError, match="belong together"):
+        harness.Target(key="rate", definition="d", unit="1", peer="p", goal=2)
+
+
+def test_goals_can_fail(harness):
+    """A ratio, a rate or a share is never below 0, so that a goal of 0 would always be met."""
+    vacuous = [
+        f"{name}.{key}"
+        for name, figures in harness.targets().items()
+        for key, target in figures.items()
+        for quick in (False, True)
+        if target.operator in (">=", ">") and target.asked(quick=quick) == 0 and target.unit in ("ratio", "1/h")
+    ]
+    assert not vacuous
+
+
+@pytest.mark.parametrize("name", ["crps", "loader", "metrics", "regrid"])
+def test_without_its_peers_a_script_reports_nulls(name, tmp_path):
+    for module in ("scoringrules", "xbatcher", "pysteps", "xarray_regrid"):
+        (tmp_path / f"{module}.py").write_text("raise ModuleNotFoundError('hidden', name=__name__)")
+    environment = {**os.environ, "PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"}
+    run = subprocess.run(
+        [sys.executable, str(ROOT / f"benchmarks/{name}.py"), "--quick"],
+        env=environment, capture_output=True, text=True,
+    )  # fmt: skip
+    assert run.returncode == 0, run.stderr
+    outcome = json.loads(run.stdout.splitlines()[-1])
+    assert set(outcome["figures"]) == set(DECLARED[name]["figures"])
+    assert set(outcome["figures"].values()) == {None}
+    assert outcome["met"] is None
+    assert "make bench-setup" in run.stderr

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import importlib.metadata
+import itertools
 import os
 import subprocess
 import sys
 import tarfile
+import tomllib
 import zipfile
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parent.parent
 PACKAGES = ("geoml", "rainshift", "radiomaps", "mcp_experts")
@@ -79,3 +84,29 @@ def test_what_was_built_runs_where_the_source_is_not(built, tmp_path_factory, wo
     where = "import geoml, rainshift, radiomaps, mcp_experts; print(geoml.__file__)"
     found = subprocess.run([sys.executable, "-P", "-c", where], env=environment, capture_output=True, text=True)
     assert found.stdout.startswith(str(site))
+
+
+def test_the_constraints_pin_what_is_installed_and_no_more() -> None:
+    """The pinned names are the closure of the project's requirements, all extras included."""
+    pinned = {canonicalize_name(line.partition("==")[0]) for line in (ROOT / "constraints.txt").read_text().split()}
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    wanted = [*project["dependencies"], *itertools.chain(*project["optional-dependencies"].values())]
+    # jsmin: of pysteps, which is installed only where benchmarks are run
+    needed, queue = {"jsmin"}, [Requirement(text) for text in wanted]
+    while queue:
+        requirement = queue.pop()
+        name = canonicalize_name(requirement.name)
+        for extra in ("", *requirement.extras):
+            if (name, extra) in needed:
+                continue
+            needed.add((name, extra))
+            try:
+                listed = importlib.metadata.requires(name) or []
+            except importlib.metadata.PackageNotFoundError:
+                continue
+            queue += [
+                each for each in map(Requirement, listed) if not each.marker or each.marker.evaluate({"extra": extra})
+            ]
+    names = {name if isinstance(name, str) else name[0] for name in needed}
+    assert sorted(pinned - names) == []
+    assert sorted(names - pinned - {"geoml", "setuptools"}) == []

@@ -1,4 +1,7 @@
-"""A sort and one compiled pass over an ensemble: mean, variance and the two terms of the CRPS of every cell.
+"""Compiled loops of the scores: terms of the CRPS of an ensemble, and power summed over rings of wavenumbers.
+
+`ensemble_terms` sorts and then makes one pass over an ensemble: mean, variance and the two terms of the CRPS of every
+cell.
 
 Both sorts use the processor's vector instructions; which is faster depends on the number of members. Up to `NETWORK`
 members the cells are sorted by a network of compare-and-exchange steps (Batcher 1968, "Sorting networks and their
@@ -16,7 +19,7 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["NETWORK", "ensemble_terms", "sorting_network"]
+__all__ = ["NETWORK", "ensemble_terms", "ring_power", "sorting_network"]
 
 #: Members up to which the network is the faster sort: 4 times at 8, 1.4 times at 16, about even here.
 NETWORK = 32
@@ -167,4 +170,26 @@ def ensemble_terms(members: NDArray[Any], truth: NDArray[Any]) -> NDArray[np.flo
             integer(limits.max),
             out[:, start : start + step],
         )
+    return out
+
+
+@numba.njit(nogil=True, cache=True, error_model="numpy")
+def ring_power(transform: Any, ring: Any, share: Any, count: int) -> Any:  # pragma: no cover - compiled
+    """Power `(row, count)` of complex coefficients `(row, coefficient)`, weighted by `share` and summed by `ring`."""
+    rows, size = transform.shape
+    out = np.empty((rows, count))
+    # neighbouring coefficients often lie on one ring: four sums side by side do not wait for each other
+    sums = np.empty((4, count))
+    for row in range(rows):
+        sums[:] = 0
+        for i in range(0, size - 3, 4):
+            for lane in range(4):
+                value = transform[row, i + lane]
+                power = value.real * value.real + value.imag * value.imag
+                sums[lane, ring[i + lane]] += share[i + lane] * power
+        for i in range(size - size % 4, size):
+            value = transform[row, i]
+            sums[0, ring[i]] += share[i] * (value.real * value.real + value.imag * value.imag)
+        for k in range(count):
+            out[row, k] = sums[0, k] + sums[1, k] + sums[2, k] + sums[3, k]
     return out
