@@ -3,8 +3,8 @@
 The case is a RainShift field, 200 × 200 cells of rain-like noise, and one prediction of it. FSS is asked for at all
 thresholds × windows of the scorecard, from ours and from `pysteps.verification.spatialscores.fss`. RALSD is compared
 with the spectra of `pysteps.utils.spectral.rapsd` (pysteps has no distance of them) in value, and with the two Fourier
-transforms that it cannot do without in time. All take plain float64 arrays on one thread. Contenders take turns; a time is the
-least of the rounds, which what else runs disturbs least.
+transforms that it cannot do without in time. All take plain float64 arrays on one thread. Contenders take turns; a
+time is the least of the rounds, which what else runs disturbs least.
 """
 
 from __future__ import annotations
