@@ -412,7 +412,10 @@ def _(folder):
 for _value in (-9999.0, -1.0, 999.9, 9999.0, 32767.0, 1e20, 9.96921e36):
 
     @case(
-        "missing", f"{_value:g} that nothing declares", "refused", refused="a common fill value|more than rain can be"
+        "missing",
+        f"{_value:g} that nothing declares",
+        "refused",
+        refused="a common fill value|negative values|more than rain can be",
     )
     def _(folder, value=_value):
         values = RAIN.copy()
