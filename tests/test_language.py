@@ -13,7 +13,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 #: Packages whose language has been revised; the others follow.
-PACKAGES = ("geoml", "rainshift", "radiomaps")
+PACKAGES = ("geoml", "rainshift", "radiomaps", "mcp_experts")
 #: Pages whose language has been revised.
 PAGES = (
     *("CONTRIBUTING.md", "Makefile", "docs/reading.md", "docs/commands.md", "docs/api/rainshift.md"),

@@ -1,4 +1,4 @@
-"""An evaluation as a page, out of its run folder: `python docs/experts_pages/evaluation.py RUN > PAGE`."""
+"""An evaluation as a page, from its run folder: `python docs/experts_pages/evaluation.py RUN > PAGE`."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ __all__ = ["page"]
 HEAD = """\
 # What the experts add
 
-`mcp-experts evaluate` asked {count} frozen questions a task, and `python docs/experts_pages/evaluation.py RUN > \
-docs/experts-evaluation.md` wrote this; classes are as even as the channels allow, every question is answered, and \
-intervals are 95 %. Arms without a language model: {arms}. {left}
+`mcp-experts evaluate` asked {count} frozen questions per task; `python docs/experts_pages/evaluation.py RUN > \
+docs/experts-evaluation.md` writes this page. Classes are as balanced as the channels allow, every question is \
+answered, and intervals are 95 %. Arms without a language model: {arms}. {left}
 
 Questions `{questions}`, experts `{experts}`.
 """
-LEFT = "{names} need a language model and were not run: no endpoint was at hand."
+LEFT = "{names} need a language model and were not run: no endpoint was available."
 
 
 def page(summary: Mapping[str, Any]) -> str:
@@ -37,7 +37,7 @@ def page(summary: Mapping[str, Any]) -> str:
     for row in summary["table"]:
         entry = rows.setdefault(row["task"], {"task": row["task"]})
         entry[row["arm"]] = f"{row['accuracy']:.3f} [{row['low_95']:.3f}, {row['high_95']:.3f}]"
-    parts = [head, "## Share right", markdown(list(rows.values()))]
+    parts = [head, "## Accuracy", markdown(list(rows.values()))]
     if summary["comparison"]:
         parts += ["## With and without experts", markdown(summary["comparison"])]
     passed = sum(summary["conformance"].values())

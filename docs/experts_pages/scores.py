@@ -1,4 +1,4 @@
-"""The scores of all experts as a page, out of their cards: `python docs/experts_pages/scores.py > PAGE`."""
+"""The scores of all experts as a page, from their cards: `python docs/experts_pages/scores.py > PAGE`."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ Cards = Mapping[str, Mapping[str, Any]]
 HEAD = """\
 # Scores of the experts
 
-Out of the cards, as `python docs/experts_pages/scores.py > docs/experts-scores.md` wrote it; a test compares. \
-[Training](experts-training.md) says what the sets and the rivals are. All channels are answered: no expert abstains \
-here. In brackets 95 % intervals.
+Scores from the cards, written by `python docs/experts_pages/scores.py > docs/experts-scores.md`; a test compares. \
+[Training](experts-training.md) defines the sets and the baselines. Every channel is answered: experts do not abstain \
+here. Brackets hold 95 % intervals.
 """
 
 
@@ -26,23 +26,24 @@ def page() -> str:
     registry = Registry()
     cards = {expert.name: expert.card for expert in registry.classifiers}
     parts = [HEAD, "## Cohen's kappa", markdown(list(_compared(cards, "kappa")))]
-    parts += ["## Share right", markdown(list(_compared(cards, "accuracy")))]
+    parts += ["## Accuracy", markdown(list(_compared(cards, "accuracy")))]
     parts += ["## Calibration and coverage", COVERAGE, markdown(list(_covered(cards)))]
     bounded = {name: card["likelihood_bound_tdl"] for name, card in cards.items() if "likelihood_bound_tdl" in card}
-    parts += ["## What is possible on tapped delay lines", markdown(list(_bounded(cards, bounded)))]
+    parts += ["## Upper bound on tapped delay lines", markdown(list(_bounded(cards, bounded)))]
     gate = registry.expert(GATE).card["gate"]
-    parts += ["## The gate", "Share of channels that it calls outside.", markdown(list(_outside(gate)))]
+    parts += ["## The gate", "Share of channels that the gate calls outside.", markdown(list(_outside(gate)))]
     return "\n\n".join(part.rstrip("\n") for part in parts) + "\n"
 
 
 COVERAGE = (
-    "Expected calibration error over 15 bins; share wrong among the most confident half, nine tenths, and all; share "
-    "of answers whose set holds the truth (asked: 90 %) and of those with a set of one class, which are not abstained."
+    "Expected calibration error over 15 bins; error rate among the most confident half, nine tenths, and all; share of "
+    "prediction sets that hold the truth (nominal: 90 %), and share of sets with one class, for which the expert does "
+    "not abstain."
 )
 
 
 def _tested(cards: Cards) -> Iterator[tuple[dict[str, Any], Mapping[str, Any]]]:
-    """The beginning of a row, and the scores, of each expert on each set that its truth is known of."""
+    """First cells of a row, and scores, for each expert and each set with known truth."""
     for name, card in cards.items():
         for key, label in SETS.items():
             scores = card["metrics"].get(key, "not measured")
@@ -63,7 +64,7 @@ def _covered(cards: Cards) -> Iterator[dict[str, Any]]:
         risk = scores["risk_at_coverage"]
         yield row | {
             "calibration error": f"{scores['calibration_error']:.3f}",
-            **{f"wrong at {share:.0%}": f"{risk[f'{share:g}']:.3f}" for share in (0.5, 0.9, 1.0)},
+            **{f"error rate at {share:.0%}": f"{risk[f'{share:g}']:.3f}" for share in (0.5, 0.9, 1.0)},
             "truth in set": f"{scores['set_coverage']:.3f}",
             "answered": f"{scores['answered']:.3f}",
         }
@@ -74,7 +75,7 @@ def _bounded(cards: Cards, bounds: Cards) -> Iterator[dict[str, Any]]:
         own = cards[name]["metrics"]["in_distribution"]["by_generator"]["tdl"]["kappa"]
         low, high = bound["kappa_95"]
         limit = f"{bound['kappa']:.3f} [{low:.3f}, {high:.3f}]"
-        yield {"task": name, "kappa on tdl": f"{own:.3f}", "of the exact posterior, told more": limit}
+        yield {"task": name, "kappa on tdl": f"{own:.3f}", "of the exact posterior, with more information": limit}
 
 
 def _outside(gate: Mapping[str, Any]) -> Iterator[dict[str, Any]]:

@@ -1,6 +1,6 @@
-"""A session of a real client with the server, as a page: `python docs/experts_pages/transcript.py > PAGE`.
+"""A session of a client with the server, as a page: `python docs/experts_pages/transcript.py > PAGE`.
 
-The server is a child process on stdio; nothing is replaced in what it says.
+The server is a child process on stdio; its output is not edited.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from mcp_experts.channels.synthetic import synthesize
 
 __all__ = ["CALLS", "session"]
 
-#: What is asked, in order. The last call is wrong, to show what comes back.
+#: Calls in order. The last call is wrong, to show the error.
 CALLS: tuple[tuple[str, dict[str, Any]], ...] = (
     ("wireless_list", {}),
     ("wireless_ask", {"source": "link.npz", "question": "line_of_sight"}),
@@ -31,13 +31,13 @@ HEAD = """\
 # A session with the experts
 
 A client starts `mcp-experts serve` on a folder with two channels, `link.npz` and `noise.npz`, lists its tools, and \
-asks. Below stands what the two said, as `python docs/experts_pages/transcript.py > docs/experts-transcript.md` wrote \
-it; a test runs that and compares. `→` is the client, `←` the text that a language model reads.
+asks. `python docs/experts_pages/transcript.py > docs/experts-transcript.md` writes this page of their messages; a \
+test compares. `→` is the client, `←` the text that a language model reads.
 """
 
 
 async def session() -> str:
-    """Hold the session and return the page."""
+    """Run the session and return the page."""
     lines = [HEAD, "```text"]
     with tempfile.TemporaryDirectory() as folder:
         _write_channels(Path(folder))
@@ -54,7 +54,7 @@ async def session() -> str:
 
 
 def _write_channels(folder: Path) -> None:
-    """A link with a direct path, and noise alone."""
+    """Write a link with a direct path, and a channel of noise only."""
     link = synthesize(delay_spread_s=3e-7, doppler_hz=120, k_factor_db=9, snr_db=22)
     real, imag = np.random.default_rng(0).normal(size=(2, *link.csi.shape))
     sampling = {name: getattr(link, name) for name in ("subcarrier_spacing_hz", "snapshot_interval_s")}

@@ -1,1 +1,1 @@
-"""Using the experts: snippets for other programs, verdicts at the terminal, a language model that asks them."""
+"""Clients: configuration for other programs, verdicts in the terminal, language models with the experts as tools."""

@@ -1,4 +1,4 @@
-"""The agent loop: a language model, and the experts' tools through a real MCP client."""
+"""Agent loop: a language model that calls the experts' tools through an MCP client."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ MOST_RESULT = 20_000
 
 @dataclass
 class Transcript:
-    """What a conversation came to: the answer, every exchange, tools called and tokens used."""
+    """Record of a conversation: the answer, all exchanges, tools called and tokens used."""
 
     answer: str = ""
     exchanges: list[dict[str, Any]] = field(default_factory=list)
@@ -32,7 +32,7 @@ class Transcript:
 
 @contextlib.asynccontextmanager
 async def connected(server: Any) -> AsyncIterator[Client]:
-    """A client of a server; a `UserError` from within comes out by itself, not in a group of the client's tasks."""
+    """A client of a server; a `UserError` from the body is raised as such, not within an exception group."""
     trouble: UserError | None = None
     async with Client(server) as client:
         try:
@@ -46,9 +46,9 @@ async def connected(server: Any) -> AsyncIterator[Client]:
 async def converse(
     endpoint: Endpoint, client: Client | None, system: str, question: str, *, turns: int = MOST_TURNS
 ) -> Transcript:
-    """Let the model answer, calling tools as it likes; it is cut off, unfinished, after so many turns.
+    """Let the model call tools and answer; after the largest number of turns it is stopped, unfinished.
 
-    Without a client there are no tools. The exchanges are what was sent and received, in order.
+    Without a client there are no tools. Exchanges are recorded in order, as sent and received.
     """
     listed = await _tools(client)
     names = {tool["name"] for tool in listed}

@@ -1,4 +1,4 @@
-"""`mcp-experts ask`: a language model answers a question about a channel, asking the experts over MCP."""
+"""`mcp-experts ask`: a language model answers a question about a channel with the experts over MCP."""
 
 from __future__ import annotations
 
@@ -22,34 +22,36 @@ SYSTEM = (
 
 
 def ask(arguments: Sequence[str]) -> int:
-    """Print the answer; 2 where no endpoint is named."""
+    """Print the answer and return 0; 2 if no endpoint is set."""
     parser = argparse.ArgumentParser(
         prog="mcp-experts ask",
-        description="Let a language model answer a question about a channel with the experts' help.",
+        description="Let a language model answer a question about a channel with the experts' tools.",
         epilog=(
-            "The endpoint: OPENAI_BASE_URL and OPENAI_MODEL (OPENAI_API_KEY where one is needed), or ANTHROPIC_API_KEY "
+            "Environment: OPENAI_BASE_URL and OPENAI_MODEL (OPENAI_API_KEY if needed), or ANTHROPIC_API_KEY "
             "and ANTHROPIC_MODEL. Ollama: OPENAI_BASE_URL=http://localhost:11434/v1 OPENAI_MODEL=qwen3"
         ),
     )
     parser.add_argument("question")
-    parser.add_argument("--channel", type=Path, metavar="FILE", help="the channel that is asked about")
-    parser.add_argument("--timeout", type=float, default=TIMEOUT_S, metavar="S", help="for each answer of the model")
-    parser.add_argument("--transcript", type=Path, metavar="FILE", help="write every exchange here, as JSON")
+    parser.add_argument("--channel", type=Path, metavar="FILE", help="file of the channel")
+    parser.add_argument(
+        "--timeout", type=float, default=TIMEOUT_S, metavar="S", help="time limit for each answer of the model"
+    )
+    parser.add_argument("--transcript", type=Path, metavar="FILE", help="file for all exchanges, as JSON")
     flags = parser.parse_args(arguments)
     if not flags.question.strip():
         raise UserError("the question is empty; write it in quotes after ask")
     if flags.channel is not None and not flags.channel.is_file() and not flags.channel.is_dir():
         raise UserError(f"{flags.channel} does not exist")
     if flags.transcript is not None and not flags.transcript.absolute().parent.is_dir():
-        raise UserError(f"--transcript {flags.transcript}: {flags.transcript.parent} is no folder")
+        raise UserError(f"--transcript {flags.transcript}: {flags.transcript.parent} is not a folder")
     if not flags.timeout > 0:
-        raise UserError(f"--timeout {flags.timeout:g}; expected seconds above 0")
+        raise UserError(f"--timeout {flags.timeout:g}; expected more than 0 seconds")
     endpoint = from_environment(timeout_s=flags.timeout)
     if endpoint is None:
         without = f"mcp-experts describe {flags.channel}" if flags.channel else "mcp-experts describe FILE"
         raise UserError(
-            "no language model is named: set OPENAI_BASE_URL and OPENAI_MODEL, or ANTHROPIC_API_KEY and "
-            f"ANTHROPIC_MODEL (mcp-experts ask --help); without one, the experts' own verdicts: {without}"
+            "no language model is set: set OPENAI_BASE_URL and OPENAI_MODEL, or ANTHROPIC_API_KEY and "
+            f"ANTHROPIC_MODEL (mcp-experts ask --help); for verdicts without a language model: {without}"
         )
     import anyio
 

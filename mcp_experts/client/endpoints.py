@@ -1,4 +1,4 @@
-"""Language models behind HTTP: the wire formats of OpenAI and of Anthropic, over httpx alone.
+"""Language models over HTTP: the formats of OpenAI and of Anthropic, with httpx only.
 
     OPENAI_BASE_URL  OPENAI_API_KEY  OPENAI_MODEL         any compatible endpoint, local ones too
     ANTHROPIC_API_KEY  ANTHROPIC_MODEL  ANTHROPIC_BASE_URL
@@ -26,7 +26,7 @@ __all__ = ["Anthropic", "Call", "Endpoint", "OpenAI", "Reply", "from_environment
 
 LOG = logging.getLogger(__name__)
 
-OTHER = "is another program there? OPENAI_BASE_URL mostly ends in /v1, ANTHROPIC_BASE_URL at the host"
+OTHER = "check the address: OPENAI_BASE_URL usually ends in /v1, ANTHROPIC_BASE_URL with the host"
 TIMEOUT_S = 120.0
 TRIES = 4
 MOST_TOKENS = 1024
@@ -34,7 +34,7 @@ MOST_TOKENS = 1024
 
 @dataclass(frozen=True)
 class Call:
-    """A tool that the model wants called."""
+    """A tool call that the model requests."""
 
     identifier: str
     tool: str
@@ -44,7 +44,7 @@ class Call:
 
 @dataclass(frozen=True)
 class Reply:
-    """What came back: text, tools to call, tokens used, and the message as it is sent back next time."""
+    """Reply of a model: text, tool calls, tokens used, and the message to send back in the next turn."""
 
     text: str
     calls: tuple[Call, ...]
@@ -54,22 +54,22 @@ class Reply:
 
 
 class Endpoint(Protocol):
-    """A model that can be talked to; conversations are lists of the endpoint's own messages."""
+    """A model behind HTTP; conversations are lists of messages in the endpoint's format."""
 
     model: str
 
     def user(self, text: str) -> Any:
-        """A message of the user's."""
+        """A message of the user."""
 
     def results(self, calls: Sequence[tuple[Call, str, bool]]) -> list[Any]:
-        """What tools gave, `(call, text, failed)`, as messages."""
+        """Results of tools, `(call, text, failed)`, as messages."""
 
     async def reply(self, system: str, messages: Sequence[Any], tools: Sequence[Mapping[str, Any]]) -> Reply:
-        """The model's next turn; tools as `{name, description, schema}`."""
+        """The next turn of the model; tools are `{name, description, schema}`."""
 
 
 def from_environment(*, timeout_s: float = TIMEOUT_S) -> Endpoint | None:
-    """The endpoint that the environment names, None where it names none; it has so many seconds for an answer."""
+    """The endpoint set by the environment, or None; `timeout_s` is the time limit for an answer."""
     environment = os.environ
     if environment.get("ANTHROPIC_API_KEY") and environment.get("ANTHROPIC_MODEL"):
         base = environment.get("ANTHROPIC_BASE_URL", "https://api.anthropic.com")
@@ -91,15 +91,15 @@ class OpenAI:
     _refused: set[str] = field(default_factory=set, init=False, repr=False, compare=False)
 
     def user(self, text: str) -> Any:
-        """A message of the user's."""
+        """A message of the user."""
         return {"role": "user", "content": text}
 
     def results(self, calls: Sequence[tuple[Call, str, bool]]) -> list[Any]:
-        """One message a call."""
+        """One message per call."""
         return [{"role": "tool", "tool_call_id": call.identifier, "content": text} for call, text, _ in calls]
 
     async def reply(self, system: str, messages: Sequence[Any], tools: Sequence[Mapping[str, Any]]) -> Reply:
-        """The model's next turn."""
+        """The next turn of the model."""
         headers = {"authorization": f"Bearer {self.key}"} if self.key else {}
 
         def body() -> dict[str, Any]:
@@ -113,7 +113,7 @@ class OpenAI:
             text = _text(message.get("content"))
             calls = tuple(_call(call, number) for number, call in enumerate(message.get("tool_calls") or ()))
         except (KeyError, IndexError, TypeError, AttributeError) as error:
-            raise DataError(f"{self.base_url} answered in no OpenAI format ({error!r}); {OTHER}") from error
+            raise DataError(f"{self.base_url} did not answer in OpenAI's format ({error!r}); {OTHER}") from error
         tokens = _tokens(answer, "prompt_tokens", "completion_tokens")
         return Reply(text, calls, *tokens, _assistant(text, calls))
 
@@ -132,7 +132,7 @@ class OpenAI:
         return found
 
     def _adapt(self, complaint: str) -> bool:
-        """Learn from what a server refuses, in its own words; whether that changes the request."""
+        """Adapt the request to the error message of a server; returns whether the request changes."""
         before = set(self._refused)
         if "max_tokens" in complaint or "max_completion_tokens" in complaint:
             self._refused.add("limit")
@@ -151,11 +151,11 @@ class Anthropic:
     timeout_s: float = TIMEOUT_S
 
     def user(self, text: str) -> Any:
-        """A message of the user's."""
+        """A message of the user."""
         return {"role": "user", "content": text}
 
     def results(self, calls: Sequence[tuple[Call, str, bool]]) -> list[Any]:
-        """One message with a block a call."""
+        """One message with a block per call."""
         blocks = [
             {"type": "tool_result", "tool_use_id": call.identifier, "content": text, "is_error": failed}
             for call, text, failed in calls
@@ -163,7 +163,7 @@ class Anthropic:
         return [{"role": "user", "content": blocks}]
 
     async def reply(self, system: str, messages: Sequence[Any], tools: Sequence[Mapping[str, Any]]) -> Reply:
-        """The model's next turn."""
+        """The next turn of the model."""
         headers = {"x-api-key": self.key, "anthropic-version": "2023-06-01"}
 
         def body() -> dict[str, Any]:
@@ -177,12 +177,12 @@ class Anthropic:
                 Call(block["id"], block["name"], block["input"]) for block in blocks if block["type"] == "tool_use"
             )
         except (KeyError, TypeError, ValueError) as error:
-            raise DataError(f"{self.base_url} answered in no Anthropic format ({error!r}); {OTHER}") from error
+            raise DataError(f"{self.base_url} did not answer in Anthropic's format ({error!r}); {OTHER}") from error
         tokens = _tokens(answer, "input_tokens", "output_tokens")
         return Reply(text, calls, *tokens, {"role": "assistant", "content": blocks})
 
     def _body(self, system: str, messages: Sequence[Any], tools: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-        found: dict[str, Any] = {  # no temperature: the newest models take none
+        found: dict[str, Any] = {  # no temperature: the newest models refuse it
             "model": self.model,
             "system": system,
             "messages": list(messages),
@@ -197,15 +197,15 @@ class Anthropic:
 
 @dataclass(frozen=True)
 class Wire:
-    """What a compatible endpoint takes: the name of the limit of tokens, a temperature, schemas with all keywords."""
+    """What a compatible endpoint accepts: name of the token limit, temperature, schemas with all keywords."""
 
     limit: str = "max_tokens"
     temperature: bool = True
     all_keywords: bool = True
 
 
-#: By host. Where a server refuses what stands here, its answer says so and the request is changed. Gemini's endpoint
-#: converts schemas and knows fewer keywords; OpenAI's newest models refuse max_tokens and any temperature.
+#: By host. If a server refuses a request, its answer says why and the request is adapted. Gemini's endpoint converts
+#: schemas and supports fewer keywords; OpenAI's newest models refuse max_tokens and any temperature.
 WIRES = {
     "api.openai.com": Wire(limit="max_completion_tokens", temperature=False),
     "generativelanguage.googleapis.com": Wire(all_keywords=False),
@@ -221,7 +221,7 @@ def wire_of(base_url: str) -> Wire:
     """
     try:
         host = urlsplit(base_url).hostname
-    except ValueError:  # posting to it will say so
+    except ValueError:  # the request will report it
         host = None
     return WIRES.get(host or "", Wire())
 
@@ -232,7 +232,7 @@ def _function(tool: Mapping[str, Any], wire: Wire) -> dict[str, Any]:
 
 
 def _fewer_keywords(schema: Any) -> Any:
-    """Without `additionalProperties`, and with the first type of a choice between a type and null."""
+    """Remove `additionalProperties`, and null from unions of a type and null."""
     if isinstance(schema, list):
         return [_fewer_keywords(part) for part in schema]
     if not isinstance(schema, Mapping):
@@ -244,7 +244,7 @@ def _fewer_keywords(schema: Any) -> Any:
 
 
 def _text(content: Any) -> str:
-    """The text of a message whose content is a text, null, or a list of parts."""
+    """Text of a message whose content is a text, null, or a list of parts."""
     if isinstance(content, str):
         return content
     parts = content if isinstance(content, list) else []
@@ -252,15 +252,15 @@ def _text(content: Any) -> str:
 
 
 def _call(call: Mapping[str, Any], number: int) -> Call:
-    """A call with what small models and servers leave out: an id (nine letters, as Mistral wants), a name."""
+    """A call, completed with what small models and servers omit: an id (nine characters, for Mistral), a name."""
     function = call.get("function") or {}
     identifier = str(call.get("id") or f"call{number:05d}")
-    extra = {"extra_content": call["extra_content"]} if "extra_content" in call else {}  # Gemini wants it back
+    extra = {"extra_content": call["extra_content"]} if "extra_content" in call else {}  # Gemini expects it back
     return Call(identifier, str(function.get("name") or "unnamed"), _arguments(function.get("arguments")), extra)
 
 
 def _assistant(text: str, calls: Sequence[Call]) -> dict[str, Any]:
-    """The model's message as it is sent back: arguments that were no JSON would be refused by some servers."""
+    """The model's message to send back, with valid JSON as arguments, since some servers refuse other text."""
     message: dict[str, Any] = {"role": "assistant", "content": text}
     if calls:
         message["tool_calls"] = [
@@ -280,7 +280,7 @@ def _blocks(content: Any) -> list[Any]:
 
 
 def _block(block: Mapping[str, Any], number: int) -> dict[str, Any]:
-    """A block of an answer; a call always with an id, a name and arguments that are a mapping."""
+    """A block of an answer; a call always gets an id, a name and a mapping as arguments."""
     if block["type"] != "tool_use":
         return dict(block)
     given = block.get("input")
@@ -290,13 +290,13 @@ def _block(block: Mapping[str, Any], number: int) -> dict[str, Any]:
 
 
 def _tokens(answer: Mapping[str, Any], sent: str, received: str) -> tuple[int, int]:
-    """Tokens in and out; endpoints that do not count leave them out, or null."""
+    """Tokens in and out, estimated from the texts for endpoints that do not count them."""
     usage = answer.get("usage") or {}
     return int(usage.get(sent) or 0), int(usage.get(received) or 0)
 
 
 def _arguments(given: Any) -> dict[str, Any]:
-    """Arguments as the model wrote them; what is no JSON object goes to the tool as an argument it refuses."""
+    """Arguments as a mapping; text that is not a JSON object becomes an argument that the tool refuses."""
     if isinstance(given, Mapping):
         return dict(given)
     try:
@@ -313,9 +313,9 @@ async def _post(
     timeout_s: float,
     adapt: Callable[[str], bool] = lambda complaint: False,
 ) -> dict[str, Any]:
-    """The JSON that an endpoint answers; the last word of one that does not becomes a `UserError`.
+    """Post a request and return the JSON of the answer; a `UserError` with the last error if there is none.
 
-    Busy endpoints are asked again, and so are those whose complaint `adapt` has changed the request for.
+    Requests are repeated for busy endpoints, and after `adapt` has changed the request.
     """
     import anyio
 
@@ -328,7 +328,9 @@ async def _post(
             try:
                 response = await client.post(url, json=dict(body()), headers=dict(headers))
             except (httpx2.InvalidURL, httpx2.UnsupportedProtocol) as error:
-                raise UserError(f"{url} is no address ({error}); expected one as http://localhost:11434/v1") from error
+                raise UserError(
+                    f"{url} is not a valid address ({error}); expected the form http://localhost:11434/v1"
+                ) from error
             except httpx2.HTTPError as error:
                 trouble = f"{type(error).__name__} after {time.monotonic() - begin:.0f} s"
                 LOG.warning("%s: %s; try %d of %d", url, trouble, attempt + 1, TRIES)
@@ -350,7 +352,7 @@ def _json(url: str, response: httpx2.Response) -> dict[str, Any]:
     try:
         answer = response.json()
     except ValueError as error:
-        raise DataError(f"{url} answered no JSON; {OTHER}") from error
+        raise DataError(f"{url} did not answer in JSON; {OTHER}") from error
     if not isinstance(answer, dict):
-        raise DataError(f"{url} answered no JSON object; {OTHER}")
+        raise DataError(f"{url} did not answer with a JSON object; {OTHER}")
     return answer

@@ -1,4 +1,4 @@
-"""`mcp-experts skill`: what a language model should know before it asks the experts, as a SKILL.md."""
+"""`mcp-experts skill`: instructions for a language model that asks the experts, as a SKILL.md."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ SKILL = Path(__file__).with_name("SKILL.md")
 
 
 def skill(arguments: Sequence[str]) -> int:
-    """Print the page; clients with skills read it from a folder of their own."""
+    """Print the page; clients that support skills read it from their folder of skills."""
     parser = argparse.ArgumentParser(
         prog="mcp-experts skill",
-        description="Print a SKILL.md: when to ask what, how to read an abstention, what not to conclude.",
+        description="Print a SKILL.md: which question to ask, how to read an abstention, what not to conclude.",
     )
     parser.parse_args(arguments)
     print(SKILL.read_text(encoding="utf-8"), end="")

@@ -1,4 +1,4 @@
-"""`mcp-experts config`: what other programs want in their configuration to start the server."""
+"""`mcp-experts config`: the configuration with which other programs start the server."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from geoml.errors import UserError
 
 __all__ = ["CLIENTS", "config", "snippet"]
 
-#: Client → where its snippet goes.
+#: Client → file for its snippet.
 CLIENTS = {
     "claude": "claude_desktop_config.json of Claude Desktop (Settings, Developer, Edit Config)",
     "claude-code": ".mcp.json in the project's folder, of Claude Code",
@@ -26,20 +26,20 @@ CLIENTS = {
     "gemini": "~/.gemini/settings.json, or .gemini/settings.json in the project's folder, of Gemini CLI",
     "registry": "server.json for the MCP registry",
 }
-#: The key under which a client keeps its servers, where it is not mcpServers.
+#: Key of the servers in a client's configuration, if not mcpServers.
 KEYS = {"vscode": "servers", "codex": "mcp_servers"}
 NAME = "wireless-experts"
 SCHEMA = "https://static.modelcontextprotocol.io/schemas/2025-12-11/server.schema.json"
 
 
 def config(arguments: Sequence[str]) -> int:
-    """Print the snippet of one client; where it goes is said on standard error."""
+    """Print the snippet for one client, and the file it belongs in on standard error."""
     parser = argparse.ArgumentParser(
-        prog="mcp-experts config", description="Print what a client needs to start the server."
+        prog="mcp-experts config", description="Print the configuration with which a client starts the server."
     )
     parser.add_argument("client", choices=CLIENTS, metavar="CLIENT", help=", ".join(CLIENTS))
-    parser.add_argument("--root", type=Path, metavar="FOLDER", help="the folder whose files the model may read")
-    parser.add_argument("--uvx", action="store_true", help="start it with uvx, nothing installed beforehand")
+    parser.add_argument("--root", type=Path, metavar="FOLDER", help="folder whose files the model may read")
+    parser.add_argument("--uvx", action="store_true", help="start it with uvx, without prior installation")
     flags = parser.parse_args(arguments)
     found = snippet(flags.client, root=flags.root, uvx=flags.uvx)
     print(CLIENTS[flags.client], file=sys.stderr)
@@ -50,10 +50,10 @@ def config(arguments: Sequence[str]) -> int:
 
 
 def snippet(client: str, *, root: Path | None = None, uvx: bool = False) -> dict[str, Any]:
-    """The configuration of one client as it stands in its file, with absolute paths of what is there.
+    """Configuration of one client, as in its file, with absolute paths.
 
-    Clients start servers in a folder and with a search path of their own. A `UserError` where the folder or the command
-    does not exist.
+    Paths are absolute since clients start servers in another folder and with another search path. Raises `UserError` if
+    the folder or the command does not exist.
 
     >>> snippet("vscode")["servers"]["wireless-experts"]["args"][-1]
     'serve'
@@ -72,11 +72,11 @@ def snippet(client: str, *, root: Path | None = None, uvx: bool = False) -> dict
 
 
 def _command(uvx: bool) -> list[str]:
-    """The words that start the command line of this installation, or of one that uvx makes."""
+    """Command and arguments that start the server of this installation, or one installed by uvx."""
     if uvx:
         found = shutil.which("uvx")
         if found is None:
-            raise UserError("uvx is not on the search path; install uv, or leave --uvx out to start this installation")
+            raise UserError("uvx is not on the search path; install uv, or omit --uvx to start this installation")
         return [os.path.abspath(found), "--from", "geoml[mcp]", "mcp-experts"]
     script = Path(sys.executable).with_name("mcp-experts")
     if os.access(script, os.X_OK):
@@ -85,7 +85,7 @@ def _command(uvx: bool) -> list[str]:
 
 
 def _toml(found: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> str:
-    """Tables of texts and lists of texts; JSON's strings are TOML's."""
+    """TOML of tables with strings and lists of strings, which are written as in JSON."""
     lines = []
     for group, servers in found.items():
         for name, server in servers.items():
@@ -95,7 +95,7 @@ def _toml(found: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> str:
 
 
 def _registry_entry() -> dict[str, Any]:
-    """Clients start `uvx RUNTIME_ARGUMENTS geoml PACKAGE_ARGUMENTS`: the command is named as the distribution is."""
+    """Registry entry; clients start `uvx RUNTIME_ARGUMENTS geoml PACKAGE_ARGUMENTS`, named as the distribution."""
     version = importlib.metadata.version("geoml")
     return {
         "$schema": SCHEMA,

@@ -1,4 +1,4 @@
-"""`mcp-experts describe`: all experts' verdicts on a channel file, as a table and without a language model."""
+"""`mcp-experts describe`: verdicts of all experts on a channel file, as a table, without a language model."""
 
 from __future__ import annotations
 
@@ -15,11 +15,13 @@ __all__ = ["describe"]
 
 
 def describe(arguments: Sequence[str]) -> list[dict[str, Any]] | int:
-    """A row an expert, for the channel of a file."""
-    parser = argparse.ArgumentParser(prog="mcp-experts describe", description="Ask all experts about a channel file.")
+    """Print one row per expert for the channel of a file."""
+    parser = argparse.ArgumentParser(
+        prog="mcp-experts describe", description="Print the verdicts of all experts on a channel file."
+    )
     parser.add_argument("file", type=Path, help=f"{', '.join(FORMATS)}: csi, taps, or a path table")
-    parser.add_argument("--index", type=int, default=0, help="which channel of a file with several")
-    parser.add_argument("--json", action="store_true", help="the full verdicts as JSON")
+    parser.add_argument("--index", type=int, default=0, help="number of the channel in the file, from 0")
+    parser.add_argument("--json", action="store_true", help="print the full verdicts as JSON")
     flags = parser.parse_args(arguments)
     verdicts = api.describe(api.load_channel(flags.file, flags.index))
     if flags.json:

@@ -1,1 +1,1 @@
-"""An honest evaluation: frozen questions, arms with and without a language model, a table that takes live rows only."""
+"""Evaluation: frozen questions, arms with and without a language model, tables from real answers only."""

@@ -1,4 +1,4 @@
-"""A run of `mcp-experts evaluate` as sections of a report for the browser: who answered how many questions rightly."""
+"""A run of `mcp-experts evaluate` as sections of a report for the browser: accuracies by task and arm."""
 
 from __future__ import annotations
 
@@ -15,31 +15,29 @@ if TYPE_CHECKING:
 
 __all__ = ["EXCHANGES", "report"]
 
-#: The answers of a run, by which its folder is known.
+#: File of the answers of a run, which identifies its folder.
 EXCHANGES = "exchanges.jsonl"
-COMPARED = (
-    "A5 against A3: points gained, McNemar's p, and the share of the way from A3 to the experts alone (A7) that was won"
-)
+COMPARED = "A5 against A3: points gained, McNemar's p, and the gain relative to that of the experts alone (A7) over A3"
 
 
 def report(path: Path) -> Report | None:
-    """The report of the folder of a run of `evaluate`; None of any other folder.
+    """The report of the folder of a run of `evaluate`; None for any other folder.
 
-    Errors: `DataError` for a run that has not finished.
+    Raises `DataError` for an unfinished run.
     """
     if not (path / EXCHANGES).exists():
         return None
     summary = RunFolder.load(path).summary
     arms: Mapping[str, str] = summary["arms"]
     rows: Sequence[Mapping[str, Any]] = summary["table"]
-    sections = [Section("Share right", _shares(rows, arms, summary["left_out"]))]
+    sections = [Section("Accuracy", _shares(rows, arms, summary["left_out"]))]
     if summary["comparison"]:
         sections.append(Section("With and without experts", [Table(list(summary["comparison"]), COMPARED)]))
     sections.append(Section("The server", _server(summary)))
     return Report(
         "What the experts add",
         f"Frozen questions {summary['questions_sha256'][:12]}, experts {summary['experts_sha256'][:12]}; classes are "
-        "as even as the channels allow, every question is answered, and intervals are 95 %.",
+        "as balanced as the channels allow, every question is answered, and intervals are 95 %.",
         sections,
     )
 
@@ -47,11 +45,11 @@ def report(path: Path) -> Report | None:
 def _shares(rows: Sequence[Mapping[str, Any]], arms: Mapping[str, str], left_out: Sequence[str]) -> list[Block]:
     shown = [{"task": row["task"], "arm": row["arm"], "who": arms[row["arm"]]} | _without(row) for row in rows]
     blocks: list[Block] = [
-        Chart(_figure(rows, arms), "Share of the questions answered rightly", "Bars are intervals of 95 %."),
+        Chart(_figure(rows, arms), "Share of questions answered correctly", "Bars are intervals of 95 %."),
         Table(shown, "Every task and arm"),
     ]
     if left_out:
-        text = f"Left out, since the environment named no language model: {', '.join(left_out)}."
+        text = f"Not run, since no language model was set in the environment: {', '.join(left_out)}."
         blocks.insert(0, Text(text, "note"))
     return blocks
 
@@ -61,7 +59,7 @@ def _without(row: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _figure(rows: Sequence[Mapping[str, Any]], arms: Mapping[str, str]) -> Figure:
-    """Tasks downwards, share right to the right, a colour an arm."""
+    """Tasks on the vertical axis, accuracy on the horizontal axis, one colour per arm."""
     from plotly.graph_objects import Figure
 
     figure = Figure()
@@ -76,7 +74,7 @@ def _figure(rows: Sequence[Mapping[str, Any]], arms: Mapping[str, str]) -> Figur
                      "arrayminus": [row["accuracy"] - row["low_95"] for row in own]},
         )  # fmt: skip
     tasks = len({row["task"] for row in rows})
-    figure.update_xaxes(title="share right", range=[0, 1])
+    figure.update_xaxes(title="accuracy", range=[0, 1])
     figure.update_yaxes(autorange="reversed", automargin=True)
     legend = {"orientation": "h", "yanchor": "bottom", "y": 1.02, "x": 0}
     figure.update_layout(

@@ -1,4 +1,4 @@
-"""The arms: chance, classical, expert alone; a language model without data, with raw data, statistics, or tools."""
+"""Arms: chance, classical estimator, expert; a language model without data, with raw data, statistics or tools."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ ARMS = {
     "A5": "language model with the experts over MCP",
     "A6": "language model, all verdicts pasted",
     "A7": "expert alone",
-    "A8": "as A5, experts that know the truth",
-    "A9": "as A5, experts that lie (even channels) or abstain (odd ones)",
+    "A8": "as A5, with experts that know the truth",
+    "A9": "as A5, with experts that give wrong labels (even channels) or abstain (odd ones)",
 }
 MODEL_ARMS = ("A1", "A2", "A3", "A5", "A6", "A8", "A9")
 TOOL_ARMS = ("A5", "A8", "A9")
@@ -52,7 +52,7 @@ PRIMER = (
 
 @dataclass(frozen=True)
 class Row:
-    """One answer to one question; `model_kind` is "none" where no model answered."""
+    """One answer to one question; `model_kind` is "none" without a language model."""
 
     arm: str
     question: str
@@ -71,7 +71,7 @@ class Row:
 
 
 def answer_alone(arm: str, questions: QuestionSet, registry: Registry) -> list[Row]:
-    """Rows of A0, A4 or A7: no language model."""
+    """Rows of A0, A4 or A7, which need no language model."""
     rows = []
     frequent: dict[str, str] = {}
     for question in questions.questions:
@@ -104,7 +104,7 @@ async def ask_model(
     kind: str,
     root: Path,
 ) -> Row:
-    """One question to a language model. `root` is where the server reads the channel from, in arms with tools."""
+    """One question to a language model. In arms with tools, the server reads the channel from folder `root`."""
     begin = time.perf_counter()
     system = SYSTEM.format(terms=_terms(question, registry))
     registry = _of_arm(arm, question, questions, registry)
@@ -140,14 +140,14 @@ async def ask_model(
         transcript.tokens_out,
         _called(transcript, registry),
         tuple(f"wireless_ask:{name}" for name in question.experts) if arm in TOOL_ARMS else (),
-        # Whether the answer is what the experts find most likely.
+        # Whether the answer is the label with the highest probability by the experts.
         letter == _letter(question, questions, registry) if arm in TOOL_ARMS else None,
         tuple(transcript.exchanges),
     )
 
 
 def _called(transcript: Transcript, registry: Registry) -> tuple[str, ...]:
-    """The tools that were called, those that ask one question with the expert that it is for."""
+    """Names of the tools called, with the name of the expert for tools that ask one question."""
     found = []
     for call in (call for entry in transcript.exchanges for call in entry.get("calls", ())):
         expert = ""
@@ -159,7 +159,7 @@ def _called(transcript: Transcript, registry: Registry) -> tuple[str, ...]:
 
 
 def parse_letter(text: str, options: int) -> str:
-    """The letter after the last ANSWER:, empty where there is none or it is no option: that counts as wrong.
+    """The letter after the last ANSWER:, or "", which counts as wrong, if there is none or it is not an option.
 
     >>> parse_letter("It fades, so B.\\nANSWER: b", 3), parse_letter("B", 3), parse_letter("ANSWER: F", 3)
     ('B', '', '')
@@ -179,7 +179,7 @@ def _terms(question: Question, registry: Registry) -> str:
 
 
 def _of_arm(arm: str, question: Question, questions: QuestionSet, registry: Registry) -> Registry:
-    """The experts that an arm asks."""
+    """The experts of an arm."""
     if arm not in ("A8", "A9"):
         return registry
     kind: Kind = "oracle" if arm == "A8" else "abstaining" if question.channel % 2 else "lying"
@@ -195,7 +195,7 @@ def _raw(questions: QuestionSet, number: int) -> str:
     grid = channel.csi[:, :, 0] / np.sqrt(np.mean(np.abs(channel.csi) ** 2))
     rows = [" ".join(f"{value.real:.2f}{value.imag:+.2f}j" for value in row) for row in grid]
     sampling = f"Bandwidth {channel.bandwidth_hz:.4g} Hz, duration {channel.duration_s:.4g} s."
-    return f"{sampling} Coefficients, a line a subcarrier, a column a snapshot:\n" + "\n".join(rows)
+    return f"{sampling} Coefficients, one line per subcarrier, one column per snapshot:\n" + "\n".join(rows)
 
 
 def _statistics(questions: QuestionSet, number: int) -> str:
@@ -218,7 +218,7 @@ def _write(questions: QuestionSet, number: int, path: Path) -> None:
 
 
 def _letter(question: Question, questions: QuestionSet, registry: Registry, *, classical: bool = False) -> str:
-    """The answer that the experts find most likely, or their classical estimators."""
+    """The most likely answer by the experts, or by their classical estimators."""
     look, labels = questions.look(question.channel), []
     for name in question.experts:
         expert = registry.expert(name)

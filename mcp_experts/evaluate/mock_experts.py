@@ -1,4 +1,4 @@
-"""Experts that know the truth, lie, or say nothing: they show what a language model makes of the best and the worst."""
+"""Mock experts that know the truth, give wrong labels or abstain, to bound how a language model uses verdicts."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from mcp_experts.inference.registry import Registry
 __all__ = ["Kind", "doctored"]
 
 Kind = Literal["oracle", "lying", "abstaining"]
-#: Probability of the class that a doctored expert names.
+#: Probability of the class that a mock expert names.
 SURE = 0.98
 
 
 def doctored(registry: Registry, labels: dict[str, int], *, kind: Kind) -> Registry:
-    """The experts on one channel whose classes are `labels`, by name of expert; those without a truth stay honest.
+    """Mock experts for one channel with true classes `labels`, by expert; experts without a label are unchanged.
 
-    "oracle" experts name the true class, "lying" ones the class farther from it at an end, and "abstaining" ones find
-    all alike. Cards, definitions and the gate are those of the honest.
+    "oracle" experts name the true class, "lying" ones the first or last class, whichever is farther from it, and
+    "abstaining" ones give equal probabilities. Cards, definitions and the gate are unchanged.
     """
     changed = Registry(registry.only, registry.plugins)
     for name, label in labels.items():
@@ -33,7 +33,7 @@ def doctored(registry: Registry, labels: dict[str, int], *, kind: Kind) -> Regis
             probabilities = np.where(np.arange(classes) == named, SURE, (1 - SURE) / (classes - 1))
         blind = (np.zeros((FEATURES, classes), np.float32), np.log(probabilities).astype(np.float32))
         expert = replace(honest)
-        # Where the cached property keeps what it has read: a network of one layer that looks at nothing.
+        # Replace the value of the cached property by a network of one layer that ignores its input.
         vars(expert)["network"] = replace(honest.network, layers=(blind,), temperature=1.0, threshold=0.5 / classes)
         changed.experts[name] = expert
     return changed

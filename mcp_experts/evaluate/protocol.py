@@ -1,4 +1,4 @@
-"""What an evaluation says of the server itself: latency of its calls, and whether the protocol is kept in both eras."""
+"""Evaluation of the server: latency of calls, and conformance with both eras of the protocol."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ CALLS = 100
 
 
 async def latency(registry: Registry) -> dict[str, float]:
-    """Median and 99th percentile, in ms, of a call to one expert and to all, through a client in this process."""
+    """Median and 99th percentile, in ms, of calls to one expert and to all, from a client in this process."""
     found: dict[str, float] = {}
     async with Client(build_server(registry=registry)) as client:
         loaded = await client.call_tool("wireless_load_synthetic", {})
@@ -36,7 +36,7 @@ async def latency(registry: Registry) -> dict[str, float]:
 
 
 async def conformance(registry: Registry) -> dict[str, bool]:
-    """Named checks in both eras of the protocol: each is True where the server did what it has to."""
+    """Checks by name in both eras of the protocol; True if the server conforms."""
     checks: dict[str, bool] = {}
     for era in ("auto", "legacy"):
         async with Client(build_server(registry=registry), mode=era) as client:

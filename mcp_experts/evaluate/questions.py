@@ -1,4 +1,4 @@
-"""Frozen questions: channels with known truths, in files whose hashes are checked, and the options in a drawn order."""
+"""Frozen questions: channels with known truth, in files with checked hashes, with options in random order."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ __all__ = ["CHANNELS", "FOLDER", "INDEX", "PAIRS", "Question", "QuestionSet", "e
 
 FOLDER = Path(__file__).parent / "questions"
 CHANNELS, INDEX = "channels.npz", "index.json"
-#: Questions that two experts have to be asked for.
+#: Questions that need two experts.
 PAIRS = (("los", "delay_spread"), ("los", "doppler"))
 LETTERS = "ABCDEFGHIJKLMNOP"
 
 
 def encode(csi: NDArray[np.complex64]) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
-    """Grids as pairs of bytes, and what each is to be multiplied with: 40 dB above the error of rounding."""
+    """Grids as pairs of bytes, with the scale of each; the rounding error is at −40 dB."""
     parts = np.stack([csi.real, csi.imag], axis=-1)
     scale = np.abs(parts).max(axis=(1, 2, 3, 4)) / 127
     return np.round(parts / scale[:, None, None, None, None]).astype(np.int8), scale.astype(np.float32)
@@ -36,7 +36,7 @@ def encode(csi: NDArray[np.complex64]) -> tuple[NDArray[np.int8], NDArray[np.flo
 
 @dataclass(frozen=True)
 class Question:
-    """One question on one channel: the options as a model sees them, and the right one's letter."""
+    """One question on one channel: options as shown to a model, and the letter of the correct one."""
 
     identifier: str
     task: str
@@ -48,19 +48,19 @@ class Question:
 
     @property
     def text(self) -> str:
-        """The question and its options, lettered."""
+        """The question and its options with letters."""
         lines = [f"{LETTERS[index]}. {option}" for index, option in enumerate(self.options)]
         asked = " and ".join(topic.replace("_", " ") for topic in self.topics)
         return f"What is the {asked} of this channel?\n" + "\n".join(lines)
 
     def letter(self, labels: tuple[str, ...]) -> str:
-        """The letter of these labels, one an expert."""
+        """The letter of these labels, one per expert."""
         return LETTERS[self.options.index(", ".join(labels))]
 
 
 @dataclass(frozen=True, eq=False)
 class QuestionSet:
-    """All questions with their channels, and the hash of both."""
+    """All questions with their channels, and a hash of both."""
 
     questions: tuple[Question, ...]
     arrays: dict[str, NDArray[Any]]
@@ -69,7 +69,7 @@ class QuestionSet:
     looks: dict[int, ChannelView] = field(default_factory=dict, repr=False)
 
     def channel(self, number: int) -> Channel:
-        """The channel of this number."""
+        """The channel with this number."""
         pair = self.arrays["csi"][number].astype(np.float32) * self.arrays["scale"][number]
         bandwidth, duration = (float(self.arrays[name][number]) for name in ("bandwidth_hz", "duration_s"))
         return Channel(
@@ -79,7 +79,7 @@ class QuestionSet:
         )
 
     def labels(self, number: int, registry: Registry) -> dict[str, int]:
-        """The number of the true class of a channel by expert, of those whose truth is known."""
+        """The number of the true class of a channel, by expert with known truth."""
         found = {}
         for expert in registry.classifiers:
             if expert.definition.truth in self.truths:
@@ -87,7 +87,7 @@ class QuestionSet:
         return {name: label for name, label in found.items() if label >= 0}
 
     def look(self, number: int) -> ChannelView:
-        """The channel with what experts see of it, computed once."""
+        """The channel with its features, computed once."""
         if number not in self.looks:
             self.looks[number] = ChannelView(self.channel(number))
         return self.looks[number]
@@ -96,7 +96,7 @@ class QuestionSet:
 def load_questions(
     registry: Registry, *, tasks: Any = "all", count: int = 300, seed: int = 0, folder: Path = FOLDER
 ) -> QuestionSet:
-    """`count` questions a task, of classes as even as the channels allow; options shuffled by the seed.
+    """`count` questions per task, with classes as balanced as the channels allow; `seed` shuffles the options.
 
     `tasks` are names of experts and pairs ("los+doppler"), or "all".
     """
@@ -139,7 +139,7 @@ def _checked(tasks: Any, offered: dict[str, tuple[str, ...]]) -> list[str]:
 
 
 def _even(numbers: NDArray[np.int64], count: int) -> list[int]:
-    """Channels with a truth, class after class in turn, until there are `count`."""
+    """`count` channels with known truth, taken from each class in turn."""
     usable = np.flatnonzero((numbers >= 0).all(axis=1))
     if len(usable) < count:
         raise DataError(f"the question set has {len(usable)} channels with this truth; ask for at most that many")

@@ -1,4 +1,4 @@
-"""Tables of an evaluation: accuracies with intervals, gains, tests, what of the ceiling was reached."""
+"""Tables of an evaluation: accuracies with intervals, gains, tests, share of the upper bound."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ ACCEPTED = ("live", "none")
 
 
 def table(rows: Rows) -> list[dict[str, Any]]:
-    """A row an arm and task. Rows of recorded or scripted models are refused with a `DataError`."""
+    """One row per arm and task. Raises `DataError` for rows of recorded or scripted models."""
     _refuse(rows)
     groups: dict[tuple[str, str], list[Mapping[str, Any]]] = defaultdict(list)
     for row in rows:
@@ -45,9 +45,9 @@ def table(rows: Rows) -> list[dict[str, Any]]:
 
 
 def comparison(rows: Rows) -> list[dict[str, Any]]:
-    """A row a task: A5 against A3, the strongest model without experts, and against A7, the ceiling.
+    """One row per task: A5 against A3, the strongest arm without experts, and against A7, the upper bound.
 
-    `ceiling_recovery` is (A5 − A3) / (A7 − A3); where the ceiling is no higher than A3 there is none.
+    `ceiling_recovery` is (A5 − A3) / (A7 − A3); it is None if A7 is not above A3.
     """
     _refuse(rows)
     right: dict[str, dict[str, dict[str, bool]]] = defaultdict(lambda: defaultdict(dict))
@@ -76,7 +76,7 @@ def comparison(rows: Rows) -> list[dict[str, Any]]:
 
 
 def wilson(right: int, count: int) -> tuple[float, float]:
-    """The 95 % score interval of a share (Wilson 1927).
+    """95 % score interval of a proportion (Wilson 1927).
 
     >>> [round(bound, 3) for bound in wilson(8, 10)]
     [0.49, 0.943]
@@ -89,7 +89,7 @@ def wilson(right: int, count: int) -> tuple[float, float]:
 
 
 def mcnemar(gained: int, lost: int) -> float:
-    """Exact two-sided p of McNemar's test: of the questions that two arms answer differently, who has the right ones.
+    """Exact two-sided p value of McNemar's test: `gained` and `lost` questions where only one of two arms is correct.
 
     >>> mcnemar(5, 0), mcnemar(3, 3)
     (0.0625, 1.0)
@@ -104,11 +104,11 @@ def mcnemar(gained: int, lost: int) -> float:
 def _refuse(rows: Rows) -> None:
     kinds = {str(row["model_kind"]) for row in rows} - set(ACCEPTED)
     if kinds:
-        raise DataError(f"rows of models that are {' and '.join(sorted(kinds))} came; a table takes live ones only")
+        raise DataError(f"rows of models that are {' and '.join(sorted(kinds))}; expected rows of live models only")
 
 
 def _tool_scores(members: Rows) -> dict[str, Any]:
-    """Precision and recall of the experts asked for; a description asks for all."""
+    """Precision and recall of the experts asked; a description asks all experts."""
     precision, recall, faithful = [], [], []
     for row in members:
         wanted, called = set(row["wanted_tools"]), set(row["tools"])

@@ -1,4 +1,4 @@
-"""`mcp-experts evaluate`: arms without a language model always, the others where the environment names one."""
+"""`mcp-experts evaluate`: arms without a language model, and the others if the environment sets one."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ LOG = logging.getLogger(__name__)
 
 
 def evaluate(config: DictConfig, run: RunFolder) -> list[dict[str, Any]]:
-    """Answer all questions in all arms, those already answered left as they are; a row a task and arm."""
+    """Answer all questions in all arms, except those already answered, and return one row per task and arm."""
     values = plain(config)
     arms, prices = _arms(values["arms"]), _prices(values)
     registry = Registry()
@@ -45,15 +45,15 @@ def evaluate(config: DictConfig, run: RunFolder) -> list[dict[str, Any]]:
     skipped = [arm for arm in arms if arm in MODEL_ARMS and endpoint is None]
     if skipped == arms:
         raise UserError(
-            f"{', '.join(arms)} need a language model, and the environment names none: mcp-experts ask --help"
+            f"{', '.join(arms)} need a language model, and the environment sets none: see mcp-experts ask --help"
         )
     if skipped:
-        LOG.warning("%s need a language model and are left out: mcp-experts ask --help", ", ".join(skipped))
+        LOG.warning("%s need a language model and are skipped: see mcp-experts ask --help", ", ".join(skipped))
     options = {"kind": "live", "most_usd": values["most_usd"], "prices": prices}
     try:
         rows = anyio.run(lambda: run_arms(arms, questions, registry, endpoint, run.path, **options))
     except UserError as error:
-        raise UserError(f"{error}; answers so far are kept: the same command goes on") from error
+        raise UserError(f"{error}; answers so far are kept: run the same command to resume") from error
     found = table(rows)
     checks = anyio.run(conformance, registry)
     run.write_summary(
@@ -78,17 +78,17 @@ def _arms(asked: Any) -> list[str]:
         if arm not in ARMS:
             raise unknown("arm", arm, ARMS)
     if not arms:
-        raise UserError(f"arms is []; name some of {', '.join(ARMS)}")
+        raise UserError(f"arms is []; expected some of {', '.join(ARMS)}")
     return arms
 
 
 def _prices(values: Mapping[str, Any]) -> tuple[float, ...]:
-    """What a million tokens in and out cost; a limit in USD without them would never hold."""
+    """Cost in USD of a million tokens in and out, which a limit in USD needs."""
     prices = tuple(float(price) for price in values["usd_per_million"])
     if len(prices) != 2 or min(prices) < 0:
-        raise UserError(f"usd_per_million={list(prices)}; expected two prices, of tokens in and of tokens out")
+        raise UserError(f"usd_per_million={list(prices)}; expected two prices, for tokens in and out")
     if values["most_usd"] and not any(prices):
-        raise UserError("most_usd needs prices to reckon with; add usd_per_million=[IN,OUT]")
+        raise UserError("most_usd needs prices; add usd_per_million=[IN,OUT]")
     return prices
 
 
@@ -103,10 +103,10 @@ async def run_arms(
     most_usd: float = 0.0,
     prices: tuple[float, ...] = (0.0, 0.0),
 ) -> list[dict[str, Any]]:
-    """All rows, also written to `exchanges.jsonl` in the folder as they come; what stands there is not asked again.
+    """All rows, also appended to `exchanges.jsonl` in the folder; questions answered there are not asked again.
 
-    Answers to other questions, by another model or with experts of another training stand there as well, and are left
-    out. Stops asking the model above `most_usd`, where that is not 0.
+    Answers there to other questions, by another model or with experts of another training are ignored. Stops asking
+    the model above a cost of `most_usd`, unless it is 0.
     """
     log = MetricsLog(folder / EXCHANGES)
     model, origin = endpoint.model if endpoint else "", _origin(questions, registry)
@@ -124,7 +124,9 @@ async def run_arms(
         for question in track(unasked, f"{arm}: {ARMS[arm]}", unit="questions"):
             spent = sum(row["tokens_in"] * prices[0] + row["tokens_out"] * prices[1] for row in rows) / 1e6
             if most_usd and spent >= most_usd:
-                LOG.warning("stopped asking the model at %.2f USD; the same command goes on with a higher limit", spent)
+                LOG.warning(
+                    "stopped asking the model at %.2f USD; run the same command with a higher limit to resume", spent
+                )
                 return rows
             assert endpoint is not None
             row = await ask_model(arm, question, questions, registry, endpoint, kind=kind, root=root)
@@ -133,7 +135,7 @@ async def run_arms(
 
 
 def _origin(questions: QuestionSet, registry: Registry) -> dict[str, str]:
-    """The questions and the experts that an answer is of."""
+    """Hashes of questions and experts, which identify an answer."""
     return {"questions_sha256": questions.digest, "experts_sha256": registry.digest}
 
 

@@ -1,1 +1,1 @@
-"""One file an expert, `NAME.py` with its `EXPERT`, and one folder, `NAME/`, with its weights and card."""
+"""One file per expert, `NAME.py` with its `EXPERT`, and one folder, `NAME/`, with its weights and card."""

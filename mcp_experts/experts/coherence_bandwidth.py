@@ -20,7 +20,7 @@ EXPERT = Definition(
     aliases=("frequency selectivity", "frequency selective", "flat fading"),
     noun="50 % coherence bandwidth",
     version="1.2.0",
-    limits="flat means wider than the band that was observed, by how much is not known",
+    limits="flat means wider than the observed band, by an unknown factor",
     examples=(
         Example({"delay_spread_s": 4e-10, "snr_db": 25}, ("flat",)),
         Example({"delay_spread_s": 4.5e-7, "doppler_hz": 200, "snr_db": 25}, ("narrow",)),

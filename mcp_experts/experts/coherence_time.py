@@ -20,7 +20,7 @@ EXPERT = Definition(
     aliases=("time selectivity", "channel ageing", "channel aging"),
     noun="50 % coherence time",
     version="1.1.0",
-    limits="static means longer than the observed time, by how much is not known",
+    limits="static means longer than the observed time, by an unknown factor",
     examples=(
         Example({"doppler_hz": 1, "snr_db": 25}, ("static",)),
         Example({"doppler_hz": 300, "delay_spread_s": 2e-7, "snr_db": 25}, ("fast",)),

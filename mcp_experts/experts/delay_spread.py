@@ -1,4 +1,4 @@
-"""RMS delay spread, relative to what the band resolves."""
+"""RMS delay spread, relative to the resolution of the band."""
 
 from mcp_experts.inference.definition import Definition, Example
 
@@ -20,7 +20,7 @@ EXPERT = Definition(
     aliases=("rms delay spread", "multipath", "multipath spread", "inter symbol interference"),
     noun="RMS delay spread",
     version="1.1.0",
-    limits="spreads under a tenth of 1/bandwidth cannot be told apart; a wider band resolves more",
+    limits="spreads below a tenth of 1/bandwidth cannot be distinguished; a wider band resolves more",
     examples=(
         Example({"delay_spread_s": 4e-10, "snr_db": 25}, ("below_resolution",)),
         Example({"delay_spread_s": 3e-7, "doppler_hz": 200, "snr_db": 25}, ("long",)),

@@ -1,4 +1,4 @@
-"""Largest Doppler shift, relative to what the duration resolves."""
+"""Maximum Doppler shift, relative to the resolution of the duration."""
 
 from mcp_experts.inference.definition import Definition, Example
 
@@ -21,8 +21,9 @@ EXPERT = Definition(
     noun="maximum Doppler shift",
     version="1.1.0",
     limits=(
-        "shifts under a tenth of 1/duration cannot be told from none; a path that arrives across the motion shows "
-        "less than the maximum; over half the snapshot rate shifts alias; a carrier frequency offset that drifts "
+        "shifts below a tenth of 1/duration cannot be distinguished from zero; a path that arrives across the motion "
+        "has less than the maximum shift; shifts above half the snapshot rate alias; a carrier frequency offset that "
+        "drifts "
         "during the window counts as motion, a constant one does not"
     ),
     examples=(

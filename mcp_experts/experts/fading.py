@@ -6,7 +6,8 @@ EXPERT = Definition(
     name="fading",
     title="Fading family and K-factor",
     purpose=(
-        "Tells the small-scale fading family and bounds the K-factor in dB: rayleigh (no dominant path), rician, or "
+        "Identifies the small-scale fading family and bounds the K-factor in dB: rayleigh (no dominant path), rician, "
+        "or "
         "specular (one path dominates). Use it for questions about fading statistics, K-factor or fade depth."
     ),
     classes=("rayleigh", "rician", "specular"),
@@ -15,7 +16,7 @@ EXPERT = Definition(
     edges=(0.0, 7.0),
     unit="dB",
     cells_unit="dB",
-    meaning="K is the power of the specular path over that of all other paths; rayleigh: below 0 dB or none",
+    meaning="K is the power of the specular path over that of all others; rayleigh: below 0 dB, or no specular path",
     aliases=("k factor", "rician", "rayleigh", "small scale fading", "fading family", "fading statistics"),
     noun="K-factor",
     renamed={
@@ -23,8 +24,8 @@ EXPERT = Definition(
     },
     version="1.2.0",
     limits=(
-        "between no specular path and one 10 dB below the rest the data hardly differ: both are rayleigh; on "
-        "streets of a city that training never saw it is right far less often (held_out_city in the card)"
+        "data without a specular path and with one 10 dB below the rest hardly differ: both are rayleigh; accuracy is "
+        "far lower on streets of a city outside the training data (held_out_city in the card)"
     ),
     examples=(
         Example({"k_factor_db": 15, "doppler_hz": 100, "snr_db": 25}, ("specular",)),

@@ -36,8 +36,8 @@ EXPERT = Definition(
     },
     version="1.2.0",
     limits=(
-        "a direct path far weaker than the scattered ones (K below about -5 dB) is mostly taken for blocked; "
-        "on streets of a city that training never saw it is right far less often (held_out_city in the card)"
+        "a direct path far weaker than the scattered ones (K below about -5 dB) is mostly classified as blocked; "
+        "accuracy is far lower on streets of a city outside the training data (held_out_city in the card)"
     ),
     examples=(
         Example({"k_factor_db": 12, "doppler_hz": 100, "snr_db": 25}, ("clear",)),

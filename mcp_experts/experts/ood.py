@@ -1,4 +1,4 @@
-"""The gate in front of all: whether a channel is like those the experts were trained on."""
+"""The gate: whether a channel is like those that the experts were trained on."""
 
 from mcp_experts.inference.definition import Definition, Example
 
@@ -6,7 +6,7 @@ EXPERT = Definition(
     name="ood",
     title="Out-of-distribution gate",
     purpose=(
-        "Tells whether the channel resembles the training data (inside) or not (outside: noise, interference, wrong "
+        "Decides whether the channel resembles the training data (inside) or not (outside: noise, interference, wrong "
         "axis order, broken estimates). Outside, every expert abstains. Use it when verdicts look odd."
     ),
     classes=("inside", "outside"),
@@ -15,15 +15,15 @@ EXPERT = Definition(
     meaning="outside: farther from the training channels than 99 % of such channels are",
     question="in_distribution",
     aliases=("ood", "out of distribution", "gate", "familiar", "training data"),
-    noun="likeness to the training channels",
+    noun="similarity to the training channels",
     says={
         "inside": "The channel resembles those that the experts were trained on",
         "outside": "The channel is unlike those that the experts were trained on: they abstain on it",
     },
     version="1.1.0",
     limits=(
-        "a channel can be wrong in ways that features do not show: magnitudes alone, swapped axes and "
-        "constant channels mostly pass (see the card); inside is no proof of correctness"
+        "features do not show every error in a channel: magnitudes without phase, swapped axes and constant channels "
+        "mostly pass (see the card); inside is not a proof of correctness"
     ),
     kind="gate",
     examples=(Example({"snr_db": 20, "doppler_hz": 100}, ("inside",)),),

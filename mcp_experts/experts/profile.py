@@ -6,13 +6,14 @@ EXPERT = Definition(
     name="profile",
     title="Delay profile (TR 38.901 A to E)",
     purpose=(
-        "Tells which delay line profile of 3GPP TR 38.901, tapped or clustered, the channel looks like: TDL-A to TDL-C "
+        "Names the delay line profile of 3GPP TR 38.901, tapped or clustered, that the channel looks like: TDL-A to "
+        "TDL-C "
         "(no line of sight), TDL-D or TDL-E (line of sight). Use it to choose a standard model to simulate with."
     ),
     classes=("TDL-A", "TDL-B", "TDL-C", "TDL-D", "TDL-E"),
     truth="profile",
     estimator="delay_spread_cells",
-    meaning="TDL and CDL of one letter are one class",
+    meaning="TDL and CDL with the same letter are one class",
     aliases=("delay profile", "tdl", "cdl", "tapped delay line", "power delay profile"),
     noun="delay profile",
     says={
@@ -31,8 +32,8 @@ EXPERT = Definition(
     },
     version="1.2.0",
     limits=(
-        "profiles differ in shape only where the band resolves it: below a delay spread of 1/bandwidth A, B and C look "
-        "alike; measured and ray-traced channels have no profile, the answer is the nearest"
+        "profiles differ in shape only if the band resolves it: below a delay spread of 1/bandwidth A, B and C look "
+        "alike; measured and ray-traced channels have no profile, and the answer is the most similar one"
     ),
     examples=(
         Example({"k_factor_db": 13, "delay_spread_s": 1e-7, "doppler_hz": 50, "snr_db": 25}, ("TDL-D", "TDL-E")),

@@ -6,7 +6,7 @@ EXPERT = Definition(
     name="scenario",
     title="Deployment scenario (TR 38.901)",
     purpose=(
-        "Tells which deployment scenario of 3GPP TR 38.901 the channel looks like: UMi (street canyon), UMa (urban "
+        "Names the deployment scenario of 3GPP TR 38.901 that the channel looks like: UMi (street canyon), UMa (urban "
         "macro), RMa (rural macro) or InF (indoor factory). Use it for questions about the kind of environment."
     ),
     classes=("UMi", "UMa", "RMa", "InF"),
@@ -22,6 +22,6 @@ EXPERT = Definition(
         "InF": "The channel looks most like an indoor factory (InF)",
     },
     version="1.1.0",
-    limits="scenarios overlap widely in all that one link shows; it holds at carriers near 3.5 GHz",
+    limits="scenarios overlap widely in the properties of a single link; valid at carriers near 3.5 GHz",
     examples=(Example({"delay_spread_s": 4e-7, "doppler_hz": 50, "snr_db": 25}, ("UMa", "UMi")),),
 )

@@ -15,11 +15,11 @@ EXPERT = Definition(
     edges=(5.0, 15.0, 25.0),
     unit="dB",
     cells_unit="dB",
-    meaning="power of the channel over that of white noise in each coefficient, mean over the window",
+    meaning="power of the channel over power of the white noise per coefficient, mean over the window",
     aliases=("signal to noise", "signal to noise ratio", "noise", "noise level"),
     noun="signal-to-noise ratio",
     version="1.1.0",
-    limits="interference and estimation errors that are smooth over frequency count as signal",
+    limits="interference and estimation errors that are smooth over frequency are counted as signal",
     examples=(
         Example({"snr_db": 32}, ("high",)),
         Example({"snr_db": -2}, ("low",)),

@@ -1,4 +1,4 @@
-"""The classical estimators that stand beside each expert, on windows `csi[n, 64, 14, antenna]`, in NumPy alone."""
+"""Classical estimators for comparison with the experts, on windows `csi[n, 64, 14, antenna]`, in NumPy only."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from mcp_experts.channels.channel import SNAPSHOTS, SUBCARRIERS
 __all__ = ["ESTIMATORS", "autocorrelation", "estimate", "k_factor_by_moments_db"]
 
 Reals = NDArray[np.float64]
-#: Cells of the delay profile weaker than this below the peak, or than three times the noise, are left out.
+#: Cells of the delay profile that are weaker than this, relative to the peak, or than three times the noise are
+#: ignored.
 DYNAMIC_RANGE_DB = 25.0
 HANN = np.hanning(SUBCARRIERS + 2)[1:-1].astype(np.float32)
 
@@ -27,7 +28,7 @@ def estimate(csi: NDArray[np.complex64], bandwidth_hz: NDArray[Any]) -> Reals:
 
 
 class _WindowEstimates:
-    """What several estimators need of a window: its taps, its power delay profile and the noise in it."""
+    """Quantities that several estimators share: taps, power delay profile and noise of each window."""
 
     def __init__(self, csi: NDArray[np.complex64], bandwidth_hz: Reals) -> None:
         self.csi, self.bandwidth_hz = csi, bandwidth_hz
@@ -37,8 +38,8 @@ class _WindowEstimates:
         start = np.argmax(profile, axis=1) - SUBCARRIERS // 4
         self.order = (np.arange(SUBCARRIERS) + start[:, None]) % SUBCARRIERS
         profile = np.take_along_axis(profile, self.order, axis=1)
-        # The emptiest quarter is below the noise's mean: powers averaged over so many samples spread about it, and the
-        # lowest quarter of a normal distribution lies 1.27 deviations low on average.
+        # The mean of the weakest quarter is below that of the noise: averaged powers scatter, and the mean of the
+        # lowest quarter of a normal distribution is 1.27 standard deviations below its mean.
         low = 1 - 1.27 / np.sqrt(csi.shape[2] * csi.shape[3])
         self.noise = np.mean(np.sort(profile, axis=1)[:, : SUBCARRIERS // 4], axis=1, keepdims=True) / low
         peak = profile.max(axis=1, keepdims=True)
@@ -48,11 +49,11 @@ class _WindowEstimates:
 
     @cached_property
     def fading(self) -> Reals:
-        """Modulus of the autocorrelation over time at lags 0, 1, …, without the noise."""
+        """Modulus of the autocorrelation over time at lags 0, 1, …, with the noise removed."""
         return self.relative(autocorrelation(self.csi.transpose(0, 1, 3, 2).reshape(len(self.csi), -1, SNAPSHOTS)))
 
     def relative(self, products: NDArray[Any]) -> Reals:
-        """Moduli of correlations over the signal's power; 1 at lag 0, which noise would raise."""
+        """Moduli of correlations relative to the signal power; set to 1 at lag 0, which noise would raise."""
         signal = np.maximum(self.power.mean(axis=(1, 2, 3)) * (1 - self.noise_share), 1e-20)
         modulus: Reals = np.minimum(np.abs(products) / signal[:, None], 1.0)
         modulus[:, 0] = 1.0
@@ -60,7 +61,7 @@ class _WindowEstimates:
 
     @cached_property
     def noise_share(self) -> Reals:
-        """Noise power over all power."""
+        """Noise power over total power."""
         share: Reals = np.clip(SUBCARRIERS * self.noise[:, 0] / self.total, 1e-6, 1 - 1e-6)
         return share
 
@@ -68,13 +69,13 @@ class _WindowEstimates:
 def k_factor_by_moments_db(power: Reals, noise_share: Reals | float = 0.0) -> Reals:
     """K-factor of a narrowband channel from the first two moments of its power (Greenstein, Michelson, Erceg 1999).
 
-    `power`: samples along the last axis. With γ the variance of the power over its squared mean, noise taken out,
-    K = √(1 − γ) / (1 − √(1 − γ)); −20 dB where γ ≥ 1, as for Rayleigh fading.
+    `power` has samples along its last axis. γ is the variance of the power over its squared mean, corrected for noise:
+    K = √(1 − γ) / (1 − √(1 − γ)), and −20 dB if γ ≥ 1, as for Rayleigh fading.
     """
     mean = power.mean(axis=-1)
     share = np.asarray(noise_share, np.float64)
     signal = mean * (1 - share)
-    # The power of signal plus white noise varies by 2·S·N + N² more.
+    # White noise N adds 2·S·N + N² to the variance of the power of a signal S.
     variance = power.var(axis=-1) - mean**2 * (2 * (1 - share) * share + share**2)
     root = np.sqrt(np.clip(1 - variance / np.maximum(signal, 1e-20) ** 2, 1e-4, 1 - 1e-4))
     ratio: Reals = 10 * np.log10(root / (1 - root))
@@ -86,51 +87,51 @@ def _k_factor_db(view: _WindowEstimates) -> Reals:
 
 
 def _first_tap_k_factor_db(view: _WindowEstimates) -> Reals:
-    """K-factor of the strongest delay alone, of its powers over time and antennas."""
+    """K-factor of the strongest delay, from its powers over time and antennas."""
     peak = np.take_along_axis(view.taps, view.order[:, SUBCARRIERS // 4][:, None, None, None], axis=1)
     return k_factor_by_moments_db((np.abs(peak) ** 2).reshape(len(peak), -1))
 
 
 def _peak_share(view: _WindowEstimates) -> Reals:
-    """Power in the strongest delay and its neighbours over that in all delays that stand out of the noise."""
+    """Power in the strongest delay and its neighbours over that in all delays above the noise."""
     middle = SUBCARRIERS // 4
     share: Reals = view.profile[:, middle - 1 : middle + 2].sum(axis=1) / view.profile.sum(axis=1)
     return share
 
 
 def _delay_spread_cells(view: _WindowEstimates) -> Reals:
-    """Root of the second central moment of the delay profile above the noise, less what the Hann window adds."""
+    """Root of the second central moment of the delay profile above the noise, corrected for the Hann window."""
     cells = np.arange(SUBCARRIERS, dtype=np.float64)
     weights = view.profile / view.profile.sum(axis=1, keepdims=True)
     mean = (weights * cells).sum(axis=1, keepdims=True)
     variance = (weights * (cells - mean) ** 2).sum(axis=1)
-    own = 2 * 0.25 / 1.5  # of the Hann window's own profile, whose neighbours of the middle have half its amplitude
+    own = 2 * 0.25 / 1.5  # moment of the Hann window's own profile, where both neighbours have half the peak amplitude
     spread: Reals = np.sqrt(np.maximum(variance - own, 1e-4))
     return spread
 
 
 def _latest_cells(view: _WindowEstimates) -> Reals:
-    """From the strongest delay to the last that stands out."""
+    """From the strongest delay to the last one above the noise."""
     found = view.profile > 0
     last = SUBCARRIERS - 1 - np.argmax(found[:, ::-1], axis=1)
     return (last - SUBCARRIERS // 4).astype(np.float64)
 
 
 def _coherence_bandwidth(view: _WindowEstimates) -> Reals:
-    """Separation over bandwidth at which the frequency correlation falls to a half; 4 where it does not."""
+    """Separation over bandwidth at which the frequency correlation falls to 0.5; 4 if it does not."""
     correlation = view.relative(autocorrelation(view.csi.reshape(*view.csi.shape[:2], -1).swapaxes(1, 2)))
     return _half(correlation[:, : 3 * SUBCARRIERS // 4], SUBCARRIERS)
 
 
 def _coherence_time(view: _WindowEstimates) -> Reals:
-    """Lag over duration at which the autocorrelation falls to a half; 4 where it does not."""
+    """Lag over duration at which the autocorrelation falls to 0.5; 4 if it does not."""
     return _half(view.fading, SNAPSHOTS)
 
 
 def _doppler_cells(view: _WindowEstimates) -> Reals:
-    """Largest shift of isotropic scattering, from how far the autocorrelation has fallen at its first useful lag.
+    """Maximum Doppler shift of isotropic scattering, from the autocorrelation at its first useful lag.
 
-    J0(2π f τ) ≈ 1 − (π f τ)² while it is above 0.8 or so; of smaller falls noise would be the cause.
+    J0(2π f τ) ≈ 1 − (π f τ)² holds above about 0.8; a smaller decrease could be due to noise.
     """
     fallen = view.fading < 0.85
     index = np.where(fallen.any(axis=1), np.argmax(fallen, axis=1), SNAPSHOTS - 1)
@@ -139,7 +140,7 @@ def _doppler_cells(view: _WindowEstimates) -> Reals:
 
 
 def autocorrelation(rows: NDArray[np.complex64]) -> NDArray[Any]:
-    """Mean over `rows[n, row, i]` and i of x(i + lag)·x*(i), for each of the n and every lag (Wiener, Khinchin)."""
+    """Mean of x(i + lag)·x*(i) over rows and i of `rows[n, row, i]`, `(n, lag)` (Wiener-Khinchin theorem)."""
     count = rows.shape[-1]
     spectrum = np.mean(np.abs(np.fft.fft(rows, n=2 * count)) ** 2, axis=-2)
     products: NDArray[Any] = np.fft.ifft(spectrum)[..., :count] * (count / (count - np.arange(count))) / count
@@ -147,7 +148,7 @@ def autocorrelation(rows: NDArray[np.complex64]) -> NDArray[Any]:
 
 
 def _half(correlation: Reals, count: int) -> Reals:
-    """Where rows over lags 0, 1, … cross a half, interpolated, over `count`; 4 where they do not."""
+    """Lag at which rows over lags 0, 1, … cross 0.5, interpolated, over `count`; 4 if they do not."""
     below = correlation < 0.5
     index = np.maximum(np.argmax(below, axis=1), 1)[:, None]
     before = np.take_along_axis(correlation, index - 1, axis=1)[:, 0]
@@ -157,7 +158,7 @@ def _half(correlation: Reals, count: int) -> Reals:
 
 
 def _snr_db(view: _WindowEstimates) -> Reals:
-    """Signal over noise, the noise from the emptiest quarter of the delay profile."""
+    """Signal over noise; the noise is that of the weakest quarter of the delay profile."""
     share = view.noise_share
     ratio: Reals = 10 * np.log10((1 - share) / share)
     return ratio
@@ -172,7 +173,7 @@ def _bandwidth_decades(view: _WindowEstimates) -> Reals:
     return np.log10(view.bandwidth_hz)
 
 
-#: Name → estimator; the names say the unit, "cells" being of 1/bandwidth in delay and 1/duration in Doppler.
+#: Name → estimator; names end with the unit. A cell is 1/bandwidth in delay and 1/duration in Doppler shift.
 ESTIMATORS: dict[str, Callable[[_WindowEstimates], Reals]] = {
     "k_factor_db": _k_factor_db,
     "first_tap_k_factor_db": _first_tap_k_factor_db,

@@ -1,4 +1,4 @@
-"""What an expert is, before it is trained: its question, its classes, and where the truth about them comes from."""
+"""Definition of an expert: its question, its classes, and the source of its labels."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from mcp_experts.channels.channel import ChannelWindow
 
 __all__ = ["Definition", "Example", "Scale"]
 
-#: How a value in cells becomes one with a unit: times or over the window's bandwidth or duration.
+#: How a value in cells becomes physical: multiplied with or divided by the window's bandwidth or duration.
 Scale = Literal["none", "over_bandwidth", "times_bandwidth", "over_duration", "times_duration"]
 
 
 @dataclass(frozen=True)
 class Example:
-    """A synthetic channel, as arguments of `wireless_load_synthetic`; the expert finds one of the classes likely."""
+    """A synthetic channel, as arguments of `wireless_load_synthetic`, and the classes of which one must be likely."""
 
     specification: Mapping[str, float]
     likely: tuple[str, ...]
@@ -27,15 +27,18 @@ class Example:
 
 @dataclass(frozen=True, kw_only=True)
 class Definition:
-    """One expert. `truth` names a column of `mcp_experts.train.truths.TRUTHS`, `estimator` one of `ESTIMATORS`.
+    """Definition of one expert.
 
-    `classes` are in ascending order where `edges`, the limits between them in the truth's own unit (`cells_unit`), are
-    given; without edges the truth is the number of the class. `scale` brings values to `unit`. `purpose` is what a
-    language model chooses by; `limits` says what the expert cannot know. The tests run `examples` through a client.
+    `truth` names a column of `mcp_experts.train.truths.TRUTHS`, `estimator` one of `ESTIMATORS`.
 
-    `question` is what the expert is asked for, by default its name, and `aliases` are other words for it. `noun` stands
-    in sentences about a value, and `says` has the sentence of each class of an expert without edges. `renamed` maps
-    earlier names of classes to those of today.
+    With `edges`, `classes` are in ascending order, and edges are the limits between them in the truth's unit
+    (`cells_unit`). Without edges the truth is the number of the class. `scale` converts values to `unit`. A language
+    model chooses the expert by its `purpose`; `limits` says what the expert cannot know. Tests ask for `examples`
+    through a client.
+
+    `question` is the name of the question, by default that of the expert, and `aliases` are other words for it. `noun`
+    is used in sentences about a value, and `says` holds the sentence for each class of an expert without edges.
+    `renamed` maps earlier names of classes to current ones.
     """
 
     name: str
@@ -66,16 +69,16 @@ class Definition:
             raise ValueError(f"expert {self.name}: {len(self.classes)} classes need {len(self.classes) - 1} edges")
 
     def current(self, name: str) -> str:
-        """The name of a class today, of one that may be an earlier name of it."""
+        """The current name of a class, given its current or an earlier name."""
         return self.renamed.get(name, name)
 
     def labels(self, truth: NDArray[np.float64]) -> NDArray[np.int64]:
-        """The number of the class of each value; −1 where the truth is not known."""
+        """The number of the class of each value; −1 if the truth is unknown."""
         number = np.digitize(truth, self.edges) if self.edges else np.nan_to_num(truth, nan=-1)
         return np.where(np.isnan(truth), -1, number).astype(np.int64)
 
     def factor(self, window: ChannelWindow) -> float:
-        """What a value in cells is to be multiplied with to have `unit`."""
+        """Factor from cells to `unit`."""
         factors = {
             "none": 1.0,
             "over_bandwidth": 1 / window.bandwidth_hz,
@@ -86,7 +89,7 @@ class Definition:
         return factors[self.scale]
 
     def interval(self, members: NDArray[np.bool_], window: ChannelWindow) -> tuple[float | None, float | None]:
-        """The limits, in `unit`, of the classes from the first to the last of `members`; None where there is none."""
+        """Limits, in `unit`, of the classes from the first to the last of `members`; None if open."""
         if not self.edges or not members.any():
             return None, None
         first, last = (int(index) for index in np.flatnonzero(members)[[0, -1]])
@@ -96,7 +99,7 @@ class Definition:
         return low, high
 
     def describe(self) -> dict[str, Any]:
-        """What the card says of the classes."""
+        """The entries of the card about the classes."""
         return {
             "task": self.title,
             "purpose": self.purpose,

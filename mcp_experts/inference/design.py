@@ -1,4 +1,4 @@
-"""What an engineer derives from verdicts: guard interval, pilots, numerology, coherence block, each with its rule."""
+"""Design values derived from verdicts: guard interval, pilots, numerology, coherence block, each with its rule."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ from mcp_experts.inference.verdicts import Verdict
 
 __all__ = ["design"]
 
-#: Guard interval over RMS delay spread, and largest Doppler shift over subcarrier spacing.
+#: Ratio of guard interval to RMS delay spread, and of maximum Doppler shift to subcarrier spacing.
 GUARD, MOST_SHIFT = 4.0, 0.05
 SPACINGS_HZ = (15e3, 30e3, 60e3, 120e3, 240e3)
-#: Normal cyclic prefix of 15 kHz: 144 samples at 30.72 MHz.
+#: Normal cyclic prefix at 15 kHz, in s: 144 samples at 30.72 MHz.
 PREFIX_S = 144 / 30.72e6
 VAN_NEE = "van Nee and Prasad 2000: two to four times the RMS delay spread"
 HOEHER = "Hoeher, Kaiser and Robertson 1997: sampling theorem"
 NR = "3GPP TS 38.211: normal cyclic prefix and subcarrier spacing"
-MARZETTA = "Marzetta 2010: samples over which a channel stays alike"
+MARZETTA = "Marzetta 2010: samples over which a channel stays constant"
 
 
 def design(verdicts: Mapping[str, Verdict]) -> list[dict[str, str]]:
-    """Rows of quantity, value, rule and source, from the intervals of the verdicts; the worst case counts.
+    """Rows of quantity, value, rule and source, from the worst case within the intervals of the verdicts.
 
-    Delay spread and Doppler shift count with their upper limits, coherences with their lower ones. A limit that is open
-    bounds nothing, and the row says so.
+    The worst case is the upper limit of delay spread and Doppler shift, and the lower limit of coherence bandwidth and
+    time. If the limit is open, the row says that the channel does not bound the value.
     """
     spread = verdicts["delay_spread"].interval_high
     shift = verdicts["doppler"].interval_high
@@ -53,7 +53,7 @@ def _row(quantity: str, value: str | float | None, rule: str, source: str) -> di
 
 
 def _numerology(spread: float | None, shift: float | None) -> str | None:
-    """The subcarrier spacings of 5G NR that fit the channel."""
+    """The subcarrier spacings of 5G NR that suit the channel."""
     if spread is None or shift is None:
         return None
     fit = [

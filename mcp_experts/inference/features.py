@@ -1,8 +1,8 @@
-"""What experts look at: delay profile, Doppler spectra, correlations and amplitudes of a window, in NumPy alone.
+"""Features of a window: delay profile, Doppler spectra, correlations and amplitudes, in NumPy only.
 
-Everything but the bandwidth, one of the classical estimates, is without a unit: delays count in cells of 1/bandwidth,
-Doppler shifts in cells of 1/duration, so that one expert serves any sampling. A common delay, phase, frequency offset
-or gain changes nothing or little.
+All features except the bandwidth are dimensionless: delays are in cells of 1/bandwidth and Doppler shifts in cells of
+1/duration, so that one expert serves any sampling. A common delay, phase, frequency offset or gain has little or no
+effect.
 """
 
 from __future__ import annotations
@@ -24,18 +24,18 @@ QUANTILES = (0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95)
 DOPPLER_CELLS = 2 * SNAPSHOTS
 PEAK_AT = 8
 FLOOR_DB = -60.0
-#: Delays, from the strongest, of which it counts how much they fade over time and antennas.
+#: Delays, from the strongest on, whose fading over time and antennas is a feature.
 CELLS = tuple(range(-1, 7))
 OF_EACH_CELL = ("cell_power_variance", "tone_share", "antenna_coherence", "antenna_balance")
-#: How many times finer than its cells a tone is looked for.
+#: Oversampling of the Doppler spectrum in the search for a tone.
 FINER = 4
 HANN = np.hanning(SNAPSHOTS + 2)[1:-1].astype(np.float32)
-#: Over subcarriers, periodic: of a path it leaves three cells of delay.
+#: Periodic Hann window over subcarriers: a path covers three delay cells.
 HANN_OVER_BAND = np.hanning(SUBCARRIERS + 1)[:-1].astype(np.float32)
 
 
 def names() -> list[str]:
-    """A name for each feature, in order."""
+    """Names of the features, in order."""
     return [
         *(f"delay_profile_db[{cell - PEAK_AT}]" for cell in range(SUBCARRIERS)),
         *(f"frequency_correlation[{lag}]" for lag in LAGS),
@@ -56,20 +56,20 @@ FEATURES = len(names())
 
 
 def with_estimates(own: Floats, estimates: NDArray[np.float64]) -> Floats:
-    """All `FEATURES` that networks take: those of `extract`, and the classical estimates, spreads as logarithms."""
+    """All `FEATURES` that networks take: those of `extract` and the classical estimates, spreads as logarithms."""
     decades = np.log10(np.clip(estimates, 1e-2, None))
     ratios = np.array([name.endswith(("_db", "_share", "_decades")) for name in ESTIMATORS])
     return np.concatenate([own, np.where(ratios, estimates, decades)], axis=1).astype(np.float32)
 
 
 def extract(csi: NDArray[np.complex64]) -> Floats:
-    """The features of windows `csi[n, 64, 14, antenna]` that are no classical estimates."""
+    """Features of windows `csi[n, 64, 14, antenna]`, without the classical estimates: `(n, features)`."""
     csi = (csi / np.sqrt(np.mean(np.abs(csi) ** 2, axis=(1, 2, 3), keepdims=True))).astype(np.complex64)
     smooth = _delays(csi)
     profile = np.mean(np.abs(smooth) ** 2, axis=(2, 3))
     floor = np.mean(np.sort(profile, axis=1)[:, : SUBCARRIERS // 4], axis=1)
     total = profile.sum(axis=1)
-    # Cells that stand out of the noise; of their spectra and correlations alone something can be learnt.
+    # Cells above the noise: only their spectra and correlations carry information.
     strong = (profile > 4 * floor[:, None]) | (np.arange(SUBCARRIERS) == PEAK_AT)
     power = np.abs(csi) ** 2
     flat = power.reshape(len(csi), -1)
@@ -95,10 +95,11 @@ def extract(csi: NDArray[np.complex64]) -> Floats:
 
 
 def _delays(csi: NDArray[np.complex64]) -> NDArray[np.complex64]:
-    """Impulse responses `[n, delay, time, antenna]`, each turned so that its strongest delay comes at `PEAK_AT`.
+    """Impulse responses `[n, delay, time, antenna]`, each shifted so that its strongest delay is at `PEAK_AT`.
 
-    To a fraction of a cell, so that the same paths give the same profile wherever between two cells the first one
-    falls: 2 (A₊ − A₋) / (A₋ + 2 A₀ + A₊) is that of a lone path, from amplitudes under a Hann window (Agrež 2002).
+    The shift includes a fraction of a cell, so that the profile does not depend on the position of the first path
+    between two cells. For a single path under a Hann window, the fraction is 2 (A₊ − A₋) / (A₋ + 2 A₀ + A₊), from the
+    amplitudes of the strongest cell and its neighbours (Agrež 2002).
     """
     windowed = csi * HANN_OVER_BAND[:, None, None]
     profile = np.mean(np.abs(np.fft.ifft(windowed, axis=1)) ** 2, axis=(2, 3))
@@ -112,11 +113,11 @@ def _delays(csi: NDArray[np.complex64]) -> NDArray[np.complex64]:
 
 
 def _steadiness(cells: NDArray[np.complex64]) -> list[NDArray[Any]]:
-    """`OF_EACH_CELL`, of `cells[n, cell, time, antenna]`: a path of its own stays as it is, a sum of many fades.
+    """`OF_EACH_CELL` of `cells[n, cell, time, antenna]`: a single path is constant, a sum of many paths fades.
 
-    Variance of the power over its squared mean; largest share of the energy in one tone, of one frequency on all
-    antennas and whatever phases; and of neighbouring antennas, 1 for one alone, the modulus of their correlation over
-    time, and the geometric over the arithmetic mean of their energies.
+    These are the variance of the power over its squared mean; the largest share of the energy in one tone, with the
+    same frequency and any phase on each antenna; and, of neighbouring antennas (1 for a single antenna), the modulus of
+    their correlation over time and the geometric over the arithmetic mean of their energies.
     """
     power = np.abs(cells) ** 2
     variance = power.var(axis=(2, 3)) / np.maximum(power.mean(axis=(2, 3)) ** 2, 1e-20)
@@ -132,7 +133,7 @@ def _steadiness(cells: NDArray[np.complex64]) -> list[NDArray[Any]]:
 
 
 def _quantiles(rows: NDArray[Any]) -> NDArray[Any]:
-    """`QUANTILES` of each row, as `np.quantile` gives them; that one would load 2 MB of masked arrays into a server."""
+    """`QUANTILES` of each row, equal to `np.quantile`, which would load 2 MB of masked arrays into a server."""
     ordered = np.sort(rows, axis=1)
     place = np.array(QUANTILES) * (rows.shape[1] - 1)
     below = np.floor(place).astype(int)
@@ -150,7 +151,7 @@ def _frequency_correlation(csi: NDArray[np.complex64]) -> NDArray[Any]:
 
 
 def _time_correlations(smooth: NDArray[np.complex64], strong: NDArray[np.bool_]) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Over all delays together, and of each delay's own: the second does not mind shifts that differ by delay."""
+    """Time correlation over all delays jointly, and delay by delay, which ignores different shifts per delay."""
     products = np.where(strong[:, :, None], autocorrelation(smooth.swapaxes(2, 3)), 0)
     power = np.abs(products[:, :, 0]).sum(axis=1)[:, None]
     lagged = products[:, :, 1:]
@@ -158,12 +159,12 @@ def _time_correlations(smooth: NDArray[np.complex64], strong: NDArray[np.bool_])
 
 
 def _doppler_spectra(smooth: NDArray[np.complex64], strong: NDArray[np.bool_]) -> list[NDArray[Any]]:
-    """Spectra of all strong delays, of the strongest one, and of the others, each turned to its peak."""
+    """Doppler spectra of all strong delays, of the strongest one, and of the others, each centred on its peak."""
     kept = np.where(strong[:, :, None, None], smooth, np.complex64(0)) * HANN[:, None]
     spectra = np.mean(np.abs(np.fft.fft(kept, n=DOPPLER_CELLS, axis=2)) ** 2, axis=3)
     peak = spectra[:, PEAK_AT]
     everything = spectra.sum(axis=1)
-    # The strongest path's shift turns all three: what is left over shows beside it.
+    # All three are shifted by the Doppler shift of the strongest path, so that differences from it remain visible.
     order = (np.arange(DOPPLER_CELLS) - SNAPSHOTS + np.argmax(peak, axis=1)[:, None]) % DOPPLER_CELLS
     turned = []
     for spectrum in (everything, peak, everything - peak):

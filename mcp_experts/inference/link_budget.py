@@ -1,4 +1,4 @@
-"""Received power, signal-to-noise ratio, rate and range of a link, by named models of path loss."""
+"""Received power, signal-to-noise ratio, rate and range of a link, with standard models of path loss."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from geoml.errors import UserError, unknown
 __all__ = ["MODELS", "link_budget"]
 
 SPEED_OF_LIGHT = 299_792_458.0
-#: Thermal noise at 290 K, dBm in a hertz.
+#: Thermal noise at 290 K, in dBm/Hz.
 NOISE_DBM_HZ = -173.98
 FARTHEST_M = 5000.0
-#: Height of what surrounds a receiver in TR 38.901, and antenna heights of its models: base station, terminal.
+#: Environment height around a receiver in TR 38.901, and antenna heights of its models: base station, terminal, in m.
 SURROUNDINGS_M, TERMINAL_M = 1.0, 1.5
 STATION_M = {"umi": 10.0, "uma": 25.0}
-#: Share of Shannon's bound that links attain, and their best spectral efficiency (3GPP TR 36.942, annex A.1).
+#: Fraction of the Shannon bound that links attain, and their best spectral efficiency (3GPP TR 36.942, annex A.1).
 ATTAINED, BEST = 0.6, 4.4
 
 
@@ -35,8 +35,8 @@ def link_budget(
     """Path loss, received power, SNR, rate, and the range at which the SNR falls to `needed_snr_db`.
 
     `model` is one of `MODELS`: ITU-R P.525 for free space, 3GPP TR 38.901 table 7.4.1-1 for streets (`umi`) and
-    rooftops (`uma`), in line of sight and out of it, median over shadowing. The rate is 0.6 of Shannon's, at most
-    4.4 bit/s/Hz (3GPP TR 36.942). A `UserError` for values out of the model's range.
+    rooftops (`uma`), with and without line of sight, median over shadowing. The rate is 0.6 of the Shannon bound,
+    at most 4.4 bit/s/Hz (3GPP TR 36.942). Raises `UserError` for values out of the model's range.
 
     >>> round(link_budget(100.0, 3.5e9)["path_loss_db"], 1)
     83.3
@@ -76,7 +76,7 @@ def link_budget(
 
 
 def _range(snr_db: Callable[[float], float], needed: float, farthest: float) -> float | None:
-    """The farthest distance with the SNR needed, by bisection; None where not even a metre has it."""
+    """The largest distance with the needed SNR, by bisection; None if the SNR is lower at one metre."""
     if snr_db(1.0) < needed:
         return None
     low, high = 1.0, farthest

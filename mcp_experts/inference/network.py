@@ -1,4 +1,4 @@
-"""Dense networks in NumPy, with what calibrates them, read from a file whose hash is known."""
+"""Dense networks in NumPy with their calibration, read from a file with a known hash."""
 
 from __future__ import annotations
 
@@ -20,25 +20,25 @@ MOST_DEVIATIONS = 8.0
 
 
 def load_arrays(path: Path, digest: str) -> dict[str, NDArray[Any]]:
-    """The arrays of an npz file with this SHA-256; a `DataError` for another file. Nothing is unpickled."""
+    """The arrays of an npz file with this SHA-256; a `DataError` for any other file. Nothing is unpickled."""
     try:
         found = sha256(path)
     except OSError as error:
         raise DataError(f"{path} cannot be read ({error.strerror}); reinstall, or train the expert again") from error
     if found != digest:
         raise DataError(
-            f"{path} has SHA-256 {found[:12]}…, its card says {digest[:12]}…; the file is damaged or of another "
+            f"{path} has SHA-256 {found[:12]}…, its card says {digest[:12]}…; the file is damaged or from another "
             "training: reinstall, or train the expert again"
         )
     try:
         with np.load(path, allow_pickle=False) as file:
             return {name: file[name] for name in file.files}
     except (ValueError, zipfile.BadZipFile) as error:
-        raise DataError(f"{path} is no file of plain arrays ({error})") from error
+        raise DataError(f"{path} is not a file of plain arrays ({error})") from error
 
 
 def softmax(logits: NDArray[Any]) -> NDArray[Any]:
-    """Along the last axis.
+    """Softmax along the last axis.
 
     >>> softmax(np.array([0.0, np.log(3.0)])).round(2).tolist()
     [0.25, 0.75]
@@ -49,19 +49,20 @@ def softmax(logits: NDArray[Any]) -> NDArray[Any]:
 
 
 def standardised(features: NDArray[Any], mean: Floats, scale: Floats) -> Floats:
-    """In deviations from the mean of training, kept within `MOST_DEVIATIONS`."""
+    """Features in standard deviations from the training mean, limited to ± `MOST_DEVIATIONS`."""
     return np.clip((features - mean) / scale, -MOST_DEVIATIONS, MOST_DEVIATIONS).astype(np.float32)
 
 
 @dataclass(frozen=True, eq=False)
 class Network:
-    """Standardised features, ReLU layers, a softmax at a temperature; `threshold` makes prediction sets.
+    """Standardised features, ReLU layers, a softmax with a temperature; `threshold` defines prediction sets.
 
-    Weights are stored in half precision and kept in single: a conversion a call would take as long as the products.
+    Weights are stored in half precision and held in single precision: a conversion in each call would double its time.
 
-    A class belongs to the set where its probability is at least `threshold`: on data like that of calibration the set
-    holds the truth in nine cases of ten (split conformal prediction; Vovk 2005, Sadinle 2019). `cuts` are the limits
-    of the classical estimator between classes, in `cut_order`; or `rule` a linear rule on all estimators.
+    A class belongs to the prediction set if its probability is at least `threshold`. On data like the calibration data,
+    the set holds the truth in 90 % of cases (split conformal prediction; Vovk 2005, Sadinle 2019). `cuts` are the
+    limits of the classical estimator between classes, in `cut_order`; `rule` is instead a linear rule on all
+    estimators.
     """
 
     mean: Floats
@@ -73,7 +74,7 @@ class Network:
 
     @classmethod
     def from_arrays(cls, arrays: dict[str, NDArray[Any]]) -> Network:
-        """From the arrays of a weights file."""
+        """Create from the arrays of a weights file."""
         arrays = {name: x.astype(np.float32) if x.dtype == np.float16 else x for name, x in arrays.items()}
         count = sum(name.startswith("weight_") for name in arrays)
         return cls(
@@ -86,7 +87,7 @@ class Network:
         )
 
     def probabilities(self, features: Floats) -> Floats:
-        """`(n, classes)` of features `(n, FEATURES)`."""
+        """Probabilities `(n, classes)` for features `(n, FEATURES)`."""
         x = standardised(features, self.mean, self.scale)
         for index, (weight, bias) in enumerate(self.layers):
             x = x @ weight + bias
@@ -95,7 +96,7 @@ class Network:
         return softmax(x / self.temperature)
 
     def classical_label(self, estimates: NDArray[np.float64], column: int) -> NDArray[np.int64]:
-        """The class that the classical estimator alone gives, by limits fitted on the training set."""
+        """The class by the classical estimator, with limits fitted on the training set."""
         if "rule_weight" in self.arrays:
             scores = (estimates - self.arrays["rule_mean"]) / self.arrays["rule_scale"] @ self.arrays["rule_weight"]
             return np.argmax(scores + self.arrays["rule_bias"], axis=1)
@@ -106,10 +107,10 @@ class Network:
 
 @dataclass(frozen=True, eq=False)
 class Gate:
-    """How far features lie from those of training: squared distance in the leading directions and beside them.
+    """Distance of features from the training data: squared, within the principal directions and outside them.
 
-    Both parts count in units of their own spread; `score` is the distance over the one that 99 % of unseen training
-    channels stay below, so that above 1 a channel is outside.
+    Each part is in units of its spread. `score` is the distance over the 99th percentile of unseen channels of the
+    training distribution: above 1 a channel is outside.
     """
 
     mean: Floats
@@ -121,12 +122,12 @@ class Gate:
 
     @classmethod
     def from_arrays(cls, arrays: dict[str, NDArray[Any]]) -> Gate:
-        """From the arrays of a weights file."""
+        """Create from the arrays of a weights file."""
         plain = (float(arrays[name]) for name in ("residual", "limit"))
         return cls(arrays["mean"], arrays["scale"], arrays["directions"], arrays["spread"], *plain)
 
     def score(self, features: Floats) -> NDArray[np.float64]:
-        """`(n,)`, above 1 outside."""
+        """Scores `(n,)`; above 1 a channel is outside."""
         x = (features - self.mean) / self.scale
         along = x @ self.directions
         beside = np.sum((x - along @ self.directions.T) ** 2, axis=1)

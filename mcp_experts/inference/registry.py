@@ -1,7 +1,7 @@
-"""The experts there are: definitions from `experts/NAME.py`, weights and cards from `experts/NAME/`.
+"""Registry of experts: definitions from `experts/NAME.py`, weights and cards from `experts/NAME/`.
 
-Experts of other distributions, modules with an `EXPERT` named by entry points of group `mcp_experts`, are taken only
-where that is asked for: importing one runs its code.
+Experts of other distributions are modules with an `EXPERT`, named by entry points of the group `mcp_experts`. They are
+loaded only on request, since importing one runs its code.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ WEIGHTS, CARD = "weights.npz", "card.json"
 
 @dataclass(frozen=True, eq=False)
 class Expert:
-    """A definition with the folder of its weights and card, read when first needed."""
+    """A definition with the folder of its weights and card, which are read on first use."""
 
     definition: Definition
     folder: Path
@@ -45,27 +45,29 @@ class Expert:
 
     @cached_property
     def card(self) -> dict[str, Any]:
-        """The card; a `DataError` where the expert has not been trained."""
+        """The card; a `DataError` if the expert has not been trained."""
         if not (self.folder / CARD).exists():
             raise DataError(
-                f"expert {self.name} has no card: it is not trained yet; mcp-experts train expert={self.name}"
+                f"expert {self.name} has no card: it is not trained yet; run mcp-experts train expert={self.name}"
             )
         card = read_json(self.folder / CARD)
         about = self.definition.describe()
         if isinstance(card, dict) and isinstance(card.get("classes"), list):
             card["classes"] = [self.definition.current(str(name)) for name in card["classes"]]
         if not isinstance(card, dict) or any(card.get(key) != about[key] for key in ("classes", "edges")):
-            raise DataError(f"{self.folder / CARD} is of another definition of {self.name}; train the expert again")
+            raise DataError(
+                f"{self.folder / CARD} belongs to another definition of {self.name}; train the expert again"
+            )
         return card
 
     @cached_property
     def network(self) -> Network:
-        """The trained network of a classifier."""
+        """The trained network, of a classifier."""
         return Network.from_arrays(self._arrays())
 
     @cached_property
     def gate(self) -> Gate:
-        """The trained distance of a gate."""
+        """The trained gate, of the gate expert."""
         return Gate.from_arrays(self._arrays())
 
     def _arrays(self) -> dict[str, Any]:
@@ -74,7 +76,7 @@ class Expert:
 
 @dataclass(frozen=True, eq=False)
 class Registry:
-    """The experts one may ask, by name; `only` leaves some out, `plugins` lets those of other distributions in."""
+    """The available experts by name; `only` selects some, `plugins` adds those of other distributions."""
 
     only: Sequence[str] | None = None
     plugins: bool = False
@@ -90,35 +92,35 @@ class Registry:
 
     @property
     def classifiers(self) -> list[Expert]:
-        """All but the gate."""
+        """All experts except the gate."""
         return [expert for expert in self.experts.values() if expert.definition.kind == "classifier"]
 
     @property
     def gate(self) -> Gate:
-        """What stands in front of all."""
+        """The gate, which decides whether a channel resembles the training data."""
         return self.experts[GATE].gate
 
     @property
     def digest(self) -> str:
-        """SHA-256 over those of all weights, by the cards."""
+        """SHA-256 over the SHA-256 of all weights, from the cards."""
         every = {name: expert.card["weights_sha256"] for name, expert in self.experts.items()}
         return hashlib.sha256(json.dumps(every, sort_keys=True).encode()).hexdigest()
 
     def check(self) -> None:
-        """Read all weights and cards; a `DataError` names the first that is missing, damaged or of another training."""
+        """Read all weights and cards; a `DataError` names the first that is missing, damaged or outdated."""
         for expert in self.experts.values():
             _ = expert.gate if expert.definition.kind == "gate" else expert.network
 
     def expert(self, name: str) -> Expert:
-        """The expert of this name; a `UserError` with the nearest one where there is none."""
+        """The expert of this name; otherwise a `UserError` with the most similar name."""
         if name not in self.experts:
             raise unknown("expert", name, self.experts)
         return self.experts[name]
 
     def asked(self, question: str) -> Expert:
-        """The expert for a question: its name, another word for it, or a sentence that holds one of them.
+        """The expert for a question: its name, an alias, or a sentence that contains one of them.
 
-        A `UserError` lists the questions where none is meant, or several are.
+        Raises `UserError` with the list of questions if none or several match.
         """
         text = _words(question)
         words = {_words(word): expert for expert in self.experts.values() for word in _names(expert.definition)}
@@ -148,7 +150,7 @@ def _words(text: str) -> str:
 
 
 def definitions(*, plugins: bool = False) -> dict[str, Expert]:
-    """Every definition by name, ours in alphabetical order first."""
+    """All experts by name: those of this package in alphabetical order, then plugins."""
     modules = [
         (importlib.import_module(f"{ours.__name__}.{info.name}"), Path(str(info.module_finder.path)) / info.name)  # type: ignore[union-attr]
         for info in sorted(pkgutil.iter_modules(ours.__path__), key=lambda info: info.name)
@@ -163,6 +165,8 @@ def definitions(*, plugins: bool = False) -> dict[str, Expert]:
         if not isinstance(definition, Definition):
             raise DataError(f"{module.__name__} has no EXPERT that is a Definition")
         if definition.name in found or definition.name != folder.name:
-            raise DataError(f"expert {definition.name!r} of {module.__name__}: names are unique, and those of the file")
+            raise DataError(
+                f"expert {definition.name!r} of {module.__name__}: expected a unique name, that of the file"
+            )
         found[definition.name] = Expert(definition, folder)
     return found

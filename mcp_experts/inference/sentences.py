@@ -1,4 +1,4 @@
-"""Verdicts in words: a sentence that can be read to a user, natural units, and what only seems to conflict."""
+"""Verdicts in words: sentences for users, natural units, and answers that seem to conflict."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ LEAST_CONFIDENCE = 0.995
 
 
 def scaled(values: tuple[float | None, ...], unit: str) -> tuple[tuple[float | None, ...], str]:
-    """Values in one natural unit, three digits each.
+    """Values in one natural unit, with three significant digits.
 
     >>> scaled((1.2e-7, None), "s"), scaled((7.0,), "dB")
     (((120.0, None), 'ns'), ((7.0,), 'dB'))
@@ -57,7 +57,7 @@ def between(low: float | None, high: float | None, unit: str) -> str:
 
 
 def classical(verdict: Verdict, *, short: bool = False) -> str | None:
-    """The classical estimate with its unit, and what it would say alone; None of the gate, which has none."""
+    """The classical estimate with its unit and the label by it alone; None for the gate."""
     found = verdict.classical
     if found.label is None:
         return None
@@ -72,7 +72,7 @@ def _estimator(name: str) -> str:
 
 
 def undecided(verdict: Verdict) -> str:
-    """What remains where the data do not decide."""
+    """The labels that remain when the data do not decide."""
     likely = " or ".join(words(name) for name in verdict.likely)
     return f"undecided, {likely}" if likely else "undecided"
 
@@ -86,19 +86,19 @@ def percent(confidence: float) -> str:
 
 
 def words(label: str) -> str:
-    """A label as it is said."""
+    """A label as words."""
     return label.replace("_", " ")
 
 
 def reason(verdict: Verdict, outside: bool) -> str | None:
-    """Why an expert abstained; None where it did not."""
+    """Why an expert abstained; None if it did not."""
     if verdict.label is not None:
         return None
     return "unlike the training data" if outside else "the data do not decide"
 
 
 def sentence(definition: Definition, verdict: Verdict, *, outside: bool) -> str:
-    """What a verdict says, in one sentence. `outside`: the gate found the channel unlike those of training."""
+    """A verdict as one sentence; `outside` means that the gate found the channel unlike the training data."""
     noun, label = definition.noun, verdict.label
     low, high, unit = verdict.interval_low, verdict.interval_high, verdict.unit or ""
     bounded = low is not None or high is not None
@@ -127,7 +127,7 @@ def sentence(definition: Definition, verdict: Verdict, *, outside: bool) -> str:
 
 
 def _differs(verdict: Verdict) -> str:
-    """A clause where the classical estimate alone would say something else."""
+    """A clause if the classical estimate alone would give another label."""
     found = verdict.classical
     if found.label in (None, verdict.label):
         return ""
@@ -135,14 +135,20 @@ def _differs(verdict: Verdict) -> str:
     return f"; the classical estimate alone ({value}) would say {words(found.label)}"
 
 
-UNLIKELY = "line of sight and profile contradict each other, which is rare in training: trust neither much"
-#: Pairs of labels that seem to contradict each other: two experts with some of their labels, and what to make of it.
+UNLIKELY = "line of sight and profile contradict each other, which is rare in training: do not rely on either"
+#: Pairs of labels that seem to contradict each other: two experts with some of their labels, and the explanation.
 CONFLICTS: tuple[tuple[str, tuple[str, ...], str, tuple[str, ...], str], ...] = (
     ("los", ("clear",), "fading", ("rayleigh",), "clear and Rayleigh: scattering outweighs the direct path"),
     ("los", ("blocked",), "fading", ("specular",), "blocked and specular: one reflection dominates"),
     ("los", ("clear",), "profile", ("TDL-A", "TDL-B", "TDL-C"), UNLIKELY),
     ("los", ("blocked",), "profile", ("TDL-D", "TDL-E"), UNLIKELY),
-    ("doppler", ("moderate", "fast"), "coherence_time", ("static",), "motion, yet static: a strong path stays alike"),
+    (
+        "doppler",
+        ("moderate", "fast"),
+        "coherence_time",
+        ("static",),
+        "motion, yet static: a strong path stays constant",
+    ),
     ("delay_spread", ("moderate", "long"), "coherence_bandwidth", ("flat",), "spread, yet flat: one path dominates"),
 )
 

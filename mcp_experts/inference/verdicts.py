@@ -1,4 +1,4 @@
-"""Verdicts of experts on a channel: typed, one flat record each, with the classical estimate for comparison."""
+"""Verdicts of experts on a channel: one flat, typed record each, with the classical estimate for comparison."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from mcp_experts.inference.registry import GATE, Expert, Registry
 
 __all__ = ["ChannelView", "Classical", "Verdict", "Verdicts", "describe", "judge", "judge_gate"]
 
-#: Of estimates that count in windows: what they are multiples of. The others are in dB, or have no unit.
+#: Units of estimates relative to the window. The others are in dB or dimensionless.
 WINDOWS = {
     "delay_spread_cells": "1/bandwidth",
     "latest_cells": "1/bandwidth",
@@ -32,15 +32,15 @@ WINDOWS = {
     "doppler_cells": "1/duration",
     "coherence_time": "duration",
 }
-#: Above this the gate calls a channel outside, and every expert abstains.
+#: Scores of the gate above this are outside, and every expert abstains.
 OUTSIDE = 1.0
 
 
 @dataclass(frozen=True)
 class Classical:
-    """What the classical estimator of an expert's quantity gives: its class, its `value` and the unit of that.
+    """Classical estimate of an expert's quantity: class, `value` and unit of the value.
 
-    `label` is None for the gate, which has no classes of a classical estimate.
+    `label` is None for the gate, which has no classical estimator.
     """
 
     estimator: str
@@ -51,19 +51,19 @@ class Classical:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What one expert says of one channel.
+    """The verdict of one expert on one channel.
 
     Attributes:
-        expert, version: of the expert.
-        channel_id: of a channel held by a server, else empty.
-        label: the class, None where the expert abstains.
-        probabilities: calibrated, by class.
-        confidence: the largest of them.
-        likely: the classes that together hold the truth in nine of ten channels like those of calibration.
-        interval_low, interval_high: limits of the likely classes in `unit`, None where open or outside the training.
-        ood_score: distance from the training channels; above 1 is outside.
+        expert, version: name and version of the expert.
+        channel_id: handle of a channel held by a server, otherwise empty.
+        label: the class; None if the expert abstains.
+        probabilities: calibrated probabilities by class.
+        confidence: the largest probability.
+        likely: the prediction set, which holds the truth for 90 % of channels like those of calibration.
+        interval_low, interval_high: limits of the likely classes in `unit`; None if open or outside the training data.
+        ood_score: distance from the training data; above 1 is outside.
         classical: the classical estimate.
-        warnings: why it abstains, and what limits the channel.
+        warnings: why the expert abstains, and limits of the channel.
     """
 
     expert: str
@@ -84,7 +84,7 @@ class Verdict:
 
     @property
     def interval(self) -> str:
-        """The limits as text, "" where there are none.
+        """The limits as text, "" if there are none.
 
         >>> import mcp_experts
         >>> mcp_experts.describe(mcp_experts.synthetic_channel(snr_db=35))["snr"].interval
@@ -98,7 +98,7 @@ class Verdict:
         return f"> {low:g} {unit}" if high is None else f"{low:g} … {high:g} {unit}"
 
     def to_dict(self) -> dict[str, Any]:
-        """The verdict in the types of JSON."""
+        """The verdict in JSON types."""
         return asdict(self)
 
     def row(self) -> dict[str, Any]:
@@ -106,7 +106,7 @@ class Verdict:
         classical = self.classical
         return {
             "expert": self.expert,
-            "label": self.label or f"undecided: {' or '.join(self.likely) or 'nothing is likely'}",
+            "label": self.label or f"undecided: {' or '.join(self.likely) or 'no class is likely'}",
             "confidence": self.confidence,
             "interval": self.interval,
             "classical": classical.label,
@@ -116,9 +116,10 @@ class Verdict:
 
 
 class Verdicts(Sequence[Verdict]):
-    """The verdicts of all experts on one channel, the gate's first; shows as a table, in a notebook too.
+    """Verdicts of all experts on one channel, that of the gate first; prints as a table, also in notebooks.
 
-    `verdicts["los"]` is that of one expert, `in_distribution` whether the channel is like those of the training.
+    `verdicts["los"]` is the verdict of one expert; `in_distribution` says whether the channel is like the training
+    data.
     """
 
     def __init__(self, verdicts: Iterable[Verdict]) -> None:
@@ -126,7 +127,7 @@ class Verdicts(Sequence[Verdict]):
 
     @property
     def in_distribution(self) -> bool:
-        """Whether the gate finds the channel like those of the training; else every expert abstains."""
+        """Whether the gate finds the channel like the training data; otherwise every expert abstains."""
         return self[GATE].label == "inside"
 
     @overload
@@ -158,12 +159,12 @@ class Verdicts(Sequence[Verdict]):
         return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
 
     def to_dicts(self) -> list[dict[str, Any]]:
-        """Every verdict in the types of JSON."""
+        """All verdicts in JSON types."""
         return [verdict.to_dict() for verdict in self]
 
 
 class ChannelView:
-    """A channel with what all experts share, computed once: window, features, classical estimates."""
+    """A channel with its window, features and classical estimates, computed once for all experts."""
 
     def __init__(self, channel: Channel, channel_id: str = "") -> None:
         self.channel, self.channel_id = channel, channel_id
@@ -173,27 +174,27 @@ class ChannelView:
 
     @cached_property
     def features(self) -> NDArray[np.float32]:
-        """One row."""
+        """Features, one row `(1, FEATURES)`."""
         return with_estimates(extract(self.window.csi[None]), self.estimates)
 
     @cached_property
     def estimates(self) -> NDArray[np.float64]:
-        """One row of the columns of `ESTIMATORS`."""
+        """Classical estimates, one row with a column per entry of `ESTIMATORS`."""
         return estimate(self.window.csi[None], np.array([self.window.bandwidth_hz]))
 
     def ood_score(self, gate: Gate) -> float:
-        """How far outside the training channels; above 1 is outside. Kept, since all experts ask for it."""
+        """Distance from the training data; above 1 is outside. Cached, since all experts need it."""
         if gate is not self._gate:
             self._gate, self._score = gate, float(gate.score(self.features)[0])
         return self._score
 
 
 def judge(expert: Expert, look: ChannelView, gate: Gate) -> Verdict:
-    """What one expert says: label, calibrated probabilities, the set that holds nine truths of ten, limits in a unit.
+    """Verdict of one expert: label, calibrated probabilities, 90 % prediction set, limits in a unit.
 
-    It abstains, `label` null, where the gate finds the channel outside, or where the set holds more or fewer than one
-    class. `interval_low` and `interval_high` bound the set's classes in `unit`, null where a side is open, and both for
-    a channel outside.
+    The expert abstains (`label` is None) if the gate finds the channel outside, or if the set does not hold exactly one
+    class. `interval_low` and `interval_high` bound the classes of the set in `unit`; they are None if open, and for a
+    channel outside the training data.
     """
     begin = time.perf_counter()
     definition, network = expert.definition, expert.network
@@ -203,10 +204,10 @@ def judge(expert: Expert, look: ChannelView, gate: Gate) -> Verdict:
     likely = [name for name, member in zip(definition.classes, members, strict=True) if member]
     warnings = []
     if outside:
-        warnings.append("the channel is unlike the training data: abstained; see the gate, ood")
+        warnings.append("abstained: the channel is unlike the training data (see the gate, ood)")
     elif len(likely) != 1:
-        warnings.append(f"the data do not decide: {' or '.join(likely) or 'no class is likely enough'}; abstained")
-    # Sets hold the truth in nine cases of ten on data like that of training: outside, their limits would promise that.
+        warnings.append(f"abstained: the data do not decide ({' or '.join(likely) or 'no class is likely enough'})")
+    # The coverage of 90 % holds on data like the training data only, so that there are no limits outside.
     low, high = (None, None) if outside else definition.interval(members, look.window)
     classical = int(network.classical_label(look.estimates, _column(definition))[0])
     return _verdict(
@@ -224,10 +225,10 @@ def judge(expert: Expert, look: ChannelView, gate: Gate) -> Verdict:
 
 
 def judge_gate(expert: Expert, look: ChannelView) -> Verdict:
-    """The gate's own verdict, in the same shape."""
+    """The verdict of the gate, in the same form."""
     begin = time.perf_counter()
     score = look.ood_score(expert.gate)
-    # A logistic in the score's logarithm, half at the limit: a reading, not a calibrated probability.
+    # Logistic in the logarithm of the score, 0.5 at the limit: an indication, not a calibrated probability.
     outside = 1 / (1 + (max(score, 1e-9) / OUTSIDE) ** -4.0)
     label = "outside" if score > OUTSIDE else "inside"
     return _verdict(
@@ -245,7 +246,7 @@ def judge_gate(expert: Expert, look: ChannelView) -> Verdict:
 
 
 def describe(registry: Registry, look: ChannelView) -> Verdicts:
-    """The verdicts of the gate, first, and of all experts."""
+    """Verdicts of the gate, first, and of all experts."""
     gate = registry.gate
     others = (judge(expert, look, gate) for expert in registry.classifiers)
     return Verdicts((judge_gate(registry.expert(GATE), look), *others))
@@ -264,7 +265,7 @@ def _verdict(
     warnings: list[str],
     begin: float,
 ) -> Verdict:
-    """A verdict with rounded numbers; `classical` is the class that the classical estimate alone gives."""
+    """A verdict with rounded numbers; `classical` is the class by the classical estimate alone."""
     estimate = float(look.estimates[0, _column(definition)])
     return Verdict(
         expert=definition.name,
@@ -299,5 +300,5 @@ def _column(definition: Definition) -> int:
 
 
 def _round(value: float | None) -> float | None:
-    """Four significant digits: more would only cost a model tokens."""
+    """Round to four significant digits: more would cost a model tokens without use."""
     return None if value is None else float(f"{value:.4g}")

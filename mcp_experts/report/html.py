@@ -1,4 +1,4 @@
-"""What a browser is shown of experts: their cards, what each can tell and when it cannot, and evaluations."""
+"""Sections of the report for a browser: cards of experts, their scores and limits, and evaluations."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ if TYPE_CHECKING:
 
 __all__ = ["report"]
 
-#: What `python docs/experts_pages/transcript.py` printed, kept in a folder of its own.
+#: Output of `python docs/experts_pages/transcript.py`, in a separate folder.
 SESSION = "session.md"
 EXPERTS = Path(__file__).parents[1] / "experts"
-#: Sets of test channels, as cards and as pages name them.
+#: Sets of test channels: name in cards, name on pages.
 SETS = {
     "in_distribution": "in distribution",
     "held_out_city": "held-out city",
@@ -36,39 +36,39 @@ RIVALS = {
     "boosted_classical": "boosted classical",
     "expert": "expert",
 }
-#: The sets of test channels whose curves are drawn.
+#: Sets of test channels with curves.
 DRAWN = ("in_distribution", "held_out_generator")
 
 
 def report(path: str | os.PathLike[str]) -> Report | None:
-    """The report of a folder of experts, each in a folder with its card, or of one such folder; else None.
+    """The report of a folder of experts, each in a folder with its card, or of one such folder; otherwise None.
 
-    A folder with a session stands for it and for the experts of this distribution, that of a run of `evaluate` for
-    what it found.
+    The report of a folder with a session shows the session and the experts of this distribution; that of a run of
+    `evaluate` shows its results.
 
-    Errors: `DataError` for a card that is not JSON, or none, and for a run that has not finished.
+    Raises `DataError` for a file that is not a card in JSON, and for an unfinished run.
     """
     path, sections = Path(path), []
     if (found := evaluation(path)) is not None:
         return found
     if (session := path / SESSION).exists():
         text = session.read_text(encoding="utf-8").partition("```text\n")[2].partition("\n```")[0]
-        head = "What a client and the server of the experts said to each other: → the client, ← the server."
+        head = "Messages of a client (→) and of the server of the experts (←)."
         sections = [Section("A session over MCP", [Text(head), Text(text, "code")])]
         path = EXPERTS
     files = sorted(path.glob(f"*/{CARD}")) or ([path / CARD] if (path / CARD).exists() else [])
     if not files:
         return None
     cards = [_read(file) for file in files]
-    sections.append(Section("Experts and their rivals", _comparison(cards)))
+    sections.append(Section("Experts and baselines", _comparison(cards)))
     if figure := _risk(cards):
-        caption = "Errors among the answers given, when an expert may leave out what it is least sure of."
+        caption = "Error rate among the answers given when the least confident ones are left out."
         sections.append(Section("Risk and coverage", [Chart(figure, "Error rate against share answered", caption)]))
     sections += [Section(card["task"], _card(card)) for card in cards]
     return Report(
         "Wireless experts",
-        "Small trained experts that answer over MCP. Labels come from the parameters of the channels' generators; "
-        "intervals are 95 %.",
+        "Small trained experts that answer over MCP. Labels are parameters of the channel generators; intervals are 95 "
+        "%.",
         sections,
     )
 
@@ -76,12 +76,12 @@ def report(path: str | os.PathLike[str]) -> Report | None:
 def _read(file: Path) -> dict[str, Any]:
     card = read_json(file)
     if not isinstance(card, dict) or not {"name", "task"} <= card.keys():
-        raise DataError(f"{file} is no expert's card: name or task missing; train the expert again")
+        raise DataError(f"{file} is not an expert's card: name or task missing; train the expert again")
     return card
 
 
 def _sets(card: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
-    """The sets that a card has scores of: none for the gate, which answers no question of its own."""
+    """The sets with scores in a card; none for the gate, which is not a classifier."""
     return {
         key: found
         for key in SETS
@@ -125,7 +125,7 @@ def _risk(cards: Sequence[Mapping[str, Any]]) -> Figure | None:
             )  # fmt: skip
             seen.add(name)
     figure.update_xaxes(title="share answered")
-    figure.update_yaxes(title="share of these that are wrong", rangemode="tozero", col=1)
+    figure.update_yaxes(title="error rate", rangemode="tozero", col=1)
     figure.update_layout(height=400, margin={"t": 40, "r": 10})
     return figure if seen else None
 
@@ -137,10 +137,10 @@ def _card(card: Mapping[str, Any]) -> list[Block]:
     bands = {SETS[key]: found["by_snr_db"] for key, found in _sets(card).items() if found.get("by_snr_db")}
     rows = [{"tested": label, **{f"{band} dB": share for band, share in by.items()}} for label, by in bands.items()]
     if rows:
-        blocks.append(Table(rows, "Share right, by signal-to-noise ratio"))
+        blocks.append(Table(rows, "Accuracy by signal-to-noise ratio"))
     facts = [
         {"what": key, "value": value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)}
         for key, value in card.items()
         if key not in ("metrics", "purpose", "limits", "task")
     ]
-    return [*blocks, Table(facts, "The rest of the card", folded=True)]
+    return [*blocks, Table(facts, "Other entries of the card", folded=True)]

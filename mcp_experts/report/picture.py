@@ -1,4 +1,4 @@
-"""A small PNG of a channel without a plotting library: bars of the delay profile and of the Doppler spectrum."""
+"""A small PNG of a channel without a plotting library: delay profile and Doppler spectrum as bars."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ PAPER, DELAY_INK, DOPPLER_INK = (255, 255, 255), (31, 119, 180), (214, 95, 14)
 
 
 def draw_channel(window: ChannelWindow) -> bytes:
-    """PNG of 512 × 272 pixels: above power over delay, below power over Doppler shift, 40 dB from bottom to top.
+    """PNG of 512 × 272 pixels: power over delay above, power over Doppler shift below, each with a range of 40 dB.
 
-    Delays run from the strongest less an eighth of the window, shifts from −7 to 7 cells of 1/duration.
+    Delays start an eighth of the window before the strongest; shifts range from −7 to 7 cells of 1/duration.
     """
     taps = np.fft.ifft(window.csi * np.hanning(SUBCARRIERS + 2)[1:-1, None, None], axis=0)
     profile = np.mean(np.abs(taps) ** 2, axis=(1, 2))

@@ -1,4 +1,4 @@
-"""Lines of JSON-RPC: messages for the server, or the error that each broken one is answered with."""
+"""Parse lines of JSON-RPC into messages, or into the error response for an invalid line."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from pydantic import ValidationError
 
 __all__ = ["Messages", "Refused", "find_id", "parse", "without_surrogates"]
 
-#: Strings, punctuation and everything else, which is numbers and words.
+#: Tokens: strings, punctuation, and numbers or words.
 TOKEN = re.compile(rb'"(?:[^"\\]|\\.)*"|[{}\[\]:,]|[^\s"{}\[\]:,]+', re.DOTALL)
 MOST_BATCHED = 64
 
 
 @dataclass(frozen=True)
 class Refused:
-    """A line that is no message: the error to answer with, and the request's id where it can be read."""
+    """An invalid line: the error to send, and the id of the request if it can be read."""
 
     code: int
     message: str
@@ -36,13 +36,13 @@ class Refused:
 
 @dataclass(frozen=True)
 class Messages:
-    """Several messages in one line, as protocol version 2025-03-26 allows."""
+    """A batch: several messages in one line, allowed in protocol version 2025-03-26."""
 
     parts: tuple[JSONRPCMessage | Refused, ...]
 
 
 def parse(line: bytes) -> JSONRPCMessage | Messages | Refused:
-    """The message, batch or error of one line. A byte-order mark in front is ignored, as RFC 8259 allows."""
+    """The message, batch or error of one line. A leading byte-order mark is ignored, as RFC 8259 allows."""
     line = line.removeprefix(codecs.BOM_UTF8)
     try:
         message = _message(line)
@@ -54,7 +54,7 @@ def parse(line: bytes) -> JSONRPCMessage | Messages | Refused:
         found = pydantic_core.from_json(line)
     except ValueError as error:
         return Refused(PARSE_ERROR, f"the line is not valid JSON ({error})", find_id(line))
-    if not isinstance(found, list):  # a request whose id is neither text nor number would pass as a notification
+    if not isinstance(found, list):  # a request with an invalid id would otherwise count as a notification
         return message if message and not _is_request(message, found) else _invalid(found)
     if not 1 <= len(found) <= MOST_BATCHED:
         return Refused(INVALID_REQUEST, f"a batch of {len(found)} messages; expected 1 to {MOST_BATCHED}")
@@ -75,7 +75,7 @@ def _part(value: Any) -> JSONRPCMessage | Refused:
 
 
 def _is_request(message: JSONRPCMessage, value: Any) -> bool:
-    """Whether what was taken for a notification has an id all the same."""
+    """Whether a message parsed as a notification has an id, so that it is an invalid request."""
     return isinstance(message, JSONRPCNotification) and "id" in value
 
 
@@ -86,7 +86,7 @@ def _invalid(value: Any) -> Refused:
 
 
 def find_id(line: bytes) -> int | str | None:
-    """The id of a request whose line is not valid JSON, so that its sender does not wait for ever; None where unclear.
+    """The id of a request whose line is not valid JSON, so that its sender gets an answer; None if unclear.
 
     >>> find_id(b'{"id": 7, "params": {"id": 8, "name": "los\\\\ud83d"}}'), find_id(b'{"jsonrpc": "2.0", "id": 1')
     (7, None)
@@ -106,7 +106,7 @@ def find_id(line: bytes) -> int | str | None:
 
 
 def without_surrogates(text: str) -> str:
-    r"""Text that UTF-8 can hold: bytes of file names that are not UTF-8, and halves of emoji, are escaped.
+    r"""Escape what UTF-8 cannot encode: bytes of file names that are not UTF-8, and single surrogates.
 
     >>> without_surrogates("caf\udce9.npz"), without_surrogates("café")
     ('caf\\xe9.npz', 'café')

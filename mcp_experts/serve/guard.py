@@ -1,4 +1,4 @@
-"""Who may ask over HTTP: the Host and Origin headers that are let in, and what browsers are told about it (CORS)."""
+"""Access over HTTP: accepted Host and Origin headers, and the CORS headers for browsers."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ NAME = re.compile(r"[a-z0-9_]([a-z0-9_-]*[a-z0-9_])?(\.[a-z0-9_]([a-z0-9_-]*[a-z
 HOST = re.compile(r"(\[[0-9a-f:.]+\]|[^:\[\]]+)(?::(\d{1,5}))?")
 FIELD = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 SCHEME_PORTS = {"http": 80, "https": 443}
-#: Seconds for which a browser need not ask again.
+#: Seconds for which a browser may cache the answer to a preflight request.
 KEPT_S = 600
-#: This server sends nothing on its own, so there is no stream to open with GET and no session to DELETE.
+#: The server sends no unsolicited messages, so that there is no stream for GET and no session for DELETE.
 METHODS = "POST, OPTIONS"
 
 
 def host_name(text: str) -> tuple[str, int | None]:
-    """Name and port of a Host header or of `--allow-host`; a `UserError` for anything else. Names know no case.
+    """Name and port of a Host header or of `--allow-host`, in lower case; a `UserError` for anything else.
 
     >>> host_name("LOCALHOST:80"), host_name("[::1]")
     (('localhost', 80), ('[::1]', None))
@@ -41,7 +41,7 @@ def host_name(text: str) -> tuple[str, int | None]:
                 pass
         elif NAME.fullmatch(name):
             return name, int(match[2]) if match[2] else None
-    raise UserError(f"{text!r} is not a host name; expected one as host.example or host.example:8000")
+    raise UserError(f"{text!r} is not a host name; expected host.example or host.example:8000")
 
 
 def normal_origin(text: str) -> tuple[str, str, int]:
@@ -58,14 +58,14 @@ def normal_origin(text: str) -> tuple[str, str, int]:
             return found.scheme, name, port or SCHEME_PORTS.get(found.scheme, 0)
     except (ValueError, UserError):
         pass
-    raise UserError(f"{text!r} is not an origin; expected one as https://app.example")
+    raise UserError(f"{text!r} is not an origin; expected the form https://app.example")
 
 
 class Guard:
-    """Lets in exact Host and Origin headers, answers browsers' preflights, and refuses other methods than POST.
+    """ASGI middleware that checks Host and Origin headers, answers preflight requests, and refuses methods except POST.
 
-    `hosts` are names with any port, or names with one port; `origins` are exact. `local` names are let in as hosts and,
-    over http on any port, as origins.
+    `hosts` are names with a port, or without one for any port; `origins` match exactly. `local` names are accepted as
+    hosts and, with http and any port, as origins.
     """
 
     def __init__(self, app: ASGIApp, hosts: Sequence[str], origins: Sequence[str], local: Sequence[str]) -> None:
@@ -75,7 +75,7 @@ class Guard:
         self._local = {host_name(text)[0] for text in local}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer, or hand on to the application."""
+        """Answer the request, or pass it to the application."""
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
@@ -91,7 +91,7 @@ class Guard:
         if scope["method"] == "OPTIONS":
             await Response(status_code=204, headers=_preflight(headers))(scope, receive, sending)
         elif scope["method"] != "POST":
-            await Response("Only POST is served here", 405, {"allow": METHODS})(scope, receive, sending)
+            await Response("Only POST is supported", 405, {"allow": METHODS})(scope, receive, sending)
         else:
             await self.app(scope, receive, sending)
 
@@ -120,7 +120,7 @@ def _preflight(headers: Headers) -> dict[str, str]:
 
 
 def _with_origin(send: Send, origin: str) -> Send:
-    """Sends on, telling the browser that this origin may read the answer."""
+    """A `send` that adds the CORS header which lets this origin read the answer."""
 
     async def sending(message: Message) -> None:
         if message["type"] == "http.response.start":

@@ -1,4 +1,4 @@
-"""Streamable HTTP: loopback unless hosts and tokens are given, bounded bodies, no patience for slow connections."""
+"""Streamable HTTP: loopback unless hosts and tokens are given; limits on body size and time."""
 
 from __future__ import annotations
 
@@ -37,17 +37,17 @@ __all__ = ["Binding", "Tokens", "http_app", "listen", "serve_http"]
 TOKEN_VARIABLE = "MCP_EXPERTS_TOKEN"
 LEAST_TOKEN = 16
 BODY_BYTES = 1 << 20
-#: Seconds for a request's head, for its body, and between requests.
+#: Time limits, in s, for the head of a request, for its body, and between requests.
 HEAD_S, BODY_S, IDLE_S = 10.0, 10.0, 10
-#: Connections that may wait to be accepted, and that are served at once; further ones are closed.
+#: Largest number of connections that wait to be accepted, and that are open; further ones are closed.
 BACKLOG, MOST_CONNECTIONS = 2048, 1024
-#: Seconds in which a client has to read an answer.
+#: Time limit, in s, for a client to read an answer.
 STALLED_S = 30.0
 
 
 @dataclass(frozen=True)
 class Binding:
-    """Where to listen, and which Host and Origin headers to accept beside those of the loopback."""
+    """Address to listen on, and Host and Origin headers to accept in addition to those of loopback."""
 
     host: str = "127.0.0.1"
     port: int = 8000
@@ -62,7 +62,7 @@ class Binding:
 
     @property
     def loopback(self) -> bool:
-        """Whether only this machine can connect."""
+        """Whether the address is reachable from this machine only."""
         try:
             return ipaddress.ip_address(self.host).is_loopback
         except ValueError:
@@ -70,12 +70,12 @@ class Binding:
 
     @property
     def origin(self) -> str:
-        """Scheme, host and port of the server's address."""
+        """Scheme, host and port of the server."""
         return f"http://{f'[{self.host}]' if ':' in self.host else self.host}:{self.port}"
 
 
 class Tokens:
-    """Bearer tokens that let in; each is an owner of its own channels."""
+    """Accepted bearer tokens; each token is a separate owner of channels."""
 
     def __init__(self, tokens: Sequence[str]) -> None:
         short = sum(len(token) < LEAST_TOKEN for token in tokens)
@@ -85,12 +85,12 @@ class Tokens:
 
     @classmethod
     def from_environment(cls) -> Tokens | None:
-        """Those of the environment, separated by commas; None where there are none."""
+        """The tokens of the environment variable, separated by commas; None if it is not set."""
         tokens = [token.strip() for token in os.environ.get(TOKEN_VARIABLE, "").split(",")]
         return cls([token for token in tokens if token]) if any(tokens) else None
 
     async def verify_token(self, token: str) -> AccessToken | None:
-        """The owner that a token stands for. Takes as long for a wrong token as for a right one."""
+        """The owner of a token, in constant time for valid and invalid tokens."""
         given = hashlib.sha256(token.encode()).digest()
         matches = [hmac.compare_digest(given, known) for known in self._digests]
         if not any(matches):
@@ -99,11 +99,11 @@ class Tokens:
 
 
 def http_app(settings: Mapping[str, Any], binding: Binding, tokens: Tokens | None) -> tuple[Starlette, ExpertServer]:
-    """The ASGI application and its server; a `UserError` where other machines could come in without host and token."""
+    """The ASGI application and its server; a `UserError` for an address beyond loopback without host or token."""
     if not binding.loopback and (tokens is None or not binding.allowed_hosts):
         raise UserError(
-            f"{binding.host} can be reached from other machines: that needs the names clients use (--allow-host NAME) "
-            f"and bearer tokens (environment variable {TOKEN_VARIABLE}); for this machine alone leave --host out"
+            f"{binding.host} can be reached from other machines: this needs the names that clients use (--allow-host "
+            f"NAME) and bearer tokens (environment variable {TOKEN_VARIABLE}); for this machine only, omit --host"
         )
     local = ("127.0.0.1", "localhost", "[::1]") if binding.loopback else ()
     server = build_server(
@@ -115,7 +115,7 @@ def http_app(settings: Mapping[str, Any], binding: Binding, tokens: Tokens | Non
         json_response=True,
         stateless_http=True,
         max_request_body_size=BODY_BYTES,
-        transport_security=TransportSecuritySettings(enable_dns_rebinding_protection=False),  # the guard does
+        transport_security=TransportSecuritySettings(enable_dns_rebinding_protection=False),  # done by the guard
     )
     app.add_middleware(_PromptBody)
     app.add_middleware(Guard, hosts=binding.allowed_hosts, origins=binding.allowed_origins, local=local)
@@ -123,7 +123,7 @@ def http_app(settings: Mapping[str, Any], binding: Binding, tokens: Tokens | Non
 
 
 def serve_http(settings: Mapping[str, Any], binding: Binding) -> int:
-    """Serve until SIGINT (exit code 130) or SIGTERM (143), within 2 s of which it ends."""
+    """Serve until SIGINT (exit code 130) or SIGTERM (143); ends within 2 s of the signal."""
     app, expert_server = http_app(settings, binding, Tokens.from_environment())
     sockets = listen(binding)
     config = uvicorn.Config(
@@ -145,7 +145,7 @@ def serve_http(settings: Mapping[str, Any], binding: Binding) -> int:
 
 
 class _Server(uvicorn.Server):
-    """Remembers which signal ended it; uvicorn would raise it again, past what is still to be closed."""
+    """A server that stores the signal that ended it; uvicorn would raise it again before all is closed."""
 
     ended_by = signal.SIGTERM
 
@@ -154,7 +154,7 @@ class _Server(uvicorn.Server):
         self._closing = closing
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """Stop serving; what is being read is given up."""
+        """Stop serving; reads in progress are abandoned."""
         self.ended_by = signal.Signals(sig)
         self._closing()
         super().handle_exit(sig, frame)
@@ -162,18 +162,18 @@ class _Server(uvicorn.Server):
 
 
 def listen(binding: Binding) -> list[socket.socket]:
-    """A socket for each address of the host that this machine has; `UserError` where there is none to be had."""
+    """Open a socket for each address of the host; `UserError` if no socket can be opened."""
     found: list[socket.socket] = []
     lacking: OSError | None = None
     try:
         for family, _, _, _, address in socket.getaddrinfo(binding.host, binding.port, type=socket.SOCK_STREAM):
             try:
                 opened = socket.create_server(address, family=family, backlog=BACKLOG).detach()
-            except OSError as error:  # localhost stands for ::1 where there is no IPv6, too
+            except OSError as error:  # localhost resolves to ::1 even without IPv6
                 if error.errno == errno.EADDRINUSE:
                     raise
                 lacking = error
-            else:  # asyncio lets small answers wait (Nagle) unless TCP is named, which create_server does not do
+            else:  # asyncio disables Nagle's algorithm only if the protocol is given as TCP
                 found.append(socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP, fileno=opened))
         if lacking is not None and not found:
             raise lacking
@@ -185,7 +185,7 @@ def listen(binding: Binding) -> list[socket.socket]:
 
 
 class _PromptHead(H11Protocol):
-    """Closes a connection that has not sent a request's head in time, however slowly it goes on sending."""
+    """Closes a connection that has not sent the head of a request in time, even if it is still sending."""
 
     _deadline: asyncio.TimerHandle | None = None
     _stalled: asyncio.TimerHandle | None = None
@@ -203,12 +203,12 @@ class _PromptHead(H11Protocol):
         super().connection_lost(exc)
 
     def pause_writing(self) -> None:
-        """The client reads nothing: it is given up after a while."""
+        """The client does not read: abort the connection after a time limit."""
         super().pause_writing()
         self._stalled = self.loop.call_later(STALLED_S, self.transport.abort)
 
     def resume_writing(self) -> None:
-        """The client has read."""
+        """The client reads again."""
         if self._stalled is not None:
             self._stalled.cancel()
         super().resume_writing()
@@ -228,7 +228,7 @@ class _PromptHead(H11Protocol):
 
 
 class _PromptBody:
-    """Answers 408 where a request's body does not arrive in time; bodies over the limit go on to be refused."""
+    """Answers 408 if the body of a request does not arrive in time. Bodies over the limit are refused later."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app

@@ -1,4 +1,4 @@
-"""What the server logs: one line a record on standard error, without data of clients and without tracebacks."""
+"""Log records of the server: one line each on standard error, without client data and without tracebacks."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ MOST = 500
 
 
 class _OneLine(logging.Formatter):
-    """A record in one line; of an exception its type and the place that raised it, since its text may hold data."""
+    """Formats a record as one line; exceptions show type and place only, since their text may hold data."""
 
     def format(self, record: logging.LogRecord) -> str:
         text = f"{record.levelname.lower()}: {record.name}: {record.getMessage()}"
@@ -31,9 +31,9 @@ def _place(trace: TracebackType | None) -> str:
 
 @contextmanager
 def log_in_lines() -> Iterator[None]:
-    """Write records of all loggers to standard error so, and restore the root logger at the end.
+    """Write the records of all loggers to standard error in this format, and restore the root logger at the end.
 
-    Entered before the SDK sets handlers of its own.
+    Enter it before the SDK adds its handlers.
     """
     root = logging.getLogger()
     before, level = list(root.handlers), root.level

@@ -1,9 +1,8 @@
-"""A radio map at a point: path gain, line of sight and time of arrival, with free space beside it.
+"""Radio map at a point: path gain, line of sight and time of arrival, with free space for comparison.
 
-Maps are those that `radiomaps` writes, as files and never imported: sets of traced maps (`maps.zarr`), single ones, and
-those a model made, whose members give the uncertainty. Variables `path_gain_db`, `toa_s`, `los`, `no_path` and
-`building` lie on `(z, y, x)` in metres, with axes of transmitters, scenes, samples or members beside them in any order.
-One voxel is read.
+Maps are files of `radiomaps`, which is not imported: sets of traced maps (`maps.zarr`), single maps, and predictions,
+whose members give the uncertainty. The variables `path_gain_db`, `toa_s`, `los`, `no_path` and `building` have the axes
+`(z, y, x)` in metres, and axes of transmitters, scenes, samples or members in any order. Only one voxel is read.
 """
 
 from __future__ import annotations
@@ -25,45 +24,45 @@ from mcp_experts.channels.path_tables import SPEED_OF_LIGHT
 
 __all__ = ["RadioMaps", "open_maps", "query_map"]
 
-#: In line of sight time of arrival and distance may differ by so many voxels before it is worth a warning.
+#: Difference, in voxels, between distance and time of arrival in line of sight above which there is a warning.
 SLACK_VOXELS = 2.0
 
 
 MEMBER, SPACE = "member", ("z", "y", "x")
 NEEDED = ("path_gain_db", "x", "y", "z", "tx_x", "tx_y", "tx_z", "frequency_hz")
-#: Axes of maps in an npz file that does not name them, from the innermost out.
+#: Axes of maps in an npz file without names, from the innermost outwards.
 UNNAMED = ("tx", "scene")
 
 
 @dataclass(frozen=True, eq=False)
 class NamedArray:
-    """An array with named axes, read only as far as it is indexed."""
+    """An array with named axes, of which only the indexed part is read."""
 
     dims: tuple[str, ...]
     array: Any
 
     def at(self, place: Mapping[str, int]) -> NDArray[Any]:
-        """What is there at these positions of axes, of those that it has."""
+        """Values at these positions along axes; axes that the array lacks are ignored."""
         return np.asarray(self.array[tuple(place.get(dim, slice(None)) for dim in self.dims)])
 
 
 @dataclass(frozen=True, eq=False)
 class RadioMaps:
-    """The variables of one or several maps by name; `path_gain_db` says which axes tell maps apart."""
+    """Variables of one or several maps by name; the axes of `path_gain_db` distinguish the maps."""
 
     variables: Mapping[str, NamedArray]
 
     def transmitter(self, number: int) -> dict[str, int]:
-        """The positions of map `number` along the axes of maps; a `UserError` where there are not so many."""
+        """Positions of map `number` along the axes of maps; a `UserError` if there are fewer."""
         gain = self.variables["path_gain_db"]
         axes = {dim: size for dim, size in zip(gain.dims, gain.array.shape, strict=True) if dim not in (MEMBER, *SPACE)}
         count = math.prod(axes.values())
         if not 0 <= number < count:
-            raise UserError(f"the map has {count} transmitters, from 0 on; number {number} is none of them")
+            raise UserError(f"the map has {count} transmitters, numbered from 0; there is no number {number}")
         return dict(zip(axes, map(int, np.unravel_index(number, tuple(axes.values()))), strict=True)) if axes else {}
 
     def voxel(self, point: Mapping[str, float]) -> tuple[dict[str, int], float]:
-        """The positions of the voxel that holds a point, and the longest edge of a voxel."""
+        """Positions of the voxel that holds a point, and the longest edge of a voxel, in m."""
         place, longest = {}, 0.0
         for name in SPACE:
             centres = self.variables[name].at({}).astype(np.float64)
@@ -76,7 +75,10 @@ class RadioMaps:
         return place, longest
 
     def values(self, place: Mapping[str, int]) -> dict[str, float]:
-        """Each variable there, averaged over members; `uncertainty_db` is their deviation, or the map's own error."""
+        """Each variable at these positions, averaged over members.
+
+        `uncertainty_db` is the standard deviation of the members, or the error that the map states.
+        """
         names = ("path_gain_db", "toa_s", "los", "no_path", "building", "tx_x", "tx_y", "tx_z", "frequency_hz")
         found = {name: self.variables[name].at(place) for name in names if name in self.variables}
         values = {name: float(np.mean(array)) for name, array in found.items()}
@@ -88,7 +90,7 @@ class RadioMaps:
 
 
 def describe_map(path: Path) -> dict[str, Any] | None:
-    """What a radio map covers, in metres and GHz; None for a file that is none."""
+    """The extent of a radio map, in metres, and its frequency in GHz; None for a file that is not a radio map."""
     try:
         with open_maps(path) as found:
             gain = found.variables["path_gain_db"]
@@ -111,7 +113,7 @@ def describe_map(path: Path) -> dict[str, Any] | None:
 
 
 def query_map(path: Path, *, x_m: float, y_m: float, z_m: float = 1.5, transmitter: int = 0) -> dict[str, Any]:
-    """The voxel that holds the point, `(x, y, z)` in the map's metres; a `UserError` for a point beside the map."""
+    """The voxel that holds the point `(x, y, z)`, in metres of the map; a `UserError` for a point outside it."""
     begin = time.perf_counter()
     with open_maps(path) as found:
         chosen = found.transmitter(transmitter)
@@ -121,7 +123,7 @@ def query_map(path: Path, *, x_m: float, y_m: float, z_m: float = 1.5, transmitt
     if not values["frequency_hz"] > 0:
         raise DataError(f"{path.name}: frequency_hz is {values['frequency_hz']:g}; expected a carrier in Hz")
     wavelength = SPEED_OF_LIGHT / values["frequency_hz"]
-    # Friis; nearer than a wavelength, where that does not hold, counts as a wavelength.
+    # Friis, which does not hold below a wavelength: smaller distances count as one wavelength.
     free_db = 20 * math.log10(wavelength / (4 * math.pi * max(distance, wavelength)))
     inside = values.get("building", 0.0) > 0.5
     gain = values["path_gain_db"]
@@ -130,9 +132,9 @@ def query_map(path: Path, *, x_m: float, y_m: float, z_m: float = 1.5, transmitt
     toa = values.get("toa_s", math.nan)
     warnings = []
     if inside:
-        warnings.append("the point lies in a building: the map says nothing there")
+        warnings.append("the point is inside a building, where the map has no values")
     if no_path:
-        warnings.append("no path reaches the point in this map; that is no proof of silence")
+        warnings.append("no path reaches the point in this map; there may be paths that the map does not model")
     if los and math.isfinite(toa) and abs(toa * SPEED_OF_LIGHT - distance) > SLACK_VOXELS * voxel_m:
         warnings.append("time of arrival and distance disagree although the point is in line of sight")
     uncertainty = values.get("uncertainty_db", math.nan)
@@ -153,11 +155,11 @@ def query_map(path: Path, *, x_m: float, y_m: float, z_m: float = 1.5, transmitt
 
 @contextlib.contextmanager
 def open_maps(path: Path) -> Iterator[RadioMaps]:
-    """The maps of a file or store, open as long as they are read; a `DataError` says what is missing."""
+    """Open the maps of a file or store; a `DataError` says what is missing."""
     with _named(path) if path.suffix != ".npz" else contextlib.nullcontext(_from_npz(path)) as variables:
         missing = [name for name in NEEDED if name not in variables]
         if missing:
-            raise DataError(f"{path.name} is no radio map: {', '.join(missing[:4])} missing")
+            raise DataError(f"{path.name} is not a radio map: {', '.join(missing[:4])} missing")
         gain = variables["path_gain_db"]
         sizes = dict(zip(gain.dims, gain.array.shape, strict=True))
         shape = tuple(variables[name].array.shape[0] for name in SPACE)
@@ -171,7 +173,7 @@ def open_maps(path: Path) -> Iterator[RadioMaps]:
 
 @contextlib.contextmanager
 def _named(path: Path) -> Iterator[dict[str, NamedArray]]:
-    """The variables of NetCDF or Zarr, of all groups of a set of maps together."""
+    """Variables of NetCDF or Zarr, from all groups of a set of maps."""
     with opened(path, groups=("target", "condition", "transmitter")) as datasets:
         variables = {
             str(name): NamedArray(tuple(map(str, variable.dims)), variable)
@@ -185,7 +187,7 @@ def _named(path: Path) -> Iterator[dict[str, NamedArray]]:
 
 
 def _from_npz(path: Path) -> dict[str, NamedArray]:
-    """The variables of an npz file, axes named by where they stand: members, scenes, transmitters, then z, y, x."""
+    """Variables of an npz file; axes are named by position: members, scenes, transmitters, then z, y, x."""
     found = read_arrays(path)
     arrays, attributes = found.arrays, found.attributes
     space = tuple(len(arrays[name]) for name in SPACE if name in arrays)

@@ -1,4 +1,4 @@
-"""The one prompt: a question about a channel, asked the way the experts answer best."""
+"""The prompt: a question about a channel, with instructions to use the experts."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ __all__ = ["add"]
 
 
 def add(server: MCPServer) -> None:
-    """Give the server its prompt."""
+    """Add the prompt to the server."""
 
     @server.prompt(
         name="diagnose_channel",
         title="Diagnose a channel",
-        description="Answers a question about a channel file with the experts, saying how sure each part is",
+        description="Answers a question about a channel file with the experts, with the confidence of each part",
     )
     def diagnose_channel(
         path: Annotated[str, Field(description="Channel file under the server's data root")],

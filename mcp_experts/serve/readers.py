@@ -1,4 +1,4 @@
-"""Files read in separate processes with limits of memory and time: what a file does, it does not do to the server."""
+"""Read files in separate processes with limits of memory and time, so that no file can harm the server."""
 
 from __future__ import annotations
 
@@ -22,11 +22,12 @@ from mcp_experts.serve.reading_process import FRAME, MOST_S, READY
 
 __all__ = ["READ_AT_ONCE", "Readers"]
 
-#: Files read at once, whoever asks; seconds for which the next waits, in which a process starts, and keeps for more.
+#: Largest number of files read at once; seconds that the next read waits, that a process may take to start, and that an
+#: idle process is kept.
 READ_AT_ONCE = 2
 WAIT_S, START_S, KEPT_S = 30.0, 20.0, 60.0
 MOST_HEAD, MOST_BODY = 1 << 16, 1 << 25
-#: What the process runs: with the search path of this one, and nothing else of its working folder.
+#: Code of the process: it takes the search path of this process, without its working folder.
 START = (
     "import json, sys; sys.path[:] = json.loads(sys.argv[2]); "
     "from mcp_experts.serve.reading_process import main; main(int(sys.argv[1]))"
@@ -39,7 +40,7 @@ def _search_path() -> list[str]:
 
 
 class _Process:
-    """One reading process and the connection to it."""
+    """A reading process and the connection to it."""
 
     def __init__(self) -> None:
         self._connection, theirs = socket.socketpair()
@@ -55,7 +56,7 @@ class _Process:
         self.started = False
 
     def ask(self, request: Mapping[str, Any], descriptors: list[int]) -> tuple[dict[str, Any], bytes]:
-        """Its answer; a `TimeoutError`, `OSError` or `ValueError` where there is none in time."""
+        """Send a request and return the answer; `TimeoutError`, `OSError` or `ValueError` if there is none in time."""
         if not self.started:
             self.started = self._receive(len(READY), time.monotonic() + START_S) == READY
         until = time.monotonic() + MOST_S
@@ -63,7 +64,7 @@ class _Process:
         socket.send_fds(self._connection, [json.dumps(request).encode()], descriptors)
         head, body = FRAME.unpack(self._receive(FRAME.size, until))
         if head > MOST_HEAD or body > MOST_BODY:
-            raise ValueError("an answer that is too long")
+            raise ValueError("the answer is too long")
         return json.loads(self._receive(head, until)), self._receive(body, until)
 
     def _receive(self, count: int, until: float) -> bytes:
@@ -80,7 +81,7 @@ class _Process:
         return bytes(data)
 
     def kill(self) -> None:
-        """End it, whatever it does."""
+        """Kill the process."""
         self._process.kill()
         with contextlib.suppress(OSError):
             self._connection.shutdown(socket.SHUT_RDWR)
@@ -90,7 +91,7 @@ class _Process:
 
 
 class Readers:
-    """Reading processes, started when needed and ended when idle for a minute. Safe to use from threads."""
+    """Pool of reading processes, started on demand and ended after a minute without work. Thread-safe."""
 
     def __init__(self) -> None:
         self._room = threading.Semaphore(READ_AT_ONCE)
@@ -101,7 +102,7 @@ class Readers:
         self._closed = False
 
     def channel(self, opened: Opened, index: int) -> Channel | dict[str, Any]:
-        """The channel of an open file, or what it says of itself where it is a radio map."""
+        """The channel of an open file, or the extent of a radio map."""
         head, body = self._ask(opened, {"index": index, "size": opened.size})
         if "map" in head:
             found: dict[str, Any] = head["map"]
@@ -114,12 +115,12 @@ class Readers:
         )
 
     def point(self, opened: Opened, **point: float) -> dict[str, Any]:
-        """A radio map at a point."""
+        """Values of a radio map at a point."""
         found: dict[str, Any] = self._ask(opened, {"point": point})[0]["point"]
         return found
 
     def close(self) -> None:
-        """End all processes; reads that are under way fail."""
+        """End all processes; reads in progress fail."""
         with self._lock:
             self._closed = True
             ended = [*self._idle, *self._busy]
@@ -139,12 +140,12 @@ class Readers:
                 head, body = process.ask({"name": name, **request}, [opened.descriptor, opened.folder])
             except TimeoutError:
                 self._discard(process)
-                raise DataError(f"reading {name} takes more than {MOST_S} s; cut it into parts") from None
+                raise DataError(f"reading {name} takes more than {MOST_S} s; split it into parts") from None
             except (OSError, EOFError, ValueError):
                 self._discard(process)
                 if not process.started:
-                    raise DataError(f"the process that would read {name} does not start") from None
-                raise DataError(f"reading {name} takes more memory than a file may, or breaks a library") from None
+                    raise DataError(f"the process to read {name} did not start") from None
+                raise DataError(f"reading {name} exceeds the memory limit or crashes a library") from None
             self._return(process)
         finally:
             self._room.release()
@@ -155,7 +156,7 @@ class Readers:
     def _take(self) -> _Process:
         with self._lock:
             if self._closed:
-                raise UserError("the server is ending")
+                raise UserError("the server is shutting down")
             process = self._idle.pop() if self._idle else _Process()
             self._busy.add(process)
         return process

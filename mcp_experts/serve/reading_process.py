@@ -1,7 +1,7 @@
-"""The process that reads files which nobody vouches for; `mcp_experts.serve.readers` starts it.
+"""The process that reads untrusted files, started by `mcp_experts.serve.readers`.
 
-It gets descriptors, never paths, and has limits of memory and time that the system keeps: a file that unpacks to more,
-or that takes a library for ever, ends this process and not the server.
+It receives descriptors, not paths. The operating system enforces limits of memory and time: a file that unpacks to
+more, or on which a library hangs, ends this process and not the server.
 """
 
 from __future__ import annotations
@@ -24,30 +24,30 @@ from mcp_experts.serve.maps import describe_map, query_map
 
 __all__ = ["FRAME", "MOST_MEMORY", "MOST_S", "READY", "main"]
 
-#: Bytes of address space, and seconds for one file.
+#: Limits: address space in bytes, and seconds for one file.
 MOST_MEMORY, MOST_S = 3 * 2**30, 20
-#: Lengths of the JSON and of the coefficients that follow.
+#: Header of an answer: lengths of the JSON and of the coefficients after it.
 READY = b"ready"
 FRAME = struct.Struct("!II")
 MOST_REQUEST, MOST_TEXT = 4096, 600
-#: Formats whose variables are known before one is read.
+#: Formats whose variables are listed without reading them.
 LAZY = (".nc", ".zarr")
 
 
 def _serve_reads(connection: socket.socket) -> None:
-    """Answer requests until the server goes away."""
+    """Answer requests until the connection closes."""
     while True:
         data, descriptors, _, _ = socket.recv_fds(connection, MOST_REQUEST, 2)
         if not data:
             return
-        signal.alarm(3 * MOST_S)  # ends this process where the server cannot any more
+        signal.alarm(3 * MOST_S)  # ends this process if the server no longer can
         try:
             head, body = _answer(json.loads(data), descriptors)
         except MemoryError:
-            head, body = {"error": f"reading it takes more than {MOST_MEMORY >> 20} MiB of memory; cut it"}, b""
+            head, body = {"error": f"reading it takes more than {MOST_MEMORY >> 20} MiB of memory; split it"}, b""
         except UserError as error:
             head, body = {"error": str(error)[:MOST_TEXT]}, b""
-        except Exception as error:  # libraries raise what they like on broken files
+        except Exception as error:  # libraries raise errors of any type on damaged files
             head, body = {"error": f"it cannot be read ({type(error).__name__})"}, b""
         finally:
             signal.alarm(0)
@@ -58,14 +58,14 @@ def _serve_reads(connection: socket.socket) -> None:
 
 
 def _answer(request: Mapping[str, Any], descriptors: list[int]) -> tuple[dict[str, Any], bytes]:
-    """A channel, what a radio map covers, or a map at a point."""
+    """A channel, the extent of a radio map, or its values at a point."""
     path = OpenedPath.of(descriptors[0], request["name"], descriptors[1])
     if "point" in request:
         return {"point": query_map(path, **request["point"])}, b""
     if path.suffix in LAZY and (covered := describe_map(path)) is not None:
         return {"map": covered}, b""
     if request["size"] > MOST_BYTES:
-        raise DataError(f"{path.name} has {request['size']} bytes; at most {MOST_BYTES} are read: cut it into parts")
+        raise DataError(f"{path.name} has {request['size']} bytes; at most {MOST_BYTES} are read: split it into parts")
     try:
         channel = channel_from_file(path, request["index"])
     except NoChannel:
@@ -83,7 +83,7 @@ def _limit() -> None:
 
 
 def main(descriptor: int) -> None:
-    """Serve the socket behind a descriptor, within limits, until the server goes away."""
+    """Set the limits and serve the socket with this descriptor until the connection closes."""
     _limit()
     connection = socket.socket(fileno=descriptor)
     connection.sendall(READY)

@@ -1,4 +1,4 @@
-"""Resources: the catalogue, cards, and summaries and pictures of loaded channels."""
+"""Resources: catalogue, cards, and verdicts and pictures of loaded channels."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["add"]
 
 
 def add(server: MCPServer, state: State) -> None:
-    """Give the server its resources."""
+    """Add the resources to the server."""
 
     @server.resource(
         "expert://catalog",
@@ -65,7 +65,7 @@ def add(server: MCPServer, state: State) -> None:
 
 
 async def _view(state: State, source: str) -> ChannelView:
-    """The channel of a handle or of a path, in which a client has escaped what URLs keep for themselves."""
+    """The channel of a handle or path whose reserved characters a client has percent-encoded."""
     try:
         return await state.channel(source)
     except UserError as error:

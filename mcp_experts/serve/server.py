@@ -1,4 +1,4 @@
-"""Putting the server together: which tools, resources and prompt it has, and who owns what."""
+"""Assemble the server from its tools, resources and prompt."""
 
 from __future__ import annotations
 
@@ -29,17 +29,17 @@ __all__ = ["INSTRUCTIONS", "ExpertServer", "build_server"]
 
 INSTRUCTIONS = """\
 Trained experts on one wireless channel (line of sight, fading, delay spread, Doppler, coherence, profile, scenario, \
-SNR). Ask with the path of a file: wireless_ask for one question, wireless_describe for all, wireless_list for what \
-there is. A null label means that the data do not decide: say so instead of guessing. Intervals hold with 90 % \
-confidence on channels like those of training. The classical estimate is a textbook's; where it differs, say so."""
+SNR). Ask with the path of a file: wireless_ask for one question, wireless_describe for all, wireless_list for files \
+and questions. A null label means that the data do not decide: say so instead of guessing. Intervals hold with 90 % \
+confidence on channels like the training data. The classical estimate is a textbook formula; if it differs, say so."""
 
 MOST_TEXT = 200
-#: Milliseconds for which a client may keep what does not change while the server runs.
+#: Milliseconds for which a client may cache what does not change while the server runs.
 FRESH_MS = 3_600_000
 
 
 class ExpertServer(MCPServer):
-    """The SDK's server, with errors of prompts as the protocol's "invalid params"; the SDK's are bugs of the server."""
+    """The SDK's server, but with "invalid params" for errors in prompts, which the SDK reports as internal errors."""
 
     def __init__(self, state: State, name: str, **settings: Any) -> None:
         super().__init__(name, **settings)
@@ -49,7 +49,7 @@ class ExpertServer(MCPServer):
         self._unlisted = tools.unlisted(state)
 
     async def call_tool(self, name: str, arguments: dict[str, Any], context: Any = None) -> Any:
-        """As the SDK's, for tools of all toolsets: those that are not listed cost a model nothing."""
+        """Call a tool, also one of a toolset that is not listed, which costs a model no tokens."""
         while name not in self._listed and name not in self._made and (more := next(self._unlisted, None)):
             self._made |= more
         tool = self._made.get(name)
@@ -58,11 +58,11 @@ class ExpertServer(MCPServer):
         return await tool.run(arguments, context or Context(mcp_server=self), convert_result=True)
 
     def close(self) -> None:
-        """End what the server has started."""
+        """End the processes that the server has started."""
         self.state.readers.close()
 
     async def get_prompt(self, name: str, arguments: dict[str, Any] | None = None, context: Any = None) -> Any:
-        """As the SDK's."""
+        """Return a prompt; errors are reported as invalid parameters."""
         try:
             return await super().get_prompt(name, arguments, context)
         except ValueError as error:
@@ -80,9 +80,10 @@ def build_server(
     token_verifier: TokenVerifier | None = None,
     auth: AuthSettings | None = None,
 ) -> ExpertServer:
-    """The server, ready to run on either transport or to be handed to a client in memory.
+    """Build the server, for either transport or for a client in the same process.
 
-    It lists three tools; `toolsets` adds some of `TOOLSETS`, or "all". Those of the others can be called, unlisted.
+    It lists three tools; `toolsets` adds some of `TOOLSETS`, or "all". The other tools can be called without being
+    listed.
     """
     names = tuple(TOOLSETS) if "all" in toolsets else tuple(dict.fromkeys(toolsets))
     for name in names:
@@ -101,10 +102,10 @@ def build_server(
         token_verifier=token_verifier,
         auth=auth,
         log_level="WARNING",
-        subscriptions=False,  # nothing that could be subscribed to changes, and each would hold a connection open
+        subscriptions=False,  # nothing to subscribe to ever changes, and each subscription would hold a connection open
         cache_hints=dict.fromkeys(lists, fresh) | {"resources/read": CacheHint(ttl_ms=FRESH_MS // 60)},
     )
-    # At INFO the SDK logs the errors that clients were told, with what they sent.
+    # At level INFO the SDK logs error responses together with what clients sent.
     logging.getLogger("mcp").setLevel(logging.WARNING)
     resources.add(server, state)
     prompts.add(server)

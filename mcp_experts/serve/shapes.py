@@ -1,4 +1,4 @@
-"""The shapes of results, flat: what each tool promises in its output schema, with `Verdict`."""
+"""Types of the results of tools, flat, from which output schemas are made (see also `Verdict`)."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ __all__ = ["Answer", "Budget", "Card", "Description", "Design", "Dropped", "List
 
 
 class Answer(TypedDict):
-    """One question, answered: a sentence first."""
+    """The answer to one question; a sentence comes first."""
 
     answer: str
     question: str
@@ -21,7 +21,7 @@ class Answer(TypedDict):
 
 
 class Description(TypedDict):
-    """All questions about one channel, answered shortly."""
+    """Short answers to all questions about one channel."""
 
     answer: str
     handle: str
@@ -30,7 +30,7 @@ class Description(TypedDict):
 
 
 class Listing(TypedDict):
-    """What can be asked about, and what can be asked."""
+    """Files that can be asked about, and questions."""
 
     answer: str
     sources: list[str]
@@ -39,7 +39,7 @@ class Listing(TypedDict):
 
 
 class Card(TypedDict):
-    """How far an expert can be trusted, in short."""
+    """Summary of an expert's card."""
 
     question: str
     labels: list[str]
@@ -53,7 +53,7 @@ class Card(TypedDict):
 
 
 class Loaded(TypedDict):
-    """A handle and what it stands for."""
+    """A handle and a summary of its channel."""
 
     channel_id: str
     subcarriers: int
@@ -66,14 +66,14 @@ class Loaded(TypedDict):
 
 
 class Dropped(TypedDict):
-    """A handle that is no more."""
+    """A handle that was dropped."""
 
     source: str
     dropped: bool
 
 
 class MapPoint(TypedDict):
-    """A radio map at one point."""
+    """Values of a radio map at one point."""
 
     expert: str
     path: str
@@ -91,14 +91,14 @@ class MapPoint(TypedDict):
 
 
 class Design(TypedDict):
-    """What follows from a channel: rows of quantity, value, rule and source."""
+    """Design values for a channel: rows of quantity, value, rule and source."""
 
     answer: str
     rows: list[dict[str, str]]
 
 
 class Budget(TypedDict):
-    """A link's budget."""
+    """A link budget."""
 
     answer: str
     path_loss_db: float

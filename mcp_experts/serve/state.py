@@ -1,4 +1,4 @@
-"""What the tools of one server share: experts, channels, the data root, and who owns what."""
+"""State that the tools of one server share: experts, channels with their owners, and the data root."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ from mcp_experts.serve.readers import Readers
 
 __all__ = ["MapCover", "State"]
 
-#: A path, the number of a channel in a file with several, and the first digits of its content's hash.
+#: Source: a path, the number of a channel in a file, and the first digits of the hash of the content.
 SOURCE = re.compile(r"(?P<path>.+?)(?:#(?P<index>\d{1,7}))?(?:@(?P<digest>[0-9a-f]{8}))?", re.DOTALL)
-#: Owner of the channels of files, which everybody may ask about, and how many files are remembered.
+#: Owner of channels from files, which all clients may use, and the largest number of files in the cache.
 FILES, REMEMBERED = "files", 512
 
 
 @dataclass(frozen=True)
 class MapCover:
-    """What a radio map under the root covers."""
+    """Extent of a radio map under the root."""
 
     path: str
     covers: dict[str, Any]
@@ -38,7 +38,7 @@ class MapCover:
 
 @dataclass(frozen=True, eq=False)
 class State:
-    """What the tools of one server share."""
+    """State that the tools of one server share."""
 
     registry: Registry
     handles: Handles
@@ -49,22 +49,22 @@ class State:
 
     @staticmethod
     def owner() -> str:
-        """Whose call this is: the bearer token's client, or the process on stdio and an open loopback."""
+        """Owner of the current call: the client of the bearer token, or, without tokens, the process."""
         token = get_access_token()
         return token.client_id if token else "process"
 
     async def channel(self, source: str) -> ChannelView:
-        """The channel behind a handle or a path; a `UserError` for a radio map, which is none."""
+        """The channel of a handle or path; a `UserError` for a radio map."""
         found = await self.source(source)
         if isinstance(found, MapCover):
-            raise UserError(f"{found.path} is a radio map: ask wireless_ask with at, as at='10,20,1.5'")
+            raise UserError(f"{found.path} is a radio map: call wireless_ask with a point, such as at='10,20,1.5'")
         return found
 
     async def source(self, source: str) -> ChannelView | MapCover:
-        """The channel behind a handle, or the channel or map in a file under the root, read once as long as it is kept.
+        """The channel of a handle, or the channel or map of a file under the root; files are cached.
 
-        A handle of a file is its path with the first digits of a hash of the content, so that it means the same in
-        every process; of another content it is a `UserError`.
+        The handle of a file is its path with the first digits of a hash of the content, so that it is valid in every
+        process. Raises `UserError` if the content has changed.
         """
         if source.startswith(PREFIX):
             return self.handles.get(source, self.owner())
@@ -88,7 +88,7 @@ class State:
                 while len(self._files) > REMEMBERED:
                     self._files.popitem(last=False)
         if digest and isinstance(found, ChannelView) and not found.channel_id.endswith(f"@{digest}"):
-            raise UserError(f"{opened.name} has changed since this handle was made; ask with the path {opened.name}")
+            raise UserError(f"{opened.name} has changed since this handle was made; use the path {opened.name}")
         return found
 
     def _read(self, path: str, index: int, found: Channel | dict[str, Any]) -> ChannelView | MapCover:
@@ -100,7 +100,7 @@ class State:
         return self.handles.get(self.handles.put(found, FILES, name), FILES)
 
     async def map_point(self, path: str, **point: float) -> dict[str, Any]:
-        """A radio map of the root at a point: `x_m`, `y_m`, `z_m`, `transmitter`."""
+        """Values of a radio map under the root at a point (`x_m`, `y_m`, `z_m`, `transmitter`)."""
 
         def read() -> dict[str, Any]:
             with open_inside(self.root, path) as opened:

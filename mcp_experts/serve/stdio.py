@@ -1,8 +1,8 @@
-"""The stdio transport: every request is answered, signals end it, and memory is bounded whatever the client does.
+"""Stdio transport: every request is answered, signals end the server, and memory is bounded for any input.
 
-The SDK's own transport drops lines that are no messages, ignores Ctrl-C while it reads, reads lines of any length, and
-ends when an answer cannot be encoded. This one hands the same server (`MCPServer._lowlevel_server`, the one private
-name used here) streams that do none of that.
+The SDK's transport drops invalid lines, ignores Ctrl-C while it reads, reads lines of any length, and ends if an answer
+cannot be encoded. This transport runs the same server (`MCPServer._lowlevel_server`, the only private name used here)
+on streams without these limitations.
 """
 
 from __future__ import annotations
@@ -32,22 +32,23 @@ from mcp_experts.serve.frames import Messages, Refused, find_id, parse, without_
 __all__ = ["serve_stdio"]
 
 LOG = logging.getLogger(__name__)
-#: Bytes of a line, as of a request's body over HTTP; and of a longer one that are skipped before the server gives up.
+#: Largest line in bytes, equal to the limit of a body over HTTP; bytes of a longer line that are skipped before the
+#: server ends.
 MOST_LINE, MOST_SKIPPED = 1 << 20, 1 << 24
-#: Requests at work at once: the next line is not read before one is answered.
+#: Largest number of requests in progress; the next line is read after one is answered.
 MOST_PENDING = 64
-#: Seconds in which a client has to read an answer, and in which requests are still answered after the input has ended.
+#: Time limits, in s, for a client to read an answer, and for the remaining answers after the input has ended.
 STALLED_S, LAST_S = 30.0, 5.0
-#: Bytes that a pipe with room takes at once (PIPE_BUF).
+#: Bytes that a writable pipe accepts atomically (PIPE_BUF).
 AT_ONCE = 4096
 BATCHES = "2025-03-26"
 
 
 def serve_stdio(server: MCPServer, *, closing: Callable[[], None] = lambda: None) -> int:
-    """Serve one client on standard input and output until it goes away; the exit code.
+    """Serve one client on standard input and output until it disconnects, and return the exit code.
 
-    Meanwhile whatever else prints goes to standard error. SIGINT ends with 130; SIGTERM ends the process as that
-    signal does, after `closing`.
+    Meanwhile other output goes to standard error. SIGINT ends with exit code 130. SIGTERM calls `closing` and then ends
+    the process by the signal.
     """
     source, sink = os.dup(0), os.dup(1)
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
@@ -59,7 +60,7 @@ def serve_stdio(server: MCPServer, *, closing: Callable[[], None] = lambda: None
         return 130
     except BaseExceptionGroup as group:
         stalled, others = group.split(UserError)
-        _, others = others.split(BrokenPipeError) if others else (None, None)  # the client has gone
+        _, others = others.split(BrokenPipeError) if others else (None, None)  # the client has disconnected
         if others is not None:
             raise others from None
         if stalled is not None:
@@ -76,27 +77,27 @@ def serve_stdio(server: MCPServer, *, closing: Callable[[], None] = lambda: None
 
 
 class _Room:
-    """How many messages are at work; the reading thread waits while there are too many."""
+    """Counter of messages in progress; the reading thread waits at the limit."""
 
     def __init__(self) -> None:
         self._taken = 0
         self._changed = threading.Condition()
 
     def take(self) -> None:
-        """Count one more as soon as there is room."""
+        """Wait for room, then count one message."""
         with self._changed:
             self._changed.wait_for(lambda: self._taken < MOST_PENDING)
             self._taken += 1
 
     def add(self, count: int) -> None:
-        """Count so many more, or fewer, at once."""
+        """Change the count without waiting."""
         with self._changed:
             self._taken += count
             self._changed.notify()
 
 
 class _Connection:
-    """One client: reads in a thread of its own, answers in order of completion."""
+    """Connection to one client: reads in a separate thread, answers in order of completion."""
 
     def __init__(self, server: MCPServer, source: int, sink: int, closing: Callable[[], None]) -> None:
         self._server, self._source, self._sink, self._closing = server, source, sink, closing
@@ -108,7 +109,7 @@ class _Connection:
         self._writing = anyio.Lock()
 
     async def run(self) -> None:
-        """Serve until the input ends, or SIGTERM."""
+        """Serve until the input ends or SIGTERM arrives."""
         loop = asyncio.get_running_loop()
         self._lines: asyncio.Queue[bytes | None] = asyncio.Queue()
         self._answered = asyncio.Event()
@@ -120,7 +121,7 @@ class _Connection:
 
             def end(ended_by: signal.Signals) -> None:
                 self.ended_by = ended_by
-                self._closing()  # first: a thread that waits for a file cannot be cancelled
+                self._closing()  # first, since a thread that waits for a file cannot be cancelled
                 tasks.cancel_scope.cancel()
 
             for number in (signal.SIGTERM, signal.SIGINT):
@@ -132,10 +133,10 @@ class _Connection:
             tasks.cancel_scope.cancel()
 
     def _read(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Lines of the input, in a thread: one that is too long comes cut, with its end left out."""
+        """Read lines of the input, in a thread; a line that is too long is truncated."""
         held = bytearray()
         skipped = 0
-        with contextlib.suppress(RuntimeError, OSError):  # the loop has gone, or the input
+        with contextlib.suppress(RuntimeError, OSError):  # the loop or the input is closed
             while chunk := os.read(self._source, 1 << 16):
                 *complete, rest = chunk.split(b"\n")
                 for part in complete:
@@ -156,11 +157,11 @@ class _Connection:
             loop.call_soon_threadsafe(self._lines.put_nowait, None)
 
     async def _receive(self, to_server: MemoryObjectSendStream[SessionMessage | Exception]) -> None:
-        """Give messages to the server and answer what is none; after the last wait for the answers due."""
+        """Pass messages to the server and answer invalid lines; after the last, wait for the remaining answers."""
         async with to_server:
             while (line := await self._lines.get()) is not None:
                 if len(line) > MOST_LINE:
-                    what = f"a line of more than {MOST_LINE} bytes; put large channels into a file"
+                    what = f"a line of more than {MOST_LINE} bytes; write large channels to a file"
                     found: JSONRPCMessage | Messages | Refused = Refused(INVALID_REQUEST, what, find_id(line))
                 else:
                     found = parse(line)
@@ -195,7 +196,7 @@ class _Connection:
             self._settle((part.params or {}).get("requestId"))
 
     def _settle(self, identifier: Any) -> None:
-        """A request is answered, or needs no answer any more: there is room for another."""
+        """Free the room of a request that is answered or cancelled."""
         if isinstance(identifier, int | str) and self._pending[identifier] > 0:
             self._room.add(-1)
             self._pending[identifier] -= 1
@@ -214,7 +215,7 @@ class _Connection:
                     self._settle(message.id)
 
     async def _answer(self, message: JSONRPCMessage) -> None:
-        """Write a message, or keep it until the others of its batch are there."""
+        """Write a message, or hold it until its batch is complete."""
         text = _encoded(message)
         if isinstance(message, Response | JSONRPCError):
             batch = next((batch for batch in self._batches if batch.awaits(message.id)), None)
@@ -240,7 +241,7 @@ class _Connection:
 
 
 class _Answers:
-    """The answers to a batch, until all are there."""
+    """Answers to a batch, collected until it is complete."""
 
     def __init__(self, batch: Messages) -> None:
         self._due = Counter(
@@ -251,11 +252,11 @@ class _Answers:
         self._texts: list[bytes] = []
 
     def awaits(self, identifier: Any) -> bool:
-        """Whether an answer of this id belongs to the batch."""
+        """Whether an answer with this id belongs to the batch."""
         return self._due[identifier] > 0
 
     def add(self, identifier: Any, text: bytes) -> bool:
-        """Take an answer; whether it was the last."""
+        """Add an answer and return whether the batch is complete."""
         self._due[identifier] -= 1
         self._texts.append(text)
         return not any(self._due.values())
@@ -288,7 +289,7 @@ def _error(refused: Refused) -> ErrorData:
 
 
 def _encoded(message: JSONRPCMessage) -> bytes:
-    """The message as JSON; what cannot be encoded becomes an error, and never the end of the server."""
+    """The message as JSON; a message that cannot be encoded becomes an error response."""
     try:
         text = message.model_dump_json(by_alias=True, exclude_unset=True)
     except ValueError:

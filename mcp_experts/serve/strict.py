@@ -1,4 +1,4 @@
-"""Tools that refuse what they do not know, and whose errors say the next step."""
+"""Tools that refuse unknown arguments, with errors that say what to do next."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ from mcp_experts.serve.frames import without_surrogates
 __all__ = ["StrictTool", "answer", "described", "strict_tool"]
 
 MOST_TEXT = 160
-#: What `source` was called before it could be a path.
+#: Earlier names of the argument `source`.
 EARLIER = "channel_id"
 
 
 class StrictTool(Tool):
-    """A tool whose arguments are exactly those of its schema, finite numbers all.
+    """A tool that accepts exactly the arguments of its schema, and finite numbers only.
 
-    The SDK ignores unknown arguments and lets NaN and 1e400 pass; a model that misspells an argument would never know.
+    The SDK ignores unknown arguments and accepts NaN and 1e400; a model would not notice a misspelled argument.
     """
 
     async def run(self, arguments: dict[str, Any], context: Context[Any, Any], convert_result: bool = False) -> Any:
-        """As the SDK's, with errors of arguments in words and the user's own mistakes as `ToolError`.
+        """Run the tool; invalid arguments and `UserError` become a `ToolError` with an explanation.
 
-        Null for an argument that may be left out counts as left out: models fill all that a schema lists.
+        Null for an optional argument counts as omitted, since models fill in all arguments of a schema.
         """
         required = self.parameters.get("required", [])
         arguments = {name: value for name, value in arguments.items() if value is not None or name in required}
@@ -48,7 +48,7 @@ class StrictTool(Tool):
             raise
 
     def _explain(self, error: ValidationError) -> str:
-        """What was wrong with the arguments; never the values, which may be long and are the caller's own."""
+        """What is wrong with the arguments, without their values, which may be long or private."""
         found = []
         for problem in error.errors(include_url=False, include_input=False, include_context=False)[:4]:
             place = ".".join(str(part) for part in problem["loc"])[:MOST_TEXT]
@@ -67,9 +67,9 @@ def strict_tool(
     destructive: bool = False,
     choices: Mapping[str, Sequence[str]] | None = None,
 ) -> Tool:
-    """A strict tool from a function that annotates each argument and returns `Annotated[CallToolResult, Shape]`.
+    """Create a strict tool from a function with annotated arguments that returns `Annotated[CallToolResult, Shape]`.
 
-    `choices` go into the schema as the values of an argument; the function may understand others too.
+    `choices` are listed in the schema as values of an argument; the function may accept others.
     """
     tool = StrictTool.from_function(
         function,
@@ -99,9 +99,9 @@ def strict_tool(
 def described(
     function: Callable[..., Any], arguments: Mapping[str, str], then: Callable[[Any], CallToolResult], shape: type
 ) -> Callable[..., CallToolResult]:
-    """A tool's function: `function` with its own parameters and defaults, each of which `arguments` describes.
+    """A function for a tool: `function` with its parameters and defaults, described by `arguments`.
 
-    What it returns goes through `then`, which promises `shape`.
+    `then` converts its result to `shape`.
     """
     parameters = [
         parameter.replace(
@@ -120,7 +120,7 @@ def described(
 
 
 def _plain_schema(schema: dict[str, Any]) -> dict[str, Any]:
-    """Without the titles that repeat names: they cost a model tokens and say nothing."""
+    """Remove titles, which repeat names and cost a model tokens."""
     properties = {
         name: {key: value for key, value in about.items() if key != "title"}
         for name, about in schema.get("properties", {}).items()
@@ -129,7 +129,7 @@ def _plain_schema(schema: dict[str, Any]) -> dict[str, Any]:
 
 
 def _joined(schema: Any) -> Any:
-    """With `{"type": ["string", "null"]}` for an `anyOf` of the two: the same, checked by clients in half the time."""
+    """Replace `anyOf` of a type and null by `{"type": ["string", "null"]}`, which clients check in half the time."""
     if not isinstance(schema, dict):
         return schema
     parts = schema.get("anyOf", [])
@@ -139,6 +139,6 @@ def _joined(schema: Any) -> Any:
 
 
 def answer(content: Mapping[str, Any], *, text: str | None = None) -> CallToolResult:
-    """A result as structured content, and as text for clients and models that read text: `text`, or the same JSON."""
+    """A result as structured content and as text: `text`, or by default the same JSON."""
     text = text or json.dumps(content, allow_nan=False, separators=(",", ":"), ensure_ascii=False)
     return CallToolResult(content=[TextContent(type="text", text=text)], structured_content=dict(content))

@@ -1,6 +1,6 @@
-"""The three tools that are always there: ask one question, describe a channel, list what can be asked about.
+"""The three tools that are always listed: ask one question, describe a channel, list files and questions.
 
-Arguments are flat and few. An answer begins with a sentence that can be read to a user. All else is in toolsets.
+Arguments are flat and few. An answer begins with a sentence that can be shown to a user. Other tools are in toolsets.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ from mcp_experts.serve.toolsets import TOOLSETS, Source
 __all__ = ["tools", "unlisted"]
 
 PAGE, MOST_LISTED = 20, 2000
-#: Questions that a radio map answers, by the field of its point.
+#: Questions that a radio map answers, with the field of `MapPoint` for each.
 MAP_QUESTIONS = {"line_of_sight": "los", "path_gain": "path_gain_db", "delay": "toa_s"}
 
 
 def tools(state: State) -> Iterator[Tool]:
-    """The tools that the server lists: the three, and those of its toolsets."""
+    """The tools that the server lists: these three, and those of its toolsets."""
     yield _ask_tool(state)
     yield _describe_tool(state)
     yield _list_tool(state)
@@ -41,7 +41,7 @@ def tools(state: State) -> Iterator[Tool]:
 
 
 def unlisted(state: State) -> Iterator[dict[str, Tool]]:
-    """The tools of each other toolset by name, made one toolset after the other as they are looked for."""
+    """The tools of the other toolsets by name, built one toolset at a time."""
     for name, make in TOOLSETS.items():
         if name not in state.toolsets:
             yield {tool.name: tool for tool in make(state)}
@@ -59,7 +59,7 @@ def _ask_tool(state: State) -> Tool:
         if isinstance(found, MapCover):
             return await _map_answer(state, found, question, at)
         if at is not None:
-            raise UserError("at is for radio maps; leave it out for a channel")
+            raise UserError("at is for radio maps; omit it for a channel")
         return _channel_answer(state, found, state.registry.asked(question))
 
     return strict_tool(
@@ -68,7 +68,7 @@ def _ask_tool(state: State) -> Tool:
         title="Ask an expert",
         description=(
             "Answers one question about a wireless channel (a file with measured or simulated coefficients), or about "
-            "a point of a radio map, with a sentence to read to the user. A null label means that the data do not "
+            "a point of a radio map, with a sentence for the user. A null label means that the data do not "
             "decide: say so, do not guess."
         ),
         choices={"question": [*questions, "path_gain", "delay"]},
@@ -99,13 +99,13 @@ def _channel_answer(state: State, view: ChannelView, expert: Expert) -> CallTool
 
 
 def _lines(found: dict[str, Any]) -> str:
-    """The sentence, and below it in one line what a program would want."""
+    """The sentence, followed by one line of values for programs."""
     rest = {name: value for name, value in found.items() if name not in ("answer", "question", "interval", "unit")}
     return f"{found['answer']}\n" + "; ".join(f"{name}: {value}" for name, value in rest.items() if value is not None)
 
 
 async def _map_answer(state: State, found: MapCover, question: str, at: str | None) -> CallToolResult:
-    """An answer about a point of a radio map, in the shape of those about channels."""
+    """The answer about a point of a radio map, in the form of answers about channels."""
     asked = next((name for name in MAP_QUESTIONS if name == question.strip().lower().replace(" ", "_")), None)
     if asked is None:
         asked = "line_of_sight" if state.registry.asked(question).name == "los" else None
@@ -140,20 +140,20 @@ def _point(found: MapCover, at: str | None) -> tuple[float, float, float]:
 
 
 def _said_of_point(asked: str, point: dict[str, Any]) -> tuple[str, str | None]:
-    """The sentence and label of a point."""
+    """Sentence and label for a point."""
     if point["inside_building"]:
-        return "The point lies inside a building, where the map says nothing.", None
+        return "The point is inside a building, where the map has no values.", None
     if asked == "line_of_sight" and point["los"] is not None:
         label = "clear" if point["los"] else "blocked"
         return f"The direct path from the transmitter to the point is {label} in this map.", label
     if point["no_path"]:
-        return "No path reaches the point in this map, which is no proof of silence.", None
+        return "No path reaches the point in this map; there may be paths that the map does not model.", None
     if asked == "delay" and point["toa_s"] is not None:
         return f"The first path arrives after {sentences.natural(point['toa_s'], 's')}.", None
     if asked == "path_gain" and point["path_gain_db"] is not None:
         spread = "" if point["uncertainty_db"] is None else f" ± {point['uncertainty_db']:.2g}"
         return f"The path gain at the point is {point['path_gain_db']:.1f}{spread} dB.", None
-    return f"This map does not say the {asked.replace('_', ' ')} at the point.", None
+    return f"This map does not hold the {asked.replace('_', ' ')} at the point.", None
 
 
 def _describe_tool(state: State) -> Tool:
@@ -167,7 +167,7 @@ def _describe_tool(state: State) -> Tool:
         describe,
         name="wireless_describe",
         title="Describe a channel or radio map",
-        description="Asks all experts about a channel at once, or says what a radio map covers.",
+        description="Asks all experts about a channel at once, or returns the extent of a radio map.",
     )
 
 
@@ -203,14 +203,14 @@ def _cover(found: MapCover) -> CallToolResult:
     limits = ", ".join(f"{axis} {low:g} to {high:g} m" for axis, (low, high) in covers["limits_m"].items())
     said = (
         f"A radio map at {covers['frequency_ghz']:g} GHz of {covers['transmitters']} transmitter"
-        f"{'s' if covers['transmitters'] > 1 else ''}; it covers {limits}. Ask about a point with at."
+        f"{'s' if covers['transmitters'] > 1 else ''}; it covers {limits}. Pass at to ask about a point."
     )
     return answer({"answer": said, "handle": found.path, "answers": {}, "notes": []}, text=said)
 
 
 def _list_tool(state: State) -> Tool:
     def list_sources(
-        cursor: Annotated[str | None, Field(description="next_cursor of the page before", max_length=16)] = None,
+        cursor: Annotated[str | None, Field(description="next_cursor of the previous page", max_length=16)] = None,
     ) -> Annotated[CallToolResult, Listing]:
         names = [] if state.root is None else list(itertools.islice(sources_under(state.root), MOST_LISTED))
         start = _page(cursor, len(names))
@@ -219,7 +219,7 @@ def _list_tool(state: State) -> Tool:
         questions = {
             expert.definition.question: list(expert.definition.classes) for expert in state.registry.experts.values()
         }
-        said = f"{len(names)} files to ask about" if state.root is not None else "This server has no data root"
+        said = f"{len(names)} files" if state.root is not None else "This server has no data root"
         lines = [f"{name}: {' | '.join(labels)}" for name, labels in questions.items()]
         text = [f"{said}: {', '.join(shown)}" if shown else f"{said}.", "Questions and labels:", *lines]
         found = {"answer": text[0], "sources": shown, "questions": questions, "next_cursor": following}
@@ -229,7 +229,7 @@ def _list_tool(state: State) -> Tool:
         list_sources,
         name="wireless_list",
         title="List files and questions",
-        description="Lists the files that can be asked about, and the questions with their possible labels.",
+        description="Lists the available files, and the questions with their possible labels.",
     )
 
 
@@ -237,5 +237,5 @@ def _page(cursor: str | None, count: int) -> int:
     if cursor is None:
         return 0
     if not cursor.isdecimal() or int(cursor) % PAGE or int(cursor) >= count:
-        raise UserError("invalid cursor; start again without one")
+        raise UserError("invalid cursor; start again without a cursor")
     return int(cursor)

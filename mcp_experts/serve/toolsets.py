@@ -1,4 +1,4 @@
-"""Tools that a server has where its toolsets say so: loading channels, one tool an expert, cards, radio maps."""
+"""Optional tools by toolset: loading channels, one tool per expert, cards, radio maps, design."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ Path = Annotated[str, Field(description="Map under the data root: .npz, .nc or .
 
 
 def _channels(state: State) -> Iterator[Tool]:
-    """Arguments and defaults are those of the functions that make the channels."""
+    """Arguments and defaults are those of the functions that create channels."""
 
     async def load_file(
         path: Annotated[str, Field(description=f"File under the data root: {', '.join(FORMATS)}", max_length=512)],
-        index: Annotated[int, Field(description="Which channel of a file with several", ge=0)] = 0,
+        index: Annotated[int, Field(description="Number of the channel in the file, from 0", ge=0)] = 0,
     ) -> Annotated[CallToolResult, Loaded]:
         return _loaded(state, await state.channel(f"{path}#{index}" if index else path))
 
@@ -42,7 +42,7 @@ def _channels(state: State) -> Iterator[Tool]:
         load_file,
         name="wireless_load_file",
         title="Load a channel from a file",
-        description="Reads a channel file and returns what it holds. Not needed before asking: a path will do.",
+        description="Reads a channel file and returns a summary. Not needed before asking, which accepts paths.",
     )
     yield _loading_tool(
         state,
@@ -52,15 +52,15 @@ def _channels(state: State) -> Iterator[Tool]:
             "csi_imag": "Imaginary parts in the same order",
             "subcarriers": "At least 64",
             "snapshots": "At least 14",
-            "subcarrier_spacing_hz": "Spacing of the subcarriers given, Hz",
+            "subcarrier_spacing_hz": "Subcarrier spacing, Hz",
             "snapshot_interval_s": "Time between snapshots, s",
             "antennas": "Receive antennas",
         },
         name="wireless_load_inline",
         title="Load a small channel from numbers",
         description=(
-            "Loads a channel (at most 16384 complex values) sent as flat lists and returns a handle. Only when the "
-            "user pasted numbers; a file costs far fewer tokens."
+            "Loads a channel (at most 16384 complex values) sent as flat lists and returns a handle. Only for numbers "
+            "pasted by the user; a file costs far fewer tokens."
         ),
     )
     yield _loading_tool(
@@ -69,18 +69,18 @@ def _channels(state: State) -> Iterator[Tool]:
         {
             "delay_spread_s": "RMS delay spread, s",
             "doppler_hz": "Maximum Doppler shift, Hz",
-            "k_factor_db": "K-factor of a direct path, dB; null: none",
+            "k_factor_db": "K-factor of a direct path, dB; null: no direct path",
             "snr_db": "Signal-to-noise ratio, dB",
             "bandwidth_hz": "Bandwidth, Hz",
-            "duration_s": "Observed time, s",
+            "duration_s": "Duration, s",
             "antennas": "Receive antennas, 1 to 16",
-            "seed": "Same seed, same channel",
+            "seed": "Seed of the random numbers",
         },
         name="wireless_load_synthetic",
         title="Make a channel from a specification",
         description=(
             "Makes a synthetic channel with a given delay spread, Doppler shift, K-factor and SNR and returns a "
-            "handle. For what-if questions and for trying the experts."
+            "handle. For what-if questions and for testing the experts."
         ),
     )
     yield _drop_tool(state)
@@ -95,7 +95,7 @@ def _loading_tool(
     title: str,
     description: str,
 ) -> Tool:
-    """A tool that holds the channel that `make` gives."""
+    """A tool that creates a channel with `make` and returns its handle."""
 
     def keep(channel: Channel) -> CallToolResult:
         handle = state.handles.put(channel, state.owner())
@@ -114,7 +114,7 @@ def _drop_tool(state: State) -> Tool:
         drop_channel,
         name="wireless_drop_channel",
         title="Drop a channel",
-        description="Forgets a loaded channel. Not needed: channels expire by themselves.",
+        description="Drops a loaded channel. Not needed: channels expire by themselves.",
         read_only=False,
         destructive=True,
     )
@@ -163,14 +163,14 @@ def _cards(state: State) -> Iterator[Tool]:
         name="wireless_expert_card",
         title="Card of an expert",
         description=(
-            "Says how far an expert can be trusted: what its labels mean, how accurate it is in and out of training, "
-            "beside the classical estimate, and what it cannot know. The whole card is the resource expert://NAME/card."
+            "Says how far an expert can be trusted: meaning of its labels, accuracy in and out of distribution, "
+            "compared with the classical estimate, and limits. The full card is the resource expert://NAME/card."
         ),
     )
 
 
 def short_card(expert: Expert) -> dict[str, Any]:
-    """What a model needs of a card to say how far a verdict can be trusted."""
+    """The part of a card that says how far a verdict can be trusted."""
     definition, card = expert.definition, expert.card
     scores = {}
     for place, found in card.get("metrics", {}).items():
@@ -195,7 +195,7 @@ def _maps(state: State) -> Iterator[Tool]:
         path: Path,
         x_m: Annotated[float, Field(description="Receiver, metres east in the map's frame")],
         y_m: Annotated[float, Field(description="Receiver, metres north in the map's frame")],
-        z_m: Annotated[float, Field(description="Receiver's height, metres")] = 1.5,
+        z_m: Annotated[float, Field(description="Height of the receiver, metres")] = 1.5,
         transmitter: Annotated[int, Field(description="Number of the transmitter in the map", ge=0)] = 0,
     ) -> Annotated[CallToolResult, MapPoint]:
         found = await state.map_point(path, x_m=x_m, y_m=y_m, z_m=z_m, transmitter=transmitter)
@@ -207,7 +207,7 @@ def _maps(state: State) -> Iterator[Tool]:
         title="Radio map at a point",
         description=(
             "Reads path gain, line of sight and time of arrival at a point of a radio map (ray-traced or predicted), "
-            "with free space beside it. For questions about coverage at a place, without a channel."
+            "with free space for comparison. For questions about coverage at a place, without a channel."
         ),
     )
 
@@ -217,10 +217,10 @@ def _design(state: State) -> Iterator[Tool]:
         view = await state.channel(source)
         verdicts = {expert.name: judge(expert, view, state.registry.gate) for expert in state.registry.classifiers}
         if view.ood_score(state.registry.gate) > OUTSIDE:
-            raise UserError("this channel is unlike the training data, so nothing is derived from its verdicts")
+            raise UserError("this channel is unlike the training data, so no design is derived from its verdicts")
         rows = design(verdicts)
         first = "; ".join(f"{row['quantity']} {row['value']}" for row in rows)
-        said = f"For this channel, by worst cases that hold in nine of ten: {first}."
+        said = f"For the worst case within 90 % intervals of this channel: {first}."
         text = [said, *(f"{row['quantity']}: {row['rule']} ({row['source']})" for row in rows)]
         return answer({"answer": said, "rows": rows}, text="\n".join(text))
 
@@ -228,7 +228,7 @@ def _design(state: State) -> Iterator[Tool]:
         derive,
         name="wireless_design",
         title="Design for a channel",
-        description="Derives cyclic prefix, pilot spacing, numerology and coherence block from a channel, with rules.",
+        description="Derives cyclic prefix, pilot spacing, numerology and coherence block for a channel, with rules.",
     )
 
     def budget(found: dict[str, Any]) -> CallToolResult:
@@ -247,7 +247,7 @@ def _design(state: State) -> Iterator[Tool]:
         "frequency_hz": "Carrier, Hz",
         "bandwidth_hz": "Bandwidth, Hz",
         "tx_power_dbm": "Transmitted power, dBm",
-        "antenna_gains_db": "Gains of both antennas together, dB",
+        "antenna_gains_db": "Sum of both antenna gains, dB",
         "noise_figure_db": "Noise figure, dB",
         "needed_snr_db": "SNR at the end of the range, dB",
         "model": "Path loss: free_space, or 3GPP TR 38.901 umi or uma",
@@ -256,12 +256,12 @@ def _design(state: State) -> Iterator[Tool]:
         described(link_budget, arguments, budget, Budget),
         name="wireless_link_budget",
         title="Link budget",
-        description="Computes path loss, SNR, rate and range of a link by a named model of path loss.",
+        description="Computes path loss, SNR, rate and range of a link with a standard model of path loss.",
         choices={"model": list(MODELS)},
     )
 
 
-#: Name → tools; the three of `mcp_experts.serve.tools` are always there.
+#: Name of the toolset → tools; those of `mcp_experts.serve.tools` are always listed.
 TOOLSETS: dict[str, Callable[[State], Iterator[Tool]]] = {
     "channels": _channels,
     "experts": _experts,

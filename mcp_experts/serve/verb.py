@@ -18,7 +18,7 @@ from mcp_experts.serve.toolsets import TOOLSETS
 
 __all__ = ["serve"]
 
-#: Where HTTP listens and whom it lets in: names in a `Binding` and flags.
+#: Options of HTTP: names in a `Binding` and flags.
 BINDING = {
     "host": "--host",
     "port": "--port",
@@ -28,13 +28,13 @@ BINDING = {
 
 
 def serve(arguments: Sequence[str]) -> int:
-    """Serve until the client goes away (stdio) or the process is ended (HTTP)."""
+    """Serve until the client disconnects (stdio) or the process is ended (HTTP)."""
     flags = _parser().parse_args(arguments)
     if flags.root is not None and not flags.root.is_dir():
-        raise UserError(f"--root {flags.root} is no folder")
+        raise UserError(f"--root {flags.root} is not a folder; name the folder that holds the channels")
     binding = {name: value for name in BINDING if (value := getattr(flags, name)) is not None}
     if binding and not flags.http:
-        raise UserError(f"{', '.join(BINDING[name] for name in binding)} without --http; add it, or leave them out")
+        raise UserError(f"{', '.join(BINDING[name] for name in binding)} without --http; add --http, or omit them")
     if not 1 <= binding.get("port", 1) <= 65535:
         raise UserError(f"--port {flags.port}; expected 1 to 65535")
     settings: dict[str, Any] = {
@@ -49,7 +49,10 @@ def serve(arguments: Sequence[str]) -> int:
 
             return serve_http(settings, Binding(**binding))
         if sys.stdin.isatty():
-            print("waiting for a client on standard input: it has to start this (mcp-experts config)", file=sys.stderr)
+            print(
+                "waiting for a client on standard input; a client must start this command (mcp-experts config)",
+                file=sys.stderr,
+            )
         server = build_server(**settings)
         return serve_stdio(server, closing=server.close)
 
@@ -59,24 +62,32 @@ def _parser() -> argparse.ArgumentParser:
         prog="mcp-experts serve", description="Serve the experts over the Model Context Protocol, on stdio or HTTP."
     )
     parser.add_argument("--root", type=Path, help="the only folder whose files clients may load")
-    parser.add_argument("--http", action="store_true", help="streamable HTTP instead of stdio")
-    parser.add_argument("--host", help="address to listen on (127.0.0.1); others than loopback need the rest")
+    parser.add_argument("--http", action="store_true", help="use streamable HTTP instead of stdio")
+    parser.add_argument(
+        "--host", help="address to listen on (127.0.0.1); other than loopback needs --allow-host and tokens"
+    )
     parser.add_argument("--port", type=int, help="port to listen on (8000)")
     for name, meta, about in (
-        ("allowed_hosts", "NAME", "Host header to accept"),
-        ("allowed_origins", "URL", "Origin header to accept"),
+        ("allowed_hosts", "NAME", "additional Host header to accept"),
+        ("allowed_origins", "URL", "additional Origin header to accept"),
     ):
         parser.add_argument(BINDING[name], dest=name, action="append", metavar=meta, help=about)
-    parser.add_argument("--toolsets", default="", metavar="NAMES", help=f"more tools: {','.join(TOOLSETS)}, or all")
-    parser.add_argument("--experts", default="", metavar="NAMES", help="these experts only, as los,doppler")
-    parser.add_argument("--plugins", action="store_true", help="experts of other distributions too: runs their code")
-    parser.add_argument("--lifetime", type=float, default=3600.0, metavar="S", help="of a channel, after its last use")
-    parser.add_argument("--memory", type=int, default=128, metavar="MB", help="of all channels together")
+    parser.add_argument(
+        "--toolsets", default="", metavar="NAMES", help=f"additional tools: {','.join(TOOLSETS)}, or all"
+    )
+    parser.add_argument("--experts", default="", metavar="NAMES", help="experts to offer, such as los,doppler (all)")
+    parser.add_argument(
+        "--plugins", action="store_true", help="also load experts of other distributions, which runs their code"
+    )
+    parser.add_argument(
+        "--lifetime", type=float, default=3600.0, metavar="S", help="lifetime of a channel after its last use"
+    )
+    parser.add_argument("--memory", type=int, default=128, metavar="MB", help="limit of all channels together")
     return parser
 
 
 def _registry(flags: argparse.Namespace) -> Registry:
-    """The experts asked for, every hash checked before the first client comes."""
+    """The selected experts, with every hash checked before the first client connects."""
     registry = Registry([name for name in flags.experts.split(",") if name], plugins=flags.plugins)
     registry.check()
     return registry
@@ -84,5 +95,5 @@ def _registry(flags: argparse.Namespace) -> Registry:
 
 def _limits(flags: argparse.Namespace) -> Limits:
     if not 1 <= flags.lifetime <= 7 * 86400 or not 1 <= flags.memory <= 65536:
-        raise UserError("--lifetime is 1 to 604800 seconds, --memory 1 to 65536 MB")
+        raise UserError("invalid --lifetime or --memory; expected 1 to 604800 seconds and 1 to 65536 MB")
     return Limits(lifetime_s=flags.lifetime, nbytes=flags.memory * 2**20)

@@ -105,7 +105,7 @@ def _tdl(count: int, rng: np.random.Generator) -> Iterator[Links]:
         los = letter in WITH_DIRECT
         k_factor = 10 ** (k_db / 10) if los else np.zeros(size)
         model.draw(doppler, angle, k_factor)
-        # |R| of a specular path beside Clarke's isotropic scattering; its shift is random, so take the modulus.
+        # |R| of a specular path with Clarke's isotropic scattering; its shift is random, so take the modulus.
         lags = np.geomspace(1e-3, 4, 400)
         turn = np.exp(2j * np.pi * (doppler * np.cos(angle))[:, None] * lags)
         correlation = np.abs(k_factor[:, None] * turn + j0(2 * np.pi * doppler[:, None] * lags))

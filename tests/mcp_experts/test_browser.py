@@ -45,7 +45,7 @@ def test_a_session_stands_before_the_cards(tmp_path) -> None:
     page = report(tmp_path)
     assert page is not None
     assert page.sections[0].blocks[1].text == "→ tools/list\n\n← wireless_los: <Line of sight>"
-    assert [section.title for section in page.sections[1:3]] == ["Experts and their rivals", "Risk and coverage"]
+    assert [section.title for section in page.sections[1:3]] == ["Experts and baselines", "Risk and coverage"]
     assert "← wireless_los: &lt;Line of sight&gt;</pre>" in render(page)
 
 
@@ -55,7 +55,7 @@ def test_one_expert_alone_and_what_is_none(tmp_path) -> None:
     assert [section.title for section in page.sections][-1] == CARDS["los"]["task"]
     assert report(tmp_path) is None
     (tmp_path / "card.json").write_text("{}")
-    with pytest.raises(DataError, match="is no expert's card"):
+    with pytest.raises(DataError, match="is not an expert's card"):
         report(tmp_path)
 
 
@@ -68,7 +68,7 @@ def test_an_evaluation_shows_who_was_right_and_who_was_left_out(tmp_path, monkey
     page = report(run)
     assert page is not None
     left_out, chart, table = page.sections[0].blocks
-    assert left_out.text == "Left out, since the environment named no language model: A3."
+    assert left_out.text == "Not run, since no language model was set in the environment: A3."
     assert isinstance(chart, Chart)
     assert isinstance(table, Table)
     rows = json.loads((run / "summary.json").read_text())["table"]

@@ -94,7 +94,7 @@ def test_without_an_endpoint_ask_says_so_and_describe_answers(channel_file, caps
     assert main(["ask", " "]) == 2
     assert "the question is empty" in capsys.readouterr().err
     assert main(["ask", "What is it?", "--transcript", "nowhere/at/all.json"]) == 2
-    assert "nowhere/at is no folder" in capsys.readouterr().err
+    assert "nowhere/at is not a folder" in capsys.readouterr().err
     assert main(["ask", "What is it?", "--channel", str(channel_file)]) == 2
     assert f"mcp-experts describe {channel_file}" in capsys.readouterr().err
     assert main(["describe", str(channel_file)]) == 0
@@ -144,10 +144,10 @@ def test_endpoints_that_fail_are_named(scripted, caplog):
     assert "status 503: " in caplog.text
     assert "try 1 of 4" in caplog.text
     odd = scripted(lambda number, body: (200, "text"))
-    with pytest.raises(DataError, match=r"no OpenAI format .* mostly ends in /v1"):
+    with pytest.raises(DataError, match=r"did not answer in OpenAI's format .* usually ends in /v1"):
         converse_with(odd)
     for address in ("http://[::1/v1", "localhost/v1"):
-        with pytest.raises(UserError, match="is no address"):
+        with pytest.raises(UserError, match="is not a valid address"):
             converse_with(SimpleNamespace(base_url=address))
 
 
@@ -158,7 +158,7 @@ def test_an_endpoint_that_fails_midway_loses_no_answer(scripted, monkeypatch, tm
     assert main(words) == 2
     line = capsys.readouterr().err.splitlines()[-1]
     assert "status 401" in line
-    assert "answers so far are kept: the same command goes on" in line
+    assert "answers so far are kept: run the same command to resume" in line
     use(monkeypatch, scripted(lambda number, body: says("ANSWER: B")))
     assert main(words) == 0
     rows = [json.loads(line) for line in (tmp_path / "exchanges.jsonl").read_text().splitlines()]
@@ -213,13 +213,13 @@ def test_an_evaluation_with_a_scripted_model_resumes_and_is_refused_by_the_table
     assert run(["A0", "A1", "A4", "A5", "A7"]) == rows
     assert asked["count"] == 24
     log = tmp_path / "exchanges.jsonl"
-    log.write_text(log.read_text().replace(registry.digest, "of another training"))
+    log.write_text(log.read_text().replace(registry.digest, "from another training"))
     assert run(["A0", "A1", "A4", "A5", "A7"]) != rows
     assert asked["count"] == 48
     five = [row for row in rows if row["arm"] == "A5"]
     assert all(row["tools"] == ["wireless_ask:los", "wireless_describe"] for row in five)
     for make in (table, comparison):
-        with pytest.raises(DataError, match="live ones only"):
+        with pytest.raises(DataError, match="live models only"):
             make(rows)
     alone = table([row for row in rows if row["model_kind"] == "none"])
     assert {entry["arm"] for entry in alone} == {"A0", "A4", "A7"}
@@ -234,8 +234,8 @@ def test_an_evaluation_with_a_scripted_model_resumes_and_is_refused_by_the_table
         ("tasks=lso", "task 'lso' unknown"),
         ("tasks=[]", "of at least one task"),
         ("questions=-3", "questions=-3 of tasks=all; expected 1 or more"),
-        ("arms=[]", "arms is []; name some of A0"),
-        ("arms=[A3,A5]", "A3, A5 need a language model, and the environment names none"),
+        ("arms=[]", "arms is []; expected some of A0"),
+        ("arms=[A3,A5]", "A3, A5 need a language model, and the environment sets none"),
         ("folder=pyproject.toml", "does not exist"),
     ],
 )

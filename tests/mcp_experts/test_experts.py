@@ -165,7 +165,7 @@ def test_a_pickle_is_not_opened(tmp_path):
     from geoml.runs.files import sha256
 
     (tmp_path / CARD).write_text(json.dumps(whole.card | {"weights_sha256": sha256(tmp_path / WEIGHTS)}))
-    with pytest.raises(DataError, match="no file of plain arrays"):
+    with pytest.raises(DataError, match="not a file of plain arrays"):
         _ = type(whole)(whole.definition, tmp_path).network
 
 

@@ -203,7 +203,7 @@ def test_a_reading_process_that_hangs_or_dies(well, reading, monkeypatch):
     read(reading, well, "a.npz")
     (process,) = reading._idle
     os.kill(process._process.pid, signal.SIGKILL)
-    with pytest.raises(DataError, match="more memory than a file may, or breaks a library"):
+    with pytest.raises(DataError, match="exceeds the memory limit or crashes a library"):
         read(reading, well, "a.npz")
 
 

@@ -262,5 +262,5 @@ def test_matlab_files_of_both_kinds_hold_the_same_channel(tmp_path):
     assert five.csi.shape == (64, 14, 2)
     assert seven.subcarrier_spacing_hz == 30e3
     (tmp_path / "none.h5").write_bytes(b"nothing")
-    with pytest.raises(DataError, match=r"no \.h5 file"):
+    with pytest.raises(DataError, match=r"not a \.h5 file"):
         channel_from_file(tmp_path / "none.h5")

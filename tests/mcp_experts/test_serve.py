@@ -114,7 +114,7 @@ def test_a_handle_of_a_file_means_the_same_in_every_process(root):
     well, expert, wrong, changed, lost = talk(conversation, root=root)
     assert well.structured_content["label"] == expert.structured_content["label"] == "blocked"
     for text in (wrong, changed):
-        assert "links.npz has changed since this handle was made; ask with the path" in text
+        assert "links.npz has changed since this handle was made; use the path" in text
     assert "pass the path of its file" in lost
 
 
