@@ -1,4 +1,4 @@
-"""Calibration on synthetic drives whose truth is known: intervals, what is gained on held-out blocks, and no change.
+"""Calibration on synthetic drives with known truth: coverage of intervals, gain on held-out blocks, and false changes.
 
 A drive is a walk through the streets of a procedural city with three directive cells, each reading of the best one or
 two of them. Its truth is traced in another city: heights of buildings are off by 10 % (standard deviation), and one
@@ -8,7 +8,7 @@ dB each alone. The fit knows the city as mapped, and none of this; its priors ar
 
 Coverage is that of the parameters' 90 % intervals over all drives. The gain is the fall of the RMSE on held-out blocks
 by the calibration over its fall with the true parameters, both in the city as mapped, from sums over drives. Drives
-with nothing wrong (the city as mapped, true parameters, shadowing) show what a calibration changes for no reason.
+without errors (the city as mapped, true parameters, shadowing) show what a calibration changes without need.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ OPTIONS = TraceOptions(frequency_hz=3.5e9, depth=3, diffraction=True)
 
 @dataclass(frozen=True)
 class City:
-    """A city as mapped, and as it is; the cells, places in its streets, and stored paths of both to each place."""
+    """A city as mapped and the true one, with cells, places in the streets, and stored paths of both to each place."""
 
     cells: tuple[RadioCell, ...]
     places: Measurements
@@ -52,7 +52,7 @@ class City:
 
 
 def as_it_is(scene: Scene, bounds: tuple[float, float, float, float], random: np.random.Generator) -> Scene:
-    """The scene with other heights and one building less."""
+    """The scene with changed heights and without one building."""
     missing = int(random.integers(len(scene.footprints)))
     footprints = [
         replace(one, height_m=float(one.height_m * np.exp(random.normal(0, 0.1))))

@@ -1,9 +1,9 @@
 """The fair CRPS of every cell of an ensemble, against scoringrules and xskillscore, in time and value.
 
-The case is rain-like: float32 members, many of them 0. Each contender is called on whole arrays as its documentation
-does and gets the layout it likes best: members last for scoringrules and us, a labelled array for xskillscore. Peers
-whose estimator is not the fair one (`qd`, xskillscore) are given their own definition and still count, since a factor
-at the end would make it fair; for the error, the fair estimators of scoringrules are compared. Contenders take turns;
+The case is rain-like: float32 members, many of them 0. Each library is called on full arrays as in its documentation,
+with its fastest layout: members last for scoringrules and us, a labelled array for xskillscore. Peers
+whose estimator is not the fair one (`qd`, xskillscore) are called with their definition and still count, since one
+factor would make it fair; for the error, the fair estimators of scoringrules are compared. Contenders take turns;
 a time is the least of the rounds, which what else runs on the machine disturbs least, and all run on one thread.
 
 - `vs_best_m8`, `vs_best_m16`, `vs_best_m50`, `vs_best_m100`: time of the fastest peer over ours, by members.
@@ -40,7 +40,7 @@ def rain(cells: int, members: int) -> tuple[np.ndarray[Any, Any], np.ndarray[Any
 
 
 def contenders(x: np.ndarray[Any, Any], y: np.ndarray[Any, Any]) -> dict[str, Callable[[], Any]]:
-    """A call each; ours in both layouts."""
+    """One call per library; ours in both layouts."""
     members_first = np.ascontiguousarray(x.T)
     forecast, observed = xr.DataArray(x, dims=("cell", "member")), xr.DataArray(y, dims="cell")
     return {
@@ -62,7 +62,7 @@ def measure(quick: bool) -> dict[str, float]:
     for members in MEMBERS:
         x, y = rain((400_000 if quick else 1_600_000) // members, members)
         calls = contenders(x, y)
-        made = {name: np.asarray(call()) for name, call in calls.items()}  # compiles, too
+        made = {name: np.asarray(call()) for name, call in calls.items()}  # also compiles
         for name in ("geoml", "geoml, members first"):
             for rival in ("scoringrules fair", "scoringrules pwm"):
                 worst = max(worst, float(np.abs(made[name] - made[rival]).max()))

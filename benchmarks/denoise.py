@@ -1,15 +1,15 @@
-"""A cheap noisy trace and a network that denoises it, against the plain trace that errs as little, in time.
+"""Time of a cheap noisy trace with a network that denoises it, against a plain trace with the same error.
 
 Path gain of procedural streets, 64 × 64 × 4 voxels of 2 m, traced by rays alone (estimator "axis") to depth 3. A 3-D
-U-Net (`experiment=denoise`) learns from traces with a hundredth of the rays what all of them give. Streets that it
-never saw test it, and two real cities.
+U-Net (`experiment=denoise`) learns from traces with a hundredth of the rays what all of them give. It is
+tested on streets outside the training data and on two real cities.
 
-Errors are RMSE in dB out of sight, where a reference of four times as many rays as the network learnt from, in other
+Errors are RMSE in dB out of sight, where a reference with four times as many rays as the training targets, in other
 directions, has a path. Voxels that a trace misses take their nearest neighbour's value, before a network or without
 one. Plain traces of 1 to 100 times the cheap one's rays give error against rays and time, between which logarithms are
 interpolated; a network with an error below that of the last counts as that one. Times are processor seconds of all
-threads, which a busy machine hardly lengthens, of whole calls a scene with its transmitters, warm. What the training
-took is printed beside: it is paid once.
+threads, which a busy machine hardly lengthens, of whole calls a scene with its transmitters, warm. The training
+time is printed separately, since it is paid once.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ QUICK = Case(3, 2, (), 2, 64, 400_000, 160, 6)
 
 
 def trained(case: Case, folder: Path) -> Trained:
-    """The network of `experiment=denoise`, trained on streets of its own."""
+    """The network of `experiment=denoise`, trained on separate streets."""
     store = generate(case.plan(case.streets(0, case.train), case.rays), folder / "train.zarr")
     values = plain(
         compose("radiomaps.conf", "train", ["experiment=denoise", f"store={store}", f"model.network.base={case.base}"])

@@ -33,7 +33,7 @@ HALF_M, STEP_M, HEIGHT_M = 180.0, 2.0, 1.5
 HEIGHTS_M = (1.5, 5.0, 10.0)
 CITIES = ("munich", "etoile")
 Gains = np.ndarray[Any, np.dtype[Any]]
-#: The solver as it is, and what stands beside it.
+#: The solver, and the methods it is compared with.
 RIVALS: dict[str, DominantOptions | None] = {
     "dominant": DominantOptions(), "first version": DominantOptions(version=1), "free space": None
 }  # fmt: skip
@@ -56,7 +56,7 @@ def window(city: str) -> Grid:
 
 
 def errors(city: str, number: int, height: float, receivers: int) -> dict[str, Gains]:
-    """Errors in dB of all rivals at the receivers out of sight to which there is a path."""
+    """Errors in dB of all methods at receivers out of sight with a path."""
     whole = load(city)
     (x, y, z), *_ = Placement(count=1, height_m=height, clear_m=2).random_places(whole, window(city), (number, 0))
     scene = moved(whole, x, y)

@@ -16,7 +16,7 @@ the rounds of the quotients within a round.
 
 Part `radiodiff` is the network of `radiomaps` on volumes of 20 × 256 × 256 at 32 and 64 channels, with the same figures
 (`radiodiff_…`), and a short real training whose curve is printed. It keeps what is done in `--folder=DIR`, stage by
-stage, and stops training after `--seconds=N`: the same command goes on.
+stage, and stops training after `--seconds=N`: the same command resumes.
 """
 
 from __future__ import annotations

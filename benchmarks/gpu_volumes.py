@@ -1,8 +1,8 @@
 """Part `radiodiff` of `gpu.py`: the diffusion network on volumes of 256 × 256 × 20, and a short real training of it.
 
 Torch and numpy are enough. The volumes are made here: cities of boxes, and the path over the roofs, free space less the
-loss of its strongest knife edge. What is done is kept in a folder, a stage at a time, so that a run may be cut into
-slices of some minutes: the same command goes on.
+loss of its strongest knife edge. What is done is kept in a folder, a stage at a time, so that a run may be split
+into slices of some minutes: the same command resumes.
 """
 
 from __future__ import annotations
@@ -223,7 +223,7 @@ def _timed(case: Case, base: int, device: torch.device, timer: Timer, best: floa
 def learned(case: Case, device: torch.device, folder: Path, seconds: float) -> list[dict[str, float]]:
     """The curve of a short training: NMSE of a mean of members on volumes that were held out, and of free space.
 
-    Goes on from its checkpoint, and stops after `seconds`.
+    Resumes from its checkpoint, and stops after `seconds`.
     """
     begin, path = time.perf_counter(), folder / "training.pt"
     state = torch.load(path, map_location=device, weights_only=True) if path.exists() else None

@@ -1,4 +1,4 @@
-"""The one contract for figures: a script declares them in `targets.yaml`, prints a table and, last, one line of JSON.
+"""Common code of benchmarks: figures are declared in `targets.yaml`; a script prints a table and one line of JSON last.
 
     {"benchmark": "loader", "figures": {key: number|null}, "goals": {key: [operator, value]}, "met": true|false|null}
 
@@ -56,7 +56,7 @@ class Target:
     def __post_init__(self) -> None:
         for name in ("definition", "unit", "peer"):
             if not isinstance(getattr(self, name), str) or not getattr(self, name):
-                raise ValueError(f"figure {self.key}: {name} is missing or no text")
+                raise ValueError(f"figure {self.key}: {name} is missing or not a text")
         if (self.operator is None) != (self.goal is None) or (self.goal is None and self.quick_goal is not ...):
             raise ValueError(f"figure {self.key}: operator and goal belong together, and quick_goal to both")
         if self.operator not in (None, *OPERATORS):
@@ -67,11 +67,11 @@ class Target:
                 raise ValueError(f"figure {self.key}: {name} is {value!r}, not a number")
 
     def asked(self, *, quick: bool) -> float | None:
-        """The value the figure is held against, or None where there is none."""
+        """The goal of the figure, or None if it has none."""
         return self.goal if not quick or isinstance(self.quick_goal, EllipsisType) else self.quick_goal
 
     def met(self, value: float | None, *, quick: bool) -> bool | None:
-        """Whether a measured value meets the goal; None where one of the two is missing."""
+        """Whether a measured value meets the goal; None if one of the two is missing."""
         goal = self.asked(quick=quick)
         return None if value is None or goal is None else OPERATORS[str(self.operator)](value, goal)
 
@@ -128,16 +128,16 @@ def main(
     wanted: Mapping[str, Target] | None = None,
     results: Path = FOLDER / "results",
 ) -> dict[str, Any]:
-    """Run a script: `measure(quick)` prints what is worth seeing and returns its figures, all that are declared.
+    """Run a script: `measure(quick)` prints details and returns all declared figures.
 
-    Prints their table and, last, the line of JSON; `--save` keeps them where the pages quote them from. With `full`
-    there is a larger case of the same figures, `--full`, which is kept beside the other.
+    Prints their table and, last, the line of JSON. `--save` writes them to the folder that the pages quote. With
+    `full`, `--full` runs a larger case of the same figures, which is saved separately.
     """
     parser = argparse.ArgumentParser(description=f"The figures of benchmarks/targets.yaml for {name}.")
     case = parser.add_mutually_exclusive_group()
     case.add_argument("--quick", action="store_true", help="a smaller case, under a minute")
     if full is not None:
-        case.add_argument("--full", action="store_true", help="a larger case, hours; goes on where it was stopped")
+        case.add_argument("--full", action="store_true", help="a larger case, hours; resumes if it was stopped")
     parser.add_argument("--save", action="store_true", help=f"keep the figures as benchmarks/results/{name}.json")
     flags = parser.parse_args(arguments)
     if flags.quick and flags.save:
@@ -179,7 +179,7 @@ def _outcome(
 
 
 def _circumstances(command: str) -> dict[str, Any]:
-    """What a reader needs to judge a figure by, and to get it again."""
+    """Command, date and machine of a measurement."""
     found = environment.describe()
     return {
         "command": command,
@@ -198,4 +198,4 @@ def _finite(value: float | None) -> float | None:
 
 
 if __name__ == "__main__":
-    sys.exit("this is what the benchmarks share; run one of them")
+    sys.exit("this module is shared by the benchmarks; run one of them")

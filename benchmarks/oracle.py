@@ -1,4 +1,4 @@
-"""Generative models against the best there can be: rain whose law given the predictors is known exactly.
+"""Generative models against the optimum: rain with an exactly known distribution given the predictors.
 
 On `data=synthetic_exact` the oracle draws members from that law; in expectation no model has a lower fair CRPS. Models
 are trained on hours of one region and scored on later ones, fair CRPS at 8 members, all on the same hours:
@@ -8,7 +8,7 @@ are trained on hours of one region and scored on later ones, fair CRPS at 8 memb
   histogram, the worst bin of its ranks is off (one random pixel an hour, more than 3,000 hours).
 - `gan_gain_over_regression`: 1 − fair CRPS of a GAN over that of a regression dressed with its own residuals (as many
   members: the prediction plus residual fields of validation hours, in the space that it was trained in), the least of
-  three seeds. Dressing that knows how residuals depend on the prediction is shown beside it.
+  three seeds. Dressing with residuals that depend on the prediction is also shown.
 
 The full case leaves the weights in `benchmarks/weights/oracle`; `--quick` loads them and scores fewer hours.
 """

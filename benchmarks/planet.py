@@ -101,7 +101,7 @@ def lost(planets: list[Skills]) -> tuple[float, float | None]:
 
 
 def shown(arm: str, planets: list[Skills]) -> list[dict[str, Any]]:
-    """A row a region: skill in and out, mean over planets, and what is lost with its half width."""
+    """One row per region: skill in and out, mean over planets, and the skill lost with its half width."""
     rows = []
     for name in (*REGIONS, "all"):
         chosen = [made if name == "all" else {name: made[name]} for made in planets]

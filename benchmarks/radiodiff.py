@@ -1,4 +1,4 @@
-"""Diffusion of radio maps against the published preset, and against what needs no network.
+"""Diffusion of radio maps against the published preset, and against baselines without a network.
 
 Ray-traced maps of 100 procedural scenes and two real cities, 8 transmitters each, four targets; scenes are disjoint: 80
 procedural ones train, 8 choose settings, 12 and both cities test. Two tasks: "aware" (buildings and transmitter) and
@@ -48,7 +48,7 @@ TARGETS = ("path_gain_db", "toa_s", "doa_azimuth", "doa_zenith")
 OURS, PAPER, UNET = "radiodiff3d", "radiodiff3d_paper", "unet3d"
 PHYSICS = ("free_space", "log_distance", "uma", "umi", "dominant")
 INTERPOLATION = ("idw", "knn", "kriging", "regression_kriging", "rbf")
-#: The two tasks, and what stands beside a network on each.
+#: The two tasks, with the baselines for each.
 TASKS = {"aware": PHYSICS, "unaware": INTERPOLATION}
 DRAWS = 4
 #: DDIM steps tried for the published preset, and those of it that `--quick` tries; steps shown of ours.
@@ -153,7 +153,7 @@ def tuned(scale: Scale, store: Path, folder: Path) -> dict[str, float]:
 
 
 def by_steps(config: dict[str, Any], cell: Cell, steps: int, count: int, known: MapScores | None = None) -> MapScores:
-    """Scores of a trained diffusion by number of steps, on so many test maps; kept beside its other scores.
+    """Scores of a trained diffusion by number of steps, on `count` test maps; stored with its other scores.
 
     Maps of which there are scores, `known`, are not sampled again.
     """
@@ -269,7 +269,7 @@ def show_members(curves: dict[str, dict[int, MapScores]]) -> None:
 
 
 def keep(made: Benchmark, cells: dict[tuple[str, str], Cell]) -> None:
-    """Leave weights, what baselines learnt, and eight maps of test scenes for `--quick`."""
+    """Write weights, fitted baselines, and eight maps of test scenes for `--quick`."""
     maps(SCALES["small"], WEIGHTS / "maps.zarr", [TRAINED + VALIDATED], CITIES[1:], 4)
     for (task, row), cell in cells.items():
         place = WEIGHTS / f"{task}-{row}"

@@ -3,12 +3,12 @@
 Cities in Sionna's wheel, cells of 1 m, transmitter at 1.5 m under layers at 1 … 20 m, line of sight and mirrors to
 depth 3 (and edges, for diffraction), no refraction, one process, warm. Times are processor seconds of all threads,
 which a busy machine hardly lengthens (on a GPU, wall seconds). Stock calls run once before they are timed, as each
-height and number of rays has kernels of its own; ours after a smaller run. Stock calls give path gain of one layer;
+height and number of rays needs separate kernels; ours after a smaller run. Stock calls give path gain of one layer;
 ours give gain, delays, directions and masks of all. Comparisons at equal number of rays are with rays alone (estimator
 "axis"); at equal error, with whichever estimator and number of rays is the fastest that errs no more than stock.
 Diffraction too is of rays alone; the default, "paths", is timed at the same number of rays (`default_vs_stock`).
 
-Two more comparisons have cases of their own. Moved: the map of a city against those of the same city shifted, to UTM
+Two more comparisons have separate cases. Moved: the map of a city against those of the same city shifted, to UTM
 metres and beyond, as the share of voxels with equal masks, gain to .01 dB, delay to .01 ns, direction to .01°. Paths:
 with diffraction, and mirrors before and after it, the map against exact paths at voxels' centres out of sight
 whose truth ten times fewer rays change by less than 0.1 dB; the greater of the places counts.
@@ -84,7 +84,7 @@ def timed(run: Callable[[], Any], *, warm: Callable[[], Any] | None = None) -> t
 
 
 class Stock:
-    """Sionna's RadioMapSolver, a call a layer."""
+    """Sionna's RadioMapSolver, one call per layer."""
 
     def __init__(self, case: Case) -> None:
         activate()
@@ -237,7 +237,7 @@ def _exact_seconds(case: Case, dark: Gains, truth: Truth, error: float, note: Ca
 
 
 def growth(case: Case) -> None:
-    """How cost grows with rays, layers, transmitters and triangles, beside the memory taken so far."""
+    """Growth of cost with rays, layers, transmitters and triangles, and peak memory so far."""
     rows: list[dict[str, Any]] = []
     few = case.rays // 4
 

@@ -119,7 +119,7 @@ def bilinear_ways(coarse: Fields) -> Ways:
 
 
 def check_alike(ways: Ways, case: str) -> None:
-    """A peer that computes something else is not a peer: compare where all have a value."""
+    """Check that all compute the same values, where all have one."""
     ours = ways["geoml"]()
     for name, way in ways.items():
         result = way()

@@ -1,4 +1,4 @@
-"""What a second worker adds: preparing data and the cells of a benchmark with Dask workers of one thread each.
+"""Efficiency of a second worker: preparing data and cells of a benchmark with Dask workers of one thread each.
 
 - `efficiency_prepare`: T1 / (2·T2), T1 and T2 the seconds in which one and two workers prepare a region of the
   synthetic planet, from the first slab asked for to the manifest.
@@ -63,7 +63,7 @@ def cells(made: Experiment) -> None:
 
 
 def seconds(work: Callable[[Experiment], None], made: Experiment, small: Experiment, workers: int) -> float:
-    """How long so many fresh workers take, once they have done the like."""
+    """Seconds that new workers take, after a warm-up on a small case."""
     with dask_workers(workers):
         work(small)
         begin = time.perf_counter()
@@ -74,7 +74,7 @@ def seconds(work: Callable[[Experiment], None], made: Experiment, small: Experim
 def measure(quick: bool) -> dict[str, float | None]:
     """Both figures; their definitions stand at the top of the file."""
     if usable_cores() < 2:
-        print("one core: what a second worker adds cannot be measured here")
+        print("one core only: the efficiency of a second worker cannot be measured")
         return {"efficiency_prepare": None, "efficiency_cells": None}
     sizes = {"hours": 192, "samples": 64} if quick else {"hours": 1440, "samples": 320}
     quotients: dict[str, list[float]] = {"efficiency_prepare": [], "efficiency_cells": []}

@@ -1,4 +1,4 @@
-"""Does a trust map rank errors where a model was never trained, better than its rain and its spread do?
+"""Ranking of errors outside the training regions by trust map, rain and spread.
 
 Small U-Nets are trained on regions of the synthetic planet with each of them left out in turn; several seeds make an
 ensemble, whose spread is one rival and whose mean rain the other. The trust map is fitted in validation hours of the
@@ -42,12 +42,12 @@ from rainshift.training import load
 REGIONS = ("europe_west", "melanesia", "tibetan-plateau", "west-africa")
 UNET = "{model: unet, base: 8, multipliers: [1, 2]}"
 LARGE = 0.9  # errors above this quantile of their region are what is to be found
-HOURS = 48  # of a region, tested and learnt from
+HOURS = 48  # of a region, in test and training
 
 
 @dataclass(frozen=True)
 class Committee:
-    """Several downscalers as one ensemble, a member each."""
+    """Several downscalers as one ensemble, one member each."""
 
     parts: tuple[Downscaler, ...]
 
@@ -113,7 +113,7 @@ def drawn(model: Committee, trust: Trust, archive: Archive, region: str) -> dict
 
 
 def row(planet: int, region: str, there: dict[str, Any], at_home: list[dict[str, Any]]) -> dict[str, Any]:
-    """What is found on a left-out region, beside the regions trained on."""
+    """Results for a left-out region and for the training regions."""
     error = there["error"]
     large = error > np.quantile(error, LARGE)
     found: dict[str, Any] = {"planet": planet, "left out": region}

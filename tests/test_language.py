@@ -13,7 +13,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 #: Packages whose language has been revised; the others follow.
-PACKAGES = ("geoml", "rainshift", "radiomaps", "mcp_experts")
+PACKAGES = ("geoml", "rainshift", "radiomaps", "mcp_experts", "benchmarks")
 #: Pages whose language has been revised.
 PAGES = (
     *("CONTRIBUTING.md", "Makefile", "docs/reading.md", "docs/commands.md", "docs/api/rainshift.md"),
@@ -23,6 +23,10 @@ PAGES = (
     *("docs/api/radiomaps.md", "docs/concepts/ray-tracing.md", "docs/guides/radio-maps.md", "docs/howto/antennas.md"),
     *("docs/howto/calibration.md", "docs/howto/generalisation.md", "docs/howto/materials.md"),
     *("docs/howto/own-scene.md", "docs/howto/scene-formats.md", "docs/notebooks/radio-map.md"),
+    *("benchmarks/targets.yaml", "docs/experts.md", "docs/experts-training.md", "docs/experts-scores.md"),
+    *("docs/experts-evaluation.md", "docs/experts-conformance.md", "docs/evidence.md", "docs/index.md"),
+    *("docs/concepts/handles-and-verdicts.md", "docs/api/mcp_experts.md", "docs/howto/own-expert.md"),
+    *("docs/guides/wireless-experts.md", "mcp_experts/client/SKILL.md"),
 )
 #: Files of other origin or of data, and pages that are generated from them.
 EXEMPT = {"docs/experts-transcript.md"}
