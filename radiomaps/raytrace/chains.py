@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from radiomaps.raytrace.arrays import integers
 from radiomaps.raytrace.backwards import TOLERANCE, TOLERANCE_M, arrive
 from radiomaps.raytrace.bounce import BOUNCE_BITS, find_images
+from radiomaps.raytrace.frontier import Asked, order_of
 from radiomaps.raytrace.options import TraceOptions
 from radiomaps.raytrace.path_slots import ImageTable, PathTable
 from radiomaps.raytrace.voxels import Voxels
@@ -33,17 +34,17 @@ _ROUNDS = 2
 
 @dataclass(frozen=True)
 class CentrePaths:
-    """Paths at voxel centres: voxel, identity of the path within it, |a|² (4π/λ)², vector towards the source.
+    """Paths at voxel centres: voxel, number of the chain of surfaces, |a|² (4π/λ)², vector towards the source.
 
     The vector has the direction of arrival and the length of the path.
     """
 
     cell: NDArray[np.uint32]
-    identity: NDArray[np.uint32]
+    chain: NDArray[np.uint32]
     strength: NDArray[np.float32]
     toward: NDArray[np.float32]
 
-    COLUMNS: ClassVar = ("cell", "identity", "strength", "toward")
+    COLUMNS: ClassVar = ("cell", "chain", "strength", "toward")
 
     @classmethod
     def none(cls) -> CentrePaths:
@@ -62,18 +63,28 @@ def join(parts: list[CentrePaths]) -> CentrePaths:
     return CentrePaths(*(np.concatenate([getattr(part, name) for part in parts]) for name in CentrePaths.COLUMNS))
 
 
-def grow(table: PathTable, exact: Callable[[PathTable], CentrePaths], voxels: Voxels, rounds: int) -> CentrePaths:
-    """The exact paths of a table, and those found in neighbouring voxels from them, in several rounds."""
-    found = newest = exact(table)
+def grow(
+    table: PathTable,
+    chains: ImageTable,
+    exact: Callable[[NDArray[np.uint32], NDArray[np.uint32]], CentrePaths],
+    voxels: Voxels,
+    rounds: int,
+) -> CentrePaths:
+    """The exact paths of a table, and those found in neighbouring voxels from them, in several rounds.
+
+    `exact` tells which voxels have a path by which of the `chains`, those with one name each.
+    """
+    asked = Asked(voxels.shape, dr.width(chains.kept))
+    cell, identity = table.paths()
+    newest = exact(*asked.first(cell, chains.rows(identity)))
+    parts = [newest]
     for _ in range(rounds):
         if not len(newest):
             break
-        neighbours = PathTable(voxels.size)
-        offered = (newest.cell, newest.identity, newest.strength)
-        neighbours.spread((found.cell, found.identity), offered, voxels.shape)
-        newest = exact(neighbours)
-        found = join([found, newest])
-    found = found[np.argsort(found.cell, kind="stable")]
+        newest = exact(*asked.neighbours(newest.cell, newest.chain))
+        parts.append(newest)
+    found = join(parts)
+    found = found[order_of(found.cell, voxels.size)]
     return found[_first_of_equals(found)]
 
 
@@ -86,24 +97,27 @@ def mirrored_paths(
     if not dr.width(names):
         return CentrePaths.none()
     places = find_images(world, source, names, options)
-    return grow(table, lambda one: _exact(world, voxels, source, one, (images, places)), voxels, _ROUNDS)
+
+    def exact(cells: NDArray[np.uint32], chains: NDArray[np.uint32]) -> CentrePaths:
+        return _exact(world, voxels, source, (cells, chains), (names, places))
+
+    return grow(table, images, exact, voxels, _ROUNDS)
 
 
 def _exact(
-    world: World, voxels: Voxels, source: Source, table: PathTable, seen: tuple[ImageTable, mi.Point3f]
+    world: World,
+    voxels: Voxels,
+    source: Source,
+    asked: tuple[NDArray[np.uint32], NDArray[np.uint32]],
+    seen: tuple[mi.UInt, mi.Point3f],
 ) -> CentrePaths:
-    """Specular paths of a table at the voxel centres."""
-    images, places = seen
-    cells, identities = table.paths()
-    # Rays from neighbouring voxels to one image source meet the same walls.
-    order = np.argsort(identities, kind="stable")
-    cells, identities = cells[order], identities[order]
+    """The specular paths among these pairs of voxel and chain, ordered so that neighbours meet the same walls."""
+    names, places = seen
     parts = [CentrePaths.none()]
-    for begin in range(0, len(cells), _CHUNK):
-        cell, identity = (integers(column[begin : begin + _CHUNK]) for column in (cells, identities))
-        dr.make_opaque(cell, identity)
-        row = images.row(identity)
-        image, name = dr.gather(mi.Point3f, places, row), dr.gather(mi.UInt, images.kept, row)
+    for begin in range(0, len(asked[0]), _CHUNK):
+        cell, chain = (integers(column[begin : begin + _CHUNK]) for column in asked)
+        dr.make_opaque(cell, chain)
+        image, name = dr.gather(mi.Point3f, places, chain), dr.gather(mi.UInt, names, chain)
         centre = voxels.centres(cell)
         away = image - centre
         field, arrived = arrive(world, source, centre, image, name & ((1 << BOUNCE_BITS) - 1))
@@ -111,7 +125,7 @@ def _exact(
         dr.eval(strength, away)
         kept = dr.compress(strength > 0)
         if dr.width(kept):
-            columns = (dr.gather(type(column), column, kept) for column in (cell, identity, strength, away))
+            columns = (dr.gather(type(column), column, kept) for column in (cell, chain, strength, away))
             parts.append(CentrePaths(*(np.ascontiguousarray(column.numpy().T) for column in columns)))
     return join(parts)
 

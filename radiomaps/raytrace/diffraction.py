@@ -300,20 +300,19 @@ class Bender:
         self.least = _LEAST * gain
         _, identity = self.table.paths()
         self.chains = _Chains(self.wedges, self.names.resolve(np.unique(identity)))
-        return grow(self.table, self._exact, self.voxels, _ROUNDS)
+        self.pair = self.chains.pair.numpy()
+        return grow(self.table, self.names, self._exact, self.voxels, _ROUNDS)
 
-    def _exact(self, table: PathTable) -> CentrePaths:
-        """Diffracted paths of a table at the voxel centres."""
-        cell, identity = table.paths()
-        parts = [self._bent(cell[part], identity[part], bsdf) for part, bsdf in self._chunks(identity)]
+    def _exact(self, cell: NDArray[np.uint32], chain: NDArray[np.uint32]) -> CentrePaths:
+        """The diffracted paths among these pairs of voxel and chain."""
+        parts = [self._bent(cell[part], chain[part], bsdf) for part, bsdf in self._chunks(chain)]
         return join([CentrePaths.none(), *parts])
 
-    def _chunks(self, identity: NDArray[np.uint32]) -> Iterator[tuple[NDArray[np.int64], mi.BSDF]]:
+    def _chunks(self, chain: NDArray[np.uint32]) -> Iterator[tuple[NDArray[np.int64], mi.BSDF]]:
         """Numbers of paths by the material of their edge."""
-        if not len(identity):
+        if not len(chain):
             return
-        row = self.names.row(integers(identity))
-        pair = dr.gather(mi.UInt, self.chains.pair, row).numpy()
+        pair = self.pair[chain]
         # Paths from neighbouring voxels over one edge meet the same walls.
         order = np.argsort(pair, kind="stable")
         shape = self.wedges.shape[pair[order]]
@@ -326,8 +325,8 @@ class Bender:
         self, sources: Sequence[Source], paths: CentrePaths
     ) -> Iterator[tuple[NDArray[np.int64], list[mi.Vector4f], mi.Vector3f]]:
         """Indices of paths, their fields at the voxels for each of these sources, and vectors towards the source."""
-        for part, bsdf in self._chunks(paths.identity):
-            index, number = integers(paths.cell[part]), integers(paths.identity[part])
+        for part, bsdf in self._chunks(paths.chain):
+            index, number = integers(paths.cell[part]), integers(paths.chain[part])
             dr.make_opaque(index, number)
             fields, toward = [], mi.Vector3f(0.0)
             for source in sources:
@@ -335,24 +334,23 @@ class Bender:
                 fields.append(mi.Vector4f(bent * dr.sqrt(spread)))
             yield part, fields, toward
 
-    def _bent(self, cell: NDArray[np.uint32], identity: NDArray[np.uint32], bsdf: mi.BSDF) -> CentrePaths:
+    def _bent(self, cell: NDArray[np.uint32], chain: NDArray[np.uint32], bsdf: mi.BSDF) -> CentrePaths:
         """The existing paths among pairs of voxel and chain (over edges of one material)."""
-        index, number = integers(cell), integers(identity)
+        index, number = integers(cell), integers(chain)
         dr.make_opaque(index, number)
         valid, bent, spread, toward = self._wave(self.source, index, number, bsdf)
         strength = dr.squared_norm(bent) * spread
         valid &= dr.isfinite(strength) & (strength > 0)
         dr.eval(valid, strength, toward)
         kept = valid.numpy() & (strength.numpy() > self.least[cell])
-        return CentrePaths(cell, identity, strength.numpy(), toward.numpy().T)[kept]
+        return CentrePaths(cell, chain, strength.numpy(), toward.numpy().T)[kept]
 
     def _wave(
         self, source: Source, index: mi.UInt, number: mi.UInt, bsdf: mi.BSDF
     ) -> tuple[mi.Bool, mi.Vector4f, mi.Float, mi.Vector3f]:
         """Whether pairs of voxel and chain have a path, its field, its spreading factor, the vector to its source."""
-        row = self.names.row(number)
-        mirrors, start, origin, along = self.chains.rows(row)
-        pair = dr.gather(mi.UInt, self.chains.pair, row)
+        mirrors, start, origin, along = self.chains.rows(number)
+        pair = dr.gather(mi.UInt, self.chains.pair, number)
         bend, (light, before_mirrors) = self.wedges.get(pair), self.wedges.lights(pair)
         centre = self.voxels.centres(index)
         place = keller_point(origin, along, start, centre)

@@ -142,12 +142,11 @@ def _mirrored(
     world: World, voxels: Voxels, probes: list[_Probe], paths: CentrePaths, seen: tuple[ImageTable, mi.Point3f]
 ) -> Waves:
     images, places = seen
-    order = np.argsort(paths.identity, kind="stable")
+    order = np.argsort(paths.chain, kind="stable")
     for begin in range(0, len(order), _CHUNK):
         part = order[begin : begin + _CHUNK]
-        cell, identity = integers(paths.cell[part]), integers(paths.identity[part])
-        dr.make_opaque(cell, identity)
-        row = images.row(identity)
+        cell, row = integers(paths.cell[part]), integers(paths.chain[part])
+        dr.make_opaque(cell, row)
         image, walls = (
             dr.gather(mi.Point3f, places, row),
             dr.gather(mi.UInt, images.kept, row) & ((1 << BOUNCE_BITS) - 1),

@@ -7,7 +7,7 @@ import mitsuba as mi
 import numpy as np
 from numpy.typing import NDArray
 
-from radiomaps.raytrace.arrays import floats, integers
+from radiomaps.raytrace.arrays import integers
 
 __all__ = ["SLOTS", "TABLES", "ImageTable", "PathTable", "highest", "mix"]
 
@@ -55,9 +55,9 @@ class ImageTable:
         dr.eval(self._row, self.kept)
         return self.kept
 
-    def row(self, identity: mi.UInt) -> mi.UInt:
+    def rows(self, identity: NDArray[np.uint32]) -> NDArray[np.uint32]:
         """Rows of identities; call `resolve` first."""
-        return dr.gather(mi.UInt, self._row, identity % self.size)
+        return np.asarray(self._row.numpy()[identity % self.size])
 
 
 class PathTable:
@@ -87,37 +87,6 @@ class PathTable:
         bits = (identity ^ (cell * mi.UInt(0x9E3779B1))) * mi.UInt(0x85EBCA6B)
         bits = bits ^ (bits >> 15)
         return (cell * TABLES + table) * SLOTS + ((bits >> (8 * table)) & (SLOTS - 1))
-
-    def spread(
-        self,
-        known: tuple[NDArray[np.uint32], NDArray[np.uint32]],
-        offered: tuple[NDArray[np.uint32], NDArray[np.uint32], NDArray[np.float32]],
-        shape: tuple[int, ...],
-    ) -> None:
-        """Enter paths (voxel, identity, strength) in the six neighbours, unless `known` (voxel, identity) there.
-
-        Where beams are wide, rays are sparse; this finds the voxels of a beam that no ray reached.
-        """
-        nz, ny, nx = shape
-        have = dr.zeros(mi.UInt, self.size * TABLES * SLOTS)
-        cell, identity = (integers(column) for column in known)
-        dr.make_opaque(have, cell, identity)
-        for table in range(TABLES):
-            # The maximum of those in one slot, independent of the order of threads, so that traces are reproducible.
-            slot = self._slot(cell, identity, table)
-            dr.scatter_reduce(dr.ReduceOp.Max, have, identity, slot, mode=highest())
-        dr.eval(have)
-        cell, identity, strength = integers(offered[0]), integers(offered[1]), floats(offered[2])
-        dr.make_opaque(cell, identity, strength)
-        place = (cell // (nx * ny), cell // nx % ny, cell % nx)
-        for position, count, stride in zip(place, (nz, ny, nx), (nx * ny, nx, 1), strict=True):
-            for there, step in ((position > 0, -stride), (position < count - 1, stride)):
-                target = mi.UInt(mi.Int(cell) + step)
-                fresh = mi.Bool(there)
-                for table in range(TABLES):
-                    fresh &= dr.gather(mi.UInt, have, self._slot(target, identity, table), there) != identity
-                self.put(target, identity, strength, fresh)
-        dr.eval(self.slots)
 
     def strength(self) -> NDArray[np.float32]:
         """Sum of strengths in the first table's slots, per voxel: the power that rays have found so far."""
