@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import os
 from collections.abc import Iterator, Sequence
@@ -130,6 +131,8 @@ class _OsmFile:
         if open_ways and not (lacking or broken):
             self.repairs.note("relations with rings that do not close", f"{name}, way {open_ways[0]}")
         polygons = [shapely.Polygon(unwrap([self.nodes[ref] for ref in ring.nodes])) for ring in rings]
+        if any(one.boundary.crosses(two.boundary) for one, two in itertools.combinations(polygons, 2)):
+            self.repairs.note("relations whose rings cross; what one of them encloses is built", name)
         geometry, depths = fill(polygons)
         if geometry.is_empty:
             self.repairs.note("relations without a closed ring left out", name)

@@ -75,6 +75,32 @@ def test_osm_buildings_courtyards_parts_and_storeys(tmp_path: Path):
     assert "OpenStreetMap" in scene.licence
 
 
+def courtyards(kind: str, town: Town) -> None:
+    """Areas of OpenStreetMap with what is inside in different words."""
+    boxes = {"island": (60, 40, 20), "swapped": (60, 20), "crossing": (40,)}[kind]
+    rings = [town.box(50 - size / 2, 50 - size / 2, size, size) for size in boxes]
+    if kind == "crossing":
+        rings.append(town.box(50, 50, 40, 40))
+    roles = {"island": ("outer", "inner", "outer"), "swapped": ("inner", "outer"), "crossing": ("outer", "inner")}[kind]
+    town.relation(list(zip(rings, roles, strict=True)), building="yes", height="15")
+
+
+@pytest.mark.parametrize(
+    ("kind", "area_m2", "repair"),
+    [
+        ("island", 60**2 - 40**2 + 20**2, ""),
+        ("swapped", 60**2 - 20**2, ""),
+        ("crossing", 2 * (40**2 - 20**2), "relations whose rings cross"),
+    ],
+)
+def test_what_is_inside_follows_from_geometry(tmp_path: Path, kind: str, area_m2: float, repair: str):
+    town = Town()
+    courtyards(kind, town)
+    scene = load(town.write(tmp_path / "town.osm"))
+    assert sum(f.polygon.area for f in scene.footprints) == pytest.approx(area_m2, rel=0.01)
+    assert any(line.startswith(repair) for line in scene.repairs) if repair else scene.repairs == ()
+
+
 @pytest.mark.parametrize(
     ("content", "options", "message"),
     [
