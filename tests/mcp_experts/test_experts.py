@@ -155,7 +155,7 @@ def test_weights_of_other_classes_are_refused(tmp_path):
     whole = REGISTRY.expert("doppler")
     (tmp_path / CARD).write_text(json.dumps(whole.card))
     moved = replace(whole.definition, edges=(0.2, 0.5, 2.0))
-    with pytest.raises(DataError, match="of another definition of doppler"):
+    with pytest.raises(DataError, match="belongs to another definition of doppler"):
         _ = type(whole)(moved, tmp_path).card
 
 
