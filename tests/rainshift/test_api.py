@@ -165,7 +165,7 @@ def test_another_factor_is_refused(model):
         (lambda d: d.expand_dims(level=[500, 700]), "level"),
         (lambda d: d.assign_coords(lat=d["lat"] ** 2 / 40), "evenly spaced"),
         (lambda d: d.drop_vars(["lat", "lon"]), "no pair of lat and lon"),
-        (lambda d: d["tp"].values, "ndarray came"),
+        (lambda d: d["tp"].values, "got ndarray"),
     ],
 )
 def test_wrong_inputs_are_one_clear_error(model, change, said):
