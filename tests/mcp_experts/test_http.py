@@ -212,7 +212,7 @@ def test_small_answers_are_sent_at_once():
 
 def test_flags_of_http_are_not_passed_over_without_it(capsys):
     assert main(["serve", "--port", "9000", "--allow-host", "here.example"]) == 2
-    assert "--port, --allow-host without --http; add it" in capsys.readouterr().err
+    assert "--port, --allow-host without --http; add --http" in capsys.readouterr().err
 
 
 def test_slow_and_silent_connections_are_closed_and_hold_nobody_up(start_server):
