@@ -27,13 +27,13 @@ QUESTIONS = ("line_of_sight", "delay_spread", "doppler", "snr")
 
 def rain(run: Path, file: Path, *, region: str = "melanesia") -> None:
     """Rain in mm/h at the wettest test hour of a region that the models were not trained on."""
-    from geoml.report.figures import save_figure
+    from geoml.report.drawing import draw_viewer, save_figure
     from rainshift.report import example_maps
-    from rainshift.report.figures import rain_panels
+    from rainshift.report.figures import rain_viewer
 
-    panels = example_maps.panels(example_maps.read(run)[region])
-    shown = {name: panels[name] for name in ("input", *MODELS, "target") if name in panels}
-    save_figure(rain_panels({region: shown}, title="Wettest test hour; models trained without the region"), file)
+    hours = example_maps.read(run)[region]
+    viewer = rain_viewer({region: hours.sel(model=[name for name in MODELS if name in hours["model"]])})
+    save_figure(draw_viewer(viewer, title="Wettest test hour; models trained without the region"), file)
 
 
 def city(traced: Path, predicted: Path, file: Path) -> None:
@@ -42,7 +42,7 @@ def city(traced: Path, predicted: Path, file: Path) -> None:
 
     import radiomaps
     from geoml.data.store import read_dataset
-    from geoml.report.figures import save_figure
+    from geoml.report.drawing import save_figure
 
     (first, *_) = sorted((predicted / "samples").glob("map-*.nc"))
     with read_dataset(first) as stored:

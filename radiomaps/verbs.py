@@ -16,7 +16,6 @@ from geoml.runs.files import write_json
 from geoml.runs.folder import RunFolder, launched_rank, plain
 
 if TYPE_CHECKING:
-    import xarray as xr
     from omegaconf import DictConfig
 
 __all__ = ["benchmark", "coverage", "evaluate", "export_maps", "import_maps", "paths",
@@ -43,7 +42,8 @@ def scenes(arguments: Sequence[str]) -> Rows | int:
     parser.add_argument("--draw", metavar="FOLDER", help="draw a plan of each into this folder")
     parser.add_argument("--save", metavar="FOLDER", help="write each as XML and PLY meshes into this folder")
     flags = parser.parse_args(arguments)
-    from radiomaps.report import figures
+    from geoml.report.drawing import save_viewer
+    from radiomaps.report.figures import scene_viewer
     from radiomaps.scenes import load, names, save_scene
     from radiomaps.scenes.load import parse_options
 
@@ -75,7 +75,8 @@ def scenes(arguments: Sequence[str]) -> Rows | int:
             row["repairs"] = "; ".join(scene.repairs)
         if draw:
             row["picture"] = str(Path(draw) / f"{scene.name}.png")
-            figures.save_figure(figures.draw_scene(scene), row["picture"])
+            title = f"{scene.name}: {len(scene.buildings)} buildings, {scene.triangles} triangles"
+            save_viewer(scene_viewer(scene), row["picture"], title=title)
         if flags.save:
             row["files"] = str(save_scene(scene, Path(flags.save) / scene.name).parent)
         if one is not None:
@@ -157,10 +158,10 @@ def paths(config: DictConfig, run: RunFolder) -> Rows:
 
 
 def report(arguments: Sequence[str]) -> Rows:
-    """Write an HTML page about stores and finished runs; optionally draw maps and their errors as figures."""
+    """Write a page about stores and finished runs; optionally draw maps and their errors as figures."""
     from geoml.report.gather import parser, written
 
-    about = "Write one self-contained HTML page about stores, and runs of trace, predict and benchmark."
+    about = "Write one page about stores, and runs of trace, predict and benchmark: self-contained HTML, or Markdown."
     made = parser("radiomaps report", about)
     made.add_argument("--against", metavar="STORE", help="a store of the same scenes and transmitters: errors too")
     made.add_argument("--draw", metavar="FOLDER", help="draw the first maps of each store into this folder too")
@@ -356,8 +357,10 @@ def _client(workers: int) -> Iterator[Any]:
 
 def _pictures(path: Path, folder: Path, count: int, *, against: Path | None = None) -> Rows:
     """One row of numbers per map; the first `count` maps are drawn."""
+    from geoml.report.drawing import save_viewer
     from radiomaps.maps.store import in_scene, open_maps
     from radiomaps.report import figures
+    from radiomaps.report.html import numbers
 
     maps = open_maps(path)
     other = open_maps(against) if against else None
@@ -368,26 +371,11 @@ def _pictures(path: Path, folder: Path, count: int, *, against: Path | None = No
             break
         one = in_scene(maps.isel(where).load())
         name = f"{one['scene'].item()}-tx{where['tx']}"
-        row = {"map": name, **_numbers(one)}
-        if "toa_s" in one:
-            figures.save_figure(figures.draw_maps(one, title=name), folder / f"{name}.png")
-            figures.save_figure(figures.draw_cut(one, title=name), folder / f"{name}-cut.png")
+        drawn = {"": figures.map_viewer({name: one}, edge=figures.PRINTED), "-cut": figures.cut_viewer(one)}
         if other is not None:
-            figures.save_figure(
-                figures.draw_errors(one, in_scene(other.isel(where).load()), title=name), folder / f"{name}-errors.png"
-            )
-        rows.append({**row, "pictures": str(folder)})
+            there = {name: in_scene(other.isel(where).load())}
+            drawn["-errors"] = figures.map_viewer({name: one}, there, edge=figures.PRINTED)
+        for suffix, viewer in drawn.items():
+            save_viewer(viewer, folder / f"{name}{suffix}.png", title=f"{name}\n{figures.LEGEND}")
+        rows.append({"map": name, **numbers(one), "pictures": str(folder)})
     return rows or [{"store": str(path), "maps": maps.sizes["scene"] * maps.sizes["tx"]}]
-
-
-def _numbers(maps: xr.Dataset) -> dict[str, Any]:
-    outdoors = ~maps["building"]
-    cells = max(int(outdoors.sum()), 1)
-    gain = maps["path_gain_db"]
-    return {
-        "building_%": round(100 * float(maps["building"].mean()), 1),
-        "los_%": round(100 * float(maps["los"].sum()) / cells, 1),
-        "no_path_%": round(100 * float(maps["no_path"].sum()) / cells, 1),
-        "gain_median_db": round(float(gain.median()), 1),
-        "gain_max_db": round(float(gain.max()), 1),
-    }

@@ -289,6 +289,6 @@ def benchmark(*overrides: str, **settings: Any) -> xr.Dataset:
     from geoml.cli.words import run_verb
     from geoml.data.netcdf import read_dataset
     from rainshift.__main__ import APP
-    from rainshift.report.markdown import RESULTS
+    from rainshift.report.html import RESULTS
 
     return read_dataset(run_verb(APP, "benchmark", overrides, settings) / RESULTS).load()

@@ -227,7 +227,7 @@ def evaluate(config: DictConfig, run: RunFolder) -> Rows:
 
 
 def benchmark(config: DictConfig, run: RunFolder) -> Rows:
-    """Train and score all cells of the benchmark; write `benchmark.nc`, `benchmark.md`, figures and the summary."""
+    """Train and score all cells of the benchmark; write `benchmark.nc`, the report and the summary."""
     from rainshift.benchmarking.run import Experiment
     from rainshift.report.results import write_benchmark
 
@@ -236,21 +236,17 @@ def benchmark(config: DictConfig, run: RunFolder) -> Rows:
 
 
 def report(arguments: Sequence[str]) -> Rows:
-    """Write the HTML page of finished runs; for benchmarks, also write `benchmark.md` and the figures again.
+    """Write one page of finished runs, in HTML or in Markdown.
 
     Only files of the run folders are read; nothing is trained or scored.
     """
     from geoml.report.gather import parser, written
 
-    about = "Write one self-contained HTML page of finished runs of benchmark, predict and evaluate."
+    about = "Write one page of finished runs of benchmark, predict and evaluate: self-contained HTML, or Markdown."
     flags = parser("rainshift report", about).parse_args(arguments)
-    from rainshift.report import html as browser
-    from rainshift.report.markdown import RESULTS, write_page
+    from rainshift.report import html
 
-    for path in map(Path, flags.runs):
-        if (path / RESULTS).exists():
-            write_page(RunFolder.load(path))
-    return written(flags, {"rainshift": browser.report})
+    return written(flags, {"rainshift": html.report})
 
 
 def _archive(config: DictConfig) -> Archive:

@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
+from geoml.report.figures import Plot
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
     from plotly.graph_objects import Figure
@@ -36,9 +38,9 @@ class Table:
 
 @dataclass(frozen=True)
 class Chart:
-    """A Plotly figure; `alt` describes it in one sentence for screen readers."""
+    """A chart; `alt` describes it in one sentence for screen readers. A Plotly figure, in 3-D, is not printed."""
 
-    figure: Figure
+    figure: Plot | Figure
     alt: str
     caption: str = ""
 
@@ -57,6 +59,7 @@ class ViewerAxis:
 class Panel:
     """Colours of a panel: `bounds` of classes, `under` the first of them, or a scale from `low` to `high`.
 
+    `labels` name the classes, one more than there are bounds; without them the bounds are shown.
     `modality` selects among several colourings of one panel, by the value of the viewer's first axis.
     """
 
@@ -68,14 +71,15 @@ class Panel:
     bounds: tuple[float, ...] = ()
     modality: str | None = None
     under: str | None = None
+    labels: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class ViewerField:
     """One field `(y, x)` of a panel, shown when the viewer's axes have the values in `place`.
 
-    Axes that `place` does not name are ignored. NaN stays empty. `marks` are points `(x, y)` drawn on the field, for
-    example antennas.
+    Axes that `place` does not name are ignored. NaN stays empty, `solid` cells are dark. `marks` are points `(x, y)`
+    drawn on the field, for example antennas, or `(x, y, azimuth)` of directed ones, in degrees from y towards x.
     """
 
     panel: str
@@ -83,12 +87,16 @@ class ViewerField:
     values: NDArray[Any]
     x: NDArray[Any]
     y: NDArray[Any]
-    marks: Sequence[tuple[float, float]] = ()
+    marks: Sequence[tuple[float, ...]] = ()
+    solid: NDArray[Any] | None = None
 
 
 @dataclass(frozen=True)
 class Viewer:
-    """Maps side by side with common colours and controls `axes`; `aspect` is the length of a y unit in x units."""
+    """Maps side by side with common colours and controls `axes`; `aspect` is the length of a y unit in x units.
+
+    In print the axis `rows` goes down the page and the axis `columns` along a row; the others stay at their start.
+    """
 
     axes: Sequence[ViewerAxis]
     panels: Sequence[Panel]
@@ -98,6 +106,14 @@ class Viewer:
     x_title: str = "x"
     y_title: str = "y"
     aspect: float = 1.0
+    rows: str = ""
+    columns: str = ""
+
+    def field(self, panel: Panel, here: Mapping[str, str]) -> ViewerField | None:
+        """The field of a panel where the axes have the values in `here`; None if there is none."""
+        return next(
+            (field for field in self.fields if field.panel == panel.name and field.place.items() <= here.items()), None
+        )
 
 
 Block = Text | Table | Chart | Viewer

@@ -15,6 +15,7 @@ from typing import Any
 
 from geoml.errors import UserError
 from geoml.report.blocks import Report, Text
+from geoml.report.markdown import write_markdown
 from geoml.report.page import write_report
 
 __all__ = ["Makers", "gather", "main", "parser", "written"]
@@ -36,7 +37,11 @@ def parser(prog: str, about: str) -> argparse.ArgumentParser:
     """The argument parser of every `report` verb: runs, output file and title."""
     made = argparse.ArgumentParser(prog=prog, description=about)
     made.add_argument("runs", nargs="+", metavar="RUN", help="a run folder, a store or another folder of results")
-    made.add_argument("--output", metavar="FILE", help=f"path of the page (default: RUN/{PAGE}; {PAGE} of several)")
+    made.add_argument(
+        "--output",
+        metavar="FILE",
+        help=(f"path of the page (default: RUN/{PAGE}; {PAGE} of several); FILE.md is Markdown with PNG files"),
+    )
     made.add_argument("--title", metavar="TEXT", help="title of the page")
     return made
 
@@ -46,7 +51,8 @@ def written(flags: argparse.Namespace, makers: Makers) -> list[dict[str, Any]]:
     runs = [Path(run) for run in flags.runs]
     found = gather(runs, title=flags.title, makers=makers)
     alone = len(runs) == 1 and (runs[0] / "config.yaml").exists()
-    path = write_report(found, flags.output or (runs[0] / PAGE if alone else PAGE))
+    path = Path(flags.output or (runs[0] / PAGE if alone else PAGE))
+    (write_markdown if path.suffix == ".md" else write_report)(found, path)
     size = path.stat().st_size / 1e6
     heavy = f"; pages over {LARGEST_MB} MB open slowly; give fewer runs" if size > LARGEST_MB else ""
     return [{"page": str(path), "MB": round(size, 2), "open": f"{path.absolute().as_uri()}{heavy}"}]

@@ -17,13 +17,15 @@ import numpy as np
 
 from geoml.cli.tables import cell, column_names
 from geoml.report.blocks import Block, Chart, Report, Table, Text, Viewer, ViewerField
+from geoml.report.figures import Plot
+from geoml.report.plotly_figures import plotly_figure
 from geoml.runs.files import atomic_path
 
-__all__ = ["render", "write_report"]
+__all__ = ["anchor", "render", "write_report"]
 
 #: Levels of a quantised field, evenly spaced between its minimum and maximum: 16 bits per cell.
-LEVELS = 65_534
-UNKNOWN = 65_535
+LEVELS = 65_533
+SOLID, UNKNOWN = 65_534, 65_535
 
 
 def write_report(report: Report, path: str | os.PathLike[str]) -> Path:
@@ -58,7 +60,7 @@ def render(report: Report) -> str:
     names: dict[str, int] = {}
     sections = [
         {
-            "id": _anchor(f"{section.group} {section.title}", names),
+            "id": anchor(f"{section.group} {section.title}", names),
             "title": section.title,
             "blocks": [_view(block) for block in section.blocks],
         }
@@ -78,7 +80,7 @@ def render(report: Report) -> str:
     )
 
 
-def _anchor(title: str, taken: dict[str, int]) -> str:
+def anchor(title: str, taken: dict[str, int]) -> str:
     """An anchor name: letters and digits of the title, numbered if it repeats."""
     name = re.sub(r"[^a-z0-9]+", "-", title.lower()).strip("-") or "section"
     taken[name] = taken.get(name, 0) + 1
@@ -93,9 +95,12 @@ def _view(block: Block) -> dict[str, Any]:
     if isinstance(block, Table):
         return _table(block)
     if isinstance(block, Chart):
-        figure = json.loads(block.figure.to_json())
-        # The page's script sets light or dark colours; a Plotly template would override them.
-        figure["layout"].pop("template", None)
+        if isinstance(block.figure, Plot):
+            figure = plotly_figure(block.figure)
+        else:
+            figure = json.loads(block.figure.to_json())
+            # The page's script sets light or dark colours; a Plotly template would override them.
+            figure["layout"].pop("template", None)
         return {"kind": "chart", "data": _json(figure), "alt": block.alt, "caption": block.caption}
     return {"kind": "viewer", "data": _json(_viewer(block)), "axes": block.axes, "alt": block.alt,
             "caption": block.caption}  # fmt: skip
@@ -139,6 +144,7 @@ def _viewer(block: Viewer) -> dict[str, Any]:
                 "high": panel.high,
                 "bounds": list(panel.bounds),
                 "under": panel.under,
+                "labels": list(panel.labels),
                 "modality": panel.modality,
             }
             for panel in block.panels
@@ -164,6 +170,8 @@ def _packed(field: ViewerField) -> dict[str, Any]:
     low, high = (float(values[known].min()), float(values[known].max())) if known.any() else (0.0, 0.0)
     step = (high - low) / LEVELS or 1.0
     packed = np.where(known, np.round((np.where(known, values, low) - low) / step), UNKNOWN).astype("<u2")
+    if field.solid is not None:
+        packed[np.asarray(field.solid, bool)] = SOLID
     return {
         "panel": field.panel,
         "place": dict(field.place),
@@ -173,6 +181,7 @@ def _packed(field: ViewerField) -> dict[str, Any]:
         "packed": base64.b64encode(packed.tobytes()).decode("ascii"),
         "x": _axis(field.x),
         "y": _axis(field.y),
+        "solid": field.solid is not None and bool(np.any(field.solid)),
         "marks": [list(map(float, mark)) for mark in field.marks],
     }
 

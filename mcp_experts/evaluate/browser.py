@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from geoml.report import Block, Chart, Report, Section, Table, Text
+from geoml.report.figures import Plot, PlotAxis, Series, Subplot, offset
 from geoml.report.palette import colours
 from geoml.runs.folder import RunFolder
-
-if TYPE_CHECKING:
-    from plotly.graph_objects import Figure
 
 __all__ = ["EXCHANGES", "report"]
 
@@ -58,29 +56,19 @@ def _without(row: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in row.items() if key not in ("task", "arm")}
 
 
-def _figure(rows: Sequence[Mapping[str, Any]], arms: Mapping[str, str]) -> Figure:
-    """Tasks on the vertical axis, accuracy on the horizontal axis, one colour per arm."""
-    from plotly.graph_objects import Figure
-
-    figure = Figure()
-    palette = colours(list(arms))
+def _figure(rows: Sequence[Mapping[str, Any]], arms: Mapping[str, str]) -> Plot:
+    """Accuracy by task, one colour per arm."""
+    tasks = list(dict.fromkeys(str(row["task"]) for row in rows))
     present = [arm for arm in arms if any(row["arm"] == arm for row in rows)]
-    for arm in present:
+    palette = colours(list(arms))
+    series = []
+    for number, arm in enumerate(present):
         own = [row for row in rows if row["arm"] == arm]
-        figure.add_scatter(
-            x=[row["accuracy"] for row in own], y=[row["task"] for row in own], mode="markers", orientation="h",
-            name=f"{arm} {arms[arm]}", marker={"color": palette[arm], "size": 9},
-            error_x={"type": "data", "array": [row["high_95"] - row["accuracy"] for row in own],
-                     "arrayminus": [row["accuracy"] - row["low_95"] for row in own]},
-        )  # fmt: skip
-    tasks = len({row["task"] for row in rows})
-    figure.update_xaxes(title="accuracy", range=[0, 1])
-    figure.update_yaxes(autorange="reversed", automargin=True)
-    legend = {"orientation": "h", "yanchor": "bottom", "y": 1.02, "x": 0}
-    figure.update_layout(
-        height=160 + 34 * tasks, margin={"t": 30 + 22 * len(present), "r": 10}, legend=legend, scattermode="group"
-    )
-    return figure
+        x = [tasks.index(row["task"]) + offset(number, len(present)) for row in own]
+        y, low, high = ([row[name] for row in own] for name in ("accuracy", "low_95", "high_95"))
+        texts = [row["task"] for row in own]
+        series.append(Series(f"{arm} {arms[arm]}", x, y, palette[arm], "points", low, high, texts=texts))
+    return Plot([Subplot(series, PlotAxis(names=tasks), PlotAxis("accuracy", (0, 1)))])
 
 
 def _server(summary: Mapping[str, Any]) -> list[Block]:

@@ -6,17 +6,15 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from geoml.errors import DataError
 from geoml.report import Block, Chart, Report, Section, Table, Text
+from geoml.report.figures import Plot, PlotAxis, Series, Subplot
 from geoml.report.palette import OKABE_ITO, colours
 from geoml.runs.files import read_json
 from mcp_experts.evaluate.browser import report as evaluation
 from mcp_experts.inference.registry import CARD
-
-if TYPE_CHECKING:
-    from plotly.graph_objects import Figure
 
 __all__ = ["report"]
 
@@ -106,28 +104,18 @@ def _interval(value: float, bounds: Sequence[float] | None) -> str:
     return f"{value:.2f}" if not bounds else f"{value:.2f} [{bounds[0]:.2f}, {bounds[1]:.2f}]"
 
 
-def _risk(cards: Sequence[Mapping[str, Any]]) -> Figure | None:
-    from plotly.subplots import make_subplots
-
-    figure = make_subplots(1, 2, subplot_titles=[SETS[key] for key in DRAWN], shared_yaxes=True)
+def _risk(cards: Sequence[Mapping[str, Any]]) -> Plot | None:
     palette = colours([str(card["name"]) for card in cards])
-    seen: set[str] = set()
-    for number, card in enumerate(cards):
-        dash = "solid" if number < len(OKABE_ITO) else "dot"
-        for column, key in enumerate(DRAWN, start=1):
-            if not (curve := _sets(card).get(key, {}).get("risk_at_coverage")):
-                continue
-            name = str(card["name"])
-            figure.add_scatter(
-                x=[float(share) for share in curve], y=list(curve.values()), mode="lines+markers", name=name,
-                legendgroup=name, showlegend=name not in seen, line={"color": palette[name], "dash": dash},
-                row=1, col=column,
-            )  # fmt: skip
-            seen.add(name)
-    figure.update_xaxes(title="share answered")
-    figure.update_yaxes(title="error rate", rangemode="tozero", col=1)
-    figure.update_layout(height=400, margin={"t": 40, "r": 10})
-    return figure if seen else None
+    parts = []
+    for key in DRAWN:
+        lines = []
+        for number, (name, card) in enumerate(zip(palette, cards, strict=True)):
+            if curve := _sets(card).get(key, {}).get("risk_at_coverage"):
+                shares, dashed = [float(share) for share in curve], number >= len(OKABE_ITO)
+                lines.append(Series(name, shares, list(curve.values()), palette[name], "both", dashed=dashed))
+        y = PlotAxis("error rate", (0, None))
+        parts.append(Subplot(lines, PlotAxis("share answered"), y, SETS[key]))
+    return Plot(parts, 2, 400) if any(part.content for part in parts) else None
 
 
 def _card(card: Mapping[str, Any]) -> list[Block]:

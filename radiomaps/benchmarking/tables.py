@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from geoml.cli.tables import markdown
 from geoml.metrics.base import ratio
-from geoml.runs.files import atomic_path, write_json
+from geoml.report import write_pages
+from geoml.runs.files import write_json
 from geoml.runs.folder import jsonable
 from radiomaps.benchmarking.run import PLAIN
-from radiomaps.report.html import TABLES
+from radiomaps.report.html import TABLES, report
 from radiomaps.scores.physical import QUANTITIES
 
 if TYPE_CHECKING:
@@ -185,7 +185,7 @@ def uncertainty_rows(made: Benchmark, outcome: BenchmarkResults) -> Rows:
 
 
 def write_page(made: Benchmark, outcome: BenchmarkResults, folder: Path) -> None:
-    """Write all tables as `report.md`, and as `tables.json` for report pages."""
+    """Write all tables as `tables.json`, and the report that shows them."""
     parts = {split: {part: len(samples) for part, samples in made.parts(split).items()} for split in made.splits}
     leaks = {split: len(made.leaks(split)) for split in made.splits}
     trainings = [
@@ -207,16 +207,12 @@ def write_page(made: Benchmark, outcome: BenchmarkResults, folder: Path) -> None
         ("Uncertainty", "In the unit of the target.", uncertainty_rows),
         ("Trainings", "", lambda *_: trainings),
     ]
-    lines = ["# Radio maps: models and baselines", "", f"- Maps by split and part: {parts}."]
-    lines += [f"- Pairs of scenes that share buildings across parts, by split: {leaks}.", ""]
-    kept = []
-    for title, about, table in sections:
-        if rows := table(made, outcome):
-            lines += [f"## {title}", "", *([about, ""] if about else []), markdown(rows), ""]
-            kept.append({"title": title, "about": about, "rows": rows})
+    kept = [
+        {"title": title, "about": about, "rows": rows} for title, about, table in sections
+        if (rows := table(made, outcome))
+    ]  # fmt: skip
     failed = [f"{cell.row} on {cell.task}, {cell.split}: {why}" for cell, why in outcome.failures.items()]
-    if failed:
-        lines += ["## Failed cells", "", *(f"- {line}" for line in failed)]
     write_json(folder / TABLES, {"tables": jsonable(kept), "maps": parts, "leaks": leaks, "failures": failed})
-    with atomic_path(folder / "report.md") as partial:
-        partial.write_text("\n".join(lines).rstrip() + "\n")
+    found = report(folder)
+    assert found is not None
+    write_pages(found, folder)

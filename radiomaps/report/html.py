@@ -1,4 +1,4 @@
-"""Report pages for the browser: stores of maps, sampled maps, benchmarks."""
+"""Reports: stores of maps, sampled maps, benchmarks."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from geoml.errors import DataError, UserError
 from geoml.report import Block, Chart, Report, Section, Table, Text
 from geoml.runs.files import read_json
 from radiomaps.maps.store import in_scene, open_maps, scene_records
-from radiomaps.report import charts
+from radiomaps.report import figures
 from radiomaps.report.coverage import FILE as COVERAGE
 from radiomaps.report.coverage import coverage_report
 
 if TYPE_CHECKING:
     import xarray as xr
 
-__all__ = ["TABLES", "report", "store_of"]
+__all__ = ["TABLES", "numbers", "report", "store_of"]
 
 #: Largest number of maps on a page.
 SHOWN = 4
@@ -75,13 +75,13 @@ def _of_store(store: Path, records: list[Any], against: Path | None) -> Report:
         one = in_scene(maps.isel(scene=scene, tx=tx).load())
         label = f"{one['scene'].item()}, transmitter {tx}"
         shown[label] = one
-        rows.append({"map": label, **_numbers(one)})
+        rows.append({"map": label, **numbers(one)})
         if other is not None:
             others[label] = in_scene(other.isel(scene=scene, tx=tx).load())
             rows[-1] |= _differences(one, others[label])
     first = next(iter(shown.values()))
-    blocks: list[Block] = [charts.map_viewer(shown, others)]
-    figure = charts.city(first, records[0].footprints)
+    blocks: list[Block] = [figures.map_viewer(shown, others)]
+    figure = figures.city(first, records[0].footprints)
     blocks.append(Chart(figure, "The buildings of the first scene, its transmitter and a layer of path gain"))
     facts = {key: maps.attrs.get(key) for key in ("solver", "solver_version", "frequency_hz", "seed", "identity")}
     scenes = [
@@ -116,15 +116,17 @@ def _same_maps(maps: xr.Dataset, against: Path) -> xr.Dataset:
 def _differences(one: xr.Dataset, other: xr.Dataset) -> dict[str, Any]:
     """Median absolute differences of two maps of a place."""
     return {
-        f"{look.title}, median |Δ| {look.unit}": float(np.nanmedian(np.abs(charts.difference(one, other, name))))
-        for name, look in charts.LOOKS.items()
+        f"{look.title}, median |Δ| {look.unit}": float(np.nanmedian(np.abs(figures.difference(one, other, name))))
+        for name, look in figures.LOOKS.items()
         if name in one and name in other
     }
 
 
-def _numbers(one: xr.Dataset) -> dict[str, Any]:
+def numbers(one: xr.Dataset) -> dict[str, Any]:
+    """Shares of voxels, those of paths of the voxels outdoors, and the path gain of one map."""
     outdoors = max(int((~one["building"]).sum()), 1)
     return {
+        "buildings %": round(100 * float(one["building"].mean()), 1),
         "line of sight %": round(100 * float(one["los"].sum()) / outdoors, 1),
         "no path %": round(100 * float(one["no_path"].sum()) / outdoors, 1),
         "median gain dB": round(float(one["path_gain_db"].median()), 1),
@@ -159,14 +161,14 @@ def _of_samples(path: Path, files: list[Path]) -> Report:
         label = f"{made.attrs['scene']}, map {number}"
         predicted[label] = made
         row = {"map": label, "members": made.sizes["member"]}
-        truth = charts.stored_truth(made)
+        truth = figures.stored_truth(made)
         if truth is not None:
             truths[label] = truth
-        for name in (name for name in charts.LOOKS if f"{name}_mean" in made):
-            look = charts.LOOKS[name]
+        for name in (name for name in figures.LOOKS if f"{name}_mean" in made):
+            look = figures.LOOKS[name]
             row[f"{look.title} ± {look.unit}"] = look.factor * float(made[f"{name}_uncertainty"].median())
             if truth is not None:
-                wrong = charts.difference(made, truth, name, of=f"{name}_mean")
+                wrong = figures.difference(made, truth, name, of=f"{name}_mean")
                 row[f"{look.title}, median error {look.unit}"] = float(np.nanmedian(np.abs(wrong)))
         rows.append(row)
     note = "" if truths else "These files contain no truth for comparison."
@@ -174,7 +176,7 @@ def _of_samples(path: Path, files: list[Path]) -> Report:
         "Sampled radio maps",
         f"Sampled with {run.config.get('checkpoint')}. {note}",
         [
-            Section("Truth, prediction, error and uncertainty", [charts.prediction_viewer(predicted, truths)]),
+            Section("Truth, prediction, error and uncertainty", [figures.prediction_viewer(predicted, truths)]),
             Section("In numbers", [Table(rows, "Medians over outdoor voxels")]),
             Section("Configuration", [
                 Text((path / "config.yaml").read_text(), "code"),

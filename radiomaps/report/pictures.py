@@ -8,13 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 from geoml.models.base import Model
 from geoml.models.predictor import Predictor
+from geoml.report.drawing import save_viewer
 from radiomaps.prediction import predicted_maps, truth_of
-from radiomaps.report.figures import save_figure
-from radiomaps.report.prediction_figures import draw_prediction
+from radiomaps.report.figures import LEGEND, PRINTED, prediction_viewer, stored_truth
 from radiomaps.tasks import Task
 from radiomaps.trained import Trained, identity
 
 if TYPE_CHECKING:
+    import xarray as xr
+
     from radiomaps.scores import Builder
 
 __all__ = ["draw", "draw_predictions", "picture_taker"]
@@ -29,9 +31,8 @@ def picture_taker(
     def watch(model: Model, seen: int) -> None:
         trained = Trained(Predictor(model, transforms), task)
         for number, made in predicted_maps(trained, store, samples, members=members, seed=seed):
-            title = f"{made.attrs['scene']}, map {number}, after {seen} samples"
-            figure = draw_prediction(made, truth_of(task, store, number), title=title)
-            save_figure(figure, folder / f"{seen:012d}-map-{number:05d}.png")
+            file = folder / f"{seen:012d}-map-{number:05d}.png"
+            _save(made, truth_of(task, store, number), file, f"map {number}, after {seen} samples")
 
     return watch
 
@@ -41,20 +42,22 @@ def draw(builder: Builder, store: Path, samples: Sequence[int], folder: Path, me
     if not samples:
         return
     for number, made in predicted_maps(builder, store, samples, members=members):  # type: ignore[arg-type]
-        title = f"{made.attrs['scene']}, map {number}"
-        save_figure(
-            draw_prediction(made, truth_of(builder.task, store, number), title=title), folder / f"map-{number:05d}.png"
-        )
+        _save(made, truth_of(builder.task, store, number), folder / f"map-{number:05d}.png", f"map {number}")
 
 
 def draw_predictions(rows: Sequence[Mapping[str, Any]]) -> None:
     """Draw a figure next to each written file, with the truth that the file contains."""
     from geoml.data.netcdf import read_dataset
-    from radiomaps.report.charts import stored_truth
 
     for row in rows:
         path = Path(row["file"])
-        with read_dataset(path) as made:
-            title = f"{row['scene']}, map {row['map']}"
-            picture = draw_prediction(made.load(), stored_truth(made), title=title)
-            save_figure(picture, path.with_suffix(".png"))
+        with read_dataset(path) as stored:
+            made = stored.load()
+        _save(made, stored_truth(made), path.with_suffix(".png"), f"map {row['map']}")
+
+
+def _save(made: xr.Dataset, truth: xr.Dataset | None, file: Path, about: str) -> None:
+    """Draw one predicted map at its lowest height."""
+    viewer = prediction_viewer({about: made}, {} if truth is None else {about: truth}, edge=PRINTED)
+    title = f"{made.attrs['scene']}, {about}, z = {float(made['z'][0]):g} m\n{LEGEND}"
+    save_viewer(viewer, file, title=title)

@@ -1,22 +1,18 @@
-"""The Mantel test of losses against distances of climates, and its figure."""
+"""The Mantel test of losses against distances of climates."""
 
 from __future__ import annotations
 
 import itertools
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from geoml.errors import UserError
 
-if TYPE_CHECKING:
-    import xarray as xr
-    from matplotlib.figure import Figure
-
-__all__ = ["Mantel", "mantel", "shift_against_drop"]
+__all__ = ["Mantel", "mantel"]
 
 Array = NDArray[Any]
 #: With fewer regions there are too few permutations for p below 5 %.
@@ -82,39 +78,3 @@ def _correlation(a: Array, b: Array) -> float:
     x, y = a[known] - a[known].mean(), b[known] - b[known].mean()
     spread = math.sqrt((x @ x) * (y @ y))
     return float(x @ y) / spread if spread > 0 else math.nan
-
-
-def shift_against_drop(
-    shift: xr.DataArray, drop: xr.DataArray, *, test: Mantel | None = None, title: str = "", what: str = "drop"
-) -> Figure:
-    """Scatter plot of shift against drop: one point per region, or per pair `(region, other)`, coloured by the tested
-    region.
-
-    `shift` and `drop` have the same dims; points are labelled by region.
-    """
-    import matplotlib as mpl
-    from matplotlib.figure import Figure
-
-    drop = drop.transpose(*shift.dims).sel({dim: shift[dim].values for dim in shift.dims})
-    regions = [str(name) for name in shift["region"].values]
-    colours = mpl.colormaps["tab20"].resampled(20)(np.arange(len(regions)) % 20)
-    figure = Figure(figsize=(6.4, 4.4), layout="constrained")
-    axis = figure.subplots()
-    middle = (float(shift.min()) + float(shift.max())) / 2
-    for region, colour in zip(regions, colours, strict=True):
-        x, y = (np.atleast_1d(part.sel(region=region).values) for part in (shift, drop))
-        known = np.isfinite(x) & np.isfinite(y)
-        if "other" in shift.dims:
-            known &= shift["other"].values != region
-        axis.scatter(x[known], y[known], color=colour, s=18, label=region)
-        if "other" not in shift.dims and known.any():
-            inwards = {"ha": "left", "xytext": (3, 3)} if x[0] < middle else {"ha": "right", "xytext": (-3, 3)}
-            axis.annotate(region, (x[0], y[0]), fontsize=7, textcoords="offset points", **inwards)
-    axis.axhline(0, color="black", linewidth=0.6)
-    axis.set(xlabel=str(shift.attrs.get("long_name", shift.name or "shift")), ylabel=what)
-    if test is not None:
-        title = f"{title}   Mantel: ρ = {test.correlation:.2f}, p = {test.p:.2g}, {test.regions} regions".strip()
-    axis.set_title(title, fontsize=9)
-    if "other" in shift.dims:
-        axis.legend(fontsize=6, frameon=False, ncols=2, title="tested on", title_fontsize=7)
-    return figure

@@ -2,26 +2,23 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from geoml.errors import UserError
 from rainshift.benchmarking.climate_distance import CONDITIONAL, TARGET
-from rainshift.benchmarking.mantel import MIN_REGIONS, Mantel, mantel, shift_against_drop
+from rainshift.benchmarking.mantel import MIN_REGIONS, Mantel, mantel
 
 if TYPE_CHECKING:
     import xarray as xr
-    from matplotlib.figure import Figure
 
 __all__ = [
+    "between",
     "of_predictors",
-    "shift_figure",
     "trained_alone",
-    "transfer_figure",
     "transfer_loss",
     "transfer_losses",
-    "transfer_rows",
     "transfer_test",
 ]
 
@@ -72,46 +69,22 @@ def transfer_losses(results: xr.Dataset) -> xr.DataArray:
     return losses.assign_coords(model=models).assign_attrs(units="percent")
 
 
-def transfer_rows(losses: xr.DataArray, model: str) -> list[dict[str, Any]]:
-    """One row per training region, one column per tested region: the loss over training on that region, in per cent."""
-    picked = losses.sel(model=model)
-    return [
-        {"trained on": str(other)}
-        | {str(region): float(picked.sel(region=region, other=other)) for region in picked["region"].values}
-        for other in picked["other"].values
-    ]
-
-
-def of_predictors(distance: xr.DataArray, long_name: str = "Wasserstein-1") -> xr.DataArray:
+def of_predictors(distance: xr.DataArray) -> xr.DataArray:
     """The mean over predictors: the target rain, marginal or given the coarse rain, is left out."""
     predictors = [name for name in map(str, distance["variable"].values) if name not in (TARGET, CONDITIONAL)]
-    mean = distance.sel(variable=predictors).mean("variable")
-    return mean.assign_attrs(long_name=f"{long_name}, standard deviations, mean of predictors")
+    return distance.sel(variable=predictors).mean("variable")
 
 
-def shift_figure(shifts: xr.Dataset, results: xr.Dataset) -> Figure:
-    """Mean loss of the models in each region against its distance from the training regions, mean over predictors."""
-    distance = of_predictors(shifts["wasserstein"], "Wasserstein-1 from the training regions")
-    drop = results["degradation"].rename(test_region="region").mean("model")
-    return shift_against_drop(distance, drop, what="increase of CRPS out of distribution, %, mean of models")
-
-
-def _between(shifts: xr.Dataset, losses: xr.DataArray) -> tuple[xr.DataArray, xr.DataArray]:
+def between(shifts: xr.Dataset, losses: xr.DataArray) -> tuple[xr.DataArray, xr.DataArray]:
     """Distances and mean losses of the same pairs `(region, other)`; NaN if any model lacks the pair."""
-    distance = of_predictors(shifts["between_wasserstein"], "Wasserstein-1 between two regions")
+    distance = of_predictors(shifts["between_wasserstein"])
     distance = distance.sel(region=losses["region"].values, other=losses["other"].values)
     return distance, losses.mean("model", skipna=False).transpose("region", "other")
 
 
 def transfer_test(shifts: xr.Dataset, losses: xr.DataArray) -> Mantel | None:
     """Mantel's test of distances against losses of pairs; None with fewer than four regions or a failed pair."""
-    distance, loss = _between(shifts, losses)
+    distance, loss = between(shifts, losses)
     if len(distance["region"]) < MIN_REGIONS or not np.isfinite(loss).all():
         return None
     return mantel(distance.values, loss.values)
-
-
-def transfer_figure(shifts: xr.Dataset, losses: xr.DataArray) -> Figure:
-    """Loss in each region of a model of another, against the distance of the two regions."""
-    what = "increase of CRPS over training on the region, %, mean of models"
-    return shift_against_drop(*_between(shifts, losses), test=transfer_test(shifts, losses), what=what)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -27,7 +26,7 @@ if TYPE_CHECKING:
     from rainshift.models.spec import Downscaler
     from rainshift.models.trust import Trust
 
-__all__ = ["FOLDER", "of_file", "of_model", "panels", "read", "showcase", "write"]
+__all__ = ["FOLDER", "of_file", "of_model", "read", "showcase", "write"]
 
 #: Folder of a run that holds the maps, one file per region.
 FOLDER = "maps"
@@ -192,12 +191,3 @@ def read(path: Path) -> dict[str, xr.Dataset]:
         with read_dataset(file) as stored:
             found[file.stem] = stored.load()
     return found
-
-
-def panels(data: xr.Dataset) -> Mapping[str, xr.DataArray]:
-    """Input, first member of each model and target of the wettest hour, by name, for a figure."""
-    now = data.sel(time=np.datetime64(data.attrs["wettest"]))
-    fields = {"input": now["input"].rename(coarse_lat="lat", coarse_lon="lon")} if "input" in data else {}
-    if "prediction" in data:
-        fields |= {str(name): now["prediction"].sel(model=name, member=0) for name in now["model"].values}
-    return fields | {"target": now["target"]}

@@ -1,210 +1,276 @@
-"""Figures of a benchmark: rain on common colour scales, skill in and out of distribution, calibration, spectra."""
+"""Figures of a benchmark and of predictions: charts and maps, for the browser and for print."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from geoml.metrics.base import reached
-from geoml.report.palette import colours
+from geoml.report.blocks import Panel, Viewer, ViewerAxis, ViewerField
+from geoml.report.figures import HeatMap, Plot, PlotAxis, Series, Subplot, guide, offset
+from geoml.report.palette import OKABE_ITO, colours
 from rainshift.benchmarking.curves import calibration, spectral_ratio
 
 if TYPE_CHECKING:
     import xarray as xr
-    from matplotlib.figure import Figure
 
 __all__ = [
-    "calibration_panels",
-    "degradation_bars",
-    "rain_panels",
-    "ratios",
-    "spectrum_lines",
-    "transfer_maps",
+    "calibration_chart",
+    "heat_maps",
+    "prediction_viewer",
+    "rain_viewer",
+    "risk_chart",
+    "shift_chart",
+    "skill_chart",
+    "spectrum_chart",
+    "transfer_chart",
 ]
 
 #: Class bounds in mm/h as on weather radar displays, roughly doubling; below the first is drawn as dry.
 RAIN_BOUNDS_MM_H = (0.1, 0.25, 0.5, 1, 2, 4, 8, 16, 32, 64)
+DRY = "#ffffff"
 #: Axis limits of spectra in dB; a field below the lower limit has no fine structure left.
 SHOWN_DB = (-30.0, 10.0)
-DRY, UNKNOWN = "#ffffff", "#b9b9b9"
+SIDES = {"in": "in distribution", "out": "out of distribution"}
+#: Variables of the trust map, and their names on the page.
+TRUST = {"expected_error": "expected error", "error_bound": "error bound", "novelty": "novelty"}
 
 
-def rain_panels(rows: Mapping[str, Mapping[str, xr.DataArray]], *, title: str = "") -> Figure:
-    """One row per region and one column per field, all on one colour scale.
+def skill_chart(results: xr.Dataset, palette: Mapping[str, str]) -> Plot:
+    """Skill by region with intervals: filled in distribution, hollow out of distribution, one colour per model."""
+    regions = [str(name) for name in results["test_region"].values]
+    series = []
+    for number, (model, colour) in enumerate(palette.items()):
+        for side, label in SIDES.items():
+            picked = results.sel(model=model, distribution=side)
+            x = np.arange(len(regions)) + offset(2 * number + (side == "out"), 2 * len(palette))
+            low, high = picked["skill_low"].values, picked["skill_high"].values
+            series.append(Series(f"{model}, {label}", x, picked["skill"].values, colour, "points", low, high,
+                                 hollow=side == "out", texts=regions))  # fmt: skip
+    y = PlotAxis(f"skill against {results.attrs['reference']}")
+    ends = [-0.5, len(regions) - 0.5]
+    return Plot([Subplot([*series, guide(ends, [0, 0])], PlotAxis(names=regions), y)], height=420)
 
-    `rows[region][column]` is rain in mm/h on `(lat, lon)`; coarse fields are drawn at their resolution. Grey is
-    unknown, white is below 0.1 mm/h. The text below each prediction gives its wet area and mass relative to the
-    target.
+
+def heat_maps(table: xr.DataArray, *, unit: str, diverging: bool) -> Plot:
+    """One heat map per model of `(model, region, other)`: tested region across, training region down."""
+    models, regions, others = (list(map(str, table[name].values)) for name in ("model", "region", "other"))
+    most = float(np.nanmax(np.abs(table.values))) or 1.0
+    low, high = (-most, most) if diverging else (float(np.nanmin(table.values)), float(np.nanmax(table.values)))
+    x, y = PlotAxis("tested on", names=regions), PlotAxis("trained on", names=others)
+    scale = (unit, low, high, "RdBu_r" if diverging else "Viridis_r")
+    parts = [
+        Subplot(HeatMap(table.sel(model=model).transpose("other", "region").values, *scale), x, y, model)
+        for model in models
+    ]
+    return Plot(parts, min(3, len(models)), 120 + 44 * len(others))
+
+
+def calibration_chart(curves: xr.Dataset, palette: Mapping[str, str]) -> Plot | None:
+    """Rank histograms in the first row, reliability diagrams below; left in, right out of distribution.
+
+    `curves` is the result of `rainshift.benchmarking.curves.gather`. None without curves or ensembles.
     """
-    import matplotlib as mpl
-    from matplotlib.figure import Figure
-
-    columns = sorted(dict.fromkeys(column for panels in rows.values() for column in panels), key=_place)
-    colours = mpl.colormaps["viridis_r"].resampled(len(RAIN_BOUNDS_MM_H)).with_extremes(under=DRY, bad=UNKNOWN)
-    norm = mpl.colors.BoundaryNorm(RAIN_BOUNDS_MM_H, len(RAIN_BOUNDS_MM_H), extend="max")
-    figure = Figure(figsize=(2.6 * len(columns) + 1.2, 2.5 * len(rows) + 0.6), layout="constrained")
-    axes = figure.subplots(len(rows), len(columns), squeeze=False)
-    for axis, column in zip(axes[0], columns, strict=True):
-        axis.set_title(column, fontsize=9)
-    for line, (region, panels) in zip(axes, rows.items(), strict=True):
-        bounds = _common_bounds(panels.values())
-        for axis, column in zip(line, columns, strict=True):
-            if column not in panels:
-                for part in (axis.xaxis, axis.yaxis, axis.patch, *axis.spines.values()):
-                    part.set_visible(False)
-                continue
-            field = panels[column].transpose("lat", "lon")
-            drawn = axis.pcolormesh(field["lon"], field["lat"], field, cmap=colours, norm=norm, rasterized=True)
-            axis.set(xlim=bounds[:2], ylim=bounds[2:], aspect=1 / np.cos(np.deg2rad(np.mean(bounds[2:]))))
-            axis.tick_params(labelsize=6)
-            if column not in ("input", "target") and "target" in panels:
-                axis.set_xlabel(ratios(field, panels["target"]), fontsize=7)
-        line[0].set_ylabel(region, fontsize=8)
-    bar = figure.colorbar(drawn, ax=axes, shrink=0.8, extend="max", ticks=RAIN_BOUNDS_MM_H)
-    bar.set_label("mm/h")
-    bar.ax.tick_params(labelsize=7)
-    figure.suptitle(title, fontsize=10)
-    return figure
-
-
-def ratios(field: xr.DataArray, target: xr.DataArray) -> str:
-    """Wet area and mass of a field relative to the target, over the cells where both are known."""
-    known = np.isfinite(field.values) & np.isfinite(target.values)
-    made, true = field.values[known], target.values[known]
-    wet = reached(RAIN_BOUNDS_MM_H[0])
-    parts = ((made >= wet).sum() / max((true >= wet).sum(), 1), made.sum() / max(true.sum(), 1e-9))
-    return "wet area × {:.2f}, mass × {:.2f}".format(*parts)
-
-
-def _place(column: str) -> int:
-    """Sort key of a column: input first, target last, models between them in their given order."""
-    return {"input": 0, "target": 2}.get(column, 1)
-
-
-def _common_bounds(fields: Iterable[xr.DataArray]) -> tuple[float, float, float, float]:
-    """Longitude and latitude limits of the field with the finest grid."""
-    finest = max(fields, key=lambda field: field.sizes["lat"])
-    lat, lon = finest["lat"].values, finest["lon"].values
-    half_lat, half_lon = abs(lat[1] - lat[0]) / 2, abs(lon[1] - lon[0]) / 2
-    return lon.min() - half_lon, lon.max() + half_lon, lat.min() - half_lat, lat.max() + half_lat
-
-
-def degradation_bars(table: xr.Dataset, *, reference: str = "bilinear") -> Figure:
-    """Skill against `reference` in and out of distribution: one panel per model, one group of bars per test region.
-
-    Models without training have the same skill on both sides and are left out. `table` has
-    `skill(model, test_region, distribution)` with `distribution` "in" or "out", and `skill_low` and `skill_high` of
-    the same shape, NaN where there is no interval.
-    """
-    from matplotlib.figure import Figure
-
-    inside, outside = (table["skill"].sel(distribution=side) for side in ("in", "out"))
-    moved = (inside != outside) & (np.isfinite(inside) | np.isfinite(outside))
-    models = [str(name) for name in table["model"].values if moved.sel(model=name).any()]
-    regions = [str(r) for r in table["test_region"].values]
-    figure = Figure(figsize=(max(5.0, 1.0 * len(regions) + 2), 2.4 * max(len(models), 1)), layout="constrained")
-    axes = figure.subplots(max(len(models), 1), 1, squeeze=False, sharex=True, sharey=True)[:, 0]
-    place = np.arange(len(regions))
-    for axis, model in zip(axes, models, strict=False):
-        for shift, which, colour in ((-0.2, "in", "#0072b2"), (0.2, "out", "#d55e00")):
-            picked = table.sel(model=model, distribution=which)
-            skill = picked["skill"].values
-            reach = np.stack([skill - picked["skill_low"].values, picked["skill_high"].values - skill])
-            known = np.isfinite(reach).all(axis=0)
-            axis.bar(place + shift, skill, 0.38, color=colour, label=f"{which} of distribution".replace("in of", "in"))
-            axis.errorbar((place + shift)[known], skill[known], reach[:, known], fmt="none", color="black", capsize=2)
-        axis.axhline(0, color="black", linewidth=0.6)
-        axis.set_ylabel(f"{model}\nskill against {reference}", fontsize=8)
-    axes[-1].set_xticks(place, regions, rotation=30, ha="right", fontsize=8)
-    if models:
-        axes[0].legend(fontsize=7, frameon=False, ncols=2)
-    return figure
-
-
-def calibration_panels(curves: xr.Dataset, models: Sequence[str]) -> Figure | None:
-    """Rank histograms and reliability diagrams of ensembles: left in, right out of distribution.
-
-    `curves` is the result of `rainshift.benchmarking.curves.gather`. Returns None if it contains neither.
-    """
-    from matplotlib.figure import Figure
-
     reliable = [str(name).removesuffix(".forecast") for name in curves.data_vars if str(name).endswith(".forecast")]
-    rows = [*(["rank_deviation"] if "rank_deviation.share" in curves else []), *reliable]
-    if not rows or not models:
-        return None
-    figure = Figure(figsize=(8.4, 2.7 * len(rows) + 0.4), layout="constrained")
-    axes = figure.subplots(len(rows), 2, squeeze=False, sharey="row")
-    for line, label in zip(axes, rows, strict=True):
-        for axis, side in zip(line, ("in", "out"), strict=True):
-            for model, colour in colours(models).items():
-                here = {"model": model, "distribution": side}
-                if label == "rank_deviation":
-                    share = curves["rank_deviation.share"].sel(here).mean("test_region")
-                    axis.step(share["rank"], share * share.size, where="mid", color=colour, label=model)
-                else:
-                    diagram = calibration(curves, label).sel(here).dropna("probability")
-                    axis.plot(diagram["forecast"], diagram["observed"], "o-", ms=3, color=colour, label=model)
-            if label == "rank_deviation":
-                axis.axhline(1, color="black", linewidth=0.6)
-                axis.set(xlabel="rank of the truth", ylabel="share relative to a flat histogram", ylim=(0, None))
-            else:
-                axis.plot([0, 1], [0, 1], color="black", linewidth=0.6)
-                what = f"rain above {label.rpartition('_')[2]} mm/h"
-                axis.set(
-                    xlabel=f"forecast probability of {what}", ylabel="observed frequency", xlim=(0, 1), ylim=(0, 1)
-                )
-            axis.set_title(f"{side} of distribution".replace("in of", "in"), fontsize=9)
-            axis.tick_params(labelsize=7)
-    axes[0, 0].legend(fontsize=7, frameon=False, ncols=2)
-    return figure
+    parts = []
+    if "rank_deviation.share" in curves:
+        ranks = curves["rank_deviation.share"].mean("test_region")
+        for side, label in SIDES.items():
+            lines = []
+            for model, colour in palette.items():
+                share = ranks.sel(model=model, distribution=side)
+                lines.append(Series(model, share["rank"].values, share * share.size, colour, "steps"))
+            y = PlotAxis("share relative to a flat histogram")
+            parts.append(Subplot([*lines, guide([0, 1], [1, 1])], PlotAxis("rank of the truth"), y, f"Ranks, {label}"))
+    for name in reliable:
+        rain = f"rain above {name.rpartition('_')[2]} mm/h"
+        diagrams = calibration(curves, name)
+        for side, label in SIDES.items():
+            lines = []
+            for model, colour in palette.items():
+                diagram = diagrams.sel(model=model, distribution=side).dropna("probability")
+                lines.append(Series(model, diagram["forecast"].values, diagram["observed"].values, colour, "both"))
+            x, y = (PlotAxis(title, (0, 1)) for title in ("forecast probability", "observed frequency"))
+            parts.append(Subplot([*lines, guide([0, 1], [0, 1])], x, y, f"Reliability of {rain}, {label}"))
+    return Plot(parts, 2, 300) if parts and palette else None
 
 
-def spectrum_lines(curves: xr.Dataset, models: Sequence[str]) -> Figure | None:
-    """Ratio of predicted to observed power by wavenumber, in dB; None if `curves` has no spectra."""
-    from matplotlib.figure import Figure
-
+def spectrum_chart(curves: xr.Dataset, palette: Mapping[str, str]) -> Plot | None:
+    """Ratio of predicted to observed power by wavenumber; at 0 dB the two are equal. None without spectra."""
     if "ralsd.predicted" not in curves:
         return None
     ratio = spectral_ratio(curves)
-    figure = Figure(figsize=(8.4, 3.4), layout="constrained")
-    axes = figure.subplots(1, 2, sharey=True)
-    for axis, side in zip(axes, ("in", "out"), strict=True):
-        for model, colour in colours(models).items():
+    parts = []
+    for side, label in SIDES.items():
+        lines = []
+        for model, colour in palette.items():
             line = ratio.sel(model=model, distribution=side).dropna("wavenumber")
-            axis.semilogx(line["wavenumber"], line, color=colour, label=model)
-        axis.axhline(0, color="black", linewidth=0.6)
-        axis.set(
-            xlabel="wavenumber, cycles along the longer side", ylabel="predicted / observed power, dB", ylim=SHOWN_DB
-        )
-        axis.set_title(f"{side} of distribution".replace("in of", "in"), fontsize=9)
-    axes[0].legend(fontsize=7, frameon=False)
-    return figure
+            lines.append(Series(model, line["wavenumber"].values, line.values, colour))
+        known = ratio["wavenumber"].values
+        lines.append(guide([known.min(), known.max()], [0, 0]))
+        x = PlotAxis("wavenumber, cycles along the longer side", log=True)
+        parts.append(Subplot(lines, x, PlotAxis("predicted / observed power, dB", SHOWN_DB), label))
+    return Plot(parts, 2)
 
 
-def transfer_maps(losses: xr.DataArray) -> Figure:
-    """One heat map per model of `(model, region, other)`: increase of the CRPS over training on the region itself."""
-    from matplotlib.figure import Figure
+def shift_chart(distance: xr.DataArray, drop: xr.DataArray, palette: Mapping[str, str]) -> Plot:
+    """Loss of each model in each test region, in per cent, against the region's distance from the training regions."""
+    regions = [str(name) for name in distance["region"].values]
+    series = [
+        Series(model, distance.values, drop.sel(model=model, test_region=regions).values, colour, "points",
+               texts=regions)
+        for model, colour in palette.items()
+    ]  # fmt: skip
+    marks = list(zip(map(float, distance.values), regions, strict=True))
+    x = PlotAxis("Wasserstein-1 from the training regions, standard deviations, mean of predictors", marks=marks)
+    return Plot([Subplot(series, x, PlotAxis("increase of CRPS out of distribution, %"))])
 
-    models, regions = (list(map(str, losses[name].values)) for name in ("model", "region"))
-    columns = min(3, len(models))
-    lines = -(-len(models) // columns)
-    edge = 1.2 + 0.55 * len(regions)
-    figure = Figure(figsize=((edge + 0.4) * columns + 1.2, edge * lines + 0.6), layout="constrained")
-    axes = figure.subplots(lines, columns, squeeze=False).ravel()
-    most = float(np.nanmax(np.abs(losses.values))) or 1.0
-    for axis, model in zip(axes, models, strict=False):
-        table = losses.sel(model=model).transpose("other", "region").values
-        shown = axis.imshow(table, cmap="RdBu_r", vmin=-most, vmax=most)
-        for (row, column), value in np.ndenumerate(table):
-            colour = "white" if abs(value) > 0.6 * most else "black"
-            axis.text(column, row, f"{value:.0f}", ha="center", va="center", fontsize=7, color=colour)
-        axis.set_xticks(range(len(regions)), regions, rotation=45, ha="right", fontsize=7)
-        axis.set_yticks(range(len(regions)), losses["other"].values, fontsize=7)
-        axis.set(xlabel="tested on", ylabel="trained on")
-        axis.set_title(model, fontsize=9)
-    for axis in axes[len(models) :]:
-        axis.set_visible(False)
-    figure.colorbar(shown, ax=list(axes), label="increase of CRPS over training on the region, %", shrink=0.8)
-    return figure
+
+def transfer_chart(distance: xr.DataArray, loss: xr.DataArray) -> Plot:
+    """Loss in each region of a model of another, against the distance of the two regions."""
+    others = distance["other"].values
+    series = []
+    for number, (region, colour) in enumerate(colours(list(map(str, distance["region"].values))).items()):
+        apart = others != region
+        x, y = (part.sel(region=region).values[apart] for part in (distance, loss))
+        texts = [f"trained on {other}" for other in others[apart]]
+        hollow = number // len(OKABE_ITO) % 2 == 1
+        series.append(Series(f"tested on {region}", x, y, colour, "points", hollow=hollow, texts=texts))
+    x_axis = PlotAxis("Wasserstein-1 between two regions, standard deviations, mean of predictors")
+    return Plot([Subplot(series, x_axis, PlotAxis("increase of CRPS over training on the region, %, mean of models"))])
+
+
+def risk_chart(risks: Mapping[str, tuple[Any, Any, Any]], palette: Mapping[str, str]) -> Plot:
+    """Risk–coverage curves by region, from `(coverage, risk, risk if cells are ordered by the error itself)`."""
+    series = []
+    for region, (coverage, risk, least) in risks.items():
+        series.append(Series(f"{region}, ranked by expected error", coverage, risk, palette[region]))
+        series.append(Series(f"{region}, ranked by true error", coverage, least, palette[region], dashed=True))
+    x = PlotAxis("coverage: share of cells kept, largest expected error removed first", (0, 1))
+    return Plot([Subplot(series, x, PlotAxis("mean error of the kept cells, mm/h", (0, None)))])
+
+
+def rain_viewer(shown: Mapping[str, xr.Dataset]) -> Viewer:
+    """Input, members of every model and target, in the colour classes of weather radar, by region, time and member."""
+    fields: list[ViewerField] = []
+    names: dict[str, None] = {"input": None}
+    times = _labels(shown)
+    members = max((data.sizes.get("member", 1) for data in shown.values()), default=1)
+    for place, now in _hours(shown, fields):
+        for name in map(str, now["model"].values if "prediction" in now else ()):
+            names[name] = None
+            rain = now["prediction"].sel(model=name)
+            known = [m for m in range(rain.sizes["member"]) if bool(rain.sel(member=m).notnull().any())]
+            for member in known:
+                where = place if len(known) == 1 else place | {"member": str(member + 1)}
+                fields.append(_field(name, where, rain.sel(member=member), "lon", "lat"))
+        fields.append(_field("target", place, now["target"], "lon", "lat"))
+    panels = [Panel(name, "mm/h", "Viridis_r", bounds=RAIN_BOUNDS_MM_H, under=DRY) for name in (*names, "target")]
+    return Viewer(
+        _selectors(shown, times, members),
+        panels,
+        fields,
+        alt="Maps of rain: the coarse input, a member of each model, and the target",
+        caption="Rain in mm/h around the wettest test time (+0 h); no model was trained on the times shown. "
+        "Deterministic models show the same map for every member.",
+        x_title="longitude",
+        y_title="latitude",
+        aspect=_aspect(shown),
+        rows="region",
+    )
+
+
+def prediction_viewer(shown: Mapping[str, xr.Dataset]) -> Viewer:
+    """Input, a member, mean and target of one model; below, the error of the mean and the trust map.
+
+    Expected error, error bound and novelty are shown if the data have them
+    (`rainshift.report.example_maps.of_model`).
+    """
+    fields: list[ViewerField] = []
+    times = _labels(shown)
+    members = max(data.sizes["member"] for data in shown.values())
+    mean = "mean of members" if members > 1 else "prediction"
+    for place, now in _hours(shown, fields):
+        for member in range(now.sizes["member"] if members > 1 else 0):
+            rain = now["prediction"].isel(model=0, member=member)
+            fields.append(_field("member", place | {"member": str(member + 1)}, rain, "lon", "lat"))
+        parts = {mean: now["mean"]}
+        if "target" in now:
+            parts |= {"target": now["target"], "error": abs(now["mean"] - now["target"])}
+        parts |= {title: now[name] for name, title in TRUST.items() if name in now}
+        fields += [_field(name, place, part, "lon", "lat") for name, part in parts.items()]
+    found = {field.panel for field in fields}
+    rain_panels = [name for name in ("input", "member", mean, "target") if name in found]
+    panels = [Panel(name, "mm/h", "Viridis_r", bounds=RAIN_BOUNDS_MM_H, under=DRY) for name in rain_panels]
+    wrong = [name for name in ("error", *list(TRUST.values())[:2]) if name in found]
+    panels += [Panel(name, "mm/h", "Magma", 0.0, _largest(fields, wrong)) for name in wrong]
+    if "novelty" in found:
+        panels.append(Panel("novelty", "novelty", "Cividis", 0.0, _largest(fields, ["novelty"])))
+    return Viewer(
+        _selectors(shown, times, members),
+        panels,
+        fields,
+        alt="Maps of rain: input, prediction, target, error and expected error",
+        caption="Rain around the wettest time (+0 h)."
+        + (f" The error is the absolute error of the {mean}." if "error" in found else ""),
+        x_title="longitude",
+        y_title="latitude",
+        aspect=_aspect(shown),
+        rows="region",
+    )
+
+
+def _largest(fields: Sequence[ViewerField], names: Sequence[str]) -> float:
+    """The 99.5th percentile of the known values of some panels; 1 if it is 0 or no value is known."""
+    values = np.concatenate([f.values[np.isfinite(f.values)].ravel() for f in fields if f.panel in names] or [[]])
+    return float(np.quantile(values, 0.995)) or 1.0 if values.size else 1.0
+
+
+def _label(time: np.datetime64, wettest: np.datetime64) -> str:
+    """Offset from the wettest time, to the minute: `-2 h`, `+0 h`, `+15 min`.
+
+    >>> _label(np.datetime64("2001-01-01T00:15"), np.datetime64("2001-01-01T00:00"))
+    '+15 min'
+    """
+    minutes = round((time - wettest) / np.timedelta64(1, "m"))
+    return f"{minutes // 60:+d} h" if minutes % 60 == 0 else f"{minutes:+d} min"
+
+
+def _labels(shown: Mapping[str, xr.Dataset]) -> list[str]:
+    """The time offsets of all regions, ascending."""
+    found: dict[int, str] = {}
+    for data in shown.values():
+        wettest = np.datetime64(data.attrs["wettest"])
+        for time in data["time"].values:
+            found[round((time - wettest) / np.timedelta64(1, "m"))] = _label(time, wettest)
+    return [found[minutes] for minutes in sorted(found)]
+
+
+def _hours(shown: Mapping[str, xr.Dataset], fields: list[ViewerField]) -> Iterator[tuple[dict[str, str], xr.Dataset]]:
+    """Each region's times and their position in the viewer; appends the input, if any, to `fields`."""
+    for region, data in shown.items():
+        wettest = np.datetime64(data.attrs["wettest"])
+        for time in data["time"].values:
+            now = data.sel(time=time)
+            place = {"region": region, "time": _label(time, wettest)}
+            if "input" in now:
+                fields.append(_field("input", place, now["input"], "coarse_lon", "coarse_lat"))
+            yield place, now
+
+
+def _selectors(shown: Mapping[str, xr.Dataset], times: list[str], members: int) -> tuple[ViewerAxis, ...]:
+    """Axes of the viewer: regions, times starting at the wettest, and members if there are several."""
+    drawn = [ViewerAxis("member", [str(m + 1) for m in range(members)], "range")] if members > 1 else []
+    return ViewerAxis("region", list(shown)), ViewerAxis("time", times, "range", start=times.index("+0 h")), *drawn
+
+
+def _aspect(shown: Mapping[str, xr.Dataset]) -> float:
+    """Length of a degree of latitude over that of a degree of longitude, at the mean latitude of the regions."""
+    middle = np.mean([float(data["lat"].mean()) for data in shown.values()])
+    return float(1 / np.cos(np.deg2rad(middle)))
+
+
+def _field(panel: str, place: Mapping[str, str], field: xr.DataArray, x: str, y: str) -> ViewerField:
+    rain = field.transpose(y, x)
+    return ViewerField(panel, place, rain.values, rain[x].values, rain[y].values)

@@ -1,4 +1,4 @@
-"""Reports in HTML of runs of `benchmark`, `predict` and `evaluate`, from the files of the run folder alone."""
+"""Reports of runs of `benchmark`, `predict` and `evaluate`, from the files of the run folder alone."""
 
 from __future__ import annotations
 
@@ -14,10 +14,15 @@ from geoml.metrics.ranks import SPACING, rank_deviation_by_chance
 from geoml.report import Block, Chart, Report, Section, Table, Text
 from geoml.report.palette import colours
 from geoml.runs.folder import RunFolder
-from rainshift.benchmarking.transfer import of_predictors, trained_alone, transfer_losses, transfer_test
-from rainshift.report import charts
+from rainshift.benchmarking.transfer import (
+    between,
+    of_predictors,
+    trained_alone,
+    transfer_losses,
+    transfer_test,
+)
 from rainshift.report import example_maps as showcase
-from rainshift.report.markdown import CURVES, RESULTS, SHIFTS, introduction
+from rainshift.report import figures
 from rainshift.report.tables import (
     degradation_rows,
     drop_rows,
@@ -31,9 +36,12 @@ from rainshift.report.tables import (
 if TYPE_CHECKING:
     import xarray as xr
 
-__all__ = ["report"]
+__all__ = ["CURVES", "RESULTS", "SHIFTS", "report"]
 
-#: A colour for each model, the same in all charts.
+#: The files of a benchmark's run folder.
+RESULTS, CURVES, SHIFTS = "benchmark.nc", "curves.nc", "shift.nc"
+
+#: A colour for each model, the same in all figures.
 Palette = dict[str, str]
 
 
@@ -64,7 +72,7 @@ def report(path: str | os.PathLike[str]) -> Report | None:
         _cost(summary),
         _provenance(run),
     ]
-    return Report(summary["heading"], introduction(results)[0], [part for part in sections if part is not None])
+    return Report(summary["heading"], _introduction(results)[0], [part for part in sections if part is not None])
 
 
 def _of_model(run: RunFolder, shown: dict[str, xr.Dataset]) -> Report:
@@ -72,7 +80,7 @@ def _of_model(run: RunFolder, shown: dict[str, xr.Dataset]) -> Report:
     rows = run.summary["rows"]
     scored = any("mae" in row or "crps" in row for row in rows)
     trusted = {region: data for region, data in shown.items() if "expected_error" in data and "target" in data}
-    maps: list[Block] = [charts.prediction_viewer(shown)]
+    maps: list[Block] = [figures.prediction_viewer(shown)]
     if not any("expected_error" in data for data in shown.values()):
         maps.append(Text("`rainshift trust checkpoint=RUN` fits a trust map, which this page then shows."))
     sections = [
@@ -109,7 +117,7 @@ def _trust(shown: dict[str, xr.Dataset]) -> Section:
                 "AUROC": auroc(said["expected_error"], wrong > np.quantile(wrong, 0.9)),
             }
         )
-    figure = charts.risk_chart(curves, colours(list(curves)))
+    figure = figures.risk_chart(curves, colours(list(curves)))
     levels = {float(found) for data in shown.values() if (found := data["error_bound"].attrs.get("level"))}
     meant = f"; nominal coverage of the bound: {'; '.join(f'{level:.0%}' for level in levels)}" if levels else ""
     caption = f"Over the hours of the maps, mm/h{meant}. AUROC: detection of the largest tenth of the errors"
@@ -130,6 +138,31 @@ def _read(path: Path) -> xr.Dataset | None:
         return stored.load()
 
 
+def _introduction(results: xr.Dataset) -> list[str]:
+    """Notes for the reader on the definition and limits of the scores, one or two sentences each."""
+    notes = [
+        f"CRPS is the fair estimator (Ferro 2014); deterministic models have one member, for which it is the MAE. "
+        f"Skill is 1 − score / score of {results.attrs['reference']} on the same region and hours."
+    ]
+    blocks = results["blocks"].values
+    if (blocks < 20).any():
+        notes.append(
+            f"No interval is given for fewer than 20 blocks of hours; these have {blocks.min()} to {blocks.max()}."
+        )
+    if np.isfinite(results["skill_lost"]).any():
+        notes.append(_training_noise(results))
+    return notes
+
+
+def _training_noise(results: xr.Dataset) -> str:
+    """A note that intervals exclude training noise: another training of the same model may lie outside them."""
+    seeds = results.sizes["seed"]
+    trained = "one training of each model" if seeds == 1 else f"the mean of {seeds} trainings of each model"
+    return f"Intervals cover the sampling of hours for {trained}; they do not include training noise" + (
+        ", which can be larger: compare models with seeds=3 or more." if seeds < 3 else "."
+    )
+
+
 def _leaderboard(results: xr.Dataset, summary: dict[str, Any]) -> Section:
     metric = results.attrs["skill_metric"]
     rows = []
@@ -139,7 +172,7 @@ def _leaderboard(results: xr.Dataset, summary: dict[str, Any]) -> Section:
     blocks: list[Block] = [
         Table(rows, f"{metric}, mm/h, lower is better; trained in or out of distribution", sort="mean")
     ]
-    blocks += [Text(note, "note") for note in (*introduction(results)[1:], *summary["leaks"])]
+    blocks += [Text(note, "note") for note in (*_introduction(results)[1:], *summary["leaks"])]
     if said := summary.get("notes"):
         blocks[:0] = [Text(note, "note") for note in said]
     blocks += [
@@ -151,7 +184,7 @@ def _leaderboard(results: xr.Dataset, summary: dict[str, Any]) -> Section:
 def _distribution(results: xr.Dataset, palette: Palette) -> Section | None:
     if not np.isfinite(results["skill"]).any():
         return None
-    figure = charts.skill_chart(results, palette)
+    figure = figures.skill_chart(results, palette)
     blocks: list[Block] = [
         Chart(
             figure,
@@ -160,10 +193,11 @@ def _distribution(results: xr.Dataset, palette: Palette) -> Section | None:
         )
     ]
     tables = {
-        "Skill lost out of distribution": drop_rows(results),
+        "Skill lost out of distribution, (skill in − skill out) / skill in. Values above 1 are worse than the "
+        "reference; a dash: no skill in distribution. The mean is computed from mean skills": drop_rows(results),
         "Increase of CRPS out of distribution, per cent": degradation_rows(results),
         f"Skill against {results.attrs['reference']}": skill_rows(results),
-        "Share of the oracle's skill": oracle_rows(results),
+        "Share of the oracle's skill, 1 is the best possible": oracle_rows(results),
     }
     blocks += [Table(rows, caption) for caption, rows in tables.items() if rows]
     return Section("In and out of distribution", blocks)
@@ -174,11 +208,17 @@ def _matrix(results: xr.Dataset, shifts: xr.Dataset | None) -> Section | None:
     metric = results.attrs["skill_metric"]
     if trained_alone(results):
         losses = transfer_losses(results)
-        figure = charts.heat_maps(losses, bar="increase of CRPS over training on the region, %", diverging=True)
+        figure = figures.heat_maps(losses, unit="increase of CRPS over training on the region, %", diverging=True)
         blocks: list[Block] = [Chart(figure, "Loss of each model for each pair of training and test region")]
-        if shifts is not None and (test := transfer_test(shifts, losses)) is not None:
-            found = f"ρ = {test.correlation:.2f}, p = {test.p:.2g}"
-            blocks.append(Text(f"Mantel's test against the distances of the predictors' climates: {found}.", "note"))
+        if shifts is not None:
+            chart = figures.transfer_chart(*between(shifts, losses))
+            note = ""
+            if (test := transfer_test(shifts, losses)) is not None:
+                note = (
+                    f"Mantel's test against the distances of the predictors' climates: ρ = {test.correlation:.2f}, "
+                    f"p = {test.p:.2g} ({test.regions} regions, {test.pairs} pairs, {test.arrangements} arrangements)."
+                )
+            blocks.append(Chart(chart, "Loss against the distance of the two climates", note))
         return Section("Transfer between regions", blocks)
     sets = [name for name in map(str, results["train_set"].values) if name != "none"]
     table = results["matrix"].sel(metric=metric, train_set=sets).mean("seed")
@@ -186,7 +226,7 @@ def _matrix(results: xr.Dataset, shifts: xr.Dataset | None) -> Section | None:
     if not learned:
         return None
     table = table.sel(model=learned).rename(train_set="other", test_region="region")
-    figure = charts.heat_maps(table, bar=f"{metric}, mm/h", diverging=False)
+    figure = figures.heat_maps(table, unit=f"{metric}, mm/h", diverging=False)
     return Section(
         "Transfer between regions", [Chart(figure, f"{metric} of each model by training set and test region")]
     )
@@ -198,7 +238,7 @@ def _maps(path: Path) -> Section | None:
         return None
     rows = map_rows(shown)
     caption = "First member at the wettest time, relative to the target; wet means 0.1 mm/h or more"
-    return Section("Maps", [charts.rain_viewer(shown), *([Table(rows, caption)] if rows else [])])
+    return Section("Maps", [figures.rain_viewer(shown), *([Table(rows, caption)] if rows else [])])
 
 
 def _curves(results: xr.Dataset, curves: xr.Dataset | None, palette: Palette) -> Section | None:
@@ -207,12 +247,12 @@ def _curves(results: xr.Dataset, curves: xr.Dataset | None, palette: Palette) ->
     members = results["members"].max(("train_set", "test_region", "seed"))
     ensembles = {name: colour for name, colour in palette.items() if float(members.sel(model=name)) > 1}
     blocks: list[Block] = []
-    if (figure := charts.calibration_chart(curves, ensembles)) is not None:
+    if (figure := figures.calibration_chart(curves, ensembles)) is not None:
         caption = "A calibrated ensemble has flat ranks and lies on the diagonal. Means over regions." + _rank_note(
             curves
         )
         blocks.append(Chart(figure, "Rank histograms and reliability diagrams of the ensembles", caption))
-    if (figure := charts.spectrum_chart(curves, palette)) is not None:
+    if (figure := figures.spectrum_chart(curves, palette)) is not None:
         caption = "0 dB: same power as the truth; below 0 dB: too smooth. Means over regions."
         blocks.append(Chart(figure, "Power spectra of the models relative to the truth", caption))
     return Section("Calibration and spectra", blocks) if blocks else None
@@ -234,7 +274,7 @@ def _shift(results: xr.Dataset, shifts: xr.Dataset | None, palette: Palette) -> 
     if shifts is None:
         return None
     distance = of_predictors(shifts["wasserstein"])
-    chart = charts.shift_chart(distance, results["degradation"], palette)
+    chart = figures.shift_chart(distance, results["degradation"], palette)
     caption = (
         "Wasserstein-1 distance of each variable from the training regions without the tested one, std. deviations"
     )

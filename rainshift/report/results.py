@@ -6,10 +6,9 @@ import logging
 from typing import TYPE_CHECKING, Any
 
 from geoml.data.store import write_netcdf
-from geoml.report import write_report
+from geoml.report import write_pages
 from rainshift.report import example_maps
-from rainshift.report.html import report
-from rainshift.report.markdown import CURVES, RESULTS, SHIFTS, SHOWN_REGIONS, write_page
+from rainshift.report.html import CURVES, RESULTS, SHIFTS, report
 from rainshift.report.tables import drop_rows, score_rows
 
 if TYPE_CHECKING:
@@ -19,6 +18,9 @@ if TYPE_CHECKING:
 __all__ = ["write_benchmark"]
 
 logger = logging.getLogger(__name__)
+
+#: Regions whose maps are kept and drawn.
+SHOWN_REGIONS = 4
 
 
 def write_benchmark(experiment: Experiment, outcome: BenchmarkResults, run: RunFolder) -> list[dict[str, Any]]:
@@ -31,10 +33,11 @@ def write_benchmark(experiment: Experiment, outcome: BenchmarkResults, run: RunF
         example_maps.write(run.path, example_maps.showcase(experiment, region))
     if (shifts := experiment.shifts()) is not None:
         write_netcdf(run.path / SHIFTS, shifts)
+    rows = score_rows(results, results.attrs["skill_metric"])
     run.write_summary(
         {
             "heading": experiment.heading,
-            "scores": score_rows(results, results.attrs["skill_metric"]),
+            "scores": rows,
             "skill_lost": drop_rows(results),
             "failures": outcome.failures,
             "trainings": outcome.trainings,
@@ -42,8 +45,7 @@ def write_benchmark(experiment: Experiment, outcome: BenchmarkResults, run: RunF
             "leaks": [leak.message for leak in outcome.leaks],
         }
     )
-    rows = write_page(run)
-    browsed = report(run.path)
-    assert browsed is not None
-    logger.info("wrote %s", write_report(browsed, run.path / "report.html"))
+    made = report(run.path)
+    assert made is not None
+    logger.info("wrote %s", write_pages(made, run.path))
     return rows

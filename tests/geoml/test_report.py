@@ -7,14 +7,30 @@ import html
 import json
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from geoml.__main__ import main
-from geoml.report import Chart, Panel, Report, Section, Table, Text, Viewer, ViewerAxis, ViewerField, write_report
+from geoml.report import (
+    Chart,
+    Panel,
+    Report,
+    Section,
+    Table,
+    Text,
+    Viewer,
+    ViewerAxis,
+    ViewerField,
+    write_markdown,
+    write_report,
+)
+from geoml.report.drawing import draw_plot, draw_viewer
+from geoml.report.figures import HeatMap, Plot, PlotAxis, Series, Subplot, guide
 from geoml.report.page import _cell, _packed, render
+from geoml.report.plotly_figures import plotly_figure
 
 EVIL = "</script><script>throw new Error('out')</script>"
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -22,11 +38,11 @@ DRIVER = shutil.which("chromedriver")
 
 
 def chart() -> Chart:
-    from plotly.graph_objects import Figure
-
-    figure = Figure()
-    figure.add_scatter(x=[1, 2, 3], y=[2.0, None, 1.0], name=EVIL)
-    return Chart(figure, alt="Three points, one unknown", caption="A line")
+    lines = [Series(EVIL, [1, 2, 3], [2.0, np.nan, 1.0], "#0072b2"), guide([1, 3], [0, 0])]
+    points = Series("b", [0, 1], [1.0, 2.0], "#d55e00", "points", [0.5, np.nan], [2.0, np.nan], texts=["p", "q"])
+    axis = PlotAxis("where", names=["p", "q"], marks=[(0.5, "middle")])
+    plot = Plot([Subplot(lines, PlotAxis(log=True)), Subplot([points], axis)], columns=2)
+    return Chart(plot, alt="Three points, one unknown", caption="A line")
 
 
 def viewer() -> Viewer:
@@ -100,6 +116,64 @@ def test_a_field_comes_back_from_its_16_bits() -> None:
     np.testing.assert_allclose(restored, values, atol=np.nanmax(values) / 1e4)
     empty = _packed(ViewerField("p", {}, np.full((2, 2), np.nan), np.arange(2), np.arange(2)))
     assert set(np.frombuffer(base64.b64decode(empty["packed"]), "<u2")) == {65535}
+
+
+def test_a_solid_cell_is_no_value_and_not_unknown() -> None:
+    field = ViewerField("p", {}, np.array([[1.0, 2.0], [np.nan, np.nan]]), [0, 1], [0, 1], solid=np.eye(2) < 0)
+    assert _packed(field)["solid"] is False
+    solid = np.array([[False, False], [True, False]])
+    packed = _packed(ViewerField("p", {}, field.values, [0, 1], [0, 1], solid=solid))
+    assert packed["solid"] is True
+    assert list(np.frombuffer(base64.b64decode(packed["packed"]), "<u2")) == [0, 65533, 65534, 65535]
+
+
+def test_a_plot_has_the_same_points_in_the_browser_and_in_print() -> None:
+    plot = chart().figure
+    drawn, data = draw_plot(plot), plotly_figure(plot)["data"]
+    lines = [line for axis in drawn.axes for line in axis.lines if line.get_label() in (EVIL, "b")]
+    for line, trace in zip(lines, [trace for trace in data if trace["name"]], strict=True):
+        np.testing.assert_array_equal(line.get_xdata(), trace["x"])
+        np.testing.assert_array_equal(line.get_ydata(), np.array(trace["y"], float))
+        assert line.get_color() == trace["marker"]["color"]
+    assert data[-1]["error_y"]["array"] == [1.0, None]
+    assert data[-1]["error_y"]["arrayminus"] == [0.5, None]
+    (interval,) = drawn.axes[1].collections
+    np.testing.assert_array_equal(interval.get_segments(), [[[0, 0.5], [0, 2.0]]])
+    assert [text.get_text() for text in drawn.legends[0].texts] == [EVIL, "b"]
+    assert [text.get_text() for text in drawn.axes[1].get_xticklabels()] == ["p", "q"]
+
+
+def test_a_heat_map_reads_from_the_top_in_the_browser_and_in_print() -> None:
+    names = PlotAxis("trained on", names=["a", "b"]), PlotAxis("tested on", names=["c"])
+    plot = Plot([Subplot(HeatMap(np.array([[1.0], [np.nan]]), "%", 0, 2), names[1], names[0])])
+    axis = draw_plot(plot).axes[0]
+    assert [text.get_text() for text in axis.texts] == ["1"]
+    assert axis.get_ylim() == (1.5, -0.5)
+    made = plotly_figure(plot)
+    assert (made["data"][0]["y"], made["data"][0]["z"]) == (["a", "b"], [[1.0], [None]])
+    assert made["layout"]["yaxis"]["autorange"] == "reversed"
+
+
+def test_a_printed_viewer_has_a_row_per_value_and_one_scale_bar_per_scale() -> None:
+    shown = viewer()
+    printed = draw_viewer(replace(shown, rows="hour"), at={"member": "1"})
+    maps, bars = printed.axes[:6], printed.axes[6:]
+    assert [axis.get_title() for axis in maps[:2]] == ["truth", "model"]
+    assert [axis.get_ylabel() for axis in maps[::2]] == ["0\ny", "1\ny", "2\ny"]
+    assert [float(axis.images[0].get_array()[0, 0]) for axis in maps[::2]] == [0, 1, 2]
+    assert [int(axis.images[0].get_array()[0, 0]) for axis in maps[1::2]] == [3, 3, 3]  # the class from 10 on
+    assert list(maps[0].images[0].get_extent()) == [-0.5, 5.5, -0.5, 3.5]
+    assert len(bars) == 6
+    across = draw_viewer(replace(shown, panels=shown.panels[:1], columns="hour"))
+    assert [axis.get_title() for axis in across.axes] == ["0", "1", "2", ""]  # one bar of the one scale
+
+
+def test_a_page_in_markdown_has_its_figures_beside_it(report, tmp_path) -> None:
+    text = write_markdown(report, tmp_path / "page.md").read_text()
+    assert text.startswith("# A <b>title</b>\n\nWhat it is\n\n## Numbers\n")
+    assert "Scores:\n\n| model | crps | lost |\n" in text
+    assert "![Three points, one unknown](numbers.png)\n\nA line\n" in text
+    assert {file.name for file in tmp_path.iterdir()} == {"page.md", "numbers.png", "maps.png"}
 
 
 def test_what_is_no_run_is_one_message(tmp_path, capsys) -> None:

@@ -34,7 +34,7 @@ def test_every_card_has_a_row_for_each_set_it_was_scored_on() -> None:
         assert row["calibration error"] == found["calibration_error"]
     curves = page.sections[1].blocks[0]
     assert isinstance(curves, Chart)
-    assert {trace.name for trace in curves.figure.data} <= set(CARDS)
+    assert {line.name for part in curves.figure.subplots for line in part.content} <= set(CARDS)
     assert render(page)
 
 
@@ -75,7 +75,8 @@ def test_an_evaluation_shows_who_was_right_and_who_was_left_out(tmp_path, monkey
     assert [(row["task"], row["arm"], row["accuracy"]) for row in table.rows] == [
         (row["task"], row["arm"], row["accuracy"]) for row in rows
     ]
-    drawn = {trace.name[:2]: dict(zip(trace.y, trace.x, strict=True)) for trace in chart.figure.data}
+    (subplot,) = chart.figure.subplots
+    drawn = {line.name[:2]: dict(zip(line.texts, line.y, strict=True)) for line in subplot.content}
     assert drawn == {arm: {row["task"]: row["accuracy"] for row in rows if row["arm"] == arm} for arm in ("A0", "A7")}
     assert "checks of the protocol passed" in render(page)
     (run / "summary.json").unlink()

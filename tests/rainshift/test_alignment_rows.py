@@ -62,7 +62,7 @@ def test_rows_stand_side_by_side(workplace):
     # nothing had to be bounded, and that stands beside every score
     assert results["largest_clipped_share"].dims == score.dims
     assert (results["largest_clipped_share"] == 0).all()
-    page = (workplace / "bench" / "benchmark.md").read_text()
+    page = (workplace / "bench" / "report.md").read_text()
     assert all(f"| {row} " in page for row in ROWS)
 
 

@@ -75,16 +75,23 @@ def test_benchmark_writes_results_page_and_figures(inside):
     # 528 test hours are 22 days: enough for an interval
     assert (results["blocks"] >= 20).all()
     assert np.isfinite(results["skill_low"].sel(model="tiny")).all()
-    page = (inside / "bench" / "benchmark.md").read_text()
-    assert "## Distance of the test regions from the training regions" in page
-    assert (inside / "bench" / "shift.png").exists()
+    page = (inside / "bench" / "report.md").read_text()
+    assert "## Climate distance and loss" in page
+    assert (inside / "bench" / "climate-distance-and-loss.png").exists()
     with xr.open_dataset(inside / "bench" / "shift.nc") as shifts:
         assert (shifts["wasserstein"] > 0).all()
         assert list(shifts["region"].values) == ["melanesia", "west-africa"]
-    assert "## Skill lost out of distribution" in page
+    assert "Skill lost out of distribution" in page
     assert "they do not include training noise, which can be larger" in page
     drawn = {path.stem for path in (inside / "bench").glob("*.png")}
-    assert drawn == {"skill", "maps", "calibration", "shift", "transfer", "transfer-shift"}
+    assert drawn == {
+        "in-and-out-of-distribution",
+        "transfer-between-regions",
+        "transfer-between-regions-2",
+        "maps",
+        "calibration-and-spectra",
+        "climate-distance-and-loss",
+    }
     assert json.loads((inside / "bench" / "summary.json").read_text())["failures"] == {}
 
 
@@ -159,12 +166,12 @@ def test_the_same_command_finds_every_cell_again(inside):
 
 def test_report_needs_only_the_run_folder(inside, tmp_path, monkeypatch, capsys):
     shutil.copytree(inside / "bench", tmp_path / "bench")
-    page = (tmp_path / "bench" / "benchmark.md").read_text()
-    (tmp_path / "bench" / "benchmark.md").unlink()
+    page = (tmp_path / "bench" / "report.md").read_text()
     (tmp_path / "bench" / "report.html").unlink()
     monkeypatch.chdir(tmp_path)
     assert main(["report", "bench"]) == 0
-    assert (tmp_path / "bench" / "benchmark.md").read_text() == page
+    assert main(["report", "bench", "--output", "printed/report.md"]) == 0
+    assert (tmp_path / "printed" / "report.md").read_text() == page
     assert ">Leaderboard</h2>" in (tmp_path / "bench" / "report.html").read_text()
     assert not (tmp_path / "runs").exists()
     (tmp_path / "bench" / "benchmark.nc").write_bytes(b"torn")
@@ -284,7 +291,7 @@ def test_a_model_that_diverges_is_marked_and_the_others_go_on(inside):
     results = xr.open_dataset(inside / "wild" / "benchmark.nc")
     assert np.isnan(results["score"].sel(model="tiny")).all()
     assert np.isfinite(results["score"].sel(model="bilinear", metric="crps_fair")).all()
-    assert "Failed cells" in (inside / "wild" / "benchmark.md").read_text()
+    assert "Failed, excluded from all" in (inside / "wild" / "report.md").read_text()
 
 
 def test_a_prediction_that_is_not_finite_is_a_divergence(inside):

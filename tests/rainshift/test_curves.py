@@ -9,9 +9,9 @@ from geoml.metrics import Suite
 from rainshift.benchmarking.analysis import Analysis
 from rainshift.benchmarking.curves import calibration, gather, spectral_ratio
 from rainshift.benchmarking.plan import BenchmarkPlan, Cell, TrainSet
-from rainshift.benchmarking.transfer import transfer_losses, transfer_test
+from rainshift.benchmarking.transfer import between, transfer_losses, transfer_test
 from rainshift.evaluation import Scores
-from rainshift.report.figures import calibration_panels, spectrum_lines, transfer_maps
+from rainshift.report.figures import calibration_chart, heat_maps, rain_viewer, spectrum_chart, transfer_chart
 
 SUITE = Suite(("crps_fair", "rank_deviation", "reliability", "ralsd"), thresholds=(1.0,))
 TIMES = np.datetime64("2001-01-01", "h") + np.arange(40)
@@ -70,16 +70,18 @@ def test_reliability_of_all_regions_is_that_of_their_cells_together() -> None:
     assert float(sure["share"]) == pytest.approx(forecast.mean())
 
 
-def test_pictures_hold_a_line_a_model_and_side() -> None:
+def test_charts_have_a_line_per_model_and_side() -> None:
     curves = gather(*case(), Analysis(SUITE))
-    panels = calibration_panels(curves, ["net"])
-    assert panels is not None
-    assert len(panels.axes) == 4
-    assert calibration_panels(curves, []) is None
-    lines = spectrum_lines(curves, ["doubled", "net"])
-    assert lines is not None
-    assert len(lines.axes[0].lines) == 3
-    assert spectrum_lines(curves.drop_vars(["ralsd.predicted"]), ["net"]) is None
+    chart = calibration_chart(curves, {"net": "#0072b2"})
+    assert chart is not None
+    assert len(chart.subplots) == 4
+    assert calibration_chart(curves, {}) is None
+    spectra = spectrum_chart(curves, {"doubled": "#0072b2", "net": "#d55e00"})
+    assert spectra is not None
+    assert [[line.name for line in part.content] for part in spectra.subplots] == [["doubled", "net", ""]] * 2
+    doubled = spectra.subplots[0].content[0]
+    np.testing.assert_allclose(doubled.y, 10 * np.log10(4), atol=1e-6)
+    assert spectrum_chart(curves.drop_vars(["ralsd.predicted"]), {"net": "#0072b2"}) is None
 
 
 def test_transfer_maps_show_per_cents_of_each_pair() -> None:
@@ -94,13 +96,18 @@ def test_transfer_maps_show_per_cents_of_each_pair() -> None:
     )
     losses = transfer_losses(results)
     assert float(losses.sel(model="net", region="a", other="b")) == pytest.approx(100 * (5 / 1 - 1))
-    texts = {text.get_text() for text in transfer_maps(losses).axes[0].texts}
-    assert "400" in texts
+    shown = heat_maps(losses, unit="%", diverging=True).subplots[0]
+    assert (shown.x.title, shown.y.title) == ("tested on", "trained on")
+    assert shown.content.values[1, 0] == pytest.approx(400)
     distance = losses.sel(model="net", drop=True).expand_dims(variable=["tp"])
     shifts = xr.Dataset({"between_wasserstein": distance})
     found = transfer_test(shifts, losses)
     assert found is not None
     assert found.correlation == pytest.approx(1)
+    first = transfer_chart(*between(shifts, losses)).subplots[0].content[0]
+    assert first.name == "tested on a"
+    np.testing.assert_allclose(first.y, losses.sel(model="net", region="a", other=["b", "c", "d"]))
+    np.testing.assert_array_equal(first.x, first.y)
     assert transfer_test(shifts.isel(region=slice(3)), losses.isel(region=slice(3), other=slice(3))) is None
     failed = losses.where((losses["region"] != "a") | (losses["other"] != "b")).assign_coords(model=["failed"])
     both = xr.concat([losses, failed], "model")
@@ -109,8 +116,6 @@ def test_transfer_maps_show_per_cents_of_each_pair() -> None:
 
 def test_times_closer_than_an_hour_stand_apart_in_the_viewer() -> None:
     import xarray as xr
-
-    from rainshift.report.charts import rain_viewer
 
     times = np.datetime64("2016-08-01T10:00", "ns") + np.arange(4) * np.timedelta64(15, "m")
     rain = np.arange(4.0)[:, None, None] * np.ones((4, 3, 5))

@@ -162,7 +162,7 @@ def test_the_first_go_trains_scores_and_draws(tmp_path, capsys):
     assert results.test_region.values.tolist() == ["mine"]
     assert np.isfinite(results["score"].sel(model="tiny", metric="crps_fair", distribution="in")).all()
     assert int(xr.open_dataset(tmp_path / "first" / "curves.nc").truths.sum()) == 72
-    page = (tmp_path / "first" / "benchmark.md").read_text()
+    page = (tmp_path / "first" / "report.md").read_text()
     assert "4 blocks" in page
     assert page.index("4 blocks") < page.index("crps_fair")
     assert "4 blocks" in (tmp_path / "first" / "report.html").read_text()

@@ -36,20 +36,22 @@
     redraw.push(() => Plotly.react(place, clone(data), dressed(layout), config));
   });
 
-  // Fields come as 16-bit levels in base64; 65535 is unknown.
-  const unpacked = (field) => {
+  // Fields come as 16-bit levels in base64; 65535 is unknown, 65534 solid.
+  const UNKNOWN = 65535, SOLID = 65534;
+  const unpacked = (field, value) => {
     const bytes = Uint8Array.from(atob(field.packed), (letter) => letter.charCodeAt(0));
     const levels = new Uint16Array(bytes.buffer);
     const [rows, columns] = field.shape;
     return Array.from({ length: rows }, (_, row) =>
-      Array.from(levels.subarray(row * columns, (row + 1) * columns), (level) =>
-        level === 65535 ? null : field.low + level * field.step));
+      Array.from(levels.subarray(row * columns, (row + 1) * columns), value));
   };
+  const known = (field) => unpacked(field, (level) => (level >= SOLID ? null : field.low + level * field.step));
+
   const along = ({ first, step }, count) => Array.from({ length: count }, (_, index) => first + index * step);
 
   // A value's place among bounds of classes, between 0 and the number of bounds, even between two bounds.
   const classed = (value, bounds) => {
-    if (value === null) return null;
+    if (value === null || !bounds.length) return value;
     if (value < bounds[0]) return 0.5 * value / bounds[0] * 0.98;
     let index = 0;
     while (index + 1 < bounds.length && value >= bounds[index + 1]) index += 1;
@@ -65,8 +67,8 @@
   };
 
   const trace = (panel, field, number, title, last) => {
-    const shown = unpacked(field);
-    const discrete = panel.bounds.length > 0;
+    const shown = known(field);
+    const discrete = panel.bounds.length + panel.labels.length > 0;
     const made = {
       type: "heatmap", z: discrete ? shown.map((row) => row.map((value) => classed(value, panel.bounds))) : shown,
       x: along(field.x, field.shape[1]), y: along(field.y, field.shape[0]),
@@ -80,7 +82,8 @@
       made.colorscale = steps(panel.colours, count);
       if (panel.under) made.colorscale = made.colorscale.map(([at, colour], i) => [at, i < 2 ? panel.under : colour]);
       Object.assign(made, { zmin: 0, zmax: count });
-      made.colorbar = { ...bar, tickvals: panel.bounds.map((_, index) => index + 1), ticktext: panel.bounds.map(String) };
+      const [names, at] = panel.labels.length ? [panel.labels, 0.5] : [panel.bounds.map(String), 1];
+      made.colorbar = { ...bar, tickvals: names.map((_, index) => index + at), ticktext: names };
     } else {
       Object.assign(made, { colorscale: panel.colours, zmin: panel.low, zmax: panel.high, colorbar: bar });
     }
@@ -142,11 +145,19 @@
         }
       });
       layout.margin.r = 20 + 75 * scales.size;
-      const marked = found.map(([, field], index) => [field.marks, index ? index + 1 : ""]).filter(([marks]) => marks.length);
-      marked.forEach(([marks, number]) => traces.push({
+      const placed = found.map(([, field], index) => [field, index ? index + 1 : ""]);
+      placed.filter(([field]) => field.solid).forEach(([field, number]) => traces.push({
+        type: "heatmap", z: unpacked(field, (level) => (level === SOLID ? 1 : null)), hoverinfo: "skip", showscale: false,
+        x: along(field.x, field.shape[1]), y: along(field.y, field.shape[0]), xaxis: `x${number}`, yaxis: `y${number}`,
+        colorscale: [[0, "#777777"], [1, "#777777"]],
+      }));
+      placed.filter(([field]) => field.marks.length).forEach(([{ marks }, number]) => traces.push({
         type: "scatter", mode: "markers", x: marks.map(([x]) => x), y: marks.map(([, y]) => y), hoverinfo: "x+y",
         xaxis: `x${number}`, yaxis: `y${number}`,
-        marker: { symbol: "triangle-up", size: 12, color: "#d55e00", line: { color: "#ffffff", width: 1.5 } },
+        marker: {
+          symbol: marks.map((mark) => (mark.length > 2 ? "arrow" : "triangle-up")), size: 12, color: "#d55e00",
+          angle: marks.map(([, , azimuth]) => azimuth || 0), line: { color: "#ffffff", width: 1.5 },
+        },
       }));
       Plotly.react(place, traces, dressed(layout), config);
       live.textContent = found.length ? `Showing ${Object.entries(here).map(([n, v]) => `${n} ${v}`).join(", ")}`

@@ -17,8 +17,8 @@ __all__ = ["calibrate"]
 
 def calibrate(config: DictConfig, run: RunFolder) -> list[dict[str, Any]]:
     """Fit sites and materials to measured powers; the run folder contains the files for `radiomaps trace`."""
+    from geoml.report.drawing import save_figure
     from radiomaps.generation.plan import furnished
-    from radiomaps.report.figures import save_figure
     from radiomaps.report.residuals import draw_residuals
     from radiomaps.scenes import load
 
