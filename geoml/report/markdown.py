@@ -1,4 +1,4 @@
-"""Reports as Markdown with the figures as PNG files beside it, for print."""
+"""Reports as Markdown with the figures as PNG files in the same folder, for print."""
 
 from __future__ import annotations
 
