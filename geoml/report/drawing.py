@@ -56,7 +56,9 @@ def draw_plot(plot: Plot) -> Figure:
     for axis in axes[len(plot.subplots) :]:
         axis.set_visible(False)
     if isinstance(plot.subplots[0].content, HeatMap):
-        figure.colorbar(shown, ax=axes, label=plot.subplots[0].content.unit, shrink=0.8)
+        bar = figure.colorbar(shown, ax=axes)
+        bar.set_label(plot.subplots[0].content.unit, fontsize=7)
+        bar.ax.tick_params(labelsize=7)
     handles = {label: handle for axis in axes for handle, label in zip(*axis.get_legend_handles_labels(), strict=True)}
     if handles:
         columns = max(1, 120 // (6 + max(map(len, handles))))

@@ -64,7 +64,7 @@ def heat_maps(table: xr.DataArray, *, unit: str, diverging: bool) -> Plot:
         Subplot(HeatMap(table.sel(model=model).transpose("other", "region").values, *scale), x, y, model)
         for model in models
     ]
-    return Plot(parts, min(3, len(models)), 120 + 44 * len(others))
+    return Plot(parts, min(3, len(models)), max(260, 120 + 44 * len(others)))
 
 
 def calibration_chart(curves: xr.Dataset, palette: Mapping[str, str]) -> Plot | None:
@@ -81,7 +81,7 @@ def calibration_chart(curves: xr.Dataset, palette: Mapping[str, str]) -> Plot | 
             for model, colour in palette.items():
                 share = ranks.sel(model=model, distribution=side)
                 lines.append(Series(model, share["rank"].values, share * share.size, colour, "steps"))
-            y = PlotAxis("share relative to a flat histogram")
+            y = PlotAxis("share relative to a flat histogram", (0, None))
             parts.append(Subplot([*lines, guide([0, 1], [1, 1])], PlotAxis("rank of the truth"), y, f"Ranks, {label}"))
     for name in reliable:
         rain = f"rain above {name.rpartition('_')[2]} mm/h"
@@ -138,7 +138,7 @@ def transfer_chart(distance: xr.DataArray, loss: xr.DataArray) -> Plot:
         hollow = number // len(OKABE_ITO) % 2 == 1
         series.append(Series(f"tested on {region}", x, y, colour, "points", hollow=hollow, texts=texts))
     x_axis = PlotAxis("Wasserstein-1 between two regions, standard deviations, mean of predictors")
-    return Plot([Subplot(series, x_axis, PlotAxis("increase of CRPS over training on the region, %, mean of models"))])
+    return Plot([Subplot(series, x_axis, PlotAxis("mean increase of CRPS over training on the region, %"))])
 
 
 def risk_chart(risks: Mapping[str, tuple[Any, Any, Any]], palette: Mapping[str, str]) -> Plot:
