@@ -1,5 +1,7 @@
 """The documentation: every page is reachable, links lead somewhere, it builds without warnings, notebooks run."""
 
+import ast
+import importlib
 import json
 import operator
 import re
@@ -19,6 +21,11 @@ NOTEBOOKS = sorted((DOCS / "notebooks").glob("*.md"))
 def prose(page: Path) -> str:
     """The text of a page without its fenced blocks of code."""
     return re.sub(r"^```.*?^```", "", page.read_text(), flags=re.DOTALL | re.MULTILINE)
+
+
+def code(page: Path) -> list[str]:
+    """The cells of a notebook."""
+    return re.findall(r"^```\{code-cell\} python\n(.*?)^```", page.read_text(), re.DOTALL | re.MULTILINE)
 
 
 def entries(page: Path) -> set[Path]:
@@ -56,6 +63,27 @@ def test_a_page_begins_with_its_title(page: Path) -> None:
 
 def test_three_notebooks() -> None:
     assert len(NOTEBOOKS) == 3
+
+
+@pytest.mark.parametrize("package", ["geoml", "rainshift", "radiomaps", "mcp_experts"])
+def test_the_reference_of_a_package_has_exactly_its_public_names(package: str) -> None:
+    """`dir` of the package, its page of the reference, and the imports for type checkers name the same."""
+    module = importlib.import_module(package)
+    page = (DOCS / "api" / f"{package}.md").read_text()
+    described = set(re.findall(rf"^\.\. auto\w+:: {package}\.(\w+)$", page, re.MULTILINE))
+    described |= {
+        name for name in dir(module) if re.search(rf"^\.\. auto\w+:: {package}\.{name}\.", page, re.MULTILINE)
+    }
+    assert sorted(described) == dir(module)
+    tree = ast.parse(Path(module.__file__).read_text())
+    aliases = [alias for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) for alias in node.names]
+    assert sorted(alias.asname for alias in aliases if alias.asname) == dir(module)
+
+
+def test_the_notebook_on_rain_uses_every_public_function() -> None:
+    cells = " ".join(code(DOCS / "notebooks" / "downscaling.md"))
+    assert set(re.findall(r"\brainshift\.(\w+)\(", cells)) == {"open", "train", "load", "evaluate", "benchmark"}
+    assert "model.predict(" in cells
 
 
 @pytest.mark.slow
