@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import xarray as xr
 
 #: Models shown besides the coarse input and the truth, where the demo has them.
-MODELS = ("bilinear", "rainfarm", "resnet", "edm")
+MODELS = ("bilinear", "rainfarm", "general-regression", "general")
 #: Questions of the chat, in the words of the tool's enumeration.
 QUESTIONS = ("line_of_sight", "delay_spread", "doppler", "snr")
 
@@ -33,7 +33,7 @@ def rain(run: Path, file: Path, *, region: str = "melanesia") -> None:
 
     hours = example_maps.read(run)[region]
     viewer = rain_viewer({region: hours.sel(model=[name for name in MODELS if name in hours["model"]])})
-    save_figure(draw_viewer(viewer, title="Wettest test hour; models trained without the region"), file)
+    save_figure(draw_viewer(viewer, title="Wettest test hour; models that never saw the region"), file)
 
 
 def city(traced: Path, predicted: Path, file: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +21,7 @@ from rainshift.data.archive import Archive, archive_of
 from rainshift.data.geometry import Geometry
 from rainshift.data.inputs import CoarseFields, as_dataset, has_fields, static_fields
 from rainshift.models.fine_rain import FineRain
+from rainshift.models.general import SEEN, WEIGHTS, General
 from rainshift.models.spec import Downscaler, InTiles, ModelSpec, available, conserved
 from rainshift.models.trust import Trust, found_beside
 from rainshift.places.regions import grids, region
@@ -76,9 +77,15 @@ class Trained:
     ) -> tuple[FineRain, CoarseFields]:
         """The `FineRain` predictor and the coarse fields for it; see `rainshift.Model.predict`."""
         siblings = _siblings(data)
-        fields = CoarseFields.of(data, self.channels, self.geometry)
         static = static if static is not None else siblings.get("static")
         target = target if target is not None else siblings.get("target", siblings.get("static"))
+        if isinstance(self.downscaler, General):
+            seen = _channels_of(data, static)
+            if seen != self.channels:
+                options: dict[str, Any] = {"static": static, "target": target, "conservation": conservation}
+                options |= {"members": members, "seed": seed, "trust": trust, "tiles": tiles}
+                return self.seeing(seen).prepared(data, **options)
+        fields = CoarseFields.of(data, self.channels, self.geometry)
         fine = self._fine(fields.grid, target, static)
         statics = self._statics(data, static, fine)
         exact = self.geometry is not None and self.geometry.exact
@@ -99,6 +106,15 @@ class Trained:
             rain if rain is not None and have[rain] in self.gaps else None,
             self.trust if trust else None,
         ), fields
+
+    def seeing(self, channels: Channels, *, exact: bool | None = None) -> Trained:
+        """A general model with other predictors and `exact`; other models are returned unchanged."""
+        if not isinstance(self.downscaler, General):
+            return self
+        told = self.downscaler.exact if exact is None else exact
+        made = type(self.downscaler)(channels, exact=told)
+        geometry = None if self.geometry is None else replace(self.geometry, exact=told)
+        return replace(self, downscaler=made, channels=channels, geometry=geometry)
 
     def check(self, archive: Archive, region: str) -> None:
         """Raise `UserError` for data with a refinement factor that differs from the training."""
@@ -159,7 +175,9 @@ def load_model(run: str | os.PathLike[str], *, precision: Precision = "fp32", al
         spec = ModelSpec.of(str(run))
         if spec.learns:
             raise UserError(f"{run} is the name of a model that has to be trained; give the run folder of a training")
-        return Trained(load(spec, None, RAIN_ALONE), RAIN_ALONE, spec.name, is_network=False, gaps=("tp",))
+        made = load(spec, None, RAIN_ALONE)
+        geometry = Geometry.load(WEIGHTS / made.weights) if isinstance(made, General) else None
+        return Trained(made, RAIN_ALONE, spec.name, geometry=geometry, is_network=spec.in_tiles, gaps=("tp",))
     folder = path / "checkpoints" if (path / "checkpoints").is_dir() else path
     config = _config_of(path)
     downscaler = _fitted(folder, config, allow) or load_trained(path, precision=precision, allow=allow)
@@ -200,6 +218,15 @@ def _geometry_of(config: Mapping[str, Any]) -> Geometry | None:
         return Geometry.of(archive, str(names[0]))
     except UserError:  # the data no longer exist: the user has to give the fine grid
         return None
+
+
+def _channels_of(data: Any, static: Any) -> Channels:
+    """The channels of a general model for the predictors in a data set."""
+    from rainshift.data.inputs import held
+
+    fields = [*static.data_vars] if static is not None else list(as_dataset(data).data_vars)
+    have = tuple(name for name in ("lsm", "z") if name in fields)
+    return Channels(("tp", *held(data, SEEN)), ("precipitation",), have, (("precipitation", "tp"),))
 
 
 def _siblings(data: Any) -> dict[str, Any]:

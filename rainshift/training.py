@@ -28,6 +28,7 @@ from rainshift.data.archive import Archive, archive_of
 from rainshift.data.geometry import Geometry
 from rainshift.data.selection import FIELDS_AT_A_TIME, choose
 from rainshift.data.settings import note_trained
+from rainshift.models.general import weights_of
 from rainshift.models.spec import Downscaler, ModelSpec, Windowed
 
 if TYPE_CHECKING:
@@ -77,7 +78,7 @@ def train_run(config: Mapping[str, Any], run: RunFolder) -> dict[str, Any]:
     Processes started by `torchrun` train together.
     """
     if config["start"]:
-        chosen(Path(config["start"]))  # detects an invalid checkpoint before data are prepared
+        chosen(_started(config["start"]))  # detects an invalid checkpoint before data are prepared
     archive = archive_of(config)
     names = tuple(sorted(archive.among(config["train_regions"])))
     if not names:
@@ -88,6 +89,11 @@ def train_run(config: Mapping[str, Any], run: RunFolder) -> dict[str, Any]:
                 for split in archive.splits:
                     archive.prepare(name, split)
         return _train_prepared(config, run, archive, names)
+
+
+def _started(name: Any) -> Path:
+    """The run, checkpoint or shipped weights that `start` names."""
+    return weights_of(str(name)) or Path(str(name))
 
 
 def _train_prepared(
@@ -109,7 +115,7 @@ def _train_prepared(
         seed=int(config["seed"]),
         folder=run.checkpoints,
         log=log_of(run, tensorboard=bool(config["run"]["tensorboard"])),
-        start=Path(config["start"]) if config["start"] else None,
+        start=_started(config["start"]) if config["start"] else None,
     )
     row = {"model": spec.name, "regions": "+".join(names), **summary, "run": str(run.path)}
     run.write_summary(row)
@@ -161,6 +167,9 @@ def _fit(
         return summary
     with group.first_alone():
         if start is None:
+            transforms = _fitted_transforms(recipe, channels, loader, folder)
+        elif getattr(built, "any_channels", False):
+            start_from(built, start)
             transforms = _fitted_transforms(recipe, channels, loader, folder)
         else:
             transforms = Transforms.load(start_from(built, start) / "transform.json")

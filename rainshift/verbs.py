@@ -94,7 +94,10 @@ def trust(config: DictConfig, run: RunFolder) -> Rows:
 
 
 def predict(config: DictConfig, run: RunFolder) -> Rows:
-    """Predict coarse fields of a file, or prepared regions, with a trained model; writes CF files."""
+    """Predict coarse fields of a file, or prepared regions, with a trained or general model; writes CF files."""
+    from omegaconf import OmegaConf
+
+    config = OmegaConf.merge(config, {"checkpoint": _checkpoint(config)})  # type: ignore[assignment]
     if config.input is not None:
         return [_predict_file(config, run)]
     from rainshift.prediction import write_prediction
@@ -129,6 +132,7 @@ def predict(config: DictConfig, run: RunFolder) -> Rows:
 def _predict_file(config: DictConfig, run: RunFolder) -> dict[str, Any]:
     """Predict the coarse fields of `input` and write `output`; finished blocks are reused."""
     from geoml.data.store import read_dataset
+    from rainshift.models.general import weights_of
     from rainshift.prediction import fingerprint, write_fields
     from rainshift.report import example_maps as showcase
 
@@ -137,7 +141,9 @@ def _predict_file(config: DictConfig, run: RunFolder) -> dict[str, Any]:
     if output.suffix != ".nc":
         raise UserError(f"output={output}; expected the name of a NetCDF file that ends in .nc")
     trained = _trained(config)
-    identity = fingerprint(source, *(Path(path) for path in (config.static, config.checkpoint) if path))
+    trained = trained.seeing(trained.channels, exact=plain(config.data).get("coarse") == "exact")
+    shipped = weights_of(str(config.checkpoint))
+    identity = fingerprint(source, *(Path(path) for path in (config.static, shipped or config.checkpoint) if path))
     if run.finished and output.exists() and run.summary.get("identity") == identity:
         return dict(run.summary["rows"][0])
     with read_dataset(source) as data:
@@ -261,6 +267,20 @@ def _split(archive: Archive, role: str) -> str:
     return role if role in archive.splits else archive.splits[0]
 
 
+def _checkpoint(config: DictConfig) -> str:
+    """The checkpoint of a verb, or the name of the general model that `model` selects."""
+    from rainshift.models.spec import ModelSpec
+
+    chosen = config.get("model")
+    if (config.checkpoint is None) == (chosen is None):
+        raise UserError("predict requires either checkpoint=RUN of a training, or model=general with shipped weights")
+    if chosen is None:
+        return str(config.checkpoint)
+    if (name := ModelSpec.of(plain(chosen)).shipped) is None:
+        raise UserError("this model has no shipped weights; use model=general or general-regression, or checkpoint=RUN")
+    return name
+
+
 def _trained(config: DictConfig) -> Trained:
     """The model of a run folder or checkpoint folder."""
     from rainshift.trained import load_model
@@ -273,4 +293,6 @@ def _ready(config: DictConfig, archive: Archive, trained: Trained) -> Downscaler
     from rainshift.data.geometry import exact_means
 
     exact = exact_means(archive.config)
-    return trained.ready(tiles=plain(config.tiles), conservation=config.conservation, exact=exact)
+    return trained.seeing(archive.channels, exact=exact).ready(
+        tiles=plain(config.tiles), conservation=config.conservation, exact=exact
+    )

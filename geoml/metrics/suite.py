@@ -16,6 +16,7 @@ from geoml.metrics.base import CurveMetric, Forecast, Metric, Statistic, ratio
 from geoml.metrics.categorical import CSI, SEDI, ExceedanceBias, FrequencyBias
 from geoml.metrics.distribution import LogHistogramDistance, QuantileError95, QuantileError99, QuantileError999
 from geoml.metrics.neighbourhood import FSS, CRPSFairMax, CRPSFairMean
+from geoml.metrics.objects import ObjectsRatio, OneCellShare
 from geoml.metrics.pointwise import MAE, RMSE, Bias, Correlation, MeanRatio
 from geoml.metrics.probabilistic import CRPS, CRPSFair, Spread, SpreadSkill
 from geoml.metrics.probability import AveragePrecision, Brier, Reliability, Resolution, ROCArea
@@ -59,6 +60,8 @@ METRICS: dict[str, type[Metric]] = {
         CRPSFairMean,
         CRPSFairMax,
         FSS,
+        ObjectsRatio,
+        OneCellShare,
         RALSD,
         VariogramScore,
         DiurnalError,

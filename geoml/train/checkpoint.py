@@ -217,7 +217,7 @@ def start_from(model: Model, path: Path) -> Path:
     folder = chosen(path)
     verify(folder)
     names, mine = dict(load_config(folder)["channels"]), json.loads(json.dumps(asdict(model.channels)))
-    for role in ("condition", "target", "static"):
+    for role in ("target",) if getattr(model, "any_channels", False) else ("condition", "target", "static"):
         if list(names[role]) != mine[role]:
             raise UserError(
                 f"{folder} was trained with {role} {', '.join(names[role]) or 'nothing'}; this training has "

@@ -44,6 +44,7 @@ logger = logging.getLogger(__name__)
 SCORED_BY = (
     *("geoml.diffusion", "geoml.metrics", "geoml.models", "geoml.nn", "geoml.regrid"),
     *("rainshift.alignment", "rainshift.baselines", "rainshift.sequences", "rainshift.models.spec"),
+    *("rainshift.models.anchored", "rainshift.models.slots", "rainshift.models.amounts", "rainshift.models.general"),
     *("rainshift.data.selection", "rainshift.baselines.quantile_map", "rainshift.evaluation"),
 )
 SETS = ("train_regions", "test_regions")
@@ -113,7 +114,7 @@ class Experiment:
         for spec in self.specs.values():
             spec.check(self.archive.channels)
         rows, exact = [], exact_means(self.archive.config)
-        for spec in self.specs.values():
+        for spec in (spec.with_exact(exact) for spec in self.specs.values()):
             rows += [spec, *(spec.aligned(name) for name in self.alignments if spec.is_network)]
             if self.config["conserved_rows"] and spec.is_network and exact and spec.conservation is None:
                 rows.append(spec.conserving())
@@ -280,6 +281,7 @@ class Experiment:
                     seed=seed,
                     folder=folder.checkpoints,
                     log=folder.metrics,
+                    start=self.specs[model].starting,
                 )
                 folder.write_summary(summary)
             return folder.summary
@@ -309,7 +311,7 @@ class Experiment:
             here = {cell.test_region: len(archive.samples(cell.test_region, "train")[1])}
             source, target = (inputs_of(archive, part, hours=alignment.hours) for part in (shares, here))
             downscaler = alignment.align(downscaler, source, target, archive.channels)
-        downscaler = InTiles(downscaler, self.tiling) if spec.is_network else downscaler
+        downscaler = InTiles(downscaler, self.tiling) if spec.in_tiles else downscaler
         return conserved(downscaler, spec.conservation, archive.channels)
 
     def score_file(self, cell: Cell) -> Path:

@@ -45,7 +45,7 @@ DEFAULT_REGION = "melanesia"
 #: Separator of a region and the number of the fold (block of time) that is left out of training and tested.
 FOLD = "@"
 #: Options that select regions and events without changing their data.
-SELECTING = ("include", "boxes")
+SELECTING = ("include", "boxes", "count")
 #: Version of the preparation code: increase it if the same files give different values.
 PREPARED_BY = 2
 
@@ -136,8 +136,10 @@ class Archive:
         """Predictors and static fields that may have missing values; in any other channel these are an error."""
         return tuple(plain(self.config).get("expected_gaps") or ())
 
-    def among(self, wanted: Sequence[str]) -> tuple[str, ...]:
-        """The regions `wanted`; all regions if only the default region is wanted and the data do not have it."""
+    def among(self, wanted: Sequence[str] | None) -> tuple[str, ...]:
+        """The regions `wanted`; all for None, and if only the default region is wanted and the data do not have it."""
+        if wanted is None:
+            return tuple(self.names)
         if list(wanted) == [DEFAULT_REGION] and self.source.locations and DEFAULT_REGION not in self.names:
             logger.warning("using all regions of these data: %s (region=NAME selects one)", ", ".join(self.names))
             return self.names

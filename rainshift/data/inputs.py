@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -102,6 +102,12 @@ def as_dataset(data: Any) -> xr.Dataset:
     if not isinstance(data, xr.Dataset):
         raise UserError(f"got {type(data).__name__}; expected an xarray Dataset of coarse predictors")
     return data
+
+
+def held(data: Any, channels: Iterable[str]) -> tuple[str, ...]:
+    """The names among `channels` that a data set has."""
+    dataset = as_dataset(data)
+    return tuple(name for name in channels if _find(dataset, name, rain=False) is not None)
 
 
 def _find(dataset: xr.Dataset, channel: str, *, rain: bool) -> str | None:

@@ -22,6 +22,7 @@ from geoml.models.tiles import Tiled, Tiling
 from geoml.nn.conservation import METHODS, Method, conservation_for
 from rainshift.baselines import Baseline
 from rainshift.baselines.base import first_guesses
+from rainshift.models.general import shipped_sums, weights_of
 
 __all__ = ["Around", "Conserved", "Downscaler", "InTiles", "ModelSpec", "Windowed", "available", "conserved"]
 
@@ -125,26 +126,28 @@ class ModelSpec(Entry):
 
     `window` is the number of consecutive hours in one input of a model over time, None for single hours.
     `conservation` names the conservation layer, `alignment` the method that aligns the predictors of unseen regions.
-    `same_as` names the entry whose training it shares.
+    `same_as` names the entry whose training it shares. `start`, a run or the name of shipped weights, provides the
+    initial weights.
     """
 
     window: int | None = None
     conservation: str | None = None
     alignment: str | None = None
     same_as: str | None = None
+    start: str | None = None
 
     @classmethod
     def of(cls, entry: str | Mapping[str, Any], *, allow: Sequence[str] = ()) -> ModelSpec:
         """Parse an entry of `models`: a name, a mapping with `_target_`, or `{model: NAME, option: value, …}`.
 
         A mapping may also set the `name` in tables and the `conservation` layer and, for a network, the `window` in
-        hours and trainer settings for this entry alone (`{model: gan, trainer: {samples: 100000}}`). Raises
-        `UserError` for unknown names and invalid values.
+        hours, the initial weights (`start`) and trainer settings for this entry alone
+        (`{model: gan, trainer: {samples: 100000}}`). Raises `UserError` for unknown names and invalid values.
 
         >>> ModelSpec.of({"model": "unet", "base": 8, "name": "small"}).config["network"]["base"]
         8
         """
-        name, options, own = parsed(entry, ("window", "trainer", "conservation"))
+        name, options, own = parsed(entry, ("window", "trainer", "conservation", "start"))
         window, conservation = own["window"], own["conservation"]
         if (preset := options.pop("model", None)) is not None:
             options = registry.changed(registry.preset(str(preset), available()), options)
@@ -153,7 +156,8 @@ class ModelSpec(Entry):
             raise UserError(f"window of {name} is {window!r}; expected a whole number of hours, 2 or more")
         if conservation not in (None, *METHODS):
             raise unknown("conservation", conservation, METHODS, hint=f"for {name}")
-        return cls(name, options, tuple(allow), window, conservation, trainer=own["trainer"] or {})
+        start = None if own["start"] is None else str(own["start"])
+        return cls(name, options, tuple(allow), window, conservation, start=start, trainer=own["trainer"] or {})
 
     def check(self, channels: Channels) -> None:
         """Raise `UserError` for a setting that the class does not have, or a required predictor that is missing."""
@@ -190,13 +194,38 @@ class ModelSpec(Entry):
     @property
     def identity(self) -> dict[str, Any]:
         """All settings that a training of the model depends on."""
-        own = {"window": self.window, "trainer": dict(self.trainer)}
+        begun = self.start and (shipped_sums(self.start) or self.start)
+        own: dict[str, Any] = {"window": self.window, "trainer": dict(self.trainer), "start": begun}
+        if self.shipped is not None:
+            own["weights"] = shipped_sums(self.shipped)
         return dict(self.config) | {key: value for key, value in own.items() if value}
 
     @property
     def is_network(self) -> bool:
         """Whether the model is a network and not a baseline."""
         return not issubclass(resolve(self.config["_target_"], allow=self.allow), Baseline)
+
+    @property
+    def shipped(self) -> str | None:
+        """The name of the shipped weights of a general model, None for other models."""
+        return getattr(resolve(self.config["_target_"], allow=self.allow), "weights", None)
+
+    @property
+    def starting(self) -> Path | None:
+        """The folder of the initial weights, None for random weights."""
+        return None if self.start is None else weights_of(self.start) or Path(self.start)
+
+    @property
+    def in_tiles(self) -> bool:
+        """Whether large domains are predicted in tiles."""
+        kind = resolve(self.config["_target_"], allow=self.allow)
+        return self.is_network or bool(getattr(kind, "tiled", False))
+
+    def with_exact(self, exact: bool) -> ModelSpec:
+        """The same entry; for a general model with `exact` if the coarse rain is the exact mean of the fine rain."""
+        if not exact or self.shipped is None:
+            return self
+        return replace(self, config={**self.config, "exact": True})
 
     @property
     def learns(self) -> bool:

@@ -17,6 +17,7 @@ from rainshift.places.climate import Climate
 from rainshift.planet.land import Land, spacing_km, torus
 from rainshift.planet.latent import BLOCK_HOURS, Drift, SpectralField, isotropic, mixture, ring
 from rainshift.planet.rainfall import STRATIFORM_SHAPE, RainLaw, rate, shifted_probability
+from rainshift.planet.relation import USUAL, Relation
 from rainshift.planet.sun import local_hour, solar_flux
 from rainshift.sources.variables import PREDICTORS
 
@@ -61,10 +62,12 @@ class Weather:
     coarse: Grid
     fine: Grid
     land_key: str
+    relation: Relation = USUAL
 
     def __reduce__(self) -> tuple[Any, ...]:
         # Cached values are not pickled, which keeps tasks small.
-        return Weather, (self.seed, self.key, self.climate, self.coarse, self.fine, self.land_key)
+        values = (self.seed, self.key, self.climate, self.coarse, self.fine, self.land_key, self.relation)
+        return Weather, values
 
     @cached_property
     def _wide(self) -> Grid:
@@ -176,22 +179,35 @@ class Weather:
         factor = c.analysis_bias * np.exp(error - 0.5 * c.analysis_noise**2)
         return factor * ndimage.map_coordinates(rain, grid, order=1, mode="nearest")
 
-    def _predictors(self, hour: float, fine: dict[str, Fields], analysis: dict[str, Fields]) -> Fields:
-        """The nine coarse predictors of an hour, in the order of `PREDICTORS`."""
-        c = self.climate
+    def _known_of(self, latent: Fields, analysis: dict[str, Fields], name: str) -> Fields:
+        """A latent field, mixed with an independent field by the share `foreign`."""
+        share = self.relation.foreign
+        if share == 0:
+            return latent
         rows, columns = self._wide_coarse.shape
         inner = slice(COARSE_PAD, -COARSE_PAD)
-        cloud = np.maximum(np.maximum(fine["systems"], fine["storms"]) + 0.3, 0) ** 1.5
+        other = analysis[name][:rows, :columns][inner, inner]
+        return math.sqrt(1 - share) * latent + math.sqrt(share) * other
+
+    def _predictors(self, hour: float, fine: dict[str, Fields], analysis: dict[str, Fields]) -> Fields:
+        """The nine coarse predictors of an hour, in the order of `PREDICTORS`."""
+        c, r = self.climate, self.relation
+        rows, columns = self._wide_coarse.shape
+        inner = slice(COARSE_PAD, -COARSE_PAD)
+        cloud = np.maximum(np.maximum(fine["systems"], fine["storms"]) + r.cloud_from, 0) ** r.cloud_power
         every: dict[str, Any] = {**fine, "cloud": cloud}
         mean = {name: self._mean(values) for name, values in every.items()}
-        systems, storms = mean["systems"][inner, inner], mean["storms"][inner, inner]
+        systems = self._known_of(mean["systems"][inner, inner], analysis, "north")
+        storms = self._known_of(mean["storms"][inner, inner], analysis, "east")
         height = self._coarse_height[inner, inner]
         season = 1 + 0.5 * (self._season(hour) - 1)
         tp = self._analysed(mean["stratiform"] + mean["convective"], analysis)
-        cp = self._analysed(mean["convective"], analysis)
+        seen = r.convective_seen
+        convective = mean["convective"] if seen == 1 else seen * mean["convective"] + (1 - seen) * mean["stratiform"]
+        cp = self._analysed(convective, analysis)
         tclw = 0.1 * (c.water_kg_m2 / 40) ** 0.5 * self._analysed(mean["cloud"], analysis)
-        tcw = c.water_kg_m2 * season * np.exp(0.25 * systems + 0.1 * storms - height / 3000.0)
-        cape = c.cape_j_kg * season * self._coarse_clock(hour) * np.exp(0.9 * storms - 0.3)
+        tcw = c.water_kg_m2 * season * np.exp(r.water_systems * systems + r.water_storms * storms - height / 3000.0)
+        cape = c.cape_j_kg * season * self._coarse_clock(hour) * np.exp(r.cape_storms * storms - 0.3)
         pressure = analysis["pressure"][:rows, :columns]
         north_m, east_m = (1e3 * km for km in spacing_km(self._wide_coarse))
         north_slope, east_slope = (np.asarray(part)[inner, inner] for part in np.gradient(pressure, north_m, east_m))

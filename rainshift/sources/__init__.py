@@ -18,6 +18,7 @@ SOURCES = {
     "imerg": "rainshift.sources.imerg:ImergSource",
     "rainshift": "rainshift.sources.rainshift_hub:RainShiftSource",
     "synthetic": "rainshift.sources.synthetic:SyntheticSource",
+    "synthetic_climates": "rainshift.sources.synthetic_climates:SyntheticClimatesSource",
     "synthetic_exact": "rainshift.sources.synthetic_exact:SyntheticExactSource",
 }
 

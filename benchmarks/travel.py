@@ -1,0 +1,116 @@
+"""Are the shipped general models better than RainFARM where nobody trained: regions, climates, countries?
+
+The weights were trained on climates of the synthetic planet drawn at random (`rainshift train experiment=general`); the
+six regions, the outside climates and the four countries had no part in it. Fair CRPS over the same hours of both;
+`exact` is given where the coarse rain is exact. Figures are those of the better general model of each place.
+
+- `worst_region_over_rainfarm`: CRPS over RainFARM's in the six regions, the worst.
+- `outside_over_rainfarm`: the same in twenty climates beyond every range of training, the worst tenth's limit.
+- `zero_shot_over_rainfarm`: the same on radar of four countries, rain alone, the worst; null where the files are not
+  there (`GEOML_DATA`).
+- `real_spread_skill`: √((M+1)/M · variance) over RMSE of the members there, in cells where it rains; furthest from 1.
+
+The table has every place.
+"""
+
+from __future__ import annotations
+
+import os
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import math
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+import places
+import torch
+from harness import main
+
+from geoml.cli.tables import show
+from geoml.metrics import Suite
+from geoml.models.base import Channels
+from rainshift.baselines import Interpolation
+from rainshift.sources.base import RegionData
+
+MEMBERS = 4
+SUITE = Suite(["crps_fair"])
+
+
+class Sums:
+    """CRPS of models, and spread and error where it rains, over the hours of a place."""
+
+    def __init__(self) -> None:
+        self.crps: dict[str, list[float]] = {}
+        self.variance = self.squares = 0.0
+
+    def add(self, name: str, rain: np.ndarray[Any, Any], truth: np.ndarray[Any, Any], ids: Iterable[int]) -> None:
+        """One batch of `(hour, member, lat, lon)`."""
+        table = SUITE.update(rain, truth, ids=np.array(list(ids)))
+        self.crps.setdefault(name, []).append(float(table.sums[:, 0].sum() / table.weights[:, 0].mean()))
+        if name == "general":
+            wet = (truth >= 0.1) | (rain.mean(1) >= 0.1)
+            count = rain.shape[1]
+            self.variance += float((rain.var(1, ddof=1) * (count + 1) / count)[wet].sum())
+            self.squares += float(((rain.mean(1) - truth) ** 2)[wet].sum())
+
+    def score(self, name: str) -> float:
+        """Sum over hours of the mean CRPS."""
+        return sum(self.crps[name])
+
+    @property
+    def spread_skill(self) -> float:
+        """1 for members that are as far from their mean as the truth."""
+        return math.sqrt(self.variance / self.squares) if self.squares else math.nan
+
+
+def scored(found: Iterable[tuple[str, RegionData, list[int]]], channels: Channels, what: str) -> dict[str, Sums]:
+    """The sums of each place; several records of one place are pooled."""
+    made: dict[str, Sums] = {}
+    for name, data, hours in found:
+        sums = made.setdefault(name, Sums())
+        models = places.models(channels, exact=places.is_exact(data), bilinear=Interpolation)
+        for batch in places.batches(data, hours, channels):
+            assert batch.target is not None
+            truth = batch.target[:, 0].numpy()
+            for key, model in models.items():
+                rain, _ = model.predict(batch, members=MEMBERS if model.stochastic else 1)
+                sums.add(key, rain[:, :, 0].numpy(), truth, batch.ids)
+        print(f"{what} {name}: {row(what, name, sums)['best / rainfarm']:.3f}", flush=True)
+    return made
+
+
+def row(what: str, name: str, sums: Sums) -> dict[str, Any]:
+    """The line of a place."""
+    rival = sums.score("rainfarm")
+    over = {key: sums.score(key) / rival for key in ("general", "general-regression")}
+    skills = {f"skill {key}": 1 - sums.score(key) / sums.score("bilinear") for key in ("general", "rainfarm")}
+    ratios = {f"{key} / rainfarm": value for key, value in over.items()}
+    return {"what": what, "place": name, **ratios, "best / rainfarm": min(over.values()), **skills} | {
+        "spread–skill": sums.spread_skill
+    }
+
+
+def measure(quick: bool) -> dict[str, float | None]:
+    """The figures of this script, by the keys of targets.yaml."""
+    torch.set_num_threads(1)
+    kinds = {
+        "region": scored(places.named(6 if quick else 48), places.ALL, "region"),
+        "outside": scored(places.drawn(1 if quick else 6), places.ALL, "outside"),
+        "country": scored(places.countries(2 if quick else 24), places.RAIN, "country"),
+    }
+    rows = {kind: {name: row(kind, name, sums) for name, sums in made.items()} for kind, made in kinds.items()}
+    show([found for made in rows.values() for found in made.values()])
+    ratios = {kind: [found["best / rainfarm"] for found in made.values()] for kind, made in rows.items()}
+    spreads = [found["spread–skill"] for found in rows["country"].values()]
+    return {
+        "worst_region_over_rainfarm": max(ratios["region"]),
+        "outside_over_rainfarm": float(np.quantile(ratios["outside"], 0.9)),
+        "zero_shot_over_rainfarm": max(ratios["country"], default=None),
+        "real_spread_skill": max(spreads, key=lambda value: abs(math.log(value)), default=None),
+    }
+
+
+if __name__ == "__main__":
+    main("travel", measure)

@@ -1,0 +1,145 @@
+"""Downscalers with a bounded correction of the coarse rain, and with separate occurrence and amount of rain."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from geoml.data.fields import Batch
+from geoml.diffusion.process import SAMPLING, Process, Sampling
+from geoml.errors import UserError, unknown
+from geoml.models.base import Channels, Model
+from geoml.models.diffusion import Diffusion
+from geoml.models.regression import masked_loss
+from geoml.nn.context import Conditioning
+from geoml.nn.options import NETWORK, UNetOptions
+from geoml.nn.unet import UNet
+from rainshift.models.amounts import LEAST_MM_H, from_latent, from_root, to_latent, to_root
+from rainshift.models.slots import SLOT_FIELDS, Slots
+
+__all__ = ["AnchoredDiffusion", "AnchoredRegression"]
+
+AMOUNTS = ("log", "root")
+#: Largest factor of a fine cell over the interpolated coarse rain, as a power of ten: 32.
+BOUND = 1.5
+
+
+def _require_rain(channels: Channels) -> None:
+    if len(channels.target) != 1 or channels.guess_index(channels.target[0]) is None:
+        raise UserError(
+            "anchored models predict rain from its coarse version; name it in data.first_guess, as "
+            "{precipitation: tp}, and leave other targets out"
+        )
+
+
+class AnchoredDiffusion(Diffusion):
+    """Diffusion of rain in physical units around the coarse rain; train it with `transforms=physical`.
+
+    The diffused field is the rain minus the interpolated coarse rain, with `amounts` as a logarithm ("log") or a fourth
+    root ("root"); dry cells are distinct from the smallest wet rate. A cell has at most 10^`BOUND` times the coarse
+    rain plus 0.1 mm/h. Predictors are read by `Slots`: any of them may be missing, and none needs statistics of a
+    region. Shapes are those of `geoml.models.diffusion.Diffusion`.
+    """
+
+    supported_dims = (2,)
+    #: Weights fit any predictors, so that a training can start from a model with other predictors.
+    any_channels: ClassVar[bool] = True
+
+    def __init__(
+        self,
+        channels: Channels,
+        dims: int,
+        *,
+        process: Process | str | Mapping[str, Any] = "edm",
+        network: UNetOptions | Mapping[str, Any] = NETWORK,
+        conditioning: Sequence[Conditioning] = ("concat",),
+        sampling: Sampling | Mapping[str, Any] = SAMPLING,
+        amounts: Literal["log", "root"] = "root",
+    ) -> None:
+        _require_rain(channels)
+        if amounts not in AMOUNTS:
+            raise unknown("amounts", amounts, AMOUNTS)
+        self.amounts = amounts
+        given = len(channels.condition) + len(channels.static)
+        super().__init__(
+            channels, dims, process=process, network=network, conditioning=conditioning, sampling=sampling,
+            scale=0.5, more_predictors=SLOT_FIELDS - given,
+        )  # fmt: skip
+        self.slots = Slots(channels)
+
+    def loss(self, batch: Batch, *, phase: str = "main", generator: torch.Generator | None = None) -> Tensor:
+        """The loss of the denoiser, with random slots emptied in training."""
+        if batch.target is None or generator is None:
+            raise ValueError("the loss of a diffusion needs a batch with a target, and a generator of its noise")
+        predictors = self.slots(batch, generator if self.training else None)
+        latent = batch.map(target=(to_latent if self.amounts == "log" else to_root)(batch.target))
+        return self.denoising_loss(latent, predictors, self.centre(predictors), generator)
+
+    def centre(self, predictors: Tensor) -> Tensor:
+        """The interpolated coarse rain as amounts."""
+        if self.amounts == "log":
+            return predictors[:, :1]
+        return (LEAST_MM_H * (10 ** predictors[:, :1] - 1)).clamp(min=0).pow(0.25)
+
+    @torch.no_grad()
+    def predict(self, batch: Batch, *, members: int = 1, seed: int = 0) -> Tensor:
+        """Members in mm/h."""
+        predictors = self.slots(batch)
+        latent = self.sample(batch, predictors, self.centre(predictors), members=members, seed=seed)
+        rain = from_latent(latent) if self.amounts == "log" else from_root(latent)
+        most = LEAST_MM_H * (10 ** (predictors[:, :1] + BOUND) - 1)
+        return torch.minimum(rain, most.unsqueeze(1))
+
+
+class AnchoredRegression(Model):
+    """U-Net for occurrence and amount of rain in physical units; train it with `transforms=physical`.
+
+    Two outputs: the probability of rain, trained with the cross entropy, and the median factor between fine and
+    coarse rain in wet cells, bounded to 10^±`BOUND`. A cell is wet if its probability exceeds a learned level for which
+    the training has the true number of wet cells. A single output could not do this: the mean of wet and dry cells is
+    wet everywhere, and the median dry nearly everywhere.
+    """
+
+    supported_dims = (2,)
+    stochastic: ClassVar[bool] = False
+    any_channels: ClassVar[bool] = True
+
+    def __init__(self, channels: Channels, dims: int, *, network: UNetOptions | Mapping[str, Any] = NETWORK) -> None:
+        super().__init__(channels, dims)
+        _require_rain(channels)
+        self.slots = Slots(channels)
+        self.network = UNet(SLOT_FIELDS, 2, dims=dims, **vars(UNetOptions.of(network)))
+        self.level = nn.Parameter(torch.zeros(()))
+
+    def forward(self, batch: Batch, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
+        """Log odds of rain, and the latent amount where it rains, both `(batch, 1, *space)`."""
+        fields = self.slots(batch, generator)
+        given = self.network(fields).float()
+        amount = fields[:, :1] + BOUND * torch.tanh(given[:, 1:] / BOUND)
+        return given[:, :1] + 4 * fields[:, :1].clamp(max=1) - 3, amount
+
+    def loss(self, batch: Batch, *, phase: str = "main", generator: torch.Generator | None = None) -> Tensor:
+        """Cross entropy of rain and mean absolute error of its logarithm, over the True cells of the mask."""
+        if batch.target is None:
+            raise ValueError("a loss needs a batch with a target")
+        odds, amount = self(batch, generator if self.training else None)
+        known = torch.ones_like(odds, dtype=torch.bool) if batch.mask is None else batch.mask
+        wet = (batch.target >= LEAST_MM_H / 2) & known
+        total = known.sum().clamp(min=1)
+        occurrence = F.binary_cross_entropy_with_logits(odds, wet.to(odds.dtype), reduction="none")
+        amounts = masked_loss(amount, to_latent(batch.target), wet, loss="l1") * (wet.sum() / total)
+        # Moves the level until the number of wet cells is right; no gradient reaches other parameters.
+        excess = (((odds > self.level) & known).sum() - wet.sum()) / total
+        own = -self.level * excess.detach() * 10
+        return (occurrence * known).sum() / total + 2 * amounts + own - own.detach()
+
+    @torch.no_grad()
+    def predict(self, batch: Batch, *, members: int = 1, seed: int = 0) -> Tensor:
+        """The one prediction in mm/h, shared by all members."""
+        odds, amount = self(batch)
+        rain = from_latent(amount, odds > self.level)
+        return rain.unsqueeze(1).expand(-1, members, *rain.shape[1:])
