@@ -24,8 +24,6 @@ __all__ = ["benchmark", "coverage", "evaluate", "export_maps", "import_maps", "p
 Rows = list[dict[str, Any]]
 #: Maps on which a network's flip error is measured.
 MIRRORED = 4
-#: Maps of a store that `report --draw` draws.
-DRAWN = 3
 
 
 def scenes(arguments: Sequence[str]) -> Rows | int:
@@ -158,21 +156,17 @@ def paths(config: DictConfig, run: RunFolder) -> Rows:
 
 
 def report(arguments: Sequence[str]) -> Rows:
-    """Write a page about stores and finished runs; optionally draw maps and their errors as figures."""
+    """Write a page about stores and finished runs, optionally with the differences from another store."""
     from geoml.report.gather import parser, written
 
     about = "Write one page about stores, and runs of trace, predict and benchmark: self-contained HTML, or Markdown."
     made = parser("radiomaps report", about)
     made.add_argument("--against", metavar="STORE", help="a store of the same scenes and transmitters: errors too")
-    made.add_argument("--draw", metavar="FOLDER", help="draw the first maps of each store into this folder too")
     flags = made.parse_args(arguments)
-    from radiomaps.report import html as browser
+    from radiomaps.report import html
 
     against = Path(flags.against) if flags.against else None
-    rows = written(flags, {"radiomaps": functools.partial(browser.report, against=against)})
-    for store in filter(None, map(browser.store_of, flags.runs)) if flags.draw else ():
-        _pictures(store, Path(flags.draw), DRAWN, against=against)
-    return rows
+    return written(flags, {"radiomaps": functools.partial(html.report, against=against)})
 
 
 def import_maps(config: DictConfig) -> Rows:
@@ -355,27 +349,21 @@ def _client(workers: int) -> Iterator[Any]:
         yield client
 
 
-def _pictures(path: Path, folder: Path, count: int, *, against: Path | None = None) -> Rows:
-    """One row of numbers per map; the first `count` maps are drawn."""
+def _pictures(path: Path, folder: Path, count: int) -> Rows:
+    """One row of numbers per map for the first `count` maps, which are drawn."""
     from geoml.report.drawing import save_viewer
     from radiomaps.maps.store import in_scene, open_maps
     from radiomaps.report import figures
     from radiomaps.report.html import numbers
 
     maps = open_maps(path)
-    other = open_maps(against) if against else None
-    rows = []
-    for index in range(maps.sizes["scene"] * maps.sizes["tx"]):
+    total, rows = maps.sizes["scene"] * maps.sizes["tx"], []
+    for index in range(min(count, total)):
         where = dict(zip(("scene", "tx"), divmod(index, maps.sizes["tx"]), strict=True))
-        if index >= count:
-            break
         one = in_scene(maps.isel(where).load())
         name = f"{one['scene'].item()}-tx{where['tx']}"
         drawn = {"": figures.map_viewer({name: one}, edge=figures.PRINTED), "-cut": figures.cut_viewer(one)}
-        if other is not None:
-            there = {name: in_scene(other.isel(where).load())}
-            drawn["-errors"] = figures.map_viewer({name: one}, there, edge=figures.PRINTED)
         for suffix, viewer in drawn.items():
             save_viewer(viewer, folder / f"{name}{suffix}.png", title=f"{name}\n{figures.LEGEND}")
         rows.append({"map": name, **numbers(one), "pictures": str(folder)})
-    return rows or [{"store": str(path), "maps": maps.sizes["scene"] * maps.sizes["tx"]}]
+    return rows or [{"store": str(path), "maps": total}]

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from geoml.errors import UserError
 
-__all__ = ["consecutive", "evenly"]
+__all__ = ["consecutive", "evenly", "spanning"]
 
 
 def evenly(count: int, wanted: int | None) -> NDArray[np.int64]:
@@ -23,6 +23,15 @@ def evenly(count: int, wanted: int | None) -> NDArray[np.int64]:
     if wanted is None or wanted >= count:
         return np.arange(count)
     return ((np.arange(wanted) + 0.5) * count / wanted).astype(np.int64)
+
+
+def spanning(count: int, wanted: int) -> NDArray[np.int64]:
+    """Up to `wanted` positions out of `count`, evenly spread, with the first and the last; the first alone for one.
+
+    >>> spanning(7, 3).tolist(), spanning(2, 5).tolist(), spanning(7, 0).tolist()
+    ([0, 3, 6], [0, 1], [])
+    """
+    return np.linspace(0, count - 1, min(count, wanted)).round().astype(np.int64)
 
 
 def consecutive(

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from geoml.data.choice import spanning
 from geoml.report.blocks import Panel, Viewer, ViewerField
 from geoml.report.figures import GUIDE, HeatMap, Plot, PlotAxis, Series
 from geoml.runs.files import atomic_path
@@ -180,19 +181,14 @@ def _cells(viewer: Viewer, at: dict[str, str]) -> list[tuple[str, list[_Cell]]]:
     lines = []
     for row in values.get(viewer.rows, [""]):
         line = []
-        for column in _spread(values.get(viewer.columns, [""])):
+        along = values.get(viewer.columns, [""])
+        for column in (along[index] for index in spanning(len(along), COLUMNS)):
             here = start | {name: value for name, value in ((viewer.rows, row), (viewer.columns, column)) if name}
             for panel in viewer.panels:
                 if panel.modality in (None, *here.values()):
                     line.append(_Cell(column or panel.name, panel, viewer.field(panel, here)))
         lines.append((row, line))
     return lines
-
-
-def _spread(values: Sequence[str]) -> list[str]:
-    """Up to `COLUMNS` values, the first and the last among them."""
-    count = min(len(values), COLUMNS)
-    return [values[index] for index in sorted({round(at) for at in np.linspace(0, len(values) - 1, count)})]
 
 
 def _scale(panel: Panel) -> tuple[Any, ...]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-__all__ = ["OKABE_ITO", "colours", "see_through"]
+__all__ = ["OKABE_ITO", "colours"]
 
 #: Okabe & Ito 2008, "Color Universal Design", without black, which is invisible on a dark page.
 OKABE_ITO = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8c6d31", "#7f7f7f")
@@ -17,13 +17,3 @@ def colours(names: Sequence[str]) -> dict[str, str]:
     {'edm': '#0072b2', 'gan': '#d55e00'}
     """
     return {name: OKABE_ITO[index % len(OKABE_ITO)] for index, name in enumerate(names)}
-
-
-def see_through(colour: str, opacity: float) -> str:
-    """The colour as `rgba(…)` with an opacity.
-
-    >>> see_through("#0072b2", 0.5)
-    'rgba(0, 114, 178, 0.5)'
-    """
-    red, green, blue = (int(colour[i : i + 2], 16) for i in (1, 3, 5))
-    return f"rgba({red}, {green}, {blue}, {opacity:g})"

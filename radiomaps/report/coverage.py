@@ -12,6 +12,7 @@ import numpy as np
 from geoml.data.netcdf import read_dataset, write_netcdf
 from geoml.report.blocks import Panel, Report, Section, Table, Text, Viewer, ViewerAxis, ViewerField
 from geoml.report.drawing import save_viewer
+from radiomaps.report.figures import PRINTED, left_out, shown_heights, thinned
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -22,8 +23,8 @@ __all__ = ["FILE", "cover", "coverage_report", "read_coverage"]
 
 #: The file of layers that `radiomaps coverage` writes to its run folder.
 FILE = "coverage.nc"
-#: Largest number of cells along an edge, and of heights, on a page; of cells along an edge in print.
-_EDGE, _HEIGHTS, PRINTED = 192, 5, 600
+#: Largest number of cells along an edge on a page.
+_EDGE = 192
 LEGEND = "Grey: building; light: no path; triangles and arrows: cells."
 _RSRP, _SINR = (-130.0, -60.0), (-10.0, 30.0)
 
@@ -44,23 +45,16 @@ def cover(values: Mapping[str, Any], run: RunFolder) -> list[dict[str, Any]]:
     layers = coverage(maps, LinkBudget(**{key: float(value) for key, value in values["budget"].items()}))
     masks = {name: layers[name].astype("int8") for name in ("covered", "building")}
     write_netcdf(run.path / FILE, layers.assign(masks))
-    for height in _heights(layers, int(values["pictures"])):
+    for height in shown_heights(layers, int(values["pictures"])):
         _draw(layers, height, run.samples / f"coverage-{height:g}m.png")
     heights, cells = coverage_tables(layers)
     run.write_summary({"heights": heights, "cells": cells})
     return [{**row, "file": str(run.path / FILE)} for row in heights]
 
 
-def _heights(layers: xr.Dataset, count: int) -> list[float]:
-    """Up to `count` heights, including the lowest and the highest."""
-    z = layers["z"].values
-    chosen = sorted({round(index) for index in np.linspace(0, len(z) - 1, min(count, len(z)))}) if count else []
-    return [float(z[index]) for index in chosen]
-
-
 def _draw(layers: xr.Dataset, height_m: float, file: Path) -> None:
     """Best server, RSRP and SINR of one height side by side; arrows show the azimuths of the cells."""
-    layer = layers.sel(z=height_m, method="nearest")
+    layer = layers.sel(z=height_m)
     outdoors = ~layer["building"].values
     share = 100 * float(layer["covered"].values[outdoors].mean()) if outdoors.any() else 0.0
     title = f"z = {height_m:g} m: {share:.1f} % outdoors with {_needed(layers)}\n{LEGEND}"
@@ -96,7 +90,7 @@ def coverage_report(path: str | os.PathLike[str]) -> Report:
         f"Coverage of {attrs.get('scene', 'a scene')}",
         f"{len(cells)} cells. A voxel outdoors is covered if it has {_needed(layers)}.",
         [
-            Section("Maps", [_viewer(layers, _heights(layers, _HEIGHTS), _EDGE)]),
+            Section("Maps", [_viewer(layers, shown_heights(layers), _EDGE)]),
             Section("Share covered", [
                 Table(heights, "Shares of outdoor voxels by height; medians over voxels with a path"),
                 Table(cells, "Shares of all outdoor voxels that each cell serves, and that it covers"),
@@ -112,8 +106,7 @@ def coverage_report(path: str | os.PathLike[str]) -> Report:
 
 def _viewer(layers: xr.Dataset, heights: Sequence[float], edge: int) -> Viewer:
     names = tuple(map(str, layers["cell"].values))
-    step = max(1, -(-max(layers.sizes["y"], layers.sizes["x"]) // edge))
-    thin = layers.isel(y=slice(None, None, step), x=slice(None, None, step)).transpose(..., "y", "x")
+    thin = thinned(layers, edge)
     bounds = tuple(number + 0.5 for number in range(len(names) - 1))
     panels = [
         Panel("best server", "cell", "Turbo", bounds=bounds, labels=names),
@@ -127,13 +120,12 @@ def _viewer(layers: xr.Dataset, heights: Sequence[float], edge: int) -> Viewer:
     ]
     fields = []
     for height in heights:
-        layer = thin.sel(z=height, method="nearest")
+        layer = thin.sel(z=height)
         found = {"best server": layer["best_server"].where(layer["best_server"] >= 0), "RSRP": layer["rsrp_dbm"],
                  "SINR": layer["sinr_db"]}  # fmt: skip
         for panel, field in found.items():
             x, y, solid = layer["x"].values, layer["y"].values, layer["building"].values
             fields.append(ViewerField(panel, {"height": f"{height:g} m"}, field.values, x, y, marks, solid))
     axes = (ViewerAxis("height", [f"{height:g} m" for height in heights], "range"),)
-    left_out = f" Every {step}th voxel is shown." if step > 1 else ""
-    caption = f"{LEGEND}{left_out}"
+    caption = f"{LEGEND} {left_out(layers, edge, len(heights))}".rstrip()
     return Viewer(axes, panels, fields, "Best server, RSRP and SINR", caption, "x, east (m)", "y, north (m)")

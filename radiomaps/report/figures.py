@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from geoml.data.choice import spanning
 from geoml.report.blocks import Panel, Viewer, ViewerAxis, ViewerField
 from radiomaps.scenes.extrude import extrude
 
@@ -82,14 +83,14 @@ def map_viewer(
             most = max(_high(np.abs(difference(maps[label], others[label], name))) for label in maps)
             panels.append(Panel(f"{look.title} − the other", look.unit, "RdBu_r", -most, most, modality=look.title))
     for label, data in maps.items():
-        for index in _heights(first):
-            layer = _thinned(data.isel(z=index), edge)
+        for height in shown_heights(first):
+            layer = thinned(_layer(data, height), edge)
             place = {"map": label, "height": _metres(layer["z"])}
             for name in names:
                 look = LOOKS[name]
                 fields.append(_field(look.title, place, layer, layer[name].values * look.factor))
                 if label in others:
-                    there = _thinned(others[label].isel(z=index), edge)
+                    there = thinned(_layer(others[label], height), edge)
                     fields.append(_field(f"{look.title}, the other", place, layer, there[name].values * look.factor))
                     fields.append(_field(f"{look.title} − the other", place, layer, difference(layer, there, name)))
     columns = "" if others else "height"
@@ -135,9 +136,9 @@ def prediction_viewer(
         panels.append(Panel("mean − truth", look.unit, "RdBu_r", -most, most, modality=look.title))
         panels.append(Panel("uncertainty", look.unit, "Magma", 0, max(map(_high, spread)), modality=look.title))
         for label, data in predicted.items():
-            for index in _heights(first):
-                layer = _thinned(data.isel(z=index), edge)
-                truth = _thinned(truths[label].isel(z=index), edge) if label in truths else None
+            for height in shown_heights(first):
+                layer = thinned(_layer(data, height), edge)
+                truth = thinned(_layer(truths[label], height), edge) if label in truths else None
                 place = {"quantity": look.title, "map": label, "height": _metres(layer["z"])}
                 fields += _prediction_fields(name, place, layer, truth)
     members = ViewerAxis("member", [str(number + 1) for number in range(first.sizes["member"])], "range")
@@ -170,13 +171,14 @@ def _viewer(
 ) -> Viewer:
     """A viewer of maps by quantity, map and height."""
     first = next(iter(maps.values()))
+    heights = shown_heights(first)
     axes = (
         ViewerAxis("quantity", [LOOKS[name].title for name in names]),
         ViewerAxis("map", list(maps)),
-        ViewerAxis("height", [_metres(first["z"][index]) for index in _heights(first)], "range"),
+        ViewerAxis("height", [_metres(height) for height in heights], "range"),
         *more,
     )
-    caption = " ".join(filter(None, (LEGEND, about, _left_out(first, edge))))
+    caption = " ".join(filter(None, (LEGEND, about, left_out(first, edge, len(heights)))))
     alt = "Maps of the chosen quantity"
     return Viewer(axes, panels, fields, alt, caption, "x, east (m)", "y, north (m)", rows="quantity", columns=columns)
 
@@ -212,10 +214,14 @@ def difference(maps: xr.Dataset, other: xr.Dataset, name: str, *, of: str | None
     return np.asarray(wrong * LOOKS[name].factor)
 
 
-def _heights(maps: xr.Dataset) -> list[int]:
-    """Indices of the layers that are shown, including the lowest and the highest."""
-    count = maps.sizes["z"]
-    return sorted({round(index) for index in np.linspace(0, count - 1, min(count, HEIGHTS))})
+def shown_heights(maps: xr.Dataset, count: int = HEIGHTS) -> list[float]:
+    """Up to `count` heights, including the lowest and the highest."""
+    z = maps["z"].values
+    return [float(z[index]) for index in spanning(len(z), count)]
+
+
+def _layer(maps: xr.Dataset, height: float) -> xr.Dataset:
+    return maps.sel(z=height, method="nearest")
 
 
 def _step(maps: xr.Dataset, edge: int) -> int:
@@ -223,18 +229,17 @@ def _step(maps: xr.Dataset, edge: int) -> int:
     return max(1, -(-max(maps.sizes["y"], maps.sizes["x"]) // edge))
 
 
-def _thinned(layer: xr.Dataset, edge: int = EDGE) -> xr.Dataset:
+def thinned(layer: xr.Dataset, edge: int = EDGE) -> xr.Dataset:
     """The shown cells of a layer, with dims `(…, y, x)`."""
     step = _step(layer, edge)
     return layer.isel(y=slice(None, None, step), x=slice(None, None, step)).transpose(..., "y", "x")
 
 
-def _left_out(maps: xr.Dataset, edge: int) -> str:
+def left_out(maps: xr.Dataset, edge: int, heights: int) -> str:
     """A sentence on the data that a page leaves out; empty if it shows all."""
     step = _step(maps, edge)
-    heights = maps.sizes["z"]
     parts = [f"every {step}th cell"] if step > 1 else []
-    parts += [f"{HEIGHTS} of {heights} heights"] if heights > HEIGHTS else []
+    parts += [f"{heights} of {maps.sizes['z']} heights"] if heights < maps.sizes["z"] else []
     return f"Shown are {' and '.join(parts)}." if parts else ""
 
 
@@ -279,9 +284,9 @@ def city(maps: xr.Dataset, footprints: Sequence[Footprint], *, variable: str = "
     look = LOOKS[variable]
     figure = Figure()
     low, high = _limits([maps[variable].values * look.factor], look)
-    heights = _heights(maps)
-    for number, index in enumerate(heights):
-        layer = _thinned(maps.isel(z=index))
+    heights = shown_heights(maps)
+    for number, height in enumerate(heights):
+        layer = thinned(_layer(maps, height))
         values = (layer[variable] * look.factor).transpose("y", "x").values
         level = np.where(np.isfinite(values), float(layer["z"]), np.nan)
         figure.add_surface(
@@ -318,10 +323,10 @@ def city(maps: xr.Dataset, footprints: Sequence[Footprint], *, variable: str = "
     steps = [
         {
             "method": "update",
-            "label": f"{float(maps['z'][index]):g} m",
+            "label": _metres(height),
             "args": [{"visible": [number == k for k in range(len(heights))] + [True] * rest}],
         }
-        for number, index in enumerate(heights)
+        for number, height in enumerate(heights)
     ]
     figure.update_layout(
         height=620,

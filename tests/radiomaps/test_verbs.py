@@ -32,13 +32,15 @@ def test_trace_and_report(capsys: pytest.CaptureFixture[str]):
     assert "procedural-0-tx0" in capsys.readouterr().out
     assert main(["trace", *SMALL, "transmitters.count=2", "store=b.zarr", "pictures=0", "solver.options.turns=0"]) == 0
     capsys.readouterr()
-    assert main(["report", "a.zarr", "--against", "b.zarr", "--draw", "drawn"]) == 0
+    assert main(["report", "a.zarr", "--against", "b.zarr"]) == 0
     assert "report.html" in capsys.readouterr().out
     page = Path("report.html").read_text()
     for text in ("path gain, the other", "azimuth of arrival, the other", "median |Δ| dB"):
         assert text in page
-    pictures = {file.name for file in Path("drawn").glob("*.png")}
-    assert pictures == {f"procedural-0-tx{tx}{kind}.png" for tx in (0, 1) for kind in ("", "-cut", "-errors")}
+    drawn = {file.name for file in Path("runs").rglob("samples/*.png")}
+    assert drawn == {"procedural-0-tx0.png", "procedural-0-tx0-cut.png"}
+    assert main(["report", "a.zarr", "--against", "b.zarr", "--output", "printed/maps.md"]) == 0
+    assert {file.name for file in Path("printed").iterdir()} == {"maps.md", "maps.png"}
 
 
 def test_the_page_of_a_run_is_in_its_folder():
