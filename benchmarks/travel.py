@@ -83,9 +83,9 @@ def scored(found: Iterable[tuple[str, RegionData, list[int]]], channels: Channel
 
 def row(what: str, name: str, sums: Sums) -> dict[str, Any]:
     """The line of a place."""
-    rival = sums.score("rainfarm")
-    over = {key: sums.score(key) / rival for key in ("general", "general-regression")}
-    skills = {f"skill {key}": 1 - sums.score(key) / sums.score("bilinear") for key in ("general", "rainfarm")}
+    rival, simple = sums.score("rainfarm"), sums.score("bilinear")  # 0 in hours without any rain
+    over = {key: sums.score(key) / rival if rival else math.nan for key in ("general", "general-regression")}
+    skills = {f"skill {key}": 1 - sums.score(key) / simple if simple else math.nan for key in ("general", "rainfarm")}
     ratios = {f"{key} / rainfarm": value for key, value in over.items()}
     return {"what": what, "place": name, **ratios, "best / rainfarm": min(over.values()), **skills} | {
         "spread–skill": sums.spread_skill
@@ -97,7 +97,7 @@ def measure(quick: bool) -> dict[str, float | None]:
     torch.set_num_threads(1)
     kinds = {
         "region": scored(places.named(6 if quick else 48), places.ALL, "region"),
-        "outside": scored(places.drawn(1 if quick else 6), places.ALL, "outside"),
+        "outside": scored(places.drawn(2 if quick else 6), places.ALL, "outside"),
         "country": scored(places.countries(2 if quick else 24), places.RAIN, "country"),
     }
     rows = {kind: {name: row(kind, name, sums) for name, sums in made.items()} for kind, made in kinds.items()}
@@ -105,8 +105,8 @@ def measure(quick: bool) -> dict[str, float | None]:
     ratios = {kind: [found["best / rainfarm"] for found in made.values()] for kind, made in rows.items()}
     spreads = [found["spread–skill"] for found in rows["country"].values()]
     return {
-        "worst_region_over_rainfarm": max(ratios["region"]),
-        "outside_over_rainfarm": float(np.quantile(ratios["outside"], 0.9)),
+        "worst_region_over_rainfarm": float(np.nanmax(ratios["region"])),
+        "outside_over_rainfarm": float(np.nanquantile(ratios["outside"], 0.9)),
         "zero_shot_over_rainfarm": max(ratios["country"], default=None),
         "real_spread_skill": max(spreads, key=lambda value: abs(math.log(value)), default=None),
     }
