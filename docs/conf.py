@@ -84,7 +84,7 @@ def _paragraph(text: str) -> str:
 
 
 def formula(translator: HTML5Translator, node: math | math_block) -> None:
-    """A formula as MathML, within a line or set apart."""
+    """A formula as MathML, inline or as a block."""
     block = isinstance(node, math_block)
     made = latex2mathml.converter.convert(node.astext(), display="block" if block else "inline")
     scrolled = 'style="overflow: auto hidden; padding: 0.2em 0"'  # where the page is narrower

@@ -23,9 +23,9 @@ NOT_INSTALLED = {
 
 HEADING = """# Third-party notices
 
-geoml itself is under the Apache License 2.0 (`LICENSE`). It contains no code of others. What it needs at run time,
-directly, is installed beside it under the licences below, as the packages' own metadata give them (this page is written
-by `python docs/notices.py`). Each brings dependencies of its own.
+geoml itself is under the Apache License 2.0 (`LICENSE`). It contains no code of others. Its direct
+run-time dependencies are installed separately under the licences below, as the metadata of the packages state them
+(this page is written by `python docs/notices.py`). Each of them has further dependencies.
 
 Data carry licences too: ERA5 (Copernicus licence), GPM IMERG (free to use, to be cited), OpenStreetMap and the scenes
 of Sionna RT made from it (ODbL 1.0). What a file says of its licence travels along into stores, maps and predictions.

@@ -135,8 +135,8 @@ def test_the_evidence_names_every_figure_and_every_miss() -> None:
         assert f"`{name}`" in known, f"docs/evidence.md says nowhere what {name} is measured on"
     for path in (benchmarks / "results").glob("*.json"):
         result = json.loads(path.read_text())
-        for key, value in result["figures"].items():
-            sign, goal = result["goals"][key]
+        for key, (sign, goal) in result["goals"].items():
+            value = result["figures"][key]
             if value is not None and not compare[sign](value, goal):
                 assert f"`{key}` of `{path.stem}`" in missed, (
                     f"{key} of {path.stem} misses its goal; docs/evidence.md has to say so"

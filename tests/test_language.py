@@ -12,22 +12,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-#: Packages whose language has been revised; the others follow.
 PACKAGES = ("geoml", "rainshift", "radiomaps", "mcp_experts", "benchmarks")
-#: Pages whose language has been revised.
-PAGES = (
-    *("CONTRIBUTING.md", "Makefile", "docs/reading.md", "docs/commands.md", "docs/api/rainshift.md"),
-    *("docs/guides/rain.md", "docs/notebooks/downscaling.md", "docs/howto/coarse-files.md", "docs/howto/own-data.md"),
-    *("docs/howto/own-model.md", "docs/howto/own-region.md", "docs/concepts/regridding.md"),
-    *("docs/concepts/shift-and-scores.md", "docs/concepts/calibration-and-trust.md"),
-    *("docs/api/radiomaps.md", "docs/concepts/ray-tracing.md", "docs/guides/radio-maps.md", "docs/howto/antennas.md"),
-    *("docs/howto/calibration.md", "docs/howto/generalisation.md", "docs/howto/materials.md"),
-    *("docs/howto/own-scene.md", "docs/howto/scene-formats.md", "docs/notebooks/radio-map.md"),
-    *("benchmarks/targets.yaml", "docs/experts.md", "docs/experts-training.md", "docs/experts-scores.md"),
-    *("docs/experts-evaluation.md", "docs/experts-conformance.md", "docs/evidence.md", "docs/index.md"),
-    *("docs/concepts/handles-and-verdicts.md", "docs/api/mcp_experts.md", "docs/howto/own-expert.md"),
-    *("docs/guides/wireless-experts.md", "mcp_experts/client/SKILL.md"),
-)
 #: Files of other origin or of data, and pages that are generated from them.
 EXEMPT = {"docs/experts-transcript.md"}
 
@@ -69,8 +54,10 @@ def prose(path: Path) -> list[tuple[int, str]]:
 def texts() -> list[Path]:
     """Modules, configurations and pages whose language the rule is for."""
     modules = [path for package in PACKAGES for path in (ROOT / package).rglob("*.py")]
+    modules += (ROOT / "docs").rglob("*.py")
     settings = [path for package in PACKAGES for path in (ROOT / package / "conf").rglob("*.yaml")]
-    pages = [ROOT / page for page in PAGES]
+    pages = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "Makefile", *(ROOT / "docs").rglob("*.md")]
+    pages += [ROOT / "mcp_experts" / "client" / "SKILL.md", ROOT / "benchmarks" / "targets.yaml"]
     return sorted(path for path in (*modules, *settings, *pages) if str(path.relative_to(ROOT)) not in EXEMPT)
 
 

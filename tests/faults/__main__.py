@@ -25,9 +25,9 @@ def faults() -> Iterator[tuple[str, str, str]]:
 
 
 PAGE = TESTS.parent / "docs" / "faults.md"
-INTRODUCTION = """# What breaks, and what happens then
+INTRODUCTION = """# Faults and their outcomes
 
-Each row is a test that injects the fault: the right result comes, or one error that names file and cause.
+Each row is a test that injects the fault. The outcome is the correct result, or one error that names file and cause.
 
 """
 

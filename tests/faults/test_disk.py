@@ -45,14 +45,14 @@ def in_mount(place: Path, options: str, body: str) -> str:
     return done.stdout
 
 
-@pytest.mark.fault("disk full in preparation", "one message with the store; it goes on when there is space")
+@pytest.mark.fault("disk full in preparation", "one message with the store; preparation resumes when there is space")
 def test_full_while_preparing(tmp_path: Path) -> None:
     shown = in_mount(tmp_path / "disk", "size=120k", PREPARE)
     assert shown.startswith("refused: no space left while writing")
     assert "a.zarr" in shown
 
 
-@pytest.mark.fault("disk full in training", "one message with the checkpoint; those before it are whole")
+@pytest.mark.fault("disk full in training", "one message with the checkpoint; earlier checkpoints are complete")
 def test_full_while_training(tmp_path: Path) -> None:
     check = (
         "from geoml.train import checkpoint\n"

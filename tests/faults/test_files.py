@@ -69,7 +69,9 @@ def test_double_scale_factor(tmp_path: Path) -> None:
     assert float(abs(data.target["precipitation"] - packed["precipitation"]).max()) <= 0.0051
 
 
-@pytest.mark.fault("missing shard of a foreign Zarr store", "missing, never dry: its hours are left out, said")
+@pytest.mark.fault(
+    "missing shard of a foreign Zarr store", "its hours are missing, not dry; they are left out with a message"
+)
 def test_missing_shard(tmp_path: Path) -> None:
     chunks = {"chunks": (1, 50, 60), "shards": (3, 50, 60)}
     path = tmp_path / "event_0p10.zarr"

@@ -83,7 +83,7 @@ def test_preparation(tmp_path: Path, times: int) -> None:
 
 
 @pytest.mark.fault(
-    "kill -9 in training", "goes on from the newest whole checkpoint, to the hash of an uninterrupted one"
+    "kill -9 in training", "resumes from the newest complete checkpoint, to the hash of an uninterrupted training"
 )
 @pytest.mark.parametrize("times", TIMES)
 def test_training(tmp_path: Path, times: int) -> None:
@@ -103,7 +103,7 @@ def test_training(tmp_path: Path, times: int) -> None:
     assert digest(resumed.checkpoint) == digest(whole.checkpoint)
 
 
-@pytest.mark.fault("process of several killed", "the others end too; the same command goes on to the same weights")
+@pytest.mark.fault("process of several killed", "the others end too; the same command resumes to the same weights")
 def test_one_of_two_processes(tmp_path: Path) -> None:
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     script = [*launcher, together.__file__, str(tmp_path / "two"), "240"]
@@ -130,7 +130,7 @@ def test_one_of_two_processes(tmp_path: Path) -> None:
         torch.testing.assert_close(two[name], one[name], rtol=0, atol=1e-6)
 
 
-@pytest.mark.fault("reading process killed", "one message; the epoch goes on with other processes")
+@pytest.mark.fault("reading process killed", "one message; other processes continue the epoch")
 def test_a_reading_process() -> None:
     loader, seen = BlockLoader([loaders.make_source(40)], batch_size=2, workers=2), []
 

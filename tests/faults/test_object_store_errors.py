@@ -27,7 +27,7 @@ def server() -> Iterator[Server]:
         yield running
 
 
-@pytest.mark.fault("S3 error 500", "refused, with the URL and what the server said")
+@pytest.mark.fault("S3 error 500", "refused, with the URL and the answer of the server")
 def test_the_server_fails(server: Server) -> None:
     source = FieldSource(URL)
     server.fault = lambda environ: "500 Internal Server Error" if "/c/1/" in environ["PATH_INFO"] else None

@@ -70,7 +70,7 @@ DEEP = b'{"jsonrpc":"2.0","id":5,"method":"ping","params":' + b'{"a":' * 2000 + 
 
 
 @pytest.mark.fault(
-    "a line that is no JSON, to the experts' server", "an error with the request's id where it can be read"
+    "a line that is not JSON, to the experts' server", "an error with the request's id where it can be read"
 )
 def test_what_cannot_be_parsed_is_answered(start_stdio):
     server = start_stdio()
@@ -123,7 +123,7 @@ def test_batches_are_taken_in_the_version_that_has_them(start_stdio):
 
 
 @pytest.mark.fault(
-    "a file name that is not UTF-8 under the experts' root", "escaped where files are listed; the server goes on"
+    "a file name that is not UTF-8 under the experts' root", "escaped where files are listed; the server continues"
 )
 def test_a_file_name_that_is_not_utf8_kills_nothing(start_stdio, tmp_path):
     (tmp_path / os.fsdecode(b"caf\xe9.npz")).write_bytes(b"x")

@@ -285,7 +285,7 @@ def test_volumes(tmp_path):
     assert all(np.array_equal(b.condition, b.target) for b in batches)
 
 
-@pytest.mark.fault("truncated NetCDF", "refused by name, as is what is no data set")
+@pytest.mark.fault("truncated NetCDF", "refused by name, as is a file that is not a data set")
 def test_netcdf_round_trip_and_foreign_files(tmp_path):
     groups = make_groups()
     path = tmp_path / "a.nc"

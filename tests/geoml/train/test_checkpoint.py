@@ -73,7 +73,7 @@ def test_a_checkpoint_is_five_files_and_their_hashes(trained: Path) -> None:
 
 @pytest.mark.parametrize("name", FILES)
 @pytest.mark.parametrize("damage", [flip_a_bit, truncate, Path.unlink])
-@pytest.mark.fault("checkpoint with a flipped bit", "refused by file; training goes on from the one before")
+@pytest.mark.fault("checkpoint with a flipped bit", "refused by file; training resumes from the checkpoint before it")
 def test_damage_is_found_and_the_checkpoint_before_it_taken(
     folder: Path, name: str, damage: Callable[[Path], None], caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -97,7 +97,7 @@ def test_hashes_that_are_missing_or_short(folder: Path) -> None:
         checkpoint.verify(newest(folder))
 
 
-@pytest.mark.fault("no checkpoint whole", "refused: starting anew has to be asked for")
+@pytest.mark.fault("every checkpoint damaged", "refused: starting anew has to be asked for")
 def test_all_broken_is_not_the_same_as_none(folder: Path, tmp_path: Path) -> None:
     assert checkpoint.latest(tmp_path / "nowhere") is None
     for path in folder.glob("[0-9]*"):
