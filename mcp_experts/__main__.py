@@ -72,6 +72,12 @@ APP = App(
             example="mcp-experts train expert=los",
         ),
         Verb(
+            "adapt",
+            "mcp_experts.train.adapt:adapt",
+            "Fit an expert to labelled channels of one rig",
+            example="mcp-experts adapt labels=rig.npz expert=los target=adapted",
+        ),
+        Verb(
             "evaluate",
             "mcp_experts.evaluate.verb:evaluate",
             "Compare language models with and without the experts",

@@ -28,7 +28,7 @@ def load_channel(path: str | os.PathLike[str], index: int = 0) -> Channel:
         index: number of the channel, from 0, for files with several channels.
 
     Returns a `Channel`, whose `csi` is scaled to a largest magnitude of 1. Raises `UserError` if the file does not
-    exist. Raises `DataError` if it holds no channel, fewer than 64 subcarriers or 14 snapshots, NaN, or no sampling.
+    exist. Raises `DataError` if it holds no channel, fewer than 32 subcarriers, NaN, real numbers only, or no sampling.
 
     >>> import mcp_experts, numpy as np, tempfile
     >>> channel = mcp_experts.synthetic_channel(delay_spread_s=1e-7, snr_db=30)
@@ -48,11 +48,12 @@ def load_channel(path: str | os.PathLike[str], index: int = 0) -> Channel:
     return channel_from_file(path, index)
 
 
-def describe(channel: Channel) -> Verdicts:
+def describe(channel: Channel, *, adapted: str | os.PathLike[str] | None = None) -> Verdicts:
     """Verdicts of all experts on a channel: line of sight, K-factor, delay spread, Doppler shift, coherence and more.
 
     Args:
         channel: from `load_channel` or `Channel(csi=…, subcarrier_spacing_hz=…, snapshot_interval_s=…)`.
+        adapted: folder of experts that `mcp-experts adapt` wrote, which replace the shipped ones.
 
     Returns `Verdicts`, which print as a table. Each has a label (None if the expert abstains), calibrated
     probabilities, an interval in a physical unit and the classical estimate. If `in_distribution` is False, the channel
@@ -66,11 +67,11 @@ def describe(channel: Channel) -> Verdicts:
     from mcp_experts.inference.verdicts import ChannelView
     from mcp_experts.inference.verdicts import describe as verdicts_on
 
-    return verdicts_on(_registry(), ChannelView(channel))
+    return verdicts_on(_registry(None if adapted is None else Path(adapted)), ChannelView(channel))
 
 
-@lru_cache(maxsize=1)
-def _registry() -> Registry:
+@lru_cache(maxsize=4)
+def _registry(adapted: Path | None) -> Registry:
     from mcp_experts.inference.registry import Registry
 
-    return Registry()
+    return Registry(adapted=adapted)

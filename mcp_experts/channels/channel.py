@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from geoml.errors import DataError
+from mcp_experts.channels.noise import noise_per_cell
+from mcp_experts.channels.window import LEAST_SUBCARRIERS, SNAPSHOTS, SUBCARRIERS, ChannelWindow, window_of
 
 __all__ = ["SNAPSHOTS", "SUBCARRIERS", "Channel", "ChannelWindow", "from_paths", "from_taps"]
 
-#: The grid that features are computed on.
-SUBCARRIERS, SNAPSHOTS = 64, 14
 MOST = {"subcarrier": 4096, "time": 4096, "antenna": 64}
 MOST_VALUES = 2**21
-#: Least correlation of neighbouring samples after thinning; below it the grid would alias.
-LEAST_CORRELATION = 0.5
+#: Powers of an impulse response count as signal above this multiple of the noise in it.
+SIGNAL = 10.0
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -26,7 +26,7 @@ class Channel:
     """Channel coefficients `csi[subcarrier, time, antenna]` (complex, linear) with the spacing of the axes.
 
     Subcarriers ascend in frequency, `subcarrier_spacing_hz` apart; snapshots are `snapshot_interval_s` apart. The
-    shape is at least 64 × 14 × 1 and at most 4096 × 4096 × 64, with at most 2 097 152 values in total. Raises
+    shape is at least 32 × 1 × 1 and at most 4096 × 4096 × 64, with at most 2 097 152 values in total. Raises
     `DataError` for another shape, with the axis, for values that are not finite, and for a channel without power.
     """
 
@@ -55,31 +55,8 @@ class Channel:
         return int(self.csi.nbytes)
 
     def window(self) -> ChannelWindow:
-        """The 64 × 14 samples that features are computed on, as far apart on the grid as possible without aliasing."""
-        band, time = (_stride(self.csi, axis, count) for axis, count in ((0, SUBCARRIERS), (1, SNAPSHOTS)))
-        warnings = []
-        for name, step, axis, count in (("subcarriers", band, 0, SUBCARRIERS), ("snapshots", time, 1, SNAPSHOTS)):
-            left = self.csi.shape[axis] - (step * (count - 1) + 1)
-            if left >= step * count / 4:
-                warnings.append(f"{left} of {self.csi.shape[axis]} {name} are outside the window that was analysed")
-        if np.array_equal(self.csi, np.broadcast_to(self.csi[:, :1], self.csi.shape)):
-            warnings.append("all snapshots are equal: verdicts on Doppler shift and coherence time mean nothing")
-        return ChannelWindow(
-            csi=self.csi[: band * SUBCARRIERS : band][:SUBCARRIERS, : time * SNAPSHOTS : time],
-            bandwidth_hz=SUBCARRIERS * band * self.subcarrier_spacing_hz,
-            duration_s=SNAPSHOTS * time * self.snapshot_interval_s,
-            warnings=tuple(warnings),
-        )
-
-
-@dataclass(frozen=True, eq=False, kw_only=True)
-class ChannelWindow:
-    """64 × 14 × antennas samples of a channel, with the bandwidth and duration they span."""
-
-    csi: NDArray[np.complex64]
-    bandwidth_hz: float
-    duration_s: float
-    warnings: tuple[str, ...] = field(default=())
+        """The window that features are computed on; its warnings say what was left out or changed."""
+        return window_of(self.csi, self.subcarrier_spacing_hz, self.snapshot_interval_s)
 
 
 def from_paths(
@@ -127,21 +104,48 @@ def from_taps(
 ) -> Channel:
     """The channel of an impulse response `taps[tap, time, antenna]`, sampled at `sample_rate_hz`.
 
-    The number of subcarriers is that of the taps, rounded up to a power of two, at least 64. Raises `DataError` for
-    another shape, for real numbers, and for what `Channel` refuses.
+    `taps[tap]` and `taps[tap, time]` have one snapshot and one antenna. Taps that are zero throughout at both ends, and
+    noise far before and after the paths, are cut; there are as many subcarriers as taps, and at least 64. Raises
+    `DataError` for another shape, for real numbers, and for what `Channel` refuses.
     """
     taps = np.asarray(taps)
+    if taps.ndim in (1, 2):
+        taps = taps.reshape(*taps.shape, *(1,) * (3 - taps.ndim))
     if taps.ndim != 3 or taps.dtype.kind not in "fc":
         raise DataError(
             f"taps of shape {taps.shape} and type {taps.dtype}; expected complex numbers [tap, time, antenna]"
         )
-    count = max(SUBCARRIERS, 1 << (taps.shape[0] - 1).bit_length())
+    if not np.isfinite(taps).all():
+        raise DataError("taps holds NaN or infinity; every coefficient must be finite")
+    if np.count_nonzero(np.abs(taps).max(axis=(1, 2), initial=0)) > 1:
+        _refuse_real(taps, "taps")
+    taps = _about_the_paths(taps)
+    count = max(SUBCARRIERS, len(taps))
     spectrum = np.fft.fftshift(np.fft.fft(taps, n=count, axis=0), axes=0)
     return Channel(
         csi=spectrum.astype(np.complex64),
         subcarrier_spacing_hz=sample_rate_hz / count,
         snapshot_interval_s=snapshot_interval_s,
     )
+
+
+def _about_the_paths(taps: NDArray[Any]) -> NDArray[Any]:
+    """The taps from before the first path to after the last, with as much noise as paths, and at least 64."""
+    power = np.mean(np.abs(taps) ** 2, axis=(1, 2))
+    present = np.flatnonzero(power > 1e-12 * power.max(initial=0))
+    if not len(present):
+        return taps
+    taps, power = taps[present[0] : present[-1] + 1], power[present[0] : present[-1] + 1]
+    if len(taps) <= SUBCARRIERS:
+        return taps
+    floor = float(noise_per_cell(power[None], taps.shape[1] * taps.shape[2])[0, 0])
+    paths = np.flatnonzero(power > SIGNAL * floor)
+    if not len(paths):
+        return taps
+    extent = int(paths[-1] - paths[0]) + 1
+    kept = min(max(SUBCARRIERS, 2 * extent), len(taps))
+    start = min(max(int(paths[0]) - kept // 4, 0), len(taps) - kept)
+    return taps[start : start + kept]
 
 
 def _check_positive(name: str, value: Any, low: float, high: float, unit: str) -> None:
@@ -154,13 +158,13 @@ def _check_positive(name: str, value: Any, low: float, high: float, unit: str) -
 def _checked(csi: Any) -> NDArray[np.complex64]:
     """The coefficients as complex64; a `DataError` if shape or values are not those of a channel."""
     array = np.asarray(csi)
-    if array.ndim == 2:
-        array = array[:, :, None]
+    if array.ndim in (1, 2):
+        array = array.reshape(*array.shape, *(1,) * (3 - array.ndim))
     if array.ndim != 3:
         raise DataError(f"csi of shape {array.shape}; expected [subcarrier, time, antenna]")
     if array.dtype.kind not in "fc":
         raise DataError(f"csi of type {array.dtype}; expected complex numbers")
-    for axis, (name, most), least in zip(range(3), MOST.items(), (SUBCARRIERS, SNAPSHOTS, 1), strict=True):
+    for axis, (name, most), least in zip(range(3), MOST.items(), (LEAST_SUBCARRIERS, 1, 1), strict=True):
         if not least <= array.shape[axis] <= most:
             raise DataError(
                 f"csi has {array.shape[axis]} along {name} (shape {array.shape}, axes subcarrier, time, antenna); "
@@ -173,22 +177,16 @@ def _checked(csi: Any) -> NDArray[np.complex64]:
     scale = float(np.abs(array).max())
     if not 1e-30 < scale < 1e30:
         raise DataError(f"csi has a largest magnitude of {scale:g}; a channel must have power")
+    _refuse_real(array, "csi")
     return np.ascontiguousarray(array / scale, dtype=np.complex64)
 
 
-def _stride(csi: NDArray[np.complex64], axis: int, count: int) -> int:
-    """The largest step at which `count` samples fit along `axis` and neighbours stay correlated.
-
-    Correlation is relative to that of neighbours in the full grid, so that noise does not reduce it.
-    """
-    stride = (csi.shape[axis] - 1) // (count - 1)
-    moved = np.moveaxis(csi, axis, 0)
-
-    def correlation(lag: int) -> float:
-        # A common phase rotation due to delay or Doppler shift must not matter: sum before taking the modulus.
-        return float(abs(np.vdot(moved[:-lag], moved[lag:])) / (len(moved) - lag))
-
-    nearest = correlation(1)
-    while stride > 1 and correlation(stride) < LEAST_CORRELATION * nearest:
-        stride //= 2
-    return max(stride, 1)
+def _refuse_real(array: NDArray[Any], name: str) -> None:
+    """Refuse magnitudes and real parts; without change over the first axis they are a channel of a single path."""
+    if np.any(np.imag(array)) or np.ptp(np.real(array), axis=0).max() <= 1e-6 * np.abs(array).max():
+        return
+    kind = "real numbers of both signs" if np.real(array).min() < 0 else "magnitudes without phases"
+    raise DataError(
+        f"{name} holds {kind}; the experts need complex coefficients, amplitude and phase: export I and Q of the "
+        f"channel estimate, as complex numbers or as {name}_real and {name}_imag"
+    )

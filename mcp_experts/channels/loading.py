@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from geoml.errors import DataError, UserError
 from mcp_experts.channels.arrays import Contents, read_arrays
 from mcp_experts.channels.axes import in_order
-from mcp_experts.channels.channel import SNAPSHOTS, SUBCARRIERS, Channel, from_paths, from_taps
+from mcp_experts.channels.channel import MOST, SNAPSHOTS, SUBCARRIERS, Channel, from_paths, from_taps
 from mcp_experts.channels.path_tables import (
     DEEPMIMO,
     NEEDED,
@@ -22,9 +22,11 @@ from mcp_experts.channels.path_tables import (
     from_radiomaps,
 )
 
-__all__ = ["NoChannel", "channel_from_file", "channel_from_lists"]
+__all__ = ["NoChannel", "channel_from_file", "channel_from_lists", "labelled_channels"]
 
 MOST_INLINE = 16384
+#: Outermost and innermost subcarriers of IEEE 802.11, by their number: 20 MHz (legacy, HT), 40 MHz, 80 MHz or HE 20.
+WIFI = {52: (26, 1), 56: (28, 1), 114: (58, 2), 242: (122, 2)}
 #: Sampling of channels from path tables, which hold paths without a sampling.
 TABLE_BANDWIDTH_HZ, TABLE_DURATION_S = 20e6, 0.014
 
@@ -61,16 +63,68 @@ def channel_from_file(path: Path, index: int = 0) -> Channel:
             f"{path.name} holds neither csi nor taps and is not a path table; expected csi[subcarrier, time, antenna] "
             "with subcarrier_spacing_hz and snapshot_interval_s, or taps[tap, time, antenna] with sample_rate_hz too"
         )
-    interval = _number(path, attributes, "snapshot_interval_s")
-    if "csi" in arrays or "csi_real" in arrays:
-        return Channel(
-            csi=_one(path, _complex(found, "csi"), index),
-            subcarrier_spacing_hz=_number(path, attributes, "subcarrier_spacing_hz"),
-            snapshot_interval_s=interval,
+    kind = "csi" if {"csi", "csi_real"} & set(arrays) else "taps"
+    values = _one(path, _complex(found, kind), index)
+    return _sampled(path, kind, values, attributes, arrays.get("subcarrier_index"))
+
+
+def labelled_channels(path: Path) -> tuple[list[Channel], NDArray[np.str_], NDArray[Any]]:
+    """All channels of a file with their labels and links: `label[channel]`, and `link[channel]` if the file has it.
+
+    Raises `DataError` for a file without labels, and for numbers of labels and channels that differ.
+    """
+    found = read_arrays(path)
+    arrays, attributes = found.arrays, dict(found.attributes)
+    kinds = [name for name in ("csi", "taps") if {name, f"{name}_real"} & set(arrays)]
+    if not kinds or "label" not in arrays:
+        raise DataError(
+            f"{path.name} needs taps[channel, tap, time, antenna] or csi[channel, subcarrier, time, antenna], and "
+            "label[channel] with the names of classes; link[channel] says which of them belong to one link"
         )
-    rate = _number(path, attributes, "sample_rate_hz")
-    taps = _one(path, _complex(found, "taps"), index)
-    return from_taps(taps, sample_rate_hz=rate, snapshot_interval_s=interval)
+    values, labels = _complex(found, kinds[0]), np.asarray(arrays["label"]).astype(str)
+    links = np.asarray(arrays.get("link", np.arange(len(labels))))
+    if values.ndim < 2 or labels.shape != (len(values),) or links.shape != labels.shape:
+        raise DataError(
+            f"{path.name}: {kinds[0]} of shape {values.shape} with label of shape {labels.shape} and link of shape "
+            f"{links.shape}; expected one label and one link for each channel, the first axis"
+        )
+    index = arrays.get("subcarrier_index")
+    channels = [_sampled(path, kinds[0], each, attributes, index) for each in values]
+    return channels, labels, links
+
+
+def _sampled(
+    path: Path, kind: str, values: NDArray[Any], attributes: dict[str, Any], index: NDArray[Any] | None
+) -> Channel:
+    """The channel of coefficients or taps, with the sampling that a file states; one snapshot needs no interval."""
+    one = values.ndim == 1 or values.shape[1] == 1
+    interval = 1.0e-3 if one else _number(path, attributes, "snapshot_interval_s")
+    if kind == "taps":
+        rate = _number(path, attributes, "sample_rate_hz")
+        return from_taps(values, sample_rate_hz=rate, snapshot_interval_s=interval)
+    spacing = _number(path, attributes, "subcarrier_spacing_hz")
+    return Channel(csi=_spaced(path, values, index), subcarrier_spacing_hz=spacing, snapshot_interval_s=interval)
+
+
+def _spaced(path: Path, csi: NDArray[Any], index: NDArray[Any] | None) -> NDArray[Any]:
+    """Coefficients on an even grid: in the places of `index`, with zeros between, which the window interpolates.
+
+    Without one, 52, 56, 114 and 242 subcarriers are those of IEEE 802.11, which leaves out the middle.
+    """
+    if index is None:
+        if len(csi) not in WIFI:
+            return csi
+        most, middle = WIFI[len(csi)]
+        index = np.array([place for place in range(-most, most + 1) if abs(place) >= middle])
+    index = np.asarray(index).astype(np.int64, casting="unsafe")
+    if index.shape != (len(csi),) or not (np.diff(index) > 0).all() or np.ptp(index) >= MOST["subcarrier"]:
+        raise DataError(
+            f"{path.name}: subcarrier_index of shape {index.shape} for {len(csi)} subcarriers; expected one ascending "
+            f"whole number each, spanning at most {MOST['subcarrier']}"
+        )
+    spaced = np.zeros((int(index[-1] - index[0]) + 1, *csi.shape[1:]), csi.dtype)
+    spaced[index - index[0]] = csi
+    return spaced
 
 
 def channel_from_lists(

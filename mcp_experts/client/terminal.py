@@ -21,9 +21,10 @@ def describe(arguments: Sequence[str]) -> list[dict[str, Any]] | int:
     )
     parser.add_argument("file", type=Path, help=f"{', '.join(FORMATS)}: csi, taps, or a path table")
     parser.add_argument("--index", type=int, default=0, help="number of the channel in the file, from 0")
+    parser.add_argument("--adapted", type=Path, metavar="FOLDER", help="experts that mcp-experts adapt wrote")
     parser.add_argument("--json", action="store_true", help="print the full verdicts as JSON")
     flags = parser.parse_args(arguments)
-    verdicts = api.describe(api.load_channel(flags.file, flags.index))
+    verdicts = api.describe(api.load_channel(flags.file, flags.index), adapted=flags.adapted)
     if flags.json:
         print(json.dumps(verdicts.to_dicts(), indent=2))
         return 0

@@ -23,7 +23,7 @@ def doctored(registry: Registry, labels: dict[str, int], *, kind: Kind) -> Regis
     "oracle" experts name the true class, "lying" ones the first or last class, whichever is farther from it, and
     "abstaining" ones give equal probabilities. Cards, definitions and the gate are unchanged.
     """
-    changed = Registry(registry.only, registry.plugins)
+    changed = Registry(registry.only, registry.plugins, consistent=False)
     for name, label in labels.items():
         honest = registry.expert(name)
         classes = len(honest.definition.classes)
@@ -34,6 +34,8 @@ def doctored(registry: Registry, labels: dict[str, int], *, kind: Kind) -> Regis
         blind = (np.zeros((FEATURES, classes), np.float32), np.log(probabilities).astype(np.float32))
         expert = replace(honest)
         # Replace the value of the cached property by a network of one layer that ignores its input.
-        vars(expert)["network"] = replace(honest.network, layers=(blind,), temperature=1.0, threshold=0.5 / classes)
+        vars(expert)["network"] = replace(
+            honest.network, layers=(blind,), temperature=1.0, threshold=np.full(classes, 0.5 / classes, np.float32)
+        )
         changed.experts[name] = expert
     return changed

@@ -13,6 +13,7 @@ EXPERT = Definition(
     truth="coherence_time",
     estimator="coherence_time",
     edges=(0.1, 0.4, 1.0),
+    needs_time=True,
     scale="times_duration",
     unit="s",
     cells_unit="duration",

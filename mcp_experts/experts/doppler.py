@@ -13,6 +13,7 @@ EXPERT = Definition(
     truth="doppler",
     estimator="doppler_cells",
     edges=(0.1, 0.5, 2.0),
+    needs_time=True,
     scale="over_duration",
     unit="Hz",
     cells_unit="1/duration",

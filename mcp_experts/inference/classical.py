@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mcp_experts.channels.channel import SNAPSHOTS, SUBCARRIERS
+from mcp_experts.channels.noise import noise_per_cell
 
 __all__ = ["ESTIMATORS", "autocorrelation", "estimate", "k_factor_by_moments_db"]
 
@@ -20,17 +21,17 @@ DYNAMIC_RANGE_DB = 25.0
 HANN = np.hanning(SUBCARRIERS + 2)[1:-1].astype(np.float32)
 
 
-def estimate(csi: NDArray[np.complex64], bandwidth_hz: NDArray[Any]) -> Reals:
-    """The columns of `ESTIMATORS` of each window, `(n, estimators)`."""
+def estimate(csi: NDArray[np.complex64], bandwidth_hz: NDArray[Any], snapshots: int = SNAPSHOTS) -> Reals:
+    """The columns of `ESTIMATORS` of each window, `(n, estimators)`; `snapshots` of each are no repetitions."""
     csi = csi / np.sqrt(np.mean(np.abs(csi) ** 2, axis=(1, 2, 3), keepdims=True))
-    view = _WindowEstimates(csi, np.broadcast_to(np.asarray(bandwidth_hz, np.float64), len(csi)))
+    view = _WindowEstimates(csi, np.broadcast_to(np.asarray(bandwidth_hz, np.float64), len(csi)), snapshots)
     return np.stack([function(view) for function in ESTIMATORS.values()], axis=1)
 
 
 class _WindowEstimates:
     """Quantities that several estimators share: taps, power delay profile and noise of each window."""
 
-    def __init__(self, csi: NDArray[np.complex64], bandwidth_hz: Reals) -> None:
+    def __init__(self, csi: NDArray[np.complex64], bandwidth_hz: Reals, snapshots: int = SNAPSHOTS) -> None:
         self.csi, self.bandwidth_hz = csi, bandwidth_hz
         self.power = np.abs(csi) ** 2
         self.taps = np.fft.ifft(csi * HANN[:, None, None], axis=1)
@@ -38,10 +39,7 @@ class _WindowEstimates:
         start = np.argmax(profile, axis=1) - SUBCARRIERS // 4
         self.order = (np.arange(SUBCARRIERS) + start[:, None]) % SUBCARRIERS
         profile = np.take_along_axis(profile, self.order, axis=1)
-        # The mean of the weakest quarter is below that of the noise: averaged powers scatter, and the mean of the
-        # lowest quarter of a normal distribution is 1.27 standard deviations below its mean.
-        low = 1 - 1.27 / np.sqrt(csi.shape[2] * csi.shape[3])
-        self.noise = np.mean(np.sort(profile, axis=1)[:, : SUBCARRIERS // 4], axis=1, keepdims=True) / low
+        self.noise = noise_per_cell(profile, snapshots * csi.shape[3])
         peak = profile.max(axis=1, keepdims=True)
         least = np.maximum(peak * 10 ** (-DYNAMIC_RANGE_DB / 10), 3 * self.noise)
         self.profile = np.where((profile > least) | (profile == peak), profile, 0)

@@ -61,6 +61,7 @@ class Definition:
     noun: str = ""
     says: Mapping[str, str] = field(default_factory=dict)
     renamed: Mapping[str, str] = field(default_factory=dict)
+    needs_time: bool = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "question", self.question or self.name)

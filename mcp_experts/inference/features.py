@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mcp_experts.channels.channel import SNAPSHOTS, SUBCARRIERS
+from mcp_experts.channels.noise import low_quarter, noise_per_cell
 from mcp_experts.inference.classical import ESTIMATORS, autocorrelation
 
 __all__ = ["FEATURES", "extract", "names", "with_estimates"]
@@ -62,12 +63,17 @@ def with_estimates(own: Floats, estimates: NDArray[np.float64]) -> Floats:
     return np.concatenate([own, np.where(ratios, estimates, decades)], axis=1).astype(np.float32)
 
 
-def extract(csi: NDArray[np.complex64]) -> Floats:
-    """Features of windows `csi[n, 64, 14, antenna]`, without the classical estimates: `(n, features)`."""
+def extract(csi: NDArray[np.complex64], snapshots: int = SNAPSHOTS) -> Floats:
+    """Features of windows `csi[n, 64, 14, antenna]`, without the classical estimates: `(n, features)`.
+
+    `snapshots` of each window are no repetitions.
+    """
     csi = (csi / np.sqrt(np.mean(np.abs(csi) ** 2, axis=(1, 2, 3), keepdims=True))).astype(np.complex64)
     smooth = _delays(csi)
     profile = np.mean(np.abs(smooth) ** 2, axis=(2, 3))
-    floor = np.mean(np.sort(profile, axis=1)[:, : SUBCARRIERS // 4], axis=1)
+    # As of a window without repetitions, whose noise varies less from cell to cell.
+    antennas = csi.shape[3]
+    floor = noise_per_cell(profile, snapshots * antennas)[:, 0] * low_quarter(SNAPSHOTS * antennas)
     total = profile.sum(axis=1)
     # Cells above the noise: only their spectra and correlations carry information.
     strong = (profile > 4 * floor[:, None]) | (np.arange(SUBCARRIERS) == PEAK_AT)

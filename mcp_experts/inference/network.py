@@ -17,6 +17,8 @@ __all__ = ["MOST_DEVIATIONS", "Gate", "Network", "load_arrays", "softmax", "stan
 
 Floats = NDArray[np.float32]
 MOST_DEVIATIONS = 8.0
+#: Score that 90 % of calibration channels stay below, of gates that do not have it in their file.
+USUAL = 0.55
 
 
 def load_arrays(path: Path, digest: str) -> dict[str, NDArray[Any]]:
@@ -69,7 +71,7 @@ class Network:
     scale: Floats
     layers: tuple[tuple[Floats, Floats], ...]
     temperature: float
-    threshold: float
+    threshold: Floats
     arrays: dict[str, NDArray[Any]]
 
     @classmethod
@@ -82,7 +84,7 @@ class Network:
             arrays["scale"],
             tuple((arrays[f"weight_{index}"], arrays[f"bias_{index}"]) for index in range(count)),
             float(arrays["temperature"]),
-            float(arrays["threshold"]),
+            np.asarray(arrays["threshold"], np.float32),
             arrays,
         )
 
@@ -94,6 +96,12 @@ class Network:
             if index < len(self.layers) - 1:
                 x = np.maximum(x, 0)
         return softmax(x / self.temperature)
+
+    def members(self, probabilities: Floats, nearness: float | NDArray[Any] = 1.0) -> NDArray[np.bool_]:
+        """Which classes belong to the prediction set; `nearness` is `Gate.nearness`, which widens sets far away."""
+        limits = self.threshold * np.expand_dims(np.asarray(nearness), -1)
+        result: NDArray[np.bool_] = probabilities >= limits
+        return result
 
     def classical_label(self, estimates: NDArray[np.float64], column: int) -> NDArray[np.int64]:
         """The class by the classical estimator, with limits fitted on the training set."""
@@ -119,11 +127,12 @@ class Gate:
     spread: Floats
     residual: float
     limit: float
+    usual: float = USUAL
 
     @classmethod
     def from_arrays(cls, arrays: dict[str, NDArray[Any]]) -> Gate:
         """Create from the arrays of a weights file."""
-        plain = (float(arrays[name]) for name in ("residual", "limit"))
+        plain = (float(arrays.get(name, USUAL)) for name in ("residual", "limit", "usual"))
         return cls(arrays["mean"], arrays["scale"], arrays["directions"], arrays["spread"], *plain)
 
     def score(self, features: Floats) -> NDArray[np.float64]:
@@ -134,3 +143,10 @@ class Gate:
         distance = np.mean((along / self.spread) ** 2, axis=1) + beside / self.residual
         result: NDArray[np.float64] = (distance / self.limit).astype(np.float64)
         return result
+
+    def nearness(self, score: float | NDArray[np.float64]) -> NDArray[np.float64]:
+        """1 within the nine tenths of the calibration channels that lie nearest, falling to 0 at a score of 1.
+
+        Thresholds of prediction sets are multiplied with it, so that sets widen with the distance from calibration.
+        """
+        return np.clip((1 - np.asarray(score)) / max(1 - self.usual, 1e-6), 0, 1)

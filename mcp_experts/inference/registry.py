@@ -18,7 +18,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from geoml.errors import DataError, unknown
+from geoml.errors import DataError, UserError, unknown
 from geoml.runs.files import read_json
 from mcp_experts import experts as ours
 from mcp_experts.inference.definition import Definition
@@ -70,16 +70,30 @@ class Expert:
         """The trained gate, of the gate expert."""
         return Gate.from_arrays(self._arrays())
 
+    @cached_property
+    def own_gate(self) -> Gate | None:
+        """The gate of an expert that was adapted to one kind of channels; None if the common one stands before it."""
+        if self.definition.kind == "gate" or "gate_limit" not in self.network.arrays:
+            return None
+        arrays = self.network.arrays
+        return Gate.from_arrays({name[5:]: array for name, array in arrays.items() if name.startswith("gate_")})
+
     def _arrays(self) -> dict[str, Any]:
         return load_arrays(self.folder / WEIGHTS, str(self.card.get("weights_sha256")))
 
 
 @dataclass(frozen=True, eq=False)
 class Registry:
-    """The available experts by name; `only` selects some, `plugins` adds those of other distributions."""
+    """The available experts by name; `only` selects some, `plugins` adds those of other distributions.
+
+    `adapted` is a folder of experts that `mcp-experts adapt` wrote, which replace those of the same name. Unless
+    `consistent`, contradictions between experts are ignored, as mock experts need.
+    """
 
     only: Sequence[str] | None = None
     plugins: bool = False
+    consistent: bool = True
+    adapted: Path | None = None
     experts: dict[str, Expert] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -88,6 +102,13 @@ class Registry:
             if name not in found:
                 raise unknown("expert", name, found)
         kept = {name: expert for name, expert in found.items() if not self.only or name in self.only or name == GATE}
+        if self.adapted is not None:
+            own = {name: self.adapted / name for name in kept if (self.adapted / name / CARD).exists()}
+            if not own:
+                raise UserError(
+                    f"{self.adapted} holds no adapted expert; mcp-experts adapt labels=FILE target={self.adapted}"
+                )
+            kept |= {name: Expert(kept[name].definition, folder) for name, folder in own.items()}
         object.__setattr__(self, "experts", kept)
 
     @property

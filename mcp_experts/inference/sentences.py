@@ -94,7 +94,7 @@ def reason(verdict: Verdict, outside: bool) -> str | None:
     """Why an expert abstained; None if it did not."""
     if verdict.label is not None:
         return None
-    return "unlike the training data" if outside else "the data do not decide"
+    return "unlike the training data" if outside else verdict.refused or "the data do not decide"
 
 
 def sentence(definition: Definition, verdict: Verdict, *, outside: bool) -> str:
@@ -103,11 +103,13 @@ def sentence(definition: Definition, verdict: Verdict, *, outside: bool) -> str:
     low, high, unit = verdict.interval_low, verdict.interval_high, verdict.unit or ""
     bounded = low is not None or high is not None
     if label is None:
-        if outside:
+        if outside and verdict.classical.value is not None:
             estimate = verdict.classical
             value = natural(estimate.value, estimate.unit)
             name = _estimator(estimate.estimator)
             return f"This channel is unlike the training data, so the experts abstain; the classical {name} is {value}."
+        if verdict.refused:
+            return f"No answer about the {noun}: {verdict.refused}."
         open_ = " or ".join(words(name) for name in verdict.likely)
         if bounded:
             return f"The {noun} is {between(low, high, unit)} ({open_}); the data do not decide further."

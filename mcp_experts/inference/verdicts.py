@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -19,8 +18,9 @@ from mcp_experts.channels.channel import Channel
 from mcp_experts.inference.classical import ESTIMATORS, estimate
 from mcp_experts.inference.definition import Definition
 from mcp_experts.inference.features import extract, with_estimates
-from mcp_experts.inference.network import Gate
+from mcp_experts.inference.network import Gate, Network
 from mcp_experts.inference.registry import GATE, Expert, Registry
+from mcp_experts.inference.validity import contradiction, invalid
 
 __all__ = ["ChannelView", "Classical", "Verdict", "Verdicts", "describe", "judge", "judge_gate"]
 
@@ -34,13 +34,15 @@ WINDOWS = {
 }
 #: Scores of the gate above this are outside, and every expert abstains.
 OUTSIDE = 1.0
+#: How warnings begin that say why an expert abstains, and the reason that the gate gives.
+ABSTAINED, UNLIKE = "abstained: ", "the channel is unlike the training data (see the gate, ood)"
 
 
 @dataclass(frozen=True)
 class Classical:
     """Classical estimate of an expert's quantity: class, `value` and unit of the value.
 
-    `label` is None for the gate, which has no classical estimator.
+    `label` is None for the gate, which has no classical estimator, and with `value` where the snapshots do not show it.
     """
 
     estimator: str
@@ -59,7 +61,8 @@ class Verdict:
         label: the class; None if the expert abstains.
         probabilities: calibrated probabilities by class.
         confidence: the largest probability.
-        likely: the prediction set, which holds the truth for 90 % of channels like those of calibration.
+        likely: the prediction set, which holds the truth for 90 % of channels of the kinds that calibrated it. It
+            widens with the distance from them, and nothing is known of its coverage on other kinds.
         interval_low, interval_high: limits of the likely classes in `unit`; None if open or outside the training data.
         ood_score: distance from the training data; above 1 is outside.
         classical: the classical estimate.
@@ -83,6 +86,12 @@ class Verdict:
     latency_ms: float
 
     @property
+    def refused(self) -> str | None:
+        """Why the expert abstains, if not because the data do not decide."""
+        reasons = [each.removeprefix(ABSTAINED) for each in self.warnings if each.startswith(ABSTAINED)]
+        return reasons[0] if reasons and not reasons[0].startswith("the data do not decide") else None
+
+    @property
     def interval(self) -> str:
         """The limits as text, "" if there are none.
 
@@ -104,14 +113,19 @@ class Verdict:
     def row(self) -> dict[str, Any]:
         """The verdict as a row of a table."""
         classical = self.classical
+        known = classical.value is not None
+        estimate = (classical.estimator, f"{classical.value:g}", classical.unit) if known else ()
+        # Warnings about the channel are the same in every verdict: only the gate's row, the first, has them.
+        own = [each.removeprefix(ABSTAINED) for each in self.warnings if self.expert == GATE or ABSTAINED in each]
+        open_ = f"undecided: {' or '.join(self.likely) or 'no class is likely'}"
         return {
             "expert": self.expert,
-            "label": self.label or f"undecided: {' or '.join(self.likely) or 'no class is likely'}",
-            "confidence": self.confidence,
+            "label": self.label or ("abstained" if self.refused else open_),
+            "confidence": None if self.refused else self.confidence,
             "interval": self.interval,
-            "classical": classical.label,
-            "estimate": " ".join(filter(None, (classical.estimator, f"{classical.value:g}", classical.unit))),
-            "warnings": "; ".join(self.warnings),
+            "classical": classical.label if known else None,
+            "estimate": " ".join(filter(None, estimate)),
+            "warnings": "; ".join(own),
         }
 
 
@@ -169,46 +183,59 @@ class ChannelView:
     def __init__(self, channel: Channel, channel_id: str = "") -> None:
         self.channel, self.channel_id = channel, channel_id
         self.window = channel.window()
-        self._gate: Gate | None = None
-        self._score = math.nan
+        self._scores: dict[Gate, float] = {}
+        self._probabilities: dict[Network, NDArray[np.float32]] = {}
 
     @cached_property
     def features(self) -> NDArray[np.float32]:
         """Features, one row `(1, FEATURES)`."""
-        return with_estimates(extract(self.window.csi[None]), self.estimates)
+        return with_estimates(extract(self.window.csi[None], self.window.snapshots), self.estimates)
 
     @cached_property
     def estimates(self) -> NDArray[np.float64]:
         """Classical estimates, one row with a column per entry of `ESTIMATORS`."""
-        return estimate(self.window.csi[None], np.array([self.window.bandwidth_hz]))
+        window = self.window
+        return estimate(window.csi[None], np.array([window.bandwidth_hz]), window.snapshots)
+
+    @property
+    def snr_db(self) -> float:
+        """The classical estimate of the SNR."""
+        return float(self.estimates[0, list(ESTIMATORS).index("snr_db")])
 
     def ood_score(self, gate: Gate) -> float:
         """Distance from the training data; above 1 is outside. Cached, since all experts need it."""
-        if gate is not self._gate:
-            self._gate, self._score = gate, float(gate.score(self.features)[0])
-        return self._score
+        if gate not in self._scores:
+            self._scores[gate] = float(gate.score(self.features)[0])
+        return self._scores[gate]
+
+    def probabilities(self, expert: Expert) -> NDArray[np.float32]:
+        """The class probabilities of an expert. Cached, since contradictions need those of several."""
+        network = expert.network
+        if network not in self._probabilities:
+            self._probabilities[network] = network.probabilities(self.features)[0]
+        return self._probabilities[network]
 
 
-def judge(expert: Expert, look: ChannelView, gate: Gate) -> Verdict:
-    """Verdict of one expert: label, calibrated probabilities, 90 % prediction set, limits in a unit.
+def judge(expert: Expert, look: ChannelView, registry: Registry) -> Verdict:
+    """Verdict of one expert: label, calibrated probabilities, prediction set, limits in a unit.
 
-    The expert abstains (`label` is None) if the gate finds the channel outside, or if the set does not hold exactly one
-    class. `interval_low` and `interval_high` bound the classes of the set in `unit`; they are None if open, and for a
-    channel outside the training data.
+    The expert abstains (`label` is None) if the gate finds the channel outside, if its card does not cover the channel,
+    if another expert contradicts it, or if the set does not hold exactly one class. `interval_low` and `interval_high`
+    bound the classes of the set in `unit`; they are None if open, and where the expert abstains for another reason than
+    the set.
     """
     begin = time.perf_counter()
-    definition, network = expert.definition, expert.network
-    probabilities = network.probabilities(look.features)[0]
-    outside = look.ood_score(gate) > OUTSIDE
-    members = probabilities >= network.threshold
+    definition, network, gate = expert.definition, expert.network, expert.own_gate or registry.gate
+    probabilities = look.probabilities(expert)
+    score = look.ood_score(gate)
+    members = network.members(probabilities, float(gate.nearness(score)))
     likely = [name for name, member in zip(definition.classes, members, strict=True) if member]
+    refused = _refused(expert, look, score, registry)
     warnings = []
-    if outside:
-        warnings.append("abstained: the channel is unlike the training data (see the gate, ood)")
+    if refused:
+        warnings.append(f"{ABSTAINED}{refused}")
     elif len(likely) != 1:
-        warnings.append(f"abstained: the data do not decide ({' or '.join(likely) or 'no class is likely enough'})")
-    # The coverage of 90 % holds on data like the training data only, so that there are no limits outside.
-    low, high = (None, None) if outside else definition.interval(members, look.window)
+        warnings.append(f"{ABSTAINED}the data do not decide ({' or '.join(likely) or 'no class is likely enough'})")
     classical = int(network.classical_label(look.estimates, _column(definition))[0])
     return _verdict(
         definition,
@@ -216,12 +243,22 @@ def judge(expert: Expert, look: ChannelView, gate: Gate) -> Verdict:
         label=None if warnings else likely[0],
         probabilities=dict(zip(definition.classes, probabilities.tolist(), strict=True)),
         likely=likely,
-        interval=(low, high),
-        score=look.ood_score(gate),
+        interval=(None, None) if refused else definition.interval(members, look.window),
+        score=score,
         classical=definition.classes[classical],
         warnings=warnings,
         begin=begin,
     )
+
+
+def _refused(expert: Expert, look: ChannelView, score: float, registry: Registry) -> str | None:
+    """Why nothing can be answered, whatever the network says."""
+    if score > OUTSIDE:
+        return UNLIKE
+    reason = invalid(expert, look.window, look.snr_db)
+    if reason is None and registry.consistent and expert.own_gate is None:
+        reason = contradiction(expert.name, registry.experts, look.probabilities)
+    return reason
 
 
 def judge_gate(expert: Expert, look: ChannelView) -> Verdict:
@@ -230,7 +267,9 @@ def judge_gate(expert: Expert, look: ChannelView) -> Verdict:
     score = look.ood_score(expert.gate)
     # Logistic in the logarithm of the score, 0.5 at the limit: an indication, not a calibrated probability.
     outside = 1 / (1 + (max(score, 1e-9) / OUTSIDE) ** -4.0)
-    label = "outside" if score > OUTSIDE else "inside"
+    reason = invalid(expert, look.window, look.snr_db)
+    outside = 1.0 if reason else outside
+    label = "outside" if score > OUTSIDE or reason else "inside"
     return _verdict(
         expert.definition,
         look,
@@ -240,15 +279,14 @@ def judge_gate(expert: Expert, look: ChannelView) -> Verdict:
         interval=(None, None),
         score=score,
         classical=None,
-        warnings=[],
+        warnings=[reason] if reason else [],
         begin=begin,
     )
 
 
 def describe(registry: Registry, look: ChannelView) -> Verdicts:
     """Verdicts of the gate, first, and of all experts."""
-    gate = registry.gate
-    others = (judge(expert, look, gate) for expert in registry.classifiers)
+    others = (judge(expert, look, registry) for expert in registry.classifiers)
     return Verdicts((judge_gate(registry.expert(GATE), look), *others))
 
 
@@ -267,6 +305,7 @@ def _verdict(
 ) -> Verdict:
     """A verdict with rounded numbers; `classical` is the class by the classical estimate alone."""
     estimate = float(look.estimates[0, _column(definition)])
+    shown = look.window.shows_time or not definition.needs_time
     return Verdict(
         expert=definition.name,
         version=definition.version,
@@ -282,8 +321,8 @@ def _verdict(
         ood_score=float(f"{score:.4g}"),
         classical=Classical(
             definition.estimator.removesuffix("_db").removesuffix("_cells"),
-            classical,
-            _round(estimate * definition.factor(look.window)),
+            classical if shown else None,
+            _round(estimate * definition.factor(look.window)) if shown else None,
             definition.unit or _unit(definition.estimator),
         ),
         warnings=[*look.window.warnings, *warnings],

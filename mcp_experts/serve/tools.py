@@ -76,9 +76,9 @@ def _ask_tool(state: State) -> Tool:
 
 
 def _channel_answer(state: State, view: ChannelView, expert: Expert) -> CallToolResult:
-    gate = state.registry.gate
+    gate = expert.own_gate or state.registry.gate
     outside = view.ood_score(gate) > OUTSIDE
-    verdict = judge_gate(expert, view) if expert.name == GATE else judge(expert, view, gate)
+    verdict = judge_gate(expert, view) if expert.name == GATE else judge(expert, view, state.registry)
     said = sentences.sentence(expert.definition, verdict, outside=outside)
     if view.window.warnings:
         said = f"{said} Note: {'; '.join(view.window.warnings)}."
@@ -89,7 +89,7 @@ def _channel_answer(state: State, view: ChannelView, expert: Expert) -> CallTool
         "answer": said,
         "question": expert.definition.question,
         "label": verdict.label,
-        "confidence": None if outside and expert.name != GATE else float(f"{verdict.confidence:.2g}"),
+        "confidence": None if verdict.refused and expert.name != GATE else float(f"{verdict.confidence:.2g}"),
         "interval": list(interval) if bounded else None,
         "unit": unit if bounded else None,
         "reason": sentences.reason(verdict, outside),
@@ -174,16 +174,19 @@ def _describe_tool(state: State) -> Tool:
 def _description(state: State, view: ChannelView) -> CallToolResult:
     gate = state.registry.gate
     outside = view.ood_score(gate) > OUTSIDE
-    verdicts = {expert.name: judge(expert, view, gate) for expert in state.registry.classifiers}
+    verdicts = {expert.name: judge(expert, view, state.registry) for expert in state.registry.classifiers}
     answers = {}
     for name, verdict in verdicts.items():
         definition = state.registry.expert(name).definition
         low, high = verdict.interval_low, verdict.interval_high
         bounds = sentences.between(low, high, verdict.unit or "") if (low, high) != (None, None) else ""
-        label = verdict.label or ("abstained" if outside else sentences.undecided(verdict))
+        refused = None if outside else verdict.refused
+        label = verdict.label or ("abstained" if verdict.refused else sentences.undecided(verdict))
+        label = f"{label}: {refused}" if refused else label
         share = sentences.percent(verdict.confidence) if verdict.label else ""
         said = ", ".join(part for part in (label, bounds, share) if part)
-        answers[definition.question] = f"{said} (classical: {sentences.classical(verdict, short=True)})"
+        estimate = sentences.classical(verdict, short=True)
+        answers[definition.question] = f"{said} (classical: {estimate})" if estimate else said
     decided = sum(verdict.label is not None for verdict in verdicts.values())
     channel = view.channel
     size = f"{sentences.natural(channel.bandwidth_hz, 'Hz')} over {sentences.natural(channel.duration_s, 's')}"

@@ -145,7 +145,7 @@ def _expert_tool(state: State, expert: Expert) -> Tool:
         view = await state.channel(source)
         if expert.name == GATE:
             return answer(judge_gate(expert, view).to_dict())
-        return answer(judge(expert, view, state.registry.gate).to_dict())
+        return answer(judge(expert, view, state.registry).to_dict())
 
     return strict_tool(
         ask, name=f"wireless_{expert.name}", title=expert.definition.title, description=expert.definition.purpose
@@ -215,7 +215,7 @@ def _maps(state: State) -> Iterator[Tool]:
 def _design(state: State) -> Iterator[Tool]:
     async def derive(source: Source) -> Annotated[CallToolResult, Design]:
         view = await state.channel(source)
-        verdicts = {expert.name: judge(expert, view, state.registry.gate) for expert in state.registry.classifiers}
+        verdicts = {expert.name: judge(expert, view, state.registry) for expert in state.registry.classifiers}
         if view.ood_score(state.registry.gate) > OUTSIDE:
             raise UserError("this channel is unlike the training data, so no design is derived from its verdicts")
         rows = design(verdicts)

@@ -76,6 +76,7 @@ def _parser() -> argparse.ArgumentParser:
         "--toolsets", default="", metavar="NAMES", help=f"additional tools: {','.join(TOOLSETS)}, or all"
     )
     parser.add_argument("--experts", default="", metavar="NAMES", help="experts to offer, such as los,doppler (all)")
+    parser.add_argument("--adapted", type=Path, metavar="FOLDER", help="experts that mcp-experts adapt wrote")
     parser.add_argument(
         "--plugins", action="store_true", help="also load experts of other distributions, which runs their code"
     )
@@ -88,7 +89,9 @@ def _parser() -> argparse.ArgumentParser:
 
 def _registry(flags: argparse.Namespace) -> Registry:
     """The selected experts, with every hash checked before the first client connects."""
-    registry = Registry([name for name in flags.experts.split(",") if name], plugins=flags.plugins)
+    registry = Registry(
+        [name for name in flags.experts.split(",") if name], plugins=flags.plugins, adapted=flags.adapted
+    )
     registry.check()
     return registry
 

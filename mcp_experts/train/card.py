@@ -42,7 +42,7 @@ def scores(
         "boosted_classical": None if boosted is None else np.asarray(boosted.predict(examples.estimates), np.int64),
         "expert": expert,
     }
-    members = probabilities >= network.threshold
+    members = network.members(probabilities)
     certain = members.sum(axis=1) == 1
     return {
         "channels": len(labels),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,8 +16,11 @@ from numpy.typing import NDArray
 from geoml.errors import DataError, UserError
 from geoml.runs.environment import code_hash
 from geoml.runs.files import atomic_path
+from mcp_experts.channels.alignment import steady
+from mcp_experts.channels.channel import SNAPSHOTS
 from mcp_experts.inference import features
 from mcp_experts.inference.classical import estimate
+from mcp_experts.train.impairments import impair
 from mcp_experts.train.truths import TRUTHS, Links, observe, truths
 
 __all__ = ["TRACED", "Examples", "build", "collect", "merge"]
@@ -25,10 +28,13 @@ __all__ = ["TRACED", "Examples", "build", "collect", "merge"]
 LOG = logging.getLogger(__name__)
 #: Share of groups observed with one antenna only.
 ONE_ANTENNA = 0.3
+#: Share of links of which one snapshot is observed.
+ONE_SNAPSHOT = 0.2
 #: The code that draws links; if it changes, links are drawn again.
 DRAWN_BY = (
-    *("mcp_experts.channels.channel", "mcp_experts.inference.classical", "mcp_experts.inference.features"),
-    *(f"mcp_experts.train.{name}" for name in ("dataset", "generators", "rays", "truths")),
+    *(f"mcp_experts.channels.{name}" for name in ("alignment", "channel", "noise")),
+    *("mcp_experts.inference.classical", "mcp_experts.inference.features"),
+    *(f"mcp_experts.train.{name}" for name in ("clusters", "dataset", "generators", "impairments", "rays", "truths")),
 )
 PARTS = ("train", "calibration", "test")
 #: The source name of links from path tables.
@@ -90,10 +96,7 @@ def collect(name: str, links: Iterable[Links], rng: np.random.Generator) -> Exam
                 continue
             some = several.rows(chosen)
             some = replace(some, gains=some.gains[..., :antennas])
-            csi, snr_db = observe(some, rng)
-            estimates = estimate(csi, some.bandwidth_hz)
-            inputs = features.with_estimates(features.extract(csi), estimates)
-            parts.append((inputs, estimates, truths(some, snr_db), group[chosen]))
+            parts += [(*columns, group[chosen][rows]) for rows, *columns in _observed(some, rng)]
     if not parts:
         raise DataError(f"generator {name} gave no links")
     columns = [np.concatenate(column) for column in zip(*parts, strict=True)]
@@ -104,6 +107,29 @@ def collect(name: str, links: Iterable[Links], rng: np.random.Generator) -> Exam
         source=np.full(len(columns[0]), name, dtype="<U8"),
         group=columns[3],
     )
+
+
+def _observed(links: Links, rng: np.random.Generator) -> Iterator[tuple[NDArray[Any], ...]]:
+    """Which links, and features, estimates and truths of each: of all snapshots of most, and of one of the others.
+
+    Truths about time are unknown where the snapshots do not show them.
+    """
+    csi, snr_db = observe(links, rng)
+    csi = impair(csi, rng)
+    single = rng.random(len(links)) < ONE_SNAPSHOT
+    for rows, snapshots in ((~single, SNAPSHOTS), (single, 1)):
+        if not rows.any():
+            continue
+        some = links.rows(rows)
+        if snapshots == 1:
+            some = replace(some, gains=some.gains[:, :, :1])
+        window = np.repeat(csi[rows][:, :, :1], SNAPSHOTS, axis=2) if snapshots == 1 else csi[rows]
+        window, kept = steady(window, snapshots)
+        estimates = estimate(window, some.bandwidth_hz, snapshots)
+        inputs = features.with_estimates(features.extract(window, snapshots), estimates)
+        known = truths(some, snr_db[rows])
+        known[~kept | (snapshots == 1), [[TRUTHS.index(name)] for name in ("doppler", "coherence_time")]] = np.nan
+        yield rows, inputs, estimates, known
 
 
 def merge(parts: Iterable[Examples]) -> Examples:

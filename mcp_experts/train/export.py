@@ -86,7 +86,7 @@ def onnx_model(expert: Expert) -> Any:
         "version": expert.definition.version,
         "classes": json.dumps(classes),
         "features": json.dumps(names()),
-        "set_threshold": repr(network.threshold),
+        "set_threshold": " ".join(map(str, np.atleast_1d(network.threshold))),
         "weights_sha256": str(expert.card["weights_sha256"]),
     }
     helper.set_model_props(model, about)

@@ -14,13 +14,12 @@ from torch import nn
 from mcp_experts.inference.classical import ESTIMATORS
 from mcp_experts.inference.definition import Definition
 from mcp_experts.inference.network import Network, standardised
+from mcp_experts.train.calibration import class_thresholds, temperature
 from mcp_experts.train.dataset import Examples
 
-__all__ = ["FitOptions", "best_cuts", "conformal_threshold", "fit_classifier", "fit_gate"]
+__all__ = ["FitOptions", "best_cuts", "fit_classifier", "fit_gate"]
 
 Arrays = dict[str, NDArray[Any]]
-#: Coverage of the sets of classes on channels like those of calibration.
-COVERAGE = 0.9
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,9 +54,9 @@ def fit_classifier(definition: Definition, train: Examples, calibration: Example
     # Even rows of groups set the temperature and odd ones the threshold, so that they are independent.
     odd = calibration.group % 2 == 1
     logits = np.log(np.maximum(plain.probabilities(calibration.features), 1e-30))
-    arrays["temperature"] = np.asarray(_temperature(logits[~odd], held[~odd]))
+    arrays["temperature"] = np.asarray(temperature(logits[~odd], held[~odd]))
     sharpened = Network.from_arrays(arrays | {"threshold": np.asarray(0)}).probabilities(calibration.features[odd])
-    arrays["threshold"] = np.asarray(conformal_threshold(sharpened, held[odd]))
+    arrays["threshold"] = class_thresholds(sharpened, held[odd])
     return arrays | _classical_rule(definition, train, labels)
 
 
@@ -81,29 +80,6 @@ def _trained(inputs: torch.Tensor, labels: torch.Tensor, classes: int, recipe: F
             optimizer.step()
             schedule.step()
     return network.eval()
-
-
-def _temperature(logits: NDArray[Any], labels: NDArray[np.int64]) -> float:
-    """The temperature with the smallest log loss (Guo et al. 2017), found on a grid and refined once."""
-
-    def loss(temperature: float) -> float:
-        scaled = logits / temperature
-        scaled = scaled - scaled.max(axis=1, keepdims=True)
-        return float(np.mean(np.log(np.exp(scaled).sum(axis=1)) - scaled[np.arange(len(labels)), labels]))
-
-    best = min(np.geomspace(0.5, 4, 60), key=loss)
-    return float(min(np.linspace(0.95 * best, 1.05 * best, 60), key=loss))
-
-
-def conformal_threshold(probabilities: NDArray[Any], labels: NDArray[np.int64], coverage: float = COVERAGE) -> float:
-    """The probability that the true class reaches in `coverage` of exchangeable cases (split conformal prediction).
-
-    The ⌊(1 − coverage)(n + 1)⌋-th smallest of n probabilities of true classes, so that a new one falls below it with
-    probability at most 1 − coverage.
-    """
-    reached = np.sort(probabilities[np.arange(len(labels)), labels])
-    rank = int(np.floor((1 - coverage) * (len(reached) + 1)))
-    return float(reached[rank - 1]) if rank >= 1 else 0.0
 
 
 def _classical_rule(definition: Definition, train: Examples, labels: NDArray[np.int64]) -> Arrays:
@@ -170,5 +146,7 @@ def fit_gate(train: Examples, calibration: Examples, *, directions: int = 32, se
     }
     from mcp_experts.inference.network import Gate
 
-    arrays["limit"] = np.asarray(np.quantile(Gate.from_arrays(arrays).score(calibration.features), 0.99))
+    distance = Gate.from_arrays(arrays).score(calibration.features)
+    arrays["limit"] = np.asarray(np.quantile(distance, 0.99))
+    arrays["usual"] = np.asarray(np.quantile(distance, 0.9)) / arrays["limit"]
     return arrays

@@ -22,6 +22,7 @@ from sionna.sys import gen_tr38901_indoor_factory_topology
 from mcp_experts.channels.channel import SNAPSHOTS
 from mcp_experts.experts.profile import EXPERT as PROFILE
 from mcp_experts.experts.scenario import EXPERT as SCENARIO
+from mcp_experts.train.clusters import office_links, uwb_links
 from mcp_experts.train.rays import ray_links
 from mcp_experts.train.truths import (
     BANDWIDTH_HZ,
@@ -201,6 +202,14 @@ def _rays(count: int, rng: np.random.Generator) -> Iterator[Links]:
     )
 
 
+def _office(count: int, rng: np.random.Generator) -> Iterator[Links]:
+    yield office_links(count, rng, _doppler(rng, count))
+
+
+def _uwb(count: int, rng: np.random.Generator) -> Iterator[Links]:
+    yield uwb_links(count, rng, _doppler(rng, count))
+
+
 def _links(
     found: tuple[torch.Tensor, torch.Tensor],
     rng: np.random.Generator,
@@ -279,5 +288,7 @@ GENERATORS: dict[str, Callable[[int, np.random.Generator], Iterator[Links]]] = {
     "tdl": _tdl,
     "cdl": _cdl,
     "rays": _rays,
+    "inh": _office,
+    "uwb": _uwb,
     **{name.lower(): _system(name) for name in ("UMi", "UMa", "RMa", "InF")},
 }

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import glob
 import importlib.metadata
-import io
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -15,22 +14,24 @@ import torch
 from numpy.typing import NDArray
 
 from geoml.errors import UserError
-from geoml.runs.files import atomic_path, sha256, write_json
 from geoml.runs.folder import RunFolder, plain
 from mcp_experts import experts
 from mcp_experts.inference.definition import Definition
 from mcp_experts.inference.network import Gate, Network
-from mcp_experts.inference.registry import CARD, WEIGHTS, Registry
+from mcp_experts.inference.registry import Registry
 from mcp_experts.train import card, dataset
+from mcp_experts.train.calibration import COVERAGE
 from mcp_experts.train.corruptions import spoilt
 from mcp_experts.train.dataset import Examples
-from mcp_experts.train.fit import COVERAGE, FitOptions, fit_classifier, fit_gate
+from mcp_experts.train.fit import FitOptions, fit_classifier, fit_gate
 from mcp_experts.train.traced import traced_links
+from mcp_experts.train.truths import BANDWIDTH_HZ
+from mcp_experts.train.weights_files import write_expert
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
-__all__ = ["find_tables", "train_experts", "write_expert"]
+__all__ = ["find_tables", "train_experts"]
 
 LOG = logging.getLogger(__name__)
 Rows = list[dict[str, Any]]
@@ -117,7 +118,7 @@ def _classifier(
     about = {
         "parameters": sum(int(array.size) for name, array in arrays.items() if name.startswith(("weight_", "bias_"))),
         "temperature": float(arrays["temperature"]),
-        "set_threshold": float(arrays["threshold"]),
+        "set_threshold": np.round(arrays["threshold"], 4).tolist(),
         "set_coverage_asked": COVERAGE,
     }
     return arrays, about | {"metrics": metrics}
@@ -156,29 +157,16 @@ def _gate(sets: Mapping[str, Examples], seed: int) -> tuple[dict[str, NDArray[An
     return arrays, {"gate": card.gate_card(Gate.from_arrays(arrays), sets, wrong)}
 
 
-def write_expert(
-    folder: Path, definition: Definition, arrays: Mapping[str, NDArray[Any]], found: Mapping[str, Any]
-) -> None:
-    """Write weights and card into an expert's folder; the card, which holds the weights' hash, is written last."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with atomic_path(folder / WEIGHTS) as partial:
-        stream = io.BytesIO()
-        np.savez(stream, **dict(arrays))  # type: ignore[arg-type]
-        partial.write_bytes(stream.getvalue())
-    about = {"name": definition.name, "version": definition.version, **definition.describe()}
-    write_json(folder / CARD, about | dict(found) | {"weights_sha256": sha256(folder / WEIGHTS)})
-
-
 def _circumstances(values: Mapping[str, Any], sets: Mapping[str, Examples]) -> dict[str, Any]:
     return {
         "input": {
-            "shape": "csi[subcarrier, time, antenna], complex; at least 64 × 14 × 1",
+            "shape": "csi[subcarrier, time, antenna], complex; at least 32 × 1 × 1",
             "units": "linear, any gain; spacing of subcarriers in Hz, of snapshots in s",
             "looked_at": "64 subcarriers and 14 snapshots, spread as far as does not alias",
         },
         "valid": {
             "snr_db": "-5 and more; drawn evenly from -5 to 35 dB, and for an eighth of the links up to 80 dB",
-            "bandwidth_hz": [3e6, 80e6],
+            "bandwidth_hz": list(BANDWIDTH_HZ),
             "doppler": "largest shifts of 0.05 to 6 over the observed time",
             "frequency_offset": "0.1 over the observed time (standard deviation); no expert estimates or removes one",
             "carrier_hz": "trained at 3.5 GHz; only scenario depends on it",

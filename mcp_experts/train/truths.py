@@ -31,7 +31,7 @@ __all__ = [
 ]
 
 #: Ranges of bandwidths and of largest Doppler shifts, in cells of 1/duration.
-BANDWIDTH_HZ, DOPPLER_CELLS = (3e6, 80e6), (0.05, 6.0)
+BANDWIDTH_HZ, DOPPLER_CELLS = (3e6, 1e9), (0.05, 6.0)
 #: Paths later than this many cells of 1/bandwidth after the first would wrap around in the window.
 LATEST_CELLS = 52.0
 #: The K-factor that encodes "no specular path".
@@ -79,7 +79,7 @@ class Links:
     def __len__(self) -> int:
         return len(self.gains)
 
-    def rows(self, chosen: NDArray[np.bool_]) -> Links:
+    def rows(self, chosen: NDArray[np.bool_] | NDArray[np.int64]) -> Links:
         """The selected links."""
         arrays = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "alike"}
         return replace(self, **{name: array[chosen] for name, array in arrays.items()})

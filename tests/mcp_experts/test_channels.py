@@ -39,8 +39,10 @@ def estimates(channel):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"csi": noise(63, 14, 1)}, "63 along subcarrier"),
-        ({"csi": noise(64, 13, 1)}, "13 along time"),
+        ({"csi": noise(31, 14, 1)}, "31 along subcarrier"),
+        ({"csi": noise(64, 0, 1)}, "0 along time"),
+        ({"csi": np.abs(noise(64, 14, 1))}, "magnitudes without phases; .* export I and Q"),
+        ({"csi": noise(64, 14, 1).real}, "real numbers of both signs"),
         ({"csi": noise(64, 14, 1, 1)}, "expected \\[subcarrier, time, antenna\\]"),
         ({"csi": np.full((64, 14, 1), np.nan)}, "NaN or infinity"),
         ({"csi": np.full((64, 14, 1), np.inf)}, "NaN or infinity"),

@@ -190,6 +190,6 @@ def test_a_classical_estimate_is_told_in_its_own_unit():
     look, los = ChannelView(synthesize(doppler_hz=100, snr_db=30)), REGISTRY.expert("los")
     for estimator, unit in (("doppler_cells", "1/duration"), ("coherence_time", "duration"), ("k_factor_db", "dB")):
         asked = replace(los, definition=replace(los.definition, estimator=estimator))
-        found = judge(asked, look, REGISTRY.gate).classical
+        found = judge(asked, look, REGISTRY).classical
         assert found.unit == unit
         assert found.value == pytest.approx(look.estimates[0, list(ESTIMATORS).index(estimator)], rel=1e-3)

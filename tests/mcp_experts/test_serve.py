@@ -67,7 +67,7 @@ def test_a_file_is_asked_about_by_its_path(root, era):
     async def conversation(client):
         listed = await client.call_tool("wireless_list")
         clear = await asked(client, "link.npz", "line-of-sight")
-        blocked = await asked(client, "links.npz#2", "Is the path blocked?")
+        blocked = await asked(client, "links.npz#1", "Is the path blocked?")
         fading = await asked(client, "link.npz", "fading")
         described = await client.call_tool("wireless_describe", {"source": "link.npz"})
         return listed, clear, blocked, fading, described

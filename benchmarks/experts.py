@@ -1,0 +1,283 @@
+"""What experts say of channels as receivers measure them: of other kinds, with impairments, and with labels of a rig.
+
+All from the committed weights. Channels are drawn with a fixed seed; none of them was used to train or to choose.
+Measured channels are read from the folder of real data (`GEOML_DATA`); without it their figures are null.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from harness import main
+from numpy.typing import NDArray
+
+from geoml.cli.tables import show
+from mcp_experts.channels.channel import Channel, from_taps
+from mcp_experts.inference.network import Network
+from mcp_experts.inference.registry import Expert, Registry
+from mcp_experts.inference.verdicts import ChannelView, judge
+from mcp_experts.train.adapt import balanced_accuracy, fit_to
+from mcp_experts.train.clusters import office_links, uwb_links
+from mcp_experts.train.impairments import IMPAIRMENTS
+from mcp_experts.train.rays import ray_links
+from mcp_experts.train.scores import calibration_error, confusions, kappa
+from mcp_experts.train.truths import DOPPLER_CELLS, LATEST_CELLS, TRUTHS, Links, log_uniform, observe, truths
+
+SEED = 20_260
+#: Bandwidths of the channels that impairments act on: those that the committed experts were trained on.
+BAND_HZ = (5e6, 80e6)
+TASKS = ("los", "delay_spread", "doppler")
+MEASURED = "radio/uwb_cirs_2018_half.npz"
+CLASSES = {"LOS": 1, "NLOS": 0, "NDP NLOS": 0}
+SPLITS, LINKS, OF_EACH = 20, 10, 20
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What an expert said of `n` channels: the class of each, −1 where it abstained, and what it would have said."""
+
+    truth: NDArray[np.int64]
+    label: NDArray[np.int64]
+    probabilities: NDArray[np.float32]
+    in_set: NDArray[np.bool_]
+
+    @property
+    def answered(self) -> float:
+        """Share of channels with a label."""
+        return float(np.mean(self.label >= 0))
+
+    @property
+    def right(self) -> float:
+        """Share right of the answered ones; NaN if there are none."""
+        given = self.label >= 0
+        return float(np.mean(self.label[given] == self.truth[given])) if given.any() else float("nan")
+
+    @property
+    def error(self) -> float:
+        """Calibration error of the answered ones, less what as many perfectly calibrated answers would show."""
+        given = self.label >= 0
+        if given.sum() < 30:
+            return float("nan")
+        truth, probabilities = self.truth[given], self.probabilities[given]
+        rng = np.random.default_rng(0)
+        cumulated = np.cumsum(probabilities, axis=1)
+        by_chance = []
+        for _ in range(50):
+            drawn = (rng.random((len(truth), 1)) * cumulated[:, -1:] > cumulated).sum(axis=1)
+            by_chance.append(calibration_error(np.minimum(drawn, probabilities.shape[1] - 1), probabilities))
+        return max(calibration_error(truth, probabilities) - float(np.mean(by_chance)), 0.0)
+
+    def kappa(self, classes: int) -> float:
+        """Agreement; an abstention counts as a class that is never true."""
+        label = np.where(self.label >= 0, self.label, classes)
+        table = confusions(self.truth, label, np.zeros(len(label), int), classes + 1).sum(axis=0)
+        return float(kappa(table))
+
+
+def answers(expert: Expert, looks: Iterable[ChannelView], truth: NDArray[np.int64], registry: Registry) -> Answers:
+    """The verdicts on the channels whose truth is known."""
+    classes = expert.definition.classes
+    label, probabilities, in_set, known = [], [], [], []
+    for look, true in zip(looks, truth, strict=True):
+        if true < 0:
+            continue
+        verdict = judge(expert, look, registry)
+        label.append(-1 if verdict.label is None else classes.index(verdict.label))
+        probabilities.append(look.probabilities(expert))
+        in_set.append(classes[true] in verdict.likely)
+        known.append(true)
+    return Answers(np.array(known), np.array(label), np.array(probabilities), np.array(in_set))
+
+
+def drawn(links: Links, rng: np.random.Generator) -> tuple[NDArray[np.complex64], Links, NDArray[np.float64]]:
+    """Windows of the links at 10 dB and more, and their truths."""
+    csi, snr_db = observe(links, rng)
+    kept = snr_db > 10
+    return csi[kept], links.rows(kept), truths(links.rows(kept), snr_db[kept])
+
+
+def looks(csi: NDArray[np.complex64], links: Links) -> list[ChannelView]:
+    """A view of each window as a channel; snapshots are 1 ms apart."""
+    spacing = links.bandwidth_hz / csi.shape[1]
+    return [
+        ChannelView(Channel(csi=one, subcarrier_spacing_hz=float(each), snapshot_interval_s=1e-3))
+        for one, each in zip(csi, spacing, strict=True)
+    ]
+
+
+def wave_links(count: int, rng: np.random.Generator) -> Links:
+    """Plane waves at random with slow motion, so that what receivers do stands out."""
+    return ray_links(
+        count,
+        rng,
+        k_factor_db=rng.normal(9, 4, count),
+        bandwidth_hz=log_uniform(rng, BAND_HZ, count),
+        delay_cells=log_uniform(rng, (0.3, 3.0), count),
+        doppler_cells=log_uniform(rng, (DOPPLER_CELLS[0], 1.5), count),
+        latest_cells=LATEST_CELLS,
+    )
+
+
+def impaired(registry: Registry, count: int) -> dict[str, float]:
+    """The worst loss of answers and of accuracy over impairments, each alone, of each task."""
+    rng = np.random.default_rng(SEED)
+    csi, links, known = drawn(tapped_links(count, rng), rng)
+    experts = [registry.expert(name) for name in TASKS]
+    labels = {expert.name: expert.definition.labels(truth_of(known, expert)) for expert in experts}
+    clean = {expert.name: answers(expert, looks(csi, links), labels[expert.name], registry) for expert in experts}
+    rows, shares, losses = [], [], []
+    for name, impairment in {"none": None, **IMPAIRMENTS}.items():
+        spoilt = csi if impairment is None else impairment.apply(csi, np.random.default_rng([SEED, 1]))
+        views = looks(spoilt, links)
+        row: dict[str, object] = {"impairment": name, "size": impairment.size if impairment else ""}
+        for expert in experts:
+            found, base = answers(expert, views, labels[expert.name], registry), clean[expert.name]
+            row[f"{expert.name} answered"] = round(found.answered, 3)
+            row[f"{expert.name} right"] = round(found.right, 3)
+            if impairment is None or (expert.definition.needs_time and name in ("timing_jitter", "phase_jitter")):
+                continue  # experts of time are right to be silent there
+            shares.append(found.answered / base.answered)
+            losses.append(100 * (base.right - found.right) if found.answered else 100.0)
+        rows.append(row)
+    show(rows)
+    return {
+        "impaired_answered": min(shares),
+        "impaired_loss_points": max(losses),
+        "impaired_cases_met": float(np.mean((np.array(shares) >= 0.8) & (np.array(losses) <= 3))),
+    }
+
+
+def truth_of(known: NDArray[np.float64], expert: Expert) -> NDArray[np.float64]:
+    """The column of the expert's truth."""
+    return known[:, TRUTHS.index(expert.definition.truth)]
+
+
+def tapped_links(count: int, rng: np.random.Generator) -> Links:
+    """Tapped delay lines A to E of TR 38.901 where Sionna is installed, otherwise plane waves."""
+    try:
+        from mcp_experts.train.generators import generate
+    except ImportError:
+        return wave_links(count, rng)
+    every = list(generate("tdl", 4 * count, SEED))
+    slow = [links.rows((links.doppler_cells < 1.5) & (links.bandwidth_hz < BAND_HZ[1])) for links in every]
+    joined = {
+        name: np.concatenate([_padded(getattr(links, name), 24, name) for links in slow if len(links)])
+        for name in Links.__dataclass_fields__
+        if name != "alike"
+    }
+    return replace(Links(**joined).rows(np.arange(len(joined["los"])) < count), alike=False)
+
+
+def _padded(values: NDArray[np.generic], paths: int, name: str) -> NDArray[np.generic]:
+    """Paths of the profiles, brought to one number with paths without power."""
+    if name not in ("gains", "delays_s"):
+        return values
+    missing = [(0, 0)] * values.ndim
+    missing[1] = (0, paths - values.shape[1])
+    return np.pad(values, missing)
+
+
+def other_kinds(registry: Registry, count: int) -> dict[str, float]:
+    """Kinds of channels that the committed experts were not trained on: what is answered, right and calibrated."""
+    rng = np.random.default_rng([SEED, 2])
+    doppler = log_uniform(rng, DOPPLER_CELLS, count)
+    kinds = {
+        "plane waves": wave_links(count, rng),
+        "InH office": office_links(count, rng, doppler),
+        "IEEE 802.15.4a": uwb_links(count, rng, doppler),
+    }
+    rows, errors, shares = [], [], []
+    for kind, several in kinds.items():
+        csi, links, known = drawn(several, rng)
+        views = looks(csi, links)
+        for name in TASKS:
+            expert = registry.expert(name)
+            found = answers(expert, views, expert.definition.labels(truth_of(known, expert)), registry)
+            rows.append(
+                {
+                    "kind": kind,
+                    "task": name,
+                    "channels": len(found.truth),
+                    "answered": round(found.answered, 3),
+                    "right of answered": round(found.right, 3),
+                    "kappa": round(found.kappa(len(expert.definition.classes)), 3),
+                    "calibration error": round(found.error, 3),
+                    "truth in set": round(float(found.in_set.mean()), 3),
+                }
+            )
+            errors.append(found.error)
+            shares.append(found.answered)
+    show(rows)
+    return {"worst_left_out_ece": float(np.nanmax(errors)), "least_left_out_answered": min(shares)}
+
+
+def measured(registry: Registry, splits: int) -> dict[str, float | None]:
+    """The ultra-wideband links: shipped experts, and after adapting to ten links, by 20 random splits."""
+    names = ("uwb_answered", "uwb_right_of_answered", "uwb_truth_in_set", "uwb_adapted_balanced_accuracy")
+    path = Path(os.environ.get("GEOML_DATA", "")) / MEASURED
+    if not path.is_file():
+        print(f"measured channels are not there (GEOML_DATA/{MEASURED}): their figures are null", file=sys.stderr)
+        return dict.fromkeys(names)
+    with np.load(path) as file:
+        pairs, files = file["cir_iq"].astype(float), file["file_id"].astype(int)
+        classes = dict(zip(file["link_file_id"].tolist(), file["link_label"].tolist(), strict=True))
+    chosen = np.concatenate([np.flatnonzero(files == one)[:: 40 // OF_EACH] for one in classes])
+    link = files[chosen]
+    truth = np.array([CLASSES[classes[one]] for one in link.tolist()])
+    taps = pairs[chosen, :, 0] + 1j * pairs[chosen, :, 1]
+    views = [ChannelView(from_taps(one, sample_rate_hz=998.4e6, snapshot_interval_s=1e-3)) for one in taps]
+    expert = registry.expert("los")
+    shipped = answers(expert, views, truth, registry)
+    given = shipped.label >= 0
+    by_link = [np.mean(given[link == one]) for one in np.unique(link)]
+    right = balanced_accuracy(truth[given], shipped.label[given], link[given]) if given.any() else None
+    scores, said, sure = [], [], []
+    rng = np.random.default_rng(SEED)
+    every = np.unique(link)
+    while len(scores) < splits:
+        inside = np.isin(link, rng.permutation(every)[:LINKS])
+        if len(np.unique(truth[inside])) < 2 or len(np.unique(truth[~inside])) < 2:
+            continue
+        known, others = ([views[index] for index in np.flatnonzero(rows)] for rows in (inside, ~inside))
+        fitted = fit_to(expert, registry.gate, known, truth[inside], link[inside])
+        rest = answers(_adapted(expert, fitted.arrays, fitted.card), others, truth[~inside], registry)
+        scores.append(balanced_accuracy(rest.truth, rest.probabilities.argmax(axis=1), link[~inside]))
+        said.append(rest.answered)
+        sure.append(rest.right)
+    table = {"balanced accuracy, all answered": scores, "answered": said, "right of answered": sure}
+    show(
+        [
+            {"after adapting": name, "mean": np.nanmean(each), "lowest": np.nanmin(each), "highest": np.nanmax(each)}
+            for name, each in table.items()
+        ]
+    )
+    values = (float(np.mean(by_link)), right, float(shipped.in_set.mean()), float(np.mean(scores)))
+    return dict(zip(names, values, strict=True))
+
+
+def _adapted(expert: Expert, arrays: Mapping[str, NDArray[np.generic]], card: Mapping[str, object]) -> Expert:
+    """The expert as it would be read from the files that `mcp-experts adapt` writes."""
+    own = Expert(expert.definition, expert.folder)
+    vars(own)["network"] = Network.from_arrays(dict(arrays))
+    vars(own)["card"] = expert.card | dict(card)
+    return own
+
+
+def measure(quick: bool) -> dict[str, float | None]:
+    """All figures."""
+    registry = Registry()
+    count = 100 if quick else 250
+    return {
+        **impaired(registry, count),
+        **other_kinds(registry, 2 * count),
+        **measured(registry, 3 if quick else SPLITS),
+    }
+
+
+if __name__ == "__main__":
+    main("experts", measure)
