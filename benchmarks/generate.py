@@ -34,7 +34,8 @@ def plan(quick: bool, *, scenes: int, seed: int) -> Plan:
 def seconds(client: Any, quick: bool, *, scenes: int, seed: int, folder: Path) -> float:
     """Wall time of one set."""
     begin = time.perf_counter()
-    generate(plan(quick, scenes=scenes, seed=seed), folder / f"{seed}.zarr", client=client)
+    with client.as_current():
+        generate(plan(quick, scenes=scenes, seed=seed), folder / f"{seed}.zarr")
     return time.perf_counter() - begin
 
 

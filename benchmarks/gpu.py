@@ -41,7 +41,7 @@ with contextlib.suppress(ModuleNotFoundError):
 if "geoml" not in sys.modules:  # a checkout that is not installed
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from gpu_volumes import CASES, measure_volumes
+from gpu_volumes import CASES, measure_volumes, tuned
 
 from geoml.diffusion.cuda_graph import CUDAGraphed
 from geoml.diffusion.denoiser import expand
@@ -108,19 +108,6 @@ def precision(device: torch.device, kind: str) -> Iterator[None]:
             yield
     finally:
         torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = kept
-
-
-def tuned(plain: DenoisingUNet, device: torch.device) -> DenoisingUNet:
-    """A copy with channels last, compiled where that works: found out by compiling one addition."""
-    ours = copy.deepcopy(plain).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    if device.type == "cuda":
-        try:
-            torch.compile(lambda x: x + 1)(torch.ones(2, device=device))
-        except Exception as error:
-            print(f"torch.compile does not work here ({str(error).splitlines()[0]}); ours runs without")
-        else:
-            ours.compile()
-    return ours
 
 
 def training(model: DenoisingUNet, case: Case, device: torch.device, kind: str, *, fused: bool) -> Callable[[], None]:
@@ -209,12 +196,14 @@ def rain(size: str, device: torch.device, options: Mapping[str, str]) -> dict[st
     ways: dict[str, Callable[[], object]] = {
         name: training(copy.deepcopy(plain), case, device, kind, fused=False) for name, kind in eager.items()
     }
-    ways["ours"] = training(tuned(plain, device), case, device, "bf16", fused=device.type == "cuda")
+    ways["ours"] = training(
+        tuned(plain, device, torch.channels_last), case, device, "bf16", fused=device.type == "cuda"
+    )
     trained = seconds_of(ways, device, case.rounds)
     report(f"training step, {case.train_edge} × {case.train_edge}, batch {case.train_batch}", trained)
     plain.requires_grad_(False).eval()
     samplings = {name: sampling(plain, case, device, kind) for name, kind in eager.items()}
-    samplings["ours"] = sampling(CUDAGraphed(tuned(plain, device)), case, device, "bf16")
+    samplings["ours"] = sampling(CUDAGraphed(tuned(plain, device, torch.channels_last)), case, device, "bf16")
     sampled = seconds_of(samplings, device, case.rounds)
     report(f"{case.members} members of {case.sample_edge} × {case.sample_edge}, {case.steps} steps", sampled)
     rate = counted.get_total_flops() / float(np.median(trained["ours"]))

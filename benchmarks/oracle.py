@@ -33,13 +33,12 @@ from geoml.cli.tables import show
 from geoml.metrics import StatisticsTable, Suite
 from geoml.models.predictor import load_predictor
 from geoml.train import checkpoint
-from rainshift.benchmarking.plan import TrainSet
 from rainshift.data.archive import Archive, archive_of
 from rainshift.evaluation import score
 from rainshift.models.oracle import Oracle
 from rainshift.models.spec import Downscaler, ModelSpec
 from rainshift.prediction import predict_maps
-from rainshift.training import Recipe, fit
+from rainshift.training import Recipe, TrainSet, fit
 
 WEIGHTS = Path(__file__).parent / "weights" / "oracle"
 REGION, MEMBERS, SEEDS = "melanesia", 8, (0, 1, 2)

@@ -23,8 +23,9 @@ from harness import main
 from geoml.cli.compose import compose
 from geoml.cli.verbs import dask_workers
 from geoml.runs.environment import usable_cores
-from rainshift.benchmarking.plan import Cell, TrainSet
+from rainshift.benchmarking.plan import Cell
 from rainshift.benchmarking.run import Experiment
+from rainshift.training import TrainSet
 
 REGION = "melanesia"
 SETTINGS = (

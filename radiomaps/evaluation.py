@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from geoml.errors import UserError
+from radiomaps.maps.store import MapStore
 from radiomaps.scores.physical import QUANTITIES
 from radiomaps.scores.scoring import CIRCULAR, MapScores
 from radiomaps.tasks import Task
@@ -64,7 +64,7 @@ def group_rows(scores: MapScores, metric: str = "rmse") -> Rows:
     return rows
 
 
-def mirror_rows(builder: Any, store: Path, samples: Sequence[int]) -> Rows:
+def mirror_rows(builder: Any, store: MapStore, samples: Sequence[int]) -> Rows:
     """One row per target channel: the deviation of a network from equivariance under mirror images of the scene.
 
     Root mean square on 0 … 1 over the corners of some maps, see `radiomaps.models.symmetry.flip_errors`. Empty for
@@ -87,7 +87,7 @@ def mirror_rows(builder: Any, store: Path, samples: Sequence[int]) -> Rows:
     ]
 
 
-def builder_of(values: dict[str, Any], store: Path) -> tuple[Builder, dict[str, Any]]:
+def builder_of(values: dict[str, Any], store: MapStore) -> tuple[Builder, dict[str, Any]]:
     """The builder to score, on the layers of the scored part, and the split of the store from its training."""
     if (values["checkpoint"] is None) == (values["baseline"] is None):
         raise UserError("give either checkpoint=RUN_FOLDER or baseline=NAME")

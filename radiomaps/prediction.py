@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+import xarray as xr
 from jaxtyping import Float
 from torch import Tensor
 
@@ -17,7 +18,7 @@ from geoml.errors import DataError, UserError, unknown
 from geoml.runs.files import atomic_path
 from radiomaps.generation.plan import Window
 from radiomaps.maps.layout import VARIABLES
-from radiomaps.maps.store import scene_records
+from radiomaps.maps.store import MapStore
 from radiomaps.tasks.dataset import TaskLoader, TaskSource, loader
 from radiomaps.tasks.encoding import AZIMUTH, TARGETS
 from radiomaps.tasks.scene_batch import observed_on, scene_batch
@@ -26,7 +27,6 @@ from radiomaps.tasks.splits import parts_of, some_of
 if TYPE_CHECKING:
     import os
 
-    import xarray as xr
     from numpy.typing import NDArray
 
     from geoml.data.fields import Batch
@@ -87,16 +87,16 @@ def predicted_maps(
     `(z, y, x)`, NaN in buildings, in the scene's metres. Members are keyed on (seed, number of the map) and do not
     depend on what else is predicted.
     """
+    store = MapStore.open(store)
     made = _loader(trained.task, store, samples)
     source = made.sources[0]
     assert isinstance(source, TaskSource)
-    records = scene_records(store)
     for batch in made:
         numbers = [made.sample_of(item) for item in batch.ids]
         batch = batch.map(ids=tuple(numbers), target=None, mask=None)
         fields, _ = trained.predict(batch, members=members, seed=seed)
         for number, row, building in zip(numbers, fields, _buildings(trained.task, batch), strict=True):
-            record = records[int(source.scenes[number])]
+            record = store.records[int(source.scenes[number])]
             attrs = {"scene": record["name"], "licence": record["licence"]}
             site, origin = source.site(number), record["origin_m"]
             yield number, _dataset(trained.task, row, building, batch, site, origin, attrs)
@@ -146,8 +146,6 @@ def _warn_of_another_grid(trained: Trained, grid: Grid) -> None:
 
 def truth_of(task: Task, store: str | os.PathLike[str], sample: int) -> xr.Dataset:
     """The targets of a map of a store, `(z, y, x)`, NaN where they are not scored."""
-    import xarray as xr
-
     batch = next(iter(_loader(task, store, [sample])))
     assert batch.target is not None
     assert batch.mask is not None
@@ -216,8 +214,6 @@ def _dataset(
     attrs: Mapping[str, Any],
 ) -> xr.Dataset:
     """One map's members, mean and uncertainty in the scene's metres."""
-    import xarray as xr
-
     space = ("z", "y", "x")
     outdoors = torch.as_tensor(~building)
     variables: dict[str, Any] = {"building": (space, building.astype(np.int8), {"long_name": "inside a building"})}
@@ -245,10 +241,10 @@ def _dataset(
 
 
 def chosen_maps(
-    trained: Trained, store: Path, *, part: str | None, samples: Sequence[int] = (), count: int | None = None
+    trained: Trained, store: MapStore, *, part: str | None, samples: Sequence[int] = (), count: int | None = None
 ) -> list[int]:
     """Numbers of a store's maps: those in `samples`, or all of a part of the training's split, or `count` of them."""
-    parts: Mapping[str, Any] = {"all": range(_count(store))}
+    parts: Mapping[str, Any] = {"all": range(len(store.scenes))}
     if part is not None:
         if trained.split is None:
             raise UserError("the run does not say how its maps were split; name some: samples=[…]")
@@ -267,12 +263,6 @@ def training_grid(trained: Trained, scene: Scene, *, size_m: float = 256.0) -> G
 def window_of(trained: Trained, values: Mapping[str, Any]) -> Window:
     """The window of a configuration, with steps and heights of the training as defaults."""
     return Window(**{**trained.window, **{name: value for name, value in values.items() if value is not None}})
-
-
-def _count(store: Path) -> int:
-    from geoml.data.store import open_store
-
-    return int(open_store(store, "target").sizes["sample"])
 
 
 def _chosen(parts: Mapping[str, Any], part: str | None, wanted: Sequence[int], count: int | None) -> list[int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,6 +18,7 @@ from geoml.train import Trainer, train
 from geoml.train.checkpoint import start_from
 from geoml.train.device import ProcessGroup, choose_device, process_group, world
 from geoml.train.memory import available_memory, training_memory
+from radiomaps.maps.store import MapStore
 from radiomaps.models import build
 from radiomaps.models.radiodiff3d import RadioDiff3D
 from radiomaps.models.symmetry import corner, flip_error
@@ -70,7 +72,7 @@ class Recipe:
 def fit(
     model: str | Mapping[str, Any],
     task: Task,
-    store: Path | str,
+    store: str | os.PathLike[str],
     parts: Parts,
     *,
     recipe: Recipe,
@@ -90,15 +92,16 @@ def fit(
     model and task, provides the initial weights.
     """
     with process_group():
+        maps = MapStore.open(store)
         return _fit(
-            model, task, Path(store), parts, recipe, Path(folder), seed, log=log, watch=watch, allow=allow, start=start
+            model, task, maps, parts, recipe, Path(folder), seed, log=log, watch=watch, allow=allow, start=start
         )
 
 
 def _fit(
     entry: str | Mapping[str, Any],
     task: Task,
-    store: Path,
+    store: MapStore,
     parts: Parts,
     recipe: Recipe,
     folder: Path,
@@ -155,7 +158,7 @@ def _flip_error(checkpoint: Path, batch: Batch, allow: Sequence[str]) -> float |
 
 
 def training_loader(
-    store: Path | str,
+    store: str | os.PathLike[str],
     task: Task,
     samples: NDArray[Any] | Sequence[int],
     recipe: Recipe,
@@ -196,7 +199,9 @@ def _window_of(batches: TaskLoader) -> dict[str, Any]:
     return {"step_m": float(y.step), "heights_m": heights, "above_ground": source.above_ground}
 
 
-def _validation(store: Path, task: Task, samples: NDArray[Any] | Sequence[int], recipe: Recipe) -> TaskLoader | None:
+def _validation(
+    store: MapStore, task: Task, samples: NDArray[Any] | Sequence[int], recipe: Recipe
+) -> TaskLoader | None:
     """Validation maps, or crops if the training uses crops, evenly spread and the same in every epoch."""
     if not len(samples) or recipe.validation_samples < 1:
         return None
@@ -219,7 +224,7 @@ def _require_same_task(task: Task, folder: Path) -> None:
 
 
 def _state_memory(
-    built: Model, store: Path, task: Task, sample: int, config: Trainer, recipe: Recipe, batches: TaskLoader
+    built: Model, store: MapStore, task: Task, sample: int, config: Trainer, recipe: Recipe, batches: TaskLoader
 ) -> None:
     """Log the memory that the training needs before it starts, and warn if the device has less."""
     from geoml.train.device import to_channels_last

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import functools
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -105,8 +104,7 @@ def trace(config: DictConfig, run: RunFolder) -> Rows:
         raise UserError(f"store={values['store']} is a URL; stores of radio maps are folders, export them from there")
     path = Path(values["store"] or run.path / "maps.zarr")
     command = shlex.join(["radiomaps", "trace", f"run.dir={run.path}"])
-    with _client(int(values["workers"])) as client:
-        generate(plan, path, client=client, prepare_command=command)
+    generate(plan, path, prepare_command=command)
     return _pictures(path, run.samples, int(values["pictures"]))
 
 
@@ -217,6 +215,7 @@ def train(config: DictConfig, run: RunFolder) -> Rows:
     from geoml.cli.config import instantiate
     from geoml.models.registry import kind_of
     from geoml.train.tensorboard import log_of
+    from radiomaps.maps.store import MapStore
     from radiomaps.report.pictures import picture_taker
     from radiomaps.tasks import Task
     from radiomaps.tasks.splits import on_layers, parts_of
@@ -224,7 +223,7 @@ def train(config: DictConfig, run: RunFolder) -> Rows:
     from radiomaps.training import Recipe, fit
 
     values = plain(config)
-    task, store = on_layers(Task.of(values["task"]), values["split"], "train"), Path(values["store"])
+    task, store = on_layers(Task.of(values["task"]), values["split"], "train"), MapStore.open(values["store"])
     parts = parts_of(store, values["split"])
     recipe = Recipe(instantiate(config["trainer"]), **values["loader"])
     if run.finished:
@@ -246,6 +245,7 @@ def train(config: DictConfig, run: RunFolder) -> Rows:
 def predict(config: DictConfig, run: RunFolder) -> Rows:
     """Predict maps with a trained model into CF files in the run folder's `samples/`, and draw some."""
     from geoml.models.tiles import Tiling
+    from radiomaps.maps.store import MapStore
     from radiomaps.prediction import (
         chosen_maps,
         predicted_maps,
@@ -265,7 +265,7 @@ def predict(config: DictConfig, run: RunFolder) -> Rows:
     )  # fmt: skip
     trained = trained.sampled_by(**{name: values[name] for name in ("steps", "sampler", "guidance", "keep")})
     options: dict[str, Any] = {"members": int(values["members"]), "seed": int(values["seed"])}
-    store = None if values["store"] is None else Path(values["store"])
+    store = None if values["store"] is None else MapStore.open(values["store"])
     if store is None:
         from radiomaps.generation.plan import Placement
         from radiomaps.scenes import load
@@ -296,12 +296,13 @@ def evaluate(config: DictConfig, run: RunFolder) -> Rows:
     """Score a checkpoint or a baseline on a part of a store: tables by target, group and layer, and pictures."""
     from geoml.cli.tables import show
     from radiomaps.evaluation import builder_of, group_rows, mirror_rows, physical_rows, published_rows
+    from radiomaps.maps.store import MapStore
     from radiomaps.report.pictures import draw
     from radiomaps.scores import score
     from radiomaps.tasks.splits import parts_of, some_of
 
     values = plain(config)
-    store = Path(values["store"])
+    store = MapStore.open(values["store"])
     builder, split = builder_of(values, store)
     parts = parts_of(store, split)
     if values["part"] not in parts:
@@ -334,6 +335,7 @@ def benchmark(config: DictConfig, run: RunFolder) -> Rows:
     return score_rows(made, outcome)
 
 
+<<<<<<< HEAD
 @contextlib.contextmanager
 def _client(workers: int) -> Iterator[Any]:
     """A cluster of `workers` processes with one thread each, or None."""
@@ -351,6 +353,10 @@ def _client(workers: int) -> Iterator[Any]:
 
 def _pictures(path: Path, folder: Path, count: int) -> Rows:
     """One row of numbers per map for the first `count` maps, which are drawn."""
+=======
+def _pictures(path: Path, folder: Path, count: int, *, against: Path | None = None) -> Rows:
+    """One row of numbers per map; the first `count` maps are drawn."""
+>>>>>>> 11d1d12 (A store is opened and verified once for a verb and handed on; constants, workers, the evenly spread choice, zip stores and TrainSet exist once; private parts of others stand in one file each)
     from geoml.report.drawing import save_viewer
     from radiomaps.maps.store import in_scene, open_maps
     from radiomaps.report import figures

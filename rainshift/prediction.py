@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import xarray as xr
 
 from geoml.cli.progress import track
 from geoml.data.writer import CONVENTIONS
@@ -30,8 +31,6 @@ from rainshift.models.spec import Downscaler
 from rainshift.sources.variables import VARIABLES
 
 if TYPE_CHECKING:
-    import xarray as xr
-
     from rainshift.models.trust import Trust, TrustMap
 
 __all__ = ["fingerprint", "predict_fields", "predict_maps", "write_fields", "write_prediction"]
@@ -57,8 +56,6 @@ def predict_maps(
 
     With `trust`, the result also has the trust map, `(time, lat, lon)`, as in `write_prediction`.
     """
-    import xarray as xr
-
     drawn = members_of(downscaler, members)
     grid = grid_of(archive.open(region, archive.samples(region, role)[0])["target"])
     rain = np.empty((drawn, len(positions), *grid.shape), np.float32)
@@ -147,8 +144,6 @@ def predict_fields(fine_rain: FineRain, fields: CoarseFields, *, attrs: Mapping[
     Dask arrays stay lazy, with one task per block of times; otherwise the result is in memory, and the coarse fields
     are read in blocks. With trust, the result also has the trust map.
     """
-    import xarray as xr
-
     frame = OutputAxes.of(fields, fine_rain.fine)
     blocks = fine_rain.blocks(fields.times)
     if fields.chunks is not None:

@@ -23,7 +23,6 @@ from geoml.train.checkpoint import chosen, start_from
 from geoml.train.device import Precision, ProcessGroup, process_group, world
 from geoml.train.tensorboard import log_of
 from rainshift.baselines import Baseline
-from rainshift.benchmarking.plan import TrainSet
 from rainshift.data.archive import Archive, archive_of
 from rainshift.data.geometry import Geometry
 from rainshift.data.selection import FIELDS_AT_A_TIME, choose
@@ -36,12 +35,35 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-__all__ = ["Recipe", "fit", "load", "load_trained", "train_run"]
+__all__ = ["Recipe", "TrainSet", "fit", "load", "load_trained", "train_run"]
 
 ALONE = ProcessGroup()
 BASELINE_FILE = "baseline.json"
 #: File next to the checkpoints of a model over time, with its number of consecutive hours.
 WINDOW_FILE = "window.json"
+
+
+@dataclass(frozen=True, order=True)
+class TrainSet:
+    """Regions whose training samples are pooled: `samples` in total, in equal shares."""
+
+    regions: tuple[str, ...]
+    samples: int
+
+    @property
+    def name(self) -> str:
+        """The regions joined by `+`: two sets of equal regions are one."""
+        return "+".join(self.regions)
+
+    def share(self, region: str) -> int:
+        """Samples taken from `region`: equal shares, the first regions get the remainder.
+
+        >>> [TrainSet(("a", "b", "c"), 8).share(region) for region in "abc"]
+        [3, 3, 2]
+        """
+        position = self.regions.index(region)
+        each, rest = divmod(self.samples, len(self.regions))
+        return each + (position < rest)
 
 
 @dataclass(frozen=True)

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 from geoml.errors import UserError, unknown
 
 if TYPE_CHECKING:
-    from hydra._internal.config_loader_impl import ConfigLoaderImpl
     from hydra.core.override_parser.types import Override
     from omegaconf import DictConfig
+
+    from geoml.cli.hydra_private import ConfigLoaderImpl
 
 __all__ = ["compose", "finish", "groups_of", "load", "loader", "user_errors", "with_own_model"]
 
@@ -21,10 +22,10 @@ __all__ = ["compose", "finish", "groups_of", "load", "loader", "user_errors", "w
 def loader(config_module: str, *, config_dirs: Iterable[str] = ()) -> ConfigLoaderImpl:
     """The loader of configurations from `config_module`, from the core, then from the user's folders."""
     from hydra import version
-    from hydra._internal.config_loader_impl import ConfigLoaderImpl
-    from hydra._internal.utils import create_config_search_path
     from hydra.core.config_search_path import SearchPathQuery
     from hydra.core.utils import setup_globals
+
+    from geoml.cli.hydra_private import ConfigLoaderImpl, create_config_search_path
 
     version.setbase("1.3")
     setup_globals()

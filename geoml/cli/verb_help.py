@@ -62,10 +62,12 @@ def _listed(choice: Any) -> Sequence[str]:
 
 def _settings(app: App, verb: Verb, config: Any, groups: set[str], width: int) -> list[str]:
     """Keys of the verb's YAML with their comments, then those of the chosen groups."""
-    comments = setting_comments(app.config_module, verb.name)
+    from omegaconf import OmegaConf
+
+    comments, values = setting_comments(app.config_module, verb.name), OmegaConf.to_container(config)
     pairs = []
     for key in comments:
-        value = _shown(config, key)
+        value = _shown(values, key)
         if value is not None:
             pairs.append((f"{key}={value}", comments[key]))
     for group in sorted(groups):
@@ -78,20 +80,17 @@ def _settings(app: App, verb: Verb, config: Any, groups: set[str], width: int) -
     return [_fitted(f"  {left.ljust(indent - 4)}  {right}".rstrip(), width) for left, right in pairs]
 
 
-def _shown(config: Any, key: str) -> str | None:
-    from omegaconf import OmegaConf
-
-    node = config
+def _shown(values: Any, key: str) -> str | None:
+    """The value of a setting as a user would type it; None for a group and for a key that is not there."""
     for part in key.split("."):
-        if not OmegaConf.is_dict(node) or part not in node:
+        if not isinstance(values, dict) or part not in values:
             return None
-        node = node._get_node(part)
-    if node is None or OmegaConf.is_dict(node):
+        values = values[part]
+    if isinstance(values, dict):
         return None
-    if OmegaConf.is_list(node):
-        return str(OmegaConf.to_container(node)).replace("'", "").replace(", ", ",")
-    value = node._value()
-    return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+    if isinstance(values, list):
+        return str(values).replace("'", "").replace(", ", ",")
+    return "null" if values is None else str(values).lower() if isinstance(values, bool) else str(values)
 
 
 def _fitted(line: str, width: int) -> str:

@@ -167,8 +167,9 @@ class _Job:
 
 def _sweep(app: App, verb: Verb, source: Any, overrides: list[str]) -> int:
     """Run all combinations of comma-separated values with Hydra's sweeper and launcher; prints one table."""
-    from hydra._internal.hydra import Hydra
     from hydra.core.global_hydra import GlobalHydra
+
+    from geoml.cli.hydra_private import Hydra
 
     GlobalHydra.instance().clear()
     hydra = Hydra(task_name=f"{app.name}-{verb.name}", config_loader=source)
@@ -267,7 +268,7 @@ def _trace(error: BaseException) -> Any:
 
 def complete(app: App, verb: Verb | None, arguments: list[str]) -> None:
     """Complete with Hydra's plug-in for the shell; the verb is already removed from COMP_LINE."""
-    from hydra._internal.hydra import Hydra
+    from geoml.cli.hydra_private import Hydra
 
     hydra = Hydra(task_name=app.name, config_loader=compose.loader(app.config_module))
     try:

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from geoml.data.location import location, object_store_errors, zarr_location
-from geoml.data.manifest import Files, check_file, load_manifest
+from geoml.data.location import object_store_errors, zarr_location
+from geoml.data.manifest import check_file
 from geoml.data.packing import Packing
 from geoml.data.slabs import zarr_settings
 from geoml.data.sources import ArraySource, Block, BlockSource, Stack, select_samples
-from geoml.data.store import open_store
+from geoml.data.store import Store
 from geoml.errors import DataError, unknown
 from geoml.grids.grid import Grid, grid_of
 from geoml.runs.files import sha256
@@ -47,9 +47,10 @@ class FieldSource(BlockSource):
         samples: slice | Iterable[int] | NDArray[Any] | None = None,
         name: str | None = None,
     ) -> None:
-        self.path = location(path)
+        self.store = Store.open(path)
+        self.path = self.store.path
         self.name = name or self.path.name
-        groups = open_store(self.path)
+        groups = self.store.groups
         self.condition = self._choose(groups, "condition", condition)
         self.target = self._choose(groups, "target", target)
         self.static = self._choose(groups, "static", static)
@@ -57,19 +58,18 @@ class FieldSource(BlockSource):
             raise DataError(f"{self.path} has no condition variables")
         lead = groups["condition"][self.condition[0]]
         axis = str(lead.dims[0])
-        self._times = groups["condition"][axis].values if axis in groups["condition"].coords else None
-        self._selected = select_samples(samples, lead.sizes[axis], self.name)
-        self._grids = {"condition": self._grid(groups["condition"], self.condition)}
+        self.times = groups["condition"][axis].values if axis in groups["condition"].coords else None
+        self.selected = select_samples(samples, lead.sizes[axis], self.name)
+        self.condition_grid = self._grid(groups["condition"], self.condition)
         fine = next((g for g, names in (("target", self.target), ("static", self.static)) if names), None)
         if fine is None:
             fine = next((g for g in ("target", "static") if g in groups), "condition")
-        self._grids["target"] = self._grid(groups[fine], getattr(self, fine))
+        self.target_grid = self._grid(groups[fine], getattr(self, fine))
         self._arrays: dict[str, zarr.Array] = {}
-        self._files: Files | None = None
         lengths = [
             self._array(role, name).chunks[0] for role in ("condition", "target") for name in getattr(self, role)
         ]
-        self._block_samples = math.lcm(*lengths)
+        self.block_samples = math.lcm(*lengths)
 
     def _variables(self) -> list[tuple[str, str]]:
         return [(role, name) for role in ("condition", "target") for name in getattr(self, role)]
@@ -97,13 +97,7 @@ class FieldSource(BlockSource):
         return grid
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_arrays": {}, "_files": None}
-
-    condition_grid = property(lambda self: self._grids["condition"])
-    target_grid = property(lambda self: self._grids["target"])
-    selected = property(lambda self: self._selected)
-    times = property(lambda self: self._times)
-    block_samples = property(lambda self: self._block_samples)
+        return {**self.__dict__, "_arrays": {}}
 
     @property
     def sample_bytes(self) -> int:
@@ -147,22 +141,21 @@ class FieldSource(BlockSource):
         return tuple(stacks)
 
     def _read_into(self, out: NDArray[Any], role: str, name: str, start: int, stop: int) -> None:
-        from zarr.core.buffer import default_buffer_prototype
+        from zarr.buffer import default_buffer_prototype
 
         array = self._array(role, name)
         files = self._chunk_files(array, f"{role}/{name}", start, stop)
-        if self._files is None:
-            self._files = load_manifest(self.path)
+        known = self.store.files
         for file in files:
-            if file not in self._files:
+            if file not in known:
                 raise DataError(f"{self.path / file} is not in the manifest; prepare {self.path} again")
-            check_file(self.path, file, self._files[file][0])
+            check_file(self.path, file, known[file][0])
         try:
             buffer = default_buffer_prototype().nd_buffer.from_numpy_array(out)
             array.get_basic_selection((slice(start, stop), *(slice(None) for _ in out.shape[1:])), out=buffer)
         except Exception as error:
             with object_store_errors(self.path):
-                damaged = [f for f in files if sha256(self.path / f) != self._files[f][1]]
+                damaged = [f for f in files if sha256(self.path / f) != known[f][1]]
             place = self.path / (damaged[0] if damaged else f"{role}/{name}")
             raise DataError(f"{place} is damaged and cannot be decoded ({error}); delete and prepare again") from error
 
@@ -176,5 +169,5 @@ class FieldSource(BlockSource):
     def read_static(self) -> NDArray[np.float32]:
         if not self.static:
             return np.zeros((0, *self.target_grid.shape), np.float32)
-        dataset = open_store(self.path, "static")
+        dataset = self.store.groups["static"]
         return np.stack([dataset[name].values for name in self.static]).astype(np.float32)

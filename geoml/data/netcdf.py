@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import xarray as xr
 
 from geoml.data.writer import CONVENTIONS
 from geoml.errors import DataError
@@ -62,8 +63,6 @@ def read_dataset(
 
 def _opened(path: Path, group: str | None, options: dict[str, Any]) -> xr.Dataset:
     """The data set as it is stored."""
-    import xarray as xr
-
     if path.is_dir() or path.suffix == ".zip":
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message=".*consolidated metadata")
@@ -93,8 +92,6 @@ def _keep_zeros(stored: xr.Dataset) -> None:
 
 def _decoded(stored: xr.Dataset, chunks: Any) -> xr.Dataset:
     """CF decoding of all that can be decoded, lazily."""
-    import xarray as xr
-
     later: dict[str, str] = {}
     for name, variable in stored.variables.items():
         if " since " in str(variable.attrs.get("units", "")) and not _has_times(variable):
@@ -108,8 +105,6 @@ def _decoded(stored: xr.Dataset, chunks: Any) -> xr.Dataset:
 
 def _has_times(variable: xr.Variable) -> bool:
     """Whether xarray can decode the variable's units as those of times."""
-    import xarray as xr
-
     attrs = {name: variable.attrs[name] for name in ("units", "calendar") if name in variable.attrs}
     head = xr.Variable((), np.zeros((), variable.dtype), attrs)
     try:
@@ -120,10 +115,6 @@ def _has_times(variable: xr.Variable) -> bool:
 
 
 def _zarr_store(path: Path) -> Any:
-    from zarr.storage import ZipStore
+    from geoml.data.zip_stores import open_zip
 
-    if path.suffix != ".zip":
-        return path
-    store = ZipStore(path, mode="r")
-    store._sync_open()
-    return store
+    return open_zip(path) if path.suffix == ".zip" else path

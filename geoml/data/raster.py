@@ -7,15 +7,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import xarray as xr
 
 from geoml.errors import DataError
-from geoml.grids.grid import Grid, conform, grid_of
-from geoml.runs.files import atomic_path
+from geoml.grids.grid import conform
 
 if TYPE_CHECKING:
     import xarray as xr
 
-__all__ = ["read_raster", "require_metres", "write_raster"]
+__all__ = ["read_raster", "require_metres"]
 
 
 def read_raster(path: str | os.PathLike[str], *, crs: str | None = None, band: int = 1) -> xr.DataArray:
@@ -27,7 +27,6 @@ def read_raster(path: str | os.PathLike[str], *, crs: str | None = None, band: i
     ("EPSG:4326") stands in for a missing one.
     """
     import rasterio
-    import xarray as xr
 
     path = Path(path)
     if not path.exists():
@@ -62,28 +61,3 @@ def require_metres(system: Any, path: Path) -> None:
     """Refuse a projected rasterio `CRS` whose coordinates are in feet or the like, as a `DataError`."""
     if system.is_projected and abs(system.linear_units_factor[1] - 1) > 1e-9:
         raise DataError(f"{path} has coordinates in {system.linear_units}; warp it to metres first (gdalwarp -t_srs …)")
-
-
-def write_raster(path: str | os.PathLike[str], array: xr.DataArray, *, crs: str | None = None) -> None:
-    """Write a 2-D DataArray atomically as a compressed float32 GeoTIFF, north up.
-
-    `crs` defaults to that of the array's attrs, then of its grid; a local grid without one raises `DataError`.
-    """
-    import rasterio
-
-    array = conform(array)
-    grid: Grid = grid_of(array)
-    system = crs or array.attrs.get("crs") or (grid.crs if grid.crs != "local" else None)
-    if array.ndim != 2 or system is None:
-        raise DataError(f"{path}: a raster needs two axes and a crs; these are {array.dims} and {system}")
-    rows, columns = grid.axes
-    north = rows.start + rows.step * (rows.size - 0.5)
-    transform = rasterio.Affine(columns.step, 0, columns.start - columns.step / 2, 0, -rows.step, north)
-    profile = {"driver": "GTiff", "dtype": "float32", "count": 1, "nodata": np.nan, "compress": "deflate"}
-    with (
-        atomic_path(path) as partial,
-        rasterio.open(
-            partial, "w", height=rows.size, width=columns.size, crs=system, transform=transform, **profile
-        ) as sink,
-    ):
-        sink.write(array.values[::-1].astype(np.float32), 1)

@@ -86,29 +86,14 @@ class BlockSource(ABC):
     condition: tuple[str, ...]
     target: tuple[str, ...]
     static: tuple[str, ...]
-
-    @property
-    @abstractmethod
-    def condition_grid(self) -> Grid: ...
-
-    @property
-    @abstractmethod
-    def target_grid(self) -> Grid: ...
-
-    @property
-    @abstractmethod
-    def selected(self) -> NDArray[np.int64]:
-        """Ascending indices of the selected samples."""
-
-    @property
-    @abstractmethod
-    def times(self) -> NDArray[Any] | None:
-        """The sample axis: datetimes, numbers, or None where samples have no order in time."""
-
-    @property
-    @abstractmethod
-    def block_samples(self) -> int:
-        """Number of samples that are cheap to read together: complete chunks of every variable."""
+    condition_grid: Grid
+    target_grid: Grid
+    #: Ascending indices of the selected samples.
+    selected: NDArray[np.int64]
+    #: The sample axis: datetimes, numbers, or None where samples have no order in time.
+    times: NDArray[Any] | None
+    #: Number of samples that are cheap to read together: complete chunks of every variable.
+    block_samples: int
 
     @property
     @abstractmethod
@@ -197,12 +182,11 @@ class ArraySource(BlockSource):
         self._static = (
             np.zeros((0, *target_grid.shape), np.float32) if static is None else np.asarray(static, np.float32)
         )
-        self._grids = {"condition": condition_grid, "target": target_grid}
+        self.condition_grid, self.target_grid = condition_grid, target_grid
         for role, array in self._arrays.items():
-            if array.shape[0] != len(condition) or array.shape[2:] != self._grids[role].shape:
-                raise ValueError(
-                    f"{role} {array.shape} does not fit {len(condition)} samples on {self._grids[role].shape}"
-                )
+            shape = getattr(self, f"{role}_grid").shape
+            if array.shape[0] != len(condition) or array.shape[2:] != shape:
+                raise ValueError(f"{role} {array.shape} does not fit {len(condition)} samples on {shape}")
         if self._static.shape[1:] != target_grid.shape:
             raise ValueError(f"static {self._static.shape} does not lie on the target grid {target_grid.shape}")
         self.condition = tuple(names.get("condition") or (f"condition_{i}" for i in range(condition.shape[1])))
@@ -210,14 +194,8 @@ class ArraySource(BlockSource):
             tuple(names.get("target") or (f"target_{i}" for i in range(target.shape[1]))) if target is not None else ()
         )
         self.static = tuple(names.get("static") or (f"static_{i}" for i in range(len(self._static))))
-        self._times, self._block_samples = times, block_samples
-        self._selected = select_samples(samples, len(condition), name)
-
-    condition_grid = property(lambda self: self._grids["condition"])
-    target_grid = property(lambda self: self._grids["target"])
-    selected = property(lambda self: self._selected)
-    times = property(lambda self: self._times)
-    block_samples = property(lambda self: self._block_samples)
+        self.times, self.block_samples = times, block_samples
+        self.selected = select_samples(samples, len(condition), name)
 
     @property
     def sample_bytes(self) -> int:

@@ -7,11 +7,17 @@ Zarr v3 with CF-1.11 attributes. The first axis of `condition` and `target` is t
 
 from __future__ import annotations
 
+import json
 import os
-from typing import TYPE_CHECKING, Any, overload
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self, overload
+
+import xarray as xr
 
 from geoml.data.location import location, zarr_location
-from geoml.data.manifest import load_manifest, prepare_command, verify_store
+from geoml.data.manifest import Files, load_manifest, prepare_command, verify_store
 from geoml.data.netcdf import read_dataset, write_netcdf
 from geoml.data.packing import Packing
 from geoml.data.writer import StoreWriter
@@ -22,6 +28,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Packing",
+    "Store",
     "StoreWriter",
     "load_manifest",
     "open_store",
@@ -32,6 +39,66 @@ __all__ = [
 ]
 
 
+@dataclass(frozen=True)
+class Store(os.PathLike[str]):
+    """A complete store, compared with its manifest when it was opened; functions hand it on instead of its path.
+
+    Processes that it is sent to take it for verified. `str(store)` and `Path(store)` are its folder or URL.
+    """
+
+    path: Path
+
+    @classmethod
+    def open(cls, path: str | os.PathLike[str]) -> Self:
+        """The store at a folder or URL, or the one given.
+
+        Sizes of all files and hashes of the metadata are compared with the manifest; an incomplete or damaged store
+        raises `DataError` with the command that repairs it.
+        """
+        if isinstance(path, cls):
+            return path
+        place = path.path if isinstance(path, Store) else location(path)
+        if not isinstance(path, Store):
+            verify_store(place, quick=True)
+        return cls(place)
+
+    def __fspath__(self) -> str:
+        return str(self.path)
+
+    __str__ = __fspath__
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"path": self.path}
+
+    @cached_property
+    def files(self) -> Files:
+        """Size and hash of every file, by name."""
+        return load_manifest(self.path)
+
+    @cached_property
+    def attributes(self) -> dict[str, Any]:
+        """The global attributes."""
+        return dict(json.loads((self.path / "zarr.json").read_text()).get("attributes", {}))
+
+    @cached_property
+    def names(self) -> list[str]:
+        """The names of the groups."""
+        return sorted(child.name for child in self.path.iterdir() if (child / "zarr.json").exists())
+
+    @cached_property
+    def groups(self) -> dict[str, xr.Dataset]:
+        """All groups by name, lazy and CF-decoded."""
+        return {name: self.open_group(name) for name in self.names}
+
+    def open_group(self, name: str, *, chunks: Any = None) -> xr.Dataset:
+        """One group, lazy and CF-decoded; `chunks={}` gives Dask arrays with the chunks on disk."""
+        if name not in self.names:
+            raise unknown(f"group of {self.path}", name, self.names)
+        found = xr.open_zarr(zarr_location(self.path), group=name, chunks=chunks, consolidated=False)
+        found.encoding["source"] = f"{self.path} ({name})"
+        return found
+
+
 @overload
 def open_store(path: str | os.PathLike[str], group: str, *, chunks: Any = None) -> xr.Dataset: ...
 @overload
@@ -39,22 +106,8 @@ def open_store(path: str | os.PathLike[str], group: None = None, *, chunks: Any 
 def open_store(
     path: str | os.PathLike[str], group: str | None = None, *, chunks: Any = None
 ) -> xr.Dataset | dict[str, xr.Dataset]:
-    """One group of a store as a lazy, CF-decoded data set, or all of them by name.
-
-    `chunks={}` gives Dask arrays with the chunks on disk. The store is compared with its manifest (sizes of all
-    files, hashes of the metadata); an incomplete or damaged store raises `DataError` with the command that repairs it.
-    """
-    import xarray as xr
-
-    path = location(path)
-    verify_store(path, quick=True)
-    groups = sorted(child.name for child in path.iterdir() if (child / "zarr.json").exists())
-    if group is not None and group not in groups:
-        raise unknown(f"group of {path}", group, groups)
-    opened = {
-        name: xr.open_zarr(zarr_location(path), group=name, chunks=chunks, consolidated=False)
-        for name in ([group] if group is not None else groups)
-    }
-    for name, dataset in opened.items():
-        dataset.encoding["source"] = f"{path} ({name})"
-    return opened[group] if group is not None else opened
+    """One group of a store as a lazy, CF-decoded data set, or all of them by name; see `Store`."""
+    store = Store.open(path)
+    if group is not None:
+        return store.open_group(group, chunks=chunks)
+    return {name: store.open_group(name, chunks=chunks) for name in store.names}

@@ -9,21 +9,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from geoml.cli.progress import track
-from geoml.data.curves import (
-    TRANSFORMS,
-    Array,
-    Decibel,
-    FourthRoot,
-    Identity,
-    Log,
-    LogEps,
-    MinMax,
-    Transform,
-    ZScore,
-    array_module,
-    to_numpy,
-    transform_from_dict,
-)
+from geoml.data.curves import Array, Transform, array_module, to_numpy, transform_from_dict
 from geoml.data.moments import Moments
 from geoml.errors import DataError, UserError, unknown
 from geoml.runs.files import read_json, write_json
@@ -33,20 +19,7 @@ if TYPE_CHECKING:
     from geoml.data.fields import Batch
     from geoml.models.base import Channels
 
-__all__ = [
-    "TRANSFORMS",
-    "Decibel",
-    "FourthRoot",
-    "Identity",
-    "Log",
-    "LogEps",
-    "MinMax",
-    "Moments",
-    "Transform",
-    "Transforms",
-    "ZScore",
-    "transform_from_dict",
-]
+__all__ = ["Transforms"]
 
 ROLES = ("condition", "target", "static")
 FORMAT = 1

@@ -197,7 +197,7 @@ class Metric(ABC):
     name: ClassVar[str]
     unit: ClassVar[Literal["field", "1"]]
     perfect: ClassVar[float]
-    direction: ClassVar[Direction]
+    direction: ClassVar[Direction] = "lower"
     #: True if the metric takes a threshold in the unit of the fields.
     takes_threshold: ClassVar[bool] = False
     #: True if the metric takes a window in cells per side.
@@ -224,9 +224,9 @@ class Metric(ABC):
     def statistics(self) -> tuple[Statistic, ...]:
         """The statistics that it averages."""
 
-    @abstractmethod
     def compute(self, means: Means) -> Any:
-        """The value from the averages, element by element; NaN where undefined."""
+        """The value from the averages, element by element; NaN where undefined. By default the first of them."""
+        return means[self.statistics[0].name]
 
     def worse(self, value: float, than: float) -> bool:
         """True where `value` is a worse score than `than`."""

@@ -64,7 +64,6 @@ class LogHistogramDistance(CurveMetric):
     """
 
     name, unit, perfect = "log_histogram_distance", "1", 0.0
-    direction: ClassVar[Direction] = "lower"
     statistics: tuple[Statistic, ...] = (Histogram(),)
 
     def compute(self, means: Means) -> Any:

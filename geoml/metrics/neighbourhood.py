@@ -61,7 +61,6 @@ def _pool(reduce: np.ufunc, fields: Array, window: int) -> Array:
 
 class _Pooled(Metric):
     unit, perfect = "field", 0.0
-    direction: ClassVar[Direction] = "lower"
     takes_window = True
     how: ClassVar[Literal["mean", "max"]]
 
@@ -70,10 +69,6 @@ class _Pooled(Metric):
         """The one of its window."""
         assert self.window is not None
         return (PooledCRPS(self.window, self.how),)
-
-    def compute(self, means: Means) -> Any:
-        """The average itself."""
-        return means[self.statistics[0].name]
 
 
 class CRPSFairMean(_Pooled):

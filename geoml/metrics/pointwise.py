@@ -24,19 +24,13 @@ class MAE(Metric):
     """Mean absolute error of the ensemble mean, `mean |x̄ − y|`."""
 
     name, unit, perfect = "mae", "field", 0.0
-    direction: ClassVar[Direction] = "lower"
     statistics: tuple[Statistic, ...] = (ABSOLUTE_ERROR,)
-
-    def compute(self, means: Means) -> Any:
-        """The average itself."""
-        return means[ABSOLUTE_ERROR.name]
 
 
 class RMSE(Metric):
     """Root of the mean squared error of the ensemble mean, `√ mean (x̄ − y)²`: the root comes after the mean."""
 
     name, unit, perfect = "rmse", "field", 0.0
-    direction: ClassVar[Direction] = "lower"
     statistics: tuple[Statistic, ...] = (SQUARED_ERROR,)
 
     def compute(self, means: Means) -> Any:
@@ -50,10 +44,6 @@ class Bias(Metric):
     name, unit, perfect = "bias", "field", 0.0
     direction: ClassVar[Direction] = "nearer"
     statistics: tuple[Statistic, ...] = (ERROR,)
-
-    def compute(self, means: Means) -> Any:
-        """The average itself."""
-        return means[ERROR.name]
 
 
 class MeanRatio(Metric):

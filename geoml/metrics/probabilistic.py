@@ -72,12 +72,7 @@ class CRPS(Metric):
     """
 
     name, unit, perfect = "crps", "field", 0.0
-    direction: ClassVar[Direction] = "lower"
     statistics: tuple[Statistic, ...] = (CRPS_CELLS,)
-
-    def compute(self, means: Means) -> Any:
-        """The average itself."""
-        return means[CRPS_CELLS.name]
 
 
 class CRPSFair(Metric):
@@ -88,12 +83,7 @@ class CRPSFair(Metric):
     """
 
     name, unit, perfect = "crps_fair", "field", 0.0
-    direction: ClassVar[Direction] = "lower"
     statistics: tuple[Statistic, ...] = (CRPS_FAIR_CELLS,)
-
-    def compute(self, means: Means) -> Any:
-        """The average itself."""
-        return means[CRPS_FAIR_CELLS.name]
 
 
 class Spread(Metric):

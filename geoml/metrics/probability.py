@@ -76,7 +76,6 @@ class Brier(Metric):
     """Brier score, `mean (p − o)²`, p the share of members with the event and o whether it was observed."""
 
     name, unit, perfect = "brier", "1", 0.0
-    direction: ClassVar[Direction] = "lower"
     takes_threshold = True
 
     @property
@@ -85,10 +84,6 @@ class Brier(Metric):
         assert self.threshold is not None
         threshold = self.threshold
         return (CellStatistic(f"brier_{threshold:g}", lambda f: np.square(np.subtract(*f.events(threshold)))),)
-
-    def compute(self, means: Means) -> Any:
-        """The average itself."""
-        return means[self.statistics[0].name]
 
 
 class Reliability(_Binned):
@@ -99,7 +94,6 @@ class Reliability(_Binned):
     """
 
     name, unit, perfect = "reliability", "1", 0.0
-    direction: ClassVar[Direction] = "lower"
 
     def compute(self, means: Means) -> Any:
         """From the bins that have cells."""

@@ -93,7 +93,6 @@ class RankDeviation(CurveMetric):
     """
 
     name, unit, perfect = "rank_deviation", "1", 0.0
-    direction: ClassVar[Direction] = "lower"
     statistics: tuple[Statistic, ...] = (Ranks(),)
 
     def compute(self, means: Means) -> Any:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from geoml.metrics.base import CurveMetric, Direction, Forecast, Means, Statistic, vector
+from geoml.metrics.base import CurveMetric, Forecast, Means, Statistic, vector
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -94,7 +94,6 @@ class RALSD(CurveMetric):
     """
 
     name, unit, perfect = "ralsd", "1", 0.0
-    direction: ClassVar[Direction] = "lower"
     statistics: tuple[Statistic, ...] = (Power(),)
 
     def compute(self, means: Means) -> Any:

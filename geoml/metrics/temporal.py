@@ -69,7 +69,6 @@ class DiurnalError(CurveMetric):
     """Error of the mean daily cycle, `√ mean_h (x̄_h − ȳ_h)²` over the hours of the day that have samples."""
 
     name, unit, perfect = "diurnal_error", "field", 0.0
-    direction: ClassVar[Direction] = "lower"
     statistics: tuple[Statistic, ...] = (DailyCycle(),)
 
     def compute(self, means: Means) -> Any:

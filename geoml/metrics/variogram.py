@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from geoml.metrics.base import Direction, Forecast, Means, Metric, Statistic
+from geoml.metrics.base import Forecast, Metric, Statistic
 
 __all__ = ["LAGS", "VariogramScore"]
 
@@ -59,9 +59,4 @@ class VariogramScore(Metric):
     """
 
     name, unit, perfect = "variogram_score", "field", 0.0
-    direction: ClassVar[Direction] = "lower"
     statistics: tuple[Statistic, ...] = (Variogram(),)
-
-    def compute(self, means: Means) -> Any:
-        """The average itself."""
-        return means["variogram"]

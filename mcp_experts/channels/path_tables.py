@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from geoml.constants import SPEED_OF_LIGHT
 from geoml.errors import DataError
 from mcp_experts.channels.arrays import read_arrays
 
@@ -24,7 +25,6 @@ __all__ = [
     "read_path_table",
 ]
 
-SPEED_OF_LIGHT = 299_792_458.0
 #: Arrays that identify a path table of `radiomaps paths`, or of DeepMIMO.
 NEEDED = ("amplitude_real", "amplitude_imag", "delay_s", "doppler_hz", "bounces")
 DEEPMIMO = ("power", "phase", "delay")

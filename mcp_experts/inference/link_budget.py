@@ -6,11 +6,11 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+from geoml.constants import SPEED_OF_LIGHT
 from geoml.errors import UserError, unknown
 
 __all__ = ["MODELS", "link_budget"]
 
-SPEED_OF_LIGHT = 299_792_458.0
 #: Thermal noise at 290 K, in dBm/Hz.
 NOISE_DBM_HZ = -173.98
 FARTHEST_M = 5000.0

@@ -18,9 +18,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from geoml.constants import SPEED_OF_LIGHT
 from geoml.errors import DataError, UserError
 from mcp_experts.channels.arrays import opened, read_arrays
-from mcp_experts.channels.path_tables import SPEED_OF_LIGHT
 
 __all__ = ["RadioMaps", "open_maps", "query_map"]
 

@@ -19,6 +19,7 @@ from sionna.phy.channel.tr38901 import CDL, TDL, InF, PanelArray, RMa, UMa, UMi
 from sionna.phy.channel.utils import gen_single_sector_topology
 from sionna.sys import gen_tr38901_indoor_factory_topology
 
+from geoml.constants import SPEED_OF_LIGHT
 from mcp_experts.channels.channel import SNAPSHOTS
 from mcp_experts.experts.profile import EXPERT as PROFILE
 from mcp_experts.experts.scenario import EXPERT as SCENARIO
@@ -47,7 +48,7 @@ __all__ = [
 Reals = NDArray[np.float64]
 
 CARRIER_HZ = 3.5e9
-WAVELENGTH_M = 299_792_458.0 / CARRIER_HZ
+WAVELENGTH_M = SPEED_OF_LIGHT / CARRIER_HZ
 #: Links per call, a compromise between speed and memory.
 TOGETHER = 256
 ANTENNAS = 2

@@ -8,16 +8,16 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import xarray as xr
 from numpy.typing import NDArray
 
+from geoml.constants import BOLTZMANN
 from geoml.errors import UserError
 
 if TYPE_CHECKING:
     import xarray as xr
 
 __all__ = ["LinkBudget", "coverage", "coverage_tables"]
-
-_BOLTZMANN = 1.380649e-23
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,7 +66,7 @@ class LinkBudget:
         >>> round(LinkBudget().noise_dbm, 1)
         -125.2
         """
-        noise = _BOLTZMANN * self.temperature_k * self.subcarrier_hz
+        noise = BOLTZMANN * self.temperature_k * self.subcarrier_hz
         return 10 * math.log10(noise * 1e3) + self.noise_figure_db
 
 
@@ -85,8 +85,6 @@ def coverage(maps: xr.Dataset, budget: LinkBudget | None = None) -> xr.Dataset:
     >>> layers["rsrp_dbm"].dims, sorted(set(layers["best_server"].values.ravel().tolist()) - {-1})
     (('z', 'y', 'x'), [0, 1])
     """
-    import xarray as xr
-
     budget = budget or LinkBudget()
     gain = maps["path_gain_db"].transpose("tx", "z", "y", "x")
     outdoors = ~maps["building"].transpose("z", "y", "x").values.astype(bool)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import xarray as xr
 
 from geoml.errors import UserError
 from radiomaps.antennas.arrays import omnidirectional
@@ -17,8 +18,6 @@ from radiomaps.antennas.stored import apply_antenna
 from radiomaps.maps.store import SceneRecord, in_scene, open_maps, open_paths, scene_records
 
 if TYPE_CHECKING:
-    import xarray as xr
-
     from radiomaps.maps.layout import Transmitter
 
 __all__ = ["maps_of_store"]
@@ -57,8 +56,6 @@ def maps_of_store(
         made["no_path"] = made["path_gain_db"].isnull() & ~one["building"].load()
         azimuth = np.nan if omnidirectional(transmitter) else cell.azimuth_deg
         parts.append(made.assign_coords(tx=cell.name, tx_power_dbm=cell.power_dbm, tx_azimuth_deg=azimuth))
-    import xarray as xr
-
     each = ["tx_x", "tx_y", "tx_z", "tx_power_dbm", "tx_azimuth_deg", "frequency_hz"]
     joined = xr.concat(parts, "tx", data_vars="all", coords=each, compat="override", join="exact")
     joined["building"] = one["building"].load()

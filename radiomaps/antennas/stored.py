@@ -11,14 +11,13 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import xarray as xr
 from numpy.typing import NDArray
 
 from geoml.errors import DataError
 from radiomaps.antennas.arrays import antenna_field
 
 if TYPE_CHECKING:
-    import xarray as xr
-
     from radiomaps.maps.layout import Transmitter
 
 __all__ = ["PATH_DIMS", "PATH_VARIABLES", "amplitudes", "apply_antenna", "departures", "path_powers", "with_paths"]
@@ -83,8 +82,6 @@ def apply_antenna(paths: xr.Dataset, transmitter: Transmitter) -> xr.Dataset:
 
     The pattern, orientation, polarisation and weights of `transmitter` are used, its position is not.
     """
-    import xarray as xr
-
     from radiomaps.maps.layout import VARIABLES
 
     missing = [name for name in PATH_VARIABLES if name not in paths]

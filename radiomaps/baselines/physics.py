@@ -7,10 +7,10 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 
+from geoml.constants import SPEED_OF_LIGHT
 from geoml.data.fields import Batch
 from geoml.errors import DataError, UserError, unknown
 from radiomaps.baselines.base import Array, Baseline, positions
-from radiomaps.maps.layout import SPEED_OF_LIGHT
 from radiomaps.tasks import Task
 from radiomaps.tasks.conditions import HEIGHT_M, distance_of
 

@@ -17,6 +17,7 @@ from geoml.errors import UserError
 from geoml.runs.files import read_json, write_json
 from geoml.runs.folder import plain
 from radiomaps.baselines import BASELINES, baseline, load_baseline, save_baseline
+from radiomaps.maps.store import MapStore
 from radiomaps.tasks import Task
 from radiomaps.tasks.dataset import loader
 
@@ -115,7 +116,7 @@ class Contender(Entry):
     def fit(
         self,
         task: Task,
-        store: Path,
+        store: MapStore,
         parts: Mapping[str, NDArray[Any] | Sequence[int]],
         *,
         recipe: Recipe,

@@ -5,14 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
+import xarray as xr
 
 from radiomaps.benchmarking.run import PLAIN
 from radiomaps.scores.physical import QUANTITIES
 from radiomaps.scores.scoring import PUBLISHED
 
 if TYPE_CHECKING:
-    import xarray as xr
-
     from radiomaps.benchmarking.run import Benchmark, BenchmarkResults
 
 __all__ = ["labelled"]
@@ -26,8 +25,6 @@ def labelled(made: Benchmark, outcome: BenchmarkResults) -> xr.Dataset:
     `nmse` is over all voxels on 0 … 1, as published, circular for an azimuth; other scores are in the `unit` of
     their target.
     """
-    import xarray as xr
-
     values: dict[tuple[str, ...], dict[str, float]] = {}
     for (cell, kind), scores in outcome.scores.items():
         if kind != PLAIN:

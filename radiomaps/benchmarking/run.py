@@ -14,12 +14,14 @@ from numpy.typing import NDArray
 from geoml.benchmarking.cells import attempted, each, kept, scores_file
 from geoml.benchmarking.entries import by_name
 from geoml.cli.config import instantiate
+from geoml.data.manifest import MANIFEST
 from geoml.errors import Diverged, UserError, unknown
 from geoml.runs.files import sha256
 from geoml.runs.folder import config_hash, plain
 from geoml.train.device import autocast, choose_device
 from radiomaps.benchmarking.ablations import PROBES, probed, score_active
 from radiomaps.benchmarking.entries import Contender, task_of
+from radiomaps.maps.store import MapStore
 from radiomaps.scores import MapScores, score
 from radiomaps.tasks import Task
 from radiomaps.tasks.splits import audit, on_layers, parts_of, some_of
@@ -81,7 +83,7 @@ class Benchmark:
 
     def __init__(self, config: Mapping[str, Any]) -> None:
         self.config = plain(config)
-        self.store, self.cache = Path(self.config["store"]), Path(self.config["cache"])
+        self.cache = Path(self.config["cache"])
         allow = tuple(self.config.get("allow_targets") or ())
         self.tasks: dict[str, Task] = {
             name: task_of(entry) for name, entry in _by_name(self.config["tasks"], "tasks").items()
@@ -109,12 +111,17 @@ class Benchmark:
         return Recipe(instantiate(self.config["trainer"]), **self.config["loader"])
 
     @cached_property
+    def store(self) -> MapStore:
+        """The maps, opened and verified once."""
+        path = Path(self.config["store"])
+        if not (path / MANIFEST).exists():
+            raise UserError(f"{path} is not a complete set of radio maps; trace or import one first")
+        return MapStore.open(path)
+
+    @cached_property
     def identity(self) -> str:
         """The identity of the store: the hash of its manifest."""
-        manifest = self.store / "manifest.json"
-        if not manifest.exists():
-            raise UserError(f"{self.store} is not a complete set of radio maps; trace or import one first")
-        return sha256(manifest)
+        return sha256(self.store.path / MANIFEST)
 
     @cached_property
     def _parts(self) -> dict[str, dict[str, NDArray[Any]]]:
@@ -254,7 +261,7 @@ class Benchmark:
             dominant_store(self.store, version=version)
         # Networks take longest: they come first.
         todo = sorted(self.cells, key=lambda cell: self.rows[cell.row].baseline is not None)
-        config = self.config | {key: str(getattr(self, key).absolute()) for key in ("store", "cache")}
+        config = self.config | {"store": str(self.store.path.absolute()), "cache": str(self.cache.absolute())}
         jobs = each(self, "finished", [(cell,) for cell in todo], unit="cells", config=config)
         named: dict[str, str] = {}
         failing = (Diverged, UserError)

@@ -16,6 +16,7 @@ import numpy as np
 import shapely
 from numpy.typing import NDArray
 
+from geoml.constants import SPEED_OF_LIGHT, VACUUM_PERMITTIVITY
 from geoml.errors import UserError
 from geoml.grids.grid import Grid
 from radiomaps.dominant.knife_edges import knife_edge_loss_db
@@ -23,7 +24,7 @@ from radiomaps.dominant.roofs import straight_and_over
 from radiomaps.dominant.streets import along_streets
 from radiomaps.dominant.version1 import around_knife_edges
 from radiomaps.dominant.walls import convex_corners, walls_of
-from radiomaps.maps.layout import SPEED_OF_LIGHT, Transmitter, assemble
+from radiomaps.maps.layout import Transmitter, assemble
 from radiomaps.materials import materials_used
 from radiomaps.scenes import Footprint, Scene
 
@@ -36,7 +37,6 @@ __all__ = ["VERSION", "DominantOptions", "knife_edge_loss_db", "trace"]
 VERSION = 2
 #: Corners farther than this (m) from the grid and the transmitter are ignored.
 _BESIDE_M = 60.0
-_VACUUM_PERMITTIVITY = 8.8541878128e-12
 
 
 @dataclass(frozen=True)
@@ -186,7 +186,7 @@ def _surfaces(scene: Scene, options: DominantOptions, wavelength: float) -> dict
     found = {}
     for name, material in used.items():
         eps_r, sigma, _ = material.at(options.frequency_hz)
-        eta = complex(eps_r, -sigma / (2 * np.pi * options.frequency_hz * _VACUUM_PERMITTIVITY))
+        eta = complex(eps_r, -sigma / (2 * np.pi * options.frequency_hz * VACUUM_PERMITTIVITY))
         found[name] = (eta, (material.thickness_m or options.thickness_m) / wavelength)
     return found
 

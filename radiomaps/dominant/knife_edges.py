@@ -6,7 +6,6 @@ import math
 from typing import Any
 
 import numba
-import numpy as np
 
 __all__ = ["fresnel_parameter", "knife_edge_loss_db", "over_the_top"]
 
@@ -68,15 +67,3 @@ def over_the_top(
     detour = math.hypot(meet, top - z0) + math.hypot(reach - meet, top - z1) - math.hypot(reach, z1 - z0)
     single_db = knife_edge_loss_db(fresnel_parameter(detour, wavelength_m))
     return length, max(single_db, sum_db) if several else single_db, slope_r
-
-
-def knife_edge_exact_db(nu: float) -> float:
-    """The Fresnel integral that `knife_edge_loss_db` approximates.
-
-    >>> abs(knife_edge_exact_db(1.0) - knife_edge_loss_db(1.0)) < 0.2
-    True
-    """
-    from scipy.special import fresnel
-
-    s, c = fresnel(nu)
-    return float(-20 * np.log10(math.sqrt((1 - c - s) ** 2 + (c - s) ** 2) / 2))

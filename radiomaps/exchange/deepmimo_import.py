@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import xarray as xr
 from numpy.typing import NDArray
 
 from geoml.errors import DataError
@@ -121,8 +122,6 @@ def _table(
     points: NDArray[np.float64], about: Mapping[str, Any],
 ) -> xr.Dataset:  # fmt: skip
     """The Dataset, with the units of `radiomaps.raytrace.find_paths`."""
-    import xarray as xr
-
     from radiomaps.raytrace.path_names import ABOUT
 
     variables = {}

@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import xarray as xr
 
 from geoml.cli.progress import Bar, progress_bar
-from geoml.data.reading import spread
+from geoml.data.reading import ambient_client, spread
 from geoml.data.store import Packing, StoreWriter
 from geoml.errors import DataError, UserError
 from geoml.grids.grid import Grid
@@ -43,8 +44,6 @@ def compute(plan: Plan, start: int, stop: int, advance: Callable[[float], None] 
 
     `advance` gets shares of the work as they are done.
     """
-    import xarray as xr
-
     maps = plan.trace(start, stop, advance)
     missing = [name for name in plan.variables if name not in maps]
     if missing:
@@ -91,7 +90,6 @@ def store_template(
     the ground's height too.
     """
     import dask.array as da
-    import xarray as xr
 
     sample = np.arange(len(scenes))
     coords: dict[str, Any] = {
@@ -133,11 +131,11 @@ def store_template(
     return template
 
 
-def generate(plan: Plan, path: str | os.PathLike[str], *, client: Any = None, prepare_command: str = "") -> Path:
+def generate(plan: Plan, path: str | os.PathLike[str], *, prepare_command: str = "") -> Path:
     """Write all maps of a plan to a store at `path` and return it; existing maps are not computed again.
 
-    `client` is a `dask.distributed.Client` whose workers compute while this process writes; without one, this
-    process does both. A store of another plan raises `UserError`. The manifest is written last; readers refuse a store
+    The workers of the active Dask client compute while this process writes; without a client, this process does both.
+    A store of another plan raises `UserError`. The manifest is written last; readers refuse a store
     without it.
     """
     path = Path(path)
@@ -176,7 +174,7 @@ def generate(plan: Plan, path: str | os.PathLike[str], *, client: Any = None, pr
         todo = writer.missing()
         with progress_bar("tracing", plan.samples, unit="maps") as bar:
             bar.advance(plan.samples - len(todo) * plan.task_size)
-            for start, groups in _results(plan, todo, client, bar):
+            for start, groups in _results(plan, todo, bar):
                 writer.write(start, groups)
         if not writer.complete:
             _record_scenes(plan, path)
@@ -199,9 +197,9 @@ def _require_same_plan(path: Path, plan: Plan) -> None:
         raise UserError(f"{path} was begun by another version of this package; delete it or choose another path")
 
 
-def _results(plan: Plan, starts: list[int], client: Any, bar: Bar) -> Iterator[tuple[int, dict[str, xr.Dataset]]]:
+def _results(plan: Plan, starts: list[int], bar: Bar) -> Iterator[tuple[int, dict[str, xr.Dataset]]]:
     """Computed groups in order of completion; a client has two jobs per worker in flight."""
-    if client is None:
+    if (client := ambient_client()) is None:
         for start in starts:
             left = 1.0
 

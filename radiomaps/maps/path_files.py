@@ -30,6 +30,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+import xarray as xr
 
 from geoml.data.netcdf import read_dataset, write_netcdf
 from geoml.errors import DataError, UserError
@@ -63,8 +64,6 @@ def write_paths(path: str | os.PathLike[str], table: xr.Dataset) -> Path:
 
 def read_paths(path: str | os.PathLike[str]) -> xr.Dataset:
     """Read a table of `write_paths`; raises `DataError` for a missing, damaged or other file."""
-    import xarray as xr
-
     path = Path(path)
     require_suffix(path)
     if path.suffix == ".nc":

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import shapely
 
-from geoml.data.store import open_store
+from geoml.data.store import Store
 from geoml.errors import DataError
 from geoml.runs.files import read_json
 from radiomaps.materials import ITU_MATERIALS
@@ -20,8 +20,9 @@ from radiomaps.scenes import Footprint
 
 if TYPE_CHECKING:
     import xarray as xr
+    from numpy.typing import NDArray
 
-__all__ = ["SceneRecord", "in_scene", "open_maps", "open_paths", "scene_records"]
+__all__ = ["MapStore", "SceneRecord", "in_scene", "open_maps", "open_paths", "scene_records"]
 
 
 class SceneRecord(dict[str, Any]):
@@ -88,13 +89,44 @@ class SceneRecord(dict[str, Any]):
 
 def scene_records(path: str | os.PathLike[str]) -> list[SceneRecord]:
     """The scenes of a store, in its order."""
-    files = sorted((Path(path) / "scenes").glob("*.json"))
+    return [SceneRecord(read_json(file)) for file in _scene_files(Path(path))]
+
+
+def _scene_files(path: Path) -> list[Path]:
+    files = sorted((path / "scenes").glob("*.json"))
     if not files:
-        inside = Path(path) / "maps.zarr"
+        inside = path / "maps.zarr"
         hint = f"; did you mean {inside}?" if inside.exists() else ""
-        found = "holds no records of scenes; it is no set of radio maps" if Path(path).exists() else "does not exist"
+        found = "holds no records of scenes; it is no set of radio maps" if path.exists() else "does not exist"
         raise DataError(f"{path} {found}{hint}")
-    return [SceneRecord(read_json(file)) for file in files]
+    return files
+
+
+class MapStore(Store):
+    """A complete store of radio maps, opened and verified once for a verb."""
+
+    @classmethod
+    def open(cls, path: str | os.PathLike[str]) -> Self:
+        """The store at a folder, or the one given; `DataError` for a folder that holds no radio maps."""
+        if not isinstance(path, Store) and not (Path(path) / "zarr.json").exists():
+            _scene_files(Path(path))  # names the store within a run folder
+        return super().open(path)
+
+    @cached_property
+    def records(self) -> list[SceneRecord]:
+        """The scenes, in the order of the store."""
+        return scene_records(self.path)
+
+    @cached_property
+    def scenes(self) -> NDArray[np.int64]:
+        """The number of the scene of each map."""
+        found: NDArray[np.int64] = self.groups["target"]["scene"].values
+        return found
+
+    @cached_property
+    def companions(self) -> dict[str, Store]:
+        """Stores of priors of the same maps that were opened, by name."""
+        return {}
 
 
 def open_maps(path: str | os.PathLike[str]) -> xr.Dataset:
@@ -105,13 +137,13 @@ def open_maps(path: str | os.PathLike[str]) -> xr.Dataset:
     `in_scene`. `scene` is a name and `tx` a number. Masks are boolean. If heights are above the ground, `ground_m` is
     its height. Maps of several frequencies are concatenated along `tx`, with `frequency_hz` as a coordinate.
     """
-    groups = open_store(path, chunks={})
-    if "transmitter" not in groups:
-        raise DataError(f"{path} is no set of radio maps (it has groups {sorted(groups)})")
-    records = scene_records(path)
-    flat = groups["target"]
+    store = MapStore.open(path)
+    if "transmitter" not in store.names:
+        raise DataError(f"{path} is no set of radio maps (it has groups {store.names})")
+    records = store.records
+    flat = store.open_group("target", chunks={})
     for name in ("condition", "transmitter"):
-        flat = flat.merge(groups[name], compat="override", join="exact")
+        flat = flat.merge(store.open_group(name, chunks={}), compat="override", join="exact")
     counts = np.bincount(flat["scene"].values, minlength=len(records))
     if (counts != counts[0]).any():
         raise DataError(
@@ -130,8 +162,7 @@ def open_maps(path: str | os.PathLike[str]) -> xr.Dataset:
         if name in maps:
             attrs = maps[name].attrs
             maps[name] = (maps[name] > 0.5).assign_attrs(attrs)
-    attributes = json.loads((Path(path) / "zarr.json").read_text())["attributes"]
-    maps.attrs = {**attributes, "licence": "; ".join(sorted({record["licence"] for record in records}))}
+    maps.attrs = {**store.attributes, "licence": "; ".join(sorted({record["licence"] for record in records}))}
     maps = maps.assign_coords(
         scene=[record["name"] for record in records],
         tx=range(number),
@@ -160,11 +191,11 @@ def open_paths(path: str | os.PathLike[str]) -> xr.Dataset:
 
     Raises `DataError` for a store that was traced without `paths_per_voxel`.
     """
-    groups = open_store(path, chunks={})
-    if "paths" not in groups:
+    store = MapStore.open(path)
+    if "paths" not in store.names:
         raise DataError(f"{path} keeps no paths; trace it with solver.options.paths_per_voxel=16")
-    records = scene_records(path)
-    flat = groups["paths"]
+    records = store.records
+    flat = store.open_group("paths", chunks={})
     number = flat.sizes["sample"] // len(records)
     flat = flat.drop_vars([name for name in ("scene", "tx", "sample", "frequency_hz") if name in flat.coords])
     kept = flat.coarsen(sample=number).construct(sample=("scene", "tx"))

@@ -10,10 +10,10 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
+from geoml.constants import VACUUM_PERMITTIVITY
+
 __all__ = ["ITU_MATERIALS", "Properties", "itu_properties", "soil_properties"]
 
-#: Permittivity of vacuum, F/m.
-_EPSILON_0 = 8.8541878128e-12
 
 #: Ranges in GHz and their coefficients (a, b, c, d); of ranges that overlap the first one counts.
 _P2040: dict[str, tuple[tuple[float, float, float, float, float, float], ...]] = {
@@ -135,4 +135,4 @@ def soil_properties(
     mixture = 1.0 - water + bulk / grain * grains
     mixture += water ** (1.2748 - 0.00519 * sand - 0.00152 * clay) * max(water_r, 0.0) ** power
     lossy = water ** ((1.33797 - 0.00603 * sand - 0.00166 * clay) / power) * water_i
-    return Properties(mixture ** (1.0 / power), lossy * 2.0 * math.pi * frequency_hz * _EPSILON_0, False)
+    return Properties(mixture ** (1.0 / power), lossy * 2.0 * math.pi * frequency_hz * VACUUM_PERMITTIVITY, False)

@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from geoml.constants import SPEED_OF_LIGHT, VACUUM_PERMITTIVITY
 from geoml.errors import DataError, UserError, unknown
 from geoml.runs.files import read_text
 from radiomaps.materials.itu import ITU_MATERIALS, Properties, itu_properties
@@ -89,8 +90,8 @@ class Material:
         """
         eps_r, sigma, _ = self.at(frequency_hz)
         omega = 2 * math.pi * frequency_hz
-        loss = max(sigma / (omega * 8.8541878128e-12), 1e-4 * eps_r)
-        damping = -(complex(eps_r, -loss) ** 0.5).imag * omega / 299_792_458.0
+        loss = max(sigma / (omega * VACUUM_PERMITTIVITY), 1e-4 * eps_r)
+        damping = -(complex(eps_r, -loss) ** 0.5).imag * omega / SPEED_OF_LIGHT
         return 6 * math.log(10) / (2 * damping)
 
     def scattered(self, default: float) -> float:

@@ -9,7 +9,7 @@ import mitsuba as mi
 import numpy as np
 from numpy.typing import NDArray
 
-from radiomaps.maps.layout import SPEED_OF_LIGHT
+from geoml.constants import SPEED_OF_LIGHT
 from radiomaps.raytrace.arrays import floats, integers
 from radiomaps.raytrace.chains import CentrePaths
 from radiomaps.raytrace.moments import Sums

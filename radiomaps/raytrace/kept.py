@@ -16,7 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 from sionna.rt.antenna_pattern import antenna_pattern_registry, antenna_pattern_to_world_implicit
 
-from radiomaps.maps.layout import SPEED_OF_LIGHT, Transmitter, direction_angles, wrapped
+from geoml.constants import SPEED_OF_LIGHT
+from radiomaps.maps.layout import Transmitter, direction_angles, wrapped
 from radiomaps.raytrace.arrays import integers
 from radiomaps.raytrace.backwards import arrive
 from radiomaps.raytrace.bounce import BOUNCE_BITS, find_images

@@ -9,7 +9,8 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from radiomaps.maps.layout import SPEED_OF_LIGHT, Transmitter, direction_angles
+from geoml.constants import SPEED_OF_LIGHT
+from radiomaps.maps.layout import Transmitter, direction_angles
 from radiomaps.raytrace.exact import Paths, find_paths
 from radiomaps.raytrace.options import TraceOptions
 from radiomaps.raytrace.path_names import ABOUT

@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 from sionna.rt.antenna_pattern import antenna_pattern_to_world_implicit
 from sionna.rt.utils import rotation_matrix
 
+from geoml.constants import SPEED_OF_LIGHT
 from geoml.grids.grid import Grid
-from radiomaps.maps.layout import SPEED_OF_LIGHT, Transmitter
+from radiomaps.maps.layout import Transmitter
 from radiomaps.materials import materials_used
 from radiomaps.raytrace.arrays import floats, integers
 from radiomaps.raytrace.lattice import Cap

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from geoml.models.base import Model
 from geoml.models.predictor import Predictor
 from geoml.report.drawing import save_viewer
+from radiomaps.maps.store import MapStore
 from radiomaps.prediction import predicted_maps, truth_of
 from radiomaps.report.figures import LEGEND, PRINTED, prediction_viewer, stored_truth
 from radiomaps.tasks import Task
@@ -23,7 +24,7 @@ __all__ = ["draw", "draw_predictions", "picture_taker"]
 
 
 def picture_taker(
-    task: Task, store: Path, samples: Sequence[int], folder: Path, *, members: int = 4, seed: int = 0
+    task: Task, store: MapStore, samples: Sequence[int], folder: Path, *, members: int = 4, seed: int = 0
 ) -> Callable[[Model, int], None]:
     """A callback for `watch` of `fit` that draws maps of a store as predicted by the model in training."""
     transforms = identity(task)
@@ -37,7 +38,7 @@ def picture_taker(
     return watch
 
 
-def draw(builder: Builder, store: Path, samples: Sequence[int], folder: Path, members: int) -> None:
+def draw(builder: Builder, store: MapStore, samples: Sequence[int], folder: Path, members: int) -> None:
     """Draw truth, prediction, error and uncertainty of every target of some maps to `folder`."""
     if not samples:
         return

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import xarray as xr
 from numpy.typing import NDArray
 
 from geoml.errors import DataError
@@ -26,8 +27,6 @@ SAME_M = 0.01
 
 def evaluate_maps(maps: xr.Dataset, truth: xr.Dataset) -> xr.Dataset:
     """Every score on (target, voxels), in dB, ns and degrees; see `radiomaps.evaluate`."""
-    import xarray as xr
-
     targets = [name for name in QUANTITIES if name in maps and name in truth]
     if not targets:
         found = ", ".join(map(str, maps.data_vars)) or "nothing"

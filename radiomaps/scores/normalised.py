@@ -106,19 +106,10 @@ PSNR_OF_MAP = MapStatistic("psnr_of_map", lambda f: _psnr(_squared_error(f)))
 SSIM_OF_MAP = MapStatistic("ssim_of_map", lambda f: _mean(f, _similar_cells(f)))
 
 
-class _OfMaps(Metric):
-    """The mean over maps of one statistic."""
-
-    def compute(self, means: Means) -> Any:
-        """The average itself."""
-        return means[self.statistics[0].name]
-
-
 class NMSE(Metric):
     """Normalised mean squared error over all voxels, `Σ e² / Σ I²`; undefined where everything is 0."""
 
     name, unit, perfect = "nmse", "1", 0.0
-    direction: ClassVar[Direction] = "lower"
     statistics: tuple[Statistic, ...] = (SQUARED_ERROR, OBSERVED_SQUARE)
 
     def compute(self, means: Means) -> Any:
@@ -145,28 +136,22 @@ class SSIM(Metric):
     direction: ClassVar[Direction] = "higher"
     statistics: tuple[Statistic, ...] = (SIMILARITY,)
 
-    def compute(self, means: Means) -> Any:
-        """The average itself."""
-        return means[SIMILARITY.name]
 
-
-class RMSEOfMaps(_OfMaps):
+class RMSEOfMaps(Metric):
     """Mean over maps of each map's root-mean-square error."""
 
     name, unit, perfect = "rmse_of_maps", "field", 0.0
-    direction: ClassVar[Direction] = "lower"
     statistics: tuple[Statistic, ...] = (RMSE_OF_MAP,)
 
 
-class NMSEOfMaps(_OfMaps):
+class NMSEOfMaps(Metric):
     """Mean over maps of each map's `Σ e² / Σ I²`; a map of zeros counts as 0."""
 
     name, unit, perfect = "nmse_of_maps", "1", 0.0
-    direction: ClassVar[Direction] = "lower"
     statistics: tuple[Statistic, ...] = (NMSE_OF_MAP,)
 
 
-class PSNROfMaps(_OfMaps):
+class PSNROfMaps(Metric):
     """Mean over maps of each map's peak signal-to-noise ratio, range 1, at most 120 dB."""
 
     name, unit, perfect = "psnr_of_maps", "1", 120.0
@@ -174,7 +159,7 @@ class PSNROfMaps(_OfMaps):
     statistics: tuple[Statistic, ...] = (PSNR_OF_MAP,)
 
 
-class SSIMOfMaps(_OfMaps):
+class SSIMOfMaps(Metric):
     """Mean over maps of each map's structural similarity."""
 
     name, unit, perfect = "ssim_of_maps", "1", 1.0

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geoml.metrics import Suite
-from geoml.metrics.base import CellStatistic, Direction, Forecast, Means, Metric, Statistic
+from geoml.metrics.base import CellStatistic, Direction, Forecast, Metric, Statistic
 from geoml.metrics.pointwise import MAE, RMSE, Bias
 from geoml.metrics.probabilistic import CRPSFair, Spread, SpreadSkill
 from geoml.metrics.ranks import OutlierExcess, RankDeviation
@@ -67,12 +67,7 @@ class CircularCRPSFair(Metric):
     """Fair CRPS of directions in degrees, `mean |xᵢ − y| − ½ Σᵢⱼ |xᵢ − xⱼ| / (M (M − 1))` along the circle."""
 
     name, unit, perfect = "crps_fair", "field", 0.0
-    direction: ClassVar[Direction] = "lower"
     statistics: tuple[Statistic, ...] = (CIRCULAR_CRPS,)
-
-    def compute(self, means: Means) -> Any:
-        """The average itself."""
-        return means[CIRCULAR_CRPS.name]
 
 
 class Within(Metric):
@@ -87,10 +82,6 @@ class Within(Metric):
         """Whether each voxel is within the tolerance."""
         assert self.threshold is not None
         return (CellStatistic(f"within_{self.threshold:g}", lambda f: np.abs(f.error) <= self.threshold),)
-
-    def compute(self, means: Means) -> Any:
-        """The average itself."""
-        return means[self.statistics[0].name]
 
 
 def suite_of(target: str, *, members: int) -> Suite:

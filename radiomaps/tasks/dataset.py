@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,11 +15,11 @@ from geoml.data.fields import Batch
 from geoml.data.loader import BlockLoader
 from geoml.data.patches import PatchSpec
 from geoml.data.sources import Block, BlockSource, Stack, select_samples
-from geoml.data.store import open_store
+from geoml.data.store import Store
 from geoml.errors import DataError, UserError
 from geoml.grids.grid import Axis, Grid
 from geoml.runs.files import read_json
-from radiomaps.maps.store import SceneRecord
+from radiomaps.maps.store import MapStore, SceneRecord
 from radiomaps.tasks.channels import base_height_m, map_channels
 from radiomaps.tasks.conditions import Site, roof_map
 from radiomaps.tasks.low_ray_prior import cheap_store
@@ -31,7 +30,7 @@ __all__ = ["TaskLoader", "TaskSource", "loader"]
 
 Array = NDArray[Any]
 #: Priors that are kept in a separate store.
-_BESIDE: dict[str, Callable[[Path, Task], Path]] = {
+_BESIDE: dict[str, Callable[[MapStore, Task], Store]] = {
     "dominant": lambda store, task: dominant_store(store, version=task.dominant_version),
     "cheap_trace": lambda store, _: cheap_store(store),
 }
@@ -51,21 +50,21 @@ class TaskSource(BlockSource):
         task: Task,
         samples: slice | Iterable[int] | NDArray[Any] | None = None,
     ) -> None:
-        self.store, self.task = Path(store), task
+        self.store, self.task = MapStore.open(store), task
         gain = ("path_gain_db",) if task.threshold_dbm is not None else ()
         self._variables = tuple(dict.fromkeys((*task.targets, *gain)))
         self._maps = FieldSource(self.store, condition=["building"], target=self._variables, static=[])
         self.name = self._maps.name
         self.condition, self.target = task.channels.condition, task.channels.target
-        target = open_store(self.store, "target")
+        target, sites = self.store.groups["target"], self.store.groups["transmitter"]
         #: Whether heights are those above the ground.
         self.above_ground = "ground" in str(target["z"].attrs.get("long_name", ""))
-        self.scenes = target["scene"].values
-        sites = open_store(self.store, "transmitter")
+        self.scenes = self.store.scenes
         names = ("tx_x", "tx_y", "tx_z", "tx_power_dbm", "frequency_hz")
         self._sites = np.stack([np.asarray(sites[name].values, np.float64) for name in names], axis=1)
-        self._layers, self._grid = _layers(self._maps.target_grid, task.heights, self.store)
-        self._selected = select_samples(samples, len(self._sites), self.name)
+        self._layers, self.target_grid = _layers(self._maps.target_grid, task.heights, self.store)
+        self.condition_grid, self.times, self.block_samples = self.target_grid, None, self._maps.block_samples
+        self.selected = select_samples(samples, len(self._sites), self.name)
         self._prior = self._open_prior()
         self._roofs: dict[int, NDArray[np.float32]] = {}
         #: The epoch, shared with reading processes; fresh observations are keyed on it.
@@ -80,15 +79,9 @@ class TaskSource(BlockSource):
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_roofs": {}}
 
-    condition_grid = property(lambda self: self._grid)
-    target_grid = property(lambda self: self._grid)
-    selected = property(lambda self: self._selected)
-    times = property(lambda self: None)
-    block_samples = property(lambda self: self._maps.block_samples)
-
     @property
     def sample_bytes(self) -> int:
-        return 4 * (len(self.condition) + len(self.target)) * self._grid.size
+        return 4 * (len(self.condition) + len(self.target)) * self.target_grid.size
 
     def site(self, sample: int) -> Site:
         """The transmitter of a sample, in the metres of its window."""
@@ -99,7 +92,7 @@ class TaskSource(BlockSource):
 
     def sight(self, samples: NDArray[Any]) -> NDArray[np.bool_] | None:
         """Which voxels of some maps are in line of sight `(sample, z, y, x)`; None if the store does not say."""
-        target = open_store(self.store, "target")
+        target = self.store.groups["target"]
         if "los" not in target:
             return None
         return target["los"].isel(sample=samples).values[:, self._layers] > 0.5
@@ -109,7 +102,7 @@ class TaskSource(BlockSource):
         return base_height_m(self._record(sample).footprints)
 
     def _record(self, sample: int) -> SceneRecord:
-        return SceneRecord(read_json(self.store / "scenes" / f"{int(self.scenes[sample]):05d}.json"))
+        return SceneRecord(read_json(self.store.path / "scenes" / f"{int(self.scenes[sample]):05d}.json"))
 
     def read_block(self, start: int, stop: int) -> Block:
         stored = self._maps.read(start, stop)
@@ -135,7 +128,7 @@ class TaskSource(BlockSource):
             known = {name: np.where(weak, np.nan, values) for name, values in known.items()}
         observed = None if task.observations is None else self._observed(sample, building, known)
         channels = map_channels(
-            task, self._grid, site, building, self._roof(sample, building), observed=observed, guess=guess
+            task, self.target_grid, site, building, self._roof(sample, building), observed=observed, guess=guess
         )
         return channels | dict(zip(task.target_channels, task.encode(known), strict=True))
 
@@ -143,7 +136,7 @@ class TaskSource(BlockSource):
         scene = int(self.scenes[sample])
         if scene not in self._roofs:
             footprints = self._record(sample).local_footprints
-            self._roofs[scene] = roof_map(building, footprints, self._grid, above_ground=self.above_ground)
+            self._roofs[scene] = roof_map(building, footprints, self.target_grid, above_ground=self.above_ground)
         return self._roofs[scene]
 
     def _observed(self, sample: int, building: NDArray[np.bool_], known: dict[str, Array]) -> dict[str, Array]:
@@ -151,14 +144,14 @@ class TaskSource(BlockSource):
         assert self.task.observations is not None
         observations, epoch = self.task.observations, int(self.epoch[0])
         heard = np.isfinite(known[self.task.targets[0]])
-        here = observations.places(building, self._grid, sample, epoch) & heard
+        here = observations.places(building, self.target_grid, sample, epoch) & heard
         return {
             name: np.where(here, observations.read(name, known[name], sample, epoch), np.nan)
             for name in self.task.targets
         }
 
     def read_static(self) -> NDArray[np.float32]:
-        return np.zeros((0, *self._grid.shape), np.float32)
+        return np.zeros((0, *self.target_grid.shape), np.float32)
 
     def _narrow(self, role: str, numbers: list[int]) -> None:
         """Channels are picked by name as they are made."""
@@ -216,7 +209,7 @@ def _stack(rows: list[Array]) -> Stack:
     return Stack(tuple(range(len(values))), values, (None,) * len(values))
 
 
-def _layers(grid: Grid, heights: tuple[float, ...] | None, store: Path) -> tuple[list[int], Grid]:
+def _layers(grid: Grid, heights: tuple[float, ...] | None, store: MapStore) -> tuple[list[int], Grid]:
     """Indices of the layers at these heights, and the grid of these layers."""
     z = grid["z"]
     if heights is None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import functools
+import os
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from geoml.cli.progress import track
-from geoml.data.store import StoreWriter, open_store
+from geoml.data.store import StoreWriter
 from geoml.errors import DataError
 from geoml.grids.grid import Grid, grid_of
 from geoml.runs.files import read_json
@@ -17,7 +18,7 @@ from radiomaps.dominant import VERSION
 from radiomaps.generation.generate import PACKING, SAMPLE, store_template
 from radiomaps.generation.plan import run_solver
 from radiomaps.maps.layout import VARIABLES, Transmitter
-from radiomaps.maps.store import SceneRecord
+from radiomaps.maps.store import MapStore, SceneRecord
 from radiomaps.scenes import Scene
 from radiomaps.scenes.extrude import scene_of_footprints
 
@@ -40,22 +41,24 @@ def scene_of_record(record: SceneRecord, grid: Grid) -> Scene:
     return scene_of_footprints(record["name"], footprints, bounds=(low[0], low[1], high[0], high[1]))
 
 
-def dominant_of_footprints(store: Path, beside: Path, *, version: int = VERSION) -> None:
+def dominant_of_footprints(store: str | os.PathLike[str], beside: Path, *, version: int = VERSION) -> None:
     """Write the dominant paths of every sample of `store` to a new store, resuming an interrupted run."""
     if (beside / "manifest.json").exists():
         return
-    target, sites = open_store(store, "target"), open_store(store, "transmitter").load()
-    grid, scenes = grid_of(target), target["scene"].values
-    attrs = {"title": "Dominant paths", "solver": "dominant", "solver_version": f"radiomaps.dominant {version}"}
+    store = MapStore.open(store)
+    target, sites = store.groups["target"], store.groups["transmitter"].load()
+    grid, scenes = grid_of(target), store.scenes
+    about = f"radiomaps.dominant {version}"
+    attrs = {"title": "Dominant paths", "solver": "dominant", "solver_version": about, "of": store.path.name}
     carriers = sites["frequency_hz"].values
     template = store_template(grid, _VARIABLES, scenes.tolist(), target["tx"].values.tolist(), carriers.tolist())
     packing = {name: PACKING[name] for name in (*_VARIABLES, "building")}
 
     @functools.lru_cache(maxsize=2)
     def scene(number: int) -> Scene:
-        return scene_of_record(SceneRecord(read_json(store / "scenes" / f"{number:05d}.json")), grid)
+        return scene_of_record(SceneRecord(read_json(store.path / "scenes" / f"{number:05d}.json")), grid)
 
-    with StoreWriter.create(beside, template, slab=1, packing=packing, attrs={**attrs, "of": store.name}) as writer:
+    with StoreWriter.create(beside, template, slab=1, packing=packing, attrs=attrs) as writer:
         for start in track(writer.missing(), "dominant paths", unit="maps"):
             writer.write(start, _solve(scene(int(scenes[start])), sites.isel({SAMPLE: start}), grid, version))
         writer.finish()

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import os
-from pathlib import Path
 from typing import Any
 
+from geoml.data.store import Store
 from geoml.errors import UserError
-from geoml.runs.files import read_json
 from radiomaps.generation.plan import Placement, Plan, Window
+from radiomaps.maps.store import MapStore
 from radiomaps.tasks.priors import is_complete
 
 __all__ = ["FEWER", "cheap_plan", "cheap_store"]
@@ -20,23 +20,27 @@ FEWER = 100
 _FEWEST = 1_000
 
 
-def cheap_store(store: str | os.PathLike[str], *, client: Any = None) -> Path:
+def cheap_store(store: str | os.PathLike[str]) -> Store:
     """Cheap traces of every map of a store, in a store next to it; computed on the first call and reused.
 
     Raises `UserError` for a store that was not traced with rays, or with too few.
     """
     from radiomaps.generation.generate import generate
 
-    store = Path(store)
-    attributes = read_json(store / "zarr.json").get("attributes", {})
-    if "plan" not in attributes:
+    store = MapStore.open(store)
+    if "cheap" in store.companions:
+        return store.companions["cheap"]
+    if "plan" not in store.attributes:
         raise UserError(f"{store} was imported, not traced: it cannot be traced again with fewer rays")
-    plan = cheap_plan(json.loads(attributes["plan"]), store)
-    beside = store.with_name(f"{store.name.removesuffix('.zarr')}.cheap.zarr")
-    return beside if is_complete(beside, plan.identity) else generate(plan, beside, client=client)
+    plan = cheap_plan(json.loads(store.attributes["plan"]), store)
+    beside = store.path.with_name(f"{store.path.name.removesuffix('.zarr')}.cheap.zarr")
+    if not is_complete(beside, plan.identity):
+        generate(plan, beside)
+    store.companions["cheap"] = Store.open(beside)
+    return store.companions["cheap"]
 
 
-def cheap_plan(described: dict[str, Any], store: Path) -> Plan:
+def cheap_plan(described: dict[str, Any], store: MapStore) -> Plan:
     """The plan of a store with fewer rays."""
     options = dict(described["options"])
     if described["solver"] != "sionna":

@@ -11,13 +11,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from geoml.data.store import open_store
+from geoml.constants import SPEED_OF_LIGHT
+from geoml.data.store import Store
 from geoml.errors import DataError
 from geoml.grids.grid import Grid
 from geoml.runs.files import read_json
 from radiomaps.dominant import VERSION
 from radiomaps.generation.plan import Placement, Plan, Window
-from radiomaps.maps.layout import SPEED_OF_LIGHT, direction_angles, friis_gain_db
+from radiomaps.maps.layout import direction_angles, friis_gain_db
+from radiomaps.maps.store import MapStore
 from radiomaps.tasks.conditions import Site
 
 __all__ = [
@@ -108,7 +110,7 @@ def nearest(
     return distance.reshape(len(wanted), -1), index.reshape(len(wanted), -1)
 
 
-def dominant_store(store: str | os.PathLike[str], *, version: int = VERSION, client: Any = None) -> Path:
+def dominant_store(store: str | os.PathLike[str], *, version: int = VERSION) -> Store:
     """The dominant paths of every map of a store, in a store next to it; computed on the first call and reused.
 
     Maps of a plan are made by the same plan with the solver replaced; others from the footprints of their records.
@@ -116,21 +118,25 @@ def dominant_store(store: str | os.PathLike[str], *, version: int = VERSION, cli
     """
     from radiomaps.generation.generate import generate
 
-    store = Path(store)
-    beside = store.with_name(f"{store.name.removesuffix('.zarr')}.dominant-{version}.zarr")
-    attributes = read_json(store / "zarr.json").get("attributes", {})
-    if "plan" in attributes:
-        plan = _dominant_plan(json.loads(attributes["plan"]), version)
+    store = MapStore.open(store)
+    name = f"dominant-{version}"
+    if name in store.companions:
+        return store.companions[name]
+    beside = store.path.with_name(f"{store.path.name.removesuffix('.zarr')}.{name}.zarr")
+    if "plan" in store.attributes:
+        plan = _dominant_plan(json.loads(store.attributes["plan"]), version)
         if not is_complete(beside, plan.identity):
-            generate(plan, beside, client=client)
+            generate(plan, beside)
     else:
         from radiomaps.tasks.footprint_priors import dominant_of_footprints
 
         dominant_of_footprints(store, beside, version=version)
-    own, other = (open_store(path, "transmitter") for path in (store, beside))
+    made = Store.open(beside)
+    own, other = (each.groups["transmitter"] for each in (store, made))
     if not all(np.allclose(own[name], other[name], atol=1e-3) for name in ("tx_x", "tx_y", "tx_z", "frequency_hz")):
         raise DataError(f"{beside} does not have the same transmitters as {store}; delete it to compute it again")
-    return beside
+    store.companions[name] = made
+    return made
 
 
 def is_complete(store: Path, identity: str) -> bool:

@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import shapely
 
-from geoml.data.store import open_store
+from geoml.data.choice import evenly
 from geoml.errors import UserError, unknown
-from radiomaps.maps.store import SceneRecord, scene_records
+from radiomaps.maps.store import MapStore, SceneRecord
 from radiomaps.scenes.footprints import burn
 
 if TYPE_CHECKING:
@@ -131,7 +131,8 @@ def _alike(plans: Sequence[_Ground]) -> NDArray[np.bool_]:
 def split_by_scene(store: str | os.PathLike[str], *, parts: Mapping[str, float] | None = None, seed: int = 0) -> Splits:
     """Assign scenes to parts, those that share buildings to the same part; shares are met as closely as possible."""
     shares = _shares(parts)
-    records = scene_records(store)
+    store = MapStore.open(store)
+    records = store.records
     groups = _groups(len(records), twins(records))
     order = np.random.default_rng([0x59117, seed]).permutation(len(groups))
     if len(groups) < len(shares):
@@ -149,7 +150,7 @@ def split_by_scene(store: str | os.PathLike[str], *, parts: Mapping[str, float] 
         for scene in groups[index]:
             part_of[scene] = chosen
         filled[chosen] += len(groups[index])
-    part = np.array([part_of[scene] for scene in range(len(records))])[open_store(store, "target")["scene"].values]
+    part = np.array([part_of[scene] for scene in range(len(records))])[store.scenes]
     samples = {name: np.flatnonzero(part == name) for name in shares}
     return Splits(samples, audit(store, samples))
 
@@ -160,7 +161,8 @@ def split_by_file(store: str | os.PathLike[str], *, parts: Mapping[str, float] |
     Default parts: 90 % train, 10 % test. The leaks are listed in the result.
     """
     shares = _shares(parts or {"train": 0.9, "test": 0.1})
-    scene = open_store(store, "target")["scene"].values
+    store = MapStore.open(store)
+    scene = store.scenes
     order = np.random.default_rng([0x59118, seed]).permutation(len(scene))
     ends = [round(len(scene) * share) for share in itertools.accumulate(shares.values())]
     samples = {name: np.sort(order[start:end]) for name, start, end in zip(shares, [0, *ends[:-1]], ends, strict=True)}
@@ -174,7 +176,8 @@ def split_by_name(store: str | os.PathLike[str], *, parts: Mapping[str, Sequence
 
     A name may be a pattern such as `procedural-*`. If `train` is one of the parts, all other scenes are left out.
     """
-    names = [record["name"] for record in scene_records(store)]
+    store = MapStore.open(store)
+    names = [record["name"] for record in store.records]
     part_of = dict.fromkeys(names, "" if "train" in parts else "train")
     for part, chosen in parts.items():
         for pattern in [chosen] if isinstance(chosen, str) else chosen:
@@ -182,9 +185,8 @@ def split_by_name(store: str | os.PathLike[str], *, parts: Mapping[str, Sequence
             if not found:
                 raise unknown(f"scene of {store}", pattern, names)
             part_of |= dict.fromkeys(found, part)
-    scene = open_store(store, "target")["scene"].values
-    part = np.array([part_of[name] for name in names])[scene]
-    samples = {name: np.flatnonzero(part == name) for name in dict.fromkeys(("train", *parts))}
+    part_of_map = np.array([part_of[name] for name in names])[store.scenes]
+    samples = {name: np.flatnonzero(part_of_map == name) for name in dict.fromkeys(("train", *parts))}
     for name in parts:
         if not len(samples[name]):
             raise UserError(f"no scene is left for part {name!r} of {store}")
@@ -204,7 +206,7 @@ def at_carriers(
     kept = dict(samples)
     if not where:
         return kept
-    carriers = open_store(store, "target")["frequency_hz"].values
+    carriers = MapStore.open(store).groups["target"]["frequency_hz"].values
     for part, limits in where.items():
         if part not in samples:
             raise unknown("part in where", part, samples)
@@ -230,8 +232,8 @@ def on_layers(task: Task, split: Mapping[str, Any], part: str) -> Task:
 
 def audit(store: str | os.PathLike[str], samples: Mapping[str, Sequence[int] | NDArray[np.int64]]) -> tuple[Leak, ...]:
     """Every pair of scenes (or a scene with itself) that shares buildings and lies in different parts."""
-    records = scene_records(store)
-    scene = open_store(store, "target")["scene"].values
+    store = MapStore.open(store)
+    records, scene = store.records, store.scenes
     parts_of: dict[int, list[str]] = {number: [] for number in range(len(records))}
     for part, chosen in samples.items():
         for number in np.unique(scene[np.asarray(chosen, np.int64)]):
@@ -288,6 +290,5 @@ def parts_of(store: str | os.PathLike[str], split: Mapping[str, Any]) -> dict[st
 
 
 def some_of(samples: NDArray[Any] | Sequence[int], wanted: int | None) -> list[int]:
-    """All samples, or `count` of them, evenly spread."""
-    count = len(samples) if wanted is None else min(wanted, len(samples))
-    return [int(samples[len(samples) * i // count]) for i in range(count)]
+    """All samples, or `wanted` of them, evenly spread."""
+    return [int(samples[at]) for at in evenly(len(samples), wanted)]

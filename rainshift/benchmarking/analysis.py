@@ -12,11 +12,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import xarray as xr
 
 from geoml.metrics import Interval, StatisticsTable, Suite, block_bootstrap
 from geoml.metrics.significance import average, combine, degradation_percent, skill, skill_lost
-from rainshift.benchmarking.plan import BenchmarkPlan, Cell, TrainSet
+from rainshift.benchmarking.plan import BenchmarkPlan, Cell
 from rainshift.evaluation import Scores
+from rainshift.training import TrainSet
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -104,8 +106,6 @@ def _name(train_set: TrainSet | None) -> str:
 
 def _matrix(plan: BenchmarkPlan, scores: Mapping[Cell, Scores], analysis: Analysis) -> xr.Dataset:
     """Every cell's scores, clipped share and members on the axes model, train set, test region, seed."""
-    import xarray as xr
-
     axes: dict[str, list[Any]] = {
         "model": learned_first(plan),
         "train_set": list(dict.fromkeys(_name(cell.train_set) for cell in plan.cells)),
@@ -133,8 +133,6 @@ def _matrix(plan: BenchmarkPlan, scores: Mapping[Cell, Scores], analysis: Analys
 
 def _views(plan: BenchmarkPlan, scores: Mapping[Cell, Scores], analysis: Analysis, result: xr.Dataset) -> xr.Dataset:
     """Scores, skills and losses of the pairs of sets that the plan compares."""
-    import xarray as xr
-
     models, regions = (list(map(str, result[name].values)) for name in ("model", "test_region"))
     tables = {cell: made.table for cell, made in scores.items()}
     sequences = {cell: made.sequences for cell, made in scores.items() if made.sequences is not None}

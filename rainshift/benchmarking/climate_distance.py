@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import xarray as xr
 from numpy.typing import NDArray
 
 from geoml.cli.progress import track
@@ -227,8 +228,6 @@ def measure_shifts(
     - `NAME_null`: its 95 % quantile, and `NAME_p`: the share of such values that are not smaller, with blocks of time
       assigned to the two at random. Blocks are assumed exchangeable; seasons make this null wider.
     """
-    import xarray as xr
-
     names, variables = list(found), list(next(iter(found.values())).counts)
     rng = np.random.default_rng(seed)
     measures = ("wasserstein", "jensen_shannon", "hellinger")

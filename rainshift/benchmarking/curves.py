@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
+import xarray as xr
 
 from geoml.metrics.ranks import ranked
 from rainshift.benchmarking.analysis import SIDES, Analysis, learned_first, on_side
@@ -27,8 +28,6 @@ def gather(plan: BenchmarkPlan, scores: Mapping[Cell, Scores], analysis: Analysi
     Means over seeds of the pair that measures the drop; models that are not trained have equal curves. NaN if a model
     has no value at an abscissa (a probability of 1/8 with one member), or no valid cell.
     """
-    import xarray as xr
-
     sound = {cell: made for cell, made in scores.items() if not made.diverged}
     models = learned_first(plan)
     regions = list(dict.fromkeys(cell.test_region for cell in plan.cells))
@@ -49,8 +48,6 @@ def _curves(
     scores: Mapping[Cell, Scores], analysis: Analysis, model: str, region: str, plan: BenchmarkPlan, side: str
 ) -> xr.Dataset:
     """The curves of one model on one region and side; empty if nothing was scored."""
-    import xarray as xr
-
     merged = xr.Dataset()
     for suite, tables in (
         (analysis.suite, {cell: made.table for cell, made in scores.items()}),
@@ -74,8 +71,6 @@ def calibration(curves: xr.Dataset, label: str) -> xr.Dataset:
         name: (curves[f"{label}{JOINT}{name}"].fillna(0.0) * share).sum("test_region") / total.where(total > 0)
         for name in ("forecast", "observed")
     }
-    import xarray as xr
-
     return xr.Dataset({**pooled, "share": total / share.sizes["test_region"]})
 
 

@@ -10,31 +10,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from geoml.errors import UserError, unknown
+from rainshift.training import TrainSet
 
-__all__ = ["BenchmarkPlan", "Cell", "TrainSet", "plan", "plan_sets"]
-
-
-@dataclass(frozen=True, order=True)
-class TrainSet:
-    """Regions whose training samples are pooled: `samples` in total, in equal shares."""
-
-    regions: tuple[str, ...]
-    samples: int
-
-    @property
-    def name(self) -> str:
-        """The regions joined by `+`: two sets of equal regions are one."""
-        return "+".join(self.regions)
-
-    def share(self, region: str) -> int:
-        """Samples taken from `region`: equal shares, the first regions get the remainder.
-
-        >>> [TrainSet(("a", "b", "c"), 8).share(region) for region in "abc"]
-        [3, 3, 2]
-        """
-        position = self.regions.index(region)
-        each, rest = divmod(self.samples, len(self.regions))
-        return each + (position < rest)
+__all__ = ["BenchmarkPlan", "Cell", "plan", "plan_sets"]
 
 
 @dataclass(frozen=True, order=True)
@@ -66,11 +44,6 @@ class BenchmarkPlan:
     outside: dict[str, TrainSet] = field(default_factory=dict)
     inside: dict[str, TrainSet] = field(default_factory=dict)
     alone: dict[str, TrainSet] = field(default_factory=dict)
-
-    @property
-    def train_sets(self) -> tuple[TrainSet, ...]:
-        """Every training set once, in a stable order."""
-        return tuple(sorted({cell.train_set for cell in self.cells if cell.train_set is not None}))
 
 
 def plan(

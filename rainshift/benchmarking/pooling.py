@@ -6,9 +6,10 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
 from geoml.metrics import Suite
-from rainshift.benchmarking.plan import BenchmarkPlan, Cell, TrainSet
+from rainshift.benchmarking.plan import BenchmarkPlan, Cell
 from rainshift.data.archive import FOLD
 from rainshift.evaluation import Scores
+from rainshift.training import TrainSet
 
 __all__ = ["counted_records", "pooled", "pooled_scores"]
 

@@ -23,7 +23,7 @@ from rainshift.alignment import Alignment, inputs_of
 from rainshift.benchmarking.analysis import Analysis, analyse
 from rainshift.benchmarking.curves import gather
 from rainshift.benchmarking.first_go import FirstGo, first_go
-from rainshift.benchmarking.plan import BenchmarkPlan, Cell, TrainSet, plan, plan_sets
+from rainshift.benchmarking.plan import BenchmarkPlan, Cell, plan, plan_sets
 from rainshift.benchmarking.pooling import counted_records, pooled_scores
 from rainshift.data.archive import FOLD, archive_of
 from rainshift.data.geometry import exact_means
@@ -31,7 +31,7 @@ from rainshift.evaluation import Scores, score
 from rainshift.models.spec import Downscaler, InTiles, ModelSpec, conserved
 from rainshift.places.partitions import Partition
 from rainshift.places.splits import Leak, check_leakage
-from rainshift.training import Recipe, fit, load
+from rainshift.training import Recipe, TrainSet, fit, load
 
 if TYPE_CHECKING:
     import xarray as xr

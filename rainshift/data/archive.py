@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     from geoml.data.blocks import FieldSource
     from geoml.data.slabs import SlabWriter
+    from geoml.data.store import Store
     from geoml.models.base import Channels
     from rainshift.sources.base import RegionData, RegionSource
 
@@ -72,7 +73,7 @@ class Archive:
     config: Mapping[str, Any]
     root: Path
     #: Cache of opened stores.
-    _opened: dict[Path, dict[str, xr.Dataset]] = field(default_factory=dict, compare=False, repr=False)
+    _opened: dict[Path, Store] = field(default_factory=dict, compare=False, repr=False)
     _identities: dict[tuple[str, str], dict[str, Any]] = field(default_factory=dict, compare=False, repr=False)
     #: Whether other users share `root`; stores of replaced files are then not removed.
     shared: bool = False
@@ -218,12 +219,15 @@ class Archive:
 
     def open(self, name: str, split: str) -> dict[str, xr.Dataset]:
         """The groups `condition`, `target` and `static` of a prepared store, lazy; verified when first opened."""
-        from geoml.data.store import open_store
+        return self._store(name, split).groups
+
+    def _store(self, name: str, split: str) -> Store:
+        from geoml.data.store import Store
 
         path = self.path(name, split)
         if path not in self._opened:
             hold(path)
-            self._opened[path] = open_store(path)
+            self._opened[path] = Store.open(path)
         return self._opened[path]
 
     def samples(self, name: str, role: str) -> tuple[str, np.ndarray]:
@@ -290,11 +294,7 @@ class Archive:
         return None if found is None else str(found)
 
     def _attribute(self, name: str, split: str, key: str, default: Any = None) -> Any:
-        import zarr
-
-        from geoml.data.location import zarr_location
-
-        return zarr.open_group(zarr_location(self.path(name, split)), mode="r").attrs.get(key, default)
+        return self._store(name, split).attributes.get(key, default)
 
     def field_source(self, name: str, role: str, positions: np.ndarray | None = None) -> FieldSource:
         """The configured channels of a role's samples, or of those at `positions`, as input of a loader."""
@@ -305,7 +305,7 @@ class Archive:
         samples = samples if positions is None else samples[positions]
         self._require_channels(name, split)
         return FieldSource(
-            self.path(name, split),
+            self._store(name, split),
             condition=channels.condition,
             target=channels.target,
             static=channels.static,

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import xarray as xr
 
 from geoml.data.patch_groups import KNOWN
 from geoml.errors import DataError, UserError
@@ -18,7 +19,6 @@ from rainshift.sources.rain_files import STANDARD_NAMES, USUAL_NAMES
 from rainshift.sources.variables import VARIABLES, inside_factor
 
 if TYPE_CHECKING:
-    import xarray as xr
     from numpy.typing import NDArray
 
     from geoml.models.base import Channels
@@ -93,8 +93,6 @@ class CoarseFields:
 
 def as_dataset(data: Any) -> xr.Dataset:
     """Convert a data set, a named data array or a node of a data tree to a data set."""
-    import xarray as xr
-
     if isinstance(data, xr.DataTree):
         return data.to_dataset()
     if isinstance(data, xr.DataArray):

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import xarray as xr
 from numpy.typing import NDArray
 
 from geoml.data.netcdf import HDF5, read_dataset
@@ -292,7 +293,6 @@ def to_dataset(
 ) -> xr.Dataset:
     """Variables on one grid at the times that all of them have, ascending and lazy, in internal units."""
     import dask.array as da
-    import xarray as xr
 
     placed: dict[str, tuple[NDArray[np.datetime64], Any]] = {}
     for name in names:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import dask
 import numpy as np
+import xarray as xr
 from numpy.typing import NDArray
 
 from geoml.errors import DataError, UserError, unknown
@@ -264,8 +265,6 @@ def _require_inside(axis: Axis, low: float, high: float) -> None:
 
 def _means(values: xr.DataArray, fine: Grid, joint: list[JointAxis], coarse: Grid) -> xr.DataArray:
     """Lazy area means on the coarse grid of the fine cells that each coarse cell covers."""
-    import xarray as xr
-
     from geoml.regrid import Regridder
 
     parts = {

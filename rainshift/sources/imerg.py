@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+import xarray as xr
 from numpy.typing import NDArray
 
 from geoml.grids.grid import Grid
@@ -48,8 +49,6 @@ class _Hours:
 
 def hourly_rain(halves: HalfHours, grid: Grid, label: str, *, years: Sequence[int] | None = None) -> xr.DataArray:
     """Lazy hourly mean rain on `grid`, `(time, lat, lon)` in mm/h; times are the ends of the hours."""
-    import xarray as xr
-
     rows, columns = cut(halves.grid, grid, label)
     ends = halves.hours[of_years(halves.hours, years, label)]
     shape = (len(ends), *grid.shape)
@@ -112,8 +111,6 @@ class ImergSource:
 
 
 def _area_means(rain: xr.DataArray, wide: Grid, coarse: Grid) -> xr.Dataset:
-    import xarray as xr
-
     means = Regridder(wide, coarse)(rain.data)
     coords = {"time": rain["time"], **coarse.coords()}
     return xr.DataArray(means, coords, ("time", *coarse.names), attrs=VARIABLES["tp"].attrs).to_dataset(name="tp")

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import xarray as xr
 from numpy.typing import NDArray
 
 from geoml.errors import DataError
@@ -206,8 +207,6 @@ def increments(
 
 def common_step(array: xr.DataArray, intervals: Intervals, label: str) -> xr.DataArray:
     """Average rates of a record with a changing step to its longest step; incomplete intervals are left out."""
-    import xarray as xr
-
     time, seconds, step = array["time"].values, intervals.seconds, intervals.step
     ratio = step / seconds
     if np.abs(ratio - np.round(ratio)).max() > 1e-6:

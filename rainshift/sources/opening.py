@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import xarray as xr
 from numpy.typing import NDArray
 
 from geoml.errors import DataError
@@ -38,7 +39,6 @@ def open_rain(path: Path) -> xr.Dataset:
 def _raster(path: Path) -> xr.Dataset:
     import dask
     import dask.array as da
-    import xarray as xr
 
     from geoml.data.raster import read_raster
 

@@ -13,17 +13,17 @@ from __future__ import annotations
 import contextlib
 import io
 import os
-import threading
 import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import xarray as xr
 from numpy.typing import NDArray
 
+from geoml.data.zip_stores import names_in, open_zip
 from geoml.errors import DataError, UserError
 from geoml.grids.grid import conform
 from rainshift.sources.time_blocks import TimeBlocks
@@ -122,8 +122,6 @@ class PublishedPart:
         return self._fields(self.outputs, ("precipitation",), "out")
 
     def _fields(self, dataset: xr.Dataset, names: tuple[str, ...], side: str) -> xr.Dataset:
-        import xarray as xr
-
         made = {}
         for name in names:
             array = self._lead(dataset[name].reset_coords(drop=True), side)
@@ -172,16 +170,14 @@ def _block_length(array: xr.DataArray) -> int:
 
 def _open_zip(label: str) -> xr.Dataset:
     """Open a zipped Zarr group in place from a file or a URL, without unpacking."""
-    import xarray as xr
-
     with _refusals(label):
-        store = _zip_store(label)
+        store = open_zip(label)
         opened = xr.open_dataset(store, engine="zarr", chunks=None)
         # A fill value of 0, the default of Zarr for unwritten chunks, is a valid value and not missing data.
         if zero := [name for name, array in opened.data_vars.items() if array.encoding.get("_FillValue") == 0]:
             raw = xr.open_dataset(store, engine="zarr", chunks=None, mask_and_scale=False)
             opened = opened.assign({name: _unmasked(str(name), raw[name]) for name in zero})
-        held = set(store._zf.namelist())
+        held = set(names_in(store))
         for name, array in opened.data_vars.items():
             _require_chunks(label, str(name), array, held)
         return opened
@@ -189,8 +185,6 @@ def _open_zip(label: str) -> xr.Dataset:
 
 def _unmasked(name: str, raw: xr.DataArray) -> xr.Variable:
     """The variable with scale and offset applied lazily, without masking of the fill value."""
-    import xarray as xr
-
     variable = raw.variable.copy(deep=False)
     variable.attrs = {key: value for key, value in raw.attrs.items() if key != "_FillValue"}
     variable.encoding = {key: value for key, value in raw.encoding.items() if key != "_FillValue"}
@@ -209,22 +203,6 @@ def _require_chunks(label: str, name: str, array: xr.DataArray, held: set[str]) 
             f"{label}: {name!r} has {found} of {expected} chunks; missing chunks would be read as fill values. "
             "Download the file again"
         )
-
-
-def _zip_store(label: str) -> Any:
-    from zarr.storage import ZipStore
-
-    class ZippedStore(ZipStore):
-        """A zip file on any file system of fsspec, read by byte ranges."""
-
-        def _sync_open(self) -> None:
-            self._lock = threading.RLock()
-            self._zf = zipfile.ZipFile(_stream(label))
-            self._is_open = True
-
-    store = ZippedStore(label, mode="r") if "://" in label else ZipStore(Path(label), mode="r")
-    store._sync_open()
-    return store
 
 
 def _stream(url: str) -> Any:
@@ -253,8 +231,6 @@ def _refusals(label: str) -> Iterator[None]:
 
 def read_static(root: str, region: str) -> xr.Dataset:
     """`lsm` and `z` of a region on canonical axes, in memory."""
-    import xarray as xr
-
     label = place(root, file_of(region, "", "static"))
     with _refusals(label):
         source = io.BytesIO(_stream(label).read()) if "://" in label else label

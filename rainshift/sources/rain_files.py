@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import xarray as xr
 from numpy.typing import NDArray
 
 from geoml.errors import DataError, UserError, unknown
@@ -122,8 +123,6 @@ class _Part:
     @classmethod
     def joined(cls, parts: Sequence[_Part]) -> _Part:
         """Concatenate the files of one record."""
-        import xarray as xr
-
         from geoml.grids.grid import grid_of
 
         first = parts[0]

@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+import xarray as xr
 from numpy.typing import NDArray
 
+from geoml.constants import STANDARD_GRAVITY
 from geoml.errors import DataError
 from geoml.grids.grid import Grid, conform, grid_of
 from geoml.regrid import Method, Regridder
@@ -21,7 +23,6 @@ if TYPE_CHECKING:
 
 __all__ = ["read_statics"]
 
-GRAVITY_M_S2 = 9.80665
 NAMES = {
     "lsm": ("lsm", "land_fraction", "land_sea_mask", "landfrac", "landseamask", "sftlf"),
     "z": ("z", "geopotential", "geopotential_at_surface", "orog", "orography", "elevation", "height", "topo"),
@@ -39,8 +40,6 @@ def read_statics(files: Mapping[str, str], grid: Grid) -> xr.Dataset:
     Finer fields are averaged over cells, coarser fields are interpolated. Raises `DataError` for a file that does not
     cover the grid, or has impossible values.
     """
-    import xarray as xr
-
     made = {}
     for name, given in files.items():
         path = Path(str(given)).expanduser()
@@ -86,7 +85,7 @@ def _factor(name: str, array: xr.DataArray, label: str) -> float:
     units = array.attrs.get("units")
     length = "m" if units is None and array.name != "z" else str(units).strip().lower()
     if name == "z" and (known := LENGTHS.get(length, LENGTHS.get(length.removesuffix("s")))):
-        return GRAVITY_M_S2 * known
+        return STANDARD_GRAVITY * known
     if array.name == "landseamask":
         return 1.0
     return inside_factor(name, units, label=label)
@@ -96,7 +95,7 @@ def _refuse_voids(name: str, values: NDArray[np.float64], label: str) -> None:
     """Raise `DataError` for heights out of the range of land: undeclared fill values, or wrong units."""
     if name != "z" or not np.isfinite(values).any():
         return
-    low, high = np.nanmin(values) / GRAVITY_M_S2, np.nanmax(values) / GRAVITY_M_S2
+    low, high = np.nanmin(values) / STANDARD_GRAVITY, np.nanmax(values) / STANDARD_GRAVITY
     if low < LAND_M[0] or high > LAND_M[1]:
         raise DataError(
             f"{label} runs from {low:g} to {high:g} m of height; land lies between {LAND_M[0]:g} and {LAND_M[1]:g} m. "

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
+import xarray as xr
 from numpy.typing import NDArray
 
 from geoml.data.packing import Packing
@@ -169,8 +170,6 @@ class SyntheticSource(PlanetSource):
 
     def static(self, name: str) -> xr.Dataset:
         """Land fraction and surface geopotential."""
-        import xarray as xr
-
         weather = self.weather(name)
         land, inner = _shared(weather).land, slice(FINE_PAD, -FINE_PAD)
         fields = {"lsm": land.lsm, "z": land.geopotential}
@@ -267,7 +266,6 @@ def _lazy(
 ) -> tuple[xr.Dataset, xr.Dataset]:
     import dask
     import dask.array as da
-    import xarray as xr
 
     def stack(part: int | None, grid: Grid) -> da.Array:
         shape = (BLOCK_HOURS, *grid.shape)

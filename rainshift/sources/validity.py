@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geoml.data.location import sizes
+from geoml.data.zip_stores import open_zip
 from geoml.errors import DataError
 
 if TYPE_CHECKING:
@@ -175,7 +176,7 @@ def lost_parts(path: Path, array: xr.DataArray, label: str) -> tuple[tuple[slice
 
     if not (path.is_dir() or path.suffix == ".zip") or "_FillValue" in array.encoding:
         return ()
-    stored = zarr.open_group(_store(path), mode="r")[str(array.name)]
+    stored = zarr.open_group(open_zip(path) if path.suffix == ".zip" else path, mode="r")[str(array.name)]
     assert isinstance(stored, zarr.Array)
     length = stored.shards or stored.chunks
     shape = [-(-size // each) for size, each in zip(stored.shape, length, strict=True)]
@@ -208,9 +209,3 @@ def blanked(
             inner = (slice(a - low, b - low) for (a, b), (low, _) in zip(overlap, where, strict=True))
             values[tuple(inner)] = np.nan
     return values
-
-
-def _store(path: Path) -> Any:
-    from zarr.storage import ZipStore
-
-    return ZipStore(path, mode="r") if path.suffix == ".zip" else path

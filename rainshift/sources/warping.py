@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import xarray as xr
 from numpy.typing import NDArray
 
 from geoml.errors import DataError
@@ -48,8 +49,6 @@ def rectified(array: xr.DataArray, dataset: xr.Dataset, label: str) -> xr.DataAr
     spacing; the loss of variance is logged. Cells outside the domain are missing. Raises `DataError` if the position
     of the cells is unknown.
     """
-    import xarray as xr
-
     places = _positions(array, dataset, label)
     if places is None:
         return array

@@ -7,15 +7,16 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import scipy.special
 import shapely
 from scipy.ndimage import distance_transform_edt
 
+from geoml.constants import SPEED_OF_LIGHT
 from geoml.errors import UserError
 from geoml.grids.grid import Grid
 from radiomaps.dominant import DominantOptions, trace
-from radiomaps.dominant.knife_edges import knife_edge_exact_db
 from radiomaps.dominant.streets import right_angle
-from radiomaps.maps.layout import SPEED_OF_LIGHT, Transmitter, check_maps, friis_gain_db
+from radiomaps.maps.layout import Transmitter, check_maps, friis_gain_db
 from radiomaps.scenes import Footprint, Mesh, Scene, load
 from radiomaps.scenes.extrude import scene_of_footprints
 
@@ -31,7 +32,9 @@ def line(y: float, *, first: float = 1.0, last: float = 40.0, x: float = 0.0, st
 
 
 def fresnel(detour: np.ndarray) -> np.ndarray:
-    return np.array([knife_edge_exact_db(2 * np.sqrt(d / WAVELENGTH)) for d in detour])
+    """Loss at a knife edge by the Fresnel integral, in dB."""
+    s, c = scipy.special.fresnel(2 * np.sqrt(np.asarray(detour) / WAVELENGTH))
+    return -20 * np.log10(np.hypot(1 - c - s, c - s) / 2)
 
 
 def test_free_space_is_friis_with_exact_delay_and_direction():

@@ -91,9 +91,9 @@ def test_two_workers_write_what_one_process_writes(whole: Path, tmp_path: Path):
 
     with (
         LocalCluster(n_workers=2, threads_per_worker=1, processes=False, dashboard_address=None) as cluster,
-        Client(cluster) as client,
+        Client(cluster),
     ):
-        other = generate(plan(), tmp_path / "two.zarr", client=client)
+        other = generate(plan(), tmp_path / "two.zarr")
     assert same_files(whole, other)
 
 
@@ -104,9 +104,9 @@ def test_more_tasks_than_workers_take_at_once_are_all_done(tmp_path: Path):
     many = plan(window=small, placement=Placement(count=1), scenes=({"name": "procedural", "count": 7},))
     with (
         LocalCluster(n_workers=1, threads_per_worker=1, processes=False, dashboard_address=None) as cluster,
-        Client(cluster) as client,
+        Client(cluster),
     ):
-        maps = open_maps(generate(many, tmp_path / "many.zarr", client=client))
+        maps = open_maps(generate(many, tmp_path / "many.zarr"))
     assert maps.sizes["scene"] == 7
     assert bool(maps["path_gain_db"].notnull().any(("tx", "z", "y", "x")).all())
 

@@ -8,11 +8,12 @@ from functools import cache
 import numpy as np
 import pytest
 
+from geoml.constants import SPEED_OF_LIGHT
 from geoml.errors import UserError
 from geoml.grids.grid import Grid
 from radiomaps.dominant.fill import fill_shadows
 from radiomaps.generation.generate import PACKING
-from radiomaps.maps.layout import SPEED_OF_LIGHT, Transmitter, friis_gain_db, wrapped
+from radiomaps.maps.layout import Transmitter, friis_gain_db, wrapped
 from radiomaps.raytrace import TraceOptions, find_paths, trace
 from radiomaps.scenes import Mesh, Scene
 from radiomaps.scenes.xml import load_xml, save_scene

@@ -5,11 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from geoml.constants import SPEED_OF_LIGHT
 from geoml.errors import DataError, UserError
 from geoml.grids.grid import Grid
 from radiomaps.antennas.arrays import steering_weights
 from radiomaps.antennas.stored import amplitudes, apply_antenna, path_powers
-from radiomaps.maps.layout import SPEED_OF_LIGHT, Transmitter
+from radiomaps.maps.layout import Transmitter
 from radiomaps.raytrace import TraceOptions, find_paths, trace
 from radiomaps.scenes import load
 

@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 import shapely
 
+from geoml.constants import SPEED_OF_LIGHT
 from geoml.errors import DataError, UserError
 from geoml.grids.grid import Grid
-from radiomaps.maps.layout import SPEED_OF_LIGHT, Transmitter
+from radiomaps.maps.layout import Transmitter
 from radiomaps.materials import ITU_MATERIALS, Material, materials_of, materials_used, read_materials
 from radiomaps.materials.itu import itu_properties, soil_properties
 from radiomaps.raytrace import TraceOptions, activate, find_paths, trace

@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 import xarray as xr
 
+from geoml.constants import SPEED_OF_LIGHT
 from geoml.errors import DataError, UserError
 from radiomaps.__main__ import main
 from radiomaps.generation.plan import Window
 from radiomaps.generation.receivers import Receivers
-from radiomaps.maps.layout import SPEED_OF_LIGHT, Transmitter, friis_gain_db
+from radiomaps.maps.layout import Transmitter, friis_gain_db
 from radiomaps.maps.path_files import read_paths, write_paths
 from radiomaps.raytrace import TraceOptions, find_paths
 from radiomaps.scenes import load

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 
 import radiomaps
+from geoml.constants import SPEED_OF_LIGHT
 from geoml.errors import UserError
 from geoml.grids.grid import Grid
-from radiomaps.maps.layout import SPEED_OF_LIGHT, Transmitter, friis_gain_db
+from radiomaps.maps.layout import Transmitter, friis_gain_db
 from radiomaps.raytrace import TraceOptions, find_paths, trace
 from radiomaps.scenes import Mesh, Scene
 

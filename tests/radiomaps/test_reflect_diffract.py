@@ -7,8 +7,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from geoml.constants import SPEED_OF_LIGHT
 from geoml.grids.grid import Grid
-from radiomaps.maps.layout import SPEED_OF_LIGHT, Transmitter
+from radiomaps.maps.layout import Transmitter
 from radiomaps.raytrace import TraceOptions, find_paths, trace
 from radiomaps.scenes import load
 

@@ -74,7 +74,7 @@ def test_two_workers_make_what_one_process_makes(alone, tmp_path: Path, killed: 
             kills.append(victim)
 
         thread = when_begun(path, kill) if killed else None
-        generate(PLAN, path, client=client)
+        generate(PLAN, path)
         if thread is not None:
             thread.join()
     assert bool(kills) == killed

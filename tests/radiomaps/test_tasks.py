@@ -10,6 +10,7 @@ import pytest
 import shapely
 import torch
 
+from geoml.constants import SPEED_OF_LIGHT
 from geoml.data.fields import Batch
 from geoml.data.store import open_store
 from geoml.errors import UserError
@@ -17,7 +18,7 @@ from geoml.grids.grid import Grid
 from radiomaps.dominant import VERSION
 from radiomaps.generation.generate import generate
 from radiomaps.generation.plan import Placement, Plan, Window, run_solver
-from radiomaps.maps.layout import SPEED_OF_LIGHT, Transmitter, friis_gain_db
+from radiomaps.maps.layout import Transmitter, friis_gain_db
 from radiomaps.scenes import Footprint
 from radiomaps.scenes.extrude import scene_of_footprints
 from radiomaps.tasks import TARGETS, Encoding, Observations, Task

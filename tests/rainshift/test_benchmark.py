@@ -14,8 +14,9 @@ from geoml.__main__ import main as geoml_main
 from geoml.errors import UserError
 from geoml.models.predictor import load_predictor
 from rainshift.__main__ import main
-from rainshift.benchmarking.plan import Cell, TrainSet
+from rainshift.benchmarking.plan import Cell
 from rainshift.evaluation import Scores
+from rainshift.training import TrainSet
 from tests.rainshift.reading_cases import dataset
 
 SMALL = [

@@ -8,10 +8,11 @@ import pytest
 from geoml.metrics import Suite
 from rainshift.benchmarking.analysis import Analysis
 from rainshift.benchmarking.curves import calibration, gather, spectral_ratio
-from rainshift.benchmarking.plan import BenchmarkPlan, Cell, TrainSet
+from rainshift.benchmarking.plan import BenchmarkPlan, Cell
 from rainshift.benchmarking.transfer import between, transfer_losses, transfer_test
 from rainshift.evaluation import Scores
 from rainshift.report.figures import calibration_chart, heat_maps, rain_viewer, spectrum_chart, transfer_chart
+from rainshift.training import TrainSet
 
 SUITE = Suite(("crps_fair", "rank_deviation", "reliability", "ralsd"), thresholds=(1.0,))
 TIMES = np.datetime64("2001-01-01", "h") + np.arange(40)

@@ -13,10 +13,11 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from geoml.errors import DataError, UserError
-from rainshift.benchmarking.plan import Cell, TrainSet
+from rainshift.benchmarking.plan import Cell
 from rainshift.benchmarking.run import Experiment
 from rainshift.data.archive import Archive
 from rainshift.places.splits import check_leakage, split_blocks
+from rainshift.training import TrainSet
 
 HOURS = np.datetime64("2001-01-01T00", "ns") + np.arange(24 * 120) * np.timedelta64(1, "h")
 

@@ -15,10 +15,10 @@ sys.path.insert(0, str(Path(__file__).parent))
 from test_transforms import fitted
 
 from geoml.data.blocks import ArraySource, FieldSource
+from geoml.data.curves import TRANSFORMS
 from geoml.data.loader import BlockLoader
 from geoml.data.patches import PatchSpec
 from geoml.data.store import StoreWriter
-from geoml.data.transforms import TRANSFORMS
 from geoml.grids.grid import Grid, conform
 
 COARSE = Grid.latlon(0, 3, 10, 13, 0.5)

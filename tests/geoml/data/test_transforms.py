@@ -12,9 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
+from geoml.data.curves import TRANSFORMS, Log, ZScore, transform_from_dict
 from geoml.data.fields import Batch
 from geoml.data.moments import Moments
-from geoml.data.transforms import TRANSFORMS, Log, Transforms, ZScore, transform_from_dict
+from geoml.data.transforms import Transforms
 from geoml.errors import DataError, UserError
 from geoml.grids.grid import Grid
 from geoml.models.base import Channels

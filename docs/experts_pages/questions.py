@@ -1,9 +1,13 @@
-"""Create the frozen question sets: channels of unseen seeds with their truths, the same number per class."""
+"""Create the frozen question sets: channels of unseen seeds with their truths, the same number per class.
+
+python docs/experts_pages/questions.py FOLDER
+"""
 
 from __future__ import annotations
 
 import hashlib
 import io
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -49,3 +53,7 @@ def freeze(folder: Path, seed: int = 77) -> int:
     digest = hashlib.sha256(stream.getvalue()).hexdigest()
     write_json(folder / INDEX, {"channels": len(csi), "truths": list(TRUTHS), "seed": seed, "sha256": digest})
     return len(csi)
+
+
+if __name__ == "__main__":
+    print(freeze(Path(sys.argv[1])), "channels")
