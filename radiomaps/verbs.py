@@ -335,28 +335,8 @@ def benchmark(config: DictConfig, run: RunFolder) -> Rows:
     return score_rows(made, outcome)
 
 
-<<<<<<< HEAD
-@contextlib.contextmanager
-def _client(workers: int) -> Iterator[Any]:
-    """A cluster of `workers` processes with one thread each, or None."""
-    if workers < 1:
-        yield None
-        return
-    from distributed import Client, LocalCluster
-
-    with (
-        LocalCluster(n_workers=workers, threads_per_worker=1, dashboard_address=None) as cluster,
-        Client(cluster) as client,
-    ):
-        yield client
-
-
 def _pictures(path: Path, folder: Path, count: int) -> Rows:
     """One row of numbers per map for the first `count` maps, which are drawn."""
-=======
-def _pictures(path: Path, folder: Path, count: int, *, against: Path | None = None) -> Rows:
-    """One row of numbers per map; the first `count` maps are drawn."""
->>>>>>> 11d1d12 (A store is opened and verified once for a verb and handed on; constants, workers, the evenly spread choice, zip stores and TrainSet exist once; private parts of others stand in one file each)
     from geoml.report.drawing import save_viewer
     from radiomaps.maps.store import in_scene, open_maps
     from radiomaps.report import figures
