@@ -88,6 +88,17 @@ class StoredPaths:
         # Paths were traced with the same polarisation and an isotropic pattern.
         return np.asarray(10 * np.log10(np.maximum((np.abs(field) ** 2).sum(axis=-1), 1e-12)))
 
+    def sight_share(self) -> NDArray[np.float64]:
+        """Share of each point's power that comes on the direct path: what errors of the map do not touch."""
+        gain = np.zeros_like(self.power)
+        for number, transmitter in enumerate(self.transmitters):
+            here = self.cell == number
+            if here.any():
+                gain[here] = self._gain_db(here, transmitter, 0.0)
+        weighed = self.power * 10 ** (gain / 10)
+        # The strongest path is stored first, and from an isotropic antenna that is the direct one.
+        return np.asarray(np.where(self.direct, weighed[:, 0] / np.maximum(weighed.sum(axis=1), 1e-300), 0.0))
+
     def predict(
         self, values: NDArray[np.float64], parameters: Parameters
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

@@ -1,54 +1,77 @@
 """Errors of predicted powers: spatially correlated shadowing and uncorrelated noise.
 
-Within a cell the covariance of two errors is σᵢσⱼ exp(-d/ℓ) (Gudmundson 1991), plus an uncorrelated variance. σ has one
-value in line of sight and one out of it. Cells are independent.
+Within a cell the covariance of two errors is σᵢσⱼ exp(-d/ℓ) (Gudmundson 1991), plus an uncorrelated variance, plus what
+a wrong map adds where power does not come on the direct path: an error that all readings of a cell share, one that
+those in similar directions share, and one that grows with the depth of the predicted shadow. σ lies between its values
+in and out of sight by the share of the direct path. Cells are independent.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import scipy.linalg
 from numpy.typing import NDArray
 from scipy.optimize import minimize
 
+from radiomaps.raytrace.calibration.forward import StoredPaths
+
 __all__ = ["Shadowing", "Whitened"]
 
 Array = NDArray[np.float64]
-_BOUNDS = {"lit": (0.1, 20.0), "dark": (0.1, 30.0), "alone": (0.3, 15.0), "distance": (2.0, 500.0)}
+_BOUNDS = {"lit": (0.1, 20.0), "dark": (0.1, 30.0), "alone": (0.3, 15.0), "distance": (2.0, 500.0), "map": (0.1, 30.0)}
+#: Errors of the map are alike within this angle seen from the cell.
+_ANGLE = np.radians(30.0)
+#: Change of the error with the depth of the predicted shadow, in dB per dB, where errors of the map are 8 dB.
+_SLOPE = 0.3 / 8.0
 
 
 @dataclass(frozen=True)
 class Shadowing:
-    """Shadowing in and out of sight and uncorrelated noise, all in dB, and the decorrelation distance in m."""
+    """Shadowing in and out of sight, uncorrelated noise, errors of the map, all in dB; decorrelation distance in m."""
 
     lit_db: float = 3.0
     dark_db: float = 6.0
     alone_db: float = 2.0
     distance_m: float = 25.0
+    map_db: float = 3.0
 
     @property
     def logs(self) -> Array:
-        return np.log([self.lit_db, self.dark_db, self.alone_db, self.distance_m])
+        return np.log([self.lit_db, self.dark_db, self.alone_db, self.distance_m, self.map_db])
 
 
 class Whitened:
-    """Readings grouped by cell, with the distances from which covariances are computed for any noise."""
+    """Readings grouped by cell, with what covariances are computed from for any noise; `power` is the likelihood's."""
 
-    def __init__(self, points: Array, cell: NDArray[Any], direct: NDArray[np.bool_], count: NDArray[np.int64]) -> None:
-        self.direct, self.count = direct, count
-        self.groups = [np.flatnonzero(cell == name) for name in np.unique(cell)]
+    def __init__(self, points: Array, paths: StoredPaths, count: NDArray[np.int64]) -> None:
+        self.power = 1.0
+        self.sight, self.count = paths.sight_share(), count
+        self.groups = [np.flatnonzero(paths.cell == name) for name in np.unique(paths.cell)]
         self.distances = [np.linalg.norm(points[group, None] - points[None, group], axis=-1) for group in self.groups]
+        self.shared = [self._shared(points[group], paths[group], self.sight[group]) for group in self.groups]
+
+    @staticmethod
+    def _shared(points: Array, paths: StoredPaths, sight: Array) -> Array:
+        """Covariance of errors of the map for a `map_db` of 1 dB; `sight` is the share of power on the direct path."""
+        away = points - np.asarray(paths.transmitters[int(paths.cell[0])].position)
+        angle = np.arctan2(away[:, 1], away[:, 0])
+        apart = np.abs(angle[:, None] - angle[None])
+        apart = np.minimum(apart, 2 * np.pi - apart)
+        alike = 0.5 + 0.5 * np.exp(-0.5 * (apart / _ANGLE) ** 2)
+        depth = -10 * np.log10(np.maximum(paths.power.sum(axis=1) * (away**2).sum(axis=1), 1e-30))
+        depth -= depth.mean()
+        return (alike + _SLOPE**2 * depth[:, None] * depth[None]) * np.outer(1 - sight, 1 - sight)
 
     def factors(self, noise: Shadowing, extra: Array) -> list[Array]:
         """Lower Cholesky factors of each group's covariance; `extra` is an additional variance of each reading."""
         found = []
-        for group, distance in zip(self.groups, self.distances, strict=True):
-            sigma = np.where(self.direct[group], noise.lit_db, noise.dark_db)
+        for group, distance, shared in zip(self.groups, self.distances, self.shared, strict=True):
+            sigma = noise.dark_db + (noise.lit_db - noise.dark_db) * self.sight[group]
             covariance = sigma[:, None] * sigma[None] * np.exp(-distance / noise.distance_m)
+            covariance += noise.map_db**2 * shared
             covariance[np.diag_indices(len(group))] += noise.alone_db**2 / self.count[group] + extra[group] + 1e-6
             found.append(np.linalg.cholesky(covariance))
         return found
@@ -72,7 +95,7 @@ class Whitened:
 
     def best(self, start: Shadowing, extra: Array, residual: Array, jacobian: Array, sd: Array) -> Shadowing:
         """The noise that maximises the evidence, with a weak log-normal prior about typical values."""
-        usual, width = Shadowing().logs, np.array([0.7, 0.7, 0.7, 0.8])
+        usual, width = Shadowing().logs, np.array([0.7, 0.7, 0.7, 0.8, 0.8])
         bounds = np.log(list(_BOUNDS.values()))
 
         def loss(logs: Array) -> float:
@@ -80,7 +103,7 @@ class Whitened:
             prior = 0.5 * float((((logs - usual) / width) ** 2).sum())
             return prior - self.evidence(noise, extra, residual, jacobian, sd)
 
-        found = minimize(loss, start.logs, method="Nelder-Mead", options={"maxfev": 160, "xatol": 0.02, "fatol": 0.02})
+        found = minimize(loss, start.logs, method="Nelder-Mead", options={"maxfev": 200, "xatol": 0.02, "fatol": 0.02})
         return Shadowing(*(float(value) for value in np.exp(np.clip(found.x, bounds[:, 0], bounds[:, 1]))))
 
     def surplus(self, noise: Shadowing, extra: Array, residual: Array, freedom: float) -> Array:
