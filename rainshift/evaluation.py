@@ -20,10 +20,13 @@ from rainshift.data.matching import matched
 from rainshift.data.selection import FIELDS_AT_A_TIME, choose, hourly, whole_fields
 from rainshift.models.spec import Downscaler
 from rainshift.sequences import SequenceScores
+from rainshift.station_scores import PointRain
 
 if TYPE_CHECKING:
     import xarray as xr
     from numpy.typing import NDArray
+
+    from rainshift.data.stations import Stations
 
 __all__ = ["MAX_CLIPPED_SHARE", "Scores", "evaluate_fields", "score", "score_file", "window_of"]
 
@@ -31,6 +34,8 @@ __all__ = ["MAX_CLIPPED_SHARE", "Scores", "evaluate_fields", "score", "score_fil
 MAX_CLIPPED_SHARE = 1e-3
 #: Prefix of the variables of sequences in a file of scores.
 PREFIX = "sequence_of_"
+#: What those of rain at stations are.
+POINT = "at_stations_"
 
 
 @dataclass(frozen=True)
@@ -44,6 +49,8 @@ class Scores:
     members: int
     clipped_share: float
     sequences: StatisticsTable | None = None
+    #: Rain at stations (`rainshift.station_scores.PointRain`), where there are any.
+    points: xr.Dataset | None = None
 
     @property
     def diverged(self) -> bool:
@@ -57,7 +64,8 @@ class Scores:
         clipped = float(np.average([part.clipped_share for part in parts], weights=rows))
         sequences = [part.sequences for part in parts if part.sequences is not None]
         over_time = temporal.merge(sequences) if temporal is not None and sequences else None
-        return cls(suite.merge([part.table for part in parts]), parts[0].members, clipped, over_time)
+        table = suite.merge([part.table for part in parts])
+        return cls(table, parts[0].members, clipped, over_time, _joined_points([part.points for part in parts]))
 
     def save(self, path: Path) -> None:
         """Write a NetCDF file atomically."""
@@ -66,6 +74,9 @@ class Scores:
         if self.sequences is not None:
             over_time = self.sequences.to_dataset()
             data = data.merge(over_time.rename({str(name): f"{PREFIX}{name}" for name in over_time.variables}))
+        if self.points is not None:
+            names = {str(n): f"{POINT}{n}" for n in (*self.points.variables, *self.points.dims)}
+            data = data.merge(self.points.rename(names))
         write_netcdf(path, data.assign_attrs(attrs), single=False)
 
     @classmethod
@@ -73,10 +84,20 @@ class Scores:
         """Read the file that `save` wrote. Raises `DataError` for a corrupted file."""
         data = read_dataset(path).load()
         data.close()
+        at = {str(n): str(n).removeprefix(POINT) for n in (*data.variables, *data.dims) if str(n).startswith(POINT)}
+        points = data[[name for name in at if name in data.data_vars]].rename(at) if at else None
+        data = data.drop_dims([name for name in at if name in data.dims])
         names = {str(name): str(name).removeprefix(PREFIX) for name in data.variables if str(name).startswith(PREFIX)}
         over_time = StatisticsTable.from_dataset(data[list(names)].rename(names)) if names else None
         table = StatisticsTable.from_dataset(data.drop_vars(names))
-        return cls(table, int(data.attrs["members"]), float(data.attrs["clipped_share"]), over_time)
+        return cls(table, int(data.attrs["members"]), float(data.attrs["clipped_share"]), over_time, points)
+
+
+def _joined_points(parts: Sequence[xr.Dataset | None]) -> xr.Dataset | None:
+    import xarray as xr
+
+    found = [part for part in parts if part is not None]
+    return xr.concat(found, "time").sortby("time") if len(found) == len(parts) and found else None
 
 
 def window_of(downscaler: Downscaler) -> int | None:
@@ -97,17 +118,20 @@ def score(
     seed: int = 0,
     temporal: Suite | None = None,
     sequence_hours: int = 24,
+    stations: Stations | None = None,
 ) -> Scores:
     """Statistics of the predictions of complete fields of a region; cells are weighted by area, unknown ones excluded.
 
     Scores `samples` evenly spread hours, or the hours of `times`, or all if both are None. `temporal` is a suite for
-    sequences of `sequence_hours` consecutive hours among them. Raises `Diverged` for a prediction that is not finite.
+    sequences of `sequence_hours` consecutive hours among them; rain at `stations` is kept. Raises `Diverged` for a
+    prediction that is not finite.
     """
     positions = choose(archive, region, role, samples)
     if times is not None:
         positions = np.flatnonzero(np.isin(archive.times(region, role), times))
     valid_times = archive.times(region, role, positions)
-    weights = grid_of(archive.open(region, archive.samples(region, role)[0])["target"]).cell_weights(full=False)
+    grid = grid_of(archive.open(region, archive.samples(region, role)[0])["target"])
+    weights, points = grid.cell_weights(full=False), None if stations is None else PointRain(stations, grid)
     drawn, window = members_of(downscaler, members), window_of(downscaler)
     over_time = None if temporal is None else SequenceScores(temporal, valid_times, sequence_hours, weights)
     tables, clipped, items = [], 0.0, 0
@@ -126,12 +150,17 @@ def score(
         tables.append(suite.update(*fields, ids=valid_times[hours], mask=known[:, 0], weights=weights))
         if over_time is not None:
             over_time.add(hours, *fields, known[:, 0])
+        if points is not None:
+            points.add(valid_times[hours], fields[0], np.where(known[:, 0], fields[1], np.nan))
         clipped, items = clipped + share * len(batch), items + len(batch)
     sequences = None if over_time is None else over_time.table()
-    return Scores(suite.merge(tables), drawn, clipped / max(items, 1), sequences)
+    at_points = None if points is None else points.data_set()
+    return Scores(suite.merge(tables), drawn, clipped / max(items, 1), sequences, at_points)
 
 
-def score_file(path: Path, archive: Archive, region: str, *, suite: Suite, role: str = "test") -> Scores:
+def score_file(
+    path: Path, archive: Archive, region: str, *, suite: Suite, role: str = "test", stations: Stations | None = None
+) -> Scores:
     """Statistics of a prediction file: rain with units, `([member,] time, lat, lon)`, on the fine grid.
 
     Dims of times and members may have any common name (`valid_time`, `number`, `realization`, …). Raises `DataError`
@@ -140,14 +169,19 @@ def score_file(path: Path, archive: Archive, region: str, *, suite: Suite, role:
     known = archive.times(region, role)
     truth = archive.open(region, archive.samples(region, role)[0])["target"]["precipitation"].sel(time=known)
     rain, truth = matched(read_dataset(path), truth, what=(str(path), region))
-    tables, weights = [], grid_of(truth).cell_weights(full=False)
+    grid = grid_of(truth)
+    tables, weights = [], grid.cell_weights(full=False)
+    points = None if stations is None else PointRain(stations, grid)
     for start in track(range(0, rain.sizes["time"], FIELDS_AT_A_TIME), f"scoring {path.name}", unit="batches"):
         part = slice(start, start + FIELDS_AT_A_TIME)
         fields = rain.isel(time=part).transpose("time", "member", "lat", "lon").values
         observed = truth.isel(time=part).values
         ids, mask = truth["time"].values[part], np.isfinite(observed)
         tables.append(suite.update(fields, observed, ids=ids, mask=mask, weights=weights))
-    return Scores(suite.merge(tables), int(rain.sizes["member"]), 0.0)
+        if points is not None:
+            points.add(ids, fields, observed)
+    at_points = None if points is None else points.data_set()
+    return Scores(suite.merge(tables), int(rain.sizes["member"]), 0.0, points=at_points)
 
 
 def evaluate_fields(

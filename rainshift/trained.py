@@ -50,6 +50,8 @@ class Trained:
     gaps: tuple[str, ...] = ()
     trust: Trust | None = None
     is_network: bool = True
+    #: Where the predictors of training are found in files (`data.predictors` of `data=pair`).
+    predictors: Any = None
 
     @property
     def label(self) -> str:
@@ -187,7 +189,8 @@ def load_model(run: str | os.PathLike[str], *, precision: Precision = "fp32", al
     gaps = tuple((config.get("data") or {}).get("expected_gaps") or ())
     named = config.get("model") or {}
     name = kind_of(named) if "_target_" in named else type(getattr(downscaler, "model", downscaler)).__name__
-    return Trained(downscaler, channels, name, path, geometry, gaps, found_beside(path), is_network)
+    predictors = (config.get("data") or {}).get("predictors")
+    return Trained(downscaler, channels, name, path, geometry, gaps, found_beside(path), is_network, predictors)
 
 
 def _config_of(path: Path) -> dict[str, Any]:

@@ -132,21 +132,25 @@ def predict(config: DictConfig, run: RunFolder) -> Rows:
 def _predict_file(config: DictConfig, run: RunFolder) -> dict[str, Any]:
     """Predict the coarse fields of `input` and write `output`; finished blocks are reused."""
     from geoml.data.store import read_dataset
+    from rainshift.data.coarse_files import coarse_files, open_coarse
     from rainshift.models.general import weights_of
     from rainshift.prediction import fingerprint, write_fields
     from rainshift.report import example_maps as showcase
+    from rainshift.sources.fetching import local_copy
 
-    source = Path(config.input)
+    source = local_copy(str(config.input))
     output = Path(config.output) if config.output else run.samples / f"{source.stem}.nc"
     if output.suffix != ".nc":
         raise UserError(f"output={output}; expected the name of a NetCDF file that ends in .nc")
     trained = _trained(config)
     trained = trained.seeing(trained.channels, exact=plain(config.data).get("coarse") == "exact")
     shipped = weights_of(str(config.checkpoint))
-    identity = fingerprint(source, *(Path(path) for path in (config.static, shipped or config.checkpoint) if path))
+    identity = fingerprint(
+        *coarse_files(source), *(Path(path) for path in (config.static, shipped or config.checkpoint) if path)
+    )
     if run.finished and output.exists() and run.summary.get("identity") == identity:
         return dict(run.summary["rows"][0])
-    with read_dataset(source) as data:
+    with open_coarse(source, trained.channels.condition, trained.predictors) as data:
         static = read_dataset(config.static) if config.static else None
         fine_rain, fields = trained.prepared(
             data,
@@ -182,6 +186,7 @@ def evaluate(config: DictConfig, run: RunFolder) -> Rows:
     from rainshift.evaluation import score, score_file
     from rainshift.models.spec import ModelSpec
     from rainshift.report import example_maps as showcase
+    from rainshift.report.stations import at_stations
     from rainshift.training import load
 
     if (config.checkpoint is None) == (config.prediction is None):
@@ -198,7 +203,7 @@ def evaluate(config: DictConfig, run: RunFolder) -> Rows:
     for name in _named(config, archive):
         archive.prepare(name, _split(archive, config.role))
         seen = 0.0
-        options: dict[str, Any] = {"suite": suite, "role": str(config.role)}
+        options: dict[str, Any] = {"suite": suite, "role": str(config.role), "stations": archive.stations}
         if trained is None:
             made = score_file(Path(config.prediction), archive, name, **options)
             times = made.table.ids
@@ -227,7 +232,9 @@ def evaluate(config: DictConfig, run: RunFolder) -> Rows:
         head = {"region": name, "times": len(made.table), "members": made.members}
         if seen:
             head["trained on, %"] = round(100 * seen, 1)
-        rows.append(head | values | {"skill": skill, "clipped_share": made.clipped_share})
+        at_gauges = at_stations(archive, name, str(config.role), made.points, against.points)
+        gauges = at_gauges.write(run.path, name) if at_gauges is not None else {}
+        rows.append(head | values | {"skill": skill, "clipped_share": made.clipped_share} | gauges)
         run.metrics.append(rows[-1])
     return rows
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +17,7 @@ from rainshift.data.archive import Archive
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["FirstGo", "first_go"]
+__all__ = ["FirstGo", "first_go", "samples_note", "trainer_for"]
 
 #: A record of so many days is cut into blocks for training, validation and test; a shorter one into folds.
 LONG_DAYS = 120.0
@@ -24,6 +25,8 @@ LONG_DAYS = 120.0
 SHARES, CYCLE_DAYS = {"train": 0.7, "validation": 0.1, "test": 0.2}, 40.0
 #: Independent blocks of hours from which an interval is drawn.
 FEWEST_BLOCKS = 20
+#: Samples that a network sees of each field that it trains on, where the settings do not say how many in all.
+SAMPLES_A_FIELD = 20
 
 
 @dataclass(frozen=True)
@@ -187,6 +190,35 @@ def _interval_notes(times: dict[str, NDArray[Any]], block_hours: float) -> list[
             if enough is not None:
                 way = f"analysis.block_hours={enough:g} makes {int(span / enough)}, as far as they are independent"
             notes.append(
-                f"No interval for {name}: {blocks} blocks of {block_hours:g} h, {FEWEST_BLOCKS} needed; {way}."
+                f"No interval for {name}: {blocks} block{'s' * (blocks != 1)} of {block_hours:g} h, {FEWEST_BLOCKS} "
+                f"needed; {way}."
             )
     return notes
+
+
+@functools.cache
+def _usual_samples() -> int:
+    from geoml.cli.compose import compose
+
+    return int(compose("rainshift.conf", "benchmark", []).trainer.samples)
+
+
+def _left_open(go: FirstGo | None, trainer: Mapping[str, Any]) -> bool:
+    """Whether the samples of a training are the usual ones, on records that say nothing of training."""
+    return go is not None and not go.shared and trainer["samples"] == _usual_samples()
+
+
+def trainer_for(go: FirstGo | None, trainer: Mapping[str, Any], fields: int) -> dict[str, Any]:
+    """The trainer's settings for a training on so many fields: its samples follow from them where they are open."""
+    most = SAMPLES_A_FIELD * fields if _left_open(go, trainer) else trainer["samples"]
+    return {**trainer, "samples": min(trainer["samples"], most)}
+
+
+def samples_note(go: FirstGo | None, trainer: Mapping[str, Any]) -> tuple[str, ...]:
+    """What is said of that."""
+    if not _left_open(go, trainer):
+        return ()
+    return (
+        f"Networks see {SAMPLES_A_FIELD} samples of each field that they train on, at most {trainer['samples']} in "
+        "all; trainer.samples=NUMBER sets another number.",
+    )

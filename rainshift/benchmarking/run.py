@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from geoml.benchmarking.cells import attempted, each, kept, scores_file
 from geoml.benchmarking.entries import by_name
 from geoml.cli.config import instantiate
+from geoml.data.fingerprint import fingerprint
 from geoml.data.location import is_remote
 from geoml.errors import UserError
 from geoml.metrics import Suite
@@ -22,15 +23,17 @@ from geoml.train.device import autocast, choose_device
 from rainshift.alignment import Alignment, inputs_of
 from rainshift.benchmarking.analysis import Analysis, analyse
 from rainshift.benchmarking.curves import gather
-from rainshift.benchmarking.first_go import FirstGo, first_go
+from rainshift.benchmarking.first_go import FirstGo, first_go, samples_note, trainer_for
 from rainshift.benchmarking.plan import BenchmarkPlan, Cell, plan, plan_sets
 from rainshift.benchmarking.pooling import counted_records, pooled_scores
+from rainshift.benchmarking.stations import station_rows
 from rainshift.data.archive import FOLD, archive_of
 from rainshift.data.geometry import exact_means
 from rainshift.evaluation import Scores, score
 from rainshift.models.spec import Downscaler, InTiles, ModelSpec, conserved
 from rainshift.places.partitions import Partition
 from rainshift.places.splits import Leak, check_leakage
+from rainshift.sources.fetching import local_copy
 from rainshift.training import Recipe, TrainSet, fit, load
 
 if TYPE_CHECKING:
@@ -59,6 +62,8 @@ class BenchmarkResults:
     failures: Mapping[str, str]
     trainings: Mapping[str, Mapping[str, Any]]
     leaks: tuple[Leak, ...]
+    #: Scores at stations, one row per cell of the plan.
+    stations: list[dict[str, Any]] = field(default_factory=list)
 
 
 def _training(model: str, train_set: TrainSet, seed: int) -> str:
@@ -200,6 +205,8 @@ class Experiment:
     def notes(self) -> tuple[str, ...]:
         """What was done with the data and what could not be done; where the partition comes from."""
         said = self.first_go.notes if self.first_go is not None else ()
+        if any(spec.is_network for spec in self.specs.values()):
+            said = (*said, *samples_note(self.first_go, self.config["trainer"]))
         if self.partition is None:
             return said
         return (f"Partition {self.partition.name}, after {self.partition.source}.", *said)
@@ -243,7 +250,8 @@ class Experiment:
         folds = self.first_go.folds if self.first_go is not None else {}
         made, scores = pooled_scores(self.plan, scores, folds, self.suite, self.temporal)
         results = analyse(made, scores, self.analysis).assign_attrs(networks=networks)
-        return BenchmarkResults(results, gather(made, scores, self.analysis), failures, trainings, leaks)
+        at_gauges = station_rows(self.archive, scores, self.analysis.reference) if self.archive.stations else []
+        return BenchmarkResults(results, gather(made, scores, self.analysis), failures, trainings, leaks, at_gauges)
 
     def each(
         self, method: str, jobs: list[tuple[Any, ...]], unit: str
@@ -257,7 +265,8 @@ class Experiment:
 
     def training_folder(self, model: str, train_set: TrainSet, seed: int) -> tuple[Path, dict[str, Any]]:
         """Where a training lies, and the configuration that names it."""
-        learns_by_steps = {k: self.config[k] for k in ("trainer", "transforms", "loader")}
+        learns_by_steps = {k: self.config[k] for k in ("transforms", "loader")}
+        learns_by_steps["trainer"] = self._trainer_for(train_set)
         spec = {
             "model": self.specs[model].identity,
             "data": self.archive.identity_of(train_set.regions),
@@ -277,7 +286,7 @@ class Experiment:
                     self.specs[model],
                     train_set,
                     self.archive,
-                    recipe=self._recipe_of(model),
+                    recipe=self._recipe_of(model, train_set),
                     seed=seed,
                     folder=folder.checkpoints,
                     log=folder.metrics,
@@ -286,9 +295,12 @@ class Experiment:
                 folder.write_summary(summary)
             return folder.summary
 
-    def _recipe_of(self, model: str) -> Recipe:
+    def _recipe_of(self, model: str, train_set: TrainSet) -> Recipe:
         """The recipe for all, with what a model's own `trainer` changes."""
-        return Recipe.of({**self.config, "trainer": self.config["trainer"] | dict(self.specs[model].trainer)})
+        return Recipe.of({**self.config, "trainer": self._trainer_for(train_set) | dict(self.specs[model].trainer)})
+
+    def _trainer_for(self, train_set: TrainSet) -> dict[str, Any]:
+        return trainer_for(self.first_go, self.config["trainer"], train_set.samples)
 
     def trained_in(self, cell: Cell) -> Path | None:
         """The folder of a cell's training; None for what learns nothing."""
@@ -331,6 +343,8 @@ class Experiment:
             "precision": self.config["precision"],
             "seed": cell.seed,
         }
+        if given := self.archive.config.get("stations"):
+            spec["stations"] = list(fingerprint({"stations": local_copy(str(given))})["stations"])
         if self.temporal is not None:
             spec |= {key: self.config[key] for key in ("temporal", "sequence_hours")}
         model = row.name if name else row.trained_as
@@ -358,6 +372,7 @@ class Experiment:
             seed=cell.seed,
             temporal=self.temporal,
             sequence_hours=int(self.sequence_hours or 0),
+            stations=self.archive.stations,
         )
 
     def shifts(self) -> xr.Dataset | None:

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from geoml.data.slabs import SlabWriter
     from geoml.data.store import Store
     from geoml.models.base import Channels
+    from rainshift.data.stations import Stations
     from rainshift.sources.base import RegionData, RegionSource
 
 logger = logging.getLogger(__name__)
@@ -38,6 +39,8 @@ __all__ = ["FOLD", "Archive", "archive_of"]
 
 #: Keys of the data configuration that control how stores are read; the others are options of the source.
 READING_KEYS = ("condition", "static", "first_guess", "expected_gaps", "shares", "blocks", "purge_hours")
+#: Keys that say what predictions are compared with in addition to the fine rain.
+COMPARING_KEYS = ("stations",)
 #: Roles of samples.
 ROLES = ("train", "validation", "test")
 WHOLE = "all"
@@ -81,7 +84,7 @@ class Archive:
     @cached_property
     def options(self) -> dict[str, Any]:
         """Options of the source."""
-        return {k: v for k, v in plain(self.config).items() if k not in ("source", *READING_KEYS)}
+        return {k: v for k, v in plain(self.config).items() if k not in ("source", *READING_KEYS, *COMPARING_KEYS)}
 
     @cached_property
     def source(self) -> RegionSource:
@@ -136,6 +139,18 @@ class Archive:
     def expected_gaps(self) -> tuple[str, ...]:
         """Predictors and static fields that may have missing values; in any other channel these are an error."""
         return tuple(plain(self.config).get("expected_gaps") or ())
+
+    @cached_property
+    def stations(self) -> Stations | None:
+        """The gauges of `data.stations`; None without any."""
+        from rainshift.data.stations import read_stations
+
+        given = plain(self.config).get("stations")
+        return None if not given else read_stations(str(given))
+
+    def stamp(self, name: str) -> str:
+        """Where in its interval a region's times lie."""
+        return self.attribute(name, "stamp") or "end"
 
     def among(self, wanted: Sequence[str] | None) -> tuple[str, ...]:
         """The regions `wanted`; all for None, and if only the default region is wanted and the data do not have it."""

@@ -16,7 +16,9 @@ from geoml.grids.grid import Grid, conform, grid_of
 from geoml.regrid import Method, Regridder
 from rainshift.data.geometry import Geometry
 from rainshift.sources.rain_files import STANDARD_NAMES, USUAL_NAMES
+from rainshift.sources.validity import Validity, validity_of
 from rainshift.sources.variables import VARIABLES, inside_factor
+from rainshift.sources.warping import rectified
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -25,6 +27,8 @@ if TYPE_CHECKING:
 
 __all__ = ["CoarseFields", "as_dataset", "find_rain", "has_fields", "interval_hours", "static_fields", "with_time"]
 
+#: Values that are looked at together.
+ONCE = 4_000_000
 TIME_NAMES = ("time", "valid_time", "datetime", "date")
 
 
@@ -43,6 +47,7 @@ class CoarseFields:
     axes: tuple[Found, ...]
     time_dim: str | None
     first_longitude: float
+    lazy: bool = False
 
     @classmethod
     def of(cls, data: Any, channels: Channels, geometry: Geometry | None) -> CoarseFields:
@@ -61,7 +66,7 @@ class CoarseFields:
                 f"the model requires {', '.join(wanted)}; the data have {held}: {', '.join(missing)} missing. Rename "
                 "variables with dataset.rename, or train a model on the predictors that you have"
             )
-        arrays = {channel: dataset[name].rename(channel) for channel, name in names.items()}
+        arrays = {channel: _known_values(dataset, str(name)).rename(channel) for channel, name in names.items()}
         time_dim, arrays = with_time(arrays)
         first = next(iter(arrays.values()))
         axes = find_axes(first, time=False)
@@ -75,7 +80,8 @@ class CoarseFields:
         hours = interval_hours(dataset, times, time_dim)
         factors = {channel: _factor(channel, array, hours, geometry) for channel, array in tidy.items()}
         raw = _first_longitude(arrays, axes)
-        return cls(tidy, factors, grid, times, axes, time_dim, raw)
+        lazy = bool(dataset[str(names[wanted[0]])].chunks)
+        return cls(tidy, factors, grid, times, axes, time_dim, raw, lazy)
 
     def values(self, rows: slice) -> NDArray[np.float32]:
         """Values `(channel, time, lat, lon)` of some times, in internal units."""
@@ -88,7 +94,17 @@ class CoarseFields:
     @property
     def chunks(self) -> Any:
         """Chunks along time if the data are Dask arrays, else None."""
-        return next(iter(self.arrays.values())).chunks
+        return next(iter(self.arrays.values())).chunks if self.lazy else None
+
+
+def _known_values(dataset: xr.Dataset, name: str) -> xr.DataArray:
+    """A variable with NaN for what its attributes say is no data, on even latitudes and longitudes."""
+    array, label = dataset[name], repr(name)
+    validity = validity_of(array, label, rain=False)
+    if validity != Validity(slack=validity.slack):
+        lazy = array if array.chunks else array.chunk({array.dims[0]: max(1, ONCE // max(1, array[0].size))})
+        array = array.copy(data=lazy.data.map_blocks(validity.apply, label, dtype=array.dtype))
+    return rectified(array, dataset, label)
 
 
 def as_dataset(data: Any) -> xr.Dataset:

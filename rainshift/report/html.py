@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -41,6 +42,11 @@ __all__ = ["CURVES", "RESULTS", "SHIFTS", "report"]
 #: The files of a benchmark's run folder.
 RESULTS, CURVES, SHIFTS = "benchmark.nc", "curves.nc", "shift.nc"
 
+#: Caption of the table of scores at stations.
+STATIONS = (
+    "Over the gauges' own intervals, mm/h: between four cells (bilinear), in the cell of the gauge (nearest), and "
+    "against the mean of all gauges of a cell (cell mean). A perfect prediction would score as the gridded truth does."
+)
 #: A colour for each model, the same in all figures.
 Palette = dict[str, str]
 
@@ -68,11 +74,17 @@ def report(path: str | os.PathLike[str]) -> Report | None:
         _maps(run.path),
         _curves(results, curves, palette),
         _shift(results, shifts, learners),
+        _stations(summary),
         _scores(results),
         _cost(summary),
         _provenance(run),
     ]
     return Report(summary["heading"], _introduction(results)[0], [part for part in sections if part is not None])
+
+
+def _stations(summary: Mapping[str, Any]) -> Section | None:
+    rows = summary.get("stations")
+    return Section("At stations", [Table(rows, STATIONS)]) if rows else None
 
 
 def _of_model(run: RunFolder, shown: dict[str, xr.Dataset]) -> Report:

@@ -43,6 +43,7 @@ def write_benchmark(experiment: Experiment, outcome: BenchmarkResults, run: RunF
             "trainings": outcome.trainings,
             "notes": list(experiment.notes),
             "leaks": [leak.message for leak in outcome.leaks],
+            "stations": outcome.stations,
         }
     )
     made = report(run.path)

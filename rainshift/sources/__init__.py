@@ -16,6 +16,7 @@ SOURCES = {
     "era5": "rainshift.sources.era5:Era5Source",
     "gridded": "rainshift.sources.gridded:GriddedSource",
     "imerg": "rainshift.sources.imerg:ImergSource",
+    "pair": "rainshift.sources.pair:PairSource",
     "rainshift": "rainshift.sources.rainshift_hub:RainShiftSource",
     "synthetic": "rainshift.sources.synthetic:SyntheticSource",
     "synthetic_climates": "rainshift.sources.synthetic_climates:SyntheticClimatesSource",

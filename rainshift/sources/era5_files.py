@@ -22,6 +22,7 @@ from geoml.errors import DataError, UserError
 from geoml.grids.grid import Grid, conform, grid_of
 from rainshift.sources.boxes import cut
 from rainshift.sources.intervals import bounds_of, cell_method
+from rainshift.sources.opening import GRIB, grib_data_sets
 from rainshift.sources.time_blocks import TimeBlocks, of_years
 from rainshift.sources.times import snapped
 from rainshift.sources.validity import Validity, check_rain, validity_of
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Field", "find_files", "hdf5_engine", "read_fields", "to_dataset"]
 
-NETCDF, GRIB = (".nc", ".nc4", ".zarr", ".zip"), (".grib", ".grb", ".grib2", ".grb2")
+NETCDF = (".nc", ".nc4", ".zarr", ".zip")
 LEVELS = ("level", "pressure_level", "isobaricInhPa", "plev")
 #: Other names of the variables: in requests, in ARCO-ERA5, and of fields that already are mean rates.
 ALIASES = {
@@ -138,21 +139,10 @@ def read_fields(paths: Sequence[Path], names: Sequence[str], *, level_hpa: float
 
 def _datasets(path: Path) -> Iterator[xr.Dataset]:
     """The data sets in a file: one for NetCDF, one per type of level and step for GRIB."""
-    if path.suffix.lower() not in GRIB:
+    if path.suffix.lower() in GRIB:
+        yield from grib_data_sets(path)
+    else:
         yield read_dataset(path, **hdf5_engine(path))
-        return
-    try:
-        import cfgrib
-    except ImportError as error:
-        raise UserError(f"{path} is GRIB, which needs cfgrib: pip install 'geoml[grib]'") from error
-    with open(path, "rb") as stream:
-        if stream.read(4) != b"GRIB":
-            raise DataError(f"{path} does not start with a GRIB header; it may be truncated or of another format")
-    try:
-        found = cfgrib.open_datasets(str(path), backend_kwargs={"indexpath": "", "errors": "raise"})
-    except Exception as error:  # errors of eccodes and cfgrib have no common base class
-        raise DataError(f"{path} cannot be read as GRIB; it may be truncated: {error}") from error
-    yield from found
 
 
 def hdf5_engine(path: Path) -> dict[str, str]:

@@ -1,8 +1,11 @@
-"""Download files of a data set from a base URL into a folder, each verified and written atomically."""
+"""Download files of a data set from a base URL into a folder, verified and written atomically, or copy a URL."""
 
 from __future__ import annotations
 
+import functools
+import hashlib
 import logging
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,14 +13,18 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from geoml.cli.progress import track
+from geoml.data.location import object_store_errors
 from geoml.errors import DataError, UserError
-from geoml.runs.files import atomic_path, sha256
+from geoml.runs.files import atomic_path, read_json, sha256, write_json
 
-__all__ = ["Download"]
+__all__ = ["Download", "local_copy"]
 
 logger = logging.getLogger(__name__)
 
 SUMS = "SHA256SUMS"
+#: Record of the source files of a copied URL, next to its files.
+COPIED = ".copied.json"
 
 
 @dataclass(frozen=True)
@@ -85,6 +92,74 @@ class Download:
         noted = (_read_sums(path) if path.exists() else {}) | {name: found}
         with atomic_path(path) as partial:
             partial.write_text("".join(f"{digest}  {file}\n" for file, digest in sorted(noted.items())))
+
+
+@functools.lru_cache(maxsize=64)
+def local_copy(place: str) -> Path:
+    """The path of a file or folder: of a URL (`s3://`, `https://`, …), its copy in the user's cache.
+
+    Copied are the file, or all files below the address, each once: those whose size, etag and time of change are as
+    they were are left. An `https://` folder has to list its files. Credentials come from the environment. Raises
+    `DataError` where nothing can be reached.
+    """
+    if "://" not in place:
+        return Path(place).expanduser()
+    from geoml.data.location import is_remote, location
+
+    url = location(place.rstrip("/"))
+    if not is_remote(url):
+        return url
+    system, top = url.fs, url.path if not place.startswith("http") else str(url)  # type: ignore[attr-defined]
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "geoml" / "copies"
+    name = top.rstrip("/").rpartition("/")[2] or "root"
+    folder = cache / hashlib.sha256(place.rstrip("/").encode()).hexdigest()[:16]
+    with object_store_errors(url):
+        found = _listed(system, top)
+        if not found:
+            raise DataError(f"{place} holds no file, or does not list those that it holds")
+        known = read_json(folder / COPIED) if (folder / COPIED).exists() else {}
+        wanted = {file: tag for file, tag in found.items() if known.get(file) != tag}
+        if wanted:
+            logger.info("copying %d of %d files of %s to %s", len(wanted), len(found), place, folder)
+        for file in track(list(wanted), f"copying {name}", unit="files") if wanted else ():
+            with atomic_path(_below(folder / name, file)) as partial:
+                partial.parent.mkdir(parents=True, exist_ok=True)
+                system.get_file(f"{top.rstrip('/')}/{file}" if file else top, str(partial))
+    for gone in set(known) - set(found):
+        _below(folder / name, gone).unlink(missing_ok=True)
+    if wanted or set(known) != set(found):
+        folder.mkdir(parents=True, exist_ok=True)
+        write_json(folder / COPIED, found)
+    return folder / name
+
+
+def _below(root: Path, file: str) -> Path:
+    if ".." in Path(file).parts:
+        raise DataError(f"{file!r} leads out of its folder")
+    return root / file if file else root
+
+
+def _listed(system: Any, top: str) -> dict[str, list[Any]]:
+    """Files below an address, by their name relative to it ("" for the address itself), and what tells a change."""
+    keys = ("ETag", "etag", "LastModified", "last_modified", "mtime", "size")
+    info = None if top.startswith("http") and not top.rpartition("/")[2].count(".") else _info(system, top)
+    if info is not None and info.get("type") == "file" and not top.endswith(".zarr"):
+        return {"": [str(info.get(key)) for key in keys if info.get(key) is not None]}
+    root = top.rstrip("/") + "/"
+    entries = system.find(root, detail=True)
+    found = {}
+    for name, entry in sorted(entries.items()):
+        if name.startswith(root) and "?" not in name and name != root:
+            entry = entry if any(entry.get(key) for key in keys) else (_info(system, name) or entry)
+            found[name.removeprefix(root)] = [str(entry.get(key)) for key in keys if entry.get(key) is not None]
+    return found
+
+
+def _info(system: Any, name: str) -> dict[str, Any] | None:
+    try:
+        return dict(system.info(name))
+    except FileNotFoundError:
+        return None
 
 
 def _unreachable(url: str, error: Exception) -> DataError:

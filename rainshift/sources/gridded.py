@@ -20,6 +20,7 @@ from geoml.grids.grid import Grid, grid_of
 from rainshift.places.regions import region
 from rainshift.sources.base import RegionData
 from rainshift.sources.catalogue import PAIRS, Record, records
+from rainshift.sources.fetching import local_copy
 from rainshift.sources.joint import JointAxis, joint_axis, meets
 from rainshift.sources.rain_files import Rain, read_rain
 from rainshift.sources.variables import VARIABLES
@@ -86,7 +87,7 @@ class GriddedSource:
         """The records in the folder, by name (`rainshift.sources.catalogue`)."""
         if not self.root:
             raise UserError("data.root is not set; point it at a folder of NetCDF or Zarr files, or at one file")
-        root = Path(self.root).expanduser()
+        root = local_copy(self.root)
         if not root.exists():
             raise UserError(f"data.root {root} does not exist")
         return records(root, [(self.fine_suffix, self.coarse_suffix), *PAIRS])

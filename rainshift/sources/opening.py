@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,14 +12,15 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from geoml.errors import DataError
+from geoml.errors import DataError, UserError
 
 if TYPE_CHECKING:
     import xarray as xr
 
-__all__ = ["RASTERS", "open_rain"]
+__all__ = ["GRIB", "RASTERS", "data_sets", "grib_data_sets", "open_rain"]
 
 RASTERS = (".tif", ".tiff")
+GRIB = (".grib", ".grb", ".grib2", ".grb2")
 #: A date with an optional time of day in a file name: 20200601_0130, 2020-06-01T01:30, 202006010130, 20200601.
 STAMP = re.compile(
     r"(?<!\d)(\d{4})[-_.]?(\d{2})[-_.]?(\d{2})(?:[-_.T]?(\d{2})[-_.:h]?(\d{2})(?:[-_.:]?(\d{2}))?)?(?!\d)"
@@ -34,6 +37,32 @@ def open_rain(path: Path) -> xr.Dataset:
 
         return read_dataset(path)
     return _raster(path)
+
+
+def grib_data_sets(path: Path) -> Iterator[xr.Dataset]:
+    """The data sets in a GRIB file, one for each kind of level and step."""
+    try:
+        import cfgrib
+    except ImportError as error:
+        raise UserError(f"{path} is GRIB, which needs cfgrib: pip install 'geoml[grib]'") from error
+    with open(path, "rb") as stream:
+        if stream.read(4) != b"GRIB":
+            raise DataError(f"{path} does not start with a GRIB header; it may be truncated or of another format")
+    try:
+        found = cfgrib.open_datasets(str(path), backend_kwargs={"indexpath": "", "errors": "raise"})
+    except Exception as error:  # errors of eccodes and cfgrib have no common base class
+        raise DataError(f"{path} cannot be read as GRIB; it may be truncated: {error}") from error
+    yield from found
+
+
+@functools.lru_cache(maxsize=256)
+def _kept_open(path: Path, changed: int) -> tuple[xr.Dataset, ...]:
+    return tuple(grib_data_sets(path)) if path.suffix.lower() in GRIB else (open_rain(path),)
+
+
+def data_sets(path: Path) -> tuple[xr.Dataset, ...]:
+    """The data sets in a file: one, but of GRIB one for each kind of level and step."""
+    return _kept_open(path, path.stat().st_mtime_ns if path.exists() else 0)
 
 
 def _raster(path: Path) -> xr.Dataset:

@@ -17,13 +17,14 @@ from geoml.errors import DataError, UserError, unknown
 from rainshift.sources.intervals import (
     Intervals,
     bounds_of,
+    cell_method,
     common_step,
     find_intervals,
     increments,
     is_running_sum,
     starts_of_sums,
 )
-from rainshift.sources.opening import open_rain
+from rainshift.sources.opening import GRIB, data_sets, open_rain
 from rainshift.sources.times import MEMBER_DIMS, TIME_DIMS, snapped, with_time
 from rainshift.sources.units import RainUnits, rain_units
 from rainshift.sources.validity import blanked, check_rain, lost_parts, validity_of
@@ -33,7 +34,7 @@ from rainshift.sources.warping import rectified
 if TYPE_CHECKING:
     import xarray as xr
 
-__all__ = ["Rain", "find_rain", "read_rain"]
+__all__ = ["Rain", "find_rain", "lazy_on_disk", "on_axes", "read_rain", "sorted_by_time"]
 
 STANDARD_NAMES = {
     "lwe_precipitation_rate", "precipitation_flux", "rainfall_rate", "rainfall_flux", "precipitation_amount",
@@ -44,6 +45,10 @@ USUAL_NAMES = (
     "tp", "total_precipitation", "rain", "rainfall", "rain_rate", "rainrate", "rainfall_rate", "rr", "rw", "acrr",
 )  # fmt: skip
 CHUNK_VALUES = 1_000_000
+#: Dims of one value that would be taken for an axis of the grid.
+SINGLE = ("height", "altitude", "z", "depth", "level", "lev", "plev")
+#: What `cell_methods` may say of time that is no amount or mean rate.
+EXTREMES = ("maximum", "minimum", "range", "variance", "standard_deviation", "median", "mode")
 STAMPS = ("end", "start", "middle", "point", "unknown")
 
 
@@ -81,7 +86,7 @@ def read_rain(
     parts = [_Part.read(path, variable, units, absent_chunks) for path in files]
     whole = parts[0] if len(parts) == 1 else _Part.joined(parts)
     label, meant = whole.label, whole.meant
-    array, order = _sorted(whole.array, label)
+    array, order = sorted_by_time(whole.array, label)
     bounds = None if whole.bounds is None else whole.bounds[order]
     array, intervals = _amounts(array, bounds, meant, label, step_minutes, amounts)
     factor = meant.to_rate(1.0) / (intervals.hours if meant.amount else np.ones(array.sizes["time"]))
@@ -104,16 +109,18 @@ class _Part:
 
     @classmethod
     def read(cls, path: Path, variable: str | None, units: str | None, absent_chunks: str | None) -> _Part:
-        dataset = open_rain(path)
+        dataset = _holding(path, variable)
         array = dataset[find_rain(dataset, variable, path)]
         label = f"{path}: {array.name!r}"
         _refuse_twice_scaled(array, label)
+        if (method := cell_method(array)) in EXTREMES:
+            raise DataError(f"{label} is the {method} of its intervals, neither their sum nor their mean")
         validity = validity_of(array, label)
         meant = rain_units(units or array.attrs.get("units"), label=label)
         _refuse_contradiction(array, meant, label, units)
         coordinate = next((name for name in TIME_DIMS if name in array.coords), "time")
         lost = () if absent_chunks == "dry" else lost_parts(path, array, label)
-        array = _on_axes(rectified(_lazy(array, path, lost), dataset, label), label)
+        array = on_axes(rectified(lazy_on_disk(array, path, lost), dataset, label), label)
         bounds = bounds_of(dataset, coordinate, slice(None))
         if bounds is not None:
             bounds = snapped(bounds.ravel(), label).reshape(-1, 2) if len(bounds) == array.sizes["time"] else None
@@ -143,6 +150,20 @@ class _Part:
         return cls(array, bounds, first.meant, label, first.attrs)
 
 
+def _holding(path: Path, variable: str | None) -> xr.Dataset:
+    """The data set of a file that holds the rain; of GRIB, which has several, the first that does."""
+    if path.suffix.lower() not in GRIB:
+        return open_rain(path)
+    found = data_sets(path)
+    for data in found:
+        try:
+            find_rain(data, variable, path)
+        except UserError:
+            continue
+        return data
+    return found[0]
+
+
 def _amounts(
     array: xr.DataArray,
     bounds: NDArray[np.datetime64] | None,
@@ -166,7 +187,7 @@ def _amounts(
     return array, replace(intervals, seconds=intervals.seconds[1:], stamp="end")
 
 
-def _on_axes(array: xr.DataArray, label: str) -> xr.DataArray:
+def on_axes(array: xr.DataArray, label: str) -> xr.DataArray:
     """The array as `(time, lat, lon)` on canonical axes; other dims of length 1 are dropped.
 
     Raises `DataError` for an ensemble and for any other dims.
@@ -174,6 +195,8 @@ def _on_axes(array: xr.DataArray, label: str) -> xr.DataArray:
     from geoml.grids.grid import conform
 
     array = with_time(array, label)
+    single = [dim for dim in array.dims if str(dim).lower() in SINGLE and array.sizes[dim] == 1]
+    array = array.squeeze(single, drop=True)
     try:
         array = conform(array)
     except DataError as error:
@@ -225,7 +248,7 @@ class _OnDisk:
             raise DataError(f"{self.label} cannot be read; the file may be truncated: {error}") from error
 
 
-def _lazy(array: xr.DataArray, path: Path, lost: tuple[tuple[slice, ...], ...]) -> xr.DataArray:
+def lazy_on_disk(array: xr.DataArray, path: Path, lost: tuple[tuple[slice, ...], ...]) -> xr.DataArray:
     """The array in Dask blocks that match the file's chunks, with NaN in the missing parts."""
     import dask.array as da
 
@@ -270,7 +293,7 @@ def _refuse_twice_scaled(array: xr.DataArray, label: str) -> None:
         )
 
 
-def _sorted(array: xr.DataArray, label: str) -> tuple[xr.DataArray, NDArray[np.intp] | slice]:
+def sorted_by_time(array: xr.DataArray, label: str) -> tuple[xr.DataArray, NDArray[np.intp] | slice]:
     """The array sorted by time, and the order."""
     time = array["time"].values
     order: NDArray[np.intp] | slice = slice(None)

@@ -35,7 +35,9 @@ LAND_M = (-500.0, 9000.0)
 
 
 def read_statics(files: Mapping[str, str], grid: Grid) -> xr.Dataset:
-    """Read `lsm` (0–1) and `z` (m² s⁻²) on `grid` from NetCDF or GeoTIFF files; heights are converted to geopotential.
+    """Read `lsm` (0–1), `z` (m² s⁻²) and others by name on `grid`, from NetCDF or GeoTIFF files.
+
+    Heights are converted to geopotential; other fields keep their units.
 
     Finer fields are averaged over cells, coarser fields are interpolated. Raises `DataError` for a file that does not
     cover the grid, or has impossible values.
@@ -60,7 +62,8 @@ def read_statics(files: Mapping[str, str], grid: Grid) -> xr.Dataset:
             if np.nanmin(field) < -0.01 or np.nanmax(field) > 1.01:
                 raise DataError(f"{label} runs from {np.nanmin(field):g} to {np.nanmax(field):g}; expected 0 to 1")
             field = np.clip(field, 0, 1)
-        made[name] = (grid.names, field.astype(np.float32), VARIABLES[name].attrs)
+        attrs = VARIABLES[name].attrs if name in VARIABLES else {"units": str(array.attrs.get("units", "1"))}
+        made[name] = (grid.names, field.astype(np.float32), attrs)
     return xr.Dataset(made, grid.coords())
 
 
@@ -73,10 +76,13 @@ def _read(path: Path, name: str) -> xr.DataArray:
     from geoml.data.netcdf import read_dataset
 
     dataset = read_dataset(path, **hdf5_engine(path))
-    found = [given for given in dataset.data_vars if str(given).lower() in NAMES[name]]
+    known = NAMES.get(name, (name.lower(),))
+    found = [given for given in dataset.data_vars if str(given).lower() in known]
+    if not found and name not in NAMES and len(dataset.data_vars) == 1:
+        found = list(dataset.data_vars)
     if len(found) != 1:
         held = ", ".join(map(str, dataset.data_vars))
-        raise DataError(f"{path} contains {held}; expected one of {', '.join(NAMES[name])} for {name}")
+        raise DataError(f"{path} contains {held}; expected one of {', '.join(known)} for {name}")
     array = dataset[found[0]].reset_coords(drop=True)
     return array.squeeze([dim for dim in array.dims if array.sizes[dim] == 1], drop=True)
 
@@ -88,7 +94,7 @@ def _factor(name: str, array: xr.DataArray, label: str) -> float:
         return STANDARD_GRAVITY * known
     if array.name == "landseamask":
         return 1.0
-    return inside_factor(name, units, label=label)
+    return inside_factor(name, units, label=label) if name in VARIABLES else 1.0
 
 
 def _refuse_voids(name: str, values: NDArray[np.float64], label: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import re
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -32,6 +33,8 @@ LEAST_MM_H = -0.05
 SENTINELS = (999.0, 999.9, 999.99, 9999.0, 9999.9, 9999.99, 32766.0, 32767.0, 65534.0, 65535.0)
 #: Record depth of rain in T hours: about 422 T^0.475 mm (Jennings 1950 and later, WMO-No. 1045).
 RECORD_MM, RECORD_POWER = 422.0, 0.475
+#: A number of a list in text, with or without the suffix of its type: 253, 253b, 254ub.
+NUMBER = re.compile(r"[+-]?\d+[ubsl]{0,2}")
 #: Flag meanings that stand for no rain, not for missing data.
 DRY = ("dry", "no_rain", "no_precip", "undetect", "below_detection", "below_threshold", "zero")
 
@@ -99,6 +102,10 @@ def validity_of(array: xr.DataArray, label: str, *, rain: bool = True) -> Validi
         if (given := array.attrs.get(name)) is None:
             return []
         values = np.ravel(np.asarray(given))
+        if isinstance(given, str) and name == "flag_values":  # a list in text: 253, 254 or 253b 254b
+            parts = given.replace(",", " ").lower().split()
+            if parts and all(NUMBER.fullmatch(part) for part in parts):
+                values = np.array([int(part.rstrip("ubsl")) for part in parts])
         if values.dtype.kind not in "iuf":
             raise DataError(f"{label}: its {name} is {given!r}; expected numbers")
         if not packed or (values.dtype.kind == "f" and (scale != 1 or offset != 0)):

@@ -37,6 +37,8 @@ PARAMETERS = {
 }  # fmt: skip
 #: A triangle with sides this many times longer than usual lies outside the domain, across a concave edge.
 FAR = 2.5
+#: Steps that differ by more than this share of their mean are uneven, by more than this factor no grid at all.
+UNEVEN, MOST_UNEVEN = 2e-3, 1.9
 #: Steps of the target grids in degrees, times a power of ten.
 NICE = (1.0, 1.25, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0, 6.0, 8.0)
 
@@ -44,18 +46,22 @@ NICE = (1.0, 1.25, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0, 6.0, 8.0)
 def rectified(array: xr.DataArray, dataset: xr.Dataset, label: str) -> xr.DataArray:
     """The array `(time, …)` on regular latitudes and longitudes; unchanged if it already is on such a grid.
 
-    Supported are two-dimensional latitudes and longitudes (WRF, swaths, rotated poles in CF) and projected coordinates
-    with a CF grid mapping. Values are interpolated linearly on a Delaunay triangulation (SciPy) to about the original
-    spacing; the loss of variance is logged. Cells outside the domain are missing. Raises `DataError` if the position
-    of the cells is unknown.
+    Supported are two-dimensional latitudes and longitudes (WRF, swaths, rotated poles in CF), projected coordinates
+    with a CF grid mapping, and latitudes and longitudes of uneven steps (Gaussian grids). Values are interpolated
+    linearly, along each axis or on a Delaunay triangulation (SciPy), to about the original spacing; the loss of
+    variance is logged. Cells outside the domain are missing. Raises `DataError` if their position is unknown.
     """
-    places = _positions(array, dataset, label)
-    if places is None:
+    if (uneven := _uneven_axes(array)) is not None:
+        dims, rows, columns = uneven
+        grid = _grid_for(*np.meshgrid(rows, columns, indexing="ij"), label)
+        weights: _Weights | _AlongAxes = _AlongAxes.of(rows, columns, grid)
+    elif (places := _positions(array, dataset, label)) is not None:
+        dims, lat, lon = places
+        grid = _grid_for(lat, lon, label)
+        weights = _Weights.of(lat, lon, grid)
+    else:
         return array
-    dims, lat, lon = places
-    grid = _grid_for(lat, lon, label)
-    weights = _Weights.of(lat, lon, grid)
-    array = array.transpose(..., *dims)
+    array = array.transpose(..., *dims) if array.chunks else array.transpose(..., *dims).chunk()
     lead = [dim for dim in array.dims if dim not in dims]
     shape = grid.shape
     data = array.data.rechunk({array.ndim - 2: -1, array.ndim - 1: -1})
@@ -65,6 +71,29 @@ def rectified(array: xr.DataArray, dataset: xr.Dataset, label: str) -> xr.DataAr
     found.encoding = dict(array.encoding)
     _state_cost(array, found, label)
     return found
+
+
+def _uneven_axes(array: xr.DataArray) -> tuple[tuple[str, str], NDArray[np.float64], NDArray[np.float64]] | None:
+    """The dims of latitudes and longitudes whose steps are not all alike, and both; None of even ones."""
+    found: dict[str, Any] = {}
+    for dim in array.dims:
+        if dim in array.coords and array[dim].ndim == 1 and (kind := _kind(str(dim), array[dim])) is not None:
+            found[kind] = array[dim]
+    if len(found) < 2 or min(each.size for each in found.values()) < 3:
+        return None
+    rows, columns = (np.asarray(found[kind].values, np.float64) for kind in ("lat", "lon"))
+    if not (np.isfinite(rows).all() and np.isfinite(columns).all()):
+        return None
+    columns = np.rad2deg(np.unwrap(np.deg2rad(columns)))
+    even = True
+    for values in (rows, columns):
+        steps = np.diff(values)
+        if not ((steps > 0).all() or (steps < 0).all()):
+            return None  # repeated or out of order: read_axis names the place
+        even &= bool(np.abs(steps - steps.mean()).max() <= UNEVEN * abs(steps.mean()))
+        if np.abs(steps).max() > MOST_UNEVEN * np.abs(steps).min():
+            return None  # a row that is not there, or a value out of place, is an error and not a grid
+    return None if even else ((str(found["lat"].name), str(found["lon"].name)), rows, columns)
 
 
 def _positions(
@@ -125,6 +154,10 @@ def _projected(
     from rasterio.warp import transform
 
     attrs = {key: np.ravel(value).tolist() for key, value in dataset[mapping].attrs.items()}
+    if attrs.get("grid_mapping_name") == ["rotated_latitude_longitude"]:
+        names = (str(pair[0]), str(pair[1]))
+        rlat, rlon = (np.asarray(array[name].values, float) for name in names)
+        return names, *_unrotated(rlat, rlon, attrs, label)
     text = next((attrs[key][0] for key in ("crs_wkt", "spatial_ref", "proj4") if attrs.get(key)), None)
     try:
         system = CRS.from_user_input(text if text else _proj_text(attrs))
@@ -135,6 +168,24 @@ def _projected(
     x, y = np.meshgrid(east, north)
     lon, lat = transform(system, CRS.from_epsg(4326), x.ravel(), y.ravel())
     return (str(pair[0]), str(pair[1])), np.reshape(lat, x.shape), np.reshape(lon, x.shape)
+
+
+def _unrotated(
+    rlat: NDArray[np.float64], rlon: NDArray[np.float64], attrs: dict[str, list[Any]], label: str
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Latitudes and longitudes of a grid about a rotated pole (CF appendix F)."""
+    try:
+        pole_lat, pole_lon = (float(attrs[f"grid_north_pole_{name}"][0]) for name in ("latitude", "longitude"))
+    except (KeyError, ValueError) as error:
+        raise DataError(f"{label}: its grid mapping does not say where the rotated pole is ({error})") from error
+    turn = math.radians(float(attrs.get("north_pole_grid_longitude", [0.0])[0]))
+    up, east = np.deg2rad(rlat)[:, None], np.deg2rad(rlon)[None, :] - turn
+    pole = math.radians(pole_lat)
+    sine = np.sin(up) * math.sin(pole) + np.cos(up) * math.cos(pole) * np.cos(east)
+    across = np.cos(up) * np.sin(east)
+    along = np.sin(up) * math.cos(pole) - np.cos(up) * math.sin(pole) * np.cos(east)
+    lon = pole_lon - np.rad2deg(np.arctan2(across, along))
+    return np.rad2deg(np.arcsin(np.clip(sine, -1, 1))), (lon + 180) % 360 - 180
 
 
 def _proj_text(attrs: dict[str, list[Any]]) -> str:
@@ -203,6 +254,37 @@ class _Weights:
         flat = block.reshape(*block.shape[:-2], -1)
         made = sum(flat[..., self.index[:, k]] * self.weight[:, k] for k in range(3))
         return np.asarray(made, np.float32).reshape(*block.shape[:-2], *self.shape)
+
+
+@dataclass(frozen=True)
+class _AlongAxes:
+    """For each row and column of the grid the source's two next to it, and the share of the second."""
+
+    rows: tuple[NDArray[np.intp], NDArray[np.float32]]
+    columns: tuple[NDArray[np.intp], NDArray[np.float32]]
+
+    @classmethod
+    def of(cls, rows: NDArray[np.float64], columns: NDArray[np.float64], grid: Grid) -> _AlongAxes:
+        lat, lon = (grid[name].coordinates for name in ("lat", "lon"))
+        lon = lon + 360.0 * np.round((columns.mean() - lon.mean()) / 360.0)
+        return cls(_between(rows, lat), _between(columns, lon))
+
+    def apply(self, block: NDArray[Any]) -> NDArray[np.float32]:
+        """`(…, y, x)` on the grid."""
+        (y, up), (x, right) = self.rows, self.columns
+        made = block[..., y, :] * (1 - up[:, None]) + block[..., y + 1, :] * up[:, None]
+        return np.asarray(made[..., x] * (1 - right) + made[..., x + 1] * right, np.float32)
+
+
+def _between(have: NDArray[np.float64], wanted: NDArray[np.float64]) -> tuple[NDArray[np.intp], NDArray[np.float32]]:
+    descends = have[0] > have[-1]
+    ascending = have[::-1] if descends else have
+    place = np.clip(np.searchsorted(ascending, wanted, "right") - 1, 0, len(have) - 2)
+    share = (wanted - ascending[place]) / (ascending[place + 1] - ascending[place])
+    share[(share < -1e-6) | (share > 1 + 1e-6)] = np.nan
+    if descends:
+        return len(have) - 2 - place, (1 - share).astype(np.float32)
+    return place, share.astype(np.float32)
 
 
 def _state_cost(before: xr.DataArray, after: xr.DataArray, label: str) -> None:

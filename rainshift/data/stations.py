@@ -1,0 +1,271 @@
+"""Rain at points: gauges of a table or a CF file, and fields taken at the places and intervals of gauges."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from geoml.data.netcdf import read_dataset
+from geoml.errors import DataError
+from geoml.grids.grid import Grid
+from rainshift.sources.fetching import local_copy
+from rainshift.sources.intervals import bounds_of, find_intervals
+from rainshift.sources.rain_files import find_rain
+from rainshift.sources.units import rain_units
+from rainshift.sources.valid_times import Times, intervals_of
+from rainshift.sources.validity import SENTINELS, most_mm_h, validity_of
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import xarray as xr
+
+__all__ = ["METHODS", "Stations", "read_stations", "taken_at"]
+
+logger = logging.getLogger(__name__)
+
+#: How a field is taken at a point: between the four cells next to it, or from the cell that it lies in.
+METHODS = ("bilinear", "nearest")
+#: Usual names of columns.
+COLUMNS = {
+    "id": ("id", "station", "station_id", "name", "site", "stationid"),
+    "lat": ("lat", "latitude", "y"),
+    "lon": ("lon", "longitude", "lng", "x"),
+    "time": ("time", "date", "datetime", "valid_time", "end"),
+    "amount": ("amount", "precipitation", "precip", "rain", "rainfall", "prcp", "rr", "value"),
+    "interval": ("interval", "duration", "period", "step"),
+}
+MINUTE = np.timedelta64(60, "s")
+
+
+@dataclass(frozen=True)
+class Stations:
+    """Gauges: places `(station,)`, and rates in mm/h with the interval and the station of each `(value,)`."""
+
+    ids: NDArray[np.str_]
+    lat: NDArray[np.float64]
+    lon: NDArray[np.float64]
+    station: NDArray[np.intp]
+    start: Times
+    end: Times
+    rate: NDArray[np.float64]
+
+    def inside(self, grid: Grid) -> Stations:
+        """Those within the cells of a grid; longitudes in its turn."""
+        lat, lon = grid["lat"], grid["lon"]
+        turned = self.lon + 360.0 * np.round(((lon.start + lon.stop) / 2 - self.lon) / 360.0)
+        keep = (self.lat > lat.edges[0]) & (self.lat < lat.edges[-1])
+        keep &= (turned > lon.edges[0]) & (turned < lon.edges[-1])
+        if not keep.any():
+            raise DataError(
+                f"none of the {len(self.ids)} stations lies within {lat.edges[0]:g} to {lat.edges[-1]:g} N, "
+                f"{lon.edges[0]:g} to {lon.edges[-1]:g} E"
+            )
+        new = np.cumsum(keep) - 1
+        rows = keep[self.station]
+        return Stations(
+            self.ids[keep], self.lat[keep], turned[keep], new[self.station[rows]], self.start[rows], self.end[rows],
+            self.rate[rows],
+        )  # fmt: skip
+
+    def cells(self, grid: Grid) -> NDArray[np.intp]:
+        """The cell `(row, column)` of the grid that each station lies in, `(station, 2)`."""
+        places = [
+            np.clip(np.floor((values - axis.edges[0]) / axis.step), 0, axis.size - 1).astype(np.intp)
+            for values, axis in ((self.lat, grid["lat"]), (self.lon, grid["lon"]))
+        ]
+        return np.stack(places, axis=1)
+
+
+def read_stations(place: str) -> Stations:
+    """Gauges of a CSV table or a NetCDF file.
+
+    A table has one row per value: id, lat, lon, time (the end of the interval; UTC by default), amount in mm and
+    interval ("1 h", "10 min", "1 D"); usual names of columns are known. A NetCDF file has rain with a unit on
+    `(station, time)`, and latitudes, longitudes and ids of stations. Values that are missing are left out and counted;
+    negative, impossible or doubled ones raise `DataError` with their place.
+    """
+    path = local_copy(place)
+    if not path.exists():
+        raise DataError(f"data.stations {place} does not exist")
+    if path.suffix.lower() in (".csv", ".txt", ".tsv", ".gz"):
+        return _checked(_of_table(path), path)
+    return _checked(_of_netcdf(path), path)
+
+
+def _of_table(path: Path) -> pd.DataFrame:
+    import pandas as pd
+
+    try:
+        table = pd.read_csv(path, sep=None, engine="python", dtype=str, comment="#", skipinitialspace=True)
+    except (ValueError, UnicodeDecodeError, pd.errors.ParserError) as error:
+        raise DataError(f"{path} cannot be read as a table: {error}") from error
+    given = {str(name).strip().lower(): name for name in table.columns}
+    columns = {}
+    for want, names in COLUMNS.items():
+        found = next(
+            (given[n] for n in given if n in names or n.split("_")[0].split(" ")[0].split("(")[0] in names), None
+        )
+        if found is None:
+            raise DataError(f"{path} has the columns {', '.join(map(str, table.columns))}; {want} is missing")
+        columns[want] = found
+    unit = _unit_of(str(columns["amount"]), path)
+    made = pd.DataFrame({"id": table[columns["id"]].str.strip()})
+    for name in ("lat", "lon", "amount"):
+        text = table[columns[name]].fillna("")
+        made[name] = pd.to_numeric(text.str.strip(), errors="coerce")
+        wrong = made[name].isna() & ~text.str.strip().str.lower().isin(("", "nan", "na", "null", "-"))
+        if wrong.any():
+            row = int(np.flatnonzero(wrong)[0])
+            raise DataError(f"{path} line {row + 2}: {name} is {text.iloc[row]!r}, no number")
+    end = pd.to_datetime(table[columns["time"]].str.strip(), utc=True, errors="coerce", format="ISO8601")
+    _require(end.notna(), path, "time", table[columns["time"]])
+    lengths = _lengths(table[columns["interval"]], str(columns["interval"]), path)
+    made["end"] = end.dt.tz_localize(None).astype("datetime64[ns]")
+    made["start"] = made["end"] - lengths
+    hours = lengths / pd.Timedelta(hours=1)
+    made["rate"] = made["amount"] * unit.factor / (hours if unit.amount else 1.0)
+    return made
+
+
+def _unit_of(column: str, path: Path) -> Any:
+    """The unit in the name of a column, `amount_mm` or `rain (in)`; mm where there is none."""
+    import re
+
+    found = re.search(r"[(\[](.+)[)\]]|_(mm|in|inch|inches|m|cm)$", column.strip().lower())
+    return rain_units((found[1] or found[2]) if found else "mm", label=f"{path}: {column!r}")
+
+
+def _lengths(column: pd.Series, name: str, path: Path) -> pd.Series:
+    import pandas as pd
+
+    text = column.fillna("").str.strip()
+    lowered = name.lower()
+    unit = next((u for u, words in (("min", ("minute", "_min", "(min")), ("h", ("hour", "_h", "(h"))) if any(
+        word in lowered for word in words)), None)  # fmt: skip
+    numbers = pd.to_numeric(text, errors="coerce")
+    if unit is not None and numbers.notna().all():
+        made = pd.to_timedelta(numbers, unit=unit)
+    elif numbers.notna().any():
+        shown = text[numbers.notna()].iloc[0]
+        raise DataError(
+            f"{path}: {name} holds plain numbers such as {shown}; write '60 min', or call it interval_minutes or "
+            "interval_hours"
+        )
+    else:
+        made = pd.to_timedelta(text, errors="coerce")
+    _require(made.notna() & (made > pd.Timedelta(0)), path, name, text)
+    return made.astype("timedelta64[ns]")
+
+
+def _require(good: pd.Series, path: Path, what: str, shown: pd.Series) -> None:
+    if not good.all():
+        row = int(np.flatnonzero(~good.to_numpy())[0])
+        raise DataError(f"{path} line {row + 2}: {what} is {shown.iloc[row]!r}")
+
+
+def _of_netcdf(path: Path) -> pd.DataFrame:
+    """Rain `(station, time)` as a long table."""
+    import pandas as pd
+
+    data = read_dataset(path)
+    array = data[find_rain(data, None, path)]
+    places = {}
+    for kind in ("lat", "lon"):
+        named = [n for n in data.variables if str(n).lower() in COLUMNS[kind]]
+        named += [n for n in data.variables if str(data[n].attrs.get("standard_name", ""))[:3] == kind]
+        found = next(iter(named), None)
+        if found is None or data[found].ndim != 1:
+            raise DataError(f"{path} has no {kind} of stations, one for each")
+        places[kind] = data[found]
+    dim = str(places["lat"].dims[0])
+    time = next((str(d) for d in array.dims if d in data.coords and data[d].dtype.kind == "M"), None)
+    if time is None or set(array.dims) != {dim, time}:
+        raise DataError(f"{path}: {array.name!r} has dims {array.dims}; expected {dim} and a time of dates")
+    ids = next(
+        (data[n] for n in data.variables if str(n).lower() in COLUMNS["id"] and data[n].dims[:1] == (dim,)), None
+    )
+    names = np.arange(data.sizes[dim]).astype(str) if ids is None else _texts(ids)
+    stamps = data[time].values.astype("datetime64[ns]")
+    order = np.argsort(stamps)
+    bounds = bounds_of(data, time, order)
+    meant = rain_units(array.attrs.get("units"), label=f"{path}: {array.name!r}")
+    intervals = find_intervals(stamps[order], bounds, str(path), amount=meant.amount)
+    if bounds is not None:
+        start, end = bounds[:, 0], bounds[:, 1]
+    else:
+        start, end = intervals_of(stamps[order], intervals.step, intervals.stamp or "end")
+    label = f"{path}: {array.name!r}"
+    values = validity_of(array, label).apply(np.asarray(array.transpose(time, dim).values, float)[order], label)
+    rate = values * meant.factor / (intervals.hours[:, None] if meant.amount else 1.0)
+    count = len(stamps)
+    return pd.DataFrame({
+        "id": np.tile(names, count), "lat": np.tile(np.asarray(places["lat"].values, float), count),
+        "lon": np.tile(np.asarray(places["lon"].values, float), count), "start": np.repeat(start, len(names)),
+        "end": np.repeat(end, len(names)), "rate": rate.ravel(), "amount": values.ravel(),
+    })  # fmt: skip
+
+
+def _texts(ids: xr.DataArray) -> NDArray[np.str_]:
+    values = np.asarray(ids.values)
+    if values.ndim == 2:
+        values = np.array([b"".join(row).decode() for row in values.astype("S1")])
+    return np.array([v.decode() if isinstance(v, bytes) else str(v) for v in values.tolist()]).astype(str)
+
+
+def _checked(table: pd.DataFrame, path: Path) -> Stations:
+    lost = table["rate"].isna()
+    if lost.all():
+        raise DataError(f"{path} holds no amount at all")
+    if lost.any():
+        logger.warning("%s: %d of %d amounts are missing and left out", path, int(lost.sum()), len(table))
+    table = table[~lost].reset_index(drop=True)
+    hours = (table["end"] - table["start"]).to_numpy() / np.timedelta64(1, "h")
+    most = np.array([most_mm_h(float(h)) for h in np.unique(hours)])[np.searchsorted(np.unique(hours), hours)]
+    for wrong, why in (
+        (table["amount"] < 0, "is below 0; leave missing amounts empty"),
+        (table["amount"].isin(SENTINELS), "marks missing data in many tables; leave missing amounts empty"),
+        (table["rate"] > most, "is more than rain can be in its interval"),
+        (~table["lat"].between(-90, 90), "lies at a latitude that is none"),
+        (~table["lon"].between(-360, 360), "lies at a longitude that is none"),
+        (table.duplicated(["id", "end", "start"]), "comes twice"),
+    ):
+        if wrong.any():
+            row = table[wrong].iloc[0]
+            raise DataError(f"{path}: the amount {row['amount']:g} of {row['id']} at {row['end']} {why}")
+    places = table.groupby("id", sort=True)[["lat", "lon"]].agg(["min", "max"])
+    moved = (places[("lat", "max")] - places[("lat", "min")] > 1e-6) | (
+        places[("lon", "max")] - places[("lon", "min")] > 1e-6
+    )
+    if moved.any():
+        raise DataError(f"{path}: station {places.index[moved][0]} is at several places; give each its own id")
+    ids = places.index.to_numpy().astype(str)
+    station = np.searchsorted(ids, table["id"].to_numpy().astype(str))
+    return Stations(
+        ids, places[("lat", "min")].to_numpy(float), places[("lon", "min")].to_numpy(float), station.astype(np.intp),
+        table["start"].to_numpy("datetime64[ns]"), table["end"].to_numpy("datetime64[ns]"),
+        table["rate"].to_numpy(float),
+    )  # fmt: skip
+
+
+def taken_at(fields: NDArray[Any], grid: Grid, stations: Stations, method: str) -> NDArray[np.float32]:
+    """Fields `(…, lat, lon)` at the stations, `(…, station)`: NaN where a cell that is needed is missing."""
+    if method == "nearest":
+        rows, columns = stations.cells(grid).T
+        return np.asarray(fields[..., rows, columns], np.float32)
+    made: Any = 0.0
+    parts = []
+    for values, axis in ((stations.lat, grid["lat"]), (stations.lon, grid["lon"])):
+        place = np.clip((values - axis.start) / axis.step, 0, axis.size - 1)
+        low = np.minimum(np.floor(place).astype(np.intp), max(axis.size - 2, 0))
+        parts.append((low, np.minimum(low + 1, axis.size - 1), place - low))
+    (y, above, up), (x, beside, right) = parts
+    for rows, share in ((y, 1 - up), (above, up)):
+        for columns, part in ((x, 1 - right), (beside, right)):
+            weight = share * part
+            made = made + np.where(weight > 1e-9, fields[..., rows, columns] * weight, 0.0)
+    return np.asarray(made, np.float32)

@@ -1,0 +1,318 @@
+"""User-defined pairs: coarse predictors from some files and fine rain from others, on any two grids and times."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from geoml.errors import DataError, UserError, unknown
+from geoml.grids.axes import Registration
+from geoml.grids.grid import Grid, grid_of
+from rainshift.places.regions import region
+from rainshift.sources.base import RegionData
+from rainshift.sources.boxes import below, folder_of
+from rainshift.sources.catalogue import SUFFIXES
+from rainshift.sources.fetching import local_copy
+from rainshift.sources.joint import JointAxis, joint_axis, meets
+from rainshift.sources.opening import GRIB
+from rainshift.sources.predictors import predictors_of, read_predictor
+from rainshift.sources.rain_files import Rain, read_rain
+from rainshift.sources.statics import read_statics
+from rainshift.sources.valid_times import Row, Timed, Times, brought_to, rows_for
+from rainshift.sources.variables import VARIABLES
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+__all__ = ["PairSource", "on_grid"]
+
+logger = logging.getLogger(__name__)
+
+#: How many fine cells a coarse one may be wide.
+LEAST_RATIO, MOST_RATIO = 1.5, 20.0
+#: Fine cells from one meeting of the two grids to the next, beyond which the coarse one is interpolated.
+LONGEST_PERIOD = 20
+#: Ratios of grids that do not meet are brought to multiples of this.
+RATIO_STEP = 0.5
+#: What a file of rain may leave out; see `rainshift.sources.rain_files.read_rain`.
+READING = ("variable", "units", "step_minutes", "stamp", "amounts", "absent_chunks")
+STATIC_ROOT = "static"
+
+
+@dataclass(frozen=True)
+class PairSource:
+    """`data=pair data.coarse=FILES data.fine=FILES`: predictors and fine rain that are not of one file or grid.
+
+    Either place is a file, a folder or a URL; a folder may hold one for each region, of the same names on both sides,
+    or `boxes` cuts named regions. `predictors` maps names to what their files do not say (variable, level, units, kind,
+    stamp). Samples are the intervals of the coarser of the two records of rain; everything else is brought to them by
+    the times that it is valid for. A coarse grid that no edge of a fine cell meets is interpolated to one that does.
+    """
+
+    coarse: str | None = None
+    fine: str | None = None
+    predictors: Any = None
+    fine_as: Mapping[str, Any] | None = None
+    static_files: Mapping[str, str] | None = None
+    boxes: Sequence[str] = ()
+    include: Sequence[str] = ()
+    coarse_registration: Registration = "node"
+
+    def __post_init__(self) -> None:
+        for key in self.fine_as or {}:
+            if key not in READING:
+                raise unknown("key of data.fine_as", key, READING)
+        if self.coarse_registration not in ("node", "centre"):
+            raise UserError(f"data.coarse_registration is {self.coarse_registration!r}; expected node or centre")
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        return ()
+
+    @property
+    def locations(self) -> tuple[str, ...]:
+        return ("coarse", "fine", "static_files")
+
+    @cached_property
+    def _roots(self) -> dict[str, Path]:
+        found = {}
+        for side in ("coarse", "fine"):
+            if not (given := getattr(self, side)):
+                raise UserError(f"data.{side} is not set; point it at a file, a folder or a URL of {side} fields")
+            found[side] = local_copy(str(given))
+            if not found[side].exists():
+                raise UserError(f"data.{side} {given} does not exist")
+        return found
+
+    @cached_property
+    def names(self) -> tuple[str, ...]:
+        """The boxes; else the folders that both sides have; else one region, named as the fine files."""
+        if self.boxes:
+            names = tuple(region(str(name)).name for name in self.boxes)
+        else:
+            folders = [
+                {each.name for each in root.iterdir() if each.is_dir() and not each.name.endswith(SUFFIXES)}
+                if root.is_dir() and not root.name.endswith(SUFFIXES)
+                else set()
+                for root in self._roots.values()
+            ]
+            names = tuple(sorted(folders[0] & folders[1])) or (_stem(self._roots["fine"]),)
+        for name in self.include:
+            if name not in names:
+                raise unknown("region", name, names)
+        return tuple(self.include or names)
+
+    def files(self, name: str, split: str | None = None) -> Mapping[str, Path]:
+        """The files of both sides that a region is made of, and the static ones."""
+        found: dict[str, Path] = {}
+        for side, root in self._roots.items():
+            found |= below(root, self._files(side, name), side)
+        return found | {f"{STATIC_ROOT}/{key}": path for key, path in self._statics.items()}
+
+    @property
+    def _statics(self) -> dict[str, Path]:
+        return {str(key): local_copy(str(given)) for key, given in (self.static_files or {}).items()}
+
+    def _files(self, side: str, name: str) -> list[Path]:
+        root = folder_of(self._roots[side], name)
+        if root.is_file() or root.name.endswith(SUFFIXES):
+            return [root]
+        found = sorted(
+            path
+            for path in root.rglob("*")
+            if path.name.endswith((*SUFFIXES, *GRIB))
+            and not path.name.startswith(".")
+            and not any(parent.name.endswith(".zarr") for parent in path.parents)
+        )
+        if not found:
+            raise UserError(f"data.{side}: {root} holds no file that ends in {', '.join((*SUFFIXES, *GRIB))}")
+        return found
+
+    def open(self, name: str, split: str | None = None) -> RegionData:
+        """One region, lazily; `split` has to be None: the files know none."""
+        if split is not None:
+            raise unknown("split", split, ())
+        if name not in self.names:
+            raise unknown("region", name, self.names)
+        fine_files, coarse_files = (self._files(side, name) for side in ("fine", "coarse"))
+        rain = read_rain(fine_files, **dict(self.fine_as or {}))
+        wanted = predictors_of(self.predictors)
+        timed = {each.name: read_predictor(each, coarse_files) for each in wanted}
+        if rain.stamp == "unknown":
+            logger.warning("%s: position of times in their interval unknown; using the end (set data.fine_as.stamp)",
+                           fine_files[0])  # fmt: skip
+        target, coarse, notes = self._placed(name, rain, timed)
+        start, end, kept = _samples(name, Timed.of_rain(rain), timed)
+        time, step = _labels(start, end)
+        condition = {
+            key: brought_to(coarse[key].values, [kept[key][i] for i in range(len(time))], time) for key in coarse
+        }
+        fine = brought_to(target, kept[""], time)
+        import xarray as xr
+
+        return RegionData(
+            name,
+            xr.Dataset({key: array.reset_coords(drop=True) for key, array in condition.items()}),
+            fine.rename("precipitation")
+            .assign_attrs(VARIABLES["precipitation"].attrs)
+            .reset_coords(drop=True)
+            .to_dataset(),
+            read_statics({k: str(v) for k, v in self._statics.items()}, grid_of(fine)) if self.static_files else None,
+            step,
+            self._provenance(rain, fine_files, coarse_files, start, end, notes),
+            missing=(),
+        )
+
+    def _placed(self, name: str, rain: Rain, timed: Mapping[str, Timed]) -> tuple[xr.DataArray, dict[str, Timed], str]:
+        """Fine rain on the part that both sides have, and predictors on a coarse grid that meets its cells."""
+        fine = grid_of(rain.values)
+        grids = {key: grid_of(each.values, registration=self.coarse_registration) for key, each in timed.items()}
+        lead = grids[next(iter(grids))]
+        joint, exact = [], True
+        for axis in ("lat", "lon"):
+            low, high = _limits(name if self.boxes else None, axis, grids.values())
+            one, met = _joint(fine, lead, axis, self.coarse_registration, (low, high))
+            joint.append(one)
+            exact &= met
+        wanted = Grid(tuple(axis.coarse for axis in joint), fine.crs)
+        placed, notes = {}, "as in the files"
+        for key, each in timed.items():
+            values, cost = on_grid(each.values, grids[key], wanted)
+            if cost is not None:
+                notes = f"interpolated from {_steps(grids[key])} to {_steps(wanted)}"
+                logger.warning("%s: %s is %s, which keeps %.0f %% of its variance at the middle time",
+                               name, key, notes, 100 * cost)  # fmt: skip
+            placed[key] = Timed(values, each.start, each.end)
+        return rain.values.isel(lat=joint[0].fine, lon=joint[1].fine), placed, notes
+
+    def _provenance(
+        self, rain: Rain, fine: Sequence[Path], coarse: Sequence[Path], start: Times, end: Times, notes: str
+    ) -> dict[str, Any]:
+        return {
+            "source": str(rain.attrs.get("source", fine[0].name)),
+            "file": f"{len(fine)} of fine rain, {len(coarse)} of predictors",
+            "licence": next(
+                (str(rain.attrs[k]) for k in ("licence", "license", "rights") if k in rain.attrs), "not stated"
+            ),
+            "coarse": f"separate files, {notes}",
+            "stamp": "point" if (start == end).all() else "end",
+        }
+
+
+def _stem(root: Path) -> str:
+    for end in sorted(SUFFIXES, key=len, reverse=True):
+        if root.name.endswith(end):
+            return root.name.removesuffix(end)
+    return root.name or "rain"
+
+
+def _limits(box: str | None, axis: str, grids: Any) -> tuple[float, float]:
+    """Where a region may reach: within its box, and where every predictor is known."""
+    low, high = -np.inf, np.inf
+    if box is not None:
+        found = region(box)
+        low, high = (found.lat_min, found.lat_max) if axis == "lat" else (found.lon_min, found.lon_max)
+    for grid in grids:
+        if grid[axis].period is None:
+            low, high = max(low, grid[axis].start), min(high, grid[axis].stop)
+    return low, high
+
+
+def _joint(
+    fine: Grid, coarse: Grid, name: str, registration: Registration, limits: tuple[float, float]
+) -> tuple[JointAxis, bool]:
+    """The stretch of an axis, and whether its coarse cells are those of the file."""
+    have, cells = coarse[name], fine[name]
+    ratio = have.step / cells.step
+    if not LEAST_RATIO * 0.99 <= ratio <= MOST_RATIO * 1.01:
+        swapped = " Are the two sides swapped?" if ratio < 1 else ""
+        raise DataError(
+            f"the coarse {name} has a step of {have.step:g}, the fine one {cells.step:g}: a ratio of {ratio:.3g}; "
+            f"expected {LEAST_RATIO:g} to {MOST_RATIO:g}.{swapped}"
+        )
+    origin = have.start if registration == "node" else float(have.edges[0])
+    if meets(cells, have.step, origin):
+        try:
+            found = joint_axis(cells, have.step, registration, origin=origin, limits=limits)
+        except DataError:
+            found = None
+        if found is not None and found.period <= max(LONGEST_PERIOD, round(ratio)):
+            return found, abs(found.coarse.step - have.step) < 1e-9 * have.step
+    step = max(LEAST_RATIO, round(ratio / RATIO_STEP) * RATIO_STEP) * cells.step
+    first = float(cells.edges[max(0, int(np.ceil((limits[0] - cells.edges[0]) / cells.step)))]) if np.isfinite(
+        limits[0]
+    ) else float(cells.edges[0])  # fmt: skip
+    return joint_axis(cells, step, registration, origin=first, limits=limits), False
+
+
+def on_grid(values: xr.DataArray, have: Grid, wanted: Grid) -> tuple[xr.DataArray, float | None]:
+    """Fields on the wanted grid, and what share of their variance interpolation keeps; None where they are cut out."""
+    import xarray as xr
+
+    from geoml.regrid import Regridder
+
+    try:
+        parts = have.slices(**{a.name: (a.start - a.step / 4, a.stop + a.step / 4) for a in wanted.axes})
+        if have.crop(**dict(zip(have.names, parts, strict=True))).matches(wanted):
+            return values.isel(dict(zip(have.names, parts, strict=True))).assign_coords(wanted.coords()), None
+    except ValueError:
+        pass
+    finer = min(a.step / b.step for a, b in zip(have.axes, wanted.axes, strict=True)) < 0.75
+    operator = Regridder(have, wanted, "conservative" if finer else "bilinear", rim="missing")
+    made = xr.DataArray(operator(values.data), {"time": values["time"], **wanted.coords()}, ("time", *wanted.names),
+                        values.name, values.attrs)  # fmt: skip
+    middle = values.sizes["time"] // 2
+    box = {a.name: slice(a.start - a.step / 2, a.stop + a.step / 2) for a in wanted.axes}
+    old, new = (
+        float(np.nanvar(each.isel(time=middle).sel(where).values)) for each, where in ((values, box), (made, {}))
+    )
+    return made, new / old if old > 0 else 1.0
+
+
+def _steps(grid: Grid) -> str:
+    return " x ".join(f"{axis.step:.4g}" for axis in grid.axes) + " degrees"
+
+
+def _samples(name: str, rain: Timed, timed: Mapping[str, Timed]) -> tuple[Times, Times, dict[str, list[Row]]]:
+    """Beginning and end of every sample, and what each predictor's, and the rain's (""), is made of."""
+    guide = next((key for key in timed if key in VARIABLES and VARIABLES[key].units == "mm h-1"), None)
+    chosen, said = (
+        (timed[guide], f"coarse {guide}") if guide and timed[guide].hours > rain.hours else (rain, "fine rain")
+    )
+    start, end = chosen.start, chosen.end
+    every = {"": rain, **timed}
+    rows = {key: rows_for(each.start, each.end, start, end) for key, each in every.items()}
+    known = {key: np.array([row is not None for row in found]) for key, found in rows.items()}
+    whole = np.logical_and.reduce(list(known.values()))
+    if not whole.any():
+        spans = "; ".join(f"{key or 'fine rain'} {each.start.min()} to {each.end.max()}" for key, each in every.items())
+        raise DataError(f"{name}: no interval of the {said} is filled by all others: {spans}")
+    lengths = f"{chosen.hours:g} h" if chosen.hours else "instants"
+    logger.info("%s: samples are the %d intervals of the %s (%s)", name, int(whole.sum()), said, lengths)
+    for key, found in known.items():
+        if not found.all():
+            logger.warning("%s: %s does not fill %d of %d intervals; they are left out", name, key or "fine rain",
+                           int((~found).sum()), len(found))  # fmt: skip
+    places = np.flatnonzero(whole)
+    return start[places], end[places], {key: [found[i] for i in places] for key, found in rows.items()}
+
+
+def _labels(start: Times, end: Times) -> tuple[Times, timedelta]:
+    """The times of samples, at the end of each, and their step."""
+    seconds = np.unique((end - start) / np.timedelta64(1, "s"))
+    if len(seconds) > 1:
+        raise DataError(
+            f"intervals of samples are {', '.join(f'{s / 60:g}' for s in seconds)} min long; split the files"
+        )
+    if seconds[0] == 0:
+        if len(end) < 2:
+            raise DataError("there is one moment only; its step is not known")
+        return end, timedelta(seconds=float(np.diff(end).min() / np.timedelta64(1, "s")))
+    return end, timedelta(seconds=float(seconds[0]))
