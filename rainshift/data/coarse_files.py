@@ -14,7 +14,7 @@ from geoml.grids.grid import grid_of
 from rainshift.sources.catalogue import SUFFIXES
 from rainshift.sources.opening import GRIB, RASTERS, open_rain
 from rainshift.sources.pair import on_grid
-from rainshift.sources.predictors import Predictor, read_predictor
+from rainshift.sources.predictors import CoarsePredictor, read_predictor
 from rainshift.sources.rain_files import find_rain
 from rainshift.sources.units import rain_units
 from rainshift.sources.valid_times import Timed, brought_to, rows_for
@@ -49,7 +49,7 @@ def open_coarse(root: Path, condition: Sequence[str], predictors: Any = None) ->
         if not _is_amount(data):
             return data
     options = predictors if isinstance(predictors, Mapping) else {}
-    wanted = [Predictor.of(name, options.get(name)) for name in condition if not name.endswith(KNOWN)]
+    wanted = [CoarsePredictor.of(name, options.get(name)) for name in condition if not name.endswith(KNOWN)]
     timed = {each.name: read_predictor(each, files) for each in wanted}
     guide = next((each.name for each in wanted if each.is_rain), wanted[0].name)
     return _together(timed, guide)

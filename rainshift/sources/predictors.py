@@ -26,7 +26,7 @@ from rainshift.sources.warping import rectified
 if TYPE_CHECKING:
     import xarray as xr
 
-__all__ = ["Predictor", "predictors_of", "read_predictor"]
+__all__ = ["CoarsePredictor", "predictors_of", "read_predictor"]
 
 logger = logging.getLogger(__name__)
 
@@ -38,7 +38,7 @@ KINDS = ("instant", "interval")
 
 
 @dataclass(frozen=True)
-class Predictor:
+class CoarsePredictor:
     """Where a predictor is found: its variable where that has another name, its level, and what its file leaves out.
 
     `kind` is instant or interval, `stamp` where in their interval times lie; null reads both from the file.
@@ -54,7 +54,7 @@ class Predictor:
     step_minutes: float | None = None
 
     @classmethod
-    def of(cls, name: str, options: Mapping[str, Any] | None) -> Predictor:
+    def of(cls, name: str, options: Mapping[str, Any] | None) -> CoarsePredictor:
         """The predictor of a configuration's entry; an unknown key is named."""
         known = [field.name for field in fields(cls) if field.name != "name"]
         for key in options or {}:
@@ -71,14 +71,14 @@ class Predictor:
         return self.name in VARIABLES and VARIABLES[self.name].units == "mm h-1"
 
 
-def predictors_of(given: Sequence[str] | Mapping[str, Any] | None) -> tuple[Predictor, ...]:
+def predictors_of(given: Sequence[str] | Mapping[str, Any] | None) -> tuple[CoarsePredictor, ...]:
     """The predictors of a configuration: names, or options by name; rain alone where there are none."""
     if isinstance(given, Mapping):
-        return tuple(Predictor.of(str(name), options) for name, options in given.items())
-    return tuple(Predictor.of(str(name), None) for name in given or ["tp"])
+        return tuple(CoarsePredictor.of(str(name), options) for name, options in given.items())
+    return tuple(CoarsePredictor.of(str(name), None) for name in given or ["tp"])
 
 
-def read_predictor(wanted: Predictor, files: Sequence[Path]) -> Timed:
+def read_predictor(wanted: CoarsePredictor, files: Sequence[Path]) -> Timed:
     """Lazy fields `(time, lat, lon)` of a predictor in the units inside, and the interval of each.
 
     Known variables are in the units of `rainshift.sources.variables`, others in those of the file. Raises `DataError`
@@ -97,7 +97,7 @@ def read_predictor(wanted: Predictor, files: Sequence[Path]) -> Timed:
     return _joined(wanted, parts)
 
 
-def _rain_name(wanted: Predictor, data: xr.Dataset) -> str | None:
+def _rain_name(wanted: CoarsePredictor, data: xr.Dataset) -> str | None:
     """The variable that a predictor of rain is in a data set."""
     names = (
         [wanted.variable] if wanted.variable else [wanted.name, *(k for k, v in ALIASES.items() if v == wanted.name)]
@@ -112,7 +112,7 @@ def _rain_name(wanted: Predictor, data: xr.Dataset) -> str | None:
         return None
 
 
-def _absent(wanted: Predictor, files: Sequence[Path]) -> DataError:
+def _absent(wanted: CoarsePredictor, files: Sequence[Path]) -> DataError:
     held = sorted({str(name) for path in files[:50] for data in data_sets(path) for name in data.data_vars})
     return DataError(
         f"no file of {files[0].parent} holds {wanted.variable or wanted.name}; found are {', '.join(held) or 'none'}. "
@@ -121,7 +121,7 @@ def _absent(wanted: Predictor, files: Sequence[Path]) -> DataError:
 
 
 @dataclass(frozen=True)
-class _Part:
+class _PredictorPart:
     array: xr.DataArray
     start: NDArray[np.datetime64] | None
     end: NDArray[np.datetime64] | None
@@ -129,7 +129,7 @@ class _Part:
     label: str
 
 
-def _parts(wanted: Predictor, files: Sequence[Path]) -> Iterator[_Part]:
+def _parts(wanted: CoarsePredictor, files: Sequence[Path]) -> Iterator[_PredictorPart]:
     """The predictor in each file that holds it."""
     for path in files:
         for data in data_sets(path):
@@ -137,7 +137,7 @@ def _parts(wanted: Predictor, files: Sequence[Path]) -> Iterator[_Part]:
                 yield _part(wanted, data, name, path)
 
 
-def _name_in(wanted: Predictor, data: xr.Dataset) -> str | None:
+def _name_in(wanted: CoarsePredictor, data: xr.Dataset) -> str | None:
     names = [str(name) for name in data.data_vars]
     if wanted.variable is not None:
         return wanted.variable if wanted.variable in names else None
@@ -150,7 +150,7 @@ def _name_in(wanted: Predictor, data: xr.Dataset) -> str | None:
     return next((name for test in tests for name in names if test(name)), None)
 
 
-def _part(wanted: Predictor, data: xr.Dataset, name: str, path: Path) -> _Part:
+def _part(wanted: CoarsePredictor, data: xr.Dataset, name: str, path: Path) -> _PredictorPart:
     label = f"{path}: {name!r}"
     array = data[name]
     if array.dtype.kind not in "iuf":
@@ -166,12 +166,12 @@ def _part(wanted: Predictor, data: xr.Dataset, name: str, path: Path) -> _Part:
     array = on_axes(rectified(array, data, label), label)
     array = array.copy(data=array.data.map_blocks(validity.apply, label, dtype=array.dtype))
     if bounds is None or len(bounds) != array.sizes["time"]:
-        return _Part(array, None, None, over_time, label)
+        return _PredictorPart(array, None, None, over_time, label)
     start, end = (snapped(side, label) for side in (bounds[:, 0], bounds[:, 1]))
-    return _Part(array, start, end, over_time, label)
+    return _PredictorPart(array, start, end, over_time, label)
 
 
-def _at_level(array: xr.DataArray, wanted: Predictor, label: str) -> xr.DataArray:
+def _at_level(array: xr.DataArray, wanted: CoarsePredictor, label: str) -> xr.DataArray:
     """The array at the level asked for; one of several has to be."""
     name = next(
         (str(dim) for dim in (*array.dims, *array.coords) if str(dim).lower() in map(str.lower, VERTICAL)), None
@@ -205,7 +205,7 @@ def _first_member(array: xr.DataArray, label: str) -> xr.DataArray:
     return array
 
 
-def _joined(wanted: Predictor, parts: Sequence[_Part]) -> Timed:
+def _joined(wanted: CoarsePredictor, parts: Sequence[_PredictorPart]) -> Timed:
     """The parts one after another in the order of time, in the units inside."""
     import xarray as xr
 
@@ -240,14 +240,14 @@ def _joined(wanted: Predictor, parts: Sequence[_Part]) -> Timed:
     return Timed(array.astype(np.float32).rename(wanted.name).assign_attrs(attrs), start, end)
 
 
-def _units(wanted: Predictor, part: _Part) -> str:
+def _units(wanted: CoarsePredictor, part: _PredictorPart) -> str:
     units = wanted.units or str(part.array.attrs.get("units", "")).strip()
     if not units:
         raise DataError(f"{part.label} has no units; set data.predictors.{wanted.name}.units")
     return units
 
 
-def _factor(wanted: Predictor, parts: Sequence[_Part]) -> tuple[float, bool]:
+def _factor(wanted: CoarsePredictor, parts: Sequence[_PredictorPart]) -> tuple[float, bool]:
     """What multiplies values into the units inside, and whether they are sums that become rates."""
     units = {_units(wanted, part) for part in parts}
     if len(units) > 1:
