@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from geoml.data.raster import write_raster
 from geoml.errors import DataError
 from geoml.grids.grid import grid_of
 from geoml.models.base import Channels
@@ -44,15 +43,15 @@ def folder_of_days(root: Path) -> Path:
 
 
 def geotiffs(root: Path) -> Path:
-    root.mkdir()
-    for hour in range(3):
-        array = xr.DataArray(truth(LAT, LON, [hour + 0.5])[0], {"lat": LAT, "lon": LON}, ("lat", "lon"))
-        array["lat"].attrs["units"], array["lon"].attrs["units"] = "degrees_north", "degrees_east"
-        path = root / f"rain_2020060{1}_{hour + 1:02d}00.tif"
-        write_raster(path, array.astype("f4"), crs="EPSG:4326")
-        import rasterio
+    import rasterio
 
-        with rasterio.open(path, "r+") as sink:
+    root.mkdir()
+    place = rasterio.transform.from_origin(LON[0] - 0.125, LAT[-1] + 0.125, 0.25, 0.25)
+    about = {"driver": "GTiff", "height": len(LAT), "width": len(LON), "count": 1, "dtype": "float32"}
+    for hour in range(3):
+        path = root / f"rain_20200601_{hour + 1:02d}00.tif"
+        with rasterio.open(path, "w", crs="EPSG:4326", transform=place, **about) as sink:
+            sink.write(truth(LAT, LON, [hour + 0.5])[0][::-1].astype("float32"), 1)
             sink.units = ("mm h-1",)
     return root
 
