@@ -59,6 +59,8 @@ def draw_predictions(rows: Sequence[Mapping[str, Any]]) -> None:
 
 def _save(made: xr.Dataset, truth: xr.Dataset | None, file: Path, about: str) -> None:
     """Draw one predicted map at its lowest height."""
+    if truth is not None:  # on the cells of the prediction, in the metres of the scene
+        truth = truth.assign_coords({axis: made[axis] for axis in ("z", "y", "x")})
     viewer = prediction_viewer({about: made}, {} if truth is None else {about: truth}, edge=PRINTED)
     title = f"{made.attrs['scene']}, {about}, z = {float(made['z'][0]):g} m\n{LEGEND}"
     save_viewer(viewer, file, title=title)
