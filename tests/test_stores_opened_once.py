@@ -40,6 +40,7 @@ def opened(monkeypatch):
     return look
 
 
+@pytest.mark.slow
 def test_verbs_of_radio_maps_open_their_store_once(tmp_path, monkeypatch, opened):
     monkeypatch.chdir(tmp_path)
     window = ["window.size_m=32", "window.step_m=4", "window.heights_m=[1.5,4.5,3]"]
@@ -72,6 +73,7 @@ def test_verbs_of_radio_maps_open_their_store_once(tmp_path, monkeypatch, opened
     assert opened() == once
 
 
+@pytest.mark.slow
 def test_verbs_of_rain_open_each_store_once(tmp_path, monkeypatch, opened):
     monkeypatch.chdir(tmp_path)
     one = [*RAIN, "region=melanesia"]
