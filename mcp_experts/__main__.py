@@ -68,14 +68,14 @@ APP = App(
         Verb(
             "train",
             "mcp_experts.train.verb:train",
-            "Generate channels, train and calibrate experts, write their cards",
+            "Train and calibrate experts on generated channels",
             example="mcp-experts train expert=los",
         ),
         Verb(
             "adapt",
             "mcp_experts.train.adapt:adapt",
             "Fit an expert to labelled channels of one rig",
-            example="mcp-experts adapt labels=rig.npz expert=los target=adapted",
+            example="mcp-experts adapt labels=rig.npz expert=los",
         ),
         Verb(
             "evaluate",

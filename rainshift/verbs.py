@@ -143,7 +143,9 @@ def _predict_file(config: DictConfig, run: RunFolder) -> dict[str, Any]:
     if output.suffix != ".nc":
         raise UserError(f"output={output}; expected the name of a NetCDF file that ends in .nc")
     trained = _trained(config)
-    trained = trained.seeing(trained.channels, exact=plain(config.data).get("coarse") == "exact")
+    if config.coarse not in (None, "exact"):
+        raise UserError(f"coarse={config.coarse}; expected exact or null")
+    trained = trained.seeing(trained.channels, exact=config.coarse == "exact")
     shipped = weights_of(str(config.checkpoint))
     identity = fingerprint(
         *coarse_files(source), *(Path(path) for path in (config.static, shipped or config.checkpoint) if path)

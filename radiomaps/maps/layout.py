@@ -13,7 +13,6 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-import xarray as xr
 from numpy.typing import NDArray
 
 from geoml.constants import SPEED_OF_LIGHT
@@ -21,6 +20,8 @@ from geoml.errors import DataError, UserError
 from radiomaps.antennas.pattern import Pattern
 
 if TYPE_CHECKING:
+    import xarray as xr
+
     from geoml.grids.grid import Grid
 
 __all__ = [
@@ -163,6 +164,8 @@ def assemble(
     `solver_version`, `scene`, `scene_hash`; licence, seed, rays and the rest belong there too. Float fields become
     NaN where `no_path` or `building`. With `ground_m` `(y, x)`, z is the height above that ground.
     """
+    import xarray as xr
+
     if grid.names != DIMS[1:]:
         raise ValueError(f"maps live on axes {DIMS[1:]}, not {grid.names}")
     unknown = sorted(set(fields) - set(VARIABLES))

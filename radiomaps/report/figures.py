@@ -99,7 +99,7 @@ def map_viewer(
 
 def cut_viewer(maps: xr.Dataset) -> Viewer:
     """Every modality of one map `(z, y, x)` on the vertical cut along x through its transmitter."""
-    cut = maps.sel(y=float(maps["tx_y"]), method="nearest").transpose(..., "z", "x")
+    cut = maps.isel(y=int(np.abs(maps["y"].values - float(maps["tx_y"])).argmin())).transpose(..., "z", "x")
     names = [name for name in LOOKS if name in maps]
     panels, fields = [], []
     for name in names:
@@ -221,7 +221,8 @@ def shown_heights(maps: xr.Dataset, count: int = HEIGHTS) -> list[float]:
 
 
 def _layer(maps: xr.Dataset, height: float) -> xr.Dataset:
-    return maps.sel(z=height, method="nearest")
+    """The layer of that height, which is one of `shown_heights`; a map without heights counts its layers."""
+    return maps.isel(z=int(np.abs(maps["z"].values - height).argmin()))
 
 
 def _step(maps: xr.Dataset, edge: int) -> int:

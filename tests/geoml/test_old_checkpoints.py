@@ -45,7 +45,8 @@ def test_an_old_run_predicts_what_it_did(case: Path) -> None:
     load = load_predictor if case.parts[0] == "rain" else load_trained
     made, _ = load(FOLDER / case, device="cpu").predict(batch(case.parts[0], saved["condition"]), members=2, seed=3)
     reference = saved["prediction"]
-    np.testing.assert_allclose(made.numpy(), reference, rtol=0, atol=1e-6 * max(1.0, np.abs(reference).max()))
+    # 1e-6 on the processor that made the samples; another one rounds float32 sums differently, and steps add that up
+    np.testing.assert_allclose(made.numpy(), reference, rtol=0, atol=1e-5 * max(1.0, np.abs(reference).max()))
 
 
 def test_the_same_settings_find_an_old_run_again() -> None:

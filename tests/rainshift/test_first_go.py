@@ -161,7 +161,7 @@ def test_the_first_go_trains_scores_and_draws(tmp_path, capsys):
     assert results.model.values.tolist() == ["tiny", "tiny+conserved", "bilinear"]
     assert results.test_region.values.tolist() == ["mine"]
     assert np.isfinite(results["score"].sel(model="tiny", metric="crps_fair", distribution="in")).all()
-    assert int(xr.open_dataset(tmp_path / "first" / "curves.nc").truths.sum()) == 72
+    assert int(xr.open_dataset(tmp_path / "first" / "curves.nc").truths.sum()) == 288
     page = (tmp_path / "first" / "report.md").read_text()
     assert "4 blocks" in page
     assert page.index("4 blocks") < page.index("crps_fair")
