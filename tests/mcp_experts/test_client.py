@@ -197,7 +197,7 @@ def test_an_evaluation_with_a_scripted_model_resumes_and_is_refused_by_the_table
             if "tools" not in body:
                 return says("ANSWER: A")
             return calls("wireless_ask", {"source": text.split("'")[1], "question": "Line of sight?"})
-        if "experts decide" not in text:
+        if "This channel (" not in text and "experts decide" not in text:
             source = next(m["content"] for m in body["messages"] if m["role"] == "user").split("'")[1]
             return calls("wireless_describe", {"source": source})
         return says("Thinking.\nANSWER: B")
@@ -217,7 +217,7 @@ def test_an_evaluation_with_a_scripted_model_resumes_and_is_refused_by_the_table
     assert run(["A0", "A1", "A4", "A5", "A7"]) != rows
     assert asked["count"] == 48
     five = [row for row in rows if row["arm"] == "A5"]
-    assert all(row["tools"] == ["wireless_ask:los", "wireless_describe"] for row in five)
+    assert {tuple(row["tools"]) for row in five} == {("wireless_ask:los", "wireless_describe")}
     for make in (table, comparison):
         with pytest.raises(DataError, match="live models only"):
             make(rows)
@@ -272,8 +272,9 @@ def test_doctored_experts_know_lie_or_abstain_through_a_server(scripted, tmp_pat
         said = row["exchanges"][-1]["assistant"].split("\n")[0].split()
         truth = classes[questions.labels(question.channel, registry)["doppler"]]
         if said[0] == "None":
-            # The gate found the channel outside, or the expert abstained: then all classes are likely.
-            assert row["arm"] == "A8" or question.channel % 2 == 0 or said[1] == str(len(classes))
+            # The gate found the channel outside or the expert abstained (all classes are likely), or the channel does
+            # not meet the expert's requirements (none is named).
+            assert row["arm"] == "A8" or question.channel % 2 == 0 or said[1] in ("0", str(len(classes)))
             continue
         seen[row["arm"]] += 1
         assert (said[0] == truth) == (row["arm"] == "A8")

@@ -197,7 +197,11 @@ def test_unknown_scenes_name_the_way_out(request_: object, message: str):
 def test_positions_and_grids_outside_are_refused():
     scene = scene_of_footprints("c", [Footprint(COURTYARD, 12.0)], bounds=(0, 0, 60, 60))
     scene.require_outdoors([(30, 25, 1.5), (15, 15, 12.0)])
-    for position, message in [((15, 15, 5), "inside a building"), ((15, 15, -1), "ground"), ((70, 5, 2), "is outside scene")]:
+    for position, message in [
+        ((15, 15, 5), "inside a building"),
+        ((15, 15, -1), "ground"),
+        ((70, 5, 2), "is outside scene"),
+    ]:
         with pytest.raises(UserError, match=message):
             scene.require_outdoors([position])
     scene.require_inside(box_grid())
