@@ -138,8 +138,8 @@ def _without_padding(grid: Grid, notes: list[str]) -> tuple[Grid, bool]:
 def _longest(marked: NDArray[np.bool_]) -> tuple[int, int]:
     """Start and length of the longest run on a circle.
 
-    >>> _longest(np.array([1, 0, 1, 1, 0, 1], bool))
-    (5, 2)
+    >>> _longest(np.array([1, 1, 0, 1, 0, 1], bool))
+    (5, 3)
     """
     if marked.all():
         return 0, len(marked)
