@@ -44,6 +44,8 @@ def skill_chart(results: xr.Dataset, palette: Mapping[str, str]) -> Plot:
     for number, (model, colour) in enumerate(palette.items()):
         for side, label in SIDES.items():
             picked = results.sel(model=model, distribution=side)
+            if not np.isfinite(picked["skill"].values).any():
+                continue  # nothing was scored: the reference, or a side that the data have no regions for
             x = np.arange(len(regions)) + offset(2 * number + (side == "out"), 2 * len(palette))
             low, high = picked["skill_low"].values, picked["skill_high"].values
             series.append(Series(f"{model}, {label}", x, picked["skill"].values, colour, "points", low, high,

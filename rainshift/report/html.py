@@ -218,6 +218,8 @@ def _distribution(results: xr.Dataset, palette: Palette) -> Section | None:
 def _matrix(results: xr.Dataset, shifts: xr.Dataset | None) -> Section | None:
     """Training set × test region: as losses if models were trained on single regions, else as scores."""
     metric = results.attrs["skill_metric"]
+    if results.sizes["test_region"] == 1 and not trained_alone(results):
+        return None  # one column holds no transfer
     if trained_alone(results):
         losses = transfer_losses(results)
         figure = figures.heat_maps(losses, unit="increase of CRPS over training on the region, %", diverging=True)
