@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 import rainshift
-from rainshift.data.archive import READING_KEYS
+from rainshift.data.archive import COMPARING_KEYS, READING_KEYS
 from rainshift.sources import SOURCES, open_source
 
 FOLDER = Path(rainshift.__file__).parent / "conf" / "data"
@@ -28,7 +28,7 @@ def test_configurations_show_every_option_with_its_default(name):
     text = (FOLDER / f"{name}.yaml").read_text()
     values = yaml.safe_load(text)
     assert values.pop("source") == name
-    options = {key: value for key, value in values.items() if key not in READING_KEYS}
+    options = {key: value for key, value in values.items() if key not in (*READING_KEYS, *COMPARING_KEYS)}
     source = open_source(name, **options)
     assert set(options) == set(type(source).__dataclass_fields__)
     default = open_source(name)
