@@ -163,7 +163,7 @@ def test_another_factor_is_refused(model):
         (lambda d: d.where(d["lat"] > 40.5), "tp is nan at 2021-06-01T00.*lat 40"),
         (lambda d: d.isel(lat=[0]), "lat"),
         (lambda d: d.expand_dims(level=[500, 700]), "level"),
-        (lambda d: d.assign_coords(lat=d["lat"] ** 2 / 40), "evenly spaced"),
+        (lambda d: d.assign_coords(lat=d["lat"] ** 2 / 40), "a factor of 2 along lat"),
         (lambda d: d.drop_vars(["lat", "lon"]), "no pair of lat and lon"),
         (lambda d: d["tp"].values, "got ndarray"),
     ],
