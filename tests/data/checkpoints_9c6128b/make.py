@@ -4,7 +4,7 @@
     PYTHONPATH=../old python tests/data/checkpoints_9c6128b/make.py EMPTY_FOLDER
 
 Each case is a run folder of a short training, exported to what predicts, with `case.npz`: an input of random numbers
-and the members that the model predicted from it. Only the case `full` keeps what a training goes on from.
+and the members that the model predicted from it, in float64. Only the case `full` keeps what a training goes on from.
 """
 
 from __future__ import annotations
@@ -84,9 +84,16 @@ def run(domain: str, name: str, words: list[str], command: object) -> None:
     best = checkpoints.chosen(target)
     predictor = load_predictor(best, device="cpu")
     inputs = numbers(domain, predictor.model.channels)
-    made, _ = (predictor if domain == "rain" else load_trained(target, device="cpu")).predict(
-        batch(domain, inputs), members=2, seed=3
-    )
+    whole = predictor if domain == "rain" else load_trained(target, device="cpu")
+    getattr(whole, "predictor", whole).model.double()
+    single = torch.Tensor.float
+    torch.Tensor.float = torch.Tensor.double  # type: ignore[method-assign]  # equal on every processor
+    torch.set_default_dtype(torch.float64)
+    try:
+        made, _ = whole.predict(batch(domain, {"condition": inputs["condition"].astype(float)}), members=2, seed=3)
+    finally:
+        torch.set_default_dtype(torch.float32)
+        torch.Tensor.float = single  # type: ignore[method-assign]
     np.savez_compressed(target / "case.npz", prediction=made.numpy(), **inputs)
     if name != "full":
         checkpoints.export(best, target / "exported")
