@@ -2,7 +2,7 @@
 
     python docs/general_weights.py runs/general [NAME=VALUE …]
 
-Stopped, the same command goes on. Further words are settings of both trainings (`trainer.samples=200000`).
+If interrupted, the same command resumes. Further arguments are settings of both trainings (`trainer.samples=200000`).
 """
 
 from __future__ import annotations

@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from geoml.constants import STANDARD_GRAVITY
 from geoml.data.fields import Batch
 from geoml.grids.grid import Grid
 from geoml.models.base import Channels
@@ -29,7 +30,7 @@ LOSE_ALL, LOSE_EACH, NOT_TOLD = 0.5, 0.1, 0.2
 #: A predictor with a larger share of values outside its training range counts as missing in that sample.
 NOVEL_SHARE = 0.1
 UNSEEN = 1e30
-GRAVITY, KM_PER_DEGREE = 9.80665, 111.195
+KM_PER_DEGREE = 111.195
 
 
 class Slots(nn.Module):
@@ -136,7 +137,7 @@ class Slots(nn.Module):
         """Land fraction, height in km, and ascent of the wind over the slopes."""
         if batch.static is None or "z" not in self.channels.static:
             return fine.new_zeros((len(fine), 3, *fine.shape[-2:]))
-        height = batch.static[:, self.channels.static.index("z")] / GRAVITY
+        height = batch.static[:, self.channels.static.index("z")] / STANDARD_GRAVITY
         land = torch.zeros_like(height)
         if "lsm" in self.channels.static:
             land = batch.static[:, self.channels.static.index("lsm")]

@@ -9,13 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import fft, ndimage
 
+from geoml.constants import STANDARD_GRAVITY
 from geoml.grids.grid import Grid
 from rainshift.places.climate import Climate
 from rainshift.planet.latent import KM_PER_DEGREE, generator, isotropic
 
 __all__ = ["Land", "spacing_km", "torus"]
 
-STANDARD_GRAVITY = 9.80665
 COAST_KM = 300.0
 
 

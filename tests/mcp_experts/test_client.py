@@ -258,7 +258,8 @@ def test_doctored_experts_know_lie_or_abstain_through_a_server(scripted, tmp_pat
             return calls("wireless_ask", {"source": text.split("'")[1], "question": "doppler"})
         label = re.search(r"^label: (\w+)", text, re.MULTILINE)
         remaining = sum(name.replace("_", " ") in text for name in classes)
-        return says(f"{label[1] if label else None} {remaining}\nANSWER: A")
+        reason = re.search(r"(^|; )reason: \S", text, re.MULTILINE) is not None
+        return says(f"{label[1] if label else None} {remaining} {reason}\nANSWER: A")
 
     endpoint = OpenAI("scripted", scripted(asks_doppler).base_url)
     rows = anyio.run(lambda: run_arms(["A6", "A8", "A9"], questions, registry, endpoint, tmp_path, kind="scripted"))
@@ -273,7 +274,8 @@ def test_doctored_experts_know_lie_or_abstain_through_a_server(scripted, tmp_pat
         truth = classes[questions.labels(question.channel, registry)["doppler"]]
         if said[0] == "None":
             # The gate found the channel outside or the expert abstained (all classes are likely), or the channel does
-            # not meet the expert's requirements (none is named).
+            # not meet the expert's requirements (none is named, and the reason is).
+            assert said[2] == "True"
             assert row["arm"] == "A8" or question.channel % 2 == 0 or said[1] in ("0", str(len(classes)))
             continue
         seen[row["arm"]] += 1
