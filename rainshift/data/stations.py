@@ -121,7 +121,7 @@ def _of_table(path: Path) -> pd.DataFrame:
         wrong = made[name].isna() & ~text.str.strip().str.lower().isin(("", "nan", "na", "null", "-"))
         if wrong.any():
             row = int(np.flatnonzero(wrong)[0])
-            raise DataError(f"{path} line {row + 2}: {name} is {text.iloc[row]!r}, no number")
+            raise DataError(f"{path} line {row + 2}: {name} is {text.iloc[row]!r}; expected a number")
     end = pd.to_datetime(table[columns["time"]].str.strip(), utc=True, errors="coerce", format="ISO8601")
     _require(end.notna(), path, "time", table[columns["time"]])
     lengths = _lengths(table[columns["interval"]], str(columns["interval"]), path)
