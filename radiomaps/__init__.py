@@ -1,4 +1,4 @@
-"""Ray-traced 3-D radio maps: path gain, time and direction of arrival on an x, y, z grid, traced or learned.
+"""3-D radio maps: path gain, time and direction of arrival on an x, y, z grid, ray-traced or predicted by a model.
 
 >>> import radiomaps
 >>> scene = radiomaps.load_scene("procedural-0")

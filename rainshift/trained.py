@@ -224,7 +224,7 @@ def _geometry_of(config: Mapping[str, Any]) -> Geometry | None:
 
 
 def _channels_of(data: Any, static: Any) -> Channels:
-    """The channels of a general model for the predictors in a data set."""
+    """The channels that a general model (shipped weights) reads, from the predictors that a data set has."""
     from rainshift.data.inputs import held
 
     fields = [*static.data_vars] if static is not None else list(as_dataset(data).data_vars)

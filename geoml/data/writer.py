@@ -291,7 +291,7 @@ def _write_skeleton(
 
 
 def _acquire(path: Path) -> IO[str]:
-    """The lock next to the store, once no other process holds it: it falls with its process, even at kill -9."""
+    """Wait for the lock file next to the store and take it; the system releases it when the process ends, however."""
     told, name = False, path.with_name(f".{path.name}.lock")
     while True:
         with writing(path):

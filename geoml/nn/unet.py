@@ -117,7 +117,8 @@ class UNet(nn.Module):
         if min(base, blocks, len(multipliers), *multipliers) < 1 or any(level not in levels for level in attention):
             raise UserError(
                 f"base {base}, multipliers {list(multipliers)}, blocks {blocks}, attention {list(attention)}: "
-                "expected at least 1 of each, and attention on levels of the multipliers, from 0"
+                "expected numbers of at least 1, at least one multiplier, and attention on levels from 0 to one less "
+                "than the number of multipliers"
             )
         width = [base * factor for factor in multipliers]
         bottom = len(width) - 1

@@ -1,8 +1,9 @@
-"""`mcp-experts adapt`: fit an expert to one rig, from 10 to some hundred channels of known classes, in NumPy alone.
+"""`mcp-experts adapt`: fit an expert to one measurement setup (a rig), from 10 to 300 channels of known classes.
 
 What is fitted is chosen by leaving out one link at a time: temperature and offsets of the shipped network, its last
-layer, or a linear network on the features or some of them. The gate is moved to the rig's channels, and sets are
-calibrated on the links that were left out, so that neither promises anything about another rig.
+layer, or a linear network on the features or some of them. The gate (the
+check for channels unlike the training data) and the prediction sets are calibrated on this rig's channels; they do not
+hold for other rigs.
 """
 
 from __future__ import annotations

@@ -97,9 +97,10 @@ def reach_corners(
 def best_corner(
     walls: Any, corners: Any, ways: Any, x: float, y: float, height: float, right: float, power: float, limit: float
 ) -> tuple[int, float, float]:
-    """The path to (x, y) of the smallest apparent length: its row in `ways`, length and apparent length.
+    """Find the path to (x, y) with the smallest apparent length (metres, with the losses at corners as further length).
 
-    Row -1 if none is below `limit` metres.
+    Returns the row of its last corner in `ways`, its length and its apparent length; row -1 if no apparent length is
+    below `limit`.
     """
     best, row, length = limit, -1, 0.0
     for w in range(len(ways)):

@@ -195,7 +195,7 @@ def _check_transmitter(name: MapName, levels: Mapping[str, NDArray[np.uint8]], f
 
 
 class _Buildings:
-    """Footprints and roofs of pieces, from JSON polygons or images of heights."""
+    """Building footprints and roof heights of each map of a set, from JSON polygons or height images."""
 
     def __init__(self, tree: FileTree, size: int) -> None:
         self._tree, self._size = tree, size

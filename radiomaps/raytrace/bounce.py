@@ -213,9 +213,10 @@ def shoot(
     sums: Sums,
     found: tuple[PathTable, ImageTable] | None,
 ) -> None:
-    """Add a chunk of a batch's rays without line of sight; specular ones are added as paths to `found`, if given.
+    """Trace a chunk of a batch's rays and add their contributions, except for line of sight, to `sums`.
 
-    Without tables all rays are added to `sums`, which then also store each voxel's strongest path.
+    With the tables `found`, specular contributions are recorded there as paths instead. Without them, `sums` also
+    stores each voxel's strongest path.
     """
     lane = dr.arange(mi.UInt, lanes) + dr.opaque(mi.UInt, first_lane)
     ray_name = ray_names(lane, lattice)

@@ -30,10 +30,10 @@ class TraceOptions:
     `diffraction` (at most once per path, at wedges, with reflections before and after it up to `depth`;
     `edge_diffraction` also at free edges), `refraction` (transmission through thin walls; off for outdoor scenes,
     whose buildings are solid).
-    Estimator: "paths" uses rays to find the walls that serve a voxel, and computes these paths exactly at its centre
-    (scattered rays are added as with "axis"). "axis" and "plane" estimate the voxel's mean from rays alone, counted
-    where they cross a centre plane of the voxel: the plane across the ray's dominant axis, or the horizontal plane as
-    in stacked two-dimensional maps. Refraction needs "axis" or "plane".
+    Estimator: "axis" is the mean over a voxel, from the rays that cross its centre plane perpendicular to the largest
+    component of their direction. "plane" always takes the horizontal centre plane, as stacked two-dimensional maps do.
+    "paths" uses rays only to find the walls that reflect towards a voxel, and computes these paths exactly at its
+    centre; diffuse scattering is added as with "axis". Refraction needs "axis" or "plane".
     "axis" takes a fraction of the time of "paths" (a tenth or less with `diffraction`) and is noisy.
     `paths_per_voxel`: number of strongest paths stored per voxel, as seen by an isotropic antenna, for antennas that
     are applied later (estimator "paths"; without scattered rays).

@@ -96,8 +96,8 @@ def _require_heights(path: Path, areas: Sequence[Area], height_key: str | None) 
     numeric = sorted({k for a in areas[:1000] for k, v in a.tags.items() if isinstance(v, int | float)})[:12]
     numbers = f"; its numbers are called {', '.join(numeric)}" if numeric else ""
     raise DataError(
-        f"{path}: no building has a usable height{numbers}; say which with height_key=NAME, or give "
-        "default_height_m=9 for all of them"
+        f"{path}: no building has a usable height{numbers}; name the attribute of the "
+        "height with height_key=NAME, or give default_height_m=9 for all of them"
     )
 
 

@@ -92,6 +92,6 @@ class Encoding:
         return found
 
     def scaled(self, target: str, values: Any) -> Any:
-        """Physical values on the 0 … 1 of the published scores, azimuth too (as if it were linear)."""
+        """Physical values scaled to the 0 … 1 range of the published scores, which treat azimuth as linear."""
         codec = self.codec(target)
         return (values - codec.low) / (codec.high - codec.low)

@@ -134,7 +134,9 @@ def dominant_store(store: str | os.PathLike[str], *, version: int = VERSION) -> 
     made = Store.open(beside)
     own, other = (each.groups["transmitter"] for each in (store, made))
     if not all(np.allclose(own[name], other[name], atol=1e-3) for name in ("tx_x", "tx_y", "tx_z", "frequency_hz")):
-        raise DataError(f"{beside} does not have the same transmitters as {store}; delete it to compute it again")
+        raise DataError(
+            f"{beside} was computed for other transmitters than {store} has; delete {beside} to compute it again"
+        )
     store.companions[name] = made
     return made
 

@@ -50,7 +50,7 @@ def scene_batch(
         raise UserError("this model denoises traces of few rays, which a store has: radiomaps predict store=MAPS")
     if (observed is None) is not (task.observations is None):
         needs = "needs observed voxels: observed=Dataset" if observed is None else "reads no observations"
-        raise UserError(f"this model is radiation={task.radiation}: it {needs}")
+        raise UserError(f"this model was trained with task.radiation={task.radiation} and {needs}")
     scene.require_inside(grid)
     if task.knows_transmitter:
         scene.require_outdoors([transmitter.position])

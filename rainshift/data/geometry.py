@@ -108,8 +108,9 @@ class Geometry:
             shift = 360 * round((a.start - b.start) / 360) if a.is_longitude else 0
             if a.period is None and not (low < b.start + shift and b.stop + shift < high):
                 raise DataError(
-                    f"the coarse fields run from {a.start:g} to {a.stop:g} along {a.name}; the fine grid runs from "
-                    f"{b.start:g} to {b.stop:g}"
+                    f"the coarse fields must cover the fine grid along {a.name}: they run from {a.start:g} to "
+                    f"{a.stop:g}, the fine grid from {b.start:g} to {b.stop:g}; crop the "
+                    "fine grid or use a larger coarse area"
                 )
 
     @staticmethod

@@ -98,7 +98,7 @@ class CoarseFields:
 
 
 def _known_values(dataset: xr.Dataset, name: str) -> xr.DataArray:
-    """A variable with NaN for what its attributes say is no data, on even latitudes and longitudes."""
+    """A variable with its declared no-data values as NaN, and its coordinates brought onto evenly spaced degrees."""
     array, label = dataset[name], repr(name)
     validity = validity_of(array, label, rain=False)
     if validity != Validity(slack=validity.slack):

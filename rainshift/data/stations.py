@@ -123,7 +123,7 @@ def _of_table(path: Path) -> pd.DataFrame:
             row = int(np.flatnonzero(wrong)[0])
             raise DataError(f"{path} line {row + 2}: {name} is {text.iloc[row]!r}; expected a number")
     end = pd.to_datetime(table[columns["time"]].str.strip(), utc=True, errors="coerce", format="ISO8601")
-    _require(end.notna(), path, "time", table[columns["time"]])
+    _require(end.notna(), path, "time", table[columns["time"]], "a date and time, as 2016-09-28T16:00Z")
     lengths = _lengths(table[columns["interval"]], str(columns["interval"]), path)
     made["end"] = end.dt.tz_localize(None).astype("datetime64[ns]")
     made["start"] = made["end"] - lengths
@@ -158,14 +158,14 @@ def _lengths(column: pd.Series, name: str, path: Path) -> pd.Series:
         )
     else:
         made = pd.to_timedelta(text, errors="coerce")
-    _require(made.notna() & (made > pd.Timedelta(0)), path, name, text)
+    _require(made.notna() & (made > pd.Timedelta(0)), path, name, text, "a positive duration, as 60 min")
     return made.astype("timedelta64[ns]")
 
 
-def _require(good: pd.Series, path: Path, what: str, shown: pd.Series) -> None:
+def _require(good: pd.Series, path: Path, what: str, shown: pd.Series, expected: str) -> None:
     if not good.all():
         row = int(np.flatnonzero(~good.to_numpy())[0])
-        raise DataError(f"{path} line {row + 2}: {what} is {shown.iloc[row]!r}")
+        raise DataError(f"{path} line {row + 2}: {what} is {shown.iloc[row]!r}; expected {expected}")
 
 
 def _of_netcdf(path: Path) -> pd.DataFrame:

@@ -96,11 +96,11 @@ class Download:
 
 @functools.lru_cache(maxsize=64)
 def local_copy(place: str) -> Path:
-    """The path of a file or folder: of a URL (`s3://`, `https://`, …), its copy in the user's cache.
+    """The local path of a file or folder; a URL (`s3://`, `https://`, …) is first copied to the user's cache.
 
-    Copied are the file, or all files below the address, each once: those whose size, etag and time of change are as
-    they were are left. An `https://` folder has to list its files. Credentials come from the environment. Raises
-    `DataError` where nothing can be reached.
+    A folder is copied with all files below it. Files whose size, ETag and modification time have not changed are not
+    copied again. An `https://` folder must serve a listing of its files. Credentials are read from the environment.
+    Raises `DataError` if the address cannot be reached.
     """
     if "://" not in place:
         return Path(place).expanduser()
@@ -135,7 +135,9 @@ def local_copy(place: str) -> Path:
 
 def _below(root: Path, file: str) -> Path:
     if ".." in Path(file).parts:
-        raise DataError(f"{file!r} leads out of its folder")
+        raise DataError(
+            f"the listing names the file {file!r}, which is outside its folder; copy the files by hand and use the copy"
+        )
     return root / file if file else root
 
 

@@ -98,7 +98,7 @@ def read_predictor(wanted: CoarsePredictor, files: Sequence[Path]) -> Timed:
 
 
 def _rain_name(wanted: CoarsePredictor, data: xr.Dataset) -> str | None:
-    """The variable that a predictor of rain is in a data set."""
+    """Name of the variable of a data set that holds this rain predictor."""
     names = (
         [wanted.variable] if wanted.variable else [wanted.name, *(k for k, v in ALIASES.items() if v == wanted.name)]
     )

@@ -132,7 +132,10 @@ def test_geojson_tags_give_base_height_and_material(tmp_path: Path):
     [
         ([feature(shapely.box(500, 0, 520, 20))], "no building has a usable height; .* default_height_m=9"),
         ([feature(shapely.box(500, 0, 520, 20), height="tall")], "no building has a usable height"),
-        ([feature(shapely.box(500, 0, 520, 20), hoehe=4)], "its numbers are called hoehe; say which with height_key"),
+        (
+            [feature(shapely.box(500, 0, 520, 20), hoehe=4)],
+            "its numbers are called hoehe; name the attribute of the height with height_key",
+        ),
         ([feature(shapely.box(0, 0, 20, 20), height=4)], "could be degrees or metres"),
         ([], "holds no polygon"),
     ],

@@ -49,7 +49,7 @@ class SamplerStep:
     def noise(self) -> Tensor:
         """Fresh noise of this step."""
         if self._fresh is None:
-            raise ValueError("this sampler draws noise at every step and needs a noise source")
+            raise ValueError("this sampler draws noise at every step; pass `fresh`, a function from the step to noise")
         return self._fresh(self.index)
 
 

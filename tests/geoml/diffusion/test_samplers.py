@@ -184,7 +184,7 @@ def test_evaluations_are_counted(sampler: Sampler, sigmas: tuple[float, ...]) ->
 
 
 def test_a_stochastic_sampler_misses_its_noise() -> None:
-    with pytest.raises(ValueError, match="noise source"):
+    with pytest.raises(ValueError, match="pass `fresh`"):
         DDIM(eta=1.0)(gaussian((3,)), torch.randn(1, 2, 3), karras(4))
 
 
