@@ -70,8 +70,8 @@ def _days(source: Any, name: str, hours: int) -> tuple[RegionData, list[int]]:
 
 
 def countries(hours: int) -> Iterator[tuple[str, RegionData, list[int]]]:
-    """Records of weather radar, as area means and as they are; none where the files are not there."""
-    root = Path(os.environ.get("GEOML_DATA", Path(__file__).parents[2] / "shared" / "data")) / "precip"
+    """Records of weather radar, as area means and as they are; none if `GEOML_DATA` names no folder with them."""
+    root = Path(os.environ.get("GEOML_DATA", "nowhere")) / "precip"
     if not root.is_dir():
         return
     source = open_source("gridded", root=str(root), coarse="exact", min_coverage=1.0)
