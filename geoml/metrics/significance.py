@@ -21,6 +21,7 @@ from geoml.metrics.base import Metric, ratio
 
 __all__ = [
     "MIN_BLOCKS",
+    "MIN_REPLICATES",
     "Interval",
     "average",
     "block_bootstrap",
@@ -35,6 +36,8 @@ __all__ = [
 MIN_BLOCKS = 20
 #: Largest share of resamples in which a functional may be undefined.
 MAX_UNDEFINED = 0.01
+#: Minimum number of resamples of a bootstrap.
+MIN_REPLICATES = 100
 #: Minimum number of resamples outside either end of an interval.
 MIN_OUTSIDE = 2
 #: Resampled block counts held at a time.
@@ -121,8 +124,8 @@ def block_bootstrap(
     neighbouring blocks turn out to be correlated (by the jackknife values of the functional), B blocks count as
     B (1 − ρ)/(1 + ρ), and the interval widens accordingly. Below 20 there is none, and the reason is given.
     """
-    if not 0 < level < 1 or replicates < 100:
-        raise ValueError(f"level {level} must be within 0…1 and replicates {replicates} at least 100")
+    if not 0 < level < 1 or replicates < MIN_REPLICATES:
+        raise ValueError(f"level {level} must be within 0…1 and replicates {replicates} at least {MIN_REPLICATES}")
     require_paired(*tables.values())
     first = next(iter(tables.values()))
     seen = first.weights.max(axis=1, initial=0.0) > 0

@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import xarray as xr
 
+from geoml.errors import UserError
 from geoml.metrics import Interval, StatisticsTable, Suite, block_bootstrap
-from geoml.metrics.significance import average, combine, degradation_percent, skill, skill_lost
+from geoml.metrics.significance import MIN_REPLICATES, average, combine, degradation_percent, skill, skill_lost
 from rainshift.benchmarking.plan import BenchmarkPlan, Cell
 from rainshift.evaluation import Scores
 from rainshift.training import TrainSet
@@ -32,7 +33,10 @@ UNITS = {"skill": "1", "degradation": "percent", "skill_lost": "1"}
 
 @dataclass(frozen=True)
 class Analysis:
-    """How scores are compared: the suites of hours and of sequences, and the bootstrap."""
+    """How scores are compared: the suites of hours and of sequences, and the bootstrap.
+
+    Raises `UserError` for a level, a block or a number of replicates that a bootstrap cannot use.
+    """
 
     suite: Suite
     temporal: Suite | None = None
@@ -41,6 +45,16 @@ class Analysis:
     block_hours: float = 24.0
     level: float = 0.95
     replicates: int = 2000
+
+    def __post_init__(self) -> None:
+        if not 0 < self.level < 1:
+            raise UserError(f"analysis.level={self.level:g}; expected a number between 0 and 1, such as 0.95")
+        if self.replicates < MIN_REPLICATES:
+            raise UserError(
+                f"analysis.replicates={self.replicates}; the bounds of an interval need {MIN_REPLICATES} or more"
+            )
+        if not 0 < self.block_hours < np.inf:
+            raise UserError(f"analysis.block_hours={self.block_hours:g}; expected a positive number of hours")
 
     @property
     def metrics(self) -> list[str]:
