@@ -30,15 +30,10 @@ def source_of(app):
 
 
 @functools.cache
-def groups_of(app):
-    return compose.groups_of(source_of(app))
-
-
-@functools.cache
 def offered(app, verb):
     """The groups in a verb's defaults list, with their choices."""
     chosen = compose.load(source_of(app), verb.name, []).hydra.runtime.choices
-    return {group: choices for group, choices in groups_of(app).items() if group in chosen}
+    return {group: choices for group, choices in compose.groups_of(source_of(app)).items() if group in chosen}
 
 
 def complete(app, verb, overrides):
@@ -50,6 +45,7 @@ def complete(app, verb, overrides):
     return compose.finish(own)
 
 
+@functools.cache
 def composes(app, verb, override):
     """Whether a verb composes with a choice."""
     try:

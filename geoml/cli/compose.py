@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from geoml.errors import UserError, unknown
@@ -104,8 +106,9 @@ def compose(config_module: str, verb: str, overrides: Sequence[str] = (), *, con
         holder.cfg = before
 
 
-def groups_of(source: ConfigLoaderImpl) -> dict[str, list[str]]:
-    """All configuration groups with their choices, without Hydra's groups."""
+@functools.lru_cache(maxsize=8)
+def groups_of(source: ConfigLoaderImpl) -> Mapping[str, list[str]]:
+    """All configuration groups with their choices, without Hydra's groups; found once for a loader."""
     from hydra.core.object_type import ObjectType
 
     found: dict[str, list[str]] = {}
@@ -116,7 +119,7 @@ def groups_of(source: ConfigLoaderImpl) -> dict[str, list[str]]:
         if choices:
             found[group] = sorted(choices)
         pending += [f"{group}/{name}" for name in source.list_groups(group) if name != "__pycache__"]
-    return found
+    return MappingProxyType(found)
 
 
 @contextlib.contextmanager
@@ -186,7 +189,7 @@ def _explained(source: ConfigLoaderImpl, verb: str, overrides: Sequence[str]) ->
     return None
 
 
-def _unknown_choice(chosen: Sequence[Override], groups: dict[str, list[str]]) -> UserError | None:
+def _unknown_choice(chosen: Sequence[Override], groups: Mapping[str, list[str]]) -> UserError | None:
     """The error for an unknown choice of a group. Hydra ignores unknown choices of optional groups."""
     for item in chosen:
         group = item.key_or_group
