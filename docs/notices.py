@@ -19,6 +19,7 @@ NOT_RUNTIME = {"all", "bench", "dev", "docs"}
 NOT_INSTALLED = {
     "onnx": ("Apache-2.0", "https://onnx.ai"),
     "onnxruntime": ("MIT License", "https://onnxruntime.ai"),
+    "xllamacpp": ("MIT", "https://github.com/xorbitsai/xllamacpp"),
 }
 
 HEADING = """# Third-party notices

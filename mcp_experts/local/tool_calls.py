@@ -112,7 +112,7 @@ def _described(tool: Tool) -> str:
     """One line for a tool and one for each argument."""
     parameters = tool.get("parameters") or {}
     required = parameters.get("required", ())
-    lines = [f"- {tool['name']}: {tool.get('description') or ''}".rstrip()]
+    lines = [f"- {tool['name']}: {tool.get('description') or ''}".rstrip(": ")]
     for name, about in parameters.get("properties", {}).items():
         kinds = ", ".join(map(str, about["enum"])) if "enum" in about else ""
         said = "; ".join(part for part in (about.get("description", ""), kinds and f"one of {kinds}") if part)

@@ -20,6 +20,8 @@ __all__ = ["report"]
 
 #: Output of `python docs/experts_pages/transcript.py`, in a separate folder.
 SESSION = "session.md"
+#: Output of `python docs/experts_pages/live_question.py`, in the same folder, where a model is installed.
+LIVE = "live.md"
 EXPERTS = Path(__file__).parents[1] / "experts"
 #: Sets of test channels: name in cards, name on pages.
 SETS = {
@@ -53,6 +55,8 @@ def report(path: str | os.PathLike[str]) -> Report | None:
         text = session.read_text(encoding="utf-8").partition("```text\n")[2].partition("\n```")[0]
         head = "Messages of a client (→) and of the server of the experts (←)."
         sections = [Section("A session over MCP", [Text(head), Text(text, "code")])]
+        if (live := path / LIVE).exists():
+            sections.append(Section("A question to a live model", [Text(live.read_text(encoding="utf-8"), "code")]))
         path = EXPERTS
     files = sorted(path.glob(f"*/{CARD}")) or ([path / CARD] if (path / CARD).exists() else [])
     if not files:
