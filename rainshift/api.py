@@ -191,6 +191,8 @@ class Model:
         conservation: Conservation = "auto",
         trust: bool = True,
         tiles: Mapping[str, int] | None = None,
+        observations: str | os.PathLike[str] | None = None,
+        observation_error: Mapping[str, float] | None = None,
     ) -> xr.Dataset:
         """Predict an ensemble of fine rain from coarse fields; no fine truth is required.
 
@@ -208,11 +210,15 @@ class Model:
             trust: whether to add the trust map, if `rainshift trust` fitted one.
             tiles: `{"tile": 240, "blend": 8, "halo": 32, "limit": 320}`: fine domains of more than `limit` cells per
                 side are predicted in tiles of `tile` cells; the result is equal up to rounding.
+            observations: a CSV or NetCDF file of stations, as for `data.stations`: members of a diffusion are drawn
+                given the stations' values within their errors. A station counts for the cell it lies in.
+            observation_error: `{"share": 0.3, "least": 0.1}`: standard error of a station for its cell, as a share of
+                its rate, but at least `least` mm/h.
 
         Returns `precipitation` in mm/h, `(member, [time,] lat, lon)`, on the refined axes of the data. The result is
         lazy if the data are Dask arrays, with one task per block of times. Raises `DataError` for required predictors
-        that are missing, have wrong units or missing values, `UserError` for a refinement factor that differs from the
-        training.
+        that are missing, have wrong units or missing values, and for stations outside the domain or of other times,
+        `UserError` for a refinement factor that differs from the training, and for observations without a diffusion.
 
         >>> import geoml, numpy as np, rainshift, xarray as xr
         >>> coarse = xr.DataArray(
@@ -223,6 +229,7 @@ class Model:
         >>> dict(fine.sizes), fine["precipitation"].attrs["units"]
         ({'member': 1, 'lat': 10, 'lon': 10}, 'mm h-1')
         """
+        from rainshift.data.observations import readings_of
         from rainshift.prediction import predict_fields
 
         fine_rain, fields = self.trained.prepared(
@@ -234,6 +241,7 @@ class Model:
             conservation=conservation,
             trust=trust,
             tiles=tiles,
+            observations=readings_of(observations, observation_error),
         )
         return predict_fields(fine_rain, fields, attrs=self.trained.attrs)
 

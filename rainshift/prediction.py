@@ -17,11 +17,12 @@ import xarray as xr
 from geoml.cli.progress import track
 from geoml.data.writer import CONVENTIONS
 from geoml.errors import DataError
-from geoml.grids.grid import grid_of
+from geoml.grids.grid import Grid, grid_of
 from geoml.models.predictor import members_of
 from geoml.runs.files import atomic_path
 from rainshift.data.archive import Archive
 from rainshift.data.inputs import CoarseFields
+from rainshift.data.observations import Observations, Readings
 from rainshift.data.output_axes import OutputAxes
 from rainshift.data.prediction_file import MEMBER_ATTRS, TRUST_MAPS, bound_attrs, define, define_trust
 from rainshift.data.selection import choose, hourly, whole_fields
@@ -51,22 +52,26 @@ def predict_maps(
     members: int = 8,
     seed: int = 0,
     trust: Trust | None = None,
+    observations: Readings | None = None,
 ) -> xr.Dataset:
     """Predict some samples of a role in memory: `precipitation` in mm/h, `(member, time, lat, lon)`.
 
-    With `trust`, the result also has the trust map, `(time, lat, lon)`, as in `write_prediction`.
+    With `trust`, the result also has the trust map, `(time, lat, lon)`, as in `write_prediction`; with `observations`,
+    members agree with them.
     """
     drawn = members_of(downscaler, members)
     grid = grid_of(archive.open(region, archive.samples(region, role)[0])["target"])
     rain = np.empty((drawn, len(positions), *grid.shape), np.float32)
     maps = {name: np.empty(rain.shape[1:], np.float32) for name in (() if trust is None else TRUST_MAPS)}
-    for rows, part, _, said in _batches(downscaler, archive, region, positions, role, drawn, seed, trust):
+    seen = _seen(observations, archive, region, role, grid, positions)
+    for rows, part, _, said in _batches(downscaler, archive, region, positions, role, drawn, seed, trust, seen):
         rain[:, rows] = part
         for name, values in maps.items():
             values[rows] = getattr(said, name.removeprefix("error_")).numpy()
     coords = {"member": np.arange(drawn), "time": archive.times(region, role, positions), **grid.coords()}
     made = xr.Dataset({name: (("time", *grid.names), values) for name, values in maps.items()}, coords)
     made["precipitation"] = (("member", "time", *grid.names), rain, VARIABLES["precipitation"].attrs)
+    made.attrs |= {} if seen is None else seen.attrs
     if trust is not None:
         made["error_bound"].attrs |= bound_attrs(trust)
     return made
@@ -84,26 +89,28 @@ def write_prediction(
     seed: int = 0,
     attrs: dict[str, Any] | None = None,
     trust: Trust | None = None,
+    observations: Readings | None = None,
 ) -> dict[str, Any]:
     """Predict a region and write a NetCDF file atomically; returns a table row that describes the file.
 
     The file is CF-1.11 with `precipitation(member, time, lat, lon)` in mm/h; one batch at a time is in memory. With
     `trust`, it also has `expected_error` of the ensemble mean, `error_bound`, `novelty` and `familiar`, each
-    `(time, lat, lon)`.
+    `(time, lat, lon)`. With `observations`, members agree with them, and the attributes say which were used.
     """
     positions = choose(archive, region, role, samples)
     drawn = members_of(downscaler, members)
     grid = grid_of(archive.open(region, archive.samples(region, role)[0])["target"])
     clipped = 0.0
+    seen = _seen(observations, archive, region, role, grid, positions)
     with atomic_path(path) as partial:
         import netCDF4
 
         with netCDF4.Dataset(partial, "w") as file:
             places = {axis.name: (axis.coordinates, axis.attrs) for axis in grid.axes}
             coords = {"time": (archive.times(region, role, positions), {}), **places}
-            rain = define(file, coords, drawn, attrs or {})
+            rain = define(file, coords, drawn, {**(attrs or {}), **({} if seen is None else seen.attrs)})
             maps = {} if trust is None else define_trust(file, tuple(coords), trust)
-            batches = _batches(downscaler, archive, region, positions, role, drawn, seed, trust)
+            batches = _batches(downscaler, archive, region, positions, role, drawn, seed, trust, seen)
             for rows, part, share, drawn_map in track(batches, f"predicting {region}", unit="batches"):
                 rain[:, rows] = part
                 clipped += share * len(rows)
@@ -114,6 +121,7 @@ def write_prediction(
         "hours": len(positions),
         "members": drawn,
         "clipped_share": clipped / max(len(positions), 1),
+        **({} if seen is None else {"observations": str(seen)}),
         "file": str(path),
     }
 
@@ -127,15 +135,31 @@ def _batches(
     members: int,
     seed: int,
     trust: Trust | None = None,
+    seen: Observations | None = None,
 ) -> Iterator[tuple[np.ndarray, np.ndarray, float, TrustMap | None]]:
     """For each batch: indices into the positions, rain `(member, time, lat, lon)`, clipped share and trust map."""
     window = window_of(downscaler)
     for batch, rows in whole_fields(archive, region, role, positions, window):
+        if seen is not None:
+            times = archive.times(region, role, positions)[rows].astype("datetime64[ns]")
+            times[rows < 0] = np.datetime64("NaT")  # hours of a window that were not requested
+            batch = batch.map(points=seen.points(times))
         prediction, share = downscaler.predict(batch, members=members, seed=seed)
         wanted = np.flatnonzero(rows.ravel() >= 0)
         hours = hourly(prediction, window is not None)[wanted, :, 0]
         drawn = None if trust is None else trust(batch, prediction)
         yield rows.ravel()[wanted], hours.numpy().swapaxes(0, 1), share, drawn
+
+
+def _seen(
+    observations: Readings | None, archive: Archive, region: str, role: str, grid: Grid, positions: np.ndarray
+) -> Observations | None:
+    """The observations of a region's samples; says how many are used."""
+    if observations is None:
+        return None
+    made = Observations.of_archive(observations, archive, region, role, grid, positions)
+    logger.warning("%s: %s", region, made)
+    return made
 
 
 def predict_fields(fine_rain: FineRain, fields: CoarseFields, *, attrs: Mapping[str, Any] | None = None) -> xr.Dataset:
@@ -156,7 +180,8 @@ def predict_fields(fine_rain: FineRain, fields: CoarseFields, *, attrs: Mapping[
     coords: dict[str, Any] = {"member": ("member", np.arange(fine_rain.members), MEMBER_ATTRS)}
     coords |= {name: (name, values, about) for name, (values, about) in frame.coords.items()}
     members = fine_rain.members
-    made = xr.Dataset(coords=coords, attrs={"Conventions": CONVENTIONS, **(attrs or {})})
+    seen = {} if fine_rain.observations is None else fine_rain.observations.attrs
+    made = xr.Dataset(coords=coords, attrs={"Conventions": CONVENTIONS, **(attrs or {}), **seen})
     made["precipitation"] = (("member", *frame.dims), turned[:members], VARIABLES["precipitation"].attrs)
     for layer, (name, (kind, units, about)) in zip(turned[members:], TRUST_MAPS.items(), strict=False):
         made[name] = (frame.dims, layer.astype(kind), {"units": units, "long_name": about})
@@ -175,6 +200,9 @@ def write_fields(
     """
     axes, blocks = OutputAxes.of(fields, fine_rain.fine), fine_rain.blocks(fields.times)
     members = fine_rain.members
+    if (seen := fine_rain.observations) is not None:
+        logger.warning("%s", seen)
+        attrs = {**attrs, **seen.attrs}
     if not (parts / IDENTITY).exists() or (parts / IDENTITY).read_text() != identity:
         shutil.rmtree(parts, ignore_errors=True)
         parts.mkdir(parents=True)
@@ -202,7 +230,8 @@ def write_fields(
                 for variable, layer in zip(trust.values(), layers[members:], strict=True):
                     variable[place] = layer
     shutil.rmtree(parts)
-    return {"times": len(fields.times), "members": members, "grid": fine_rain.fine.shape, "file": str(path)}
+    row = {"times": len(fields.times), "members": members, "grid": fine_rain.fine.shape, "file": str(path)}
+    return row if seen is None else row | {"observations": str(seen)}
 
 
 def fingerprint(*paths: Path) -> str:

@@ -91,22 +91,7 @@ def _matched(points: xr.Dataset, stations: Stations, seconds: float, stamp: str)
     rows = rows_for(start, end, spans[:, 0], spans[:, 1])
     kept = [i for i, row in enumerate(rows) if row is not None]
     spans, rows = spans[kept], [rows[i] for i in kept]
-    gauges = np.full((len(spans), len(stations.ids)), np.nan)
-    at = {(int(a), int(b)): i for i, (a, b) in enumerate(spans.astype(np.int64))}
-    for s, a, b, rate in zip(
-        stations.station[long], stations.start[long].astype(np.int64), stations.end[long].astype(np.int64),
-        stations.rate[long], strict=True,
-    ):  # fmt: skip
-        if (place := at.get((int(a), int(b)))) is not None:
-            gauges[place, s] = rate
-    for s in range(len(stations.ids)):
-        mine = np.flatnonzero((stations.station == s) & ~long)
-        mine = mine[np.argsort(stations.end[mine])]
-        if len(mine) and len(spans):
-            found = rows_for(stations.start[mine], stations.end[mine], spans[:, 0], spans[:, 1])
-            for i, row in enumerate(found):
-                if row is not None and np.isnan(gauges[i, s]):
-                    gauges[i, s] = stations.rate[mine[row[0]]] @ row[1]
+    gauges = stations.over(spans[:, 0], spans[:, 1], seconds)
     some = np.isfinite(gauges).any(axis=1)
     spans, gauges = spans[some], gauges[some]
     rows = [row for row, keep in zip(rows, some, strict=True) if keep]

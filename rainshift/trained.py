@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from geoml.errors import DataError, UserError
 from geoml.grids.grid import Grid, grid_of
 from geoml.models.base import Channels
-from geoml.models.predictor import members_of
+from geoml.models.predictor import members_of, takes_points
 from geoml.models.registry import kind_of
 from geoml.models.tiles import Tiling
 from geoml.runs.folder import RunFolder
@@ -20,6 +20,7 @@ from rainshift.baselines.base import Baseline, first_guesses
 from rainshift.data.archive import Archive, archive_of
 from rainshift.data.geometry import Geometry
 from rainshift.data.inputs import CoarseFields, as_dataset, has_fields, static_fields
+from rainshift.data.observations import Observations, Readings
 from rainshift.models.fine_rain import FineRain
 from rainshift.models.general import SEEN, WEIGHTS, General
 from rainshift.models.spec import Downscaler, InTiles, ModelSpec, available, conserved
@@ -76,6 +77,7 @@ class Trained:
         conservation: str | None = "auto",
         trust: bool = True,
         tiles: Mapping[str, int] | None = None,
+        observations: Readings | None = None,
     ) -> tuple[FineRain, CoarseFields]:
         """The `FineRain` predictor and the coarse fields for it; see `rainshift.Model.predict`."""
         siblings = _siblings(data)
@@ -86,6 +88,7 @@ class Trained:
             if seen != self.channels:
                 options: dict[str, Any] = {"static": static, "target": target, "conservation": conservation}
                 options |= {"members": members, "seed": seed, "trust": trust, "tiles": tiles}
+                options |= {"observations": observations}
                 return self.seeing(seen).prepared(data, **options)
         fields = CoarseFields.of(data, self.channels, self.geometry)
         fine = self._fine(fields.grid, target, static)
@@ -95,6 +98,11 @@ class Trained:
         guesses = first_guesses(self.channels, self.name) if self._rain_is_known else []
         have = tuple(fields.arrays)
         rain = have.index(self.channels.condition[guesses[0]]) if guesses else None
+        observed = None
+        if observations is not None:
+            self.require_guidable()
+            step = None if self.geometry is None else self.geometry.step_seconds
+            observed = Observations.of_fields(observations, data, fields, fine, step)
         return FineRain(
             downscaler,
             self.channels,
@@ -107,7 +115,16 @@ class Trained:
             self.gaps,
             rain if rain is not None and have[rain] in self.gaps else None,
             self.trust if trust else None,
+            observed,
         ), fields
+
+    def require_guidable(self) -> None:
+        """Raise `UserError` for a model whose members cannot be guided by observations."""
+        if not takes_points(self.downscaler):
+            raise UserError(
+                f"observations guide the members of a diffusion, and {self.name} is none; use model=general, or a run "
+                "of model=edm, anchored or corrdiff, or leave observations out"
+            )
 
     def seeing(self, channels: Channels, *, exact: bool | None = None) -> Trained:
         """A general model with other predictors and `exact`; other models are returned unchanged."""
@@ -118,10 +135,10 @@ class Trained:
         geometry = None if self.geometry is None else replace(self.geometry, exact=told)
         return replace(self, downscaler=made, channels=channels, geometry=geometry)
 
-    def check(self, archive: Archive, region: str) -> None:
+    def check(self, archive: Archive, region: str, split: str | None = None) -> None:
         """Raise `UserError` for data with a refinement factor that differs from the training."""
         if self.geometry is not None:
-            here = Geometry.of(archive, region)
+            here = Geometry.of(archive, region, split)
             self.geometry.check(here.coarse, here.fine)
 
     def ready(self, *, tiles: Mapping[str, int], conservation: str | None, exact: bool) -> Downscaler:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from omegaconf import DictConfig
 
     from rainshift.data.archive import Archive
+    from rainshift.data.observations import Readings
     from rainshift.models.spec import Downscaler
     from rainshift.trained import Trained
 
@@ -104,11 +105,13 @@ def predict(config: DictConfig, run: RunFolder) -> Rows:
     from rainshift.report import example_maps as showcase
 
     archive, trained = _archive(config), _trained(config)
-    downscaler, learnt = _ready(config, archive, trained), trained.trust
+    downscaler, learnt, seen = _ready(config, archive, trained), trained.trust, _readings(config)
+    if seen is not None:
+        trained.require_guidable()
     rows = []
     for name in _named(config, archive):
-        archive.prepare(name, _split(archive, config.role))
-        trained.check(archive, name)
+        archive.prepare(name, split := _split(archive, config.role))
+        trained.check(archive, name, split)
         path = run.samples / f"{name}-{config.role}.nc"
         attrs = {"title": f"Downscaled precipitation: {name}", "source": f"checkpoint {config.checkpoint}"}
         rows.append(
@@ -123,6 +126,7 @@ def predict(config: DictConfig, run: RunFolder) -> Rows:
                 seed=int(config.seed),
                 attrs=attrs,
                 trust=learnt,
+                observations=seen,
             )
         )
         showcase.write(run.path, showcase.of_file(path, archive, name, str(config.role)))
@@ -148,7 +152,9 @@ def _predict_file(config: DictConfig, run: RunFolder) -> dict[str, Any]:
     trained = trained.seeing(trained.channels, exact=config.coarse == "exact")
     shipped = weights_of(str(config.checkpoint))
     identity = fingerprint(
-        *coarse_files(source), *(Path(path) for path in (config.static, shipped or config.checkpoint) if path)
+        *coarse_files(source),
+        *(Path(path) for path in (config.static, shipped or config.checkpoint) if path),
+        *([] if config.observations is None else [local_copy(str(config.observations))]),
     )
     if run.finished and output.exists() and run.summary.get("identity") == identity:
         return dict(run.summary["rows"][0])
@@ -161,6 +167,7 @@ def _predict_file(config: DictConfig, run: RunFolder) -> dict[str, Any]:
             static=static,
             conservation=config.conservation,
             tiles=plain(config.tiles),
+            observations=_readings(config),
         )
         attrs = {**trained.attrs, "history": f"predicted from {source.name} by rainshift predict"}
         row = {"input": str(source)} | write_fields(
@@ -217,7 +224,7 @@ def evaluate(config: DictConfig, run: RunFolder) -> Rows:
                 "samples": config.samples,
                 "seed": int(config.seed),
             }
-            trained.check(archive, name)
+            trained.check(archive, name, _split(archive, config.role))
             seen = trained_share(
                 Path(config.checkpoint), archive, name, str(config.role),
                 choose(archive, name, str(config.role), config.samples),
@@ -295,6 +302,13 @@ def _trained(config: DictConfig) -> Trained:
     from rainshift.trained import load_model
 
     return load_model(Path(config.checkpoint), precision=config.precision, allow=config.allow_targets)
+
+
+def _readings(config: DictConfig) -> Readings | None:
+    """The stations that guide members."""
+    from rainshift.data.observations import readings_of
+
+    return readings_of(config.observations, plain(config.observation_error))
 
 
 def _ready(config: DictConfig, archive: Archive, trained: Trained) -> Downscaler:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import torch
 
+    from geoml.data.points import Points
     from geoml.grids.grid import Grid
 
     Array = Any  # numpy.ndarray or torch.Tensor: both offer shape, and indexing is not used here
@@ -32,6 +33,7 @@ class Batch:
 
     `condition_grid` and `target_grid` describe the first sample; the others are the same pair of grids moved by the
     same vector, so that one regridding operator serves the whole batch. Channel names are those of the data set.
+    `points` are values of the target that are known at single cells.
     """
 
     condition: torch.Tensor
@@ -41,6 +43,7 @@ class Batch:
     static: torch.Tensor | None = None
     mask: torch.Tensor | None = None
     ids: Sequence[int] = field(default_factory=tuple)
+    points: Points | None = None
 
     def __post_init__(self) -> None:
         _check_fields("condition", self.condition, 2, self.condition_grid)
@@ -48,6 +51,8 @@ class Batch:
             _check_fields(name, getattr(self, name), 2, self.target_grid)
         if self.ids and len(self.ids) != len(self.condition):
             raise ValueError(f"{len(self.ids)} ids for a batch of {len(self.condition)}")
+        if self.points is not None and len(self.points.values) != len(self.condition):
+            raise ValueError(f"points of {len(self.points.values)} samples for a batch of {len(self.condition)}")
 
     def __len__(self) -> int:
         return len(self.condition)
@@ -65,7 +70,7 @@ class Batch:
         """The batch with its tensors on `device`."""
         moved = {
             name: tensor.to(device)
-            for name in ("condition", "target", "static", "mask")
+            for name in ("condition", "target", "static", "mask", "points")
             if (tensor := getattr(self, name)) is not None
         }
         return replace(self, **moved)

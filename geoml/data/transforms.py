@@ -95,11 +95,11 @@ class Transforms:
         return replace(self, **fitted)
 
     def forward(self, batch: Batch) -> Batch:
-        """The batch in transformed space; masked target cells become 0 and stay masked.
+        """The batch in transformed space, its points too; masked target cells become 0 and stay masked.
 
         Errors: `DataError`, with channel and sample named, where a value that is not masked is not finite.
         """
-        changes: dict[str, Array] = {}
+        changes: dict[str, Any] = {} if batch.points is None else {"points": batch.points.map(self.target[0].forward)}
         for role in ROLES:
             done = []
             for i, (transform, values, mask) in enumerate(self._channels_of(batch, role)):

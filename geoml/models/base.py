@@ -67,6 +67,8 @@ class Model(nn.Module, ABC):
     supported_dims: ClassVar[tuple[int, ...]] = (2, 3)
     #: False where all members of a prediction are equal.
     stochastic: ClassVar[bool] = True
+    #: True if members agree with `batch.points`.
+    takes_points: ClassVar[bool] = False
     #: `_target_` and arguments, set by `geoml.models.registry.build`, from which a checkpoint rebuilds the model.
     config: dict[str, Any] | None = None
 

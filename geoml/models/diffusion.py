@@ -13,10 +13,12 @@ from torch import Tensor, nn
 
 from geoml.cli.config import check_arguments
 from geoml.data.fields import Batch
+from geoml.data.points import Points
 from geoml.diffusion.cuda_graph import CUDAGraphed
 from geoml.diffusion.denoiser import Denoiser, expand
 from geoml.diffusion.guidance import Known, guided
 from geoml.diffusion.network import DenoisingUNet
+from geoml.diffusion.posterior import Observed, given
 from geoml.diffusion.preconditioning import noise_label
 from geoml.diffusion.process import SAMPLING, Process, Sampling, process_of
 from geoml.diffusion.samplers import sampler_of
@@ -33,6 +35,8 @@ __all__ = ["Diffusion"]
 
 #: The logarithm of a scale moves this many times as fast as a weight does.
 SCALE_SPEED = 10.0
+#: Largest noise level, in units of the fields, at which covariances are taken from the network's Jacobian.
+NOISIEST = 8.0
 #: Keeps the gradient of the scales out of the way of the others', where all of them are clipped together.
 SCALE_WEIGHT = 0.01
 
@@ -57,8 +61,11 @@ class Diffusion(Model):
     """
 
     stochastic: ClassVar[bool] = True
+    takes_points: ClassVar[bool] = True
     #: Cells on the target grid that `predict` works on at a time, members in parallel: what bounds its memory.
     CELLS: ClassVar[int] = 1 << 19
+    #: The same given points, where gradients need the memory of all layers.
+    GUIDED_CELLS: ClassVar[int] = 1 << 16
 
     def __init__(
         self,
@@ -116,7 +123,7 @@ class Diffusion(Model):
 
     @torch.no_grad()
     def predict(self, batch: Batch, *, members: int = 1, seed: int = 0) -> Tensor:
-        """Members sampled from independent noise, as many at a time as `CELLS` allows."""
+        """Members sampled from independent noise, as many at a time as `CELLS` allows, given `batch.points`."""
         predictors = self.predictors(batch)
         known = self.known(predictors)
         return self.sample(batch, predictors, self.centre(predictors), members=members, seed=seed, known=known)
@@ -199,13 +206,15 @@ class Diffusion(Model):
         """`centre` and the sampled residuals, added; noise is keyed on (seed, step, sample id, member).
 
         `members` says how many, or which. `predictors`, `centre` and what is `known` of the targets are those of the
-        `layers` of the first axis that are sampled.
+        `layers` of the first axis that are sampled. `batch.points`, if any, are in the space of the targets.
         """
         if len(batch.ids) != len(batch):
             raise ValueError(f"members are keyed on samples' ids: {len(batch.ids)} ids for a batch of {len(batch)}")
         members = range(members) if isinstance(members, int) else members
-        at_once = max(1, self.CELLS // (batch.target_grid.size * len(batch)))
+        cells = self.CELLS if batch.points is None else self.GUIDED_CELLS
+        at_once = max(1, cells // (batch.target_grid.size * len(batch)))
         factor = self.scales(predictors) / self.unit
+        observed = None if batch.points is None else _observed(batch.points, centre, factor)
         shape = (centre.shape[1], *batch.target_grid.shape)
         parts = []
         for start in range(0, len(members), at_once):
@@ -219,9 +228,19 @@ class Diffusion(Model):
             denoiser = self.denoiser(predictors.repeat_interleave(len(some), dim=0))
             if known is not None:
                 denoiser = guided(denoiser, known.scaled(centre, factor).repeated(len(some)))
+            if observed is not None:
+                noisiest = NOISIEST * self.unit
+                denoiser = given(denoiser, observed.repeated(len(some)), noisiest=noisiest)
             fields = self.sampler(denoiser, draw(-1), self.path, draw)
             parts.append(centre.unsqueeze(1) + factor.unsqueeze(1) * fields.unflatten(0, (len(batch), len(some))))
         sampled = torch.cat(parts, dim=1)
         if known is None or known.keep == "never":
             return sampled
         return torch.where(known.mask.unsqueeze(1), known.values.unsqueeze(1).to(sampled.dtype), sampled)
+
+
+def _observed(points: Points, centre: Tensor, factor: Tensor) -> Observed:
+    """Points of the first target as observations of the scaled residual."""
+    index = points.flat(centre.shape[2:])
+    middle, scale = (part[:, 0].flatten(1)[:, index] for part in (centre, factor.expand_as(centre)))
+    return Observed(index, (points.values - middle) / scale, points.errors / scale)

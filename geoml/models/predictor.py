@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from geoml.data.transforms import Transforms
     from geoml.train.device import Precision
 
-__all__ = ["Predictor", "is_stochastic", "load_predictor", "members_of"]
+__all__ = ["Predictor", "is_stochastic", "load_predictor", "members_of", "takes_points"]
 
 
 @dataclass(frozen=True)
@@ -65,6 +65,11 @@ class Predictor:
 def is_stochastic(predictor: Any) -> bool:
     """False if all members of a predictor (or of its model) are equal."""
     return bool(getattr(getattr(predictor, "model", predictor), "stochastic", True))
+
+
+def takes_points(predictor: Any) -> bool:
+    """Whether the members of a predictor (or of its model) agree with the points of a batch."""
+    return bool(getattr(getattr(predictor, "model", predictor), "takes_points", False))
 
 
 def members_of(predictor: Any, wanted: int) -> int:

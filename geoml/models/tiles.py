@@ -141,6 +141,7 @@ def _cut(batch: Batch, row: TileSpan, column: TileSpan) -> Batch:
         ids=tuple(
             sample.part(windows) if isinstance(sample, WindowId) else WindowId(sample, windows) for sample in batch.ids
         ),
+        points=None if batch.points is None else batch.points.crop((row.read, column.read)),
     )
 
 

@@ -301,12 +301,18 @@ class Archive:
 
     def step_seconds(self, name: str) -> float:
         """The time step of a region in seconds."""
-        return float(self._attribute(name, self.splits[0], "step_seconds"))
+        return float(self._attribute(name, self._prepared(name), "step_seconds"))
 
     def attribute(self, name: str, key: str) -> str | None:
         """A global attribute of a region's store, such as `source`, `coarse` or `licence`; None if missing."""
-        found = self._attribute(name, self.splits[0], key)
+        found = self._attribute(name, self._prepared(name), key)
         return None if found is None else str(found)
+
+    def _prepared(self, name: str) -> str:
+        """The first split of a region that is prepared."""
+        from geoml.data.manifest import MANIFEST
+
+        return next((split for split in self.splits if (self.path(name, split) / MANIFEST).exists()), self.splits[0])
 
     def _attribute(self, name: str, split: str, key: str, default: Any = None) -> Any:
         return self._store(name, split).attributes.get(key, default)

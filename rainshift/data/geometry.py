@@ -40,9 +40,9 @@ class Geometry:
     units: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, archive: Archive, region: str) -> Geometry:
-        """The geometry of a region's prepared data."""
-        groups = archive.open(region, "train" if "train" in archive.splits else archive.splits[0])
+    def of(cls, archive: Archive, region: str, split: str | None = None) -> Geometry:
+        """The geometry of a region's prepared data, by default of its training split."""
+        groups = archive.open(region, split or ("train" if "train" in archive.splits else archive.splits[0]))
         units = {str(name): str(array.attrs.get("units", "")) for name, array in groups["condition"].data_vars.items()}
         coarse, fine = grid_of(groups["condition"]), grid_of(groups["target"])
         return cls(coarse, fine, archive.step_seconds(region), exact_means(archive.config), units)

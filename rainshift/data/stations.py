@@ -17,7 +17,7 @@ from rainshift.sources.fetching import local_copy
 from rainshift.sources.intervals import bounds_of, find_intervals
 from rainshift.sources.rain_files import find_rain
 from rainshift.sources.units import rain_units
-from rainshift.sources.valid_times import Times, intervals_of
+from rainshift.sources.valid_times import Times, intervals_of, rows_for
 from rainshift.sources.validity import SENTINELS, most_mm_h, validity_of
 
 if TYPE_CHECKING:
@@ -72,6 +72,32 @@ class Stations:
             self.rate[rows],
         )  # fmt: skip
 
+    def over(self, start: Times, end: Times, seconds: float) -> NDArray[np.float64]:
+        """Mean rates over intervals, `(interval, station)`, NaN where a station has none.
+
+        Values of `seconds` or longer count for an interval that equals theirs; shorter ones are averaged where they
+        fill an interval.
+        """
+        rates = np.full((len(start), len(self.ids)), np.nan)
+        long = (self.end - self.start) / np.timedelta64(1, "s") >= 0.999 * seconds
+        at = {pair: i for i, pair in enumerate(zip(start.astype(np.int64), end.astype(np.int64), strict=True))}
+        for s, pair, rate in zip(
+            self.station[long],
+            zip(self.start[long].astype(np.int64), self.end[long].astype(np.int64), strict=True),
+            self.rate[long],
+            strict=True,
+        ):
+            if (place := at.get(pair)) is not None:
+                rates[place, s] = rate
+        for s in range(len(self.ids)):
+            mine = np.flatnonzero((self.station == s) & ~long)
+            mine = mine[np.argsort(self.end[mine])]
+            if len(mine) and len(start):
+                for i, row in enumerate(rows_for(self.start[mine], self.end[mine], start, end)):
+                    if row is not None and np.isnan(rates[i, s]):
+                        rates[i, s] = self.rate[mine[row[0]]] @ row[1]
+        return rates
+
     def cells(self, grid: Grid) -> NDArray[np.intp]:
         """The cell `(row, column)` of the grid that each station lies in, `(station, 2)`."""
         places = [
@@ -91,7 +117,7 @@ def read_stations(place: str) -> Stations:
     """
     path = local_copy(place)
     if not path.exists():
-        raise DataError(f"data.stations {place} does not exist")
+        raise DataError(f"the file of stations {place} does not exist")
     if path.suffix.lower() in (".csv", ".txt", ".tsv", ".gz"):
         return _checked(_of_table(path), path)
     return _checked(_of_netcdf(path), path)

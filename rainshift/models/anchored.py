@@ -88,10 +88,14 @@ class AnchoredDiffusion(Diffusion):
     @torch.no_grad()
     def predict(self, batch: Batch, *, members: int = 1, seed: int = 0) -> Tensor:
         """Members in mm/h."""
-        predictors = self.slots(batch)
+        predictors, points = self.slots(batch), batch.points
+        most = LEAST_MM_H * (10 ** (predictors[:, :1] + BOUND) - 1)
+        if points is not None:
+            # A cell may have as much rain as a station of its sample reports.
+            most = torch.maximum(most, points.high.nan_to_num(0.0).amax(1)[:, None, None, None])
+            batch = batch.map(points=points.map(to_latent if self.amounts == "log" else to_root))
         latent = self.sample(batch, predictors, self.centre(predictors), members=members, seed=seed)
         rain = from_latent(latent) if self.amounts == "log" else from_root(latent)
-        most = LEAST_MM_H * (10 ** (predictors[:, :1] + BOUND) - 1)
         return torch.minimum(rain, most.unsqueeze(1))
 
 

@@ -14,6 +14,7 @@ import torch
 from geoml.data.choice import consecutive
 from geoml.data.fields import Batch
 from geoml.data.patch_groups import KNOWN, time_axis
+from geoml.data.points import Points
 from geoml.errors import DataError, Diverged
 from geoml.grids.grid import Grid
 from geoml.models.base import Channels
@@ -24,6 +25,7 @@ from rainshift.models.spec import Downscaler
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from rainshift.data.observations import Observations
     from rainshift.models.trust import Trust
 
 __all__ = ["TRUST_LAYERS", "FineRain"]
@@ -44,7 +46,8 @@ class FineRain:
     Layers are the members and, with `trust`, those of `TRUST_LAYERS`. `have` names the input channels; channels
     `NAME_known` are computed from them. A missing value (NaN) in a channel of `gaps` is replaced by 0, and the
     predicted rain is NaN where the coarse rain (`rain`, an index into `have`) is missing; any other missing value
-    raises `DataError`. A member depends on the seed and its time alone, not on the block.
+    raises `DataError`. A member depends on the seed and its time alone, not on the block. With `observations`, members
+    agree with those of their time.
     """
 
     downscaler: Downscaler
@@ -58,6 +61,7 @@ class FineRain:
     gaps: tuple[str, ...] = ()
     rain: int | None = None
     trust: Trust | None = None
+    observations: Observations | None = None
 
     @property
     def layers(self) -> int:
@@ -114,7 +118,8 @@ class FineRain:
         if self.window is None:
             for start in range(0, len(times), self._at_once):
                 rows = slice(start, start + self._at_once)
-                yield rows, self._batch(filled[:, rows].swapaxes(0, 1), ids[rows], self._grids), None
+                batch = self._batch(filled[:, rows].swapaxes(0, 1), ids[rows], self._grids)
+                yield rows, batch.map(points=self._points(times[rows])), None
             return
         length = min(self.window, len(times))
         for start in range(0, len(times), length):
@@ -123,7 +128,15 @@ class FineRain:
             coarse, fine = (grid.with_time(axis) for grid in self._grids)
             part = filled[None, :, begin : begin + length]
             rows = slice(start, min(start + length, len(times)))
-            yield rows, self._batch(part, ids[begin : begin + 1], (coarse, fine)), slice(start - begin, length)
+            batch = self._batch(part, ids[begin : begin + 1], (coarse, fine))
+            points = self._points(times[None, begin : begin + length])
+            yield rows, batch.map(points=points), slice(start - begin, length)
+
+    def _points(self, times: NDArray[np.datetime64]) -> Points | None:
+        """The observations of some times, at the cells of the padded field."""
+        if self.observations is None:
+            return None
+        return self.observations.points(times.astype("datetime64[ns]"), self._columns[1])
 
     def _batch(self, condition: NDArray[np.float32], ids: NDArray[np.int64], grids: tuple[Grid, Grid]) -> Batch:
         coarse, fine = grids

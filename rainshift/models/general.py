@@ -47,6 +47,7 @@ class General(Baseline):
 
     learns = False
     stochastic = True
+    takes_points: ClassVar[bool] = True
     #: Whether large domains are predicted in overlapping tiles.
     tiled: ClassVar[bool] = True
     weights: ClassVar[str] = "general"
@@ -92,4 +93,5 @@ class GeneralRegression(General):
     """The shipped regression (`anchored-regression`); its members are equal."""
 
     stochastic = False
+    takes_points: ClassVar[bool] = False
     weights: ClassVar[str] = "general-regression"

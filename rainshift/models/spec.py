@@ -17,7 +17,7 @@ from geoml.grids.grid import Grid
 from geoml.models import registry
 from geoml.models.base import Channels, Model
 from geoml.models.moved import upgraded
-from geoml.models.predictor import Predictor, is_stochastic
+from geoml.models.predictor import Predictor, is_stochastic, takes_points
 from geoml.models.tiles import Tiled, Tiling
 from geoml.nn.conservation import METHODS, Method, conservation_for
 from rainshift.baselines import Baseline
@@ -63,6 +63,11 @@ class Around:
     def stochastic(self) -> bool:
         """False if all members are equal."""
         return is_stochastic(self.downscaler)
+
+    @property
+    def takes_points(self) -> bool:
+        """Whether members agree with observations."""
+        return takes_points(self.downscaler)
 
     @property
     def window(self) -> int | None:
