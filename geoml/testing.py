@@ -52,9 +52,15 @@ def toy_batch(
         parts["mask"].append(mask)
         parts["static"].append(torch.randn(len(channels.static), *fine.shape, generator=generator))
     stacked = {name: torch.stack(tensors) for name, tensors in parts.items()}
-    if not channels.static:
-        del stacked["static"]
-    return Batch(condition_grid=coarse, target_grid=fine, ids=tuple(range(batch)), **stacked)
+    return Batch(
+        stacked["condition"],
+        coarse,
+        fine,
+        target=stacked["target"],
+        static=stacked["static"] if channels.static else None,
+        mask=stacked["mask"],
+        ids=tuple(range(batch)),
+    )
 
 
 def check_model(

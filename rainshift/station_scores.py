@@ -92,7 +92,7 @@ def _matched(points: xr.Dataset, stations: Stations, seconds: float, stamp: str)
     kept = [i for i, row in enumerate(rows) if row is not None]
     spans, rows = spans[kept], [rows[i] for i in kept]
     gauges = stations.over(spans[:, 0], spans[:, 1], seconds)
-    some = np.isfinite(gauges).any(axis=1)
+    some = np.asarray(np.isfinite(gauges).any(axis=1))
     spans, gauges = spans[some], gauges[some]
     rows = [row for row, keep in zip(rows, some, strict=True) if keep]
     taken = {name: {str(m): _over(points[name].sel(taken=m).values, rows) for m in METHODS}

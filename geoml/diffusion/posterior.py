@@ -114,7 +114,7 @@ def _solved(
         shares = size * _coefficients(space.mT @ image)
         left = misfit - ((space + image) @ shares.unsqueeze(2))[..., 0]
         if len(basis) == directions or bool((left.norm(dim=1, keepdim=True) <= tolerance * size).all()):
-            return sum(expand(share, field) * field for share, field in zip(shares.unbind(1), columns, strict=True))
+            return torch.einsum("bd,bd...->b...", shares, torch.stack(columns, 1))
         rest = images[-1]
         for _ in range(2):  # twice, since rounding leaves parts of earlier vectors
             rest = rest - (space @ (space.mT @ rest.unsqueeze(2)))[..., 0]
