@@ -22,7 +22,7 @@ from geoml.models.predictor import members_of
 from geoml.runs.files import atomic_path
 from rainshift.data.archive import Archive
 from rainshift.data.inputs import CoarseFields
-from rainshift.data.observations import Observations, Readings
+from rainshift.data.observations import MatchedReadings, Readings
 from rainshift.data.output_axes import OutputAxes
 from rainshift.data.prediction_file import MEMBER_ATTRS, TRUST_MAPS, bound_attrs, define, define_trust
 from rainshift.data.selection import choose, hourly, whole_fields
@@ -135,7 +135,7 @@ def _batches(
     members: int,
     seed: int,
     trust: Trust | None = None,
-    seen: Observations | None = None,
+    seen: MatchedReadings | None = None,
 ) -> Iterator[tuple[np.ndarray, np.ndarray, float, TrustMap | None]]:
     """For each batch: indices into the positions, rain `(member, time, lat, lon)`, clipped share and trust map."""
     window = window_of(downscaler)
@@ -153,11 +153,11 @@ def _batches(
 
 def _seen(
     observations: Readings | None, archive: Archive, region: str, role: str, grid: Grid, positions: np.ndarray
-) -> Observations | None:
+) -> MatchedReadings | None:
     """The observations of a region's samples; says how many are used."""
     if observations is None:
         return None
-    made = Observations.of_archive(observations, archive, region, role, grid, positions)
+    made = MatchedReadings.of_archive(observations, archive, region, role, grid, positions)
     logger.warning("%s: %s", region, made)
     return made
 

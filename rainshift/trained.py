@@ -20,7 +20,7 @@ from rainshift.baselines.base import Baseline, first_guesses
 from rainshift.data.archive import Archive, archive_of
 from rainshift.data.geometry import Geometry
 from rainshift.data.inputs import CoarseFields, as_dataset, has_fields, static_fields
-from rainshift.data.observations import Observations, Readings
+from rainshift.data.observations import MatchedReadings, Readings
 from rainshift.models.fine_rain import FineRain
 from rainshift.models.general import SEEN, WEIGHTS, General
 from rainshift.models.spec import Downscaler, InTiles, ModelSpec, available, conserved
@@ -102,7 +102,7 @@ class Trained:
         if observations is not None:
             self.require_guidable()
             step = None if self.geometry is None else self.geometry.step_seconds
-            observed = Observations.of_fields(observations, data, fields, fine, step)
+            observed = MatchedReadings.of_fields(observations, data, fields, fine, step)
         return FineRain(
             downscaler,
             self.channels,

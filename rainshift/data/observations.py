@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from rainshift.data.archive import Archive
     from rainshift.data.inputs import CoarseFields
 
-__all__ = ["ObservationError", "Observations", "Readings", "readings_of"]
+__all__ = ["MatchedReadings", "ObservationError", "Readings", "readings_of"]
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ class Readings:
     error: ObservationError
     label: str
 
-    def at(self, grid: Grid, times: Times, start: Times, end: Times) -> Observations:
+    def at(self, grid: Grid, times: Times, start: Times, end: Times) -> MatchedReadings:
         """The values of predicted times with their intervals. Raises `DataError` if none matches."""
         inside = self.stations.inside(grid)
         seconds = float(np.median((end - start) / np.timedelta64(1, "s")))
@@ -82,11 +82,11 @@ class Readings:
         order_of_end = np.argsort(end)
         place = order_of_end[np.searchsorted(end[order_of_end], inside.end).clip(max=len(end) - 1)]
         within = (inside.end <= end[place]) & (inside.start >= start[place])
-        return Observations(times[order], cells, rates[order], self.error, *counts, int((~within).sum()))
+        return MatchedReadings(times[order], cells, rates[order], self.error, *counts, int((~within).sum()))
 
 
 @dataclass(frozen=True)
-class Observations:
+class MatchedReadings:
     """Rates in mm/h of stations at predicted times, `(time, station)`, NaN where unknown; `cells` of the fine grid."""
 
     times: Times
@@ -145,7 +145,7 @@ class Observations:
     @classmethod
     def of_archive(
         cls, readings: Readings, archive: Archive, region: str, role: str, grid: Grid, positions: NDArray[np.int64]
-    ) -> Observations:
+    ) -> MatchedReadings:
         """The values at samples of a prepared region."""
         times = archive.times(region, role, positions).astype("datetime64[ns]")
         spans = intervals_of(times, archive.step_seconds(region), _stamp(archive.stamp(region)))
@@ -154,7 +154,7 @@ class Observations:
     @classmethod
     def of_fields(
         cls, readings: Readings, data: Any, fields: CoarseFields, grid: Grid, step_seconds: float | None
-    ) -> Observations:
+    ) -> MatchedReadings:
         """The values at the times of coarse fields.
 
         Intervals are those of time bounds. Without bounds, times are the ends of intervals of `step_seconds`, the step

@@ -25,7 +25,7 @@ from rainshift.models.spec import Downscaler
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from rainshift.data.observations import Observations
+    from rainshift.data.observations import MatchedReadings
     from rainshift.models.trust import Trust
 
 __all__ = ["TRUST_LAYERS", "FineRain"]
@@ -61,7 +61,7 @@ class FineRain:
     gaps: tuple[str, ...] = ()
     rain: int | None = None
     trust: Trust | None = None
-    observations: Observations | None = None
+    observations: MatchedReadings | None = None
 
     @property
     def layers(self) -> int:
