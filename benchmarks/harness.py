@@ -78,7 +78,7 @@ class Target:
 
 def targets(path: Path = FOLDER / "targets.yaml") -> dict[str, dict[str, Target]]:
     """The figures of every benchmark by key; a wrong or unknown field is an error."""
-    declared = yaml.safe_load(path.read_text())
+    declared = yaml.safe_load(path.read_text(encoding="utf-8"))
     return {
         name: {key: Target(key=key, **fields) for key, fields in entry["figures"].items()}
         for name, entry in declared.items()

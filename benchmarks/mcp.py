@@ -57,12 +57,12 @@ def command(name: str, port: int | None) -> list[str]:
 
 def resident(pid: int) -> int:
     """Bytes of memory a process holds."""
-    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    return int(Path(f"/proc/{pid}/statm").read_text(encoding="utf-8").split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 def children() -> set[int]:
     """Processes that this one started."""
-    return set(map(int, Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()))
+    return set(map(int, Path(f"/proc/self/task/{os.getpid()}/children").read_text(encoding="utf-8").split()))
 
 
 @contextlib.asynccontextmanager

@@ -106,11 +106,11 @@ def chat(file: Path) -> None:
     from rich.console import Console
     from rich.panel import Panel
 
-    console = Console(record=True, width=96, file=open("/dev/null", "w"))  # noqa: SIM115
+    console = Console(record=True, width=96, file=open("/dev/null", "w", encoding="utf-8"))  # noqa: SIM115
     for question, call, answer in asyncio.run(_asked(QUESTIONS)):
         console.print(f"[bold cyan]client[/]  {call}")
         console.print(Panel(answer, title=f"[green]{question.replace('_', ' ')}", title_align="left", expand=True))
-    file.write_text(console.export_svg(title="mcp-experts serve"))
+    file.write_text(console.export_svg(title="mcp-experts serve"), encoding="utf-8")
 
 
 async def _asked(questions: Sequence[str]) -> list[tuple[str, str, str]]:

@@ -1,4 +1,4 @@
-"""Errors that a user can fix: shown as one message without a traceback, exit code 2."""
+"""Errors that a user can fix: shown as one message without a traceback, exit code 2, or 1 for the machine's."""
 
 from __future__ import annotations
 
@@ -13,6 +13,10 @@ class UserError(Exception):
 
 class DataError(UserError):
     """A file, store or array that cannot be used; the message names the file and the cause."""
+
+
+class MachineError(UserError):
+    """What the machine lacks: space on a disk, memory, or open files; exit code 1."""
 
 
 class Diverged(UserError):

@@ -203,11 +203,11 @@ def write_fields(
     if (seen := fine_rain.observations) is not None:
         logger.warning("%s", seen)
         attrs = {**attrs, **seen.attrs}
-    if not (parts / IDENTITY).exists() or (parts / IDENTITY).read_text() != identity:
+    if not (parts / IDENTITY).exists() or (parts / IDENTITY).read_text(encoding="utf-8") != identity:
         shutil.rmtree(parts, ignore_errors=True)
         parts.mkdir(parents=True)
         with atomic_path(parts / IDENTITY) as partial:
-            partial.write_text(identity)
+            partial.write_text(identity, encoding="utf-8")
     kept = [parts / f"{number:08d}.npz" for number in range(len(blocks))]
     if waiting := sum(part.exists() for part in kept):
         logger.info("%d of %d blocks exist already", waiting, len(blocks))

@@ -7,7 +7,6 @@ keeps listing, completion and `--help` fast.
 
 from __future__ import annotations
 
-import importlib
 import importlib.metadata
 import os
 import sys
@@ -15,7 +14,9 @@ from collections.abc import Sequence
 
 import geoml
 from geoml.cli.definitions import App, Verb, load_function
-from geoml.errors import UserError, missing_packages
+from geoml.cli.streams import any_character, discard_output
+from geoml.errors import MachineError, UserError, missing_packages
+from geoml.runs.files import machine_error
 
 __all__ = ["main"]
 
@@ -24,23 +25,38 @@ INTERRUPTED, BROKEN_PIPE = 130, 141
 
 
 def main(app: App, argv: Sequence[str] | None = None) -> int:
-    """Run a command line and return its exit code: 0 success, 2 user error, 130 interrupted.
+    """Run a command line and return its exit code.
 
-    A `UserError` is printed as one line on standard error; any other exception keeps its traceback.
+    It is 0 for success, 1 for what the machine lacks (`MachineError`), 2 for other user errors, 130 if interrupted. A
+    `UserError` is printed as one line on standard error; any other exception keeps its traceback.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
+    any_character()
     try:
-        return _dispatch(app, arguments)
+        code = _dispatch(app, arguments)
+        sys.stdout.flush()
+        return code
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+        return _refused(error)
     except KeyboardInterrupt:
         print("interrupted; the same command resumes from the last saved state", file=sys.stderr)
         return INTERRUPTED
-    except BrokenPipeError:
-        # The reader closed the pipe: send the interpreter's final flush to /dev/null, where it cannot fail again.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except BrokenPipeError:  # the reader closed the pipe
+        discard_output()
         return BROKEN_PIPE
+    except OSError as error:
+        explained = machine_error(error.errno, error.filename or "standard output")
+        if explained is None:
+            raise
+        discard_output()
+        return _refused(explained)
+    except MemoryError as error:
+        return _refused(MachineError(f"not enough memory: {error or 'an array cannot be made'}"))
+
+
+def _refused(error: UserError) -> int:
+    print(f"error: {error}", file=sys.stderr)
+    return 1 if isinstance(error, MachineError) else 2
 
 
 def _dispatch(app: App, arguments: list[str]) -> int:

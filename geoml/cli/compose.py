@@ -132,6 +132,8 @@ def user_errors(source: ConfigLoaderImpl, verb: str, overrides: Sequence[str]) -
         yield
     except OverrideParseException as error:
         hint = "settings are written KEY=VALUE" if "=" not in error.override else "quote values with special characters"
+        if any("\udc80" <= character <= "\udcff" for character in error.override):
+            hint = "it has bytes that are not UTF-8; give the file or folder another name"
         raise UserError(f"{error.override!r} cannot be read; {hint}") from None
     except (HydraException, OmegaConfBaseException) as error:
         raise _explained(source, verb, overrides) or UserError(_first_words(error)) from error

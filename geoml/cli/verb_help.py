@@ -99,7 +99,7 @@ def _fitted(line: str, width: int) -> str:
 
 def setting_comments(config_module: str, verb: str) -> dict[str, str]:
     """Dotted keys of a verb's YAML in order, each with its comment at the end of the line or above it."""
-    text = importlib.resources.files(config_module).joinpath(f"{verb}.yaml").read_text()
+    text = importlib.resources.files(config_module).joinpath(f"{verb}.yaml").read_text(encoding="utf-8")
     found: dict[str, str] = {}
     parents: list[tuple[int, str]] = []
     above: list[str] = []

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from geoml.cli import compose
 from geoml.cli.definitions import App, Verb, load_function
+from geoml.cli.streams import LogFile
 from geoml.cli.tables import Rows, show
 from geoml.errors import UserError, missing_packages
 from geoml.runs.folder import RunFolder, config_hash, launched_rank
@@ -238,11 +239,16 @@ def dask_workers(asked: str | int | None) -> Iterator[None]:
 def _logging(folder: RunFolder) -> Iterator[None]:
     """Log to `log.txt` and, without time stamps, to standard error while the verb runs."""
     root = logging.getLogger()
-    to_file = logging.FileHandler(folder.path / "log.txt", encoding="utf-8")
+    to_file = LogFile(folder.path / "log.txt")
     to_file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     to_terminal = logging.StreamHandler()
     to_terminal.setFormatter(logging.Formatter("%(message)s"))
-    to_terminal.addFilter(lambda record: record.name.partition(".")[0] in OURS or record.levelno >= logging.WARNING)
+    # asyncio tells of every other write that failed with the one whose error is shown.
+    to_terminal.addFilter(
+        lambda record: (
+            record.name.partition(".")[0] in OURS or (record.levelno >= logging.WARNING and record.name != "asyncio")
+        )
+    )
     level = root.level
     root.setLevel(logging.INFO)
     root.addHandler(to_file)

@@ -38,7 +38,7 @@ def write_manifest(path: Path, expected: dict[str, str]) -> None:
 def prepare_command(path: Path) -> str | None:
     """The command line that completes the store, noted in it when it was begun."""
     try:
-        attributes = json.loads((path / "zarr.json").read_text()).get("attributes", {})
+        attributes = json.loads((path / "zarr.json").read_text(encoding="utf-8")).get("attributes", {})
     except (OSError, ValueError, AttributeError):
         return None
     command = attributes.get("prepare_command")

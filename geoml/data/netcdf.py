@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -13,9 +13,6 @@ import xarray as xr
 from geoml.data.writer import CONVENTIONS
 from geoml.errors import DataError
 from geoml.runs.files import atomic_path
-
-if TYPE_CHECKING:
-    import xarray as xr
 
 __all__ = ["read_dataset", "write_netcdf"]
 

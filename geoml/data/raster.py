@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import xarray as xr
 
 from geoml.errors import DataError
 from geoml.grids.grid import conform
-
-if TYPE_CHECKING:
-    import xarray as xr
 
 __all__ = ["read_raster", "require_metres"]
 

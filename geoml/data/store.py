@@ -12,7 +12,7 @@ import os
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self, overload
+from typing import Any, Self, overload
 
 import xarray as xr
 
@@ -22,9 +22,6 @@ from geoml.data.netcdf import read_dataset, write_netcdf
 from geoml.data.packing import Packing
 from geoml.data.writer import StoreWriter
 from geoml.errors import unknown
-
-if TYPE_CHECKING:
-    import xarray as xr
 
 __all__ = [
     "Packing",
@@ -78,7 +75,7 @@ class Store(os.PathLike[str]):
     @cached_property
     def attributes(self) -> dict[str, Any]:
         """The global attributes."""
-        return dict(json.loads((self.path / "zarr.json").read_text()).get("attributes", {}))
+        return dict(json.loads((self.path / "zarr.json").read_text(encoding="utf-8")).get("attributes", {}))
 
     @cached_property
     def names(self) -> list[str]:

@@ -296,7 +296,7 @@ def _acquire(path: Path) -> IO[str]:
     while True:
         with writing(path):
             path.parent.mkdir(parents=True, exist_ok=True)
-            lock = open(name, "a+")  # noqa: SIM115 - held open for as long as the writer lives
+            lock = open(name, "a+", encoding="utf-8")  # noqa: SIM115 - held open for as long as the writer lives
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

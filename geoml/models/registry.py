@@ -33,7 +33,7 @@ def preset(name: str, paths: Mapping[str, Path] | None = None) -> dict[str, Any]
     paths = available() if paths is None else paths
     if name not in paths:
         raise unknown("model", name, paths)
-    return dict(yaml.safe_load(paths[name].read_text()))
+    return dict(yaml.safe_load(paths[name].read_text(encoding="utf-8")))
 
 
 def changed(config: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, Any]:

@@ -60,7 +60,7 @@ def usable_cores() -> int:
 def cpu_model() -> str:
     """The processor's name as the system reports it."""
     try:
-        found = re.search(r"^model name\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
+        found = re.search(r"^model name\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(encoding="utf-8"), re.MULTILINE)
     except OSError:
         found = None
     return found.group(1) if found else platform.processor() or platform.machine()

@@ -4,27 +4,37 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import functools
 import hashlib
 import json
 import os
+import platform
+import re
 import shutil
+import tempfile
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from geoml.errors import DataError, UserError
+from geoml.errors import DataError, MachineError, UserError
 
-__all__ = ["atomic_path", "read_json", "read_text", "sha256", "write_json", "writing"]
+__all__ = ["atomic_path", "machine_error", "read_json", "read_text", "sha256", "write_json", "writing"]
 
+#: Names of files that are being written.
+PARTIAL = re.compile(r"\..*\.(?P<machine>[0-9a-f]{8})-(?P<process>[0-9]+)\.tmp", re.DOTALL)
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+#: Space below which a disk counts as full, where a library does not say why it could not write.
+PROBE_BYTES = 1 << 20
 REFUSED = (errno.EACCES, errno.EROFS, errno.EPERM, errno.ENOTDIR, errno.EEXIST)
 
 
 @contextlib.contextmanager
-def writing(path: str | os.PathLike[str]) -> Iterator[None]:
+def writing(path: str | os.PathLike[str], *, partial: Path | None = None) -> Iterator[None]:
     """Convert errors of a full disk or a read-only folder into a `UserError` that names `path`.
 
-    Libraries with their own writers report a full disk in their message only; these are recognised too.
+    Libraries with their own writers report a full disk in their message only, or, as HDF5, not at all: then the space
+    is tried. `partial` is the file being written, if it is another one.
     """
     try:
         yield
@@ -32,27 +42,95 @@ def writing(path: str | os.PathLike[str]) -> Iterator[None]:
         raise
     except Exception as error:
         number, text = getattr(error, "errno", None), str(error)
-        if number in FULL or "No space left on device" in text:
-            raise UserError(f"no space left while writing {path}; free some and run the same command again") from error
-        if number in REFUSED or "Read-only file system" in text:
-            place = Path(path).parent if isinstance(path, str | os.PathLike) else path
-            raise UserError(f"{place} cannot be written to; choose another folder") from error
+        if "HDF error" in text or (number == errno.EACCES and os.access(Path(path).parent, os.W_OK)):
+            number = _lack_of_space(Path(path if partial is None else partial)) or number
+        elif "No space left on device" in text:
+            number = errno.ENOSPC
+        elif "Read-only file system" in text:
+            number = errno.EROFS
+        if (explained := machine_error(number, path)) is not None:
+            raise explained from error
         raise
+
+
+def machine_error(number: int | None, path: object) -> UserError | None:
+    """The message for an error number of the operating system with `path`; None for one that says nothing to a user."""
+    if number in FULL:
+        return MachineError(f"no space left while writing {path}; free some and run the same command again")
+    if number in REFUSED:
+        place = Path(path).parent if isinstance(path, str | os.PathLike) else path
+        return UserError(f"{place} cannot be written to; choose another folder")
+    if number == errno.ENAMETOOLONG:
+        name = Path(str(path)).name
+        return UserError(f"the name {name[:40]}… has {len(os.fsencode(name))} bytes; file systems take up to 255")
+    if number in (errno.EMFILE, errno.ENFILE):
+        return MachineError(f"too many open files, at {path}; allow more with ulimit -n, or use fewer workers")
+    return None
+
+
+def _partial_name(name: str) -> str:
+    """A hidden name that tells machine and process apart, and is short where `name` is long."""
+    short = name if len(name) <= 60 else f"{name[:40]}-{zlib.crc32(os.fsencode(name)):08x}"
+    return f".{short}.{_machine()}-{os.getpid()}.tmp"
+
+
+@functools.cache
+def _machine() -> str:
+    return f"{zlib.crc32(platform.node().encode()):08x}"
+
+
+@functools.lru_cache(maxsize=1024)
+def _sweep(folder: str) -> None:
+    """Remove what killed processes of this machine left half written in a folder; looked for once a process."""
+    with os.scandir(folder) as entries:
+        left = [(entry, PARTIAL.fullmatch(entry.name)) for entry in entries if entry.name.endswith(".tmp")]
+    for entry, parts in left:
+        if parts and parts["machine"] == _machine() and not _alive(int(parts["process"])):
+            with contextlib.suppress(OSError):
+                shutil.rmtree(entry.path) if entry.is_dir(follow_symlinks=False) else os.unlink(entry.path)
+
+
+def _alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:  # another user's
+        return True
+    return True
+
+
+def _lack_of_space(path: Path) -> int | None:
+    """The error number if a file of the size of `path` and a little more cannot be written next to it."""
+    size = path.stat().st_size if path.is_file() else 0
+    try:
+        with tempfile.TemporaryFile(dir=path.parent) as probe:
+            os.posix_fallocate(probe.fileno(), 0, size + PROBE_BYTES)
+    except OSError as error:
+        return error.errno
+    return None
 
 
 @contextlib.contextmanager
 def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     """A temporary path next to `path`, renamed to it if the block succeeds and removed if it fails.
 
-    Works for files and folders; an existing folder is replaced. A full disk or a read-only folder becomes a
-    `UserError` that names the path.
+    Works for files and folders; an existing folder is replaced, and what is written to a device such as `/dev/stdout`
+    is sent to it. A full disk or a read-only folder becomes a `UserError` that names the path.
     """
     path = Path(path)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    device = os.path.exists(path) and not (path.is_file() or path.is_dir())
+    home = Path(tempfile.gettempdir()) if device else path.parent
+    partial = home / _partial_name(path.name)
     try:
-        with writing(path):
+        with writing(path, partial=partial):
             path.parent.mkdir(parents=True, exist_ok=True)
+            _sweep(str(home.absolute()))
             yield partial
+            if device:
+                with open(partial, "rb") as made, open(path, "wb") as stream:
+                    shutil.copyfileobj(made, stream)
+                return
             if partial.is_dir() and path.is_dir():
                 shutil.rmtree(path)
             partial.replace(path)
@@ -76,10 +154,10 @@ def write_json(path: str | os.PathLike[str], value: Any) -> None:
     """Write `value` as indented JSON to `path` atomically; NaN and infinities raise `ValueError`."""
     text = json.dumps(value, indent=2, allow_nan=False) + "\n"
     if not isinstance(path, str | os.PathLike):  # behind a URL: objects are written atomically
-        path.write_text(text)
+        path.write_text(text, encoding="utf-8")
         return
     with atomic_path(path) as partial:
-        partial.write_text(text)
+        partial.write_text(text, encoding="utf-8")
 
 
 def read_text(path: str | os.PathLike[str], what: str) -> str:
@@ -101,7 +179,7 @@ def read_json(path: str | os.PathLike[str]) -> Any:
     try:
         if isinstance(place, Path) and place.exists() and not place.is_file():  # reading a pipe would never end
             raise DataError(f"{path} is not a regular file")
-        return json.loads(place.read_text())
+        return json.loads(place.read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError):
         raise DataError(f"{path} does not exist") from None
     except (ValueError, RecursionError) as error:

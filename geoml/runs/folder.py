@@ -125,7 +125,7 @@ class MetricsLog:
         """Add one row, given as a mapping, as keywords, or both; NaN and infinities are written as null."""
         line = json.dumps(jsonable({**(row or {}), **values}), allow_nan=False) + "\n"
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        with writing(self.path), open(self.path, "a") as stream:
+        with writing(self.path), open(self.path, "a", encoding="utf-8") as stream:
             stream.write(line)
 
     def rows(self) -> list[dict[str, Any]]:
@@ -133,7 +133,7 @@ class MetricsLog:
         if not self.path.exists():
             return []
         rows = []
-        for number, line in enumerate(self.path.read_text().splitlines(), start=1):
+        for number, line in enumerate(self.path.read_text(encoding="utf-8").splitlines(), start=1):
             try:
                 row = json.loads(line)
             except json.JSONDecodeError:
@@ -347,4 +347,4 @@ def _write_yaml(path: Path, config: dict[str, Any]) -> None:
     from omegaconf import OmegaConf
 
     with atomic_path(path) as partial:
-        partial.write_text(OmegaConf.to_yaml(OmegaConf.create(config)))
+        partial.write_text(OmegaConf.to_yaml(OmegaConf.create(config)), encoding="utf-8")

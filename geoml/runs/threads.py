@@ -52,7 +52,7 @@ def limit_threads() -> tuple[int, int] | None:
 def _idle(stat: str | os.PathLike[str]) -> tuple[int, int] | None:
     """Idle ticks and total ticks of all cores since the machine started."""
     try:
-        words = Path(stat).read_text().partition("\n")[0].split()
+        words = Path(stat).read_text(encoding="utf-8").partition("\n")[0].split()
         ticks = [int(word) for word in words[1:9]]
     except (OSError, ValueError):
         return None
@@ -62,7 +62,7 @@ def _idle(stat: str | os.PathLike[str]) -> tuple[int, int] | None:
 def _quota() -> int:
     """Number of cores in the CPU quota of a container, rounded up; a large number if there is no quota."""
     try:
-        limit, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+        limit, period = Path("/sys/fs/cgroup/cpu.max").read_text(encoding="utf-8").split()
         return math.ceil(int(limit) / int(period))
     except (OSError, ValueError):
         return 1 << 16

@@ -87,8 +87,12 @@ def save(
         partial.mkdir()
         save_file(_tensors(model), partial / "model.safetensors")
         save_file(_tensors(ema), partial / "ema.safetensors")
-        (partial / "config.yaml").write_text(yaml.safe_dump(json.loads(json.dumps(config)), sort_keys=False))
-        (partial / "transform.json").write_text(json.dumps(transforms.to_dict(), indent=2, allow_nan=False) + "\n")
+        (partial / "config.yaml").write_text(
+            yaml.safe_dump(json.loads(json.dumps(config)), sort_keys=False), encoding="utf-8"
+        )
+        (partial / "transform.json").write_text(
+            json.dumps(transforms.to_dict(), indent=2, allow_nan=False) + "\n", encoding="utf-8"
+        )
         with open(partial / "resume.pt", "wb") as stream:  # torch's writer does not report why it fails
             torch.save(_safe(dict(resume)), stream)
         _write_sums(partial)
@@ -112,7 +116,7 @@ def export(checkpoint: Path, folder: Path) -> Path:
 
 def _write_sums(folder: Path) -> None:
     names = sorted(path.name for path in folder.iterdir())
-    (folder / SUMS).write_text("".join(f"{sha256(folder / name)}  {name}\n" for name in names))
+    (folder / SUMS).write_text("".join(f"{sha256(folder / name)}  {name}\n" for name in names), encoding="utf-8")
 
 
 def _tensors(module: nn.Module) -> dict[str, Tensor]:

@@ -57,6 +57,8 @@ def new(arguments: Sequence[str]) -> int:
     with writing(folder):
         folder.mkdir(parents=True)
     with atomic_path(file) as partial:
-        partial.write_text(TEMPLATE.format(name=flags.name, title=flags.name.replace("_", " ").capitalize()))
+        partial.write_text(
+            TEMPLATE.format(name=flags.name, title=flags.name.replace("_", " ").capitalize()), encoding="utf-8"
+        )
     print(STEPS.format(file=file, folder=folder, name=flags.name))
     return 0

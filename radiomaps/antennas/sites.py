@@ -186,7 +186,9 @@ def write_sites(path: str | os.PathLike[str], cells: Sequence[RadioCell]) -> Pat
         raise UserError(f"sites are written as .yaml, not {path.name!r}")
     rows = [cell.describe() for cell in cells]
     with atomic_path(path) as partial:
-        partial.write_text(yaml.safe_dump({"cells": rows}, sort_keys=False, default_flow_style=None, width=120))
+        partial.write_text(
+            yaml.safe_dump({"cells": rows}, sort_keys=False, default_flow_style=None, width=120), encoding="utf-8"
+        )
     return path
 
 

@@ -6,7 +6,7 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -16,9 +16,6 @@ from geoml.errors import DataError
 from geoml.runs.files import read_json
 from radiomaps.exchange.deepmimo import ANGLES, read_deepmimo
 from radiomaps.maps.path_files import require_suffix, write_paths
-
-if TYPE_CHECKING:
-    import xarray as xr
 
 __all__ = ["import_deepmimo", "table_of_deepmimo"]
 

@@ -183,5 +183,5 @@ def _require_unfinished(path: Path, origin: str) -> None:
         return
     if (path / "manifest.json").exists() or not (path / "zarr.json").exists():
         raise DataError(f"{path} exists; delete it, or choose another name")
-    if json.loads((path / "zarr.json").read_text()).get("attributes", {}).get("origin") != origin:
+    if json.loads((path / "zarr.json").read_text(encoding="utf-8")).get("attributes", {}).get("origin") != origin:
         raise UserError(f"{path} was begun with other settings or files; delete it, or choose another name")

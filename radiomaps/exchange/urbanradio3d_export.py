@@ -107,7 +107,7 @@ def _write_buildings(folder: Path, piece: str, record: SceneRecord, maps: Any, s
             if footprint.base_m > 0:
                 row["base"] = round(footprint.base_m, 3)
             rows.append(row)
-    (folder / "buildings" / f"{piece}.json").write_text(json.dumps({"buildings": rows}))
+    (folder / "buildings" / f"{piece}.json").write_text(json.dumps({"buildings": rows}), encoding="utf-8")
     mask = maps["building"].transpose("z", "y", "x").values
     z = maps["z"].values
     spacing = float(z[1] - z[0]) if len(z) > 1 else 0.0

@@ -7,7 +7,7 @@ import math
 import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -23,9 +23,6 @@ from radiomaps.antennas.stored import PATH_VARIABLES
 from radiomaps.generation.plan import Plan, solver_version
 from radiomaps.maps.layout import VARIABLES, wrapped
 from radiomaps.maps.store import SceneRecord
-
-if TYPE_CHECKING:
-    import xarray as xr
 
 __all__ = ["PACKING", "SAMPLE", "compute", "generate", "store_template"]
 
@@ -186,7 +183,7 @@ def _require_same_plan(path: Path, plan: Plan) -> None:
     """Raise `UserError` for a store of another configuration, seed or solver."""
     if not (path / "zarr.json").exists():
         return
-    found = json.loads((path / "zarr.json").read_text()).get("attributes", {})
+    found = json.loads((path / "zarr.json").read_text(encoding="utf-8")).get("attributes", {})
     if "identity" not in found or "plan" not in found:
         raise DataError(f"{path} holds a store that is not a set of radio maps; choose another path")
     if found["identity"] != plan.identity:

@@ -27,7 +27,6 @@ import json
 import os
 import zipfile
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import xarray as xr
@@ -35,9 +34,6 @@ import xarray as xr
 from geoml.data.netcdf import read_dataset, write_netcdf
 from geoml.errors import DataError, UserError
 from geoml.runs.files import atomic_path
-
-if TYPE_CHECKING:
-    import xarray as xr
 
 __all__ = ["read_paths", "require_suffix", "write_paths"]
 

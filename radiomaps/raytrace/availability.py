@@ -127,7 +127,7 @@ def _cache_file() -> Path:
 
 def _read(key: str) -> Proof | None:
     try:
-        kept = json.loads(_cache_file().read_text())
+        kept = json.loads(_cache_file().read_text(encoding="utf-8"))
         return Proof(str(kept["variant"]), tuple(kept["failures"])) if kept["key"] == key else None
     except (OSError, ValueError, KeyError, TypeError):
         return None  # no stored result, or an unreadable one: test again

@@ -179,7 +179,7 @@ def _of_samples(path: Path, files: list[Path]) -> Report:
             Section("Truth, prediction, error and uncertainty", [figures.prediction_viewer(predicted, truths)]),
             Section("In numbers", [Table(rows, "Medians over outdoor voxels")]),
             Section("Configuration", [
-                Text((path / "config.yaml").read_text(), "code"),
+                Text((path / "config.yaml").read_text(encoding="utf-8"), "code"),
                 Text("; ".join(sorted({str(made.attrs.get("licence")) for made in predicted.values()})), "note"),
             ]),
         ],

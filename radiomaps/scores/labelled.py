@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -11,9 +11,6 @@ from numpy.typing import NDArray
 from geoml.errors import DataError
 from geoml.metrics import Suite
 from radiomaps.scores.physical import QUANTITIES, laid_flat, suite_of
-
-if TYPE_CHECKING:
-    import xarray as xr
 
 __all__ = ["evaluate_maps"]
 

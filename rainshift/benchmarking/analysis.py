@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -20,9 +20,6 @@ from geoml.metrics.significance import MIN_REPLICATES, average, combine, degrada
 from rainshift.benchmarking.plan import BenchmarkPlan, Cell
 from rainshift.evaluation import Scores
 from rainshift.training import TrainSet
-
-if TYPE_CHECKING:
-    import xarray as xr
 
 __all__ = ["SIDES", "Analysis", "analyse", "learned_first", "on_side"]
 

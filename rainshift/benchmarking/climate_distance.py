@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -22,9 +22,6 @@ from geoml.errors import UserError, unknown
 from geoml.grids.grid import grid_of
 from geoml.regrid import Regridder
 from rainshift.data.archive import Archive
-
-if TYPE_CHECKING:
-    import xarray as xr
 
 __all__ = [
     "CONDITIONAL",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
 
 import numpy as np
 import xarray as xr
@@ -12,9 +11,6 @@ from geoml.metrics.ranks import ranked
 from rainshift.benchmarking.analysis import SIDES, Analysis, learned_first, on_side
 from rainshift.benchmarking.plan import BenchmarkPlan, Cell
 from rainshift.evaluation import Scores
-
-if TYPE_CHECKING:
-    import xarray as xr
 
 __all__ = ["calibration", "gather", "spectral_ratio"]
 

@@ -30,7 +30,7 @@ def hold(path: Path) -> None:
     manifest = path / MANIFEST
     if is_remote(path) or path in _held or not manifest.exists():
         return
-    stream = open(manifest)  # noqa: SIM115 - held for as long as the process lives
+    stream = open(manifest, encoding="utf-8")  # noqa: SIM115 - held for as long as the process lives
     with contextlib.suppress(OSError):  # some network file systems have no locks
         fcntl.flock(stream, fcntl.LOCK_SH)
     _held[path] = stream
@@ -62,7 +62,7 @@ def _remove(store: Path) -> None:
     manifest, lock = store / MANIFEST, store.with_name(f".{store.name}.lock")
     for file in (manifest, lock):
         if file.exists():
-            with open(file) as stream:
+            with open(file, encoding="utf-8") as stream:
                 try:
                     fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 except OSError:

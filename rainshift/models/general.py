@@ -31,7 +31,7 @@ def weights_of(name: str) -> Path | None:
 def shipped_sums(name: str) -> str:
     """The hashes of shipped weights, empty for an unknown name; part of the identity of scores."""
     folder = weights_of(name)
-    return "" if folder is None else (folder / "SHA256SUMS").read_text()
+    return "" if folder is None else (folder / "SHA256SUMS").read_text(encoding="utf-8")
 
 
 #: Predictors that the general models use in addition to the rain, if available.

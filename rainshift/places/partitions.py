@@ -31,7 +31,7 @@ class Partition:
         import yaml
 
         try:
-            values = yaml.safe_load(path.read_text())
+            values = yaml.safe_load(path.read_text(encoding="utf-8"))
         except OSError as error:
             raise DataError(f"{path} cannot be read ({error.strerror}); partition= is a YAML file") from error
         except (yaml.YAMLError, UnicodeDecodeError) as error:

@@ -71,7 +71,7 @@ def load_region(path: str | os.PathLike[str]) -> Region:
 
     path = Path(path)
     try:
-        values = yaml.load(path.read_text(), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+        values = yaml.load(path.read_text(encoding="utf-8"), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
     except FileNotFoundError:
         raise DataError(f"{path} does not exist; expected a region's YAML file") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:

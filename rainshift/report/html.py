@@ -312,12 +312,12 @@ def _cost(summary: dict[str, Any]) -> Section | None:
 
 
 def _provenance(run: RunFolder) -> Section:
-    around = json.loads((run.path / "environment.json").read_text())
+    around = json.loads((run.path / "environment.json").read_text(encoding="utf-8"))
     return Section(
         "Provenance",
         [
             Text("Configuration:"),
-            Text((run.path / "config.yaml").read_text(), "code"),
+            Text((run.path / "config.yaml").read_text(encoding="utf-8"), "code"),
             Text("Environment:"),
             Text(json.dumps(around, indent=1, ensure_ascii=False), "code"),
         ],

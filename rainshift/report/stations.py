@@ -49,7 +49,7 @@ class AtStations:
             parts += ["", f"## {title}", "", markdown(rows)] if rows else []
         path = folder / FILE.format(name)
         with atomic_path(path) as partial:
-            partial.write_text("\n".join(parts) + "\n")
+            partial.write_text("\n".join(parts) + "\n", encoding="utf-8")
         logger.info("wrote %s", path)
         return self.columns
 

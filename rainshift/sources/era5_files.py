@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -27,9 +27,6 @@ from rainshift.sources.time_blocks import TimeBlocks, of_years
 from rainshift.sources.times import snapped
 from rainshift.sources.validity import Validity, check_rain, validity_of
 from rainshift.sources.variables import VARIABLES, inside_factor
-
-if TYPE_CHECKING:
-    import xarray as xr
 
 __all__ = ["Field", "find_files", "hdf5_engine", "read_fields", "to_dataset"]
 

@@ -91,7 +91,9 @@ class Download:
         path = self.folder / SUMS
         noted = (_read_sums(path) if path.exists() else {}) | {name: found}
         with atomic_path(path) as partial:
-            partial.write_text("".join(f"{digest}  {file}\n" for file, digest in sorted(noted.items())))
+            partial.write_text(
+                "".join(f"{digest}  {file}\n" for file, digest in sorted(noted.items())), encoding="utf-8"
+            )
 
 
 @functools.lru_cache(maxsize=64)
@@ -189,7 +191,7 @@ def _retrieve(url: str, target: Path) -> None:
 def _read_sums(path: Path) -> dict[str, str]:
     """The checksums in a file in the format of `sha256sum`."""
     found: dict[str, str] = {}
-    for number, line in enumerate(path.read_text().splitlines(), 1):
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
         if line.strip():
             digest, _, name = line.partition(" ")
             found[name.strip().removeprefix("*").removeprefix("./")] = _checked_sum(digest, f"{path} line {number}")

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import dask
 import numpy as np
@@ -24,9 +24,6 @@ from rainshift.sources.fetching import local_copy
 from rainshift.sources.joint import JointAxis, joint_axis, meets
 from rainshift.sources.rain_files import Rain, read_rain
 from rainshift.sources.variables import VARIABLES
-
-if TYPE_CHECKING:
-    import xarray as xr
 
 __all__ = ["GriddedSource", "largest_rectangle"]
 

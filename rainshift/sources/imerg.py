@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from datetime import timedelta
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import xarray as xr
@@ -21,9 +20,6 @@ from rainshift.sources.boxes import below, box_names, cut, folder_of, require_bo
 from rainshift.sources.imerg_files import HalfHours, find_granules
 from rainshift.sources.time_blocks import TimeBlocks, of_years
 from rainshift.sources.variables import VARIABLES
-
-if TYPE_CHECKING:
-    import xarray as xr
 
 __all__ = ["ImergSource", "hourly_rain"]
 

@@ -5,16 +5,13 @@ from __future__ import annotations
 import logging
 import re
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
 from geoml.errors import DataError
-
-if TYPE_CHECKING:
-    import xarray as xr
 
 __all__ = [
     "Intervals",

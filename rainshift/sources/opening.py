@@ -6,16 +6,13 @@ import functools
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
 from geoml.errors import DataError, UserError
-
-if TYPE_CHECKING:
-    import xarray as xr
 
 __all__ = ["GRIB", "RASTERS", "data_sets", "grib_data_sets", "open_rain"]
 

@@ -17,7 +17,7 @@ import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -29,9 +29,6 @@ from geoml.grids.grid import conform
 from rainshift.sources.time_blocks import TimeBlocks
 from rainshift.sources.validity import check_rain
 from rainshift.sources.variables import PREDICTORS, VARIABLES, inside_factor
-
-if TYPE_CHECKING:
-    import xarray as xr
 
 __all__ = ["CHUNK_HOURS", "PARTS", "PublishedPart", "file_of", "place", "read_static"]
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -30,9 +30,6 @@ from rainshift.sources.units import RainUnits, rain_units
 from rainshift.sources.validity import blanked, check_rain, lost_parts, validity_of
 from rainshift.sources.variables import VARIABLES
 from rainshift.sources.warping import rectified
-
-if TYPE_CHECKING:
-    import xarray as xr
 
 __all__ = ["Rain", "find_rain", "lazy_on_disk", "on_axes", "read_rain", "sorted_by_time"]
 

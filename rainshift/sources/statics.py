@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import xarray as xr
@@ -17,9 +16,6 @@ from geoml.regrid import Method, Regridder
 from rainshift.sources.era5_files import hdf5_engine
 from rainshift.sources.validity import validity_of
 from rainshift.sources.variables import VARIABLES, inside_factor
-
-if TYPE_CHECKING:
-    import xarray as xr
 
 __all__ = ["read_statics"]
 

@@ -10,7 +10,7 @@ from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import xarray as xr
@@ -26,9 +26,6 @@ from rainshift.planet.weather import FINE_PAD, PREDICTORS, Weather, WeatherBlock
 from rainshift.sources.base import RegionData
 from rainshift.sources.time_blocks import of_strata
 from rainshift.sources.variables import VARIABLES
-
-if TYPE_CHECKING:
-    import xarray as xr
 
 __all__ = ["PlanetSource", "SyntheticSource", "WeatherLaw", "block_starts"]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -13,9 +13,6 @@ from numpy.typing import NDArray
 
 from geoml.errors import DataError
 from geoml.grids.grid import Grid
-
-if TYPE_CHECKING:
-    import xarray as xr
 
 __all__ = ["rectified"]
 

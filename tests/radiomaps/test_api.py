@@ -41,7 +41,6 @@ def test_importing_a_package_loads_nothing_heavy(package: str) -> None:
 
 def test_a_folder_of_the_same_name_does_not_hide_a_function() -> None:
     import radiomaps.evaluation
-    import radiomaps.raytrace
 
     assert callable(radiomaps.trace)
     assert callable(radiomaps.evaluate)

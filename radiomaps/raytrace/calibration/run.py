@@ -60,7 +60,7 @@ class Calibration:
             files["materials"] = folder / "materials.yaml"
             rows = {row.pop("name"): row for row in (material.describe() for material in self.materials)}
             with atomic_path(files["materials"]) as partial:
-                partial.write_text(yaml.safe_dump(rows, sort_keys=False))
+                partial.write_text(yaml.safe_dump(rows, sort_keys=False), encoding="utf-8")
         files["residuals"] = folder / "residuals.csv"
         stream = io.StringIO()
         writer = csv.writer(stream, lineterminator="\n")
@@ -71,7 +71,7 @@ class Calibration:
             power, count = f"{self.measured.power_dbm[k]:.2f}", int(self.measured.count[k])
             writer.writerow([*place, self.measured.cell[k], power, count, *numbers, int(self.held_out[k])])
         with atomic_path(files["residuals"]) as partial:
-            partial.write_text(stream.getvalue())
+            partial.write_text(stream.getvalue(), encoding="utf-8")
         files["summary"] = folder / "calibration.json"
         left_out = dict(self.measured.left_out)
         write_json(files["summary"], {"parameters": self.fit.rows(), **self.scores, "left_out": left_out})
