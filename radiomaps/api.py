@@ -69,7 +69,7 @@ def trace(
 
     Args:
         scene: a `Scene`, or an argument of `load_scene`.
-        transmitters: `Transmitter`s, positions x, y, z, or a sites file.
+        transmitters: `Transmitter` objects, positions x, y, z, or a sites file.
         grid: axes z, y, x in the scene's metres, such as `scene.grid(…)`.
         solver: "sionna" (ray tracing with reflection, diffraction and scattering) or "dominant" (the strongest path
             only, without ray tracing).
@@ -116,7 +116,7 @@ def paths(
 
     Args:
         scene: a `Scene`, or an argument of `load_scene`.
-        transmitters: `Transmitter`s, positions x, y, z, or a sites file.
+        transmitters: `Transmitter` objects, positions x, y, z, or a sites file.
         points: positions of receivers, `(n, 3)` in metres.
         velocities: velocities of the receivers, `(n, 3)` in m/s, for Doppler shifts.
         rays: number of rays that discover chains of surfaces.
@@ -229,7 +229,7 @@ class Model:
 
         Args:
             scene: a `Scene`, or an argument of `load_scene`.
-            transmitters: `Transmitter`s, or positions x, y, z; none for a model that uses observations only.
+            transmitters: `Transmitter` objects, or positions x, y, z; none for a model that uses observations only.
             grid: axes z, y, x in the scene's metres. None: 256 m around the scene's middle (less in a smaller scene),
                 with the steps and heights of the training. Other steps are predicted with a warning.
             members: number of members; a deterministic model has one.
