@@ -32,7 +32,7 @@ def default_resident(batch_size: int) -> int:
 
 
 class BlockLoader:
-    """Iterates over `geoml.data.fields.Batch`es of the samples of sources; one iteration is one epoch.
+    """Iterates over batches (`geoml.data.fields.Batch`) of the samples of sources; one iteration is one epoch.
 
     - `channels` selects and orders the variables; a condition channel `NAME_known` is 1 where `NAME` is not missing.
     - `patch` None takes whole fields; otherwise `patches_per_sample` random patches a sample, or every place of a
