@@ -48,11 +48,13 @@ async def converse(
 ) -> Transcript:
     """Let the model call tools and answer; after the largest number of turns it is stopped, unfinished.
 
-    Without a client there are no tools. In the last turn, and after a call that repeats an earlier one, the model is
-    asked to answer without a call: small models otherwise repeat a call for ever. Exchanges are recorded in order, as
-    sent and received.
+    Without a client there are no tools. With one, the server's instructions follow `system`. In the last turn, and
+    after a call that repeats an earlier one, the model is asked to answer without a call: small models otherwise repeat
+    a call for ever. Exchanges are recorded in order, as sent and received.
     """
     listed = await _tools(client)
+    if client is not None and client.instructions:
+        system = f"{system}\n\n{client.instructions}"
     names = {tool["name"] for tool in listed}
     messages: list[Any] = [endpoint.user(question)]
     transcript = Transcript(exchanges=[{"user": question}])

@@ -98,7 +98,10 @@ class OpenAI:
 
     def results(self, calls: Sequence[tuple[Call, str, bool]]) -> list[Any]:
         """One message per call."""
-        return [{"role": "tool", "tool_call_id": call.identifier, "content": text} for call, text, _ in calls]
+        return [
+            {"role": "tool", "tool_call_id": call.identifier, "content": f"Error: {text}" if failed else text}
+            for call, text, failed in calls
+        ]
 
     async def reply(
         self, system: str, messages: Sequence[Any], tools: Sequence[Mapping[str, Any]], *, final: bool = False

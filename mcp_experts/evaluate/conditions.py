@@ -6,7 +6,9 @@ import contextlib
 import json
 import re
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ from geoml.errors import UserError
 from geoml.runs.files import atomic_path
 from mcp_experts.client.agent import Transcript, connected, converse
 from mcp_experts.client.endpoints import Endpoint
+from mcp_experts.evaluate.distractors import distractors
 from mcp_experts.evaluate.mock_experts import Kind, doctored
 from mcp_experts.evaluate.questions import LETTERS, Question, QuestionSet
 from mcp_experts.inference.classical import ESTIMATORS
@@ -30,7 +33,7 @@ ARMS = {
     "A2": "language model, raw coefficients as text",
     "A3": "language model, summary statistics and a primer",
     "A4": "classical estimator",
-    "A5": "language model with the experts over MCP",
+    "A5": "language model with the experts over MCP, and three other tools",
     "A6": "language model, all verdicts pasted",
     "A7": "expert alone",
     "A8": "as A5, with experts that know the truth",
@@ -39,8 +42,8 @@ ARMS = {
 MODEL_ARMS = ("A1", "A2", "A3", "A5", "A6", "A8", "A9")
 TOOL_ARMS = ("A5", "A8", "A9")
 SYSTEM = (
-    "You answer multiple-choice questions about a wireless channel that was observed on 64 subcarriers and 14 "
-    "snapshots. Terms: {terms}. Think briefly, then end with one line: ANSWER: and the letter."
+    "You answer questions about a wireless channel that was observed on 64 subcarriers and 14 snapshots. The answer is "
+    "one of the options, in the words of the list."
 )
 PRIMER = (
     "A direct path makes the K-factor large and the power steady; scattering alone gives K below 0 dB and a power "
@@ -106,18 +109,18 @@ async def ask_model(
 ) -> Row:
     """One question to a language model. In arms with tools, the server reads the channel from folder `root`."""
     begin = time.perf_counter()
-    system = SYSTEM.format(terms=_terms(question, registry))
+    asked = f"{question.text}\nTerms: {_terms(question, registry)}."
     registry = _of_arm(arm, question, questions, registry)
     if arm in TOOL_ARMS:
         from mcp_experts.serve.server import build_server
 
         name = f"channel-{question.channel}.npz"
         _write(questions, question.channel, root / name)
-        text = f"The channel is in the file {name!r}; use the tools.\n{question.text}"
-        server = build_server(registry=registry, root=root)
+        text = f"{asked}\nThe channel is in the file {name!r}."
+        server = build_server(registry=registry, root=root, more=distractors())
         try:
             async with connected(server) as client:
-                transcript = await converse(endpoint, client, system, text)
+                transcript = await converse(endpoint, client, SYSTEM, text)
         finally:
             server.close()
     else:
@@ -125,8 +128,8 @@ async def ask_model(
             data = json.dumps(describe(registry, questions.look(question.channel)).to_dicts())
         else:
             data = {"A1": _nothing, "A2": _raw, "A3": _statistics}[arm](questions, question.channel)
-        transcript = await converse(endpoint, None, system, f"{data}\n{question.text}".strip())
-    letter = parse_letter(transcript.answer, len(question.options))
+        transcript = await converse(endpoint, None, SYSTEM, f"{data}\n{asked}".strip())
+    letter = parse_answer(transcript.answer, question.options)
     return Row(
         arm,
         question.identifier,
@@ -158,15 +161,27 @@ def _called(transcript: Transcript, registry: Registry) -> tuple[str, ...]:
     return tuple(found)
 
 
-def parse_letter(text: str, options: int) -> str:
-    """The letter after the last ANSWER:, or "", which counts as wrong, if there is none or it is not an option.
+def parse_answer(text: str, options: Sequence[str]) -> str:
+    """The letter of the only option that an answer names; "" if it names none or several, which counts as unparsable.
 
-    >>> parse_letter("It fades, so B.\\nANSWER: b", 3), parse_letter("B", 3), parse_letter("ANSWER: F", 3)
-    ('B', '', '')
+    If there is a line with ANSWER:, the last one counts alone, and may hold a letter. A negated option is no answer.
+
+    >>> parse_answer("The path is clear.", ("blocked", "clear")), parse_answer("not clear", ("blocked", "clear"))
+    ('B', '')
+    >>> parse_answer("slow\\nANSWER: below resolution", ("slow", "below_resolution")), parse_answer("ANSWER: a", ("x",))
+    ('B', 'A')
     """
-    found = re.findall(r"ANSWER:\s*\(?([A-Pa-p])\b", text)
-    letter = found[-1].upper() if found else ""
-    return letter if letter and LETTERS.index(letter) < options else ""
+    _, marked, last = text.rpartition("ANSWER:")
+    if marked and (letter := re.match(r"\s*\(?([A-Pa-p])\b", last)):
+        return letter[1].upper() if LETTERS.index(letter[1].upper()) < len(options) else ""
+    said = re.sub(r"[\s_-]+", " ", last).lower()
+    named = [all(map(partial(_names, said), option.split(", "))) for option in options]
+    return LETTERS[named.index(True)] if sum(named) == 1 else ""
+
+
+def _names(said: str, label: str) -> bool:
+    words = re.escape(re.sub(r"[\s_-]+", " ", label).lower())
+    return re.search(rf"(?<!not )(?<!\w){words}(?!\w)", said) is not None
 
 
 def _terms(question: Question, registry: Registry) -> str:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from geoml.errors import DataError, UserError, unknown
 from geoml.runs.files import read_json
 from mcp_experts.channels.channel import SNAPSHOTS, Channel
+from mcp_experts.evaluate.paraphrases import wording
 from mcp_experts.inference.network import load_arrays
 from mcp_experts.inference.registry import Registry
 from mcp_experts.inference.verdicts import ChannelView
@@ -36,7 +37,7 @@ def encode(csi: NDArray[np.complex64]) -> tuple[NDArray[np.int8], NDArray[np.flo
 
 @dataclass(frozen=True)
 class Question:
-    """One question on one channel: options as shown to a model, and the letter of the correct one."""
+    """One question on one channel: its options, and the letter of the correct one by their order."""
 
     identifier: str
     task: str
@@ -48,10 +49,9 @@ class Question:
 
     @property
     def text(self) -> str:
-        """The question and its options with letters."""
-        lines = [f"{LETTERS[index]}. {option}" for index, option in enumerate(self.options)]
-        asked = " and ".join(topic.replace("_", " ") for topic in self.topics)
-        return f"What is the {asked} of this channel?\n" + "\n".join(lines)
+        """The question in one of its wordings, and its options."""
+        options = "; ".join(option.replace("_", " ") for option in self.options)
+        return f"{wording(self.identifier, self.topics)}\nOptions: {options}."
 
     def letter(self, labels: tuple[str, ...]) -> str:
         """The letter of these labels, one per expert."""
@@ -126,7 +126,9 @@ def load_questions(
             topics = tuple(registry.expert(name).definition.question for name in experts)
             question = Question(f"{task}-{channel}", task, tuple(experts), int(channel), options, letter, topics)
             questions.append(question)
-    text = "\n".join(f"{q.identifier} {q.options} {q.answer}" for q in questions) + index["sha256"]
+    mixed = np.random.default_rng([seed, 20]).permutation(len(questions))
+    questions = [questions[int(number)] for number in mixed]
+    text = "\n".join(f"{q.text} {q.identifier} {q.options} {q.answer}" for q in questions) + index["sha256"]
     return QuestionSet(tuple(questions), arrays, known, hashlib.sha256(text.encode()).hexdigest())
 
 

@@ -7,12 +7,17 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from geoml.errors import DataError
 
 __all__ = ["comparison", "mcnemar", "table", "wilson"]
 
 Rows = Sequence[Mapping[str, Any]]
 ACCEPTED = ("live", "none")
+#: Smallest A7 − A3 for which the recovered share is given, and number of resamples for its interval.
+LEAST_ROOM, RESAMPLES = 0.2, 2000
 
 
 def table(rows: Rows) -> list[dict[str, Any]]:
@@ -35,6 +40,7 @@ def table(rows: Rows) -> list[dict[str, Any]]:
             "high_95": high,
         }
         if members[0]["model_kind"] != "none":
+            entry["wrong"] = sum(row["letter"] != "" and not row["right"] for row in members)
             entry["unparsable"] = sum(row["letter"] == "" for row in members)
             entry["tokens"] = _mean(row["tokens_in"] + row["tokens_out"] for row in members)
             entry["seconds"] = _mean(row["seconds"] for row in members)
@@ -47,7 +53,8 @@ def table(rows: Rows) -> list[dict[str, Any]]:
 def comparison(rows: Rows) -> list[dict[str, Any]]:
     """One row per task: A5 against A3, the strongest arm without experts, and against A7, the upper bound.
 
-    `ceiling_recovery` is (A5 − A3) / (A7 − A3); it is None if A7 is not above A3.
+    `ceiling_recovery` is (A5 − A3) / (A7 − A3) with an interval of 95 % (`recovery_low`, `recovery_high`) by resampling
+    of questions; all three are None if A7 is less than 0.2 above A3, where the quotient says nothing.
     """
     _refuse(rows)
     right: dict[str, dict[str, dict[str, bool]]] = defaultdict(lambda: defaultdict(dict))
@@ -61,7 +68,7 @@ def comparison(rows: Rows) -> list[dict[str, Any]]:
         score = {arm: sum(arms[arm][key] for key in common) / len(common) for arm in ("A3", "A5", "A7")}
         gained = sum(arms["A5"][key] and not arms["A3"][key] for key in common)
         lost = sum(arms["A3"][key] and not arms["A5"][key] for key in common)
-        room = score["A7"] - score["A3"]
+        kept = np.array([[arms[arm][key] for key in sorted(common)] for arm in ("A3", "A5", "A7")], np.float64)
         found.append(
             {
                 "task": task,
@@ -69,10 +76,24 @@ def comparison(rows: Rows) -> list[dict[str, Any]]:
                 "points": 100 * (score["A5"] - score["A3"]),
                 "relative_gain": (score["A5"] - score["A3"]) / score["A3"] if score["A3"] else None,
                 "mcnemar_p": mcnemar(gained, lost),
-                "ceiling_recovery": (score["A5"] - score["A3"]) / room if room > 0 else None,
+                **_recovery(kept),
             }
         )
     return found
+
+
+def _recovery(right: NDArray[np.float64]) -> dict[str, float | None]:
+    """Share of the ceiling recovered, and its percentile interval; `right` has rows A3, A5, A7."""
+    names = ("ceiling_recovery", "recovery_low", "recovery_high")
+    alone, tools, ceiling = right.mean(axis=1)
+    if ceiling - alone < LEAST_ROOM:
+        return dict.fromkeys(names)
+    drawn = np.random.default_rng(0).integers(0, right.shape[1], (RESAMPLES, right.shape[1]))
+    low, middle, high = right[:, drawn].mean(axis=2)
+    room = high - low
+    shares = (middle - low)[room > 0] / room[room > 0]
+    values = ((tools - alone) / (ceiling - alone), *np.quantile(shares, (0.025, 0.975)))
+    return {name: float(value) for name, value in zip(names, values, strict=True)}
 
 
 def wilson(right: int, count: int) -> tuple[float, float]:

@@ -41,14 +41,17 @@ def evaluate(config: DictConfig, run: RunFolder) -> list[dict[str, Any]]:
         seed=int(values["seed"]),
         folder=Path(values["folder"] or FOLDER),
     )
-    endpoint = from_environment(timeout_s=float(values["timeout_s"]))
+    endpoint = _endpoint(values)
     skipped = [arm for arm in arms if arm in MODEL_ARMS and endpoint is None]
     if skipped == arms:
         raise UserError(
             f"{', '.join(arms)} need a language model, and the environment sets none: see mcp-experts ask --help"
         )
     if skipped:
-        LOG.warning("%s need a language model and are skipped: see mcp-experts ask --help", ", ".join(skipped))
+        LOG.warning(
+            "%s need a language model and are skipped: see mcp-experts ask --help, or set local=true",
+            ", ".join(skipped),
+        )
     options = {"kind": "live", "most_usd": values["most_usd"], "prices": prices}
     try:
         rows = anyio.run(lambda: run_arms(arms, questions, registry, endpoint, run.path, **options))
@@ -61,6 +64,7 @@ def evaluate(config: DictConfig, run: RunFolder) -> list[dict[str, Any]]:
             **_origin(questions, registry),
             "arms": {arm: ARMS[arm] for arm in arms},
             "left_out": skipped,
+            "model": endpoint.model if endpoint else "",
             "table": found,
             "comparison": comparison(rows),
             "latency": anyio.run(latency, registry),
@@ -70,6 +74,17 @@ def evaluate(config: DictConfig, run: RunFolder) -> list[dict[str, Any]]:
     if not all(checks.values()):
         raise UserError(f"the server failed: {', '.join(name for name, well in checks.items() if not well)}")
     return found
+
+
+def _endpoint(values: Mapping[str, Any]) -> Endpoint | None:
+    """The model of the settings: one on this machine, or that of the environment."""
+    if not values["local"]:
+        if values["weights"]:
+            raise UserError("weights without local=true; add it, or name the model of an endpoint by OPENAI_MODEL")
+        return from_environment(timeout_s=float(values["timeout_s"]))
+    from mcp_experts.local.endpoint import local_endpoint
+
+    return local_endpoint(Path(values["weights"]) if values["weights"] else None)
 
 
 def _arms(asked: Any) -> list[str]:

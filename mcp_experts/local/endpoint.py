@@ -29,4 +29,5 @@ class LocalEndpoint(OpenAI):
 def local_endpoint(path: Path | None = None, *, threads: int = 1) -> LocalEndpoint:
     """Load the installed weights, or those of a file in GGUF format, as an endpoint."""
     model = LocalModel(path, threads=threads)
-    return LocalEndpoint(model.name, "this process", local=model)
+    name = f"{model.name} ({model.parameters / 1e6:.0f} M parameters)"
+    return LocalEndpoint(name, "this process", local=model)

@@ -12,6 +12,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import httpx2
+
 from geoml.errors import DataError, UserError
 from mcp_experts.local.tool_calls import as_text, choice_of, read, schema
 
@@ -78,13 +80,20 @@ class LocalModel:
         settings.verbosity = -1
         # llama.cpp also listens on a port of the loopback; nobody knows the key.
         settings.api_keys = [os.urandom(16).hex()]
-        self.name = file.stem
         self._lock = threading.Lock()
         try:
             with _quiet():
                 self._server = xllamacpp.Server(settings)
         except RuntimeError as error:
             raise DataError(f"llama.cpp does not read {file} ({error}); expected weights in GGUF format") from error
+        self.name = file.stem
+        self.parameters = self._parameters(settings.api_keys[0])
+
+    def _parameters(self, key: str) -> int:
+        """Number of parameters, of which only the endpoint of llama.cpp knows."""
+        address = f"{self._server.listening_address}/v1/models"
+        found = httpx2.get(address, headers={"authorization": f"Bearer {key}"}, timeout=30).json()
+        return int(found["data"][0]["meta"]["n_params"])
 
     def complete(self, body: Mapping[str, Any]) -> dict[str, Any]:
         """The answer to a request; a `UserError` for one that cannot be answered, such as one that is too long."""
@@ -133,7 +142,7 @@ def _quiet() -> Iterator[None]:
     sys.stderr.flush()
     kept = os.dup(2)
     try:
-        with open(os.devnull, "w") as nowhere:
+        with open(os.devnull, "w", encoding="utf-8") as nowhere:
             os.dup2(nowhere.fileno(), 2)
         yield
     finally:

@@ -24,7 +24,8 @@ HOW = (
     'from a tool, then, after its result, {"answer": text}.'
 )
 
-THEN = 'If this answers the question, reply with {{"answer": text}}. The question: {}'
+THEN = 'The question again: {}\nNow reply with {{"answer": text}}.'
+FAILED = "Use a tool again, with other arguments. The question: {}"
 
 
 def choice_of(body: Mapping[str, Any]) -> tuple[list[Tool], list[Tool], bool]:
@@ -104,7 +105,8 @@ def as_text(messages: Sequence[Mapping[str, Any]], tools: Sequence[Tool]) -> lis
         elif role not in ("system", "developer"):
             raise UserError(f"a message has the role {role!r}; expected system, user, assistant or tool")
     if messages and messages[-1].get("role") == "tool":  # small models lose sight of the question
-        found[-1]["content"] += f"\n{THEN.format(asked)}"
+        then = FAILED if _content(messages[-1]).startswith("Error:") else THEN
+        found[-1]["content"] += f"\n{then.format(asked)}"
     return found
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -77,13 +77,14 @@ def build_server(
     limits: Limits | None = None,
     root: Path | None = None,
     toolsets: Sequence[str] = (),
+    more: Iterable[Tool] = (),
     token_verifier: TokenVerifier | None = None,
     auth: AuthSettings | None = None,
 ) -> ExpertServer:
     """Build the server, for either transport or for a client in the same process.
 
-    It lists three tools; `toolsets` adds some of `TOOLSETS`, or "all". The other tools can be called without being
-    listed.
+    It lists three tools; `toolsets` adds some of `TOOLSETS`, or "all", and `more` are tools of the caller. The other
+    tools can be called without being listed.
     """
     names = tuple(TOOLSETS) if "all" in toolsets else tuple(dict.fromkeys(toolsets))
     for name in names:
@@ -98,7 +99,7 @@ def build_server(
         title="Wireless experts",
         instructions=INSTRUCTIONS,
         version=importlib.metadata.version("geoml"),
-        tools=list(tools.tools(state)),
+        tools=[*tools.tools(state), *more],
         token_verifier=token_verifier,
         auth=auth,
         log_level="WARNING",

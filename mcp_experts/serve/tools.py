@@ -58,9 +58,7 @@ def _ask_tool(state: State) -> Tool:
         found = await state.source(source)
         if isinstance(found, MapCover):
             return await _map_answer(state, found, question, at)
-        if at is not None:
-            raise UserError("at is for radio maps; omit it for a channel")
-        return _channel_answer(state, found, state.registry.asked(question))
+        return _channel_answer(state, found, state.registry.asked(question), at)
 
     return strict_tool(
         ask,
@@ -75,13 +73,14 @@ def _ask_tool(state: State) -> Tool:
     )
 
 
-def _channel_answer(state: State, view: ChannelView, expert: Expert) -> CallToolResult:
+def _channel_answer(state: State, view: ChannelView, expert: Expert, at: str | None) -> CallToolResult:
     gate = expert.own_gate or state.registry.gate
     outside = view.ood_score(gate) > OUTSIDE
     verdict = judge_gate(expert, view) if expert.name == GATE else judge(expert, view, state.registry)
     said = sentences.sentence(expert.definition, verdict, outside=outside)
-    if view.window.warnings:
-        said = f"{said} Note: {'; '.join(view.window.warnings)}."
+    notes = [*view.window.warnings, *(["at is for radio maps and was ignored"] if at is not None else [])]
+    if notes:
+        said = f"{said} Note: {'; '.join(notes)}."
     low, high = verdict.interval_low, verdict.interval_high
     interval, unit = sentences.scaled((low, high), verdict.unit or "")
     bounded = low is not None or high is not None

@@ -1,5 +1,6 @@
 """Asking through a language model: the agent loop end to end, endpoints that fail, evaluation, snippets."""
 
+import itertools
 import json
 import re
 import subprocess
@@ -15,7 +16,9 @@ from mcp_experts.__main__ import main
 from mcp_experts.channels.synthetic import synthesize
 from mcp_experts.client.endpoints import Anthropic, Call, OpenAI, from_environment
 from mcp_experts.client.snippets import CLIENTS, snippet
-from mcp_experts.evaluate.conditions import parse_letter
+from mcp_experts.evaluate.conditions import parse_answer
+from mcp_experts.evaluate.distractors import distractors
+from mcp_experts.evaluate.paraphrases import FRAMES, wording
 from mcp_experts.evaluate.questions import load_questions
 from mcp_experts.evaluate.table import comparison, mcnemar, table
 from mcp_experts.evaluate.verb import run_arms
@@ -237,10 +240,12 @@ def test_an_evaluation_with_a_scripted_model_resumes_and_is_refused_by_the_table
         ("arms=[]", "arms is []; expected some of A0"),
         ("arms=[A3,A5]", "A3, A5 need a language model, and the environment sets none"),
         ("folder=pyproject.toml", "does not exist"),
+        ("weights=model.gguf", "weights without local=true"),
+        ("local=true weights=none.gguf", "none.gguf does not exist"),
     ],
 )
 def test_an_evaluation_that_is_asked_wrongly_says_so(words, message, tmp_path, capsys):
-    assert main(["evaluate", words, f"run.dir={tmp_path}"]) == 2
+    assert main(["evaluate", *words.split(), f"run.dir={tmp_path}"]) == 2
     assert message in capsys.readouterr().err
 
 
@@ -295,12 +300,79 @@ def test_comparison_of_live_rows():
     assert found["relative_gain"] == pytest.approx(1)
     assert found["ceiling_recovery"] == pytest.approx(0.8)
     assert found["mcnemar_p"] == pytest.approx(mcnemar(4, 0)) == pytest.approx(0.125)
+    assert 0 < found["recovery_low"] < 0.8 < found["recovery_high"] <= 1
+    right["A3"] = 8
+    rows = [row(arm, number, number < count) for arm, count in right.items() for number in range(10)]
+    assert [comparison(rows)[0][name] for name in ("ceiling_recovery", "recovery_low", "recovery_high")] == [None] * 3
 
 
-def test_letters_are_read_from_the_last_line_alone():
-    assert parse_letter("A or B? ANSWER: A\nno: ANSWER: (b)", 4) == "B"
-    for text in ("", "B", "ANSWER:", "ANSWER: Z", "ANSWER: E"):
-        assert parse_letter(text, 4) == ""
+def test_wrong_answers_and_unparsable_ones_are_counted_apart():
+    def row(letter, right):
+        who = {"task": "los", "arm": "A1", "model": "m", "model_kind": "live", "wanted_tools": ()}
+        return {**who, "letter": letter, "right": right, "tokens_in": 1, "tokens_out": 1, "seconds": 1.0}
+
+    (found,) = table([row("A", True), row("B", False), row("", False), row("", False)])
+    assert (found["accuracy"], found["wrong"], found["unparsable"]) == (0.25, 1, 2)
+
+
+@pytest.mark.parametrize(
+    ("text", "letter"),
+    [
+        ("The direct path is clear.", "B"),
+        ("BLOCKED", "A"),
+        ("clear or blocked", ""),
+        ("not clear", ""),
+        ("unclear", ""),
+        ("It could be blocked. ANSWER: clear", "B"),
+        ("A or B? ANSWER: A\nno: ANSWER: (b)", "B"),
+        ("", ""),
+        ("B", ""),
+        ("ANSWER:", ""),
+        ("ANSWER: E", ""),
+    ],
+)
+def test_an_answer_names_one_option_or_cannot_be_read(text, letter):
+    assert parse_answer(text, ("blocked", "clear")) == letter
+
+
+def test_answers_to_two_questions_name_both_labels():
+    options = ("clear, below_resolution", "blocked, slow", "clear, slow")
+    assert parse_answer("clear, and the Doppler shift is below resolution", options) == "A"
+    assert parse_answer("blocked", options) == ""
+
+
+def test_questions_have_twenty_wordings_without_a_label():
+    assert len(set(FRAMES)) == 20
+    registry = Registry()
+    questions = load_questions(registry, count=60).questions
+    heads = {question.text.split("\n")[0] for question in questions if question.task == "los"}
+    assert len(heads) >= 20
+    for question in questions:
+        head = question.text.split("\n")[0].lower()
+        assert not any(label.lower() in head.split() for option in question.options for label in option.split(", "))
+    assert wording("los-3", ["line_of_sight"]) == wording("los-3", ["line_of_sight"])
+    tasks = [question.task for question in questions]
+    assert sum(one != other for one, other in itertools.pairwise(tasks)) > len(tasks) / 2
+
+
+def test_distractors_are_offered_beside_the_servers_tools(scripted, tmp_path):
+    registry = Registry()
+    questions = load_questions(registry, tasks="los", count=1)
+
+    def script(number, body):
+        if number == 1:
+            return calls("read_calendar", {"day": "2026-11-30"})
+        assert last_text(body) == "no appointments"
+        return says("clear")
+
+    model = scripted(script)
+    endpoint = OpenAI("scripted", model.base_url)
+    (row,) = anyio.run(lambda: run_arms(["A5"], questions, registry, endpoint, tmp_path, kind="scripted"))
+    offered = [tool["function"]["name"] for tool in model.requests[0]["tools"]]
+    assert offered == ["wireless_ask", "wireless_describe", "wireless_list", *(tool.name for tool in distractors())]
+    assert row["tools"] == ["read_calendar"]
+    system = model.requests[0]["messages"][0]["content"]
+    assert "Ask with the path of a file" in system  # the server's own instructions
 
 
 def test_questions_are_frozen_shuffled_and_even():

@@ -13,7 +13,7 @@ from mcp_experts.__main__ import main
 from mcp_experts.channels.synthetic import synthesize
 from mcp_experts.local import model
 from mcp_experts.local.http import app
-from mcp_experts.local.tool_calls import THEN, as_text, choice_of, read, schema
+from mcp_experts.local.tool_calls import FAILED, THEN, as_text, choice_of, read, schema
 
 ASK = {
     "name": "wireless_ask",
@@ -106,6 +106,8 @@ def test_a_conversation_with_tools_becomes_text():
     assert found[3]["content"] == f"Result of wireless_ask:\nThe path is clear.\n{THEN.format('Is it clear?')}"
     # What was sent before stays as it was, so that the model need not read it again.
     assert as_text(messages[:2], [ASK, LIST]) == found[:2]
+    messages[3] = messages[3] | {"content": "Error: no such file"}
+    assert as_text(messages, [ASK])[3]["content"].endswith(FAILED.format("Is it clear?"))
     with pytest.raises(UserError, match="the role 'robot'"):
         as_text([{"role": "robot"}], [])
 

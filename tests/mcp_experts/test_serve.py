@@ -68,7 +68,7 @@ def test_a_file_is_asked_about_by_its_path(root, era):
         listed = await client.call_tool("wireless_list")
         clear = await asked(client, "link.npz", "line-of-sight")
         blocked = await asked(client, "links.npz#1", "Is the path blocked?")
-        fading = await asked(client, "link.npz", "fading")
+        fading = await asked(client, "link.npz", "fading", at="1,2,3")
         described = await client.call_tool("wireless_describe", {"source": "link.npz"})
         return listed, clear, blocked, fading, described
 
@@ -86,6 +86,7 @@ def test_a_file_is_asked_about_by_its_path(root, era):
     found = fading.structured_content
     assert (found["label"], found["interval"], found["unit"]) == ("specular", [7.0, None], "dB")
     assert found["classical"].startswith("K-factor 1")
+    assert fading.structured_content["answer"].endswith("Note: at is for radio maps and was ignored.")
     assert set(described.structured_content["answers"]) == set(questions) - {"in_distribution"}
     assert described.structured_content["handle"].startswith("link.npz@")
 
@@ -167,16 +168,14 @@ def test_what_cannot_be_asked_says_what_can(root):
                 ("nope.npz", "snr", {}),
                 ("link.npz", "weather", {}),
                 ("links.npz#3", "snr", {}),
-                ("link.npz", "snr", {"at": "1,2,3"}),
                 ("", "snr", {}),
             )
         ]
 
-    missing, unknown, beyond, point, empty = talk(conversation, root=root)
+    missing, unknown, beyond, empty = talk(conversation, root=root)
     assert "which holds link.npz, links.npz, noise.npz" in missing
     assert "line_of_sight" in unknown
     assert "index 3 is beyond the last" in beyond
-    assert "at is for radio maps" in point
     assert "source is empty" in empty
 
 
