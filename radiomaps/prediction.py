@@ -20,7 +20,7 @@ from radiomaps.generation.plan import Window
 from radiomaps.maps.layout import VARIABLES
 from radiomaps.maps.store import MapStore
 from radiomaps.tasks.dataset import TaskLoader, TaskSource, loader
-from radiomaps.tasks.encoding import AZIMUTH, TARGETS
+from radiomaps.tasks.encoding import AZIMUTH, TARGETS, within_a_turn
 from radiomaps.tasks.scene_batch import observed_on, scene_batch
 from radiomaps.tasks.splits import parts_of, some_of
 
@@ -70,7 +70,7 @@ def mean_and_spread(
         return members.mean(0), members.std(0, correction=1 if len(members) > 1 else 0)
     east, north = members.cos().mean(0), members.sin().mean(0)
     length = torch.hypot(east, north).clamp(1e-6, 1.0)
-    return torch.atan2(north, east) % (2 * torch.pi), (-2 * length.log()).clamp(min=0).sqrt()
+    return within_a_turn(torch.atan2(north, east)), (-2 * length.log()).clamp(min=0).sqrt()
 
 
 def predicted_maps(

@@ -338,18 +338,19 @@ def benchmark(config: DictConfig, run: RunFolder) -> Rows:
 def _pictures(path: Path, folder: Path, count: int) -> Rows:
     """One row of numbers per map for the first `count` maps, which are drawn."""
     from geoml.report.drawing import save_viewer
-    from radiomaps.maps.store import in_scene, open_maps
+    from radiomaps.maps.store import file_names, in_scene, open_maps, scene_records
     from radiomaps.report import figures
     from radiomaps.report.html import numbers
 
-    maps = open_maps(path)
+    maps, records = open_maps(path), scene_records(path)
     total, rows = maps.sizes["scene"] * maps.sizes["tx"], []
     for index in range(min(count, total)):
         where = dict(zip(("scene", "tx"), divmod(index, maps.sizes["tx"]), strict=True))
         one = in_scene(maps.isel(where).load())
-        name = f"{one['scene'].item()}-tx{where['tx']}"
+        cells = records[where["scene"]].cell_names(maps["frequency_hz"].values)
+        name, file = (f"{one['scene'].item()}-{names[where['tx']]}" for names in (cells, file_names(cells)))
         drawn = {"": figures.map_viewer({name: one}, edge=figures.PRINTED), "-cut": figures.cut_viewer(one)}
         for suffix, viewer in drawn.items():
-            save_viewer(viewer, folder / f"{name}{suffix}.png", title=f"{name}\n{figures.LEGEND}")
+            save_viewer(viewer, folder / f"{file}{suffix}.png", title=f"{name}\n{figures.LEGEND}")
         rows.append({"map": name, **numbers(one), "pictures": str(folder)})
     return rows or [{"store": str(path), "maps": total}]

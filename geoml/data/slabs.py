@@ -74,7 +74,7 @@ class SlabWriter:
         label = f"{self.path.name}: {group}/{name} from sample {span.start}"
         values = np.ascontiguousarray(data.values)
         packing = Packing(**entry["packing"]) if entry["packing"] else None
-        values = packing.encode(values, label) if packing else values.astype(np.float32)
+        values = packing.encode(values, label) if packing else values.astype(entry.get("dtype", "float32"))
         key = f"{group}/{name}"
         if key not in self._arrays:
             # A chunk of fill values only must be a file, too: readers treat a missing one as an error.

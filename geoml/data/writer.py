@@ -10,7 +10,7 @@ import math
 import os
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
@@ -101,6 +101,7 @@ class StoreWriter:
         slab: int | None = None,
         align: int = 1,
         packing: Mapping[str, Packing] | None = None,
+        float64: Collection[str] = (),
         attrs: Mapping[str, Any] | None = None,
         prepare_command: str = "",
     ) -> StoreWriter:
@@ -109,23 +110,25 @@ class StoreWriter:
         `template` maps groups to data sets that give dims, coordinates and attributes. The first dim of the
         `target` (or first) group's variables is the sample axis; the values of variables on it are not read, those
         of others (a `static` group) are written at once. `slab` is the number of samples that `write` takes; chunks
-        divide it. `align` is the length of runs of samples that are produced together; slabs fit it.
+        divide it. `align` is the length of runs of samples that are produced together; slabs fit it. Variables with a
+        `packing` are integers, those in `float64` are not rounded, all others are float32.
         `prepare_command` is what a user types to complete the store. Another live writer is waited for; a store begun
         with another template raises `UserError`.
         """
         path = location(path)
         lock = None if is_remote(path) else _acquire(path)
         try:
-            layout = _layout(template, slab, align, packing or {})
+            layout = _layout(template, slab, align, packing or {}, float64)
             root = {"Conventions": CONVENTIONS, **(attrs or {}), "prepare_command": prepare_command}
             with object_store_errors(path):
                 if (path / PLAN).exists() or (lock and path.exists()):
                     plan = read_json(path / PLAN) if (path / PLAN).exists() else None
-                    if plan != layout:
+                    if plan is None or _untyped(plan) != _untyped(layout):
                         raise UserError(
                             f"{path} was created with other variables, samples or settings; "
                             "delete it, or choose another name, and run the same command again"
                         )
+                    layout = plan
                 elif lock is None:  # the plan is written last: without it, the rest is written again
                     _write_skeleton(path, template, layout, root)
                     write_json(path / PLAN, layout)
@@ -212,8 +215,9 @@ def _intact(file: Path, digest: str) -> bool:
 
 
 def _layout(
-    template: Mapping[str, xr.Dataset], slab: int | None, align: int, packing: Mapping[str, Packing]
-) -> dict[str, Any]:
+    template: Mapping[str, xr.Dataset], slab: int | None, align: int, packing: Mapping[str, Packing],
+    float64: Collection[str],
+) -> dict[str, Any]:  # fmt: skip
     """The layout of a store as plain JSON: stores with equal layouts hold the same samples."""
     lead = template.get("target") or template.get("condition") or next(iter(template.values()))
     axis = str(next(iter(lead.data_vars.values())).dims[0])
@@ -241,7 +245,18 @@ def _layout(
             "chunk": chunk_length(sample_bytes(variable, packed), slab) if on_axis else None,
             "packing": {"scale": packed.scale, "offset": packed.offset, "dtype": packed.dtype} if packed else None,
         }
+        if name in float64 and on_axis and not packed:
+            groups[group][name]["dtype"] = "float64"
     return {"samples": samples, "axis": axis, "slab": slab, "groups": groups, "coordinates": _digest(template)}
+
+
+def _untyped(layout: dict[str, Any]) -> dict[str, Any]:
+    """The layout without types of variables: a store begun before there were any is completed as it is."""
+    groups = {
+        group: {name: {key: value for key, value in entry.items() if key != "dtype"} for name, entry in rows.items()}
+        for group, rows in layout["groups"].items()
+    }
+    return {**layout, "groups": groups}
 
 
 def _digest(template: Mapping[str, xr.Dataset]) -> str:
@@ -272,7 +287,7 @@ def _write_skeleton(
             shape = tuple(entry["shape"])
             chunks = (entry["chunk"], *shape[1:]) if entry["per_sample"] else shape
             if entry["per_sample"]:
-                lazy = da.zeros(shape, dtype="float32", chunks=-1)
+                lazy = da.zeros(shape, dtype=entry.get("dtype", "float32"), chunks=-1)
                 dataset[name] = dataset[name].copy(data=lazy)
             elif dataset[name].dtype.kind == "f":
                 dataset[name] = dataset[name].astype("float32")

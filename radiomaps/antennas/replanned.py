@@ -108,10 +108,7 @@ def _named(one: xr.Dataset, record: SceneRecord) -> xr.Dataset:
     count = one.sizes["tx"]
     cells = record.get("cells") or [{"name": f"tx{index}", "azimuth_deg": None} for index in range(count)]
     rows = [cells[index % len(cells)] for index in range(count)]
-    carriers = one["frequency_hz"].values
-    names = [
-        row["name"] if count == len(cells) else f"{row['name']}-{carriers[i] / 1e9:g}GHz" for i, row in enumerate(rows)
-    ]
+    names = record.cell_names(one["frequency_hz"].values)
     azimuths = [np.nan if row["azimuth_deg"] is None else row["azimuth_deg"] for row in rows]
     return one.assign_coords(tx=names, tx_azimuth_deg=("tx", azimuths, _DEGREES))
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import warnings
 from pathlib import Path
 from typing import Any
@@ -13,13 +12,13 @@ import numpy as np
 from geoml.errors import DataError
 from geoml.runs.files import atomic_path
 from radiomaps.maps.layout import VARIABLES
-from radiomaps.maps.store import in_scene, open_maps, scene_records
+from radiomaps.maps.store import file_names, in_scene, open_maps, scene_records
 
 __all__ = ["export_geotiff"]
 
 
 def export_geotiff(store: str | os.PathLike[str], folder: str | os.PathLike[str]) -> list[dict[str, Any]]:
-    """Write `{scene}-tx{n}-{variable}.tif` for every map; returns one row per file.
+    """Write `{scene}-{cell}-{variable}.tif` for every map, cells without a name as `tx{n}`; returns one row per file.
 
     Fields are float32, NaN without a path and in buildings; masks are bytes. The reference system is that of the scene;
     local scenes have none. Bands are named by height, north is up.
@@ -34,12 +33,13 @@ def export_geotiff(store: str | os.PathLike[str], folder: str | os.PathLike[str]
         crs = None if record["crs"] == "local" else CRS.from_string(record["crs"])
         placed = in_scene(maps.isel(scene=index))
         west, north = float(placed["x"][0]) - step_x / 2, float(placed["y"][-1]) + step_y / 2
+        cells = file_names(record.cell_names(maps["frequency_hz"].values))
         for tx in range(maps.sizes["tx"]):
             one = maps.isel(scene=index, tx=tx)
             for name in (n for n in one.data_vars if n in VARIABLES and set(one[n].dims) == {"z", "y", "x"}):
                 values = one[name].transpose("z", "y", "x").values[:, ::-1]
                 values = values.astype(np.uint8 if values.dtype == bool else np.float32)
-                path = Path(folder) / f"{_plain_name(record['name'])}-tx{tx}-{name}.tif"
+                path = Path(folder) / f"{file_names([record['name']])[0]}-{cells[tx]}-{name}.tif"
                 nodata = np.nan if values.dtype == np.float32 else None
                 with warnings.catch_warnings(), atomic_path(path) as partial:
                     warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)
@@ -60,12 +60,3 @@ def export_geotiff(store: str | os.PathLike[str], folder: str | os.PathLike[str]
     if not rows:
         raise DataError(f"{store} holds nothing to export")
     return rows
-
-
-def _plain_name(text: str) -> str:
-    """A file name of letters, digits, underscores and dashes.
-
-    >>> _plain_name("São Paulo/1")
-    'S_o_Paulo_1'
-    """
-    return re.sub(r"[^A-Za-z0-9-]+", "_", text)

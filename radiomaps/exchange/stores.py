@@ -21,7 +21,7 @@ from geoml.errors import DataError, UserError
 from geoml.grids.grid import Grid
 from geoml.runs.files import read_json, write_json
 from radiomaps.exchange.grey import SaturationCount
-from radiomaps.generation.generate import PACKING, SAMPLE, store_template
+from radiomaps.generation.generate import PACKING, PLACE, SAMPLE, store_template
 from radiomaps.maps.layout import VARIABLES, friis_gain_db
 from radiomaps.maps.store import SceneRecord
 from radiomaps.scenes import Footprint
@@ -122,6 +122,7 @@ def write_imported(
         store_template(grid, variables, [pieces[scene] for scene, _ in names], tx_of, carriers),
         slab=1,
         packing={name: PACKING[name] for name in (*variables, "building")},
+        float64=PLACE,
         attrs=root,
     ) as writer:
         todo = writer.missing()

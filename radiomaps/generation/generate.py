@@ -6,11 +6,13 @@ import json
 import math
 import os
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import xarray as xr
+from numpy.typing import NDArray
 
 from geoml.cli.progress import Bar, progress_bar
 from geoml.data.reading import ambient_client, spread
@@ -21,10 +23,10 @@ from geoml.runs.files import write_json
 from radiomaps.antennas.arrays import omnidirectional
 from radiomaps.antennas.stored import PATH_VARIABLES
 from radiomaps.generation.plan import Plan, solver_version
-from radiomaps.maps.layout import VARIABLES, wrapped
+from radiomaps.maps.layout import VARIABLES, at_most_pi, wrapped
 from radiomaps.maps.store import SceneRecord
 
-__all__ = ["PACKING", "SAMPLE", "compute", "generate", "store_template"]
+__all__ = ["PACKING", "PLACE", "SAMPLE", "compute", "generate", "store_template"]
 
 _STEPS = {"dB": Packing(0.01), "s": Packing(1e-12, dtype="int32"), "rad": Packing(1e-4, dtype="uint16")}
 _BYTE, _UNIT = Packing(1.0, dtype="uint8"), Packing(1e-4)
@@ -32,6 +34,8 @@ _BYTE, _UNIT = Packing(1.0, dtype="uint8"), Packing(1e-4)
 PACKING = {name: _BYTE if about.kind == "mask" else _STEPS.get(about.units, _UNIT) for name, about in VARIABLES.items()}
 PACKING["ground_m"] = Packing(0.01, dtype="int32")
 PACKING |= {name: _STEPS[units] for name, (_, units, _) in PATH_VARIABLES.items()}
+#: Positions of transmitters, which float32 would round to half a metre in UTM coordinates.
+PLACE = ("tx_x", "tx_y", "tx_z")
 SAMPLE = "sample"
 _SPACE = ("z", "y", "x")
 
@@ -47,9 +51,7 @@ def compute(plan: Plan, start: int, stop: int, advance: Callable[[float], None] 
         raise UserError(f"solver {plan.solver!r} gives no {', '.join(missing)}; remove it from variables")
     count = stop - start
     target = {name: ((SAMPLE, *VARIABLES[name].dims[1:]), maps[name].values) for name in plan.variables}
-    if "doa_azimuth" in target:
-        dims, azimuth = target["doa_azimuth"]
-        target["doa_azimuth"] = dims, wrapped(azimuth, PACKING["doa_azimuth"].scale)
+    target = {name: (dims, _within_limits(name, values)) for name, (dims, values) in target.items()}
     building = np.broadcast_to(maps["building"].values, (count, *maps["building"].shape))
     grid = plan.grid(start // plan.maps_a_scene)
     transmitter = {f"tx_{letter}": ((SAMPLE,), maps[f"tx_{letter}"].values) for letter in "xyz"}
@@ -64,11 +66,17 @@ def compute(plan: Plan, start: int, stop: int, advance: Callable[[float], None] 
     groups = {"target": xr.Dataset(target), "condition": condition, "transmitter": xr.Dataset(transmitter)}
     if plan.paths_per_voxel:
         kept = {}
-        for name, (dims, units, _) in PATH_VARIABLES.items():
-            values = maps[name].values
-            kept[name] = ((SAMPLE, *_SPACE, *dims), wrapped(values, 1e-4) if units == "rad" else values)
+        for name, (dims, _, _) in PATH_VARIABLES.items():
+            kept[name] = ((SAMPLE, *_SPACE, *dims), _within_limits(name, maps[name].values))
         groups["paths"] = xr.Dataset(kept)
     return groups
+
+
+def _within_limits(name: str, values: NDArray[Any]) -> NDArray[Any]:
+    """Values whose angles, rounded to the store's precision, stay below 2π (azimuth, phase) and at most π (zenith)."""
+    if name.endswith("_zenith"):
+        return at_most_pi(values, PACKING[name].scale)
+    return wrapped(values, PACKING[name].scale) if name.endswith(("_azimuth", "_amplitude_rad")) else values
 
 
 def store_template(
@@ -163,7 +171,8 @@ def generate(plan: Plan, path: str | os.PathLike[str], *, prepare_command: str =
         path,
         template,
         slab=plan.task_size,
-        packing={name: PACKING[name] for name in (*plan.variables, *template["condition"], *template.get("paths", ()))},
+        packing=_packing(plan, (*plan.variables, *template["condition"], *template.get("paths", ()))),
+        float64=PLACE,
         attrs=attrs,
         prepare_command=prepare_command,
     )
@@ -177,6 +186,18 @@ def generate(plan: Plan, path: str | os.PathLike[str], *, prepare_command: str =
             _record_scenes(plan, path)
             writer.finish()
     return path
+
+
+def _packing(plan: Plan, names: Sequence[str]) -> dict[str, Packing]:
+    """How variables are stored; delays in steps longer than 1 ps where a given transmitter is over 600 km away."""
+    found = {name: PACKING[name] for name in names}
+    if plan.placement.positions_m or plan.placement.sites:
+        middle = np.array([np.mean(plan.grid(0)[axis].extent) for axis in "xyz"])
+        away = max(float(np.linalg.norm(one.position - middle)) for one in plan.transmitters(0))
+        if (longer := math.ceil(away / 600e3)) > 1:
+            delays = {name for name, packing in PACKING.items() if packing == _STEPS["s"]}
+            found |= {name: replace(found[name], scale=longer * 1e-12) for name in delays & set(names)}
+    return found
 
 
 def _require_same_plan(path: Path, plan: Plan) -> None:

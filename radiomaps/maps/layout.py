@@ -30,6 +30,7 @@ __all__ = [
     "MapVariable",
     "Transmitter",
     "assemble",
+    "at_most_pi",
     "check_maps",
     "direction_angles",
     "friis_gain_db",
@@ -150,6 +151,12 @@ def wrapped(azimuth: NDArray[Any], step: float = 0.0) -> NDArray[Any]:
         return np.where(azimuth >= np.float32(2 * np.pi) - step / 2, azimuth.dtype.type(0), azimuth)
 
 
+def at_most_pi(zenith: NDArray[Any], step: float = 0.0) -> NDArray[Any]:
+    """Zenith angles that rounding to float32, or to multiples of `step`, does not raise above π."""
+    most = math.floor(math.pi / step) * step if step else np.nextafter(np.float32(math.pi), np.float32(0))
+    return np.minimum(zenith, zenith.dtype.type(most))
+
+
 def assemble(
     grid: Grid,
     transmitters: Sequence[Transmitter],
@@ -183,6 +190,8 @@ def assemble(
             values = np.where(nowhere, np.float32(np.nan), values).astype(np.float32)
             if name == "doa_azimuth":
                 values = wrapped(values)
+            elif name == "doa_zenith":
+                values = at_most_pi(values)
         about = {"units": variable.units, "long_name": variable.long_name}
         variables[name] = (variable.dims, values, about)
     dataset = xr.Dataset(variables, coords={**grid.coords(), **_coordinates(transmitters, attrs["frequency_hz"])})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     import xarray as xr
     from numpy.typing import NDArray
 
-__all__ = ["MapStore", "SceneRecord", "in_scene", "open_maps", "open_paths", "scene_records"]
+__all__ = ["MapStore", "SceneRecord", "file_names", "in_scene", "open_maps", "open_paths", "scene_records"]
 
 
 class SceneRecord(dict[str, Any]):
@@ -77,6 +78,20 @@ class SceneRecord(dict[str, Any]):
             found.append(Footprint(shapely.from_wkt(entry["wkt"]), top - base, base, material))
         return found
 
+    def cell_names(self, carriers: Sequence[float] | NDArray[Any]) -> list[str]:
+        """The names of the cells of maps with these carriers in Hz, in the order of the store.
+
+        Without a sites file cells are `tx0`, `tx1`, …; in a sweep of carriers each name ends in its carrier.
+
+        >>> SceneRecord(cells=[{"name": "roof"}], transmitters_m=[[0, 0, 9]]).cell_names([2.4e9, 5.9e9])
+        ['roof-2.4GHz', 'roof-5.9GHz']
+        """
+        cells = self.get("cells") or [{"name": f"tx{index}"} for index in range(len(carriers))]
+        names = [str(cells[index % len(cells)]["name"]) for index in range(len(carriers))]
+        if len(cells) >= len(names):
+            return names
+        return [f"{name}-{float(carrier) / 1e9:g}GHz" for name, carrier in zip(names, carriers, strict=True)]
+
     @property
     def local_footprints(self) -> list[Footprint]:
         """Footprints in the metres of the maps' axes."""
@@ -85,6 +100,17 @@ class SceneRecord(dict[str, Any]):
             replace(footprint, polygon=shapely.transform(footprint.polygon, lambda points: points - origin))
             for footprint in self.footprints
         ]
+
+
+def file_names(names: Sequence[str]) -> list[str]:
+    """Names as parts of file names, of letters, digits, underscores and dashes; equal ones are numbered.
+
+    >>> file_names(["São Paulo/1", "west?", "west!"])
+    ['S_o_Paulo_1', 'west_-tx1', 'west_-tx2']
+    """
+    plain = [re.sub(r"[^A-Za-z0-9-]+", "_", name) for name in names]
+    lower = [name.lower() for name in plain]  # some file systems ignore case
+    return [name if lower.count(name.lower()) == 1 else f"{name}-tx{index}" for index, name in enumerate(plain)]
 
 
 def scene_records(path: str | os.PathLike[str]) -> list[SceneRecord]:

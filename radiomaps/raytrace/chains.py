@@ -60,6 +60,9 @@ class CentrePaths:
 
 def join(parts: list[CentrePaths]) -> CentrePaths:
     """Concatenate paths of several kinds."""
+    parts = [part for part in parts if len(part)] or parts[:1]
+    if len(parts) == 1:
+        return parts[0]
     return CentrePaths(*(np.concatenate([getattr(part, name) for part in parts]) for name in CentrePaths.COLUMNS))
 
 
@@ -83,9 +86,10 @@ def grow(
             break
         newest = exact(*asked.neighbours(newest.cell, newest.chain))
         parts.append(newest)
+    del asked  # as large as the paths
     found = join(parts)
-    found = found[order_of(found.cell, voxels.size)]
-    return found[_first_of_equals(found)]
+    del parts, newest
+    return found[_first_of_equals(found, order_of(found.cell, voxels.size))]
 
 
 def mirrored_paths(
@@ -130,23 +134,24 @@ def _exact(
     return join(parts)
 
 
-def _first_of_equals(paths: CentrePaths) -> NDArray[np.bool_]:
-    """Which paths to keep so that none is counted twice: two triangles of a wall have one image source."""
-    keep = np.ones(len(paths.cell), bool)
-    _drop_equals(paths.cell, paths.toward, keep)
-    return keep
+def _first_of_equals(paths: CentrePaths, order: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The part of an order by voxels that counts no path twice: two triangles of a wall have one image source."""
+    keep = np.ones(len(order), bool)
+    _drop_equals(paths.cell, paths.toward, order, keep)
+    return order[keep]
 
 
 @numba.njit(cache=True, nogil=True)
-def _drop_equals(cell: Any, toward: Any, keep: Any) -> None:
-    for here in range(len(cell)):
-        before = here - 1
-        while before >= 0 and cell[before] == cell[here]:
+def _drop_equals(cell: Any, toward: Any, order: Any, keep: Any) -> None:
+    for place in range(len(order)):
+        here, before = order[place], place - 1
+        while before >= 0 and cell[order[before]] == cell[here]:
+            other = order[before]
             apart = reach = 0.0
             for axis in range(3):
-                apart = max(apart, abs(toward[here, axis] - toward[before, axis]))
+                apart = max(apart, abs(toward[here, axis] - toward[other, axis]))
                 reach = max(reach, abs(toward[here, axis]))
             if keep[before] and apart < TOLERANCE_M + TOLERANCE * reach:
-                keep[here] = False
+                keep[place] = False
                 break
             before -= 1

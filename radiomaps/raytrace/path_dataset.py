@@ -10,7 +10,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from geoml.constants import SPEED_OF_LIGHT
-from radiomaps.maps.layout import Transmitter, direction_angles
+from radiomaps.maps.layout import Transmitter, at_most_pi, direction_angles, wrapped
 from radiomaps.raytrace.exact import Paths, find_paths
 from radiomaps.raytrace.options import TraceOptions
 from radiomaps.raytrace.path_names import ABOUT
@@ -99,7 +99,11 @@ def _columns(
             "coherent_gain_db": 10 * np.log10((np.abs(amplitude.sum(axis=2)) ** 2).sum(axis=1)),
             "path_count": valid.sum(axis=1).astype(np.int32),
         }
-    table = {name: _padded(np.where(valid, values, np.nan).astype(np.float32), top) for name, values in table.items()}
+    table = {name: np.where(valid, values, np.nan).astype(np.float32) for name, values in table.items()}
+    for end in ("arrival", "departure"):
+        table[f"{end}_azimuth"] = wrapped(table[f"{end}_azimuth"])
+        table[f"{end}_zenith"] = at_most_pi(table[f"{end}_zenith"])
+    table = {name: _padded(values, top) for name, values in table.items()}
     table |= {
         "bounces": _padded(np.where(valid, paths.bounces, 0), top),
         "diffracted": _padded(paths.diffracted & valid, top),

@@ -10,6 +10,9 @@ import mitsuba as mi
 import numpy as np
 import sionna.rt as rt
 from numpy.typing import NDArray
+from scipy.sparse import coo_matrix
+from scipy.sparse.csgraph import connected_components
+from scipy.spatial import cKDTree
 from sionna.rt.antenna_pattern import antenna_pattern_to_world_implicit
 from sionna.rt.utils import rotation_matrix
 
@@ -28,6 +31,8 @@ __all__ = ["Edges", "Source", "World"]
 
 #: Faces whose planes differ by less than this angle form no edge.
 _FLAT_RAD = np.radians(1.0)
+#: Vertices of a mesh within this distance are one.
+_WELD_M = 1e-3
 #: Offset of ray origins from surfaces: the minimum in metres, and terms per metre of the scene's longest edge and of
 #: the point's coordinates. A plane is accurate to some 3 ulp of the distance to a corner, 2e-7 of it.
 _GAP_M, _GAP_AN_EDGE, _GAP_A_METRE = 1e-4, 1e-6, 2e-6
@@ -207,9 +212,8 @@ def _edges_of(meshes: list[Mesh], shape: int, free: bool) -> tuple[NDArray[np.fl
     """The columns of `Edges` for the meshes of one shape; vertices of a mesh within 1 mm are merged."""
     vertices, faces = merged(meshes)
     owner = np.repeat(np.arange(len(meshes)), [len(mesh.vertices) for mesh in meshes])
-    keys = np.column_stack([owner, np.round(vertices / 1e-3).astype(np.int64)])
-    _, first, place = np.unique(keys, axis=0, return_index=True, return_inverse=True)
-    points, faces_welded = vertices[first], place.ravel()[faces]
+    points, place = _welded(vertices, owner)
+    faces_welded = place[faces]
     a, b, c = (points[faces_welded[:, k]] for k in range(3))
     normals = np.cross(b - a, c - a)
     area = np.linalg.norm(normals, axis=1)
@@ -227,6 +231,26 @@ def _edges_of(meshes: list[Mesh], shape: int, free: bool) -> tuple[NDArray[np.fl
     lone = start[count == 1] if free else start[:0]
     one, two = np.r_[pair, lone], np.r_[pair + 1, lone]
     return _oriented(points, normals, ends, face, opposite, one, two, shape)
+
+
+def _welded(vertices: NDArray[np.float64], owner: NDArray[np.int64]) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """Points in place of the vertices of one owner that lie within 1 mm, and the number of each vertex's point.
+
+    Distances decide, not coordinates rounded to millimetres: those would weld other vertices after a shift.
+    """
+    rows, alike = np.unique(np.column_stack([owner, vertices]), axis=0, return_inverse=True)
+    close = cKDTree(rows[:, 1:]).query_pairs(_WELD_M, output_type="ndarray")
+    close = close[rows[close[:, 0], 0] == rows[close[:, 1], 0]]
+    links = coo_matrix((np.ones(len(close)), (close[:, 0], close[:, 1])), shape=(len(rows), len(rows)))
+    _, group = connected_components(links, directed=False)
+    _, first = np.unique(group, return_index=True)
+    return rows[first, 1:], np.asarray(group[alike.ravel()], np.int64)
+
+
+def _across(towards: NDArray[np.float64], along: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Unit vectors from edges `along` to points `towards` of their faces, at right angles to the edges."""
+    away = towards - np.einsum("ij,ij->i", towards, along)[:, None] * along
+    return np.asarray(away / np.maximum(np.linalg.norm(away, axis=1), 1e-12)[:, None])
 
 
 def _oriented(
@@ -250,9 +274,12 @@ def _oriented(
     behind = np.einsum("ij,ij->i", n1, points[opposite[one]] - begin)
     n1[behind > 0] *= -1
     n1[free] = -n0[free]
-    bent = free | (np.einsum("ij,ij->i", n0, n1) < np.cos(_FLAT_RAD))
+    # The signs above are no test: between coplanar faces, such as the halves of a wall, they are rounding.
+    along = (end - begin) / np.maximum(length, 1e-12)[:, None]
+    across = [_across(points[opposite[half]] - begin, along) for half in (one, two)]
+    bent = free | (np.einsum("ij,ij->i", *across) > -np.cos(_FLAT_RAD))
     keep = bent & (length > 1e-3)
-    along = (end - begin)[keep] / length[keep, None]
+    along = along[keep]
     n0, n1, begin, length = n0[keep], n1[keep], begin[keep], length[keep]
     # n0 × along points into the face, so that azimuths about the edge increase from the first face to the second.
     inward = points[opposite[one[keep]]] - begin

@@ -73,7 +73,7 @@ def _of_store(store: Path, records: list[Any], against: Path | None) -> Report:
         # Show different scenes before further transmitters of one scene.
         tx, scene = divmod(index, maps.sizes["scene"])
         one = in_scene(maps.isel(scene=scene, tx=tx).load())
-        label = f"{one['scene'].item()}, transmitter {tx}"
+        label = f"{one['scene'].item()}, {records[scene].cell_names(maps['frequency_hz'].values)[tx]}"
         shown[label] = one
         rows.append({"map": label, **numbers(one)})
         if other is not None:

@@ -15,12 +15,22 @@ from torch import Tensor
 from geoml.errors import UserError, unknown
 from radiomaps.exchange.grey import URBANRADIO3D, GreyCodec
 
-__all__ = ["AZIMUTH", "TARGETS", "Encoding"]
+__all__ = ["AZIMUTH", "TARGETS", "Encoding", "within_a_turn"]
 
 #: Targets; the published data set has the same four.
 TARGETS = tuple(URBANRADIO3D)
 #: The circular target, which has two channels.
 AZIMUTH = "doa_azimuth"
+
+
+def within_a_turn(angle: Tensor) -> Tensor:
+    """Angles from 0 to below 2π; float32 rounds the remainder of a small negative angle up to 2π.
+
+    >>> within_a_turn(torch.tensor([-1e-9, -0.5]))
+    tensor([0.0000, 5.7832])
+    """
+    turned = angle % (2 * torch.pi)
+    return torch.where(turned < 2 * torch.pi, turned, 0.0)
 
 
 @dataclass(frozen=True)
@@ -83,7 +93,7 @@ class Encoding:
             codec = self.codec(target)
             if target == AZIMUTH:
                 sine, cosine = (2 * fields[..., at + i, :, :, :] - 1 for i in (0, 1))
-                found[target] = torch.atan2(sine, cosine) % (2 * torch.pi)
+                found[target] = within_a_turn(torch.atan2(sine, cosine))
             else:
                 found[target] = fields[..., at, :, :, :] * (codec.high - codec.low) + codec.low
             at += len(self.channels(target))

@@ -15,7 +15,7 @@ from geoml.errors import DataError
 from geoml.grids.grid import Grid, grid_of
 from geoml.runs.files import read_json
 from radiomaps.dominant import VERSION
-from radiomaps.generation.generate import PACKING, SAMPLE, store_template
+from radiomaps.generation.generate import PACKING, PLACE, SAMPLE, store_template
 from radiomaps.generation.plan import run_solver
 from radiomaps.maps.layout import VARIABLES, Transmitter
 from radiomaps.maps.store import MapStore, SceneRecord
@@ -58,7 +58,7 @@ def dominant_of_footprints(store: str | os.PathLike[str], beside: Path, *, versi
     def scene(number: int) -> Scene:
         return scene_of_record(SceneRecord(read_json(store.path / "scenes" / f"{number:05d}.json")), grid)
 
-    with StoreWriter.create(beside, template, slab=1, packing=packing, attrs=attrs) as writer:
+    with StoreWriter.create(beside, template, slab=1, packing=packing, float64=PLACE, attrs=attrs) as writer:
         for start in track(writer.missing(), "dominant paths", unit="maps"):
             writer.write(start, _solve(scene(int(scenes[start])), sites.isel({SAMPLE: start}), grid, version))
         writer.finish()

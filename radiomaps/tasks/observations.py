@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from geoml.data.shuffling import keyed_uniform
 from geoml.errors import UserError, unknown
 from geoml.grids.grid import Grid
+from radiomaps.maps.layout import wrapped
 from radiomaps.tasks.encoding import AZIMUTH, TARGETS
 
 __all__ = ["PATTERNS", "Observations"]
@@ -80,7 +81,7 @@ class Observations:
             values = values + sigma * np.random.default_rng(key).standard_normal(values.shape)
         if step := self.quantisation.get(target):
             values = np.rint(values / step) * step
-        return values % (2 * np.pi) if target == AZIMUTH else values
+        return wrapped(values % (2 * np.pi)) if target == AZIMUTH else values
 
 
 def _choose(candidates: Mask, count: int, key: tuple[int, ...]) -> Mask:

@@ -35,7 +35,7 @@ def test_a_store_is_shown_in_its_scenes_metres(store) -> None:
     assert page is not None
     viewer = viewer_of(page)
     # four maps: each scene's first transmitter before its second
-    assert list(viewer.axes[1].values) == [f"procedural-{s}, transmitter {t}" for t in (0, 1) for s in (1, 2)]
+    assert list(viewer.axes[1].values) == [f"procedural-{s}, tx{t}" for t in (0, 1) for s in (1, 2)]
     record = json.loads((store / "scenes" / "00000.json").read_text())
     field = viewer.fields[0]
     assert field.x[0] == 98.0  # a window of 60 m about the middle of a scene of 256 m
@@ -64,7 +64,7 @@ def test_a_store_against_another_shows_both_and_what_they_differ_by(store, tmp_p
     page = report(store, against=other)
     assert page is not None
     fields = {(f.panel, *f.place.values()): f.values for f in viewer_of(page).fields}
-    place = ("procedural-1, transmitter 0", "2 m")
+    place = ("procedural-1, tx0", "2 m")
     here, there = fields["path gain", *place], fields["path gain, the other", *place]
     assert (here[np.isfinite(here)] != there[np.isfinite(here)]).any()
     np.testing.assert_allclose(fields["path gain − the other", *place], here - there, atol=1e-4)

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+import yaml
 
 from geoml.cli.compose import compose
 from radiomaps.__main__ import main
@@ -39,8 +40,28 @@ def test_trace_and_report(capsys: pytest.CaptureFixture[str]):
         assert text in page
     drawn = {file.name for file in Path("runs").rglob("samples/*.png")}
     assert drawn == {"procedural-0-tx0.png", "procedural-0-tx0-cut.png"}
+    assert "procedural-0, tx1" in page
     assert main(["report", "a.zarr", "--against", "b.zarr", "--output", "printed/maps.md"]) == 0
     assert {file.name for file in Path("printed").iterdir()} == {"maps.md", "maps.png"}
+
+
+def test_maps_have_the_names_of_their_cells(capsys: pytest.CaptureFixture[str]):
+    cells = [
+        {"name": name, "x": 20.0 + 8 * k, "y": 20.0, "z": 30.0, "pattern": "iso"}
+        for k, name in enumerate(("roof/1", "b"))
+    ]
+    Path("sites.yaml").write_text(yaml.safe_dump({"sites": cells}))
+    assert main(["trace", *SMALL, "transmitters.sites=sites.yaml", "store=a.zarr", "pictures=2"]) == 0
+    out = capsys.readouterr().out
+    assert "procedural-0-roof/1" in out
+    assert "procedural-0-b" in out
+    drawn = {file.name for file in Path("runs").rglob("samples/*.png")}
+    assert drawn == {f"procedural-0-{name}{part}.png" for name in ("roof_1", "b") for part in ("", "-cut")}
+    sweep = ["transmitters.sites=sites.yaml", "frequencies_hz=[2.4e9,5.9e9]", "store=b.zarr", "pictures=3"]
+    assert main(["trace", *SMALL, *sweep]) == 0
+    assert "procedural-0-roof/1-5.9GHz" in capsys.readouterr().out
+    assert main(["export", "format=geotiff", "store=b.zarr", "target=tif"]) == 0
+    assert Path("tif/procedural-0-b-2_4GHz-path_gain_db.tif").exists()
 
 
 def test_the_page_of_a_run_is_in_its_folder():
