@@ -107,7 +107,7 @@ def find_paths(
         begin = part.stop
 
 
-class _Candidates(SBCandidateGenerator):  # type: ignore[misc]
+class _Candidates(SBCandidateGenerator):
     """A generator half of whose rays leave an edge beside it, not from within its wall.
 
     Sionna keeps an edge for a target that sees the point on it, and tests this by a ray that Mitsuba moves along the
