@@ -108,7 +108,7 @@ def find_paths(
 
 
 class _Candidates(SBCandidateGenerator):
-    """A generator half of whose rays leave an edge beside it, not from within its wall.
+    """A generator half of whose rays leave an edge from outside it, not from within its wall.
 
     Sionna keeps an edge for a target that sees the point on it, and tests this by a ray that Mitsuba moves along the
     normal of one face, to the target's side. For a target in the shadow that is into the building, where rounding
