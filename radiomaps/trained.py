@@ -18,6 +18,7 @@ from geoml.models.tiles import Tiled, Tiling
 from geoml.runs.files import read_json
 from geoml.runs.stored_config import interpret
 from geoml.train.device import Precision
+from radiomaps.gating import GATE_FILE, gated
 from radiomaps.tasks import Task
 
 if TYPE_CHECKING:
@@ -94,9 +95,11 @@ def load_trained(
     if beside is None:
         raise DataError(f"{path} holds no {TASK_FILE}, which says what the model is given; it is no radio-map training")
     kept = {
-        name: read_json(at) if (at := beside.with_name(name)).exists() else None for name in (GRID_FILE, SPLIT_FILE)
+        name: read_json(at) if (at := beside.with_name(name)).exists() else None
+        for name in (GRID_FILE, SPLIT_FILE, GATE_FILE)
     }
     predictor = load_predictor(folder, device=device, precision=precision, allow=allow)
+    gated(predictor.model, kept[GATE_FILE])
     task = interpret(beside, lambda: Task.recorded(read_json(beside)), "a task")
     return Trained(predictor, task, tiling, kept[GRID_FILE] or {}, kept[SPLIT_FILE])
 

@@ -18,8 +18,10 @@ from geoml.train import Trainer, train
 from geoml.train.checkpoint import start_from
 from geoml.train.device import ProcessGroup, choose_device, process_group, world
 from geoml.train.memory import available_memory, training_memory
+from radiomaps.gating import GATE_FILE, described, fit_gate
 from radiomaps.maps.store import MapStore
 from radiomaps.models import build
+from radiomaps.models.corrdiff3d import CorrDiff3D
 from radiomaps.models.radiodiff3d import RadioDiff3D
 from radiomaps.models.symmetry import corner, flip_error
 from radiomaps.tasks import Task
@@ -134,6 +136,8 @@ def _fit(
     result = train(
         built, transforms, batches, config=config, folder=folder, validation=validation, log=log, watch=watch
     )
+    if group.rank == 0 and validation is not None:
+        _gate(result.checkpoint, validation, folder, allow)
     shown = validation if validation is not None else loader(store, [int(parts["train"][0])], task, batch_size=1)
     return {
         "parameters": sum(p.numel() for p in built.parameters()),
@@ -143,6 +147,13 @@ def _fit(
         "flip_error": _flip_error(result.checkpoint, next(iter(shown)), allow),
         "memory_bytes_loader": batches.memory_bytes(),
     }
+
+
+def _gate(checkpoint: Path, validation: TaskLoader, folder: Path, allow: Sequence[str]) -> None:
+    """Fit the gate of a model that has one on the validation maps, and write it next to the checkpoints."""
+    model = load_predictor(checkpoint, device="cpu", allow=allow).model
+    if isinstance(model, CorrDiff3D):
+        write_json(folder / GATE_FILE, described(fit_gate(model, validation), model.channels.target))
 
 
 def _flip_error(checkpoint: Path, batch: Batch, allow: Sequence[str]) -> float | None:

@@ -99,6 +99,7 @@ def trace(config: DictConfig, run: RunFolder) -> Rows:
         int(values["seed"]),
         bool(values["fill_shadows"]),
         tuple(values["frequencies_hz"] or ()),
+        tuple(values["carriers_hz"] or ()),
     )
     if "://" in str(values["store"]):
         raise UserError(f"store={values['store']} is a URL; stores of radio maps are folders, export them from there")

@@ -150,6 +150,10 @@ class Diffusion(Model):
         """
         return expand(self.scale, predictors[0]).unsqueeze(0)
 
+    def importance(self, scales: Float[Tensor, "some target *space"]) -> Tensor:
+        """The factor of a place's error in the loss: its scale relative to `scale`, so that errors count alike."""
+        return scales / expand(self.scale.detach(), scales[0])
+
     @property
     def scale(self) -> Float[Tensor, " target"]:
         """What a target channel is divided by, its centre taken off; never 0, where nothing is left of it."""
@@ -183,8 +187,7 @@ class Diffusion(Model):
         sigma = self.levels.quantile(sample_noise((), batch.ids, generator, draw="level", uniform=True))
         into = expand(self.preconditioning.coefficients(sigma).into, clean)
         given = self.network(into * (clean + expand(sigma, clean) * noise), predictors, noise_label(sigma)).float()
-        relative = scale.detach() / expand(self.scale.detach(), away[0])
-        root = expand(self.preconditioning.weight(sigma).sqrt(), clean) * relative
+        root = expand(self.preconditioning.weight(sigma).sqrt(), clean) * self.importance(scale.detach())
         wanted = self.preconditioning.target(clean, noise, sigma)
         logs = scale.log().expand_as(away)
         level = logs.mean() if batch.mask is None else (logs * batch.mask).sum() / batch.mask.sum().clamp(min=1)

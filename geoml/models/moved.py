@@ -14,6 +14,7 @@ __all__ = ["upgraded"]
 
 DIFFUSION = "geoml.models.diffusion.Diffusion"
 CORRDIFF, RADIODIFF = "geoml.models.corrdiff.CorrDiff", "radiomaps.models.radiodiff3d.RadioDiff3D"
+CORRDIFF3D = "radiomaps.models.corrdiff3d.CorrDiff3D"
 UNET, UNET3D = "geoml.models.unet.UNetRegression", "radiomaps.models.unet3d.UNet3D"
 
 NETWORK = (
@@ -37,6 +38,7 @@ MOVED: dict[str, tuple[str, dict[str, str], dict[str, Any]]] = {
     "geoml.models.flow.FlowMatching": (DIFFUSION, GROUPS, {"process": {"name": "flow"}, "sampling": {"steps": 8}}),
     DIFFUSION: (DIFFUSION, GROUPS, {}),
     CORRDIFF: (CORRDIFF, GROUPS, {"process": {"name": "edm"}}),
+    CORRDIFF3D: (CORRDIFF3D, GROUPS, {"process": {"name": "edm"}}),
     UNET: (UNET, OF_NETWORK, {"network": {"multipliers": [1, 2, 4]}}),
     UNET3D: (UNET3D, OF_NETWORK, {"network": {"multipliers": [1, 2, 4], "first_axis_halvings": 0}}),
     RADIODIFF: (

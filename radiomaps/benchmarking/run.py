@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from numpy.typing import NDArray
 
@@ -19,7 +19,7 @@ from geoml.errors import Diverged, UserError, unknown
 from geoml.runs.files import sha256
 from geoml.runs.folder import config_hash, plain
 from geoml.train.device import autocast, choose_device
-from radiomaps.benchmarking.ablations import PROBES, probed, score_active
+from radiomaps.benchmarking.ablations import PROBES, probed
 from radiomaps.benchmarking.entries import Contender, task_of
 from radiomaps.maps.store import MapStore
 from radiomaps.scores import MapScores, score
@@ -38,7 +38,7 @@ SCORED_BY = (
     *("radiomaps.baselines", "radiomaps.benchmarking.entries", "radiomaps.models", "radiomaps.benchmarking.ablations"),
     *("radiomaps.scores", "radiomaps.tasks"),
 )
-#: Ways to score a cell: plain, with changed inputs, or with observations at a rate, actively placed or not.
+#: The way to score a cell without changed inputs.
 PLAIN = "plain"
 
 
@@ -157,9 +157,6 @@ class Benchmark:
         kinds = [PLAIN]
         if self.rows[cell.row].baseline is None and cell.split == next(iter(self.splits)):
             kinds += list(self.config["probes"])
-            if self.task(cell).observations is not None and cell.row in self.config["active"]["models"]:
-                rates = self.config["active"]["rates"]
-                kinds += [f"{way}@{rate:g}" for rate in rates for way in ("active", "lattice")]
         return kinds
 
     def _named_by(self, cell: Cell) -> dict[str, Any]:
@@ -183,8 +180,6 @@ class Benchmark:
         spec: dict[str, Any] = self._named_by(cell) | {
             key: self.config[key] for key in ("members", "part", "test_samples", "precision")
         }
-        if kind.startswith(("active", "lattice")):
-            spec |= {name: self.config["active"][name] for name in ("rounds", "sampling")}
         return scores_file(self.cache, f"{cell.row}-{kind}", spec, SCORED_BY)
 
     def trained(self, cell: Cell) -> dict[str, Any]:
@@ -217,15 +212,7 @@ class Benchmark:
         options["batch_size"] = int(self.config["score_batch"])
         if kind == PLAIN:
             return score(builder, self.store, samples, title=f"scoring {cell.row}", **options)
-        if kind in PROBES:
-            return probed(builder, kind, self.store, samples, title=f"{cell.row}, {kind}", **options)
-        way, _, rate = kind.partition("@")
-        if self.config["active"]["sampling"]:
-            builder = cast("Any", builder).sampled_by(**self.config["active"]["sampling"])
-        return score_active(
-            builder, self.store, samples, rate=float(rate), rounds=int(self.config["active"]["rounds"]),
-            uniform=way == "lattice", **options,
-        )  # fmt: skip
+        return probed(builder, kind, self.store, samples, title=f"{cell.row}, {kind}", **options)
 
     def prior_alone(self, cell: Cell) -> MapScores:
         """The scores of a cell's prior without its network."""

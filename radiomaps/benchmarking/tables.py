@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 __all__ = [
     "gap_rows",
     "mean_nmse",
-    "placement_rows",
     "prior_rows",
     "probe_rows",
     "score_rows",
@@ -157,20 +156,6 @@ def gap_rows(made: Benchmark, outcome: BenchmarkResults) -> Rows:
     return rows
 
 
-def placement_rows(made: Benchmark, outcome: BenchmarkResults) -> Rows:
-    """NMSE by rate of observations, on a lattice and actively placed."""
-    rows, split = [], next(iter(made.splits))
-    for task, row in _pairs(made, outcome):
-        for rate in made.config["active"]["rates"]:
-            ways = {way: _found(made, outcome, task, row, split, f"{way}@{rate:g}") for way in ("lattice", "active")}
-            if all(ways.values()):
-                for target in made.tasks[task].targets:
-                    values = {way: mean_nmse(found, target) for way, found in ways.items()}
-                    gain = 1 - _over(values["active"], values["lattice"])
-                    rows.append({"task": task, "model": row, "rate": rate, "target": target, **values, "gain": gain})
-    return rows
-
-
 def uncertainty_rows(made: Benchmark, outcome: BenchmarkResults) -> Rows:
     """Calibration of members: spread–skill, excess of outliers, deviation of ranks."""
     rows, split = [], next(iter(made.splits))
@@ -203,7 +188,6 @@ def write_page(made: Benchmark, outcome: BenchmarkResults, folder: Path) -> None
             "The same model trained and tested by one split and by the split that it is compared with.",
             gap_rows,
         ),
-        ("Placed observations", "NMSE at equal rates; gain of active placement over the lattice.", placement_rows),
         ("Uncertainty", "In the unit of the target.", uncertainty_rows),
         ("Trainings", "", lambda *_: trainings),
     ]

@@ -10,12 +10,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-import numpy as np
-
 from geoml.errors import UserError, unknown
 from geoml.grids.grid import Grid
 from radiomaps import scenes
-from radiomaps.antennas.sites import RadioCell, cells_of
+from radiomaps.generation.placement import Placement
 from radiomaps.maps.layout import VARIABLES, Transmitter
 from radiomaps.materials import materials_of
 from radiomaps.scenes import Scene
@@ -74,80 +72,6 @@ class Window:
         return Grid.box(low, high, {"z": spacing, "y": self.step_m, "x": self.step_m})
 
 
-@dataclass(frozen=True)
-class Placement:
-    """Transmitters of a scene: the cells of `sites`, or `positions_m`, or `count` at random places in the window.
-
-    `sites` is a file or its content (`radiomaps.antennas.sites`); its cells define antennas and powers. Random
-    transmitters are `height_m` above the ground, at least `clear_m` from walls if the scene has such positions.
-    """
-
-    count: int = 1
-    height_m: float = 1.5
-    power_dbm: float = 23.0
-    positions_m: tuple[tuple[float, float, float], ...] = ()
-    pattern: str = "iso"
-    polarization: str = "V"
-    clear_m: float = 1.0
-    sites: Any = ()
-
-    def __post_init__(self) -> None:
-        if self.sites:
-            if self.positions_m:
-                raise UserError("transmitters: give sites or positions_m, not both")
-            object.__setattr__(self, "sites", tuple(cell.describe() for cell in cells_of(self.sites)))
-        try:
-            places = tuple(tuple(map(float, place)) for place in self.positions_m or ())
-        except (TypeError, ValueError):
-            given = list(self.positions_m)
-            raise UserError(f"transmitters: positions_m={given}; expected [[x, y, z], …] in metres") from None
-        object.__setattr__(self, "positions_m", places)
-        if self.number < 1:
-            raise UserError("transmitters: give positions_m, or a count of at least 1")
-
-    @property
-    def number(self) -> int:
-        return len(self.sites or self.positions_m) or self.count
-
-    @property
-    def cells(self) -> tuple[RadioCell, ...]:
-        """The cells of `sites`."""
-        return cells_of(list(self.sites)) if self.sites else ()
-
-    def transmitters(self, scene: Scene, grid: Grid, seed: Sequence[int]) -> list[Transmitter]:
-        """Positions; equal for the same scene, grid and seed."""
-        if self.sites:
-            return [cell.transmitter(scene) for cell in self.cells]
-        places = self.positions_m or self.random_places(scene, grid, seed)
-        return [
-            Transmitter(place, self.power_dbm, f"tx{index}", self.pattern, self.polarization)
-            for index, place in enumerate(places)
-        ]
-
-    def random_places(self, scene: Scene, grid: Grid, seed: Sequence[int]) -> list[tuple[float, float, float]]:
-        """`count` different cells of the grid outdoors, at `height_m` above their ground."""
-        from scipy.ndimage import distance_transform_edt
-
-        ground = scene.ground_height(grid)
-        level = Grid(grid.axes[1:]).with_axis(Grid.box({"z": 0}, {"z": 1}, 1.0)["z"])
-        roofs = scene.height_map(level) - ground
-        room = np.pad(roofs <= 0, 1, mode="edge")
-        distance = distance_transform_edt(room)[1:-1, 1:-1] * grid["x"].step
-        free = np.flatnonzero(distance > self.clear_m)
-        if not free.size:
-            free = np.flatnonzero(roofs <= 0)
-        if free.size < self.count:
-            raise UserError(
-                f"scene {scene.name!r} has {free.size} free cells in the window; {self.count} antennas do not fit"
-            )
-        chosen = np.random.default_rng(list(seed)).choice(free, self.count, replace=False)
-        rows, columns = np.unravel_index(chosen, ground.shape)
-        return [
-            (float(grid["x"].coordinates[i]), float(grid["y"].coordinates[j]), float(ground[j, i] + self.height_m))
-            for j, i in zip(rows, columns, strict=True)
-        ]
-
-
 def expand_scenes(entries: Sequence[Any]) -> tuple[dict[str, Any], ...]:
     """Every scene as a mapping; a scene with `count` is expanded to that many seeds, starting at its `seed`.
 
@@ -195,7 +119,8 @@ class Plan:
     transmitter `n % T`: a frequency's transmitters follow each other.
 
     `solver` is "sionna" or "dominant", `options` are those of its `TraceOptions` or `DominantOptions`. `fill_shadows`
-    uses the dominant path where the solver finds none, and adds the mask `filled`.
+    uses the dominant path where the solver finds none, and adds the mask `filled`. `carriers_hz`: scene n has the
+    carrier n modulo their number, without a sweep.
     """
 
     scenes: tuple[dict[str, Any], ...]
@@ -207,16 +132,19 @@ class Plan:
     seed: int = 0
     fill_shadows: bool = False
     frequencies_hz: tuple[float, ...] = ()
+    carriers_hz: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "scenes", expand_scenes(self.scenes))
         object.__setattr__(self, "variables", tuple(self.variables))
-        try:
-            object.__setattr__(self, "frequencies_hz", tuple(float(value) for value in self.frequencies_hz or ()))
-        except ValueError:
-            raise UserError(
-                f"frequencies_hz={list(self.frequencies_hz)}; expected numbers, as [2.4e9, 5.9e9]"
-            ) from None
+        for name in ("frequencies_hz", "carriers_hz"):
+            try:
+                object.__setattr__(self, name, tuple(float(value) for value in getattr(self, name) or ()))
+            except ValueError:
+                given = list(getattr(self, name))
+                raise UserError(f"{name}={given}; expected numbers, as [2.4e9, 5.9e9]") from None
+        if self.carriers_hz and (self.frequencies_hz or any(cell.frequency_hz for cell in self.placement.cells)):
+            raise UserError("carriers_hz alternates over scenes; leave out frequencies_hz and the carriers of sites")
         if self.frequencies_hz and any(cell.frequency_hz for cell in self.placement.cells):
             raise UserError("frequencies_hz sweeps all cells, but sites name carriers; leave one of them out")
         if self.seed < 0:
@@ -274,6 +202,10 @@ class Plan:
         plan = json.loads(json.dumps(asdict(self)))
         if not self.placement.sites:  # plans from before sites keep their identity
             del plan["placement"]["sites"]
+        if not self.placement.on_roofs:
+            del plan["placement"]["on_roofs"], plan["placement"]["mast_m"]
+        if not self.carriers_hz:
+            del plan["carriers_hz"]
         return plan
 
     def frequencies_of(self, start: int, stop: int) -> list[float]:
@@ -283,6 +215,10 @@ class Plan:
         if self.frequencies_hz:
             number = self.placement.number
             return [self.frequencies_hz[index % self.maps_a_scene // number] for index in range(start, stop)]
+        if self.carriers_hz:
+            return [
+                self.carriers_hz[index // self.maps_a_scene % len(self.carriers_hz)] for index in range(start, stop)
+            ]
         return [float(own[index % len(own)] or usual) for index in range(start, stop)]
 
     @property
@@ -301,6 +237,8 @@ class Plan:
         options = {**self.options, "above_ground": self.window.above_ground}
         if self.frequencies_hz:
             options["frequency_hz"] = self.frequencies_hz[start % self.maps_a_scene // number]
+        elif self.carriers_hz:
+            options["frequency_hz"] = self.carriers_hz[index % len(self.carriers_hz)]
         maps = run_solver(self.solver, self.scene(index), chosen, self.grid(index), options, advance=advance)
         if self.fill_shadows:
             from radiomaps.dominant.fill import fill_shadows

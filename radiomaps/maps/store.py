@@ -161,7 +161,8 @@ def open_maps(path: str | os.PathLike[str]) -> xr.Dataset:
     `x`, `y` and the transmitters are in the scene's metres, and `origin_x`, `origin_y` are 0. If scenes have windows at
     different positions, the axes start at the corner of each window, whose position in the scene is the origin: see
     `in_scene`. `scene` is a name and `tx` a number. Masks are boolean. If heights are above the ground, `ground_m` is
-    its height. Maps of several frequencies are concatenated along `tx`, with `frequency_hz` as a coordinate.
+    its height. Maps of several frequencies are concatenated along `tx`, with `frequency_hz` as a coordinate, by scene
+    too where scenes have different carriers.
     """
     store = MapStore.open(path)
     if "transmitter" not in store.names:
@@ -183,7 +184,9 @@ def open_maps(path: str | os.PathLike[str]) -> xr.Dataset:
     if "ground_m" in maps:
         maps = maps.assign_coords(ground_m=maps["ground_m"].isel(tx=0).variable)
     carriers = maps["frequency_hz"]
-    maps = maps.drop_vars("frequency_hz").assign_coords(frequency_hz=("tx", carriers.values[0], carriers.attrs))
+    same = bool((carriers.values == carriers.values[0]).all())
+    labels = ("tx", carriers.values[0], carriers.attrs) if same else (("scene", "tx"), carriers.values, carriers.attrs)
+    maps = maps.drop_vars("frequency_hz").assign_coords(frequency_hz=labels)
     for name in ("los", "no_path", "building"):
         if name in maps:
             attrs = maps[name].attrs

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from geoml.grids.grid import Grid
 from radiomaps.scenes import Footprint
 from radiomaps.tasks.conditions import HEIGHT_M, Site, constant, transmitter_channels
+from radiomaps.tasks.features import FEATURES, feature_channels
 from radiomaps.tasks.priors import everywhere, free_space, interpolate
 from radiomaps.tasks.task import SIGHT, TRANSMITTER, Task
 
@@ -44,6 +45,8 @@ def map_channels(
         for name in task.transmitter:
             made |= zip(TRANSMITTER[name], transmitter_channels(name, site, grid), strict=True)
         made |= {name: np.full(building.shape, constant(name, site), np.float32) for name in task.constants}
+    for name in task.features:
+        made |= zip(FEATURES[name], feature_channels(name, site, grid, building, roof), strict=True)
     if observed is not None:
         here = np.isfinite(observed[task.targets[0]])
         values = zip(task.target_channels, task.encode(observed), strict=True)

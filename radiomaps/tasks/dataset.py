@@ -22,7 +22,6 @@ from geoml.runs.files import read_json
 from radiomaps.maps.store import MapStore, SceneRecord
 from radiomaps.tasks.channels import base_height_m, map_channels
 from radiomaps.tasks.conditions import Site, roof_map
-from radiomaps.tasks.low_ray_prior import cheap_store
 from radiomaps.tasks.priors import dominant_store
 from radiomaps.tasks.task import SIGHT, Task
 
@@ -32,7 +31,6 @@ Array = NDArray[Any]
 #: Priors that are kept in a separate store.
 _BESIDE: dict[str, Callable[[MapStore, Task], Store]] = {
     "dominant": lambda store, task: dominant_store(store, version=task.dominant_version),
-    "cheap_trace": lambda store, _: cheap_store(store),
 }
 
 

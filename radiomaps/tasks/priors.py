@@ -156,16 +156,18 @@ def _dominant_plan(described: Mapping[str, Any], version: int) -> Plan:
     cells = [{key: value for key, value in row.items() if key not in antenna}
              for row in values["placement"].get("sites") or ()]  # fmt: skip
     placement = Placement(**{**values["placement"], "pattern": "iso", "sites": cells})
-    carriers = values["frequencies_hz"] or ([] if cells else [usual])
+    turns = described.get("carriers_hz", ())
+    carriers = values["frequencies_hz"] or ([] if cells or turns else [usual])
     return Plan(
         tuple(values["scenes"]),
         placement,
         Window(**values["window"]),
         "dominant",
         {
-            **({"frequency_hz": usual} if cells else {}),
+            **({"frequency_hz": usual} if cells or turns else {}),
             **({} if version == VERSION else {"version": version}),
         },
         seed=int(values["seed"]),
         frequencies_hz=tuple(carriers),
+        carriers_hz=tuple(turns),
     )

@@ -43,11 +43,8 @@ def scene_batch(
 
     Samples of noise are keyed on `number`. `observed` is what `observed_on` gives, for a task with observations.
 
-    Errors: `UserError` for a grid outside the scene, a transmitter in a building, missing or needless observations, and
-    for a task whose prior is a trace of few rays.
+    Errors: `UserError` for a grid outside the scene, a transmitter in a building, missing or needless observations.
     """
-    if task.prior == "cheap_trace":
-        raise UserError("this model denoises traces of few rays, which a store has: radiomaps predict store=MAPS")
     if (observed is None) is not (task.observations is None):
         needs = "needs observed voxels: observed=Dataset" if observed is None else "reads no observations"
         raise UserError(f"this model was trained with task.radiation={task.radiation} and {needs}")

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from geoml.errors import UserError, unknown
 from radiomaps.exchange.grey import PRINTED_RANGE_DB
 from radiomaps.tasks.encoding import TARGETS, Encoding
+from radiomaps.tasks.features import FEATURES
 from radiomaps.tasks.observations import Observations
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ TRANSMITTER = {
 }
 #: Conditions with one value per map.
 CONSTANTS = ("frequency", "power", "tx_height")
-PRIORS = ("free_space", "dominant", "cheap_trace", "interpolated")
+PRIORS = ("free_space", "dominant", "interpolated")
 #: In addition to a prior from physics: 1 in line of sight.
 SIGHT = "sight_prior"
 RADIATION = ("aware", "unaware", "mixed")
@@ -43,10 +44,12 @@ class Task:
     - `heights`: layers by their height in metres, evenly spaced; None takes all there are.
     - `encoding`, `ranges`: see `Encoding`. `threshold_dbm`: voxels that receive less are masked.
     - `prior`: physics or interpolation as a channel per target, which residual models correct: "free_space",
-      "dominant" (the dominant-path solver, computed once), "cheap_trace" (a hundredth of the rays, to be denoised),
-      "interpolated" (the observations). Physics also gives the channel `sight_prior`, 1 in line of sight.
+      "dominant" (the dominant-path solver, computed once), "interpolated" (the observations). Physics also gives the
+      channel `sight_prior`, 1 in line of sight.
     - `dominant_version`: of the solver behind prior=dominant; networks keep the one that they were trained with.
     - `transmitter`: its encodings, of "map", "distance", "direction"; `constants`: of frequency, power, tx_height.
+    - `features`: inputs derived from buildings and transmitter, of "walls", "obstruction", "roofs", see
+      `radiomaps.tasks.features`.
 
     >>> Task(targets=("toa_s", "doa_azimuth"), prior="free_space").channels.target
     ('toa_s', 'doa_azimuth_sin', 'doa_azimuth_cos')
@@ -59,15 +62,16 @@ class Task:
     encoding: Literal["physical", "uint8"] = "physical"
     ranges: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     threshold_dbm: float | None = None
-    prior: Literal["free_space", "dominant", "cheap_trace", "interpolated"] | None = None
+    prior: Literal["free_space", "dominant", "interpolated"] | None = None
     transmitter: tuple[str, ...] = ("distance", "direction")
     constants: tuple[str, ...] = ()
     dominant_version: int = 2
+    features: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if isinstance(self.observations, Mapping):
             object.__setattr__(self, "observations", Observations(**self.observations))
-        for name in ("targets", "transmitter", "constants"):
+        for name in ("targets", "transmitter", "constants", "features"):
             value = getattr(self, name)
             object.__setattr__(self, name, (value,) if isinstance(value, str) else tuple(value))
         if self.heights is not None:
@@ -75,7 +79,8 @@ class Task:
         object.__setattr__(self, "ranges", self.codecs.ranges)
         for what, names, known in (
             ("target", self.targets, TARGETS), ("transmitter encoding", self.transmitter, TRANSMITTER),
-            ("constant condition", self.constants, CONSTANTS), ("radiation", (self.radiation,), RADIATION),
+            ("constant condition", self.constants, CONSTANTS), ("feature", self.features, FEATURES),
+            ("radiation", (self.radiation,), RADIATION),
         ):  # fmt: skip
             for name in names:
                 if name not in known:
@@ -95,6 +100,8 @@ class Task:
             )
         if self.knows_transmitter and not self.transmitter:
             raise UserError(f"radiation={self.radiation} shows the transmitter; name its encodings in transmitter")
+        if "obstruction" in self.features and not self.knows_transmitter:
+            raise UserError("features=obstruction needs the transmitter, which an unaware task does not know")
         if self.prior is None:
             return
         if self.prior not in PRIORS:
@@ -126,6 +133,7 @@ class Task:
         if self.knows_transmitter:
             condition += [channel for name in self.transmitter for channel in TRANSMITTER[name]]
             condition += self.constants
+        condition += [channel for name in self.features for channel in FEATURES[name]]
         if self.observations is not None:
             condition += [*(f"{name}_observed" for name in self.target_channels), "observed"]
         guesses: tuple[tuple[str, str], ...] = ()
@@ -150,7 +158,10 @@ class Task:
 
     def describe(self) -> dict[str, Any]:
         """The task in JSON types; `Task.of` is the inverse."""
-        return json.loads(json.dumps(asdict(self)))
+        described = json.loads(json.dumps(asdict(self)))
+        if not self.features:  # tasks from before features keep their identity
+            del described["features"]
+        return described
 
     @classmethod
     def of(cls, values: Mapping[str, Any]) -> Task:

@@ -1,4 +1,4 @@
-"""Benchmarks end to end on small stores: every table, resumed cells, probes, placed observations, the verbs."""
+"""Benchmarks end to end on small stores: every table, resumed cells, probes, the verbs."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 
 from geoml.cli import app
 from geoml.cli.compose import compose
@@ -18,12 +17,11 @@ from geoml.errors import UserError
 from geoml.runs.folder import plain
 from radiomaps.__main__ import APP
 from radiomaps.baselines import baseline
-from radiomaps.benchmarking.ablations import add_uncertain, observe, probed, relative_spread
+from radiomaps.benchmarking.ablations import probed
 from radiomaps.benchmarking.entries import Contender, task_of
 from radiomaps.benchmarking.run import PLAIN, Benchmark, Cell
 from radiomaps.benchmarking.tables import (
     gap_rows,
-    placement_rows,
     prior_rows,
     probe_rows,
     score_rows,
@@ -35,7 +33,6 @@ from radiomaps.generation.plan import Placement, Plan, Window
 from radiomaps.report.html import report as browser_report
 from radiomaps.scores import score
 from radiomaps.tasks import Observations, Task
-from radiomaps.tasks.dataset import loader
 
 TINY = {"base": 4, "multipliers": [1, 2]}
 
@@ -60,7 +57,6 @@ def settings(store: Path, cache: Path, **changes: Any) -> dict[str, Any]:
         ],
         "models": ["free_space", "log_distance", "idw", {"model": "unet3d", **TINY}, {"model": "radiodiff3d", **TINY}],
         "splits": [{"by": "scene", "parts": parts}, {"by": "file", "parts": parts}],
-        "active": {"models": ["radiodiff3d"], "rates": [0.05], "rounds": 2, "sampling": {"steps": 2}},
         "members": 2, "cache": str(cache), **changes,
     }  # fmt: skip
 
@@ -80,7 +76,6 @@ def test_a_benchmark_has_every_table_and_is_found_again(store: Path, tmp_path: P
     assert {row["inputs"] for row in probe_rows(made, outcome)} == {"shuffled", "without_buildings"}
     assert [row["model"] for row in prior_rows(made, outcome)] == ["unet3d", "radiodiff3d"] * 2
     assert len(gap_rows(made, outcome)) == 4 * 2 + 3
-    assert [(row["rate"], row["model"]) for row in placement_rows(made, outcome)] == [(0.05, "radiodiff3d")]
     assert {row["model"] for row in uncertainty_rows(made, outcome)} == {"radiodiff3d"}
     assert len(made.leaks("scene")) == 0 < len(made.leaks("file"))
 
@@ -175,42 +170,6 @@ def test_shuffling_is_felt_by_what_uses_the_transmitter(store: Path):
     assert score(dominant, store, range(4)).nmse("path_gain_db") < 1e-9
     empty = probed(dominant, "without_buildings", store, list(range(4))).nmse("path_gain_db")
     assert empty == pytest.approx(score(made, store, range(4)).nmse("path_gain_db"))
-
-
-def test_observed_places_show_the_truth_there_and_nowhere_else(store: Path):
-    task = Task(radiation="unaware", observations=Observations(rate=0.02), prior="interpolated", transmitter=())
-    batch = next(iter(loader(store, [0, 1], task, batch_size=2)))
-    places = torch.rand(batch.mask[:, 0].shape, generator=torch.Generator().manual_seed(0)) < 0.1
-    made, names = observe(batch, task, places), task.channels.condition
-    seen = made.condition[:, names.index("observed")] > 0
-    assert torch.equal(seen, places & batch.mask[:, 0])
-    assert torch.equal(made.condition[:, names.index("path_gain_db_observed")], batch.target[:, 0] * seen)
-    assert torch.equal(made.condition[:, names.index("path_gain_db_prior")][seen], batch.target[:, 0][seen])
-    kept = [names.index(name) for name in ("building", "roof", "height")]
-    assert torch.equal(made.condition[:, kept], batch.condition[:, kept])
-
-
-def test_uncertain_voxels_are_added_apart_and_outdoors():
-    spread = torch.rand(2, 12, 12, generator=torch.Generator().manual_seed(1))
-    free = torch.ones(2, 12, 12, dtype=torch.bool)
-    free[:, :6] = False
-    places = torch.zeros(2, 12, 12, dtype=torch.bool)
-    add_uncertain(spread, places, free, 5)
-    cells = places.nonzero()
-    assert len(cells) == 5
-    assert not (places & ~free).any()
-    apart = (cells[:, None] - cells[None]).abs().amax(dim=2) + 9 * torch.eye(5, dtype=torch.int64)
-    assert apart.min() >= 2
-    best = (spread * free).flatten().argmax()
-    assert places.flatten()[best]
-
-
-def test_spread_of_a_map_does_not_depend_on_the_maps_beside_it():
-    fields = torch.rand(2, 4, 2, 2, 6, 6, generator=torch.Generator().manual_seed(2))
-    fields[1, :, 0] *= 100  # the other map's first channel is a hundred times as uncertain
-    both = relative_spread(fields)
-    torch.testing.assert_close(both[0], relative_spread(fields[:1])[0])
-    torch.testing.assert_close(both.mean(dim=(1, 2, 3)), torch.ones(2))
 
 
 def test_evaluate_scores_a_baseline_and_a_checkpoint(store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):

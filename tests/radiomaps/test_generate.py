@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import shapely
 
 from geoml.data.store import open_store, verify_store
 from geoml.errors import DataError, UserError
@@ -15,6 +16,7 @@ from radiomaps.exchange import export_urbanradio3d
 from radiomaps.generation import generate as module
 from radiomaps.generation.generate import compute, generate
 from radiomaps.generation.plan import Placement, Plan, Window, expand_scenes
+from radiomaps.maps.layout import Transmitter
 from radiomaps.maps.store import open_maps, scene_records
 
 WINDOW = Window(size_m=96, step_m=8, heights_m=(1.5, 9.5, 4), centre_m=(128, 128))
@@ -34,6 +36,39 @@ def same_files(a: Path, b: Path) -> bool:
     names = sorted(str(file.relative_to(a)) for file in a.rglob("*") if "/c/" in str(file) and file.is_file())
     assert names
     return all((a / name).read_bytes() == (b / name).read_bytes() for name in names)
+
+
+def test_transmitters_stand_in_streets_and_on_roofs_at_carriers_in_turn(tmp_path: Path):
+    varied = plan(
+        scenes=({"name": "procedural", "seed": 20, "count": 3},),
+        placement=Placement(count=4, on_roofs=2, height_m=(1.5, 12)), carriers_hz=(2e9, 6e9),
+    )  # fmt: skip
+    for index in range(3):
+        scene, sites = varied.scene(index), varied.transmitters(index)
+        heights = [site.position[2] for site in sites]
+        assert all(1.5 <= height <= 12 for height in heights[:2])
+        near = [[f.top_m for f in scene.footprints if f.polygon.buffer(8).contains(_point(site))] for site in sites]
+        tops = list(map(max, near[2:]))
+        assert all(height <= top + 3 + 1e-6 for height, top in zip(heights[2:], tops, strict=True))
+        assert all(height > 6 for height in heights[2:])
+    assert varied.frequencies_of(0, 12) == [2e9] * 4 + [6e9] * 4 + [2e9] * 4
+    assert "carriers_hz" not in plan().describe()
+    assert "on_roofs" not in plan().describe()["placement"]
+    maps = open_maps(generate(varied, tmp_path / "varied.zarr"))
+    assert sorted(set(np.ravel(maps["frequency_hz"]).tolist())) == [2e9, 6e9]
+    for bad, hint in (
+        ({"on_roofs": 5}, "0 … count"),
+        ({"height_m": (3, 1)}, "low <= high"),
+        ({"height_m": "x"}, "metres"),
+    ):
+        with pytest.raises(UserError, match=hint):
+            Placement(count=4, **bad)
+    with pytest.raises(UserError, match="carriers_hz alternates"):
+        plan(carriers_hz=(2e9,), frequencies_hz=(3e9,))
+
+
+def _point(site: Transmitter) -> shapely.Point:
+    return shapely.Point(site.position[:2])
 
 
 def test_store_holds_what_the_solver_gave(whole: Path):

@@ -31,7 +31,10 @@ from radiomaps.tasks.splits import split_by_file, split_by_name
 from radiomaps.tasks.task import SIGHT
 
 UNAWARE = Task(targets=TARGETS, radiation="unaware", observations=Observations(rate=0.05), prior="interpolated")
-AWARE = Task(targets=TARGETS, prior="dominant", transmitter=("map", "distance", "direction"), constants=("frequency",))
+AWARE = Task(
+    targets=TARGETS, prior="dominant", transmitter=("map", "distance", "direction"), constants=("frequency",),
+    features=("walls", "obstruction", "roofs"),
+)  # fmt: skip
 
 
 @pytest.fixture(scope="module")
