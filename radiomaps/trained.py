@@ -18,7 +18,7 @@ from geoml.models.tiles import Tiled, Tiling
 from geoml.runs.files import read_json
 from geoml.runs.stored_config import interpret
 from geoml.train.device import Precision
-from radiomaps.gating import GATE_FILE, gated
+from radiomaps.models.gating import GATE_FILE, gated
 from radiomaps.tasks import Task
 
 if TYPE_CHECKING:

@@ -18,10 +18,10 @@ from geoml.train import Trainer, train
 from geoml.train.checkpoint import start_from
 from geoml.train.device import ProcessGroup, choose_device, process_group, world
 from geoml.train.memory import available_memory, training_memory
-from radiomaps.gating import GATE_FILE, described, fit_gate
 from radiomaps.maps.store import MapStore
 from radiomaps.models import build
 from radiomaps.models.corrdiff3d import CorrDiff3D
+from radiomaps.models.gating import GATE_FILE, described, fit_gate
 from radiomaps.models.radiodiff3d import RadioDiff3D
 from radiomaps.models.symmetry import corner, flip_error
 from radiomaps.tasks import Task

@@ -16,11 +16,11 @@ from geoml.grids.grid import Grid
 from geoml.models.base import Channels
 from geoml.runs.files import read_json
 from radiomaps.__main__ import APP
-from radiomaps.gating import described, fit_gate, gated
 from radiomaps.generation.generate import generate
 from radiomaps.generation.plan import Placement, Plan, Window
 from radiomaps.models import build
 from radiomaps.models.corrdiff3d import CorrDiff3D
+from radiomaps.models.gating import described, fit_gate, gated
 from radiomaps.tasks import Task
 from radiomaps.tasks.conditions import Site
 from radiomaps.tasks.features import feature_channels
