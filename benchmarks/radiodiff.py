@@ -217,7 +217,6 @@ def run(scale: Scale) -> dict[str, float | None]:
     networks: list[Any] = [network(name, trainer={"learning_rate": rate}) for name, rate in rates.items()]
     networks += [network(UNET, name="radiounet", operator="planar", trainer={"learning_rate": rates[UNET]})]
     config = settings(scale, store, folder, [*networks, *PHYSICS, *INTERPOLATION])
-    config["active"] |= {"models": [OURS], "sampling": {"steps": 4}}
     made = Benchmark(config)
     with dask_workers(config["dask"]):
         outcome = made.run()

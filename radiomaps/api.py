@@ -175,7 +175,8 @@ def load(
     """Load the trained model of a run folder or checkpoint folder.
 
     Args:
-        run: the run folder of `radiomaps train` or `radiomaps.train`, or a checkpoint folder.
+        run: the run folder of `radiomaps train` or `radiomaps.train`, a checkpoint folder, or "general", the weights
+            that come with the package.
         device: "cpu", "cuda", or "auto" for a GPU if there is one.
         precision: precision of the network's forward passes; "bf16" is faster on hardware that supports it.
         allow: names of other packages whose models may be built.

@@ -26,10 +26,18 @@ if TYPE_CHECKING:
 
     import torch
 
-__all__ = ["GRID_FILE", "SPLIT_FILE", "TASK_FILE", "Trained", "identity", "load_trained"]
+__all__ = ["GRID_FILE", "SPLIT_FILE", "TASK_FILE", "WEIGHTS", "Trained", "identity", "load_trained", "weights_of"]
 
 #: File next to the checkpoints with the task of the model, its grid, and the split of its maps.
 TASK_FILE, GRID_FILE, SPLIT_FILE = "task.json", "grid.json", "split.json"
+#: Folders of exported checkpoints that come with the package.
+WEIGHTS = Path(__file__).parent / "models" / "weights"
+
+
+def weights_of(name: str) -> Path | None:
+    """The folder of shipped weights, None for an unknown name."""
+    folder = WEIGHTS / name
+    return folder if name and Path(name).name == name and (folder / "SHA256SUMS").is_file() else None
 
 
 @dataclass(frozen=True)
@@ -81,15 +89,15 @@ def load_trained(
     tiling: Tiling | None = None,
     allow: Sequence[str] = (),
 ) -> Trained:
-    """Load the model of a run of `radiomaps train`, or of a checkpoint folder, with its task.
+    """Load the model of a run of `radiomaps train` or of a checkpoint folder, or shipped weights ("general").
 
     `precision` is that of its forward passes: "bf16" is faster on hardware that supports it.
 
     Raises `UserError` for a folder without a training, `DataError` for files that are damaged or lack the task.
     """
-    path = Path(path)
+    path = weights_of(str(path)) or Path(path)
     if not path.is_dir():
-        raise UserError(f"{path} does not exist; give the run folder that `radiomaps train` printed")
+        raise UserError(f"{path} does not exist; give the run folder that `radiomaps train` printed, or general")
     folder = path / "checkpoints" if (path / "checkpoints").is_dir() else path
     beside = next((at / TASK_FILE for at in (folder, folder.parent) if (at / TASK_FILE).exists()), None)
     if beside is None:

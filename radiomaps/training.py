@@ -51,14 +51,14 @@ Parts = Mapping[str, "NDArray[Any] | Sequence[int]"]
 class Recipe:
     """Options of a training, in addition to the model and its maps.
 
-    `patch` is the horizontal edge of training crops in voxels (None for complete maps), with `patches_per_sample` crops
-    per map. `augment` applies a random one of the 8 symmetries of a square to each. `validation_samples` is the number
-    of validation maps, evenly spread over their part.
+    `patch` is the horizontal edge of training crops in voxels, or their size along z, y, x (None for complete maps),
+    with `patches_per_sample` crops per map. `augment` applies a random one of the 8 symmetries of a square to each.
+    `validation_samples` is the number of validation maps, evenly spread over their part.
     """
 
     trainer: Trainer
     batch_size: int = 8
-    patch: int | None = None
+    patch: int | tuple[int, int, int] | None = None
     patches_per_sample: int = 1
     workers: int = 0
     augment: bool = True
@@ -66,7 +66,12 @@ class Recipe:
 
     def __post_init__(self) -> None:
         for name, least in (("batch_size", 1), ("patches_per_sample", 1), ("patch", 0), ("validation_samples", 0)):
-            if (value := getattr(self, name)) is not None and int(value) < least:
+            value = getattr(self, name)
+            if name == "patch" and isinstance(value, Sequence) and not isinstance(value, str):
+                if len(value) != 3 or min(map(int, value)) < 1:
+                    raise UserError(f"loader.patch={list(value)}; expected voxels along z, y, x, each 1 or more")
+                object.__setattr__(self, "patch", tuple(map(int, value)))
+            elif value is not None and int(value) < least:
                 raise UserError(f"loader.{name}={value}; expected a whole number, {least} or more")
         object.__setattr__(self, "patch", self.patch or None)
 

@@ -24,14 +24,14 @@ from geoml.nn.unet import UNet
 from radiomaps.models.observed import observed_values
 from radiomaps.tasks.task import SIGHT
 
-__all__ = ["CorrDiff3D", "Gate"]
+__all__ = ["CorrDiff3D", "CorrectionGate"]
 
 #: Bounds of the logarithm of a voxel's scale over the scale of its target.
 NARROWEST, WIDEST = -5.0, 3.0
 
 
 @dataclass(frozen=True)
-class Gate:
+class CorrectionGate:
     """Where the correction of the prior is used, and how wide members spread; fitted on validation maps.
 
     By class of voxels (out of the prior's line of sight, in it) and target channel: `threshold`, the number of
@@ -54,8 +54,8 @@ class CorrDiff3D(Diffusion):
 
     - Members come in pairs on opposite sides of the mean, so that the mean of an even number of members is the
       regression's.
-    - With a prior the mean is a correction of it. A `Gate`, fitted after the training, shuts the correction where the
-      prior is better and fits the size of the spread.
+    - With a prior the mean is a correction of it. A `CorrectionGate`, fitted after the training, shuts the correction
+      where the prior is better and fits the size of the spread.
     - `share`: part of each batch on which the diffusion learns; `residual_network`: its network, None for `network`.
 
     Other arguments are those of `Diffusion`.
@@ -95,13 +95,13 @@ class CorrDiff3D(Diffusion):
         self.register_buffer("threshold", torch.zeros(2, count), persistent=False)
         self.register_buffer("spread", torch.ones(2, count), persistent=False)
 
-    def gated(self, gate: Gate | Mapping[str, Any] | None) -> CorrDiff3D:
+    def gated(self, gate: CorrectionGate | Mapping[str, Any] | None) -> CorrDiff3D:
         """The model itself with a gate; None opens it everywhere."""
         with torch.no_grad():
             self.threshold.zero_()
             self.spread.fill_(1.0)
             if gate is not None:
-                values = vars(gate) if isinstance(gate, Gate) else gate
+                values = vars(gate) if isinstance(gate, CorrectionGate) else gate
                 self.threshold.copy_(torch.tensor(values["threshold"]))
                 self.spread.copy_(torch.tensor(values["spread"]))
         return self

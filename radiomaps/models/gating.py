@@ -11,7 +11,7 @@ from torch import Tensor
 
 from geoml.data.fields import Batch
 from geoml.models.base import Model
-from radiomaps.models.corrdiff3d import CorrDiff3D, Gate
+from radiomaps.models.corrdiff3d import CorrDiff3D, CorrectionGate
 
 __all__ = ["GATE_FILE", "THRESHOLDS", "described", "fit_gate", "gated"]
 
@@ -22,7 +22,7 @@ THRESHOLDS = (0.0, 0.1, 0.25, 0.5, 1.0, math.inf)
 
 
 @torch.no_grad()
-def fit_gate(model: CorrDiff3D, batches: Iterable[Batch], *, seed: int = 0) -> Gate:
+def fit_gate(model: CorrDiff3D, batches: Iterable[Batch], *, seed: int = 0) -> CorrectionGate:
     """For each class of voxels and target channel the threshold of least squared error, and the width of members.
 
     The spread is the factor that gives members the variance of the errors. Batches are in the task's encoding.
@@ -54,10 +54,10 @@ def fit_gate(model: CorrDiff3D, batches: Iterable[Batch], *, seed: int = 0) -> G
     least = squares.gather(2, best.unsqueeze(2))[..., 0]
     share = opened.gather(2, best.unsqueeze(2))[..., 0] / counts.clamp(min=1)
     spread = torch.where(drawn > 0, (least / drawn.clamp(min=1e-30)).sqrt(), torch.ones_like(drawn))
-    return Gate(_pairs(torch.tensor(THRESHOLDS)[best]), _pairs(spread), _pairs(share))
+    return CorrectionGate(_pairs(torch.tensor(THRESHOLDS)[best]), _pairs(spread), _pairs(share))
 
 
-def described(gate: Gate, channels: Iterable[str]) -> dict[str, Any]:
+def described(gate: CorrectionGate, channels: Iterable[str]) -> dict[str, Any]:
     """A gate in JSON types; an infinite threshold is null."""
     rows = {
         name: [[value if math.isfinite(value) else None for value in row] for row in rows]

@@ -299,6 +299,8 @@ class Bender:
             return CentrePaths.none()
         self.least = _LEAST * gain
         _, identity = self.table.paths()
+        if not len(identity):  # edges, none of which a voxel sees
+            return CentrePaths.none()
         self.chains = _Chains(self.wedges, self.names.resolve(np.unique(identity)))
         self.pair = self.chains.pair.numpy()
         return grow(self.table, self.names, self._exact, self.voxels, _ROUNDS)

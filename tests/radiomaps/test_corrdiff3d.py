@@ -15,6 +15,7 @@ from geoml.errors import UserError
 from geoml.grids.grid import Grid
 from geoml.models.base import Channels
 from geoml.runs.files import read_json
+from geoml.train import Trainer
 from radiomaps.__main__ import APP
 from radiomaps.generation.generate import generate
 from radiomaps.generation.plan import Placement, Plan, Window
@@ -25,7 +26,8 @@ from radiomaps.tasks import Task
 from radiomaps.tasks.conditions import Site
 from radiomaps.tasks.features import feature_channels
 from radiomaps.tasks.task import SIGHT
-from radiomaps.trained import load_trained
+from radiomaps.trained import load_trained, weights_of
+from radiomaps.training import Recipe
 
 CHANNELS = Channels(("building", "gain_prior", SIGHT), ("gain",), first_guess=(("gain", "gain_prior"),))
 GRID = Grid.box({"z": 0.0, "y": 0.0, "x": 0.0}, {"z": 4.0, "y": 8.0, "x": 8.0}, 1.0)
@@ -148,3 +150,27 @@ def test_an_unaware_task_has_no_obstruction() -> None:
     with pytest.raises(UserError, match="did you mean 'walls'"):
         Task(features=("wall",))
     assert "features" not in Task().describe()
+
+
+@pytest.mark.skipif(weights_of("general") is None, reason="the package has no weights of a general model")
+def test_the_shipped_weights_predict_a_scene_without_training(tmp_path: Path) -> None:
+    words = ["predict", "model=general", "scene.size_m=128", "window={size_m: 64, heights_m: [1.5, 7.5, 3]}"]
+    assert app.main(APP, [*words, "members=2", "pictures=0", f"run.dir={tmp_path}"]) == 0
+    assert len(list((tmp_path / "samples").glob("map-*.nc"))) == 1
+
+
+def test_predict_wants_a_checkpoint_or_shipped_weights(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for words, hint in (
+        ([], "either checkpoint"),
+        (["model=generl"], "generl"),
+        (["model=a", "checkpoint=b"], "either"),
+    ):
+        assert app.main(APP, ["predict", *words, f"run.dir={tmp_path}"]) != 0
+        assert hint in capsys.readouterr().err
+
+
+def test_training_crops_are_an_edge_or_a_size() -> None:
+    assert Recipe(Trainer(), patch=[2, 8, 8]).patch == (2, 8, 8)  # type: ignore[arg-type]
+    for bad in ([8, 8], [0, 8, 8], -1):
+        with pytest.raises(UserError, match=r"loader\.patch"):
+            Recipe(Trainer(), patch=bad)  # type: ignore[arg-type]
