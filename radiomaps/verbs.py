@@ -260,9 +260,8 @@ def predict(config: DictConfig, run: RunFolder) -> Rows:
     from radiomaps.trained import load_trained
 
     values = plain(config)
-    weights = _weights(values)
     trained = load_trained(
-        weights, device=values["device"], precision=values["precision"], tiling=Tiling(**values["tiles"]),
+        values["checkpoint"], device=values["device"], precision=values["precision"], tiling=Tiling(**values["tiles"]),
         allow=values["allow_targets"],
     )  # fmt: skip
     trained = trained.sampled_by(**{name: values[name] for name in ("steps", "sampler", "guidance", "keep")})
@@ -285,27 +284,13 @@ def predict(config: DictConfig, run: RunFolder) -> Rows:
         if part is not None:
             trained = replace(trained, task=on_layers(trained.task, trained.split or {}, part))
         maps, count = with_truth(predicted_maps(trained, store, chosen, **options), trained.task, store), len(chosen)
-    attrs = {"title": "Predicted radio maps", "source": f"checkpoint {weights}", "seed": values["seed"]}
+    attrs = {"title": "Predicted radio maps", "source": f"checkpoint {values['checkpoint']}", "seed": values["seed"]}
     rows = []
     for row in write_predictions(run.samples, maps, total=count, kind=values["format"], attrs=attrs):
         rows.append(row)
         run.metrics.append(row)
     draw_predictions(rows[: int(values["pictures"])])
     return rows
-
-
-def _weights(values: dict[str, Any]) -> str:
-    """The checkpoint of `predict`, or the name of shipped weights that `model` selects."""
-    from radiomaps.trained import WEIGHTS, weights_of
-
-    checkpoint, model = values["checkpoint"], values["model"]
-    if (checkpoint is None) == (model is None):
-        raise UserError("predict needs either checkpoint=RUN of a training, or model=general with shipped weights")
-    if model is not None and weights_of(str(model)) is None:
-        raise unknown(
-            "model with shipped weights", model, sorted(path.name for path in WEIGHTS.glob("*")) or ["general"]
-        )
-    return str(checkpoint if model is None else model)
 
 
 def evaluate(config: DictConfig, run: RunFolder) -> Rows:

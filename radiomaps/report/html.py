@@ -174,7 +174,7 @@ def _of_samples(path: Path, files: list[Path]) -> Report:
     note = "" if truths else "These files contain no truth for comparison."
     return Report(
         "Sampled radio maps",
-        f"Sampled with {run.config.get('checkpoint') or run.config.get('model')}. {note}",
+        f"Sampled with {run.config.get('checkpoint')}. {note}",
         [
             Section("Truth, prediction, error and uncertainty", [figures.prediction_viewer(predicted, truths)]),
             Section("In numbers", [Table(rows, "Medians over outdoor voxels")]),

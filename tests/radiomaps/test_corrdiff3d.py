@@ -154,19 +154,9 @@ def test_an_unaware_task_has_no_obstruction() -> None:
 
 @pytest.mark.skipif(weights_of("general") is None, reason="the package has no weights of a general model")
 def test_the_shipped_weights_predict_a_scene_without_training(tmp_path: Path) -> None:
-    words = ["predict", "model=general", "scene.size_m=128", "window={size_m: 64, heights_m: [1.5, 7.5, 3]}"]
+    words = ["predict", "scene.size_m=128", "window={size_m: 64, heights_m: [1.5, 7.5, 3]}"]
     assert app.main(APP, [*words, "members=2", "pictures=0", f"run.dir={tmp_path}"]) == 0
     assert len(list((tmp_path / "samples").glob("map-*.nc"))) == 1
-
-
-def test_predict_wants_a_checkpoint_or_shipped_weights(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    for words, hint in (
-        ([], "either checkpoint"),
-        (["model=generl"], "generl"),
-        (["model=a", "checkpoint=b"], "either"),
-    ):
-        assert app.main(APP, ["predict", *words, f"run.dir={tmp_path}"]) != 0
-        assert hint in capsys.readouterr().err
 
 
 def test_training_crops_are_an_edge_or_a_size() -> None:
