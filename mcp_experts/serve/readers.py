@@ -119,6 +119,11 @@ class Readers:
         found: dict[str, Any] = self._ask(opened, {"point": point})[0]["point"]
         return found
 
+    def survey(self, opened: Opened, **place: Any) -> dict[str, Any]:
+        """Coverage of a route or area of a radio map."""
+        found: dict[str, Any] = self._ask(opened, {"survey": place})[0]["survey"]
+        return found
+
     def close(self) -> None:
         """End all processes; reads in progress fail."""
         with self._lock:

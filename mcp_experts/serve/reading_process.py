@@ -20,6 +20,7 @@ import numpy as np
 from geoml.errors import DataError, UserError
 from mcp_experts.channels.loading import NoChannel, channel_from_file
 from mcp_experts.channels.opening import MOST_BYTES, OpenedPath
+from mcp_experts.serve.map_surveys import survey_map
 from mcp_experts.serve.maps import describe_map, query_map
 
 __all__ = ["FRAME", "MOST_MEMORY", "MOST_S", "READY", "main"]
@@ -58,8 +59,10 @@ def _serve_reads(connection: socket.socket) -> None:
 
 
 def _answer(request: Mapping[str, Any], descriptors: list[int]) -> tuple[dict[str, Any], bytes]:
-    """A channel, the extent of a radio map, or its values at a point."""
+    """A channel, the extent of a radio map, its values at a point, or its coverage of a place."""
     path = OpenedPath.of(descriptors[0], request["name"], descriptors[1])
+    if "survey" in request:
+        return {"survey": survey_map(path, **request["survey"])}, b""
     if "point" in request:
         return {"point": query_map(path, **request["point"])}, b""
     if path.suffix in LAZY and (covered := describe_map(path)) is not None:

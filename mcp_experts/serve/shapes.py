@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing_extensions import TypedDict
 
-__all__ = ["Answer", "Budget", "Card", "Description", "Design", "Dropped", "Listing", "Loaded", "MapPoint"]
+__all__ = ["Answer", "Budget", "Card", "Description", "Design", "Dropped", "Listing", "Loaded"]
 
 
 class Answer(TypedDict):
@@ -70,24 +70,6 @@ class Dropped(TypedDict):
 
     source: str
     dropped: bool
-
-
-class MapPoint(TypedDict):
-    """Values of a radio map at one point."""
-
-    expert: str
-    path: str
-    path_gain_db: float | None
-    los: bool | None
-    toa_s: float | None
-    inside_building: bool
-    no_path: bool
-    distance_m: float
-    uncertainty_db: float | None
-    abstained: bool
-    classical: dict[str, float | str | None]
-    warnings: list[str]
-    latency_ms: float
 
 
 class Design(TypedDict):

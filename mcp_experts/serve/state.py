@@ -99,6 +99,15 @@ class State:
         name = f"{path}{f'#{index}' if index else ''}@{digest.hexdigest()[:8]}"
         return self.handles.get(self.handles.put(found, FILES, name), FILES)
 
+    async def map_survey(self, path: str, **place: Any) -> dict[str, Any]:
+        """Coverage of a route or area of a radio map under the root (arguments of `survey_map`)."""
+
+        def read() -> dict[str, Any]:
+            with open_inside(self.root, path) as opened:
+                return self.readers.survey(opened, **place)
+
+        return await anyio.to_thread.run_sync(read)
+
     async def map_point(self, path: str, **point: float) -> dict[str, Any]:
         """Values of a radio map under the root at a point (`x_m`, `y_m`, `z_m`, `transmitter`)."""
 

@@ -27,7 +27,7 @@ from mcp_experts.serve.toolsets import TOOLSETS, Source
 __all__ = ["tools", "unlisted"]
 
 PAGE, MOST_LISTED = 20, 2000
-#: Questions that a radio map answers, with the field of `MapPoint` for each.
+#: Questions that a radio map answers, with the value of `query_map` for each.
 MAP_QUESTIONS = {"line_of_sight": "los", "path_gain": "path_gain_db", "delay": "toa_s"}
 
 

@@ -19,14 +19,14 @@ from mcp_experts.inference.design import design
 from mcp_experts.inference.link_budget import MODELS, link_budget
 from mcp_experts.inference.registry import GATE, Expert
 from mcp_experts.inference.verdicts import OUTSIDE, ChannelView, Verdict, judge, judge_gate
-from mcp_experts.serve.shapes import Budget, Card, Design, Dropped, Loaded, MapPoint
+from mcp_experts.serve.shapes import Budget, Card, Design, Dropped, Loaded
 from mcp_experts.serve.state import FILES, State
 from mcp_experts.serve.strict import answer, described, strict_tool
+from mcp_experts.serve.surveys import channel_survey, map_survey
 
 __all__ = ["TOOLSETS", "Source", "short_card"]
 
 Source = Annotated[str, Field(description="File under the data root, or a handle", max_length=512)]
-Path = Annotated[str, Field(description="Map under the data root: .npz, .nc or .zarr", max_length=512)]
 
 
 def _channels(state: State) -> Iterator[Tool]:
@@ -83,6 +83,7 @@ def _channels(state: State) -> Iterator[Tool]:
             "handle. For what-if questions and for testing the experts."
         ),
     )
+    yield channel_survey(state)
     yield _drop_tool(state)
 
 
@@ -190,28 +191,6 @@ def short_card(expert: Expert) -> dict[str, Any]:
     }
 
 
-def _maps(state: State) -> Iterator[Tool]:
-    async def radio_map(
-        path: Path,
-        x_m: Annotated[float, Field(description="Receiver, metres east in the map's frame")],
-        y_m: Annotated[float, Field(description="Receiver, metres north in the map's frame")],
-        z_m: Annotated[float, Field(description="Height of the receiver, metres")] = 1.5,
-        transmitter: Annotated[int, Field(description="Number of the transmitter in the map", ge=0)] = 0,
-    ) -> Annotated[CallToolResult, MapPoint]:
-        found = await state.map_point(path, x_m=x_m, y_m=y_m, z_m=z_m, transmitter=transmitter)
-        return answer({"expert": "radio_map", "path": path, **found})
-
-    yield strict_tool(
-        radio_map,
-        name="wireless_query_map",
-        title="Radio map at a point",
-        description=(
-            "Reads path gain, line of sight and time of arrival at a point of a radio map (ray-traced or predicted), "
-            "with free space for comparison. For questions about coverage at a place, without a channel."
-        ),
-    )
-
-
 def _design(state: State) -> Iterator[Tool]:
     async def derive(source: Source) -> Annotated[CallToolResult, Design]:
         view = await state.channel(source)
@@ -266,6 +245,6 @@ TOOLSETS: dict[str, Callable[[State], Iterator[Tool]]] = {
     "channels": _channels,
     "experts": _experts,
     "cards": _cards,
-    "maps": _maps,
+    "maps": map_survey,
     "design": _design,
 }
