@@ -30,7 +30,8 @@ __all__ = ["RadioCell", "cells_of", "read_sites", "write_sites"]
 
 #: Alternative names of fields, and the factor to their unit.
 _SAME: dict[str, tuple[str, float]] = {
-    "cell": ("name", 1), "id": ("name", 1), "latitude": ("lat", 1), "longitude": ("lon", 1), "lng": ("lon", 1),
+    "cell": ("name", 1), "id": ("name", 1), "site": ("name", 1), "sector": ("name", 1),
+    "latitude": ("lat", 1), "longitude": ("lon", 1), "lng": ("lon", 1),
     "x_m": ("x", 1), "y_m": ("y", 1), "z_m": ("z", 1), "easting": ("x", 1), "northing": ("y", 1),
     "height": ("height_m", 1), "azimuth": ("azimuth_deg", 1), "tilt": ("tilt_deg", 1), "downtilt": ("tilt_deg", 1),
     "downtilt_deg": ("tilt_deg", 1), "mechanical_tilt_deg": ("tilt_deg", 1),

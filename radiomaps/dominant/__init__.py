@@ -96,7 +96,7 @@ def trace(
                 f"the dominant-path solver supports isotropic transmitters only, not {transmitter.pattern!r}"
             )
     scene.require_inside(grid)
-    scene.require_outdoors([transmitter.position for transmitter in transmitters])
+    scene.require_outdoors([one.position for one in transmitters], [one.name for one in transmitters])
     building = scene.building_mask(grid, above_ground=options.above_ground)
     ground = scene.ground_height(grid)
     maps = [_one(transmitter, scene, grid, options, ground, building) for transmitter in transmitters]

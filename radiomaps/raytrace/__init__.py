@@ -79,7 +79,7 @@ def trace(
     if grid.names != DIMS[1:]:
         raise UserError(f"a radio map has axes z, y, x, not {', '.join(grid.names)}")
     scene.require_inside(grid)
-    scene.require_outdoors([transmitter.position for transmitter in transmitters])
+    scene.require_outdoors([one.position for one in transmitters], [one.name for one in transmitters])
     _require_near(transmitters, np.array([[grid[name].extent[side] for name in "xyz"] for side in (0, 1)]))
     variant = activate()
     from radiomaps.raytrace.world import World
@@ -173,7 +173,7 @@ def find_paths(
         raise UserError(f"velocities of shape {np.shape(velocities)} for receivers of shape {points.shape}")
     if not transmitters:
         raise UserError("no transmitter to trace; give at least one")
-    scene.require_outdoors([transmitter.position for transmitter in transmitters])
+    scene.require_outdoors([one.position for one in transmitters], [one.name for one in transmitters])
     _require_near(transmitters, points)
     carriers = {transmitter.frequency_hz or options.frequency_hz for transmitter in transmitters}
     if len(carriers) > 1:

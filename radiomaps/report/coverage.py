@@ -82,6 +82,7 @@ def coverage_report(path: str | os.PathLike[str]) -> Report:
             "cell": str(name),
             **{f"{axis} (m)": round(float(layers[f"tx_{axis}"][number]), 1) for axis in "xyz"},
             "power (dBm)": float(layers["tx_power_dbm"][number]),
+            "azimuth (°)": _azimuth(layers, number),
             "carrier (GHz)": float(layers["frequency_hz"][number]) / 1e9,
         }
         for number, name in enumerate(layers["cell"].values)
@@ -102,6 +103,14 @@ def coverage_report(path: str | os.PathLike[str]) -> Report:
             ]),
         ],
     )  # fmt: skip
+
+
+def _azimuth(layers: xr.Dataset, number: int) -> float | None:
+    """Where a cell points, clockwise from north; None for omnidirectional antennas."""
+    if "tx_azimuth_deg" not in layers.coords:
+        return None
+    azimuth = float(layers["tx_azimuth_deg"][number])
+    return round(azimuth, 1) if np.isfinite(azimuth) else None
 
 
 def _viewer(layers: xr.Dataset, heights: Sequence[float], edge: int) -> Viewer:

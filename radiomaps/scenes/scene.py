@@ -227,12 +227,11 @@ class Scene:
                     f"bounds_m=[{wide}]"
                 )
 
-    def require_outdoors(self, positions: Sequence[tuple[float, float, float]]) -> None:
+    def require_outdoors(self, positions: Sequence[tuple[float, float, float]], names: Sequence[str] = ()) -> None:
         """Raise `UserError` for the first position inside a building, below the ground or outside the scene."""
         lower, upper = self.extent
-        for position in positions:
-            x, y, z = position
-            where = f"transmitter at ({x:g}, {y:g}, {z:g}) m"
+        for (x, y, z), name in zip(positions, names or [""] * len(positions), strict=True):
+            where = f"transmitter{f' {name!r}' if name else ''} at ({x:g}, {y:g}, {z:g}) m"
             if not (lower[0] <= x <= upper[0] and lower[1] <= y <= upper[1]):
                 bounds = f"{lower[0]:g} … {upper[0]:g} m by {lower[1]:g} … {upper[1]:g} m"
                 raise UserError(f"{where} is outside scene {self.name!r}, which spans {bounds}")

@@ -50,7 +50,7 @@ def scene_batch(
         raise UserError(f"this model was trained with task.radiation={task.radiation} and {needs}")
     scene.require_inside(grid)
     if task.knows_transmitter:
-        scene.require_outdoors([transmitter.position])
+        scene.require_outdoors([transmitter.position], [transmitter.name])
     x0, y0 = grid["x"].extent[0], grid["y"].extent[0]
     local = Grid(
         tuple(replace(axis, start=axis.start - {"x": x0, "y": y0}.get(axis.name, 0.0)) for axis in grid.axes), grid.crs

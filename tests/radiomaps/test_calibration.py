@@ -16,6 +16,7 @@ from radiomaps.materials import read_materials
 from radiomaps.raytrace.calibration import Measurements, Priors, read_measurements
 from radiomaps.raytrace.calibration.fit import fit
 from radiomaps.raytrace.calibration.forward import StoredPaths
+from radiomaps.raytrace.calibration.noise import Shadowing, Whitened
 from radiomaps.raytrace.calibration.run import calibrated, held_out
 from radiomaps.scenes import Footprint, Scene
 from radiomaps.scenes.extrude import scene_of_footprints
@@ -203,3 +204,21 @@ def test_blocks_are_held_out_whole():
     blocks = np.floor(points[:, :2] / 50)
     for block in np.unique(blocks, axis=0):
         assert len(set(apart[(blocks == block).all(axis=1)])) == 1
+
+
+def test_intervals_hold_more_often_where_the_map_is_wrong():
+    """Errors that look like a turn of an antenna widen the intervals of the turn, and not those of offsets alone."""
+    paths, points = stored(3)
+    white = Whitened(points, paths, np.ones(len(points), np.int64))
+    parameters = paths.parameters
+    slopes = paths.predict(np.zeros(len(parameters)), parameters)[1]
+    turns = np.array([name.startswith("azimuth") for name in parameters.names])
+    doubting = white.doubting(slopes * turns)
+    wider = [np.diag(more - less) for more, less in zip(doubting.shared, white.shared, strict=True)]
+    assert all((extra >= 0).all() for extra in wider)
+    assert sum(extra.sum() for extra in wider) > 1
+    noise = white.drawn(64, np.random.default_rng(0), Shadowing(), np.zeros(len(points)), np.ones(len(points)),
+                        slopes, np.ones(len(parameters)))  # fmt: skip
+    spread = np.std([one.logs for one in noise], axis=0)
+    assert (spread > 0.05).all()
+    assert (spread < 2.0).all()

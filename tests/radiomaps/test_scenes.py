@@ -207,6 +207,8 @@ def test_positions_and_grids_outside_are_refused():
     ]:
         with pytest.raises(UserError, match=message):
             scene.require_outdoors([position])
+    with pytest.raises(UserError, match=r"transmitter 'yard' at \(15, 15, 5\) m is inside"):
+        scene.require_outdoors([(30, 25, 1.5), (15, 15, 5)], ["mast", "yard"])
     scene.require_inside(box_grid())
     with pytest.raises(UserError, match="choose a grid inside"):
         scene.require_inside(box_grid(80.0))

@@ -5,6 +5,9 @@ residual, and the posterior is that of the model linearised at its mode (Laplace
 The noise parameters maximise the evidence (MacKay 1992). Outliers are down-weighted as under a Student t distribution,
 and all readings by a power of the likelihood that held-out blocks choose, since a wrong map moves many at once.
 
+Intervals are wider than the linearised posterior: the noise is integrated out by draws from its own posterior, and
+errors of the map may look like a turn of an antenna or a loss of a material. Neither changes what is applied.
+
 Corrections are applied only with strong evidence (Kass and Raftery 1995): a Bayes factor of at least e³ against no
 change, of all parameters together or of one of them. Then each parameter whose Bayes factor exceeds 1 is applied; the
 factor is the ratio of the prior's to the posterior's density at 0 (Savage and Dickey). The others stay 0.
@@ -22,7 +25,7 @@ from scipy.special import ndtr, ndtri
 
 from geoml.errors import UserError
 from radiomaps.raytrace.calibration.forward import Parameters, StoredPaths
-from radiomaps.raytrace.calibration.noise import Shadowing, Whitened
+from radiomaps.raytrace.calibration.noise import LOSS_DB, TURN_DEG, Shadowing, Whitened
 
 __all__ = ["Fit", "Priors", "fit"]
 
@@ -30,6 +33,8 @@ Array = NDArray[np.float64]
 _STRONG = 3.0
 _FREEDOM = 4.0
 _DRAWS = 4000
+#: Draws of the noise.
+_NOISES = 16
 #: Powers of the likelihood that held-out blocks choose among, and the size of these blocks in m.
 _POWERS = (1.0, 0.5, 0.25, 0.12, 0.06, 0.03, 0.01)
 _BLOCK_M, _FOLDS = 40.0, 5
@@ -129,6 +134,7 @@ def fit(
     random = np.random.default_rng(seed)
     draws = _draw(random, mean, covariance, bounded & free)
     bayes = _against_zero(mean, covariance, draws, sd, free, bounded)
+    draws = _mixed(random, white, paths, parameters, measured, noise, extra, residual, sd, free, bounded, values)
     unchanged = (extra, measured - paths.predict(np.zeros(len(sd)), parameters)[0], jacobian[:, :0], sd[:0])
     together = white.evidence(noise, extra, residual, jacobian[:, free], sd[free])
     together -= white.evidence(white.best(noise, *unchanged), *unchanged)
@@ -141,6 +147,22 @@ def fit(
         centre, spread = _posterior(paths, parameters, measured, white, noise, extra, sd, applied, chosen)
         chosen = np.where(applied, _draw(random, centre, spread, bounded & applied).mean(axis=0), 0.0)
     return Fit(parameters, chosen, applied, draws, noise, bayes)
+
+
+def _mixed(
+    random: np.random.Generator, white: Whitened, paths: StoredPaths, parameters: Parameters, measured: Array,
+    noise: Shadowing, extra: Array, residual: Array, sd: Array, free: NDArray[np.bool_], bounded: NDArray[np.bool_],
+    values: Array,
+) -> Array:  # fmt: skip
+    """Draws of the parameters with the noise integrated out: as many for each of some draws of the noise."""
+    _, jacobian = paths.predict(values, parameters)
+    scale = np.array([0.0] * len(parameters.cells) + [TURN_DEG] * len(parameters.turning)
+                     + [LOSS_DB] * len(parameters.materials))  # fmt: skip
+    white, parts = white.doubting(jacobian * scale), []
+    for one in white.drawn(_NOISES, random, noise, extra, residual, jacobian[:, free], sd[free]):
+        mean, covariance = _posterior(paths, parameters, measured, white, one, extra, sd, free, values)
+        parts.append(_draw(random, mean, covariance, bounded & free)[::_NOISES])
+    return np.concatenate(parts)
 
 
 def _folds(points: Array) -> NDArray[np.int64]:

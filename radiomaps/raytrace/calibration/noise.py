@@ -8,6 +8,7 @@ in and out of sight by the share of the direct path. Cells are independent.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -18,14 +19,18 @@ from scipy.optimize import minimize
 
 from radiomaps.raytrace.calibration.forward import StoredPaths
 
-__all__ = ["Shadowing", "Whitened"]
+__all__ = ["LOSS_DB", "TURN_DEG", "Shadowing", "Whitened"]
 
 Array = NDArray[np.float64]
 _BOUNDS = {"lit": (0.1, 20.0), "dark": (0.1, 30.0), "alone": (0.3, 15.0), "distance": (2.0, 500.0), "map": (0.1, 30.0)}
+#: Widths of the log-normal prior of the noise, and the step of differences of its logarithms.
+_WIDTH, _STEP = np.array([0.7, 0.7, 0.7, 0.8, 0.8]), 0.1
 #: Errors of the map are alike within this angle seen from the cell.
 _ANGLE = np.radians(30.0)
 #: Change of the error with the depth of the predicted shadow, in dB per dB, where errors of the map are 8 dB.
 _SLOPE = 0.3 / 8.0
+#: Turn of an antenna in degrees, and loss of a material in dB, that an error of the map of 1 dB may look like.
+TURN_DEG, LOSS_DB = 2.0, 0.4
 
 
 @dataclass(frozen=True)
@@ -52,6 +57,18 @@ class Whitened:
         self.groups = [np.flatnonzero(paths.cell == name) for name in np.unique(paths.cell)]
         self.distances = [np.linalg.norm(points[group, None] - points[None, group], axis=-1) for group in self.groups]
         self.shared = [self._shared(points[group], paths[group], self.sight[group]) for group in self.groups]
+
+    def doubting(self, slopes: Array) -> Whitened:
+        """The same, with errors of the map that look like a turn of an antenna or a loss of a material.
+
+        `slopes` `(n, parameter)` are the changes of the powers with these parameters, scaled to such an error of 1 dB.
+        """
+        made = copy.copy(self)
+        made.shared = []
+        for group, shared in zip(self.groups, self.shared, strict=True):
+            dark = (1 - self.sight[group])[:, None] * slopes[group]
+            made.shared.append(shared + dark @ dark.T)
+        return made
 
     @staticmethod
     def _shared(points: Array, paths: StoredPaths, sight: Array) -> Array:
@@ -95,16 +112,45 @@ class Whitened:
 
     def best(self, start: Shadowing, extra: Array, residual: Array, jacobian: Array, sd: Array) -> Shadowing:
         """The noise that maximises the evidence, with a weak log-normal prior about typical values."""
-        usual, width = Shadowing().logs, np.array([0.7, 0.7, 0.7, 0.8, 0.8])
+        usual = Shadowing().logs
         bounds = np.log(list(_BOUNDS.values()))
 
         def loss(logs: Array) -> float:
             noise = Shadowing(*np.exp(np.clip(logs, bounds[:, 0], bounds[:, 1])))
-            prior = 0.5 * float((((logs - usual) / width) ** 2).sum())
+            prior = 0.5 * float((((logs - usual) / _WIDTH) ** 2).sum())
             return prior - self.evidence(noise, extra, residual, jacobian, sd)
 
         found = minimize(loss, start.logs, method="Nelder-Mead", options={"maxfev": 200, "xatol": 0.02, "fatol": 0.02})
         return Shadowing(*(float(value) for value in np.exp(np.clip(found.x, bounds[:, 0], bounds[:, 1]))))
+
+    def drawn(
+        self, count: int, random: np.random.Generator, best: Shadowing, extra: Array, residual: Array, jacobian: Array,
+        sd: Array,
+    ) -> list[Shadowing]:  # fmt: skip
+        """Noise drawn from its posterior about the `best`: Gaussian in its logarithms, by the evidence's curvature."""
+        bounds = np.log(list(_BOUNDS.values()))
+        usual = Shadowing().logs
+        size = len(usual)
+
+        def loss(logs: Array) -> float:
+            prior = 0.5 * float((((logs - usual) / _WIDTH) ** 2).sum())
+            return prior - self.power * self.evidence(Shadowing(*np.exp(logs)), extra, residual, jacobian, sd)
+
+        step = _STEP * np.eye(size)
+        here = np.clip(best.logs, bounds[:, 0] + _STEP, bounds[:, 1] - _STEP)
+        middle, ahead = loss(here), [loss(here + one) for one in step]
+        behind = [loss(here - one) for one in step]
+        curve = np.zeros((size, size))
+        for k in range(size):
+            curve[k, k] = (ahead[k] + behind[k] - 2 * middle) / _STEP**2
+            for j in range(k):
+                both = loss(here + step[k] + step[j])
+                curve[k, j] = curve[j, k] = (both - ahead[k] - ahead[j] + middle) / _STEP**2
+        values, vectors = np.linalg.eigh(curve)
+        # Where the evidence is flat or curved the other way the prior's width is the limit.
+        spread = vectors / np.sqrt(np.maximum(values, (1 / _WIDTH**2).min()))
+        logs = here + (spread @ random.normal(size=(size, count))).T
+        return [Shadowing(*(float(v) for v in np.exp(np.clip(row, bounds[:, 0], bounds[:, 1])))) for row in logs]
 
     def surplus(self, noise: Shadowing, extra: Array, residual: Array, freedom: float) -> Array:
         """Additional variances for Student-t distributed errors, from the leave-one-out errors of readings."""
