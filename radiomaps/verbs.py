@@ -134,8 +134,10 @@ def paths(config: DictConfig, run: RunFolder) -> Rows:
     grid = Window(**values["window"]).grid(scene)
     transmitters = Placement(**values["transmitters"]).transmitters(scene, grid, (seed, 0))
     motion = Receivers(**values["receivers"]).motion(scene, grid, seed)
+    # The estimator is one of maps; "paths", their default, excludes refraction, which path tables can have.
+    options = TraceOptions(**values["options"], estimator="axis", seed=seed)
     table = find_paths(
-        scene, transmitters, motion.position_m, TraceOptions(**values["options"], seed=seed), rays=int(values["rays"]),
+        scene, transmitters, motion.position_m, options, rays=int(values["rays"]),
         top=int(values["top"]), velocities=motion.velocity_m_s,
     )  # fmt: skip
     table = table.assign_coords(time_s=("rx", motion.time_s, {"units": "s", "long_name": "time of the receiver"}))

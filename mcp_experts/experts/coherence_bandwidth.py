@@ -19,7 +19,7 @@ EXPERT = Definition(
     meaning="the separation at which the correlation of the paths' frequency response first falls to 0.5",
     aliases=("frequency selectivity", "frequency selective", "flat fading"),
     noun="50 % coherence bandwidth",
-    version="1.2.0",
+    version="2.0.0",
     limits="flat means wider than the observed band, by an unknown factor",
     examples=(
         Example({"delay_spread_s": 4e-10, "snr_db": 25}, ("flat",)),

@@ -20,7 +20,7 @@ EXPERT = Definition(
     meaning="the lag at which the autocorrelation of the fading first falls to 0.5; never, with a strong direct path",
     aliases=("time selectivity", "channel ageing", "channel aging"),
     noun="50 % coherence time",
-    version="1.1.0",
+    version="2.0.0",
     limits="static means longer than the observed time, by an unknown factor",
     examples=(
         Example({"doppler_hz": 1, "snr_db": 25}, ("static",)),

@@ -19,7 +19,7 @@ EXPERT = Definition(
     meaning="root of the second central moment of the path delays, weighted with their powers over the window",
     aliases=("rms delay spread", "multipath", "multipath spread", "inter symbol interference"),
     noun="RMS delay spread",
-    version="1.1.0",
+    version="2.0.0",
     limits="spreads below a tenth of 1/bandwidth cannot be distinguished; a wider band resolves more",
     examples=(
         Example({"delay_spread_s": 4e-10, "snr_db": 25}, ("below_resolution",)),

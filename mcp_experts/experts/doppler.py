@@ -20,7 +20,7 @@ EXPERT = Definition(
     meaning="speed over wavelength, the largest shift that a path can have",
     aliases=("doppler shift", "doppler spread", "maximum doppler", "speed", "velocity", "mobility"),
     noun="maximum Doppler shift",
-    version="1.1.0",
+    version="2.0.0",
     limits=(
         "shifts below a tenth of 1/duration cannot be distinguished from zero; a path that arrives across the motion "
         "has less than the maximum shift; shifts above half the snapshot rate alias; a carrier frequency offset that "

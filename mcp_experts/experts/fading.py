@@ -22,7 +22,7 @@ EXPERT = Definition(
     renamed={
         "strong_rician": "specular",
     },
-    version="1.2.0",
+    version="2.0.0",
     limits=(
         "data without a specular path and with one 10 dB below the rest hardly differ: both are rayleigh; accuracy is "
         "far lower on streets of a city outside the training data (held_out_city in the card)"

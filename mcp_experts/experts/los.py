@@ -34,10 +34,12 @@ EXPERT = Definition(
         "nlos": "blocked",
         "los": "clear",
     },
-    version="1.2.0",
+    version="2.0.0",
     limits=(
         "a direct path far weaker than the scattered ones (K below about -5 dB) is mostly classified as blocked; "
-        "accuracy is far lower on streets of a city outside the training data (held_out_city in the card)"
+        "accuracy is far lower on streets of a city outside the training data (held_out_city in the card); on kinds of "
+        "channels that training lacked it is right less often than its confidence says, and on measured "
+        "ultra-wideband channels it misses clear paths: adapt it to your rig"
     ),
     examples=(
         Example({"k_factor_db": 12, "doppler_hz": 100, "snr_db": 25}, ("clear",)),

@@ -20,7 +20,7 @@ EXPERT = Definition(
         "inside": "The channel resembles those that the experts were trained on",
         "outside": "The channel is unlike those that the experts were trained on: they abstain on it",
     },
-    version="1.1.0",
+    version="2.0.0",
     limits=(
         "features do not show every error in a channel: magnitudes without phase, swapped axes and constant channels "
         "mostly pass (see the card); inside is not a proof of correctness"

@@ -30,7 +30,7 @@ EXPERT = Definition(
         "D": "TDL-D",
         "E": "TDL-E",
     },
-    version="1.2.0",
+    version="2.0.0",
     limits=(
         "profiles differ in shape only if the band resolves it: below a delay spread of 1/bandwidth A, B and C look "
         "alike; measured and ray-traced channels have no profile, and the answer is the most similar one"

@@ -21,7 +21,7 @@ EXPERT = Definition(
         "RMa": "The channel looks most like rural macro (RMa)",
         "InF": "The channel looks most like an indoor factory (InF)",
     },
-    version="1.1.0",
+    version="2.0.0",
     limits="scenarios overlap widely in the properties of a single link; valid at carriers near 3.5 GHz",
     examples=(Example({"delay_spread_s": 4e-7, "doppler_hz": 50, "snr_db": 25}, ("UMa", "UMi")),),
 )

@@ -18,7 +18,7 @@ EXPERT = Definition(
     meaning="power of the channel over power of the white noise per coefficient, mean over the window",
     aliases=("signal to noise", "signal to noise ratio", "noise", "noise level"),
     noun="signal-to-noise ratio",
-    version="1.1.0",
+    version="2.0.0",
     limits="interference and estimation errors that are smooth over frequency are counted as signal",
     examples=(
         Example({"snr_db": 32}, ("high",)),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,32 +15,27 @@ from numpy.typing import NDArray
 
 from geoml.errors import DataError, UserError
 from geoml.runs.environment import code_hash
-from geoml.runs.files import atomic_path
-from mcp_experts.channels.alignment import steady
-from mcp_experts.channels.channel import SNAPSHOTS
-from mcp_experts.inference import features
-from mcp_experts.inference.classical import estimate
-from mcp_experts.train.impairments import impair
-from mcp_experts.train.truths import TRUTHS, Links, observe, truths
+from geoml.runs.files import atomic_path, sha256
+from mcp_experts.train.receiving import received
+from mcp_experts.train.truths import TRUTHS, Links
 
-__all__ = ["TRACED", "Examples", "build", "collect", "merge"]
+__all__ = ["TRACED", "Examples", "build", "collect", "merge", "traced"]
 
 LOG = logging.getLogger(__name__)
 #: Share of groups observed with one antenna only.
 ONE_ANTENNA = 0.3
-#: Share of links of which one snapshot is observed.
-ONE_SNAPSHOT = 0.2
 #: The code that draws links; if it changes, links are drawn again.
 DRAWN_BY = (
-    *(f"mcp_experts.channels.{name}" for name in ("alignment", "channel", "noise")),
+    *(f"mcp_experts.channels.{name}" for name in ("alignment", "channel", "noise", "path_tables", "window")),
     *("mcp_experts.inference.classical", "mcp_experts.inference.features"),
-    *(f"mcp_experts.train.{name}" for name in ("clusters", "dataset", "generators", "impairments", "rays", "truths")),
+    *(f"mcp_experts.train.{name}" for name in ("clusters", "dataset", "generators", "impairments", "rays")),
+    *(f"mcp_experts.train.{name}" for name in ("receiving", "traced", "truths")),
 )
 PARTS = ("train", "calibration", "test")
 #: The source name of links from path tables.
 TRACED = "traced"
 #: Number of observations of each in training, over different bands and times.
-TRACED_DRAWS = 4
+TRACED_DRAWS = 2
 FIELDS = ("features", "estimates", "truths", "source", "group")
 
 
@@ -96,7 +91,7 @@ def collect(name: str, links: Iterable[Links], rng: np.random.Generator) -> Exam
                 continue
             some = several.rows(chosen)
             some = replace(some, gains=some.gains[..., :antennas])
-            parts += [(*columns, group[chosen][rows]) for rows, *columns in _observed(some, rng)]
+            parts += [(*columns, group[chosen][rows]) for rows, *columns in received(some, rng)]
     if not parts:
         raise DataError(f"generator {name} gave no links")
     columns = [np.concatenate(column) for column in zip(*parts, strict=True)]
@@ -104,32 +99,9 @@ def collect(name: str, links: Iterable[Links], rng: np.random.Generator) -> Exam
         features=columns[0],
         estimates=columns[1],
         truths=columns[2],
-        source=np.full(len(columns[0]), name, dtype="<U8"),
+        source=np.full(len(columns[0]), name, dtype="<U16"),
         group=columns[3],
     )
-
-
-def _observed(links: Links, rng: np.random.Generator) -> Iterator[tuple[NDArray[Any], ...]]:
-    """Which links, and features, estimates and truths of each: of all snapshots of most, and of one of the others.
-
-    Truths about time are unknown where the snapshots do not show them.
-    """
-    csi, snr_db = observe(links, rng)
-    csi = impair(csi, rng)
-    single = rng.random(len(links)) < ONE_SNAPSHOT
-    for rows, snapshots in ((~single, SNAPSHOTS), (single, 1)):
-        if not rows.any():
-            continue
-        some = links.rows(rows)
-        if snapshots == 1:
-            some = replace(some, gains=some.gains[:, :, :1])
-        window = np.repeat(csi[rows][:, :, :1], SNAPSHOTS, axis=2) if snapshots == 1 else csi[rows]
-        window, kept = steady(window, snapshots)
-        estimates = estimate(window, some.bandwidth_hz, snapshots)
-        inputs = features.with_estimates(features.extract(window, snapshots), estimates)
-        known = truths(some, snr_db[rows])
-        known[~kept | (snapshots == 1), [[TRUTHS.index(name)] for name in ("doppler", "coherence_time")]] = np.nan
-        yield rows, inputs, estimates, known
 
 
 def merge(parts: Iterable[Examples]) -> Examples:
@@ -144,33 +116,50 @@ def build(counts: Mapping[str, int], *, seed: int, part: str, cache: Path, table
     """`counts[generator]` links each, from the cache or newly drawn, and the links of path tables of this part.
 
     `part` ("train", "calibration", "test") selects a seed: parts share no random parameter and no transmitter. The
-    links of each generator are one file.
+    links of each generator are one file, and those of all path tables.
     """
-    found = [_cached(name, count, seed, part, cache) for name, count in counts.items() if count]
+    found = [_drawn(name, count, seed, part, cache) for name, count in counts.items() if count]
     if tables:
-        from mcp_experts.train.traced import traced_links
-
-        rng = np.random.default_rng([seed, PARTS.index(part), 7])
-        draws = TRACED_DRAWS if part == "train" else 1
-        found.append(collect(TRACED, traced_links(tables, seed, part, draws=draws), rng))
+        found.append(traced(tables, seed=seed, part=part, cache=cache))
     if not found:
         raise UserError("no links to train on: set some of links.… above 0, or name path tables, traced=[FILE]")
     return merge(found)
 
 
-def _cached(name: str, count: int, seed: int, part: str, cache: Path) -> Examples:
-    recipe = [name, count, seed, part, code_hash(*DRAWN_BY)]
-    key = hashlib.sha256(json.dumps(recipe).encode()).hexdigest()[:12]
-    path = cache / f"{part}-{name}-{key}.npz"
+def traced(tables: Sequence[Path], *, seed: int, part: str | None, cache: Path, name: str = TRACED) -> Examples:
+    """The links of path tables of one part, or of all, from the cache or newly observed."""
+    from mcp_experts.train.traced import traced_links
+
+    draws = TRACED_DRAWS if part == "train" else 1
+    number = [*PARTS, None].index(part)
+
+    def observed() -> Examples:
+        rng = np.random.default_rng([seed, number, 7])
+        return collect(name, traced_links(tables, seed, part, draws=draws), rng)
+
+    return _cached([name, seed, part, *map(sha256, tables)], f"{part or 'all'}-{name}", cache, observed)
+
+
+def _drawn(name: str, count: int, seed: int, part: str, cache: Path) -> Examples:
+    def drawn() -> Examples:
+        from mcp_experts.train.generators import generate
+
+        LOG.info("%s: %d links of %s", part, count, name)
+        number = PARTS.index(part)
+        rng = np.random.default_rng([seed, number, *name.encode()])
+        return collect(name, generate(name, count, 1000 * seed + number), rng)
+
+    return _cached([name, count, seed, part], f"{part}-{name}", cache, drawn)
+
+
+def _cached(recipe: list[Any], title: str, cache: Path, make: Callable[[], Examples]) -> Examples:
+    """The examples of a recipe and of the code that draws them, from a file or newly made."""
+    key = hashlib.sha256(json.dumps([*recipe, code_hash(*DRAWN_BY)]).encode()).hexdigest()[:12]
+    path = cache / f"{title}-{key}.npz"
     if path.exists():
         with np.load(path, allow_pickle=False) as file:
             return Examples(**{field: file[field] for field in file.files})
-    from mcp_experts.train.generators import generate
-
-    LOG.info("%s: %d links of %s", part, count, name)
-    number = PARTS.index(part)
-    rng = np.random.default_rng([seed, number, *name.encode()])
-    examples = collect(name, generate(name, count, 1000 * seed + number), rng)
+    examples = make()
     with atomic_path(path) as partial, open(partial, "wb") as stream:
         np.savez(stream, **{field: getattr(examples, field) for field in FIELDS})
     return examples

@@ -13,13 +13,18 @@ from torch import nn
 
 from mcp_experts.inference.classical import ESTIMATORS
 from mcp_experts.inference.definition import Definition
-from mcp_experts.inference.network import Network, standardised
+from mcp_experts.inference.network import Gate, Network, standardised
 from mcp_experts.train.calibration import class_thresholds, temperature
 from mcp_experts.train.dataset import Examples
+from mcp_experts.train.left_out import KINDS
 
 __all__ = ["FitOptions", "best_cuts", "fit_classifier", "fit_gate"]
 
 Arrays = dict[str, NDArray[Any]]
+#: Directions of the features that a gate holds, and the share of channels of a kind it never saw that it lets in.
+DIRECTIONS, OF_A_NEW_KIND = 32, 0.95
+#: Fewest calibration channels of a kind that are left out together.
+LEAST_OF_A_KIND = 100
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,15 +133,34 @@ def best_cuts(values: NDArray[np.float64], labels: NDArray[np.int64], classes: i
     return np.array(limits[::-1])
 
 
-def fit_gate(train: Examples, calibration: Examples, *, directions: int = 32, seed: int = 0) -> Arrays:
-    """The arrays of the gate's weights file: leading directions of the features, spreads, and the limit."""
+def fit_gate(train: Examples, calibration: Examples) -> Arrays:
+    """The arrays of the gate's weights file: leading directions of the features, spreads, and the limit.
+
+    The limit is learnt from kinds of channels that were left out one by one: the largest distance of most channels of a
+    kind that the gate has not seen, and at least that of 99 % of the kinds that it has.
+    """
+    arrays = _about(train)
+    distance = Gate.from_arrays(arrays).score(calibration.features)
+    limits = [float(np.quantile(distance, 0.99))]
+    for generators in KINDS.values():
+        inside = np.isin(calibration.source, generators)
+        if LEAST_OF_A_KIND <= inside.sum() <= len(inside) - LEAST_OF_A_KIND:
+            gate = Gate.from_arrays(_about(train.rows(~np.isin(train.source, generators))))
+            limits.append(float(np.quantile(gate.score(calibration.rows(inside).features), OF_A_NEW_KIND)))
+    limit = max(limits[0], float(np.median(limits[1:] or limits)))
+    usual = np.asarray(np.quantile(distance, 0.9) / limit)
+    return arrays | {"limit": np.asarray(limit), "usual": usual}
+
+
+def _about(train: Examples) -> Arrays:
+    """A gate about these channels with a limit of 1."""
     mean, scale = train.features.mean(axis=0), np.maximum(train.features.std(axis=0), 1e-3)
     x = (train.features - mean) / scale
     _, vectors = np.linalg.eigh(np.cov(x.T))
-    leading = vectors[:, ::-1][:, :directions].astype(np.float32)
+    leading = vectors[:, ::-1][:, :DIRECTIONS].astype(np.float32)
     along = x @ leading
     beside = np.sum((x - along @ leading.T) ** 2, axis=1)
-    arrays: Arrays = {
+    return {
         "mean": mean.astype(np.float32),
         "scale": scale.astype(np.float32),
         "directions": leading,
@@ -144,9 +168,3 @@ def fit_gate(train: Examples, calibration: Examples, *, directions: int = 32, se
         "residual": np.asarray(beside.mean()),
         "limit": np.asarray(1.0),
     }
-    from mcp_experts.inference.network import Gate
-
-    distance = Gate.from_arrays(arrays).score(calibration.features)
-    arrays["limit"] = np.asarray(np.quantile(distance, 0.99))
-    arrays["usual"] = np.asarray(np.quantile(distance, 0.9)) / arrays["limit"]
-    return arrays

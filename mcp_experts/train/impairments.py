@@ -14,6 +14,9 @@ from numpy.typing import NDArray
 __all__ = ["IMPAIRMENTS", "Impairment", "impair"]
 
 Grid = NDArray[np.complex64]
+Reals = NDArray[np.float64]
+#: Level of coloured noise below the signal in dB.
+COLOURED_DB = 20.0
 
 
 @dataclass(frozen=True)
@@ -90,7 +93,7 @@ def _quantised(csi: Grid, rng: np.random.Generator) -> Grid:
 def _coloured(csi: Grid, rng: np.random.Generator) -> Grid:
     """Noise 20 dB below the signal, rising by 6 dB over the band."""
     tilt = np.linspace(-3, 3, csi.shape[1]) * rng.choice([-1, 1], (len(csi), 1))
-    level = 10 ** ((tilt - 20) / 20)
+    level = 10 ** ((tilt - COLOURED_DB) / 20)
     return (csi + level[:, :, None, None] * _normal(rng, *csi.shape)).astype(np.complex64)
 
 
@@ -123,14 +126,24 @@ IMPAIRMENTS: dict[str, Impairment] = {
     "antenna_imbalance": Impairment("2 dB an antenna", "uncalibrated receive chains: Xie et al. 2015", _imbalance),
 }
 #: Share of channels that each impairment acts on in training.
-SHARE = 0.08
+SHARE = 0.12
+#: Impairments whose error counts neither as signal nor as noise, from this SNR in dB on.
+UNKNOWN_ERROR, UNKNOWN_ERROR_DB = ("iq_image", "clipping", "quantisation", "interference"), 10.0
 
 
-def impair(csi: Grid, rng: np.random.Generator) -> Grid:
-    """Windows with impairments: each acts on a share of them, so that a third have none and many have several."""
-    found = csi.copy()
-    for impairment in IMPAIRMENTS.values():
+def impair(csi: Grid, rng: np.random.Generator, snr_db: Reals) -> tuple[Grid, Reals]:
+    """Windows with impairments, and their SNR with the noise of these; NaN where it is not defined.
+
+    Each acts on a share of the windows, so that a fifth have none and many have several.
+    """
+    found, known = csi.copy(), snr_db.copy()
+    for name, impairment in IMPAIRMENTS.items():
         chosen = rng.random(len(csi)) < SHARE
-        if chosen.any():
-            found[chosen] = impairment.apply(found[chosen], rng)
-    return found
+        if not chosen.any():
+            continue
+        found[chosen] = impairment.apply(found[chosen], rng)
+        if name == "coloured_noise":
+            known[chosen] = -10 * np.log10(10 ** (-snr_db[chosen] / 10) + 10 ** (-COLOURED_DB / 10))
+        elif name in UNKNOWN_ERROR:
+            known[chosen & (snr_db > UNKNOWN_ERROR_DB)] = np.nan
+    return found, known

@@ -14,28 +14,32 @@ import torch
 from numpy.typing import NDArray
 
 from geoml.errors import UserError
-from geoml.runs.folder import RunFolder, plain
+from geoml.runs.files import read_json, sha256
+from geoml.runs.folder import RunFolder, jsonable, plain
 from mcp_experts import experts
+from mcp_experts.inference.classical import ESTIMATORS
 from mcp_experts.inference.definition import Definition
 from mcp_experts.inference.network import Gate, Network
-from mcp_experts.inference.registry import Registry
+from mcp_experts.inference.registry import CARD, WEIGHTS, Registry
 from mcp_experts.train import card, dataset
 from mcp_experts.train.calibration import COVERAGE
 from mcp_experts.train.corruptions import spoilt
 from mcp_experts.train.dataset import Examples
 from mcp_experts.train.fit import FitOptions, fit_classifier, fit_gate
-from mcp_experts.train.traced import traced_links
+from mcp_experts.train.left_out import without
 from mcp_experts.train.truths import BANDWIDTH_HZ
 from mcp_experts.train.weights_files import write_expert
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
-__all__ = ["find_tables", "train_experts"]
+__all__ = ["bandwidths", "find_tables", "train_experts"]
 
 LOG = logging.getLogger(__name__)
 Rows = list[dict[str, Any]]
 SPOILT_LINKS = 512
+#: Largest number of training links of gradient boosting, which learns eleven estimates.
+MOST_BOOSTED = 40_000
 #: Further rows of a card: generators that are held out of the training of a second model and used to test it.
 HIDDEN = {"held_out_generator": "traced", "held_out_standard": "standard"}
 
@@ -55,22 +59,40 @@ def train_experts(config: DictConfig, run: RunFolder) -> Rows:
         definition = expert.definition
         if definition.kind == "gate" and asked != "all" and definition.name not in np.atleast_1d(asked):
             continue
+        about = _circumstances(values, sets, bandwidths(definition, sets["train"]))
+        kept = None if values["run"]["fresh"] else _trained_before(target / definition.name, definition, about)
+        if kept is not None:
+            LOG.info("%s is already trained on this set: kept", definition.name)
+            rows.append(_row(definition.name, kept))
+            continue
         LOG.info("training %s", definition.name)
         if definition.kind == "gate":
             arrays, found = _gate(sets, int(values["seed"]))
-            row: dict[str, Any] = {"expert": definition.name, "outside_test": found["gate"]["test"]["outside"]}
         else:
             arrays, found = _classifier(definition, sets, recipe, boosted=bool(values["boosted"]))
-            row = _row(definition.name, found)
-        write_expert(target / definition.name, definition, arrays, found | _circumstances(values, sets))
+        row = _row(definition.name, found)
+        write_expert(target / definition.name, definition, arrays, found | about)
         run.metrics.append(row)
         rows.append(row)
     run.write_summary({"experts": rows, "training_set": sets["train"].digest})
     return rows
 
 
+def _trained_before(folder: Path, definition: Definition, about: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """The card of an expert that was trained on this set with this recipe; None if there is none."""
+    if not (folder / CARD).exists() or not (folder / WEIGHTS).exists():
+        return None
+    found = read_json(folder / CARD)
+    expected = jsonable({**about, "version": definition.version, **definition.describe()})
+    same = all(found.get(key) == value for key, value in expected.items())
+    return found if same and found.get("weights_sha256") == sha256(folder / WEIGHTS) else None
+
+
 def _sets(values: Mapping[str, Any]) -> dict[str, Examples]:
-    """Examples by use: train, calibration and test; "city", of path tables that training never sees; "traced", all."""
+    """Examples by use: train, calibration and test; "city", of path tables that training never sees; "traced", all.
+
+    With `left_out`, training and calibration lack a kind of channels, and "left_out" are its test channels.
+    """
     counts = {name: int(count) for name, count in values["links"].items()}
     held = {name: max(32, round(count * values["held_share"])) for name, count in counts.items() if count}
     cache, seed = Path(values["cache"]), int(values["seed"])
@@ -79,8 +101,12 @@ def _sets(values: Mapping[str, Any]) -> dict[str, Examples]:
         part: dataset.build(counts if part == "train" else held, seed=seed, part=part, cache=cache, tables=seen)
         for part in dataset.PARTS
     }
+    if values["left_out"]:
+        return without(sets, values["left_out"])
     if apart:
-        city = dataset.collect("city", traced_links(apart, seed), np.random.default_rng([seed, 8]))
+        city = dataset.merge(
+            [dataset.traced([path], seed=seed, part=None, cache=cache, name=path.stem) for path in apart]
+        )
         known = [each.rows(each.source == dataset.TRACED) for each in sets.values()] if seen else []
         sets |= {"city": city, "traced": dataset.merge([*known, city])}
     return sets
@@ -105,8 +131,12 @@ def _classifier(
 ) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
     """Weights and card, including scores of models trained without some generators and tested on them."""
     arrays, score = _trained(definition, sets["train"], sets["calibration"], recipe, boosted=boosted)
-    metrics = {"in_distribution": score(sets["test"]), "held_out_city": score(sets.get("city"))}
-    for name, hidden in HIDDEN.items():
+    metrics = {"in_distribution": score(sets["test"])}
+    if "left_out" in sets:
+        metrics["left_out"] = score(sets["left_out"])
+    else:
+        metrics["held_out_city"] = score(sets.get("city"))
+    for name, hidden in HIDDEN.items() if "left_out" not in sets else ():
         metrics[name] = "not measured"
         if "traced" in sets:
             train, calibration = (_generators(sets[part], hidden, without=True) for part in dataset.PARTS[:2])
@@ -146,6 +176,9 @@ def _trained(
 def _boosted(estimates: NDArray[np.float64], labels: NDArray[np.int64], seed: int) -> Any:
     from sklearn.ensemble import HistGradientBoostingClassifier
 
+    if len(labels) > MOST_BOOSTED:
+        some = np.random.default_rng(seed).permutation(len(labels))[:MOST_BOOSTED]
+        estimates, labels = estimates[some], labels[some]
     return HistGradientBoostingClassifier(random_state=seed, max_iter=120, early_stopping=True).fit(estimates, labels)
 
 
@@ -157,7 +190,21 @@ def _gate(sets: Mapping[str, Examples], seed: int) -> tuple[dict[str, NDArray[An
     return arrays, {"gate": card.gate_card(Gate.from_arrays(arrays), sets, wrong)}
 
 
-def _circumstances(values: Mapping[str, Any], sets: Mapping[str, Examples]) -> dict[str, Any]:
+def bandwidths(definition: Definition, train: Examples) -> list[float]:
+    """The lowest and highest bandwidth in Hz at which every class was seen in training, to two digits.
+
+    Beyond it the bandwidth alone would give a class away, such as of scenarios whose long delays exclude wide bands.
+    """
+    if definition.kind == "gate":
+        return list(BANDWIDTH_HZ)
+    labels = definition.labels(train.truth(definition.truth))
+    decades = train.estimates[:, list(ESTIMATORS).index("bandwidth_decades")]
+    known = [decades[labels == one] for one in np.unique(labels[labels >= 0])]
+    low, high = np.array([np.quantile(each, (0.002, 0.998)) for each in known]).T
+    return [float(f"{10**value:.2g}") for value in (low.max(), high.min())]
+
+
+def _circumstances(values: Mapping[str, Any], sets: Mapping[str, Examples], valid_hz: list[float]) -> dict[str, Any]:
     return {
         "input": {
             "shape": "csi[subcarrier, time, antenna], complex; at least 32 × 1 × 1",
@@ -166,7 +213,7 @@ def _circumstances(values: Mapping[str, Any], sets: Mapping[str, Examples]) -> d
         },
         "valid": {
             "snr_db": "-5 and more; drawn evenly from -5 to 35 dB, and for an eighth of the links up to 80 dB",
-            "bandwidth_hz": list(BANDWIDTH_HZ),
+            "bandwidth_hz": valid_hz,
             "doppler": "largest shifts of 0.05 to 6 over the observed time",
             "frequency_offset": "0.1 over the observed time (standard deviation); no expert estimates or removes one",
             "carrier_hz": "trained at 3.5 GHz; only scenario depends on it",
@@ -177,6 +224,7 @@ def _circumstances(values: Mapping[str, Any], sets: Mapping[str, Examples]) -> d
             "ray_traced": int(np.sum(sets["train"].source == dataset.TRACED)),
             "cities": [path.stem for path in find_tables(values["traced"])],
             "held_out_city": [path.stem for path in find_tables(values["traced_apart"])],
+            **({"left_out": values["left_out"]} if values["left_out"] else {}),
             "seed": int(values["seed"]),
             "recipe": dict(values["recipe"]),
             "links": len(sets["train"]),
@@ -189,6 +237,8 @@ def _circumstances(values: Mapping[str, Any], sets: Mapping[str, Examples]) -> d
 
 def _row(name: str, found: Mapping[str, Any]) -> dict[str, Any]:
     row: dict[str, Any] = {"expert": name}
+    if "gate" in found:
+        return row | {"outside_test": found["gate"]["test"]["outside"]}
     for place, scores in found["metrics"].items():
         if isinstance(scores, str):
             row[place] = scores

@@ -26,8 +26,10 @@ from mcp_experts.train.truths import (
 __all__ = ["traced_links"]
 
 LEAST_PATHS = 2
-#: Of five consecutive transmitters, three train, one calibrates, one tests.
+#: Of five consecutive transmitters, three train, one calibrates, one tests; of ten or more scenes, all transmitters of
+#: eight in ten train, so that calibration and test are of scenes that training never saw.
 PARTS = ("train", "train", "train", "calibration", "test")
+SCENE_PARTS = (*("train",) * 4, "calibration", *("train",) * 4, "test")
 
 
 def traced_links(
@@ -36,15 +38,16 @@ def traced_links(
     """Links of path tables with two paths or more, with a random bandwidth and snapshot rate for each.
 
     The links of a transmitter are consecutive and repeated `draws` times. They belong to one `part` ("train",
-    "calibration", "test"); parts share no transmitter. None returns those of all parts.
+    "calibration", "test"); parts share no transmitter, and of ten tables or more no scene. None returns those of all.
     """
     number = 0
-    for path in tables:
+    for index, path in enumerate(tables):
+        scene = SCENE_PARTS[index % len(SCENE_PARTS)] if len(tables) >= len(SCENE_PARTS) else None
         table = read_path_table(Path(path))
         known = (np.isfinite(table.delays_s).sum(axis=1) >= LEAST_PATHS) & (table.doppler_max_hz > 0)
         for one in range(table.transmitters):
             usable = np.flatnonzero(known & (table.transmitter == one))
-            if len(usable) and part in (None, PARTS[number % len(PARTS)]):
+            if len(usable) and part in (None, scene or PARTS[number % len(PARTS)]):
                 for draw in range(draws):
                     yield _links(table, usable, np.random.default_rng([seed, number, draw]))
             number += 1

@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import OmegaConf
 
-from geoml.errors import UserError, missing_packages
+from geoml.errors import UserError, missing_packages, unknown
 from geoml.runs.folder import RunFolder
 from mcp_experts.inference.registry import Registry
+from mcp_experts.train.left_out import KINDS
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -32,6 +33,8 @@ def check(config: DictConfig) -> None:
         raise UserError(f"expert is {config.expert}; name one or several, or all")
     if names != ["all"]:
         Registry(names)
+    if config.left_out is not None and config.left_out not in KINDS:
+        raise unknown("left_out:", str(config.left_out), KINDS)
     for key in ("links", "recipe"):
         if config[key] is None:
             raise UserError(f"{key}=null; expected settings by name, or leave it out for the defaults")

@@ -16,6 +16,7 @@ from radiomaps.scenes.osm import load_osm
 from radiomaps.scenes.procedural import CityBlocks, city_blocks
 from radiomaps.scenes.raster import load_raster
 from radiomaps.scenes.repairs import Repairs
+from radiomaps.scenes.rooms import Rooms, rooms
 from radiomaps.scenes.scene import MATERIALS, Scene
 from radiomaps.scenes.urbanradio3d import load_buildings_json, load_height_picture
 from radiomaps.scenes.xml import load_city, load_xml, sionna_scenes
@@ -35,6 +36,9 @@ _READERS = {
 }  # fmt: skip
 
 
+#: Scenes from a seed: their parameters, and the function that makes them.
+_GENERATED: dict[str, tuple[Any, Any]] = {"procedural": (CityBlocks, city_blocks), "rooms": (Rooms, rooms)}
+
 #: Hints on how to convert files of unsupported formats.
 _CONVERT = {
     ".pbf": "convert it with osmium cat city.osm.pbf -o city.osm",
@@ -48,14 +52,15 @@ _CONVERT = {
 
 
 def names() -> list[str]:
-    """Names of scenes that need no file: Sionna's, if its package is installed, and `procedural`."""
-    return [*sionna_scenes(), "procedural"]
+    """Names of scenes that need no file: Sionna's, if its package is installed, `procedural` and `rooms`."""
+    return [*sionna_scenes(), *_GENERATED]
 
 
 def load(scene: str | os.PathLike[str] | Mapping[str, Any]) -> Scene:
     """Load a scene by a name, a path, or a mapping with `name` or `path` and the options of its reader.
 
-    Names: those of `names()`. `procedural` takes `seed` and the fields of `CityBlocks`; `procedural-12` has seed 12.
+    Names: those of `names()`. `procedural` takes `seed` and the fields of `CityBlocks`, `rooms` those of `Rooms`;
+    `procedural-12` has seed 12.
     Paths: `.xml` with PLY meshes (or their folder), `.geojson`, `.osm`, `.tif`, and UrbanRadio3D's `.json` polygons and
     `.png` heights. `materials` takes the arguments of `Scene.furnished`: a table, and materials of all walls, roofs or
     ground. Raises `UserError` for unknown names and options, `DataError` for invalid files.
@@ -82,11 +87,11 @@ def _read(scene: str | os.PathLike[str] | Mapping[str, Any]) -> Scene:
     if what is None:
         raise UserError(f"a scene needs a name or a path, not {dict(scene) if isinstance(scene, Mapping) else scene!r}")
     kind, _, number = str(what).partition("-")
-    if kind == "procedural" and (not number or number.isdigit()):
+    if kind in _GENERATED and (not number or number.isdigit()):
         try:
-            return _procedural(int(number) if number else int(options.pop("seed", 0)), options)
+            return _generated(kind, int(number) if number else int(options.pop("seed", 0)), options)
         except (TypeError, ValueError) as error:
-            raise UserError(f"options of a procedural scene: {error}; expected numbers, or [low, high]") from error
+            raise UserError(f"options of scene {kind}: {error}; expected numbers, or [low, high]") from error
     path = _file(Path(what))
     if (kind := path.suffix.lower()) in _READERS:
         if not path.is_file():
@@ -138,15 +143,16 @@ def _with_known_materials(scene: Scene, default: str) -> Scene:
     return replace(scene, meshes=tuple(meshes), repairs=(*scene.repairs, *repairs.lines())) if repairs else scene
 
 
-def _procedural(seed: int, options: dict[str, Any]) -> Scene:
-    known = {field.name for field in fields(CityBlocks)}
+def _generated(kind: str, seed: int, options: dict[str, Any]) -> Scene:
+    parameters, make = _GENERATED[kind]
+    known = {field.name for field in fields(parameters)}
     for key in options:
         if key not in known:
-            raise unknown("option of procedural scenes", key, sorted({*known, "seed"}))
+            raise unknown(f"option of scene {kind}", key, sorted({*known, "seed"}))
     values: dict[str, Any] = {
         key: tuple(value) if isinstance(value, list | tuple) else value for key, value in options.items()
     }
-    return city_blocks(seed, CityBlocks(**values))
+    return make(seed, parameters(**values))
 
 
 def _call(reader: Any, what: Any, options: dict[str, Any]) -> Scene:

@@ -60,6 +60,7 @@ def table(path, transmitters=5, receivers=60):
         ("recipe=null", "recipe=null; expected settings by name"),
         ("links.tdl=-5", "links.tdl=-5; expected a whole number, 0 or more"),
         ("recipe.epochs=0", "recipe.epochs=0; expected a whole number, 1 or more"),
+        ("left_out=wave", "did you mean 'waves'"),
         ("threads=.5", "threads=0.5; expected a whole number, 1 or more"),
     ],
 )
@@ -93,11 +94,24 @@ def test_a_seed_gives_the_same_weights_and_card(tmp_path):
     one, other = (train(tmp_path / name, "expert=los", f"cache={tmp_path / name}", *tables) for name in "ab")
     assert (one / WEIGHTS).read_bytes() == (other / WEIGHTS).read_bytes()
     assert (one / CARD).read_bytes() == (other / CARD).read_bytes()
+    before = (one / WEIGHTS).stat().st_mtime_ns
+    train(tmp_path / "a", "expert=los", f"cache={tmp_path / 'a'}", *tables)
+    assert (one / WEIGHTS).stat().st_mtime_ns == before  # trained on this set before: kept
     metrics = json.loads((one / CARD).read_text())["metrics"]
     assert set(metrics["in_distribution"]["by_generator"]) == {"tdl", "umi", "traced"}
     assert metrics["held_out_city"]["channels"] == 300
-    assert metrics["held_out_generator"]["channels"] == 1140
+    assert metrics["held_out_generator"]["channels"] == 780
     assert metrics["held_out_standard"]["by_generator"].keys() == {"tdl", "umi"}
+
+
+@pytest.mark.slow
+def test_a_kind_that_is_left_out_neither_trains_nor_calibrates(tmp_path):
+    tables = ["traced=[]", "traced_apart=[]", "links.rays=100"]
+    words = ("expert=[los,ood]", "left_out=systems", f"cache={tmp_path}", *tables)
+    card = json.loads((train(tmp_path / "left", *words) / CARD).read_text())
+    assert card["training"]["left_out"] == "systems"
+    assert set(card["metrics"]["in_distribution"]["by_generator"]) <= {"tdl", "rays", "inh", "uwb"}
+    assert set(card["metrics"]["left_out"]["by_generator"]) == {"umi"}
 
 
 @pytest.mark.parametrize("name", sorted(GENERATORS))

@@ -156,3 +156,19 @@ def test_the_verb_writes_a_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert "two waypoints_m" in capsys.readouterr().err
     assert main([*command, "file=p.csv"]) == 2
     assert ".npz or .nc" in capsys.readouterr().err
+
+
+def test_waves_go_through_the_walls_of_rooms_if_refraction_is_asked_for(tmp_path: Path):
+    command = [
+        *("paths", "scene=rooms", "scene.open=0", "scene.halls=0", "window.size_m=16", "rays=20000"),
+        *("transmitters.positions_m=[[4,2,2]]", "receivers.positions_m=[[13,2,1.5]]"),
+    ]
+    power = []
+    for through in ("false", "true"):
+        file = tmp_path / f"{through}.npz"
+        assert main([*command, f"options.refraction={through}", f"file={file}", f"run.dir={tmp_path / through}"]) == 0
+        with np.load(file) as found:
+            power.append(float(np.nansum(found["amplitude_real"] ** 2 + found["amplitude_imag"] ** 2)))
+            if through == "true":
+                assert (found["bounces"][np.isfinite(found["delay_s"])] > 0).all()
+    assert power[1] > power[0] == 0

@@ -180,9 +180,24 @@ def test_towers_rise_above_the_rest():
     assert {f.top_m > 49 for f in scene.footprints} == {True}
 
 
+def test_floors_are_distinct_and_closed_by_walls_floor_and_ceiling():
+    scenes = [load(f"rooms-{seed}") for seed in range(8)]
+    assert len({scene.hash for scene in scenes}) == 8
+    for scene in scenes:
+        low, high = scene.extent
+        assert low == (0, 0, 0)
+        assert high[:2] == (32, 18)
+        assert 2.6 <= high[2] <= 4
+        scene.require_outdoors([(16.0, 9.0, 2.5)])
+    halls = [load({"name": "rooms", "seed": seed, "halls": 1.0}) for seed in range(2)]
+    assert all(len(hall.buildings) > 3 for hall in halls)
+
+
 @pytest.mark.parametrize(
     ("request_", "message"),
     [
+        ({"name": "rooms", "corridor": 3}, "did you mean 'corridor_m'"),
+        ({"name": "rooms", "size_m": [20, 5]}, "expected 6 m or more"),
         ("etoil", "did you mean 'etoile'"),
         ("nowhere/x.geojson", "does not exist"),
         ("city.dwg", "file type '.dwg' unknown"),

@@ -147,7 +147,7 @@ def test_mistakes_are_one_line(words: list[str], message: str, capsys: pytest.Ca
 
 
 @pytest.mark.parametrize(
-    "scene", ["munich", "etoile", "florence", "san_francisco", "simple_street_canyon", "procedural"]
+    "scene", ["munich", "etoile", "florence", "san_francisco", "simple_street_canyon", "procedural", "rooms"]
 )
 @pytest.mark.parametrize("solver", ["sionna", "dominant"])
 def test_configurations_name_what_the_code_knows(scene: str, solver: str):

@@ -1,0 +1,91 @@
+"""How links reach an expert in training: as a receiver samples them, through the same preprocessing as files."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mcp_experts.channels.channel import SNAPSHOTS
+from mcp_experts.channels.window import LEAST_SUBCARRIERS, SUBCARRIERS, ChannelWindow, window_of
+from mcp_experts.inference import features
+from mcp_experts.inference.classical import estimate
+from mcp_experts.train.impairments import impair
+from mcp_experts.train.truths import TRUTHS, Links, observe, truths
+
+__all__ = ["ONE_SNAPSHOT", "received", "sampled"]
+
+Grid = NDArray[np.complex64]
+#: Share of links of which one snapshot is observed, and of those with 2 to 13.
+ONE_SNAPSHOT, FEW_SNAPSHOTS = 0.2, 0.1
+#: Share of links that occupy a part of the sampled band, and of those observed on 32 to 63 subcarriers.
+WITHIN, FEWER = 0.2, 0.15
+#: Subcarriers over which the edges of an occupied band fall, by how much, and subcarriers beyond each edge.
+ROLL_OFF, EDGE_DB, BEYOND = (3, 10), 30.0, (4, 32)
+ABOUT_TIME = [TRUTHS.index(name) for name in ("doppler", "coherence_time")]
+
+
+def received(links: Links, rng: np.random.Generator) -> Iterator[tuple[NDArray[Any], ...]]:
+    """Which links, and features, estimates and truths of each, together for links with as many snapshots.
+
+    Truths about time are unknown where the snapshots do not show them, and the SNR where an impairment hides it.
+    """
+    csi, snr_db = observe(links, rng)
+    csi, snr_db = impair(csi, rng, snr_db)
+    windows = [window_of(sampled(one, rng), 1.0, 1.0) for one in csi]
+    count = np.array([window.snapshots for window in windows])
+    for snapshots in np.unique(count):
+        rows = np.flatnonzero(count == snapshots)
+        some = [windows[row] for row in rows]
+        yield rows, *_columns(links.rows(rows), some, snr_db[rows], int(snapshots))
+
+
+def _columns(
+    links: Links, windows: list[ChannelWindow], snr_db: NDArray[np.float64], snapshots: int
+) -> tuple[NDArray[Any], ...]:
+    """Features, estimates and truths of windows with one number of snapshots."""
+    # Windows were made with a spacing of 1 Hz, so that their bandwidth counts subcarriers.
+    links = replace(
+        links,
+        gains=links.gains[:, :, :snapshots],
+        bandwidth_hz=links.bandwidth_hz * np.array([each.bandwidth_hz for each in windows]) / SUBCARRIERS,
+    )
+    csi = np.stack([each.csi for each in windows])
+    estimates = estimate(csi, links.bandwidth_hz, snapshots)
+    known = truths(links, snr_db)
+    silent = np.flatnonzero([not each.shows_time for each in windows])
+    known[silent[:, None], ABOUT_TIME] = np.nan
+    return features.with_estimates(features.extract(csi, snapshots), estimates), estimates, known
+
+
+def sampled(csi: Grid, rng: np.random.Generator) -> Grid:
+    """Coefficients `[subcarrier, time, antenna]` as a file may hold them: fewer snapshots, another part of the band."""
+    drawn = rng.random(2)
+    if drawn[0] < ONE_SNAPSHOT:
+        csi = csi[:, :1]
+    elif drawn[0] < ONE_SNAPSHOT + FEW_SNAPSHOTS:
+        csi = csi[:, : int(rng.integers(2, SNAPSHOTS))]
+    if drawn[1] < WITHIN:
+        return _within(csi, rng)
+    if drawn[1] < WITHIN + FEWER:
+        count = int(rng.integers(LEAST_SUBCARRIERS, len(csi)))
+        start = int(rng.integers(len(csi) - count + 1))
+        return csi[start : start + count]
+    return csi
+
+
+def _within(csi: Grid, rng: np.random.Generator) -> Grid:
+    """A wider sampled band: the edges of the signal fall, and beyond them there is noise of a filter or white noise."""
+    width = int(rng.integers(*ROLL_OFF))
+    slope = np.ones(len(csi))
+    decibels = -EDGE_DB * (0.5 + 0.5 * np.cos(np.pi * (np.arange(width) + 0.5) / width))
+    slope[:width] = 10 ** (decibels / 20)
+    slope *= slope[::-1]
+    below, beyond = rng.integers(*BEYOND, 2)
+    noise = rng.standard_normal((below + beyond, *csi.shape[1:], 2)) @ np.array([1, 1j])
+    level = np.sqrt(0.5 * np.mean(np.abs(csi) ** 2)) * 10 ** (rng.uniform(-60, -20) / 20)
+    shaped = csi * slope[:, None, None]
+    return np.concatenate([level * noise[:below], shaped, level * noise[below:]]).astype(np.complex64)
