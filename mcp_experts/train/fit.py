@@ -136,8 +136,8 @@ def best_cuts(values: NDArray[np.float64], labels: NDArray[np.int64], classes: i
 def fit_gate(train: Examples, calibration: Examples) -> Arrays:
     """The arrays of the gate's weights file: leading directions of the features, spreads, and the limit.
 
-    The limit is learnt from kinds of channels that were left out one by one: the largest distance of most channels of a
-    kind that the gate has not seen, and at least that of 99 % of the kinds that it has.
+    The limit follows from kinds of channels that were left out one by one: it is the largest distance of most channels
+    of a kind that the gate has not seen, and at least that of 99 % of the kinds that it has.
     """
     arrays = _about(train)
     distance = Gate.from_arrays(arrays).score(calibration.features)

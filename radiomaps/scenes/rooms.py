@@ -26,7 +26,7 @@ class Rooms:
 
     The share `halls` of seeds are one hall with cabinets of metal; the others have a corridor along x and rooms on both
     sides. Every room has a door, which is open with probability `open`. Inner walls of a floor have one of `walls`,
-    outer walls and the ceiling are of concrete. Walls have no thickness of their own: with `options.refraction=true`
+    outer walls and the ceiling are of concrete. Walls are surfaces without thickness: with `options.refraction=true`
     waves go through a slab of `options.thickness_m`.
     """
 
