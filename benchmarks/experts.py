@@ -37,6 +37,12 @@ TASKS = ("los", "delay_spread", "doppler")
 WEIGHTS = Path(__file__).resolve().parent / "weights" / "experts"
 CITIES = Path("runs/cities/apart")
 UNSEEN = ("etoile", "florence", "munich", "san_francisco")
+#: Of each task: with abstentions, and if the most probable class is always taken.
+CITY_FIGURES = {
+    "los": ("los_kappa_unseen_cities", "los_kappa_unseen_cities_all_answered"),
+    "delay_spread": ("delay_spread_kappa_unseen_cities", "delay_spread_kappa_unseen_cities_all_answered"),
+    "doppler": ("doppler_kappa_unseen_cities", "doppler_kappa_unseen_cities_all_answered"),
+}
 MEASURED = "radio/uwb_cirs_2018_half.npz"
 CLASSES = {"LOS": 1, "NLOS": 0, "NDP NLOS": 0}
 SPLITS, LINKS, OF_EACH = 20, 10, 20
@@ -238,13 +244,11 @@ def row_of(found: Answers, classes: int, group: NDArray[np.int64] | None = None)
 
 def cities(registry: Registry, count: int) -> dict[str, float | None]:
     """Kappa in real cities that no training saw, an abstention counting as wrong: the mean over four."""
-    names = {task: f"{task}_kappa_unseen_cities" for task in TASKS}
-    names |= {f"{task}, all": f"{name}_all_answered" for task, name in names.items()}
     tables = [CITIES / f"{name}.npz" for name in UNSEEN]
     if not all(path.is_file() for path in tables):
         print(f"{CITIES} lacks path tables; docs/experts-training.md traces them", file=sys.stderr)
-        return dict.fromkeys(names.values())
-    scores: dict[str, list[float]] = {key: [] for key in names}
+        return dict.fromkeys(name for names in CITY_FIGURES.values() for name in names)
+    scores: dict[str, list[float]] = {name: [] for names in CITY_FIGURES.values() for name in names}
     rows = []
     for path in tables:
         rng = np.random.default_rng([SEED, 3])
@@ -257,10 +261,10 @@ def cities(registry: Registry, count: int) -> dict[str, float | None]:
             found = answers(expert, views, expert.definition.labels(truth_of(known, expert)), registry)
             classes = len(expert.definition.classes)
             rows.append({"city": path.stem, "task": task, **row_of(found, classes, group)})
-            scores[task].append(found.kappa(classes))
-            scores[f"{task}, all"].append(found.kappa(classes, all_answered=True))
+            for all_answered, name in enumerate(CITY_FIGURES[task]):
+                scores[name].append(found.kappa(classes, all_answered=bool(all_answered)))
     show(rows)
-    return {names[key]: float(np.mean(each)) for key, each in scores.items()}
+    return {name: float(np.mean(each)) for name, each in scores.items()}
 
 
 def measured(registry: Registry, splits: int) -> dict[str, float | None]:
