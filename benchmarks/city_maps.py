@@ -133,8 +133,11 @@ def energy(members: np.ndarray, truth: np.ndarray, valid: np.ndarray, edge: int 
     return float(((away - apart / (count * (count - 1))) * use).sum()), int(use.sum())
 
 
-def patch_energy(trained: Trained, unet: Trained, store: Path, samples: list[int]) -> float:
+def patch_energy(trained: Trained, unet: Trained, store: Path, samples: list[int]) -> float | None:
     """Energy score in the dark of our members over that of the U-Net with its Gaussian field; four independent ones."""
+    if not (WEIGHTS / "dressing.json").exists():
+        print("no field that dresses the U-Net: --dress MAPS fits it")
+        return None
     field = read_json(WEIGHTS / "dressing.json")
     totals = np.zeros(2)
     for row, builder in enumerate((trained, unet)):

@@ -3,7 +3,7 @@
     python docs/general_map_weights.py runs [NAME=VALUE …]
 
 If interrupted, the same command resumes. Further arguments are settings of the training (`trainer.samples=20000`). The
-maps took 7, the training 6 minutes of one core; nothing of munich or etoile is read.
+maps take some seven minutes of one core, the training four; nothing of munich or etoile is read.
 """
 
 from __future__ import annotations

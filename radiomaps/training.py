@@ -15,7 +15,7 @@ from geoml.models.base import Model
 from geoml.models.predictor import load_predictor
 from geoml.runs.files import read_json, write_json
 from geoml.train import Trainer, train
-from geoml.train.checkpoint import start_from
+from geoml.train.checkpoint import chosen, start_from
 from geoml.train.device import ProcessGroup, choose_device, process_group, world
 from geoml.train.memory import available_memory, training_memory
 from radiomaps.maps.store import MapStore
@@ -142,7 +142,7 @@ def _fit(
         built, transforms, batches, config=config, folder=folder, validation=validation, log=log, watch=watch
     )
     if group.rank == 0 and validation is not None:
-        _gate(result.checkpoint, validation, folder, allow)
+        _gate(chosen(folder), validation, folder, allow)  # of the weights that are loaded
     shown = validation if validation is not None else loader(store, [int(parts["train"][0])], task, batch_size=1)
     return {
         "parameters": sum(p.numel() for p in built.parameters()),
