@@ -133,10 +133,10 @@ def energy(members: np.ndarray, truth: np.ndarray, valid: np.ndarray, edge: int 
     return float(((away - apart / (count * (count - 1))) * use).sum()), int(use.sum())
 
 
-def patch_energy(trained: Trained, unet: Trained, store: Path, samples: list[int]) -> float | None:
+def patch_energy(trained: Trained, unet: Trained | None, store: Path, samples: list[int]) -> float | None:
     """Energy score in the dark of our members over that of the U-Net with its Gaussian field; four independent ones."""
-    if not (WEIGHTS / "dressing.json").exists():
-        print("no field that dresses the U-Net: --dress MAPS fits it")
+    if unet is None or not (WEIGHTS / "dressing.json").exists():
+        print("no U-Net in weights/cities, or no field that dresses it: --dress MAPS fits one")
         return None
     field = read_json(WEIGHTS / "dressing.json")
     totals = np.zeros(2)
@@ -183,14 +183,15 @@ def district() -> float:
 
 
 def measure(quick: bool) -> dict[str, float | None]:
-    if weights_of("general") is None or not (WEIGHTS / "unet3d").exists():
-        print("no weights of the general model or of the U-Net: docs/general_map_weights.py makes them")
+    if weights_of("general") is None:
+        print("no weights of the general model: docs/general_map_weights.py makes them")
         return dict.fromkeys(targets()["city_maps"])
     with tempfile.TemporaryDirectory() as folder:
         store = Path(shutil.copytree(WEIGHTS / "maps.zarr", Path(folder) / "maps.zarr"))
         cities = {city: list(numbers)[:: 4 if quick else 1] for city, numbers in CITIES.items()}
-        trained, unet = load_trained("general"), load_trained(WEIGHTS / "unet3d")
-        builders: dict[str, Any] = {"general": trained, "3-D U-Net": unet}
+        trained = load_trained("general")
+        unet = load_trained(WEIGHTS / "unet3d") if (WEIGHTS / "unet3d").exists() else None
+        builders: dict[str, Any] = {"general": trained} | ({} if unet is None else {"3-D U-Net": unet})
         builders |= {name: baseline(name, trained.task.changed(features=(), prior=None)) for name in RIVALS}
         found: dict[tuple[str, str], MapScores] = {
             (city, name): score(builder, store, numbers, members=MEMBERS, title=f"{name}, {city}")
@@ -225,6 +226,13 @@ def figures(
     def rmse(city: str, name: str, group: str) -> float:
         return found[city, name].values(GAIN, group)["rmse"]
 
+    def over_unet(target: str) -> float:
+        ours, theirs = (
+            np.mean([found[city, name].nmse(target) for city in CITIES]) for name in ("general", "3-D U-Net")
+        )
+        return float(ours / theirs)
+
+    compared = all((city, "3-D U-Net") in found for city in CITIES)
     dark = {city: rmse(city, "general", "nlos") for city in CITIES}
     skill = [deviation(found[city, "general"], "nlos") for city in CITIES]
     ratios = np.concatenate([ratio for _, ratio in shares.values()])
@@ -236,11 +244,7 @@ def figures(
         "city_rmse_sight_over_dominant": max(
             rmse(city, "general", "los") / rmse(city, "dominant", "los") for city in CITIES
         ),
-        "nmse_over_unet": max(
-            np.mean([found[city, "general"].nmse(target) for city in CITIES])
-            / np.mean([found[city, "3-D U-Net"].nmse(target) for city in CITIES])
-            for target in trained.task.targets
-        ),
+        "nmse_over_unet": max(map(over_unet, trained.task.targets)) if compared else None,
         "spread_skill_dark_off": float(max(abs(value - 1) for value in skill)),
         "variogram_ratio_worst": float(np.maximum(ratios, 1 / ratios).max()),
     }
