@@ -13,7 +13,7 @@ import yaml
 
 ROOT = Path(__file__).parent.parent
 SHARED = {"exact_denoisers", "gpu_volumes", "harness", "index_resize", "places", "quote", "raytrace_checks",
-          "shuffle_quality"}  # fmt: skip
+          "shuffle_quality", "station_worlds"}  # fmt: skip
 SCRIPTS = sorted(path.stem for path in (ROOT / "benchmarks").glob("*.py") if path.stem not in SHARED)
 DECLARED = yaml.safe_load((ROOT / "benchmarks/targets.yaml").read_text())
 

@@ -43,6 +43,7 @@ def given(
     observed: Observed,
     *,
     noisiest: float = math.inf,
+    limit: float = math.inf,
     directions: int = DIRECTIONS,
     tolerance: float = TOLERANCE,
 ) -> Denoiser:
@@ -62,7 +63,7 @@ def given(
 
     The covariance of noise above the level `noisiest` is taken at that level, with the noise scaled down: so much noise
     says nothing about the field, so that the covariance no longer depends on it, while errors of a trained network's
-    Jacobian would be multiplied by σ².
+    Jacobian would be multiplied by σ². For the same reason no cell moves by more than `limit` times the largest misfit.
     """
 
     def denoise(x: Tensor, sigma: Tensor) -> Tensor:
@@ -86,7 +87,12 @@ def given(
             return variance * slope
 
         moved = _solved(column, weights, misfit, observed.index, min(directions, len(observed.index)), tolerance)
-        return clean + (0.0 if moved is None else moved)
+        if moved is None:
+            return clean
+        # An imperfect Jacobian has large entries far from the observations.
+        most = limit * torch.where(known, away, 0.0).abs().amax(1).to(clean.dtype)
+        most = expand(most, x)
+        return clean + torch.minimum(torch.maximum(moved, -most), most)
 
     return denoise
 

@@ -37,6 +37,8 @@ __all__ = ["Diffusion"]
 SCALE_SPEED = 10.0
 #: Largest noise level, in units of the fields, at which covariances are taken from the network's Jacobian.
 NOISIEST = 8.0
+#: No cell moves by more than this many times the largest misfit of the points at a step.
+LARGEST_MOVE = 1.0
 #: Keeps the gradient of the scales out of the way of the others', where all of them are clipped together.
 SCALE_WEIGHT = 0.01
 
@@ -233,7 +235,7 @@ class Diffusion(Model):
                 denoiser = guided(denoiser, known.scaled(centre, factor).repeated(len(some)))
             if observed is not None:
                 noisiest = NOISIEST * self.unit
-                denoiser = given(denoiser, observed.repeated(len(some)), noisiest=noisiest)
+                denoiser = given(denoiser, observed.repeated(len(some)), noisiest=noisiest, limit=LARGEST_MOVE)
             fields = self.sampler(denoiser, draw(-1), self.path, draw)
             parts.append(centre.unsqueeze(1) + factor.unsqueeze(1) * fields.unflatten(0, (len(batch), len(some))))
         sampled = torch.cat(parts, dim=1)
