@@ -27,7 +27,7 @@ LEFT = "{names} need a language model and were not run: no endpoint was availabl
 LIVE = """\
 ## With a language model
 
-`mcp-experts evaluate arms=[A3,A5,A7] tasks=[TASK] questions=N local=true weights=FILE.gguf`, on this machine, by \
+`mcp-experts evaluate arms=[A3,A5,A7] tasks=[los] questions=40 local=true weights=FILE.gguf`, on this machine, by \
 the same command for every row, at temperature 0. {arms}. The server is as shipped: the model reads its instructions \
 and tools, and chooses by itself whether to call one of the server's three tools or one of three others that no \
 question needs. There are no examples in the prompt. Each question has one of 20 wordings. Of these questions, \
