@@ -9,8 +9,9 @@ Intervals are wider than the linearised posterior: the noise is integrated out b
 errors of the map may look like a turn of an antenna or a loss of a material. Neither changes what is applied.
 
 Corrections are applied only with strong evidence (Kass and Raftery 1995): a Bayes factor of at least e³ against no
-change, of all parameters together or of one of them. Then each parameter whose Bayes factor exceeds 1 is applied; the
-factor is the ratio of the prior's to the posterior's density at 0 (Savage and Dickey). The others stay 0.
+change, of all parameters together, or of one of them, divided by their number. Then each parameter whose Bayes factor
+exceeds 1 is applied; the factor is the ratio of the prior's to the posterior's density at 0 (Savage and Dickey). The
+others stay 0.
 """
 
 from __future__ import annotations
@@ -138,7 +139,9 @@ def fit(
     unchanged = (extra, measured - paths.predict(np.zeros(len(sd)), parameters)[0], jacobian[:, :0], sd[:0])
     together = white.evidence(noise, extra, residual, jacobian[:, free], sd[free])
     together -= white.evidence(white.best(noise, *unchanged), *unchanged)
-    applied = free & (bayes > 0) & (max(together, bayes.max(initial=-np.inf)) > _STRONG)
+    # The strongest of many parameters is strong by chance more often than a given one.
+    alone = bayes.max(initial=-np.inf) - np.log(max(int(free.sum()), 1))
+    applied = free & (bayes > 0) & (max(together, alone) > _STRONG)
     chosen = np.zeros(len(parameters))
     if applied.any():
         chosen = _mode(
