@@ -22,7 +22,7 @@ from mcp_experts.train.verb import check
 
 SMALL = [
     *("links.tdl=320", "links.cdl=0", "links.umi=64", "links.uma=0", "links.rma=0", "links.inf=0"),
-    "held_share=0.5",
+    *("links.rays=0", "links.inh=0", "links.uwb=0", "held_share=0.5"),
     "recipe.epochs=2",
     "boosted=false",
 ]
@@ -106,7 +106,7 @@ def test_a_seed_gives_the_same_weights_and_card(tmp_path):
 
 @pytest.mark.slow
 def test_a_kind_that_is_left_out_neither_trains_nor_calibrates(tmp_path):
-    tables = ["traced=[]", "traced_apart=[]", "links.rays=100"]
+    tables = ["traced=[]", "traced_apart=[]", "links.rays=100", "links.umi=200"]
     words = ("expert=[los,ood]", "left_out=systems", f"cache={tmp_path}", *tables)
     card = json.loads((train(tmp_path / "left", *words) / CARD).read_text())
     assert card["training"]["left_out"] == "systems"
