@@ -101,6 +101,10 @@ def predict(config: DictConfig, run: RunFolder) -> Rows:
     config = OmegaConf.merge(config, {"checkpoint": _checkpoint(config)})  # type: ignore[assignment]
     if config.input is not None:
         return [_predict_file(config, run)]
+    if alone := [key for key in ("output", "static", "coarse") if config[key] is not None]:
+        raise UserError(
+            f"{alone[0]}= belongs to input=FILE, which is not set; prepared regions are written to the run folder"
+        )
     from rainshift.prediction import write_prediction
     from rainshift.report import example_maps as showcase
 
