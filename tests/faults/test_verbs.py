@@ -235,6 +235,8 @@ def stopped(command: Sequence[str], place: Path, number: signal.Signals, after_s
 def is_the_same(place: Path, tmp_path: Path, name: str, number: signal.Signals) -> None:
     """Stop a command at three random moments, and compare what it makes in the end with an undisturbed one."""
     command = COMMANDS[name]
+    for folder in ("whole", "cut"):
+        (tmp_path / folder).mkdir()
     start = time.monotonic()
     assert run(command.line(tmp_path / "whole"), place).returncode == 0
     took = time.monotonic() - start
