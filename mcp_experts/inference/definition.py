@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -38,7 +39,8 @@ class Definition:
 
     `question` is the name of the question, by default that of the expert, and `aliases` are other words for it. `noun`
     is used in sentences about a value, and `says` holds the sentence for each class of an expert without edges.
-    `renamed` maps earlier names of classes to current ones.
+    `renamed` maps earlier names of classes to current ones. `widest_hz` limits the bandwidth of the card where verdicts
+    do not hold on kinds of channels that training lacked.
     """
 
     name: str
@@ -62,6 +64,7 @@ class Definition:
     says: Mapping[str, str] = field(default_factory=dict)
     renamed: Mapping[str, str] = field(default_factory=dict)
     needs_time: bool = False
+    widest_hz: float = math.inf
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "question", self.question or self.name)

@@ -29,7 +29,7 @@ def invalid(expert: Expert, window: ChannelWindow, snr_db: float) -> str | None:
     if not low / TOLERANCE <= window.bandwidth_hz <= high * TOLERANCE:
         return (
             f"the bandwidth of {window.bandwidth_hz / 1e6:.3g} MHz is outside the {low / 1e6:.3g} MHz to "
-            f"{high / 1e6:.3g} MHz that the expert was trained on"
+            f"{high / 1e6:.3g} MHz of the expert's card"
         )
     if definition.needs_time and not window.shows_time:
         return "the snapshots do not show how the channel changes over time"

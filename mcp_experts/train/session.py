@@ -194,6 +194,7 @@ def bandwidths(definition: Definition, train: Examples) -> list[float]:
     """The lowest and highest bandwidth in Hz at which every class was seen in training, to two digits.
 
     Beyond it the bandwidth alone would give a class away, such as of scenarios whose long delays exclude wide bands.
+    The definition may set a lower limit.
     """
     if definition.kind == "gate":
         return list(BANDWIDTH_HZ)
@@ -201,7 +202,7 @@ def bandwidths(definition: Definition, train: Examples) -> list[float]:
     decades = train.estimates[:, list(ESTIMATORS).index("bandwidth_decades")]
     known = [decades[labels == one] for one in np.unique(labels[labels >= 0])]
     low, high = np.array([np.quantile(each, (0.002, 0.998)) for each in known]).T
-    return [float(f"{10**value:.2g}") for value in (low.max(), high.min())]
+    return [float(f"{10**value:.2g}") for value in (low.max(), min(high.min(), np.log10(definition.widest_hz)))]
 
 
 def _circumstances(values: Mapping[str, Any], sets: Mapping[str, Examples], valid_hz: list[float]) -> dict[str, Any]:
