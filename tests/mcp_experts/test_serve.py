@@ -48,7 +48,7 @@ def save(path, *channels):
 @pytest.fixture
 def root(tmp_path):
     """A data root with a clear link, three blocked ones in one file, and noise."""
-    save(tmp_path / "link.npz", synthesize(k_factor_db=12, snr_db=25))
+    save(tmp_path / "link.npz", synthesize(k_factor_db=12, doppler_hz=100, snr_db=25))
     save(tmp_path / "links.npz", *(synthesize(seed=seed, doppler_hz=100, snr_db=25) for seed in range(3)))
     noise = np.random.default_rng(0).normal(size=(2, 64, 14))
     sampling = {"subcarrier_spacing_hz": 3e5, "snapshot_interval_s": 1e-3}
