@@ -30,7 +30,8 @@ class Geometry:
     """The coarse and the fine grid of a training.
 
     `exact` states that the coarse rain is the area mean of the fine rain. `units` are those of predictors that
-    RainShift does not define. `step_seconds` is the time step of the samples.
+    RainShift does not define. `step_seconds` is the time step of the samples. `brought_from` is the spacing of the
+    coarse files along latitude and longitude, if they were interpolated to `coarse`.
     """
 
     coarse: Grid
@@ -38,6 +39,7 @@ class Geometry:
     step_seconds: float = 3600.0
     exact: bool = False
     units: Mapping[str, str] = field(default_factory=dict)
+    brought_from: tuple[float, ...] | None = None
 
     @classmethod
     def of(cls, archive: Archive, region: str, split: str | None = None) -> Geometry:
@@ -45,13 +47,16 @@ class Geometry:
         groups = archive.open(region, split or ("train" if "train" in archive.splits else archive.splits[0]))
         units = {str(name): str(array.attrs.get("units", "")) for name, array in groups["condition"].data_vars.items()}
         coarse, fine = grid_of(groups["condition"]), grid_of(groups["target"])
-        return cls(coarse, fine, archive.step_seconds(region), exact_means(archive.config), units)
+        steps = archive.attribute(region, "coarse_steps")
+        brought = None if steps is None else tuple(map(float, steps.split()))
+        return cls(coarse, fine, archive.step_seconds(region), exact_means(archive.config), units, brought)
 
     def save(self, folder: Path) -> None:
         """Write `geometry.json` atomically."""
         grids = {"coarse": self.coarse.to_dict(), "fine": self.fine.to_dict()}
         rest = {"step_seconds": self.step_seconds, "exact": self.exact, "units": dict(self.units)}
-        write_json(folder / FILE, grids | rest)
+        brought = {} if self.brought_from is None else {"brought_from": list(self.brought_from)}
+        write_json(folder / FILE, grids | rest | brought)
 
     @classmethod
     def load(cls, folder: Path) -> Geometry | None:
@@ -62,7 +67,8 @@ class Geometry:
         values = read_json(path)
         try:
             coarse, fine = (Grid.from_dict(values.pop(name)) for name in ("coarse", "fine"))
-            return cls(coarse, fine, **values)
+            brought = values.pop("brought_from", None)
+            return cls(coarse, fine, **values, brought_from=None if brought is None else tuple(map(float, brought)))
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise DataError(f"{path} does not describe a pair of grids ({error}); train the model again") from error
 
@@ -75,6 +81,25 @@ class Geometry:
     def spacings(self) -> str:
         """The two spacings as text, such as `0.25° -> 0.1°`."""
         return f"{self._steps(self.coarse)} -> {self._steps(self.fine)}"
+
+    def brought(self, coarse: Grid) -> Grid | None:
+        """The grid to interpolate fields to, as those of the training were; None for fields that need it not.
+
+        It has the spacing of the training and lies within the fields, at the places of the training's grid or a whole
+        number of steps away.
+        """
+        if self.brought_from is None or any(
+            abs(axis.step / step - 1) > SLACK for axis, step in zip(coarse.axes, self.brought_from, strict=True)
+        ):
+            return None
+        axes = []
+        for mine, its in zip(self.coarse.axes, coarse.axes, strict=True):
+            first = math.ceil((its.start - mine.start) / mine.step - 1e-6)
+            last = math.floor((its.stop - mine.start) / mine.step + 1e-6)
+            if last <= first:
+                raise DataError(f"the fields have {its.size} values along {its.name}, too few to interpolate them")
+            axes.append(replace(mine, start=mine.start + first * mine.step, size=last - first + 1, period=None))
+        return Grid(tuple(axes), coarse.crs)
 
     def refined(self, coarse: Grid) -> Grid:
         """The fine grid for a coarse grid, with the same relative position as in training.

@@ -15,6 +15,7 @@ from geoml.grids.coordinates import Found, find_axes
 from geoml.grids.grid import Grid, conform, grid_of
 from geoml.regrid import Method, Regridder
 from rainshift.data.geometry import Geometry
+from rainshift.sources.pair import on_grid
 from rainshift.sources.rain_files import STANDARD_NAMES, USUAL_NAMES
 from rainshift.sources.validity import Validity, validity_of
 from rainshift.sources.variables import VARIABLES, inside_factor
@@ -76,6 +77,9 @@ class CoarseFields:
         for channel, array in tidy.items():
             if array.shape != first.shape or not np.array_equal(array["time"].values, first["time"].values):
                 raise DataError(f"{channel} has sizes {dict(array.sizes)}; {first.name} has {dict(first.sizes)}")
+        if geometry is not None and (brought := geometry.brought(grid)) is not None:
+            tidy = {channel: on_grid(_in_blocks(array), grid, brought)[0] for channel, array in tidy.items()}
+            grid = brought
         times = first["time"].values.astype("datetime64[ns]")
         hours = interval_hours(dataset, times, time_dim)
         factors = {channel: _factor(channel, array, hours, geometry) for channel, array in tidy.items()}
@@ -102,9 +106,14 @@ def _known_values(dataset: xr.Dataset, name: str) -> xr.DataArray:
     array, label = dataset[name], repr(name)
     validity = validity_of(array, label, rain=False)
     if validity != Validity(slack=validity.slack):
-        lazy = array if array.chunks else array.chunk({array.dims[0]: max(1, ONCE // max(1, array[0].size))})
+        lazy = _in_blocks(array)
         array = array.copy(data=lazy.data.map_blocks(validity.apply, label, dtype=array.dtype))
     return rectified(array, dataset, label)
+
+
+def _in_blocks(array: xr.DataArray) -> xr.DataArray:
+    """The array in Dask blocks along its first dim, so that no more than these are read at a time."""
+    return array if array.chunks else array.chunk({array.dims[0]: max(1, ONCE // max(1, array[0].size))})
 
 
 def as_dataset(data: Any) -> xr.Dataset:

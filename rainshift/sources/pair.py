@@ -148,7 +148,7 @@ class PairSource:
         if rain.stamp == "unknown":
             logger.warning("%s: position of times in their interval unknown; using the end (set data.fine_as.stamp)",
                            fine_files[0])  # fmt: skip
-        target, coarse, notes = self._placed(name, rain, timed)
+        target, coarse, notes, steps = self._placed(name, rain, timed)
         start, end, kept = _samples(name, Timed.of_rain(rain), timed)
         time, step = _labels(start, end)
         condition = {
@@ -166,12 +166,17 @@ class PairSource:
             .to_dataset(),
             read_statics({k: str(v) for k, v in self._statics.items()}, grid_of(fine)) if self.static_files else None,
             step,
-            self._provenance(rain, fine_files, coarse_files, start, end, notes),
+            self._provenance(rain, fine_files, coarse_files, start, end, notes) | steps,
             missing=(),
         )
 
-    def _placed(self, name: str, rain: Rain, timed: Mapping[str, Timed]) -> tuple[xr.DataArray, dict[str, Timed], str]:
-        """Fine rain on the part that both sides have, and predictors on a coarse grid that meets its cells."""
+    def _placed(
+        self, name: str, rain: Rain, timed: Mapping[str, Timed]
+    ) -> tuple[xr.DataArray, dict[str, Timed], str, dict[str, str]]:
+        """Fine rain on the part that both sides have, and predictors on a coarse grid that meets its cells.
+
+        The last two say what was done to the predictors, and give the spacing of their files if it was changed.
+        """
         fine = grid_of(rain.values)
         grids = {key: grid_of(each.values, registration=self.coarse_registration) for key, each in timed.items()}
         lead = grids[next(iter(grids))]
@@ -182,15 +187,16 @@ class PairSource:
             joint.append(one)
             exact &= met
         wanted = Grid(tuple(axis.coarse for axis in joint), fine.crs)
-        placed, notes = {}, "as in the files"
+        placed, notes, steps = {}, "as in the files", {}
         for key, each in timed.items():
             values, cost = on_grid(each.values, grids[key], wanted)
             if cost is not None:
                 notes = f"interpolated from {_steps(grids[key])} to {_steps(wanted)}"
+                steps = {"coarse_steps": " ".join(f"{axis.step:.9g}" for axis in grids[key].axes)}
                 logger.warning("%s: %s is %s, which keeps %.0f %% of its variance at the middle time",
                                name, key, notes, 100 * cost)  # fmt: skip
             placed[key] = Timed(values, each.start, each.end)
-        return rain.values.isel(lat=joint[0].fine, lon=joint[1].fine), placed, notes
+        return rain.values.isel(lat=joint[0].fine, lon=joint[1].fine), placed, notes, steps
 
     def _provenance(
         self, rain: Rain, fine: Sequence[Path], coarse: Sequence[Path], start: Times, end: Times, notes: str

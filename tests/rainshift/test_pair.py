@@ -9,6 +9,7 @@ import pytest
 import xarray as xr
 
 from geoml.errors import DataError, UserError
+from rainshift.__main__ import main
 from rainshift.sources import open_source
 from tests.rainshift.pair_cases import LABELS, RATIOS, START, axis, hours_of, rain_file, truth, write
 
@@ -190,3 +191,38 @@ def test_statics_and_regions_in_folders(tmp_path) -> None:
     assert data.static is not None
     np.testing.assert_allclose(data.static["slope"].values[:, 0], data.fine["lat"].coordinates, atol=1e-4)
     assert set(source.files("south")) == {"fine/south/a.nc", "coarse/south/a.nc", "static/slope"}
+
+
+def test_train_on_a_pair_and_predict_from_its_coarse_side_alone(tmp_path, monkeypatch, capsys) -> None:
+    """Wet cells of the closed form, whose days of rain are drawn, on grids of 2.8125 : 1; later days are predicted."""
+    monkeypatch.chdir(tmp_path)
+    amounts = np.random.default_rng(0).gamma(0.6, 1.0, 24 * 10)
+    for folder, (lat, lon) in {"fine": FINE, "coarse": coarse_axes(0.28125)}.items():
+        path = rain_file(tmp_path / "whole" / f"{folder}.nc", lat, lon, minutes=60, count=len(amounts))
+        with xr.open_dataset(path) as whole:
+            drawn = whole.assign(precipitation=whole.precipitation * xr.DataArray(amounts, dims="time")).load()
+        write(drawn, tmp_path / folder / "rain.nc")
+    last = {"time": slice(-24, None)}
+    with xr.open_dataset("coarse/rain.nc") as coarse, xr.open_dataset("fine/rain.nc") as fine:
+        write(coarse.isel(last), tmp_path / "later.nc")
+        expected = fine.precipitation.isel(last).load()
+    network = ["model=resnet", "model.width=4", "model.coarse_blocks=1", "model.fine_blocks=1", "trainer.samples=96"]
+    data = [
+        "data=pair",
+        "data.coarse=coarse",
+        "data.fine=fine",
+        "data.purge_hours=6",
+        "data.blocks=2",
+        "data.shares={train: 0.6, validation: 0.2, test: 0.2}",
+    ]
+    loader = ["loader.patch=20", "loader.batch_size=8", "loader.validation_samples=4", "trainer.validate_every=48"]
+    assert main(["train", *data, "region.name=fine", *network, *loader, "run.dir=trained"]) == 0, (
+        capsys.readouterr().err
+    )
+    assert main(["predict", "checkpoint=trained", "input=later.nc", "output=predicted.nc", "run.dir=p"]) == 0
+    with xr.open_dataset("predicted.nc") as predicted:
+        rain = predicted.precipitation.isel(member=0)
+        assert rain.sizes["time"] == 24
+        error = rain.interp(lat=expected.lat, lon=expected.lon, method="nearest") - expected
+    inner = error.sel(lat=slice(48, 52), lon=slice(3, 7))
+    assert float(abs(inner).mean()) < 0.25 * float(expected.mean())
