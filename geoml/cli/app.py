@@ -7,6 +7,7 @@ keeps listing, completion and `--help` fast.
 
 from __future__ import annotations
 
+import errno
 import importlib.metadata
 import os
 import sys
@@ -14,7 +15,7 @@ from collections.abc import Sequence
 
 import geoml
 from geoml.cli.definitions import App, Verb, load_function
-from geoml.cli.streams import any_character, discard_output
+from geoml.cli.streams import any_character, discard_output, output_fails
 from geoml.errors import MachineError, UserError, missing_packages
 from geoml.runs.files import machine_error
 
@@ -45,13 +46,22 @@ def main(app: App, argv: Sequence[str] | None = None) -> int:
         discard_output()
         return BROKEN_PIPE
     except OSError as error:
-        explained = machine_error(error.errno, error.filename or "standard output")
-        if explained is None:
-            raise
-        discard_output()
-        return _refused(explained)
+        return _refused(_explained(error))
     except MemoryError as error:
         return _refused(MachineError(f"not enough memory: {error or 'an array cannot be made'}"))
+
+
+def _explained(error: OSError) -> UserError:
+    """The message for an error of the operating system that nothing handled; raises what says nothing to a user."""
+    if error.errno in (errno.EACCES, errno.EPERM) and error.filename is not None:
+        return UserError(f"{error.filename}: {error.strerror}; this user may not read or write it")
+    place = error.filename or ("standard output" if output_fails() else "a file")
+    explained = None if error.errno in (errno.EEXIST, errno.ENOTDIR) else machine_error(error.errno, place)
+    if explained is None:
+        raise error
+    if place == "standard output":
+        discard_output()
+    return explained
 
 
 def _refused(error: UserError) -> int:

@@ -8,7 +8,7 @@ import os
 import sys
 from pathlib import Path
 
-__all__ = ["LogFile", "any_character", "discard_output"]
+__all__ = ["LogFile", "any_character", "discard_output", "output_fails"]
 
 
 def any_character() -> None:
@@ -16,6 +16,15 @@ def any_character() -> None:
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
+
+
+def output_fails() -> bool:
+    """Whether what was printed cannot be written to standard output."""
+    try:
+        sys.stdout.flush()
+    except (OSError, ValueError):
+        return True
+    return False
 
 
 def discard_output() -> None:
@@ -38,7 +47,7 @@ class LogFile(logging.FileHandler):
 
     def handleError(self, record: logging.LogRecord) -> None:
         """End the log if it cannot be written; other errors are of the record."""
-        error = sys.exception() if sys.version_info >= (3, 12) else sys.exc_info()[1]
+        error = sys.exception()
         if isinstance(error, OSError):
             self._end(error)
         else:

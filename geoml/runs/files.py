@@ -42,7 +42,8 @@ def writing(path: str | os.PathLike[str], *, partial: Path | None = None) -> Ite
         raise
     except Exception as error:
         number, text = getattr(error, "errno", None), str(error)
-        if "HDF error" in text or (number == errno.EACCES and os.access(Path(path).parent, os.W_OK)):
+        local = isinstance(path, str | os.PathLike)
+        if local and ("HDF error" in text or (number == errno.EACCES and os.access(Path(path).parent, os.W_OK))):
             number = _lack_of_space(Path(path if partial is None else partial)) or number
         elif "No space left on device" in text:
             number = errno.ENOSPC
@@ -69,14 +70,19 @@ def machine_error(number: int | None, path: object) -> UserError | None:
 
 
 def _partial_name(name: str) -> str:
-    """A hidden name that tells machine and process apart, and is short where `name` is long."""
+    """A hidden name that tells machines and processes apart, and is short where `name` is long."""
     short = name if len(name) <= 60 else f"{name[:40]}-{zlib.crc32(os.fsencode(name)):08x}"
     return f".{short}.{_machine()}-{os.getpid()}.tmp"
 
 
 @functools.cache
 def _machine() -> str:
-    return f"{zlib.crc32(platform.node().encode()):08x}"
+    """What tells apart the machines and containers that may write to one folder: numbers of processes are their own."""
+    try:
+        space = os.readlink("/proc/self/ns/pid")
+    except OSError:
+        space = ""
+    return f"{zlib.crc32(f'{platform.node()} {space}'.encode()):08x}"
 
 
 @functools.lru_cache(maxsize=1024)
@@ -103,9 +109,12 @@ def _alive(process: int) -> bool:
 def _lack_of_space(path: Path) -> int | None:
     """The error number if a file of the size of `path` and a little more cannot be written next to it."""
     size = path.stat().st_size if path.is_file() else 0
+    allocate = getattr(os, "posix_fallocate", None)  # macOS has none
+    if allocate is None:
+        return None
     try:
         with tempfile.TemporaryFile(dir=path.parent) as probe:
-            os.posix_fallocate(probe.fileno(), 0, size + PROBE_BYTES)
+            allocate(probe.fileno(), 0, size + PROBE_BYTES)
     except OSError as error:
         return error.errno
     return None

@@ -90,3 +90,12 @@ def test_devices_are_written_to_and_never_replaced(tmp_path: Path) -> None:
     with atomic_path("/dev/null") as partial:
         partial.write_text("whole")
     assert stat.S_ISCHR(os.stat("/dev/null").st_mode)
+
+
+def test_an_object_that_may_not_be_written_is_refused_by_its_address() -> None:
+    class Remote:
+        def __str__(self) -> str:
+            return "s3://bucket/rain"
+
+    with pytest.raises(UserError, match="s3://bucket/rain cannot be written to"), writing(Remote()):
+        raise PermissionError(errno.EACCES, "Access Denied")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import subprocess
@@ -10,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from geoml.cli import app
+from geoml.cli.definitions import App
 from geoml.cli.streams import LogFile
 
 ROOT = Path(__file__).parent.parent.parent
@@ -70,3 +73,31 @@ def test_a_name_that_is_not_utf8_is_logged_and_printed(tmp_path: Path) -> None:
     logger.error("caf\udce9")
     handler.close()
     assert (tmp_path / "log.txt").read_text() == "caf\\udce9\n"
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "words"),
+    [
+        (PermissionError(errno.EACCES, "Permission denied", "in/rain.nc"), 2, "in/rain.nc: Permission denied"),
+        (OSError(errno.ENOSPC, "No space left on device"), 1, "no space left while writing a file"),
+        (OSError(errno.EMFILE, "Too many open files", "in/rain.nc"), 1, "too many open files, at in/rain.nc"),
+        (MemoryError("Unable to allocate 9 TiB"), 1, "not enough memory: Unable to allocate 9 TiB"),
+    ],
+    ids=str,
+)
+def test_errors_of_the_system_name_what_they_are_about(error, code, words, monkeypatch, capsys) -> None:
+    def fail(*_: object) -> int:
+        raise error
+
+    monkeypatch.setattr(app, "_dispatch", fail)
+    assert app.main(App("rainshift", "", ()), []) == code
+    assert words in capsys.readouterr().err
+
+
+def test_an_error_of_the_program_keeps_its_traceback(monkeypatch) -> None:
+    def fail(*_: object) -> int:
+        raise FileExistsError(errno.EEXIST, "File exists", "made/twice")
+
+    monkeypatch.setattr(app, "_dispatch", fail)
+    with pytest.raises(FileExistsError):
+        app.main(App("rainshift", "", ()), [])
