@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from geoml.cli.progress import track
-from geoml.data.reading import ambient_client, spread
 from geoml.errors import Diverged
 from geoml.runs.environment import code_hash
 from geoml.runs.folder import config_hash
+from geoml.runs.workers import ambient_client, spread
 
 __all__ = ["Saved", "attempted", "each", "kept", "scores_file"]
 

@@ -13,10 +13,10 @@ from geoml.data.epoch import READ_AHEAD, Epoch
 from geoml.data.fields import Batch
 from geoml.data.patch_groups import KNOWN, Lane, build_lanes
 from geoml.data.patches import PatchSpec
-from geoml.data.reading import ambient_client
 from geoml.data.sources import BlockSource
 from geoml.data.workers import PartStream, as_tensors, start_workers
 from geoml.errors import DataError, UserError
+from geoml.runs.workers import ambient_client
 
 if TYPE_CHECKING:
     from geoml.models.base import Channels

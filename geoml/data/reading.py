@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-import functools
 import itertools
-import sys
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 from geoml.data.sources import Block, BlockSource
-from geoml.errors import UserError
 
-__all__ = ["Request", "ambient_client", "read_ahead", "spread"]
-
-T = TypeVar("T")
+__all__ = ["Request", "read_ahead"]
 
 
 class Request(NamedTuple):
@@ -25,62 +20,6 @@ class Request(NamedTuple):
     source: BlockSource
     start: int
     stop: int
-
-
-def ambient_client() -> Any:
-    """The active Dask client of this process, or None; never starts one.
-
-    None within a task of a Dask worker: a task that waits for others would block the worker that they need.
-    """
-    distributed = sys.modules.get("distributed")
-    if distributed is None:
-        return None
-    try:
-        distributed.get_worker()
-    except ValueError:
-        pass
-    else:
-        return None
-    try:
-        return distributed.get_client()
-    except ValueError:
-        return None
-
-
-def spread(
-    function: Callable[..., T], jobs: Iterable[Sequence[Any]], *, client: Any, ahead: int | None = None
-) -> Iterator[tuple[Sequence[Any], Callable[[], T]]]:
-    """`(job, result)` as the workers of a Dask client finish `function(*job)`; `result()` returns or raises.
-
-    At most `ahead` jobs (four a worker) are under way. The jobs of a worker that dies are repeated by
-    another; a job that has killed several workers raises `UserError`.
-    """
-    from distributed import as_completed
-
-    pending, jobs_of = iter(jobs), {}
-
-    def submit(count: int) -> list[Any]:
-        fresh = {client.submit(function, *job, pure=False): job for job in itertools.islice(pending, count)}
-        jobs_of.update({future.key: job for future, job in fresh.items()})
-        return list(fresh)
-
-    width = ahead or 4 * max(1, len(client.nthreads()))
-    finished = as_completed(submit(width))
-    for future in finished:
-        yield jobs_of.pop(future.key), functools.partial(_result, future)
-        for more in submit(1):
-            finished.add(more)
-
-
-def _result(future: Any) -> Any:
-    from distributed.scheduler import KilledWorker
-
-    try:
-        return future.result()
-    except KilledWorker as error:
-        raise UserError(
-            f"{error.allowed_failures + 1} Dask workers died on the same job; give them more memory, or start fewer"
-        ) from error
 
 
 def _read(source: BlockSource, start: int, stop: int) -> Block:

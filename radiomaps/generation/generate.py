@@ -15,11 +15,11 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from geoml.cli.progress import Bar, progress_bar
-from geoml.data.reading import ambient_client, spread
 from geoml.data.store import Packing, StoreWriter
 from geoml.errors import DataError, UserError
 from geoml.grids.grid import Grid
 from geoml.runs.files import write_json
+from geoml.runs.workers import ambient_client, spread
 from radiomaps.antennas.arrays import omnidirectional
 from radiomaps.antennas.stored import PATH_VARIABLES
 from radiomaps.generation.plan import Plan, solver_version

@@ -18,7 +18,15 @@ from radiomaps.scenes.footprints import polygons_of
 from radiomaps.scenes.projection import Frame
 from radiomaps.scenes.repairs import Repairs
 from radiomaps.scenes.scene import Footprint, Scene
-from radiomaps.scenes.tags import DEFAULT_HEIGHT_M, Tags, base_and_top, has_height, material_of, roof_material_of
+from radiomaps.scenes.tags import (
+    DEFAULT_HEIGHT_M,
+    HeightKey,
+    Tags,
+    base_and_top,
+    has_height,
+    material_of,
+    roof_material_of,
+)
 from radiomaps.scenes.terrain import Terrain
 
 __all__ = ["Area", "scene_of_areas"]
@@ -43,7 +51,7 @@ def scene_of_areas(
     system: Any,
     *,
     default_height_m: float | None,
-    height_key: str | None,
+    key: HeightKey,
     material: str,
     bounds_m: Sequence[float] | None,
     terrain: str | os.PathLike[str] | None,
@@ -56,7 +64,7 @@ def scene_of_areas(
     because its property may have another name. On `terrain` a building stands at the lowest ground below it.
     """
     if default_height_m is None:
-        _require_heights(path, areas, height_key)
+        _require_heights(path, areas, key)
     default = float(DEFAULT_HEIGHT_M if default_height_m is None else default_height_m)
     if not default > 0:
         raise DataError(f"default_height_m={default_height_m}; expected metres above 0")
@@ -71,7 +79,7 @@ def scene_of_areas(
     footprints: list[Footprint] = []
     parts: list[Footprint] = []
     for area, geometry in zip(areas, geometries, strict=True):
-        base, top = base_and_top(area.tags, default, repairs, where=area.name, height_key=height_key)
+        base, top = base_and_top(area.tags, default, repairs, where=area.name, key=key)
         made = (material_of(area.tags, material), str(area.tags.get("name", area.name)), roof_material_of(area.tags))
         (parts if area.is_part else footprints).extend(
             Footprint(polygon, top - base, base, *made) for polygon in polygons_of(geometry)
@@ -90,14 +98,14 @@ def scene_of_areas(
     )  # fmt: skip
 
 
-def _require_heights(path: Path, areas: Sequence[Area], height_key: str | None) -> None:
-    if any(has_height(area.tags, height_key) for area in areas):
+def _require_heights(path: Path, areas: Sequence[Area], key: HeightKey) -> None:
+    if any(has_height(area.tags, key) for area in areas):
         return
     numeric = sorted({k for a in areas[:1000] for k, v in a.tags.items() if isinstance(v, int | float)})[:12]
     numbers = f"; its numbers are called {', '.join(numeric)}" if numeric else ""
     raise DataError(
         f"{path}: no building has a usable height{numbers}; name the attribute of the "
-        "height with height_key=NAME, or give default_height_m=9 for all of them"
+        "height with height_key=NAME (height_unit=ft if it is in feet), or give default_height_m=9 for all of them"
     )
 
 

@@ -16,10 +16,12 @@ from radiomaps.scenes.areas import Area, scene_of_areas
 from radiomaps.scenes.projection import WGS84, reference_system
 from radiomaps.scenes.repairs import Repairs
 from radiomaps.scenes.scene import Scene
-from radiomaps.scenes.tags import is_building, tidy
+from radiomaps.scenes.tags import HeightKey, is_building, tidy
 
-__all__ = ["is_geojson", "load_geojson", "parse_json"]
+__all__ = ["FOREIGN", "is_geojson", "load_geojson", "parse_json"]
 
+#: Types of JSON that hold buildings in another form.
+FOREIGN = ("CityJSON", "CityJSONFeature", "Topology")
 _TYPES = ("FeatureCollection", "Feature", "Polygon", "MultiPolygon", "GeometryCollection")
 
 
@@ -30,6 +32,7 @@ def load_geojson(
     metric: bool | None = None,
     default_height_m: float | None = None,
     height_key: str | None = None,
+    height_unit: str | None = None,
     material: str = "concrete",
     bounds_m: Sequence[float] | None = None,
     terrain: str | os.PathLike[str] | None = None,
@@ -38,16 +41,15 @@ def load_geojson(
     """A scene from polygons with `height_m`, `height` or `building:levels` (heights above ground level 0).
 
     The reference system is `crs`, else that of the file's `crs` member, else degrees or metres by the magnitude of the
-    coordinates; `metric` resolves ambiguous ones. `height_key` is the property of the height if it has another name.
-    Features that are not polygons, or are not buildings in a file with `building` tags, are left out and counted.
+    coordinates; `metric` resolves ambiguous ones. `height_key` is the property of the height if it has another name,
+    `height_unit` the unit of its numbers unless its name ends with one (`HEIGHT_FT`). Features that are not polygons,
+    or are not buildings in a file with `building` tags, are left out and counted.
     """
     path, repairs = Path(path), Repairs()
     content = parse_json(path)
     if not is_geojson(content):
-        kind = content.get("type", "an object") if isinstance(content, dict) else type(content).__name__
-        if isinstance(content, dict) and "geometryType" in content:
-            kind = "Esri's JSON; export it as GeoJSON"
-        raise DataError(f"{path} is no GeoJSON FeatureCollection (it is {str(kind)[:60]})")
+        kind = _other_kind(content)
+        raise DataError(f"{path} is no GeoJSON FeatureCollection (it is {kind})")
     areas = list(_areas(content, path, repairs))
     if not areas:
         lines = "; ".join(repairs.lines())
@@ -62,9 +64,19 @@ def load_geojson(
     system, areas = _placed(areas, content, path, crs, metric, repairs)
     licence = licence or str(content.get("licence") or content.get("license") or "")
     return scene_of_areas(
-        path, areas, system, default_height_m=default_height_m, height_key=height_key, material=material,
-        bounds_m=bounds_m, terrain=terrain, licence=licence, repairs=repairs,
+        path, areas, system, default_height_m=default_height_m, key=HeightKey(height_key, height_unit),
+        material=material, bounds_m=bounds_m, terrain=terrain, licence=licence, repairs=repairs,
     )  # fmt: skip
+
+
+def _other_kind(content: Any) -> str:
+    """What a JSON value that is no GeoJSON is."""
+    if not isinstance(content, dict):
+        return type(content).__name__
+    if "geometryType" in content:
+        return "Esri's JSON; export it as GeoJSON"
+    kind = str(content.get("type", "an object"))
+    return f"{kind[:60]}; convert its footprints and heights to GeoJSON" if kind in FOREIGN else kind[:60]
 
 
 def is_geojson(content: Any) -> bool:

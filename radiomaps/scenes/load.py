@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from geoml.errors import UserError, unknown
-from radiomaps.scenes.geojson import is_geojson, load_geojson, parse_json
+from radiomaps.scenes.geojson import FOREIGN, is_geojson, load_geojson, parse_json
 from radiomaps.scenes.osm import load_osm
+from radiomaps.scenes.overpass import is_overpass
 from radiomaps.scenes.procedural import CityBlocks, city_blocks
 from radiomaps.scenes.raster import load_raster
 from radiomaps.scenes.repairs import Repairs
@@ -25,8 +26,12 @@ __all__ = ["load", "names", "parse_options"]
 
 
 def _load_json(path: Path, **options: Any) -> Scene:
-    """GeoJSON, or the polygons of UrbanRadio3D."""
-    return _call(load_geojson if is_geojson(parse_json(path)) else load_buildings_json, path, options)
+    """GeoJSON, OpenStreetMap as Overpass writes it in JSON, or the polygons of UrbanRadio3D."""
+    content = parse_json(path)
+    if is_overpass(content):
+        return _call(load_osm, path, options)
+    foreign = isinstance(content, dict) and (content.get("type") in FOREIGN or "geometryType" in content)
+    return _call(load_geojson if foreign or is_geojson(content) else load_buildings_json, path, options)
 
 
 _READERS = {
@@ -43,6 +48,10 @@ _GENERATED: dict[str, tuple[Any, Any]] = {"procedural": (CityBlocks, city_blocks
 _CONVERT = {
     ".pbf": "convert it with osmium cat city.osm.pbf -o city.osm",
     ".gz": "unpack it with gunzip",
+    ".bz2": "unpack it with bunzip2",
+    ".zip": "unpack it with unzip",
+    ".asc": "convert it with gdal_translate city.asc city.tif",
+    ".vrt": "convert it with gdal_translate city.vrt city.tif",
     ".shp": "convert it with ogr2ogr city.geojson city.shp",
     ".gpkg": "convert it with ogr2ogr city.geojson city.gpkg",
     ".gml": "convert it with ogr2ogr city.geojson city.gml",
@@ -61,9 +70,10 @@ def load(scene: str | os.PathLike[str] | Mapping[str, Any]) -> Scene:
 
     Names: those of `names()`. `procedural` takes `seed` and the fields of `CityBlocks`, `rooms` those of `Rooms`;
     `procedural-12` has seed 12.
-    Paths: `.xml` with PLY meshes (or their folder), `.geojson`, `.osm`, `.tif`, and UrbanRadio3D's `.json` polygons and
-    `.png` heights. `materials` takes the arguments of `Scene.furnished`: a table, and materials of all walls, roofs or
-    ground. Raises `UserError` for unknown names and options, `DataError` for invalid files.
+    Paths: `.xml` with PLY meshes (or their folder), `.geojson`, `.osm` or Overpass's `.json`, `.tif`, and the `.json`
+    polygons and `.png` heights of UrbanRadio3D. `materials` takes the arguments of `Scene.furnished`: a table, and
+    materials of all walls, roofs or ground. Raises `UserError` for unknown names and options, `DataError` for invalid
+    files.
 
     >>> load({"name": "procedural", "seed": 3}).hash == load("procedural-3").hash
     True
@@ -101,7 +111,9 @@ def _read(scene: str | os.PathLike[str] | Mapping[str, Any]) -> Scene:
         except OSError as error:
             raise UserError(f"scene file {path} cannot be read ({error.strerror or error})") from error
     if path.suffix or os.sep in str(what):
-        raise unknown("scene file type", path.suffix or str(path), _READERS, hint=_CONVERT.get(kind, ""))
+        if kind in _CONVERT:
+            raise UserError(f"scene file type {kind!r} is not read; {_CONVERT[kind]}")
+        raise unknown("scene file type", path.suffix or str(path), _READERS)
     if str(what) not in sionna_scenes() and sionna_scenes():
         raise unknown("scene", what, names(), hint=f"or the path of a file: {', '.join(_READERS)}")
     return _call(load_city, str(what), options)

@@ -1,4 +1,4 @@
-"""Scenes from OpenStreetMap XML: buildings and their parts, as closed ways and as multipolygons."""
+"""Scenes from OpenStreetMap, XML or JSON: buildings and their parts, as closed ways and as multipolygons."""
 
 from __future__ import annotations
 
@@ -14,11 +14,12 @@ import shapely
 
 from geoml.errors import DataError
 from radiomaps.scenes.areas import Area, scene_of_areas
+from radiomaps.scenes.overpass import read_overpass
 from radiomaps.scenes.projection import WGS84, reference_system
 from radiomaps.scenes.repairs import Repairs
 from radiomaps.scenes.rings import fill, join, unwrap
 from radiomaps.scenes.scene import Scene
-from radiomaps.scenes.tags import Tags, is_building, tidy
+from radiomaps.scenes.tags import HeightKey, Tags, is_building, tidy
 from radiomaps.scenes.xml_tree import read_xml
 
 __all__ = ["load_osm"]
@@ -37,7 +38,7 @@ def load_osm(
     terrain: str | os.PathLike[str] | None = None,
     licence: str = _LICENCE,
 ) -> Scene:
-    """A scene from the buildings of an `.osm` file, in metres around their middle.
+    """A scene from the buildings of an `.osm` file, or of Overpass's `.json`, in metres around their middle.
 
     Buildings are closed ways and multipolygons tagged `building` or `building:part`, except underground ones. Holes and
     islands follow from the nesting of rings, not from roles. Parts replace the outline of their building. Heights come
@@ -45,13 +46,13 @@ def load_osm(
     left out and counted among the scene's repairs.
     """
     path, repairs = Path(path), Repairs()
-    root = read_xml(path, "osm")
+    root = read_xml(path, "osm") if path.suffix.lower() != ".json" else read_overpass(path)
     areas = list(_OsmFile.of(root, repairs).areas())
     if not areas:
         lines = "; ".join(repairs.lines())
         raise DataError(f"{path} holds no building{f' that can be used ({lines})' if lines else ''}")
     return scene_of_areas(
-        path, areas, reference_system(WGS84, where=str(path)), default_height_m=default_height_m, height_key=None,
+        path, areas, reference_system(WGS84, where=str(path)), default_height_m=default_height_m, key=HeightKey(),
         material=material, bounds_m=bounds_m, terrain=terrain, licence=licence, repairs=repairs,
     )  # fmt: skip
 
@@ -81,13 +82,15 @@ class _OsmFile:
             if element.tag == "node":
                 _add_node(nodes, identity, element, repairs)
             elif element.tag == "way":
-                ways[identity] = [nd.get("ref", "") for nd in element.iter("nd")]
+                ways[identity] = _refs(element, nodes, repairs)
                 tags[identity] = _tags(element)
-                for nd in element.iter("nd"):  # with coordinates, an option of Overpass
-                    if nd.get("lat") is not None:
-                        _add_node(nodes, nd.get("ref", ""), nd, repairs)
             elif element.tag == "relation":
                 relations.append(element)
+        for relation in relations:
+            for member in relation.iter("member"):
+                way = member.get("ref", "")
+                if way not in ways and member.find("nd") is not None:
+                    ways[way], tags[way] = _refs(member, nodes, repairs), {}
         return cls(nodes, ways, tags, relations, repairs)
 
     def areas(self) -> Iterator[Area]:
@@ -149,6 +152,17 @@ class _OsmFile:
         # Until 2017 a hole had the same tags as its outline; it is not a separate building.
         self.used.update(way for way in inner if not own and self.tags[way] in outer_tags)
         yield Area(name, tags, geometry)
+
+
+def _refs(way: ElementTree.Element, nodes: dict[str, tuple[float, float]], notes: Repairs) -> list[str]:
+    """The ids of a way's nodes; nodes with coordinates, an option of Overpass, are added, by their place without id."""
+    refs = []
+    for nd in way.iter("nd"):
+        ref = nd.get("ref") or f"at {nd.get('lat')}, {nd.get('lon')}"
+        refs.append(ref)
+        if nd.get("lat") is not None:
+            _add_node(nodes, ref, nd, notes)
+    return refs
 
 
 def _add_node(

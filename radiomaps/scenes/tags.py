@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import re
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
+from geoml.errors import UserError
 from radiomaps.scenes.repairs import Repairs
 from radiomaps.scenes.scene import MATERIALS
 
@@ -14,6 +17,7 @@ __all__ = [
     "DEFAULT_HEIGHT_M",
     "HIGHEST_M",
     "LEVEL_M",
+    "HeightKey",
     "base_and_top",
     "has_height",
     "is_building",
@@ -29,9 +33,11 @@ Tags = dict[str, Any]
 LEVEL_M, DEFAULT_HEIGHT_M = 3.0, 9.0
 #: Upper limit of building heights in metres (the highest, Burj Khalifa, has 828 m).
 HIGHEST_M = 1000.0
-_HEIGHTS = ("height_m", "height", "building:height", "building_height", "est_height", "render_height", "measuredheight")
+_HEIGHTS = ("height_m", "height", "building:height", "building_height", "est_height", "render_height",
+            "measuredheight", "measured_height", "height_ft", "height_feet")  # fmt: skip
 _BASES = ("min_z_m", "base_m", "min_height", "building:min_height", "render_min_height")
-_LEVELS = ("building:levels", "levels", "building_levels", "num_floors")
+_LEVELS = ("building:levels", "levels", "building_levels", "num_floors", "numfloors", "floors", "storeys", "stories",
+           "num_storeys", "num_stories")  # fmt: skip
 _MIN_LEVELS = ("building:min_level", "min_level", "min_floor")
 #: ITU names for values of OpenStreetMap's building:material.
 _MATERIALS = {"stone": "marble", "timber_framing": "wood", "plaster": "brick", "cement_block": "concrete",
@@ -82,11 +88,11 @@ def is_building(tags: Mapping[str, Any]) -> bool:
     return not below and any(kind not in ("no", "false", "0", "none", "") for kind in kinds)
 
 
-def length_m(value: Any) -> float:
+def length_m(value: Any, unit: str = "m") -> float:
     """Metres of a tagged length: 12, "12.5 m", "12,5", "40 ft", 40' or 5'10"; `ValueError` for others.
 
-    A comma before one or two digits is a decimal comma. Lists, ranges and estimates ("3;4", "10-12", "~10") are
-    rejected.
+    A number alone is in `unit`. A comma before one or two digits is a decimal comma. Lists, ranges and estimates
+    ("3;4", "10-12", "~10") are rejected.
 
     >>> [round(length_m(value), 3) for value in (12, "12,5 metres", "40 ft", "5'10\\"", "1200 cm")]
     [12.0, 12.5, 12.192, 1.778, 12.0]
@@ -100,7 +106,7 @@ def length_m(value: Any) -> float:
     match = _LENGTH.fullmatch(text)
     if not match or match[2].strip() not in _UNITS:
         raise ValueError(f"{value!r} is no length")
-    length = float(match[1]) * _UNITS[match[2].strip()]
+    length = float(match[1]) * _UNITS[match[2].strip() or unit]
     if not math.isfinite(length):
         raise ValueError(f"{value!r} is no length")
     return length
@@ -113,15 +119,33 @@ def _storeys_m(value: Any) -> float:
     return float(value) * LEVEL_M
 
 
+@dataclass(frozen=True)
+class HeightKey:
+    """The tag that holds the height, where it has another name than usual, and the unit of its numbers."""
+
+    name: str | None = None
+    unit: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.unit is not None and self.unit not in _UNITS:
+            known = ", ".join(unit for unit in _UNITS if unit.isascii() and unit.isalpha())
+            raise UserError(f"height_unit={self.unit!r}; expected one of {known}")
+
+    def of(self, name: str) -> str:
+        """The unit of the numbers of a tag: as its name ends, else as given, else metres."""
+        ending = re.search(r"[^a-z](m|ft|feet)$", name)
+        return ending[1] if ending else self.unit or "m"
+
+
 def base_and_top(
-    tags: Mapping[str, Any], default_m: float, repairs: Repairs, *, where: str, height_key: str | None = None
+    tags: Mapping[str, Any], default_m: float, repairs: Repairs, *, where: str, key: HeightKey = HeightKey()
 ) -> tuple[float, float]:
     """Heights in metres above ground of the base and the top of a building.
 
     The top is the height, else the storeys (3 m each) plus the roof's height or storeys, else `default_m`. Defaults and
     unusable values are noted among the repairs. The base is `min_height`, else the storeys below.
     """
-    top = _top(tags, repairs, where, height_key)
+    top = _top(tags, repairs, where, key)
     if top is None:
         repairs.note(f"no usable height, default {default_m:g} m used", where)
         top = default_m
@@ -134,17 +158,17 @@ def base_and_top(
     return max(base or 0.0, 0.0), top
 
 
-def has_height(tags: Mapping[str, Any], height_key: str | None = None) -> bool:
+def has_height(tags: Mapping[str, Any], key: HeightKey = HeightKey()) -> bool:
     """Whether any tag gives a usable height or number of storeys."""
-    return _top(tags, Repairs(), "", height_key) is not None
+    return _top(tags, Repairs(), "", key) is not None
 
 
-def _top(tags: Mapping[str, Any], repairs: Repairs, where: str, height_key: str | None) -> float | None:
+def _top(tags: Mapping[str, Any], repairs: Repairs, where: str, key: HeightKey) -> float | None:
     """The height, or that of the storeys plus the roof; None if no tag can be used."""
-    heights = (height_key.lower(), *_HEIGHTS) if height_key else _HEIGHTS
-    top = _first(tags, heights, length_m, (0.0, HIGHEST_M), repairs, where)
-    if top is not None:
-        return top
+    for name in (key.name.lower(), *_HEIGHTS) if key.name else _HEIGHTS:
+        read = functools.partial(length_m, unit=key.of(name))
+        if (top := _first(tags, (name,), read, (0.0, HIGHEST_M), repairs, where)) is not None:
+            return top
     walls = _first(tags, _LEVELS, _storeys_m, (-1e-9, HIGHEST_M), repairs, where)
     if walls is None:
         return None

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 from geoml.cli.progress import track
 from geoml.data.fingerprint import Files, fingerprint
-from geoml.data.reading import ambient_client, spread
 from geoml.errors import UserError, unknown
 from geoml.runs.folder import config_hash, jsonable, plain
+from geoml.runs.workers import ambient_client, spread
 from rainshift.data.upkeep import hold, supersede, unchanged
 from rainshift.places.splits import fold_count, purge_for, split_fold
 from rainshift.sources import open_source

@@ -13,7 +13,7 @@ from tests.formats.cases import CASES
 PAGE = Path(__file__).parent.parent.parent / "docs" / "howto" / "scene-formats.md"
 INTRODUCTION = """# What scene files may hold
 
-What [a file of your own](own-scene.md) may hold, and what a scene takes from it. Each row is a test. What is replaced
+What [your file](own-scene.md) may hold, and what a scene takes from it. Each row is a test. What is replaced
 or left out is counted, with examples, under `repairs` of `radiomaps scenes scene=FILE`, in `scene.repairs` in Python,
 and in the record of the scene in every store.
 

@@ -1,0 +1,121 @@
+"""Jobs on the workers of an active Dask client, all of which have to run the code of this process."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import importlib.util
+import itertools
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from geoml.errors import UserError
+
+__all__ = ["ambient_client", "spread"]
+
+T = TypeVar("T")
+
+
+def ambient_client() -> Any:
+    """The active Dask client of this process, or None; never starts one.
+
+    None within a task of a Dask worker: a task that waits for others would block the worker that they need.
+    """
+    distributed = sys.modules.get("distributed")
+    if distributed is None:
+        return None
+    try:
+        distributed.get_worker()
+    except ValueError:
+        pass
+    else:
+        return None
+    try:
+        return distributed.get_client()
+    except ValueError:
+        return None
+
+
+def spread(
+    function: Callable[..., T], jobs: Iterable[Sequence[Any]], *, client: Any, ahead: int | None = None
+) -> Iterator[tuple[Sequence[Any], Callable[[], T]]]:
+    """`(job, result)` as the workers of a Dask client finish `function(*job)`; `result()` returns or raises.
+
+    At most `ahead` jobs (four a worker) are under way. The jobs of a worker that dies are repeated by
+    another; a job that has killed several workers raises `UserError`, and so does a worker whose installation differs
+    from that of this process.
+    """
+    from distributed import as_completed
+
+    pending, jobs_of = iter(jobs), {}
+    _check_workers(client)
+
+    def submit(count: int) -> list[Any]:
+        fresh = {
+            client.submit(_run, installed(), function, *job, pure=False): job
+            for job in itertools.islice(pending, count)
+        }
+        jobs_of.update({future.key: job for future, job in fresh.items()})
+        return list(fresh)
+
+    width = ahead or 4 * max(1, len(client.nthreads()))
+    finished = as_completed(submit(width))
+    for future in finished:
+        yield jobs_of.pop(future.key), functools.partial(_result, future)
+        for more in submit(1):
+            finished.add(more)
+
+
+@functools.cache
+def installed() -> str:
+    """Version, code and Python of the installation that a process runs."""
+    import geoml
+
+    digest = hashlib.sha256()
+    for package in ("geoml", "rainshift", "radiomaps"):
+        spec = importlib.util.find_spec(package)
+        for folder in spec.submodule_search_locations or () if spec else ():
+            for file in sorted(Path(folder).rglob("*.py")):
+                digest.update(file.read_bytes())
+    python = f"{sys.version_info.major}.{sys.version_info.minor}"
+    return f"geoml {geoml.__version__} (code {digest.hexdigest()[:12]}, Python {python})"
+
+
+def _check_workers(client: Any) -> None:
+    """Refuse workers of another installation before they are given a job; `_run` finds those that join later."""
+    for address, found in client.run(installed, on_error="return").items():
+        if isinstance(found, Exception):
+            raise UserError(
+                f"the Dask worker {address} cannot load geoml ({found}); install {installed()} where it runs, and "
+                "start it again"
+            ) from found
+        _require(installed(), found, address)
+
+
+def _require(expected: str, found: str, address: str) -> None:
+    if found != expected:
+        raise UserError(
+            f"the Dask worker {address} runs {found}, and this process {expected}; install the same there, and start "
+            "the worker again"
+        )
+
+
+def _run(expected: str, function: Callable[..., T], *job: Any) -> T:
+    """One job, by a worker."""
+    from distributed import get_worker
+
+    _require(expected, installed(), get_worker().address)
+    return function(*job)
+
+
+def _result(future: Any) -> Any:
+    from distributed.scheduler import KilledWorker
+
+    try:
+        return future.result()
+    except KilledWorker as error:
+        raise UserError(
+            f"{error.allowed_failures + 1} Dask workers died on the same job; give them more memory, or start fewer"
+        ) from error
