@@ -6,6 +6,7 @@ import functools
 import hashlib
 import importlib.util
 import itertools
+import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -45,23 +46,23 @@ def spread(
 
     At most `ahead` jobs (four a worker) are under way. The jobs of a worker that dies are repeated by
     another; a job that has killed several workers raises `UserError`, and so does a worker whose installation differs
-    from that of this process.
+    from that of this process, or that does not have its working folder.
     """
     from distributed import as_completed
 
-    pending, jobs_of = iter(jobs), {}
+    pending, jobs_of, folder = iter(jobs), {}, os.getcwd()
     _check_workers(client)
 
     def submit(count: int) -> list[Any]:
         fresh = {
-            client.submit(_run, installed(), function, *job, pure=False): job
+            client.submit(_run, installed(), folder, function, *job, pure=False): job
             for job in itertools.islice(pending, count)
         }
         jobs_of.update({future.key: job for future, job in fresh.items()})
         return list(fresh)
 
     width = ahead or 4 * max(1, len(client.nthreads()))
-    finished = as_completed(submit(width))
+    finished = as_completed(submit(width), loop=client.loop)
     for future in finished:
         yield jobs_of.pop(future.key), functools.partial(_result, future)
         for more in submit(1):
@@ -102,11 +103,22 @@ def _require(expected: str, found: str, address: str) -> None:
         )
 
 
-def _run(expected: str, function: Callable[..., T], *job: Any) -> T:
-    """One job, by a worker."""
+def _run(expected: str, folder: str, function: Callable[..., T], *job: Any) -> T:
+    """One job, by a worker, in the folder of the process that asks: paths may be relative to it.
+
+    The worker stays there, because another thread of it may be at work on the next job.
+    """
     from distributed import get_worker
 
-    _require(expected, installed(), get_worker().address)
+    address = get_worker().address
+    _require(expected, installed(), address)
+    try:
+        os.chdir(folder)
+    except OSError as error:
+        raise UserError(
+            f"the Dask worker {address} cannot enter {folder} ({error.strerror}); workers need the file system of the "
+            "process that gives them work"
+        ) from error
     return function(*job)
 
 

@@ -43,7 +43,7 @@ BENCHMARK = [
     "analysis.replicates=100",
     "run.dir=bench",
 ]
-TRACE = ["trace", "scene=procedural", "scene.seed=[1,2,3,4]", "solver=dominant", "window.size_m=64"]
+TRACE = ["trace", "scene=procedural", "scene.count=4", "solver=dominant", "window.size_m=64"]
 
 
 class Cluster:
@@ -54,7 +54,8 @@ class Cluster:
         file = folder / "scheduler.json"
         self._start("scheduler", "--port", "0", "--scheduler-file", str(file), "--no-dashboard")
         _wait_for(file.exists)
-        self.client = stack.enter_context(Client(scheduler_file=str(file), timeout="30s"))
+        # Not the default: only what names the scheduler uses its workers.
+        self.client = stack.enter_context(Client(scheduler_file=str(file), timeout="30s", set_as_default=False))
         self.address = self.client.scheduler.address
 
     def add(self, packages: Path = ROOT) -> subprocess.Popen[bytes]:
@@ -150,3 +151,17 @@ def test_workers_of_another_version_are_refused_by_name(cluster, tmp_path):
         assert installed() in str(refused.value)
         worker.kill()
         _wait_for(lambda: len(cluster.client.nthreads()) == 1)
+
+
+@pytest.mark.fault("Dask worker that cannot see the working folder", "refused with its address and the folder")
+def test_workers_without_the_folder_are_refused(cluster, tmp_path, monkeypatch):
+    cluster.add()
+    (tmp_path / "shared").mkdir()
+    monkeypatch.chdir(tmp_path / "shared")
+    ((_, result),) = spread(os.getcwd, [()], client=cluster.client)
+    assert result() == str(tmp_path / "shared")
+    (tmp_path / "shared").rmdir()
+    monkeypatch.setattr(os, "getcwd", lambda: str(tmp_path / "shared"))
+    ((_, result),) = spread(os.getpid, [()], client=cluster.client)
+    with pytest.raises(UserError, match=r"worker tcp://.* cannot enter .*shared \(No such file"):
+        result()
