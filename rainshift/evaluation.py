@@ -18,7 +18,7 @@ from geoml.models.predictor import members_of
 from rainshift.data.archive import Archive
 from rainshift.data.matching import matched
 from rainshift.data.selection import FIELDS_AT_A_TIME, choose, hourly, whole_fields
-from rainshift.models.spec import Downscaler
+from rainshift.models.spec import Downscaler, outside_share
 from rainshift.sequences import SequenceScores
 from rainshift.station_scores import PointRain
 
@@ -51,6 +51,8 @@ class Scores:
     sequences: StatisticsTable | None = None
     #: Rain at stations (`rainshift.station_scores.PointRain`), where there are any.
     points: xr.Dataset | None = None
+    #: Share of predictor values outside the training range; None for models that do not count them.
+    outside_share: float | None = None
 
     @property
     def diverged(self) -> bool:
@@ -65,11 +67,15 @@ class Scores:
         sequences = [part.sequences for part in parts if part.sequences is not None]
         over_time = temporal.merge(sequences) if temporal is not None and sequences else None
         table = suite.merge([part.table for part in parts])
-        return cls(table, parts[0].members, clipped, over_time, _joined_points([part.points for part in parts]))
+        points, shares = _joined_points([part.points for part in parts]), [part.outside_share for part in parts]
+        known = [share for share in shares if share is not None]
+        outside = float(np.average(known, weights=rows)) if len(known) == len(parts) else None
+        return cls(table, parts[0].members, clipped, over_time, points, outside)
 
     def save(self, path: Path) -> None:
         """Write a NetCDF file atomically."""
         attrs = {"members": self.members, "clipped_share": self.clipped_share}
+        attrs |= {} if self.outside_share is None else {"outside_share": self.outside_share}
         data = self.table.to_dataset()
         if self.sequences is not None:
             over_time = self.sequences.to_dataset()
@@ -90,7 +96,9 @@ class Scores:
         names = {str(name): str(name).removeprefix(PREFIX) for name in data.variables if str(name).startswith(PREFIX)}
         over_time = StatisticsTable.from_dataset(data[list(names)].rename(names)) if names else None
         table = StatisticsTable.from_dataset(data.drop_vars(names))
-        return cls(table, int(data.attrs["members"]), float(data.attrs["clipped_share"]), over_time, points)
+        members, clipped, outside = (data.attrs.get(name) for name in ("members", "clipped_share", "outside_share"))
+        share = None if outside is None else float(outside)
+        return cls(table, int(members), float(clipped), over_time, points, share)  # type: ignore[arg-type]
 
 
 def _joined_points(parts: Sequence[xr.Dataset | None]) -> xr.Dataset | None:
@@ -135,6 +143,8 @@ def score(
     drawn, window = members_of(downscaler, members), window_of(downscaler)
     over_time = None if temporal is None else SequenceScores(temporal, valid_times, sequence_hours, weights)
     tables, clipped, items = [], 0.0, 0
+    outside: float | None = 0.0
+    outside_share(downscaler)  # forgets earlier predictions
     batches = whole_fields(archive, region, role, positions, window)
     for batch, rows in track(batches, f"scoring {region}", unit="batches"):
         prediction, share = downscaler.predict(batch, members=drawn, seed=seed)
@@ -153,9 +163,12 @@ def score(
         if points is not None:
             points.add(valid_times[hours], fields[0], np.where(known[:, 0], fields[1], np.nan))
         clipped, items = clipped + share * len(batch), items + len(batch)
+        beyond = outside_share(downscaler)
+        outside = None if beyond is None or outside is None else outside + beyond * len(batch)
     sequences = None if over_time is None else over_time.table()
     at_points = None if points is None else points.data_set()
-    return Scores(suite.merge(tables), drawn, clipped / max(items, 1), sequences, at_points)
+    beyond = None if outside is None else outside / max(items, 1)
+    return Scores(suite.merge(tables), drawn, clipped / max(items, 1), sequences, at_points, beyond)
 
 
 def score_file(

@@ -31,11 +31,14 @@ from rainshift.models.general import weights_of
 from rainshift.models.spec import Downscaler, ModelSpec, Windowed
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from geoml.train.loop import MetricsSink
 
 logger = logging.getLogger(__name__)
 
-__all__ = ["Recipe", "TrainSet", "fit", "load", "load_trained", "train_run"]
+__all__ = ["Recipe", "TrainSet", "fit", "load", "load_trained", "loader_of", "seeded_build", "started", "train_run"]
 
 ALONE = ProcessGroup()
 BASELINE_FILE = "baseline.json"
@@ -154,21 +157,24 @@ def fit(
     folder: Path,
     log: MetricsSink | None = None,
     start: Path | None = None,
+    hours: Mapping[str, NDArray[np.int64]] | None = None,
 ) -> dict[str, Any]:
     """Train a downscaler and save it in `folder`; returns its cost and final losses.
 
     An interrupted training resumes from its newest checkpoint. Processes started by `torchrun` train together, each on
     its share of the data, with the same result as a single process. The transforms are fitted to the training regions
-    alone. `start`, a run or checkpoint of the same model, provides the initial weights and the transforms.
+    alone. `start`, a run or checkpoint of the same model, provides the initial weights and the transforms. `hours`
+    gives the positions of the training hours of each region; None spreads them evenly over the training period.
     """
     with process_group():
-        return _fit(spec, train_set, archive, recipe=recipe, seed=seed, folder=folder, log=log, start=start)
+        return _fit(spec, train_set, archive, hours, recipe=recipe, seed=seed, folder=folder, log=log, start=start)
 
 
 def _fit(
     spec: ModelSpec,
     train_set: TrainSet,
     archive: Archive,
+    hours: Mapping[str, NDArray[np.int64]] | None,
     *,
     recipe: Recipe,
     seed: int,
@@ -177,8 +183,9 @@ def _fit(
     start: Path | None,
 ) -> dict[str, Any]:
     channels, group, window = archive.channels, world(), spec.window
-    built = _seeded_build(spec, channels, seed)
-    loader = _loader(train_set, archive, channels, recipe, seed=seed, window=window)
+    built = seeded_build(spec, channels, seed)
+    positions = hours or _spread(train_set, archive, window)
+    loader = loader_of(positions, archive, channels, recipe, seed=seed, window=window)
     if isinstance(built, Baseline):
         if group.size > 1:
             raise UserError(f"{spec.name} is fitted by one process; run the command without torchrun")
@@ -188,23 +195,16 @@ def _fit(
         Geometry.of(archive, train_set.regions[0]).save(folder)
         return summary
     with group.first_alone():
-        if start is None:
-            transforms = _fitted_transforms(recipe, channels, loader, folder)
-        elif getattr(built, "any_channels", False):
-            start_from(built, start)
-            transforms = _fitted_transforms(recipe, channels, loader, folder)
-        else:
-            transforms = Transforms.load(start_from(built, start) / "transform.json")
+        transforms = started(built, start, recipe, loader, folder)
         if window:
             write_json(folder / WINDOW_FILE, {"hours": window})
-    loader = _loader(train_set, archive, channels, recipe, seed=seed, window=window, group=group)
+    loader = loader_of(positions, archive, channels, recipe, seed=seed, window=window, group=group)
     if group.size > 1 and loader.blocks < 4 * group.size and group.rank == 0:
         logger.warning("%d blocks of hours are too few for %d processes: some will idle", loader.blocks, group.size)
     validation = _validation(train_set, archive, channels, recipe, window)
     if group.rank == 0:
         Geometry.of(archive, train_set.regions[0]).save(folder)
-        shares = [choose(archive, region, "train", train_set.share(region), window) for region in train_set.regions]
-        note_trained(folder, archive, train_set.regions, shares)
+        note_trained(folder, archive, train_set.regions, list(positions.values()))
     config = replace(recipe.trainer, seed=seed)
     result = train(built, transforms, loader, config=config, folder=folder, validation=validation, log=log)
     return {
@@ -214,6 +214,15 @@ def _fit(
         "validation_loss": result.validation,
         "memory_bytes_loader": loader.memory_bytes(),
     }
+
+
+def started(model: Model, start: Path | None, recipe: Recipe, loader: BlockLoader, folder: Path) -> Transforms:
+    """Load the weights of `start`, if any, into the model; returns its transforms, fitted to `loader` where it may."""
+    if start is not None:
+        chosen_start = start_from(model, start)
+        if not getattr(model, "any_channels", False):
+            return Transforms.load(chosen_start / "transform.json")
+    return _fitted_transforms(recipe, model.channels, loader, folder)
 
 
 def load(spec: ModelSpec, folder: Path | None, channels: Channels, *, precision: Precision = "fp32") -> Downscaler:
@@ -250,7 +259,7 @@ def _with_window(predictor: Predictor, folder: Path) -> Downscaler:
     return predictor if path is None else Windowed(predictor, int(read_json(path)["hours"]))
 
 
-def _seeded_build(spec: ModelSpec, channels: Channels, seed: int) -> Model | Baseline:
+def seeded_build(spec: ModelSpec, channels: Channels, seed: int) -> Model | Baseline:
     """Build the model with initial weights that depend on the seed alone; keeps the state of the global generator."""
     import torch
 
@@ -259,8 +268,13 @@ def _seeded_build(spec: ModelSpec, channels: Channels, seed: int) -> Model | Bas
         return spec.build(channels)
 
 
-def _loader(
-    train_set: TrainSet,
+def _spread(train_set: TrainSet, archive: Archive, window: int | None) -> dict[str, NDArray[np.int64]]:
+    """Positions of the training hours of each region, its share spread evenly."""
+    return {region: choose(archive, region, "train", train_set.share(region), window) for region in train_set.regions}
+
+
+def loader_of(
+    positions: Mapping[str, NDArray[np.int64]],
     archive: Archive,
     channels: Channels,
     recipe: Recipe,
@@ -269,15 +283,13 @@ def _loader(
     window: int | None,
     group: ProcessGroup = ALONE,
 ) -> BlockLoader:
+    """The loader of training samples at these positions of each region."""
     return BlockLoader(
-        [
-            archive.field_source(region, "train", choose(archive, region, "train", train_set.share(region), window))
-            for region in train_set.regions
-        ],
+        [archive.field_source(region, "train", chosen) for region, chosen in positions.items()],
         batch_size=recipe.batch_size,
         channels=channels,
         expected_gaps=archive.expected_gaps,
-        patch=_patch(archive, train_set, recipe.patch),
+        patch=_patch(archive, tuple(positions), recipe.patch),
         patches_per_sample=recipe.patches_per_sample,
         window=window,
         seed=seed,
@@ -292,22 +304,22 @@ def _say_once(message: str) -> None:
     logger.warning(message)
 
 
-def _patch(archive: Archive, train_set: TrainSet, edge: int) -> PatchSpec | None:
+def _patch(archive: Archive, regions: tuple[str, ...], edge: int) -> PatchSpec | None:
     """Patches of the recipe's edge, limited by the smallest field; None for complete fields."""
     shapes = [
         archive.open(region, archive.samples(region, "train")[0])["target"]["precipitation"].shape[1:]
-        for region in train_set.regions
+        for region in regions
     ]
     least = min(min(shape) for shape in shapes)
     if not edge or edge < least:
         return PatchSpec(edge) if edge else None
     if len(set(shapes)) == 1:
         _say_once(
-            f"fields of {train_set.name} are not larger than patches of {edge} cells; training uses complete fields"
+            f"fields of {'+'.join(regions)} are not larger than patches of {edge} cells; training uses complete fields"
         )
         return None
     smaller = max(1, least // 10 * 10 or least)
-    _say_once(f"patches of {edge} cells do not fit into all fields of {train_set.name}: using {smaller} cells")
+    _say_once(f"patches of {edge} cells do not fit into all fields of {'+'.join(regions)}: using {smaller} cells")
     return PatchSpec(smaller)
 
 

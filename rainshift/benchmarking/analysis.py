@@ -97,7 +97,8 @@ def analyse(plan: BenchmarkPlan, scores: Mapping[Cell, Scores], analysis: Analys
     result = _matrix(plan, scores, analysis)
     sound = {cell: made for cell, made in scores.items() if not made.diverged}
     result = result.merge(_views(plan, sound, analysis, result))
-    return result.assign(largest_clipped_share=_largest_clipped_share(result)).assign_attrs(
+    largest = {f"largest_{name}": _largest(result, name) for name in ("clipped_share", "outside_share")}
+    return result.assign(largest).assign_attrs(
         reference=analysis.reference,
         skill_metric=analysis.metric,
         interval=f"{analysis.level:.0%} paired block bootstrap, blocks of {analysis.block_hours:g} h",
@@ -125,17 +126,19 @@ def _matrix(plan: BenchmarkPlan, scores: Mapping[Cell, Scores], analysis: Analys
     }
     shape = tuple(map(len, axes.values()))
     values = np.full((len(analysis.metrics), *shape), np.nan)
-    clipped, members = np.full(shape, np.nan), np.full(shape, np.nan)
+    clipped, members, outside = (np.full(shape, np.nan) for _ in range(3))
     for cell, made in scores.items():
         keys = (cell.model, _name(cell.train_set), cell.test_region, cell.seed)
         place: Any = tuple(axis.index(key) for axis, key in zip(axes.values(), keys, strict=True))
         clipped[place], members[place] = made.clipped_share, made.members
+        outside[place] = np.nan if made.outside_share is None else made.outside_share
         if not made.diverged:
             values[:, *place] = analysis.values(made.table, made.sequences)
     return xr.Dataset(
         {
             "matrix": (("metric", *axes), values, {"long_name": "score"}),
             "clipped_share": (tuple(axes), clipped, {"units": "1"}),
+            "outside_share": (tuple(axes), outside, {"units": "1"}),
             "members": (tuple(axes), members, {"units": "1"}),
         },
         {"metric": analysis.metrics, **axes},
@@ -197,16 +200,16 @@ def _views(plan: BenchmarkPlan, scores: Mapping[Cell, Scores], analysis: Analysi
     return xr.Dataset(data, coords)
 
 
-def _largest_clipped_share(result: xr.Dataset) -> xr.DataArray:
-    """For the seeds of each compared set, and for models that are not trained."""
-    largest = result["clipped_share"].max("seed")
+def _largest(result: xr.Dataset, name: str) -> xr.DataArray:
+    """The largest share over the seeds of each compared set, and for models that are not trained."""
+    largest = result[name].max("seed")
     picked = result["skill"].copy(data=np.full(result["skill"].shape, np.nan))
     for region, side in itertools.product(result["test_region"].values, SIDES):
         trained_on = str(result["trained_on"].sel(test_region=region, distribution=side).item())
         sets = [name for name in ("none", trained_on) if name in result["train_set"].values]
         place = {"test_region": region, "distribution": side}
         picked.loc[place] = largest.sel(test_region=region, train_set=sets).max("train_set")
-    return picked.assign_attrs(units="1", long_name="share of clipped values")
+    return picked.assign_attrs(units="1", long_name=name.replace("_", " "))
 
 
 def _set(plan: BenchmarkPlan, side: str, region: str) -> TrainSet | None:

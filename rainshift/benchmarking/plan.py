@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from geoml.errors import UserError, unknown
 from rainshift.training import TrainSet
 
-__all__ = ["BenchmarkPlan", "Cell", "plan", "plan_sets"]
+__all__ = ["BenchmarkPlan", "Cell", "adapted_sets", "plan", "plan_sets"]
 
 
 @dataclass(frozen=True, order=True)
@@ -133,6 +133,21 @@ def plan_sets(
         for parts in folds.values():
             cells += [Cell(model, TrainSet((part,), samples[part]), part, s) for part in parts for s in seeds]
     return BenchmarkPlan(tuple(cells), sets["outside"], sets["inside"])
+
+
+def adapted_sets(
+    names: Sequence[str], folds: Mapping[str, Sequence[str]], *, shares: bool
+) -> dict[str, Mapping[str, Sequence[str]]]:
+    """The sets of a benchmark with `adapt`: each region or block is trained on its own training hours alone.
+
+    Raises `UserError` if the tested places have no training hours.
+    """
+    if not shares and (rest := [name for name in names if name not in folds]):
+        raise UserError(
+            f"adapt needs training hours of the tested places, and {', '.join(rest)} is tested as a complete record; "
+            "test one record alone with regions=[NAME], or set data.shares={train: 0.7, test: 0.3}"
+        )
+    return {"outside": {}, "inside": {name: (name,) for name in names if name not in folds}, "folds": folds}
 
 
 def _capacity(regions: Sequence[str], samples: dict[str, int]) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,14 +21,15 @@ from geoml.models.tiles import Tiling
 from geoml.runs.folder import RunFolder, config_hash, plain
 from geoml.train.device import autocast, choose_device
 from rainshift.alignment import Alignment, inputs_of
+from rainshift.benchmarking.adaptation import adapt, adaptation_rows, inputs_of_climates, recipe_for
 from rainshift.benchmarking.analysis import Analysis, analyse
 from rainshift.benchmarking.curves import gather
 from rainshift.benchmarking.first_go import FirstGo, first_go, samples_note, trainer_for
-from rainshift.benchmarking.plan import BenchmarkPlan, Cell, plan, plan_sets
+from rainshift.benchmarking.plan import BenchmarkPlan, Cell, adapted_sets, plan, plan_sets
 from rainshift.benchmarking.pooling import counted_records, pooled_scores
 from rainshift.benchmarking.stations import station_rows
+from rainshift.benchmarking.variants import with_variants
 from rainshift.data.archive import FOLD, archive_of
-from rainshift.data.geometry import exact_means
 from rainshift.evaluation import Scores, score
 from rainshift.models.spec import Downscaler, InTiles, ModelSpec, conserved
 from rainshift.places.partitions import Partition
@@ -64,6 +65,8 @@ class BenchmarkResults:
     leaks: tuple[Leak, ...]
     #: Scores at stations, one row per cell of the plan.
     stations: list[dict[str, Any]] = field(default_factory=list)
+    #: What local hours gain (`adapt`), one row per adapted model and region.
+    adaptation: list[dict[str, Any]] = field(default_factory=list)
 
 
 def _training(model: str, train_set: TrainSet, seed: int) -> str:
@@ -100,7 +103,12 @@ class Experiment:
         self.alignments: dict[str, Alignment] = {
             name: instantiate(options, allow=allow) for name, options in (self.config["alignment"] or {}).items()
         }
-        self.specs = self._with_variants()
+        for alignment in self.alignments.values():
+            alignment.check(self.archive.channels)
+        for spec in self.specs.values():
+            spec.check(self.archive.channels)
+        self.specs = with_variants(self.specs.values(), self.archive, list(self.alignments), self.config)
+        self.adapts = any(spec.local_hours is not None for spec in self.specs.values())
         self.recipe = Recipe.of(self.config)
         autocast(choose_device(), self.config["precision"])  # refused now rather than after the trainings
         self.tiling = Tiling(**self.config["tiles"])
@@ -111,19 +119,6 @@ class Experiment:
         self._check_analysis()
         if self.alignments and self.first_go is not None:
             raise UserError("alignment is fitted on training hours of the tested place: set data.shares to have some")
-
-    def _with_variants(self) -> dict[str, ModelSpec]:
-        """Every row of a network is followed by one for each alignment and, on exact means, by one that keeps them."""
-        for alignment in self.alignments.values():
-            alignment.check(self.archive.channels)
-        for spec in self.specs.values():
-            spec.check(self.archive.channels)
-        rows, exact = [], exact_means(self.archive.config)
-        for spec in (spec.with_exact(exact) for spec in self.specs.values()):
-            rows += [spec, *(spec.aligned(name) for name in self.alignments if spec.is_network)]
-            if self.config["conserved_rows"] and spec.is_network and exact and spec.conservation is None:
-                rows.append(spec.conserving())
-        return {spec.name: spec for spec in rows}
 
     def _check_analysis(self) -> None:
         reference = self.analysis.reference
@@ -173,7 +168,9 @@ class Experiment:
             samples = {name: min(count, int(limit)) for name, count in samples.items()}
         seeds = tuple(range(int(config["seeds"])))
         sets: dict[str, Mapping[str, Sequence[str]]] | None = None
-        if go is not None and not go.shared:
+        if self.adapts:
+            sets = adapted_sets(test, go.folds if go else {}, shares=go is None or bool(go.shared))
+        elif go is not None and not go.shared:
             sets = {"outside": go.outside, "inside": go.inside, "folds": go.folds}
         elif len(train) == 1 and train == test:
             sets = {"outside": {}, "inside": {test[0]: train}, "folds": {}}
@@ -251,7 +248,9 @@ class Experiment:
         made, scores = pooled_scores(self.plan, scores, folds, self.suite, self.temporal)
         results = analyse(made, scores, self.analysis).assign_attrs(networks=networks)
         at_gauges = station_rows(self.archive, scores, self.analysis.reference) if self.archive.stations else []
-        return BenchmarkResults(results, gather(made, scores, self.analysis), failures, trainings, leaks, at_gauges)
+        gained = adaptation_rows(self.specs, made, scores, self.analysis, results) if self.adapts else []
+        curves = gather(made, scores, self.analysis)
+        return BenchmarkResults(results, curves, failures, trainings, leaks, at_gauges, gained)
 
     def each(
         self, method: str, jobs: list[tuple[Any, ...]], unit: str
@@ -267,6 +266,8 @@ class Experiment:
         """Where a training lies, and the configuration that names it."""
         learns_by_steps = {k: self.config[k] for k in ("transforms", "loader")}
         learns_by_steps["trainer"] = self._trainer_for(train_set)
+        if (hours := self.specs[model].local_hours) is not None:
+            learns_by_steps["trainer"] = asdict(recipe_for(self.recipe, hours).trainer)
         spec = {
             "model": self.specs[model].identity,
             "data": self.archive.identity_of(train_set.regions),
@@ -282,16 +283,12 @@ class Experiment:
         with RunFolder.open(path, spec) as folder:
             if not folder.finished:
                 logger.info("training %s on %s, seed %d", model, train_set.name, seed)
-                summary = fit(
-                    self.specs[model],
-                    train_set,
-                    self.archive,
-                    recipe=self._recipe_of(model, train_set),
-                    seed=seed,
-                    folder=folder.checkpoints,
-                    log=folder.metrics,
-                    start=self.specs[model].starting,
-                )
+                row, recipe = self.specs[model], self._recipe_of(model, train_set)
+                where: dict[str, Any] = {"recipe": recipe, "seed": seed, "folder": folder.checkpoints}
+                if row.local_hours is not None:
+                    summary = adapt(row, train_set.regions[0], self.archive, **where)
+                else:
+                    summary = fit(row, train_set, self.archive, log=folder.metrics, start=row.starting, **where)
                 folder.write_summary(summary)
             return folder.summary
 
@@ -310,7 +307,8 @@ class Experiment:
 
     def _alignment_of(self, cell: Cell) -> str | None:
         """The alignment of a cell, None where the model has seen the region: there it is the joint-training oracle."""
-        return None if cell.in_distribution else self.specs[cell.model].alignment
+        spec = self.specs[cell.model]
+        return None if cell.in_distribution and spec.local_hours is None else spec.alignment
 
     def downscaler(self, cell: Cell) -> Downscaler:
         """The downscaler of a cell: loaded, aligned for the region, with its conservation layer."""
@@ -321,7 +319,9 @@ class Experiment:
         if (name := self._alignment_of(cell)) is not None and cell.train_set is not None:
             alignment, shares = self.alignments[name], {r: cell.train_set.share(r) for r in cell.train_set.regions}
             here = {cell.test_region: len(archive.samples(cell.test_region, "train")[1])}
-            source, target = (inputs_of(archive, part, hours=alignment.hours) for part in (shares, here))
+            target = inputs_of(archive, here, hours=alignment.hours)
+            general = spec.local_hours is not None
+            source = inputs_of_climates(archive) if general else inputs_of(archive, shares, hours=alignment.hours)
             downscaler = alignment.align(downscaler, source, target, archive.channels)
         downscaler = InTiles(downscaler, self.tiling) if spec.in_tiles else downscaler
         return conserved(downscaler, spec.conservation, archive.channels)

@@ -42,7 +42,8 @@ class AnchoredDiffusion(Diffusion):
     The diffused field is the rain minus the interpolated coarse rain, with `amounts` as a logarithm ("log") or a fourth
     root ("root"); dry cells are distinct from the smallest wet rate. A cell has at most 10^`BOUND` times the coarse
     rain plus 0.1 mm/h. Predictors are read by `Slots`: any of them may be missing, and none needs statistics of a
-    region. Shapes are those of `geoml.models.diffusion.Diffusion`.
+    region. `exact` declares that the coarse rain is the exact mean of the fine rain. Shapes are those of
+    `geoml.models.diffusion.Diffusion`.
     """
 
     supported_dims = (2,)
@@ -59,6 +60,7 @@ class AnchoredDiffusion(Diffusion):
         conditioning: Sequence[Conditioning] = ("concat",),
         sampling: Sampling | Mapping[str, Any] = SAMPLING,
         amounts: Literal["log", "root"] = "root",
+        exact: bool = False,
     ) -> None:
         _require_rain(channels)
         if amounts not in AMOUNTS:
@@ -69,7 +71,7 @@ class AnchoredDiffusion(Diffusion):
             channels, dims, process=process, network=network, conditioning=conditioning, sampling=sampling,
             scale=0.5, more_predictors=SLOT_FIELDS - given,
         )  # fmt: skip
-        self.slots = Slots(channels)
+        self.slots = Slots(channels, exact=exact)
 
     def loss(self, batch: Batch, *, phase: str = "main", generator: torch.Generator | None = None) -> Tensor:
         """The loss of the denoiser, with random slots emptied in training."""
@@ -112,10 +114,17 @@ class AnchoredRegression(Model):
     stochastic: ClassVar[bool] = False
     any_channels: ClassVar[bool] = True
 
-    def __init__(self, channels: Channels, dims: int, *, network: UNetOptions | Mapping[str, Any] = NETWORK) -> None:
+    def __init__(
+        self,
+        channels: Channels,
+        dims: int,
+        *,
+        network: UNetOptions | Mapping[str, Any] = NETWORK,
+        exact: bool = False,
+    ) -> None:
         super().__init__(channels, dims)
         _require_rain(channels)
-        self.slots = Slots(channels)
+        self.slots = Slots(channels, exact=exact)
         self.network = UNet(SLOT_FIELDS, 2, dims=dims, **vars(UNetOptions.of(network)))
         self.level = nn.Parameter(torch.zeros(()))
 

@@ -10,7 +10,7 @@ import torch
 
 from geoml.data.fields import Batch
 from geoml.errors import UserError
-from geoml.models.base import Channels
+from geoml.models.base import Channels, Model
 from geoml.models.predictor import Predictor
 from geoml.nn.conservation import conservation_for
 from rainshift.baselines.base import Baseline, first_guesses
@@ -76,9 +76,9 @@ class General(Baseline):
         return Predictor(model, transforms)
 
     @property
-    def outside(self) -> float:
-        """Share of predictor values of the last prediction that were outside the training range and clipped."""
-        return float(self._predictor.model.slots.outside)  # type: ignore[union-attr, arg-type]
+    def model(self) -> Model:
+        """The network."""
+        return self._predictor.model
 
     def predict(self, batch: Batch, *, members: int = 1, seed: int = 0) -> tuple[torch.Tensor, float]:
         """`(batch, member, 1, lat, lon)` in mm/h, and the share of clipped values."""

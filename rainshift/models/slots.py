@@ -45,7 +45,7 @@ class Slots(nn.Module):
     low: Tensor
     high: Tensor
 
-    def __init__(self, channels: Channels) -> None:
+    def __init__(self, channels: Channels, *, exact: bool = False) -> None:
         super().__init__()
         self.channels = channels
         (target,) = channels.target
@@ -54,13 +54,20 @@ class Slots(nn.Module):
             raise ValueError(f"anchored models need the coarse version of {target} among {channels.condition}")
         self.guess = guess
         #: Whether the coarse rain is the exact mean of the fine rain, if no predictor contains this.
-        self.exact = False
+        self.exact = exact
         #: Share of predictor values of the last prediction that were outside the training range.
         self.outside = 0.0
+        #: Sum of these shares and number of predictions since `taken_outside`.
+        self._tally = (0.0, 0)
         # The training range of each coarse slot; low > high if it was never filled.
         self.register_buffer("low", torch.full((len(COARSE_SLOTS),), UNSEEN))
         self.register_buffer("high", torch.full((len(COARSE_SLOTS),), -UNSEEN))
         self.smooth, self.blocks = GridUpsample(), GridUpsample(method="conservative")
+
+    def taken_outside(self) -> float:
+        """Mean of `outside` over the predictions since the last call, such as the tiles of a domain."""
+        (total, count), self._tally = self._tally, (0.0, 0)
+        return total / max(count, 1)
 
     def rain(self, batch: Batch) -> Float[Tensor, "batch one *fine"]:
         """The interpolated coarse rain, compressed."""
@@ -131,6 +138,7 @@ class Slots(nn.Module):
             cut[name] = coarse[name].clamp(float(low - margin), float(high + margin))
             still[name] = kept[name] * (share <= NOVEL_SHARE)
         self.outside = sum(counts) / max(len(counts), 1)
+        self._tally = self._tally[0] + self.outside, self._tally[1] + 1
         return cut, still
 
     def _relief(self, batch: Batch, fine: Tensor, kept: Tensor) -> Tensor:

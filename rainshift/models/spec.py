@@ -23,8 +23,19 @@ from geoml.nn.conservation import METHODS, Method, conservation_for
 from rainshift.baselines import Baseline
 from rainshift.baselines.base import first_guesses
 from rainshift.models.general import shipped_sums, weights_of
+from rainshift.models.slots import Slots
 
-__all__ = ["Around", "Conserved", "Downscaler", "InTiles", "ModelSpec", "Windowed", "available", "conserved"]
+__all__ = [
+    "Around",
+    "Conserved",
+    "Downscaler",
+    "InTiles",
+    "ModelSpec",
+    "Windowed",
+    "available",
+    "conserved",
+    "outside_share",
+]
 
 _CONF = Path(__file__).parents[1] / "conf" / "model"
 
@@ -120,6 +131,17 @@ def conserved(downscaler: Downscaler, method: str | None, channels: Channels) ->
     return Conserved(downscaler, method, guess)
 
 
+def outside_share(downscaler: Downscaler) -> float | None:
+    """Share of predictor values outside the training range since the last call, which were clipped or ignored.
+
+    None for models that do not count them.
+    """
+    while isinstance(downscaler, Around):
+        downscaler = downscaler.downscaler
+    slots = getattr(getattr(downscaler, "model", None), "slots", None)
+    return slots.taken_outside() if isinstance(slots, Slots) else None
+
+
 def available() -> dict[str, Path]:
     """The YAML file of every available model: the networks of `geoml` and the baselines of `rainshift`."""
     return registry.available() | registry.available(_CONF)
@@ -132,7 +154,8 @@ class ModelSpec(Entry):
     `window` is the number of consecutive hours in one input of a model over time, None for single hours.
     `conservation` names the conservation layer, `alignment` the method that aligns the predictors of unseen regions.
     `same_as` names the entry whose training it shares. `start`, a run or the name of shipped weights, provides the
-    initial weights.
+    initial weights. `local_hours` is the number of contiguous hours of the tested region that these are fine-tuned on
+    (`rainshift.benchmarking.adaptation`), None for a usual training.
     """
 
     window: int | None = None
@@ -140,6 +163,7 @@ class ModelSpec(Entry):
     alignment: str | None = None
     same_as: str | None = None
     start: str | None = None
+    local_hours: int | None = None
 
     @classmethod
     def of(cls, entry: str | Mapping[str, Any], *, allow: Sequence[str] = ()) -> ModelSpec:
@@ -176,9 +200,15 @@ class ModelSpec(Entry):
         """The same model as another entry, with its inputs aligned in regions without training."""
         return replace(self, name=f"{self.name}+{alignment}", alignment=alignment, same_as=self.trained_as)
 
-    def conserving(self, method: Method = "multiplicative") -> ModelSpec:
-        """The same model as another entry, with a conservation layer."""
+    def conserving(self, method: Method = "multiplicative", *, keep_name: bool = False) -> ModelSpec:
+        """The same model as another entry, or as this one with `keep_name`, with a conservation layer."""
+        if keep_name:
+            return replace(self, conservation=method)
         return replace(self, name=f"{self.name}+conserved", conservation=method, same_as=self.trained_as)
+
+    def with_local_hours(self, hours: int) -> ModelSpec:
+        """The same model as another entry, fine-tuned on this number of local hours."""
+        return replace(self, name=f"{self.name}+{hours}h", local_hours=hours)
 
     @property
     def trained_as(self) -> str:
@@ -203,7 +233,8 @@ class ModelSpec(Entry):
         own: dict[str, Any] = {"window": self.window, "trainer": dict(self.trainer), "start": begun}
         if self.shipped is not None:
             own["weights"] = shipped_sums(self.shipped)
-        return dict(self.config) | {key: value for key, value in own.items() if value}
+        local = {} if self.local_hours is None else {"local_hours": self.local_hours}
+        return dict(self.config) | {key: value for key, value in own.items() if value} | local
 
     @property
     def is_network(self) -> bool:
@@ -221,14 +252,19 @@ class ModelSpec(Entry):
         return None if self.start is None else weights_of(self.start) or Path(self.start)
 
     @property
+    def start_is_shipped(self) -> bool:
+        """Whether the initial weights are shipped with the package."""
+        return self.start is not None and weights_of(self.start) is not None
+
+    @property
     def in_tiles(self) -> bool:
         """Whether large domains are predicted in tiles."""
         kind = resolve(self.config["_target_"], allow=self.allow)
         return self.is_network or bool(getattr(kind, "tiled", False))
 
     def with_exact(self, exact: bool) -> ModelSpec:
-        """The same entry; for a general model with `exact` if the coarse rain is the exact mean of the fine rain."""
-        if not exact or self.shipped is None:
+        """The same entry, with `exact` for a general model, or one that starts from it, if the coarse rain is exact."""
+        if not exact or (self.shipped is None and not self.start_is_shipped):
             return self
         return replace(self, config={**self.config, "exact": True})
 

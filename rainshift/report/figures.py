@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     import xarray as xr
 
 __all__ = [
+    "adaptation_chart",
     "calibration_chart",
     "heat_maps",
     "prediction_viewer",
@@ -53,6 +54,24 @@ def skill_chart(results: xr.Dataset, palette: Mapping[str, str]) -> Plot:
     y = PlotAxis(f"skill against {results.attrs['reference']}")
     ends = [-0.5, len(regions) - 0.5]
     return Plot([Subplot([*series, guide(ends, [0, 0])], PlotAxis(names=regions), y)], height=420)
+
+
+def adaptation_chart(rows: Sequence[Mapping[str, Any]], reference: str) -> Plot:
+    """Skill with intervals against hours of local data, one line per region and model.
+
+    `rows` is the result of `rainshift.benchmarking.adaptation.adaptation_rows`.
+    """
+    several = len({row["model"] for row in rows}) > 1
+    names = [f"{row['model']}, {row['region']}" if several else str(row["region"]) for row in rows]
+    series = []
+    for (name, colour), row in zip(colours(names).items(), rows, strict=True):
+        middle, low, high = np.array(row["skill"], float).T
+        shown = {} if np.isnan([low, high]).all() else {"low": low, "high": high}
+        x, texts = np.arange(len(middle)), [f"{hours} h" for hours in row["hours"]]
+        series.append(Series(name, x, middle, colour, "both", **shown, texts=texts))
+    ticks = [f"{hours} h" for hours in rows[0]["hours"][:-1]] + ["complete record"]
+    x_axis = PlotAxis("hours of local data", names=ticks)
+    return Plot([Subplot(series, x_axis, PlotAxis(f"skill against {reference}"))])
 
 
 def heat_maps(table: xr.DataArray, *, unit: str, diverging: bool) -> Plot:

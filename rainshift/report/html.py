@@ -25,6 +25,7 @@ from rainshift.benchmarking.transfer import (
 from rainshift.report import example_maps as showcase
 from rainshift.report import figures
 from rainshift.report.tables import (
+    adaptation_table,
     degradation_rows,
     drop_rows,
     map_rows,
@@ -70,6 +71,7 @@ def report(path: str | os.PathLike[str]) -> Report | None:
     sections = [
         _leaderboard(results, summary),
         _distribution(results, learners or palette),
+        _adaptation(results, summary),
         _matrix(results, shifts),
         _maps(run.path),
         _curves(results, curves, palette),
@@ -85,6 +87,22 @@ def report(path: str | os.PathLike[str]) -> Report | None:
 def _stations(summary: Mapping[str, Any]) -> Section | None:
     rows = summary.get("stations")
     return Section("At stations", [Table(rows, STATIONS)]) if rows else None
+
+
+def _adaptation(results: xr.Dataset, summary: Mapping[str, Any]) -> Section | None:
+    """What hours of local data gain over the unadapted model."""
+    rows = summary.get("adaptation")
+    if not rows:
+        return None
+    reference = results.attrs["reference"]
+    caption = (
+        f"Skill against {reference} after fine-tuning on contiguous hours of the region, and of unadapted weights with "
+        "aligned predictors, which use no fine rain. Gap: increase of CRPS of the unadapted weights (0 h) over the "
+        "training on the complete record. Half gap: hours that close half of it, linearly interpolated."
+    )
+    note = f"The last point is the training on the complete record. Intervals: {results.attrs['interval']}."
+    chart = Chart(figures.adaptation_chart(rows, reference), "Skill against hours of local data", note)
+    return Section("Adaptation to local data", [chart, Table(adaptation_table(rows), caption)])
 
 
 def _of_model(run: RunFolder, shown: dict[str, xr.Dataset]) -> Report:
@@ -184,6 +202,11 @@ def _leaderboard(results: xr.Dataset, summary: dict[str, Any]) -> Section:
     blocks: list[Block] = [
         Table(rows, f"{metric}, mm/h, lower is better; trained in or out of distribution", sort="mean")
     ]
+    if any("outside %" in row for row in rows):
+        meaning = (
+            "outside %: largest share of predictor values outside the training range, which are clipped or ignored."
+        )
+        blocks.append(Text(meaning, "note"))
     blocks += [Text(note, "note") for note in (*_introduction(results)[1:], *summary["leaks"])]
     if said := summary.get("notes"):
         blocks[:0] = [Text(note, "note") for note in said]

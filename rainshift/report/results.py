@@ -44,6 +44,7 @@ def write_benchmark(experiment: Experiment, outcome: BenchmarkResults, run: RunF
             "notes": list(experiment.notes),
             "leaks": [leak.message for leak in outcome.leaks],
             "stations": outcome.stations,
+            "adaptation": outcome.adaptation,
         }
     )
     made = report(run.path)

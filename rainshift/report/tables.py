@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     import xarray as xr
 
 __all__ = [
+    "adaptation_table",
     "degradation_rows",
     "drop_rows",
     "map_rows",
@@ -55,9 +56,11 @@ def _regions(results: xr.Dataset) -> list[str]:
 def score_rows(results: xr.Dataset, metric: str = "crps_fair") -> list[dict[str, Any]]:
     """One row per model and distribution, one column per region; a model without training has one row.
 
-    `bounded %` is the largest share of values, over regions and seeds, that were clipped to physical bounds.
+    `bounded %` is the largest share of values, over regions and seeds, that were clipped to physical bounds;
+    `outside %` that of predictor values outside the training range, if a model counts them.
     """
-    rows = []
+    rows, outside = [], results.get("largest_outside_share")  # absent in earlier results
+    counted = outside is not None and bool(np.isfinite(outside).any())
     for model in _models(results):
         picked = results["score"].sel(metric=metric, model=model)
         values = {side: picked.sel(distribution=side).values for side in ("in", "out")}
@@ -67,15 +70,17 @@ def score_rows(results: xr.Dataset, metric: str = "crps_fair") -> list[dict[str,
         for side in ("any",) if same else ("in", "out"):
             found = values["in" if side == "any" else side]
             if np.isfinite(found).any():
-                bounded = results["largest_clipped_share"].sel(
-                    model=model, distribution="in" if side == "any" else side
-                )
+                place = {"model": model, "distribution": "in" if side == "any" else side}
+                bounded = results["largest_clipped_share"].sel(place)
                 head = {
                     "model": model,
                     "trained": side,
                     "members": int(known[0]) if len(known) else None,
                     "bounded %": round(100 * float(bounded.max()), 3),
                 }
+                if outside is not None and counted:
+                    beyond = float(outside.sel(place).max())
+                    head["outside %"] = round(100 * beyond, 3) if np.isfinite(beyond) else None
                 rows.append(head | dict(zip(_regions(results), map(float, found), strict=True)))
     return rows
 
@@ -130,6 +135,23 @@ def oracle_rows(results: xr.Dataset) -> list[dict[str, Any]]:
                 values = dict(zip(_regions(results), map(float, share.values), strict=True))
                 rows.append({"model": model, "trained": side, **values, "mean": float(share.mean())})
     return rows
+
+
+def adaptation_table(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """One row per model and region: skill by hours of local data and of label-free rows, the gap, and hours to half."""
+    table = []
+    for row in rows:
+        line: dict[str, Any] = {"model": row["model"], "region": row["region"]}
+        *given, whole = row["hours"]
+        names = [*(f"{hours} h" for hours in given), f"all, {whole} h"]
+        for name, skill in [*zip(names, row["skill"], strict=True), *row["label_free"].items()]:
+            line[name] = _with_interval(*(np.nan if value is None else value for value in skill))
+        gap = row["gap_percent"]
+        line["gap, %"] = None if gap is None else _with_interval(*(np.nan if value is None else value for value in gap))
+        half = row["half_gap_hours"]
+        line["half gap, h"] = half if half is not None or gap is None else "no gap"
+        table.append(line)
+    return table
 
 
 def shift_rows(shifts: xr.Dataset) -> list[dict[str, Any]]:
