@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import codecs
 import contextlib
+import csv
 import errno
 import functools
 import hashlib
+import io
 import json
 import os
 import platform
@@ -19,7 +22,7 @@ from typing import Any
 
 from geoml.errors import DataError, MachineError, UserError
 
-__all__ = ["atomic_path", "machine_error", "read_json", "read_text", "sha256", "write_json", "writing"]
+__all__ = ["atomic_path", "csv_rows", "machine_error", "read_json", "read_text", "sha256", "write_json", "writing"]
 
 #: Names of files that are being written.
 PARTIAL = re.compile(r"\..*\.(?P<machine>[0-9a-f]{8})-(?P<process>[0-9]+)\.tmp", re.DOTALL)
@@ -170,16 +173,43 @@ def write_json(path: str | os.PathLike[str], value: Any) -> None:
 
 
 def read_text(path: str | os.PathLike[str], what: str) -> str:
-    """The text of a user's file, with or without a byte-order mark; `what` names it in messages: "sites file".
+    """The text of a user's file; `what` names it in messages: "sites file".
 
-    Raises `UserError` if it does not exist, `DataError` if it is not readable UTF-8.
+    UTF-8, or UTF-16 with a byte-order mark, or else Windows-1252, in which spreadsheets save tables. Raises `UserError`
+    if it does not exist, `DataError` if it cannot be read or is not text.
     """
     try:
-        return Path(path).read_text(encoding="utf-8-sig")
+        raw = Path(path).read_bytes()
     except FileNotFoundError:
         raise UserError(f"{what} {path} does not exist") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path} is not readable text ({error})") from error
+    except OSError as error:
+        raise DataError(f"{path} cannot be read ({error.strerror})") from error
+    wide = raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    for encoding in ("utf-16",) if wide else ("utf-8-sig", "cp1252"):
+        with contextlib.suppress(UnicodeDecodeError):
+            if "\0" not in (text := raw.decode(encoding)):
+                return text.replace("\r\n", "\n").replace("\r", "\n")
+    raise DataError(f"{path} is not text; {what}s are text files")
+
+
+def csv_rows(text: str, where: str | os.PathLike[str]) -> list[dict[str, str]]:
+    """The rows of a table with a header, by column, without empty cells; commas, semicolons or tabs separate.
+
+    The separator is the most frequent one in the header. Raises `DataError` for a row with more values than columns.
+
+    >>> csv_rows("name; eps_r\\nstucco; 4,5\\n", "materials.csv")
+    [{'name': 'stucco', 'eps_r': '4,5'}]
+    """
+    header = text.partition("\n")[0]
+    reader = csv.DictReader(io.StringIO(text), delimiter=max(",;\t", key=header.count), skipinitialspace=True)
+    rows = []
+    for row in reader:
+        if extra := row.pop(None, None):
+            raise DataError(f"{where}: line {reader.line_num} has {len(extra)} values more than the header")
+        filled = {key.strip(): value.strip() for key, value in row.items() if key and value and value.strip()}
+        if filled:
+            rows.append(filled)
+    return rows
 
 
 def read_json(path: str | os.PathLike[str]) -> Any:

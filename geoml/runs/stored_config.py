@@ -1,7 +1,7 @@
-"""Configurations of run folders and checkpoints, read as data: nothing in them is resolved, followed or executed.
+"""YAML of others, read as data: nothing in it is resolved, followed or executed.
 
-A run folder may come from anyone. Its `config.yaml` is plain YAML: mappings with text keys, sequences and scalars.
-Tags, anchors and aliases are refused, size and depth are limited, and `${…}` remains text. Which classes
+A run folder, a checkpoint or a list of sites may come from anyone. It is plain YAML: mappings with text keys, sequences
+and scalars. Tags, anchors and aliases are refused, size and depth are limited, and `${…}` remains text. Which classes
 may be built is decided by the user's command (`geoml.cli.config.resolve`).
 """
 
@@ -17,20 +17,23 @@ import yaml
 
 from geoml.errors import DataError, UserError
 
-__all__ = ["interpret", "read_config"]
+__all__ = ["interpret", "parse_yaml", "read_config"]
 
 T = TypeVar("T")
 
-#: Limits far above what any command writes: about 20 KB and 8 levels.
+#: Limits of a configuration, far above what any command writes: about 20 KB and 8 levels.
 MAX_BYTES, MAX_DEPTH, MAX_NODES = 1_000_000, 40, 20_000
+#: Limits of a list that a user may write, such as the cells of a country.
+MAX_LIST_BYTES, MAX_LIST_NODES = 32_000_000, 2_000_000
 
 
 class _Loader(yaml.SafeLoader):
     """Safe YAML with numbers as YAML 1.2 writes them (`1e-3`), dates left as text, and limits."""
 
-    def __init__(self, stream: str) -> None:
+    def __init__(self, stream: str, most: int) -> None:
         super().__init__(stream)
         self.level = self.count = 0
+        self.most = most
 
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
         if self.check_event(yaml.AliasEvent):
@@ -42,8 +45,8 @@ class _Loader(yaml.SafeLoader):
             raise _refused(f"the tag {event.tag}", event)
         self.count += 1
         self.level += 1
-        if self.level > MAX_DEPTH or self.count > MAX_NODES:
-            much = f"more than {MAX_DEPTH} levels" if self.level > MAX_DEPTH else f"more than {MAX_NODES} values"
+        if self.level > MAX_DEPTH or self.count > self.most:
+            much = f"more than {MAX_DEPTH} levels" if self.level > MAX_DEPTH else f"more than {self.most} values"
             raise _refused(much, event)
         node = super().compose_node(parent, index)
         self.level -= 1
@@ -70,10 +73,35 @@ _Loader.add_implicit_resolver(
 )
 
 
-def _refused(what: str, place: Any) -> yaml.MarkedYAMLError:
-    return yaml.MarkedYAMLError(
-        problem=f"{what} is not allowed in a stored configuration", problem_mark=place.start_mark
-    )
+class _Refused(yaml.MarkedYAMLError):
+    """YAML that is valid, and more than data."""
+
+
+def _refused(what: str, place: Any) -> _Refused:
+    return _Refused(problem=f"{what} is not allowed in a file that is read as data", problem_mark=place.start_mark)
+
+
+def parse_yaml(text: str, where: str | os.PathLike[str], *, most: int = MAX_LIST_NODES) -> Any:
+    """The value of a YAML text without tags, anchors and aliases, of at most `most` values and 40 levels.
+
+    `DataError`, which begins with `where`, for any other text.
+
+    >>> parse_yaml("{a: 1e9, b: [2001-01-01]}", "sites.yaml")
+    {'a': 1000000000.0, 'b': ['2001-01-01']}
+    """
+    if len(text) > MAX_LIST_BYTES:
+        raise DataError(f"{where} has {len(text)} characters; at most {MAX_LIST_BYTES} are read")
+    loader = None
+    try:
+        loader = _Loader(text, most)
+        return loader.get_single_data()
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        words = " ".join(str(error).split()) or type(error).__name__
+        cause = words if isinstance(error, _Refused) else f"it is not valid YAML ({words})"
+        raise DataError(f"{where} cannot be read: {cause}") from error
+    finally:
+        if loader is not None:
+            loader.dispose()
 
 
 def read_config(path: str | os.PathLike[str]) -> dict[str, Any]:
@@ -94,12 +122,10 @@ def read_config(path: str | os.PathLike[str]) -> dict[str, Any]:
             raise DataError(f"{path} does not exist" if not path.exists() else f"{path} is not a regular file")
         if (size := path.stat().st_size) > MAX_BYTES:
             raise DataError(f"{path} has {size} bytes; a configuration has at most {MAX_BYTES}")
-        loaded = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
-    except DataError:
-        raise
-    except (OSError, yaml.YAMLError, ValueError, RecursionError) as error:
-        words = " ".join(str(error).split()) or type(error).__name__
-        raise DataError(f"{path} cannot be read as a configuration ({words})") from error
+        text = path.read_text(encoding="utf-8")
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path} cannot be read ({error})") from error
+    loaded = parse_yaml(text, path, most=MAX_NODES)
     if not isinstance(loaded, dict):
         raise DataError(f"{path} holds {type(loaded).__name__}, not a configuration")
     return {str(key): value for key, value in loaded.items()}

@@ -5,8 +5,6 @@ Angles are those of network planning: azimuth clockwise from north, tilt below t
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from geoml.errors import DataError, UserError, unknown
-from geoml.runs.files import read_text
+from geoml.runs.files import csv_rows, read_text
+from geoml.runs.stored_config import parse_yaml
 from radiomaps.antennas.arrays import steering_weights
 from radiomaps.antennas.pattern import PATTERNS, POLARIZATIONS, MeasuredPattern, Pattern
 from radiomaps.antennas.planet import read_pattern
@@ -160,14 +159,9 @@ def read_sites(path: str | os.PathLike[str]) -> tuple[RadioCell, ...]:
     text = read_text(path, "sites file")
     kind = path.suffix.lower()
     if kind in (".yaml", ".yml", ".json"):
-        import yaml
-
-        try:
-            content = yaml.safe_load(text)
-        except yaml.YAMLError as error:
-            raise DataError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
+        content = parse_yaml(text, path)
     elif kind in (".csv", ".tsv", ".txt"):
-        content = _table(text)
+        content = csv_rows(text, path)
     else:
         raise UserError(f"sites file {path} is {kind or 'without a suffix'}; expected .yaml, .json or .csv")
     try:
@@ -240,21 +234,6 @@ def _rows(content: Any, above: dict[str, Any]) -> Iterator[Any]:
             yield from _rows(entry, above)
     else:
         raise UserError(f"{content!r} is no cell; expected x, y, z, azimuth_deg, tilt_deg, pattern, power_dbm, …")
-
-
-def _table(text: str) -> list[dict[str, Any]]:
-    """Rows of a table with a header; the separator is the most frequent one in the header."""
-    header = text.partition("\n")[0]
-    separator = max(",;\t", key=header.count)
-    rows = []
-    for row in csv.DictReader(io.StringIO(text), delimiter=separator, skipinitialspace=True):
-        extra = row.pop(None, None)
-        if extra:
-            raise DataError(f"a row has {len(extra)} values more than the header: {', '.join(map(str, row.values()))}")
-        filled = {key: value.strip() for key, value in row.items() if value and value.strip()}
-        if filled:
-            rows.append(filled)
-    return rows
 
 
 def _canonical(content: Mapping[Any, Any]) -> dict[str, Any]:

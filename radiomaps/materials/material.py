@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 import os
 import warnings
@@ -14,7 +12,8 @@ from typing import Any
 
 from geoml.constants import SPEED_OF_LIGHT, VACUUM_PERMITTIVITY
 from geoml.errors import DataError, UserError, unknown
-from geoml.runs.files import read_text
+from geoml.runs.files import csv_rows, read_text
+from geoml.runs.stored_config import parse_yaml
 from radiomaps.materials.itu import ITU_MATERIALS, Properties, itu_properties
 
 __all__ = ["Material", "materials_of", "materials_used", "read_materials"]
@@ -114,15 +113,9 @@ def read_materials(path: str | os.PathLike[str]) -> tuple[Material, ...]:
     path = Path(path)
     text = read_text(path, "materials file")
     if path.suffix.lower() in (".yaml", ".yml", ".json"):
-        import yaml
-
-        try:
-            rows = yaml.safe_load(text)
-        except yaml.YAMLError as error:
-            raise DataError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
+        rows = parse_yaml(text, path)
     elif path.suffix.lower() == ".csv":
-        rows = [{key: value for key, value in row.items() if value not in (None, "")}
-                for row in csv.DictReader(io.StringIO(text), skipinitialspace=True)]  # fmt: skip
+        rows = csv_rows(text, path)
     else:
         raise UserError(f"materials file {path} is {path.suffix or 'without a suffix'}; expected .csv, .yaml or .json")
     try:
@@ -162,6 +155,8 @@ def _material(row: Any) -> Material:
             raise unknown(f"column of material {row.get('name', '?')!r}:", name, [*known, "eps_r", "sigma"])
         if field in values:
             raise UserError(f"material {row.get('name', '?')!r}: {name!r} and another column both set {field!r}")
+        if isinstance(value, str) and field != "name" and value.count(",") == 1 and "." not in value:
+            value = value.replace(",", ".")
         values[field] = value
     if "name" not in values:
         raise UserError(f"a material without a name: {dict(row)}")

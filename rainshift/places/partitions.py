@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from geoml.errors import DataError, unknown
+from geoml.runs.files import read_text
+from geoml.runs.stored_config import parse_yaml
 
 __all__ = ["Partition"]
 
@@ -28,14 +30,7 @@ class Partition:
 
         Raises `DataError` for a file that lacks one of them, `UserError` for a region that is not among `known`.
         """
-        import yaml
-
-        try:
-            values = yaml.safe_load(path.read_text(encoding="utf-8"))
-        except OSError as error:
-            raise DataError(f"{path} cannot be read ({error.strerror}); partition= is a YAML file") from error
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
-            raise DataError(f"{path} is not valid YAML: {error}") from error
+        values = parse_yaml(read_text(path, "partition file"), path)
         if not isinstance(values, dict):
             raise DataError(f"{path} holds {type(values).__name__}; expected the keys {', '.join(KEYS)}")
         for key in values:

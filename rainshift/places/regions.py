@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from geoml.errors import DataError, UserError, unknown
+from geoml.runs.files import read_text
 from rainshift.places.climate import Climate
 
 if TYPE_CHECKING:
@@ -67,15 +68,10 @@ class Region:
 
 def load_region(path: str | os.PathLike[str]) -> Region:
     """The region in one YAML file; its `name` must be the file's stem."""
-    import yaml
+    from geoml.runs.stored_config import parse_yaml
 
     path = Path(path)
-    try:
-        values = yaml.load(path.read_text(encoding="utf-8"), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
-    except FileNotFoundError:
-        raise DataError(f"{path} does not exist; expected a region's YAML file") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise DataError(f"{path} is not valid YAML: {error}") from error
+    values = parse_yaml(read_text(path, "region file"), path)
     if not isinstance(values, dict):
         raise DataError(f"{path} holds {type(values).__name__}; expected the keys name, lat_min, lat_max, …")
     known = Region.__dataclass_fields__

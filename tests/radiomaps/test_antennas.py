@@ -211,6 +211,28 @@ def test_places_on_earth_and_heights_above_ground_need_the_scene():
         cell.transmitter(replace(scene, crs="local"))
 
 
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16", "cp1252"])
+def test_tables_of_spreadsheets_in_their_encodings(tmp_path, encoding):
+    (tmp_path / "s.csv").write_bytes("name;x;y;z\r\nMünchner Straße;1,5;2;3\r\n".encode(encoding))
+    (cell,) = read_sites(tmp_path / "s.csv")
+    assert (cell.name, cell.x) == ("Münchner Straße", 1.5)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("cells: [{name: &n A, x: 1, y: 2, z: 3}, {name: *n, x: 1, y: 2, z: 3}]", "an anchor .* is not allowed"),
+        ("cells: " + "[" * 60 + "]" * 60, "more than 40 levels"),
+        ("cells: !!python/object/apply:os.getcwd []", "the tag .* is not allowed"),
+        ("\0\1\2", "is not text"),
+    ],
+)
+def test_sites_of_others_are_data(tmp_path, text, message):
+    (tmp_path / "s.yaml").write_text(text)
+    with pytest.raises(DataError, match=message):
+        read_sites(tmp_path / "s.yaml")
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [

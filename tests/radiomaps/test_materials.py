@@ -180,6 +180,19 @@ def test_a_wrong_table_says_what_is_wrong(tmp_path, text, message):
         read_materials(tmp_path / "m.csv")
 
 
+def test_tables_with_semicolons_and_decimal_commas(tmp_path):
+    (tmp_path / "m.csv").write_text("name; eps_r; sigma\nstucco; 4,5; 0,02\n")
+    (stucco,) = read_materials(tmp_path / "m.csv")
+    assert stucco.at(1e9) == pytest.approx((4.5, 0.02, True))
+
+
+def test_aliases_that_multiply_are_refused(tmp_path):
+    lines = ["a0: &a0 [x, x]", *(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 10)}]" for i in range(1, 12))]
+    (tmp_path / "m.yaml").write_text("\n".join(lines))
+    with pytest.raises(DataError, match=r"an anchor .* is not allowed"):
+        read_materials(tmp_path / "m.yaml")
+
+
 def test_tables_come_as_yaml_too(tmp_path):
     (tmp_path / "m.yaml").write_text("stucco: {a: 4, c: 0.02, d: 0.5}\nbrick: {scattering: 0.3}\n")
     stucco, brick = read_materials(tmp_path / "m.yaml")

@@ -241,5 +241,5 @@ def test_a_partition_is_a_file_with_a_source(tmp_path):
     file.write_text("name: P1\nsource: s\ntrain_regions: [a]\ntest_regions: [atlantis]\n")
     with pytest.raises(UserError, match="atlantis"):
         Partition.load(file, ["a", "c"])
-    with pytest.raises(DataError, match="cannot be read"):
+    with pytest.raises(UserError, match=r"partition file .*none\.yaml does not exist"):
         Partition.load(tmp_path / "none.yaml", [])
