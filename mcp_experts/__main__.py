@@ -45,6 +45,13 @@ APP = App(
             plain=True,
         ),
         Verb(
+            "check",
+            "mcp_experts.client.health:check",
+            "Check how a channel file is read, and whether the experts can judge it",
+            example="mcp-experts check rig.mat csi=data axes=time,subcarrier,rx bandwidth=20MHz --save rig.yaml",
+            plain=True,
+        ),
+        Verb(
             "ask",
             "mcp_experts.client.ask:ask",
             "Let a language model answer with the experts' tools",

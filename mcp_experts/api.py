@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 __all__ = ["describe", "load_channel"]
 
 
-def load_channel(path: str | os.PathLike[str], index: int = 0) -> Channel:
+def load_channel(path: str | os.PathLike[str], index: int = 0, **options: str) -> Channel:
     """Load a channel from a file.
 
     Args:
@@ -26,6 +26,8 @@ def load_channel(path: str | os.PathLike[str], index: int = 0) -> Channel:
             `subcarrier_spacing_hz` and `snapshot_interval_s`; with `taps[tap, time, antenna]`, `sample_rate_hz` and
             `snapshot_interval_s`; or a path table of `radiomaps paths` or DeepMIMO.
         index: number of the channel, from 0, for files with several channels.
+        options: how to read a file of others, as `csi="data", axes="time,subcarrier", bandwidth="20MHz"`, or
+            `profile="rig.yaml"`; `mcp-experts check --help` lists them.
 
     Returns a `Channel`, whose `csi` is scaled to a largest magnitude of 1. Raises `UserError` if the file does not
     exist. Raises `DataError` if it holds no channel, fewer than 32 subcarriers, NaN, real numbers only, or no sampling.
@@ -40,12 +42,13 @@ def load_channel(path: str | os.PathLike[str], index: int = 0) -> Channel:
     ...     mcp_experts.load_channel(f"{folder}/channel.npz").csi.shape
     (64, 14, 1)
     """
+    from mcp_experts.channels.importing import parse_options
     from mcp_experts.channels.loading import channel_from_file
 
     path = Path(path)
     if not path.exists():
         raise UserError(f"{path} does not exist")
-    return channel_from_file(path, index)
+    return channel_from_file(path, index, parse_options(f"{key}={value}" for key, value in options.items()))
 
 
 def describe(channel: Channel, *, adapted: str | os.PathLike[str] | None = None) -> Verdicts:

@@ -28,6 +28,8 @@ __all__ = ["Contents", "opened", "read_arrays"]
 MOST_UNPACKED = 2**30
 #: Largest number of arrays in a file; size, in bytes, of the end record of a zip archive without a comment.
 MOST_ARRAYS, END = 256, 22
+#: Deepest structure of a MATLAB file that is read.
+DEEPEST = 4
 LARGEST_NUMBER = np.dtype(np.complex128).itemsize
 HDF5 = b"\x89HDF\r\n\x1a\n"
 #: Field names of complex numbers stored as pairs: h5py and netCDF4 write the first, MATLAB the second.
@@ -46,9 +48,10 @@ class Contents:
 def read_arrays(path: Path) -> Contents:
     """All arrays and attributes of a file, with the names of axes.
 
-    In an npz file, attributes are arrays without axes or a JSON text `attributes`. Of an HDF5 file, only the data sets
-    of the root group are read. MATLAB 7.3 files are HDF5 with axes in reverse order, which is restored. Nothing is
-    unpickled. A `UserError` names a library that is missing, a `DataError` what is wrong with the file.
+    In an npz file, attributes are arrays without axes or a JSON text `attributes`. Data sets in groups of an HDF5 file,
+    and fields of MATLAB's structures, are named with the path to them, as `group/data` and `struct.field`. MATLAB 7.3
+    files are HDF5 with axes in reverse order, which is restored. Nothing is unpickled. A `UserError` names a library
+    that is missing, a `DataError` what is wrong with the file.
     """
     if path.suffix not in FORMATS:
         raise DataError(f"{path.name}: expected one of {', '.join(FORMATS)}; numpy.savez writes the first")
@@ -117,9 +120,15 @@ def _hdf5(path: Path) -> Contents:
     turn = path.suffix == ".mat"
     _refuse_pointers(path)
     with h5py.File(path, "r") as file:
-        if len(file) > MOST_ARRAYS:
-            raise DataError(f"{path.name} holds {len(file)} data sets; at most {MOST_ARRAYS} are read")
-        items = {name: item for name, item in file.items() if isinstance(item, h5py.Dataset)}
+        items: dict[str, Any] = {}
+
+        def keep(name: str, item: Any) -> bool | None:
+            if isinstance(item, h5py.Dataset) and not name.startswith("#"):
+                items[name] = item
+            return True if len(items) > MOST_ARRAYS else None
+
+        if len(file) > MOST_ARRAYS or file.visititems(keep):
+            raise DataError(f"{path.name} holds more than {MOST_ARRAYS} data sets; at most {MOST_ARRAYS} are read")
         _refuse_objects(path, {name: item.dtype for name, item in items.items()})
         _refuse_large(path, sum(item.nbytes for item in items.values()))
         every = {name: _plain(item[()]) for name, item in items.items()}
@@ -156,7 +165,20 @@ def _matlab(path: Path) -> Contents:
 
     _refuse_large(path, sum(LARGEST_NUMBER * math.prod(shape) for _, shape, _ in whosmat(path)))
     found = {name: value for name, value in loadmat(path).items() if not name.startswith("__")}
-    return _split({name: array for name, array in found.items() if array.dtype.kind in "biufcU"})
+    flat = dict(_fields(found))
+    _refuse_large(path, sum(array.nbytes for array in flat.values()))
+    return _split(flat)
+
+
+def _fields(found: Mapping[str, Any], depth: int = 0) -> Iterator[tuple[str, NDArray[Any]]]:
+    """Arrays of numbers and texts, also those in structures."""
+    for name, array in found.items():
+        if array.dtype.names and array.size == 1 and depth < DEEPEST:
+            one = array.reshape(-1)[0]
+            inner = {f"{name}.{field}": np.asarray(one[field]) for field in array.dtype.names}
+            yield from _fields(inner, depth + 1)
+        elif array.dtype.kind in "biufcU":
+            yield name, array
 
 
 def _refuse_large(path: Path, size: int) -> None:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from geoml.errors import DataError
 
-__all__ = ["AXES", "in_order"]
+__all__ = ["AXES", "arranged", "in_order"]
 
 #: Axes of a grid or of taps, in order, each with the names that other tools use for it.
 AXES = {
@@ -25,6 +25,8 @@ AXES = {
         *("polarisation", "polarization", "rx_ant", "num_rx_ant"),
     ),
 }
+#: Names of axes of transmit antennas, which count as antennas.
+TRANSMIT = ("tx", "tx_ant", "transmitter", "stream", "streams", "layer")
 KNOWN = {name: axis for axis, names in AXES.items() for name in names}
 
 
@@ -51,3 +53,30 @@ def in_order(array: NDArray[Any], names: Sequence[str], what: str) -> NDArray[An
 
 def _plain(name: str) -> str:
     return str(name).lower().removeprefix("num_").removeprefix("n_").removesuffix("_index")
+
+
+def arranged(array: NDArray[Any], names: Sequence[str], what: str) -> NDArray[Any]:
+    """Transpose an array with the axes `names` to [channel, subcarrier, time, antenna], or without channel.
+
+    Axes that are missing get one entry, several antenna axes (receive and transmit) become one, and `parts`, which has
+    been joined, is left out. A `DataError` says what does not fit.
+
+    >>> arranged(np.zeros((14, 2, 64, 4)), ["time", "rx", "subcarrier", "tx"], "csi").shape
+    (64, 14, 8)
+    """
+    kept = [_plain(name) for name in names if name != "parts"]
+    found = [KNOWN.get(name, "antenna" if name in TRANSMIT else None) for name in kept]
+    if len(found) != array.ndim or None in found:
+        known = "subcarrier (or tap), time, antenna, channel"
+        raise DataError(
+            f"{what} of shape {array.shape} with axes {', '.join(names)}; expected one name for each of its "
+            f"{array.ndim} axes, of {known}"
+        )
+    for axis in ("channel", "subcarrier", "time"):
+        if found.count(axis) > 1 or (axis == "subcarrier" and axis not in found):
+            raise DataError(f"{what} has {found.count(axis)} axes {axis} in {', '.join(names)}; expected one")
+    order = [place for axis in AXES for place, name in enumerate(found) if name == axis]
+    moved = np.transpose(array, order)
+    first = moved.shape[: found.count("channel")]
+    times = array.shape[found.index("time")] if "time" in found else 1
+    return moved.reshape(*first, array.shape[found.index("subcarrier")], times, -1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from geoml.errors import DataError, UserError
 from mcp_experts.channels.arrays import Contents, read_arrays
 from mcp_experts.channels.axes import in_order
 from mcp_experts.channels.channel import MOST, SNAPSHOTS, SUBCARRIERS, Channel, from_paths, from_taps
+from mcp_experts.channels.importing import apply, folder_options
 from mcp_experts.channels.path_tables import (
     DEEPMIMO,
     NEEDED,
@@ -35,20 +37,21 @@ class NoChannel(DataError):
     """A readable file that holds no channel."""
 
 
-def channel_from_file(path: Path, index: int = 0) -> Channel:
+def channel_from_file(path: Path, index: int = 0, options: Mapping[str, str] | None = None) -> Channel:
     """The channel with number `index`, from 0, in a file.
 
     Accepted are `csi[subcarrier, time, antenna]`, with a first axis `channel` for several channels, and
     `subcarrier_spacing_hz` and `snapshot_interval_s`; `taps[tap, time, antenna]` with `sample_rate_hz` and
     `snapshot_interval_s`; path tables of `radiomaps paths`; and DeepMIMO's matrices, in one file or in one file each,
-    of which any is named. Path tables are sampled over 20 MHz and 14 ms.
+    of which any is named. Path tables are sampled over 20 MHz and 14 ms. `options` say how to read files of others (see
+    `importing.KEYS`); without any, those of the folder's `import.yaml` hold.
 
     Raises `UserError` for a negative index and unknown formats, `NoChannel` for a file with other contents, and
     `DataError` for missing or invalid values.
     """
     if index < 0:
         raise UserError(f"index is {index}; the first channel of a file is 0")
-    found = read_arrays(path)
+    found = _imported(path, read_arrays(path), options)
     arrays, attributes = found.arrays, dict(found.attributes)
     if all(name in arrays for name in NEEDED):
         return _from_path_table(path, from_radiomaps(path.name, arrays, attributes), index)
@@ -59,13 +62,29 @@ def channel_from_file(path: Path, index: int = 0) -> Channel:
     for name, number in ((name, array.item()) for name, array in arrays.items() if array.size == 1):
         attributes.setdefault(name, number)
     if not {"csi", "csi_real", "taps", "taps_real"} & set(arrays):
+        there = ", ".join(f"{name} {'×'.join(map(str, array.shape))}" for name, array in [*arrays.items()][:8])
         raise NoChannel(
-            f"{path.name} holds neither csi nor taps and is not a path table; expected csi[subcarrier, time, antenna] "
-            "with subcarrier_spacing_hz and snapshot_interval_s, or taps[tap, time, antenna] with sample_rate_hz too"
+            f"{path.name} holds neither csi nor taps and is not a path table, but {there or 'no arrays'}; expected "
+            "csi[subcarrier, time, antenna] with subcarrier_spacing_hz and snapshot_interval_s, or taps[tap, time, "
+            "antenna] with sample_rate_hz too; options such as csi=NAME axes=time,subcarrier bandwidth=20MHz say how "
+            "another file is read (mcp-experts check --help)"
         )
     kind = "csi" if {"csi", "csi_real"} & set(arrays) else "taps"
     values = _one(path, _complex(found, kind), index)
     return _sampled(path, kind, values, attributes, arrays.get("subcarrier_index"))
+
+
+def _imported(path: Path, found: Contents, options: Mapping[str, str] | None) -> Contents:
+    """The contents by options; those of the folder do not hold for files in a layout of this package's own."""
+    if options:
+        return apply(found, options, path.name)
+    if any(all(name in found.arrays for name in table) for table in (NEEDED, DEEPMIMO)):
+        return found
+    beside = folder_options(path)
+    named = [name.strip() for name in (beside.get("csi") or beside.get("taps") or "").split(",")]
+    if {"csi", "csi_real", "taps", "taps_real"} & set(found.arrays) and not set(named) <= {"", *found.arrays}:
+        return found
+    return apply(found, beside, path.name) if beside else found
 
 
 def labelled_channels(path: Path) -> tuple[list[Channel], NDArray[np.str_], NDArray[Any]]:
@@ -73,7 +92,7 @@ def labelled_channels(path: Path) -> tuple[list[Channel], NDArray[np.str_], NDAr
 
     Raises `DataError` for a file without labels, and for numbers of labels and channels that differ.
     """
-    found = read_arrays(path)
+    found = _imported(path, read_arrays(path), None)
     arrays, attributes = found.arrays, dict(found.attributes)
     kinds = [name for name in ("csi", "taps") if {name, f"{name}_real"} & set(arrays)]
     if not kinds or "label" not in arrays:
@@ -202,5 +221,9 @@ def _number(path: Path, attributes: dict[str, Any], name: str) -> float:
     if isinstance(value, np.generic | np.ndarray):
         value = value.item() if value.size == 1 else None
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise DataError(f"{path.name} has no {name}; the file must hold a number of that name")
+        option = {"snapshot_interval_s": "snapshot_interval=1ms", "sample_rate_hz": "sample_rate=20MHz"}
+        raise DataError(
+            f"{path.name} has no {name}; the file must hold a number of that name, or give an option such as "
+            f"{option.get(name, 'subcarrier_spacing=30kHz')}"
+        )
     return float(value)

@@ -19,11 +19,13 @@ from pathlib import Path, PosixPath
 
 from geoml.errors import UserError
 
-__all__ = ["FORMATS", "Opened", "OpenedPath", "open_inside", "open_piece", "sources_under"]
+__all__ = ["FORMATS", "PROFILE", "Opened", "OpenedPath", "open_inside", "open_piece", "sources_under"]
 
 #: Readable formats, and the library that each needs.
 FORMATS = {".npz": "", ".nc": "xarray", ".zarr": "xarray", ".h5": "h5py", ".hdf5": "h5py", ".mat": "scipy"}
 MOST_BYTES = 256 * 2**20
+#: How the files of a folder are read (`mcp_experts.channels.importing`).
+PROFILE = "import.yaml"
 #: Largest number of pieces of a store, and largest depth of its folders.
 MOST_PIECES, DEEPEST = 100_000, 8
 #: Largest number of files that an error lists, of folders searched for them, and of entries of a folder.
@@ -116,6 +118,8 @@ def open_inside(root: Path | None, path: str) -> Iterator[Opened]:
         if not store and not stat.S_ISREG(about.st_mode):
             raise _refused("path is not a regular file", root)
         size, identity = _store(found) if store else (about.st_size, _identity(about))
+        with contextlib.suppress(OSError):  # how it is read changes with the folder's profile
+            identity += _identity(os.stat(PROFILE, dir_fd=folder, follow_symlinks=False))
         yield Opened("/".join(parts), found, folder, size, identity)
 
 

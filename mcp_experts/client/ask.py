@@ -9,6 +9,7 @@ from pathlib import Path
 
 from geoml.errors import UserError
 from geoml.runs.files import write_json
+from mcp_experts.channels.importing import parse_options
 from mcp_experts.client.agent import Transcript, connected, converse
 from mcp_experts.client.endpoints import TIMEOUT_S, Endpoint, from_environment
 
@@ -32,6 +33,7 @@ def ask(arguments: Sequence[str]) -> int:
         ),
     )
     parser.add_argument("question")
+    parser.add_argument("options", nargs="*", metavar="KEY=VALUE", help="how it is read: mcp-experts check --help")
     parser.add_argument(
         "--local", action="store_true", help="with a small model on this machine, without a network (geoml[llm])"
     )
@@ -41,7 +43,7 @@ def ask(arguments: Sequence[str]) -> int:
         "--timeout", type=float, default=TIMEOUT_S, metavar="S", help="time limit for each answer of the model"
     )
     parser.add_argument("--transcript", type=Path, metavar="FILE", help="file for all exchanges, as JSON")
-    flags = parser.parse_args(arguments)
+    flags = parser.parse_intermixed_args(arguments)
     if not flags.question.strip():
         raise UserError("the question is empty; write it in quotes after ask")
     if flags.channel is not None and not flags.channel.is_file() and not flags.channel.is_dir():
@@ -52,6 +54,7 @@ def ask(arguments: Sequence[str]) -> int:
         raise UserError(f"--timeout {flags.timeout:g}; expected more than 0 seconds")
     if flags.model is not None and not flags.local:
         raise UserError("--model without --local; add --local, or name the model of an endpoint by OPENAI_MODEL")
+    parse_options(flags.options)
     endpoint = _endpoint(flags)
     if endpoint is None:
         without = f"mcp-experts describe {flags.channel}" if flags.channel else "mcp-experts describe FILE"
@@ -62,7 +65,7 @@ def ask(arguments: Sequence[str]) -> int:
         )
     import anyio
 
-    transcript = anyio.run(_ask, endpoint, flags.question, flags.channel)
+    transcript = anyio.run(_ask, endpoint, flags)
     if flags.transcript is not None:
         write_json(flags.transcript, transcript.exchanges)
     print(transcript.answer or "(the model gave no answer)")
@@ -79,10 +82,11 @@ def _endpoint(flags: argparse.Namespace) -> Endpoint | None:
     return local_endpoint(flags.model)
 
 
-async def _ask(endpoint: Endpoint, question: str, channel: Path | None) -> Transcript:
+async def _ask(endpoint: Endpoint, flags: argparse.Namespace) -> Transcript:
     from mcp import StdioServerParameters
 
-    serve = ["-m", "mcp_experts", "serve"]
+    question, channel = flags.question, flags.channel
+    serve = ["-m", "mcp_experts", "serve", *flags.options]
     if channel is not None:
         serve += ["--root", str(channel.resolve().parent)]
         question = f"{question}\nThe channel is in the file {channel.name!r}."

@@ -19,6 +19,11 @@ EXPERT = Definition(
     meaning="K is the power of the specular path over that of all others; rayleigh: below 0 dB, or no specular path",
     aliases=("k factor", "rician", "rayleigh", "small scale fading", "fading family", "fading statistics"),
     noun="K-factor",
+    says={
+        "rayleigh": "The fading is Rayleigh",
+        "rician": "The fading is Rician",
+        "specular": "The fading is specular",
+    },
     renamed={
         "strong_rician": "specular",
     },

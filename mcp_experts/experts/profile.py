@@ -17,11 +17,11 @@ EXPERT = Definition(
     aliases=("delay profile", "tdl", "cdl", "tapped delay line", "power delay profile"),
     noun="delay profile",
     says={
-        "TDL-A": "The channel looks most like delay profile A of TR 38.901, a non-line-of-sight one",
-        "TDL-B": "The channel looks most like delay profile B of TR 38.901, a non-line-of-sight one",
-        "TDL-C": "The channel looks most like delay profile C of TR 38.901, a non-line-of-sight one",
-        "TDL-D": "The channel looks most like delay profile D of TR 38.901, a line-of-sight one",
-        "TDL-E": "The channel looks most like delay profile E of TR 38.901, a line-of-sight one",
+        "TDL-A": "The channel looks most like delay profile TDL-A of TR 38.901, a non-line-of-sight one",
+        "TDL-B": "The channel looks most like delay profile TDL-B of TR 38.901, a non-line-of-sight one",
+        "TDL-C": "The channel looks most like delay profile TDL-C of TR 38.901, a non-line-of-sight one",
+        "TDL-D": "The channel looks most like delay profile TDL-D of TR 38.901, a line-of-sight one",
+        "TDL-E": "The channel looks most like delay profile TDL-E of TR 38.901, a line-of-sight one",
     },
     renamed={
         "A": "TDL-A",

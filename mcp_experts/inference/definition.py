@@ -38,7 +38,7 @@ class Definition:
     through a client.
 
     `question` is the name of the question, by default that of the expert, and `aliases` are other words for it. `noun`
-    is used in sentences about a value, and `says` holds the sentence for each class of an expert without edges.
+    is used in sentences about a value, and `says` holds the sentence for each class where that is another.
     `renamed` maps earlier names of classes to current ones. `widest_hz` limits the bandwidth of the card where verdicts
     do not hold on kinds of channels that training lacked.
     """

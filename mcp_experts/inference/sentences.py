@@ -8,11 +8,13 @@ from collections.abc import Mapping
 from mcp_experts.inference.definition import Definition
 from mcp_experts.inference.verdicts import Verdict
 
-__all__ = ["between", "classical", "conflicts", "natural", "percent", "reason", "scaled", "sentence", "undecided"]
+__all__ = ["between", "classical", "conflicts", "disagrees", "natural", "percent", "reason", "scaled", "sentence"]
 
 PREFIXES = {-9: "n", -6: "µ", -3: "m", 0: "", 3: "k", 6: "M", 9: "G"}
 SCALED = ("s", "Hz")
 LEAST_CONFIDENCE = 0.995
+#: Probabilities up to this multiple of chance count as equal.
+EQUAL = 1.05
 
 
 def scaled(values: tuple[float | None, ...], unit: str) -> tuple[tuple[float | None, ...], str]:
@@ -56,25 +58,17 @@ def between(low: float | None, high: float | None, unit: str) -> str:
     return f"above {first:g} {named}" if last is None else f"between {first:g} and {last:g} {named}"
 
 
-def classical(verdict: Verdict, *, short: bool = False) -> str | None:
-    """The classical estimate with its unit and the label by it alone; None for the gate."""
+def classical(verdict: Verdict) -> str | None:
+    """The classical estimate with its unit, and the label by it alone if that is another; None for the gate."""
     found = verdict.classical
     if found.label is None:
         return None
-    value = natural(found.value, found.unit)
-    if short:
-        return value if found.label == verdict.label else f"{value}, {words(found.label)}"
-    return f"{_estimator(found.estimator)} {value}: {words(found.label)}"
+    value = f"{_estimator(found.estimator)} {natural(found.value, found.unit)}"
+    return value if found.label == verdict.label else f"{value}: {words(found.label)}"
 
 
 def _estimator(name: str) -> str:
     return {"k_factor": "K-factor", "snr": "SNR", "doppler": "Doppler shift"}.get(name, name.replace("_", " "))
-
-
-def undecided(verdict: Verdict) -> str:
-    """The labels that remain when the data do not decide."""
-    likely = " or ".join(words(name) for name in verdict.likely)
-    return f"undecided, {likely}" if likely else "undecided"
 
 
 def percent(confidence: float) -> str:
@@ -98,10 +92,12 @@ def reason(verdict: Verdict, outside: bool) -> str | None:
 
 
 def sentence(definition: Definition, verdict: Verdict, *, outside: bool) -> str:
-    """A verdict as one sentence; `outside` means that the gate found the channel unlike the training data."""
+    """A verdict as one sentence; `outside` means that the gate found the channel unlike the training data.
+
+    It names one label, also if the expert abstains because the data do not decide: then the likeliest. A reader who
+    has to choose takes it; the confidence says how much it is worth.
+    """
     noun, label = definition.noun, verdict.label
-    low, high, unit = verdict.interval_low, verdict.interval_high, verdict.unit or ""
-    bounded = low is not None or high is not None
     if label is None:
         if outside and verdict.classical.value is not None:
             estimate = verdict.classical
@@ -110,31 +106,40 @@ def sentence(definition: Definition, verdict: Verdict, *, outside: bool) -> str:
             return f"This channel is unlike the training data, so the experts abstain; the classical {name} is {value}."
         if verdict.refused:
             return f"No answer about the {noun}: {verdict.refused}."
-        open_ = " or ".join(words(name) for name in verdict.likely)
-        if bounded:
-            return f"The {noun} is {between(low, high, unit)} ({open_}); the data do not decide further."
-        if not open_:
-            best = words(max(verdict.probabilities, key=verdict.probabilities.__getitem__))
-            return (
-                f"No answer about the {noun} is certain enough; {best} is likeliest, at {percent(verdict.confidence)}."
-            )
-        return f"The data do not decide on the {noun}: {open_} remain."
-    if label in definition.says:
-        said = definition.says[label]
-    elif bounded:
-        said = f"The {noun} is {between(low, high, unit)} ({words(label)})"
-    else:
-        said = f"The {noun} is {words(label)}"
-    return f"{said}, with {percent(verdict.confidence)} confidence{_differs(verdict)}."
+        return f"The data do not decide on the {noun}: {_likeliest(verdict)}{_bounds(verdict, '; it is ')}."
+    said = (
+        f"{definition.says[label]}{_bounds(verdict, f', {noun} ')}"
+        if label in definition.says
+        else f"The {noun} is {words(label)}{_bounds(verdict, ', ')}"
+    )
+    return f"{said}, with {percent(verdict.confidence)} confidence."
 
 
-def _differs(verdict: Verdict) -> str:
-    """A clause if the classical estimate alone would give another label."""
+def _likeliest(verdict: Verdict) -> str:
+    """The label with the largest probability, or all if they are equally probable."""
+    found = verdict.probabilities
+    best = max(found, key=found.__getitem__)
+    if found[best] <= EQUAL / len(found):
+        return f"{' and '.join(map(words, found))} are equally likely"
+    return f"{words(best)} is likeliest, at {percent(verdict.confidence)}"
+
+
+def _bounds(verdict: Verdict, before: str) -> str:
+    low, high = verdict.interval_low, verdict.interval_high
+    return "" if low is None and high is None else before + between(low, high, verdict.unit or "")
+
+
+def disagrees(verdict: Verdict) -> str:
+    """A sentence if the classical estimate alone would give another label; it does not name that label.
+
+    A small model that reads two labels repeats the wrong one, or both.
+    """
     found = verdict.classical
-    if found.label in (None, verdict.label):
+    if found.label in (None, verdict.label) or verdict.label is None:
         return ""
-    value = natural(found.value, found.unit)
-    return f"; the classical estimate alone ({value}) would say {words(found.label)}"
+    return (
+        f" The classical {_estimator(found.estimator)}, {natural(found.value, found.unit)}, alone would say otherwise."
+    )
 
 
 UNLIKELY = "line of sight and profile contradict each other, which is rare in training: do not rely on either"

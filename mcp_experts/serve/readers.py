@@ -91,9 +91,13 @@ class _Process:
 
 
 class Readers:
-    """Pool of reading processes, started on demand and ended after a minute without work. Thread-safe."""
+    """Pool of reading processes, started on demand and ended after a minute without work. Thread-safe.
 
-    def __init__(self) -> None:
+    `options` say how channel files are read; without any, those in the folder of a file hold.
+    """
+
+    def __init__(self, options: Mapping[str, str] | None = None) -> None:
+        self._options = dict(options or {})
         self._room = threading.Semaphore(READ_AT_ONCE)
         self._lock = threading.Lock()
         self._idle: list[_Process] = []
@@ -103,7 +107,7 @@ class Readers:
 
     def channel(self, opened: Opened, index: int) -> Channel | dict[str, Any]:
         """The channel of an open file, or the extent of a radio map."""
-        head, body = self._ask(opened, {"index": index, "size": opened.size})
+        head, body = self._ask(opened, {"index": index, "size": opened.size, "options": self._options})
         if "map" in head:
             found: dict[str, Any] = head["map"]
             return found

@@ -30,7 +30,7 @@ MOST_MEMORY, MOST_S = 3 * 2**30, 20
 #: Header of an answer: lengths of the JSON and of the coefficients after it.
 READY = b"ready"
 FRAME = struct.Struct("!II")
-MOST_REQUEST, MOST_TEXT = 4096, 600
+MOST_REQUEST, MOST_TEXT = 8192, 600
 #: Formats whose variables are listed without reading them.
 LAZY = (".nc", ".zarr")
 
@@ -70,7 +70,7 @@ def _answer(request: Mapping[str, Any], descriptors: list[int]) -> tuple[dict[st
     if request["size"] > MOST_BYTES:
         raise DataError(f"{path.name} has {request['size']} bytes; at most {MOST_BYTES} are read: split it into parts")
     try:
-        channel = channel_from_file(path, request["index"])
+        channel = channel_from_file(path, request["index"], request.get("options"))
     except NoChannel:
         if path.suffix == ".npz" and (covered := describe_map(path)) is not None:
             return {"map": covered}, b""

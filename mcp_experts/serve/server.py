@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,16 +22,18 @@ from mcp_experts.channels.handles import Handles, Limits
 from mcp_experts.inference.registry import Registry
 from mcp_experts.serve import prompts, resources, tools
 from mcp_experts.serve.frames import without_surrogates
+from mcp_experts.serve.readers import Readers
 from mcp_experts.serve.state import State
 from mcp_experts.serve.toolsets import TOOLSETS
 
 __all__ = ["INSTRUCTIONS", "ExpertServer", "build_server"]
 
 INSTRUCTIONS = """\
-Trained experts on one wireless channel (line of sight, fading, delay spread, Doppler, coherence, profile, scenario, \
-SNR). Ask with the path of a file: wireless_ask for one question, wireless_describe for all, wireless_list for files \
-and questions. A null label means that the data do not decide: say so instead of guessing. Intervals hold with 90 % \
-confidence on channels like the training data. The classical estimate is a textbook formula; if it differs, say so."""
+Trained experts on a wireless channel. For a question about a file call wireless_ask with the file and the question. \
+wireless_describe gives an overview when no single question is asked, wireless_list the files and questions. A null \
+label means that the data do not decide: say so, and give the likeliest label with its confidence. Intervals hold \
+with 90 % confidence on channels like the training data. The classical estimate is a textbook formula; if it differs, \
+say so."""
 
 MOST_TEXT = 200
 #: Milliseconds for which a client may cache what does not change while the server runs.
@@ -76,6 +78,7 @@ def build_server(
     registry: Registry | None = None,
     limits: Limits | None = None,
     root: Path | None = None,
+    options: Mapping[str, str] | None = None,
     toolsets: Sequence[str] = (),
     more: Iterable[Tool] = (),
     token_verifier: TokenVerifier | None = None,
@@ -84,13 +87,13 @@ def build_server(
     """Build the server, for either transport or for a client in the same process.
 
     It lists three tools; `toolsets` adds some of `TOOLSETS`, or "all", and `more` are tools of the caller. The other
-    tools can be called without being listed.
+    tools can be called without being listed. `options` say how channel files are read (`channels.importing`).
     """
     names = tuple(TOOLSETS) if "all" in toolsets else tuple(dict.fromkeys(toolsets))
     for name in names:
         if name not in TOOLSETS:
             raise unknown("toolset", name, (*TOOLSETS, "all"))
-    state = State(registry or Registry(), Handles(limits), root, names)
+    state = State(registry or Registry(), Handles(limits), root, names, Readers(options))
     fresh = CacheHint(ttl_ms=FRESH_MS, scope="public")
     lists = ("tools/list", "resources/list", "resources/templates/list", "prompts/list", "server/discover")
     server = ExpertServer(

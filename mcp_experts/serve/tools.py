@@ -6,7 +6,7 @@ Arguments are flat and few. An answer begins with a sentence that can be shown t
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Annotated, Any
 
 from mcp.server.mcpserver.tools.base import Tool
@@ -17,7 +17,7 @@ from geoml.errors import UserError
 from mcp_experts.channels.opening import sources_under
 from mcp_experts.inference import sentences
 from mcp_experts.inference.registry import GATE, Expert
-from mcp_experts.inference.verdicts import OUTSIDE, ChannelView, judge, judge_gate
+from mcp_experts.inference.verdicts import OUTSIDE, ChannelView, Verdict, judge, judge_gate
 from mcp_experts.serve.frames import without_surrogates
 from mcp_experts.serve.shapes import Answer, Description, Listing
 from mcp_experts.serve.state import MapCover, State
@@ -65,9 +65,9 @@ def _ask_tool(state: State) -> Tool:
         name="wireless_ask",
         title="Ask an expert",
         description=(
-            "Answers a question about a wireless channel (a file with measured or simulated coefficients), or about a "
-            "point of a radio map, with a sentence for the user. A null label means that the data do not decide: say "
-            "so, do not guess."
+            "Answers one question about a channel file (line of sight, Doppler, delay spread, fading, coherence, "
+            "profile, scenario, noise), or about a point of a radio map, with a sentence for the user. Where the data "
+            "do not decide, say so."
         ),
         choices={"question": [*questions, "path_gain", "delay"]},
     )
@@ -77,7 +77,7 @@ def _channel_answer(state: State, view: ChannelView, expert: Expert, at: str | N
     gate = expert.own_gate or state.registry.gate
     outside = view.ood_score(gate) > OUTSIDE
     verdict = judge_gate(expert, view) if expert.name == GATE else judge(expert, view, state.registry)
-    said = sentences.sentence(expert.definition, verdict, outside=outside)
+    said = sentences.sentence(expert.definition, verdict, outside=outside) + sentences.disagrees(verdict)
     notes = [*view.window.warnings, *(["at is for radio maps and was ignored"] if at is not None else [])]
     if notes:
         said = f"{said} Note: {'; '.join(notes)}."
@@ -98,8 +98,10 @@ def _channel_answer(state: State, view: ChannelView, expert: Expert, at: str | N
 
 
 def _lines(found: dict[str, Any]) -> str:
-    """The sentence, followed by one line of values for programs."""
-    rest = {name: value for name, value in found.items() if name not in ("answer", "question", "interval", "unit")}
+    """The sentence, followed by one line of values for programs; other labels are left out."""
+    rest = {name: found[name] for name in ("label", "confidence", "reason")}
+    if found["classical"]:
+        rest["classical"] = found["classical"].partition(": ")[0]
     return f"{found['answer']}\n" + "; ".join(f"{name}: {value}" for name, value in rest.items() if value is not None)
 
 
@@ -167,7 +169,7 @@ def _describe_tool(state: State) -> Tool:
         name="wireless_describe",
         title="Describe a channel or radio map",
         description=(
-            "Overview of a channel by all experts at once, or extent of a radio map. For a question use wireless_ask."
+            "Overview of a file when no single question is asked: a sentence per expert, or the extent of a radio map."
         ),
     )
 
@@ -179,15 +181,9 @@ def _description(state: State, view: ChannelView) -> CallToolResult:
     answers = {}
     for name, verdict in verdicts.items():
         definition = state.registry.expert(name).definition
-        low, high = verdict.interval_low, verdict.interval_high
-        bounds = sentences.between(low, high, verdict.unit or "") if (low, high) != (None, None) else ""
-        refused = None if outside else verdict.refused
-        label = verdict.label or ("abstained" if verdict.refused else sentences.undecided(verdict))
-        label = f"{label}: {refused}" if refused else label
-        share = sentences.percent(verdict.confidence) if verdict.label else ""
-        said = ", ".join(part for part in (label, bounds, share) if part)
-        estimate = sentences.classical(verdict, short=True)
-        answers[definition.question] = f"{said} (classical: {estimate})" if estimate else said
+        answers[definition.question] = (
+            "Abstained." if outside else sentences.sentence(definition, verdict, outside=outside)
+        )
     decided = sum(verdict.label is not None for verdict in verdicts.values())
     channel = view.channel
     size = f"{sentences.natural(channel.bandwidth_hz, 'Hz')} over {sentences.natural(channel.duration_s, 's')}"
@@ -196,10 +192,20 @@ def _description(state: State, view: ChannelView) -> CallToolResult:
         if outside
         else f"{decided} of {len(verdicts)} experts decide on this channel ({size})."
     )
-    notes = [*view.window.warnings, *sentences.conflicts(verdicts)]
+    notes = [*view.window.warnings, *sentences.conflicts(verdicts), *_estimates(verdicts)]
     found = {"answer": said, "handle": view.channel_id, "answers": answers, "notes": notes}
-    text = [said, *(f"{name}: {value}" for name, value in answers.items()), *(f"Note: {note}" for note in notes)]
+    shown = {} if outside else answers
+    text = [said, *(f"{name}: {value}" for name, value in shown.items()), *(f"Note: {note}" for note in notes)]
     return answer(found, text="\n".join(text))
+
+
+def _estimates(verdicts: Mapping[str, Verdict]) -> list[str]:
+    """All classical estimates in physical units, and the questions in which they alone would give another label."""
+    known = {name: str(sentences.classical(verdict)).partition(": ")[0] for name, verdict in verdicts.items()}
+    values = dict.fromkeys(value for value in known.values() if value != "None" and "/bandwidth" not in value)
+    differ = [name for name, verdict in verdicts.items() if sentences.disagrees(verdict)]
+    otherwise = f"; they alone would say otherwise on {', '.join(differ)}" if differ else ""
+    return [f"classical estimates: {', '.join(values)}{otherwise}"] if values else []
 
 
 def _cover(found: MapCover) -> CallToolResult:

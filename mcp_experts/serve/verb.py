@@ -10,6 +10,7 @@ from typing import Any
 
 from geoml.errors import UserError
 from mcp_experts.channels.handles import Limits
+from mcp_experts.channels.importing import parse_options
 from mcp_experts.inference.registry import Registry
 from mcp_experts.serve.logs import log_in_lines
 from mcp_experts.serve.server import build_server
@@ -29,7 +30,7 @@ BINDING = {
 
 def serve(arguments: Sequence[str]) -> int:
     """Serve until the client disconnects (stdio) or the process is ended (HTTP)."""
-    flags = _parser().parse_args(arguments)
+    flags = _parser().parse_intermixed_args(arguments)
     if flags.root is not None and not flags.root.is_dir():
         raise UserError(f"--root {flags.root} is not a folder; name the folder that holds the channels")
     binding = {name: value for name in BINDING if (value := getattr(flags, name)) is not None}
@@ -39,6 +40,7 @@ def serve(arguments: Sequence[str]) -> int:
         raise UserError(f"--port {flags.port}; expected 1 to 65535")
     settings: dict[str, Any] = {
         "root": flags.root,
+        "options": parse_options(flags.options),
         "toolsets": [name for name in flags.toolsets.split(",") if name],
         "limits": _limits(flags),
         "registry": _registry(flags),
@@ -61,6 +63,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="mcp-experts serve", description="Serve the experts over the Model Context Protocol, on stdio or HTTP."
     )
+    parser.add_argument("options", nargs="*", metavar="KEY=VALUE", help="how files are read: mcp-experts check --help")
     parser.add_argument("--root", type=Path, help="the only folder whose files clients may load")
     parser.add_argument("--http", action="store_true", help="use streamable HTTP instead of stdio")
     parser.add_argument(

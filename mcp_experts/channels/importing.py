@@ -1,0 +1,251 @@
+"""How to read channel files of others: names, order of axes, form and units, as options or from a profile of a rig.
+
+Options are words `KEY=VALUE`. A profile is a YAML file with the same keys; `import.yaml` in a folder holds for the
+files of that folder. Values are text and numbers only: nothing in them is run.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from geoml.errors import DataError, UserError, unknown
+from mcp_experts.channels.arrays import Contents
+from mcp_experts.channels.axes import arranged, in_order
+from mcp_experts.channels.opening import PROFILE
+
+__all__ = ["KEYS", "apply", "checked", "folder_options", "parse_options", "profile_text", "quantity", "read_profile"]
+
+#: Most bytes of a profile.
+MOST_TEXT = 16_384
+KEYS = {
+    "csi": "array of coefficients over frequency, or two: real,imag or magnitude,phase",
+    "taps": "the same over delay",
+    "axes": "names of its axes in order, as time,subcarrier,antenna; parts for an axis of real and imaginary parts",
+    "form": "iq (real and imaginary parts) or polar (magnitude and phase), of two arrays",
+    "db": "true: magnitudes are in dB",
+    "degrees": "true: phases are in degrees",
+    "subcarrier_spacing": "such as 30kHz, or the name of a value or axis in the file, as freq or 'freq MHz'",
+    "bandwidth": "instead of subcarrier_spacing",
+    "sample_rate": "of taps",
+    "snapshot_interval": "such as 1ms, or a name in the file",
+    "duration": "instead of snapshot_interval",
+    "carrier": "such as 3.5GHz: Doppler shifts are also given as speeds",
+}
+FORMS, YES = ("iq", "polar"), {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
+UNITS = {
+    "": 1.0,
+    "hz": 1.0,
+    "khz": 1e3,
+    "mhz": 1e6,
+    "ghz": 1e9,
+    "s": 1.0,
+    "ms": 1e-3,
+    "us": 1e-6,
+    "µs": 1e-6,
+    "ns": 1e-9,
+}
+FREQUENCIES, TIMES = ("hz", "khz", "mhz", "ghz"), ("s", "ms", "us", "µs", "ns")
+#: Steps of an axis differ by at most this share.
+EVEN = 0.01
+Options = Mapping[str, str]
+
+
+def parse_options(words: Iterable[str]) -> dict[str, str]:
+    """Options from words; `profile=FILE` reads a profile, which later and earlier words override.
+
+    >>> parse_options(["csi=data", "axes=time,f", "bandwidth=20MHz"])
+    {'csi': 'data', 'axes': 'time,f', 'bandwidth': '20MHz'}
+    """
+    found: dict[str, str] = {}
+    base: dict[str, str] = {}
+    for word in words:
+        key, equals, value = word.partition("=")
+        if not equals:
+            raise UserError(f"{word!r} is no option; expected KEY=VALUE with one of {', '.join((*KEYS, 'profile'))}")
+        if key == "profile":
+            path = Path(value)
+            if not path.is_file():
+                raise UserError(f"profile={value} does not exist; mcp-experts check FILE … --save {value} writes one")
+            base = read_profile(path)
+        else:
+            found[key] = value
+    return checked(base | found, "")
+
+
+def read_profile(path: Path) -> dict[str, str]:
+    """The options of a YAML file; a `DataError` for anything but a flat mapping of known keys."""
+    import yaml
+
+    with open(path, "rb") as stream:
+        data = stream.read(MOST_TEXT + 1)
+    if len(data) > MOST_TEXT:
+        raise DataError(f"{path.name} has more than {MOST_TEXT} bytes; expected a few lines such as csi: data")
+    try:
+        found = yaml.safe_load(data)
+    except (yaml.YAMLError, UnicodeDecodeError, ValueError, RecursionError) as error:
+        raise DataError(f"{path.name} is not YAML; expected lines such as csi: data") from error
+    if not isinstance(found, dict):
+        raise DataError(f"{path.name} holds no options; expected lines such as csi: data")
+    return checked({str(key): _text(path.name, str(key), value) for key, value in found.items()}, path.name)
+
+
+def _text(place: str, key: str, value: Any) -> str:
+    if isinstance(value, list) and all(isinstance(each, str | int) for each in value):
+        return ",".join(map(str, value))
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, str | int | float):
+        return str(value)
+    raise DataError(f"{place}: {key} is a {type(value).__name__}; expected text, a number, or a list of names")
+
+
+def profile_text(options: Options) -> str:
+    """Options as the YAML of a profile."""
+    import yaml
+
+    return yaml.safe_dump(dict(options), sort_keys=False, allow_unicode=True)
+
+
+def folder_options(path: Path) -> dict[str, str]:
+    """The options of the profile in the folder of a file; empty if there is none."""
+    beside = path.with_name(PROFILE)
+    return read_profile(beside) if beside.is_file() else {}
+
+
+def checked(options: dict[str, str], place: str) -> dict[str, str]:
+    """Options with known keys and values; a `UserError` names what is wrong."""
+    for key in options:
+        if key not in KEYS:
+            raise unknown(f"option of {place}" if place else "option", key, KEYS)
+    if options.get("csi") and options.get("taps"):
+        raise UserError("csi and taps are both named; expected one: csi over frequency, or taps over delay")
+    if options.get("form", "iq") not in FORMS:
+        raise unknown("form", options["form"], FORMS)
+    for key in ("db", "degrees"):
+        if options.get(key, "false").lower() not in YES:
+            raise UserError(f"{key}={options[key]}; expected true or false")
+    for key in ("form", "db", "degrees", "axes"):
+        if key in options and not (options.get("csi") or options.get("taps")):
+            raise UserError(f"{key} without an array; add csi=NAME or taps=NAME")
+    return options
+
+
+def apply(found: Contents, options: Options, place: str) -> Contents:
+    """The contents of a file with the named arrays as `csi` or `taps`, in order, and the sampling as attributes."""
+    arrays, axes, attributes = dict(found.arrays), dict(found.axes), dict(found.attributes)
+    kind = "taps" if options.get("taps") else "csi"
+    named = [name.strip() for name in options.get(kind, "").split(",") if name.strip()]
+    if named:
+        names = [_resolved(found, name, place) for name in named]
+        values = _joined([arrays[name] for name in names], options, place)
+        given = [name.strip() for name in options.get("axes", "").split(",") if name.strip()]
+        known = axes.get(names[0], ())
+        for old in ("csi", "taps"):
+            for name in (old, f"{old}_real", f"{old}_imag"):
+                arrays.pop(name, None)
+                axes.pop(name, None)
+        what = f"{place}: {named[0]}"
+        arrays[kind] = arranged(values, given, what) if given else in_order(values, known, what)
+    for key, name in (("subcarrier_spacing", "subcarrier_spacing_hz"), ("sample_rate", "sample_rate_hz")):
+        if key in options:
+            attributes[name] = quantity(found, options[key], key, place, FREQUENCIES)
+    if "snapshot_interval" in options:
+        attributes["snapshot_interval_s"] = quantity(found, options["snapshot_interval"], "interval", place, TIMES)
+    shaped = next((name for name in (kind, "csi", "csi_real", "taps", "taps_real") if name in arrays), None)
+    if shaped is not None:
+        _by_extent(found, options, in_order(arrays[shaped], axes.get(shaped, ()), shaped), attributes, place)
+    return Contents(arrays, attributes, axes)
+
+
+def _by_extent(found: Contents, options: Options, values: NDArray[Any], attributes: dict[str, Any], place: str) -> None:
+    """Spacings from bandwidth and duration, over the axes of the coefficients."""
+    first = 1 if values.ndim == 4 else 0
+    for key, name, axis, units in (
+        ("bandwidth", "subcarrier_spacing_hz", first, FREQUENCIES),
+        ("duration", "snapshot_interval_s", first + 1, TIMES),
+    ):
+        if key in options:
+            count = values.shape[axis] if values.ndim > axis else 1
+            attributes[name] = quantity(found, options[key], key, place, units) / count
+            if key == "bandwidth":
+                attributes["sample_rate_hz"] = attributes[name] * count
+
+
+def quantity(found: Contents, text: str, what: str, place: str, units: tuple[str, ...]) -> float:
+    """A number with a unit, or the name of a value or evenly spaced axis in the file, with a unit after a space."""
+    number = re.fullmatch(r"\s*([-+]?[0-9.]+(?:[eE][-+]?[0-9]+)?)\s*([A-Za-zµ]*)\s*", text)
+    name, _, unit = text.strip().rpartition(" ")
+    if number is not None:
+        value, unit = float(number[1]), number[2]
+    elif name and unit.lower() in units:
+        value = _named(found, name, what, place)
+    else:
+        value, unit = _named(found, text.strip(), what, place), ""
+    if unit and unit.lower() not in units:
+        raise UserError(f"{what} {text!r}: unit {unit} unknown; expected one of {', '.join(units)}")
+    return value * UNITS[unit.lower()]
+
+
+def _named(found: Contents, name: str, what: str, place: str) -> float:
+    value = found.attributes.get(name)
+    if value is None:
+        value = found.arrays[_resolved(found, name, place)]
+    array = np.asarray(value)
+    if array.dtype.kind not in "iuf":
+        raise DataError(f"{place}: {name}, for {what}, holds no numbers")
+    if array.size == 1:
+        return float(array.item())
+    steps = np.diff(array.ravel().astype(np.float64))
+    step = float(np.median(steps))
+    if (array.ndim > 1 and max(array.shape) != array.size) or not step or np.ptp(steps) > EVEN * abs(step):
+        raise DataError(f"{place}: {name}, for {what}, is not evenly spaced; give the step, such as {what}=30kHz")
+    return abs(step)
+
+
+def _resolved(found: Contents, name: str, place: str) -> str:
+    """The array called `name`, or the only one that ends so in a group; a `DataError` lists what there is."""
+    if name in found.arrays:
+        return name
+    ends = [each for each in found.arrays if re.split(r"[/.]", each)[-1] == name]
+    if len(ends) == 1:
+        return ends[0]
+    there = [f"{each} {'×'.join(map(str, array.shape))}" for each, array in found.arrays.items()]
+    listed = ", ".join([*there, *map(str, found.attributes)][:12]) or "no arrays"
+    why = f"has {len(ends)} arrays called {name}: {', '.join(ends)}" if ends else f"has no array {name!r}"
+    raise DataError(f"{place} {why}; it holds {listed}")
+
+
+def _joined(parts: list[NDArray[Any]], options: Options, place: str) -> NDArray[Any]:
+    """Complex coefficients from one array or two."""
+    db, degrees = (YES[options.get(key, "false").lower()] for key in ("db", "degrees"))
+    polar = options.get("form") == "polar" or db or degrees
+    names = [name.strip() for name in options.get("axes", "").split(",")]
+    if len(parts) == 1 and "parts" in names:
+        at = names.index("parts")
+        if at >= parts[0].ndim or parts[0].shape[at] != 2:
+            raise DataError(
+                f"{place}: the axis parts of shape {parts[0].shape} has not two entries, real and imaginary"
+            )
+        parts = [np.take(parts[0], number, axis=at) for number in (0, 1)]
+    if len(parts) == 1:
+        return _amplitude(parts[0], db) if polar and parts[0].dtype.kind in "iuf" else parts[0]
+    if len(parts) != 2 or parts[0].shape != parts[1].shape or any(part.dtype.kind not in "iuf" for part in parts):
+        shapes = " and ".join(f"{part.dtype} {part.shape}" for part in parts)
+        raise DataError(f"{place}: {shapes} are named; expected two arrays of real numbers of one shape")
+    if not polar:
+        joined: NDArray[Any] = parts[0] + 1j * parts[1]
+        return joined
+    phase = np.deg2rad(parts[1]) if degrees else parts[1]
+    turned: NDArray[Any] = _amplitude(parts[0], db) * np.exp(1j * phase)
+    return turned
+
+
+def _amplitude(values: NDArray[Any], db: bool) -> NDArray[Any]:
+    found: NDArray[Any] = 10.0 ** (np.asarray(values, np.float64) / 20) if db else values
+    return found
