@@ -13,7 +13,7 @@ import itertools
 import os
 import stat
 import weakref
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PosixPath
 
@@ -87,7 +87,7 @@ class OpenedPath(PosixPath):
 
 
 @contextlib.contextmanager
-def open_inside(root: Path | None, path: str) -> Iterator[Opened]:
+def open_inside(root: Path | None, path: str, formats: Collection[str] = FORMATS.keys()) -> Iterator[Opened]:
     """Open a file or store by its path relative to the root; a `UserError` says why not, and lists files.
 
     Messages name neither the root's path nor anything outside it. `..`, URLs and links are refused.
@@ -95,8 +95,8 @@ def open_inside(root: Path | None, path: str) -> Iterator[Opened]:
     if root is None:
         raise UserError("this server has no data root; start it with --root FOLDER, or send the channel inline")
     parts = _parts(path)
-    if Path(parts[-1]).suffix not in FORMATS:
-        raise UserError(f"expected one of {', '.join(FORMATS)}; the data root holds {_listing(root)}")
+    if Path(parts[-1]).suffix not in formats:
+        raise UserError(f"expected one of {', '.join(formats)}; the data root holds {_listing(root, formats)}")
     with contextlib.ExitStack() as opened:
 
         def keep(descriptor: int) -> int:
@@ -111,12 +111,13 @@ def open_inside(root: Path | None, path: str) -> Iterator[Opened]:
             found = keep(os.open(parts[-1], FOLDER if store else FILE, dir_fd=folder))
         except (FileNotFoundError, NotADirectoryError):
             link = any(os.path.islink(Path(root, *parts[:count])) for count in range(1, len(parts) + 1))
-            raise _refused("path goes through a link" if link else "no such file", root) from None
+            raise _refused("path goes through a link" if link else "no such file", root, formats) from None
         except OSError as error:  # a link (ELOOP), or no permission
-            raise _refused(f"path cannot be opened without following a link ({error.strerror})", root) from None
+            why = f"path cannot be opened without following a link ({error.strerror})"
+            raise _refused(why, root, formats) from None
         about = os.fstat(found)
         if not store and not stat.S_ISREG(about.st_mode):
-            raise _refused("path is not a regular file", root)
+            raise _refused("path is not a regular file", root, formats)
         size, identity = _store(found) if store else (about.st_size, _identity(about))
         with contextlib.suppress(OSError):  # how it is read changes with the folder's profile
             identity += _identity(os.stat(PROFILE, dir_fd=folder, follow_symlinks=False))
@@ -158,8 +159,8 @@ def _parts(path: str) -> tuple[str, ...]:
     return given.parts
 
 
-def _refused(why: str, root: Path) -> UserError:
-    return UserError(f"{why} under the data root, which holds {_listing(root)}")
+def _refused(why: str, root: Path, formats: Collection[str]) -> UserError:
+    return UserError(f"{why} under the data root, which holds {_listing(root, formats)}")
 
 
 def _identity(about: os.stat_result) -> str:
@@ -183,17 +184,17 @@ def _store(folder: int) -> tuple[int, str]:
     return size, digest.hexdigest()
 
 
-def sources_under(root: Path) -> Iterator[str]:
+def sources_under(root: Path, formats: Collection[str] = FORMATS.keys()) -> Iterator[str]:
     """Files and stores of known formats under a root, by folder; links and large folders are not searched."""
     for folder, folders, files in itertools.islice(os.walk(root), LOOKED_INTO):
         for name in sorted(itertools.islice(itertools.chain(folders, files), ENTRIES)):
             whole = Path(folder, name)
-            if whole.suffix in FORMATS and not whole.is_symlink():
+            if whole.suffix in formats and not whole.is_symlink():
                 yield str(whole.relative_to(root))
         folders[:] = sorted(name for name in folders if Path(name).suffix not in FORMATS)
 
 
-def _listing(root: Path) -> str:
-    names = list(itertools.islice(sources_under(root), LISTED + 1))
+def _listing(root: Path, formats: Collection[str]) -> str:
+    names = list(itertools.islice(sources_under(root, formats), LISTED + 1))
     more = " and more" if len(names) > LISTED else ""
     return ", ".join(names[:LISTED]) + more or "none of these"

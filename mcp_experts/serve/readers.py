@@ -20,7 +20,7 @@ from mcp_experts.channels.channel import Channel
 from mcp_experts.channels.opening import Opened
 from mcp_experts.serve.reading_process import FRAME, MOST_S, READY
 
-__all__ = ["READ_AT_ONCE", "Readers"]
+__all__ = ["ALONE", "READ_AT_ONCE", "Readers", "search_path"]
 
 #: Largest number of files read at once; seconds that the next read waits, that a process may take to start, and that an
 #: idle process is kept.
@@ -35,7 +35,8 @@ START = (
 ALONE = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "NUMBA_NUM_THREADS": "1"}
 
 
-def _search_path() -> list[str]:
+def search_path() -> list[str]:
+    """The search path of this process, without its working folder, for a process that it starts."""
     return [os.path.abspath(entry) for entry in sys.path if entry]
 
 
@@ -46,7 +47,7 @@ class _Process:
         self._connection, theirs = socket.socketpair()
         with theirs:
             self._process = subprocess.Popen(
-                [sys.executable, "-P", "-c", START, str(theirs.fileno()), json.dumps(_search_path())],
+                [sys.executable, "-P", "-c", START, str(theirs.fileno()), json.dumps(search_path())],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,

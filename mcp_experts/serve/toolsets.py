@@ -1,4 +1,4 @@
-"""Optional tools by toolset: loading channels, one tool per expert, cards, radio maps, design."""
+"""Optional tools by toolset: loading channels, one tool per expert, cards, radio maps, design, traces."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ from mcp_experts.serve.shapes import Budget, Card, Design, Dropped, Loaded
 from mcp_experts.serve.state import FILES, State
 from mcp_experts.serve.strict import answer, described, strict_tool
 from mcp_experts.serve.surveys import channel_survey, map_survey
+from mcp_experts.serve.traces import trace_tool
 
 __all__ = ["TOOLSETS", "Source", "short_card"]
 
@@ -240,6 +241,10 @@ def _design(state: State) -> Iterator[Tool]:
     )
 
 
+def _trace(state: State) -> Iterator[Tool]:
+    yield trace_tool(state)
+
+
 #: Name of the toolset → tools; those of `mcp_experts.serve.tools` are always listed.
 TOOLSETS: dict[str, Callable[[State], Iterator[Tool]]] = {
     "channels": _channels,
@@ -247,4 +252,5 @@ TOOLSETS: dict[str, Callable[[State], Iterator[Tool]]] = {
     "cards": _cards,
     "maps": map_survey,
     "design": _design,
+    "trace": _trace,
 }
