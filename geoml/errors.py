@@ -31,9 +31,9 @@ def unknown(kind: str, name: object, choices: Iterable[object], *, hint: str = "
     """
     known = sorted(str(choice) for choice in choices)
     near = difflib.get_close_matches(str(name), known, n=1, cutoff=0.5)
-    guess = f" did you mean {near[0]!r}?" if near else ""
+    guess = f"; did you mean {near[0]!r}?" if near else ""
     listing = ", ".join(known) if known else "none"
-    return UserError(f"{kind} {str(name)!r} unknown;{guess} (known: {listing}){' ' + hint if hint else ''}")
+    return UserError(f"{kind} {str(name)!r} unknown{guess} (known: {listing}){' ' + hint if hint else ''}")
 
 
 class missing_packages:

@@ -53,24 +53,24 @@ def read_arrays(path: Path) -> Contents:
     files are HDF5 with axes in reverse order, which is restored. Nothing is unpickled. A `UserError` names a library
     that is missing, a `DataError` what is wrong with the file.
     """
-    if path.suffix not in FORMATS:
+    if path.suffix.lower() not in FORMATS:
         raise DataError(f"{path.name}: expected one of {', '.join(FORMATS)}; numpy.savez writes the first")
     try:
-        if path.suffix == ".npz":
+        if path.suffix.lower() == ".npz":
             return _npz(path)
-        if path.suffix in (".h5", ".hdf5", ".mat"):
+        if path.suffix.lower() in (".h5", ".hdf5", ".mat"):
             return _hdf5(path) if _is_hdf5(path) else _matlab(path)
         with opened(path) as (dataset,):
             _refuse_large(path, dataset.nbytes)
             loaded = dataset.load()
     except ModuleNotFoundError:
-        needed = "h5py" if path.suffix == ".mat" and _is_hdf5(path) else FORMATS[path.suffix]
-        raise DataError(f"reading {path.suffix} needs {needed}; pip install 'geoml[data]'") from None
+        needed = "h5py" if path.suffix.lower() == ".mat" and _is_hdf5(path) else FORMATS[path.suffix.lower()]
+        raise DataError(f"reading {path.suffix.lower()} needs {needed}; pip install 'geoml[data]'") from None
     except DataError:
         raise
     except Exception as error:  # OSError, ValueError, zipfile.BadZipFile: errors of SciPy and HDF5 have no common base
         raise DataError(
-            f"{path.name} is truncated or not a {path.suffix} file ({type(error).__name__}: {error})"
+            f"{path.name} is truncated or not a {path.suffix.lower()} file ({type(error).__name__}: {error})"
         ) from error
     variables = {str(name): variable for name, variable in loaded.variables.items()}
     return Contents(
@@ -117,7 +117,7 @@ def _is_hdf5(path: Path) -> bool:
 def _hdf5(path: Path) -> Contents:
     import h5py
 
-    turn = path.suffix == ".mat"
+    turn = path.suffix.lower() == ".mat"
     _refuse_pointers(path)
     with h5py.File(path, "r") as file:
         items: dict[str, Any] = {}
@@ -159,7 +159,7 @@ def _single(value: Any) -> Any:
 
 
 def _matlab(path: Path) -> Contents:
-    if path.suffix != ".mat":
+    if path.suffix.lower() != ".mat":
         raise ValueError("not an HDF5 file")
     from scipy.io import loadmat, whosmat
 
@@ -231,22 +231,22 @@ def _split(every: dict[str, NDArray[Any]]) -> Contents:
 @contextlib.contextmanager
 def opened(path: Path, groups: Sequence[str] = ()) -> Iterator[list[Any]]:
     """Open the data sets of a NetCDF file or Zarr store lazily: the root, or those of `groups` that a store has."""
-    if path.suffix not in (".nc", ".zarr"):
+    if path.suffix.lower() not in (".nc", ".zarr"):
         raise DataError(f"{path.name}: expected .npz, .nc (NetCDF) or .zarr")
     try:
         import xarray as xr
     except ModuleNotFoundError:
-        raise DataError(f"reading {path.suffix} needs xarray; pip install 'geoml[data]'") from None
+        raise DataError(f"reading {path.suffix.lower()} needs xarray; pip install 'geoml[data]'") from None
     with contextlib.ExitStack() as stack:
         try:
-            if path.suffix == ".nc":
+            if path.suffix.lower() == ".nc":
                 _check_netcdf(path)
                 found = [xr.open_dataset(path, create_default_indexes=False)]
             else:
                 found = _groups_of_store(path, groups)
         except (OSError, ValueError, KeyError) as error:
             raise DataError(
-                f"{path.name} is truncated or not a {path.suffix} file ({type(error).__name__}: {error})"
+                f"{path.name} is truncated or not a {path.suffix.lower()} file ({type(error).__name__}: {error})"
             ) from error
         yield [stack.enter_context(dataset) for dataset in found]
 

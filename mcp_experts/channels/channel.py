@@ -115,8 +115,7 @@ def from_taps(
         raise DataError(
             f"taps of shape {taps.shape} and type {taps.dtype}; expected complex numbers [tap, time, antenna]"
         )
-    if not np.isfinite(taps).all():
-        raise DataError("taps holds NaN or infinity; every coefficient must be finite")
+    _refuse_infinite(taps, "taps", ("tap", "snapshot", "antenna"))
     if np.count_nonzero(np.abs(taps).max(axis=(1, 2), initial=0)) > 1:
         _refuse_real(taps, "taps")
     taps = _about_the_paths(taps)
@@ -168,17 +167,29 @@ def _checked(csi: Any) -> NDArray[np.complex64]:
         if not least <= array.shape[axis] <= most:
             raise DataError(
                 f"csi has {array.shape[axis]} along {name} (shape {array.shape}, axes subcarrier, time, antenna); "
-                f"expected {least} to {most}"
+                f"expected {least} to {most}; in another order, name the axes: axes=time,subcarrier,antenna"
             )
     if array.size > MOST_VALUES:
         raise DataError(f"csi has {array.size} values; at most {MOST_VALUES} are accepted: take a part, or thin it out")
-    if not np.isfinite(array).all():
-        raise DataError("csi holds NaN or infinity; every coefficient must be finite")
+    _refuse_infinite(array, "csi", ("subcarrier", "snapshot", "antenna"))
     scale = float(np.abs(array).max())
     if not 1e-30 < scale < 1e30:
-        raise DataError(f"csi has a largest magnitude of {scale:g}; a channel must have power")
+        raise DataError(
+            f"csi has a largest magnitude of {scale:g}; a channel must have power, with a magnitude of 1e-30 to 1e30"
+        )
     _refuse_real(array, "csi")
     return np.ascontiguousarray(array / scale, dtype=np.complex64)
+
+
+def _refuse_infinite(array: NDArray[Any], name: str, axes: tuple[str, ...]) -> None:
+    """Refuse NaN and infinity, and say how many there are and where the first is."""
+    wrong = np.argwhere(~np.isfinite(array))
+    if len(wrong):
+        where = ", ".join(f"{axis} {place}" for axis, place in zip(axes, wrong[0], strict=True))
+        raise DataError(
+            f"{len(wrong)} of {array.size} values of {name} are NaN or infinite (the first at {where}): leave out "
+            "those snapshots and antennas, and set subcarriers without a measurement to zero, which are interpolated"
+        )
 
 
 def _refuse_real(array: NDArray[Any], name: str) -> None:

@@ -7,11 +7,15 @@ devices never block.
 from __future__ import annotations
 
 import contextlib
+import difflib
 import errno
 import hashlib
 import itertools
 import os
+import re
 import stat
+import unicodedata
+import urllib.parse
 import weakref
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
@@ -30,6 +34,8 @@ PROFILE = "import.yaml"
 MOST_PIECES, DEEPEST = 100_000, 8
 #: Largest number of files that an error lists, of folders searched for them, and of entries of a folder.
 LISTED, LOOKED_INTO, ENTRIES = 8, 1000, 10_000
+#: Largest length of a path, and number of files that a wrong one is compared with.
+LONGEST, MOST_COMPARED = 512, 2000
 FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 FOLDER = os.O_RDONLY | os.O_NOFOLLOW | os.O_DIRECTORY | os.O_CLOEXEC
 
@@ -94,9 +100,11 @@ def open_inside(root: Path | None, path: str, formats: Collection[str] = FORMATS
     """
     if root is None:
         raise UserError("this server has no data root; start it with --root FOLDER, or send the channel inline")
-    parts = _parts(path)
-    if Path(parts[-1]).suffix not in formats:
-        raise UserError(f"expected one of {', '.join(formats)}; the data root holds {_listing(root, formats)}")
+    path = _spelled(root, path)
+    parts = _parts(root, path, formats)
+    if Path(parts[-1]).suffix.lower() not in formats:
+        meant = _meant(root, path, formats) or ";"
+        raise UserError(f"expected one of {', '.join(formats)}{meant} the data root holds {_listing(root, formats)}")
     with contextlib.ExitStack() as opened:
 
         def keep(descriptor: int) -> int:
@@ -111,7 +119,7 @@ def open_inside(root: Path | None, path: str, formats: Collection[str] = FORMATS
             found = keep(os.open(parts[-1], FOLDER if store else FILE, dir_fd=folder))
         except (FileNotFoundError, NotADirectoryError):
             link = any(os.path.islink(Path(root, *parts[:count])) for count in range(1, len(parts) + 1))
-            raise _refused("path goes through a link" if link else "no such file", root, formats) from None
+            raise _refused("path goes through a link" if link else "no such file", root, formats, path) from None
         except OSError as error:  # a link (ELOOP), or no permission
             why = f"path cannot be opened without following a link ({error.strerror})"
             raise _refused(why, root, formats) from None
@@ -150,17 +158,46 @@ def open_piece(folder: int, path: str) -> int:
     return found
 
 
-def _parts(path: str) -> tuple[str, ...]:
-    if "://" in path or "\x00" in path or len(path) > 512:
-        raise UserError("path must be relative to the data root; URLs are not opened")
+def _spelled(root: Path, path: str) -> str:
+    """The path as the root has it: without quotes or spaces around it, with other forms of accents or separators.
+
+    Only spellings of a relative path are tried, and what is found is opened with all checks.
+    """
+    if "\x00" in path or len(path) > LONGEST:
+        return path
+    plain = path.strip().strip("'\"`").strip()
+    forms = [path, plain, *(unicodedata.normalize(form, plain) for form in ("NFC", "NFD"))]
+    forms += [each.replace("\\", "/") for each in forms]
+    for form in forms:
+        inside = Path(form)
+        if form and not inside.is_absolute() and ".." not in inside.parts and os.path.lexists(root / inside):
+            return form
+    return path
+
+
+def _parts(root: Path, path: str, formats: Collection[str]) -> tuple[str, ...]:
+    if "://" in path or "\x00" in path or len(path) > LONGEST:
+        meant = _meant(root, path, formats)
+        raise UserError(f"path must be relative to the data root; URLs are not opened{meant}")
     given = Path(path)
     if given.is_absolute() or ".." in given.parts or not given.parts:
-        raise UserError("path must be relative to the data root, without '..'")
+        raise UserError(f"path must be relative to the data root, without '..'{_meant(root, path, formats)}")
     return given.parts
 
 
-def _refused(why: str, root: Path, formats: Collection[str]) -> UserError:
-    return UserError(f"{why} under the data root, which holds {_listing(root, formats)}")
+def _meant(root: Path, path: str, formats: Collection[str]) -> str:
+    """A question that names the file under the root with the same or a similar last part; empty if there is none."""
+    names = list(itertools.islice(sources_under(root, formats), MOST_COMPARED))
+    last = re.split(r"[/\\]", urllib.parse.unquote(path.strip(" '\"`")).rstrip("/\\"))[-1][:LONGEST]
+    by_last = {form(name.rpartition("/")[2]): name for form in (str.lower, str) for name in reversed(names)}
+    near = [each for each in (last, last.lower()) if each in by_last]
+    near = near or difflib.get_close_matches(last, by_last, n=1, cutoff=0.6)
+    return f"; did you mean {by_last[near[0]]!r}?" if near else ""
+
+
+def _refused(why: str, root: Path, formats: Collection[str], path: str = "") -> UserError:
+    meant = (_meant(root, path, formats) if path else "") or ";"
+    return UserError(f"{why} under the data root{meant} it holds {_listing(root, formats)}")
 
 
 def _identity(about: os.stat_result) -> str:
@@ -189,7 +226,7 @@ def sources_under(root: Path, formats: Collection[str] = FORMATS.keys()) -> Iter
     for folder, folders, files in itertools.islice(os.walk(root), LOOKED_INTO):
         for name in sorted(itertools.islice(itertools.chain(folders, files), ENTRIES)):
             whole = Path(folder, name)
-            if whole.suffix in formats and not whole.is_symlink():
+            if whole.suffix.lower() in formats and not whole.is_symlink():
                 yield str(whole.relative_to(root))
         folders[:] = sorted(name for name in folders if Path(name).suffix not in FORMATS)
 

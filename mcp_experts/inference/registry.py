@@ -12,6 +12,7 @@ import importlib.metadata
 import json
 import pkgutil
 import re
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -144,9 +145,14 @@ class Registry:
         Raises `UserError` with the list of questions if none or several match.
         """
         text = _words(question)
+        joined = {
+            _words(word).replace("_", ""): expert
+            for expert in self.experts.values()
+            for word in _names(expert.definition)
+        }
+        if (alone := joined.get(text.replace("_", ""))) is not None:
+            return alone
         words = {_words(word): expert for expert in self.experts.values() for word in _names(expert.definition)}
-        if text in words:
-            return words[text]
         found = {word: expert for word, expert in words.items() if f"_{word}_" in f"_{text}_"}
         longest = {
             expert.name: expert
@@ -155,6 +161,9 @@ class Registry:
         }
         if len(longest) == 1:
             return next(iter(longest.values()))
+        if longest:
+            several = ", ".join(sorted(expert.definition.question for expert in longest.values()))
+            raise UserError(f"question {question[:80]!r} is several: ask one at a time, of {several}")
         raise unknown("question", question[:80], (expert.definition.question for expert in self.experts.values()))
 
 
@@ -167,7 +176,7 @@ def _words(text: str) -> str:
     >>> _words("Is it line-of-sight?")
     'is_it_line_of_sight'
     """
-    return "_".join(re.findall("[a-z0-9]+", text.lower()))
+    return "_".join(re.findall("[a-z0-9]+", unicodedata.normalize("NFKC", text).lower()))
 
 
 def definitions(*, plugins: bool = False) -> dict[str, Expert]:

@@ -156,7 +156,7 @@ def query_map(path: Path, *, x_m: float, y_m: float, z_m: float = 1.5, transmitt
 @contextlib.contextmanager
 def open_maps(path: Path) -> Iterator[RadioMaps]:
     """Open the maps of a file or store; a `DataError` says what is missing."""
-    with _named(path) if path.suffix != ".npz" else contextlib.nullcontext(_from_npz(path)) as variables:
+    with _named(path) if path.suffix.lower() != ".npz" else contextlib.nullcontext(_from_npz(path)) as variables:
         missing = [name for name in NEEDED if name not in variables]
         if missing:
             raise DataError(f"{path.name} is not a radio map: {', '.join(missing[:4])} missing")

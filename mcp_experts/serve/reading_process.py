@@ -65,14 +65,14 @@ def _answer(request: Mapping[str, Any], descriptors: list[int]) -> tuple[dict[st
         return {"survey": survey_map(path, **request["survey"])}, b""
     if "point" in request:
         return {"point": query_map(path, **request["point"])}, b""
-    if path.suffix in LAZY and (covered := describe_map(path)) is not None:
+    if path.suffix.lower() in LAZY and (covered := describe_map(path)) is not None:
         return {"map": covered}, b""
     if request["size"] > MOST_BYTES:
         raise DataError(f"{path.name} has {request['size']} bytes; at most {MOST_BYTES} are read: split it into parts")
     try:
         channel = channel_from_file(path, request["index"], request.get("options"))
     except NoChannel:
-        if path.suffix == ".npz" and (covered := describe_map(path)) is not None:
+        if path.suffix.lower() == ".npz" and (covered := describe_map(path)) is not None:
             return {"map": covered}, b""
         raise
     head = {name: getattr(channel, name) for name in ("subcarrier_spacing_hz", "snapshot_interval_s")}

@@ -58,6 +58,8 @@ def _ask_tool(state: State) -> Tool:
         found = await state.source(source)
         if isinstance(found, MapCover):
             return await _map_answer(state, found, question, at)
+        if question in MAP_QUESTIONS and question != "line_of_sight":
+            raise UserError(f"{question} is for radio maps, and this is a channel; its questions are in wireless_list")
         return _channel_answer(state, found, state.registry.asked(question), at)
 
     return strict_tool(
@@ -78,7 +80,7 @@ def _channel_answer(state: State, view: ChannelView, expert: Expert, at: str | N
     outside = view.ood_score(gate) > OUTSIDE
     verdict = judge_gate(expert, view) if expert.name == GATE else judge(expert, view, state.registry)
     said = sentences.sentence(expert.definition, verdict, outside=outside) + sentences.disagrees(verdict)
-    notes = [*view.window.warnings, *(["at is for radio maps and was ignored"] if at is not None else [])]
+    notes = [*view.window.warnings, *(["at is for radio maps and was ignored"] if at else [])]
     if notes:
         said = f"{said} Note: {'; '.join(notes)}."
     low, high = verdict.interval_low, verdict.interval_high

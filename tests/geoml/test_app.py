@@ -107,7 +107,7 @@ def test_a_named_folder_is_refused_to_another_configuration(call, tmp_path):
         ("fit --config-dir nowhere", "configuration folder nowhere does not exist"),
         ("look", "region is not chosen; add region=NAME to the command, one of north, south"),
         ("look region=nrth", "region 'nrth' unknown; did you mean 'north'?"),
-        ("look experiment=quick", "group 'experiment' unknown; (known: allow_targets, region, run) for look"),
+        ("look experiment=quick", "group 'experiment' unknown (known: allow_targets, region, run) for look"),
         ("look region=north region.lat=${nothing}", "the configuration cannot be resolved"),
         ("fit samples=???", "samples is not set; add samples=VALUE"),
         ("fit fail=user", "the data are on fire; call the fire brigade"),
