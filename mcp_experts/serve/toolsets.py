@@ -12,7 +12,6 @@ from pydantic import Field
 from geoml.errors import UserError
 from mcp_experts.channels.channel import Channel
 from mcp_experts.channels.loading import channel_from_lists
-from mcp_experts.channels.opening import FORMATS
 from mcp_experts.channels.synthetic import synthesize
 from mcp_experts.inference import sentences
 from mcp_experts.inference.design import design
@@ -33,18 +32,6 @@ Source = Annotated[str, Field(description="File under the data root, or a handle
 def _channels(state: State) -> Iterator[Tool]:
     """Arguments and defaults are those of the functions that create channels."""
 
-    async def load_file(
-        path: Annotated[str, Field(description=f"File under the data root: {', '.join(FORMATS)}", max_length=512)],
-        index: Annotated[int, Field(description="Number of the channel in the file, from 0", ge=0)] = 0,
-    ) -> Annotated[CallToolResult, Loaded]:
-        return _loaded(state, await state.channel(f"{path}#{index}" if index else path))
-
-    yield strict_tool(
-        load_file,
-        name="wireless_load_file",
-        title="Load a channel from a file",
-        description="Reads a channel file and returns a summary. Not needed before asking, which accepts paths.",
-    )
     yield _loading_tool(
         state,
         channel_from_lists,

@@ -203,7 +203,7 @@ def test_distractors_are_offered_beside_the_servers_tools(scripted, tmp_path):
     assert offered == ["wireless_ask", "wireless_describe", "wireless_list", *(tool.name for tool in distractors())]
     assert row["tools"] == ["read_calendar"]
     system = model.requests[0]["messages"][0]["content"]
-    assert "Ask with the path of a file" in system  # the server's own instructions
+    assert "For a question about a file call wireless_ask" in system  # the server's own instructions
 
 
 def test_questions_are_frozen_shuffled_and_even():

@@ -239,6 +239,6 @@ def test_logs_hold_no_data(start_server):
     secret = "secret-in-arguments"
     child.call("wireless_ask", {"source": f"ch_{secret}", "question": secret})
     child.call("wireless_ask", {"source": secret, "question": "snr", secret: 1})
-    child.call("wireless_load_file", {"path": secret})
+    child.call("wireless_describe", {"source": secret})
     child.post(b'{"secret-in-arguments"')
     assert secret not in child.close()

@@ -163,17 +163,17 @@ def test_the_server_reads_a_folder_by_its_profile_and_again_after_a_change(rig):
         server = build_server(root=rig.parent)
         try:
             async with Client(server) as client:
-                well = await client.call_tool("wireless_load_file", {"path": "rig.npz"})
-                own = await client.call_tool("wireless_load_file", {"path": "own.npz"})
+                well = await client.call_tool("wireless_describe", {"source": "rig.npz"})
+                own = await client.call_tool("wireless_describe", {"source": "own.npz"})
                 (rig.parent / PROFILE).write_text(
                     "csi: data\naxes: [time, subcarrier, rx]\nbandwidth: 40MHz\nduration: 14ms\n"
                 )
-                wider = await client.call_tool("wireless_load_file", {"path": "rig.npz"})
+                wider = await client.call_tool("wireless_describe", {"source": "rig.npz"})
                 (rig.parent / PROFILE).write_text("csi: [1, {a: b}]\n")
-                wrong = await client.call_tool("wireless_load_file", {"path": "rig.npz"})
+                wrong = await client.call_tool("wireless_describe", {"source": "rig.npz"})
                 (rig.parent / PROFILE).unlink()
                 (rig.parent / PROFILE).symlink_to("/etc/hostname")
-                linked = await client.call_tool("wireless_load_file", {"path": "rig.npz"})
+                linked = await client.call_tool("wireless_describe", {"source": "rig.npz"})
                 return well, own, wider, wrong, linked
         finally:
             server.close()
@@ -181,9 +181,9 @@ def test_the_server_reads_a_folder_by_its_profile_and_again_after_a_change(rig):
     import anyio
 
     well, own, wider, wrong, linked = anyio.run(conversation)
-    assert well.structured_content["bandwidth_hz"] == 20e6
-    assert own.structured_content["bandwidth_hz"] == pytest.approx(LINK.bandwidth_hz)
-    assert wider.structured_content["bandwidth_hz"] == 40e6
+    assert "(20 MHz over 14 ms)" in well.structured_content["answer"]
+    assert "(20 MHz over 14 ms)" in own.structured_content["answer"]
+    assert "(40 MHz over 14 ms)" in wider.structured_content["answer"]
     assert wrong.is_error
     assert "import.yaml: csi is a list; expected text, a number, or a list of names" in wrong.content[0].text
     assert linked.is_error

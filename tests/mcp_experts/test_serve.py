@@ -178,7 +178,7 @@ def test_what_cannot_be_asked_says_what_can(root):
         ]
 
     missing, unknown, beyond, empty = talk(conversation, root=root)
-    assert "which holds link.npz, links.npz, noise.npz" in missing
+    assert "it holds link.npz, links.npz, noise.npz" in missing
     assert "line_of_sight" in unknown
     assert "index 3 is beyond the last" in beyond
     assert "source is empty" in empty
