@@ -21,8 +21,8 @@ from mcp_experts.channels.opening import PROFILE
 
 __all__ = ["KEYS", "apply", "checked", "folder_options", "parse_options", "profile_text", "quantity", "read_profile"]
 
-#: Most bytes of a profile.
-MOST_TEXT = 16_384
+#: Most bytes and values of a profile.
+MOST_TEXT, MOST_VALUES = 16_384, 200
 KEYS = {
     "csi": "array of coefficients over frequency, or two: real,imag or magnitude,phase",
     "taps": "the same over delay",
@@ -80,16 +80,17 @@ def parse_options(words: Iterable[str]) -> dict[str, str]:
 
 def read_profile(path: Path) -> dict[str, str]:
     """The options of a YAML file; a `DataError` for anything but a flat mapping of known keys."""
-    import yaml
+    from geoml.runs.stored_config import parse_yaml
 
     with open(path, "rb") as stream:
         data = stream.read(MOST_TEXT + 1)
     if len(data) > MOST_TEXT:
         raise DataError(f"{path.name} has more than {MOST_TEXT} bytes; expected a few lines such as csi: data")
     try:
-        found = yaml.safe_load(data)
-    except (yaml.YAMLError, UnicodeDecodeError, ValueError, RecursionError) as error:
-        raise DataError(f"{path.name} is not YAML; expected lines such as csi: data") from error
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path.name} is not UTF-8 text; expected lines such as csi: data") from error
+    found = parse_yaml(text, path.name, most=MOST_VALUES)
     if not isinstance(found, dict):
         raise DataError(f"{path.name} holds no options; expected lines such as csi: data")
     return checked({str(key): _text(path.name, str(key), value) for key, value in found.items()}, path.name)

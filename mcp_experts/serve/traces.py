@@ -1,4 +1,4 @@
-"""`wireless_trace`: paths in a scene under the data root, by the command `radiomaps paths` in a process of its own.
+"""`wireless_trace`: paths in a scene under the data root, by the command `radiomaps paths` in a separate process.
 
 The process reads a copy of the scene, so that no link is followed, under limits of time and memory. It ends with the
 request. This package does not import `radiomaps`.
