@@ -16,6 +16,8 @@ from geoml.runs.files import atomic_path
 
 __all__ = ["read_dataset", "write_netcdf"]
 
+#: What marks missing data besides `missing_value` and `_FillValue`, which other programs write.
+OTHER_FILLS = ("CodeMissingValue", "NODATA_value", "nodata", "no_data", "fill_value", "FillValue")
 #: First bytes of NetCDF4 (HDF5) and classic NetCDF files.
 HDF5, CLASSIC = b"\x89HDF\r\n\x1a\n", b"CDF"
 
@@ -91,6 +93,7 @@ def _decoded(stored: xr.Dataset, chunks: Any) -> xr.Dataset:
     """CF decoding of all that can be decoded, lazily."""
     later: dict[str, str] = {}
     for name, variable in stored.variables.items():
+        _tidy(variable, str(name))
         if " since " in str(variable.attrs.get("units", "")) and not _has_times(variable):
             later[str(name)] = variable.attrs.pop("units")
     decoded = xr.decode_cf(stored)
@@ -98,6 +101,29 @@ def _decoded(stored: xr.Dataset, chunks: Any) -> xr.Dataset:
     for name, units in later.items():
         decoded[name].attrs["units"] = units
     return decoded if chunks is None else decoded.chunk(chunks or None)
+
+
+def _tidy(variable: xr.Variable, name: str) -> None:
+    """Fill values in the type of the data, in which alone they compare equal, and numbers where they are text.
+
+    Raises `DataError` for a scale that is no number.
+    """
+    attrs = variable.attrs
+    other = next((attrs[key] for key in OTHER_FILLS if key in attrs), None)
+    if other is not None and variable.ndim > 1 and not {"missing_value", "_FillValue"} & set(attrs):
+        attrs["missing_value"] = other
+    if variable.dtype.kind not in "iuf":
+        return
+    for key in ("missing_value", "_FillValue", "scale_factor", "add_offset"):
+        if key not in attrs:
+            continue
+        try:
+            number = np.asarray(attrs[key], np.float64) if isinstance(attrs[key], str) else np.asarray(attrs[key])
+        except ValueError as error:
+            raise DataError(f"{name!r} has {key} = {attrs[key]!r}; expected a number") from error
+        if key in ("missing_value", "_FillValue") and variable.dtype.kind == "f":
+            number = number.astype(variable.dtype)
+        attrs[key] = number if number.ndim else number[()]
 
 
 def _has_times(variable: xr.Variable) -> bool:

@@ -18,7 +18,8 @@ __all__ = ["read_raster", "require_metres"]
 def read_raster(path: str | os.PathLike[str], *, crs: str | None = None, band: int = 1) -> xr.DataArray:
     """One band as a DataArray on its grid, axes ascending, NaN where the file has no data.
 
-    The band's scale and offset are applied; attrs hold the `crs` and the band's `units` where it names any.
+    The band's scale and offset are applied; attrs hold the `crs`, the number of `bands`, and the band's `units` where
+    it names any.
 
     A file without a coordinate reference system, rotated, in feet, or unreadable raises `DataError`; `crs`
     ("EPSG:4326") stands in for a missing one.
@@ -31,7 +32,7 @@ def read_raster(path: str | os.PathLike[str], *, crs: str | None = None, band: i
     try:
         with rasterio.open(path) as source:
             found, transform = source.crs, source.transform
-            values = source.read(band, masked=True)
+            values, bands = source.read(band, masked=True), source.count
             scale, offset, unit = source.scales[band - 1], source.offsets[band - 1], source.units[band - 1]
     except (rasterio.errors.RasterioError, IndexError) as error:
         raise DataError(f"{path} cannot be read as a raster, band {band}: {error}") from error
@@ -49,7 +50,7 @@ def read_raster(path: str | os.PathLike[str], *, crs: str | None = None, band: i
         for name, start, step, size, unit in zip(names, starts, steps, values.shape, units, strict=True)
     }
     filled = (values.astype(np.float64) * scale + offset).astype(np.float32).filled(np.nan)
-    attrs = {"crs": system.to_string(), **({"units": unit} if unit else {})}
+    attrs = {"crs": system.to_string(), "bands": bands, **({"units": unit} if unit else {})}
     array = xr.DataArray(filled, coords, names, name=path.stem, attrs=attrs)
     return conform(array)
 

@@ -15,7 +15,7 @@ from geoml.grids.axes import LATITUDE_UNITS, LONGITUDE_UNITS, TIME_UNITS, TOLERA
 if TYPE_CHECKING:
     import xarray as xr
 
-__all__ = ["Found", "find_axes", "read_axis"]
+__all__ = ["Found", "find_axes", "read_axis", "rounding"]
 
 DEGREES = {"degrees", "degree", "degrees_north", "degree_north", "degrees_n", "degreen", "degrees_east", "degree_east",
            "degrees_e", "degreee"}  # fmt: skip
@@ -39,10 +39,18 @@ def find_axes(
     """The spatial axes (and time) of xarray data, canonical names and order: time, z, lat/y, lon/x."""
     found: dict[str, Found] = {}
     curved: list[str] = []
+    flat = {_kind(str(name), each): each.dims for name, each in data.coords.items() if each.ndim == 1 and each.size > 1}
+    if "lat" in flat and flat["lat"] == flat.get("lon"):
+        raise DataError(
+            f"its cells are a list along {flat['lat'][0]!r} (an unstructured grid, or points); expected latitudes by "
+            "longitudes: regrid it first, for example with cdo remapcon"
+        )
     for name, variable in data.coords.items():
         kind = _kind(str(name), variable)
         if kind is None or (kind == "time" and not time):
             continue
+        if (kind, str(name).lower()[:3]) in (("lat", "lon"), ("lon", "lat")):
+            raise DataError(f"{_label(str(name), data)} is a {kind} by its attributes; its name and attributes differ")
         label = _label(str(name), data)
         if variable.ndim != 1:
             if variable.ndim == 2:
@@ -159,7 +167,8 @@ def _even_step(x: NDArray[np.float64], indices: NDArray[np.intp], label: str) ->
         raise DataError(f"{label} {what} at index {indices[at + 1]}: {x[at]:g}, {x[at + 1]:g}; it has to be monotonic")
     step = float(x[-1] - x[0]) / (x.size - 1)
     off = np.abs(x - (x[0] + step * np.arange(x.size)))
-    if (worst := float(off.max())) > max(TOLERANCE * step, 4 * np.spacing(np.float32(np.abs(x).max()))):
+    noise = max(4 * float(np.spacing(np.float32(np.abs(x).max()))), rounding(x, step))
+    if (worst := float(off.max())) > max(TOLERANCE * step, noise):
         usual = float(np.median(steps))
         at = int(np.abs(steps - usual).argmax())
         raise DataError(
@@ -167,6 +176,20 @@ def _even_step(x: NDArray[np.float64], indices: NDArray[np.intp], label: str) ->
             f"the usual step is {usual:g}; {worst / step:.2g} of a step off"
         )
     return nice_number(step, max(TOLERANCE * step, 2 * float(off.max())) / (x.size - 1))
+
+
+def rounding(x: NDArray[np.float64], step: float) -> float:
+    """How far coordinates may be off an even step that were written with few decimals, 50.03, 50.07, 50.10.
+
+    One unit of the last decimal, where that is less than a third of the step; else 0.
+    """
+    for decimals in range(1, 5):
+        unit = 10.0**-decimals
+        if unit > abs(step) / 3 or x.size < 3:
+            continue
+        if np.abs(x / unit - np.round(x / unit)).max() < 1e-3:
+            return unit * (1 + 1e-6)
+    return 0.0
 
 
 def _tidy_start(start: float, step: float) -> float:

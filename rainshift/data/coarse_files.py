@@ -11,7 +11,7 @@ import numpy as np
 from geoml.data.patch_groups import KNOWN
 from geoml.errors import DataError, UserError
 from geoml.grids.grid import grid_of
-from rainshift.sources.catalogue import SUFFIXES
+from rainshift.sources.catalogue import SUFFIXES, is_file_of
 from rainshift.sources.opening import GRIB, RASTERS, open_rain
 from rainshift.sources.pair import on_grid
 from rainshift.sources.predictors import CoarsePredictor, read_predictor
@@ -27,9 +27,9 @@ __all__ = ["coarse_files", "open_coarse"]
 
 def coarse_files(root: Path) -> list[Path]:
     """The files of coarse fields at a path: itself, or all in a folder."""
-    if root.is_file() or root.name.endswith(SUFFIXES) or not root.exists():
+    if root.is_file() or is_file_of(root) or not root.exists():
         return [root]
-    inside = [path for path in sorted(root.rglob("*")) if path.name.endswith((*SUFFIXES, *GRIB))]
+    inside = [path for path in sorted(root.rglob("*")) if is_file_of(path, (*SUFFIXES, *GRIB))]
     found = [path for path in inside if not any(parent.name.endswith(".zarr") for parent in path.parents)]
     if not found:
         raise UserError(f"{root} holds no file that ends in {', '.join((*SUFFIXES, *GRIB))}")

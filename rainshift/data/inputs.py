@@ -16,8 +16,11 @@ from geoml.grids.grid import Grid, conform, grid_of
 from geoml.regrid import Method, Regridder
 from rainshift.data.geometry import Geometry
 from rainshift.sources.pair import on_grid
-from rainshift.sources.rain_files import STANDARD_NAMES, USUAL_NAMES
-from rainshift.sources.validity import Validity, validity_of
+from rainshift.sources.rain_files import STANDARD_NAMES, USUAL_NAMES, refuse_contradiction
+from rainshift.sources.times import unrolled
+from rainshift.sources.units import rain_units
+from rainshift.sources.usual import final_first, usual
+from rainshift.sources.validity import Validity, check_rain, validity_of
 from rainshift.sources.variables import VARIABLES, inside_factor
 from rainshift.sources.warping import rectified
 
@@ -67,7 +70,9 @@ class CoarseFields:
                 f"the model requires {', '.join(wanted)}; the data have {held}: {', '.join(missing)} missing. Rename "
                 "variables with dataset.rename, or train a model on the predictors that you have"
             )
-        arrays = {channel: _known_values(dataset, str(name)).rename(channel) for channel, name in names.items()}
+        arrays = {
+            channel: _known_values(dataset, str(name), channel).rename(channel) for channel, name in names.items()
+        }
         time_dim, arrays = with_time(arrays)
         first = next(iter(arrays.values()))
         axes = find_axes(first, time=False)
@@ -89,11 +94,14 @@ class CoarseFields:
 
     def values(self, rows: slice) -> NDArray[np.float32]:
         """Values `(channel, time, lat, lon)` of some times, in internal units."""
-        parts = [array.isel(time=rows).values for array in self.arrays.values()]
-        return np.stack([
-            part.astype(np.float32) * np.float32(factor)
-            for part, factor in zip(parts, self.factors.values(), strict=True)
-        ])  # fmt: skip
+        made = []
+        for channel, array in self.arrays.items():
+            part, factor = array.isel(time=rows).values, self.factors[channel]
+            rain = _is_rain(channel)
+            made.append(
+                check_rain(part, repr(channel), factor) if rain else part.astype(np.float32) * np.float32(factor)
+            )
+        return np.stack(made)
 
     @property
     def chunks(self) -> Any:
@@ -101,10 +109,21 @@ class CoarseFields:
         return next(iter(self.arrays.values())).chunks if self.lazy else None
 
 
-def _known_values(dataset: xr.Dataset, name: str) -> xr.DataArray:
-    """A variable with its declared no-data values as NaN, and its coordinates brought onto evenly spaced degrees."""
+def _is_rain(channel: str) -> bool:
+    return channel in VARIABLES and VARIABLES[channel].units == "mm h-1"
+
+
+def _known_values(dataset: xr.Dataset, name: str, channel: str) -> xr.DataArray:
+    """A variable with its declared no-data values as NaN, and its coordinates brought onto evenly spaced degrees.
+
+    Raises `DataError` for rain that is a maximum or the like, and for common fill values that nothing declares.
+    """
     array, label = dataset[name], repr(name)
-    validity = validity_of(array, label, rain=False)
+    rain = _is_rain(channel)
+    validity = validity_of(array, label, rain=rain)
+    if rain and array.attrs.get("units"):
+        refuse_contradiction(array, rain_units(array.attrs["units"], label=label), label, None)
+    array = final_first(array, label)
     if validity != Validity(slack=validity.slack):
         lazy = _in_blocks(array)
         array = array.copy(data=lazy.data.map_blocks(validity.apply, label, dtype=array.dtype))
@@ -117,14 +136,14 @@ def _in_blocks(array: xr.DataArray) -> xr.DataArray:
 
 
 def as_dataset(data: Any) -> xr.Dataset:
-    """Convert a data set, a named data array or a node of a data tree to a data set."""
+    """Convert a data set, a named data array or a node of a data tree to a data set with usual coordinates."""
     if isinstance(data, xr.DataTree):
-        return data.to_dataset()
+        return usual(data.to_dataset())
     if isinstance(data, xr.DataArray):
-        return data.to_dataset(name=data.name or "tp")
+        return usual(data.to_dataset(name=data.name or "tp"))
     if not isinstance(data, xr.Dataset):
         raise UserError(f"got {type(data).__name__}; expected an xarray Dataset of coarse predictors")
-    return data
+    return usual(data)
 
 
 def held(data: Any, channels: Iterable[str]) -> tuple[str, ...]:
@@ -168,6 +187,7 @@ def with_time(arrays: dict[str, xr.DataArray]) -> tuple[str | None, dict[str, xr
     """The arrays with a time axis of datetimes, and the original name of that axis (None without one)."""
     made, dims = {}, set()
     for channel, array in arrays.items():
+        array = unrolled(array, channel)
         dim = next((name for name in TIME_NAMES if name in array.dims), None)
         scalar = next((name for name in TIME_NAMES if name in array.coords and array[name].ndim == 0), None)
         if dim is None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -61,9 +62,13 @@ class Stations:
         keep = (self.lat > lat.edges[0]) & (self.lat < lat.edges[-1])
         keep &= (turned > lon.edges[0]) & (turned < lon.edges[-1])
         if not keep.any():
+            across = (self.lon > lat.edges[0]) & (self.lon < lat.edges[-1])
+            across &= (self.lat > lon.edges[0]) & (self.lat < lon.edges[-1])
             raise DataError(
                 f"none of the {len(self.ids)} stations lies within {lat.edges[0]:g} to {lat.edges[-1]:g} N, "
                 f"{lon.edges[0]:g} to {lon.edges[-1]:g} E"
+                + "; their latitudes and longitudes seem to be swapped"
+                * bool(across.any())
             )
         new = np.cumsum(keep) - 1
         rows = keep[self.station]
@@ -126,30 +131,22 @@ def read_stations(place: str) -> Stations:
 def _of_table(path: Path) -> pd.DataFrame:
     import pandas as pd
 
-    try:
-        table = pd.read_csv(path, sep=None, engine="python", dtype=str, comment="#", skipinitialspace=True)
-    except (ValueError, UnicodeDecodeError, pd.errors.ParserError) as error:
-        raise DataError(f"{path} cannot be read as a table: {error}") from error
-    given = {str(name).strip().lower(): name for name in table.columns}
-    columns = {}
-    for want, names in COLUMNS.items():
-        found = next(
-            (given[n] for n in given if n in names or n.split("_")[0].split(" ")[0].split("(")[0] in names), None
-        )
-        if found is None:
-            raise DataError(f"{path} has the columns {', '.join(map(str, table.columns))}; {want} is missing")
-        columns[want] = found
+    table = _table(path)
+    columns = _columns(table, path)
     unit = _unit_of(str(columns["amount"]), path)
     made = pd.DataFrame({"id": table[columns["id"]].str.strip()})
     for name in ("lat", "lon", "amount"):
-        text = table[columns[name]].fillna("")
-        made[name] = pd.to_numeric(text.str.strip(), errors="coerce")
-        wrong = made[name].isna() & ~text.str.strip().str.lower().isin(("", "nan", "na", "null", "-"))
+        text = table[columns[name]].fillna("").str.strip()
+        if text.str.fullmatch(r"[+-]?\d+,\d+").any() and not text.str.contains(".", regex=False).any():
+            text = text.str.replace(",", ".", regex=False)  # 60,15
+        made[name] = pd.to_numeric(text, errors="coerce")
+        wrong = made[name].isna() & ~text.str.lower().isin(("", "nan", "na", "null", "-"))
         if wrong.any():
             row = int(np.flatnonzero(wrong)[0])
             raise DataError(f"{path} line {row + 2}: {name} is {text.iloc[row]!r}; expected a number")
-    end = pd.to_datetime(table[columns["time"]].str.strip(), utc=True, errors="coerce", format="ISO8601")
-    _require(end.notna(), path, "time", table[columns["time"]], "a date and time, as 2016-09-28T16:00Z")
+    times = _in_utc(table, columns, path)
+    end = pd.to_datetime(times, utc=True, errors="coerce", format="ISO8601")
+    _require(end.notna(), path, "time", times, "a date and time, as 2016-09-28T16:00Z")
     lengths = _lengths(table[columns["interval"]], str(columns["interval"]), path)
     made["end"] = end.dt.tz_localize(None).astype("datetime64[ns]")
     made["start"] = made["end"] - lengths
@@ -158,12 +155,77 @@ def _of_table(path: Path) -> pd.DataFrame:
     return made
 
 
-def _unit_of(column: str, path: Path) -> Any:
-    """The unit in the name of a column, `amount_mm` or `rain (in)`; mm where there is none."""
-    import re
+def _table(path: Path) -> pd.DataFrame:
+    """The cells of a table as text, whatever separates them, in UTF-8 or Latin-1."""
+    import csv
 
-    found = re.search(r"[(\[](.+)[)\]]|_(mm|in|inch|inches|m|cm)$", column.strip().lower())
-    return rain_units((found[1] or found[2]) if found else "mm", label=f"{path}: {column!r}")
+    import pandas as pd
+
+    encoding = "utf-8-sig"
+    if path.suffix != ".gz":
+        try:
+            path.read_text(encoding)
+        except UnicodeDecodeError:
+            encoding = "latin-1"
+    try:
+        return pd.read_csv(
+            path, sep=None, engine="python", dtype=str, comment="#", skipinitialspace=True, encoding=encoding
+        )
+    except (ValueError, csv.Error, pd.errors.ParserError) as error:
+        raise DataError(f"{path} cannot be read as a table: {error}") from error
+
+
+def _columns(table: pd.DataFrame, path: Path) -> dict[str, Any]:
+    """The column of each quantity by its usual names; `clock` is one of times of day next to one of dates."""
+    given = {str(name).strip().lower(): name for name in table.columns}
+    columns = {}
+    for want, names in COLUMNS.items():
+        exact = [given[name] for name in given if name in names]
+        found = exact or [given[name] for name in given if re.split(r"[_ (\[]", name)[0] in names]
+        if not found:
+            raise DataError(f"{path} has the columns {', '.join(map(str, table.columns))}; {want} is missing")
+        if want == "amount" and len(found) > 1:
+            raise DataError(f"{path} has the amounts {', '.join(map(str, found))}; leave one of them")
+        columns[want] = found[0]
+        if want == "time":
+            clock = [
+                each for each in found if table[each].fillna("").str.fullmatch(r"\s*\d{1,2}:\d{2}(:\d{2})?\s*").all()
+            ]
+            dates = [each for each in found if each not in clock]
+            if clock and dates:
+                columns |= {"time": dates[0], "clock": clock[0]}
+    return columns
+
+
+def _in_utc(table: pd.DataFrame, columns: dict[str, Any], path: Path) -> pd.Series:
+    """Times as text, dates and times of day together; a heading that says another zone than UTC is refused."""
+    times = table[columns["time"]].fillna("").str.strip()
+    if "clock" in columns:
+        times = times + "T" + table[columns["clock"]].fillna("").str.strip().str.zfill(5)
+    zone = re.search(r"local|[(\[]([A-Za-z]{1,5})[)\]]$|_([A-Z]{3,4})$", str(columns["time"]).strip())
+    said = "local" if zone and not (zone[1] or zone[2]) else str((zone and (zone[1] or zone[2])) or "UTC")
+    if said.upper() not in ("UTC", "GMT", "Z") and not times.str.contains(r"(?:Z|[+-]\d{2}:?\d{2})$").all():
+        raise DataError(
+            f"{path}: {columns['time']!r} is not in UTC; write times with their offset, as 2016-09-28T19:00+03:00"
+        )
+    return times
+
+
+def _unit_of(column: str, path: Path) -> Any:
+    """The unit in the name of a column, `amount_mm` or `rain (in)`; mm where there is none.
+
+    Raises `DataError` for a name with a number or a fraction that is no unit, such as `rain_24h`.
+    """
+    label = f"{path}: {column!r}"
+    rest = re.sub(r"[(\[\])_]", " ", column.strip().lower()).partition(" ")[2]
+    if "(" in column or "[" in column:
+        return rain_units(rest, label=label)
+    try:
+        return rain_units(rest.replace("tenths", "0.1") or "mm", label=label)
+    except DataError:
+        if re.search(r"\d|tenth|hundredth|inch", rest):
+            raise
+        return rain_units("mm")
 
 
 def _lengths(column: pd.Series, name: str, path: Path) -> pd.Series:
@@ -250,6 +312,9 @@ def _checked(table: pd.DataFrame, path: Path) -> Stations:
     if lost.any():
         logger.warning("%s: %d of %d amounts are missing and left out", path, int(lost.sum()), len(table))
     table = table[~lost].reset_index(drop=True)
+    if (again := table.duplicated()).any():
+        logger.warning("%s: %d rows come twice and are used once", path, int(again.sum()))
+        table = table[~again].reset_index(drop=True)
     hours = (table["end"] - table["start"]).to_numpy() / np.timedelta64(1, "h")
     most = np.array([most_mm_h(float(h)) for h in np.unique(hours)])[np.searchsorted(np.unique(hours), hours)]
     for wrong, why in (

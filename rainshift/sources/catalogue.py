@@ -15,12 +15,15 @@ from typing import Any
 import numpy as np
 
 from geoml.errors import DataError, UserError
+from rainshift.sources.opening import GRIB
 
-__all__ = ["PAIRS", "SUFFIXES", "Record", "records"]
+__all__ = ["PAIRS", "SUFFIXES", "Record", "is_file_of", "records"]
 
 logger = logging.getLogger(__name__)
 
-SUFFIXES = (".nc", ".nc4", ".cdf", ".zarr", ".zarr.zip", ".h5", ".hdf5", ".tif", ".tiff")
+SUFFIXES = (".nc", ".nc4", ".netcdf", ".cdf", ".zarr", ".zarr.zip", ".h5", ".hdf5", ".tif", ".tiff")
+#: Compressed files, which are named and not read.
+COMPRESSED = (".gz", ".bz2", ".xz", ".zip", ".tar", ".tgz")
 #: Common pairs of name endings of the fine and the coarse file of one event.
 PAIRS = (("_0p10", "_0p25"), ("_fine", "_coarse"), ("_hr", "_lr"), ("_high", "_low"), ("_hires", "_lores"))
 #: Maximum gap between consecutive files of one record, in lengths of a file.
@@ -36,25 +39,26 @@ class Record:
     partners: tuple[Path, ...] = ()
 
 
+def is_file_of(path: Path, suffixes: Sequence[str] = SUFFIXES) -> bool:
+    """Whether a name ends as those of data files do, in letters of either case."""
+    return path.name.lower().endswith(tuple(suffixes)) and not path.name.startswith(".")
+
+
 def records(root: Path, pairs: Sequence[tuple[str, str]] = PAIRS) -> dict[str, Record]:
     """The records in a folder (or the single file), by name.
 
     Files form one record if their names differ only in digits, their grids are equal and they follow each other in
     time; the record is named by the common start of their names. A file whose name has the coarse ending of a pair
     (`a_0p25` for `a_0p10`, `a_coarse` for `a_fine`) is the coarse partner. Every other file is a separate record with
-    the name of the file. Raises `UserError` for a folder without data files, `DataError` for two files of one name.
+    the name of the file, unless it is a coarse version of another: the same times, the same place, wider cells. The
+    files of a folder without any are those of its folders (`2020/01.nc`). Raises `UserError` for a folder without data
+    files, `DataError` for two files of one name.
     """
-    single = root.is_file() or root.name.endswith(SUFFIXES)
     stems: dict[str, Path] = {}
-    for path in [root] if single else sorted(root.iterdir()):
-        if (suffix := _suffix(path)) is None or path.name.startswith("."):
-            continue
-        stem = path.name.removesuffix(suffix)
+    for stem, path in _files(root):
         if stem in stems:
             raise DataError(f"{stems[stem]} and {path} would both be the event {stem!r}; rename one")
         stems[stem] = path
-    if not stems:
-        raise UserError(f"{root} contains no file that ends in {', '.join(SUFFIXES)} (coarse partners do not count)")
     partner_of, partners = {}, set()
     for stem in stems:
         for fine, coarse in pairs:
@@ -72,11 +76,74 @@ def records(root: Path, pairs: Sequence[tuple[str, str]] = PAIRS) -> dict[str, R
                 raise DataError(f"{events[name]} and {path} would both be the event {name!r}; rename one")
             events[name] = path
     by_path = {stems[stem]: partner for stem, partner in partner_of.items()}
-    return _joined(events, by_path, root)
+    return _with_coarse_versions(_joined(events, by_path, root))
 
 
-def _suffix(path: Path) -> str | None:
-    return next((end for end in sorted(SUFFIXES, key=len, reverse=True) if path.name.endswith(end)), None)
+def _files(root: Path) -> list[tuple[str, Path]]:
+    """The data files at a path with the names of their events."""
+    if root.is_file() or is_file_of(root):
+        return [(_stem(root.name), root)]
+    here = sorted(root.iterdir())
+    found = [path for path in here if is_file_of(path, (*SUFFIXES, *GRIB))]
+    packed = [path for path in here if is_file_of(path, COMPRESSED) and path not in found]
+    if packed:
+        listed = ", ".join(path.name for path in packed[:3])
+        said = f"{root} holds {listed}{' …' * (len(packed) > 3)}, compressed files, which are not read; unpack them"
+        if not found:
+            raise UserError(said)
+        logger.warning(said)
+    if found:
+        return [(_stem(path.name), path) for path in found]
+    inner = [path for path in sorted(root.rglob("*")) if is_file_of(path, (*SUFFIXES, *GRIB))]
+    inner = [path for path in inner if not any(is_file_of(parent) for parent in path.relative_to(root).parents)]
+    if not inner:
+        listed = ", ".join(path.name for path in here[:5]) or "nothing"
+        raise UserError(f"{root} contains no file that ends in {', '.join(SUFFIXES)}; it holds {listed}")
+    logger.info("%s: the %d files of its folders are read", root, len(inner))
+    return [(_stem(path.relative_to(root).as_posix().replace("/", "_")), path) for path in inner]
+
+
+def _stem(name: str) -> str:
+    ends = sorted((*SUFFIXES, *GRIB), key=len, reverse=True)
+    return next((name[: -len(end)] for end in ends if name.lower().endswith(end)), name)
+
+
+def _with_coarse_versions(found: dict[str, Record]) -> dict[str, Record]:
+    """Records without a partner by name, paired where one is a coarse version of the other.
+
+    Two such records would else be taken for two places, one of them the truth of the other.
+    """
+    single = [name for name, record in found.items() if not record.partners]
+    if len(single) < 2:
+        return found
+    extents = {
+        name: [_extent(path, path.stat().st_mtime_ns) for path in (record.files[0], record.files[-1])]
+        for name, record in found.items()
+        if name in single
+    }
+    made = dict(found)
+    taken: set[str] = set()
+    for fine, coarse in itertools.permutations(single, 2):
+        if {fine, coarse} & taken or len(found[fine].files) != len(found[coarse].files):
+            continue
+        if all(_coarser(a, b) for a, b in zip(extents[fine], extents[coarse], strict=True)):
+            logger.warning("%s has the times and the place of %s and wider cells: it is read as its coarse rain. "
+                           "data.include=[NAMES] reads one of them alone", coarse, fine)  # fmt: skip
+            made[fine] = Record(fine, found[fine].files, found[coarse].files)
+            del made[coarse]
+            taken |= {fine, coarse}
+    return made
+
+
+def _coarser(fine: tuple[Any, float, float], coarse: tuple[Any, float, float]) -> bool:
+    """Whether two files have the same times and place, and the second cells that are 1.5 times as wide or more."""
+    if fine[0] is None or coarse[0] is None or fine[1:] != coarse[1:]:
+        return False
+    for (start, step, size), (other, wide, count) in zip(fine[0], coarse[0], strict=True):
+        common = min(start + step * size, other + wide * count) - max(start, other)
+        if wide < 1.5 * step or common < 0.8 * min(step * size, wide * count):
+            return False
+    return True
 
 
 def _joined(events: dict[str, Path], partners: dict[Path, Path], root: Path) -> dict[str, Record]:
@@ -138,10 +205,10 @@ def _daily(known: dict[str, Any], names: Sequence[str]) -> float:
 def _extent(path: Path, changed: int) -> tuple[Any, float, float]:
     """A comparable representation of a file's grid (None without a grid), and its first and last time in seconds."""
     from geoml.grids.grid import grid_of
-    from rainshift.sources.opening import open_rain
+    from rainshift.sources.rain_files import holding
     from rainshift.sources.times import TIME_DIMS
 
-    with open_rain(path) as data:
+    with holding(path, None) as data:
         time = next((data[name] for name in TIME_DIMS if name in data.coords), None)
         try:
             axes = tuple((axis.start, axis.step, axis.size) for axis in grid_of(data, time=False).axes)
@@ -149,7 +216,7 @@ def _extent(path: Path, changed: int) -> tuple[Any, float, float]:
             return None, 0.0, 0.0
         if time is None or not time.size:
             return None, 0.0, 0.0
-        values = np.atleast_1d(time.values)
+        values = np.atleast_1d(time.values).ravel()
     if values.dtype.kind == "O":
         seconds = [(date - type(date)(1970, 1, 1)).total_seconds() for date in (min(values), max(values))]
     elif values.dtype.kind == "M":

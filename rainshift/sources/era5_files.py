@@ -25,6 +25,7 @@ from rainshift.sources.intervals import bounds_of, cell_method
 from rainshift.sources.opening import GRIB, grib_data_sets
 from rainshift.sources.time_blocks import TimeBlocks, of_years
 from rainshift.sources.times import snapped
+from rainshift.sources.usual import versions
 from rainshift.sources.validity import Validity, check_rain, validity_of
 from rainshift.sources.variables import VARIABLES, inside_factor
 
@@ -168,11 +169,11 @@ def _field(name: str, array: xr.DataArray, dataset: xr.Dataset, label: str, leve
     width = _width(dataset, array)
     preliminary = False
     if "expver" in array.dims:  # 1 is final, 5 preliminary
-        order = np.argsort(_versions(array, label), kind="stable")
+        order = np.argsort(versions(array, label), kind="stable")
         array = array.isel(expver=order)
         preliminary = array.sizes["expver"] > 1
     elif "expver" in array.coords:
-        preliminary = 5 in _versions(array, label)
+        preliminary = 5 in versions(array, label)
     array, time = _valid_times(array, label)
     try:
         array = conform(array.reset_coords(drop=True), registration="node")
@@ -224,24 +225,6 @@ def _is_sum_of_forecast(array: xr.DataArray, label: str) -> bool:
     if steps is None or not (np.diff(steps) == 1).all() or steps[0] not in (0, 1):
         raise DataError(f"{label} is accumulated since the start of the forecast, and its steps are not hourly")
     return True
-
-
-def _versions(array: xr.DataArray, label: str) -> list[int]:
-    """The values of `expver` from numbers, text, characters or bytes; 1 is final, 5 preliminary."""
-    if "expver" not in array.coords:
-        raise DataError(f"{label} has a dimension expver without values; it is unknown which data are final")
-    values = np.asarray(array["expver"].values)
-    if values.dtype.kind == "S" and values.ndim > 1 and values.dtype.itemsize == 1:
-        values = np.array([b"".join(row) for row in values.reshape(-1, values.shape[-1])])
-    found = []
-    for value in np.atleast_1d(values).ravel().tolist():
-        text = value.decode("ascii", "replace") if isinstance(value, bytes) else str(value)
-        text = text.strip().strip("\x00")
-        try:
-            found.append(int(float(text)))
-        except ValueError:
-            raise DataError(f"{label} has the expver {value!r}; expected 1 (final) or 5 (preliminary)") from None
-    return found
 
 
 def _at_level(array: xr.DataArray, level_hpa: float, label: str) -> xr.DataArray:

@@ -19,6 +19,7 @@ from geoml.grids.axes import Axis, Registration
 from geoml.grids.grid import Grid, grid_of
 from rainshift.places.regions import region
 from rainshift.sources.base import RegionData
+from rainshift.sources.boxes import below
 from rainshift.sources.catalogue import PAIRS, Record, records
 from rainshift.sources.fetching import local_copy
 from rainshift.sources.joint import JointAxis, joint_axis, meets
@@ -117,7 +118,7 @@ class GriddedSource:
         """The files of a record, and its coarse partners if these are read."""
         record, _ = self._place(name)
         partners = record.partners if self.reads_partner(record) else ()
-        return {each.name: each for each in (*record.files, *partners)}
+        return below(local_copy(str(self.root)), (*record.files, *partners))
 
     def reads_partner(self, record: Record) -> bool:
         """Whether coarse rain is read from files: as set by `coarse`, else if every fine file has a partner."""
@@ -155,7 +156,7 @@ class GriddedSource:
 
     def _pair(self, rain: Rain, partner: Rain | None, box: str | None) -> tuple[xr.Dataset, xr.Dataset]:
         fine = grid_of(rain.values)
-        given = grid_of(partner.values, registration=self.coarse_registration) if partner is not None else None
+        given = None if partner is None else self._coarse_grid(partner, fine)
         joint = [self._joint(fine, name, given, box) for name in ("lat", "lon")]
         if self.min_coverage > 0:
             joint = self._covered(rain.values, joint)
@@ -171,17 +172,30 @@ class GriddedSource:
         condition = condition.rename("tp").assign_attrs(VARIABLES["tp"].attrs).reset_coords(drop=True)
         return condition.to_dataset(), target.reset_coords(drop=True).to_dataset()
 
+    def _coarse_grid(self, partner: Rain, fine: Grid) -> Grid:
+        """The grid of a partner file: of cells that tile the fine ones if its points do not meet their edges."""
+        given = grid_of(partner.values, registration=self.coarse_registration)
+        ends = {kind: [(a.name, a.step, start) for a, start in starts] for kind, starts in (
+            ("node", [(a, a.start) for a in given.axes]), ("centre", [(a, float(a.edges[0])) for a in given.axes])
+        )}  # fmt: skip
+        fits = {kind: all(meets(fine[name], step, start) for name, step, start in each) for kind, each in ends.items()}
+        if self.coarse_registration == "node" and fits["centre"] and not fits["node"]:
+            logger.info("the cells of the coarse file tile those of the fine one (coarse_registration=centre)")
+            return grid_of(partner.values, registration="centre")
+        return given
+
     def _joint(self, fine: Grid, name: str, given: Grid | None, box: str | None) -> JointAxis:
         low, high = -np.inf, np.inf
         if box is not None:
             found = region(box)
             low, high = (found.lat_min, found.lat_max) if name == "lat" else (found.lon_min, found.lon_max)
             _require_inside(fine[name], low, high)
-        step, origin = self.coarse_step or FACTOR * fine[name].step, 0.0
+        step, origin, registration = self.coarse_step or FACTOR * fine[name].step, 0.0, self.coarse_registration
         if given is not None:
             axis = given[name]
             _require_coarser(axis, fine[name])
-            ends = (axis.start, axis.stop) if self.coarse_registration == "node" else tuple(axis.edges[[0, -1]])
+            registration = axis.registration
+            ends = (axis.start, axis.stop) if registration == "node" else tuple(axis.edges[[0, -1]])
             step, origin, low, high = axis.step, float(ends[0]), max(low, ends[0]), min(high, ends[1])
         elif step < LEAST_RATIO * fine[name].step:
             raise DataError(
@@ -190,7 +204,7 @@ class GriddedSource:
             )
         elif not meets(fine[name], step, origin):
             origin = float(fine[name].edges[0])  # arbitrary for means of the fine rain
-        return joint_axis(fine[name], step, self.coarse_registration, origin=origin, limits=(float(low), float(high)))
+        return joint_axis(fine[name], step, registration, origin=origin, limits=(float(low), float(high)))
 
     def _covered(self, values: xr.DataArray, joint: list[JointAxis]) -> list[JointAxis]:
         """The joint axes of the largest box of complete periods with sufficient coverage, margin included."""

@@ -17,6 +17,7 @@ __all__ = [
     "Intervals",
     "bounds_of",
     "cell_method",
+    "cell_methods",
     "common_step",
     "find_intervals",
     "increments",
@@ -33,6 +34,8 @@ FEWEST = 3
 LEAST_SHARE = 0.1
 #: A field that decreases at no more than this share of the times is an accumulated sum.
 MOST_RESETS = 0.2
+#: So many fields that grow, or are wet and stay as they are, make an accumulated sum; all of a shorter record.
+SIGNS = 5
 #: Number of times and points that are examined to detect an accumulated sum.
 LOOK = (60, 40)
 
@@ -75,7 +78,7 @@ def find_intervals(
         if (widths < 0).any():
             raise DataError(f"{label}: the time bounds end before they start at {time[int(np.argmax(widths < 0))]}")
         if (widths == 0).all():
-            found = replace(find_intervals(time, None, label, amount=amount), stamp="point")
+            found = replace(find_intervals(time, None, label, amount=amount), stamp=None if amount else "point")
         else:
             found = Intervals(widths, float(widths.max()), _stamp(time, bounds))
     elif len(time) < 2:
@@ -99,7 +102,8 @@ def _of_distances(time: NDArray[np.datetime64], label: str, amount: bool) -> Int
     if not longer:
         _require_even(time, least, label)
         odd = float((distances > least * 1.001).mean())
-        if amount and odd > 1 / 3 and len(distances) > 2:
+        row = max((len(run) for run in runs if distances[run[0]] > least * 1.001), default=0)
+        if amount and len(distances) > 2 and (odd > 1 / 3 or row >= FEWEST):
             raise DataError(
                 f"{label}: times are {least:g} s apart and often more; it is ambiguous whether the step changes or "
                 "times are missing, which matters for amounts. Add time bounds, or set data.step_minutes="
@@ -127,7 +131,11 @@ def _require_even(time: NDArray[np.datetime64], step: float, label: str) -> None
     if uneven.any():
         place = int(np.flatnonzero(uneven)[0])
         months = distances.min() >= 27 * 86400 and distances.max() <= 32 * 86400
-        hint = "calendar months differ in length" if months else "split the file, or set data.step_minutes="
+        hint = "calendar months differ in length" if months else "split the file, or add time bounds"
+        usual = float(np.median(distances))
+        off = np.abs(distances / usual - np.round(distances / usual)).max()
+        if off < 0.2 and usual <= 86400 and abs(step - usual) < 0.2 * usual:
+            hint = f"data.step_minutes={round(usual / 60) or 1} moves times onto a step that they are near to"
         raise DataError(
             f"{label}: the spacing of times is not a multiple of the step of {step:g} s: {time[place]} is followed by "
             f"{time[place + 1]}; {hint}"
@@ -147,9 +155,12 @@ def bounds_of(dataset: xr.Dataset, name: str, order: NDArray[np.intp] | slice) -
     bounds = dataset[name].attrs.get("bounds") or dataset[name].encoding.get("bounds")
     usual = [f"{name}_bnds", f"{name}_bounds"]
     found = next((each for each in [bounds, *usual] if each in dataset.variables), None)
-    if found is None or dataset[found].ndim != 2 or dataset[found].shape[1] != 2:
+    if found is None or dataset[found].ndim != 2 or 2 not in dataset[found].shape:
         return None
-    values = dataset[found].values
+    pairs = dataset[found].transpose(*sorted(dataset[found].dims, key=lambda dim: dim not in dataset[name].dims))
+    if pairs.shape[1] != 2:
+        return None
+    values = pairs.values
     if values.dtype.kind == "O":  # dates of another calendar
         values = np.array([np.datetime64(str(date.isoformat())) for date in values.ravel()]).reshape(values.shape)
     if values.dtype.kind != "M":
@@ -166,17 +177,28 @@ def starts_of_sums(bounds: NDArray[np.datetime64] | None) -> NDArray[np.bool_] |
 
 
 def is_running_sum(array: xr.DataArray) -> bool:
-    """Whether amounts never decrease from time to time, except for resets of the entire field."""
-    looked = array.isel(time=slice(0, LOOK[0]))
-    looked = looked.isel({dim: slice(None, None, max(1, looked.sizes[dim] // LOOK[1])) for dim in ("lat", "lon")})
-    values = np.asarray(looked.values, np.float64)
-    if len(values) < 5:
-        return False
-    change = np.diff(values, axis=0)
-    slack = 1e-4 * np.nanmax(np.abs(values), initial=0)
-    with np.errstate(invalid="ignore"):
-        falls, grows = (change < -slack).any((1, 2)), (change > slack).any((1, 2))
-    return bool(falls.mean() <= MOST_RESETS and grows.mean() >= 0.3 and (~falls & grows).sum() >= 3)
+    """Whether amounts never decrease from time to time, except for resets of the entire field.
+
+    Dry hours leave a sum as it is: fields that are wet and do not change speak for a sum as growing ones do. The
+    beginning, the middle and the end of a long record are examined, since any of them may be dry.
+    """
+    count, length = array.sizes["time"], LOOK[0]
+    starts = sorted({0, max(0, count // 2 - length // 2), max(0, count - length)})
+    points = {dim: slice(None, None, max(1, array.sizes[dim] // LOOK[1])) for dim in ("lat", "lon")}
+    falls, signs = [], []
+    for start in starts:
+        values = np.asarray(array.isel({"time": slice(start, start + length), **points}).values, np.float64)
+        change, most = np.diff(values, axis=0), np.nanmax(np.abs(values), initial=0)
+        with np.errstate(invalid="ignore"):
+            fell, grew = (change < -1e-4 * most).any((1, 2)), (change > 1e-4 * most).any((1, 2))
+            wet, uneven = values > 1e-4 * most, values.max((1, 2)) > values.min((1, 2))
+            still = (np.abs(change) <= 1e-4 * most).all((1, 2)) & wet[:-1].any((1, 2)) & uneven[:-1]
+        told = (wet[:-1] | wet[1:]).any((1, 2))
+        falls.append(fell[told])
+        signs.append((~fell & (grew | still))[told])
+    fell, sign = np.concatenate(falls), np.concatenate(signs)
+    few = min(SIGNS, count - 1)
+    return count >= 4 and bool(sign.sum() >= few and fell.mean() <= MOST_RESETS and sign.mean() >= 0.3)
 
 
 def increments(
@@ -207,10 +229,10 @@ def common_step(array: xr.DataArray, intervals: Intervals, label: str) -> xr.Dat
     time, seconds, step = array["time"].values, intervals.seconds, intervals.step
     ratio = step / seconds
     if np.abs(ratio - np.round(ratio)).max() > 1e-6:
-        lengths = ", ".join(f"{value / 60:g}" for value in np.unique(seconds))
-        raise DataError(
-            f"{label}: the time step changes between {lengths} min, which are not multiples; split the file"
-        )
+        lengths = ", ".join(f"{value / 60:g}" for value in np.unique(seconds)[:4])
+        months = seconds.min() >= 27 * 86400 and step <= 32 * 86400
+        way = "calendar months differ in length, and are no equal steps" if months else "split the file"
+        raise DataError(f"{label}: the time step changes between {lengths} min, which are not multiples; {way}")
     last = intervals.stamp in (None, "end")
     ends = time if last else time + (seconds * 1e9).astype("timedelta64[ns]")
     anchor = ends[np.flatnonzero(seconds == step)[0]]
@@ -235,8 +257,13 @@ def common_step(array: xr.DataArray, intervals: Intervals, label: str) -> xr.Dat
     return xr.concat(parts, dim="time").assign_attrs(array.attrs)
 
 
-def cell_method(array: xr.DataArray, name: str = "time") -> str | None:
-    """The cell method of time: "sum", "mean", "maximum", "minimum" or "point"; None if it is not given."""
-    methods = str(array.attrs.get("cell_methods", "")).lower()
-    found = re.search(rf"\b(?:{re.escape(name.lower())}|time|valid_time)\s*:\s*(\w+)", methods)
-    return found[1] if found else None
+def cell_methods(array: xr.DataArray) -> list[str]:
+    """The cell methods of time in their order: "sum", "mean", "maximum", "minimum", "point", …; mostly one or none."""
+    return re.findall(
+        r"\b(?:time|valid_time)\s*:\s*(?:\w+\s*:\s*)*(\w+)", str(array.attrs.get("cell_methods", "")).lower()
+    )
+
+
+def cell_method(array: xr.DataArray) -> str | None:
+    """The last cell method of time; None if there is none."""
+    return next(reversed(cell_methods(array)), None)

@@ -13,6 +13,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from geoml.errors import DataError, UserError
+from rainshift.sources.usual import usual
 
 __all__ = ["GRIB", "RASTERS", "data_sets", "grib_data_sets", "open_rain"]
 
@@ -23,17 +24,54 @@ STAMP = re.compile(
     r"(?<!\d)(\d{4})[-_.]?(\d{2})[-_.]?(\d{2})(?:[-_.T]?(\d{2})[-_.:h]?(\d{2})(?:[-_.:]?(\d{2}))?)?(?!\d)"
 )
 
+#: Day, beginning and end in names of IMERG: 20200601-S003000-E005959.
+INTERVAL = re.compile(r"(\d{8})-S(\d{6})-E(\d{6})")
+
 
 def open_rain(path: Path) -> xr.Dataset:
     """Open a file as a data set; a GeoTIFF has one time, in UTC, and `precipitation` in the unit of its band.
 
     Raises `DataError` for a GeoTIFF without a date in its name.
     """
-    if path.suffix.lower() not in RASTERS:
-        from geoml.data.netcdf import read_dataset
+    if path.suffix.lower() in RASTERS:
+        return _raster(path)
+    from geoml.data.netcdf import read_dataset
 
-        return read_dataset(path)
-    return _raster(path)
+    data = read_dataset(path)
+    if not data.data_vars and (group := _group_with_fields(path)) is not None:
+        data = read_dataset(path, group=group)
+        for variable in data.variables.values():
+            variable.encoding["group"] = group
+    return usual(data)
+
+
+def _group_with_fields(path: Path) -> str | None:
+    """The group of a file without fields at its root that has some, as IMERG's `Grid`; None if there is none."""
+    found: list[str] = []
+    if path.is_dir() or path.suffix == ".zip":
+        import zarr
+
+        from geoml.data.zip_stores import open_zip
+
+        root = zarr.open_group(open_zip(path) if path.suffix == ".zip" else path, mode="r")
+        found = [
+            name.rpartition("/")[0] for name, each in root.members(max_depth=2) if len(getattr(each, "shape", ())) > 2
+        ]
+    else:
+        import netCDF4
+
+        def look(group: Any) -> None:
+            for inner in group.groups.values():
+                if any(variable.ndim > 2 for variable in inner.variables.values()):
+                    found.append(inner.path.strip("/"))
+                look(inner)
+
+        with netCDF4.Dataset(path) as file:
+            look(file)
+    outer = sorted(set(found), key=lambda name: (name.count("/"), name))
+    if len(outer) > 1 and outer[0].count("/") == outer[1].count("/"):
+        raise DataError(f"{path} has fields in the groups {', '.join(outer)}; copy one to a file of its own")
+    return outer[0] if outer else None
 
 
 def grib_data_sets(path: Path) -> Iterator[xr.Dataset]:
@@ -69,11 +107,20 @@ def _raster(path: Path) -> xr.Dataset:
     from geoml.data.raster import read_raster
 
     header = read_raster(path)
+    if header.attrs.get("bands", 1) > 1:
+        raise DataError(
+            f"{path} has {header.attrs['bands']} bands; a GeoTIFF has one time, which its name gives: split it, for "
+            "example with gdal_translate -b"
+        )
     lazy = da.from_delayed(dask.delayed(_values)(path), header.shape, np.float32)
     names = [str(dim) for dim in header.dims]
     coords: dict[str, Any] = {name: header[name] for name in names}
     attrs = {"units": header.attrs["units"]} if header.attrs.get("units") else {}
-    made = xr.Dataset({"precipitation": (("time", *names), lazy[None], attrs)}, {"time": [_time(path)], **coords})
+    start, time = _times(path)
+    made = xr.Dataset({"precipitation": (("time", *names), lazy[None], attrs)}, {"time": [time], **coords})
+    if start is not None:
+        made["time"].attrs["bounds"] = "time_bnds"
+        made["time_bnds"] = ("time", "nv"), np.array([[start, time]])
     if names != ["lat", "lon"]:
         made["precipitation"].attrs["grid_mapping"] = "crs"
         made["crs"] = (), 0, {"crs_wkt": header.attrs["crs"]}
@@ -86,10 +133,23 @@ def _values(path: Path) -> NDArray[np.float32]:
     return np.asarray(read_raster(path).values, np.float32)
 
 
-def _time(path: Path) -> np.datetime64:
-    found = STAMP.search(path.stem)
-    if found is None:
+def _times(path: Path) -> tuple[np.datetime64 | None, np.datetime64]:
+    """Beginning and end of the interval in a name with two dates, or as IMERG writes both; else None and its date."""
+    if both := INTERVAL.search(path.stem):
+        names = [f"{both[1]}{both[2]}", f"{both[1]}{both[3]}"]
+        found = [part for name in names if (part := STAMP.search(name))]
+    else:
+        found = list(STAMP.finditer(path.stem))
+    if not found:
         raise DataError(f"{path}: a GeoTIFF has no time coordinate, and its name has no date such as 20200601_0130")
+    dates = [_date(each, path) for each in found[:2]]
+    if len(dates) < 2 or dates[1] <= dates[0]:
+        return None, dates[0]
+    last = dates[1].astype("datetime64[s]").astype(np.int64) % 60 == 59  # an interval that ends at 00:29:59
+    return dates[0], dates[1] + np.timedelta64(int(last), "s")
+
+
+def _date(found: re.Match[str], path: Path) -> np.datetime64:
     year, month, day, hour, minute, second = (part or "00" for part in found.groups())
     try:
         return np.datetime64(f"{year}-{month}-{day}T{hour}:{minute}:{second}", "ns")

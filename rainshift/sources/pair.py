@@ -18,7 +18,7 @@ from geoml.grids.grid import Grid, grid_of
 from rainshift.places.regions import region
 from rainshift.sources.base import RegionData
 from rainshift.sources.boxes import below, folder_of
-from rainshift.sources.catalogue import SUFFIXES
+from rainshift.sources.catalogue import SUFFIXES, is_file_of
 from rainshift.sources.fetching import local_copy
 from rainshift.sources.joint import JointAxis, joint_axis, meets
 from rainshift.sources.opening import GRIB
@@ -98,8 +98,8 @@ class PairSource:
             names = tuple(region(str(name)).name for name in self.boxes)
         else:
             folders = [
-                {each.name for each in root.iterdir() if each.is_dir() and not each.name.endswith(SUFFIXES)}
-                if root.is_dir() and not root.name.endswith(SUFFIXES)
+                {each.name for each in root.iterdir() if each.is_dir() and not is_file_of(each)}
+                if root.is_dir() and not is_file_of(root)
                 else set()
                 for root in self._roots.values()
             ]
@@ -122,13 +122,12 @@ class PairSource:
 
     def _files(self, side: str, name: str) -> list[Path]:
         root = folder_of(self._roots[side], name)
-        if root.is_file() or root.name.endswith(SUFFIXES):
+        if root.is_file() or is_file_of(root):
             return [root]
         found = sorted(
             path
             for path in root.rglob("*")
-            if path.name.endswith((*SUFFIXES, *GRIB))
-            and not path.name.startswith(".")
+            if is_file_of(path, (*SUFFIXES, *GRIB))
             and not any(parent.name.endswith(".zarr") for parent in path.parents)
         )
         if not found:
@@ -214,8 +213,8 @@ class PairSource:
 
 def _stem(root: Path) -> str:
     for end in sorted(SUFFIXES, key=len, reverse=True):
-        if root.name.endswith(end):
-            return root.name.removesuffix(end)
+        if root.name.lower().endswith(end):
+            return root.name[: -len(end)]
     return root.name or "rain"
 
 

@@ -18,6 +18,7 @@ from rainshift.sources.intervals import bounds_of, cell_method
 from rainshift.sources.opening import data_sets
 from rainshift.sources.rain_files import find_rain, lazy_on_disk, on_axes, read_rain, sorted_by_time
 from rainshift.sources.times import MEMBER_DIMS, TIME_DIMS, snapped
+from rainshift.sources.usual import final_first
 from rainshift.sources.valid_times import Timed, intervals_of
 from rainshift.sources.validity import lost_parts, validity_of
 from rainshift.sources.variables import VARIABLES, inside_factor
@@ -159,7 +160,7 @@ def _part(wanted: CoarsePredictor, data: xr.Dataset, name: str, path: Path) -> _
     over_time = (cell_method(array) or kind) in OVER_TIME
     validity = validity_of(array, label, rain=False)
     lost = () if array.chunks is not None else lost_parts(path, array, label)
-    array = _at_level(lazy_on_disk(array, path, lost), wanted, label)
+    array = _at_level(final_first(lazy_on_disk(array, path, lost), label), wanted, label)
     coordinate = next((time for time in TIME_DIMS if time in array.coords), "time")
     bounds = bounds_of(data, coordinate, slice(None))
     array = _first_member(array, label)
@@ -198,7 +199,7 @@ def _at_level(array: xr.DataArray, wanted: CoarsePredictor, label: str) -> xr.Da
 
 
 def _first_member(array: xr.DataArray, label: str) -> xr.DataArray:
-    for dim in [dim for dim in array.dims if str(dim).lower() in (*MEMBER_DIMS, "expver")]:
+    for dim in [dim for dim in array.dims if str(dim).lower() in MEMBER_DIMS]:
         if array.sizes[dim] > 1:
             raise DataError(f"{label} is an ensemble of {array.sizes[dim]} along {dim!r}; take one member")
         array = array.isel({dim: 0}, drop=True)

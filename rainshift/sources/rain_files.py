@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -17,7 +18,7 @@ from geoml.errors import DataError, UserError, unknown
 from rainshift.sources.intervals import (
     Intervals,
     bounds_of,
-    cell_method,
+    cell_methods,
     common_step,
     find_intervals,
     increments,
@@ -27,11 +28,23 @@ from rainshift.sources.intervals import (
 from rainshift.sources.opening import GRIB, data_sets, open_rain
 from rainshift.sources.times import MEMBER_DIMS, TIME_DIMS, snapped, with_time
 from rainshift.sources.units import RainUnits, rain_units
+from rainshift.sources.usual import final_first
 from rainshift.sources.validity import blanked, check_rain, lost_parts, validity_of
 from rainshift.sources.variables import VARIABLES
 from rainshift.sources.warping import rectified
 
-__all__ = ["Rain", "find_rain", "lazy_on_disk", "on_axes", "read_rain", "sorted_by_time"]
+__all__ = [
+    "Rain",
+    "find_rain",
+    "holding",
+    "lazy_on_disk",
+    "on_axes",
+    "read_rain",
+    "refuse_contradiction",
+    "sorted_by_time",
+]
+
+logger = logging.getLogger(__name__)
 
 STANDARD_NAMES = {
     "lwe_precipitation_rate", "precipitation_flux", "rainfall_rate", "rainfall_flux", "precipitation_amount",
@@ -44,8 +57,9 @@ USUAL_NAMES = (
 CHUNK_VALUES = 1_000_000
 #: Dims of one value that would be taken for an axis of the grid.
 SINGLE = ("height", "altitude", "z", "depth", "level", "lev", "plev")
-#: What `cell_methods` may say of time that is no amount or mean rate.
-EXTREMES = ("maximum", "minimum", "range", "variance", "standard_deviation", "median", "mode")
+#: What `cell_methods` and `GRIB_stepType` may say of time; anything else is no amount or mean rate.
+OVER_TIME = ("sum", "mean", "point", "average", "accumulation", "accumulated", "instantaneous", "instant", "accum",
+             "avg", "avgua", "avgfc", "avgid", "diff")  # fmt: skip
 STAMPS = ("end", "start", "middle", "point", "unknown")
 
 
@@ -83,7 +97,7 @@ def read_rain(
     parts = [_Part.read(path, variable, units, absent_chunks) for path in files]
     whole = parts[0] if len(parts) == 1 else _Part.joined(parts)
     label, meant = whole.label, whole.meant
-    array, order = sorted_by_time(whole.array, label)
+    array, order = sorted_by_time(_on_step(whole.array, label, step_minutes), label)
     bounds = None if whole.bounds is None else whole.bounds[order]
     array, intervals = _amounts(array, bounds, meant, label, step_minutes, amounts)
     factor = meant.to_rate(1.0) / (intervals.hours if meant.amount else np.ones(array.sizes["time"]))
@@ -106,18 +120,21 @@ class _Part:
 
     @classmethod
     def read(cls, path: Path, variable: str | None, units: str | None, absent_chunks: str | None) -> _Part:
-        dataset = _holding(path, variable)
+        dataset = holding(path, variable)
         array = dataset[find_rain(dataset, variable, path)]
         label = f"{path}: {array.name!r}"
+        if array.dtype.kind not in "iuf":
+            raise DataError(f"{label} is {array.dtype}, not numbers; choose another variable with data.variable=")
         _refuse_twice_scaled(array, label)
-        if (method := cell_method(array)) in EXTREMES:
-            raise DataError(f"{label} is the {method} of its intervals, neither their sum nor their mean")
         validity = validity_of(array, label)
         meant = rain_units(units or array.attrs.get("units"), label=label)
-        _refuse_contradiction(array, meant, label, units)
+        refuse_contradiction(array, meant, label, units)
         coordinate = next((name for name in TIME_DIMS if name in array.coords), "time")
         lost = () if absent_chunks == "dry" else lost_parts(path, array, label)
-        array = on_axes(rectified(lazy_on_disk(array, path, lost), dataset, label), label)
+        array = final_first(lazy_on_disk(array, path, lost), label)
+        array = on_axes(rectified(array, dataset, label), label)
+        if not array.sizes["time"]:
+            raise DataError(f"{label} has no times; remove the file, or leave it out with data.include=[NAMES]")
         bounds = bounds_of(dataset, coordinate, slice(None))
         if bounds is not None:
             bounds = snapped(bounds.ravel(), label).reshape(-1, 2) if len(bounds) == array.sizes["time"] else None
@@ -147,7 +164,7 @@ class _Part:
         return cls(array, bounds, first.meant, label, first.attrs)
 
 
-def _holding(path: Path, variable: str | None) -> xr.Dataset:
+def holding(path: Path, variable: str | None) -> xr.Dataset:
     """The data set of a file that holds the rain; of GRIB, which has several, the first that does."""
     if path.suffix.lower() not in GRIB:
         return open_rain(path)
@@ -159,6 +176,23 @@ def _holding(path: Path, variable: str | None) -> xr.Dataset:
             continue
         return data
     return found[0]
+
+
+def _on_step(array: xr.DataArray, label: str, step_minutes: float | None) -> xr.DataArray:
+    """With a given step, times that are off it by less than a tenth (scans of a radar) are moved onto it."""
+    time = array["time"].values
+    if not step_minutes or len(time) < 2:
+        return array
+    step = np.timedelta64(round(60e9 * step_minutes), "ns")
+    whole = np.round((time - time[0]) / step).astype(np.int64) * step
+    off = (time - time[0] - whole) / np.timedelta64(1, "s")
+    middle = float(np.median(off))
+    if not 1 < np.abs(off - middle).max() <= 6 * step_minutes:
+        return array
+    logger.warning("%s: times are up to %.0f s off a step of %g min and are moved onto it", label,
+                   np.abs(off - middle).max(), step_minutes)  # fmt: skip
+    first = time[0] + np.timedelta64(round(1e9 * (middle + 30)), "ns")
+    return array.assign_coords(time=first.astype("datetime64[m]").astype("datetime64[ns]") + whole)
 
 
 def _amounts(
@@ -207,8 +241,21 @@ def on_axes(array: xr.DataArray, label: str) -> xr.DataArray:
     return array.transpose("time", "lat", "lon").reset_coords(drop=True)
 
 
-def _refuse_contradiction(array: xr.DataArray, meant: RainUnits, label: str, units: str | None) -> None:
-    """Raise `DataError` for units of an amount with a CF standard name of a rate or flux, and vice versa."""
+def refuse_contradiction(array: xr.DataArray, meant: RainUnits, label: str, units: str | None) -> None:
+    """Raise `DataError` for units of an amount with a CF standard name or cell method of a rate, and vice versa.
+
+    Extremes and other statistics of the intervals are refused too.
+    """
+    methods = [*cell_methods(array), str(array.attrs.get("GRIB_stepType", "") or "accum")]
+    if other := next((method for method in methods if method not in OVER_TIME), None):
+        raise DataError(f"{label} is the {other} of its intervals, neither their sum nor their mean")
+    wrong = {"sum": "a rate", "mean": "an amount"}.get(methods[-2] if len(methods) > 1 else "")
+    if units is None and wrong == ("an amount" if meant.amount else "a rate"):
+        raise DataError(
+            f"{label} is by cell_methods the {methods[-2]} over each interval, and its units are those of {wrong}, "
+            f"{array.attrs.get('units')!r}; set the units (data.units=): 'mm' for amounts of the interval, "
+            "'mm h-1' for rates"
+        )
     name = str(array.attrs.get("standard_name", ""))
     said = None if name not in STANDARD_NAMES else "rate" not in name and "flux" not in name
     if units is None and said is not None and said != meant.amount:
@@ -277,7 +324,10 @@ def find_rain(dataset: xr.Dataset, variable: str | None, path: Path) -> str:
             return found[0]
         if found:
             raise DataError(f"{path} has several rain variables: {', '.join(found)}; choose one with data.variable=")
-    raise DataError(f"{path} has no known rain variable among {', '.join(names)}; name it with data.variable=")
+    raise DataError(
+        f"{path} has no known rain variable among {', '.join(names) or 'none'}; name it with data.variable=, or leave "
+        "a file of other data out with data.include=[NAMES of the others]"
+    )
 
 
 def _refuse_twice_scaled(array: xr.DataArray, label: str) -> None:
@@ -298,8 +348,16 @@ def sorted_by_time(array: xr.DataArray, label: str) -> tuple[xr.DataArray, NDArr
         order = np.argsort(time, kind="stable")
         array = array.isel(time=order)
         time = array["time"].values
-    if (same := np.flatnonzero(np.diff(time) == np.timedelta64(0))).size:
-        raise DataError(f"{label}: time {time[same[0]]} occurs twice; keep one of the fields")
+    same = np.flatnonzero(np.diff(time) == np.timedelta64(0))
+    for place in same:
+        if not np.array_equal(array[place].values, array[place + 1].values, equal_nan=True):
+            raise DataError(f"{label}: time {time[place]} occurs twice with different values; keep one of the fields")
+    if same.size:
+        logger.warning("%s: %d of the times come twice with equal values, the first is %s; one of each is used", label,
+                       len(same), time[same[0]])  # fmt: skip
+        kept = np.delete(np.arange(len(time)), same + 1)
+        order = np.arange(len(time))[order][kept]
+        array = array.isel(time=kept)
     return array, order
 
 

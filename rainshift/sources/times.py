@@ -14,12 +14,19 @@ from geoml.errors import DataError
 if TYPE_CHECKING:
     import xarray as xr
 
-__all__ = ["MEMBER_DIMS", "TIME_DIMS", "snapped", "with_time"]
+__all__ = ["MEMBER_DIMS", "TIME_DIMS", "snapped", "unrolled", "with_time"]
 
 logger = logging.getLogger(__name__)
 
 TIME_DIMS = ("time", "valid_time", "datetime", "date", "t", "forecast_time")
-MEMBER_DIMS = ("member", "number", "realization", "realisation", "ensemble", "ensemble_member", "ens", "sample", "draw")
+MEMBER_DIMS = (
+    "member", "members", "number", "realization", "realisation", "realizations", "ensemble", "ensemble_member", "ens",
+    "eps", "sample", "samples", "draw", "draws", "n_members",
+)  # fmt: skip
+#: Names of lead times, and of the time of a run.
+STEP_DIMS = ("step", "lead_time", "prediction_timedelta", "leadtime", "lead", "forecast_period", "lead_hours")
+RUN_NAMES = ("time", "init_time", "inittime", "init", "initial_time", "reference_time", "forecast_reference_time",
+             "run", "base_time")  # fmt: skip
 #: Tolerance within which times are rounded to full minutes: decimal days, seconds that end at 59.
 SNAP = np.timedelta64(1, "s")
 
@@ -29,7 +36,7 @@ def with_time(array: xr.DataArray, label: str) -> xr.DataArray:
 
     Raises `DataError` for missing, invalid or non-existent dates.
     """
-    array = _unrolled(array, label)
+    array = unrolled(array, label)
     if "time" not in array.dims:
         names = [str(dim) for dim in array.dims]
         found = [dim for dim in names if dim.lower() in TIME_DIMS or _is_time(array, dim)]
@@ -46,27 +53,44 @@ def with_time(array: xr.DataArray, label: str) -> xr.DataArray:
 
 
 def _is_time(array: xr.DataArray, dim: str) -> bool:
-    return dim in array.coords and array[dim].attrs.get("standard_name") in ("time", "forecast_reference_time")
+    if dim not in array.coords:
+        return False
+    attrs = array[dim].attrs
+    named = attrs.get("standard_name") in ("time", "forecast_reference_time") or attrs.get("axis") == "T"
+    return named or array[dim].dtype.kind == "M"
 
 
-def _unrolled(array: xr.DataArray, label: str) -> xr.DataArray:
-    """Forecasts `(time, step)` flattened to valid times; overlapping runs are detected later."""
-    steps = [dim for dim in ("step", "lead_time", "prediction_timedelta", "leadtime") if dim in array.dims]
-    if not steps:
+def unrolled(array: xr.DataArray, label: str) -> xr.DataArray:
+    """Forecasts by run and lead time flattened to valid times; overlapping runs are detected later."""
+    step = next((str(dim) for dim in array.dims if str(dim).lower() in STEP_DIMS), None)
+    if step is None:
         return array
-    step = steps[0]
-    if "time" not in array.dims:
-        valid = array["valid_time"] if "valid_time" in array.coords else array["time"] + array[step]
-        return array.drop_vars(["time", "valid_time"], errors="ignore").assign_coords(
-            time=(step, np.atleast_1d(valid.values))
-        ).swap_dims({step: "time"}).drop_vars(step)  # fmt: skip
-    valid = array["valid_time"] if "valid_time" in array.coords else array["time"] + array[step]
+    run = next((str(name) for name in array.coords if str(name).lower() in RUN_NAMES), None)
+    if "valid_time" in array.coords:
+        valid = array["valid_time"]
+    elif run is None or step not in array.coords:
+        raise DataError(f"{label} has lead times along {step!r} and no time of its run, or none of its lead times")
+    else:
+        valid = array[run] + _leads(array[step], label)
     if valid.dtype.kind != "M":
-        raise DataError(f"{label}: valid times cannot be computed from its runs and steps")
-    times = valid.transpose("time", step).values.ravel()
-    stacked = array.drop_vars(["valid_time"], errors="ignore").stack(line=("time", step))
-    stacked = stacked.drop_vars(["line", "time", step], errors="ignore").rename(line="time")
+        raise DataError(f"{label}: valid times cannot be computed from its runs and lead times")
+    dims = [dim for dim in (run, step) if dim in array.dims]
+    times = valid.transpose(*dims).values.ravel()
+    stacked = array.drop_vars(["valid_time"], errors="ignore").stack(line=dims)
+    stacked = stacked.drop_vars(["line", run or step, step, "time"], errors="ignore").rename(line="time")
     return stacked.assign_coords(time=times).transpose("time", ...)
+
+
+def _leads(steps: xr.DataArray, label: str) -> xr.DataArray:
+    """Lead times as time differences."""
+    if steps.dtype.kind == "m":
+        return steps
+    unit = str(steps.attrs.get("units", "")).lower().rstrip("s")
+    seconds = {"s": 1, "sec": 1, "second": 1, "min": 60, "minute": 60, "h": 3600, "hr": 3600, "hour": 3600, "d": 86400,
+               "day": 86400}.get(unit or "s")  # fmt: skip
+    if seconds is None or not unit or steps.dtype.kind not in "iuf":
+        raise DataError(f"{label}: its lead times {steps.name!r} have units {unit!r}; expected hours, minutes or days")
+    return steps.copy(data=(np.round(steps.values * seconds) * 1e9).astype("timedelta64[ns]"))
 
 
 def _dates(coordinate: xr.DataArray, index: Any, label: str) -> NDArray[np.datetime64]:
@@ -86,7 +110,42 @@ def _dates(coordinate: xr.DataArray, index: Any, label: str) -> NDArray[np.datet
         )
     if np.isnat(values).any():
         raise DataError(f"{label}: some times are missing")
-    return snapped(values.astype("datetime64[ns]"), label)
+    _refuse_ambiguous(str(coordinate.encoding.get("units", "")), label)
+    return snapped(_of_singles(values.astype("datetime64[ns]"), coordinate.encoding, label), label)
+
+
+def _refuse_ambiguous(units: str, label: str) -> None:
+    """Raise `DataError` for a reference date with the day or month first, or in a zone that only a name gives."""
+    date = re.search(r"since\s+(\d{1,2})[-/.](\d{1,2})[-/.](\d{4})", units)
+    zone = re.search(r"since\s.*\d\s*([A-Za-z]{2,})$", units.strip())
+    if date and date[1] != date[2]:
+        raise DataError(f"{label}: time is in {units!r}, of which the day and the month are ambiguous; expected a "
+                        "reference such as 'hours since 2001-01-31'")  # fmt: skip
+    if zone and zone[1].upper() not in ("UTC", "GMT"):
+        raise DataError(f"{label}: time is in {units!r}; expected UTC, or a zone as '+01:00' in place of {zone[1]!r}")
+
+
+def _of_singles(time: NDArray[np.datetime64], encoding: Any, label: str) -> NDArray[np.datetime64]:
+    """Times stored as float32, which are minutes off: rounded to the longest usual step that all are nearest to."""
+    unit = re.match(r"\s*(day|hour|h\b|minute|min|second|s\b)", str(encoding.get("units", "")).lower())
+    if unit is None or encoding.get("dtype") != np.float32 or not len(time):
+        return time
+    try:
+        origin = np.datetime64(re.search(r"since\s+(\d+-\d+-\d+)", str(encoding["units"]))[1], "D")  # type: ignore[index]
+    except (TypeError, ValueError):
+        return time
+    seconds = {"d": 86400, "h": 3600, "m": 60, "s": 1}[unit[1][0]]
+    far = float(np.abs((time - origin) / SNAP).max()) / seconds
+    resolution = float(np.spacing(np.float32(far))) * seconds
+    for step in (3600, 1800, 900, 600, 300, 60):
+        off = (time - time.astype("datetime64[D]")) / SNAP
+        rounded = np.round(off / step) * step
+        if step >= 4 * resolution and (np.abs(off - rounded) <= 0.51 * resolution).all():
+            if (np.abs(off - rounded) > 1e-3).any():
+                logger.warning("%s: times are float32, exact to %.0f s, and are rounded to %d min", label, resolution,
+                               step // 60)  # fmt: skip
+            return time.astype("datetime64[D]") + (rounded * 1e9).astype("timedelta64[ns]")
+    return time
 
 
 def _of_numbers(values: NDArray[Any]) -> NDArray[np.datetime64]:

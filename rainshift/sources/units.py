@@ -28,6 +28,7 @@ for _names, _factor, _powers in (
     ("min minute", "1/60", (0, 0, 1)),
     ("h hr hour", "1", (0, 0, 1)),
     ("d day", "24", (0, 0, 1)),
+    ("week", "168", (0, 0, 1)),
 ):
     _UNITS |= {_name: (Fraction(_factor), *_powers) for _name in _names.split()}
 _STEPS = {"step", "timestep", "time_step", "interval"}
@@ -99,7 +100,7 @@ def _tidied(units: str) -> str:
     )
     text = text.replace("−", "-").replace("–", "-")
     text = re.sub(r"\bin\.", "in", text)
-    text = re.sub(r"\btime[ _]step", "timestep", text)
+    text = re.sub(r"\btime[ _]step", "timestep", text).replace("_per_", " per ")
     text = _WORDS.sub(" ", text)
     text = re.sub(r"\bkgm(?=\s*[-^*0-9])", "kg m", text)
     text = re.sub(r"\bmm(?=(h|hr|s|d|day)\s*\^?-1$)", "mm ", text)
@@ -115,6 +116,8 @@ def _parse(text: str) -> tuple[Fraction, tuple[int, int, int], bool]:
         raise ValueError("no unit found")
     for kind, value, power in _flat(tokens):
         if kind == "number":
+            if powers[0] or powers[1]:
+                _refuse_factor(value, power)
             factor *= Fraction(value) ** power
         elif value.removesuffix("s") in _STEPS:
             per_step = per_step or power == -1
@@ -125,6 +128,12 @@ def _parse(text: str) -> tuple[Fraction, tuple[int, int, int], bool]:
             factor *= found[0] ** power
             powers = [sum_ + each * power for sum_, each in zip(powers, found[1:], strict=True)]
     return factor, (powers[0], powers[1], powers[2]), per_step
+
+
+def _refuse_factor(value: str, power: int) -> None:
+    """A number after the unit is the length of an interval, as in mm/3h; in mm/h*10 its meaning is unknown."""
+    if power > 0 and value != "1":
+        raise ValueError(f"{value} after the unit")
 
 
 def _tokens(text: str) -> Iterator[tuple[str, str, int]]:

@@ -34,7 +34,9 @@ SENTINELS = (999.0, 999.9, 999.99, 9999.0, 9999.9, 9999.99, 32766.0, 32767.0, 65
 #: Record depth of rain in T hours: about 422 T^0.475 mm (Jennings 1950 and later, WMO-No. 1045).
 RECORD_MM, RECORD_POWER = 422.0, 0.475
 #: A number of a list in text, with or without the suffix of its type: 253, 253b, 254ub.
-NUMBER = re.compile(r"[+-]?\d+[ubsl]{0,2}")
+NUMBER = re.compile(r"[+-]?\d+(\.\d*)?[ubslf]{0,2}")
+#: Names that a scale has outside CF.
+OTHER_SCALES = ("gain", "slope", "scale", "scaling_factor", "ScaleFactor", "Scale", "multiplier")
 #: Flag meanings that stand for no rain, not for missing data.
 DRY = ("dry", "no_rain", "no_precip", "undetect", "below_detection", "below_threshold", "zero")
 
@@ -96,16 +98,19 @@ def validity_of(array: xr.DataArray, label: str, *, rain: bool = True) -> Validi
     offset = float(np.ravel(array.encoding.get("add_offset", 0.0))[0])
     stored = np.dtype(array.encoding.get("dtype", array.dtype))
     packed = stored.kind in "iu"
+    if rain:
+        _look_at_attributes(array, packed, label)
     unsigned = stored.kind == "u" or str(array.encoding.get("_Unsigned", array.attrs.get("_Unsigned", ""))) == "true"
 
     def decoded(name: str) -> list[float]:
         if (given := array.attrs.get(name)) is None:
             return []
         values = np.ravel(np.asarray(given))
-        if isinstance(given, str) and name == "flag_values":  # a list in text: 253, 254 or 253b 254b
+        if isinstance(given, str):  # a list in text: 253, 254 or 253b 254b
             parts = given.replace(",", " ").lower().split()
             if parts and all(NUMBER.fullmatch(part) for part in parts):
-                values = np.array([int(part.rstrip("ubsl")) for part in parts])
+                values = np.array([float(part.rstrip("ubslf")) for part in parts])
+                values = values.astype(int) if all("." not in part for part in parts) else values
         if values.dtype.kind not in "iuf":
             raise DataError(f"{label}: its {name} is {given!r}; expected numbers")
         if not packed or (values.dtype.kind == "f" and (scale != 1 or offset != 0)):
@@ -127,6 +132,21 @@ def validity_of(array: xr.DataArray, label: str, *, rain: bool = True) -> Validi
         fills += [v for end in ends if (v := end * scale + offset) not in known and v != 0]
     low, high = min(limits), max(limits)
     return Validity(low, high, tuple(flags), tuple(dry), tuple(fills), abs(scale) / 2 if packed else 0.0)
+
+
+def _look_at_attributes(array: xr.DataArray, packed: bool, label: str) -> None:
+    """Raise `DataError` for a scale by another name than CF's; warn where 0 is declared as missing."""
+    named = {name: array.attrs[name] for name in OTHER_SCALES if name in array.attrs}
+    if (
+        packed
+        and "scale_factor" not in array.encoding
+        and any(str(value) not in ("1", "1.0") for value in named.values())
+    ):
+        listed = ", ".join(f"{name} = {value}" for name, value in named.items())
+        raise DataError(f"{label} has integers and {listed}; the name of a scale in CF is scale_factor: rename it")
+    declared = [array.encoding.get(name) for name in ("_FillValue", "missing_value")]
+    if any(value is not None and np.size(value) == 1 and float(value) == 0 for value in declared):
+        logger.warning("%s: 0 is declared as missing, so that dry cells are missing", label)
 
 
 def _flags(array: xr.DataArray, values: list[float], label: str) -> tuple[list[float], list[float]]:
@@ -183,15 +203,16 @@ def lost_parts(path: Path, array: xr.DataArray, label: str) -> tuple[tuple[slice
 
     if not (path.is_dir() or path.suffix == ".zip") or "_FillValue" in array.encoding:
         return ()
-    stored = zarr.open_group(open_zip(path) if path.suffix == ".zip" else path, mode="r")[str(array.name)]
+    name = f"{array.encoding.get('group', '')}/{array.name}".strip("/")
+    stored = zarr.open_group(open_zip(path) if path.suffix == ".zip" else path, mode="r")[name]
     assert isinstance(stored, zarr.Array)
     length = stored.shards or stored.chunks
     shape = [-(-size // each) for size, each in zip(stored.shape, length, strict=True)]
     if path.is_dir():
-        there = set(sizes(path / str(array.name)))
+        there = set(sizes(path / name))
     else:
         with zipfile.ZipFile(path) as archive:
-            there = {name.partition(f"{array.name}/")[2] for name in archive.namelist()}
+            there = {each.partition(f"{name}/")[2] for each in archive.namelist()}
     absent = [at for at in np.ndindex(*shape) if stored.metadata.encode_chunk_key(at) not in there]
     if absent:
         logger.warning(

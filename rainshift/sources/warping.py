@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +13,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from geoml.errors import DataError
+from geoml.grids.coordinates import rounding
 from geoml.grids.grid import Grid
 
 __all__ = ["rectified"]
@@ -19,6 +21,10 @@ __all__ = ["rectified"]
 logger = logging.getLogger(__name__)
 
 PROJECTED = (("projection_y_coordinate", "projection_x_coordinate"), ("grid_latitude", "grid_longitude"))
+#: The same by their names alone.
+USUAL = (("y", "x"), ("Y", "X"), ("northing", "easting"))
+#: Attributes of a grid mapping that say all of it.
+AS_TEXT = ("crs_wkt", "spatial_ref", "proj4", "proj4_params", "proj4_string", "proj_params", "epsg_code", "EPSG_code")
 NAMES = {"lat": ("latitude", "lat", "xlat", "nav_lat"), "lon": ("longitude", "lon", "xlong", "nav_lon")}
 UNITS = {"lat": ("degrees_north", "degree_north"), "lon": ("degrees_east", "degree_east")}
 #: PROJ names of CF grid mappings and of their parameters.
@@ -48,11 +54,14 @@ def rectified(array: xr.DataArray, dataset: xr.Dataset, label: str) -> xr.DataAr
     linearly, along each axis or on a Delaunay triangulation (SciPy), to about the original spacing; the loss of
     variance is logged. Cells outside the domain are missing. Raises `DataError` if their position is unknown.
     """
+    places = _positions(array, dataset, label)
+    if places is not None and (plain := _along_axes(array, *places)) is not None:
+        array, places = plain, None
     if (uneven := _uneven_axes(array)) is not None:
         dims, rows, columns = uneven
         grid = _grid_for(*np.meshgrid(rows, columns, indexing="ij"), label)
         weights: _Weights | _AlongAxes = _AlongAxes.of(rows, columns, grid)
-    elif (places := _positions(array, dataset, label)) is not None:
+    elif places is not None:
         dims, lat, lon = places
         grid = _grid_for(lat, lon, label)
         weights = _Weights.of(lat, lon, grid)
@@ -68,6 +77,23 @@ def rectified(array: xr.DataArray, dataset: xr.Dataset, label: str) -> xr.DataAr
     found.encoding = dict(array.encoding)
     _state_cost(array, found, label)
     return found
+
+
+def _along_axes(
+    array: xr.DataArray, dims: tuple[str, str], lat: NDArray[np.float64], lon: NDArray[np.float64]
+) -> xr.DataArray | None:
+    """The array with one-dimensional latitudes and longitudes if its positions are a table of these, else None."""
+    steps = np.abs(np.diff(lat[:, 0])), np.abs(np.diff(lon[0]))
+    if not all(each.size and np.isfinite(each).all() for each in steps):
+        return None
+    apart = np.abs(lat - lat[:, :1]).max() / steps[0].min(initial=np.inf), np.abs(lon - lon[:1]).max() / steps[1].min()
+    if not max(apart) < 1e-3:
+        return None
+    kept = array.drop_vars([name for name in array.coords if name in dims or array[name].ndim == 2])
+    return kept.assign_coords({
+        dims[0]: (dims[0], lat[:, 0], {"units": "degrees_north"}),
+        dims[1]: (dims[1], lon[0], {"units": "degrees_east"}),
+    })  # fmt: skip
 
 
 def _uneven_axes(array: xr.DataArray) -> tuple[tuple[str, str], NDArray[np.float64], NDArray[np.float64]] | None:
@@ -87,7 +113,10 @@ def _uneven_axes(array: xr.DataArray) -> tuple[tuple[str, str], NDArray[np.float
         steps = np.diff(values)
         if not ((steps > 0).all() or (steps < 0).all()):
             return None  # repeated or out of order: read_axis names the place
-        even &= bool(np.abs(steps - steps.mean()).max() <= UNEVEN * abs(steps.mean()))
+        off = np.abs(values - np.linspace(values[0], values[-1], len(values))).max()
+        even &= bool(
+            np.abs(steps - steps.mean()).max() <= UNEVEN * abs(steps.mean()) or off <= rounding(values, steps.mean())
+        )
         if np.abs(steps).max() > MOST_UNEVEN * np.abs(steps).min():
             return None  # a row that is not there, or a value out of place, is an error and not a grid
     return None if even else ((str(found["lat"].name), str(found["lon"].name)), rows, columns)
@@ -108,6 +137,11 @@ def _positions(
     if len(flat) == 2 and set(flat["lat"].dims) <= set(array.dims):
         dims = (str(flat["lat"].dims[0]), str(flat["lat"].dims[1]))
         lat, lon = (np.asarray(flat[kind].transpose(*dims).values, float) for kind in ("lat", "lon"))
+        if np.nanmax(np.abs(lat)) > 90.001 or np.nanmax(np.abs(lon)) > 540:
+            raise DataError(
+                f"{label}: its latitudes run from {np.nanmin(lat):g} to {np.nanmax(lat):g}, its longitudes from "
+                f"{np.nanmin(lon):g} to {np.nanmax(lon):g}; declare what marks missing positions as their _FillValue"
+            )
         return dims, lat, lon
     return _projected(array, dataset, label)
 
@@ -136,11 +170,14 @@ def _projected(
         ((y, x) for names in PROJECTED for y in array.dims for x in array.dims
          if y in array.coords and x in array.coords
          and (array[y].attrs.get("standard_name"), array[x].attrs.get("standard_name")) == names),
-        ("y", "x") if {"y", "x"} <= set(array.dims) and {"y", "x"} <= set(array.coords) else None,
+        next((names for names in USUAL if {*names} <= {*array.dims} & {*array.coords}), None),
     )  # fmt: skip
     if pair is None:
         return None
-    mapping = array.attrs.get("grid_mapping") or array.encoding.get("grid_mapping")
+    mapping = array.attrs.get("grid_mapping") or array.encoding.get("grid_mapping") or ""
+    mapping = re.split(r"[:\s]", str(mapping))[0] or next(
+        (n for n in ("spatial_ref", "crs") if n in dataset.variables), None
+    )
     if mapping not in dataset.variables:
         raise DataError(
             f"{label} has projected coordinates {pair} without a grid mapping; the position of its cells is unknown. "
@@ -155,7 +192,7 @@ def _projected(
         names = (str(pair[0]), str(pair[1]))
         rlat, rlon = (np.asarray(array[name].values, float) for name in names)
         return names, *_unrotated(rlat, rlon, attrs, label)
-    text = next((attrs[key][0] for key in ("crs_wkt", "spatial_ref", "proj4") if attrs.get(key)), None)
+    text = next((attrs[key][0] for key in AS_TEXT if attrs.get(key)), None)
     try:
         system = CRS.from_user_input(text if text else _proj_text(attrs))
     except (CRSError, KeyError) as error:

@@ -7,6 +7,7 @@ import pytest
 
 from geoml.errors import DataError
 from rainshift.sources import open_source
+from rainshift.sources.catalogue import records
 from rainshift.sources.rain_files import read_rain
 from tests.rainshift.reading_cases import CASES, INTRODUCTION, PAGE, RAIN, table
 
@@ -16,11 +17,15 @@ def test_file_is_read_as_its_row_says(case, tmp_path):
     case.write(tmp_path)
     settings = dict(case.settings)
     min_coverage = settings.pop("min_coverage", 1.0)
-    path = sorted(tmp_path.iterdir())
+
+    def files():
+        return [file for record in records(tmp_path).values() for file in record.files]
+
     if case.refused:
         with pytest.raises(DataError, match=case.refused):
-            read_rain(path, **settings).values.compute()
+            read_rain(files(), **settings).values.compute()
         return
+    path = files()
     rain = read_rain(path, **settings).values
     expected = RAIN if case.expected is None else case.expected
     if callable(expected):  # of a grid that is interpolated

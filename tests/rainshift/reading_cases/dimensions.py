@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from tests.rainshift.reading_cases.base import LON, case, dataset
+import numpy as np
+import xarray as xr
+
+from tests.rainshift.reading_cases.base import LAT, LON, RAIN, case, dataset
 
 
 @case("dimension", "one member along `number`", "dropped")
@@ -47,3 +50,53 @@ def _(folder):
 def _(folder):
     data = dataset()
     data.assign_coords(lat=("lat", 100 + LON[:30], {"units": "degrees_north"})).to_netcdf(folder / "a.nc")
+
+
+@case("dimension", "`expver` of ERA5, final and preliminary hours", "one after the other")
+def _(folder):
+    hours = np.arange(6)[:, None, None]
+    parts = [dataset(np.where((hours < 3) == final, RAIN / 1000, np.nan), units="m") for final in (True, False)]
+    xr.concat(parts, xr.DataArray([1, 5], dims="expver", name="expver")).to_netcdf(folder / "a.nc")
+
+
+@case("dimension", "one level, height, member, surface and band at once", "dropped")
+def _(folder):
+    data = dataset().expand_dims(level=[1000.0], height=[2.0], realization=[1], surface=[0.0], band=[1])
+    data.to_netcdf(folder / "a.nc")
+
+
+@case("dimension", "axes `X` and `Y` in degrees, of any name", "read")
+def _(folder):
+    data = dataset().rename(lat="nlat", lon="nlon")
+    data["nlat"].attrs, data["nlon"].attrs = {"axis": "Y", "units": "degrees"}, {"axis": "X", "units": "degrees"}
+    data.to_netcdf(folder / "a.nc")
+
+
+@case("dimension", "cells by their bounds alone", "their middles")
+def _(folder):
+    data = dataset().drop_vars(["lat", "lon"])
+    data["lat_bnds"] = ("lat", "nv"), np.stack([LAT - 0.05, LAT + 0.05], 1)
+    data["lon_bnds"] = ("lon", "nv"), np.stack([LON - 0.05, LON + 0.05], 1)
+    data.to_netcdf(folder / "a.nc")
+
+
+@case("dimension", "latitudes and longitudes in radians", "in degrees")
+def _(folder):
+    data = dataset()
+    for name, standard in (("lat", "latitude"), ("lon", "longitude")):
+        data = data.assign_coords(
+            {name: (name, np.deg2rad(data[name].values), {"units": "radian", "standard_name": standard})}
+        )
+    data.to_netcdf(folder / "a.nc")
+
+
+@case("dimension", "a list of cells", "refused: regrid it", refused="cdo remapcon")
+def _(folder):
+    cells = dataset().stack(cell=("lat", "lon")).reset_index("cell")
+    cells["lat"].attrs, cells["lon"].attrs = {"units": "degrees_north"}, {"units": "degrees_east"}
+    cells.to_netcdf(folder / "a.nc")
+
+
+@case("dimension", "a longitude that is a latitude by its unit", "refused", refused="name and attributes differ")
+def _(folder):
+    dataset().rename(lat="lon", lon="lat").to_netcdf(folder / "a.nc")

@@ -240,3 +240,91 @@ def _(folder):
     data = dataset()
     data["rain"] = data["precipitation"]
     data.to_netcdf(folder / "a.nc")
+
+
+@case("format", "IMERG half hours in HDF5: a group `Grid`, (time, lon, lat), mm/hr", "one record, by its bounds")
+def _(folder):
+    data = dataset(units="mm/hr").transpose("time", "lon", "lat")
+    for number in range(6):
+        start = np.datetime64("2020-06-01", "ns") + number * np.timedelta64(30, "m")
+        clock = str(start)[11:16].replace(":", "")
+        half = data.isel(time=[number]).assign_coords(time=[start])
+        half["time"].encoding["units"] = "seconds since 1970-01-01 00:00:00 UTC"
+        half["time_bnds"] = ("time", "nv"), np.array([[start, start + np.timedelta64(30, "m")]])
+        half["precipitation"].encoding["_FillValue"] = np.float32(-9999.9)
+        half.to_netcdf(folder / f"3B-HHR.MS.MRG.3IMERG.20200601-S{clock}00-E.V07B.HDF5", group="Grid")
+
+
+@case("format", "NetCDF with its rain in a group", "read")
+def _(folder):
+    dataset().to_netcdf(folder / "a.nc", group="observed/rain")
+
+
+@case("format", "Zarr with its rain in a group, of which a chunk is lost", "that hour is missing", expected=LOST)
+def _(folder):
+    _zarr_by_hand(folder, 2)
+    (folder / "b.zarr").mkdir()
+    shutil.move(folder / "a.zarr", folder / "b.zarr" / "rain")
+    (folder / "b.zarr" / ".zgroup").write_text('{"zarr_format": 2}')
+    os.remove(folder / "b.zarr/rain/precipitation/4.0.0")
+
+
+@case("format", "rain in two groups", "refused", refused="groups")
+def _(folder):
+    dataset().to_netcdf(folder / "a.nc", group="one")
+    dataset().to_netcdf(folder / "a.nc", group="two", mode="a")
+
+
+@case("format", "names in capitals, a.NC", "read")
+def _(folder):
+    dataset().to_netcdf(folder / "a.NC")
+
+
+@case("format", "a file of each year in a folder of its own", "one record")
+def _(folder):
+    for number, year in enumerate((2020, 2021)):
+        (folder / str(year)).mkdir()
+        dataset().isel(time=slice(3 * number, 3 * number + 3)).to_netcdf(folder / str(year) / "rain.nc")
+
+
+@case("format", "files that share a time, with the same values", "once, said")
+def _(folder):
+    dataset().isel(time=slice(4)).to_netcdf(folder / "r_2020.nc")
+    dataset().isel(time=slice(3, 6)).to_netcdf(folder / "r_2021.nc")
+
+
+@case("format", "files that share a time, with other values", "refused", refused="different values")
+def _(folder):
+    dataset().isel(time=slice(4)).to_netcdf(folder / "r_2020.nc")
+    dataset(RAIN + 1).isel(time=slice(3, 6)).to_netcdf(folder / "r_2021.nc")
+
+
+@case("format", "NetCDF without a time", "refused", refused="no times")
+def _(folder):
+    dataset().isel(time=slice(0)).to_netcdf(folder / "a.nc", unlimited_dims=["time"])
+
+
+@case("format", "GeoTIFF with both ends of its interval in the name", "the interval", units="mm")
+def _(folder):
+    for number in range(6):
+        name = f"r_20200601T{number:02d}00_20200601T{number + 1:02d}00.tif"
+        _tiff(folder, name, RAIN[number : number + 1], "float32", units="mm")
+
+
+@case("format", "GeoTIFF named as IMERG's, 20200601-S000000-E002959", "the interval", expected=RAIN * 2, units="mm")
+def _(folder):
+    for number in range(6):
+        hour, half = divmod(number, 2)
+        name = f"3B-HHR.MS.MRG.3IMERG.20200601-S{hour:02d}{30 * half:02d}00-E{hour:02d}{30 * half + 29}59.V07B.tif"
+        _tiff(folder, name, RAIN[number : number + 1], "float32", units="mm")
+
+
+@case("format", "GeoTIFF with a band for each time", "refused: split it", refused="bands")
+def _(folder):
+    import rasterio
+
+    place = {"crs": "EPSG:4326", "transform": rasterio.transform.from_origin(2, 53, 0.1, 0.1)}
+    with rasterio.open(
+        folder / "r_20200601.tif", "w", driver="GTiff", height=30, width=40, count=6, dtype="float32", **place
+    ) as sink:
+        sink.write(RAIN.astype("f4"))

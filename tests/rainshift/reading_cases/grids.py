@@ -148,3 +148,89 @@ def _(folder):
     lon = ((LON - 4).astype("f4") % 360).astype("f4")
     data = dataset().assign_coords(lon=("lon", lon, {"units": "degrees_east"}))
     data.sortby("lon").to_netcdf(folder / "a.nc")
+
+
+def _curved(folder: Path, **repeated: Any) -> None:
+    _, _, lat, lon = _lambert()
+    values = np.repeat(_field(lat, lon)[None], 4, axis=0)
+    data = xr.Dataset({"precipitation": (("time", "y", "x"), values, {"units": "mm h-1"})}, {"time": HOURS[:4]})
+    for name, each in (("XLAT", lat), ("XLONG", lon)):
+        data[name] = ("time", "y", "x"), np.repeat(each[None], 4, axis=0)
+        data[name] = data[name] + repeated.get("drift", 0.0) * xr.DataArray(np.arange(4.0), dims="time")
+    data.to_netcdf(folder / "a.nc")
+
+
+@case("grid", "XLAT and XLONG that are repeated at each time (WRF)", "interpolated to even degrees, the cost said",
+      expected=_field, min_coverage=0)  # fmt: skip
+def _(folder):
+    _curved(folder)
+
+
+@case("grid", "XLAT and XLONG that move", "refused", refused="changes along")
+def _(folder):
+    _curved(folder, drift=0.1)
+
+
+@case("grid", "-999 among two-dimensional latitudes", "refused", refused="_FillValue")
+def _(folder):
+    lat, lon = np.meshgrid(LAT, LON, indexing="ij")
+    lat[:2, :2] = lon[:2, :2] = -999
+    data = dataset().drop_vars(["lat", "lon"]).rename(lat="y", lon="x")
+    data.assign_coords(lat=(("y", "x"), lat), lon=(("y", "x"), lon)).to_netcdf(folder / "a.nc")
+
+
+@case("grid", "two-dimensional latitudes and longitudes of an even grid", "taken as one-dimensional")
+def _(folder):
+    lat, lon = np.meshgrid(LAT, LON, indexing="ij")
+    data = dataset().drop_vars(["lat", "lon"]).rename(lat="y", lon="x")
+    data.assign_coords(lat=(("y", "x"), lat), lon=(("y", "x"), lon)).to_netcdf(folder / "a.nc")
+
+
+def _mapped(folder: Path, crs: str, attrs: dict[str, Any], **about: Any) -> None:
+    from rasterio.crs import CRS
+    from rasterio.warp import transform
+
+    if crs == "EPSG:4326":
+        data = dataset().rename(lat="y", lon="x")
+        data["y"].attrs, data["x"].attrs = {}, {}
+    else:
+        x, y = 500e3 + np.arange(-150e3, 151e3, 5e3), 5600e3 + np.arange(125e3, -126e3, -5e3)
+        east, north = np.meshgrid(x, y)
+        lon, lat = transform(CRS.from_user_input(crs), CRS.from_epsg(4326), east.ravel(), north.ravel())
+        values = np.repeat(_field(np.reshape(lat, east.shape), np.reshape(lon, east.shape))[None], 4, axis=0)
+        data = xr.Dataset({"precipitation": (("time", "y", "x"), values, {"units": "mm h-1"})}, {"time": HOURS[:4]})
+        data = data.assign_coords(y=y, x=x)
+    data["precipitation"].attrs.update(about)
+    data["spatial_ref"] = (), 0, attrs
+    data.to_netcdf(folder / "a.nc")
+
+
+def _wkt(crs: str) -> dict[str, str]:
+    from rasterio.crs import CRS
+
+    return {"crs_wkt": CRS.from_user_input(crs).to_wkt()}
+
+
+for _what, _attrs, _about in (
+    ("a grid mapping `spatial_ref: x y`", "wkt", {"grid_mapping": "spatial_ref: x y"}),
+    ("a variable `spatial_ref` that no attribute names (rioxarray)", "wkt", {}),
+    ("a grid mapping by its EPSG code", {"epsg_code": "EPSG:32632"}, {"grid_mapping": "spatial_ref"}),
+    ("a grid mapping by its PROJ text", {"proj4_params": "+proj=utm +zone=32 +datum=WGS84"}, {}),
+):
+
+    @case("grid", f"UTM, north first, {_what}", "interpolated to even degrees, the cost said", expected=_field,
+          min_coverage=0)  # fmt: skip
+    def _(folder, attrs=_attrs, about=_about):
+        _mapped(folder, "EPSG:32632", _wkt("EPSG:32632") if attrs == "wkt" else attrs, **about)
+
+
+@case("grid", "`y` and `x` with a grid mapping of latitudes and longitudes (EPSG:4326)", "read as these")
+def _(folder):
+    _mapped(folder, "EPSG:4326", _wkt("EPSG:4326"), grid_mapping="spatial_ref")
+
+
+@case("grid", "latitudes and longitudes of 1/24 degree, written with three decimals", "read as even")
+def _(folder):
+    lat, lon = np.round(50 + np.arange(30) / 24, 3), np.round(2 + np.arange(40) / 24, 3)
+    dataset().assign_coords(lat=("lat", lat, {"units": "degrees_north"}), lon=("lon", lon, {"units": "degrees_east"})
+    ).to_netcdf(folder / "a.nc")  # fmt: skip

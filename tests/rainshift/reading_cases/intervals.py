@@ -172,3 +172,72 @@ def _(folder):
       expected=RAIN[1:])  # fmt: skip
 def _(folder):
     dataset(RUNNING, units="mm").isel(time=slice(None, None, -1)).to_netcdf(folder / "a.nc")
+
+
+@case("interval", "bounds of half an hour in the order (nv, time)", "used", expected=RAIN * 2)
+def _(folder):
+    data = dataset(units="mm")
+    data["time"].encoding["units"] = "minutes since 2020-06-01"
+    data["time_bnds"] = ("nv", "time"), np.stack([HOURS - np.timedelta64(30, "m"), HOURS])
+    data.to_netcdf(folder / "a.nc")
+
+
+for _units, _method in (("mm h-1", "sum"), ("mm", "mean")):
+
+    @case("interval", f"`{_units}` whose cell_methods are `time: {_method}`", "refused: set `data.units`",
+          refused=r"data\.units")  # fmt: skip
+    def _(folder, units=_units, method=_method):
+        steps(RAIN, [1440] * 6, units=units, cell_methods=f"time: {method}").to_netcdf(folder / "a.nc")
+
+
+for _methods in ("time: mean within days time: maximum over days", "area: time: maximum", "time: percentile"):
+
+    @case("interval", f"cell_methods `{_methods}`", "refused", refused="neither their sum nor their mean")
+    def _(folder, methods=_methods):
+        dataset(cell_methods=methods).to_netcdf(folder / "a.nc")
+
+
+@case("interval", "the GRIB step type `max`", "refused", refused="neither their sum nor their mean")
+def _(folder):
+    dataset(GRIB_stepType="max").to_netcdf(folder / "a.nc")
+
+
+@case("interval", "`time: sum (interval: 1 minute)` in mm", "amounts of each hour")
+def _(folder):
+    dataset(units="mm", cell_methods="time: sum (interval: 1 minute)").to_netcdf(folder / "a.nc")
+
+
+FEW = np.zeros((24, 30, 40))
+FEW[10:13] = RAIN[:3]
+
+
+@case("interval", "sums since a start of a day with three wet hours", "differences", expected=FEW[1:])
+def _(folder):
+    steps(np.cumsum(FEW, 0), [60] * 24, units="mm").to_netcdf(folder / "a.nc")
+
+
+@case("interval", "sums since a start that begin with three dry days", "differences", expected=np.concatenate(
+    [np.zeros((71, 30, 40)), np.tile(RAIN, (4, 1, 1))]))  # fmt: skip
+def _(folder):
+    rain = np.concatenate([np.zeros((72, 30, 40)), np.tile(RAIN, (4, 1, 1))])
+    steps(np.cumsum(rain, 0), [60] * 96, units="mm").to_netcdf(folder / "a.nc")
+
+
+@case("interval", "sums since a start at four times", "differences", expected=RAIN[1:4])
+def _(folder):
+    dataset(RUNNING, units="mm").isel(time=slice(4)).to_netcdf(folder / "a.nc")
+
+
+@case("interval", "amounts of five days, then of two days of hours", "refused", refused="ambiguous")
+def _(folder):
+    amounts = np.r_[np.full(5, 24.0), np.full(48, 1.0)][:, None, None] * np.ones((1, 30, 40))
+    steps(amounts, [1440] * 5 + [60] * 48, units="mm").to_netcdf(folder / "a.nc")
+
+
+@case("interval", "monthly amounts with bounds", "refused: months are no equal steps", refused="calendar months")
+def _(folder):
+    months = np.array([f"2020-{m:02d}-01" for m in range(1, 8)], "M8[ns]")
+    data = dataset(time=months[:6], units="mm")
+    data["time"].encoding["units"] = "minutes since 2020-01-01"
+    data["time_bnds"] = ("time", "nv"), np.stack([months[:6], months[1:]], 1)
+    data.to_netcdf(folder / "a.nc")

@@ -188,3 +188,62 @@ def _(folder):
     np.arange(6)[:, None, None] == 4, np.nan, RAIN))  # fmt: skip
 def _(folder):
     dataset(np.where(np.arange(6)[:, None, None] == 4, np.nan, RAIN)).to_netcdf(folder / "a.nc")
+
+
+HOLE = RAIN.copy()
+HOLE[2, 12:15, 12:15] = np.nan
+
+
+def _stored(folder: Path, mark: float, dtype: str = "f4", fill: Any = None, **attrs: Any) -> None:
+    import netCDF4
+
+    dataset().drop_vars("precipitation").to_netcdf(folder / "a.nc")
+    with netCDF4.Dataset(folder / "a.nc", "a") as file:
+        variable = file.createVariable("precipitation", dtype, ("time", "lat", "lon"), fill_value=fill)
+        variable.set_auto_maskandscale(False)
+        variable.setncatts({"units": "mm h-1", **attrs})
+        variable[:] = np.where(np.isnan(HOLE), mark, RAIN)
+
+
+for _what, _mark, _attrs in (
+    ("-9999.9 of float32 by a missing_value of float64", -9999.9, {"missing_value": np.float64(-9999.9)}),
+    ("1e20 of float32 by a missing_value of float64", 1e20, {"missing_value": np.float64(1e20)}),
+    ("-9999 by a missing_value in text", -9999, {"missing_value": "-9999"}),
+    ("-9999 by two missing_values", -9999, {"missing_value": np.array([-8888, -9999], "f4")}),
+    ("-9999.9 by IMERG's CodeMissingValue", -9999.9, {"CodeMissingValue": "-9999.9"}),
+    ("-9999 by `nodata`", -9999, {"nodata": np.float32(-9999)}),
+    ("-5 by valid_min alone", -5, {"valid_min": np.float32(0)}),
+    ("500 by a valid_range in text", 500, {"valid_range": "0, 400"}),
+    ("-9999 by missing_value where _FillValue is NaN", -9999, {"missing_value": np.float32(-9999), "fill": np.nan}),
+):
+
+    @case("missing", _what, "missing", expected=HOLE, min_coverage=0)
+    def _(folder, mark=_mark, attrs=_attrs):
+        _stored(folder, mark, **attrs)
+
+
+@case("missing", "-9999 next to a valid_max", "refused", refused="negative")
+def _(folder):
+    _stored(folder, -9999, valid_max=np.float32(400))
+
+
+@case("missing", "-8888 where only -9999 is declared", "refused", refused="negative")
+def _(folder):
+    _stored(folder, -8888, fill=np.float32(-9999))
+
+
+@case("value", "integers with a scale_factor in text", "scaled")
+def _(folder):
+    _packed(folder, CODES, "i2", scale_factor="0.5")
+
+
+@case("value", "integers with a `gain`, which is no name of CF", "refused", refused="scale_factor")
+def _(folder):
+    _stored(folder, 0, "i2", gain=0.5)
+
+
+@case("value", "text, or wet and dry, in place of numbers", "refused", refused="not numbers")
+def _(folder):
+    data = dataset()
+    data["precipitation"] = data["precipitation"].dims, RAIN > 0, {"units": "mm h-1"}
+    data.to_netcdf(folder / "a.nc")
