@@ -70,7 +70,7 @@ def _group_with_fields(path: Path) -> str | None:
             look(file)
     outer = sorted(set(found), key=lambda name: (name.count("/"), name))
     if len(outer) > 1 and outer[0].count("/") == outer[1].count("/"):
-        raise DataError(f"{path} has fields in the groups {', '.join(outer)}; copy one to a file of its own")
+        raise DataError(f"{path} has fields in the groups {', '.join(outer)}; copy one to a separate file")
     return outer[0] if outer else None
 
 

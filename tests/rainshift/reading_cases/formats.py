@@ -280,7 +280,7 @@ def _(folder):
     dataset().to_netcdf(folder / "a.NC")
 
 
-@case("format", "a file of each year in a folder of its own", "one record")
+@case("format", "a file of each year in a separate folder", "one record")
 def _(folder):
     for number, year in enumerate((2020, 2021)):
         (folder / str(year)).mkdir()
