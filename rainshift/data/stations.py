@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from geoml.data.netcdf import read_dataset
 from geoml.errors import DataError
 from geoml.grids.grid import Grid
 from rainshift.sources.fetching import local_copy
-from rainshift.sources.intervals import bounds_of, find_intervals
-from rainshift.sources.rain_files import find_rain
+from rainshift.sources.intervals import SIGNS, bounds_of, find_intervals
+from rainshift.sources.opening import open_rain
+from rainshift.sources.rain_files import find_rain, refuse_contradiction
 from rainshift.sources.units import rain_units
 from rainshift.sources.valid_times import Times, intervals_of, rows_for
 from rainshift.sources.validity import SENTINELS, most_mm_h, validity_of
@@ -40,6 +40,8 @@ COLUMNS = {
     "amount": ("amount", "precipitation", "precip", "rain", "rainfall", "prcp", "rr", "value"),
     "interval": ("interval", "duration", "period", "step"),
 }
+#: Amounts of a station from which on a sum since a start is recognised.
+FEWEST_OF_SUM = 12
 MINUTE = np.timedelta64(60, "s")
 
 
@@ -260,7 +262,7 @@ def _of_netcdf(path: Path) -> pd.DataFrame:
     """Rain `(station, time)` as a long table."""
     import pandas as pd
 
-    data = read_dataset(path)
+    data = open_rain(path)
     array = data[find_rain(data, None, path)]
     places = {}
     for kind in ("lat", "lon"):
@@ -281,13 +283,14 @@ def _of_netcdf(path: Path) -> pd.DataFrame:
     stamps = data[time].values.astype("datetime64[ns]")
     order = np.argsort(stamps)
     bounds = bounds_of(data, time, order)
-    meant = rain_units(array.attrs.get("units"), label=f"{path}: {array.name!r}")
+    label = f"{path}: {array.name!r}"
+    meant = rain_units(array.attrs.get("units"), label=label)
+    refuse_contradiction(array, meant, label, None)
     intervals = find_intervals(stamps[order], bounds, str(path), amount=meant.amount)
     if bounds is not None:
         start, end = bounds[:, 0], bounds[:, 1]
     else:
         start, end = intervals_of(stamps[order], intervals.step, intervals.stamp or "end")
-    label = f"{path}: {array.name!r}"
     values = validity_of(array, label).apply(np.asarray(array.transpose(time, dim).values, float)[order], label)
     rate = values * meant.factor / (intervals.hours[:, None] if meant.amount else 1.0)
     count = len(stamps)
@@ -328,6 +331,7 @@ def _checked(table: pd.DataFrame, path: Path) -> Stations:
         if wrong.any():
             row = table[wrong].iloc[0]
             raise DataError(f"{path}: the amount {row['amount']:g} of {row['id']} at {row['end']} {why}")
+    _refuse_sums(table, path)
     places = table.groupby("id", sort=True)[["lat", "lon"]].agg(["min", "max"])
     moved = (places[("lat", "max")] - places[("lat", "min")] > 1e-6) | (
         places[("lon", "max")] - places[("lon", "min")] > 1e-6
@@ -341,6 +345,17 @@ def _checked(table: pd.DataFrame, path: Path) -> Stations:
         table["start"].to_numpy("datetime64[ns]"), table["end"].to_numpy("datetime64[ns]"),
         table["rate"].to_numpy(float),
     )  # fmt: skip
+
+
+def _refuse_sums(table: pd.DataFrame, path: Path) -> None:
+    """Raise `DataError` for a station whose amounts never decrease, as those of a counter that is never emptied."""
+    for name, amounts in table.sort_values("end").groupby("id")["amount"]:
+        change = np.diff(amounts.to_numpy())
+        if len(change) >= FEWEST_OF_SUM and (change >= 0).all() and (change > 0).sum() >= SIGNS:
+            raise DataError(
+                f"{path}: the amounts of {name} never decrease; they seem to be sums since a start: expected the "
+                "amount of each interval"
+            )
 
 
 def taken_at(fields: NDArray[Any], grid: Grid, stations: Stations, method: str) -> NDArray[np.float32]:

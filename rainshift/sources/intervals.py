@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from geoml.errors import DataError
 
 __all__ = [
+    "SIGNS",
     "Intervals",
     "bounds_of",
     "cell_method",

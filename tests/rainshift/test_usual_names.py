@@ -184,3 +184,20 @@ def test_more_units(text: str, factor: float) -> None:
 def test_a_number_after_the_unit_is_refused() -> None:
     with pytest.raises(DataError, match="after the unit"):
         rain_units("mm/h*10")
+
+
+def test_sums_of_a_counter_and_maxima_are_no_amounts(tmp_path: Path) -> None:
+    rows = [f"h,60.15,24.96,2016-09-28T{hour:02d}:00Z,{0.2 * (hour // 2):.1f},1 h" for hour in range(24)]
+    (tmp_path / "gauges.csv").write_text(HEAD + "\n".join(rows))
+    with pytest.raises(DataError, match="never decrease"):
+        read_stations(str(tmp_path / "gauges.csv"))
+    places = {"lat": ("station", [60.1, 60.2]), "lon": ("station", [24.9, 25.0])}
+    rain = xr.DataArray(np.arange(8.0).reshape(2, 4) % 3, dims=("station", "time"), attrs={"units": "mm"})
+    data = rain.to_dataset(name="rain").assign_coords(places | {"time": [f"2020-06-01T0{h}:00" for h in range(1, 5)]})
+    data.to_netcdf(tmp_path / "gauges.nc")
+    gauges = read_stations(str(tmp_path / "gauges.nc"))
+    assert (str(gauges.end[0])[:16], gauges.rate[:2].tolist()) == ("2020-06-01T01:00", [0.0, 1.0])
+    data["rain"].attrs["cell_methods"] = "time: maximum"
+    data.to_netcdf(tmp_path / "maxima.nc")
+    with pytest.raises(DataError, match="maximum"):
+        read_stations(str(tmp_path / "maxima.nc"))
