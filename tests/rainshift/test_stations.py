@@ -98,7 +98,7 @@ def test_a_file_of_stations() -> None:
         ({"interval": "60"}, "plain numbers"),
         ({"lat": 95.0}, "latitude"),
         ({"lat": 51.0}, "several places"),
-        ({"time": str(HOURS[2]) + "Z"}, "comes twice"),
+        ({"time": str(HOURS[2]) + "Z", "amount": 3}, "comes twice"),
     ],
 )
 def test_wrong_values_are_named(tmp_path, changes, said) -> None:
