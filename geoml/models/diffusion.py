@@ -22,10 +22,10 @@ from geoml.diffusion.posterior import Observed, given
 from geoml.diffusion.preconditioning import noise_label
 from geoml.diffusion.process import SAMPLING, Process, Sampling, process_of
 from geoml.diffusion.samplers import sampler_of
-from geoml.errors import unknown
+from geoml.errors import UserError, unknown
 from geoml.models.base import Channels, Model
 from geoml.models.conditioning import first_guess, with_static
-from geoml.models.noise import member_noise, sample_noise, seed_of
+from geoml.models.noise import correlated, member_noise, sample_noise, seed_of
 from geoml.models.regression import LOSSES, Loss, masked_loss
 from geoml.nn.context import Conditioning
 from geoml.nn.options import NETWORK, UNetOptions
@@ -60,6 +60,8 @@ class Diffusion(Model):
             `sigma_min` need half the evaluations of Heun's method on the levels of Karras et al. for one error, as
             `benchmarks/sampling.py` measures.
         more_predictors: predictors that a subclass adds to those of the channels.
+        noise_lengths: correlation of the noise along the last axes, in cells; see `geoml.models.noise.correlated`. A
+            network that gives nothing then samples a Gaussian field with this correlation. Empty: independent cells.
     """
 
     stochastic: ClassVar[bool] = True
@@ -84,8 +86,12 @@ class Diffusion(Model):
         learn_scale: bool = True,
         sampling: Sampling | Mapping[str, Any] = SAMPLING,
         more_predictors: int = 0,
+        noise_lengths: Sequence[float] = (),
     ) -> None:
         super().__init__(channels, dims)
+        if len(noise_lengths) > dims or any(not length >= 0 for length in noise_lengths):
+            raise UserError(f"noise_lengths={list(noise_lengths)}; expected up to {dims} lengths in cells, 0 or more")
+        self.noise_lengths = tuple(map(float, noise_lengths))
         if loss not in LOSSES:
             raise unknown("loss", loss, LOSSES)
         self.loss_kind, self.middle = loss, middle
@@ -185,7 +191,7 @@ class Diffusion(Model):
             away = torch.where(batch.mask, away, 0.0)
         scale = self.scales(predictors)
         clean = away * (self.unit / scale.detach())
-        noise = sample_noise(clean.shape[1:], batch.ids, generator, draw="noise")
+        noise = correlated(sample_noise(clean.shape[1:], batch.ids, generator, draw="noise"), self.noise_lengths)
         sigma = self.levels.quantile(sample_noise((), batch.ids, generator, draw="level", uniform=True))
         into = expand(self.preconditioning.coefficients(sigma).into, clean)
         given = self.network(into * (clean + expand(sigma, clean) * noise), predictors, noise_label(sigma)).float()
@@ -227,7 +233,9 @@ class Diffusion(Model):
 
             def draw(step: int, some: range = some) -> Tensor:
                 key = seed_of(seed, "step", step)
-                noise = member_noise(shape, batch.ids, members=some, seed=key, device=centre.device)
+                noise = member_noise(
+                    shape, batch.ids, members=some, seed=key, device=centre.device, lengths=self.noise_lengths
+                )
                 return noise.flatten(0, 1)[:, :, layers]
 
             denoiser = self.denoiser(predictors.repeat_interleave(len(some), dim=0))

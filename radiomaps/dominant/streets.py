@@ -13,19 +13,19 @@ from radiomaps.dominant.corners import best_corner, reach_corners
 from radiomaps.dominant.mirrors import mirror
 from radiomaps.dominant.walls import Walls
 
-__all__ = ["along_streets"]
+__all__ = ["CORNER_M", "along_streets"]
 
 #: Layers within this height (m) above the ground share their paths in plan.
 _BAND_M = 5.0
-#: Length in q₉₀ = √(_CORNER_M / λ), fitted to traced streets (see docs/concepts/ray-tracing.md). Berg's measured value
-#: of 0.031 m includes reflected paths, which are computed separately here. The exponent is Berg's.
-_CORNER_M = 3.0
+#: Length in q₉₀ = √(CORNER_M / λ), fitted to traced streets by `python benchmarks/dominant.py --fit`. Berg's measured
+#: value of 0.031 m includes reflected paths, which are computed separately here. The exponent is Berg's.
+CORNER_M = 3.0
 _POWER = 1.5
 
 
 def right_angle(wavelength_m: float) -> float:
     """q of a turn by 90° in Berg's model, in 1/m; it is proportional to the square root of the frequency."""
-    return math.sqrt(_CORNER_M / wavelength_m)
+    return math.sqrt(CORNER_M / wavelength_m)
 
 
 def along_streets(

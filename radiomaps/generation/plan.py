@@ -7,7 +7,7 @@ import hashlib
 import itertools
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from geoml.errors import UserError, unknown
@@ -75,8 +75,12 @@ class Window:
 def expand_scenes(entries: Sequence[Any]) -> tuple[dict[str, Any], ...]:
     """Every scene as a mapping; a scene with `count` is expanded to that many seeds, starting at its `seed`.
 
+    A scene with `centres_m` is expanded to one entry for each, whose window has this middle.
+
     >>> [entry["seed"] for entry in expand_scenes([{"name": "procedural", "seed": 5, "count": 3}])]
     [5, 6, 7]
+    >>> expand_scenes([{"name": "florence", "centres_m": [[-200, 0], [56, 0]]}])[1]
+    {'name': 'florence', 'centre_m': (56.0, 0.0)}
     """
     expanded: list[dict[str, Any]] = []
     for entry in entries:
@@ -84,13 +88,24 @@ def expand_scenes(entries: Sequence[Any]) -> tuple[dict[str, Any], ...]:
         if "." in str(options.get("name", "")) and "path" not in options:
             options["path"] = options.pop("name")
         options = {key: value for key, value in options.items() if value is not None}
-        count = options.pop("count", None)
-        if count is None:
+        count, centres = options.pop("count", None), options.pop("centres_m", None)
+        if centres is not None:
+            expanded += [{**options, "centre_m": _place(centre)} for centre in centres]
+        elif count is None:
             expanded.append(options)
         else:
             first = int(options.pop("seed", 0))
             expanded += [{**options, "seed": first + index} for index in range(int(count))]
     return tuple(expanded)
+
+
+def _place(centre: Any) -> tuple[float, float]:
+    """The middle of a window as two numbers."""
+    try:
+        x, y = (float(value) for value in centre)
+    except (TypeError, ValueError):
+        raise UserError(f"centres_m holds {centre!r}; expected the middle [x, y] of each window in metres") from None
+    return x, y
 
 
 def furnished(entries: Sequence[Any], materials: Mapping[str, Any]) -> tuple[dict[str, Any], ...]:
@@ -108,7 +123,13 @@ def furnished(entries: Sequence[Any], materials: Mapping[str, Any]) -> tuple[dic
 
 @functools.lru_cache(maxsize=4)
 def _scene(text: str) -> Scene:
-    return scenes.load(json.loads(text))
+    """A scene from its entry; windows of one scene differ in the name."""
+    options = json.loads(text)
+    centre = options.pop("centre_m", None)
+    if centre is None:
+        return scenes.load(options)
+    scene = _scene(json.dumps(options, sort_keys=True))
+    return replace(scene, name=f"{scene.name}@{centre[0]:g},{centre[1]:g}")
 
 
 @dataclass(frozen=True)
@@ -185,14 +206,17 @@ class Plan:
 
     def grid(self, index: int) -> Grid:
         """The window in the metres of scene `index`."""
-        return self.window.grid(self.scene(index))
+        centre = self.scenes[index].get("centre_m")
+        window = self.window if centre is None else replace(self.window, centre_m=tuple(centre))
+        return window.grid(self.scene(index))
 
     @property
     def store_grid(self) -> Grid | None:
         """The window in scene metres where it is the same in all scenes; else None: the corner differs by scene."""
         alike = {json.dumps({**scene, "seed": 0}, sort_keys=True) for scene in self.scenes}
         generated = len(alike) == 1 and str(self.scenes[0].get("name", "")) == "procedural"
-        return self.grid(0) if self.window.centre_m or len(self.scenes) == 1 or generated else None
+        shared = self.window.centre_m and not any("centre_m" in scene for scene in self.scenes)
+        return self.grid(0) if shared or len(self.scenes) == 1 or generated else None
 
     def transmitters(self, index: int) -> list[Transmitter]:
         return self.placement.transmitters(self.scene(index), self.grid(index), (self.seed, index))

@@ -121,11 +121,23 @@ def scene_records(path: str | os.PathLike[str]) -> list[SceneRecord]:
 def _scene_files(path: Path) -> list[Path]:
     files = sorted((path / "scenes").glob("*.json"))
     if not files:
+        if (path / "plan.json").exists() and not (path / "manifest.json").exists():
+            raise DataError(f"{path} is an unfinished set of maps{_failure(path.parent)}")
         inside = path / "maps.zarr"
         hint = f"; did you mean {inside}?" if inside.exists() else ""
         found = "holds no records of scenes; it is no set of radio maps" if path.exists() else "does not exist"
         raise DataError(f"{path} {found}{hint}")
     return files
+
+
+def _failure(run: Path) -> str:
+    """The error with which a run ended, by the last line of its log, and what to do."""
+    log = run / "log.txt"
+    last = log.read_text(encoding="utf-8", errors="replace").rstrip().rpartition("\n")[2] if log.is_file() else ""
+    name, _, text = last.partition(": ")
+    if text and re.fullmatch(r"[\w.]*Error", name):
+        return f", whose run ended with an error ({text}); correct that and trace again"
+    return "; the command that began it resumes"
 
 
 class MapStore(Store):

@@ -78,6 +78,7 @@ class CorrDiff3D(Diffusion):
         middle: float = 0.5,
         scale: float = 0.1,
         share: float = 0.5,
+        noise_lengths: Sequence[float] = (),
         sampling: Sampling | Mapping[str, Any] = SAMPLING,
     ) -> None:
         if not 0 < share <= 1:
@@ -86,6 +87,7 @@ class CorrDiff3D(Diffusion):
         super().__init__(
             channels, dims, process=process, network=residual_network or network, conditioning=conditioning,
             residual=residual, middle=middle, scale=scale, sampling=sampling, more_predictors=2 * count,
+            noise_lengths=noise_lengths,
         )  # fmt: skip
         self.share = share
         self.regression = UNet(

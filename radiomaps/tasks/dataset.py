@@ -65,6 +65,7 @@ class TaskSource(BlockSource):
         self.selected = select_samples(samples, len(self._sites), self.name)
         self._prior = self._open_prior()
         self._roofs: dict[int, NDArray[np.float32]] = {}
+        self._bases: dict[int, float] = {}
         #: The epoch, shared with reading processes; fresh observations are keyed on it.
         self.epoch = torch.zeros(1, dtype=torch.int64)
 
@@ -97,7 +98,10 @@ class TaskSource(BlockSource):
 
     def _ground_m(self, sample: int) -> float:
         """Height of the ground that the footprints of a scene stand on."""
-        return base_height_m(self._record(sample).footprints)
+        scene = int(self.scenes[sample])
+        if scene not in self._bases:
+            self._bases[scene] = base_height_m(self._record(sample).footprints)
+        return self._bases[scene]
 
     def _record(self, sample: int) -> SceneRecord:
         return SceneRecord(read_json(self.store.path / "scenes" / f"{int(self.scenes[sample]):05d}.json"))

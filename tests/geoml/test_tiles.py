@@ -125,6 +125,8 @@ def test_noise_of_a_window_is_that_of_the_whole() -> None:
     whole = member_noise((2, 12, 10), [7], members=2, seed=1)
     sample = WindowId(7, {(4, 5): ((12, 10), (slice(3, 7), slice(5, 10)))})
     assert torch.equal(member_noise((2, 4, 5), [sample], members=2, seed=1), whole[..., 3:7, 5:10])
+    smooth = member_noise((2, 12, 10), [7], members=2, seed=1, lengths=(3.0, 3.0))
+    assert torch.equal(member_noise((2, 4, 5), [sample], members=2, seed=1, lengths=(3.0, 3.0)), smooth[..., 3:7, 5:10])
     with pytest.raises(ValueError, match="not one of the windows"):
         member_noise((2, 4, 6), [sample], members=1, seed=1)
 

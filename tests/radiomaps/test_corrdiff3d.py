@@ -119,6 +119,24 @@ def test_a_training_leaves_its_gate_which_prediction_reads(tmp_path: Path) -> No
     assert app.main(APP, [*predicted, f"run.dir={tmp_path / 'drawn'}"]) == 0
 
 
+def test_an_untrained_diffusion_samples_a_field_with_the_correlation_of_its_noise() -> None:
+    made = build({"model": "corrdiff3d", **SMALL, "noise_lengths": [2.0, 4.0, 4.0], "steps": 6}, CHANNELS).eval()
+    assert isinstance(made, CorrDiff3D)
+    maps = batch((0.2, 0.0))
+    members = made.predict(maps, members=800)[:, ::2]
+    predictors = made.predictors(maps)
+    with torch.no_grad():
+        away = (members - made.centre(predictors).unsqueeze(1)) / made.scales(predictors).unsqueeze(1)
+    assert float(away.square().mean()) == pytest.approx(1, rel=0.1)
+    for axis, length in ((-1, 4.0), (-2, 4.0), (-3, 2.0)):
+        size = away.shape[axis]
+        for lag in (1, 2):
+            alike = (away.narrow(axis, 0, size - lag) * away.narrow(axis, lag, size - lag)).mean()
+            assert float(alike) == pytest.approx(math.exp(-lag / length), abs=0.06)
+    with pytest.raises(UserError, match="noise_lengths"):
+        build({"model": "corrdiff3d", **SMALL, "noise_lengths": [-1.0]}, CHANNELS)
+
+
 def test_a_share_of_nothing_is_refused() -> None:
     with pytest.raises(UserError, match="share=0"):
         build({"model": "corrdiff3d", **SMALL, "share": 0}, CHANNELS)

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import xarray as xr
 
-from geoml.errors import UserError
+from geoml.cli import app
+from geoml.errors import DataError, UserError
+from radiomaps.__main__ import APP
 from radiomaps.antennas.coverage import LinkBudget, coverage, coverage_tables
+from radiomaps.maps.store import scene_records
 
 
 def maps_of(gains, powers, carriers, building=None):
@@ -87,3 +92,17 @@ def test_the_command_covers_a_store_and_makes_its_page(tmp_path):
     assert (made / "samples" / "coverage-2m.png").stat().st_size > 10_000
     assert [section.title for section in report(made).sections] == ["Maps", "Share covered", "Cells and link budget"]
     assert main(["coverage", f"store={run}", f"run.dir={tmp_path / 'other'}", f"sites={tmp_path / 'sites.csv'}"]) == 2
+
+
+def test_coverage_of_a_trace_that_failed_names_the_failure(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    words = ["solver=dominant", "transmitters.positions_m=[[500,500,3]]", f"run.dir={tmp_path / 'run'}"]
+    assert app.main(APP, ["trace", *words]) == 2
+    for store in (tmp_path / "run", tmp_path / "run" / "maps.zarr"):
+        capsys.readouterr()
+        assert app.main(APP, ["coverage", f"store={store}", f"run.dir={tmp_path / 'coverage'}"]) == 2
+        message = capsys.readouterr().err
+        assert "unfinished" in message
+        assert "is outside scene 'procedural-0'" in message
+    (tmp_path / "run" / "log.txt").unlink()
+    with pytest.raises(DataError, match="the command that began it resumes"):
+        scene_records(tmp_path / "run" / "maps.zarr")

@@ -67,6 +67,23 @@ def test_transmitters_stand_in_streets_and_on_roofs_at_carriers_in_turn(tmp_path
         plan(carriers_hz=(2e9,), frequencies_hz=(3e9,))
 
 
+def test_several_windows_of_one_scene_are_scenes_of_their_own(tmp_path: Path):
+    centres = [[80, 100], [180, 160]]
+    several = plan(scenes=({"name": "procedural", "seed": 20, "centres_m": centres},), placement=Placement(count=2))
+    assert several.samples == 4
+    single = [plan(scenes=("procedural-20",), window=replace(WINDOW, centre_m=tuple(centre))) for centre in centres]
+    assert [several.grid(index) for index in (0, 1)] == [one.grid(0) for one in single]
+    maps = open_maps(generate(several, tmp_path / "several.zarr"))
+    for index, one in enumerate(single):
+        found = maps["building"].isel(scene=index).values
+        np.testing.assert_array_equal(found, one.scene(0).building_mask(one.grid(0)))
+    assert [record["name"] for record in scene_records(tmp_path / "several.zarr")] == [
+        "procedural-20@80,100", "procedural-20@180,160"
+    ]  # fmt: skip
+    with pytest.raises(UserError, match="centres_m holds 7"):
+        expand_scenes([{"name": "procedural", "centres_m": [7]}])
+
+
 def _point(site: Transmitter) -> shapely.Point:
     return shapely.Point(site.position[:2])
 

@@ -9,9 +9,11 @@ import pytest
 
 from geoml.constants import SPEED_OF_LIGHT
 from geoml.grids.grid import Grid
+from radiomaps import dominant
 from radiomaps.maps.layout import Transmitter
 from radiomaps.raytrace import TraceOptions, find_paths, trace
-from radiomaps.scenes import load
+from radiomaps.scenes import Mesh, Scene, load
+from radiomaps.scenes.extrude import scene_of_footprints
 
 CANYON = "simple_street_canyon"
 PLACE = (-20.0, 0.0, 5.0)
@@ -66,3 +68,33 @@ def test_means_of_rays_have_the_power_of_exact_paths(corner):
     power, mean = (np.nansum(10 ** (m.path_gain_db.values[dark] / 10)) for m in (maps, means))
     assert dark.sum() > 300
     assert mean == pytest.approx(power, rel=0.2)
+
+
+def flat(walls: bool) -> Scene:
+    """Level ground, or two walls that face each other without ground: nothing diffracts."""
+    plain = scene_of_footprints("plain", [], bounds=(0, 0, 60, 60))
+    if not walls:
+        return plain
+    faces = np.array([[0, 1, 2], [0, 2, 3]], np.int32)
+    meshes = [Mesh(f"wall {y}", np.array([[0.0, y, 0], [60, y, 0], [60, y, 20], [0, y, 20]]), faces) for y in (0, 60)]
+    return replace(plain, meshes=tuple(meshes))
+
+
+@pytest.mark.parametrize("walls", [False, True])
+@pytest.mark.parametrize("estimator", ["paths", "axis"])
+def test_a_scene_without_an_edge_has_the_maps_without_diffraction(walls: bool, estimator: str):
+    scene, transmitter = flat(walls), Transmitter((30.0, 30.0, 5.0))
+    grid = Grid.box({"z": 1, "y": 10, "x": 10}, {"z": 5, "y": 50, "x": 50}, 4.0)
+    options = TraceOptions(rays=20_000, estimator=estimator)
+    without, with_ = (
+        trace(scene, [transmitter], grid, replace(options, diffraction=on))["path_gain_db"].values
+        for on in (False, True)
+    )
+    assert np.isfinite(without).all()
+    np.testing.assert_allclose(with_, without, atol=0.01)
+    points = np.array([[12.0, 12.0, 3.0]])
+    tables = [find_paths(scene, [transmitter], points, replace(options, diffraction=on), top=4) for on in (False, True)]
+    np.testing.assert_allclose(*(table["path_gain_db"].values for table in tables), atol=0.01)
+    straight = dominant.trace(scene, [transmitter], grid)["path_gain_db"].values
+    assert np.isfinite(straight).all()
+    assert (straight <= with_ + 1.0).all()
