@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -11,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from geoml.data.fields import Batch
-from geoml.diffusion.denoiser import expand
+from geoml.diffusion.denoiser import Denoiser, expand
 from geoml.diffusion.guidance import Known
 from geoml.diffusion.process import SAMPLING, Process, Sampling
 from geoml.errors import UserError
@@ -28,6 +29,8 @@ __all__ = ["CorrDiff3D", "CorrectionGate"]
 
 #: Bounds of the logarithm of a voxel's scale over the scale of its target.
 NARROWEST, WIDEST = -5.0, 3.0
+#: Standardised residuals that the diffusion learns are cut here.
+FARTHEST = 4.0
 
 
 @dataclass(frozen=True)
@@ -49,14 +52,18 @@ class CorrDiff3D(Diffusion):
 
     After CorrDiff (Mardani et al. 2023, arXiv 2309.15214), with a scale for every voxel. The U-Net gives mean and
     logarithm of the scale. The mean is trained on its squared error, in units of each target's mean scale, the scale by
-    the likelihood of a normal distribution around the current mean. The diffusion learns what is left, divided by the
-    scale, and sees mean and scale; it has no gradient to the first stage. All is one training.
+    the CRPS of a normal distribution around the current mean. (The gradient of a likelihood has no bound where the
+    scale is small and the error is not, as at a strong reflection in line of sight; such steps drown the mean's.) The
+    diffusion learns what is left, divided by the scale and cut at `FARTHEST` scales, and sees mean and scale; it has no
+    gradient to the first stage. All is one training. Its noise may be correlated (`noise_lengths`).
 
     - Members come in pairs on opposite sides of the mean, so that the mean of an even number of members is the
       regression's.
     - With a prior the mean is a correction of it. A `CorrectionGate`, fitted after the training, shuts the correction
       where the prior is better and fits the size of the spread.
     - `share`: part of each batch on which the diffusion learns; `residual_network`: its network, None for `network`.
+      With 0 there is no diffusion: members are the mean plus a Gaussian field with the predicted scale and the
+      correlation of `noise_lengths`.
 
     Other arguments are those of `Diffusion`.
     """
@@ -81,8 +88,8 @@ class CorrDiff3D(Diffusion):
         noise_lengths: Sequence[float] = (),
         sampling: Sampling | Mapping[str, Any] = SAMPLING,
     ) -> None:
-        if not 0 < share <= 1:
-            raise UserError(f"share={share}; expected a part of each batch, above 0 and at most 1")
+        if not 0 <= share <= 1:
+            raise UserError(f"share={share}; expected a part of each batch, 0 to 1")
         count = len(channels.target)
         super().__init__(
             channels, dims, process=process, network=residual_network or network, conditioning=conditioning,
@@ -90,6 +97,8 @@ class CorrDiff3D(Diffusion):
             noise_lengths=noise_lengths,
         )  # fmt: skip
         self.share = share
+        if not share:
+            del self.network, self._graphed
         self.regression = UNet(
             len(channels.condition) + len(channels.static), 2 * count, dims=dims, **vars(UNetOptions.of(network))
         )
@@ -109,7 +118,7 @@ class CorrDiff3D(Diffusion):
         return self
 
     def loss(self, batch: Batch, *, phase: str = "main", generator: torch.Generator | None = None) -> Tensor:
-        """Squared error of the mean, negative log-likelihood of the scale, and the diffusion's loss, added."""
+        """Squared error of the mean, CRPS of the scale, and the diffusion's loss, added."""
         if batch.target is None:
             raise ValueError("a loss needs a batch with a target")
         inputs = super().predictors(batch)
@@ -120,18 +129,28 @@ class CorrDiff3D(Diffusion):
         unit = expand(self.scale, away[0]).unsqueeze(0)
         zero = torch.zeros_like(away)
         error = masked_loss(away / unit.detach(), zero, batch.mask)
-        standard = away.detach() / log_scale.exp()
-        likelihood = masked_loss(standard, zero, batch.mask) / 2 + _mean(log_scale - unit.detach().log(), batch.mask)
+        width = log_scale.exp()
+        score = _mean(normal_crps(away.detach() / width) * width / unit.detach(), batch.mask)
         surprise = masked_loss(away.detach() / unit, zero, batch.mask) / 2 + _mean(unit.log() + zero, batch.mask)
         own = SCALE_WEIGHT * (surprise - surprise.detach())
+        if not self.share:
+            return error + score + own
         some = slice(0, max(1, round(self.share * len(batch))))
+        limit = FARTHEST * width.detach()
+        near = mean.detach() + torch.maximum(torch.minimum(away.detach(), limit), -limit)
         part = batch.map(
-            condition=batch.condition[some], target=batch.target[some], ids=tuple(batch.ids[some]),
+            condition=batch.condition[some], target=near[some], ids=tuple(batch.ids[some]),
             mask=None if batch.mask is None else batch.mask[some],
             static=None if batch.static is None else batch.static[some],
         )  # fmt: skip
         known = torch.cat((inputs[some], mean[some].detach(), log_scale[some].detach()), dim=1)
-        return error + likelihood + own + self.denoising_loss(part, known, mean[some].detach(), generator)
+        return error + score + own + self.denoising_loss(part, known, mean[some].detach(), generator)
+
+    def denoiser(self, predictors: Float[Tensor, "batch predictor *space"]) -> Denoiser:
+        """As `Diffusion.denoiser`; without a diffusion that of a Gaussian field with the correlation of the noise."""
+        if self.share:
+            return super().denoiser(predictors)
+        return lambda x, sigma: expand(self.preconditioning.coefficients(sigma).skip, x) * x
 
     @torch.no_grad()
     def predict(self, batch: Batch, *, members: int = 1, seed: int = 0) -> Tensor:
@@ -189,6 +208,18 @@ class CorrDiff3D(Diffusion):
         if self.sight is None:
             return outside
         return torch.where(predictors[:, self.sight : self.sight + 1] > 0.5, inside, outside)
+
+
+def normal_crps(standard: Tensor) -> Tensor:
+    """CRPS of a normal distribution in units of its deviation, at a standardised value.
+
+    Gneiting & Raftery 2007, eq. 21.
+
+    >>> round(float(normal_crps(torch.tensor(0.0))), 4)
+    0.2337
+    """
+    density = torch.exp(-standard.square() / 2) / math.sqrt(2 * math.pi)
+    return standard * torch.erf(standard / math.sqrt(2)) + 2 * density - 1 / math.sqrt(math.pi)
 
 
 def _mean(values: Tensor, mask: Tensor | None) -> Tensor:

@@ -119,8 +119,10 @@ def test_a_training_leaves_its_gate_which_prediction_reads(tmp_path: Path) -> No
     assert app.main(APP, [*predicted, f"run.dir={tmp_path / 'drawn'}"]) == 0
 
 
-def test_an_untrained_diffusion_samples_a_field_with_the_correlation_of_its_noise() -> None:
-    made = build({"model": "corrdiff3d", **SMALL, "noise_lengths": [2.0, 4.0, 4.0], "steps": 6}, CHANNELS).eval()
+@pytest.mark.parametrize("share", [0.5, 0])
+def test_an_untrained_or_no_diffusion_samples_a_field_with_the_correlation_of_its_noise(share: float) -> None:
+    lengths = {"noise_lengths": [2.0, 4.0, 4.0], "steps": 6, "share": share}
+    made = build({"model": "corrdiff3d", **SMALL, **lengths}, CHANNELS).eval()
     assert isinstance(made, CorrDiff3D)
     maps = batch((0.2, 0.0))
     members = made.predict(maps, members=800)[:, ::2]
@@ -137,9 +139,9 @@ def test_an_untrained_diffusion_samples_a_field_with_the_correlation_of_its_nois
         build({"model": "corrdiff3d", **SMALL, "noise_lengths": [-1.0]}, CHANNELS)
 
 
-def test_a_share_of_nothing_is_refused() -> None:
-    with pytest.raises(UserError, match="share=0"):
-        build({"model": "corrdiff3d", **SMALL, "share": 0}, CHANNELS)
+def test_a_share_below_nothing_is_refused() -> None:
+    with pytest.raises(UserError, match="share=-1"):
+        build({"model": "corrdiff3d", **SMALL, "share": -1}, CHANNELS)
 
 
 def test_features_know_walls_roofs_and_what_stands_between() -> None:
