@@ -25,7 +25,7 @@ from geoml.diffusion.samplers import sampler_of
 from geoml.errors import UserError, unknown
 from geoml.models.base import Channels, Model
 from geoml.models.conditioning import first_guess, with_static
-from geoml.models.noise import correlated, member_noise, sample_noise, seed_of
+from geoml.models.noise import Lengths, correlated, member_noise, sample_noise, seed_of
 from geoml.models.regression import LOSSES, Loss, masked_loss
 from geoml.nn.context import Conditioning
 from geoml.nn.options import NETWORK, UNetOptions
@@ -91,7 +91,7 @@ class Diffusion(Model):
         super().__init__(channels, dims)
         if len(noise_lengths) > dims or any(not length >= 0 for length in noise_lengths):
             raise UserError(f"noise_lengths={list(noise_lengths)}; expected up to {dims} lengths in cells, 0 or more")
-        self.noise_lengths = tuple(map(float, noise_lengths))
+        self.noise_lengths: Lengths = tuple(map(float, noise_lengths))
         if loss not in LOSSES:
             raise unknown("loss", loss, LOSSES)
         self.loss_kind, self.middle = loss, middle

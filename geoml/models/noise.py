@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-__all__ = ["WindowId", "correlated", "member_noise", "sample_noise", "seed_of"]
+__all__ = ["Lengths", "WindowId", "correlated", "member_noise", "sample_noise", "seed_of"]
 
 
 def seed_of(*keys: int | str) -> int:
@@ -73,17 +73,28 @@ def _root(size: int, length: float) -> Tensor:
     return torch.linalg.cholesky(correlation).float()
 
 
-def correlated(noise: Float[Tensor, "*lead"], lengths: Sequence[float]) -> Float[Tensor, "*lead"]:
+#: Lengths of correlation along the last axes, or such lengths for each channel.
+Lengths = Sequence[float] | Sequence[Sequence[float]]
+
+
+def correlated(noise: Float[Tensor, "*lead"], lengths: Lengths) -> Float[Tensor, "*lead"]:
     """Noise with the correlation exp(-distance / length) along each of the last axes, from independent noise.
 
-    `lengths` are in cells, one for each of the last axes; 0 leaves an axis independent. The variance stays 1 in every
-    cell, at the edges too.
+    `lengths` are in cells, one for each of the last axes, or a row of them for each channel, which is the axis before
+    these; 0 leaves an axis independent. The variance stays 1 in every cell, at the edges too.
 
     >>> wave = correlated(torch.randn(2000, 8, generator=torch.Generator().manual_seed(0)), [4.0])
     >>> [round(float((wave[:, 0] * wave[:, lag]).mean()), 1) for lag in (0, 4)]
     [1.0, 0.4]
     """
+    rows = [row for row in lengths if isinstance(row, Sequence)]
+    if rows:
+        channel = noise.ndim - len(rows[0]) - 1
+        return torch.stack(
+            [correlated(part, row) for part, row in zip(noise.unbind(channel), rows, strict=True)], dim=channel
+        )
     for axis, length in enumerate(lengths, start=noise.ndim - len(lengths)):
+        assert isinstance(length, float | int)
         if length > 0:
             root = _root(noise.shape[axis], float(length)).to(noise)
             noise = torch.movedim(torch.movedim(noise, axis, -1) @ root.T, -1, axis)
@@ -97,7 +108,7 @@ def member_noise(
     members: int | range,
     seed: int,
     device: torch.device | str = "cpu",
-    lengths: Sequence[float] = (),
+    lengths: Lengths = (),
 ) -> Tensor:
     """Standard normal noise `(sample, member, *shape)`, keyed on (seed, sample id, member).
 

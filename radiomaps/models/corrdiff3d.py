@@ -39,12 +39,14 @@ class CorrectionGate:
 
     By class of voxels (out of the prior's line of sight, in it) and target channel: `threshold`, the number of
     predicted scales that a correction must exceed (infinite: the prior is kept), and `spread`, the factor of the
-    members' deviations. `opened` is the share of voxels with a correction.
+    members' deviations. `opened` is the share of voxels with a correction. `lengths`: of a model without a diffusion,
+    correlation of members by target channel along z, y and x, in voxels.
     """
 
     threshold: tuple[tuple[float, ...], tuple[float, ...]]
     spread: tuple[tuple[float, ...], tuple[float, ...]]
     opened: tuple[tuple[float, ...], tuple[float, ...]] = ((), ())
+    lengths: tuple[tuple[float, ...], ...] = ()
 
 
 class CorrDiff3D(Diffusion):
@@ -115,6 +117,8 @@ class CorrDiff3D(Diffusion):
                 values = vars(gate) if isinstance(gate, CorrectionGate) else gate
                 self.threshold.copy_(torch.tensor(values["threshold"]))
                 self.spread.copy_(torch.tensor(values["spread"]))
+                if values.get("lengths"):
+                    self.noise_lengths = tuple(map(tuple, values["lengths"]))
         return self
 
     def loss(self, batch: Batch, *, phase: str = "main", generator: torch.Generator | None = None) -> Tensor:

@@ -14,6 +14,7 @@ from geoml.data.fields import Batch
 from geoml.errors import UserError
 from geoml.grids.grid import Grid
 from geoml.models.base import Channels
+from geoml.models.noise import member_noise
 from geoml.runs.files import read_json
 from geoml.train import Trainer
 from radiomaps.__main__ import APP
@@ -137,6 +138,22 @@ def test_an_untrained_or_no_diffusion_samples_a_field_with_the_correlation_of_it
             assert float(alike) == pytest.approx(math.exp(-lag / length), abs=0.06)
     with pytest.raises(UserError, match="noise_lengths"):
         build({"model": "corrdiff3d", **SMALL, "noise_lengths": [-1.0]}, CHANNELS)
+
+
+def test_members_have_the_correlation_of_the_errors_where_the_gate_was_fitted() -> None:
+    made = build({"model": "corrdiff3d", **SMALL, "share": 0}, CHANNELS).eval()
+    assert isinstance(made, CorrDiff3D)
+    grid = Grid.box({"z": 0.0, "y": 0.0, "x": 0.0}, {"z": 8.0, "y": 24.0, "x": 24.0}, 1.0)
+    error = member_noise((1, *grid.shape), range(48), members=1, seed=3, lengths=(1.0, 3.0, 3.0))[:, 0]
+    condition = torch.zeros((48, 3, *grid.shape))
+    maps = Batch(condition, grid, grid, error, mask=torch.ones_like(error, dtype=torch.bool), ids=tuple(range(48)))
+    kept = described(fit_gate(made, [maps]), CHANNELS.target)
+    assert kept["lengths"][0] == pytest.approx([1.0, 3.0, 3.0], rel=0.1)
+    again = gated(build({"model": "corrdiff3d", **SMALL, "share": 0}, CHANNELS).eval(), kept)
+    away = again.predict(maps, members=2)[:, 0]
+    assert float(away.std()) == pytest.approx(1, rel=0.05)
+    alike = (away[..., 1:] * away[..., :-1]).mean() / away.square().mean()
+    assert float(alike) == pytest.approx(math.exp(-1 / 3), abs=0.03)
 
 
 def test_a_share_below_nothing_is_refused() -> None:
