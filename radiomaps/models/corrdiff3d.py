@@ -29,6 +29,8 @@ __all__ = ["CorrDiff3D", "CorrectionGate"]
 
 #: Bounds of the logarithm of a voxel's scale over the scale of its target.
 NARROWEST, WIDEST = -5.0, 3.0
+#: Errors above this many units of their target count linearly: a few late paths would decide where the mean is learned.
+LARGE = 3.0
 #: Standardised residuals that the diffusion learns are cut here.
 FARTHEST = 4.0
 
@@ -53,11 +55,12 @@ class CorrDiff3D(Diffusion):
     """Members of a radio map: mean of a 3-D U-Net ± its scale × a diffused, standardised residual.
 
     After CorrDiff (Mardani et al. 2023, arXiv 2309.15214), with a scale for every voxel. The U-Net gives mean and
-    logarithm of the scale. The mean is trained on its squared error, in units of each target's mean scale, the scale by
-    the CRPS of a normal distribution around the current mean. (The gradient of a likelihood has no bound where the
-    scale is small and the error is not, as at a strong reflection in line of sight; such steps drown the mean's.) The
-    diffusion learns what is left, divided by the scale and cut at `FARTHEST` scales, and sees mean and scale; it has no
-    gradient to the first stage. All is one training. Its noise may be correlated (`noise_lengths`).
+    logarithm of the scale. The mean is trained on its squared error in units of each target's mean scale, linear from
+    `LARGE` of them on, the scale by the CRPS of a normal distribution around the current mean. (The gradient of a
+    likelihood has no bound where the scale is small and the error is not, as at a strong reflection in line of sight;
+    such steps drown the mean's.) The diffusion learns what is left, divided by the scale and cut at `FARTHEST` scales,
+    and sees mean and scale; it has no gradient to the first stage. All is one training. Its noise may be correlated
+    (`noise_lengths`).
 
     - Members come in pairs on opposite sides of the mean, so that the mean of an even number of members is the
       regression's.
@@ -122,7 +125,7 @@ class CorrDiff3D(Diffusion):
         return self
 
     def loss(self, batch: Batch, *, phase: str = "main", generator: torch.Generator | None = None) -> Tensor:
-        """Squared error of the mean, CRPS of the scale, and the diffusion's loss, added."""
+        """Squared error of the mean (linear from `LARGE` on), CRPS of the scale, and the diffusion's loss, added."""
         if batch.target is None:
             raise ValueError("a loss needs a batch with a target")
         inputs = super().predictors(batch)
@@ -132,7 +135,7 @@ class CorrDiff3D(Diffusion):
             away = torch.where(batch.mask, away, 0.0)
         unit = expand(self.scale, away[0]).unsqueeze(0)
         zero = torch.zeros_like(away)
-        error = masked_loss(away / unit.detach(), zero, batch.mask)
+        error = 2 * masked_loss(away / unit.detach(), zero, batch.mask, loss="huber", huber_delta=LARGE)
         width = log_scale.exp()
         score = _mean(normal_crps(away.detach() / width) * width / unit.detach(), batch.mask)
         surprise = masked_loss(away.detach() / unit, zero, batch.mask) / 2 + _mean(unit.log() + zero, batch.mask)
