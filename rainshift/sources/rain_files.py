@@ -26,7 +26,7 @@ from rainshift.sources.intervals import (
     starts_of_sums,
 )
 from rainshift.sources.opening import GRIB, data_sets, open_rain
-from rainshift.sources.times import MEMBER_DIMS, TIME_DIMS, snapped, with_time
+from rainshift.sources.times import MEMBER_DIMS, TIME_DIMS, lead_of, snapped, with_time
 from rainshift.sources.units import RainUnits, rain_units
 from rainshift.sources.usual import final_first
 from rainshift.sources.validity import blanked, check_rain, lost_parts, validity_of
@@ -100,6 +100,11 @@ def read_rain(
     array, order = sorted_by_time(_on_step(whole.array, label, step_minutes), label)
     bounds = None if whole.bounds is None else whole.bounds[order]
     array, intervals = _amounts(array, bounds, meant, label, step_minutes, amounts)
+    if meant.amount and step_minutes is None and bounds is None and whole.lead not in (0.0, intervals.step):
+        raise DataError(
+            f"{label}: its forecasts of {whole.lead / 3600:g} h are {intervals.step / 3600:g} h apart; the interval of "
+            "their amounts is not known: set data.step_minutes="
+        )
     factor = meant.to_rate(1.0) / (intervals.hours if meant.amount else np.ones(array.sizes["time"]))
     rain = _checked(array, factor, intervals, label)
     if intervals.changes:
@@ -117,6 +122,8 @@ class _Part:
     meant: RainUnits
     label: str
     attrs: dict[str, Any]
+    #: Lead time in seconds of forecasts that all have the same, else 0.
+    lead: float = 0.0
 
     @classmethod
     def read(cls, path: Path, variable: str | None, units: str | None, absent_chunks: str | None) -> _Part:
@@ -127,6 +134,7 @@ class _Part:
             raise DataError(f"{label} is {array.dtype}, not numbers; choose another variable with data.variable=")
         _refuse_twice_scaled(array, label)
         validity = validity_of(array, label)
+        lead = float((lead_of(array, label) or np.timedelta64(0)) / np.timedelta64(1, "s"))
         meant = rain_units(units or array.attrs.get("units"), label=label)
         refuse_contradiction(array, meant, label, units)
         coordinate = next((name for name in TIME_DIMS if name in array.coords), "time")
@@ -139,7 +147,7 @@ class _Part:
         if bounds is not None:
             bounds = snapped(bounds.ravel(), label).reshape(-1, 2) if len(bounds) == array.sizes["time"] else None
         array = array.copy(data=array.data.map_blocks(validity.apply, label, dtype=array.dtype))
-        return cls(array, bounds, meant, label, dict(dataset.attrs))
+        return cls(array, bounds, meant, label, dict(dataset.attrs), lead)
 
     @classmethod
     def joined(cls, parts: Sequence[_Part]) -> _Part:
@@ -161,7 +169,7 @@ class _Part:
         known = [part.bounds for part in parts if part.bounds is not None]
         bounds = np.concatenate(known) if len(known) == len(parts) else None
         label = f"{first.label} and {len(parts) - 1} more files"
-        return cls(array, bounds, first.meant, label, first.attrs)
+        return cls(array, bounds, first.meant, label, first.attrs, first.lead)
 
 
 def holding(path: Path, variable: str | None) -> xr.Dataset:

@@ -14,7 +14,7 @@ from geoml.errors import DataError
 if TYPE_CHECKING:
     import xarray as xr
 
-__all__ = ["MEMBER_DIMS", "TIME_DIMS", "snapped", "unrolled", "with_time"]
+__all__ = ["MEMBER_DIMS", "TIME_DIMS", "lead_of", "snapped", "unrolled", "with_time"]
 
 logger = logging.getLogger(__name__)
 
@@ -64,7 +64,7 @@ def unrolled(array: xr.DataArray, label: str) -> xr.DataArray:
     """Forecasts by run and lead time flattened to valid times; overlapping runs are detected later."""
     step = next((str(dim) for dim in array.dims if str(dim).lower() in STEP_DIMS), None)
     if step is None:
-        return array
+        return _of_one_lead(array, label)
     run = next((str(name) for name in array.coords if str(name).lower() in RUN_NAMES), None)
     if "valid_time" in array.coords:
         valid = array["valid_time"]
@@ -79,6 +79,23 @@ def unrolled(array: xr.DataArray, label: str) -> xr.DataArray:
     stacked = array.drop_vars(["valid_time"], errors="ignore").stack(line=dims)
     stacked = stacked.drop_vars(["line", run or step, step, "time"], errors="ignore").rename(line="time")
     return stacked.assign_coords(time=times).transpose("time", ...)
+
+
+def lead_of(array: xr.DataArray, label: str) -> np.timedelta64 | None:
+    """The one lead time of forecasts along a dim of runs; None of anything else."""
+    name = next((str(name) for name in array.coords if str(name).lower() in STEP_DIMS), None)
+    if name is None or array[name].ndim or array[name].dtype.kind not in "miuf":
+        return None
+    return np.timedelta64(_leads(array[name].expand_dims("one"), label).values[0], "ns")
+
+
+def _of_one_lead(array: xr.DataArray, label: str) -> xr.DataArray:
+    """Forecasts of one lead time: times of runs become valid times."""
+    run = next((str(dim) for dim in array.dims if str(dim).lower() in RUN_NAMES), None)
+    lead = None if run is None else lead_of(array, label)
+    if not lead or run not in array.coords or array[run].dtype.kind != "M":
+        return array
+    return array.assign_coords({run: array[run] + lead}).drop_vars("valid_time", errors="ignore")
 
 
 def _leads(steps: xr.DataArray, label: str) -> xr.DataArray:

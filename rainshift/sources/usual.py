@@ -69,11 +69,14 @@ def _places(data: xr.Dataset) -> xr.Dataset:
         kind, units = _kind(str(name), variable), str(variable.attrs.get("units", "")).lower()
         if kind is None or variable.dtype.kind != "f":
             continue
-        values, attrs, dims = variable.values, dict(variable.attrs), variable.dims
+        attrs, dims = dict(variable.attrs), variable.dims
         if variable.ndim == 3:  # WRF repeats them at each time
-            if not (values == values[:1]).all():
-                raise DataError(f"{name!r} changes along {dims[0]!r}; expected cells that stay where they are")
-            values, dims = values[0], dims[1:]
+            values, dims = variable[0].values, dims[1:]
+            for place in {len(variable) // 2, len(variable) - 1}:
+                if not np.array_equal(variable[place].values, values, equal_nan=True):
+                    raise DataError(f"{name!r} changes along {variable.dims[0]!r}; expected cells that do not move")
+        else:
+            values = variable.values
         if units in ("radian", "radians", "rad"):
             values = np.rad2deg(values)
         elif variable.ndim != 3 and (units not in DEGREES or attrs.get("standard_name") == STANDARD[kind]):

@@ -10,6 +10,7 @@ from rainshift.sources import open_source
 from rainshift.sources.catalogue import records
 from rainshift.sources.rain_files import read_rain
 from tests.rainshift.reading_cases import CASES, INTRODUCTION, PAGE, RAIN, table
+from tests.rainshift.reading_cases.base import HOURS
 
 
 @pytest.mark.parametrize("case", CASES, ids=[f"{case.kind}: {case.what}" for case in CASES])
@@ -28,6 +29,8 @@ def test_file_is_read_as_its_row_says(case, tmp_path):
     path = files()
     rain = read_rain(path, **settings).values
     expected = RAIN if case.expected is None else case.expected
+    if case.kind == "time" and case.expected is None:
+        np.testing.assert_array_equal(rain.time.values, HOURS)
     if callable(expected):  # of a grid that is interpolated
         truth = expected(rain.lat.values[:, None], rain.lon.values)
         assert float(np.nanmax(np.abs(rain.values - truth))) < 0.01

@@ -217,3 +217,21 @@ def _(folder):
 @case("time", "a time twice with the same values", "once, said")
 def _(folder):
     dataset().isel(time=[0, 1, 2, 2, 3, 4, 5]).to_netcdf(folder / "a.nc")
+
+
+for _lead, _how, _refused in (
+    (1, "by their valid times", None),
+    (3, "refused: set `data.step_minutes`", "forecasts of 3 h"),
+):
+
+    @case("time", f"amounts of hourly runs at one `step` of {_lead} h", _how, refused=_refused)
+    def _(folder, lead=_lead):
+        step = np.timedelta64(lead, "h")
+        dataset(units="mm", time=HOURS - step).assign_coords(step=step.astype("m8[ns]")).to_netcdf(folder / "a.nc")
+
+
+@case("time", "amounts of hourly runs at one `step` of 3 h, with `data.step_minutes=60`", "by their valid times",
+      step_minutes=60)  # fmt: skip
+def _(folder):
+    step = np.timedelta64(3, "h")
+    dataset(units="mm", time=HOURS - step).assign_coords(step=step.astype("m8[ns]")).to_netcdf(folder / "a.nc")
