@@ -22,7 +22,17 @@ from typing import Any
 
 from geoml.errors import DataError, MachineError, UserError
 
-__all__ = ["atomic_path", "csv_rows", "machine_error", "read_json", "read_text", "sha256", "write_json", "writing"]
+__all__ = [
+    "atomic_path",
+    "column_name",
+    "csv_rows",
+    "machine_error",
+    "read_json",
+    "read_text",
+    "sha256",
+    "write_json",
+    "writing",
+]
 
 #: Names of files that are being written.
 PARTIAL = re.compile(r"\..*\.(?P<machine>[0-9a-f]{8})-(?P<process>[0-9]+)\.tmp", re.DOTALL)
@@ -190,6 +200,16 @@ def read_text(path: str | os.PathLike[str], what: str) -> str:
             if "\0" not in (text := raw.decode(encoding)):
                 return text.replace("\r\n", "\n").replace("\r", "\n")
     raise DataError(f"{path} is not text; {what}s are text files")
+
+
+def column_name(text: object) -> str:
+    """The heading of a column as a name in lower case, with its unit as the last word.
+
+    >>> [column_name(text) for text in ("Azimuth (°)", "TX Power [dBm]", " SS-RSRP ", "height_m")]
+    ['azimuth_deg', 'tx_power_dbm', 'ss_rsrp', 'height_m']
+    """
+    plain = str(text).strip().lower().replace("°", "deg")
+    return re.sub(r"[\s\-./()\[\]_]+", "_", plain).strip("_")
 
 
 def csv_rows(text: str, where: str | os.PathLike[str]) -> list[dict[str, str]]:

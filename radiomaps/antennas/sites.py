@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from geoml.errors import DataError, UserError, unknown
-from geoml.runs.files import csv_rows, read_text
+from geoml.runs.files import column_name, csv_rows, read_text
 from geoml.runs.stored_config import parse_yaml
 from radiomaps.antennas.arrays import steering_weights
 from radiomaps.antennas.pattern import PATTERNS, POLARIZATIONS, MeasuredPattern, Pattern
@@ -29,12 +29,15 @@ __all__ = ["RadioCell", "cells_of", "read_sites", "write_sites"]
 
 #: Alternative names of fields, and the factor to their unit.
 _SAME: dict[str, tuple[str, float]] = {
-    "cell": ("name", 1), "id": ("name", 1), "site": ("name", 1), "sector": ("name", 1),
-    "latitude": ("lat", 1), "longitude": ("lon", 1), "lng": ("lon", 1),
+    **dict.fromkeys(("cell", "id", "site", "sector", "cell_name", "site_name", "cell_id"), ("name", 1)),
+    **dict.fromkeys(("latitude", "lat_deg", "latitude_deg"), ("lat", 1)),
+    **dict.fromkeys(("longitude", "lng", "lon_deg", "longitude_deg"), ("lon", 1)),
     "x_m": ("x", 1), "y_m": ("y", 1), "z_m": ("z", 1), "easting": ("x", 1), "northing": ("y", 1),
-    "height": ("height_m", 1), "azimuth": ("azimuth_deg", 1), "tilt": ("tilt_deg", 1), "downtilt": ("tilt_deg", 1),
-    "downtilt_deg": ("tilt_deg", 1), "mechanical_tilt_deg": ("tilt_deg", 1),
-    "electrical_tilt": ("electrical_tilt_deg", 1), "antenna": ("pattern", 1), "power": ("power_dbm", 1),
+    **dict.fromkeys(("height", "antenna_height", "antenna_height_m", "height_agl", "height_agl_m"), ("height_m", 1)),
+    "azimuth": ("azimuth_deg", 1),
+    **dict.fromkeys(("tilt", "downtilt", "downtilt_deg", "mechanical_tilt", "mechanical_tilt_deg"), ("tilt_deg", 1)),
+    "electrical_tilt": ("electrical_tilt_deg", 1), "antenna": ("pattern", 1),
+    **dict.fromkeys(("power", "tx_power", "tx_power_dbm"), ("power_dbm", 1)),
     "frequency": ("frequency_hz", 1), "carrier_hz": ("frequency_hz", 1), "frequency_khz": ("frequency_hz", 1e3),
     "frequency_mhz": ("frequency_hz", 1e6), "frequency_ghz": ("frequency_hz", 1e9),
 }  # fmt: skip
@@ -239,7 +242,7 @@ def _rows(content: Any, above: dict[str, Any]) -> Iterator[Any]:
 def _canonical(content: Mapping[Any, Any]) -> dict[str, Any]:
     """Fields under their canonical names and in their units; nested cells are unchanged."""
     known = [field.name for field in fields(RadioCell)]
-    given = {str(key).strip().lower(): value for key, value in content.items() if value not in (None, "")}
+    given = {column_name(key): value for key, value in content.items() if value not in (None, "")}
     where = f"cell {str(given['name'])!r}" if "name" in given else "a cell"
     values: dict[str, Any] = {}
     for key, value in given.items():

@@ -211,6 +211,16 @@ def test_places_on_earth_and_heights_above_ground_need_the_scene():
         cell.transmitter(replace(scene, crs="local"))
 
 
+def test_headings_of_planning_tools(tmp_path):
+    (tmp_path / "s.csv").write_text(
+        "Site Name,Latitude (°),Longitude (°),Antenna Height [m],Azimuth (deg),Mechanical Tilt,TX Power (dBm),"
+        "Frequency (MHz)\nA,48.1,11.5,25,120,4,43,3500\n"
+    )
+    expected = RadioCell(name="A", lat=48.1, lon=11.5, height_m=25, azimuth_deg=120, tilt_deg=4, power_dbm=43,
+                         frequency_hz=3.5e9)  # fmt: skip
+    assert read_sites(tmp_path / "s.csv") == (expected,)
+
+
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-16", "cp1252"])
 def test_tables_of_spreadsheets_in_their_encodings(tmp_path, encoding):
     (tmp_path / "s.csv").write_bytes("name;x;y;z\r\nMünchner Straße;1,5;2;3\r\n".encode(encoding))

@@ -155,6 +155,11 @@ def test_rows_are_read_by_name_place_and_unit(tmp_path: Path):
     assert found.cell.tolist() == ["north", "south"]
     assert found.power_dbm.tolist() == [-81.5, -90.0]
     assert found.left_out == {"without a power": 1}
+    for heading in ("PCI,x,y,SS-RSRP (dBm),RSSI (dBm),RSRQ [dB]", "Cell Name,X_m,Y_m,rsrp,rssi,SINR"):
+        file.write_text(f"{heading}\nnorth,1,2,-81.5,-60,-9\n")
+        assert read_measurements(file, scene()).power_dbm.tolist() == [-81.5]
+    file.write_text("cell,x,y,RSSI\nnorth,1,2,-60\n")
+    assert read_measurements(file, scene()).power_dbm.tolist() == [-60.0]
     crs = local_crs(11.57, 48.14)
     lon, lat = project(np.array([[25.0, 30.0]]), crs, WGS84)[0]
     file.write_text(f"lat,lon,height_m,cell,dbm\n{lat:.9f},{lon:.9f},3,north,-70\n")

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geoml.errors import DataError, UserError, unknown
-from geoml.runs.files import read_text
+from geoml.runs.files import column_name, read_text
 
 if TYPE_CHECKING:
     from radiomaps.scenes import Scene
@@ -23,11 +23,15 @@ if TYPE_CHECKING:
 __all__ = ["Measurements", "read_measurements"]
 
 _SAME = {
-    "x_m": "x", "easting": "x", "y_m": "y", "northing": "y", "z_m": "z", "latitude": "lat", "longitude": "lon",
-    "lng": "lon", "height": "height_m", "cell_id": "cell", "pci": "cell", "site": "cell", "power": "power_dbm",
-    "dbm": "power_dbm", "rsrp": "power_dbm", "rsrp_dbm": "power_dbm", "rss_dbm": "power_dbm", "rssi": "power_dbm",
-    "rssi_dbm": "power_dbm",
+    "x_m": "x", "easting": "x", "y_m": "y", "northing": "y", "z_m": "z", "height": "height_m",
+    **dict.fromkeys(("latitude", "lat_deg", "latitude_deg"), "lat"),
+    **dict.fromkeys(("longitude", "lng", "lon_deg", "longitude_deg"), "lon"),
+    **dict.fromkeys(("cell_id", "cell_name", "cellname", "pci", "site"), "cell"),
+    **dict.fromkeys(("power", "dbm", "rss_dbm", "rscp", "rscp_dbm", "received_power_dbm"), "power_dbm"),
+    **dict.fromkeys((f"{kind}rsrp{unit}" for kind in ("", "ss_", "lte_", "nr_") for unit in ("", "_dbm")), "power_dbm"),
 }  # fmt: skip
+#: Power of a whole band: what is compared where there is no power of one signal.
+_WHOLE_BAND = ("rssi", "rssi_dbm")
 _FIELDS = ("x", "y", "z", "lat", "lon", "height_m", "cell", "power_dbm")
 _WEAKEST_DBM, _STRONGEST_DBM = -250.0, 100.0
 
@@ -121,14 +125,16 @@ def read_measurements(path: str | os.PathLike[str], scene: Scene, *, height_m: f
     """Read a CSV file with columns `x`, `y` in the scene's metres or `lat`, `lon` in degrees, `cell`, `power_dbm`.
 
     Heights are `z` in the scene or `height_m` above the ground; the argument is used if the file has neither. Common
-    alternative column names are recognised (`latitude`, `rsrp`, `pci` …); other columns are ignored. Rows without a
-    power are counted as left out. Raises `DataError` with the number of an invalid row.
+    alternative column names are recognised (`Latitude`, `SS-RSRP (dBm)`, `pci` …); other columns are ignored. Rows
+    without a power are counted as left out. Raises `DataError` with the number of an invalid row.
     """
     path = Path(path)
     text = read_text(path, "measurements file")
     header = text.partition("\n")[0]
     reader = csv.reader(io.StringIO(text), delimiter=max(",;\t", key=header.count), skipinitialspace=True)
-    names = [_SAME.get(name, name) for name in (part.strip().lower() for part in next(reader, []))]
+    names = [_SAME.get(name, name) for name in map(column_name, next(reader, []))]
+    if "power_dbm" not in names:
+        names = ["power_dbm" if name in _WHOLE_BAND else name for name in names]
     _check_header(path, names)
     columns: dict[str, list[Any]] = {name: [] for name in names if name in _FIELDS}
     empty = 0
@@ -154,7 +160,7 @@ def read_measurements(path: str | os.PathLike[str], scene: Scene, *, height_m: f
 def _check_header(path: Path, names: list[str]) -> None:
     for name in _FIELDS:
         if names.count(name) > 1:
-            raise DataError(f"{path} has two columns for {name}")
+            raise DataError(f"{path} has two columns for {name}; rename the one that is not meant")
     place = {"x", "y"} <= set(names) or {"lat", "lon"} <= set(names)
     missing = [name for name in ("cell", "power_dbm") if name not in names]
     if not place or missing:
