@@ -69,7 +69,11 @@ def rain(folder: Path, quick: bool) -> dict[str, float]:
     with processor_seconds() as clock:
         path = archive.prepare(REGION, "train")
         prepared = clock()
-    figures = {"prepared_hours_a_core_second": hours / prepared, "store_bytes_an_hour": size_of(Path(path)) / hours}
+    figures = {
+        "prepared_hours_a_core_second": hours / prepared,
+        "store_bytes_an_hour": size_of(Path(path)) / hours,
+        "store_files_an_hour": sum(file.is_file() for file in Path(path).rglob("*")) / hours,
+    }
     return figures | trainings(folder / "trainings", quick)
 
 
@@ -125,7 +129,7 @@ def measure(quick: bool) -> dict[str, float]:
         found = rain(Path(name), quick) | radio(Path(name), quick)
     hours, maps = REGIONS * YEARS * HOURS, CITIES * TRANSMITTERS
     work = [
-        (f"{hours:,} hours of a region prepared", hours, "prepared_hours", "store_bytes_an_hour"),
+        (f"{hours:,} hours of regions prepared", hours, "prepared_hours", "store_bytes_an_hour"),
         ("1,000,000 samples of the U-Net trained", 1e6, "unet_samples", ""),
         ("1,000,000 samples of the diffusion trained", 1e6, "edm_samples", ""),
         (f"{maps:,} maps traced", maps, "maps", "map_bytes"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -103,7 +104,7 @@ def test_training(tmp_path: Path, times: int) -> None:
     assert digest(resumed.checkpoint) == digest(whole.checkpoint)
 
 
-@pytest.mark.fault("process of several killed", "the others end too; the same command resumes to the same weights")
+@pytest.mark.fault("process of several killed", "the others end too; two processes or one resume to the same weights")
 def test_one_of_two_processes(tmp_path: Path) -> None:
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     script = [*launcher, together.__file__, str(tmp_path / "two"), "240"]
@@ -123,11 +124,16 @@ def test_one_of_two_processes(tmp_path: Path) -> None:
     assert process.returncode != 0
     assert "Signal 9" in shown
     assert not (tmp_path / "two" / checkpoint.name_of(240)).exists()
+    shutil.copytree(tmp_path / "two", tmp_path / "alone")
     subprocess.run([*script, "32"], check=True, capture_output=True, timeout=240)
+    together.run(tmp_path / "alone", 240)  # what is left of the machine goes on by itself
     together.run(tmp_path / "one", 240)
-    two, one = (load_file(checkpoint.latest(tmp_path / name) / "model.safetensors") for name in ("two", "one"))
+    two, alone, one = (
+        load_file(checkpoint.latest(tmp_path / name) / "model.safetensors") for name in ("two", "alone", "one")
+    )
     for name in one:
         torch.testing.assert_close(two[name], one[name], rtol=0, atol=1e-6)
+        torch.testing.assert_close(alone[name], one[name], rtol=0, atol=1e-6)
 
 
 @pytest.mark.fault("reading process killed", "one message; other processes continue the epoch")
