@@ -202,6 +202,22 @@ def read_text(path: str | os.PathLike[str], what: str) -> str:
     raise DataError(f"{path} is not text; {what}s are text files")
 
 
+def text_within(folder: Path, name: str) -> str:
+    """The text of a file that a page shows; `DataError` for a link that leads out of the folder.
+
+    A folder from somebody else may hold a link to a file of the reader's, which the page would carry to others.
+    """
+    path = folder / name
+    if not path.resolve().is_relative_to(folder.resolve()):
+        raise DataError(f"{path} is a link that leads out of the folder; a page shows files of the run alone")
+    if not path.is_file():
+        raise DataError(f"{path} is not a regular file" if path.exists() else f"{path} does not exist")
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path} is not readable text ({error})") from error
+
+
 def column_name(text: object) -> str:
     """The heading of a column as a name in lower case, with its unit as the last word.
 

@@ -12,7 +12,7 @@ from geoml.errors import DataError
 from geoml.report import Block, Chart, Report, Section, Table, Text
 from geoml.report.figures import Plot, PlotAxis, Series, Subplot
 from geoml.report.palette import OKABE_ITO, colours
-from geoml.runs.files import read_json
+from geoml.runs.files import read_json, text_within
 from mcp_experts.evaluate.browser import report as evaluation
 from mcp_experts.inference.registry import CARD
 
@@ -51,12 +51,12 @@ def report(path: str | os.PathLike[str]) -> Report | None:
     path, sections = Path(path), []
     if (found := evaluation(path)) is not None:
         return found
-    if (session := path / SESSION).exists():
-        text = session.read_text(encoding="utf-8").partition("```text\n")[2].partition("\n```")[0]
+    if (path / SESSION).exists():
+        text = text_within(path, SESSION).partition("```text\n")[2].partition("\n```")[0]
         head = "Messages of a client (→) and of the server of the experts (←)."
         sections = [Section("A session over MCP", [Text(head), Text(text, "code")])]
-        if (live := path / LIVE).exists():
-            sections.append(Section("A question to a live model", [Text(live.read_text(encoding="utf-8"), "code")]))
+        if (path / LIVE).exists():
+            sections.append(Section("A question to a live model", [Text(text_within(path, LIVE), "code")]))
         path = EXPERTS
     files = sorted(path.glob(f"*/{CARD}")) or ([path / CARD] if (path / CARD).exists() else [])
     if not files:

@@ -12,7 +12,7 @@ import numpy as np
 from geoml.data.store import read_dataset
 from geoml.errors import DataError, UserError
 from geoml.report import Block, Chart, Report, Section, Table, Text
-from geoml.runs.files import read_json
+from geoml.runs.files import read_json, text_within
 from radiomaps.maps.store import in_scene, open_maps, scene_records
 from radiomaps.report import figures
 from radiomaps.report.coverage import FILE as COVERAGE
@@ -179,7 +179,7 @@ def _of_samples(path: Path, files: list[Path]) -> Report:
             Section("Truth, prediction, error and uncertainty", [figures.prediction_viewer(predicted, truths)]),
             Section("In numbers", [Table(rows, "Medians over outdoor voxels")]),
             Section("Configuration", [
-                Text((path / "config.yaml").read_text(encoding="utf-8"), "code"),
+                Text(text_within(path, "config.yaml"), "code"),
                 Text("; ".join(sorted({str(made.attrs.get("licence")) for made in predicted.values()})), "note"),
             ]),
         ],

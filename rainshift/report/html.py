@@ -14,6 +14,7 @@ from geoml.data.store import read_dataset
 from geoml.metrics.ranks import SPACING, rank_deviation_by_chance
 from geoml.report import Block, Chart, Report, Section, Table, Text
 from geoml.report.palette import colours
+from geoml.runs.files import read_json, text_within
 from geoml.runs.folder import RunFolder
 from rainshift.benchmarking.transfer import (
     between,
@@ -335,12 +336,13 @@ def _cost(summary: dict[str, Any]) -> Section | None:
 
 
 def _provenance(run: RunFolder) -> Section:
-    around = json.loads((run.path / "environment.json").read_text(encoding="utf-8"))
+    text_within(run.path, "environment.json")
+    around = read_json(run.path / "environment.json")
     return Section(
         "Provenance",
         [
             Text("Configuration:"),
-            Text((run.path / "config.yaml").read_text(encoding="utf-8"), "code"),
+            Text(text_within(run.path, "config.yaml"), "code"),
             Text("Environment:"),
             Text(json.dumps(around, indent=1, ensure_ascii=False), "code"),
         ],

@@ -95,6 +95,28 @@ def test_a_report_runs_nothing_that_a_run_folder_names(app, model, tmp_path, att
         assert code == 0, said.err
 
 
+@pytest.mark.fault("link out of a run folder, for its page to show", "refused, with the link")
+def test_a_page_shows_no_file_that_a_link_leads_to(tmp_path, capsys):
+    """A folder of somebody else with a link to a file of the reader's, which the page would carry to others."""
+    from geoml.__main__ import APP
+    from mcp_experts.report.html import LIVE, SESSION
+
+    (tmp_path / "private").write_text("my secret")
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / SESSION).write_text("```text\n→ ask\n```\n")
+    (run / LIVE).symlink_to(tmp_path / "private")
+    assert main(APP, ["report", str(run), "--output", str(tmp_path / "page.html")]) == 2
+    assert "live" in (said := capsys.readouterr().err)
+    assert "leads out of the folder" in said
+    assert not (tmp_path / "page.html").exists()
+    (run / LIVE).unlink()
+    (run / "inside").write_text("an answer")
+    (run / LIVE).symlink_to("inside")
+    assert main(APP, ["report", str(run), "--output", str(tmp_path / "page.html")]) == 0
+    assert "an answer" in (tmp_path / "page.html").read_text()
+
+
 def test_only_the_command_decides_what_a_checkpoint_may_build(checkpoint, attacker):
     config = yaml.safe_load((checkpoint / "config.yaml").read_text())
     signed(checkpoint, **{"config.yaml": yaml.safe_dump(
