@@ -37,8 +37,8 @@ def page() -> str:
 
 COVERAGE = (
     "Expected calibration error over 15 bins; error rate among the most confident half, nine tenths, and all; share of "
-    "prediction sets that hold the truth (nominal: 90 %), and share of sets with one class, for which the expert does "
-    "not abstain."
+    "prediction sets that hold the truth (nominal: 90 %), and share of channels with a class that is more likely than "
+    "all others together, so that the expert does not abstain."
 )
 
 

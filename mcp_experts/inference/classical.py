@@ -115,6 +115,50 @@ def _latest_cells(view: _WindowEstimates) -> Reals:
     return (last - SUBCARRIERS // 4).astype(np.float64)
 
 
+def _first(view: _WindowEstimates) -> NDArray[np.int64]:
+    """The first cell above the noise, of those from a quarter of the window before the strongest on."""
+    first: NDArray[np.int64] = np.argmax(view.profile > 0, axis=1)
+    return first
+
+
+def _rise_cells(view: _WindowEstimates) -> Reals:
+    """From the first delay above the noise to the strongest: long where the direct path is blocked."""
+    return (SUBCARRIERS // 4 - _first(view)).astype(np.float64)
+
+
+def _first_path_db(view: _WindowEstimates) -> Reals:
+    """Power of the first path (three cells) over that of all delays above the noise, in dB."""
+    cells = np.arange(SUBCARRIERS) - _first(view)[:, None]
+    first = np.where((cells >= 0) & (cells < 3), view.profile, 0).sum(axis=1)
+    ratio: Reals = 10 * np.log10(np.maximum(first / view.profile.sum(axis=1), 1e-6))
+    return ratio
+
+
+def _excess_cells(view: _WindowEstimates) -> Reals:
+    """Mean excess delay: of the power above the noise, after the first delay."""
+    cells = np.arange(SUBCARRIERS) - _first(view)[:, None]
+    excess: Reals = (view.profile * cells).sum(axis=1) / view.profile.sum(axis=1)
+    return excess
+
+
+def _kurtosis_db(view: _WindowEstimates) -> Reals:
+    """Fourth central moment of the amplitudes over delays, over the squared second, in dB (Guvenc et al. 2007)."""
+    amplitude = np.sqrt(view.profile)
+    about = amplitude - amplitude.mean(axis=1, keepdims=True)
+    ratio: Reals = 10 * np.log10(np.mean(about**4, axis=1) / np.maximum(np.mean(about**2, axis=1) ** 2, 1e-30))
+    return ratio
+
+
+def _clipped_share(view: _WindowEstimates) -> Reals:
+    """Share of the samples of I and Q at the strongest delay that are as large as the largest: many after clipping."""
+    taps = np.fft.ifft(view.csi, axis=1)
+    peak = np.argmax(np.mean(np.abs(taps) ** 2, axis=(2, 3)), axis=1)[:, None, None, None]
+    strongest = np.take_along_axis(taps, peak, axis=1).reshape(len(taps), -1)
+    samples = np.abs(np.concatenate([strongest.real, strongest.imag], axis=1))
+    share: Reals = np.mean(samples > 0.995 * samples.max(axis=1, keepdims=True), axis=1)
+    return share
+
+
 def _coherence_bandwidth(view: _WindowEstimates) -> Reals:
     """Separation over bandwidth at which the frequency correlation falls to 0.5; 4 if it does not."""
     correlation = view.relative(autocorrelation(view.csi.reshape(*view.csi.shape[:2], -1).swapaxes(1, 2)))
@@ -178,6 +222,11 @@ ESTIMATORS: dict[str, Callable[[_WindowEstimates], Reals]] = {
     "peak_share": _peak_share,
     "delay_spread_cells": _delay_spread_cells,
     "latest_cells": _latest_cells,
+    "rise_cells": _rise_cells,
+    "first_path_db": _first_path_db,
+    "excess_cells": _excess_cells,
+    "kurtosis_db": _kurtosis_db,
+    "clipped_share": _clipped_share,
     "coherence_bandwidth": _coherence_bandwidth,
     "doppler_cells": _doppler_cells,
     "coherence_time": _coherence_time,

@@ -13,10 +13,12 @@ from numpy.typing import NDArray
 from geoml.errors import DataError
 from geoml.runs.files import sha256
 
-__all__ = ["MOST_DEVIATIONS", "Gate", "Network", "load_arrays", "softmax", "standardised"]
+__all__ = ["MOST_DEVIATIONS", "Gate", "Network", "decided", "load_arrays", "softmax", "standardised"]
 
 Floats = NDArray[np.float32]
 MOST_DEVIATIONS = 8.0
+#: A label has to be more likely than this, and so more likely right than wrong.
+LEAST_CONFIDENCE = 0.5
 #: Score that 90 % of calibration channels stay below, of gates that do not have it in their file.
 USUAL = 0.55
 
@@ -50,6 +52,16 @@ def softmax(logits: NDArray[Any]) -> NDArray[Any]:
     return result
 
 
+def decided(probabilities: NDArray[Any]) -> NDArray[np.bool_]:
+    """Whether one class is more likely than all others together, along the last axis.
+
+    >>> decided(np.array([[0.6, 0.4], [0.5, 0.5]])).tolist()
+    [True, False]
+    """
+    result: NDArray[np.bool_] = probabilities.max(axis=-1) > LEAST_CONFIDENCE
+    return result
+
+
 def standardised(features: NDArray[Any], mean: Floats, scale: Floats) -> Floats:
     """Features in standard deviations from the training mean, limited to ± `MOST_DEVIATIONS`."""
     return np.clip((features - mean) / scale, -MOST_DEVIATIONS, MOST_DEVIATIONS).astype(np.float32)
@@ -61,8 +73,9 @@ class Network:
 
     Weights are stored in half precision and held in single precision: a conversion in each call would double its time.
 
-    A class belongs to the prediction set if its probability is at least `threshold`. On data like the calibration data,
-    the set holds the truth in 90 % of cases (split conformal prediction; Vovk 2005, Sadinle 2019). `cuts` are the
+    A class belongs to the prediction set if it is the most probable one or its probability is at least `threshold`. On
+    data like the calibration data, the set holds the truth in 90 % of cases (split conformal prediction; Vovk 2005,
+    Sadinle 2019). `cuts` are the
     limits of the classical estimator between classes, in `cut_order`; `rule` is instead a linear rule on all
     estimators.
     """
@@ -98,9 +111,13 @@ class Network:
         return softmax(x / self.temperature)
 
     def members(self, probabilities: Floats, nearness: float | NDArray[Any] = 1.0) -> NDArray[np.bool_]:
-        """Which classes belong to the prediction set; `nearness` is `Gate.nearness`, which widens sets far away."""
+        """Which classes belong to the prediction set; `nearness` is `Gate.nearness`, which widens sets far away.
+
+        The most probable class always does.
+        """
         limits = self.threshold * np.expand_dims(np.asarray(nearness), -1)
-        result: NDArray[np.bool_] = probabilities >= limits
+        most = probabilities >= probabilities.max(axis=-1, keepdims=True)
+        result: NDArray[np.bool_] = (probabilities >= limits) | most
         return result
 
     def classical_label(self, estimates: NDArray[np.float64], column: int) -> NDArray[np.int64]:

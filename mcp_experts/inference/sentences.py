@@ -107,12 +107,12 @@ def sentence(definition: Definition, verdict: Verdict, *, outside: bool) -> str:
         if verdict.refused:
             return f"No answer about the {noun}: {verdict.refused}."
         return f"The data do not decide on the {noun}: {_likeliest(verdict)}{_bounds(verdict, '; it is ')}."
-    said = (
-        f"{definition.says[label]}{_bounds(verdict, f', {noun} ')}"
-        if label in definition.says
-        else f"The {noun} is {words(label)}{_bounds(verdict, ', ')}"
-    )
-    return f"{said}, with {percent(verdict.confidence)} confidence."
+    said = definition.says.get(label, f"The {noun} is {words(label)}")
+    sure = f", with {percent(verdict.confidence)} confidence"
+    if len(verdict.likely) > 1:
+        # The bounds are those of all likely labels, of which only this one is named.
+        return f"Most likely {said[0].lower()}{said[1:]}{sure}{_bounds(verdict, '; likely range: ')}."
+    return f"{said}{_bounds(verdict, f', {noun} ' if label in definition.says else ', ')}{sure}."
 
 
 def _likeliest(verdict: Verdict) -> str:

@@ -18,7 +18,7 @@ from mcp_experts.channels.channel import Channel
 from mcp_experts.inference.classical import ESTIMATORS, estimate
 from mcp_experts.inference.definition import Definition
 from mcp_experts.inference.features import extract, with_estimates
-from mcp_experts.inference.network import Gate, Network
+from mcp_experts.inference.network import Gate, Network, decided
 from mcp_experts.inference.registry import GATE, Expert, Registry
 from mcp_experts.inference.validity import contradiction, invalid
 
@@ -58,11 +58,12 @@ class Verdict:
     Attributes:
         expert, version: name and version of the expert.
         channel_id: handle of a channel held by a server, otherwise empty.
-        label: the class; None if the expert abstains.
-        probabilities: calibrated probabilities by class.
+        label: the most probable class; None if the expert abstains, or if it is no more likely than all others
+            together.
+        probabilities: probabilities by class, calibrated on kinds of channels that training lacked.
         confidence: the largest probability.
-        likely: the prediction set, which holds the truth for 90 % of channels of the kinds that calibrated it. It
-            widens with the distance from them, and nothing is known of its coverage on other kinds.
+        likely: the prediction set, which holds the label and, for 90 % of the channels that calibrated it, the truth.
+            It widens with the distance from them, and nothing is known of its coverage on other kinds.
         interval_low, interval_high: limits of the likely classes in `unit`; None if open or outside the training data.
         ood_score: distance from the training data; above 1 is outside.
         classical: the classical estimate.
@@ -117,10 +118,12 @@ class Verdict:
         estimate = (classical.estimator, f"{classical.value:g}", classical.unit) if known else ()
         # Warnings about the channel are the same in every verdict: only the gate's row, the first, has them.
         own = [each.removeprefix(ABSTAINED) for each in self.warnings if self.expert == GATE or ABSTAINED in each]
-        open_ = f"undecided: {' or '.join(self.likely) or 'no class is likely'}"
+        others = [name for name in self.likely if name != self.label]
+        open_ = f"undecided: {' or '.join(self.likely)}"
+        named = f"{self.label} (or {' or '.join(others)})" if others else self.label
         return {
             "expert": self.expert,
-            "label": self.label or ("abstained" if self.refused else open_),
+            "label": named if self.label else ("abstained" if self.refused else open_),
             "confidence": None if self.refused else self.confidence,
             "interval": self.interval,
             "classical": classical.label if known else None,
@@ -219,10 +222,11 @@ class ChannelView:
 def judge(expert: Expert, look: ChannelView, registry: Registry) -> Verdict:
     """Verdict of one expert: label, calibrated probabilities, prediction set, limits in a unit.
 
-    The expert abstains (`label` is None) if the gate finds the channel outside, if its card does not cover the channel,
-    if another expert contradicts it, or if the set does not hold exactly one class. `interval_low` and `interval_high`
-    bound the classes of the set in `unit`; they are None if open, and where the expert abstains for another reason than
-    the set.
+    The label is the most probable class. The expert abstains (`label` is None) if the gate finds the channel outside,
+    if its card does not cover the channel, if another expert contradicts it, or if no class
+    is more likely than all others together.
+    `interval_low` and `interval_high` bound the classes of the prediction set in `unit`; they are None if open, and
+    where the expert abstains for another reason than its confidence.
     """
     begin = time.perf_counter()
     definition, network, gate = expert.definition, expert.network, expert.own_gate or registry.gate
@@ -234,13 +238,13 @@ def judge(expert: Expert, look: ChannelView, registry: Registry) -> Verdict:
     warnings = []
     if refused:
         warnings.append(f"{ABSTAINED}{refused}")
-    elif len(likely) != 1:
-        warnings.append(f"{ABSTAINED}the data do not decide ({' or '.join(likely) or 'no class is likely enough'})")
+    elif not decided(probabilities):
+        warnings.append(f"{ABSTAINED}the data do not decide ({' or '.join(likely)})")
     classical = int(network.classical_label(look.estimates, _column(definition))[0])
     return _verdict(
         definition,
         look,
-        label=None if warnings else likely[0],
+        label=None if warnings else definition.classes[int(probabilities.argmax())],
         probabilities=dict(zip(definition.classes, probabilities.tolist(), strict=True)),
         likely=likely,
         interval=(None, None) if refused else definition.interval(members, look.window),

@@ -24,7 +24,7 @@ from mcp_experts.channels.loading import labelled_channels
 from mcp_experts.inference.classical import ESTIMATORS
 from mcp_experts.inference.definition import Definition
 from mcp_experts.inference.features import FEATURES
-from mcp_experts.inference.network import Gate, Network, softmax, standardised
+from mcp_experts.inference.network import Gate, Network, decided, softmax, standardised
 from mcp_experts.inference.registry import Expert, Registry
 from mcp_experts.inference.verdicts import ChannelView
 from mcp_experts.train.calibration import COVERAGE, class_thresholds, temperature
@@ -124,7 +124,7 @@ def fit_to(
     arrays |= {"temperature": np.asarray(sharpness), "threshold": class_thresholds(probabilities, labels)}
     moved, scores = _gate(gate, features, link)
     members = probabilities >= arrays["threshold"]
-    certain = (members.sum(axis=1) == 1) & (scores <= 1)
+    certain = decided(probabilities) & (scores <= 1)
     right = probabilities.argmax(axis=1) == labels
     bands = [look.window.bandwidth_hz for look in looks]
     card = {

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from mcp_experts.inference.classical import ESTIMATORS
 from mcp_experts.inference.definition import Definition
-from mcp_experts.inference.network import Gate, Network
+from mcp_experts.inference.network import Gate, Network, decided
 from mcp_experts.train.dataset import Examples
 from mcp_experts.train.scores import accuracy, calibration_error, confusions, interval, kappa, risk_coverage
 
@@ -43,7 +43,7 @@ def scores(
         "expert": expert,
     }
     members = network.members(probabilities)
-    certain = members.sum(axis=1) == 1
+    certain = decided(probabilities)
     return {
         "channels": len(labels),
         "class_counts": np.bincount(labels, minlength=len(definition.classes)).tolist(),

@@ -5,7 +5,7 @@ Both are sums of rays in clusters (Saleh and Valenzuela 1987) with delays in sec
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,16 +37,26 @@ class Uwb:
     cluster_decay: float
     ray_decay: float
     shadowing_db: float
+    #: Ray decay gained per ns of a cluster's delay.
+    growth: float = 0.0
+    #: Share of the power that is missing at first, and the time in ns in which it comes back: one cluster with a soft
+    #: onset.
+    onset: float = 0.0
+    rise: float = 1.0
 
 
-#: CM1 to CM6: residential, office and outdoor, each in line of sight and out of it. Ray rates are the mixtures' means.
+#: CM1 to CM9: residential, office, outdoor and industrial, each in line of sight and out of it, and a snow-covered open
+#: area. Ray rates are the mixtures' means; of dense profiles (CM4, CM7, CM8) such that the rays cover the decay.
 UWB = (
     Uwb(True, 3.0, 0.047, 0.28, 22.6, 12.5, 2.75),
     Uwb(False, 3.5, 0.12, 0.27, 26.3, 17.5, 2.93),
     Uwb(True, 5.4, 0.016, 1.0, 14.6, 6.4, 3.0),
-    Uwb(False, 3.1, 0.07, 1.0, 19.8, 11.2, 3.0),
+    Uwb(False, 1.0, 0.07, 1.0, 19.8, 11.84, 0.0, onset=0.86, rise=15.21),
     Uwb(True, 13.6, 0.0048, 0.9, 31.7, 3.7, 3.0),
     Uwb(False, 10.5, 0.0243, 0.5, 104.7, 9.3, 3.0),
+    Uwb(True, 4.75, 0.0709, 0.4, 13.47, 0.651, 4.32, growth=0.926),
+    Uwb(False, 1.0, 0.07, 0.14, 85.36, 85.36, 0.0, onset=1.0, rise=17.35),
+    Uwb(False, 3.31, 0.0305, 0.0225, 56.0, 0.92, 3.0),
 )
 #: In 802.15.4a the first ray does not fade in line of sight, and has this much more than its profile says, in dB.
 FIRST_DB = (3.0, 3.0)
@@ -71,25 +81,30 @@ def office_links(count: int, rng: np.random.Generator, doppler_cells: Reals) -> 
 
 
 def uwb_links(count: int, rng: np.random.Generator, doppler_cells: Reals) -> Links:
-    """Links of IEEE 802.15.4a, CM1 to CM6, equally often."""
+    """Links of IEEE 802.15.4a, CM1 to CM9, equally often."""
     kinds = [UWB[index] for index in rng.integers(len(UWB), size=count)]
-    each = {
-        name: np.array([getattr(kind, name) for kind in kinds])[:, None, None]
-        for name in ("los", "clusters", "cluster_rate", "ray_rate", "cluster_decay", "ray_decay", "shadowing_db")
-    }
+    each = {field.name: np.array([getattr(kind, field.name) for kind in kinds])[:, None, None] for field in fields(Uwb)}
     number = np.clip(rng.poisson(each["clusters"]), 1, CLUSTERS)
     start = np.cumsum(rng.exponential(1.0, (count, CLUSTERS, 1)) / each["cluster_rate"], axis=1)
     start -= start[:, :1]
-    inner = np.cumsum(rng.exponential(1.0, (count, CLUSTERS, RAYS)) / each["ray_rate"], axis=2)
+    gaps = rng.exponential(1.0, (count, CLUSTERS, RAYS)) / each["ray_rate"]
+    inner = np.cumsum(gaps, axis=2)
     inner -= inner[:, :, :1]
+    soft = each["onset"].ravel() > 0
+    # All rays are of one cluster, after the first at zero.
+    dense = np.cumsum(gaps[soft].reshape(-1, CLUSTERS * RAYS), axis=1)
+    inner[soft], start[soft] = (dense - dense[:, :1]).reshape(-1, CLUSTERS, RAYS), 0.0
+    number[soft] = CLUSTERS
     shadow = 10 ** (rng.normal(0, 1, (count, CLUSTERS, 1)) * each["shadowing_db"] / 10)
-    power = shadow * np.exp(-start / each["cluster_decay"] - inner / each["ray_decay"])
+    power = shadow * np.exp(-start / each["cluster_decay"] - inner / (each["ray_decay"] + each["growth"] * start))
+    power *= 1 - each["onset"] * np.exp(-inner / each["rise"])
     power = np.where(np.arange(CLUSTERS)[:, None] < number, power, 0).reshape(count, -1)
     los = each["los"].ravel().astype(bool)
     specular = np.where(los, power[:, 0] * 10 ** (rng.normal(*FIRST_DB, count) / 10), 0)
     power[los, 0] = 0
     # Out of line of sight what comes first is weakened by what it goes through.
-    power[~los, 0] *= 10 ** (-np.abs(rng.normal(0, 6, int((~los).sum()))) / 10)
+    hard = ~los & ~soft
+    power[hard, 0] *= 10 ** (-np.abs(rng.normal(0, 6, int(hard.sum()))) / 10)
     delays = 1e-9 * (start + inner).reshape(count, -1)
     return _links(delays, power, specular, los, log_uniform(rng, UWB_HZ, count), doppler_cells, rng)
 

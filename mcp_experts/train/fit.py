@@ -13,18 +13,20 @@ from torch import nn
 
 from mcp_experts.inference.classical import ESTIMATORS
 from mcp_experts.inference.definition import Definition
-from mcp_experts.inference.network import Gate, Network, standardised
+from mcp_experts.inference.network import Gate, Network, softmax, standardised
 from mcp_experts.train.calibration import class_thresholds, temperature
 from mcp_experts.train.dataset import Examples
 from mcp_experts.train.left_out import KINDS
+from mcp_experts.train.scores import calibration_error
 
 __all__ = ["FitOptions", "best_cuts", "fit_classifier", "fit_gate"]
 
 Arrays = dict[str, NDArray[Any]]
 #: Directions of the features that a gate holds, and the share of channels of a kind it never saw that it lets in.
 DIRECTIONS, OF_A_NEW_KIND = 32, 0.95
-#: Fewest calibration channels of a kind that are left out together.
-LEAST_OF_A_KIND = 100
+#: Fewest calibration channels of a kind that are left out together; fewest kinds that calibrate; and training links of
+#: a network that lacks a kind, which only calibrates.
+LEAST_OF_A_KIND, LEAST_KINDS, MOST_WITHOUT_A_KIND = 100, 2, 60_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,10 +43,38 @@ class FitOptions:
     seed: int = 0
 
 
-def fit_classifier(definition: Definition, train: Examples, calibration: Examples, recipe: FitOptions) -> Arrays:
-    """The arrays of the weights file of a classifier."""
-    known = definition.labels(train.truth(definition.truth))
-    train, labels = train.rows(known >= 0), known[known >= 0]
+def fit_classifier(
+    definition: Definition, train: Examples, calibration: Examples, recipe: FitOptions, *, new_kinds: bool = True
+) -> tuple[Arrays, dict[str, Any]]:
+    """The arrays of the weights file of a classifier, and what its card says of the calibration.
+
+    Temperature and thresholds are those of channels of kinds that a network was not trained on, each left out once:
+    a file of a user is of a kind that training lacked. Unless `new_kinds`, or with fewer than two of them, they are
+    those of the channels of calibration.
+    """
+    train, labels = _known(definition, train)
+    calibration, held = _known(definition, calibration)
+    arrays = _network(definition, train, labels, recipe)
+    found = _of_new_kinds(definition, train, calibration, recipe) if new_kinds else []
+    if len(found) < LEAST_KINDS:
+        found = [(_logits(arrays, calibration), held, calibration.group % 2 == 1, np.full(len(held), ""))]
+    # Even rows of groups set the temperature and odd ones the threshold, so that they are independent.
+    logits, truth, odd, kinds = (np.concatenate(column) for column in zip(*found, strict=True))
+    arrays["temperature"] = np.asarray(temperature(logits[~odd], truth[~odd]))
+    probabilities = softmax(logits / float(arrays["temperature"]))
+    arrays["threshold"] = class_thresholds(probabilities[odd], truth[odd])
+    about = {str(kind): _row(probabilities[kinds == kind], truth[kinds == kind]) for kind in np.unique(kinds) if kind}
+    return arrays | _classical_rule(definition, train, labels), {"calibrated_on_kinds_left_out": about}
+
+
+def _known(definition: Definition, examples: Examples) -> tuple[Examples, NDArray[np.int64]]:
+    """The rows whose truth is known, and their classes."""
+    labels = definition.labels(examples.truth(definition.truth))
+    return examples.rows(labels >= 0), labels[labels >= 0]
+
+
+def _network(definition: Definition, train: Examples, labels: NDArray[np.int64], recipe: FitOptions) -> Arrays:
+    """The arrays of a network without its calibration."""
     spread = np.maximum(train.features.std(axis=0), 1e-3)
     arrays: Arrays = {"mean": train.features.mean(axis=0), "scale": spread}
     inputs = torch.from_numpy(standardised(train.features, arrays["mean"], spread))
@@ -53,16 +83,47 @@ def fit_classifier(definition: Definition, train: Examples, calibration: Example
         # Half precision from here on, so that the stored weights are calibrated.
         arrays[f"weight_{index}"] = layer.weight.detach().numpy().T.astype(np.float16)
         arrays[f"bias_{index}"] = layer.bias.detach().numpy().copy()
-    known = definition.labels(calibration.truth(definition.truth))
-    calibration, held = calibration.rows(known >= 0), known[known >= 0]
+    return arrays
+
+
+def _logits(arrays: Arrays, examples: Examples) -> NDArray[np.float64]:
     plain = Network.from_arrays(arrays | {"temperature": np.asarray(1), "threshold": np.asarray(0)})
-    # Even rows of groups set the temperature and odd ones the threshold, so that they are independent.
-    odd = calibration.group % 2 == 1
-    logits = np.log(np.maximum(plain.probabilities(calibration.features), 1e-30))
-    arrays["temperature"] = np.asarray(temperature(logits[~odd], held[~odd]))
-    sharpened = Network.from_arrays(arrays | {"threshold": np.asarray(0)}).probabilities(calibration.features[odd])
-    arrays["threshold"] = class_thresholds(sharpened, held[odd])
-    return arrays | _classical_rule(definition, train, labels)
+    logits: NDArray[np.float64] = np.log(np.maximum(plain.probabilities(examples.features), 1e-30).astype(np.float64))
+    return logits
+
+
+def _of_new_kinds(
+    definition: Definition, train: Examples, calibration: Examples, recipe: FitOptions
+) -> list[tuple[NDArray[Any], ...]]:
+    """Of each kind as many calibration channels, of bandwidths that the card covers: their logits by a network trained
+    without the kind, their classes, which have odd groups, and the kind."""
+    rng = np.random.default_rng(recipe.seed)
+    bandwidth = calibration.estimates[:, list(ESTIMATORS).index("bandwidth_decades")]
+    calibration = calibration.rows(bandwidth <= np.log10(definition.widest_hz))
+    found = []
+    for kind, generators in KINDS.items():
+        held, truth = _known(definition, calibration.rows(np.isin(calibration.source, generators)))
+        rest, labels = _known(definition, train.rows(~np.isin(train.source, generators)))
+        counts = np.bincount(labels, minlength=len(definition.classes))
+        if len(truth) < LEAST_OF_A_KIND or len(rest) == len(train) or counts.min() < LEAST_OF_A_KIND:
+            continue
+        some = rng.permutation(len(rest))[:MOST_WITHOUT_A_KIND]
+        arrays = _network(definition, rest.rows(some), labels[some], recipe)
+        found.append((_logits(arrays, held), truth, held.group % 2 == 1, np.full(len(truth), kind)))
+    count = min((len(part[1]) for part in found), default=0)
+    chosen = [rng.permutation(len(part[1]))[:count] for part in found]
+    return [tuple(column[rows] for column in part) for part, rows in zip(found, chosen, strict=True)]
+
+
+def _row(probabilities: NDArray[Any], truth: NDArray[np.int64]) -> dict[str, float | int]:
+    """What the card says of a kind that was left out."""
+    right = probabilities.argmax(axis=1) == truth
+    return {
+        "channels": len(truth),
+        "accuracy": round(float(right.mean()), 4),
+        "mean_confidence": round(float(probabilities.max(axis=1).mean()), 4),
+        "calibration_error": round(calibration_error(truth, probabilities), 4),
+    }
 
 
 def _trained(inputs: torch.Tensor, labels: torch.Tensor, classes: int, recipe: FitOptions) -> nn.Sequential:

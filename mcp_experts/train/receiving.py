@@ -19,7 +19,7 @@ from mcp_experts.train.truths import TRUTHS, Links, observe, truths
 __all__ = ["ONE_SNAPSHOT", "received", "sampled"]
 
 Grid = NDArray[np.complex64]
-#: Share of links of which one snapshot is observed, and of those with 2 to 13.
+#: Share of links of which one snapshot is observed, twice that with one antenna, and of those with 2 to 13.
 ONE_SNAPSHOT, FEW_SNAPSHOTS = 0.2, 0.1
 #: Share of links that occupy a part of the sampled band, and of those observed on 32 to 63 subcarriers.
 WITHIN, FEWER = 0.2, 0.15
@@ -64,9 +64,11 @@ def _columns(
 def sampled(csi: Grid, rng: np.random.Generator) -> Grid:
     """Coefficients `[subcarrier, time, antenna]` as a file may hold them: fewer snapshots, another part of the band."""
     drawn = rng.random(2)
-    if drawn[0] < ONE_SNAPSHOT:
+    # Impulse responses and sweeps are often one snapshot of one antenna.
+    one = ONE_SNAPSHOT * (2 if csi.shape[2] == 1 else 1)
+    if drawn[0] < one:
         csi = csi[:, :1]
-    elif drawn[0] < ONE_SNAPSHOT + FEW_SNAPSHOTS:
+    elif drawn[0] < one + FEW_SNAPSHOTS:
         csi = csi[:, : int(rng.integers(2, SNAPSHOTS))]
     if drawn[1] < WITHIN:
         return _within(csi, rng)

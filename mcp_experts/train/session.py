@@ -130,7 +130,7 @@ def _classifier(
     definition: Definition, sets: Mapping[str, Examples], recipe: FitOptions, *, boosted: bool
 ) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
     """Weights and card, including scores of models trained without some generators and tested on them."""
-    arrays, score = _trained(definition, sets["train"], sets["calibration"], recipe, boosted=boosted)
+    arrays, score, kinds = _trained(definition, sets["train"], sets["calibration"], recipe, boosted=boosted)
     metrics = {"in_distribution": score(sets["test"])}
     if "left_out" in sets:
         metrics["left_out"] = score(sets["left_out"])
@@ -144,14 +144,16 @@ def _classifier(
             truths = (definition.labels(part.truth(definition.truth)) for part in (train, calibration))
             metrics[name] = "not applicable"
             if min(int(np.sum(labels >= 0)) for labels in truths) >= card.LEAST:
-                metrics[name] = _trained(definition, train, calibration, recipe, boosted=boosted)[1](tested)
+                metrics[name] = _trained(definition, train, calibration, recipe, boosted=boosted, new_kinds=False)[1](
+                    tested
+                )
     about = {
         "parameters": sum(int(array.size) for name, array in arrays.items() if name.startswith(("weight_", "bias_"))),
         "temperature": float(arrays["temperature"]),
         "set_threshold": np.round(arrays["threshold"], 4).tolist(),
         "set_coverage_asked": COVERAGE,
     }
-    return arrays, about | {"metrics": metrics}
+    return arrays, about | kinds | {"metrics": metrics}
 
 
 def _generators(examples: Examples, kind: str, *, without: bool = False) -> Examples:
@@ -161,16 +163,22 @@ def _generators(examples: Examples, kind: str, *, without: bool = False) -> Exam
 
 
 def _trained(
-    definition: Definition, train: Examples, calibration: Examples, recipe: FitOptions, *, boosted: bool
-) -> tuple[dict[str, NDArray[Any]], Callable[[Examples | None], dict[str, Any] | str]]:
-    """Weights, and the scorer of them and their rivals, trained on the same links."""
-    arrays = fit_classifier(definition, train, calibration, recipe)
+    definition: Definition,
+    train: Examples,
+    calibration: Examples,
+    recipe: FitOptions,
+    *,
+    boosted: bool,
+    new_kinds: bool = True,
+) -> tuple[dict[str, NDArray[Any]], Callable[[Examples | None], dict[str, Any] | str], dict[str, Any]]:
+    """Weights, the scorer of them and their rivals, trained on the same links, and the scores of kinds left out."""
+    arrays, kinds = fit_classifier(definition, train, calibration, recipe, new_kinds=new_kinds)
     network = Network.from_arrays(arrays)
     labels = definition.labels(train.truth(definition.truth))
     known, labels = labels >= 0, labels[labels >= 0]
     rival = _boosted(train.estimates[known], labels, recipe.seed) if boosted else None
     prior = int(np.bincount(labels).argmax())
-    return arrays, lambda examples: card.scores(definition, network, examples, rival, prior)
+    return arrays, lambda examples: card.scores(definition, network, examples, rival, prior), kinds
 
 
 def _boosted(estimates: NDArray[np.float64], labels: NDArray[np.int64], seed: int) -> Any:

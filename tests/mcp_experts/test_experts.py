@@ -193,3 +193,35 @@ def test_a_classical_estimate_is_told_in_its_own_unit():
         found = judge(asked, look, REGISTRY).classical
         assert found.unit == unit
         assert found.value == pytest.approx(look.estimates[0, list(ESTIMATORS).index(estimator)], rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("probabilities", "label", "likely"),
+    [
+        ((0.02, 0.9, 0.05, 0.03), 1, [1]),
+        ((0.05, 0.51, 0.4, 0.04), 1, [1, 2]),
+        ((0.05, 0.5, 0.41, 0.04), None, [1, 2]),
+        ((0.1, 0.35, 0.3, 0.25), None, [1, 2, 3]),
+        ((0.28, 0.24, 0.24, 0.24), None, [0, 1, 2, 3]),
+    ],
+)
+def test_a_label_is_more_likely_than_all_others_together_and_the_set_is_shown_with_it(probabilities, label, likely):
+    honest = REGISTRY.expert("delay_spread")
+    classes = honest.definition.classes
+    blind = (np.zeros((FEATURES, 4), np.float32), np.log(probabilities).astype(np.float32))
+    certain = replace(honest)
+    threshold = np.full(4, 0.2, np.float32)
+    vars(certain)["network"] = replace(honest.network, layers=(blind,), temperature=1.0, threshold=threshold)
+    look = ChannelView(synthesize(delay_spread_s=1e-7, snr_db=30))
+    look._scores[REGISTRY.gate] = 0.0
+    found = judge(certain, look, REGISTRY)
+    assert found.label == (None if label is None else classes[label])
+    assert found.abstained is (label is None)
+    assert found.likely == [classes[number] for number in likely]
+    assert found.confidence == pytest.approx(max(probabilities), abs=1e-3)
+    assert any("the data do not decide" in warning for warning in found.warnings) is (label is None)
+
+
+def test_the_set_holds_the_label_even_if_its_own_threshold_is_higher():
+    network = replace(REGISTRY.expert("los").network, threshold=np.array([0.9, 0.1], np.float32))
+    assert network.members(np.array([[0.7, 0.3]], np.float32)).tolist() == [[True, True]]

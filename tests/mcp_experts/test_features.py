@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 
 from mcp_experts.channels.channel import SNAPSHOTS, SUBCARRIERS
+from mcp_experts.inference.classical import ESTIMATORS, estimate
 from mcp_experts.inference.features import extract, names
+from mcp_experts.train.impairments import IMPAIRMENTS
 
 BAND, TIME = np.arange(SUBCARRIERS)[:, None], np.arange(SNAPSHOTS)
 COLUMN = {name: number for number, name in enumerate(names())}
@@ -89,3 +91,32 @@ def test_profiles_do_not_mind_where_between_cells_paths_fall():
     kept = both[:, : COLUMN["frequency_correlation[1]"]]
     strong = kept.max(axis=0) > -25
     assert np.ptp(kept[:, strong], axis=0).max() < 0.5
+
+
+def estimated(csi, name):
+    return estimate(csi.astype(np.complex64), np.full(len(csi), 1e8))[:, list(ESTIMATORS).index(name)]
+
+
+@pytest.mark.parametrize("apart", [4, 9])
+@pytest.mark.parametrize("weaker", [0.25, 0.5])
+def test_a_weak_first_path_shows_in_rise_share_and_excess(apart, weaker):
+    """Under a Hann window a path fills its cell and its neighbours, with 1/6, 4/6 and 1/6 of its power."""
+    csi = (sqrt(weaker) * path(20) + path(20 + apart))[None, :, :, None]
+    assert estimated(csi, "rise_cells") == pytest.approx(apart + 1, abs=0.1)  # from the first path's own rise
+    assert estimated(csi, "first_path_db") == pytest.approx(10 * np.log10(weaker / (1 + weaker)), abs=0.2)
+    assert estimated(csi, "excess_cells") == pytest.approx(1 + apart / (1 + weaker), rel=0.05)
+
+
+def test_amplitudes_over_delays_are_more_peaked_for_one_path_than_for_many():
+    rng = np.random.default_rng(2)
+    one = path(20)[None, :, :, None]
+    many = sum(path(20 + 2 * each) * np.exp(2j * pi * rng.random()) for each in range(12))[None, :, :, None]
+    assert estimated(one, "kurtosis_db")[0] > estimated(many, "kurtosis_db")[0] + 5
+
+
+def test_clipping_shows_in_the_share_of_largest_samples():
+    csi = np.repeat((path(20, 1.3) + 0.01 * white(np.random.default_rng(0), SUBCARRIERS, SNAPSHOTS))[None], 2, axis=0)
+    csi = csi[..., None]
+    clipped = IMPAIRMENTS["clipping"].apply(csi.astype(np.complex64), np.random.default_rng(1))
+    assert estimated(csi, "clipped_share").max() < 0.1
+    assert estimated(clipped, "clipped_share").min() > 0.3
