@@ -187,7 +187,7 @@ def _refuse_infinite(array: NDArray[Any], name: str, axes: tuple[str, ...]) -> N
     if len(wrong):
         where = ", ".join(f"{axis} {place}" for axis, place in zip(axes, wrong[0], strict=True))
         raise DataError(
-            f"{len(wrong)} of {array.size} values of {name} are NaN or infinite (the first at {where}): leave out "
+            f"{len(wrong)} of {array.size} values of {name} are NaN or infinity (the first at {where}): leave out "
             "those snapshots and antennas, and set subcarriers without a measurement to zero, which are interpolated"
         )
 

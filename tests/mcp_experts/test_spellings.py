@@ -143,10 +143,10 @@ def test_values_that_are_not_finite_are_counted_and_placed():
     csi[5, 6] = np.inf
     sampling = {"subcarrier_spacing_hz": 3e5, "snapshot_interval_s": 1e-3}
     with pytest.raises(
-        UserError, match=r"2 of 896 values of csi are NaN or infinite \(the first at subcarrier 3, snap"
+        UserError, match=r"2 of 896 values of csi are NaN or infinity \(the first at subcarrier 3, snap"
     ):
         Channel(csi=csi, **sampling)
-    with pytest.raises(UserError, match="of taps are NaN or infinite"):
+    with pytest.raises(UserError, match="of taps are NaN or infinity"):
         from_taps(csi, sample_rate_hz=2e7, snapshot_interval_s=1e-3)
     with pytest.raises(UserError, match=r"14 along subcarrier.* name the axes: axes=time,subcarrier,antenna"):
         Channel(csi=LINK.csi.transpose(1, 0, 2), **sampling)
