@@ -8,7 +8,18 @@ from collections.abc import Mapping
 from mcp_experts.inference.definition import Definition
 from mcp_experts.inference.verdicts import Verdict
 
-__all__ = ["between", "classical", "conflicts", "disagrees", "natural", "percent", "reason", "scaled", "sentence"]
+__all__ = [
+    "between",
+    "classical",
+    "conflicts",
+    "disagrees",
+    "likeliest",
+    "natural",
+    "percent",
+    "reason",
+    "scaled",
+    "sentence",
+]
 
 PREFIXES = {-9: "n", -6: "µ", -3: "m", 0: "", 3: "k", 6: "M", 9: "G"}
 SCALED = ("s", "Hz")
@@ -115,13 +126,18 @@ def sentence(definition: Definition, verdict: Verdict, *, outside: bool) -> str:
     return f"{said}{_bounds(verdict, f', {noun} ' if label in definition.says else ', ')}{sure}."
 
 
-def _likeliest(verdict: Verdict) -> str:
-    """The label with the largest probability, or all if they are equally probable."""
+def likeliest(verdict: Verdict) -> str | None:
+    """The label with the largest probability as words; None if all are equally probable."""
     found = verdict.probabilities
     best = max(found, key=found.__getitem__)
-    if found[best] <= EQUAL / len(found):
-        return f"{' and '.join(map(words, found))} are equally likely"
-    return f"{words(best)} is likeliest, at {percent(verdict.confidence)}"
+    return None if found[best] <= EQUAL / len(found) else words(best)
+
+
+def _likeliest(verdict: Verdict) -> str:
+    best = likeliest(verdict)
+    if best is None:
+        return f"{' and '.join(map(words, verdict.probabilities))} are equally likely"
+    return f"{best} is likeliest, at {percent(verdict.confidence)}"
 
 
 def _bounds(verdict: Verdict, before: str) -> str:

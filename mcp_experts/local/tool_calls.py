@@ -24,8 +24,9 @@ HOW = (
     'from a tool, then, after its result, {"answer": text}.'
 )
 
-THEN = 'The question again: {}\nNow reply with {{"answer": text}}.'
-FAILED = "Use a tool again, with other arguments. The question: {}"
+AGAIN = "The question again: {}"
+THEN = 'Now reply with {"answer": text}, as this result says.'
+FAILED = "Use a tool again, with other arguments."
 
 
 def choice_of(body: Mapping[str, Any]) -> tuple[list[Tool], list[Tool], bool]:
@@ -81,9 +82,9 @@ def _constraint(given: Mapping[str, Any]) -> dict[str, Any]:
 
 def as_text(messages: Sequence[Mapping[str, Any]], tools: Sequence[Tool]) -> list[dict[str, str]]:
     """Messages with the roles system, user and assistant only: tools are described in the first, results are text."""
-    system = [_content(message) for message in messages if message.get("role") in ("system", "developer")]
-    if tools:
-        system += ["Tools:", *map(_described, tools), HOW]
+    # Small models follow what stands last: the instructions, not the list of tools.
+    system = ["Tools:", *map(_described, tools), HOW] if tools else []
+    system += [_content(message) for message in messages if message.get("role") in ("system", "developer")]
     found = [{"role": "system", "content": "\n".join(system)}] if system else []
     names = {
         call.get("id"): call.get("function", {}).get("name")
@@ -104,9 +105,10 @@ def as_text(messages: Sequence[Mapping[str, Any]], tools: Sequence[Tool]) -> lis
             found.append({"role": "user", "content": _content(message)})
         elif role not in ("system", "developer"):
             raise UserError(f"a message has the role {role!r}; expected system, user, assistant or tool")
-    if messages and messages[-1].get("role") == "tool":  # small models lose sight of the question
+    if messages and messages[-1].get("role") == "tool":
+        # Small models lose sight of the question, and repeat what they read last, which should be the result.
         then = FAILED if _content(messages[-1]).startswith("Error:") else THEN
-        found[-1]["content"] += f"\n{then.format(asked)}"
+        found[-1]["content"] = f"{AGAIN.format(asked)}\n{found[-1]['content']}\n{then}"
     return found
 
 

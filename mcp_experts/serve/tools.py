@@ -6,6 +6,7 @@ Arguments are flat and few. An answer begins with a sentence that can be shown t
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any
 
@@ -27,6 +28,9 @@ from mcp_experts.serve.toolsets import TOOLSETS, Source
 __all__ = ["tools", "unlisted"]
 
 PAGE, MOST_LISTED = 20, 2000
+#: Questions that are asked most, which come first in the schema.
+FIRST = ("line_of_sight", "doppler", "delay_spread", "fading")
+POINT = re.compile(r"[-+0-9.eE\s,()]+")
 #: Questions that a radio map answers, with the value of `query_map` for each.
 MAP_QUESTIONS = {"line_of_sight": "los", "path_gain": "path_gain_db", "delay": "toa_s"}
 
@@ -48,12 +52,14 @@ def unlisted(state: State) -> Iterator[dict[str, Tool]]:
 
 
 def _ask_tool(state: State) -> Tool:
-    questions = [expert.definition.question for expert in state.registry.experts.values()]
+    # The gate can be asked, but is not listed: small models take in_distribution for anything that begins with "in".
+    listed = [expert.definition.question for expert in state.registry.classifiers]
+    questions = [*(name for name in FIRST if name in listed), *(name for name in listed if name not in FIRST)]
 
     async def ask(
         source: Source,
         question: Annotated[str, Field(description="What to find out", max_length=256)],
-        at: Annotated[str | None, Field(description="Point of a radio map in metres: 'x,y,z'", max_length=64)] = None,
+        at: Annotated[str | None, Field(description="Only for radio maps: point in metres", max_length=64)] = None,
     ) -> Annotated[CallToolResult, Answer]:
         found = await state.source(source)
         if isinstance(found, MapCover):
@@ -80,7 +86,7 @@ def _channel_answer(state: State, view: ChannelView, expert: Expert, at: str | N
     outside = view.ood_score(gate) > OUTSIDE
     verdict = judge_gate(expert, view) if expert.name == GATE else judge(expert, view, state.registry)
     said = sentences.sentence(expert.definition, verdict, outside=outside) + sentences.disagrees(verdict)
-    notes = [*view.window.warnings, *(["at is for radio maps and was ignored"] if at else [])]
+    notes = [*view.window.warnings, *(["at is for radio maps and was ignored"] if POINT.fullmatch(at or "") else [])]
     if notes:
         said = f"{said} Note: {'; '.join(notes)}."
     low, high = verdict.interval_low, verdict.interval_high
@@ -96,12 +102,18 @@ def _channel_answer(state: State, view: ChannelView, expert: Expert, at: str | N
         "reason": sentences.reason(verdict, outside),
         "classical": sentences.classical(verdict),
     }
-    return answer(found, text=_lines(found))
+    undecided = verdict.label is None and not verdict.refused and expert.name != GATE
+    return answer(found, text=_lines(found, sentences.likeliest(verdict) if undecided else None))
 
 
-def _lines(found: dict[str, Any]) -> str:
-    """The sentence, followed by one line of values for programs; other labels are left out."""
-    rest = {name: found[name] for name in ("label", "confidence", "reason")}
+def _lines(found: dict[str, Any], likeliest: str | None = None) -> str:
+    """The sentence, followed by one line of values for programs; other labels are left out.
+
+    Small models repeat the last line: it names the label too, or the likeliest.
+    """
+    rest = {"label": found["label"], "likeliest": likeliest, "confidence": found["confidence"]}
+    if found["reason"] and found["reason"] not in found["answer"]:
+        rest["reason"] = found["reason"]
     if found["classical"]:
         rest["classical"] = found["classical"].partition(": ")[0]
     return f"{found['answer']}\n" + "; ".join(f"{name}: {value}" for name, value in rest.items() if value is not None)

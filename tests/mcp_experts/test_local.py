@@ -13,7 +13,7 @@ from mcp_experts.__main__ import main
 from mcp_experts.channels.synthetic import synthesize
 from mcp_experts.local import model
 from mcp_experts.local.http import app
-from mcp_experts.local.tool_calls import FAILED, THEN, as_text, choice_of, read, schema
+from mcp_experts.local.tool_calls import AGAIN, FAILED, THEN, as_text, choice_of, read, schema
 
 ASK = {
     "name": "wireless_ask",
@@ -100,14 +100,15 @@ def test_a_conversation_with_tools_becomes_text():
     ]
     found = as_text(messages, [ASK, LIST])
     assert [message["role"] for message in found] == ["system", "user", "assistant", "user"]
-    assert found[0]["content"].startswith("Be brief.\nTools:\n- wireless_ask: Answers a question.\n  source: File\n")
+    assert found[0]["content"].startswith("Tools:\n- wireless_ask: Answers a question.\n  source: File\n")
+    assert found[0]["content"].endswith("\nBe brief.")
     assert "  question: one of line_of_sight, doppler\n  at (optional)\n- wireless_list\n" in found[0]["content"]
     assert json.loads(found[2]["content"]) == {"tool": "wireless_ask", "arguments": {"source": "link.npz"}}
-    assert found[3]["content"] == f"Result of wireless_ask:\nThe path is clear.\n{THEN.format('Is it clear?')}"
+    assert found[3]["content"] == f"{AGAIN.format('Is it clear?')}\nResult of wireless_ask:\nThe path is clear.\n{THEN}"
     # What was sent before stays as it was, so that the model need not read it again.
     assert as_text(messages[:2], [ASK, LIST]) == found[:2]
     messages[3] = messages[3] | {"content": "Error: no such file"}
-    assert as_text(messages, [ASK])[3]["content"].endswith(FAILED.format("Is it clear?"))
+    assert as_text(messages, [ASK])[3]["content"].endswith(f"\n{FAILED}")
     with pytest.raises(UserError, match="the role 'robot'"):
         as_text([{"role": "robot"}], [])
 
