@@ -213,8 +213,11 @@ class Diffusion(Model):
         seed: int,
         known: Known | None = None,
         layers: slice = slice(None),
+        temperature: Float[Tensor, " batch"] | None = None,
     ) -> Float[Tensor, "batch member target *space"]:
         """`centre` and the sampled residuals, added; noise is keyed on (seed, step, sample id, member).
+
+        `temperature` multiplies the noise that each sample starts from, and with it the spread of its members.
 
         `members` says how many, or which. `predictors`, `centre` and what is `known` of the targets are those of the
         `layers` of the first axis that are sampled. `batch.points`, if any, are in the space of the targets.
@@ -236,7 +239,10 @@ class Diffusion(Model):
                 noise = member_noise(
                     shape, batch.ids, members=some, seed=key, device=centre.device, lengths=self.noise_lengths
                 )
-                return noise.flatten(0, 1)[:, :, layers]
+                noise = noise.flatten(0, 1)[:, :, layers]
+                if temperature is None or step != -1:
+                    return noise
+                return noise * expand(temperature.repeat_interleave(len(some)), noise)
 
             denoiser = self.denoiser(predictors.repeat_interleave(len(some), dim=0))
             if known is not None:

@@ -42,8 +42,9 @@ class AnchoredDiffusion(Diffusion):
     The diffused field is the rain minus the interpolated coarse rain, with `amounts` as a logarithm ("log") or a fourth
     root ("root"); dry cells are distinct from the smallest wet rate. A cell has at most 10^`BOUND` times the coarse
     rain plus 0.1 mm/h. Predictors are read by `Slots`: any of them may be missing, and none needs statistics of a
-    region. `exact` declares that the coarse rain is the exact mean of the fine rain. Shapes are those of
-    `geoml.models.diffusion.Diffusion`.
+    region. `exact` declares that the coarse rain is the exact mean of the fine rain. The noise that members start from
+    is multiplied by one of `temperatures`: the first for coarse rain with errors, the second for exact means. Shapes
+    are those of `geoml.models.diffusion.Diffusion`.
     """
 
     supported_dims = (2,)
@@ -61,6 +62,7 @@ class AnchoredDiffusion(Diffusion):
         sampling: Sampling | Mapping[str, Any] = SAMPLING,
         amounts: Literal["log", "root"] = "root",
         exact: bool = False,
+        temperatures: Sequence[float] = (1.0, 1.0),
     ) -> None:
         _require_rain(channels)
         if amounts not in AMOUNTS:
@@ -72,6 +74,9 @@ class AnchoredDiffusion(Diffusion):
             scale=0.5, more_predictors=SLOT_FIELDS - given,
         )  # fmt: skip
         self.slots = Slots(channels, exact=exact)
+        self.temperatures = tuple(map(float, temperatures))
+        if len(self.temperatures) != 2 or not all(0 < value <= 2 for value in self.temperatures):
+            raise UserError(f"temperatures is {list(temperatures)}; expected two numbers above 0, up to 2")
 
     def loss(self, batch: Batch, *, phase: str = "main", generator: torch.Generator | None = None) -> Tensor:
         """The loss of the denoiser, with random slots emptied in training."""
@@ -96,7 +101,10 @@ class AnchoredDiffusion(Diffusion):
             # A cell may have as much rain as a station of its sample reports.
             most = torch.maximum(most, points.high.nan_to_num(0.0).amax(1)[:, None, None, None])
             batch = batch.map(points=points.map(to_latent if self.amounts == "log" else to_root))
-        latent = self.sample(batch, predictors, self.centre(predictors), members=members, seed=seed)
+        with_errors, with_means = self.temperatures
+        temperature = with_errors + predictors[:, -1].mean((-2, -1)) * (with_means - with_errors)  # the flag `exact`
+        centre = self.centre(predictors)
+        latent = self.sample(batch, predictors, centre, members=members, seed=seed, temperature=temperature)
         rain = from_latent(latent) if self.amounts == "log" else from_root(latent)
         return torch.minimum(rain, most.unsqueeze(1))
 

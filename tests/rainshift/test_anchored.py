@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from geoml.data.fields import Batch
+from geoml.errors import UserError
 from geoml.models.base import Channels
 from rainshift.models.amounts import compressed, from_latent, to_latent
 from rainshift.models.anchored import BOUND
@@ -119,6 +120,21 @@ def test_the_regression_learns_how_much_is_wet():
     odds, _ = model.eval()(batch)
     wet, true = float((odds > model.level).float().mean()), float((batch.target >= 0.05).float().mean())
     assert wet == pytest.approx(true, abs=0.05)
+
+
+def test_the_temperature_is_that_of_exact_means_or_of_errors():
+    batch = batch_of(RAIN)
+    spreads = {}
+    for exact in (False, True):
+        model = built("anchored", RAIN)
+        model.temperatures, model.slots.exact = (1.5, 0.5), exact
+        spreads[exact] = float(model.predict(batch, members=4, seed=1).std(1).mean())
+        model.temperatures = (0.5, 0.5)
+        spreads[exact, "low"] = float(model.predict(batch, members=4, seed=1).std(1).mean())
+    assert spreads[False] > 1.2 * spreads[False, "low"]
+    assert spreads[True] == spreads[True, "low"]
+    with pytest.raises(UserError, match="two numbers"):
+        ModelSpec.of({"model": "anchored", "temperatures": [1.0, 0.0]}).build(RAIN)
 
 
 def test_other_targets_are_refused():
