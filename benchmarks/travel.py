@@ -12,7 +12,7 @@ regression.
 - `real_spread_skill`: √((M+1)/M · variance) over RMSE of the members there, in cells where it rains, as a
   factor away from 1 (1.15 stands for 1.15 or 0.87); the worst.
 
-The table has every place.
+The table has every place. Finished places are kept in runs/travel: the same command resumes.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import math
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -33,11 +34,20 @@ from harness import main
 from geoml.cli.tables import show
 from geoml.metrics import Suite
 from geoml.models.base import Channels
+from geoml.runs.environment import code_hash
+from geoml.runs.files import read_json, write_json
+from geoml.runs.folder import config_hash
 from rainshift.baselines import Interpolation
+from rainshift.models.general import shipped_sums
 from rainshift.sources.base import RegionData
 
 MEMBERS = 4
 SUITE = Suite(["crps_fair"])
+#: Sums of finished records, by what they depend on: an interrupted run resumes.
+KEPT = Path("runs/travel")
+WEIGHTS_USED = [shipped_sums(name) for name in ("general", "general-regression")]
+CODE = ("geoml.diffusion", "geoml.metrics", "geoml.models", "geoml.nn", "geoml.regrid", "rainshift.baselines",
+        "rainshift.models", "rainshift.places", "rainshift.planet", "rainshift.sources")  # fmt: skip
 
 
 class Sums:
@@ -57,6 +67,12 @@ class Sums:
             self.variance += float((rain.var(1, ddof=1) * (count + 1) / count)[wet].sum())
             self.squares += float(((rain.mean(1) - truth) ** 2)[wet].sum())
 
+    def join(self, other: Sums) -> None:
+        """Add the hours of another record."""
+        for name, parts in other.crps.items():
+            self.crps.setdefault(name, []).extend(parts)
+        self.variance, self.squares = self.variance + other.variance, self.squares + other.squares
+
     def score(self, name: str) -> float:
         """Sum over hours of the mean CRPS."""
         return sum(self.crps[name])
@@ -67,19 +83,34 @@ class Sums:
         return math.sqrt(self.variance / self.squares) if self.squares else math.nan
 
 
+def of_record(data: RegionData, hours: list[int], channels: Channels) -> Sums:
+    """The sums of one record."""
+    sums = Sums()
+    models = places.models(channels, exact=places.is_exact(data), bilinear=Interpolation)
+    for batch in places.batches(data, hours, channels):
+        assert batch.target is not None
+        truth = batch.target[:, 0].numpy()
+        for key, model in models.items():
+            rain, _ = model.predict(batch, members=MEMBERS if model.stochastic else 1)
+            sums.add(key, rain[:, :, 0].numpy(), truth, batch.ids)
+    return sums
+
+
 def scored(found: Iterable[tuple[str, RegionData, list[int]]], channels: Channels, what: str) -> dict[str, Sums]:
-    """The sums of each place; several records of one place are pooled."""
+    """The sums of each place; several records of one place are pooled. Finished records are found in runs/travel."""
     made: dict[str, Sums] = {}
-    for name, data, hours in found:
-        sums = made.setdefault(name, Sums())
-        models = places.models(channels, exact=places.is_exact(data), bilinear=Interpolation)
-        for batch in places.batches(data, hours, channels):
-            assert batch.target is not None
-            truth = batch.target[:, 0].numpy()
-            for key, model in models.items():
-                rain, _ = model.predict(batch, members=MEMBERS if model.stochastic else 1)
-                sums.add(key, rain[:, :, 0].numpy(), truth, batch.ids)
-        print(f"{what} {name}: {row(what, name, sums)['general / rainfarm']:.3f}", flush=True)
+    for number, (name, data, hours) in enumerate(found):
+        path = KEPT / f"{config_hash({'weights': WEIGHTS_USED, 'code': code_hash(*CODE), 'hours': hours})}"
+        path = path / f"{what}-{number}-{name}.json"
+        if path.exists():
+            sums = Sums()
+            vars(sums).update(read_json(path))
+        else:
+            sums = of_record(data, hours, channels)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_json(path, vars(sums))
+        made.setdefault(name, Sums()).join(sums)
+        print(f"{what} {name}: {row(what, name, made[name])['general / rainfarm']:.3f}", flush=True)
     return made
 
 
