@@ -186,7 +186,7 @@ def is_running_sum(array: xr.DataArray) -> bool:
     count, length = array.sizes["time"], LOOK[0]
     starts = sorted({0, max(0, count // 2 - length // 2), max(0, count - length)})
     points = {dim: slice(None, None, max(1, array.sizes[dim] // LOOK[1])) for dim in ("lat", "lon")}
-    falls, signs = [], []
+    falls, signs, grown = [], [], False
     for start in starts:
         values = np.asarray(array.isel({"time": slice(start, start + length), **points}).values, np.float64)
         change, most = np.diff(values, axis=0), np.nanmax(np.abs(values), initial=0)
@@ -194,12 +194,13 @@ def is_running_sum(array: xr.DataArray) -> bool:
             fell, grew = (change < -1e-4 * most).any((1, 2)), (change > 1e-4 * most).any((1, 2))
             wet, uneven = values > 1e-4 * most, values.max((1, 2)) > values.min((1, 2))
             still = (np.abs(change) <= 1e-4 * most).all((1, 2)) & wet[:-1].any((1, 2)) & uneven[:-1]
+        grown |= bool(grew.any())
         told = (wet[:-1] | wet[1:]).any((1, 2))
         falls.append(fell[told])
         signs.append((~fell & (grew | still))[told])
     fell, sign = np.concatenate(falls), np.concatenate(signs)
     few = min(SIGNS, count - 1)
-    return count >= 4 and bool(sign.sum() >= few and fell.mean() <= MOST_RESETS and sign.mean() >= 0.3)
+    return count >= 4 and grown and bool(sign.sum() >= few and fell.mean() <= MOST_RESETS and sign.mean() >= 0.3)
 
 
 def increments(

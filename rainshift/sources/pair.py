@@ -235,6 +235,12 @@ def _joint(
 ) -> tuple[JointAxis, bool]:
     """The stretch of an axis, and whether its coarse cells are those of the file."""
     have, cells = coarse[name], fine[name]
+    turn = 360.0 * round((cells.start - have.start) / 360.0) if cells.is_longitude else 0.0
+    if have.period is None and (have.start + turn >= cells.edges[-1] or have.stop + turn <= cells.edges[0]):
+        raise DataError(
+            f"the coarse {name} runs from {have.start:g} to {have.stop:g}, the fine one from {cells.start:g} to "
+            f"{cells.stop:g}: they do not overlap"
+        )
     ratio = have.step / cells.step
     if not LEAST_RATIO * 0.99 <= ratio <= MOST_RATIO * 1.01:
         swapped = " Are the two sides swapped?" if ratio < 1 else ""

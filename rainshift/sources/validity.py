@@ -31,6 +31,8 @@ MOST_MM_H = 3000.0
 LEAST_MM_H = -0.05
 #: Common fill values, which are not valid amounts of rain.
 SENTINELS = (999.0, 999.9, 999.99, 9999.0, 9999.9, 9999.99, 32766.0, 32767.0, 65534.0, 65535.0)
+#: Common fill values of any variable.
+FILLS = (-9999.0, -9999.9, 1e20, 9.969209968386869e36)
 #: Record depth of rain in T hours: about 422 T^0.475 mm (Jennings 1950 and later, WMO-No. 1045).
 RECORD_MM, RECORD_POWER = 422.0, 0.475
 #: A number of a list in text, with or without the suffix of its type: 253, 253b, 254ub.
@@ -80,7 +82,7 @@ class Validity:
             if count := int(np.isclose(large, value, rtol=1e-6, atol=0.0).sum()):
                 raise DataError(
                     f"{label} has {value:g} in {count} cells, a common fill value; declare it as _FillValue in the "
-                    "file, or declare it as rain by a valid_range"
+                    "file, or declare it as valid by a valid_range"
                 )
 
     def _near(self, limit: float) -> float:
@@ -124,6 +126,8 @@ def validity_of(array: xr.DataArray, label: str, *, rain: bool = True) -> Validi
         raise DataError(f"{label}: its valid_range is {limits}; expected two numbers")
     flags, dry = _flags(array, decoded("flag_values"), label)
     fills: list[float] = list(SENTINELS) if rain and math.isinf(max(limits)) else []
+    if not rain and not packed and all(map(math.isinf, limits)):
+        fills = list(FILLS)
     declared = any(name in array.encoding for name in ("_FillValue", "missing_value"))
     if packed and not declared and all(map(math.isinf, limits)):
         info = np.iinfo(np.dtype(f"{'u' if unsigned else 'i'}{stored.itemsize}"))

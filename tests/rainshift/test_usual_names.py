@@ -201,3 +201,45 @@ def test_sums_of_a_counter_and_maxima_are_no_amounts(tmp_path: Path) -> None:
     data.to_netcdf(tmp_path / "maxima.nc")
     with pytest.raises(DataError, match="maximum"):
         read_stations(str(tmp_path / "maxima.nc"))
+
+
+COARSE_LAT, COARSE_LON = 49.75 + 0.25 * np.arange(16), 1.75 + 0.25 * np.arange(20)
+
+
+def predictors(rain: np.ndarray | float = 3.0, units: str = "mm h-1", other: float = 283.0) -> xr.Dataset:
+    kelvin = np.full((6, 16, 20), 283.0, "f4")
+    kelvin[2, 3, 3] = other
+    fields = {"tp": np.broadcast_to(rain, (6, 16, 20)).astype("f4"), "t2m": kelvin}
+    data = xr.Dataset({name: (("time", "lat", "lon"), values) for name, values in fields.items()})
+    data["tp"].attrs["units"], data["t2m"].attrs["units"] = units, "K"
+    return data.assign_coords(time=dataset().time, lat=COARSE_LAT, lon=COARSE_LON)
+
+
+def pair(folder: Path, coarse: xr.Dataset) -> xr.Dataset:
+    dataset().to_netcdf(folder / "fine.nc")
+    coarse.to_netcdf(folder / "coarse.nc")
+    options = {
+        "fine": str(folder / "fine.nc"),
+        "coarse": str(folder / "coarse.nc"),
+        "predictors": {"tp": {}, "t2m": {}},
+    }
+    source = open_source("pair", **options)
+    return source.open(source.names[0]).condition
+
+
+def test_steady_amounts_are_no_sum_since_a_start(tmp_path: Path) -> None:
+    steady = 1 + np.arange(20) / 10
+    condition = pair(tmp_path, predictors(steady / 1000, "m"))
+    assert float(condition.tp.std("time").max()) < 1e-6
+    assert float(condition.tp.min()) > 0.99
+
+
+@pytest.mark.parametrize("value", [1e20, -9999.0])
+def test_a_fill_value_of_any_predictor_is_refused(tmp_path: Path, value: float) -> None:
+    with pytest.raises(DataError, match="common fill value"):
+        pair(tmp_path, predictors(other=value)).t2m.values  # noqa: B018
+
+
+def test_sides_that_do_not_overlap_are_named(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="do not overlap"):
+        pair(tmp_path, predictors().assign_coords(lon=COARSE_LON + 40))
