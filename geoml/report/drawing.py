@@ -125,6 +125,10 @@ def save_viewer(viewer: Viewer, path: str | os.PathLike[str], *, title: str = ""
     save_figure(draw_viewer(viewer, title=title), path)
 
 
+#: Panels of a row in print; more of them are drawn in further rows.
+ACROSS = 6
+
+
 class _Cell(NamedTuple):
     title: str
     panel: Panel
@@ -141,12 +145,15 @@ def draw_viewer(viewer: Viewer, *, title: str = "", at: Mapping[str, str] | None
     lines = _cells(viewer, dict(at or {}))
     known = [number for number in range(len(lines[0][1])) if any(line[number].field for _, line in lines)]
     lines = [(name, [line[number] for number in known]) for name, line in lines]
+    if not viewer.columns:
+        lines = _wrapped(lines)
+    across = len(lines[0][1])
     scales = {_scale(cell.panel) for _, line in lines for cell in line}
-    widest, beside = max(2.8, 8 / len(known)), max(len({_scale(cell.panel) for cell in line}) for _, line in lines)
+    widest, beside = max(2.8, 8 / across), max(len({_scale(cell.panel) for cell in line}) for _, line in lines)
     heights = [widest * min(max(_ratio(viewer, line), 0.12), 2.0) + 0.35 for _, line in lines]
-    size = (widest * len(known) + 0.8 * beside + 0.6, sum(heights) + 0.4)
+    size = (widest * across + 0.8 * beside + 0.6, sum(heights) + 0.4)
     figure = Figure(figsize=size, layout="constrained")
-    grid = figure.subplots(len(lines), len(known), squeeze=False, gridspec_kw={"height_ratios": heights})
+    grid = figure.subplots(len(lines), across, squeeze=False, gridspec_kw={"height_ratios": heights})
     bars: list[dict[Any, tuple[Any, Panel, list[Axes]]]] = []
     for number, (axes, (name, line)) in enumerate(zip(grid, lines, strict=True)):
         bars.append({})
@@ -172,6 +179,18 @@ def draw_viewer(viewer: Viewer, *, title: str = "", at: Mapping[str, str] | None
         _draw_bar(figure, shown, panel, axes)
     figure.suptitle(title, fontsize=10)
     return figure
+
+
+def _wrapped(lines: list[tuple[str, list[_Cell]]]) -> list[tuple[str, list[_Cell]]]:
+    """Rows of more than `ACROSS` panels in several rows of about equal length."""
+    width = len(lines[0][1])
+    per = -(-width // -(-width // ACROSS))
+    made = []
+    for name, line in lines:
+        for first in range(0, width, per):
+            part = line[first : first + per]
+            made.append((name, [*part, *[_Cell("", line[0].panel, None)] * (per - len(part))]))
+    return made
 
 
 def _cells(viewer: Viewer, at: dict[str, str]) -> list[tuple[str, list[_Cell]]]:

@@ -38,12 +38,19 @@ SIDES = {"in": "in distribution", "out": "out of distribution"}
 TRUST = {"expected_error": "expected error", "error_bound": "error bound", "novelty": "novelty"}
 
 
+def _same_on_both_sides(skill: xr.DataArray) -> bool:
+    """Whether a model has the same skill in and out of distribution, since it was not trained."""
+    inside, outside = (skill.sel(distribution=side).values for side in SIDES)
+    return bool(np.isfinite(inside).any()) and np.array_equal(inside, outside, equal_nan=True)
+
+
 def skill_chart(results: xr.Dataset, palette: Mapping[str, str]) -> Plot:
     """Skill by region with intervals: filled in distribution, hollow out of distribution, one colour per model."""
     regions = [str(name) for name in results["test_region"].values]
     series = []
     for number, (model, colour) in enumerate(palette.items()):
-        for side, label in SIDES.items():
+        untrained = _same_on_both_sides(results["skill"].sel(model=model))
+        for side, label in {"in": "not trained"}.items() if untrained else SIDES.items():
             picked = results.sel(model=model, distribution=side)
             if not np.isfinite(picked["skill"].values).any():
                 continue  # nothing was scored: the reference, or a side that the data have no regions for
@@ -193,8 +200,8 @@ def rain_viewer(shown: Mapping[str, xr.Dataset]) -> Viewer:
         panels,
         fields,
         alt="Maps of rain: the coarse input, a member of each model, and the target",
-        caption="Rain in mm/h around the wettest test time (+0 h); no model was trained on the times shown. "
-        "Deterministic models show the same map for every member.",
+        caption=f"Rain in mm/h around the wettest test time (+0 h: {_when(shown)}); no model was trained on the times "
+        "shown. Deterministic models show the same map for every member.",
         x_title="longitude",
         y_title="latitude",
         aspect=_aspect(shown),
@@ -233,7 +240,7 @@ def prediction_viewer(shown: Mapping[str, xr.Dataset]) -> Viewer:
         panels,
         fields,
         alt="Maps of rain: input, prediction, target, error and expected error",
-        caption="Rain around the wettest time (+0 h)."
+        caption=f"Rain around the wettest time (+0 h: {_when(shown)})."
         + (f" The error is the absolute error of the {mean}." if "error" in found else ""),
         x_title="longitude",
         y_title="latitude",
@@ -256,6 +263,12 @@ def _label(time: np.datetime64, wettest: np.datetime64) -> str:
     """
     minutes = round((time - wettest) / np.timedelta64(1, "m"))
     return f"{minutes // 60:+d} h" if minutes % 60 == 0 else f"{minutes:+d} min"
+
+
+def _when(shown: Mapping[str, xr.Dataset]) -> str:
+    """The wettest times in UTC, with the regions if there are several."""
+    times = {region: f"{data.attrs['wettest'][:16].replace('T', ' ')} UTC" for region, data in shown.items()}
+    return ", ".join(time if len(times) == 1 else f"{region} {time}" for region, time in times.items())
 
 
 def _labels(shown: Mapping[str, xr.Dataset]) -> list[str]:

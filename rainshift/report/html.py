@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import yaml
 
 from geoml.data.store import read_dataset
 from geoml.metrics.ranks import SPACING, rank_deviation_by_chance
@@ -177,9 +178,8 @@ def _introduction(results: xr.Dataset) -> list[str]:
     ]
     blocks = results["blocks"].values
     if (blocks < 20).any():
-        notes.append(
-            f"No interval is given for fewer than 20 blocks of hours; these have {blocks.min()} to {blocks.max()}."
-        )
+        span = f"{blocks.min()} to {blocks.max()}" if blocks.min() < blocks.max() else f"{blocks.min()}"
+        notes.append(f"No interval is given for fewer than 20 blocks of hours; the number here is {span}.")
     if np.isfinite(results["skill_lost"]).any():
         notes.append(_training_noise(results))
     return notes
@@ -225,7 +225,9 @@ def _distribution(results: xr.Dataset, palette: Palette) -> Section | None:
         Chart(
             figure,
             f"Skill against {results.attrs['reference']} of each model by region, in and out of distribution",
-            f"Intervals: {results.attrs['interval']}. Filled: trained with the region; hollow: without it.",
+            f"Intervals: {results.attrs['interval']}. Filled: trained with the region; hollow: without it."
+            if np.isfinite(results["skill_low"]).any()
+            else "Filled: trained with the region; hollow: without it.",
         )
     ]
     tables = {
@@ -335,6 +337,18 @@ def _cost(summary: dict[str, Any]) -> Section | None:
     return Section("Cost", [Table(rows, "All trainings with number of parameters and seconds")]) if rows else None
 
 
+def _configuration(run: RunFolder) -> str:
+    """The settings of a run; of a prediction from a file without those of the data, which it does not use."""
+    text = text_within(run.path, "config.yaml")
+    try:
+        settings = yaml.safe_load(text)
+    except yaml.YAMLError:
+        return text
+    if not isinstance(settings, dict) or not settings.get("input"):
+        return text
+    return yaml.safe_dump({key: value for key, value in settings.items() if key != "data"}, sort_keys=False)
+
+
 def _provenance(run: RunFolder) -> Section:
     text_within(run.path, "environment.json")
     around = read_json(run.path / "environment.json")
@@ -342,7 +356,7 @@ def _provenance(run: RunFolder) -> Section:
         "Provenance",
         [
             Text("Configuration:"),
-            Text(text_within(run.path, "config.yaml"), "code"),
+            Text(_configuration(run), "code"),
             Text("Environment:"),
             Text(json.dumps(around, indent=1, ensure_ascii=False), "code"),
         ],
