@@ -122,7 +122,8 @@ def sentence(definition: Definition, verdict: Verdict, *, outside: bool) -> str:
     sure = f", with {percent(verdict.confidence)} confidence"
     if len(verdict.likely) > 1:
         # The bounds are those of all likely labels, of which only this one is named.
-        return f"Most likely {said[0].lower()}{said[1:]}{sure}{_bounds(verdict, '; likely range: ')}."
+        said = said if "most like" in said else f"Most likely {said[0].lower()}{said[1:]}"
+        return f"{said}{sure}{_bounds(verdict, '; likely range: ')}."
     return f"{said}{_bounds(verdict, f', {noun} ' if label in definition.says else ', ')}{sure}."
 
 

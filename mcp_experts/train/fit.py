@@ -95,11 +95,9 @@ def _logits(arrays: Arrays, examples: Examples) -> NDArray[np.float64]:
 def _of_new_kinds(
     definition: Definition, train: Examples, calibration: Examples, recipe: FitOptions
 ) -> list[tuple[NDArray[Any], ...]]:
-    """Of each kind as many calibration channels, of bandwidths that the card covers: their logits by a network trained
-    without the kind, their classes, which have odd groups, and the kind."""
+    """Of each kind as many calibration channels: their logits by a network trained without the kind, their classes,
+    which have odd groups, and the kind."""
     rng = np.random.default_rng(recipe.seed)
-    bandwidth = calibration.estimates[:, list(ESTIMATORS).index("bandwidth_decades")]
-    calibration = calibration.rows(bandwidth <= np.log10(definition.widest_hz))
     found = []
     for kind, generators in KINDS.items():
         held, truth = _known(definition, calibration.rows(np.isin(calibration.source, generators)))
