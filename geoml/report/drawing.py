@@ -104,7 +104,13 @@ def _draw_series(axis: Axes, series: Series) -> None:
 
 
 def _draw_heat_map(axis: Axes, content: HeatMap) -> Any:
-    shown = axis.imshow(content.values, cmap=_named(content.colours), vmin=content.low, vmax=content.high)
+    look: dict[str, Any] = {
+        "cmap": _named(content.colours),
+        "vmin": content.low,
+        "vmax": content.high,
+        "aspect": "auto",
+    }
+    shown = axis.imshow(content.values, **look)
     for (row, column), value in np.ndenumerate(content.values):
         if np.isfinite(value):
             dark = np.dot(shown.to_rgba(value)[:3], (0.3, 0.59, 0.11)) < 0.5

@@ -179,7 +179,7 @@ def _coarse_notes(archive: Archive, names: Sequence[str]) -> list[str]:
 
 def _interval_notes(times: dict[str, NDArray[Any]], block_hours: float) -> list[str]:
     """Whether the hours make enough blocks for an interval, and which setting would."""
-    notes = []
+    notes: dict[str, list[str]] = defaultdict(list)
     for name, time in times.items():
         hours = time.astype("datetime64[h]").astype(np.int64)
         blocks = len(np.unique(hours // block_hours))
@@ -189,11 +189,9 @@ def _interval_notes(times: dict[str, NDArray[Any]], block_hours: float) -> list[
             way = "so short a record has none"
             if enough is not None:
                 way = f"analysis.block_hours={enough:g} makes {int(span / enough)}, as far as they are independent"
-            notes.append(
-                f"No interval for {name}: {blocks} block{'s' * (blocks != 1)} of {block_hours:g} h, {FEWEST_BLOCKS} "
-                f"needed; {way}."
-            )
-    return notes
+            many = f"{blocks} block{'s' * (blocks != 1)} of {block_hours:g} h, {FEWEST_BLOCKS} needed; {way}."
+            notes[many].append(name)
+    return [f"No interval for {', '.join(names)}: {many}" for many, names in notes.items()]
 
 
 @functools.cache

@@ -33,6 +33,8 @@ RAIN_BOUNDS_MM_H = (0.1, 0.25, 0.5, 1, 2, 4, 8, 16, 32, 64)
 DRY = "#ffffff"
 #: Axis limits of spectra in dB; a field below the lower limit has no fine structure left.
 SHOWN_DB = (-30.0, 10.0)
+#: Letters of a region's name beyond which heat maps do not stand in one row.
+LONG_NAME = 20
 SIDES = {"in": "in distribution", "out": "out of distribution"}
 #: Variables of the trust map, and their names on the page.
 TRUST = {"expected_error": "expected error", "error_bound": "error bound", "novelty": "novelty"}
@@ -92,7 +94,8 @@ def heat_maps(table: xr.DataArray, *, unit: str, diverging: bool) -> Plot:
         Subplot(HeatMap(table.sel(model=model).transpose("other", "region").values, *scale), x, y, model)
         for model in models
     ]
-    return Plot(parts, min(3, len(models)), max(260, 120 + 44 * len(others)))
+    long = max(map(len, regions)) > LONG_NAME  # names of records: maps stand below each other
+    return Plot(parts, 1 if long else min(3, len(models)), max(260, 120 + 44 * len(others)))
 
 
 def calibration_chart(curves: xr.Dataset, palette: Mapping[str, str]) -> Plot | None:

@@ -20,7 +20,7 @@ __all__ = ["write_benchmark"]
 logger = logging.getLogger(__name__)
 
 #: Regions whose maps are kept and drawn.
-SHOWN_REGIONS = 4
+SHOWN_REGIONS = 6
 
 
 def write_benchmark(experiment: Experiment, outcome: BenchmarkResults, run: RunFolder) -> list[dict[str, Any]]:
