@@ -16,6 +16,7 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from subprocess import DEVNULL
 from typing import Annotated, Any
 
 import anyio
@@ -158,7 +159,7 @@ async def _run(command: list[str], folder: Path, ctx: Context[Any, Any] | None) 
     log = folder / "log"
     with open(log, "wb") as sink:
         process = await anyio.open_process(
-            command, stdin=None, stdout=sink, stderr=sink, cwd=folder, env=os.environ | ALONE, start_new_session=True
+            command, stdin=DEVNULL, stdout=sink, stderr=sink, cwd=folder, env=os.environ | ALONE, start_new_session=True
         )
     try:
         with anyio.move_on_after(MOST_S) as limit:
