@@ -27,16 +27,19 @@ LEFT = "{names} need a language model and were not run: no endpoint was availabl
 LIVE = """\
 ## With a language model
 
-`mcp-experts evaluate arms=[A3,A5,A7] tasks=[los] questions=40 local=true weights=FILE.gguf`, on this machine, by \
+`mcp-experts evaluate arms=[A3,A5,A7] tasks=[TASK] questions=N local=true weights=FILE.gguf`, on this machine, by \
 the same command for every row, at temperature 0. {arms}. The server is as shipped: the model reads its instructions \
 and tools, and chooses by itself whether to call one of the server's three tools or one of three others that no \
-question needs. There are no examples in the prompt. Each question has one of 20 wordings. Of these questions, \
-`los-0`, `los-1`, `los-9`, `los-13`, `los-126`, `doppler-0` and `doppler-10` were looked at while the prompt of the \
-local endpoint was written, the others were not.
+question needs. There are no examples in the prompt. Each question has one of 20 wordings. Tools, \
+answers and prompt were revised on development questions: channels of another seed (`python \
+docs/experts_pages/questions.py`), in other wordings. Of the questions below, `los-0`, `los-1`, `los-9`, `los-13`, \
+`los-126`, `doppler-0` and `doppler-10` had been looked at while the first prompt of the local endpoint was written, \
+the others were not.
 
 An answer is right if it names the right option alone; `unparsable` names none or several and counts as wrong in \
 `accuracy`, but not in `wrong`. `tool_recall`: share of questions in which the needed expert was asked, by \
-`wireless_ask` or by `wireless_describe`. `faithful`: share of answers that are the expert's most likely label. \
+`wireless_ask` or by `wireless_describe`. `faithful`: share of answers that are the expert's most likely label, \
+which a model cannot know where the expert refuses, since then the server names none. \
 `tokens`: in and out, of all turns. `seconds`: per question, on a machine that did other work too. Experts of these \
 rows: {experts}.
 """
