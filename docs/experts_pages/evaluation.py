@@ -34,7 +34,7 @@ question needs. There are no examples in the prompt. Each question has one of 20
 answers and prompt were revised on development questions: channels of another seed (`python \
 docs/experts_pages/questions.py`), in other wordings. Of the questions below, `los-0`, `los-1`, `los-9`, `los-13`, \
 `los-126`, `doppler-0` and `doppler-10` had been looked at while the first prompt of the local endpoint was written, \
-the others were not.
+and `los-2` after these rows; the others were not.
 
 An answer is right if it names the right option alone; `unparsable` names none or several and counts as wrong in \
 `accuracy`, but not in `wrong`. `tool_recall`: share of questions in which the needed expert was asked, by \

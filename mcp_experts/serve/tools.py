@@ -206,7 +206,11 @@ def _description(state: State, view: ChannelView) -> CallToolResult:
         if outside
         else f"{decided} of {len(verdicts)} experts decide on this channel ({size})."
     )
-    notes = [*view.window.warnings, *sentences.conflicts(verdicts), *_estimates(verdicts)]
+    notes = [
+        *view.window.warnings,
+        *sentences.conflicts(verdicts),
+        *_estimates(dict(zip(answers, verdicts.values(), strict=True))),
+    ]
     found = {"answer": said, "handle": view.channel_id, "answers": answers, "notes": notes}
     shown = {} if outside else answers
     text = [said, *(f"{name}: {value}" for name, value in shown.items()), *(f"Note: {note}" for note in notes)]
@@ -214,7 +218,7 @@ def _description(state: State, view: ChannelView) -> CallToolResult:
 
 
 def _estimates(verdicts: Mapping[str, Verdict]) -> list[str]:
-    """All classical estimates in physical units, and the questions in which they alone would give another label."""
+    """All classical estimates in physical units, and the questions (keys) in which they alone would give another label."""
     known = {name: str(sentences.classical(verdict)).partition(": ")[0] for name, verdict in verdicts.items()}
     values = dict.fromkeys(value for value in known.values() if value != "None" and "/bandwidth" not in value)
     differ = [name for name, verdict in verdicts.items() if sentences.disagrees(verdict)]
