@@ -218,7 +218,7 @@ def _description(state: State, view: ChannelView) -> CallToolResult:
 
 
 def _estimates(verdicts: Mapping[str, Verdict]) -> list[str]:
-    """All classical estimates in physical units, and the questions, the keys, that they alone would answer otherwise."""
+    """All classical estimates in physical units, and the questions (keys) that they alone answer otherwise."""
     known = {name: str(sentences.classical(verdict)).partition(": ")[0] for name, verdict in verdicts.items()}
     values = dict.fromkeys(value for value in known.values() if value != "None" and "/bandwidth" not in value)
     differ = [name for name, verdict in verdicts.items() if sentences.disagrees(verdict)]
