@@ -29,6 +29,8 @@ COUNTRIES = ("finland", "germany", "netherlands", "conus")
 CLIMATES = 20
 #: Days since 1970 of the year 2022, of which none is trained on.
 FIRST_DAY, DAYS = 18993, 365
+#: Fine cells of a batch: larger ones take more time a cell.
+AT_ONCE_CELLS = 1 << 17
 PREDICTORS = ("tp", "cp", "cape", "sp", "tclw", "tcw", "tisr", "u", "v")
 GUESS = (("precipitation", "tp"),)
 ALL = Channels(PREDICTORS, ("precipitation",), ("lsm", "z"), GUESS)
@@ -95,6 +97,7 @@ def batches(data: RegionData, hours: list[int], channels: Channels, *, at_once: 
     static = None
     if channels.static and data.static is not None:
         static = torch.from_numpy(np.stack([data.static[name].values for name in channels.static])).float()
+    at_once = min(at_once, max(1, AT_ONCE_CELLS // fine.size))
     for start in range(0, len(hours), at_once):
         rows = slice(start, start + at_once)
         part = torch.from_numpy(np.ascontiguousarray(condition[rows])).float()
