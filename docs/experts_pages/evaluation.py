@@ -27,8 +27,8 @@ LEFT = "{names} need a language model and were not run: no endpoint was availabl
 LIVE = """\
 ## With a language model
 
-`mcp-experts evaluate arms=[A3,A5,A7] tasks=[TASK] questions=N local=true weights=FILE.gguf`, on this machine, by \
-the same command for every row, at temperature 0. {arms}. The server is as shipped: the model reads its instructions \
+`mcp-experts evaluate arms=[A3,A5,A7] tasks=[los] questions=20 local=true weights=FILE.gguf`, with the task \
+and number of questions of each row, on this machine, at temperature 0. {arms}. The server is as shipped: the model reads its instructions \
 and tools, and chooses by itself whether to call one of the server's three tools or one of three others that no \
 question needs. There are no examples in the prompt. Each question has one of 20 wordings. Tools, \
 answers and prompt were revised on development questions: channels of another seed (`python \
