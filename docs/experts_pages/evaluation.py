@@ -28,7 +28,8 @@ LIVE = """\
 ## With a language model
 
 `mcp-experts evaluate arms=[A3,A5,A7] tasks=[los] questions=20 local=true weights=FILE.gguf`, with the task \
-and number of questions of each row, on this machine, at temperature 0. {arms}. The server is as shipped: the model reads its instructions \
+and number of questions of each row, on this machine, at temperature 0. {arms}. \
+The server is as shipped: the model reads its instructions \
 and tools, and chooses by itself whether to call one of the server's three tools or one of three others that no \
 question needs. There are no examples in the prompt. Each question has one of 20 wordings. Tools, \
 answers and prompt were revised on development questions: channels of another seed (`python \
