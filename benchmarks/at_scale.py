@@ -95,9 +95,9 @@ def trainings(folder: Path, quick: bool) -> dict[str, float]:
         if rainshift(["prepare", f"regions=[{REGION}]", *data]):
             raise RuntimeError("preparing failed")
         seconds("unet", 16)  # imports and compilation
+        models = {"unet_samples_a_core_second": "unet", "edm_samples_a_core_second": "edm"}
         return {
-            f"{model}_samples_a_core_second": SAMPLES / (seconds(model, SAMPLES + 32) - seconds(model, 32))
-            for model in ("unet", "edm")
+            figure: SAMPLES / (seconds(model, SAMPLES + 32) - seconds(model, 32)) for figure, model in models.items()
         }
 
 

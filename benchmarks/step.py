@@ -126,7 +126,13 @@ def measure(quick: bool) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         cases = [rain(folder, "unet"), rain(folder, "edm"), radio(folder, "unet3d"), radio(folder, "radiodiff3d")]
-        return {f"{case.name}_over_plain": ratio(case, folder, rounds, steps) for case in cases}
+        names = (
+            "rain_unet_over_plain",
+            "rain_edm_over_plain",
+            "radio_unet3d_over_plain",
+            "radio_radiodiff3d_over_plain",
+        )
+        return {name: ratio(case, folder, rounds, steps) for name, case in zip(names, cases, strict=True)}
 
 
 if __name__ == "__main__":

@@ -28,7 +28,7 @@ def test_a_client_in_either_era_loads_and_asks(open_server, era):
 
     found = anyio.run(run)
     assert found.structured_content["question"] == "snr"
-    assert found.content[0].text.startswith("The signal-to-noise ratio is between 15 and 25 dB")
+    assert found.content[0].text.startswith("The signal-to-noise ratio is good, between 15 and 25 dB")
 
 
 @pytest.mark.fault("Host or Origin that only begins as an allowed one", "421 and 403: both are compared exactly")
