@@ -66,23 +66,17 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("options", nargs="*", metavar="KEY=VALUE", help="how files are read: mcp-experts check --help")
     parser.add_argument("--root", type=Path, help="the only folder whose files clients may load")
     parser.add_argument("--http", action="store_true", help="use streamable HTTP instead of stdio")
-    parser.add_argument(
-        "--host", help="address to listen on (127.0.0.1); other than loopback needs --allow-host and tokens"
-    )
+    parser.add_argument("--host", help="where to listen (127.0.0.1); others need --allow-host")
     parser.add_argument("--port", type=int, help="port to listen on (8000)")
     for name, meta, about in (
         ("allowed_hosts", "NAME", "additional Host header to accept"),
         ("allowed_origins", "URL", "additional Origin header to accept"),
     ):
         parser.add_argument(BINDING[name], dest=name, action="append", metavar=meta, help=about)
-    parser.add_argument(
-        "--toolsets", default="", metavar="NAMES", help=f"additional tools: {','.join(TOOLSETS)}, or all"
-    )
+    parser.add_argument("--toolsets", default="", metavar="NAMES", help=f"more tools: {','.join(TOOLSETS)}; all")
     parser.add_argument("--experts", default="", metavar="NAMES", help="experts to offer, such as los,doppler (all)")
     parser.add_argument("--adapted", type=Path, metavar="FOLDER", help="experts that mcp-experts adapt wrote")
-    parser.add_argument(
-        "--plugins", action="store_true", help="also load experts of other distributions, which runs their code"
-    )
+    parser.add_argument("--plugins", action="store_true", help="also load experts of other packages: runs their code")
     parser.add_argument(
         "--lifetime", type=float, default=3600.0, metavar="S", help="lifetime of a channel after its last use"
     )

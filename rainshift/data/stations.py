@@ -348,10 +348,15 @@ def _checked(table: pd.DataFrame, path: Path) -> Stations:
 
 
 def _refuse_sums(table: pd.DataFrame, path: Path) -> None:
-    """Raise `DataError` for a station whose amounts never decrease, as those of a counter that is never emptied."""
+    """Raise `DataError` for a station whose amounts are those of a counter that is never emptied.
+
+    They never decrease, and stay at a value where it does not rain, which amounts that only grow do not.
+    """
     for name, amounts in table.sort_values("end").groupby("id")["amount"]:
-        change = np.diff(amounts.to_numpy())
-        if len(change) >= FEWEST_OF_SUM and (change >= 0).all() and (change > 0).sum() >= SIGNS:
+        values = amounts.to_numpy()
+        change = np.diff(values)
+        rests = ((change == 0) & (values[1:] > 0)).any()
+        if len(change) >= FEWEST_OF_SUM and (change >= 0).all() and (change > 0).sum() >= SIGNS and rests:
             raise DataError(
                 f"{path}: the amounts of {name} never decrease; they seem to be sums since a start: expected the "
                 "amount of each interval"

@@ -94,7 +94,8 @@ def test_doctored_experts_know_lie_or_abstain_through_a_server(scripted, tmp_pat
             return calls("wireless_ask", {"source": text.split("'")[1], "question": "doppler"})
         label = re.search(r"^label: (\w+)", text, re.MULTILINE)
         remaining = sum(name.replace("_", " ") in text for name in classes)
-        reason = re.search(r"(^|; )reason: \S", text, re.MULTILINE) is not None
+        why = r"(^|; )reason: \S|^No answer about the [\w ]+: \S|do not decide|unlike the training data"
+        reason = re.search(why, text, re.MULTILINE) is not None
         return says(f"{label[1] if label else None} {remaining} {reason}\nANSWER: A")
 
     endpoint = OpenAI("scripted", scripted(asks_doppler).base_url)
