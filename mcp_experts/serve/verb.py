@@ -73,7 +73,7 @@ def _parser() -> argparse.ArgumentParser:
         ("allowed_origins", "URL", "additional Origin header to accept"),
     ):
         parser.add_argument(BINDING[name], dest=name, action="append", metavar=meta, help=about)
-    parser.add_argument("--toolsets", default="", metavar="NAMES", help=f"more tools: {','.join(TOOLSETS)}; all")
+    parser.add_argument("--toolsets", default="", metavar="NAMES", help=f"more: {','.join(TOOLSETS)}; all")
     parser.add_argument("--experts", default="", metavar="NAMES", help="experts to offer, such as los,doppler (all)")
     parser.add_argument("--adapted", type=Path, metavar="FOLDER", help="experts that mcp-experts adapt wrote")
     parser.add_argument("--plugins", action="store_true", help="also load experts of other packages: runs their code")
