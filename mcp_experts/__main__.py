@@ -47,8 +47,8 @@ APP = App(
         Verb(
             "check",
             "mcp_experts.client.health:check",
-            "Check how a channel file is read, and whether the experts can judge it",
-            example="mcp-experts check rig.mat csi=data axes=time,subcarrier,rx bandwidth=20MHz --save rig.yaml",
+            "Check how a channel file is read, and if experts can judge it",
+            example="mcp-experts check rig.mat csi=data bandwidth=20MHz --save rig.yaml",
             plain=True,
         ),
         Verb(

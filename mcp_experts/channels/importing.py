@@ -24,13 +24,13 @@ __all__ = ["KEYS", "apply", "checked", "folder_options", "parse_options", "profi
 #: Most bytes and values of a profile.
 MOST_TEXT, MOST_VALUES = 16_384, 200
 KEYS = {
-    "csi": "array of coefficients over frequency, or two: real,imag or magnitude,phase",
+    "csi": "over frequency: complex, real,imag or magnitude,phase",
     "taps": "the same over delay",
-    "axes": "names of its axes in order, as time,subcarrier,antenna; parts for an axis of real and imaginary parts",
-    "form": "iq (real and imaginary parts) or polar (magnitude and phase), of two arrays",
+    "axes": "in order, as time,subcarrier,antenna; parts: real, imag",
+    "form": "two arrays: iq (real, imaginary), polar (magnitude, phase)",
     "db": "true: magnitudes are in dB",
     "degrees": "true: phases are in degrees",
-    "subcarrier_spacing": "such as 30kHz, or the name of a value or axis in the file, as freq or 'freq MHz'",
+    "subcarrier_spacing": "30kHz, or a value or axis of the file, as 'freq MHz'",
     "bandwidth": "instead of subcarrier_spacing",
     "sample_rate": "of taps",
     "snapshot_interval": "such as 1ms, or a name in the file",

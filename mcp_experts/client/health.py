@@ -33,12 +33,13 @@ def check(arguments: Sequence[str]) -> list[dict[str, Any]] | int:
     listed = "\n".join(f"  {key:<20}{about}" for key, about in KEYS.items())
     parser = argparse.ArgumentParser(
         prog="mcp-experts check",
+        usage="mcp-experts check [--index INDEX] [--save FILE] FILE [KEY=VALUE …]",
         description="Check how a channel file is read, and whether the experts can judge it.",
-        epilog=f"options:\n{listed}\n  {'profile':<20}a YAML file with these keys; {PROFILE} holds for its folder",
+        epilog=f"keys:\n{listed}\n  {'profile':<20}YAML file of these keys; {PROFILE} is its folder's",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("file", type=Path, help=", ".join(FORMATS))
-    parser.add_argument("options", nargs="*", metavar="KEY=VALUE", help="how it is read, see below")
+    parser.add_argument("options", nargs="*", metavar="KEY=VALUE", help="how it is read")
     parser.add_argument("--index", type=int, default=0, help="number of the channel in the file, from 0")
     parser.add_argument("--save", type=Path, metavar="FILE", help="write the options as a profile")
     flags = parser.parse_intermixed_args(arguments)
