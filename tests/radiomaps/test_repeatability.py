@@ -86,7 +86,7 @@ def test_a_killed_command_goes_on(alone, tmp_path: Path):
     path = tmp_path / "killed.zarr"
     program = (
         "import time\n"
-        "from radiomaps import generate as module\n"
+        "from radiomaps.generation import generate as module\n"
         "from tests.radiomaps.test_repeatability import PLAN\n"
         "compute = module.compute\n"
         "def slowly(*arguments):\n    time.sleep(1)\n    return compute(*arguments)\n"
