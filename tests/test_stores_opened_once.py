@@ -63,7 +63,7 @@ def test_verbs_of_radio_maps_open_their_store_once(tmp_path, monkeypatch, opened
     assert opened() == once
     rows = "models=[free_space,idw,{model:unet3d,base:4,multipliers:[1,2]}]"
     split = "splits=[{by:scene,parts:{train:0.5,test:0.5}}]"
-    short = [*SHORT, "loader.validation_samples=0", "active.models=[]"]
+    short = [*SHORT, "loader.validation_samples=0"]
     assert (
         radiomaps(
             ["benchmark", "store=maps.zarr", "tasks=[{task:aware,prior:dominant}]", rows, split, *short, "members=1"]
