@@ -231,18 +231,25 @@ def column_name(text: object) -> str:
 def csv_rows(text: str, where: str | os.PathLike[str]) -> list[dict[str, str]]:
     """The rows of a table with a header, by column, without empty cells; commas, semicolons or tabs separate.
 
-    The separator is the most frequent one in the header. Raises `DataError` for a row with more values than columns.
+    The separator is the most frequent one in the header. Raises `DataError` for a row with more values than columns,
+    for values in a column without a name, and for two columns of one name.
 
     >>> csv_rows("name; eps_r\\nstucco; 4,5\\n", "materials.csv")
     [{'name': 'stucco', 'eps_r': '4,5'}]
     """
     header = text.partition("\n")[0]
     reader = csv.DictReader(io.StringIO(text), delimiter=max(",;\t", key=header.count), skipinitialspace=True)
+    names = [name.strip() for name in reader.fieldnames or ()]
+    for name in filter(None, names):
+        if names.count(name) > 1:
+            raise DataError(f"{where} has two columns {name!r}; rename the one that is not meant")
     rows = []
     for row in reader:
         if extra := row.pop(None, None):
             raise DataError(f"{where}: line {reader.line_num} has {len(extra)} values more than the header")
-        filled = {key.strip(): value.strip() for key, value in row.items() if key and value and value.strip()}
+        filled = {key.strip(): value.strip() for key, value in row.items() if value and value.strip()}
+        if "" in filled:
+            raise DataError(f"{where}: line {reader.line_num} has {filled['']!r} in a column without a name; name it")
         if filled:
             rows.append(filled)
     return rows

@@ -53,12 +53,13 @@ class _Loader(yaml.SafeLoader):
         return node
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        names = [key.value for key, _ in node.value]
+        names: set[str] = set()
         for key, _ in node.value:
             if not isinstance(key, yaml.ScalarNode):
                 raise _refused("a key that is not text", key)
-            if names.count(key.value) > 1:
+            if key.value in names:
                 raise _refused(f"the key {key.value!r} twice", key)
+            names.add(key.value)
         return super().construct_mapping(node, deep)
 
 

@@ -16,9 +16,11 @@ _KINDS = ("node", "way", "relation")
 
 
 def is_overpass(content: Any) -> bool:
-    """Whether a JSON value is an answer of Overpass: an object with a list of OpenStreetMap's elements."""
+    """Whether a JSON value is an answer of Overpass: an object with a list of elements of OpenStreetMap."""
     elements = content.get("elements") if isinstance(content, Mapping) else None
-    return isinstance(elements, list) and all(isinstance(e, Mapping) and e.get("type") in _KINDS for e in elements)
+    if not isinstance(elements, list):
+        return False
+    return "osm3s" in content or not elements or any(e.get("type") in _KINDS for e in _mappings(elements))
 
 
 def read_overpass(path: Path) -> Element:
@@ -29,7 +31,9 @@ def read_overpass(path: Path) -> Element:
     if not content["elements"] and content.get("remark"):
         raise DataError(f"{path} holds no element; Overpass says: {str(content['remark'])[:200]}")
     root = Element("osm")
-    for entry in content["elements"]:
+    for entry in _mappings(content["elements"]):
+        if entry.get("type") not in _KINDS:  # such as the areas and counts that a query may ask for
+            continue
         element = SubElement(root, entry["type"], _attributes(entry, "id", "lat", "lon"))
         _add_nodes(element, entry)
         for member in _mappings(entry.get("members")):

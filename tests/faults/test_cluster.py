@@ -25,24 +25,9 @@ from radiomaps.__main__ import main as radiomaps
 from radiomaps.maps.store import open_maps
 from rainshift.__main__ import main as rainshift
 from tests.geoml.data.object_store import s3_server
+from tests.rainshift.test_workers import benchmark
 
 ROOT = Path(__file__).parents[2]
-SPANS = {"train": (2001, 2003, 48), "validation": (2003, 2004, 24), "test": (2004, 2006, 72)}
-SPLITS = ",".join(f"{k}:{{start:'{a}-01-01',end:'{b}-01-01',hours:{hours}}}" for k, (a, b, hours) in SPANS.items())
-BENCHMARK = [
-    "benchmark",
-    "data.size_deg=3",
-    f"data.splits_at={{{SPLITS}}}",
-    "data.condition=[tp,tcw,u,v]",
-    "shared_edges=warn",
-    "train_regions=[melanesia,west-africa]",
-    "models=[bilinear,{model:resnet,width:4,coarse_blocks:1,fine_blocks:1,name:tiny}]",
-    "trainer.samples=48",
-    "trainer.validate_every=0",
-    "loader.patch=20",
-    "analysis.replicates=100",
-    "run.dir=bench",
-]
 TRACE = ["trace", "scene=procedural", "scene.count=4", "solver=dominant", "window.size_m=64"]
 
 
@@ -109,7 +94,7 @@ def test_data_in_s3_cells_on_workers_and_one_of_them_killed(tmp_path, monkeypatc
             if more:
                 killer = threading.Thread(target=_kill_when_training, args=(workers[0], tmp_path / "there"))
                 killer.start()
-            assert rainshift([*BENCHMARK, *more]) == 0
+            assert rainshift(["benchmark", *benchmark(test_hours=72), *more]) == 0
             scores[name] = xr.open_dataset("bench/benchmark.nc")["score"].load()
         killer.join()
         assert workers[0].wait(10) == -signal.SIGKILL

@@ -81,9 +81,19 @@ def cut_off(folder: Path) -> Path:
     return path
 
 
+def with_areas(folder: Path) -> Path:
+    """Elements that are none of OpenStreetMap's, which a query for areas or counts gives besides."""
+    path = house(folder)
+    content = json.loads(path.read_text())
+    content["elements"] += [{"type": "area", "id": 3600000001, "tags": {}}, {"type": "count", "id": 0}]
+    path.write_text(json.dumps(content))
+    return path
+
+
 CASES = [
     _case("nodes and ways in any order", "the building", house, ((400, 0, 10),)),
     _case("ways with coordinates (`out geom`)", "the building", partial(house, geometry=True), ((400, 0, 10),)),
+    _case("areas and counts besides", "the building", with_areas, ((400, 0, 10),)),
     _case("a courtyard", "a courtyard", yard, ((2000, 0, 10),)),
     _case(
         "a courtyard whose ways are in the relation alone (`out geom`)",

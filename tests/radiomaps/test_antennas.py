@@ -258,6 +258,8 @@ def test_sites_of_others_are_data(tmp_path, text, message):
         ("x,y,z,rows,weights\n1,2,3,2,1\n", "1 weights for 2 elements"),
         ("name,x,y,z\na,1,2,3\na,1,2,4\n", "cell 'a' is there twice"),
         ("x,y,z\n1,2,3,4\n", "1 values more than the header"),
+        ("x,y,z,x\n1,2,3,4\n", "two columns 'x'"),
+        ("x,y,z,\n1,2,3,4\n", "line 2 has '4' in a column without a name"),
         ("", "no cell; expected"),
     ],
 )

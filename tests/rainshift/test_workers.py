@@ -77,14 +77,14 @@ def test_what_is_no_cluster_is_refused() -> None:
         pass
 
 
-@pytest.mark.slow
-def test_a_benchmark_spread_over_workers_is_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    spans = {"train": (2001, 2003, 48), "validation": (2003, 2004, 24), "test": (2004, 2006, 528)}
+def benchmark(test_hours: int) -> list[str]:
+    """The settings of a benchmark of one small network on two regions of three degrees."""
+    spans = {"train": (2001, 2003, 48), "validation": (2003, 2004, 24), "test": (2004, 2006, test_hours)}
     splits = ",".join(
         f"{name}:{{start:'{first}-01-01',end:'{last}-01-01',hours:{hours}}}"
         for name, (first, last, hours) in spans.items()
     )
-    words = [
+    return [
         "data.size_deg=3",
         f"data.splits_at={{{splits}}}",
         "data.condition=[tp,tcw,u,v]",
@@ -97,6 +97,11 @@ def test_a_benchmark_spread_over_workers_is_the_same(tmp_path: Path, monkeypatch
         "analysis.replicates=100",
         "run.dir=bench",
     ]
+
+
+@pytest.mark.slow
+def test_a_benchmark_spread_over_workers_is_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    words = benchmark(test_hours=528)
     scores = {}
     for name, more in (("here", []), ("spread", ["dask=2"])):
         (tmp_path / name).mkdir()
