@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 __all__ = ["ArraySource", "Block", "BlockSource", "FieldSource"]
 
+#: Stacks begin at multiples of so many bytes of a block's memory.
+ALIGNED = 64
 PIPELINE = {"codec_pipeline.path": "zarrs.ZarrsCodecPipeline"}
 
 
@@ -121,11 +123,20 @@ class FieldSource(BlockSource):
         attrs = array.attrs
         return Packing(float(attrs["scale_factor"]), float(attrs.get("add_offset", 0.0)), array.dtype.name)  # type: ignore[arg-type]
 
-    def read_block(self, start: int, stop: int) -> Block:
-        roles = {role: self._read_role(role, start, stop) for role in ("condition", "target") if getattr(self, role)}
-        return Block(start, stop, roles)
+    def read_block(self, start: int, stop: int, memory: NDArray[np.uint8] | None = None) -> Block:
+        size = (stop - start) * self.sample_bytes + ALIGNED * (len(self.condition) + len(self.target))
+        if memory is None or memory.size < size:
+            memory = np.empty(size, np.uint8)
+        roles, left = {}, memory
+        for role in ("condition", "target"):
+            if getattr(self, role):
+                roles[role], left = self._read_role(role, start, stop, left)
+        return Block(start, stop, roles, memory)
 
-    def _read_role(self, role: str, start: int, stop: int) -> tuple[Stack, ...]:
+    def _read_role(
+        self, role: str, start: int, stop: int, memory: NDArray[np.uint8]
+    ) -> tuple[tuple[Stack, ...], NDArray[np.uint8]]:
+        """The stacks of a role at the beginning of the memory, and the rest of it."""
         names = getattr(self, role)
         by_type: dict[np.dtype[Any], list[int]] = {}
         for number, name in enumerate(names):
@@ -133,12 +144,15 @@ class FieldSource(BlockSource):
         stacks = []
         for dtype, numbers in by_type.items():
             space = self._array(role, names[numbers[0]]).shape[1:]
-            values = np.empty((len(numbers), stop - start, *space), dtype)
+            shape = (len(numbers), stop - start, *space)
+            size = math.prod(shape) * dtype.itemsize
+            values = memory[:size].view(dtype).reshape(shape)
+            memory = memory[-(-size // ALIGNED) * ALIGNED :]
             for row, number in zip(values, numbers, strict=True):
                 self._read_into(row, role, names[number], start, stop)
             packing = tuple(self._packing(role, names[number]) for number in numbers)
             stacks.append(Stack(tuple(numbers), values, packing))
-        return tuple(stacks)
+        return tuple(stacks), memory
 
     def _read_into(self, out: NDArray[Any], role: str, name: str, start: int, stop: int) -> None:
         from zarr.buffer import default_buffer_prototype

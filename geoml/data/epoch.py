@@ -71,25 +71,34 @@ class Epoch:
         for _, (lane, step) in zip(range(skip), plan, strict=False):
             gone[lane].update(step.finished)
         readers = [
-            read_ahead(self._requests(number, order, gone[number], worker, workers), ahead=READ_AHEAD, client=client)
+            read_ahead(
+                self._requests(number, order, gone[number], worker, workers, reuse=client is None),
+                ahead=READ_AHEAD,
+                client=client,
+            )
             for number, order in enumerate(orders)
-        ]  # fmt: skip
+        ]
         held: list[dict[int, Block]] = [{} for _ in self.lanes]
         try:
             for number, step in plan:
                 yield self._part(number, step, epoch, orders[number], held[number], readers[number], worker, workers)
                 for position in step.finished:
-                    held[number].pop(position, None)
+                    block = held[number].pop(position, None)
+                    if block is not None and client is None:
+                        self.lanes[number].recycle(block)
         finally:
             for reader in readers:
                 reader.close()  # type: ignore[attr-defined]
 
-    def _requests(self, number: int, order: BlockOrder, gone: set[int], worker: int, workers: int) -> Iterator[Request]:
+    def _requests(
+        self, number: int, order: BlockOrder, gone: set[int], worker: int, workers: int, *, reuse: bool
+    ) -> Iterator[Request]:
         lane = self.lanes[number]
         for position in range(worker, len(order.sequence), workers):
             if position not in gone:
                 span = lane.spans[int(order.sequence[position])]
-                yield Request(position, lane.sources[span.source], span.start, span.stop)
+                memory = lane.spare_memory() if reuse else None
+                yield Request(position, lane.sources[span.source], span.start, span.stop, memory)
 
     def _part(
         self,

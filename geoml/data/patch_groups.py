@@ -85,9 +85,19 @@ class Lane:
 
     def __post_init__(self) -> None:
         self._statics: dict[int, NDArray[np.float32]] = {}
+        self._spare: list[NDArray[np.uint8]] = []
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_statics": {}}
+        return {**self.__dict__, "_statics": {}, "_spare": []}
+
+    def spare_memory(self) -> NDArray[np.uint8] | None:
+        """Memory of a block that is no longer needed: to touch fresh pages costs more than to cut the patches."""
+        return self._spare.pop() if self._spare else None
+
+    def recycle(self, block: Block) -> None:
+        """Keep the memory of a block for the next one, in this epoch or a later one."""
+        if block.memory is not None:
+            self._spare.append(block.memory)
 
     @property
     def counts(self) -> NDArray[np.int64]:
@@ -121,15 +131,13 @@ class Lane:
         steps = begins - np.array([block.start for block in blocks], np.int64)
         target_at, condition_at, grids = self._places(spans, ids, patch, epoch, begins)
         placement = next(iter(self.placements.values()))
-        condition = self._gather("condition", blocks, steps, condition_at, placement.condition_size)
-        self._check(condition, spans, begins, condition_at)
+        condition, finite = self._gather("condition", blocks, steps, condition_at, placement.condition_size)
+        if not finite:
+            self._check(condition, spans, begins, condition_at)
         condition = self._with_known(condition)
         target = mask = None
         if "target" in blocks[0].roles:
-            target = self._gather("target", blocks, steps, target_at, placement.size)
-            mask = np.isfinite(target)
-            if not mask.all():
-                target[~mask] = 0.0
+            target, mask = self._gather("target", blocks, steps, target_at, placement.size)
         return Part(order, ids, condition, target, mask, self._static(spans, target_at, placement.size), grids)
 
     def nothing(self) -> Part:
@@ -183,38 +191,33 @@ class Lane:
 
     def _gather(
         self, role: str, blocks: Sequence[Block], steps: NDArray[np.int64], at: NDArray[np.int64], size: tuple[int, ...]
-    ) -> NDArray[np.float32]:
-        """Cut the items out of their blocks as stored, then decode them together."""
+    ) -> tuple[NDArray[np.float32], Any]:
+        """Cut the items out of their blocks in physical units. Of the target also where it is known, with 0 elsewhere;
+        of the condition whether all of it is finite."""
+        from geoml.data.kernels import cut_patch
+
+        masked = role == "target"
         lead = () if self.window is None else (self.window,)
-        layouts: dict[Any, list[int]] = {}
-        for row, block in enumerate(blocks):
-            layouts.setdefault(block.layouts[role], []).append(row)
         channels = sum(len(stack.channels) for stack in blocks[0].roles[role])
-        out: NDArray[np.float32] | None = None
-        corners, starts = at.tolist(), steps.tolist()
-        for rows in layouts.values():
-            for number, stack in enumerate(blocks[rows[0]].roles[role]):
-                raw = np.empty((len(rows), len(stack.channels), *lead, *size), stack.values.dtype)
-                for row, item in zip(rows, raw, strict=True):
-                    when = starts[row] if self.window is None else slice(starts[row], starts[row] + self.window)
-                    item[...] = cut_out(blocks[row].roles[role][number].values[:, when], corners[row], size)
-                values = stack.decode(raw, 1)
-                if len(rows) == len(blocks) and len(stack.channels) == channels:
-                    return values
-                if out is None:
-                    out = np.empty((len(blocks), channels, *lead, *size), np.float32)
-                out[np.ix_(rows, stack.channels)] = values
-        assert out is not None
-        return out
+        out = np.empty((len(blocks), channels, *lead, *size), np.float32)
+        mask = np.empty(out.shape if masked else 0, np.bool_)
+        flat = (len(blocks), channels, self.window or 1, *(1,) * (3 - len(size)), *size)
+        items, bits = out.reshape(flat), out.view(np.int32).reshape(*flat[:2], -1)
+        known = mask.reshape(bits.shape if masked else (1, 0, 0))
+        corners = np.zeros((len(blocks), 3), np.int64)
+        corners[:, 3 - len(size) :] = at
+        finite = True
+        for row, (block, step) in enumerate(zip(blocks, steps.tolist(), strict=True)):
+            for stack in block.roles[role]:
+                field, first = stack.cells(step, flat[2])
+                valid = known[row if masked else 0]
+                finite &= cut_patch(field, first, corners[row], *stack.codes, items[row], bits[row], valid)
+        return out, mask if masked else finite
 
     def _check(
         self, condition: NDArray[np.float32], spans: Sequence[Span], begins: NDArray[np.int64], at: NDArray[np.int64]
     ) -> None:
         """Raise `DataError` for a missing value of a variable that is not in `expected_gaps`."""
-        if np.isfinite(
-            np.vdot(condition, condition)
-        ):  # one fast pass; an overflow only leads to the slower check below
-            return
         source = next(iter(self.sources.values()))
         for channel, variable in enumerate(source.condition):
             if variable in self.expected_gaps or np.isfinite(condition[:, channel]).all():
@@ -271,21 +274,6 @@ class Lane:
                     raise unexpected_gap(source, "static", name, 0, cell_name(source.target_grid, bad[0]))
             self._statics[number] = np.where(np.isfinite(field), field, np.float32(0))
         return self._statics[number]
-
-
-def cut_out(field: NDArray[Any], corner: Sequence[int], size: Sequence[int]) -> NDArray[Any]:
-    """`size` cells of the last axes of a field from `corner` on; beyond its rim are the values of its outermost cells.
-
-    >>> cut_out(np.arange(3), [-1], [5]).tolist()
-    [0, 0, 1, 2, 2]
-    """
-    lead, space = field.ndim - len(size), field.shape[field.ndim - len(size) :]
-    inside = tuple(slice(max(low, 0), min(low + length, n)) for low, length, n in zip(corner, size, space, strict=True))
-    part = field[(*[slice(None)] * lead, *inside)]
-    if part.shape[lead:] == tuple(size):
-        return part
-    beyond = [(max(-low, 0), max(low + length - n, 0)) for low, length, n in zip(corner, size, space, strict=True)]
-    return np.pad(part, [(0, 0)] * lead + beyond, mode="edge")
 
 
 def cell_name(grid: Grid, cell: NDArray[np.int64]) -> str:

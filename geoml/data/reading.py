@@ -8,22 +8,26 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, NamedTuple
 
+import numpy as np
+from numpy.typing import NDArray
+
 from geoml.data.sources import Block, BlockSource
 
 __all__ = ["Request", "read_ahead"]
 
 
 class Request(NamedTuple):
-    """A request for a block: its position in the order, its source and its samples."""
+    """A request for a block: its position in the order, its source, its samples, and memory that it may take."""
 
     position: int
     source: BlockSource
     start: int
     stop: int
+    memory: NDArray[np.uint8] | None = None
 
 
-def _read(source: BlockSource, start: int, stop: int) -> Block:
-    return source.read_block(start, stop)
+def _read(source: BlockSource, start: int, stop: int, memory: NDArray[np.uint8] | None = None) -> Block:
+    return source.read_block(start, stop, memory)
 
 
 def read_ahead(requests: Iterable[Request], *, ahead: int, client: Any = None) -> Iterator[tuple[int, Block]]:
@@ -55,7 +59,7 @@ def _through_threads(requests: Iterable[Request], ahead: int) -> Iterator[tuple[
     import dask
 
     def compute(group: list[Request]) -> tuple[Block, ...]:
-        tasks = [dask.delayed(_read, pure=False)(r.source, r.start, r.stop) for r in group]
+        tasks = [dask.delayed(_read, pure=False)(*r[1:]) for r in group]
         return dask.compute(*tasks, scheduler="threads", optimize_graph=False)
 
     size = max(1, ahead // 2)  # one group is being read while the other is taken from

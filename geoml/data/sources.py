@@ -19,6 +19,10 @@ from geoml.grids.grid import Grid
 __all__ = ["ArraySource", "Block", "BlockSource", "Stack"]
 
 
+#: Types of stored values that `kernels.cut_patch` is compiled for when they come.
+COMPILED = frozenset(map(np.dtype, ("f4", "i1", "u1", "i2", "u2", "i4", "u4")))
+
+
 @dataclass(frozen=True)
 class Stack:
     """Channels of one type, as they are stored: `(channel, sample, *space)`; integers are still packed."""
@@ -26,6 +30,25 @@ class Stack:
     channels: tuple[int, ...]
     values: NDArray[Any]
     packing: tuple[Packing | None, ...]
+
+    @cached_property
+    def codes(self) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any], NDArray[Any]]:
+        """Channel numbers, and scale, offset and integer of missing values of each; a scale of 0 is not packed."""
+        rows = [(p.scale, p.offset, p.fill) if p else (0.0, 0.0, 0) for p in self.packing]
+        scale, offset, fill = zip(*rows, strict=True)
+        integer: Any = self.values.dtype if self.values.dtype.kind in "iu" else np.int64
+        kinds: tuple[Any, ...] = (np.int64, np.float32, np.float32, integer)
+        return tuple(np.array(*pair) for pair in zip((self.channels, scale, offset, fill), kinds, strict=True))  # type: ignore[return-value]
+
+    def cells(self, step: int, steps: int) -> tuple[NDArray[Any], int]:
+        """The values as `(channel, sample, z, y, x)`, in a type that is compiled, and where sample `step` lies there.
+
+        Other types than float32 and small integers are rare: of these, the `steps` samples asked for are converted.
+        """
+        values = self.values
+        if values.dtype not in COMPILED:
+            values, step = values[:, step : step + steps].astype(np.float32), 0
+        return values.reshape(*values.shape[:2], *(1,) * (5 - values.ndim), *values.shape[2:]), step
 
     @property
     def index(self) -> slice | list[int]:
@@ -46,19 +69,18 @@ class Stack:
 
 @dataclass(frozen=True)
 class Block:
-    """The samples `start … stop - 1` of a source, by role (condition, target), as they are stored."""
+    """The samples `start … stop - 1` of a source, by role (condition, target), as they are stored.
+
+    `memory` holds the values, if another block may use it after this one.
+    """
 
     start: int
     stop: int
     roles: Mapping[str, tuple[Stack, ...]]
+    memory: NDArray[np.uint8] | None = None
 
-    @cached_property
-    def layouts(self) -> dict[str, tuple[Any, ...]]:
-        """How each role is stored; rows of equal layouts can be gathered into one array."""
-        return {
-            role: tuple((stack.channels, stack.packing, stack.values.dtype.str) for stack in stacks)
-            for role, stacks in self.roles.items()
-        }
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "memory": None}  # the values travel with their stacks
 
     @property
     def nbytes(self) -> int:
@@ -101,8 +123,8 @@ class BlockSource(ABC):
         """Bytes a sample takes in a block."""
 
     @abstractmethod
-    def read_block(self, start: int, stop: int) -> Block:
-        """The samples `start … stop - 1` as they are stored."""
+    def read_block(self, start: int, stop: int, memory: NDArray[np.uint8] | None = None) -> Block:
+        """The samples `start … stop - 1` as they are stored; in `memory`, if it is large enough and wanted."""
 
     @abstractmethod
     def read_static(self) -> NDArray[np.float32]:
@@ -209,7 +231,7 @@ class ArraySource(BlockSource):
         else:
             self._arrays = {kept: array for kept, array in self._arrays.items() if kept != role}
 
-    def read_block(self, start: int, stop: int) -> Block:
+    def read_block(self, start: int, stop: int, memory: NDArray[np.uint8] | None = None) -> Block:
         roles = {}
         for role, array in self._arrays.items():
             part = array[start:stop].swapaxes(0, 1)

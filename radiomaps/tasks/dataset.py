@@ -106,7 +106,7 @@ class TaskSource(BlockSource):
     def _record(self, sample: int) -> SceneRecord:
         return SceneRecord(read_json(self.store.path / "scenes" / f"{int(self.scenes[sample]):05d}.json"))
 
-    def read_block(self, start: int, stop: int) -> Block:
+    def read_block(self, start: int, stop: int, memory: NDArray[np.uint8] | None = None) -> Block:
         stored = self._maps.read(start, stop)
         building = stored["condition"][:, 0, self._layers] > 0.5
         fields = stored["target"][:, :, self._layers]
