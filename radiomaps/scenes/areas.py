@@ -40,6 +40,10 @@ class Area:
     tags: Tags
     geometry: BaseGeometry
 
+    def turned(self) -> Area:
+        """The area with x and y of its coordinates exchanged."""
+        return replace(self, geometry=shapely.transform(self.geometry, lambda points: points[:, ::-1]))
+
     @property
     def is_part(self) -> bool:
         return "building:part" in self.tags and "building" not in self.tags
@@ -99,12 +103,14 @@ def scene_of_areas(
 
 
 def _require_heights(path: Path, areas: Sequence[Area], key: HeightKey) -> None:
-    if any(has_height(area.tags, key) for area in areas):
+    tried = Repairs()
+    if any(has_height(area.tags, key, tried) for area in areas):
         return
     numeric = sorted({k for a in areas[:1000] for k, v in a.tags.items() if isinstance(v, int | float)})[:12]
     numbers = f"; its numbers are called {', '.join(numeric)}" if numeric else ""
     raise DataError(
-        f"{path}: no building has a usable height{numbers}; name the attribute of the "
+        f"{path}: no building has a usable height{''.join(f' ({line})' for line in tried.lines()[:1])}{numbers}; name "
+        "the attribute of the "
         "height with height_key=NAME (height_unit=ft if it is in feet), or give default_height_m=9 for all of them"
     )
 

@@ -83,8 +83,9 @@ def _sound_polygons(polygon: shapely.Polygon, repairs: Repairs) -> list[shapely.
     """Valid, snapped polygons without slivers and tiny holes."""
     geometry: Any = polygon
     if not geometry.is_valid:
-        repairs.note("invalid polygons resolved")
-        geometry = shapely.make_valid(geometry)
+        repairs.note("invalid polygons resolved" if geometry.area > 0 else "polygons without an area left out")
+        # By structure: what two holes share is open, which the even-odd rule would build.
+        geometry = shapely.make_valid(geometry, method="structure", keep_collapsed=False)
     geometry = shapely.set_precision(geometry, SNAP_M)
     sound = []
     for part in polygons_of(geometry):

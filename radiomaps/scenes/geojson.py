@@ -13,7 +13,7 @@ import shapely
 
 from geoml.errors import DataError, UserError
 from radiomaps.scenes.areas import Area, scene_of_areas
-from radiomaps.scenes.projection import WGS84, reference_system
+from radiomaps.scenes.projection import WGS84, is_turned, reference_system
 from radiomaps.scenes.repairs import Repairs
 from radiomaps.scenes.scene import Scene
 from radiomaps.scenes.tags import HeightKey, is_building, tidy
@@ -153,10 +153,12 @@ def _polygons(geometry: Any, name: str, repairs: Repairs, depth: int = 0) -> Ite
             except (TypeError, ValueError, IndexError, shapely.errors.GEOSException):
                 repairs.note("polygons with broken coordinates left out", name)
                 continue
-            if not polygon.is_empty:
-                yield polygon
-            else:
+            if polygon.is_empty:
                 repairs.note("empty polygons left out", name)
+            elif len(set(polygon.exterior.coords)) < 3:
+                repairs.note("polygons of fewer than three corners left out", name)
+            else:
+                yield polygon
     elif kind in ("Point", "MultiPoint", "LineString", "MultiLineString"):
         repairs.note("points and lines left out", f"{name}: {kind}")
     else:
@@ -193,13 +195,16 @@ def _placed(
         return (named if named is not None and not named.is_geographic else None), areas
     small = max(x1 - x0, y1 - y0) < 0.5
     if named is not None and not named.is_geographic and metric is None and not (degrees and small):
+        if is_turned(np.array([[x0, y0], [x1, y1]]), named):
+            repairs.note("northing stood before easting, swapped")
+            areas = [area.turned() for area in areas]
         return named, areas
     if named is not None and not named.is_geographic:
         repairs.note(f"coordinates are degrees, not of {named.to_string()[:40]} as the file says")
         named = None
     if not degrees and max(abs(y0), abs(y1)) <= 180 and max(abs(x0), abs(x1)) <= 90 and small:
         repairs.note("latitude stood before longitude, swapped")
-        areas = [Area(a.name, a.tags, shapely.transform(a.geometry, lambda p: p[:, ::-1])) for a in areas]
+        areas = [area.turned() for area in areas]
         degrees = True
     if not degrees and metric is False:
         raise DataError(f"{path}: coordinates {x0:g} … {x1:g} by {y0:g} … {y1:g} are no degrees; give crs=EPSG:…")

@@ -99,6 +99,7 @@ def read_heights(path: Path, *, crs: str | None, repairs: Repairs) -> Heights:
     `crs` replaces a missing or wrong reference system of the file; "local" means that coordinates are metres.
     """
     import rasterio
+    from rasterio.enums import ColorInterp
 
     if not path.is_file():
         raise UserError(f"{path} does not exist")
@@ -108,6 +109,8 @@ def read_heights(path: Path, *, crs: str | None, repairs: Repairs) -> Heights:
                 raise DataError(f"{path} has {file.width} × {file.height} cells; cut a part out (gdal_translate)")
             if np.issubdtype(np.dtype(file.dtypes[0]), np.complexfloating):
                 raise DataError(f"{path} holds complex numbers; heights were expected")
+            if file.colorinterp[0] == ColorInterp.red and file.count >= 3:
+                raise DataError(f"{path} is a picture (red, green, blue); a raster of heights was expected")
             band = file.read(1, masked=True)
             scale, offset, unit = file.scales[0], file.offsets[0], file.units[0]
             transform, system, count = file.transform, file.crs, file.count
@@ -123,6 +126,9 @@ def read_heights(path: Path, *, crs: str | None, repairs: Repairs) -> Heights:
         shown = f"{float(values[odd][0]):g} m"
         repairs.note("cells with impossible heights taken as no data", f"{path.name}: {shown}", count=int(odd.sum()))
         values[odd] = np.nan
+    if transform.is_identity:  # how a missing georeference is read
+        repairs.note("no georeference: cells of 1 m, the first row in the north")
+        transform = rasterio.Affine(1, 0, 0, 0, -1, values.shape[0])
     if abs(transform.determinant) < 1e-300:
         raise DataError(f"{path} says nothing of the place and size of its cells")
     return Heights(path, values, transform, system)

@@ -182,6 +182,8 @@ def _checked(key: str, value: Any, annotation: str) -> Any:
     """The value of an option, checked against the type that its reader declares."""
     kinds: dict[str, tuple[type, ...]] = {"bool": (bool,), "float": (int, float), "str": (str, os.PathLike)}
     kind = next((name for name in kinds if annotation.startswith(name)), None)
+    if key == "crs" and isinstance(value, int) and not isinstance(value, bool):
+        return f"EPSG:{value}"
     if kind == "float" and isinstance(value, str):
         with contextlib.suppress(ValueError):
             return float(value)

@@ -77,7 +77,7 @@ def _read_obj(path: Path) -> Triangles:
     vertices: list[list[float]] = []
     faces: list[list[int]] = []
     text = path.read_bytes().decode("utf-8", "replace").replace("\\\r\n", " ").replace("\\\n", " ")
-    for words in map(str.split, text.splitlines()):
+    for words in (line.partition("#")[0].split() for line in text.splitlines()):
         if words[:1] == ["v"]:
             vertices.append([float(word) for word in words[1:4]])
         elif words[:1] == ["f"]:

@@ -17,7 +17,7 @@ from radiomaps.scenes.areas import Area, scene_of_areas
 from radiomaps.scenes.overpass import read_overpass
 from radiomaps.scenes.projection import WGS84, reference_system
 from radiomaps.scenes.repairs import Repairs
-from radiomaps.scenes.rings import fill, join, unwrap
+from radiomaps.scenes.rings import distinct, fill, join, unwrap
 from radiomaps.scenes.scene import Scene
 from radiomaps.scenes.tags import HeightKey, Tags, is_building, tidy
 from radiomaps.scenes.xml_tree import read_xml
@@ -82,8 +82,9 @@ class _OsmFile:
             if element.tag == "node":
                 _add_node(nodes, identity, element, repairs)
             elif element.tag == "way":
-                ways[identity] = _refs(element, nodes, repairs)
-                tags[identity] = _tags(element)
+                # Overpass writes a way again, bare of tags, where it is a member of a relation, too.
+                ways[identity] = _refs(element, nodes, repairs) or ways.get(identity, [])
+                tags[identity] = {**tags.get(identity, {}), **_tags(element)}
             elif element.tag == "relation":
                 relations.append(element)
         for relation in relations:
@@ -131,12 +132,16 @@ class _OsmFile:
             self.repairs.note("relations that lack nodes", f"{name}, way {way} needs node {self._missing(way)}")
         lines = {way: self.ways[way] for way in members if way not in lacking and way not in broken}
         rings, open_ways = join(lines)
+        if len(apart := distinct(rings)) < len(rings):
+            self.repairs.note("relations with the same ring twice; one is used", name)
+            rings = apart
         if open_ways and not (lacking or broken):
             self.repairs.note("relations with rings that do not close", f"{name}, way {open_ways[0]}")
         polygons = [shapely.Polygon(unwrap([self.nodes[ref] for ref in ring.nodes])) for ring in rings]
-        if any(one.boundary.crosses(two.boundary) for one, two in itertools.combinations(polygons, 2)):
+        solid = [shapely.make_valid(polygon) for polygon in polygons]
+        if any(one.overlaps(two) for one, two in itertools.combinations(solid, 2)):
             self.repairs.note("relations whose rings cross; what one of them encloses is built", name)
-        geometry, depths = fill(polygons)
+        geometry, depths = fill(solid)
         if geometry.is_empty:
             self.repairs.note("relations without a closed ring left out", name)
             return

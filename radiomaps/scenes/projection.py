@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from geoml.errors import DataError, UserError
 
-__all__ = ["WGS84", "Frame", "local_crs", "project", "reference_system", "shifted_crs"]
+__all__ = ["WGS84", "Frame", "is_turned", "local_crs", "project", "reference_system", "shifted_crs"]
 
 WGS84 = "EPSG:4326"
 #: Largest deviation of a projected system from true metres east and north to be kept: in scale, and in direction.
@@ -22,8 +22,8 @@ _SCALE_ERROR, _TURN = 2e-3, math.radians(10.0)
 _SMALL_M = 1e5
 #: Within this distance of (0, 0), coordinates of a system that is not true to scale there are taken as local metres.
 _ORIGIN_M = 1e4
-#: Largest extent of a scene's tangent plane.
-_WIDEST_M = 1e6
+#: Largest extent of a scene, and largest coordinate of one in metres (the Earth's circumference is 4e7 m).
+_WIDEST_M, _FARTHEST_M = 1e6, 1e9
 _CUT = "cut a place out of the file, or say crs=local if they are metres"
 _AUTHORITY = re.compile(r"(?:.*\W)?(EPSG|ESRI|IGNF)\W(?:.*\W)?([A-Za-z]*\d+)", re.IGNORECASE)
 
@@ -121,8 +121,17 @@ class Frame:
         if not np.isfinite(points).all():
             raise DataError(f"{where} has coordinates that are not finite")
         low = points.min(axis=0)
+        if np.abs(points).max() > _FARTHEST_M:
+            raise DataError(
+                f"{where}: coordinate {np.abs(points).max():g} lies beyond the Earth; metres or degrees were expected"
+            )
         corner = np.floor(low / corner_m) * corner_m if corner_m else low
         origin = (float(corner[0]), float(corner[1]))
+        if (system is None or not system.is_geographic) and np.ptp(points, axis=0).max() > _WIDEST_M:
+            raise DataError(
+                f"{where}: coordinates {low.tolist()} … {points.max(axis=0).tolist()} span more than 1000 km; leave "
+                f"out what lies far from the rest, or {_CUT}"
+            )
         if system is None or _near_zero(points, system):
             return cls("local", None, (0.0, 0.0) if np.abs(points).max() <= _SMALL_M else origin)
         if not system.is_geographic and _true_metres(points, system):
@@ -182,15 +191,31 @@ def _middle(degrees: NDArray[np.float64]) -> tuple[float, float]:
     return float(centre[0]), float(centre[1])
 
 
+def is_turned(points: NDArray[np.float64], system: Any) -> bool:
+    """Whether points (n, 2) of a transverse Mercator system have northing before easting.
+
+    That is so where they lie far outside of the projection, and inside of it with x and y exchanged.
+    """
+    if system.to_dict().get("proj") not in ("utm", "tmerc", "etmerc"):
+        return False
+    return _distortion(points, system)[1] > 0.05 and _true_metres(points[:, ::-1], system)
+
+
 def _true_metres(points: NDArray[np.float64], system: Any) -> bool:
     """Whether a step of 1 in x and y is nearly a metre to the east and north in the middle of the points."""
+    turn, scale = _distortion(points, system)
+    return turn < _TURN and scale < _SCALE_ERROR
+
+
+def _distortion(points: NDArray[np.float64], system: Any) -> tuple[float, float]:
+    """Angle from east and north, and error in scale, of a step in x and y in the middle of the points."""
     middle = (points.min(axis=0) + points.max(axis=0)) / 2
     steps = middle + np.array([[0.0, 0], [100, 0], [0, 100]])
     degrees = project(steps, system, WGS84)
     if not np.isfinite(degrees).all() or np.abs(degrees[:, 1]).max() > 90:
-        return False
+        return math.inf, math.inf
     flat = project(degrees, WGS84, local_crs(*degrees[0]))
     east, north = (flat[1] - flat[0]) / 100, (flat[2] - flat[0]) / 100
     turns = (abs(math.atan2(east[1], east[0])), abs(math.atan2(-north[0], north[1])))
     scales = (abs(math.hypot(*east) - 1), abs(math.hypot(*north) - 1))
-    return max(turns) < _TURN and max(scales) < _SCALE_ERROR
+    return max(turns), max(scales)

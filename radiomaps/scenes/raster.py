@@ -22,6 +22,9 @@ from radiomaps.scenes.terrain import MOST_POINTS, Terrain, sheet
 
 __all__ = ["load_raster", "prisms"]
 
+#: Share of cells that are ground, at least, where heights are above it: a surface model over the sea has none.
+_LEAST_GROUND = 0.005
+
 Mapping2D = Callable[[NDArray[np.float64]], NDArray[np.float64]]
 
 
@@ -69,7 +72,15 @@ def load_raster(
         repairs.note("cells with impossible heights taken as no data", f"{above[high][0]:g} m", count=int(high.sum()))
         above[high] = 0.0
     if not above.max() >= lowest_m:
-        raise DataError(f"{path} has no cell {lowest_m:g} m or more above ground; its highest is {above.max():g} m")
+        noted = "".join(f" ({line})" for line in repairs.lines())
+        raise DataError(
+            f"{path} has no cell {lowest_m:g} m or more above ground; its highest is {above.max():g} m{noted}"
+        )
+    if terrain is None and (above < lowest_m).mean() < _LEAST_GROUND:
+        raise DataError(
+            f"{path} has no ground: its lowest cell is {above.min():g} m high. If it is a surface model, name the "
+            "terrain below it (terrain=dem.tif); heights above ground are 0, or no data, where there is no building"
+        )
     smooth = simplify_m if simplify_m is not None else 0.5 * heights.step_m
     footprints = prisms(above, floor, local, level_m=level_m, lowest_m=lowest_m, simplify_m=smooth, material=material)
     return scene_of_footprints(

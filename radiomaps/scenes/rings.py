@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import shapely
 from shapely.geometry.base import BaseGeometry
 
-__all__ = ["Ring", "fill", "join", "unwrap"]
+__all__ = ["Ring", "distinct", "fill", "join", "unwrap"]
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,20 @@ def join(lines: Mapping[str, Sequence[str]]) -> tuple[list[Ring], list[str]]:
     return rings, rest
 
 
-def fill(polygons: Sequence[shapely.Polygon]) -> tuple[BaseGeometry, list[int]]:
+def distinct(rings: Sequence[Ring]) -> list[Ring]:
+    """The rings without those that repeat the nodes of an earlier one, from wherever and in whichever direction.
+
+    >>> [ring.ways for ring in distinct([Ring(("1", "2", "3", "1"), ("a",)), Ring(("3", "2", "1", "3"), ("b",))])]
+    [('a',)]
+    """
+    found: dict[frozenset[frozenset[str]], Ring] = {}
+    for ring in rings:
+        edges = zip(ring.nodes[:-1], ring.nodes[1:], strict=True)
+        found.setdefault(frozenset(frozenset(edge) for edge in edges), ring)
+    return list(found.values())
+
+
+def fill(polygons: Sequence[BaseGeometry]) -> tuple[BaseGeometry, list[int]]:
     """The area that rings enclose by the even-odd rule, and the number of other rings around each.
 
     >>> yard, depths = fill([shapely.box(0, 0, 6, 6), shapely.box(1, 1, 5, 5)])

@@ -48,6 +48,11 @@ _ROOFS = {**dict.fromkeys(("roof_tiles", "tile", "tiles"), "brick"), **dict.from
           **dict.fromkeys(("tar_paper", "bitumen"), "asphalt_concrete"), "solar_panels": "glass",
           **dict.fromkeys(("eternit", "asbestos", "gravel"), "concrete"),
           **dict.fromkeys(("thatch", "wood_shingle"), "wood")}  # fmt: skip
+#: Values of `building` of what does not stand yet, or any more, or stands below the ground.
+_NOT_STANDING = ("no", "false", "0", "none", "", "proposed", "planned", "demolished", "razed", "removed", "destroyed",
+                 "underground")  # fmt: skip
+#: Values of `building` of a roof on posts, and the thickness (m) of one.
+_OPEN, _ROOF_M = ("roof", "carport", "canopy"), 0.5
 _FOOT, _INCH = 0.3048, 0.0254
 _UNITS = {
     **dict.fromkeys(("", "m", "m.", "metre", "metres", "meter", "meters", "mètre", "mètres", "м"), 1.0),
@@ -83,9 +88,12 @@ def tidy(properties: Mapping[str, Any]) -> Tags:
 
 def is_building(tags: Mapping[str, Any]) -> bool:
     """Whether an area is a building or a part of one that stands above ground."""
-    kinds = (str(tags.get(key, "no")).strip().lower() for key in ("building", "building:part"))
     below = str(tags.get("location", "")).lower() == "underground" or str(tags.get("layer", "0")).strip()[:1] == "-"
-    return not below and any(kind not in ("no", "false", "0", "none", "") for kind in kinds)
+    return not below and any(kind not in _NOT_STANDING for kind in _kinds(tags))
+
+
+def _kinds(tags: Mapping[str, Any]) -> list[str]:
+    return [str(tags.get(key, "no")).strip().lower() for key in ("building", "building:part")]
 
 
 def length_m(value: Any, unit: str = "m") -> float:
@@ -143,7 +151,8 @@ def base_and_top(
     """Heights in metres above ground of the base and the top of a building.
 
     The top is the height, else the storeys (3 m each) plus the roof's height or storeys, else `default_m`. Defaults and
-    unusable values are noted among the repairs. The base is `min_height`, else the storeys below.
+    unusable values are noted among the repairs. The base is `min_height`, else the storeys below; a roof on posts
+    (`building=roof`, `carport`) is a slab of half a metre.
     """
     top = _top(tags, repairs, where, key)
     if top is None:
@@ -155,12 +164,14 @@ def base_and_top(
     if base is not None and base >= top:
         repairs.note("base above the top, taken as the ground", f"{where}: {base:g} m, top {top:g} m")
         base = None
+    if base is None and any(kind in _OPEN for kind in _kinds(tags)):
+        base = top - min(_ROOF_M, top / 2)
     return max(base or 0.0, 0.0), top
 
 
-def has_height(tags: Mapping[str, Any], key: HeightKey = HeightKey()) -> bool:
-    """Whether any tag gives a usable height or number of storeys."""
-    return _top(tags, Repairs(), "", key) is not None
+def has_height(tags: Mapping[str, Any], key: HeightKey = HeightKey(), repairs: Repairs | None = None) -> bool:
+    """Whether any tag gives a usable height or number of storeys; those that do not are noted."""
+    return _top(tags, Repairs() if repairs is None else repairs, str(tags.get("name", "a building")), key) is not None
 
 
 def _top(tags: Mapping[str, Any], repairs: Repairs, where: str, key: HeightKey) -> float | None:
@@ -208,12 +219,12 @@ def _first(
 def material_of(tags: Mapping[str, Any], default: str) -> str:
     """The material of a building: `material`, OpenStreetMap's `building:material`, or the default.
 
-    A `material` that is not in ITU-R P.2040 is kept, because a table may define it.
+    A material that is not in ITU-R P.2040 is kept, because a table may define it.
     """
     word = str(tags.get("material", tags.get("building:material", ""))).strip()
     if word.lower() in MATERIALS:
         return word.lower()
-    return _MATERIALS.get(word.lower(), word if word and "material" in tags else default)
+    return _MATERIALS.get(word.lower(), word or default)
 
 
 def roof_material_of(tags: Mapping[str, Any]) -> str:
@@ -221,4 +232,4 @@ def roof_material_of(tags: Mapping[str, Any]) -> str:
     word = str(tags.get("roof_material", tags.get("roof:material", ""))).strip()
     if word.lower() in MATERIALS:
         return word.lower()
-    return _ROOFS.get(word.lower(), word if "roof_material" in tags else "")
+    return _ROOFS.get(word.lower(), word)

@@ -82,6 +82,8 @@ def _step(kind: str, values: dict[str, str]) -> NDArray[np.float64]:
         if not size:
             raise ValueError(f"{len(listed)} numbers; 16 were expected")
         found[:size, :size] = np.reshape(listed, (size, size))
+        if found[3].tolist() != [0.0, 0.0, 0.0, 1.0]:
+            raise ValueError("its last row is not 0 0 0 1")
         return found
     neutral = 1.0 if kind == "scale" else 0.0
     listed = listed * 3 if len(listed) == 1 else listed

@@ -46,6 +46,16 @@ def on_terrain(folder: Path, *, void: float | None = None, step: float = 1.0) ->
     return {"path": raster(folder / "s.tif", surface), "terrain": raster(folder / "t.tif", terrain, transform=at)}
 
 
+def picture(folder: Path) -> Path:
+    import rasterio
+
+    path = folder / "p.tif"
+    about: Any = {"driver": "GTiff", "height": 40, "width": 40, "count": 3, "dtype": "uint8", "crs": "EPSG:25832"}
+    with rasterio.open(path, "w", **about, transform=place(), photometric="RGB") as file:
+        file.write(np.stack([heights()] * 3).astype("uint8"))
+    return path
+
+
 def own_bounds(folder: Path) -> Any:
     return {**on_terrain(folder), "bounds_m": [-5, -5, 45, 45]}
 
@@ -143,6 +153,12 @@ CASES = [
           error="names no reference system"),
     _case("no reference system, and `crs=local`", "metres, counted from the corner where they are large",
           lambda f: {"path": plain(f, crs=None), "crs": "local"}, ONE, check=lambda scene: middle(scene) == (20, 25)),
+    _case("no georeference, and `crs=local`", "cells of 1 m, the first row in the north, noted",
+          lambda f: {"path": plain(f, crs=None, transform=Affine.identity()), "crs": "local"}, ONE,
+          ("no georeference",), check=lambda scene: middle(scene) == (20, 25)),
+    _case("a surface model, and no `terrain`", "refused, with the way out",
+          lambda f: raster(f / "s.tif", heights() + 500), error="has no ground: its lowest cell is 500 m high"),
+    _case("a picture of three colours", "refused", picture, error="is a picture"),
     _case("no cell that is a building", "refused", lambda f: plain(f, 1.0), error="no cell 2.5 m or more"),
     _case("text", "refused", lambda f: text(f, b"no picture"), error="no readable raster"),
     _case("its end cut off", "refused", cut, error="no readable raster"),

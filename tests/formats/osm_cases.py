@@ -155,6 +155,21 @@ def text(folder: Path, content: str) -> Path:
     return path
 
 
+def _members(folder: Path, boxes: tuple[tuple[float, float, float, float], ...]) -> Path:
+    """A relation of rectangles, all of them called outer."""
+    town = Osm()
+    town.relation([(town.way(box(*corners)), "outer") for corners in boxes], **TEN)
+    return town.save(folder)
+
+
+def twice(folder: Path) -> Path:
+    """A way with its tags, and again without them."""
+    town = Osm()
+    town.way(box(0, 0, 20, 20), **TEN)
+    town.lines.append(town.lines[-1].partition("<tag")[0] + "</way>")
+    return town.save(folder)
+
+
 NO_PLACE = "<way id='2'><nd ref='1'/><tag k='building' v='yes'/></way>"
 YARD = ((2000, 0, 10),)
 ONE = ((400, 0, 10),)
@@ -250,6 +265,40 @@ CASES = [
         height="10",
         min_height="12",
     ),
+    height("`building=roof`, `carport`", "a slab of 0.5 m on posts", 6, base=5.5, building="roof", height="6"),
+    _case("`building=proposed`, `demolished` and the like", "left out", partial(tagged, building="proposed"), ONE),
+    _case(
+        "`building:material=adobe`, and a table with adobe",
+        "that material",
+        lambda f: {
+            "path": tagged(f, height="12", building__material="adobe"),
+            "materials": {"table": {"adobe": {"eps_r": 3}}},
+        },
+        ((400, 0, 12), (400, 0, 10)),
+        check=lambda scene: "adobe" in {mesh.material for mesh in scene.meshes},
+    ),
+    height(
+        "`building:material=adobe`, and no table",
+        "concrete, counted",
+        12,
+        "'adobe'",
+        height="12",
+        building__material="adobe",
+    ),
+    _case(
+        "holes that touch in a point",
+        "both holes",
+        partial(_members, boxes=((0, 0, 60, 60), (10, 10, 30, 30), (30, 30, 50, 50))),
+        ((2800, 0, 10),),
+    ),
+    _case(
+        "the same outline twice in a relation",
+        "one building, counted",
+        partial(_members, boxes=((0, 0, 20, 20), (0, 0, 20, 20))),
+        ONE,
+        ("the same ring twice",),
+    ),
+    _case("a way that is there again without its tags (Overpass)", "the building", twice, ONE),
     height("`min_height=x`", "from the ground, counted", 10, "min_height not understood", height="10", min_height="x"),
     _case(
         "houses on both sides of 180°",

@@ -102,6 +102,13 @@ def _with_material(folder: Path, name: str, bsdf: str) -> Path:
     return xml(folder, shape(bsdf=name), bsdf=bsdf)
 
 
+def commented(folder: Path) -> Path:
+    path = obj(folder)
+    (mesh,) = folder.glob("**/*.obj")
+    mesh.write_text("".join(f"{line} # row\n" for line in mesh.read_text().replace("\\\n", " ").splitlines()))
+    return path
+
+
 def about_broken(folder: Path) -> Path:
     path = saved(folder, keep=True)
     path.with_name("scene.json").write_text('{"footprints": [{"polygon": 1}]}')
@@ -176,6 +183,10 @@ CASES = [
           error="declares XML entities"),
     _case("a transform that cannot be read", "refused", lambda f: hall(f, inside=transform('<scale value="x"/>')),
           error="transform <scale> cannot be read"),
+    _case("a matrix of a perspective", "refused",
+          lambda f: hall(f, inside=transform('<matrix value="1 0 0 0 0 1 0 0 0 0 1 0 0 0 0 2"/>')),
+          error="its last row is not 0 0 0 1"),
+    _case("Wavefront OBJ with comments after its rows", "the same", commented, ONE),
     _case("no shape", "refused", lambda f: xml(f), error="holds no shape"),
 ]  # fmt: skip
 
