@@ -25,6 +25,7 @@ from geoml.errors import DataError, MachineError, UserError
 __all__ = [
     "atomic_path",
     "column_name",
+    "csv_lines",
     "csv_rows",
     "machine_error",
     "read_json",
@@ -228,15 +229,29 @@ def column_name(text: object) -> str:
     return re.sub(r"[\s\-./()\[\]_]+", "_", plain).strip("_")
 
 
+def csv_lines(text: str) -> tuple[str, int]:
+    """A table without comments (`#`) and without Excel's `sep=;`, and the number of lines before its header.
+
+    >>> csv_lines("sep=;\\n# sites\\nname;x\\n# north\\na;1\\n")
+    ('name;x\\n\\na;1\\n', 2)
+    """
+    lines = ["" if line.lstrip().startswith("#") else line for line in text.splitlines(keepends=True)]
+    if lines and re.fullmatch(r"\s*\"?sep=.\"?\s*", lines[0], re.IGNORECASE):
+        lines[0] = ""
+    before = next((number for number, line in enumerate(lines) if line.strip()), 0)
+    return "".join(line or "\n" for line in lines[before:]), before
+
+
 def csv_rows(text: str, where: str | os.PathLike[str]) -> list[dict[str, str]]:
     """The rows of a table with a header, by column, without empty cells; commas, semicolons or tabs separate.
 
-    The separator is the most frequent one in the header. Raises `DataError` for a row with more values than columns,
-    for values in a column without a name, and for two columns of one name.
+    The separator is the most frequent one in the header; lines that begin with `#` are comments. Raises `DataError` for
+    a row with more values than columns, for values in a column without a name, and for two columns of one name.
 
     >>> csv_rows("name; eps_r\\nstucco; 4,5\\n", "materials.csv")
     [{'name': 'stucco', 'eps_r': '4,5'}]
     """
+    text, before = csv_lines(text)
     header = text.partition("\n")[0]
     reader = csv.DictReader(io.StringIO(text), delimiter=max(",;\t", key=header.count), skipinitialspace=True)
     names = [name.strip() for name in reader.fieldnames or ()]
@@ -246,10 +261,12 @@ def csv_rows(text: str, where: str | os.PathLike[str]) -> list[dict[str, str]]:
     rows = []
     for row in reader:
         if extra := row.pop(None, None):
-            raise DataError(f"{where}: line {reader.line_num} has {len(extra)} values more than the header")
+            raise DataError(f"{where}: line {reader.line_num + before} has {len(extra)} values more than the header")
         filled = {key.strip(): value.strip() for key, value in row.items() if value and value.strip()}
         if "" in filled:
-            raise DataError(f"{where}: line {reader.line_num} has {filled['']!r} in a column without a name; name it")
+            raise DataError(
+                f"{where}: line {reader.line_num + before} has {filled['']!r} in a column without a name; name it"
+            )
         if filled:
             rows.append(filled)
     return rows

@@ -36,17 +36,21 @@ def read_pattern(path: str | os.PathLike[str]) -> MeasuredPattern:
     try:
         if path.stat().st_size > 1 << 22:
             raise DataError(f"{path} has more than 4 MiB; it is no antenna pattern")
-        lines = path.read_text(encoding="utf-8-sig", errors="replace").splitlines()
+        raw = path.read_bytes()
     except FileNotFoundError:
         raise UserError(f"antenna pattern {path} does not exist") from None
     except OSError as error:
         raise DataError(f"{path} cannot be read ({error.strerror})") from error
+    try:
+        lines = raw.decode("utf-8-sig").splitlines()
+    except UnicodeDecodeError:
+        lines = raw.decode("cp1252", "replace").splitlines()
     words: dict[str, str] = {}
     cuts: dict[str, NDArray[np.float64]] = {}
     row = 0
     while row < len(lines):
         key, _, value = lines[row].strip().replace("\t", " ").partition(" ")
-        row += 1
+        key, row = key.rstrip(":="), row + 1
         if key.upper() in ("HORIZONTAL", "VERTICAL"):
             cuts[key.upper()], row = _cut(lines, row, value, key.upper(), path)
         elif key:
@@ -57,6 +61,13 @@ def read_pattern(path: str | os.PathLike[str]) -> MeasuredPattern:
     gain = _gain_dbi(words.get("GAIN", ""), path)
     horizontal = _ring(cuts["HORIZONTAL"], -1, path)
     vertical = _ring(cuts["VERTICAL"], _downwards(words, cuts["VERTICAL"], path), path)
+    lobe = float(np.argmin(vertical)) * 360 / len(vertical)
+    if 60 < lobe < 300:
+        warnings.warn(
+            f"{path}: the main lobe is {min(lobe, 360 - lobe):.0f}° off the horizon; vertical angles are expected from "
+            "the horizon downwards, not from the zenith",
+            stacklevel=2,
+        )
     least = min(min(horizontal), min(vertical))
     shift = (
         least if abs(least) < 60 else 0.0
@@ -117,8 +128,11 @@ def _ring(cut: NDArray[np.float64], sign: int, path: Path) -> tuple[float, ...]:
     angle, loss = sign * cut[:, 0] % 360.0, cut[:, 1]
     if (loss <= 0).all():
         loss = -loss
-    if not np.isfinite(cut).all() or (loss < -60).any():
-        raise DataError(f"{path}: attenuations run {loss.min():g} … {loss.max():g} dB; expected 0 and more")
+    if not np.isfinite(cut).all() or (loss < -60).any() or loss.min() < -3 < 3 < loss.max():
+        raise DataError(
+            f"{path}: attenuations run {loss.min():g} … {loss.max():g} dB; expected 0 and more: how far "
+            "below the peak each direction is (GAIN minus the gain)"
+        )
     angle, first = np.unique(np.round(angle, 6), return_index=True)
     gaps = np.diff([*angle, angle[0] + 360])
     if gaps.max() > 45:

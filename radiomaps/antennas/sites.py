@@ -35,13 +35,21 @@ _SAME: dict[str, tuple[str, float]] = {
     "x_m": ("x", 1), "y_m": ("y", 1), "z_m": ("z", 1), "easting": ("x", 1), "northing": ("y", 1),
     **dict.fromkeys(("height", "antenna_height", "antenna_height_m", "height_agl", "height_agl_m"), ("height_m", 1)),
     "azimuth": ("azimuth_deg", 1),
-    **dict.fromkeys(("tilt", "downtilt", "downtilt_deg", "mechanical_tilt", "mechanical_tilt_deg"), ("tilt_deg", 1)),
-    "electrical_tilt": ("electrical_tilt_deg", 1), "antenna": ("pattern", 1),
+    **dict.fromkeys(("height_ft", "antenna_height_ft", "height_agl_ft"), ("height_m", 0.3048)),
+    **dict.fromkeys(("tilt", "downtilt", "downtilt_deg", "mechanical_tilt", "mechanical_tilt_deg",
+                     "mechanical_downtilt", "mechanical_downtilt_deg"), ("tilt_deg", 1)),
+    **dict.fromkeys(("electrical_tilt", "electrical_downtilt", "electrical_downtilt_deg"), ("electrical_tilt_deg", 1)),
+    "antenna": ("pattern", 1),
     **dict.fromkeys(("power", "tx_power", "tx_power_dbm"), ("power_dbm", 1)),
     "frequency": ("frequency_hz", 1), "carrier_hz": ("frequency_hz", 1), "frequency_khz": ("frequency_hz", 1e3),
     "frequency_mhz": ("frequency_hz", 1e6), "frequency_ghz": ("frequency_hz", 1e9),
 }  # fmt: skip
 _TEXTS = ("name", "pattern", "polarization", "weights")
+#: Fields that hold further cells.
+_GROUPS = {"sites", "cells", "sectors"}
+_WATTS = {"power_w": 1.0, "tx_power_w": 1.0, "power_mw": 1e-3, "tx_power_mw": 1e-3}
+_SLANTS = {"vertical": "V", "horizontal": "H", "±45": "cross", "+-45": "cross", "+/-45": "cross", "x": "cross",
+           "xpol": "cross", "slant": "cross"}  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -218,14 +226,17 @@ def _rows(content: Any, above: dict[str, Any]) -> Iterator[Any]:
     if isinstance(content, RadioCell):
         yield content
     elif isinstance(content, Mapping):
+        if not _GROUPS & set(content):
+            content = {"cells": named} if (named := _by_name(content)) else content
         own = _canonical(content)
-        inner = [own.pop(key) for key in ("sites", "cells", "sectors") if key in own]
+        inner = [own.pop(key) for key in sorted(_GROUPS, reverse=True) if key in own]
         if not inner:
             yield {**above, **own}
             return
         named = own.get("name")
         for part in inner:
-            if not isinstance(part, Sequence) or isinstance(part, str):
+            part = _by_name(part) or part
+            if not _is_list(part):
                 raise UserError(f"cells={part!r}; expected a list of them")
             for index, entry in enumerate(part):
                 for row in _rows(entry, {**above, **own}):
@@ -242,17 +253,22 @@ def _rows(content: Any, above: dict[str, Any]) -> Iterator[Any]:
 def _canonical(content: Mapping[Any, Any]) -> dict[str, Any]:
     """Fields under their canonical names and in their units; nested cells are unchanged."""
     known = [field.name for field in fields(RadioCell)]
-    given = {column_name(key): value for key, value in content.items() if value not in (None, "")}
+    given = _named({column_name(key): value for key, value in content.items() if value not in (None, "")})
     where = f"cell {str(given['name'])!r}" if "name" in given else "a cell"
     values: dict[str, Any] = {}
     for key, value in given.items():
-        if key in ("sites", "cells", "sectors"):
+        if key in _GROUPS:
             values[key] = value
             continue
         if key in ("position", "position_m"):
             if not isinstance(value, Sequence) or isinstance(value, str) or len(value) != 3:
                 raise UserError(f"{where}: {key}={value!r}; expected [x, y, z] in metres")
             found = dict(zip("xyz", (_number(part, 1.0, where, key) for part in value), strict=True))
+        elif key in _WATTS:
+            watts = _number(value, _WATTS[key], where, key)
+            if watts <= 0:
+                raise UserError(f"{where}: {key}={value!r}; expected more than 0")
+            found = {"power_dbm": 10 * math.log10(watts) + 30}
         else:
             field, factor = _SAME.get(key, (key, 1.0))
             if field not in known:
@@ -265,6 +281,27 @@ def _canonical(content: Mapping[Any, Any]) -> dict[str, Any]:
     return values
 
 
+def _named(given: dict[str, Any]) -> dict[str, Any]:
+    """Of a site and its cell the name of the cell; of a site and its sector both, joined."""
+    site = next((key for key in ("site", "site_name") if key in given), None)
+    cells = [key for key in ("cell", "cell_name", "cell_id", "sector") if key in given and not _is_list(given[key])]
+    if site is None or len(cells) != 1 or "name" in given:
+        return given
+    name = given[cells[0]] if cells[0] != "sector" else f"{given[site]}-{given[cells[0]]}"
+    return {"name": name, **{key: value for key, value in given.items() if key not in (site, cells[0])}}
+
+
+def _by_name(content: Any) -> list[dict[str, Any]]:
+    """The cells of a mapping from names to cells; empty for anything else."""
+    if not isinstance(content, Mapping) or not all(isinstance(cell, Mapping) for cell in content.values()):
+        return []
+    return [{"name": name, **cell} for name, cell in content.items()]
+
+
+def _is_list(value: Any) -> bool:
+    return isinstance(value, Sequence) and not isinstance(value, str)
+
+
 def _cell(row: Mapping[str, Any], index: int, folder: Path, patterns: dict[str, Pattern]) -> RadioCell:
     values = dict(row)
     where = f"cell {str(values.get('name', index + 1))!r}"
@@ -274,7 +311,9 @@ def _cell(row: Mapping[str, Any], index: int, folder: Path, patterns: dict[str, 
                 raise UserError(f"{where}: {name}={values[name]:g}; expected a whole number from 1 to 1024")
             values[name] = int(values[name])
     values["name"] = str(values.get("name", f"cell{index + 1}"))
-    values["polarization"] = str(values.get("polarization", "V"))
+    slant = str(values.get("polarization", "V")).strip().removesuffix("°")
+    exact = {name.lower(): name for name in POLARIZATIONS} | _SLANTS
+    values["polarization"] = exact.get(slant.lower(), slant)
     if "weights" in values:
         values["weights"] = _weights(values["weights"], values.get("rows", 1) * values.get("columns", 1), where)
     values["pattern"] = _pattern(values.get("pattern", "iso"), folder, patterns, where)
@@ -282,7 +321,7 @@ def _cell(row: Mapping[str, Any], index: int, folder: Path, patterns: dict[str, 
 
 
 def _number(value: Any, factor: float, where: str, key: str) -> float:
-    text = str(value).strip()
+    text = str(value).strip().replace("−", "-")
     if text.count(",") == 1 and "." not in text:
         text = text.replace(",", ".")
     try:
@@ -322,7 +361,7 @@ def _pattern(value: Any, folder: Path, known: dict[str, Pattern], where: str) ->
             ) from None
     name = str(value)
     if Path(name).suffix.lower() not in (".msi", ".pln"):
-        return name
+        return name.lower() if name.lower() in PATTERNS else name
     if name not in known:
         known[name] = read_pattern(folder / name)
     return known[name]

@@ -12,15 +12,21 @@ from typing import Any
 
 from geoml.constants import SPEED_OF_LIGHT, VACUUM_PERMITTIVITY
 from geoml.errors import DataError, UserError, unknown
-from geoml.runs.files import csv_rows, read_text
+from geoml.runs.files import column_name, csv_rows, read_text
 from geoml.runs.stored_config import parse_yaml
 from radiomaps.materials.itu import ITU_MATERIALS, Properties, itu_properties
 
 __all__ = ["Material", "materials_of", "materials_used", "read_materials"]
 
-#: Alternative names of columns.
-_SAME = {"eps_r": "a", "epsilon_r": "a", "relative_permittivity": "a", "sigma": "c", "conductivity": "c",
-         "sigma_s_m": "c", "thickness": "thickness_m", "scattering_coefficient": "scattering"}  # fmt: skip
+#: Alternative names of columns, and the factor to their unit.
+_SAME: dict[str, tuple[str, float]] = {
+    **dict.fromkeys(("eps_r", "epsilon_r", "relative_permittivity", "permittivity", "eps", "epsilon", "er", "ε_r", "εr",
+                     "ε", "dielectric_constant"), ("a", 1.0)),
+    **{f"{name}{unit}": ("c", factor) for name in ("sigma", "conductivity", "σ")
+       for unit, factor in (("", 1.0), ("_s_m", 1.0), ("_ms_m", 1e-3))},
+    "thickness": ("thickness_m", 1.0), "thickness_cm": ("thickness_m", 0.01), "thickness_mm": ("thickness_m", 0.001),
+    "scattering_coefficient": ("scattering", 1.0), "material": ("name", 1.0), "loss": ("loss_db", 1.0),
+}  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,9 +112,10 @@ class Material:
 def read_materials(path: str | os.PathLike[str]) -> tuple[Material, ...]:
     """Materials of a `.csv` or `.yaml` file.
 
-    CSV: a header with `name` and any of `eps_r`, `sigma` (S/m) or `a`, `b`, `c`, `d`, then `thickness_m`,
-    `scattering`, `loss_db`; empty cells are unset. YAML: a mapping from names to such fields. A row of an ITU name
-    without `eps_r` keeps the ITU properties. Raises `DataError` with the row that is wrong.
+    CSV: a header of `name` and any of `eps_r`, `sigma` (S/m) or `a`, `b`, `c`, `d`, then `thickness_m`, `scattering`,
+    `loss_db`, in any case and with other units (`Thickness (cm)`, `sigma (mS/m)`); `#` begins a comment, empty cells
+    are unset. YAML: a mapping from names to such fields. A row of an ITU name without `eps_r` keeps the ITU properties.
+    Raises `DataError` with the row that is wrong.
     """
     path = Path(path)
     text = read_text(path, "materials file")
@@ -148,19 +155,30 @@ def _material(row: Any) -> Material:
     if not isinstance(row, Mapping):
         raise UserError(f"material {row!r}; expected name, eps_r, sigma, thickness_m, scattering")
     values: dict[str, Any] = {}
-    for key, value in row.items():
-        name = str(key).strip()
-        field = _SAME.get(name, name)
+    given = {column_name(key): value for key, value in row.items()}
+    what = repr(given.get("name", given.get("material", "?")))
+    for name, value in given.items():
+        field, factor = _SAME.get(name, (name, 1.0))
         if field not in known:
-            raise unknown(f"column of material {row.get('name', '?')!r}:", name, [*known, "eps_r", "sigma"])
+            raise unknown(f"column of material {what}:", name, [*known, "eps_r", "sigma"])
         if field in values:
-            raise UserError(f"material {row.get('name', '?')!r}: {name!r} and another column both set {field!r}")
-        if isinstance(value, str) and field != "name" and value.count(",") == 1 and "." not in value:
-            value = value.replace(",", ".")
-        values[field] = value
+            raise UserError(f"material {what}: {name!r} and another column both set {field!r}")
+        values[field] = value if field == "name" else _scaled(value, factor)
     if "name" not in values:
         raise UserError(f"a material without a name: {dict(row)}")
+    if "a" not in values and (plain := column_name(values["name"]).removeprefix("itu_")) in ITU_MATERIALS:
+        values["name"] = plain
     return Material(**values)
+
+
+def _scaled(value: Any, factor: float) -> Any:
+    """A number with a point or a decimal comma, times a factor; anything else as it is, for `Material` to refuse."""
+    if isinstance(value, str) and value.count(",") == 1 and "." not in value:
+        value = value.replace(",", ".")
+    try:
+        return value if factor == 1.0 or isinstance(value, bool) or value is None else float(value) * factor
+    except (TypeError, ValueError):
+        return value
 
 
 def materials_used(names: Iterable[str], table: Iterable[Material], frequency_hz: float) -> dict[str, Material]:

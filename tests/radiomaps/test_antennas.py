@@ -221,6 +221,48 @@ def test_headings_of_planning_tools(tmp_path):
     assert read_sites(tmp_path / "s.csv") == (expected,)
 
 
+@pytest.mark.parametrize(
+    ("head", "row", "expected"),
+    [
+        ("power (W)", "20", {"power_dbm": 43.0103}),
+        ("Tx Power [mW]", "100", {"power_dbm": 20.0}),
+        ("Mechanical Downtilt (deg)", "4", {"tilt_deg": 4.0}),
+        ("tilt", "−3", {"tilt_deg": -3.0}),
+        ("polarization", "±45°", {"polarization": "cross"}),
+        ("Antenna", "TR38901", {"pattern": "tr38901"}),
+        ("Frequency (GHz)", "3.5", {"frequency_hz": 3.5e9}),
+    ],
+)
+def test_a_column_in_another_unit_or_word(tmp_path, head, row, expected):
+    (tmp_path / "s.csv").write_text(f"sep=,\n# planned\nname,x,y,z,{head}\n# north\na,1,2,3,{row}\n")
+    (cell,) = read_sites(tmp_path / "s.csv")
+    for name, value in expected.items():
+        assert getattr(cell, name) == (pytest.approx(value) if isinstance(value, float) else value)
+
+
+def test_names_of_site_and_cell(tmp_path):
+    (tmp_path / "s.csv").write_text("site,sector,x,y,height (ft)\nn,1,0,0,100\nn,2,0,0,100\n")
+    assert [(c.name, round(c.height_m, 2)) for c in read_sites(tmp_path / "s.csv")] == [("n-1", 30.48), ("n-2", 30.48)]
+    (tmp_path / "s.csv").write_text("site,cell,x,y,z\nn,c7,0,0,3\n")
+    assert [cell.name for cell in read_sites(tmp_path / "s.csv")] == ["c7"]
+    assert [cell.name for cell in cells_of({"sites": {"a": {"x": 0, "y": 0, "z": 1}}})] == ["a"]
+    assert [cell.name for cell in cells_of({"a": {"x": 0, "y": 0, "z": 1}, "b": {"x": 1, "y": 0, "z": 1}})] == [
+        "a",
+        "b",
+    ]
+
+
+def test_planet_files_with_gains_are_refused_and_zenith_angles_noted(tmp_path):
+    gains = [(angle, 15 - min(12 * (((angle + 180) % 360 - 180) / 65) ** 2, 30)) for angle in range(360)]
+    planet(tmp_path / "a.msi", horizontal=gains)
+    with pytest.raises(DataError, match=r"attenuations run -15 … 15 dB; expected 0 and more"):
+        read_pattern(tmp_path / "a.msi")
+    zenith = [(angle, min(12 * ((angle - 96) / 10) ** 2, 22)) for angle in range(360)]
+    planet(tmp_path / "b.msi", vertical=zenith)
+    with pytest.warns(UserWarning, match="96° off the horizon"):
+        read_pattern(tmp_path / "b.msi")
+
+
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-16", "cp1252"])
 def test_tables_of_spreadsheets_in_their_encodings(tmp_path, encoding):
     (tmp_path / "s.csv").write_bytes("name;x;y;z\r\nMünchner Straße;1,5;2;3\r\n".encode(encoding))

@@ -227,3 +227,20 @@ def test_intervals_hold_more_often_where_the_map_is_wrong():
     spread = np.std([one.logs for one in noise], axis=0)
     assert (spread > 0.05).all()
     assert (spread < 2.0).all()
+
+
+def test_drive_tests_with_gaps_and_other_units(tmp_path):
+    file = tmp_path / "drive.csv"
+    rows = ["10,5,5,7.0,-110", "10,6,5,7.0,N/A", "10,,5,7.0,-111", "10,7,5,,-111", "10,8,5,8,−100"]
+    file.write_text("# drive\nHeight (ft),x,y,PCI,Power (dBW)\n" + "\n".join(rows) + "\n")
+    found = read_measurements(file, scene())
+    assert found.power_dbm.tolist() == [-80.0, -70.0]
+    assert found.cell.tolist() == ["7", "8"]
+    assert found.points[:, 2] == pytest.approx([3.048, 3.048])
+    assert found.left_out == {"without a power": 1, "without a place": 1, "without a cell": 1}
+
+
+def test_powers_without_their_sign_are_refused(tmp_path):
+    (tmp_path / "drive.csv").write_text("x,y,cell,rsrp\n10,5,a,80\n10,6,a,91\n")
+    with pytest.raises(DataError, match=r"the median power is 85.5 dBm"):
+        read_measurements(tmp_path / "drive.csv", scene())

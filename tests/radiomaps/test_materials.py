@@ -168,7 +168,8 @@ def test_scenes_are_furnished(tmp_path):
         ("name,eps_r\nx,0.5\n", r"material 'x': eps_r=0.5; expected 1 …"),
         ("name,eps_r\nx,five\n", "a='five' is no number"),
         ("name,sigma\nx,1\n", "has no eps_r, and ITU-R P.2040 has no material"),
-        ("name,eps\nx,1\n", "column of material 'x': 'eps' unknown; did you mean 'eps_r'"),
+        ("name,eps_s\nx,1\n", "column of material 'x': 'eps_s' unknown; did you mean 'eps_r'"),
+        ("name,eps,eps_r\nx,1,1\n", "both set 'a'"),
         ("name,eps_r\nx,3\nx,4\n", "is there twice"),
         ("eps_r\n3\n", "a material without a name"),
         ("name,eps_r,sigma\nx,3,nan\n", "c='nan' is no number"),
@@ -184,6 +185,27 @@ def test_tables_with_semicolons_and_decimal_commas(tmp_path):
     (tmp_path / "m.csv").write_text("name; eps_r; sigma\nstucco; 4,5; 0,02\n")
     (stucco,) = read_materials(tmp_path / "m.csv")
     assert stucco.at(1e9) == pytest.approx((4.5, 0.02, True))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Name,Eps_r,Sigma,Thickness_m\nx,4,0.02,0.3\n",
+        "material,epsilon,Conductivity (S/m),thickness (m)\nx,4,0.02,0.3\n",
+        "# walls\nname;ε_r;σ (mS/m);Thickness (cm)\n# render\nx;4,0;20;30\n",
+        "NAME\tA\tB\tC\tD\tthickness_mm\nx\t4\t0\t0.02\t0\t300\n",
+    ],
+)
+def test_spellings_of_columns(tmp_path, text):
+    (tmp_path / "m.csv").write_text(text)
+    (found,) = read_materials(tmp_path / "m.csv")
+    assert (found.a, found.b, found.c, found.d, found.thickness_m) == pytest.approx((4, 0, 0.02, 0, 0.3))
+
+
+def test_names_of_itu_in_other_letters_keep_their_properties():
+    table = materials_of([{"name": "Concrete", "thickness_m": 0.3}, {"name": "ITU Medium-dry ground"}])
+    assert [material.name for material in table] == ["concrete", "medium_dry_ground"]
+    assert table[0].at(2e9) == itu_properties("concrete", 2e9)
 
 
 def test_aliases_that_multiply_are_refused(tmp_path):

@@ -6,6 +6,8 @@ import csv
 import io
 import math
 import os
+import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -15,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geoml.errors import DataError, UserError, unknown
-from geoml.runs.files import column_name, read_text
+from geoml.runs.files import column_name, csv_lines, read_text
 
 if TYPE_CHECKING:
     from radiomaps.scenes import Scene
@@ -30,6 +32,12 @@ _SAME = {
     **dict.fromkeys(("power", "dbm", "rss_dbm", "rscp", "rscp_dbm", "received_power_dbm"), "power_dbm"),
     **dict.fromkeys((f"{kind}rsrp{unit}" for kind in ("", "ss_", "lte_", "nr_") for unit in ("", "_dbm")), "power_dbm"),
 }  # fmt: skip
+#: Other units of columns: the column, the factor, and what is added.
+_UNITS = {
+    "height_ft": ("height_m", 0.3048, 0.0),
+    **{f"{name}_dbw": (name, 1.0, 30.0) for name in ("power", "received_power", "rsrp", "ss_rsrp", "rscp", "rssi")},
+}  # fmt: skip
+_EMPTY = ("", "nan", "na", "n/a", "#n/a", "n.a.", "null", "none", "nil", "-", "--")
 #: Power of a whole band: what is compared where there is no power of one signal.
 _WHOLE_BAND = ("rssi", "rssi_dbm")
 _FIELDS = ("x", "y", "z", "lat", "lon", "height_m", "cell", "power_dbm")
@@ -126,35 +134,46 @@ def read_measurements(path: str | os.PathLike[str], scene: Scene, *, height_m: f
 
     Heights are `z` in the scene or `height_m` above the ground; the argument is used if the file has neither. Common
     alternative column names are recognised (`Latitude`, `SS-RSRP (dBm)`, `pci` …); other columns are ignored. Rows
-    without a power are counted as left out. Raises `DataError` with the number of an invalid row.
+    without a power, a cell or a place are counted as left out. Raises `DataError` with the number of an invalid row.
     """
     path = Path(path)
-    text = read_text(path, "measurements file")
+    text, before = csv_lines(read_text(path, "measurements file"))
     header = text.partition("\n")[0]
     reader = csv.reader(io.StringIO(text), delimiter=max(",;\t", key=header.count), skipinitialspace=True)
-    names = [_SAME.get(name, name) for name in map(column_name, next(reader, []))]
+    found = [_UNITS.get(name, (name, 1.0, 0.0)) for name in map(column_name, next(reader, []))]
+    names = [_SAME.get(name, name) for name, *_ in found]
     if "power_dbm" not in names:
         names = ["power_dbm" if name in _WHOLE_BAND else name for name in names]
     _check_header(path, names)
     columns: dict[str, list[Any]] = {name: [] for name in names if name in _FIELDS}
-    empty = 0
-    for number, row in enumerate(reader, start=2):
+    left_out: Counter[str] = Counter()
+    for number, row in enumerate(reader, start=2 + before):
         if not any(part.strip() for part in row):
             continue
         if len(row) != len(names):
             raise DataError(f"{path}, line {number}: {len(row)} values under {len(names)} columns")
         values = {name: part.strip() for name, part in zip(names, row, strict=True) if name in columns}
-        if values["power_dbm"].lower() in ("", "nan", "na", "null", "none", "-"):
-            empty += 1
+        lacking = [name for name, part in values.items() if part.lower() in _EMPTY]
+        if lacking:
+            what = "power" if "power_dbm" in lacking else "cell" if "cell" in lacking else "place"
+            left_out[f"without a {what}"] += 1
             continue
         for name, part in values.items():
-            columns[name].append(part if name == "cell" else _number(part, name, f"{path}, line {number}"))
+            if name == "cell":  # numbers of cells become 12.0 in tables with gaps
+                columns[name].append(re.sub(r"^(\d+)\.0$", r"\1", part))
+                continue
+            _, factor, offset = found[names.index(name)]
+            columns[name].append(_number(part, name, f"{path}, line {number}", factor, offset))
     power = np.array(columns["power_dbm"], float)
     if not len(power):
         raise DataError(f"{path} contains no measured power; expected rows under {', '.join(names)}")
-    left_out = {"without a power": empty} if empty else {}
+    if np.median(power) > 0:
+        raise DataError(
+            f"{path}: the median power is {np.median(power):g} dBm, more than any receiver gets; expected dBm, as -95 "
+            "(is the sign lost, or is it an index or a path loss?)"
+        )
     points = _points(path, scene, {name: np.array(column) for name, column in columns.items()}, height_m)
-    return Measurements(points, np.array(columns["cell"], str), power, np.ones(len(power), np.int64), left_out)
+    return Measurements(points, np.array(columns["cell"], str), power, np.ones(len(power), np.int64), dict(left_out))
 
 
 def _check_header(path: Path, names: list[str]) -> None:
@@ -168,11 +187,12 @@ def _check_header(path: Path, names: list[str]) -> None:
         raise DataError(f"{path} lacks a column for {', '.join(need)}; its header is {', '.join(names) or 'empty'}")
 
 
-def _number(text: str, name: str, where: str) -> float:
+def _number(text: str, name: str, where: str, factor: float = 1.0, offset: float = 0.0) -> float:
+    text = text.replace("−", "-")
     if text.count(",") == 1 and "." not in text:
         text = text.replace(",", ".")
     try:
-        value = float(text)
+        value = float(text) * factor + offset
     except ValueError:
         value = math.nan
     limits = {"power_dbm": (_WEAKEST_DBM, _STRONGEST_DBM), "lat": (-90, 90), "lon": (-180, 360)}
