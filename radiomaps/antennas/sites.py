@@ -226,16 +226,15 @@ def _rows(content: Any, above: dict[str, Any]) -> Iterator[Any]:
     if isinstance(content, RadioCell):
         yield content
     elif isinstance(content, Mapping):
-        if not _GROUPS & set(content):
-            content = {"cells": named} if (named := _by_name(content)) else content
+        if not _GROUPS.intersection(map(column_name, content)):
+            content = {"cells": cells} if (cells := _by_name(content)) else content
         own = _canonical(content)
         inner = [own.pop(key) for key in sorted(_GROUPS, reverse=True) if key in own]
         if not inner:
             yield {**above, **own}
             return
         named = own.get("name")
-        for part in inner:
-            part = _by_name(part) or part
+        for part in (_by_name(part) or part for part in inner):
             if not _is_list(part):
                 raise UserError(f"cells={part!r}; expected a list of them")
             for index, entry in enumerate(part):
