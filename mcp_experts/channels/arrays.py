@@ -32,8 +32,8 @@ MOST_ARRAYS, END = 256, 22
 DEEPEST = 4
 LARGEST_NUMBER = np.dtype(np.complex128).itemsize
 HDF5 = b"\x89HDF\r\n\x1a\n"
-#: Field names of complex numbers stored as pairs: h5py and netCDF4 write the first, MATLAB the second.
-PAIRS = ({"r", "i"}, {"real", "imag"}, {"re", "im"})
+#: Field names of complex numbers stored as pairs: h5py and netCDF4 write the first, MATLAB the second, radios the last.
+PAIRS = (("r", "i"), ("real", "imag"), ("re", "im"), ("i", "q"))
 
 
 @dataclass(frozen=True)
@@ -215,10 +215,11 @@ def _plain(value: Any) -> NDArray[Any]:
     """The values, with pairs of real and imaginary parts as complex numbers."""
     array = np.asarray(value)
     names = {name.lower(): name for name in array.dtype.names or ()}
-    if set(names) in PAIRS:
-        real, imag = (array[names[name]] for name in sorted(names, reverse=True))
-        joined: NDArray[Any] = real + 1j * imag
-        return joined
+    for pair in PAIRS:
+        if set(names) == set(pair):
+            real, imag = (array[names[name]] for name in pair)
+            joined: NDArray[Any] = real + 1j * imag
+            return joined
     return array
 
 

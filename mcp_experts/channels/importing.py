@@ -37,6 +37,8 @@ KEYS = {
     "duration": "instead of snapshot_interval",
     "carrier": "such as 3.5GHz: Doppler shifts are also given as speeds",
 }
+#: Options that say the same thing.
+TWINS = (("subcarrier_spacing", "bandwidth"), ("snapshot_interval", "duration"))
 FORMS, YES = ("iq", "polar"), {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
 UNITS = {
     "": 1.0,
@@ -75,6 +77,10 @@ def parse_options(words: Iterable[str]) -> dict[str, str]:
             base = read_profile(path)
         else:
             found[key] = value
+    for one, other in TWINS:  # what a profile says of the same thing in another way gives way, too
+        for given, hidden in ((one, other), (other, one)):
+            if given in found and hidden not in found:
+                base.pop(hidden, None)
     return checked(base | found, "")
 
 
@@ -126,6 +132,9 @@ def checked(options: dict[str, str], place: str) -> dict[str, str]:
             raise unknown(f"option of {place}" if place else "option", key, KEYS)
     if options.get("csi") and options.get("taps"):
         raise UserError("csi and taps are both named; expected one: csi over frequency, or taps over delay")
+    for one, other in TWINS:
+        if options.get(one) and options.get(other):
+            raise UserError(f"{one} and {other} are both given; expected one of them, which gives the other")
     if options.get("form", "iq") not in FORMS:
         raise unknown("form", options["form"], FORMS)
     for key in ("db", "degrees"):
@@ -144,7 +153,7 @@ def apply(found: Contents, options: Options, place: str) -> Contents:
     named = [name.strip() for name in options.get(kind, "").split(",") if name.strip()]
     if named:
         names = [_resolved(found, name, place) for name in named]
-        values = _joined([arrays[name] for name in names], options, place)
+        values = _joined(_alike(found, names, place), options, place)
         given = [name.strip() for name in options.get("axes", "").split(",") if name.strip()]
         known = axes.get(names[0], ())
         for old in ("csi", "taps"):
@@ -157,9 +166,14 @@ def apply(found: Contents, options: Options, place: str) -> Contents:
         if key in options:
             attributes[name] = quantity(found, options[key], key, place, FREQUENCIES)
     if "snapshot_interval" in options:
-        attributes["snapshot_interval_s"] = quantity(found, options["snapshot_interval"], "interval", place, TIMES)
+        attributes["snapshot_interval_s"] = quantity(
+            found, options["snapshot_interval"], "snapshot_interval", place, TIMES
+        )
     shaped = next((name for name in (kind, "csi", "csi_real", "taps", "taps_real") if name in arrays), None)
     if shaped is not None:
+        _by_axes(
+            found, options, arrays, axes, [name for name in (kind, f"{kind}_real", f"{kind}_imag") if name in arrays]
+        )
         _by_extent(found, options, in_order(arrays[shaped], axes.get(shaped, ()), shaped), attributes, place)
     return Contents(arrays, attributes, axes)
 
@@ -178,16 +192,39 @@ def _by_extent(found: Contents, options: Options, values: NDArray[Any], attribut
                 attributes["sample_rate_hz"] = attributes[name] * count
 
 
+def _by_axes(found: Contents, options: Options, arrays: dict[str, Any], axes: dict[str, Any], names: list[str]) -> None:
+    """Coefficients in the order of the axes that options name; an axis of frequencies may have gaps."""
+    for key, offset, units in (("subcarrier_spacing", 0, FREQUENCIES), ("snapshot_interval", 1, TIMES)):
+        given = _split(options.get(key, ""), units)[0]
+        if not isinstance(given, str) or given not in (*found.arrays, *found.attributes):
+            continue
+        values = np.asarray(found.attributes.get(given, found.arrays.get(given))).ravel()
+        for name in names if values.size > 1 else ():
+            array = in_order(arrays[name], axes.pop(name, ()), name)
+            along = offset + (array.ndim == 4)
+            count = array.shape[along] if array.ndim > along else 1
+            if count != values.size:
+                raise DataError(f"{given} has {values.size} values, and {name} has {count} along that axis")
+            arrays[name] = np.take(array, np.argsort(values, kind="stable"), axis=along)
+        places = np.sort(values.astype(np.float64))
+        if offset == 0 and values.size > 1 and (step := _step(values, gaps=True)):
+            arrays["subcarrier_index"] = np.rint((places - places[0]) / step).astype(np.int64)
+
+
+def _split(text: str, units: tuple[str, ...]) -> tuple[float | str, str]:
+    """A number or the name of a value in the file, and its unit."""
+    number = re.fullmatch(r"\s*([-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)\s*([A-Za-zµ]*)\s*", text)
+    if number is not None:
+        return float(number[1]), number[2]
+    name, _, unit = text.strip().rpartition(" ")
+    return (name, unit) if name and unit.lower() in units else (text.strip(), "")
+
+
 def quantity(found: Contents, text: str, what: str, place: str, units: tuple[str, ...]) -> float:
     """A number with a unit, or the name of a value or evenly spaced axis in the file, with a unit after a space."""
-    number = re.fullmatch(r"\s*([-+]?[0-9.]+(?:[eE][-+]?[0-9]+)?)\s*([A-Za-zµ]*)\s*", text)
-    name, _, unit = text.strip().rpartition(" ")
-    if number is not None:
-        value, unit = float(number[1]), number[2]
-    elif name and unit.lower() in units:
-        value = _named(found, name, what, place)
-    else:
-        value, unit = _named(found, text.strip(), what, place), ""
+    value, unit = _split(text, units)
+    if isinstance(value, str):
+        value = _named(found, value, what, place)
     if unit and unit.lower() not in units:
         raise UserError(f"{what} {text!r}: unit {unit} unknown; expected one of {', '.join(units)}")
     return value * UNITS[unit.lower()]
@@ -202,11 +239,33 @@ def _named(found: Contents, name: str, what: str, place: str) -> float:
         raise DataError(f"{place}: {name}, for {what}, holds no numbers")
     if array.size == 1:
         return float(array.item())
-    steps = np.diff(array.ravel().astype(np.float64))
+    step = _step(array.ravel(), gaps=what == "subcarrier_spacing")
+    if (array.ndim > 1 and max(array.shape) != array.size) or not step:
+        such = "1ms" if what in ("snapshot_interval", "duration") else "30kHz"
+        raise DataError(f"{place}: {name}, for {what}, is not evenly spaced; give the step, such as {what}={such}")
+    return step
+
+
+def _step(values: NDArray[Any], *, gaps: bool) -> float:
+    """The step of values in any order, with `gaps` of whole steps between them; 0 if they are not evenly spaced."""
+    steps = np.diff(np.sort(values.astype(np.float64)))
     step = float(np.median(steps))
-    if (array.ndim > 1 and max(array.shape) != array.size) or not step or np.ptp(steps) > EVEN * abs(step):
-        raise DataError(f"{place}: {name}, for {what}, is not evenly spaced; give the step, such as {what}=30kHz")
-    return abs(step)
+    if not np.isfinite(steps).all() or step <= 0:
+        return 0.0
+    counts = np.maximum(np.rint(steps / step), 1) if gaps else np.ones_like(steps)
+    return step if np.abs(steps - counts * step).max() <= EVEN * step * counts.max() else 0.0
+
+
+def _alike(found: Contents, names: list[str], place: str) -> list[NDArray[Any]]:
+    """The arrays, with the axes of all in the order of the first, where a file names them."""
+    first = found.axes.get(names[0], ())
+    parts = []
+    for name in names:
+        own, array = found.axes.get(name, ()), found.arrays[name]
+        if own != first and sorted(own) == sorted(first) and len(set(own)) == array.ndim:
+            array = np.transpose(array, [own.index(axis) for axis in first])
+        parts.append(array)
+    return parts
 
 
 def _resolved(found: Contents, name: str, place: str) -> str:
@@ -239,12 +298,39 @@ def _joined(parts: list[NDArray[Any]], options: Options, place: str) -> NDArray[
     if len(parts) != 2 or parts[0].shape != parts[1].shape or any(part.dtype.kind not in "iuf" for part in parts):
         shapes = " and ".join(f"{part.dtype} {part.shape}" for part in parts)
         raise DataError(f"{place}: {shapes} are named; expected two arrays of real numbers of one shape")
+    if any(part.dtype.kind == "u" for part in parts) and not polar:
+        raise DataError(
+            f"{place}: I and Q without a sign ({parts[0].dtype}); subtract their offset, and save them again"
+        )
     if not polar:
+        _refuse_polar(parts, options, place)
         joined: NDArray[Any] = parts[0] + 1j * parts[1]
         return joined
+    _refuse_units(parts, options, place)
     phase = np.deg2rad(parts[1]) if degrees else parts[1]
     turned: NDArray[Any] = _amplitude(parts[0], db) * np.exp(1j * phase)
     return turned
+
+
+def _refuse_polar(parts: list[NDArray[Any]], options: Options, place: str) -> None:
+    """Refuse arrays that look like magnitude and phase, unless the form is given."""
+    if "form" not in options and parts[0].size > 8 and parts[0].min() >= 0 and parts[1].min() < 0:
+        raise DataError(
+            f"{place}: the first array has no number below 0, as magnitudes have; say form=polar for magnitude and "
+            "phase, or form=iq for real and imaginary parts"
+        )
+
+
+def _refuse_units(parts: list[NDArray[Any]], options: Options, place: str) -> None:
+    """Refuse magnitudes below zero, and phases of more than a turn, unless their units are given."""
+    if "db" not in options and parts[0].min() < 0:
+        raise DataError(f"{place}: magnitudes below 0 ({float(parts[0].min()):g}); say db=true if they are in dB")
+    low, high = float(parts[1].min()), float(parts[1].max())
+    if "degrees" not in options and max(-low, high) > 2 * np.pi + 0.01:
+        raise DataError(
+            f"{place}: phases run from {low:g} to {high:g}; say degrees=true, or degrees=false for radians of more "
+            "than a turn"
+        )
 
 
 def _amplitude(values: NDArray[Any], db: bool) -> NDArray[Any]:

@@ -206,3 +206,79 @@ def test_a_profile_is_data_and_never_code(tmp_path, text):
     (tmp_path / "p.yaml").write_text(text)
     with pytest.raises(UserError):
         read_profile(tmp_path / "p.yaml")
+
+
+def same_in_size(found):
+    """Equal up to a common factor."""
+    level = np.abs(found.csi).mean() / np.abs(LINK.csi).mean()
+    assert np.allclose(found.csi, LINK.csi * level, atol=1e-3 * level)
+
+
+def test_an_axis_that_falls_or_is_in_the_order_of_an_fft_is_sorted(tmp_path):
+    frequency, time = np.arange(64) * LINK.subcarrier_spacing_hz, np.arange(14) * LINK.snapshot_interval_s
+    shifted = np.fft.ifftshift(np.arange(64))
+    np.savez(tmp_path / "a.npz", h=LINK.csi[::-1, ::-1], f=frequency[::-1], t=time[::-1])
+    same(load_channel(tmp_path / "a.npz", csi="h", subcarrier_spacing="f", snapshot_interval="t"))
+    np.savez(tmp_path / "b.npz", h=LINK.csi.transpose(1, 0, 2)[:, shifted], f=frequency[shifted] / 1e6)
+    same(load_channel(tmp_path / "b.npz", csi="h", axes="t,f,rx", subcarrier_spacing="f MHz", duration="14ms"))
+
+
+def test_an_axis_with_gaps_has_subcarriers_without_a_measurement(tmp_path):
+    kept = np.setdiff1d(np.arange(64), [10, 11, 40])
+    np.savez(tmp_path / "a.npz", h=LINK.csi[kept], f=3e9 + kept * LINK.subcarrier_spacing_hz)
+    found = load_channel(tmp_path / "a.npz", csi="h", subcarrier_spacing="f", snapshot_interval="1ms")
+    assert found.csi.shape == LINK.csi.shape
+    assert found.subcarrier_spacing_hz == pytest.approx(LINK.subcarrier_spacing_hz)
+    assert not found.csi[[10, 11, 40]].any()
+
+
+def test_parts_with_axes_in_different_orders_and_integers_of_a_radio(tmp_path):
+    h5py, xr = pytest.importorskip("h5py"), pytest.importorskip("xarray")
+    square = LINK.csi[:14]
+    parts = {"re": (("f", "t", "rx"), square.real), "im": (("t", "f", "rx"), square.imag.transpose(1, 0, 2))}
+    xr.Dataset(parts).to_netcdf(tmp_path / "a.nc")
+    with pytest.raises(UserError, match="has 14 along subcarrier"):
+        load_channel(tmp_path / "a.nc", csi="re,im", **SAMPLING)
+    wide = np.concatenate([LINK.csi] * 5, axis=1)[:, :64]
+    parts = {"re": (("f", "t", "rx"), wide.real), "im": (("t", "f", "rx"), wide.imag.transpose(1, 0, 2))}
+    xr.Dataset(parts).to_netcdf(tmp_path / "b.nc")
+    assert np.allclose(load_channel(tmp_path / "b.nc", csi="re,im", **SAMPLING).csi, wide, atol=1e-5)
+    pairs = np.zeros(LINK.csi.shape, [("I", "i2"), ("Q", "i2")])
+    pairs["I"], pairs["Q"] = (LINK.csi.real * 5000).round(), (LINK.csi.imag * 5000).round()
+    with h5py.File(tmp_path / "c.h5", "w") as file:
+        file["radio/csi"] = pairs
+    same_in_size(load_channel(tmp_path / "c.h5", csi="csi", **SAMPLING))
+
+
+@pytest.mark.parametrize(
+    ("arrays", "options", "message"),
+    [
+        ("polar", {"csi": "a,p"}, "say form=polar for magnitude and phase, or form=iq"),
+        ("degrees", {"csi": "a,p", "form": "polar"}, "say degrees=true, or degrees=false"),
+        ("db", {"csi": "a,p", "form": "polar"}, "say db=true if they are in dB"),
+        ("unsigned", {"csi": "a,p"}, "I and Q without a sign (uint8)"),
+        ("other", {"csi": "h", "subcarrier_spacing": "f"}, "f has 63 values, and csi has 64 along that axis"),
+        ("other", {"csi": "h", "subcarrier_spacing": "1.2.3kHz"}, "has no array '1.2.3kHz'"),
+        ("other", {"csi": "h", "subcarrier_spacing": "30kHz", "bandwidth": "20MHz"}, "are both given"),
+        ("other", {"csi": "h", "bandwidth": "20MHz", "snapshot_interval": "f"}, "f has 63 values, and csi has 14"),
+    ],
+)
+def test_arrays_that_cannot_be_what_the_options_say(tmp_path, arrays, options, message):
+    h = LINK.csi
+    content = {
+        "polar": {"a": np.abs(h), "p": np.angle(h)},
+        "degrees": {"a": np.abs(h), "p": np.rad2deg(np.angle(h))},
+        "db": {"a": 20 * np.log10(np.abs(h)), "p": np.angle(h)},
+        "unsigned": {"a": (h.real * 20 + 128).astype("u1"), "p": (h.imag * 20 + 128).astype("u1")},
+        "other": {"h": h, "f": np.arange(63) * 1e5},
+    }[arrays]
+    np.savez(tmp_path / "x.npz", **content)
+    with pytest.raises(UserError) as refused:
+        load_channel(tmp_path / "x.npz", **(SAMPLING if arrays != "other" else {}), **options)
+    assert message in str(refused.value)
+
+
+def test_what_the_command_says_goes_before_what_the_profile_says_of_the_same(tmp_path):
+    (tmp_path / "p.yaml").write_text("csi: h\nbandwidth: 20MHz\nduration: 14ms\n")
+    words = [f"profile={tmp_path / 'p.yaml'}", "subcarrier_spacing=30kHz"]
+    assert parse_options(words) == {"csi": "h", "duration": "14ms", "subcarrier_spacing": "30kHz"}
