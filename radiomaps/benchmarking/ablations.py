@@ -49,6 +49,9 @@ def _emptied(batch: Batch, channels: Channels) -> Batch:
     for name, value in {"building": 0.0, "roof": 0.0, **EMPTY}.items():
         if name in channels.condition:
             condition[:, channels.condition.index(name)] = value
+    if "gain_diffracted_once" in channels.condition:  # the prior is free space here
+        prior = condition[:, channels.condition.index("path_gain_db_prior")]
+        condition[:, channels.condition.index("gain_diffracted_once")] = prior
     if "above_roofs" in channels.condition:
         condition[:, channels.condition.index("above_roofs")] = condition[:, channels.condition.index("height")]
     return batch.map(condition=condition)

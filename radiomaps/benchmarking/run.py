@@ -24,6 +24,7 @@ from radiomaps.benchmarking.entries import Contender, task_of
 from radiomaps.maps.store import MapStore
 from radiomaps.scores import MapScores, score
 from radiomaps.tasks import Task
+from radiomaps.tasks.features import ONCE_FEATURE
 from radiomaps.tasks.splits import audit, on_layers, parts_of, some_of
 
 if TYPE_CHECKING:
@@ -242,10 +243,13 @@ class Benchmark:
         """Train and score every cell; failures are reported and left out."""
         for cell in self.cells:  # what is shared is made before several processes want it
             self.parts(cell.split)
-        for version in {task.dominant_version for task in map(self.task, self.cells) if task.prior == "dominant"}:
-            from radiomaps.tasks.priors import dominant_store
+        from radiomaps.tasks.priors import dominant_store
 
-            dominant_store(self.store, version=version)
+        for task in map(self.task, self.cells):
+            if task.prior == "dominant":
+                dominant_store(self.store, version=task.dominant_version)
+            if ONCE_FEATURE in task.features:
+                dominant_store(self.store, version=task.dominant_version, once=True)
         # Networks take longest: they come first.
         todo = sorted(self.cells, key=lambda cell: self.rows[cell.row].baseline is not None)
         config = self.config | {"store": str(self.store.path.absolute()), "cache": str(self.cache.absolute())}

@@ -20,7 +20,7 @@ from geoml.constants import SPEED_OF_LIGHT, VACUUM_PERMITTIVITY
 from geoml.errors import UserError
 from geoml.grids.grid import Grid
 from radiomaps.dominant.knife_edges import knife_edge_loss_db
-from radiomaps.dominant.roofs import straight_and_over
+from radiomaps.dominant.roofs import NO_PATH_DB, straight_and_over
 from radiomaps.dominant.streets import along_streets
 from radiomaps.dominant.version1 import around_knife_edges
 from radiomaps.dominant.walls import convex_corners, walls_of
@@ -31,10 +31,12 @@ from radiomaps.scenes import Footprint, Scene
 if TYPE_CHECKING:
     import xarray as xr
 
-__all__ = ["VERSION", "DominantOptions", "knife_edge_loss_db", "trace"]
+__all__ = ["ONCE", "VERSION", "DominantOptions", "knife_edge_loss_db", "trace"]
 
 #: Increased whenever the maps of equal inputs change.
 VERSION = 2
+#: Options of paths with at most one diffraction, as `radiomaps trace` finds them.
+ONCE = {"turns": 1, "edges": 1}
 #: Corners farther than this (m) from the grid and the transmitter are ignored.
 _BESIDE_M = 60.0
 
@@ -42,6 +44,7 @@ _BESIDE_M = 60.0
 @dataclass(frozen=True)
 class DominantOptions:
     """Options of the dominant-path solver. `turns`: corners per path, 0 to 3. `bounces`: reflections per path, 0 to 6.
+    `edges`: most edges of roofs that a path bends over, 0 for any number; voxels that no other path reaches have none.
 
     `wall_loss_db`: also allow paths through buildings, with this loss per wall. ITU-R P.2040 gives 1636 σ/√ε' dB/m:
     about 26 dB for 20 cm of concrete (ε' 5.24, σ 0.0462 f^0.7822 S/m, f in GHz) at 5.9 GHz. `thickness_m`: thickness of
@@ -53,6 +56,7 @@ class DominantOptions:
     frequency_hz: float = 5.9e9
     turns: int = 2
     bounces: int = 3
+    edges: int = 0
     wall_loss_db: float | None = None
     thickness_m: float = 0.1
     above_ground: bool = False
@@ -63,6 +67,8 @@ class DominantOptions:
             raise UserError(f"frequency {self.frequency_hz:g} Hz is not within 1e8 … 1e12 Hz")
         if not 0 <= self.turns <= 3:
             raise UserError(f"turns={self.turns}; expected 0 to 3 corners per path")
+        if not 0 <= self.edges <= 9:
+            raise UserError(f"edges={self.edges}; expected 1 to 9 edges of roofs per path, or 0 for any number")
         if not 0 <= self.bounces <= 6:
             raise UserError(f"bounces={self.bounces}; expected 0 to 6 reflections per path")
         if self.wall_loss_db is not None and not self.wall_loss_db > 0:
@@ -136,7 +142,7 @@ def _one(
     walls = walls_of(footprints, surfaces=_surfaces(scene, options, wavelength))
     length, loss, towards, los, hill = straight_and_over(
         walls, source, z, y, x, building, ground, rise, level, level and options.version == 1,
-        options.wall_loss_db or -1.0, wavelength,
+        options.wall_loss_db or -1.0, wavelength, options.edges,
     )  # fmt: skip
     corners = _near(convex_corners(footprints), source, x, y)
     if options.version == 1:
@@ -165,7 +171,7 @@ def _one(
         "doa_azimuth": np.where(azimuth >= 2 * np.pi, 0.0, azimuth),
         "doa_zenith": zenith,
         "los": los,
-        "no_path": np.zeros_like(los),
+        "no_path": loss >= NO_PATH_DB,
     }
 
 

@@ -31,8 +31,8 @@ def fresnel_parameter(detour_m: float, wavelength_m: float) -> float:
 @numba.njit(cache=True, nogil=True)
 def over_the_top(
     distance: Any, height: Any, count: int, z0: float, reach: float, z1: float, wavelength_m: float, several: bool
-) -> tuple[float, float, float]:
-    """Length, loss (dB) and slope at the receiver of the shortest path over edges between two ends.
+) -> tuple[float, float, float, int]:
+    """Length, loss (dB), slope at the receiver and number of edges of the shortest path over edges between two ends.
 
     Edges at `distance[:count]` (ascending, between 0 and `reach`) and `height[:count]`; the ends are at (0, z0) and
     (reach, z1). The loss is that of Bullington's equivalent edge, where the horizon lines of both ends meet. With
@@ -40,7 +40,7 @@ def over_the_top(
     for edges close together, the second for edges far from each other.
     """
     here, z, length, sum_db, before_d, before_z = 0.0, z0, 0.0, 0.0, 0.0, z0
-    index, slope_t = -1, 0.0
+    index, edges, slope_t = -1, 0, 0.0
     while True:
         best, follow = (z1 - z) / max(reach - here, 1e-9), count
         for k in range(index + 1, count):
@@ -59,11 +59,12 @@ def over_the_top(
         if follow == count:
             break
         before_d, before_z, here, z, index = here, z, next_d, next_z, follow
+        edges += 1
     if index < 0:
-        return length, 0.0, (z0 - z1) / reach
+        return length, 0.0, (z0 - z1) / reach, 0
     slope_r = (z - z1) / max(reach - here, 1e-9)
     meet = (z1 - z0 + slope_r * reach) / (slope_t + slope_r)
     top = z0 + slope_t * meet
     detour = math.hypot(meet, top - z0) + math.hypot(reach - meet, top - z1) - math.hypot(reach, z1 - z0)
     single_db = knife_edge_loss_db(fresnel_parameter(detour, wavelength_m))
-    return length, max(single_db, sum_db) if several else single_db, slope_r
+    return length, max(single_db, sum_db) if several else single_db, slope_r, edges

@@ -11,19 +11,22 @@ import numpy as np
 from radiomaps.dominant.knife_edges import over_the_top
 from radiomaps.dominant.walls import crossings
 
-__all__ = ["straight_and_over"]
+__all__ = ["NO_PATH_DB", "straight_and_over"]
 
 _MOST_CROSSINGS = 4096
+#: Loss (dB) of a path over more edges than allowed: any other path is stronger.
+NO_PATH_DB = 300.0
 
 
 @numba.njit(cache=True, nogil=True)
 def straight_and_over(
     walls: Any, source: Any, z: Any, y: Any, x: Any, building: Any, ground: Any, rise: Any, level: bool,
-    several: bool, wall_loss_db: float, wavelength: float,
+    several: bool, wall_loss_db: float, wavelength: float, most: int,
 ) -> Any:  # fmt: skip
     """Length, loss, direction, line of sight and hills of straight paths, or, if blocked, of paths over the roofs.
 
-    All per voxel. Heights are relative to `rise`. A voxel is behind a hill if the ground alone hides it.
+    All per voxel. Paths over more than `most` edges have a loss of `NO_PATH_DB`, if `most` is not 0. Heights are
+    relative to `rise`. A voxel is behind a hill if the ground alone hides it.
     """
     shape = building.shape
     length, loss = np.ones(shape), np.zeros(shape)
@@ -66,7 +69,11 @@ def straight_and_over(
                 if not hidden:
                     los[layer, j, i] = True
                     continue
-                over, over_db, slope = over_the_top(distance, height, tops, sz, reach, here_z, wavelength, several)
+                over, over_db, slope, edges = over_the_top(
+                    distance, height, tops, sz, reach, here_z, wavelength, several
+                )
+                if 0 < most < edges:
+                    over_db = NO_PATH_DB
                 if wall_loss_db > 0 and through > 0:
                     through_db = wall_loss_db * through
                     if through_db + 20 * math.log10(straight) < over_db + 20 * math.log10(over):

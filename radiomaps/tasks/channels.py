@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from geoml.grids.grid import Grid
 from radiomaps.scenes import Footprint
 from radiomaps.tasks.conditions import HEIGHT_M, Site, constant, transmitter_channels
-from radiomaps.tasks.features import FEATURES, feature_channels
+from radiomaps.tasks.features import FEATURES, ONCE_FEATURE, feature_channels
 from radiomaps.tasks.priors import everywhere, free_space, interpolate
 from radiomaps.tasks.task import SIGHT, TRANSMITTER, Task
 
@@ -29,6 +29,7 @@ def map_channels(
     *,
     observed: Mapping[str, Array] | None = None,
     guess: Mapping[str, Array] | None = None,
+    once: Array | None = None,
 ) -> dict[str, Array]:
     """Every condition channel of a map by name, each `(z, y, x)` on `grid`, whose coordinates the site uses, too.
 
@@ -37,6 +38,7 @@ def map_channels(
         roof: see `roof_map`, `(y, x)`.
         observed: for each target its physical values where observed, NaN elsewhere, of a task with observations.
         guess: fields of a solver for each target and `sight_prior`, of a task whose prior is one of a solver.
+        once: gain of dominant paths with at most one diffraction, NaN without one, of a task with that feature.
     """
     made: dict[str, Array] = {"building": building.astype(np.float32), "roof": np.broadcast_to(roof, building.shape)}
     z = grid["z"].coordinates.astype(np.float32)
@@ -46,6 +48,10 @@ def map_channels(
             made |= zip(TRANSMITTER[name], transmitter_channels(name, site, grid), strict=True)
         made |= {name: np.full(building.shape, constant(name, site), np.float32) for name in task.constants}
     for name in task.features:
+        if name == ONCE_FEATURE:
+            assert once is not None, "paths with one diffraction come from a solver"
+            made |= zip(FEATURES[name], [_audible(task, once)], strict=True)
+            continue
         made |= zip(FEATURES[name], feature_channels(name, site, grid, building, roof), strict=True)
     if observed is not None:
         here = np.isfinite(observed[task.targets[0]])
@@ -72,6 +78,12 @@ def _prior(
         return task.encode(free_space(site, grid))
     observed = np.stack([made[f"{name}_observed"] for name in task.target_channels])
     return list(interpolate(observed, made["observed"] > 0, grid))
+
+
+def _audible(task: Task, gain: Array) -> Array:
+    """An encoded gain, at least 0; 0 without a path."""
+    (encoded,) = task.codecs.encode("path_gain_db", gain)
+    return np.maximum(np.nan_to_num(encoded), np.float32(0))
 
 
 def base_height_m(footprints: Sequence[Footprint]) -> float:

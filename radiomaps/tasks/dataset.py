@@ -22,6 +22,7 @@ from geoml.runs.files import read_json
 from radiomaps.maps.store import MapStore, SceneRecord
 from radiomaps.tasks.channels import base_height_m, map_channels
 from radiomaps.tasks.conditions import Site, roof_map
+from radiomaps.tasks.features import ONCE_FEATURE
 from radiomaps.tasks.priors import dominant_store
 from radiomaps.tasks.task import SIGHT, Task
 
@@ -63,7 +64,7 @@ class TaskSource(BlockSource):
         self._layers, self.target_grid = _layers(self._maps.target_grid, task.heights, self.store)
         self.condition_grid, self.times, self.block_samples = self.target_grid, None, self._maps.block_samples
         self.selected = select_samples(samples, len(self._sites), self.name)
-        self._prior = self._open_prior()
+        self._prior, self._once = self._open_prior(), self._open_once()
         self._roofs: dict[int, NDArray[np.float32]] = {}
         self._bases: dict[int, float] = {}
         #: The epoch, shared with reading processes; fresh observations are keyed on it.
@@ -74,6 +75,12 @@ class TaskSource(BlockSource):
             return None
         beside = _BESIDE[self.task.prior](self.store, self.task)
         return FieldSource(beside, condition=["building"], target=[*self.task.targets, "los"], static=[])
+
+    def _open_once(self) -> FieldSource | None:
+        if ONCE_FEATURE not in self.task.features:
+            return None
+        beside = dominant_store(self.store, version=self.task.dominant_version, once=True)
+        return FieldSource(beside, condition=["building"], target=["path_gain_db"], static=[])
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_roofs": {}}
@@ -111,17 +118,23 @@ class TaskSource(BlockSource):
         building = stored["condition"][:, 0, self._layers] > 0.5
         fields = stored["target"][:, :, self._layers]
         guesses = None if self._prior is None else self._prior.read(start, stop)["target"][:, :, self._layers]
+        once = None if self._once is None else self._once.read(start, stop)["target"][:, 0, self._layers]
         rows: dict[str, list[Array]] = {"condition": [], "target": []}
         for row, sample in enumerate(range(start, stop)):
             known = dict(zip(self._variables, fields[row], strict=True))
             guess = None if guesses is None else dict(zip((*self.task.targets, SIGHT), guesses[row], strict=True))
-            channels = self._channels(sample, building[row], known, guess)
+            channels = self._channels(sample, building[row], known, guess, None if once is None else once[row])
             for role, made in rows.items():
                 made.append(np.stack([channels[name] for name in getattr(self, role)]))
         return Block(start, stop, {role: (_stack(made),) for role, made in rows.items() if getattr(self, role)})
 
     def _channels(
-        self, sample: int, building: NDArray[np.bool_], known: dict[str, Array], guess: dict[str, Array] | None
+        self,
+        sample: int,
+        building: NDArray[np.bool_],
+        known: dict[str, Array],
+        guess: dict[str, Array] | None,
+        once: Array | None,
     ) -> dict[str, Array]:
         """Every channel of a map, each `(z, y, x)`; targets are NaN where they are masked."""
         task, site = self.task, self.site(sample)
@@ -130,8 +143,9 @@ class TaskSource(BlockSource):
             known = {name: np.where(weak, np.nan, values) for name, values in known.items()}
         observed = None if task.observations is None else self._observed(sample, building, known)
         channels = map_channels(
-            task, self.target_grid, site, building, self._roof(sample, building), observed=observed, guess=guess
-        )
+            task, self.target_grid, site, building, self._roof(sample, building), observed=observed, guess=guess,
+            once=once,
+        )  # fmt: skip
         return channels | dict(zip(task.target_channels, task.encode(known), strict=True))
 
     def _roof(self, sample: int, building: NDArray[np.bool_]) -> NDArray[np.float32]:

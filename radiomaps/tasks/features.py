@@ -10,13 +10,16 @@ from numpy.typing import NDArray
 from geoml.grids.grid import Grid
 from radiomaps.tasks.conditions import HEIGHT_M, Site
 
-__all__ = ["EMPTY", "FEATURES", "feature_channels"]
+__all__ = ["EMPTY", "FEATURES", "ONCE_FEATURE", "feature_channels"]
 
+#: The input from the dominant-path solver: gain of the strongest path with at most one diffraction.
+ONCE_FEATURE = "diffracted_once"
 #: Derived inputs and their channels.
 FEATURES = {
     "walls": ("wall_distance",),
     "obstruction": ("obstructed_length", "obstructed_height"),
     "roofs": ("above_roofs",),
+    ONCE_FEATURE: ("gain_diffracted_once",),
 }
 #: Values of the channels in a scene without buildings; `above_roofs` is the height there.
 EMPTY = {"wall_distance": 1.0, "obstructed_length": 0.0, "obstructed_height": 0.0}
@@ -35,6 +38,8 @@ def feature_channels(
     - "obstruction": length inside buildings of the straight path from the transmitter, and the largest height of a roof
       over that path;
     - "roofs": height above the mean roof within 60 m.
+
+    "diffracted_once" is made by the dominant-path solver, see `radiomaps.tasks.priors.dominant_store`.
 
     `roof` is in units of 20 m, `(y, x)`.
     """

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from geoml.data.store import StoreWriter
 from geoml.errors import DataError
 from geoml.grids.grid import Grid, grid_of
 from geoml.runs.files import read_json
-from radiomaps.dominant import VERSION
+from radiomaps.dominant import ONCE, VERSION
 from radiomaps.generation.generate import PACKING, PLACE, SAMPLE, store_template
 from radiomaps.generation.plan import run_solver
 from radiomaps.maps.layout import VARIABLES, Transmitter
@@ -41,14 +42,20 @@ def scene_of_record(record: SceneRecord, grid: Grid) -> Scene:
     return scene_of_footprints(record["name"], footprints, bounds=(low[0], low[1], high[0], high[1]))
 
 
-def dominant_of_footprints(store: str | os.PathLike[str], beside: Path, *, version: int = VERSION) -> None:
-    """Write the dominant paths of every sample of `store` to a new store, resuming an interrupted run."""
+def dominant_of_footprints(
+    store: str | os.PathLike[str], beside: Path, *, version: int = VERSION, once: bool = False
+) -> None:
+    """Write the dominant paths of every sample of `store` to a new store, resuming an interrupted run.
+
+    `once`: only paths with at most one diffraction.
+    """
     if (beside / "manifest.json").exists():
         return
     store = MapStore.open(store)
     target, sites = store.groups["target"], store.groups["transmitter"].load()
     grid, scenes = grid_of(target), store.scenes
     about = f"radiomaps.dominant {version}"
+    options = {"version": version, **(ONCE if once else {})}
     attrs = {"title": "Dominant paths", "solver": "dominant", "solver_version": about, "of": store.path.name}
     carriers = sites["frequency_hz"].values
     template = store_template(grid, _VARIABLES, scenes.tolist(), target["tx"].values.tolist(), carriers.tolist())
@@ -60,17 +67,17 @@ def dominant_of_footprints(store: str | os.PathLike[str], beside: Path, *, versi
 
     with StoreWriter.create(beside, template, slab=1, packing=packing, float64=PLACE, attrs=attrs) as writer:
         for start in track(writer.missing(), "dominant paths", unit="maps"):
-            writer.write(start, _solve(scene(int(scenes[start])), sites.isel({SAMPLE: start}), grid, version))
+            writer.write(start, _solve(scene(int(scenes[start])), sites.isel({SAMPLE: start}), grid, options))
         writer.finish()
 
 
-def _solve(scene: Scene, site: Any, grid: Grid, version: int) -> dict[str, Any]:
+def _solve(scene: Scene, site: Any, grid: Grid, options: Mapping[str, Any]) -> dict[str, Any]:
     """One map as a slab of a store."""
     import xarray as xr
 
     x, y, z = (float(site[f"tx_{axis}"]) for axis in "xyz")
-    options = {"frequency_hz": float(site["frequency_hz"]), "version": version}
-    maps = run_solver("dominant", scene, [Transmitter((x, y, z))], grid, options)
+    carrier = {"frequency_hz": float(site["frequency_hz"])}
+    maps = run_solver("dominant", scene, [Transmitter((x, y, z))], grid, {**options, **carrier})
     fields = {name: ((SAMPLE, *VARIABLES[name].dims[1:]), maps[name].values) for name in _VARIABLES}
     place = {f"tx_{axis}": ((SAMPLE,), np.array([value])) for axis, value in zip("xyz", (x, y, z), strict=True)}
     place["tx_power_dbm"] = ((SAMPLE,), np.array([float(site["tx_power_dbm"])]))

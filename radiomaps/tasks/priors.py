@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from geoml.data.store import Store
 from geoml.errors import DataError
 from geoml.grids.grid import Grid
 from geoml.runs.files import read_json
-from radiomaps.dominant import VERSION
+from radiomaps.dominant import ONCE, VERSION
 from radiomaps.generation.plan import Placement, Plan, Window
 from radiomaps.maps.layout import direction_angles, friis_gain_db
 from radiomaps.maps.store import MapStore
@@ -110,27 +111,28 @@ def nearest(
     return distance.reshape(len(wanted), -1), index.reshape(len(wanted), -1)
 
 
-def dominant_store(store: str | os.PathLike[str], *, version: int = VERSION) -> Store:
+def dominant_store(store: str | os.PathLike[str], *, version: int = VERSION, once: bool = False) -> Store:
     """The dominant paths of every map of a store, in a store next to it; computed on the first call and reused.
 
     Maps of a plan are made by the same plan with the solver replaced; others from the footprints of their records.
-    `version` is that of the solver.
+    `version` is that of the solver. `once`: only paths with at most one diffraction.
     """
     from radiomaps.generation.generate import generate
 
     store = MapStore.open(store)
-    name = f"dominant-{version}"
+    name = f"dominant-{version}" + ("-once" if once else "")
     if name in store.companions:
         return store.companions[name]
     beside = store.path.with_name(f"{store.path.name.removesuffix('.zarr')}.{name}.zarr")
     if "plan" in store.attributes:
         plan = _dominant_plan(json.loads(store.attributes["plan"]), version)
+        plan = replace(plan, options={**plan.options, **ONCE}) if once else plan
         if not is_complete(beside, plan.identity):
             generate(plan, beside)
     else:
         from radiomaps.tasks.footprint_priors import dominant_of_footprints
 
-        dominant_of_footprints(store, beside, version=version)
+        dominant_of_footprints(store, beside, version=version, once=once)
     made = Store.open(beside)
     own, other = (each.groups["transmitter"] for each in (store, made))
     if not all(np.allclose(own[name], other[name], atol=1e-3) for name in ("tx_x", "tx_y", "tx_z", "frequency_hz")):

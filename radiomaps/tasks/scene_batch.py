@@ -14,12 +14,14 @@ from numpy.typing import NDArray
 from geoml.data.fields import Batch
 from geoml.errors import DataError, UserError
 from geoml.grids.grid import Grid
+from radiomaps.dominant import ONCE
 from radiomaps.generation.plan import run_solver
 from radiomaps.maps.layout import Transmitter
 from radiomaps.scenes import Scene
 from radiomaps.tasks.channels import base_height_m, map_channels
 from radiomaps.tasks.conditions import Site, roof_map
 from radiomaps.tasks.encoding import AZIMUTH
+from radiomaps.tasks.features import ONCE_FEATURE
 from radiomaps.tasks.task import SIGHT, Task
 
 if TYPE_CHECKING:
@@ -63,14 +65,16 @@ def scene_batch(
     x, y, z = transmitter.position
     height = z - base_height_m(footprints) if above_ground else z
     site = Site((x - x0, y - y0, height), transmitter.power_dbm, frequency_hz)
-    guess = None
+    guess = once = None
+    options = {"frequency_hz": frequency_hz, "above_ground": above_ground, "version": task.dominant_version}
+    isotropic = replace(transmitter, pattern="iso", rows=1, columns=1)
     if task.prior == "dominant":
-        options = {"frequency_hz": frequency_hz, "above_ground": above_ground, "version": task.dominant_version}
-        isotropic = replace(transmitter, pattern="iso", rows=1, columns=1)
         maps = run_solver("dominant", scene, [isotropic], grid, options)
         guess = {name: maps[name].values[0] for name in task.targets} | {SIGHT: maps["los"].values[0]}
+    if ONCE_FEATURE in task.features:
+        once = run_solver("dominant", scene, [isotropic], grid, options | ONCE)["path_gain_db"].values[0]
     roof = roof_map(building, footprints, local, above_ground=above_ground)
-    channels = map_channels(task, local, site, building, roof, observed=observed, guess=guess)
+    channels = map_channels(task, local, site, building, roof, observed=observed, guess=guess, once=once)
     condition = np.stack([channels[name] for name in task.channels.condition]).astype(np.float32)
     return Batch(torch.from_numpy(condition[None]), local, local, ids=(number,)), site
 

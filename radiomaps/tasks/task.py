@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from geoml.errors import UserError, unknown
 from radiomaps.exchange.grey import PRINTED_RANGE_DB
 from radiomaps.tasks.encoding import TARGETS, Encoding
-from radiomaps.tasks.features import FEATURES
+from radiomaps.tasks.features import FEATURES, ONCE_FEATURE
 from radiomaps.tasks.observations import Observations
 
 if TYPE_CHECKING:
@@ -48,8 +48,8 @@ class Task:
       channel `sight_prior`, 1 in line of sight.
     - `dominant_version`: of the solver behind prior=dominant; networks keep the one that they were trained with.
     - `transmitter`: its encodings, of "map", "distance", "direction"; `constants`: of frequency, power, tx_height.
-    - `features`: inputs derived from buildings and transmitter, of "walls", "obstruction", "roofs", see
-      `radiomaps.tasks.features`.
+    - `features`: inputs derived from buildings and transmitter, of "walls", "obstruction", "roofs",
+      "diffracted_once", see `radiomaps.tasks.features`.
 
     >>> Task(targets=("toa_s", "doa_azimuth"), prior="free_space").channels.target
     ('toa_s', 'doa_azimuth_sin', 'doa_azimuth_cos')
@@ -100,8 +100,9 @@ class Task:
             )
         if self.knows_transmitter and not self.transmitter:
             raise UserError(f"radiation={self.radiation} shows the transmitter; name its encodings in transmitter")
-        if "obstruction" in self.features and not self.knows_transmitter:
-            raise UserError("features=obstruction needs the transmitter, which an unaware task does not know")
+        for name in ("obstruction", ONCE_FEATURE):
+            if name in self.features and not self.knows_transmitter:
+                raise UserError(f"features={name} needs the transmitter, which an unaware task does not know")
         if self.prior is None:
             return
         if self.prior not in PRIORS:

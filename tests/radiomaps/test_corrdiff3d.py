@@ -101,7 +101,8 @@ def test_a_training_leaves_its_gate_which_prediction_reads(tmp_path: Path) -> No
     plan = Plan(scenes, Placement(count=2), Window(size_m=64, step_m=4, heights_m=(1.5, 4.5, 3)))
     store = generate(plan, tmp_path / "maps.zarr")
     words = ["train", f"store={store}", "model=corrdiff3d", "model.network.base=4", "model.residual_network.base=4"]
-    words += ["task.features=[walls,obstruction,roofs]", "trainer.samples=8", "loader.batch_size=4", "pictures=0"]
+    words += ["task.features=[walls,obstruction,roofs,diffracted_once]", "trainer.samples=8", "loader.batch_size=4"]
+    words += ["pictures=0"]
     words += ["split={by: scene, parts: {train: 0.6, validation: 0.2, test: 0.2}}", f"run.dir={tmp_path / 'run'}"]
     assert app.main(APP, words) == 0
     values = read_json(tmp_path / "run" / "checkpoints" / "gate.json")

@@ -53,6 +53,27 @@ def test_free_space_is_friis_with_exact_delay_and_direction():
     assert np.einsum("...i,...i", seen, towards) / distance == pytest.approx(1.0, abs=1e-6)
 
 
+def test_paths_over_more_edges_than_allowed_are_left_out():
+    """A roof's far edge is seen from above the roof alone: from below two edges bend the path."""
+    scene = scene_of_footprints("block", [Footprint(shapely.box(-90, 40, 90, 60), 20.0)], bounds=(-100, -10, 100, 200))
+    grid = line(150.0, last=15.0)
+    found = {
+        (height, edges): trace(
+            scene, [Transmitter((0.0, 0.0, height))], grid, DominantOptions(turns=0, bounces=0, edges=edges)
+        )
+        for height in (10.0, 40.0)
+        for edges in (0, 1, 2)
+    }
+    for height, edges in found:
+        maps, any_number = found[height, edges], found[height, 0]
+        check_maps(maps)
+        assert maps["no_path"].values.all() == ((height, edges) == (10.0, 1))
+        if (height, edges) != (10.0, 1):
+            assert maps["path_gain_db"].equals(any_number["path_gain_db"])
+    with pytest.raises(UserError, match="edges=-1"):
+        DominantOptions(edges=-1)
+
+
 @pytest.mark.parametrize("thickness", [0.05, 0.5])
 def test_roof_of_a_screen_is_a_knife_edge(thickness: float):
     screen = Footprint(shapely.box(-900, 50 - thickness / 2, 900, 50 + thickness / 2), 20.0)

@@ -227,6 +227,20 @@ def test_the_dominant_prior_of_dominant_maps_is_the_truth(store: Path):
     assert dominant_store(store) == beside  # found, not made again
 
 
+def test_paths_with_one_diffraction_are_an_input(store: Path):
+    task = AWARE.changed(features=("diffracted_once",))
+    at, guess = (task.channels.condition.index(name) for name in ("gain_diffracted_once", "path_gain_db_prior"))
+    gain = open_store(dominant_store(store, once=True), "target")["path_gain_db"].values
+    for batch in loader(store, None, task, batch_size=4, shuffle=False):
+        once = batch.condition[:, at].numpy()
+        (encoded,) = task.codecs.encode("path_gain_db", gain[list(batch.ids)])
+        np.testing.assert_allclose(once, np.maximum(np.nan_to_num(encoded), 0), atol=1e-6)
+        outdoors = batch.condition[:, 0].numpy() < 0.5
+        assert (once <= np.maximum(batch.condition[:, guess].numpy(), 0) + 1e-3)[outdoors].all()
+    with pytest.raises(UserError, match="diffracted_once needs the transmitter"):
+        UNAWARE.changed(features=("diffracted_once",))
+
+
 def test_physics_says_where_it_has_line_of_sight(store: Path):
     at = AWARE.channels.condition.index(SIGHT)
     lit = open_store(dominant_store(store), "target")["los"].values
