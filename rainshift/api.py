@@ -193,6 +193,7 @@ class Model:
         tiles: Mapping[str, int] | None = None,
         observations: str | os.PathLike[str] | None = None,
         observation_error: Mapping[str, float] | None = None,
+        coarse: Literal["exact"] | None = None,
     ) -> xr.Dataset:
         """Predict an ensemble of fine rain from coarse fields; no fine truth is required.
 
@@ -206,7 +207,8 @@ class Model:
             static: the model's static fields if `dataset` does not have them, on any grid that covers the fine grid.
             target: the fine grid; by default the refined coarse grid, with the relative position of the training.
             conservation: layer that conserves the means of the coarse rain: "additive", "multiplicative", "softmax" or
-                None; "auto" is "multiplicative" if the model was trained on exact means, else None.
+                None; "auto" is "multiplicative" if the model was trained on exact means, or `coarse` is "exact", else
+                None.
             trust: whether to add the trust map, if `rainshift trust` fitted one.
             tiles: `{"tile": 240, "blend": 8, "halo": 32, "limit": 320}`: fine domains of more than `limit` cells per
                 side are predicted in tiles of `tile` cells; the result is equal up to rounding.
@@ -214,6 +216,8 @@ class Model:
                 given the stations' values within their errors. A station counts for the cell it lies in.
             observation_error: `{"share": 0.3, "least": 0.1}`: standard error of a station for its cell, as a share of
                 its rate, but at least `least` mm/h.
+            coarse: "exact" declares that the coarse rain is the area mean of the fine rain, for example because it was
+                averaged from it. General models have this as an input; without it they expect an analysis with errors.
 
         Returns `precipitation` in mm/h, `(member, [time,] lat, lon)`, on the refined axes of the data. The result is
         lazy if the data are Dask arrays, with one task per block of times. Raises `DataError` for required predictors
@@ -242,6 +246,7 @@ class Model:
             trust=trust,
             tiles=tiles,
             observations=readings_of(observations, observation_error),
+            coarse=coarse,
         )
         return predict_fields(fine_rain, fields, attrs=self.trained.attrs)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
     from geoml.train.device import Precision
 
 __all__ = ["Trained", "load_model"]
+
+logger = logging.getLogger(__name__)
 
 #: The channels of an interpolation that is loaded by name.
 RAIN_ALONE = Channels(("tp",), ("precipitation",), (), (("precipitation", "tp"),))
@@ -78,22 +81,31 @@ class Trained:
         trust: bool = True,
         tiles: Mapping[str, int] | None = None,
         observations: Readings | None = None,
+        coarse: str | None = None,
     ) -> tuple[FineRain, CoarseFields]:
         """The `FineRain` predictor and the coarse fields for it; see `rainshift.Model.predict`."""
+        if coarse not in (None, "exact"):
+            raise UserError(f"coarse is {coarse!r}; expected exact or null")
         siblings = _siblings(data)
         static = static if static is not None else siblings.get("static")
         target = target if target is not None else siblings.get("target", siblings.get("static"))
         if isinstance(self.downscaler, General):
             seen = _channels_of(data, static)
-            if seen != self.channels:
+            exact = coarse == "exact" or self.downscaler.exact
+            if seen != self.channels or exact != self.downscaler.exact:
                 options: dict[str, Any] = {"static": static, "target": target, "conservation": conservation}
                 options |= {"members": members, "seed": seed, "trust": trust, "tiles": tiles}
                 options |= {"observations": observations}
-                return self.seeing(seen).prepared(data, **options)
+                return self.seeing(seen, exact=exact).prepared(data, **options)
+            if not exact:
+                logger.info(
+                    "the coarse rain counts as an analysis with errors; if it is the area mean of the fine rain, "
+                    "coarse=exact says so and members keep it"
+                )
         fields = CoarseFields.of(data, self.channels, self.geometry)
         fine = self._fine(fields.grid, target, static)
         statics = self._statics(data, static, fine)
-        exact = self.geometry is not None and self.geometry.exact
+        exact = coarse == "exact" or (self.geometry is not None and self.geometry.exact)
         downscaler = self.ready(tiles=tiles or {}, conservation=conservation, exact=exact)
         guesses = first_guesses(self.channels, self.name) if self._rain_is_known else []
         have = tuple(fields.arrays)

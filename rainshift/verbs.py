@@ -109,11 +109,12 @@ def predict(config: DictConfig, run: RunFolder) -> Rows:
     from rainshift.report import example_maps as showcase
 
     archive, trained = _archive(config), _trained(config)
-    downscaler, learnt, seen = _ready(config, archive, trained), trained.trust, _readings(config)
+    names = _named(config, archive)
+    downscaler, learnt, seen = _ready(config, archive, trained, names), trained.trust, _readings(config)
     if seen is not None:
         trained.require_guidable()
     rows = []
-    for name in _named(config, archive):
+    for name in names:
         archive.prepare(name, split := _split(archive, config.role))
         trained.check(archive, name, split)
         path = run.samples / f"{name}-{config.role}.nc"
@@ -151,9 +152,6 @@ def _predict_file(config: DictConfig, run: RunFolder) -> dict[str, Any]:
     if output.suffix != ".nc":
         raise UserError(f"output={output}; expected the name of a NetCDF file that ends in .nc")
     trained = _trained(config)
-    if config.coarse not in (None, "exact"):
-        raise UserError(f"coarse={config.coarse}; expected exact or null")
-    trained = trained.seeing(trained.channels, exact=config.coarse == "exact")
     shipped = weights_of(str(config.checkpoint))
     identity = fingerprint(
         *coarse_files(source),
@@ -172,6 +170,7 @@ def _predict_file(config: DictConfig, run: RunFolder) -> dict[str, Any]:
             conservation=config.conservation,
             tiles=plain(config.tiles),
             observations=_readings(config),
+            coarse=config.coarse,
         )
         attrs = {**trained.attrs, "history": f"predicted from {source.name} by rainshift predict"}
         row = {"input": str(source)} | write_fields(
@@ -234,7 +233,7 @@ def evaluate(config: DictConfig, run: RunFolder) -> Rows:
                 choose(archive, name, str(config.role), config.samples),
             )  # fmt: skip
             require_untrained(seen, name, str(config.role), config.on_trained == "mark")
-            downscaler, learnt = _ready(config, archive, trained), trained.trust
+            downscaler, learnt = _ready(config, archive, trained, [name]), trained.trust
             made = score(downscaler, archive, name, **drawn, **options)
             against = score(reference, archive, name, **drawn, **options)
             shown = showcase.of_model(downscaler, archive, name, str(config.role), **drawn, trust=learnt)
@@ -315,11 +314,11 @@ def _readings(config: DictConfig) -> Readings | None:
     return readings_of(config.observations, plain(config.observation_error))
 
 
-def _ready(config: DictConfig, archive: Archive, trained: Trained) -> Downscaler:
+def _ready(config: DictConfig, archive: Archive, trained: Trained, names: Sequence[str]) -> Downscaler:
     """The downscaler in tiles, with the configured conservation layer."""
-    from rainshift.data.geometry import exact_means
+    from rainshift.data.exactness import exact_means
 
-    exact = exact_means(archive.config)
+    exact = exact_means(archive, names)
     return trained.seeing(archive.channels, exact=exact).ready(
         tiles=plain(config.tiles), conservation=config.conservation, exact=exact
     )

@@ -13,6 +13,7 @@ import numpy as np
 from geoml.grids.grid import grid_of
 from geoml.runs.folder import plain
 from rainshift.data.archive import Archive
+from rainshift.data.exactness import TOLERANCE, deviation, is_measured
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -170,10 +171,16 @@ def _length(days: float) -> str:
 
 
 def _coarse_notes(archive: Archive, names: Sequence[str]) -> list[str]:
-    """Where the coarse rain is from."""
+    """Where the coarse rain is from, and how far coarse rain from files is from the area means of the fine rain."""
     by_source = defaultdict(list)
+    measured = is_measured(archive)
     for name in names:
-        by_source[archive.attribute(name, "coarse")].append(name)
+        source = archive.attribute(name, "coarse") or ""
+        apart = deviation(archive, name) if measured else None
+        if apart is not None:
+            mean = f"the area mean of the fine rain within {TOLERANCE:.0%}"
+            source += f", {mean}" if apart <= TOLERANCE else f", {apart:.0%} (RMS) from the area means of the fine rain"
+        by_source[source].append(name)
     return [f"Coarse rain of {', '.join(group)}: {source}." for source, group in by_source.items() if source]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -28,8 +29,9 @@ from rainshift.benchmarking.first_go import FirstGo, first_go, samples_note, tra
 from rainshift.benchmarking.plan import BenchmarkPlan, Cell, adapted_sets, plan, plan_sets
 from rainshift.benchmarking.pooling import counted_records, pooled_scores
 from rainshift.benchmarking.stations import station_rows
-from rainshift.benchmarking.variants import with_variants
+from rainshift.benchmarking.variants import usual_models, with_variants
 from rainshift.data.archive import FOLD, archive_of
+from rainshift.data.exactness import exact_means
 from rainshift.evaluation import Scores, score
 from rainshift.models.spec import Downscaler, InTiles, ModelSpec, conserved
 from rainshift.places.partitions import Partition
@@ -99,15 +101,18 @@ class Experiment:
             self.partition = Partition.load(Path(str(file)), self.archive.names)
             self.config |= {key: self.config[key] or list(getattr(self.partition, key)) for key in SETS}
         allow = tuple(self.config.get("allow_targets") or ())
-        self.specs = by_name(ModelSpec.of(entry, allow=allow) for entry in self.config["models"])
+        given, self.left_out = self.config["models"], tuple[str, ...]()
+        if given is None:
+            given, self.left_out = usual_models(self.archive, self._prepared())
+        self.specs = by_name(ModelSpec.of(entry, allow=allow) for entry in given)
         self.alignments: dict[str, Alignment] = {
             name: instantiate(options, allow=allow) for name, options in (self.config["alignment"] or {}).items()
         }
-        for alignment in self.alignments.values():
-            alignment.check(self.archive.channels)
-        for spec in self.specs.values():
-            spec.check(self.archive.channels)
-        self.specs = with_variants(self.specs.values(), self.archive, list(self.alignments), self.config)
+        named: list[Alignment | ModelSpec] = [*self.alignments.values(), *self.specs.values()]
+        for entry in named:
+            entry.check(self.archive.channels)
+        exact = exact_means(self.archive, self._wanted)
+        self.specs = with_variants(self.specs.values(), list(self.alignments), self.config, exact=exact)
         self.adapts = any(spec.local_hours is not None for spec in self.specs.values())
         self.recipe = Recipe.of(self.config)
         autocast(choose_device(), self.config["precision"])  # refused now rather than after the trainings
@@ -141,15 +146,16 @@ class Experiment:
         names = self._prepared()
         return first_go(self.archive, names, self.analysis.block_hours, mix_steps=bool(self.config["mix_steps"]))
 
+    @property
+    def _wanted(self) -> list[str]:
+        train, test = (self.config[key] for key in SETS)
+        return list(dict.fromkeys((*(train or test or self.archive.names), *(test or train or self.archive.names))))
+
     def _prepared(self) -> list[str]:
-        """Every region that trains or is tested, its data made where they are not there."""
-        config, archive = self.config, self.archive
-        test = list(config["test_regions"] or config["train_regions"] or archive.names)
-        names = list(dict.fromkeys((*(config["train_regions"] or test), *test)))
-        for name in names:
-            for split in archive.splits:
-                archive.prepare(name, split)
-        return names
+        """The same regions, their data made where they are not there."""
+        for name, split in itertools.product(self._wanted, self.archive.splits):
+            self.archive.prepare(name, split)
+        return self._wanted
 
     @cached_property
     def plan(self) -> BenchmarkPlan:
@@ -201,7 +207,7 @@ class Experiment:
     @property
     def notes(self) -> tuple[str, ...]:
         """What was done with the data and what could not be done; where the partition comes from."""
-        said = self.first_go.notes if self.first_go is not None else ()
+        said = (*(self.first_go.notes if self.first_go is not None else ()), *self.left_out)
         if any(spec.is_network for spec in self.specs.values()):
             said = (*said, *samples_note(self.first_go, self.config["trainer"]))
         if self.partition is None:
@@ -376,9 +382,7 @@ class Experiment:
         )
 
     def shifts(self) -> xr.Dataset | None:
-        """Distance of each tested region from those trained on without it; None where not asked for.
-
-        See `rainshift.benchmarking.climate_distance`.
+        """Distance of each tested region from those trained on without it (`climate_distance`); None if not asked for.
 
         `between_NAME(variable, region, other)` holds the same between regions that were also trained on alone.
         """

@@ -1,4 +1,4 @@
-"""Entries that a benchmark adds to those of `models`: aligned, conserving and adapted variants."""
+"""Entries of a benchmark: the usual models, and the aligned, conserving and adapted variants that it adds."""
 
 from __future__ import annotations
 
@@ -8,22 +8,40 @@ from typing import Any
 from geoml.errors import UserError
 from rainshift.benchmarking.adaptation import adapted_hours
 from rainshift.data.archive import Archive
-from rainshift.data.geometry import exact_means
+from rainshift.data.geometry import Geometry
+from rainshift.models.general import WEIGHTS
 from rainshift.models.spec import ModelSpec
 
-__all__ = ["with_variants"]
+__all__ = ["usual_models", "with_variants"]
+
+#: Models of a benchmark that names none, and the one that is added if the factor of the grids is that of its training.
+USUAL, GENERAL = ("bilinear", "conservative", "nearest", "climatology", "rainfarm", "resnet", "unet"), "general"
+
+
+def usual_models(archive: Archive, names: Iterable[str]) -> tuple[list[str], tuple[str, ...]]:
+    """The models of a benchmark of prepared regions that names none, and a note if the general model is left out."""
+    trained = Geometry.load(WEIGHTS / GENERAL)
+    assert trained is not None
+    for name in names:
+        here = Geometry.of(archive, name)
+        try:
+            trained.check(here.coarse, here.fine)
+        except UserError:
+            factors = f"{max(trained.factor):.3g} times finer, and {name} is {max(here.factor):.3g} times finer"
+            return list(USUAL), (f"The model {GENERAL} is left out: its fine grid is {factors}.",)
+    return [*USUAL, GENERAL], ()
 
 
 def with_variants(
-    specs: Iterable[ModelSpec], archive: Archive, alignments: Sequence[str], config: Mapping[str, Any]
+    specs: Iterable[ModelSpec], alignments: Sequence[str], config: Mapping[str, Any], *, exact: bool
 ) -> dict[str, ModelSpec]:
     """The entries by name, each followed by its variants.
 
-    A network is followed by one variant per alignment and, if the coarse rain is the exact mean of the fine rain, by
+    A network is followed by one variant per alignment and, if the coarse rain is the `exact` mean of the fine rain, by
     one that conserves the mean. With `adapt`, a network with `start` is followed by one variant per number of hours
     instead, and the variant of 0 hours by its alignments.
     """
-    exact, hours = exact_means(archive.config), adapted_hours(config["adapt"])
+    hours = adapted_hours(config["adapt"])
     rows: list[ModelSpec] = []
     for spec in (spec.with_exact(exact) for spec in specs):
         if hours and spec.is_network and spec.start is not None:

@@ -7,17 +7,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from geoml.errors import DataError, UserError
 from geoml.grids.axes import Axis, nice_number
 from geoml.grids.grid import Grid, grid_of
 from geoml.runs.files import read_json, write_json
+from rainshift.data.exactness import exact_means
 
 if TYPE_CHECKING:
     from rainshift.data.archive import Archive
 
-__all__ = ["Geometry", "exact_means"]
+__all__ = ["Geometry"]
 
 #: File in the folder of the checkpoints.
 FILE = "geometry.json"
@@ -49,7 +50,7 @@ class Geometry:
         coarse, fine = grid_of(groups["condition"]), grid_of(groups["target"])
         steps = archive.attribute(region, "coarse_steps")
         brought = None if steps is None else tuple(map(float, steps.split()))
-        return cls(coarse, fine, archive.step_seconds(region), exact_means(archive.config), units, brought)
+        return cls(coarse, fine, archive.step_seconds(region), exact_means(archive, [region]), units, brought)
 
     def save(self, folder: Path) -> None:
         """Write `geometry.json` atomically."""
@@ -145,17 +146,6 @@ class Geometry:
     @staticmethod
     def _shown(factor: tuple[float, ...]) -> str:
         return " × ".join(f"{value:.4g}" for value in dict.fromkeys(round(value, 6) for value in factor))
-
-
-def exact_means(config: Mapping[str, Any]) -> bool:
-    """Whether the coarse rain of a data configuration is the exact area mean of its fine rain."""
-    if config.get("source") == "gridded" and config.get("coarse") is None:
-        from rainshift.sources.gridded import GriddedSource
-
-        names = ("root", "include", "boxes", "fine_suffix", "coarse_suffix")
-        source = GriddedSource(**{name: config[name] for name in names if config.get(name) is not None})
-        return not any(source.reads_partner(record) for record in source.records.values())
-    return config.get("source") == "imerg" or config.get("coarse") == "exact"
 
 
 def _refined(coarse: Axis, fine: Axis, wanted: Axis) -> Axis:
