@@ -10,10 +10,20 @@ __all__ = ["OKABE_ITO", "colours"]
 OKABE_ITO = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8c6d31", "#7f7f7f")
 
 
+#: Shade of each further round of the eight colours, as a share of their brightness.
+SHADE = 0.55
+
+
 def colours(names: Sequence[str]) -> dict[str, str]:
-    """A colour for each name in order, repeating after eight.
+    """A colour for each name in order; after eight names the colours come again, darker.
 
     >>> colours(["edm", "gan"])
     {'edm': '#0072b2', 'gan': '#d55e00'}
     """
-    return {name: OKABE_ITO[index % len(OKABE_ITO)] for index, name in enumerate(names)}
+    return {name: _shaded(index) for index, name in enumerate(names)}
+
+
+def _shaded(index: int) -> str:
+    shade = SHADE ** (index // len(OKABE_ITO))
+    base = OKABE_ITO[index % len(OKABE_ITO)]
+    return "#" + "".join(f"{round(int(base[at : at + 2], 16) * shade):02x}" for at in (1, 3, 5))
