@@ -11,7 +11,7 @@ export GEOML_DATA := $(abspath ../shared/data)
 endif
 endif
 
-.PHONY: help setup bench-setup llm-setup llvm browser demo pictures test test-all check lint types doctests docs figures clean
+.PHONY: help setup bench-setup llm-setup llvm browser demo pictures test test-all check lint types doctests docs figures gpu clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -94,6 +94,9 @@ docs: $(STAMP) ## the documentation, into build/docs; notebooks are run where th
 
 figures: $(STAMP) ## the figures that the pages quote, from benchmarks/results
 	$(BIN)/python -m benchmarks.quote
+
+gpu: $(STAMP) ## figures and a training on a GPU, saved if there is one; the same command resumes
+	$(BIN)/python benchmarks/gpu.py --folder=runs/gpu --seconds=400 $(if $(wildcard /dev/nvidia0),--save)
 
 clean: ## remove what was built, not what was run
 	rm -rf $(BUILD) dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
