@@ -29,7 +29,7 @@ from rainshift.benchmarking.first_go import FirstGo, first_go, samples_note, tra
 from rainshift.benchmarking.plan import BenchmarkPlan, Cell, adapted_sets, plan, plan_sets
 from rainshift.benchmarking.pooling import counted_records, pooled_scores
 from rainshift.benchmarking.stations import station_rows
-from rainshift.benchmarking.variants import usual_models, with_variants
+from rainshift.benchmarking.variants import fitting, with_variants
 from rainshift.data.archive import FOLD, archive_of
 from rainshift.data.exactness import exact_means
 from rainshift.evaluation import Scores, score
@@ -101,16 +101,15 @@ class Experiment:
             self.partition = Partition.load(Path(str(file)), self.archive.names)
             self.config |= {key: self.config[key] or list(getattr(self.partition, key)) for key in SETS}
         allow = tuple(self.config.get("allow_targets") or ())
-        given, self.left_out = self.config["models"], tuple[str, ...]()
-        if given is None:
-            given, self.left_out = usual_models(self.archive, self._prepared())
-        self.specs = by_name(ModelSpec.of(entry, allow=allow) for entry in given)
+        self.specs = by_name(ModelSpec.of(entry, allow=allow) for entry in self.config["models"])
         self.alignments: dict[str, Alignment] = {
             name: instantiate(options, allow=allow) for name, options in (self.config["alignment"] or {}).items()
         }
         named: list[Alignment | ModelSpec] = [*self.alignments.values(), *self.specs.values()]
         for entry in named:
             entry.check(self.archive.channels)
+        prepared = self._prepared() if any(spec.shipped for spec in self.specs.values()) else ()
+        self.specs, self.left_out = fitting(self.specs, self.archive, prepared)
         exact = exact_means(self.archive, self._wanted)
         self.specs = with_variants(self.specs.values(), list(self.alignments), self.config, exact=exact)
         self.adapts = any(spec.local_hours is not None for spec in self.specs.values())

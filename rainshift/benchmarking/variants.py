@@ -1,4 +1,4 @@
-"""Entries of a benchmark: the usual models, and the aligned, conserving and adapted variants that it adds."""
+"""Entries of a benchmark: those that fit the grids, and the aligned, conserving and adapted variants that it adds."""
 
 from __future__ import annotations
 
@@ -12,24 +12,30 @@ from rainshift.data.geometry import Geometry
 from rainshift.models.general import WEIGHTS
 from rainshift.models.spec import ModelSpec
 
-__all__ = ["usual_models", "with_variants"]
-
-#: Models of a benchmark that names none, and the one that is added if the factor of the grids is that of its training.
-USUAL, GENERAL = ("bilinear", "conservative", "nearest", "climatology", "rainfarm", "resnet", "unet"), "general"
+__all__ = ["fitting", "with_variants"]
 
 
-def usual_models(archive: Archive, names: Iterable[str]) -> tuple[list[str], tuple[str, ...]]:
-    """The models of a benchmark of prepared regions that names none, and a note if the general model is left out."""
-    trained = Geometry.load(WEIGHTS / GENERAL)
-    assert trained is not None
-    for name in names:
-        here = Geometry.of(archive, name)
-        try:
-            trained.check(here.coarse, here.fine)
-        except UserError:
-            factors = f"{max(trained.factor):.3g} times finer, and {name} is {max(here.factor):.3g} times finer"
-            return list(USUAL), (f"The model {GENERAL} is left out: its fine grid is {factors}.",)
-    return [*USUAL, GENERAL], ()
+def fitting(
+    specs: Mapping[str, ModelSpec], archive: Archive, names: Iterable[str]
+) -> tuple[dict[str, ModelSpec], tuple[str, ...]]:
+    """The entries without general models that were trained for another refinement factor, and a note for each of these.
+
+    `names` are prepared regions.
+    """
+    kept, notes = dict(specs), []
+    for model, spec in specs.items():
+        trained = None if spec.shipped is None else Geometry.load(WEIGHTS / spec.shipped)
+        for name in names if trained is not None else ():
+            assert trained is not None
+            here = Geometry.of(archive, name)
+            try:
+                trained.check(here.coarse, here.fine)
+            except UserError:
+                factors = f"{max(trained.factor):.3g} times finer, and that of {name} is {max(here.factor):.3g} times"
+                notes.append(f"The model {model} is left out: its fine grid is {factors} finer.")
+                del kept[model]
+                break
+    return kept, tuple(notes)
 
 
 def with_variants(

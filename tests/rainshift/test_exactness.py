@@ -10,6 +10,7 @@ import pytest
 import xarray as xr
 
 import rainshift
+from geoml.cli.compose import compose
 from geoml.errors import UserError
 from rainshift.__main__ import main
 from rainshift.data.archive import Archive
@@ -122,15 +123,20 @@ def test_a_benchmark_says_it_and_conserves_only_means(size, said):
     assert ("tiny+conserved" in {row["model"] for row in found["scores"]}) is (size == 0.0)
 
 
-def test_the_usual_models_hold_the_strong_rival_and_the_general_model(monkeypatch):
-    monkeypatch.setattr("rainshift.benchmarking.variants.USUAL", ("bilinear", "rainfarm"))
+def test_the_general_model_is_left_out_of_other_factors_with_a_note():
     record(24, n=30).to_netcdf("in/a.nc")
-    found = benchmark("test_samples=4", "data.coarse_step=0.4")
+    models = "models=[bilinear,rainfarm,general]"
+    found = benchmark(models, "test_samples=4", "data.coarse_step=0.4")
     assert {row["model"] for row in found["scores"]} == {"bilinear", "rainfarm"}
     assert any("general is left out" in note and "4 times finer" in note for note in found["notes"])
-    found = benchmark("test_samples=4", "run.dir=again")
+    benchmark(models, "test_samples=4", "run.dir=again")
     rows = json.loads(Path("again/summary.json").read_text())["scores"]
     assert {row["model"] for row in rows} == {"bilinear", "rainfarm", "general"}
+
+
+def test_a_benchmark_compares_with_the_strong_rival_by_default():
+    models = compose("rainshift.conf", "benchmark", []).models
+    assert {"rainfarm", "general"} <= set(models)
 
 
 @pytest.fixture
