@@ -29,7 +29,7 @@ def fair_crps(prediction: NDArray[Any], truth: NDArray[Any], *, axis: int = 0) -
     >>> fair_crps(np.array([[0.0, 1.0], [3.0, 1.0]]), np.array([1.0, 1.0])).tolist()
     [0.0, 0.0]
     """
-    from geoml.metrics.kernels import ensemble_terms
+    from geoml.metrics.kernels import crps_terms
 
     x, y = np.moveaxis(np.asarray(prediction), axis, 0), np.asarray(truth)
     if x.shape[1:] != y.shape or len(x) < 2:
@@ -39,7 +39,7 @@ def fair_crps(prediction: NDArray[Any], truth: NDArray[Any], *, axis: int = 0) -
     observed, out = y.reshape(-1), np.empty(y.size)
     for start in range(0, y.size, CELLS_AT_A_TIME):
         cells = slice(start, start + CELLS_AT_A_TIME)
-        _, _, error, difference = ensemble_terms(flat[:, cells], observed[cells])
+        error, difference = crps_terms(flat[:, cells], observed[cells])
         out[cells] = error - difference * (0.5 * len(x) / (len(x) - 1))
     return out.reshape(y.shape)
 

@@ -20,22 +20,27 @@ Array = NDArray[Any]
 
 
 @lru_cache(maxsize=32)
-def _rings(height: int, width: int) -> tuple[NDArray[np.int32], NDArray[np.float64], int]:
-    """Ring index and weight of every coefficient of a real transform, and the number of rings.
+def _rings(height: int, width: int) -> tuple[NDArray[np.int32], NDArray[np.float64]]:
+    """Slots of `ring_power` for the coefficients of a real transform, and what the summed power of a ring is times.
 
     The half of the plane that a real transform leaves out mirrors the other half: its coefficients count twice.
     """
+    from geoml.metrics.kernels import SIDE_BY_SIDE  # numba takes half a second to import
+
     longest = max(height, width)
     radius = longest * np.hypot(np.fft.fftfreq(height)[:, None], np.fft.rfftfreq(width))
-    ring = np.rint(radius).astype(np.intp)
+    count = (longest + 1) // 2
+    # the corners beyond the shortest wave are a further ring, which is dropped
+    ring = np.minimum(np.rint(radius).astype(np.int32), count)
     twice = np.full(ring.shape, 2.0)
     twice[:, 0] = 1.0
     if width % 2 == 0:
         twice[:, -1] = 1.0
-    count = (longest + 1) // 2
-    ring = np.minimum(ring, count).ravel()  # the corners beyond the shortest wave are a further ring, which is dropped
-    share = twice.ravel() / np.bincount(ring, twice.ravel(), count + 1)[ring] / (height * width)
-    return ring.astype(np.int32), share, count
+    weight = np.bincount(ring.ravel(), twice.ravel(), count + 1)
+    with np.errstate(divide="ignore"):
+        scale = 2 / (weight * height * width)
+    side = np.arange(ring.shape[1], dtype=np.int32) % SIDE_BY_SIDE
+    return ring[: height // 2 + 1] * np.int32(SIDE_BY_SIDE) + side, scale
 
 
 def rapsd(fields: Array) -> NDArray[np.float64]:
@@ -49,13 +54,14 @@ def rapsd(fields: Array) -> NDArray[np.float64]:
     """
     values = np.asarray(fields, np.float64)
     height, width = values.shape[-2:]
-    ring, share, count = _rings(height, width)
+    slots, scale = _rings(height, width)
     import scipy.fft  # as numba, it takes half a second to import
 
     from geoml.metrics.kernels import ring_power
 
-    out = ring_power(scipy.fft.rfft2(values).reshape(-1, ring.size), ring, share, count + 1)[:, :count]
-    return out.reshape(*values.shape[:-2], count)
+    parts = scipy.fft.rfft2(values).view(np.float64)
+    out = ring_power(parts.reshape(-1, *parts.shape[-2:]), slots, scale, width % 2 == 0)[:, :-1]
+    return out.reshape(*values.shape[:-2], len(scale) - 1)
 
 
 def ralsd(prediction: Array, truth: Array) -> float:
@@ -65,11 +71,10 @@ def ralsd(prediction: Array, truth: Array) -> float:
 
 def _distance(predicted: Array, observed: Array) -> Any:
     """Root mean square of the ratio in dB over wavenumbers from 1 on; those at which neither has power are left out."""
-    p, o = predicted[..., 1:], observed[..., 1:]
-    some = (p > 0) | (o > 0)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        square = np.square(10 * np.log10(p / o), where=some, out=np.zeros(np.broadcast_shapes(p.shape, o.shape)))
-        return np.sqrt(square.sum(axis=-1) / some.sum(axis=-1))
+    from geoml.metrics.kernels import decibel_distance
+
+    lead, waves = predicted.shape[:-1], predicted.shape[-1]
+    return decibel_distance(predicted.reshape(-1, waves)[:, 1:], observed.reshape(-1, waves)[:, 1:]).reshape(lead)
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from geoml.metrics import Suite
-from geoml.metrics.kernels import NETWORK, ensemble_terms, sorting_network
+from geoml.metrics.kernels import NETWORK, ROW, crps_terms, ensemble_terms, sorting_network
 from geoml.metrics.probabilistic import fair_crps
 
 SUITE = Suite(("crps", "crps_fair", "mae", "spread", "spread_skill"))
@@ -42,6 +42,34 @@ def test_crps_agrees_with_scoringrules(members: int, dtype: type) -> None:
         np.testing.assert_allclose(value, expected, rtol=3e-6, atol=3e-6 * 280)
     np.testing.assert_allclose(mean, wide.mean(axis=1), rtol=1e-12, atol=1e-9)
     np.testing.assert_allclose(variance, wide.var(axis=1, ddof=1), rtol=1e-10)
+
+
+@pytest.mark.parametrize("members", [1, 2, 7, 50, NETWORK, NETWORK + 1])
+@pytest.mark.parametrize("cells", [1, ROW - 1, ROW, 3 * ROW + 5])
+def test_terms_are_those_of_each_cell_in_any_layout(members: int, cells: int) -> None:
+    rng = np.random.default_rng(members)
+    x = np.maximum(rng.normal(0, 3, (members, cells)), -1).astype(np.float32)  # many are equal
+    x[rng.random(x.shape) < 0.1] = -0.0
+    y = rng.normal(0, 3, cells)
+    for values in (x, x.astype(np.float64)):
+        wide = np.repeat(values.T, 3, axis=1)  # `(cell, 3 members)`, of which every third is taken
+        made = ensemble_terms(values, y)
+        assert np.array_equal(crps_terms(values, y), made[2:])
+        for layout in (np.asfortranarray(values), wide[:, ::3].T, values[:, ::-1][:, ::-1]):
+            assert np.array_equal(ensemble_terms(layout, y), made)
+        pairs = np.abs(values[:, None].astype(np.float64) - values[None]).mean(axis=(0, 1))
+        np.testing.assert_allclose(made[2], np.abs(values - y).mean(axis=0), rtol=1e-12)
+        np.testing.assert_allclose(made[3], pairs, rtol=1e-12, atol=1e-15)
+
+
+def test_a_cell_with_nan_leaves_its_neighbours_alone() -> None:
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(50, 300)).astype(np.float32), rng.normal(size=300)
+    expected = crps_terms(x, y)
+    x[3, 7] = np.nan
+    made = crps_terms(x, y)
+    assert np.isnan(made[0, 7])
+    assert np.array_equal(np.delete(made, 7, axis=1), np.delete(expected, 7, axis=1))
 
 
 def gaussian_crps(mean: float, std: float, y: np.ndarray) -> np.ndarray:

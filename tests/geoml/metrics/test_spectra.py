@@ -11,7 +11,7 @@ from geoml.metrics.spectra import ralsd, rapsd
 from geoml.metrics.variogram import LAGS
 
 
-@pytest.mark.parametrize("shape", [(16, 16), (15, 15), (16, 17), (12, 20)])
+@pytest.mark.parametrize("shape", [(16, 16), (15, 15), (16, 17), (12, 20), (21, 6), (7, 1), (2, 2)])
 def test_rapsd_is_the_mean_of_each_ring_of_the_whole_plane(shape: tuple[int, int]) -> None:
     field = np.random.default_rng(0).normal(size=shape)
     power = np.abs(np.fft.fft2(field)) ** 2 / field.size
@@ -20,6 +20,18 @@ def test_rapsd_is_the_mean_of_each_ring_of_the_whole_plane(shape: tuple[int, int
     assert len(made) == (max(shape) + 1) // 2
     for k, value in enumerate(made):
         assert value == pytest.approx(power[np.rint(radius) == k].mean(), rel=1e-12)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_spectra_of_many_fields_in_any_layout_are_those_of_each(dtype: type) -> None:
+    fields = np.random.default_rng(0).normal(size=(13, 2, 3, 18)).astype(dtype).transpose(2, 1, 0, 3)[:, :, :, ::2]
+    made = rapsd(fields)
+    assert made.shape == (3, 2, 7)
+    for i, j in np.ndindex(3, 2):
+        assert np.array_equal(made[i, j], rapsd(np.ascontiguousarray(fields[i, j], np.float64)))
+    fields[1, 0, 4, 4] = np.nan
+    assert np.isnan(rapsd(fields)[1, 0]).all()
+    assert np.isfinite(rapsd(fields)[0]).all()
 
 
 @pytest.mark.parametrize("k", [1, 3, 7])
