@@ -10,12 +10,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from geoml.cli.tables import show
 from geoml.errors import UserError, unknown
-from geoml.runs.files import write_json
-from geoml.runs.folder import RunFolder, launched_rank, plain
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
+
+    from geoml.runs.folder import RunFolder
 
 __all__ = ["benchmark", "coverage", "evaluate", "export_maps", "import_maps", "paths",
            "predict", "report", "scenes", "trace", "train"]  # fmt: skip
@@ -26,19 +27,26 @@ MIRRORED = 4
 
 
 def scenes(arguments: Sequence[str]) -> Rows | int:
-    """List scenes, those that need no file or the given ones; with `scene=` report on one scene.
+    """List the scenes that need no file, measure the given ones, or with `scene=` report on one scene.
 
     `--draw FOLDER` draws a plan of each; the report on one scene includes its plan.
     """
     parser = argparse.ArgumentParser(prog="radiomaps scenes", description="List scenes, report on one, draw them.")
     words = (
-        "names or files to list (default: all without files); scene=NAME or scene=FILE reports on one; KEY=VALUE or "
-        "scene.KEY=VALUE sets options of the reader, such as default_height_m=9"
+        "names or files to measure (default: list all that need no file); scene=NAME or scene=FILE reports on one; "
+        "KEY=VALUE or scene.KEY=VALUE sets options of the reader, such as default_height_m=9"
     )
     parser.add_argument("scene", nargs="*", help=words)
     parser.add_argument("--draw", metavar="FOLDER", help="draw a plan of each into this folder")
     parser.add_argument("--save", metavar="FOLDER", help="write each as XML and PLY meshes into this folder")
     flags = parser.parse_args(arguments)
+    from radiomaps.generation import known_scenes
+
+    if not arguments:
+        show([{"scene": name, "kind": known_scenes.GENERATED.get(name, "meshes of Sionna RT"),
+               "licence": known_scenes.licence_of(name)} for name in known_scenes.names()])  # fmt: skip
+        print("\nradiomaps scenes NAME … measures these: size, buildings, heights, triangles.")
+        return 0
     from geoml.report.drawing import save_viewer
     from radiomaps.report.figures import scene_viewer
     from radiomaps.scenes import load, names, save_scene
@@ -85,6 +93,7 @@ def scenes(arguments: Sequence[str]) -> Rows | int:
 
 def trace(config: DictConfig, run: RunFolder) -> Rows:
     """Trace the maps of all transmitters in all scenes into one store, and draw some of them."""
+    from geoml.runs.folder import plain
     from radiomaps.generation.generate import generate
     from radiomaps.generation.plan import Placement, Plan, Window, furnished
 
@@ -111,6 +120,7 @@ def trace(config: DictConfig, run: RunFolder) -> Rows:
 
 def coverage(config: DictConfig, run: RunFolder) -> Rows:
     """Compute coverage of the cells of a store, or of a sites file over its paths; returns one row per height."""
+    from geoml.runs.folder import plain
     from radiomaps.report.coverage import cover
 
     return cover(plain(config), run)
@@ -118,6 +128,7 @@ def coverage(config: DictConfig, run: RunFolder) -> Rows:
 
 def paths(config: DictConfig, run: RunFolder) -> Rows:
     """Find exact paths to receivers and write them as a table; returns one row per transmitter."""
+    from geoml.runs.folder import plain
     from radiomaps.generation.plan import Placement, Window, furnished
     from radiomaps.generation.receivers import Receivers
     from radiomaps.maps.path_files import require_suffix, write_paths
@@ -217,6 +228,8 @@ def train(config: DictConfig, run: RunFolder) -> Rows:
     """
     from geoml.cli.config import instantiate
     from geoml.models.registry import kind_of
+    from geoml.runs.files import write_json
+    from geoml.runs.folder import launched_rank, plain
     from geoml.train.tensorboard import log_of
     from radiomaps.maps.store import MapStore
     from radiomaps.report.pictures import picture_taker
@@ -248,6 +261,7 @@ def train(config: DictConfig, run: RunFolder) -> Rows:
 def predict(config: DictConfig, run: RunFolder) -> Rows:
     """Predict maps with a trained model into CF files in the run folder's `samples/`, and draw some."""
     from geoml.models.tiles import Tiling
+    from geoml.runs.folder import plain
     from radiomaps.maps.store import MapStore
     from radiomaps.prediction import (
         chosen_maps,
@@ -298,6 +312,7 @@ def predict(config: DictConfig, run: RunFolder) -> Rows:
 def evaluate(config: DictConfig, run: RunFolder) -> Rows:
     """Score a checkpoint or a baseline on a part of a store: tables by target, group and layer, and pictures."""
     from geoml.cli.tables import show
+    from geoml.runs.folder import plain
     from radiomaps.evaluation import builder_of, group_rows, mirror_rows, physical_rows, published_rows
     from radiomaps.maps.store import MapStore
     from radiomaps.report.pictures import draw

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from geoml.errors import UserError
-from geoml.runs.folder import RunFolder, plain
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
+    from geoml.runs.folder import RunFolder
     from rainshift.data.archive import Archive
     from rainshift.data.observations import Readings
     from rainshift.models.spec import Downscaler
@@ -71,6 +71,7 @@ def trust(config: DictConfig, run: RunFolder) -> Rows:
 
     The trust map is saved next to the model's checkpoints; `predict` then adds it to each prediction.
     """
+    from geoml.runs.folder import RunFolder
     from rainshift.models.trust import fit_trust
     from rainshift.training import load_trained
 
@@ -141,6 +142,7 @@ def predict(config: DictConfig, run: RunFolder) -> Rows:
 def _predict_file(config: DictConfig, run: RunFolder) -> dict[str, Any]:
     """Predict the coarse fields of `input` and write `output`; finished blocks are reused."""
     from geoml.data.store import read_dataset
+    from geoml.runs.folder import plain
     from rainshift.data.coarse_files import coarse_files, open_coarse
     from rainshift.models.general import weights_of
     from rainshift.prediction import fingerprint, write_fields
@@ -193,6 +195,7 @@ def _named(config: DictConfig, archive: Archive) -> list[str]:
 def evaluate(config: DictConfig, run: RunFolder) -> Rows:
     """Score a trained model or a prediction file on regions, and compute its skill against the reference."""
     from geoml.metrics import Suite
+    from geoml.runs.folder import plain
     from rainshift.data.selection import choose
     from rainshift.data.settings import require_untrained, trained_share
     from rainshift.evaluation import score, score_file
@@ -275,6 +278,7 @@ def report(arguments: Sequence[str]) -> Rows:
 
 
 def _archive(config: DictConfig) -> Archive:
+    from geoml.runs.folder import plain
     from rainshift.data.archive import archive_of
     from rainshift.data.settings import data_settings
 
@@ -288,6 +292,7 @@ def _split(archive: Archive, role: str) -> str:
 
 def _checkpoint(config: DictConfig) -> str:
     """The checkpoint of a verb, or the name of the general model that `model` selects."""
+    from geoml.runs.folder import plain
     from rainshift.models.spec import ModelSpec
 
     chosen = config.get("model")
@@ -309,6 +314,7 @@ def _trained(config: DictConfig) -> Trained:
 
 def _readings(config: DictConfig) -> Readings | None:
     """The stations that guide members."""
+    from geoml.runs.folder import plain
     from rainshift.data.observations import readings_of
 
     return readings_of(config.observations, plain(config.observation_error))
@@ -316,6 +322,7 @@ def _readings(config: DictConfig) -> Readings | None:
 
 def _ready(config: DictConfig, archive: Archive, trained: Trained, names: Sequence[str]) -> Downscaler:
     """The downscaler in tiles, with the configured conservation layer."""
+    from geoml.runs.folder import plain
     from rainshift.data.exactness import exact_means
 
     exact = exact_means(archive, names)

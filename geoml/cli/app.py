@@ -8,7 +8,6 @@ keeps listing, completion and `--help` fast.
 from __future__ import annotations
 
 import errno
-import importlib.metadata
 import os
 import sys
 from collections.abc import Sequence
@@ -17,7 +16,6 @@ import geoml
 from geoml.cli.definitions import App, Verb, load_function
 from geoml.cli.streams import any_character, discard_output, output_fails
 from geoml.errors import MachineError, UserError, missing_packages
-from geoml.runs.files import machine_error
 
 __all__ = ["main"]
 
@@ -53,6 +51,8 @@ def main(app: App, argv: Sequence[str] | None = None) -> int:
 
 def _explained(error: OSError) -> UserError:
     """The message for an error of the operating system that nothing handled; raises what says nothing to a user."""
+    from geoml.runs.files import machine_error
+
     if error.errno in (errno.EACCES, errno.EPERM) and error.filename is not None:
         return UserError(f"{error.filename}: {error.strerror}; this user may not read or write it")
     place = error.filename or ("standard output" if output_fails() else "a file")
@@ -75,6 +75,8 @@ def _dispatch(app: App, arguments: list[str]) -> int:
         print(_listing(app))
         return 0
     if first in ("-V", "--version"):
+        import importlib.metadata  # costs as much as the whole listing
+
         print(f"{app.name} {importlib.metadata.version('geoml')}")
         return 0
     if first in ("-sc", "--shell-completion"):

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from geoml.errors import UserError, unknown
+from radiomaps.generation.known_scenes import names, sionna_scenes
 from radiomaps.scenes.geojson import FOREIGN, is_geojson, load_geojson, parse_json
 from radiomaps.scenes.osm import load_osm
 from radiomaps.scenes.overpass import is_overpass
@@ -20,7 +21,7 @@ from radiomaps.scenes.repairs import Repairs
 from radiomaps.scenes.rooms import Rooms, rooms
 from radiomaps.scenes.scene import MATERIALS, Scene
 from radiomaps.scenes.urbanradio3d import load_buildings_json, load_height_picture
-from radiomaps.scenes.xml import load_city, load_xml, sionna_scenes
+from radiomaps.scenes.xml import load_city, load_xml
 
 __all__ = ["load", "names", "parse_options"]
 
@@ -58,11 +59,6 @@ _CONVERT = {
     ".kml": "convert it with ogr2ogr city.geojson city.kml",
     ".blend": "export it with Blender's Mitsuba add-on as XML",
 }
-
-
-def names() -> list[str]:
-    """Names of scenes that need no file: Sionna's, if its package is installed, `procedural` and `rooms`."""
-    return [*sionna_scenes(), *_GENERATED]
 
 
 def load(scene: str | os.PathLike[str] | Mapping[str, Any]) -> Scene:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import re
@@ -20,6 +19,7 @@ from numpy.typing import NDArray
 
 from geoml.errors import DataError, UserError, unknown
 from geoml.runs.files import atomic_path, read_json, write_json
+from radiomaps.generation.known_scenes import licence_of, sionna_scenes
 from radiomaps.scenes.footprints import polygons_of
 from radiomaps.scenes.mesh_files import CUBE, RECTANGLE, Triangles, find_file, read_mesh
 from radiomaps.scenes.ply import write_ply
@@ -28,26 +28,13 @@ from radiomaps.scenes.repairs import Repairs
 from radiomaps.scenes.scene import MATERIALS, Footprint, Kind, Mesh, Scene
 from radiomaps.scenes.xml_tree import read_xml, transform_of
 
-__all__ = ["load_city", "load_xml", "save_scene", "sionna_scenes"]
+__all__ = ["load_city", "load_xml", "save_scene"]
 
 _GROUND = re.compile(r"^(plane|ground|floor|terrain)(?![a-z])", re.IGNORECASE)
 _OBJECT = re.compile(r"^(car\b|car[-_]|knife|reflector|screen|sphere|(box|wall|wedge)$)", re.IGNORECASE)
 _PART = re.compile(r"-(itu_\w+|roof|wall|[0-9a-f]{6})$")
 _ABOUT = "scene.json"
-_MAP_LICENCE = "ODbL 1.0 (OpenStreetMap contributors); meshes from Sionna RT, Apache-2.0"
 _FILES = ("ply", "obj", "serialized")
-
-
-def sionna_scenes() -> dict[str, Path]:
-    """The scenes that ship with Sionna RT, by name. The ray tracer itself is not imported."""
-    spec = importlib.util.find_spec("sionna")
-    folders = [Path(root) / "rt" / "scenes" for root in (spec.submodule_search_locations or ())] if spec else []
-    return {
-        path.stem: path
-        for folder in folders
-        for path in sorted(folder.glob("*/*.xml"))
-        if path.stem == path.parent.name
-    }
 
 
 def load_city(name: str) -> Scene:
@@ -58,8 +45,7 @@ def load_city(name: str) -> Scene:
     if name not in known:
         raise unknown("scene", name, known)
     scene = load_xml(known[name])
-    mapped = {"munich", "etoile", "florence", "san_francisco"}
-    return replace(scene, name=name, licence=_MAP_LICENCE if name in mapped else "Apache-2.0 (Sionna RT)")
+    return replace(scene, name=name, licence=licence_of(name))
 
 
 def load_xml(path: str | os.PathLike[str], *, material: str = "concrete", licence: str = "") -> Scene:

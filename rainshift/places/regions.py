@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from geoml.errors import DataError, UserError, unknown
-from geoml.runs.files import read_text
 from rainshift.places.climate import Climate
 
 if TYPE_CHECKING:
@@ -68,10 +67,8 @@ class Region:
 
 def load_region(path: str | os.PathLike[str]) -> Region:
     """The region in one YAML file; its `name` must be the file's stem."""
-    from geoml.runs.stored_config import parse_yaml
-
     path = Path(path)
-    values = parse_yaml(read_text(path, "region file"), path)
+    values = _values(path)
     if not isinstance(values, dict):
         raise DataError(f"{path} holds {type(values).__name__}; expected the keys name, lat_min, lat_max, …")
     known = Region.__dataclass_fields__
@@ -87,6 +84,19 @@ def load_region(path: str | os.PathLike[str]) -> Region:
         return Region(**values, climate=Climate.from_mapping(climate) if climate is not None else None)
     except (UserError, TypeError) as error:
         raise DataError(f"{path}: {error}") from error
+
+
+def _values(path: Path) -> Any:
+    """The content of a region file. The files that come with the package need not be read as those of others are, by
+    the slower parser that refuses all but data."""
+    if path.parent == SHIPPED:
+        import yaml
+
+        return yaml.load(path.read_bytes(), getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+    from geoml.runs.files import read_text
+    from geoml.runs.stored_config import parse_yaml
+
+    return parse_yaml(read_text(path, "region file"), path)
 
 
 def _folders() -> tuple[Path, ...]:

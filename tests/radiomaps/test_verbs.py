@@ -11,6 +11,7 @@ import yaml
 from geoml.cli.compose import compose
 from radiomaps.__main__ import main
 from radiomaps.maps.store import open_maps
+from radiomaps.scenes import load, names
 
 SMALL = [
     "solver=dominant",
@@ -103,7 +104,16 @@ def test_a_file_without_heights_is_drawn_with_one_for_all(capsys: pytest.Capture
     assert "file cannot be written to; choose another folder" in capsys.readouterr().err
 
 
-def test_scenes_are_listed_drawn_and_saved(capsys: pytest.CaptureFixture[str]):
+def test_listed_scenes_are_those_that_load_with_their_licences(capsys: pytest.CaptureFixture[str]):
+    assert main(["scenes"]) == 0
+    listed = capsys.readouterr().out
+    for name in ("procedural", "rooms", *[city for city in ("box", "etoile") if city in names()]):
+        assert name in names()
+        row = next(line for line in listed.splitlines() if line.split()[:1] == [name])
+        assert row.endswith(load(name).licence)
+
+
+def test_scenes_are_drawn_and_saved(capsys: pytest.CaptureFixture[str]):
     assert main(["scenes", "procedural-3", "--draw", "plans", "--save", "files"]) == 0
     assert "procedural-3" in capsys.readouterr().out
     assert Path("plans/procedural-3.png").read_bytes().startswith(b"\x89PNG")

@@ -141,3 +141,11 @@ def test_listing_imports_nothing_heavy():
     code = f"import sys, rainshift.places.regions as r; r.as_rows(); print([m for m in {heavy} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_shipped_regions_read_the_same_as_files_of_others():
+    from geoml.runs.stored_config import parse_yaml
+
+    files = sorted(SHIPPED.glob("*.yaml"))
+    assert len(files) >= 18
+    assert all(module._values(path) == parse_yaml(path.read_text(), path) for path in files)
