@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable
 from typing import Any
 
@@ -29,6 +28,8 @@ def unknown(kind: str, name: object, choices: Iterable[object], *, hint: str = "
     >>> str(unknown("region", "melanesa", ["melanesia", "caribbean"]))
     "region 'melanesa' unknown; did you mean 'melanesia'? (known: caribbean, melanesia)"
     """
+    import difflib  # every command imports this module, few look for a name
+
     known = sorted(str(choice) for choice in choices)
     near = difflib.get_close_matches(str(name), known, n=1, cutoff=0.5)
     guess = f"; did you mean {near[0]!r}?" if near else ""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from html import escape
 from typing import TYPE_CHECKING, Any, TextIO, overload
 
 if TYPE_CHECKING:
@@ -149,6 +148,8 @@ class DataTable(Sequence[Mapping[str, Any]]):
         return text(self._rows)
 
     def _repr_html_(self) -> str:
+        from html import escape
+
         names = self.columns
         head = "".join(f"<th>{escape(name)}</th>" for name in names)
         body = "".join(

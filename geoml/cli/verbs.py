@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from geoml.cli import compose
 from geoml.cli.definitions import App, Verb, load_function
-from geoml.cli.streams import LogFile
 from geoml.cli.tables import Rows, show
 from geoml.errors import UserError, missing_packages
 from geoml.runs.folder import RunFolder, config_hash, launched_rank
+from geoml.runs.log_file import LogFile
 from geoml.runs.threads import limit_threads
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ import pytest
 
 from geoml.cli import app
 from geoml.cli.definitions import App
-from geoml.cli.streams import LogFile
+from geoml.runs.log_file import LogFile
 
 ROOT = Path(__file__).parent.parent.parent
 PLAIN = {key: value for key, value in os.environ.items() if not key.startswith(("PYTHON", "LC_", "LANG"))}
