@@ -3,7 +3,7 @@
 - `efficiency_prepare`: T1 / (2·T2), T1 and T2 the seconds in which one and two workers prepare a region of the
   synthetic planet, from the first slab asked for to the manifest.
 - `independent_prepare`: the limit that the machine sets to it: T1 / T, T the seconds of each of two processes that
-  prepare a region each at the same time, with a worker of their own and nothing in common but the machine's memory.
+  prepare a region each at the same time, each with one worker, and share nothing but the machine's memory.
 - `efficiency_cells`: the same for equal cells of a benchmark, each a network trained and scored on prepared data.
 
 Workers are fresh for every run, so that none finds weather it made before, and have done the like on a small region
@@ -77,7 +77,7 @@ def seconds(work: Callable[[Experiment], None], made: Experiment, small: Experim
 
 
 def _prepare_with(others: Any, took: Any, folder: Path, size: dict[str, int]) -> None:
-    """In a process of its own: the seconds of preparing a region with one worker, once the others are ready, too."""
+    """In a new process: the seconds of preparing a region with one worker, once the others are ready, too."""
     small, made = experiments(folder, size)
     with dask_workers(1):
         prepare(small)
@@ -128,7 +128,7 @@ def measure(quick: bool) -> dict[str, float | None]:
                 quotients[name].append(one / (2 * two))
                 if work is prepare:
                     one, both = (independent(processes, Path(folder), sizes) for processes in (1, 2))
-                    print(f"independent: {one:.1f} s alone, {both:.1f} s beside another")
+                    print(f"independent: {one:.1f} s alone, {both:.1f} s with another")
                     quotients["independent_prepare"].append(one / both)
     return {name: statistics.median(values) for name, values in quotients.items()}
 

@@ -1,6 +1,6 @@
 """How long commands that only list take to start, over a Python that does nothing.
 
-Every run is a process of its own, with the files in the page cache. The commands and `python -c pass` take turns; a
+Every run is a new process, with the files in the page cache. The commands and `python -c pass` take turns; a
 time is the least of the rounds, which what else runs on the machine disturbs least.
 
 - `help_over_pass`: `--help` of the four commands, the slowest of them.
