@@ -2,8 +2,6 @@
 
 - `efficiency_prepare`: T1 / (2·T2), T1 and T2 the seconds in which one and two workers prepare a region of the
   synthetic planet, from the first slab asked for to the manifest.
-- `independent_prepare`: the limit that the machine sets to it: T1 / T, T the seconds of each of two processes that
-  prepare a region each at the same time, each with one worker, and share nothing but the machine's memory.
 - `efficiency_cells`: the same for equal cells of a benchmark, each a network trained and scored on prepared data.
 
 Workers are fresh for every run, so that none finds weather it made before, and have done the like on a small region
@@ -13,14 +11,12 @@ the rounds' quotients counts.
 
 from __future__ import annotations
 
-import multiprocessing
 import shutil
 import statistics
 import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from harness import main
 
@@ -76,48 +72,16 @@ def seconds(work: Callable[[Experiment], None], made: Experiment, small: Experim
         return time.perf_counter() - begin
 
 
-def _prepare_with(others: Any, took: Any, folder: Path, size: dict[str, int]) -> None:
-    """In a new process: the seconds of preparing a region with one worker, once the others are ready, too."""
-    small, made = experiments(folder, size)
-    with dask_workers(1):
-        prepare(small)
-        others.wait()
-        begin = time.perf_counter()
-        prepare(made)
-        took.put(time.perf_counter() - begin)
-
-
-def independent(processes: int, folder: Path, size: dict[str, int]) -> float:
-    """Mean seconds of processes that prepare a region each, at the same time."""
-    context = multiprocessing.get_context("spawn")
-    others, took = context.Barrier(processes), context.SimpleQueue()
-    folders = [folder / f"alone-{number}" for number in range(processes)]
-    started = [context.Process(target=_prepare_with, args=(others, took, place, size)) for place in folders]
-    for process in started:
-        process.start()
-    found = [took.get() for _ in started]
-    for process in started:
-        process.join()
-    return statistics.mean(found)
-
-
-def experiments(folder: Path, size: dict[str, int]) -> tuple[Experiment, Experiment]:
-    """A small case, which warms up, and the one that is measured."""
-    return experiment(folder / "small", hours=24, size_deg=6, samples=32), experiment(
-        folder / "made", size_deg=20, **size
-    )
-
-
 def measure(quick: bool) -> dict[str, float | None]:
     """Both figures; their definitions stand at the top of the file."""
     if usable_cores() < 2:
         print("one core only: the efficiency of a second worker cannot be measured")
-        return {"efficiency_prepare": None, "independent_prepare": None, "efficiency_cells": None}
+        return {"efficiency_prepare": None, "efficiency_cells": None}
     sizes = {"hours": 192, "samples": 64} if quick else {"hours": 1440, "samples": 320}
-    names = ("efficiency_prepare", "independent_prepare", "efficiency_cells")
-    quotients: dict[str, list[float]] = {name: [] for name in names}
+    quotients: dict[str, list[float]] = {"efficiency_prepare": [], "efficiency_cells": []}
     with tempfile.TemporaryDirectory() as folder:
-        small, made = experiments(Path(folder), sizes)
+        small = experiment(Path(folder) / "small", hours=24, size_deg=6, samples=32)
+        made = experiment(Path(folder) / "made", size_deg=20, **sizes)
         for part in (small, made):
             for split in part.archive.splits:
                 part.archive.prepare(REGION, split)
@@ -126,10 +90,6 @@ def measure(quick: bool) -> dict[str, float | None]:
                 one, two = (seconds(work, made, small, workers) for workers in (1, 2))
                 print(f"{name}: {one:.1f} s with one worker, {two:.1f} s with two")
                 quotients[name].append(one / (2 * two))
-                if work is prepare:
-                    one, both = (independent(processes, Path(folder), sizes) for processes in (1, 2))
-                    print(f"independent: {one:.1f} s alone, {both:.1f} s with another")
-                    quotients["independent_prepare"].append(one / both)
     return {name: statistics.median(values) for name, values in quotients.items()}
 
 
