@@ -159,10 +159,20 @@ def read_deepmimo(folder: str | os.PathLike[str]) -> tuple[list[Transmitter], li
         missing = [name for name in ("power", "phase", "delay", "tx_pos") if name not in kept]
         if missing:
             raise DataError(f"{folder} lacks {', '.join(f'{name}{pair}' for name in missing)}")
-        x, y, z = (float(part) for part in np.ravel(kept["tx_pos"]))
+        place = np.ravel(kept["tx_pos"]).tolist()
+        if len(place) != 3:
+            raise DataError(f"{folder}: tx_pos{pair} has {len(place)} numbers; expected x, y, z of one transmitter")
+        x, y, z = map(float, place)
         transmitters.append(Transmitter((x, y, z), name=pair.rpartition(".")[0].lstrip("_")))
         every.append(kept)
     return transmitters, every
+
+
+def _real(values: Any) -> NDArray[np.float32]:
+    found = np.asarray(values)
+    if found.dtype.kind not in "iufb":
+        raise ValueError(f"values of type {found.dtype}; real numbers were expected")
+    return found.astype(np.float32)
 
 
 def _matrix(path: Path, name: str) -> NDArray[np.float32] | None:
@@ -172,8 +182,8 @@ def _matrix(path: Path, name: str) -> NDArray[np.float32] | None:
         if path.suffix == ".mat":
             from scipy.io import loadmat
 
-            return np.asarray(loadmat(path, variable_names=[name])[name], np.float32)
+            return _real(loadmat(path, variable_names=[name])[name])
         with np.load(path, allow_pickle=False) as content:
-            return np.asarray(content[name], np.float32)
+            return _real(content[name])
     except (OSError, ValueError, TypeError, KeyError, EOFError, NotImplementedError, zipfile.BadZipFile) as error:
         raise DataError(f"{path} is no matrix of DeepMIMO, or it is damaged ({error})") from error

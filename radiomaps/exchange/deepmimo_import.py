@@ -21,6 +21,9 @@ __all__ = ["import_deepmimo", "table_of_deepmimo"]
 
 _PAIR = re.compile(r"^(t\d+_tx\d+)_(r\d+)$")
 _DIFFRACTION = "2"
+#: Matrices, and between which numbers they lie in DeepMIMO's units.
+_LIMITS = (("delay", 0.0, 0.1, "seconds"), ("aoa_el", 0.0, 180.0, "degrees from the zenith"),
+           ("aod_el", 0.0, 180.0, "degrees from the zenith"), ("power", -1000.0, 100.0, "dB of 1 W sent"))  # fmt: skip
 
 
 def import_deepmimo(source: str | os.PathLike[str], store: str | os.PathLike[str]) -> list[dict[str, Any]]:
@@ -51,7 +54,7 @@ def table_of_deepmimo(source: str | os.PathLike[str]) -> xr.Dataset:
     """
     folder = Path(source)
     transmitters, matrices = read_deepmimo(folder)
-    about = read_json(folder / "params.json")
+    about = _about(folder)
     pairs: dict[tuple[str, str], Mapping[str, NDArray[np.float32]]] = {}
     places: dict[str, tuple[float, float, float]] = {}
     for transmitter, found in zip(transmitters, matrices, strict=True):
@@ -59,7 +62,7 @@ def table_of_deepmimo(source: str | os.PathLike[str]) -> xr.Dataset:
         assert match is not None
         if "rx_pos" not in found:
             raise DataError(f"{folder} lacks rx_pos_{transmitter.name}: receivers without places")
-        pairs[match[1], match[2]] = found
+        pairs[match[1], match[2]] = _by_user(found, f"{folder}: {transmitter.name}")
         places[match[1]] = transmitter.position
     sets = sorted({name for _, name in pairs})
     for tx in places:
@@ -69,6 +72,49 @@ def table_of_deepmimo(source: str | os.PathLike[str]) -> xr.Dataset:
     columns = [_columns([pairs[tx, name] for name in sets], width, f"{folder}, transmitter {tx}") for tx in places]
     points = np.concatenate([pairs[next(iter(places)), name]["rx_pos"] for name in sets]).astype(float)
     return _table(columns, list(places), np.array(list(places.values())), points, about)
+
+
+def _about(folder: Path) -> dict[str, Any]:
+    """What `params.json` says of the tracer and the scene, with the carrier in Hz."""
+    about = read_json(folder / "params.json")
+    parts = {key: about.get(key) if isinstance(about, Mapping) else None for key in ("rt_params", "scene")}
+    known = {key: dict(part) if isinstance(part, Mapping) else {} for key, part in parts.items()}
+    try:
+        carrier = float(known["rt_params"]["frequency"])
+    except (KeyError, TypeError, ValueError):
+        raise DataError("params.json names no rt_params.frequency, the carrier of these paths in Hz") from None
+    if not 1e6 <= carrier <= 1e12:
+        raise DataError(f"params.json has rt_params.frequency={carrier:g}; expected Hz, 1e6 … 1e12")
+    known["rt_params"]["frequency"] = carrier
+    return known
+
+
+def _by_user(found: Mapping[str, NDArray[np.float32]], where: str) -> dict[str, NDArray[np.float32]]:
+    """Matrices (user, path) and places (user, 3), whose numbers can be of the units of DeepMIMO."""
+    places = np.atleast_2d(found["rx_pos"])
+    if places.ndim != 2 or places.shape[1] != 3 or not np.isfinite(places).all() or not len(places):
+        raise DataError(f"{where}: rx_pos of shape {found['rx_pos'].shape}; expected x, y, z of each receiver")
+    made = {"rx_pos": places, "tx_pos": found["tx_pos"]}
+    for name, values in found.items():
+        if name in made:
+            continue
+        if values.ndim == 1:  # one path, or one user
+            values = values[:, None] if len(values) == len(places) else values[None]
+        if values.ndim != 2 or len(values) != len(places):
+            raise DataError(f"{where}: {name} of shape {values.shape} for {len(places)} receivers; expected user, path")
+        made[name] = values
+    known = {name: values[np.isfinite(values)] for name, values in made.items()}
+    for name, low, high, unit in _LIMITS:
+        values = known.get(name, known["power"][:0])
+        if values.size and (values.min() < low or values.max() > high):
+            raise DataError(f"{where}: {name} runs from {values.min():.4g} to {values.max():.4g}; expected {unit}")
+    if known["power"].size and known["power"].min() >= 0:
+        raise DataError(f"{where}: no power is below 0 dB; expected dB of 1 W sent, not a linear power")
+    for name, turn in (("phase", 2 * np.pi), ("aoa_el", np.pi)):
+        values = known.get(name, known["power"][:0])
+        if values.size >= 16 and np.abs(values).max() <= turn + 0.01:
+            raise DataError(f"{where}: {name} is at most {np.abs(values).max():.3g}, as in radians; expected degrees")
+    return made
 
 
 def _columns(parts: Sequence[Mapping[str, NDArray[np.float32]]], width: int, where: str) -> dict[str, NDArray[Any]]:
@@ -142,9 +188,6 @@ def _table(
         "licence": str(scene.get("licence", "")),
         "rays": int(traced.get("num_rays") or 0),
         "depth": int(traced.get("max_path_depth") or 0),
+        "frequency_hz": traced["frequency"],
     }
-    try:
-        attrs["frequency_hz"] = float(traced["frequency"])
-    except (KeyError, TypeError, ValueError):
-        raise DataError("params.json names no rt_params.frequency, the carrier of these paths in Hz") from None
     return xr.Dataset(variables, coords, attrs)

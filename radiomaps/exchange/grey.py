@@ -123,14 +123,17 @@ def _percent(part: int, whole: int) -> float:
 
 def read_grey(content: bytes, name: str) -> NDArray[np.uint8]:
     """Read a PNG as grey levels (rows, columns); raises `DataError` for colour images and damaged files."""
-    from PIL import Image
+    from PIL import Image, UnidentifiedImageError
 
     try:
         with Image.open(io.BytesIO(content)) as picture:
-            mode, array = picture.mode, np.asarray(picture)
+            mode = picture.mode
+            array = np.asarray(picture.convert("RGB") if mode == "P" else picture)
+    except UnidentifiedImageError as error:
+        raise DataError(f"{name} is no picture, or it is truncated") from error
     except (OSError, SyntaxError, ValueError) as error:
         raise DataError(f"{name} is no readable picture ({error}); it may be truncated") from error
-    if array.ndim == 3 and array.shape[2] >= 3 and (array[..., 0] == array[..., 1]).all():
+    if array.ndim == 3 and array.shape[2] >= 3 and (array[..., :2] == array[..., 1:3]).all():
         array = array[..., 0]
     if mode == "1":
         array = array.astype(np.uint8) * 255

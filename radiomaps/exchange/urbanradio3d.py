@@ -101,7 +101,9 @@ def import_urbanradio3d(
     variables, heights = _complete(pictures, source)
     path_gain_range_db = path_gain_range_db or _recorded_range(tree)
     codecs = {**URBANRADIO3D, "path_gain_db": GreyCodec(*map(float, path_gain_range_db))}
-    size = read_grey(tree.read(pictures[maps[0]][variables[0], heights[0]]), "the first picture").shape[0]
+    first = pictures[maps[0]][variables[0], heights[0]]
+    size = read_grey(tree.read(first), first).shape[0]
+    _check_places(maps, size, source)
     grid = Grid.box({"z": heights[0] - 0.5, "y": 0, "x": 0}, {"z": heights[-1] + 0.5, "y": size, "x": size}, 1.0)
     buildings = _Buildings(tree, size)
 
@@ -166,6 +168,14 @@ def _complete(
     if heights != tuple(range(heights[0], heights[-1] + 1)):
         raise DataError(f"{source}: heights {list(heights)} have gaps")
     return variables, heights
+
+
+def _check_places(maps: list[MapName], size: int, source: Any) -> None:
+    for name in maps:
+        if max(name.x, name.y) >= size:
+            raise DataError(
+                f"{source}: map {name.piece} has its transmitter at {name.x}, {name.y}, beyond its {size} pixels"
+            )
 
 
 def _levels(tree: FileTree, path: str, variable: str, size: int) -> NDArray[np.uint8]:

@@ -153,3 +153,58 @@ def test_path_files_that_are_incomplete_are_refused(table: xr.Dataset, tmp_path:
         import_deepmimo(tmp_path / "canyon", tmp_path / "paths.npz")
     with pytest.raises(UserError, match=r"\.npz or \.nc"):
         import_deepmimo(tmp_path / "canyon", tmp_path / "maps.zarr")
+
+
+def _units(name, change):
+    """A change of one matrix of the first transmitter."""
+
+    def apply(folder: Path) -> None:
+        file = folder / f"{name}_t000_tx000_r001.npz"
+        with np.load(file) as content:
+            values = change(content[name])
+        np.savez(file, **{name: values})
+
+    return apply
+
+
+def _params(**changes):
+    def apply(folder: Path) -> None:
+        about = json.loads((folder / "params.json").read_text())
+        (folder / "params.json").write_text(json.dumps({**about, **changes}))
+
+    return apply
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (_params(rt_params=[1]), "names no rt_params.frequency"),
+        (_params(rt_params={"frequency": 3.5}), "rt_params.frequency=3.5; expected Hz"),
+        (_units("delay", lambda values: values * 1e9), "expected seconds"),
+        (_units("delay", lambda values: -values), "expected seconds"),
+        (_units("power", lambda values: 10 ** (values / 10)), "not a linear power"),
+        (_units("power", lambda values: values + 1j), "values of type complex"),
+        (_units("phase", np.radians), "phase is at most .* as in radians"),
+        (_units("aoa_el", lambda values: 90 - values * 1.2), "expected degrees from the zenith"),
+        (_units("rx_pos", lambda values: values[:, :2]), r"rx_pos of shape \(4, 2\)"),
+        (_units("rx_pos", lambda values: values[:3]), "for 3 receivers; expected user, path"),
+        (_units("tx_pos", lambda values: np.tile(values, (2, 1))), "has 6 numbers"),
+    ],
+)
+def test_path_files_in_other_units_and_shapes_are_refused(table: xr.Dataset, tmp_path: Path, spoil, message: str):
+    export_deepmimo(table, tmp_path / "canyon")
+    spoil(tmp_path / "canyon")
+    with pytest.raises(DataError, match=message):
+        import_deepmimo(tmp_path / "canyon", tmp_path / "paths.npz")
+
+
+def test_one_path_of_each_user_may_lack_its_axis(table: xr.Dataset, tmp_path: Path):
+    export_deepmimo(table.isel(tx=[0]), tmp_path / "canyon")
+    for file in (tmp_path / "canyon").glob("*.npz"):
+        name = file.name.split("_t000")[0]
+        if not name.endswith("pos"):
+            _units(name, lambda values: values[:, 0])(tmp_path / "canyon")
+    _params(scene=None)(tmp_path / "canyon")
+    import_deepmimo(tmp_path / "canyon", tmp_path / "paths.npz")
+    back = read_paths(tmp_path / "paths.npz")
+    assert back["path_count"].values.tolist() == [[1, 1, 1, 0]]
