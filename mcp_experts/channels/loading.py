@@ -108,7 +108,12 @@ def labelled_channels(path: Path) -> tuple[list[Channel], NDArray[np.str_], NDAr
             f"{links.shape}; expected one label and one link for each channel, the first axis"
         )
     index = arrays.get("subcarrier_index")
-    channels = [_sampled(path, kinds[0], each, attributes, index) for each in values]
+    channels = []
+    for number, each in enumerate(values):
+        try:
+            channels.append(_sampled(path, kinds[0], each, attributes, index))
+        except UserError as error:
+            raise DataError(f"{path.name}, channel {number}: {error}") from error
     return channels, labels, links
 
 

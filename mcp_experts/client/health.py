@@ -111,6 +111,8 @@ def findings(
     )
     if "carrier" in options:
         carrier = quantity(Contents({}, {}), options["carrier"], "carrier", "options", FREQUENCIES)
+        if not 1e6 <= carrier <= 1e12:
+            raise UserError(f"carrier {options['carrier']!r} is {carrier:g} Hz; expected 1 MHz to 1 THz, as 3.5GHz")
         speed = SPEED_OF_LIGHT / carrier
         yield "carrier", WELL, f"{natural(carrier, 'Hz')}; 100 Hz of Doppler shift are {100 * speed:.3g} m/s"
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import codecs
 import collections
 import contextlib
 import errno
 import hashlib
 import hmac
 import ipaddress
+import json
 import os
 import signal
 import socket
@@ -22,6 +24,7 @@ import uvicorn
 from mcp.server.auth.provider import AccessToken
 from mcp.server.auth.settings import AuthSettings
 from mcp.server.transport_security import TransportSecuritySettings
+from mcp_types import INVALID_REQUEST
 from pydantic import AnyHttpUrl
 from starlette.applications import Starlette
 from starlette.responses import Response
@@ -29,6 +32,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from geoml.errors import UserError
+from mcp_experts.serve.frames import Messages, Refused, parse
 from mcp_experts.serve.guard import Guard, host_name, normal_origin
 from mcp_experts.serve.server import ExpertServer, build_server
 
@@ -227,8 +231,26 @@ class _PromptHead(H11Protocol):
             self.transport.close()
 
 
+def _refused(messages: collections.deque[Message]) -> bytes | None:
+    """The JSON-RPC error for a body that is no message; a byte-order mark is removed from one that is."""
+    body = b"".join(message.get("body", b"") for message in messages)
+    if body.startswith(codecs.BOM_UTF8):
+        messages.clear()
+        messages.append({"type": "http.request", "body": body.removeprefix(codecs.BOM_UTF8), "more_body": False})
+    found = parse(body)
+    if isinstance(found, Messages):
+        found = Refused(INVALID_REQUEST, "batches are not taken over HTTP; send one message in each request")
+    if not isinstance(found, Refused):
+        return None
+    error = {"code": found.code, "message": found.message.replace("the line", "the body")}
+    return json.dumps({"jsonrpc": "2.0", "id": found.identifier, "error": error}).encode()
+
+
 class _PromptBody:
-    """Answers 408 if the body of a request does not arrive in time. Bodies over the limit are refused later."""
+    """Answers 408 if the body of a request does not arrive in time, 400 if it is no message of JSON-RPC.
+
+    Bodies over the limit are refused later.
+    """
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
@@ -249,6 +271,10 @@ class _PromptBody:
                         break
         except TimeoutError:
             await Response("Request body too slow", 408, {"connection": "close"})(scope, receive, send)
+            return
+
+        if size <= BODY_BYTES and (refused := _refused(messages)) is not None:
+            await Response(refused, 400, media_type="application/json")(scope, receive, send)
             return
 
         async def replay() -> Message:

@@ -134,6 +134,24 @@ def test_broken_frames_get_an_answer_each(open_server, broken_frames):
     assert open_server.process.poll() is None
 
 
+@pytest.mark.parametrize(
+    ("body", "status", "message"),
+    [
+        (b'\xef\xbb\xbf{"jsonrpc":"2.0","id":1,"method":"tools/list"}', 200, None),
+        (b'[{"jsonrpc":"2.0","id":1,"method":"ping"}]', 400, "batches are not taken over HTTP"),
+        (b"null", 400, "not a JSON-RPC 2.0 request or notification"),
+        (b'{"jsonrpc":"2.0","id":7,"method":5}', 400, "not a JSON-RPC 2.0 request or notification"),
+        (b'{"jsonrpc":"2.0","id":7,"method":"ping","params":{"a":"\\ud83d"}}', 400, "the body is not valid JSON"),
+    ],
+)
+def test_a_body_that_is_no_message_is_answered_in_one_line(open_server, body, status, message):
+    found = open_server.post(body, **ERA)
+    assert found.status_code == status
+    if message:
+        assert message in found.json()["error"]["message"]
+        assert found.json()["id"] == (7 if b'"id":7' in body else None)
+
+
 def test_tokens_let_in_and_own_channels(guarded_server, tokens):
     first, second = tokens
     assert guarded_server.post(PING).status_code == 401

@@ -127,6 +127,8 @@ def test_a_check_saves_the_profile_of_a_rig(rig, tmp_path, capsys):
     assert read_profile(profile) == parse_options(words)
     assert main(["describe", str(rig), f"profile={profile}", "--json"]) == 0
     capsys.readouterr()
+    assert main(["check", str(rig), *words[:-1], "carrier=3.5"]) == 2
+    assert "is 3.5 Hz; expected 1 MHz to 1 THz" in capsys.readouterr().err
     assert main(["check", str(rig)]) == 1
     assert "holds neither csi nor taps and is not a path table, but data 14×64×2" in capsys.readouterr().out
     assert main(["check", str(rig), f"profile={tmp_path / 'none.yaml'}"]) == 2
