@@ -2,10 +2,10 @@
 
     python benchmarks/left_out_city.py RUNS [CITY] [NAME=VALUE …]
 
-trains `experiment=general` on the maps `RUNS/general_maps` (see `docs/general_map_weights.py`) without those of CITY,
-florence or san_francisco, in `RUNS/without-CITY`, and prints errors of path gain in dB: on the city, and by kind on the
-procedural scenes that validate. An interrupted run resumes. Further arguments are settings of the training, such as
-`task.features=[walls]`. munich and etoile are not read.
+trains `experiment=general_left_out` on the maps `RUNS/general_maps` (see `docs/general_map_weights.py`) without those of
+CITY, florence or san_francisco, in `RUNS/without-CITY`, and prints errors of path gain in dB: on the city, and by kind
+on the procedural scenes that validate. An interrupted run resumes. Further arguments are settings of the training, such
+as `task.features=[walls]`. munich and etoile are not read.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ def main(arguments: Sequence[str]) -> int:
     city = settings.pop(0) if settings and settings[0] in CITIES else CITIES[0]
     store, run = Path(folder, "general_maps", "maps.zarr"), Path(folder, f"without-{city}")
     words = [f"store={store}", f"run.dir={run}", f"split.parts.test=['{city}*']", *settings]
-    if code := app.main(APP, ["train", "experiment=general", *words]):
+    if code := app.main(APP, ["train", "experiment=general_left_out", *words]):
         return int(code)
     show(list(rows(load_trained(run), MapStore.open(store))), title=f"path gain, error in dB, without {city}")
     return 0

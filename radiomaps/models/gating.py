@@ -19,8 +19,10 @@ __all__ = ["GATE_FILE", "THRESHOLDS", "described", "fit_gate", "gated"]
 GATE_FILE = "gate.json"
 #: Corrections that are tried to be dropped, in predicted scales; infinity keeps the prior.
 THRESHOLDS = (0.0, 0.1, 0.25, 0.5, 1.0, math.inf)
-#: Distances in voxels at which the correlation of errors is taken.
-LAGS = (1, 2, 3, 4)
+#: Distances in voxels at which variograms are compared.
+LAGS = (1, 2, 3, 4, 6, 8)
+#: Lengths of correlation that are tried, in voxels.
+LENGTHS = torch.logspace(math.log10(0.2), math.log10(60), 200, dtype=torch.float64)
 
 
 @torch.no_grad()
@@ -28,14 +30,14 @@ def fit_gate(model: CorrDiff3D, batches: Iterable[Batch], *, seed: int = 0) -> C
     """For each class of voxels and target channel the threshold of least squared error, and the width of members.
 
     The spread is the factor that gives members the variance of the errors. Of a model without a diffusion, the
-    correlation of members along each axis is that of the standardised errors out of sight. Batches are in the task's
-    encoding.
+    correlation of members along each axis is the one with which they have the variogram of the maps out of sight; it is
+    the same along y and x. Batches are in the task's encoding.
     """
     model.gated(None)
-    alike = torch.zeros((len(model.channels.target), 3, len(LAGS), 2), dtype=torch.float64)
+    steps = torch.zeros((len(model.channels.target), 3, len(LAGS), 4), dtype=torch.float64)
     shape = (2, len(model.channels.target), len(THRESHOLDS))
     squares, opened = torch.zeros(shape, dtype=torch.float64), torch.zeros(shape, dtype=torch.float64)
-    counts, drawn = torch.zeros(shape[:2], dtype=torch.float64), torch.zeros(shape[:2], dtype=torch.float64)
+    counts, drawn, sizes = (torch.zeros(shape[:2], dtype=torch.float64) for _ in range(3))
     for batch in batches:
         assert batch.target is not None
         assert batch.mask is not None
@@ -46,11 +48,12 @@ def fit_gate(model: CorrDiff3D, batches: Iterable[Batch], *, seed: int = 0) -> C
         inside = torch.zeros_like(batch.mask[:, :1])
         if model.sight is not None:
             inside = predictors[:, model.sight : model.sight + 1] > 0.5
-        alike += _products((batch.target - mean) / scales, batch.mask & ~inside)
+        steps += _steps(torch.where(batch.mask, batch.target, 0.0), mean, scales, batch.mask & ~inside)
         for row, seen in enumerate((~inside, inside)):
             here = batch.mask & seen
             counts[row] += _sums(torch.ones_like(mean), here)
             drawn[row] += _sums(away.square(), here)
+            sizes[row] += _sums(scales.square(), here)
             for at, threshold in enumerate(THRESHOLDS):
                 used = (mean - guess).abs() > threshold * scales
                 made = torch.where(used, mean, guess)
@@ -60,7 +63,7 @@ def fit_gate(model: CorrDiff3D, batches: Iterable[Batch], *, seed: int = 0) -> C
     least = squares.gather(2, best.unsqueeze(2))[..., 0]
     share = opened.gather(2, best.unsqueeze(2))[..., 0] / counts.clamp(min=1)
     spread = torch.where(drawn > 0, (least / drawn.clamp(min=1e-30)).sqrt(), torch.ones_like(drawn))
-    lengths = () if model.share else _lengths(alike)
+    lengths = () if model.share else _lengths(steps, (least[0] / sizes[0].clamp(min=1e-30)).sqrt())
     return CorrectionGate(_pairs(torch.tensor(THRESHOLDS)[best]), _pairs(spread), _pairs(share), lengths)
 
 
@@ -89,30 +92,38 @@ def _sums(values: Tensor, here: Tensor) -> Tensor:
     return torch.where(here, values, 0.0).double().transpose(0, 1).flatten(1).sum(dim=1).cpu()
 
 
-def _products(fields: Tensor, here: Tensor) -> Tensor:
-    """Sums of products and of mean squares of neighbours in `here`, by channel, axis and lag."""
-    found = torch.zeros((fields.shape[1], 3, len(LAGS), 2), dtype=torch.float64)
-    values = torch.where(here, fields, 0.0)
-    for axis, size in enumerate(fields.shape[2:]):
+def _steps(target: Tensor, mean: Tensor, scales: Tensor, here: Tensor) -> Tensor:
+    """Sums over neighbours in `here`, by channel, axis and lag.
+
+    Squared steps of target and mean, squares of both scales, and their product.
+    """
+    found = torch.zeros((target.shape[1], 3, len(LAGS), 4), dtype=torch.float64)
+    for axis, size in enumerate(target.shape[2:]):
         for row, lag in enumerate(LAGS):
             if lag >= size:
                 continue
-            first, second, a, b = (
-                part.narrow(axis + 2, start, size - lag) for part in (values, here) for start in (0, lag)
+            (t0, t1), (m0, m1), (s0, s1), (a, b) = (
+                [part.narrow(axis + 2, start, size - lag) for start in (0, lag)]
+                for part in (target, mean, scales, here)
             )
-            found[:, axis, row, 0] = _sums(first * second, a & b)
-            found[:, axis, row, 1] = _sums((first.square() + second.square()) / 2, a & b)
+            parts = ((t1 - t0).square(), (m1 - m0).square(), s0.square() + s1.square(), s0 * s1)
+            found[:, axis, row] += torch.stack([_sums(part, a & b) for part in parts], dim=1)
     return found
 
 
-def _lengths(sums: Tensor) -> tuple[tuple[float, ...], ...]:
-    """Lengths of exp(-lag / length) that are nearest to the correlations, by channel and axis."""
-    tried = torch.linspace(0.2, 20.0, 199, dtype=torch.float64)
-    curves = torch.exp(-torch.tensor(LAGS, dtype=torch.float64)[:, None] / tried)
-    known = sums[..., 1:] > 0
-    correlation = sums[..., :1] / sums[..., 1:].clamp(min=1e-30)
-    away = ((correlation - curves).square() * known).sum(dim=2)
-    return tuple(tuple(float(value) for value in row) for row in tried[away.argmin(dim=2)])
+def _lengths(sums: Tensor, width: Tensor) -> tuple[tuple[float, ...], ...]:
+    """Lengths of exp(-lag / length), by channel and axis, with which members have the variogram of the maps.
+
+    `width`: deviation of members over the predicted scale, by channel.
+    """
+    level = sums[:, 1:].sum(dim=1, keepdim=True).expand(-1, 2, -1, -1)
+    truth, mean, squares, products = torch.cat((sums[:, :1], level), dim=1).unbind(dim=-1)
+    correlation = torch.exp(-torch.tensor(LAGS, dtype=torch.float64)[:, None] / LENGTHS)
+    noise = squares[..., None] - 2 * products[..., None] * correlation
+    members = mean[..., None] + width[:, None, None, None].square() * noise
+    away = (members.clamp(min=1e-30) / truth[..., None].clamp(min=1e-30)).log().abs()
+    worst = torch.where(truth[..., None] > 0, away, 0.0).amax(dim=2)
+    return tuple(tuple(float(value) for value in row) for row in LENGTHS[worst.argmin(dim=2)])
 
 
 def _pairs(values: Tensor) -> Any:
