@@ -3,9 +3,9 @@
     python benchmarks/left_out_city.py RUNS [CITY] [NAME=VALUE …]
 
 trains `experiment=general_left_out` on the maps `RUNS/general_maps` (see `docs/general_map_weights.py`) without those
-of CITY, florence or san_francisco, in `RUNS/without-CITY`, and prints errors of path gain in dB: on the city, and by kind
-on the procedural scenes that validate. An interrupted run resumes. Further arguments are settings of the training, such
-as `task.features=[walls]`. munich and etoile are not read.
+of CITY, florence or san_francisco, in `RUNS/without-CITY`, and prints errors of path gain in dB: on the city, and by
+kind on the procedural scenes that validate. An interrupted run resumes. Further arguments are settings of the training,
+such as `task.features=[walls]`. munich and etoile are not read.
 """
 
 from __future__ import annotations
