@@ -1,1 +1,1 @@
-"""Antennas: patterns in closed form and measured, arrays with weights, sites in files, and cells over stored paths."""
+"""Antennas: analytic and measured patterns, arrays with weights, sites files, and antennas applied to stored paths."""

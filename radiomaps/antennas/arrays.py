@@ -24,7 +24,7 @@ __all__ = [
 
 
 def omnidirectional(transmitter: Transmitter) -> bool:
-    """Whether the pattern is independent of azimuth."""
+    """Return True if the antenna's gain is independent of azimuth."""
     return transmitter.pattern in ("iso", "dipole", "hw_dipole") and transmitter.rows * transmitter.columns == 1
 
 
@@ -41,7 +41,7 @@ def rotation(orientation: tuple[float, float, float]) -> NDArray[np.float64]:
 
 
 def spherical_basis(direction: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any], NDArray[Any]]:
-    """Zenith and azimuth of unit vectors `(…, 3)`, and the unit vectors along which they grow (V and H)."""
+    """Zenith and azimuth angles of unit vectors `(…, 3)`, and unit vectors along which they increase (V and H)."""
     x, y, z = np.moveaxis(direction, -1, 0)
     level = np.hypot(x, y)
     zenith, azimuth = np.arctan2(level, z), np.arctan2(y, x)
@@ -50,7 +50,7 @@ def spherical_basis(direction: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]
 
 
 def element_weights(transmitter: Transmitter) -> NDArray[np.complex128]:
-    """Weights `(rows, columns)` of the elements, with a total power of 1; equal if the transmitter has none."""
+    """Weights `(rows, columns)` of the array's elements, normalised to unit power. Equal if none are given."""
     shape = (transmitter.rows, transmitter.columns)
     weights = np.array(transmitter.weights or np.ones(shape), complex).reshape(shape)
     return weights / np.linalg.norm(weights)
@@ -59,7 +59,8 @@ def element_weights(transmitter: Transmitter) -> NDArray[np.complex128]:
 def steering_weights(rows: int, columns: int, *, tilt_deg: float = 0.0, azimuth_deg: float = 0.0) -> NDArray[Any]:
     """Weights that steer an array's beam below the horizon and clockwise from boresight, in the antenna's frame.
 
-    Rows count from below, columns from the right as seen from behind the antenna; the spacing is half a wavelength.
+    Rows are numbered from below, columns from the right as seen from behind the antenna. Elements are half a wavelength
+    apart.
 
     >>> steering_weights(2, 1, tilt_deg=30.0).ravel().round(3).tolist()
     [(0.707-0.707j), (0.707+0.707j)]
@@ -71,10 +72,10 @@ def steering_weights(rows: int, columns: int, *, tilt_deg: float = 0.0, azimuth_
 
 
 def antenna_field(transmitter: Transmitter, direction: NDArray[Any]) -> NDArray[np.complex128]:
-    """Field `(…, 2)` that the antenna radiates along unit vectors `(…, 3)`: its V and H parts in the scene's frame.
+    """Radiated field `(…, 2)` along unit vectors `(…, 3)`: the V and H components in the scene's frame.
 
-    V is along the zenith angle, H along the azimuth; |field|² is the gain. Ports of a dual-polarised antenna are fed
-    alike, as are the elements of an array without weights.
+    V is along the zenith angle, H along the azimuth; |field|² is the gain. Both ports of a dual-polarised antenna get
+    the same signal. The elements of an array without weights get the same signal too.
     """
     turn = rotation(transmitter.orientation)
     local = np.asarray(direction, float) @ turn

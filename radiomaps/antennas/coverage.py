@@ -1,4 +1,4 @@
-"""Coverage of several cells: best server, RSRP and SINR on the grid, and the share that is covered."""
+"""Coverage of several cells: best server, RSRP and SINR on the grid, and the share of covered voxels."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ __all__ = ["LinkBudget", "coverage", "coverage_tables"]
 class LinkBudget:
     """Parameters of the link budget that converts path gains to RSRP and SINR.
 
-    A cell's power is distributed evenly over the subcarriers of its bandwidth (90 % of it, as in LTE and NR). RSRP is
-    the power received on one subcarrier. Its noise is k T times the subcarrier's width and the noise figure. Other
-    cells of the same carrier interfere with the share `load` of their power. A voxel is covered if it has at least
-    `rsrp_dbm` and `sinr_db`.
+    A cell's power is distributed evenly over its subcarriers, which fill 90 % of the bandwidth, as in LTE and NR. RSRP
+    is the power received on one subcarrier. The noise power on a subcarrier is k T times the subcarrier's width and the
+    noise figure. Other cells of the same carrier interfere with the share `load` of their power. A voxel is covered if
+    RSRP is at least `rsrp_dbm` and SINR at least `sinr_db`.
     """
 
     bandwidth_hz: float = 20e6
@@ -43,13 +43,13 @@ class LinkBudget:
                                 ("sinr_db", -200.0, 200.0)):  # fmt: skip
             value = getattr(self, name)
             if not low <= value <= high:
-                raise UserError(f"{name}={value} of a coverage; expected {low:g} … {high:g}")
+                raise UserError(f"{name}={value} in the link budget; expected {low:g} … {high:g}")
         if self.subcarrier_hz > self.bandwidth_hz:
             raise UserError(f"subcarrier_hz={self.subcarrier_hz:g} is wider than bandwidth_hz={self.bandwidth_hz:g}")
 
     @property
     def subcarriers(self) -> int:
-        """Number of subcarriers of the bandwidth.
+        """Number of subcarriers in the bandwidth.
 
         >>> LinkBudget(bandwidth_hz=20e6, subcarrier_hz=15e3).subcarriers
         1200
@@ -70,9 +70,9 @@ class LinkBudget:
 def coverage(maps: xr.Dataset, budget: LinkBudget | None = None) -> xr.Dataset:
     """Coverage from the maps of several cells on `(tx, z, y, x)`, as returned by `radiomaps.trace`.
 
-    Returns `rsrp_dbm` of the best server, `best_server` (number of the cell along `cell`, -1 for none), `sinr_db`,
-    `covered`, and `cell_rsrp_dbm` of every cell. The best server is the cell of the highest RSRP; other cells of its
-    carrier interfere. Values are NaN in voxels without a path from any cell and in buildings.
+    Returns `rsrp_dbm` of the best server, `best_server` (index of the cell along `cell`, -1 for none), `sinr_db`,
+    `covered`, and `cell_rsrp_dbm` of every cell. The best server is the cell with the highest RSRP. The other cells of
+    its carrier interfere. Values are NaN in buildings and in voxels that no path of any cell reaches.
 
     >>> import radiomaps
     >>> scene = radiomaps.load_scene("procedural-0")
@@ -96,8 +96,8 @@ def coverage(maps: xr.Dataset, budget: LinkBudget | None = None) -> xr.Dataset:
     layers: dict[str, Any] = {
         "rsrp_dbm": (space, rsrp.astype(np.float32), {"units": "dBm", "long_name": "RSRP of the best server"}),
         "sinr_db": (space, sinr.astype(np.float32), {"units": "dB", "long_name": "SINR of the best server"}),
-        "best_server": (space, best, {"units": "1", "long_name": "number of the best server", **about}),
-        "covered": (space, covered, {"units": "1", "long_name": "RSRP and SINR are enough"}),
+        "best_server": (space, best, {"units": "1", "long_name": "index of the best server", **about}),
+        "covered": (space, covered, {"units": "1", "long_name": "RSRP and SINR reach their thresholds"}),
         "building": (space, ~outdoors, {"units": "1", "long_name": "inside a building or below the ground"}),
         "cell_rsrp_dbm": (("cell", *space), level.astype(np.float32), {"units": "dBm", "long_name": "RSRP"}),
     }
@@ -115,14 +115,14 @@ def coverage(maps: xr.Dataset, budget: LinkBudget | None = None) -> xr.Dataset:
 
 
 def _flag(name: str) -> str:
-    """A name in the form of CF flag meanings."""
+    """Replace characters that CF does not allow in `flag_meanings` by underscores."""
     return "".join(letter if letter.isalnum() or letter in "_-.+@" else "_" for letter in name) or "_"
 
 
 def _servers(
     level: NDArray[np.float64], carriers: Sequence[float] | NDArray[Any], budget: LinkBudget
 ) -> tuple[NDArray[np.int16], NDArray[np.float64], NDArray[np.float64]]:
-    """Number of the best server, its RSRP, and its SINR, from the RSRP of all cells `(cell, …)`."""
+    """Index, RSRP and SINR of the best server, from the RSRP of all cells `(cell, …)`."""
     known = np.where(np.isfinite(level), level, -np.inf)
     best = known.argmax(axis=0)
     rsrp = np.take_along_axis(known, best[None], 0)[0]
@@ -143,7 +143,7 @@ def _servers(
 
 
 def coverage_tables(layers: xr.Dataset) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """One row per height (shares of covered outdoor voxels) and one row per cell (shares that it serves)."""
+    """Two tables: shares of covered outdoor voxels by height, and shares of voxels that each cell serves."""
     outdoors = ~layers["building"].values
     best, covered = layers["best_server"].values, layers["covered"].values
     rsrp, sinr = layers["rsrp_dbm"].values, layers["sinr_db"].values

@@ -1,8 +1,8 @@
 """Antenna patterns: power gain by direction in the antenna's frame, boresight along +x, up along +z.
 
 Closed forms: "iso"; "dipole" (short, 1.5 sin²θ) and "hw_dipole" (half a wavelength) of Balanis, Antenna Theory, 4-26a
-and 4-84; "tr38901", the element of 3GPP TR 38.901, table 7.3-1 (8 dBi, 65° wide, 30 dB front to back). Measured ones
-come from two cuts.
+and 4-84; "tr38901", the element of 3GPP TR 38.901, table 7.3-1 (8 dBi, 65° wide, 30 dB front to back). Measured
+patterns are given by a horizontal and a vertical cut.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ __all__ = ["PATTERNS", "POLARIZATIONS", "MeasuredPattern", "Pattern", "around", 
 
 Angles = NDArray[Any]
 
-#: Slants in radians of the ports of an antenna: 0 is along the zenith angle, π/2 along the azimuth.
+#: Polarisation slant (rad) of each antenna port: 0 is along the zenith angle, π/2 along the azimuth.
 POLARIZATIONS: dict[str, tuple[float, ...]] = {
     "V": (0.0,),
     "H": (math.pi / 2,),
@@ -32,11 +32,11 @@ POLARIZATIONS: dict[str, tuple[float, ...]] = {
 
 @dataclass(frozen=True)
 class MeasuredPattern:
-    """An antenna measured in two cuts: attenuations in dB at equal angular steps around the circle, from boresight.
+    """A measured antenna pattern: attenuations (dB) of two cuts, at equal angular steps around a circle from boresight.
 
-    `horizontal` turns to the left (counter-clockwise from above), `vertical` upwards, over the zenith to the back.
-    Between the cuts the gain follows Gil et al. (2001): the front and back of the vertical cut, weighted by azimuth,
-    are added to the horizontal cut. Both cuts are reproduced exactly.
+    Angles of `horizontal` increase counter-clockwise as seen from above. Angles of `vertical` increase upwards, over
+    the zenith to the back. Between the cuts the gain is interpolated as in Gil et al. (2001): the front and back of the
+    vertical cut, weighted by azimuth, are added to the horizontal cut. Both cuts are reproduced exactly.
     """
 
     name: str
@@ -49,7 +49,7 @@ class MeasuredPattern:
         for cut in ("horizontal", "vertical"):
             values = tuple(float(value) for value in getattr(self, cut))
             if len(values) < 8 or not all(math.isfinite(value) for value in values):
-                raise UserError(f"antenna {self.name!r}: the {cut} cut needs 8 or more finite attenuations")
+                raise UserError(f"antenna {self.name!r}: the {cut} cut needs at least 8 finite attenuations in dB")
             object.__setattr__(self, cut, values)
         if not -100 < self.gain_dbi < 100:
             raise UserError(f"antenna {self.name!r}: gain_dbi={self.gain_dbi:g}; expected -100 … 100")
@@ -65,9 +65,10 @@ class MeasuredPattern:
 
     @property
     def reference_db(self) -> tuple[float, float]:
-        """The vertical cut's attenuation where the horizontal cut crosses it, in front and behind.
+        """Attenuation of the vertical cut (dB) where the horizontal cut crosses it: in front, and at the back.
 
-        This is at the horizon, or, for antennas with electrical tilt, at the main lobe: where both cuts agree in front.
+        The cuts cross at the horizon, or at the main lobe for an antenna with electrical tilt. Of these two elevations,
+        the elevation is used at which both cuts agree better in front.
         """
         count = len(self.vertical)
         quarter = count // 4
@@ -82,7 +83,7 @@ Pattern = str | MeasuredPattern
 
 
 def around(cut: tuple[float, ...], angle: Angles | float) -> Angles:
-    """Values of a cut at angles in radians, interpolated linearly between its equal steps."""
+    """Attenuation of a cut (dB) at angles in radians, by linear interpolation between its equal steps."""
     place = (np.asarray(angle) / (2 * np.pi) % 1.0) * len(cut)
     low = np.floor(place).astype(int)
     values = np.asarray(cut)
@@ -121,7 +122,7 @@ PATTERNS: dict[str, Callable[[Angles, Angles], Angles]] = {
 
 
 def gain_dbi(pattern: Pattern, zenith: Angles, azimuth: Angles) -> Angles:
-    """Gain in dBi in directions of the antenna's frame, angles in radians: zenith from +z, azimuth from +x to +y.
+    """Gain in dBi at zenith (from +z) and azimuth (from +x to +y) in the antenna's frame, both in radians.
 
     >>> round(float(gain_dbi("tr38901", np.radians(90.0), np.radians(32.5))), 6)  # half the width: 3 dB down
     5.0

@@ -1,8 +1,8 @@
 """Antenna patterns in the Planet format (`.msi`, `.pln`) of antenna manufacturers.
 
-Lines of a keyword and its value, then `HORIZONTAL n` and `VERTICAL n` with n lines of an angle in degrees and an
-attenuation in dB. Gain is in dBd unless it says dBi (dBi = dBd + 2.15). Horizontal angles turn clockwise from
-boresight, vertical ones downwards from the horizon.
+A file begins with lines of a keyword and a value. Then `HORIZONTAL n` and `VERTICAL n` are each followed by n lines of
+an angle in degrees and an attenuation in dB. Gain is in dBd unless its unit is given as dBi (dBi = dBd + 2.15).
+Horizontal angles increase clockwise from boresight, vertical angles downwards from the horizon.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ _MOST = 100_000
 def read_pattern(path: str | os.PathLike[str]) -> MeasuredPattern:
     """Read the pattern of a `.msi` or `.pln` file; raises `DataError` for a truncated or invalid file.
 
-    If `TILT` or `ELECTRICAL_TILT` is on the other side of the horizon than the main lobe, the file counts vertical
-    angles upwards: they are inverted, with a warning.
+    If `TILT` or `ELECTRICAL_TILT` puts the main lobe on the other side of the horizon than the vertical cut does, the
+    vertical angles of the file increase upwards. They are then inverted, with a warning.
     """
     path = Path(path)
     try:
@@ -57,15 +57,15 @@ def read_pattern(path: str | os.PathLike[str]) -> MeasuredPattern:
             words.setdefault(key.upper(), value.strip())
     for name in ("HORIZONTAL", "VERTICAL"):
         if name not in cuts:
-            raise DataError(f"{path} has no {name} cut; it is no Planet antenna pattern (.msi, .pln), or cut short")
+            raise DataError(f"{path} has no {name} cut; expected a complete Planet antenna pattern (.msi, .pln)")
     gain = _gain_dbi(words.get("GAIN", ""), path)
     horizontal = _ring(cuts["HORIZONTAL"], -1, path)
     vertical = _ring(cuts["VERTICAL"], _downwards(words, cuts["VERTICAL"], path), path)
     lobe = float(np.argmin(vertical)) * 360 / len(vertical)
     if 60 < lobe < 300:
         warnings.warn(
-            f"{path}: the main lobe is {min(lobe, 360 - lobe):.0f}° off the horizon; vertical angles are expected from "
-            "the horizon downwards, not from the zenith",
+            f"{path}: the main lobe is {min(lobe, 360 - lobe):.0f}° off the horizon; expected vertical angles that are "
+            "measured from the horizon downwards, not from the zenith",
             stacklevel=2,
         )
     least = min(min(horizontal), min(vertical))
@@ -97,14 +97,16 @@ def _cut(lines: list[str], row: int, count: str, name: str, path: Path) -> tuple
             row += 1
             continue
         if len(numbers) < 2:
-            raise DataError(f"{path}: {name} says {wanted} lines and has {len(pairs)}; it is cut short")
+            raise DataError(
+                f"{path}: {name} announces {wanted} lines, but only {len(pairs)} follow; the file is truncated"
+            )
         pairs.append((float(numbers[0].replace(",", ".")), float(numbers[1].replace(",", "."))))
         row += 1
     return np.array(pairs), row
 
 
 def _downwards(words: dict[str, str], cut: NDArray[np.float64], path: Path) -> int:
-    """-1 if vertical angles count downwards, as the format specifies; 1 if the tilt shows that they count upwards."""
+    """Sign of vertical angles: -1 if they increase downwards, as specified; 1 if the tilt shows the opposite."""
     for key in ("ELECTRICAL_TILT", "TILT"):
         match = _NUMBER.search(words.get(key, ""))
         tilt = float(match[0].replace(",", ".")) if match else 0.0
@@ -124,18 +126,18 @@ def _downwards(words: dict[str, str], cut: NDArray[np.float64], path: Path) -> i
 
 
 def _ring(cut: NDArray[np.float64], sign: int, path: Path) -> tuple[float, ...]:
-    """Attenuations at equal steps around the circle, at most a degree apart, angles times `sign`."""
+    """Resample a cut, with its angles multiplied by `sign`, to equal steps of at most 1° around the circle."""
     angle, loss = sign * cut[:, 0] % 360.0, cut[:, 1]
     if (loss <= 0).all():
         loss = -loss
     if not np.isfinite(cut).all() or (loss < -60).any() or loss.min() < -3 < 3 < loss.max():
         raise DataError(
-            f"{path}: attenuations run {loss.min():g} … {loss.max():g} dB; expected 0 and more: how far "
-            "below the peak each direction is (GAIN minus the gain)"
+            f"{path}: attenuations run {loss.min():g} … {loss.max():g} dB; expected 0 or more: the "
+            "gain of the main lobe (GAIN) minus the gain in each direction"
         )
     angle, first = np.unique(np.round(angle, 6), return_index=True)
     gaps = np.diff([*angle, angle[0] + 360])
     if gaps.max() > 45:
-        raise DataError(f"{path}: no attenuation over {gaps.max():g}°; a cut goes around the circle")
+        raise DataError(f"{path}: a cut has a gap of {gaps.max():g}°; expected angles all around the circle")
     count = int(min(3600, max(360, math.ceil(360 / max(gaps.min(), 0.1)))))
     return tuple(np.interp(np.arange(count) * (360 / count), angle, loss[first], period=360.0).tolist())

@@ -1,4 +1,4 @@
-"""Maps of a store's cells, with the traced antennas or with those of a sites file."""
+"""Maps of the cells of a store, with the antennas of the trace or with the antennas of a sites file."""
 
 from __future__ import annotations
 
@@ -30,16 +30,17 @@ _DEGREES = {"units": "degree", "long_name": "azimuth of boresight, clockwise fro
 def maps_of_store(
     store: str | os.PathLike[str], sites: str | os.PathLike[str] | Sequence[Any] | None = None, *, scene: int = 0
 ) -> xr.Dataset:
-    """Maps `(tx, z, y, x)` of one scene of a store (or of the run that traced it), in the scene's metres.
+    """Maps `(tx, z, y, x)` of one scene of a store, in the scene's metres.
 
-    With `sites` (a file, or an argument of `cells_of`) each cell's antenna is applied to the stored paths of its
-    position and carrier, without another trace; powers are those of the sites. Raises `UserError` for a cell at a
-    position that was not traced, and `DataError` for a store without paths.
+    `store` is a store or the run folder of its trace. With `sites` (a file, or an argument of `cells_of`) the antenna
+    of each cell is applied to the stored paths of its position and carrier. No rays are traced again. Transmit powers
+    are taken from the sites. Raises `UserError` for a cell at a position that was not traced, and `DataError` for a
+    store without paths.
     """
     store = Path(store) / "maps.zarr" if (Path(store) / "maps.zarr").exists() else store
     records = scene_records(store)
     if not 0 <= scene < len(records):
-        raise UserError(f"scene={scene} of a store with {len(records)} scenes; they count from 0")
+        raise UserError(f"scene={scene}, but the store has {len(records)} scenes; expected a number from 0")
     record, maps = records[scene], open_maps(store)
     one = maps.isel(scene=scene)
     if sites is None:
@@ -63,7 +64,11 @@ def maps_of_store(
 
 
 def _transmitter(cell: RadioCell, one: xr.Dataset, record: SceneRecord) -> Transmitter:
-    """The cell as a transmitter in the scene's metres; a store has the scene's reference system, not its ground."""
+    """Convert a cell to a transmitter in the scene's metres.
+
+    A store does not contain the terrain. A height above the ground is therefore replaced by the height of the
+    transmitter that was traced at the same position.
+    """
     if cell.lat is not None and cell.lon is not None:
         from radiomaps.scenes.projection import WGS84, project
 
@@ -71,7 +76,7 @@ def _transmitter(cell: RadioCell, one: xr.Dataset, record: SceneRecord) -> Trans
             raise UserError(f"cell {cell.name!r} has lat and lon, but the store's scene is not georeferenced")
         x, y = project(np.array([[cell.lon, cell.lat]]), WGS84, record["crs"])[0]
         cell = replace(cell, lat=None, lon=None, x=float(x), y=float(y))
-    if cell.z is None:  # heights above the ground: that of the transmitter traced there
+    if cell.z is None:  # the cell has a height above the ground: use the traced transmitter's height
         x, y = float(cell.x or 0.0), float(cell.y or 0.0)
         places = np.array(record["transmitters_m"])
         away = np.hypot(places[:, 0] - x, places[:, 1] - y)
@@ -100,11 +105,13 @@ def _traced(transmitter: Transmitter, one: xr.Dataset, record: SceneRecord, name
 def _untraced(name: str, place: Sequence[float], record: SceneRecord) -> UserError:
     known = "; ".join(f"({', '.join(f'{part:g}' for part in spot)})" for spot in record["transmitters_m"][:5])
     where = ", ".join(f"{part:g}" for part in place)
-    return UserError(f"cell {name!r} is at ({where}) m, where nothing was traced; the store has {known}")
+    return UserError(
+        f"cell {name!r} is at ({where}) m, which was not traced; the store has paths of transmitters at {known}"
+    )
 
 
 def _named(one: xr.Dataset, record: SceneRecord) -> xr.Dataset:
-    """Maps with the names and azimuths of the cells that were traced, repeated for each carrier of a sweep."""
+    """Add names and azimuths of the traced cells as coordinates, repeated for each carrier of a sweep."""
     count = one.sizes["tx"]
     cells = record.get("cells") or [{"name": f"tx{index}", "azimuth_deg": None} for index in range(count)]
     rows = [cells[index % len(cells)] for index in range(count)]
@@ -114,6 +121,6 @@ def _named(one: xr.Dataset, record: SceneRecord) -> xr.Dataset:
 
 
 def _placed(one: xr.Dataset, record: SceneRecord) -> xr.Dataset:
-    """Coordinates in the scene's metres, and the scene's name, hash and licence."""
+    """Convert coordinates to the scene's metres, and add the scene's name, hash and licence."""
     about = {"scene": record["name"], "scene_hash": record["hash"], "licence": record["licence"]}
     return in_scene(one).assign_attrs(about)

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 __all__ = ["RadioCell", "cells_of", "read_sites", "write_sites"]
 
-#: Alternative names of fields, and the factor to their unit.
+#: Alternative field names: the standard name, and the factor that converts to its unit.
 _SAME: dict[str, tuple[str, float]] = {
     **dict.fromkeys(("cell", "id", "site", "sector", "cell_name", "site_name", "cell_id"), ("name", 1)),
     **dict.fromkeys(("latitude", "lat_deg", "latitude_deg"), ("lat", 1)),
@@ -45,7 +45,7 @@ _SAME: dict[str, tuple[str, float]] = {
     "frequency_mhz": ("frequency_hz", 1e6), "frequency_ghz": ("frequency_hz", 1e9),
 }  # fmt: skip
 _TEXTS = ("name", "pattern", "polarization", "weights")
-#: Fields that hold further cells.
+#: Fields whose value is a nested list of cells.
 _GROUPS = {"sites", "cells", "sectors"}
 _WATTS = {"power_w": 1.0, "tx_power_w": 1.0, "power_mw": 1e-3, "tx_power_mw": 1e-3}
 _SLANTS = {"vertical": "V", "horizontal": "H", "±45": "cross", "+-45": "cross", "+/-45": "cross", "x": "cross",
@@ -84,7 +84,9 @@ class RadioCell:
     def __post_init__(self) -> None:
         where = f"cell {self.name!r}"
         if (self.x is None) != (self.y is None) or (self.lat is None) != (self.lon is None):
-            raise UserError(f"{where}: a place is x and y, or lat and lon")
+            raise UserError(
+                f"{where}: incomplete position; give both x and y in metres, or both lat and lon in degrees"
+            )
         if (self.x is None) == (self.lat is None):
             raise UserError(f"{where}: give its place, either x and y in metres or lat and lon in degrees")
         if (self.z is None) == (self.height_m is None):
@@ -161,10 +163,9 @@ def _ground(scene: Scene, x: float, y: float) -> float:
 def read_sites(path: str | os.PathLike[str]) -> tuple[RadioCell, ...]:
     """Read the cells of a `.yaml`, `.json` or `.csv` file, in the order of the file.
 
-    YAML: a list of cells, or a mapping with `sites` or `cells` whose other keys apply to all of them; a site may
-        contain
-    `cells`. CSV: a header of field names, then one cell per row; commas, semicolons or tabs. Paths of patterns are
-    relative to the file's folder. Raises `DataError` with the name of an invalid cell.
+    YAML: a list of cells, or a mapping with `sites` or `cells`. Other keys of the mapping apply to all its cells. A
+    site may contain `cells`. CSV: a header of field names, then one cell per row, separated by commas, semicolons or
+    tabs. Paths of patterns are relative to the file's folder. Raises `DataError` with the name of an invalid cell.
     """
     path = Path(path)
     text = read_text(path, "sites file")
@@ -199,7 +200,7 @@ def write_sites(path: str | os.PathLike[str], cells: Sequence[RadioCell]) -> Pat
 
 
 def cells_of(content: Any, *, folder: str | os.PathLike[str] = ".") -> tuple[RadioCell, ...]:
-    """Cells from a path, from the content of a sites file, or from a list; `folder` contains the patterns.
+    """Cells from the path or the content of a sites file, or from a list; `folder` contains the pattern files.
 
     >>> content = {"frequency_mhz": 3500, "sites": [{"name": "A", "x": 0, "y": 0, "z": 25, "pattern": "tr38901",
     ...            "cells": [{"azimuth": 30}, {"azimuth": 150}]}]}
@@ -217,12 +218,12 @@ def cells_of(content: Any, *, folder: str | os.PathLike[str] = ".") -> tuple[Rad
     names = [cell.name for cell in cells]
     for name in names:
         if names.count(name) > 1:
-            raise UserError(f"cell {name!r} is there twice")
+            raise UserError(f"cell {name!r} is defined twice; expected unique names")
     return tuple(cells)
 
 
 def _rows(content: Any, above: dict[str, Any]) -> Iterator[Any]:
-    """One mapping per cell, including the fields that apply to all of them."""
+    """Yield one mapping per cell, which includes the fields inherited from its site and from the file."""
     if isinstance(content, RadioCell):
         yield content
     elif isinstance(content, Mapping):
@@ -250,7 +251,7 @@ def _rows(content: Any, above: dict[str, Any]) -> Iterator[Any]:
 
 
 def _canonical(content: Mapping[Any, Any]) -> dict[str, Any]:
-    """Fields under their canonical names and in their units; nested cells are unchanged."""
+    """Rename fields to their standard names and convert their units; nested cells are unchanged."""
     known = [field.name for field in fields(RadioCell)]
     given = _named({column_name(key): value for key, value in content.items() if value not in (None, "")})
     where = f"cell {str(given['name'])!r}" if "name" in given else "a cell"
@@ -281,7 +282,7 @@ def _canonical(content: Mapping[Any, Any]) -> dict[str, Any]:
 
 
 def _named(given: dict[str, Any]) -> dict[str, Any]:
-    """Of a site and its cell the name of the cell; of a site and its sector both, joined."""
+    """Set `name` from a site's and a cell's name: the cell's name, or `site-sector` if the cell has a sector only."""
     site = next((key for key in ("site", "site_name") if key in given), None)
     cells = [key for key in ("cell", "cell_name", "cell_id", "sector") if key in given and not _is_list(given[key])]
     if site is None or len(cells) != 1 or "name" in given:
@@ -291,7 +292,7 @@ def _named(given: dict[str, Any]) -> dict[str, Any]:
 
 
 def _by_name(content: Any) -> list[dict[str, Any]]:
-    """The cells of a mapping from names to cells; empty for anything else."""
+    """Convert a mapping from names to cells to a list of cells; return an empty list for anything else."""
     if not isinstance(content, Mapping) or not all(isinstance(cell, Mapping) for cell in content.values()):
         return []
     return [{"name": name, **cell} for name, cell in content.items()]
@@ -333,7 +334,7 @@ def _number(value: Any, factor: float, where: str, key: str) -> float:
 
 
 def _weights(value: Any, count: int, where: str) -> tuple[complex, ...]:
-    """Complex weights from a list of numbers, [real, imaginary] pairs and texts as "0.5-0.5j", or one text of them."""
+    """Complex weights from a list or a string. Items are numbers, [real, imaginary], or strings like "0.5-0.5j"."""
     parts = value.split() if isinstance(value, str) else value
     try:
         weights = tuple(

@@ -1,8 +1,9 @@
 """Antennas applied to stored paths: other patterns, directions and weights without another trace.
 
-A stored path has a direction of departure and a matrix `(sent, received)` in V and H: the complex amplitudes at an
-isotropic receiver for a source of unit gain in each polarisation. The received field is the antenna's field along the
-path times that matrix, and a map is the sum of the powers.
+A stored path has a direction of departure and a 2 × 2 matrix over the polarisations V and H, sent and received. Its
+elements are the complex amplitudes at an isotropic receiver for a source of unit gain in each polarisation. The
+received field is the antenna's field along the path times this matrix. The path gain of a voxel is the sum of the
+powers of its paths.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 __all__ = ["PATH_DIMS", "PATH_VARIABLES", "amplitudes", "apply_antenna", "departures", "path_powers", "with_paths"]
 
 _PATH, _PAIR = ("path",), ("path", "sent", "received")
-#: Variables of stored paths: dims in addition to those of the voxel, units, description; padded with NaN.
+#: Variables of stored paths, padded with NaN: dimensions in addition to the voxel's, units, description.
 PATH_VARIABLES: dict[str, tuple[tuple[str, ...], str, str]] = {
     "path_delay_s": (_PATH, "s", "delay of the path"),
     "path_departure_azimuth": (_PATH, "rad", "azimuth of departure at the transmitter"),
@@ -50,7 +51,7 @@ def with_paths(maps: xr.Dataset, kept: Mapping[str, NDArray[Any]]) -> xr.Dataset
 
 
 def amplitudes(paths: xr.Dataset) -> NDArray[np.complex128]:
-    """Complex amplitudes `(…, path, sent, received)`, 0 where there is no path; without the phase of the delay."""
+    """Complex amplitudes `(…, path, sent, received)` without the phase of the delay; 0 in unused path slots."""
     level = paths["path_amplitude_db"].transpose(..., *PATH_DIMS).values
     phase = paths["path_amplitude_rad"].transpose(..., *PATH_DIMS).values
     known = np.isfinite(level)
@@ -59,7 +60,7 @@ def amplitudes(paths: xr.Dataset) -> NDArray[np.complex128]:
 
 
 def departures(paths: xr.Dataset) -> NDArray[np.float64]:
-    """Unit vectors `(…, path, 3)` of departure; along +x where there is no path."""
+    """Unit vectors `(…, path, 3)` of departure; +x in unused path slots."""
     zenith, azimuth = (
         np.nan_to_num(paths[f"path_departure_{angle}"].transpose(..., "path").values.astype(float), nan=fill)
         for angle, fill in (("zenith", np.pi / 2), ("azimuth", 0.0))
@@ -68,30 +69,29 @@ def departures(paths: xr.Dataset) -> NDArray[np.float64]:
 
 
 def path_powers(paths: xr.Dataset, transmitter: Transmitter) -> NDArray[np.float64]:
-    """Power gain `(…, path)` of each path with this antenna, for an isotropic receiver; 0 where there is none."""
+    """Power gain `(…, path)` of each path with this antenna and an isotropic receiver; 0 in unused path slots."""
     field = antenna_field(transmitter, departures(paths))
     received = np.einsum("...s,...sr->...r", field, amplitudes(paths))
     return np.asarray((np.abs(received) ** 2).sum(-1))
 
 
 def apply_antenna(paths: xr.Dataset, transmitter: Transmitter) -> xr.Dataset:
-    """The map of stored paths `(z, y, x, path)` with another antenna at the same position.
+    """Compute the map of stored paths `(z, y, x, path)` with another antenna at the same position.
 
-    Returns path gain, and time and direction of arrival of the strongest path; NaN where there is none. Raises
-    `DataError` for data without paths.
-
-    The pattern, orientation, polarisation and weights of `transmitter` are used, its position is not.
+    Pattern, orientation, polarisation and weights are those of `transmitter`; its position is ignored. Returns path
+    gain, and time and direction of arrival of the strongest path; NaN in voxels without a path. Raises `DataError` for
+    maps without stored paths.
     """
     from radiomaps.maps.layout import VARIABLES
 
     missing = [name for name in PATH_VARIABLES if name not in paths]
     if missing:
         raise DataError(
-            f"{missing[0]} missing: these maps keep no paths; trace them with solver.options.paths_per_voxel=16"
+            f"{missing[0]} missing: these maps have no stored paths; trace them with solver.options.paths_per_voxel=16"
         )
     layers = []
     dims = tuple(str(dim) for dim in paths["path_delay_s"].dims if dim != "path")
-    for index in range(paths.sizes[dims[0]]):  # a layer at a time: angles and fields of all paths are many
+    for index in range(paths.sizes[dims[0]]):  # one layer at a time to limit memory
         layer = paths.isel({dims[0]: index}).transpose(..., *PATH_DIMS)
         power = path_powers(layer, transmitter)
         best = power.argmax(-1)[..., None]

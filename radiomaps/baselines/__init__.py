@@ -1,4 +1,4 @@
-"""Baselines: builders of maps without a network, by name."""
+"""Baselines: methods without a neural network that predict radio maps, by name."""
 
 from __future__ import annotations
 
@@ -34,7 +34,9 @@ _FILE = "baseline.json"
 
 
 def baseline(name: str, task: Task, **options: Any) -> Baseline:
-    """The baseline of a name for a task; raises `UserError` for an unknown name or option, or a task that it cannot do.
+    """Create a baseline by name for a task.
+
+    Raises `UserError` for an unknown name or option, and for a task without the conditions that the baseline needs.
 
     >>> baseline("free_space", Task()).task.prior
     'free_space'
@@ -52,7 +54,7 @@ def save_baseline(made: Baseline, name: str, options: Mapping[str, Any], folder:
 
 
 def load_baseline(folder: Path, task: Task) -> Baseline:
-    """Load what `save_baseline` wrote, for its task."""
+    """Load a baseline that `save_baseline` saved, for its task."""
     record = read_json(folder / _FILE)
     made = baseline(record["name"], task, **record["options"])
     made.load_state(record["state"])

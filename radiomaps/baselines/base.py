@@ -21,22 +21,22 @@ Array = NDArray[Any]
 
 
 class Baseline(Fitted, ABC):
-    """A builder of maps without a network; `task` is its task, `adapted` from the compared one."""
+    """Base class of methods without a neural network. `task` is the given task, changed by `adapted`."""
 
     def __init__(self, task: Task) -> None:
         self.task = self.adapted(task)
 
     @classmethod
     def adapted(cls, task: Task) -> Task:
-        """The same task with the conditions this baseline needs; raises `UserError` if it cannot do the task."""
+        """Return the task with the conditions that this baseline needs; raises `UserError` for unsuitable tasks."""
         return task
 
     @abstractmethod
     def maps(self, batch: Batch) -> Array:
-        """`(batch, channel, z, y, x)` in the task's encoding."""
+        """Predicted maps `(batch, channel, z, y, x)` in the task's encoding."""
 
     def predict(self, batch: Batch, members: int = 1, seed: int = 0) -> tuple[torch.Tensor, float]:
-        """`(batch, member, channel, z, y, x)`, all members equal, and the share of clipped values, 0."""
+        """Predicted maps `(batch, member, channel, z, y, x)` with equal members, and the share of clipped values, 0."""
         made = torch.from_numpy(np.ascontiguousarray(self.maps(batch), np.float32)).unsqueeze(1)
         return made.expand(-1, members, *(-1,) * (made.ndim - 2)), 0.0
 
@@ -50,17 +50,17 @@ class Baseline(Fitted, ABC):
 
 
 class PerMap(Baseline):
-    """A baseline that uses the observed voxels of one map at a time."""
+    """Base class of methods that interpolate the observed voxels of each map."""
 
     @classmethod
     def adapted(cls, task: Task) -> Task:
-        """The unchanged task, which must have observations."""
+        """Return the task unchanged; raises `UserError` if it has no observations."""
         if task.observations is None:
             raise UserError(f"{cls.__name__} interpolates observations; a task that is radiation=aware has none")
         return task
 
     def maps(self, batch: Batch) -> Array:
-        """Each map from its observations; 0.5 everywhere without observations."""
+        """Interpolate the observations of each map; a map without observations is 0.5 everywhere."""
         grid = batch.target_grid
         places, values = positions(grid), self.channels(batch, "_observed")
         made = np.full(values.shape, 0.5, np.float32)
@@ -72,9 +72,13 @@ class PerMap(Baseline):
 
     @abstractmethod
     def fill(self, places: Array, values: Array, wanted: Array, number: int, batch: Batch) -> Array:
-        """Values `(m, channel)` at `wanted` `(m, 3)` from those `(n, channel)` at `places` `(n, 3)`, in metres."""
+        """Interpolate to `(m, channel)` at positions `wanted` `(m, 3)`, in metres.
+
+        The observations are `values` `(n, channel)` at positions `places` `(n, 3)`, in metres. `number` is the index of
+        the map in the batch.
+        """
 
 
 def positions(grid: Grid) -> Array:
-    """Places of the voxels in metres, `(z, y, x, 3)`."""
+    """Positions of voxel centres in metres, `(z, y, x, 3)`."""
     return np.stack(np.meshgrid(*(axis.coordinates for axis in grid.axes), indexing="ij"), axis=-1)

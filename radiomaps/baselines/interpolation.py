@@ -1,4 +1,4 @@
-"""Maps from a few observed voxels: inverse distances, nearest neighbours, kriging, radial basis functions.
+"""Interpolation of observed voxels: inverse distances, nearest neighbours, radial basis functions.
 
 Settings are chosen on the training maps: a part of each map's observed voxels is predicted from the others, and the
 setting with the smallest squared error is kept.
@@ -20,16 +20,16 @@ from radiomaps.tasks.priors import inverse_distances, nearest
 
 __all__ = ["InverseDistance", "NearestNeighbours", "RadialBasis"]
 
-#: Training maps on which settings are compared.
+#: Number of training maps on which settings are compared.
 MAPS = 64
 _SEED = 0x1D3
 
 
 class Chosen(PerMap):
-    """An interpolation whose settings are chosen on the training maps among `grids`; given ones are kept."""
+    """An interpolation whose settings are selected from `grids` on the training maps; given settings are fixed."""
 
     learns = True
-    #: Settings to choose among, by name.
+    #: Candidate values of each setting.
     grids: ClassVar[dict[str, Sequence[Any]]]
 
     def __init__(self, task: Task, **given: Any) -> None:
@@ -41,7 +41,10 @@ class Chosen(PerMap):
         self.settings: dict[str, Any] = {name: values[0] for name, values in self.grids.items()} | self.given
 
     def fit(self, batches: Iterable[Batch]) -> None:
-        """Try every setting on up to 64 maps: every other observed voxel from the rest."""
+        """Select the settings with the smallest error on up to 64 maps.
+
+        Half of the observed voxels of each map are predicted from the other half.
+        """
         free = [name for name in self.grids if name not in self.given]
         trials = [
             self.given | dict(zip(free, values, strict=True))
@@ -62,11 +65,14 @@ class Chosen(PerMap):
             if seen == MAPS:
                 break
         if not seen:
-            raise DataError(f"{type(self).__name__} is chosen on observed voxels; no training map has four")
+            raise DataError(
+                f"{type(self).__name__} needs training maps with at least 4 observed voxels; none has, "
+                "increase task.observations.rate"
+            )
         self.settings = trials[int(np.argmin(errors))]
 
     def _observed(self, batch: Batch) -> Iterable[tuple[Array, Array]]:
-        """Places and values of each map's observed voxels."""
+        """Yield positions (m) and values of each map's observed voxels."""
         places, values = positions(batch.target_grid), self.channels(batch, "_observed")
         for row, seen in zip(values, self.channel(batch, "observed") > 0, strict=True):
             yield places[seen], row[:, seen].T.astype(np.float64)
@@ -86,7 +92,7 @@ class InverseDistance(Chosen):
     grids: ClassVar[dict[str, Sequence[Any]]] = {"power": (2.0, 1.0, 3.0, 4.0), "neighbours": (8, 4, 16, 32)}
 
     def fill(self, places: Array, values: Array, wanted: Array, number: int, batch: Batch) -> Array:
-        """The prior of a task with the chosen settings."""
+        """Weighted mean of the nearest observed voxels."""
         power, neighbours = float(self.settings["power"]), int(self.settings["neighbours"])
         return inverse_distances(places, values, wanted, power=power, neighbours=neighbours)
 
@@ -110,7 +116,7 @@ class RadialBasis(Chosen):
     }
 
     def fill(self, places: Array, values: Array, wanted: Array, number: int, batch: Batch) -> Array:
-        """One system per map up to 512 voxels, else of the 64 nearest."""
+        """Interpolate with all observed voxels of the map, or with the 64 nearest if there are more than 512."""
         from scipy.interpolate import RBFInterpolator
 
         kernel = str(self.settings["kernel"])

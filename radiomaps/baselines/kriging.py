@@ -1,4 +1,4 @@
-"""Kriging of observed voxels with PyKrige, its variogram fitted on the training maps."""
+"""Kriging of observed voxels with PyKrige. The variogram is fitted on the training maps."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ __all__ = ["OrdinaryKriging", "RegressionKriging"]
 _PAIRS, _MAPS, _BINS = 20_000, 64, 16
 #: Smallest sill, in squares of encoded values; below it a channel is constant.
 _LEAST_SILL = 1e-12
-#: Above the first number of observed voxels, each voxel is kriged from the nearest ones.
+#: If more than 400 voxels are observed, each voxel is kriged from the 32 nearest.
 _ALL, _NEAREST = 400, 32
 
 
 class OrdinaryKriging(PerMap):
-    """Ordinary kriging in three dimensions with an exponential variogram; exact where observed except for its nugget.
+    """Ordinary kriging in three dimensions with an exponential variogram (Cressie 1993, sect. 3.2).
 
-    One variogram per channel, fitted to the squared differences of pairs of voxels of the same training map, by
-    distance; `nugget` adds a share of the sill for noise. Cressie 1993, sect. 3.2.
+    Each channel has one variogram. It is fitted to the squared differences of pairs of voxels of the same training map,
+    by distance. `nugget` is the variance of the noise as a share of the sill; at 0, observed voxels keep their values.
     """
 
     learns = True
@@ -39,7 +39,7 @@ class OrdinaryKriging(PerMap):
         self.variograms: dict[str, tuple[float, float]] = {}
 
     def fit(self, batches: Iterable[Batch]) -> None:
-        """Squared differences of random pairs of each map's valid voxels, and the best exponential curve."""
+        """Fit exponential variograms to the squared differences of random pairs of valid voxels."""
         pairs: dict[str, list[tuple[Array, Array]]] = {name: [] for name in self.task.target_channels}
         random, maps = np.random.default_rng(0x7A5), 0
         for batch in batches:
@@ -61,7 +61,7 @@ class OrdinaryKriging(PerMap):
         }
 
     def _detrended(self, batch: Batch) -> Iterable[tuple[Array, Array]]:
-        """Places and values `(n, channel)` of each map's valid voxels."""
+        """Yield positions (m) and values `(n, channel)` of each map's valid voxels."""
         assert batch.target is not None
         places = positions(batch.target_grid)
         for row, known in zip(batch.target.numpy(), _counts(batch), strict=True):
@@ -100,10 +100,11 @@ class OrdinaryKriging(PerMap):
 
 
 class RegressionKriging(OrdinaryKriging):
-    """A trend by least squares on the training maps, and kriging of its residuals at the observed voxels.
+    """Regression kriging (Hengl et al. 2007): a linear trend, plus ordinary kriging of its residuals.
 
-    The trend is linear in the voxel's height, the roof of its column, the distance to the nearest building and, where
-    the task knows the transmitter, the log of its distance, its direction, and the prior. Hengl et al. 2007.
+    The trend is fitted by least squares on the training maps. It is linear in the voxel's height, the height of the
+    roof in its column, and the distance to the nearest building. If the task includes the transmitter, it is also
+    linear in the log of the distance, the direction to the transmitter, and the prior.
     """
 
     def __init__(self, task: Task, *, nugget: float = 0.0) -> None:
@@ -129,7 +130,7 @@ class RegressionKriging(OrdinaryKriging):
         super().fit(kept)
 
     def _features(self, batch: Batch) -> Array:
-        """`(batch, feature, z, y, x)`, the first of them 1."""
+        """Features of the trend `(batch, feature, z, y, x)`. The first is the constant 1."""
         from scipy.ndimage import distance_transform_edt
 
         building = self.channel(batch, "building") > 0
@@ -162,7 +163,7 @@ class RegressionKriging(OrdinaryKriging):
         self.trend = np.asarray(state["trend"], np.float64)
 
     def fill(self, places: Array, values: Array, wanted: Array, number: int, batch: Batch) -> Array:
-        """The trend everywhere, and the kriged residuals of the observed voxels."""
+        """The trend plus the kriged residuals of the observed voxels."""
         one = batch.map(condition=batch.condition[number : number + 1], target=None, mask=None, ids=())
         features = self._features(one)[0]
         seen = self.channel(batch, "observed")[number] > 0
@@ -171,15 +172,16 @@ class RegressionKriging(OrdinaryKriging):
 
 
 def _counts(batch: Batch) -> Array:
-    """Where every target of a map is valid, `(batch, z, y, x)`."""
+    """Mask `(batch, z, y, x)` of voxels in which every target is valid."""
     assert batch.mask is not None
     return np.asarray(batch.mask.numpy().all(axis=1))
 
 
 def fit_exponential(lag: Array, gamma: Array) -> tuple[float, float]:
-    """Sill and practical range of the exponential variogram s (1 − exp(−3 h / r)) nearest to squared half-differences.
+    """Fit sill s and practical range r (m) of the exponential variogram s (1 − exp(−3 h / r)).
 
-    Means by classes of distance are fitted, weighted by their number of pairs.
+    `lag` is the distance of each pair in metres, `gamma` half its squared difference. The means of `gamma` in classes
+    of distance are fitted, weighted by their number of pairs.
     """
     from scipy.optimize import curve_fit
 

@@ -1,4 +1,4 @@
-"""Maps from the transmitter: free space, a fitted law of distance, 3GPP path loss, the dominant path."""
+"""Physical baselines: free space, a fitted log-distance law, 3GPP path loss, the dominant path."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ _GAIN = "path_gain_db"
 
 
 class Prior(Baseline):
-    """The task's prior, unchanged, which every residual model must beat."""
+    """The task's prior without a correction: the reference for models that correct it."""
 
     @classmethod
     def adapted(cls, task: Task) -> Task:
-        """The unchanged task, which must have a prior."""
+        """Return the task unchanged; raises `UserError` if it has no prior."""
         if task.prior is None:
             raise UserError("this task has no prior; set task.prior")
         return task
@@ -35,19 +35,21 @@ class Prior(Baseline):
 
 
 class _Physics(Prior):
-    """Base class of laws of path gain, which take other targets from the free-space prior."""
+    """Base class of path-gain models. Other targets are those of the free-space prior."""
 
     prior: ClassVar[Literal["free_space", "dominant"]] = "free_space"
 
     @classmethod
     def adapted(cls, task: Task) -> Task:
-        """The task with this prior, the transmitter's distance and direction, and its carrier."""
+        """Return the task with this prior, and with the transmitter's distance, direction and carrier as conditions."""
         if not task.knows_transmitter:
-            raise UserError(f"{cls.__name__} needs the transmitter, which an unaware task does not know")
+            raise UserError(
+                f"{cls.__name__} needs the transmitter, which a task with radiation=unaware does not include"
+            )
         return task.changed(prior=cls.prior, transmitter=("distance", "direction"), constants=("frequency",))
 
     def with_gain(self, batch: Batch, gain_db: Array) -> Array:
-        """The prior's maps with another path gain, if that is a target."""
+        """Replace the path gain of the prior's maps, if path gain is a target."""
         made = self.channels(batch, "_prior")
         if _GAIN in self.task.targets:
             made[:, self.task.target_channels.index(_GAIN)] = self.task.codecs.encode(_GAIN, gain_db)[0]
@@ -55,7 +57,7 @@ class _Physics(Prior):
 
 
 class FreeSpace(_Physics):
-    """Friis' gain, delay and direction of the straight path, through buildings as if there were none."""
+    """Free-space path gain (Friis), delay and direction of the straight path; buildings are ignored."""
 
 
 class DominantPath(_Physics):
@@ -65,16 +67,16 @@ class DominantPath(_Physics):
 
 
 class LogDistance(_Physics):
-    """Path gain a − 10 n log₁₀ d, fitted to the training maps' valid voxels beyond 1 m; the rest as in free space.
+    """Log-distance path gain a − 10 n log₁₀ d (Rappaport 2002, sect. 4.9). Other targets are as in free space.
 
-    Rappaport 2002, sect. 4.9.
+    a and n are fitted to the valid voxels of the training maps that are farther than 1 m from the transmitter.
     """
 
     learns = True
 
     @classmethod
     def adapted(cls, task: Task) -> Task:
-        """The task as for free space; path gain must be a target."""
+        """Return the task as for free space; raises `UserError` if path gain is not a target."""
         if _GAIN not in task.targets:
             raise UserError(f"log_distance fits {_GAIN}, which is not in task.targets; use free_space for the others")
         return super().adapted(task)
@@ -84,7 +86,7 @@ class LogDistance(_Physics):
         self.intercept_db, self.exponent = float("nan"), float("nan")
 
     def fit(self, batches: Iterable[Batch]) -> None:
-        """Least squares over the valid voxels of all batches; raises `DataError` if all have one distance."""
+        """Fit by least squares to the valid voxels of all batches; raises `DataError` if all distances are equal."""
         moments = np.zeros((2, 2)), np.zeros(2)
         channel = self.task.target_channels.index(_GAIN)
         for batch in batches:
@@ -98,7 +100,9 @@ class LogDistance(_Physics):
             moments[0][...] += design @ design.T
             moments[1][...] += design @ gain
         if np.linalg.matrix_rank(moments[0]) < 2:
-            raise DataError("log_distance finds no two distances beyond 1 m with a path gain in the training maps")
+            raise DataError(
+                "log_distance needs valid voxels at two or more distances beyond 1 m; the training maps have fewer"
+            )
         intercept, slope = np.linalg.solve(*moments)
         self.intercept_db, self.exponent = float(intercept), float(-slope / 10)
 
@@ -117,11 +121,11 @@ class LogDistance(_Physics):
 
 
 class Tr38901(_Physics):
-    """Path loss of 3GPP TR 38.901 (table 7.4.1-1), scenario "uma" or "umi"; the rest as in free space.
+    """Path loss of 3GPP TR 38.901 (table 7.4.1-1), scenario "uma" or "umi". Other targets are as in free space.
 
-    `sight`: "chance" takes the expectation over the probability of line of sight (table 7.4.2-1); "roofs" checks
-    whether a roof of the map blocks the path. Transmitters below the heights of the report are accepted, with
-    effective heights of at least 0.1 m.
+    `sight`: "chance" averages over the probability of line of sight (table 7.4.2-1); "roofs" determines line of sight
+    from the roofs of the map. Transmitters lower than the report's range are accepted; effective heights are at least
+    0.1 m.
     """
 
     def __init__(
@@ -134,7 +138,7 @@ class Tr38901(_Physics):
         self.scenario, self.sight = scenario, sight
 
     def maps(self, batch: Batch) -> Array:
-        """Loss with and without line of sight, mixed."""
+        """Path gain from the losses with and without line of sight, weighted by the probability of line of sight."""
         places = positions(batch.target_grid)
         distance = distance_of(self.channel(batch, "tx_distance").astype(np.float64))
         east, north, up = (self.channel(batch, f"tx_{name}").astype(np.float64) for name in ("east", "north", "up"))
@@ -190,10 +194,10 @@ def sight_probability(scenario: str, flat: Array, terminal: Array) -> Array:
 
 
 def clear_of_roofs(roofs_m: Array, vector: Array, grid: Any) -> Array:
-    """1 where the straight line to the transmitter passes above the roofs of the map, `(batch, z, y, x)`.
+    """Line of sight above roofs `(batch, z, y, x)`: 1 if no roof blocks the straight line to the transmitter, else 0.
 
-    `roofs_m` is `(batch, y, x)`, `vector` goes from each voxel to the transmitter, `(batch, z, y, x, 3)` as z, y, x in
-    metres. Outside the map there are no roofs.
+    `roofs_m` `(batch, y, x)` are roof heights in metres. `vector` `(batch, z, y, x, 3)` points from each voxel to the
+    transmitter, with components z, y, x in metres. There are no roofs outside the map.
     """
     places = positions(grid)
     rows, columns = grid["y"], grid["x"]

@@ -1,4 +1,4 @@
-"""Scores with changed inputs, which show whether a model uses them."""
+"""Ablations: scores with changed inputs show whether a model uses these inputs."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 __all__ = ["PROBES", "probed"]
 
-#: Changes of the inputs by name: "shuffled" gives each map the transmitter and observations of another,
+#: Names of the ablations: "shuffled" gives each map the transmitter, observations and prior of another map,
 #: "without_buildings" removes all buildings.
 PROBES = ("shuffled", "without_buildings")
 
@@ -23,11 +23,11 @@ PROBES = ("shuffled", "without_buildings")
 def probed(
     builder: Builder, probe: str, store: str | os.PathLike[str], samples: Sequence[int], **options: Any
 ) -> MapScores:
-    """The scores of a builder whose inputs are changed by a probe of `PROBES`."""
+    """Score a model or baseline with inputs changed by an ablation of `PROBES`."""
     channels = builder.task.channels
     if probe == "shuffled":
         if len(samples) % 2:
-            samples = samples[:-1]  # each map needs another in its batch
+            samples = samples[:-1]  # each map needs a second map in its batch to swap with
         options["batch_size"] = max(2, int(options.get("batch_size", 4)) // 2 * 2)
         return score(builder, store, samples, change=lambda batch: _shuffled(batch, channels), **options)
     given = builder.task.changed(prior="free_space") if builder.task.prior == "dominant" else None
@@ -35,7 +35,7 @@ def probed(
 
 
 def _shuffled(batch: Batch, channels: Channels) -> Batch:
-    """Every map with transmitter, observations and prior of the next map in the batch."""
+    """Give each map the transmitter, observations and prior of the next map in the batch."""
     condition = batch.condition.clone()
     for number, name in enumerate(channels.condition):
         if name not in ("building", "roof", "height", "wall_distance", "above_roofs"):
@@ -44,7 +44,7 @@ def _shuffled(batch: Batch, channels: Channels) -> Batch:
 
 
 def _emptied(batch: Batch, channels: Channels) -> Batch:
-    """Every map without buildings and roofs."""
+    """Remove buildings and roofs from all maps."""
     condition = batch.condition.clone()
     for name, value in {"building": 0.0, "roof": 0.0, **EMPTY}.items():
         if name in channels.condition:

@@ -1,4 +1,4 @@
-"""The rows of a benchmark: a network or a baseline, its task and its training."""
+"""Entries of a benchmark: a network or a baseline, with its task and its training."""
 
 from __future__ import annotations
 
@@ -32,7 +32,9 @@ _SUMMARY = "summary.json"
 
 
 def task_of(entry: str | Mapping[str, Any]) -> Task:
-    """The task of a name in `conf/task`, or of a mapping whose `task: NAME` names the task that its other keys change.
+    """Create a task from a name in `conf/task`, or from a mapping.
+
+    In a mapping, `task: NAME` names the task; the other keys override its settings.
 
     >>> task_of({"task": "aware", "prior": "dominant"}).prior
     'dominant'
@@ -51,9 +53,10 @@ def task_of(entry: str | Mapping[str, Any]) -> Task:
 
 @dataclass(frozen=True)
 class Contender(Entry):
-    """An entry of a benchmark of radio maps: `task` is what it changes of the benchmark's task.
+    """An entry of a radio-map benchmark: a model or a baseline, with changes to the benchmark's tasks.
 
-    `by_task` overrides single tasks by name. `shown` lists the tasks on which it runs; None for all that it can do.
+    `task` overrides settings of all tasks, `by_task` settings of single tasks by name. `shown` lists the tasks on which
+    the entry runs; None means all tasks that it supports.
     """
 
     task: Mapping[str, Any] = field(default_factory=dict)
@@ -62,10 +65,11 @@ class Contender(Entry):
 
     @classmethod
     def of(cls, entry: str | Mapping[str, Any], *, allow: Sequence[str] = ()) -> Contender:
-        """From a name of a baseline or model, or `{model: NAME, name: …, task: {…}, by_task: {…}, trainer: {…}, …}`.
+        """Create an entry from a name or a mapping.
 
-        A network may be `{_target_: mine.Model, …}` of a package in `allow`. Raises `UserError` for an
-        unknown model or setting.
+        `entry` is the name of a baseline or model, or a mapping `{model: NAME, name: …, task: {…}, by_task: {…},
+        trainer: {…}, …}`. A network may also be `{_target_: mine.Model, …}` from a package in `allow`. Raises
+        `UserError` for an unknown model or setting.
         """
         name, options, own = parsed(entry, ("tasks", "task", "by_task", "trainer"))
         shown = None if own["tasks"] is None else tuple(own["tasks"])
@@ -81,7 +85,7 @@ class Contender(Entry):
 
     @cached_property
     def baseline(self) -> str | None:
-        """The name of the baseline, None for a network."""
+        """Name of the baseline; None for a network."""
         name = self.config.get("model")
         return str(name) if name in BASELINES else None
 
@@ -91,9 +95,9 @@ class Contender(Entry):
         return {key: value for key, value in self.config.items() if key != "model"}
 
     def task_for(self, name: str, task: Task) -> Task | None:
-        """The benchmark's task adapted to this row; None if it does not run on it.
+        """Return the benchmark's task `name` with this entry's changes; None if the entry does not run on it.
 
-        Raises `UserError` for unknown options of its baseline.
+        Raises `UserError` for unknown options of the baseline.
         """
         if self.shown is not None and name not in self.shown:
             return None
@@ -108,7 +112,7 @@ class Contender(Entry):
         return baseline(self.baseline, own, **self.options).task
 
     def described(self) -> dict[str, Any]:
-        """What it is built from, complete: a part of what names its files."""
+        """The complete configuration of the model or baseline, from which file names in the cache are derived."""
         from radiomaps.models import config_of
 
         return {"baseline": self.baseline, **self.options} if self.baseline else config_of(self.config)
@@ -123,7 +127,7 @@ class Contender(Entry):
         folder: Path,
         seed: int,
     ) -> dict[str, Any]:
-        """Train it in `folder` if needed; returns the cost of training."""
+        """Train the entry in `folder`, unless its training is finished; returns the cost of training."""
         if (folder / _SUMMARY).exists():
             return dict(read_json(folder / _SUMMARY))
         if self.baseline is not None:
@@ -144,7 +148,10 @@ class Contender(Entry):
         return summary
 
     def load(self, task: Task, folder: Path, *, precision: Precision = "fp32") -> Builder:
-        """What `fit` left, asked for a task that may have other layers; a network in `precision`."""
+        """Load the entry that `fit` saved, for a task that may have other height layers.
+
+        `precision` is that of the forward passes of a network.
+        """
         if self.baseline is not None:
             return load_baseline(folder, task)
         from radiomaps.trained import load_trained

@@ -20,10 +20,10 @@ DIMS = ("task", "model", "split", "seed", "target", "voxels")
 
 
 def labelled(made: Benchmark, outcome: BenchmarkResults) -> xr.Dataset:
-    """Every score of every cell on (task, model, split, seed, target, voxels), NaN if missing.
+    """Scores of all cells as a Dataset on (task, model, split, seed, target, voxels), NaN if missing.
 
-    `nmse` is over all voxels on 0 … 1, as published, circular for an azimuth; other scores are in the `unit` of
-    their target.
+    `nmse` is computed over all voxels of values scaled to 0 … 1, as in published results, circular for an azimuth.
+    Other scores are in the `unit` of their target.
     """
     values: dict[tuple[str, ...], dict[str, float]] = {}
     for (cell, kind), scores in outcome.scores.items():

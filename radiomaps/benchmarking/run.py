@@ -1,4 +1,4 @@
-"""Models × tasks × splits on one store: every cell is trained and scored once and cached."""
+"""Run a benchmark of models × tasks × splits on one store. Each cell is trained and scored once, and cached."""
 
 from __future__ import annotations
 
@@ -33,19 +33,19 @@ if TYPE_CHECKING:
 
 __all__ = ["Benchmark", "BenchmarkResults", "Cell"]
 
-#: The code that computes scores from weights: if it changes, scores are computed again from the same trainings.
+#: Modules that compute scores from weights. If one changes, scores are computed again; networks are not trained again.
 SCORED_BY = (
     *("geoml.diffusion", "geoml.metrics", "geoml.models", "geoml.nn"),
     *("radiomaps.baselines", "radiomaps.benchmarking.entries", "radiomaps.models", "radiomaps.benchmarking.ablations"),
     *("radiomaps.scores", "radiomaps.tasks"),
 )
-#: The way to score a cell without changed inputs.
+#: Name of the scoring without changed inputs.
 PLAIN = "plain"
 
 
 @dataclass(frozen=True, order=True)
 class Cell:
-    """One training and its scores: a row on a task with one split and one seed."""
+    """One training and its scores: an entry on a task, with one split and one seed."""
 
     task: str
     row: str
@@ -55,7 +55,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class BenchmarkResults:
-    """The results of a benchmark: scores by cell and kind of scoring, cost of trainings, failures with the reason."""
+    """Results of a benchmark: scores by cell and kind of scoring, cost of training by cell, reason of each failure."""
 
     scores: Mapping[tuple[Cell, str], MapScores]
     trainings: Mapping[Cell, Mapping[str, Any]]
@@ -63,7 +63,7 @@ class BenchmarkResults:
 
 
 def _by_name(entries: Sequence[Any], what: str) -> dict[str, dict[str, Any]]:
-    """Entries by their `name`, which is removed; text is the name of a task."""
+    """Index entries by their key `name`, which is removed. A string is the name of a task."""
     found: dict[str, dict[str, Any]] = {}
     for entry in entries:
         options = {"name": entry, "task": entry} if isinstance(entry, str) else dict(entry)
@@ -75,11 +75,11 @@ def _by_name(entries: Sequence[Any], what: str) -> dict[str, dict[str, Any]]:
 
 
 class Benchmark:
-    """One benchmark, from the configuration of the verb `benchmark`.
+    """A benchmark, created from the configuration of the command `radiomaps benchmark`.
 
-    Trainings and scores are kept under `cache`, named by what they depend on: store, model, task, split, trainer and
-    seed, so that an interrupted benchmark resumes. Scores also depend on the code that computes them (`SCORED_BY`).
-    Trainings do not; use another `cache` to train again.
+    Trained models and scores are stored in `cache`. Their file names contain a hash of store, model, task, split,
+    trainer and seed. An interrupted benchmark therefore resumes. Scores are computed again if their code (`SCORED_BY`)
+    changes. Models are not trained again if code changes; use another `cache` for that.
     """
 
     def __init__(self, config: Mapping[str, Any]) -> None:
@@ -98,7 +98,7 @@ class Benchmark:
                 raise unknown("probe", probe, PROBES)
         self.splits = _by_name(self.config["splits"], "splits")
         beside = {name: split.pop("against", None) for name, split in self.splits.items()}
-        #: Splits that are compared with another one, in which training includes the test conditions.
+        #: Name of the reference split by split. Training on the reference split includes the test conditions.
         self.against = {name: str(other) for name, other in beside.items() if other is not None}
         for other in self.against.values():
             if other not in self.splits:
@@ -106,14 +106,14 @@ class Benchmark:
 
     @cached_property
     def recipe(self) -> Recipe:
-        """The training options of networks, unless a row overrides them."""
+        """Training options of networks. An entry may override them."""
         from radiomaps.training import Recipe
 
         return Recipe(instantiate(self.config["trainer"]), **self.config["loader"])
 
     @cached_property
     def store(self) -> MapStore:
-        """The maps, opened and verified once."""
+        """The store of maps, opened and verified once."""
         path = Path(self.config["store"])
         if not (path / MANIFEST).exists():
             raise UserError(f"{path} is not a complete set of radio maps; trace or import one first")
@@ -129,14 +129,14 @@ class Benchmark:
         return {}
 
     def parts(self, split: str) -> dict[str, NDArray[Any]]:
-        """Samples by part of a split: by scene, by file, or by `name`, whose parts list scenes; others train."""
+        """Sample numbers of each part (such as train and test) of a split."""
         if split not in self._parts:
             self._parts[split] = parts_of(self.store, self.splits[split])
         return self._parts[split]
 
     @cached_property
     def cells(self) -> list[Cell]:
-        """Every row on every task that it can do; rows that learn with every split and seed."""
+        """All cells: each entry on each task that it supports, with each split. Networks have one cell per seed."""
         found = []
         for name, task in self.tasks.items():
             for row in self.rows.values():
@@ -148,13 +148,13 @@ class Benchmark:
         return found
 
     def task(self, cell: Cell, part: str = "train") -> Task:
-        """The task of the cell's row, on the layers that its split gives to a part."""
+        """The task of a cell, on the height layers that the split assigns to a part."""
         made = self.rows[cell.row].task_for(cell.task, self.tasks[cell.task])
         assert made is not None
         return on_layers(made, self.splits[cell.split], part)
 
     def kinds(self, cell: Cell) -> list[str]:
-        """The ways in which a cell is scored; ways other than plain only for networks on the first split."""
+        """Kinds of scoring of a cell: plain, and for networks on the first split also the ablations."""
         kinds = [PLAIN]
         if self.rows[cell.row].baseline is None and cell.split == next(iter(self.splits)):
             kinds += list(self.config["probes"])
@@ -173,38 +173,38 @@ class Benchmark:
         return described
 
     def folder(self, cell: Cell) -> Path:
-        """The folder of a cell's training."""
+        """Path of the folder of a cell's trained model."""
         return self.cache / "models" / f"{cell.row}-{config_hash(self._named_by(cell))}"
 
     def file(self, cell: Cell, kind: str) -> Path:
-        """The file of a cell's scores."""
+        """Path of the file with a cell's scores."""
         spec: dict[str, Any] = self._named_by(cell) | {
             key: self.config[key] for key in ("members", "part", "test_samples", "precision")
         }
         return scores_file(self.cache, f"{cell.row}-{kind}", spec, SCORED_BY)
 
     def trained(self, cell: Cell) -> dict[str, Any]:
-        """Train a cell's row if needed; returns the cost of training."""
+        """Train a cell's model, unless its training is finished; returns the cost of training."""
         return self.rows[cell.row].fit(
             self.task(cell), self.store, self.parts(cell.split), recipe=self.recipe, folder=self.folder(cell),
             seed=cell.seed,
         )  # fmt: skip
 
     def builder(self, cell: Cell) -> Builder:
-        """The trained row of a cell, for the layers of the scored part."""
+        """The trained model or baseline of a cell, for the height layers of the scored part."""
         self.trained(cell)
         task, precision = self.task(cell, self.config["part"]), self.config["precision"]
         return self.rows[cell.row].load(task, self.folder(cell), precision=precision)
 
     def test_samples(self, split: str) -> list[int]:
-        """The maps of a part, by default `test`."""
+        """Sample numbers of the maps to score: those of the configured part, by default `test`."""
         parts = self.parts(split)
         if self.config["part"] not in parts:
             raise unknown("part", self.config["part"], parts)
         return some_of(parts[self.config["part"]], self.config["test_samples"])
 
     def scored(self, cell: Cell, kind: str = PLAIN) -> MapScores:
-        """The scores of a cell, computed if needed."""
+        """Scores of a cell, from the cache or computed."""
         return kept(self.file(cell, kind), MapScores.load, functools.partial(self._score, cell, kind))
 
     def _score(self, cell: Cell, kind: str) -> MapScores:
@@ -216,7 +216,7 @@ class Benchmark:
         return probed(builder, kind, self.store, samples, title=f"{cell.row}, {kind}", **options)
 
     def prior_alone(self, cell: Cell) -> MapScores:
-        """The scores of a cell's prior without its network."""
+        """Scores of the prior of a cell's task, without a network."""
         named = self._named_by(cell)
         spec = {key: named[key] for key in ("store", "task", "split")} | {
             key: self.config[key] for key in ("part", "test_samples")
@@ -231,17 +231,17 @@ class Benchmark:
         return kept(scores_file(self.cache, "prior", spec, SCORED_BY), MapScores.load, make)
 
     def leaks(self, split: str) -> tuple[Any, ...]:
-        """Pairs of scenes that share buildings and lie in different parts."""
+        """Pairs of scenes in different parts of a split that share buildings."""
         return audit(self.store, self.parts(split))
 
     def finished(self, cell: Cell) -> None:
-        """Train and score a cell in every way, where that is not done."""
+        """Train a cell and compute its missing scores, of all kinds."""
         for kind in self.kinds(cell):
             self.scored(cell, kind)
 
     def run(self) -> BenchmarkResults:
-        """Train and score every cell; failures are reported and left out."""
-        for cell in self.cells:  # what is shared is made before several processes want it
+        """Train and score all cells. Failures are reported, and the failed cells have no scores."""
+        for cell in self.cells:  # compute shared data before worker processes start
             self.parts(cell.split)
         from radiomaps.tasks.priors import dominant_store
 
@@ -264,5 +264,5 @@ class Benchmark:
 
 
 def _label(cell: Cell) -> str:
-    """What a cell is called in messages."""
+    """Text that identifies a cell in messages."""
     return f"{cell.row} on {cell.task}, split {cell.split}, seed {cell.seed}"

@@ -38,7 +38,7 @@ Rows = list[dict[str, Any]]
 def _found(
     made: Benchmark, outcome: BenchmarkResults, task: str, row: str, split: str, kind: str = PLAIN
 ) -> list[MapScores]:
-    """The scores of a row by seed."""
+    """Scores of an entry, one item per seed."""
     return [
         scores for (cell, how), scores in sorted(outcome.scores.items(), key=lambda item: (item[0][0], item[0][1]))
         if (cell.task, cell.row, cell.split, how) == (task, row, split, kind)
@@ -51,17 +51,17 @@ def mean_nmse(found: Sequence[MapScores], target: str) -> float:
 
 
 def _mean(found: Sequence[MapScores], target: str, metric: str, group: str = "all") -> float:
-    """A score's mean over seeds, in the target's unit."""
+    """Mean of a score over seeds, in the target's unit."""
     return float(np.mean([scores.values(target, group)[metric] for scores in found]))
 
 
 def _pairs(made: Benchmark, outcome: BenchmarkResults) -> list[tuple[str, str]]:
-    """Tasks and rows that were scored."""
+    """Pairs of a task and an entry that were scored."""
     return list(dict.fromkeys((cell.task, cell.row) for cell in made.cells if cell not in outcome.failures))
 
 
 def score_rows(made: Benchmark, outcome: BenchmarkResults, split: str | None = None) -> Rows:
-    """One row per task and model on one split: NMSE of every target, and its error in dB, ns or degrees."""
+    """One row per task and model on one split: for every target the NMSE, and the error in dB, ns or degrees."""
     split = split or next(iter(made.splits))
     rows = []
     for task, row in _pairs(made, outcome):
@@ -81,7 +81,7 @@ def score_rows(made: Benchmark, outcome: BenchmarkResults, split: str | None = N
 
 
 def sight_rows(made: Benchmark, outcome: BenchmarkResults) -> Rows:
-    """Root-mean-square errors in line of sight and out of it, means over seeds as in every table."""
+    """Root-mean-square errors in and out of line of sight, averaged over seeds."""
     split, rows = next(iter(made.splits)), []
     for task, row in _pairs(made, outcome):
         found = _found(made, outcome, task, row, split)
@@ -96,7 +96,7 @@ def sight_rows(made: Benchmark, outcome: BenchmarkResults) -> Rows:
 
 
 def prior_rows(made: Benchmark, outcome: BenchmarkResults) -> Rows:
-    """NMSE of every model with a prior over that of the prior: above 1 the model is worse."""
+    """NMSE of each model with a prior, divided by the NMSE of its prior: above 1 the model is worse than its prior."""
     rows, split = [], next(iter(made.splits))
     for task, row in _pairs(made, outcome):
         cell = _cell(made, task, row, split)
@@ -112,7 +112,7 @@ def prior_rows(made: Benchmark, outcome: BenchmarkResults) -> Rows:
 
 
 def _over(error: float, reference: float) -> float:
-    """Ratio of two errors; NaN if the second is 0, as for the dominant-path prior on maps of that solver.
+    """Ratio of two errors; NaN if the second is 0, as for the dominant-path prior on dominant-path maps.
 
     >>> _over(0.2, 0.1), _over(0.2, 0.0)
     (2.0, nan)
@@ -140,9 +140,9 @@ def probe_rows(made: Benchmark, outcome: BenchmarkResults) -> Rows:
 
 
 def gap_rows(made: Benchmark, outcome: BenchmarkResults) -> Rows:
-    """NMSE by a split and by the split that it is compared with, and their ratio.
+    """NMSE on each split and on its reference split, and the ratio of both.
 
-    If no split names another by `against`, the first is compared with the second.
+    If no split has a reference (`against`), the second split is the reference of the first.
     """
     pairs = list(made.against.items()) or list(itertools.pairwise(list(made.splits)[:2]))
     rows = []
@@ -157,7 +157,7 @@ def gap_rows(made: Benchmark, outcome: BenchmarkResults) -> Rows:
 
 
 def uncertainty_rows(made: Benchmark, outcome: BenchmarkResults) -> Rows:
-    """Calibration of members: spread–skill, excess of outliers, deviation of ranks."""
+    """Calibration of ensembles: CRPS, spread, spread–skill ratio, excess of outliers, deviation of ranks."""
     rows, split = [], next(iter(made.splits))
     for task, row in _pairs(made, outcome):
         found = _found(made, outcome, task, row, split)
@@ -170,7 +170,7 @@ def uncertainty_rows(made: Benchmark, outcome: BenchmarkResults) -> Rows:
 
 
 def write_page(made: Benchmark, outcome: BenchmarkResults, folder: Path) -> None:
-    """Write all tables as `tables.json`, and the report that shows them."""
+    """Write all tables to `tables.json`, and the report that shows them."""
     parts = {split: {part: len(samples) for part, samples in made.parts(split).items()} for split in made.splits}
     leaks = {split: len(made.leaks(split)) for split in made.splits}
     trainings = [
@@ -181,11 +181,19 @@ def write_page(made: Benchmark, outcome: BenchmarkResults, folder: Path) -> None
     sections = [
         ("Scores", "NMSE: Σe² / ΣI² over all valid voxels, circular for an azimuth.", score_rows),
         ("In line of sight and out of it", "Root-mean-square errors.", sight_rows),
-        ("Against the prior", "NMSE over that of the prior: below 1 the network helps.", prior_rows),
-        ("Corrupted inputs", "NMSE over that with correct inputs: 1 for a model that does not use them.", probe_rows),
+        (
+            "Against the prior",
+            "NMSE divided by the NMSE of the prior: below 1 the network is better than its prior.",
+            prior_rows,
+        ),
+        (
+            "Corrupted inputs",
+            "NMSE with corrupted inputs over NMSE with correct inputs: 1 if they are not used.",
+            probe_rows,
+        ),
         (
             "By split",
-            "The same model trained and tested by one split and by the split that it is compared with.",
+            "The same model, trained and tested on one split and on its reference split.",
             gap_rows,
         ),
         ("Uncertainty", "In the unit of the target.", uncertainty_rows),

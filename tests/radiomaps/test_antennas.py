@@ -149,12 +149,12 @@ def test_vertical_angles_that_count_upwards_are_turned_over(tmp_path):
     ("text", "message"),
     [
         ("", "has no HORIZONTAL cut"),
-        ("NAME x\nGAIN 3\nHORIZONTAL 360\n0 0\n1 0\n", "HORIZONTAL says 360 lines and has 2; it is cut short"),
+        ("NAME x\nGAIN 3\nHORIZONTAL 360\n0 0\n1 0\n", "HORIZONTAL announces 360 lines, but only 2 follow"),
         ("GAIN 3\nHORIZONTAL many\n", "expected the number of its lines"),
         ("GAIN ?\nHORIZONTAL 8\n" + "\n".join(f"{a} 0" for a in range(0, 360, 45)) + "\nVERTICAL 8\n"
          + "\n".join(f"{a} 0" for a in range(0, 360, 45)), "has no GAIN"),
         ("GAIN 3\nHORIZONTAL 8\n" + "\n".join(f"{a} 0" for a in range(8)) + "\nVERTICAL 8\n"
-         + "\n".join(f"{a} 0" for a in range(0, 360, 45)), "no attenuation over 353°"),
+         + "\n".join(f"{a} 0" for a in range(0, 360, 45)), "a cut has a gap of 353°"),
     ],
 )  # fmt: skip
 def test_a_broken_planet_file_says_so(tmp_path, text, message):
@@ -255,7 +255,7 @@ def test_names_of_site_and_cell(tmp_path):
 def test_planet_files_with_gains_are_refused_and_zenith_angles_noted(tmp_path):
     gains = [(angle, 15 - min(12 * (((angle + 180) % 360 - 180) / 65) ** 2, 30)) for angle in range(360)]
     planet(tmp_path / "a.msi", horizontal=gains)
-    with pytest.raises(DataError, match=r"attenuations run -15 … 15 dB; expected 0 and more"):
+    with pytest.raises(DataError, match=r"attenuations run -15 … 15 dB; expected 0 or more"):
         read_pattern(tmp_path / "a.msi")
     zenith = [(angle, min(12 * ((angle - 96) / 10) ** 2, 22)) for angle in range(360)]
     planet(tmp_path / "b.msi", vertical=zenith)
@@ -298,7 +298,7 @@ def test_sites_of_others_are_data(tmp_path, text, message):
         ("x,y,z,tilt\n1,2,3,100\n", "tilt_deg=100; expected -90 … 90"),
         ("x,y,z,rows\n1,2,3,2.5\n", "rows=2.5; expected a whole number"),
         ("x,y,z,rows,weights\n1,2,3,2,1\n", "1 weights for 2 elements"),
-        ("name,x,y,z\na,1,2,3\na,1,2,4\n", "cell 'a' is there twice"),
+        ("name,x,y,z\na,1,2,3\na,1,2,4\n", "cell 'a' is defined twice"),
         ("x,y,z\n1,2,3,4\n", "1 values more than the header"),
         ("x,y,z,x\n1,2,3,4\n", "two columns 'x'"),
         ("x,y,z,\n1,2,3,4\n", "line 2 has '4' in a column without a name"),

@@ -67,7 +67,7 @@ def test_tables_count_shares_of_voxels_outdoors():
 
 
 def test_an_impossible_budget_is_refused():
-    with pytest.raises(UserError, match="load=2 of a coverage; expected 0 … 1"):
+    with pytest.raises(UserError, match="load=2 in the link budget; expected 0 … 1"):
         LinkBudget(load=2)
     with pytest.raises(UserError, match="is wider than"):
         LinkBudget(bandwidth_hz=1e3)

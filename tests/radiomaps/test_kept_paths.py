@@ -102,7 +102,7 @@ def test_a_directive_antenna_keeps_the_paths_it_does_not_send(city, maps):
 
 
 def test_maps_without_paths_say_how_to_get_them(city, maps):
-    with pytest.raises(DataError, match=r"keep no paths; trace them with .*paths_per_voxel=16"):
+    with pytest.raises(DataError, match=r"have no stored paths; trace them with .*paths_per_voxel=16"):
         apply_antenna(maps.drop_vars("path_delay_s"), Transmitter(PLACE))
     with pytest.raises(UserError, match="paths_per_voxel=4 needs estimator=paths"):
         trace(city, [Transmitter(PLACE)], GRID, TraceOptions(paths_per_voxel=4, estimator="axis"))
@@ -127,5 +127,7 @@ def test_cells_of_a_file_take_the_paths_of_a_store(tmp_path):
         sector = Transmitter(PLACE, pattern="tr38901").turned(azimuth_deg=turn)
         wrong = wrong_db(made.isel(tx=number), apply_antenna(one.isel(tx=0), sector))
         assert np.quantile(wrong, 0.95) < 0.05  # what storing rounds
-    with pytest.raises(UserError, match=r"where nothing was traced; the store has \(128.5, 128.5, 26\)"):
+    with pytest.raises(
+        UserError, match=r"which was not traced; the store has paths of transmitters at \(128.5, 128.5, 26\)"
+    ):
         maps_of_store(store, [{**sectors[0], "x": x + 5}])
