@@ -119,6 +119,9 @@ def load_height_picture(
         with Image.open(path) as picture:
             if picture.mode.startswith(("I", "F")):
                 raise DataError(f"{path} has pixels of mode {picture.mode}; an 8-bit grey picture is expected")
+            colours = np.asarray(picture.convert("RGB")).astype(int)
+            if np.ptp(colours, axis=2).max() > 0:
+                raise DataError(f"{path} is a coloured picture; grey levels of heights were expected")
             levels = np.asarray(picture.convert("L"))[::-1]
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise DataError(f"{path} is no readable picture ({error})") from error

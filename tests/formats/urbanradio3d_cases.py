@@ -61,6 +61,8 @@ CASES = [
     _png("grey levels", "heights: 255 is `scale_m` (19.8 m), a pixel `step_m` (1 m)", lambda f: picture(f, levels()),
          ((200, 0, 19.8),)),
     _png("16 bits", "refused", lambda f: picture(f, levels("u2", 256)), error="8-bit"),
+    _png("colours", "refused", lambda f: picture(f, np.stack([levels(), levels() * 0, levels()], -1)),
+         error="coloured picture"),
     _png("one grey alone", "refused", lambda f: picture(f, levels() * 0), error="holds no building"),
     _png("text", "refused", lambda f: text(f, b"no picture", "7.png"), error="no readable picture"),
 ]  # fmt: skip
