@@ -77,7 +77,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _own_names(words: list[str]) -> list[str]:
-    """Accept `region=` and `regions=` alike in every verb, also with names that are not in the catalogue."""
+    """Rewrite `region=` and `regions=` to the setting of the verb, so that every verb accepts both."""
     if not words or words[0] not in {"prepare", "train", "trust", "predict", "evaluate", "benchmark"}:
         return words
     verb, shipped = words[0], Path(__file__).parent / "conf" / "region"

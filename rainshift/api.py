@@ -22,7 +22,7 @@ Conservation = Literal["auto", "additive", "multiplicative", "softmax"] | None
 
 
 def regions() -> DataTable:
-    """The regions of the RainShift protocol and those of the folders in `RAINSHIFT_REGIONS`, one row each.
+    """List the regions of the RainShift protocol and of the folders in `RAINSHIFT_REGIONS`, one row per region.
 
     Returns a table with `name`, bounds in degrees (`lat_min`, `lat_max`, `lon_min`, `lon_max`), `title`, `continent`,
     `climate_note`, `source`, and `adjacent`, the regions that share an edge. `to_pandas()` returns a data frame.
@@ -40,17 +40,18 @@ def regions() -> DataTable:
 def open(
     region: str, split: str | None = None, *, data: str = "synthetic", cache: str = "runs/cache", **options: Any
 ) -> xr.DataTree:
-    """Open the prepared data of one region; prepares them if necessary.
+    """Open the prepared data of one region. Prepares the data first if necessary.
 
     Args:
-        region: a region, or an event of the data.
-        split: "train", "validation" or "test"; None for all times in the first store of the data.
-        data: a configuration of the group `data` (`synthetic`, `gridded`, …); `options` change its settings.
+        region: name of a region or of an event.
+        split: "train", "validation" or "test"; None for all times of the first store.
+        data: name of a configuration of the group `data` (`synthetic`, `gridded`, …).
+        options: settings of this configuration to change.
         cache: folder of prepared data, trainings and scores.
 
-    Returns a tree of lazy data sets: `condition` (time, lat, lon on the coarse grid), `target` with `precipitation` in
-    mm/h, and `static` if there are static fields. Raises `UserError` for unknown names, `DataError` for data that
-    cannot be read.
+    Returns a tree of lazy data sets: `condition` with the predictors `(time, lat, lon)` on the coarse grid, `target`
+    with `precipitation` in mm/h on the fine grid, and `static` if there are static fields. Raises `UserError` for
+    unknown names, `DataError` for data that cannot be read.
 
     >>> import rainshift, tempfile
     >>> hours = {"test": {"start": "2022-01-01", "end": "2022-02-01", "hours": 24}}
@@ -93,7 +94,7 @@ def train(
     cache: str = "runs/cache",
     **settings: Any,
 ) -> Model:
-    """Train one model on one or several regions. The same call later loads the result from the run folder.
+    """Train one model on one or several regions. Repeating the call loads the result from the run folder.
 
     Args:
         model: a name of the group `model`, or a mapping that changes its settings:
@@ -138,7 +139,7 @@ def load(
     precision: Literal["fp32", "bf16"] = "fp32",
     allow: Sequence[str] = (),
 ) -> Model:
-    """Load a trained model from a run folder or checkpoint folder, or an interpolation by name.
+    """Load a trained model from a run folder or checkpoint folder, or an interpolation method by name.
 
     Args:
         run: the run folder of `rainshift train` or `rainshift.train`, a checkpoint folder, or the name of a model
@@ -159,10 +160,10 @@ def load(
 
 @dataclass(frozen=True)
 class Model:
-    """A trained model with its transforms: what `rainshift.load` and `rainshift.train` return.
+    """A trained model with its transforms, as returned by `rainshift.load` and `rainshift.train`.
 
     Attributes:
-        trained: the parts of the model: the downscaler, its channels and the geometry of the training.
+        trained: the downscaler, its channels, and the grids of the training.
     """
 
     trained: Trained
@@ -198,31 +199,32 @@ class Model:
         """Predict an ensemble of fine rain from coarse fields; no fine truth is required.
 
         Args:
-            dataset: the predictors, `(time, lat, lon)` or `(lat, lon)`, with CF names, on any regular
-                latitude–longitude grid with the spacing of the training: either order of latitudes, any longitude
-                convention, across the date line or global. Units are converted (`attrs["units"]`). A node of the tree
-                of `rainshift.open` provides its static fields and fine grid.
+            dataset: the predictors, `(time, lat, lon)` or `(lat, lon)`, with CF names, on a regular latitude–longitude
+                grid with the spacing of the training. Latitudes may ascend or descend; longitudes may use any
+                convention, cross the date line or cover the globe. Units are converted (`attrs["units"]`). The node
+                `tree["condition"]` of `rainshift.open` also provides static fields and the fine grid.
             members: number of members; a deterministic model gives one.
-            seed: seed of the members; the members of a time do not depend on the other times.
+            seed: random seed. The members at one time do not depend on the other times.
             static: the model's static fields if `dataset` does not have them, on any grid that covers the fine grid.
-            target: the fine grid; by default the refined coarse grid, with the relative position of the training.
-            conservation: layer that conserves the means of the coarse rain: "additive", "multiplicative", "softmax" or
-                None; "auto" is "multiplicative" if the model was trained on exact means, or `coarse` is "exact", else
-                None.
+            target: the fine grid; by default the coarse grid, refined by the factor and offset of the training.
+            conservation: layer that conserves the area means of the coarse rain: "additive", "multiplicative",
+                "softmax" or None. "auto" means "multiplicative" if the coarse rain of the training was the exact mean
+                of the fine rain or `coarse` is "exact", else None.
             trust: whether to add the trust map, if `rainshift trust` fitted one.
-            tiles: `{"tile": 240, "blend": 8, "halo": 32, "limit": 320}`: fine domains of more than `limit` cells per
-                side are predicted in tiles of `tile` cells; the result is equal up to rounding.
-            observations: a CSV or NetCDF file of stations, as for `data.stations`: members of a diffusion are drawn
-                given the stations' values within their errors. A station counts for the cell it lies in.
-            observation_error: `{"share": 0.3, "least": 0.1}`: standard error of a station for its cell, as a share of
-                its rate, but at least `least` mm/h.
+            tiles: sizes in fine cells, such as `{"tile": 240, "blend": 8, "halo": 32, "limit": 320}`. A domain with a
+                side above `limit` is predicted in tiles of side `tile`. The result is the same up to rounding.
+            observations: path of a CSV or NetCDF file of stations, in a format of `data.stations`. A diffusion model
+                then draws members conditioned on the station values. A station observes the fine cell that contains
+                it.
+            observation_error: standard error of an observation, such as `{"share": 0.3, "least": 0.1}`: `share` times
+                the observed rate, at least `least` in mm/h.
             coarse: "exact" declares that the coarse rain is the area mean of the fine rain, for example because it was
-                averaged from it. General models have this as an input; without it they expect an analysis with errors.
+                averaged from it. It is an input of the general models; by default they expect an analysis with errors.
 
-        Returns `precipitation` in mm/h, `(member, [time,] lat, lon)`, on the refined axes of the data. The result is
-        lazy if the data are Dask arrays, with one task per block of times. Raises `DataError` for required predictors
-        that are missing, have wrong units or missing values, and for stations outside the domain or of other times,
-        `UserError` for a refinement factor that differs from the training, and for observations without a diffusion.
+        Returns `precipitation` in mm/h, `(member, [time,] lat, lon)`, on the fine grid. The result is lazy if the data
+        are Dask arrays, with one task per block of times. Raises `DataError` if required predictors are missing or
+        have wrong units or missing values, and if stations lie outside the domain or have other times. Raises
+        `UserError` if the refinement factor differs from the training, and for observations without a diffusion model.
 
         >>> import geoml, numpy as np, rainshift, xarray as xr
         >>> coarse = xr.DataArray(
@@ -262,11 +264,12 @@ def evaluate(
     """Score a prediction against the truth. Cells are weighted by area; cells with a NaN truth are excluded.
 
     Args:
-        prediction: rain with units, `([member,] time, lat, lon)`; common names of variable, member and time are found.
+        prediction: rain with units, `([member,] time, lat, lon)`. Other common names of the variable and of the
+            dimensions member and time are recognised.
         truth: rain with units on the same fine cells; it may have more times and cells than the prediction.
         metrics: names of `geoml.scores`, or a predefined list: "default", "scorecard", "sequences".
         reference: another prediction of the same times; adds `skill` = 1 − CRPS / CRPS of the reference, both fair.
-        over: dims to average over; by default all.
+        over: dimensions to average over; by default all.
 
     Returns a data set with one variable per score, with attributes `units`, `perfect` (best value) and `direction`.
     Raises `DataError` if the grids differ, predicted times are not in the truth, or units are not those of rain.
@@ -285,15 +288,16 @@ def evaluate(
 
 
 def benchmark(*overrides: str, **settings: Any) -> xr.Dataset:
-    """Train and score models in and out of distribution; returns the results of the benchmark as one data set.
+    """Train and score models in and out of distribution. Returns all results as one data set.
 
     Args:
         overrides: arguments of the command line `rainshift benchmark`: `"experiment=demo"`.
-        settings: its keys as Python values, with double underscores for dots: `seeds=3, trainer__samples=1000`.
+        settings: keys of `rainshift benchmark` as Python values, with double underscores for dots:
+            `seeds=3, trainer__samples=1000`.
 
-    The run folder is `runs/benchmark/…` as on the command line, with page and figures. Finished cells are read from
-    the cache. `rainshift.benchmarking.analysis.analyse` describes the variables. Raises `UserError` for unknown names
-    and settings, `DataError` for data that cannot be read.
+    The HTML page and the figures are written to the run folder, `runs/benchmark/…`, as on the command line. Finished
+    trainings and scores are read from the cache. `rainshift.benchmarking.analysis.analyse` describes the variables.
+    Raises `UserError` for unknown names and settings, `DataError` for data that cannot be read.
 
     >>> import rainshift
     >>> results = rainshift.benchmark("experiment=demo", seeds=3)  # doctest: +SKIP

@@ -30,11 +30,11 @@ if TYPE_CHECKING:
 
 __all__ = ["MAX_CLIPPED_SHARE", "Scores", "evaluate_fields", "score", "score_file", "window_of"]
 
-#: Maximum share of clipped values; beyond it a cell of a benchmark counts as diverged, and is marked and not averaged.
+#: Largest share of clipped values. Cells of a benchmark above it are marked as diverged and excluded from means.
 MAX_CLIPPED_SHARE = 1e-3
 #: Prefix of the variables of sequences in a file of scores.
 PREFIX = "sequence_of_"
-#: What those of rain at stations are.
+#: Prefix of the variables of rain at stations.
 POINT = "at_stations_"
 
 
@@ -49,7 +49,7 @@ class Scores:
     members: int
     clipped_share: float
     sequences: StatisticsTable | None = None
-    #: Rain at stations (`rainshift.station_scores.PointRain`), where there are any.
+    #: Rain at stations (`rainshift.station_scores.PointRain`); None without stations.
     points: xr.Dataset | None = None
     #: Share of predictor values outside the training range; None for models that do not count them.
     outside_share: float | None = None
@@ -128,11 +128,11 @@ def score(
     sequence_hours: int = 24,
     stations: Stations | None = None,
 ) -> Scores:
-    """Statistics of the predictions of complete fields of a region; cells are weighted by area, unknown ones excluded.
+    """Score the predictions of complete fields of a region. Cells are weighted by area; unknown cells are excluded.
 
-    Scores `samples` evenly spread hours, or the hours of `times`, or all if both are None. `temporal` is a suite for
-    sequences of `sequence_hours` consecutive hours among them; rain at `stations` is kept. Raises `Diverged` for a
-    prediction that is not finite.
+    Scores `samples` evenly spaced hours, or the hours `times`, or all hours if both are None. `temporal` contains
+    metrics for sequences of `sequence_hours` consecutive hours. With `stations`, rain at stations is stored as well.
+    Raises `Diverged` if a prediction is not finite.
     """
     positions = choose(archive, region, role, samples)
     if times is not None:
@@ -144,7 +144,7 @@ def score(
     over_time = None if temporal is None else SequenceScores(temporal, valid_times, sequence_hours, weights)
     tables, clipped, items = [], 0.0, 0
     outside: float | None = 0.0
-    outside_share(downscaler)  # forgets earlier predictions
+    outside_share(downscaler)  # resets the count of earlier predictions
     batches = whole_fields(archive, region, role, positions, window)
     for batch, rows in track(batches, f"scoring {region}", unit="batches"):
         prediction, share = downscaler.predict(batch, members=drawn, seed=seed)
@@ -174,10 +174,10 @@ def score(
 def score_file(
     path: Path, archive: Archive, region: str, *, suite: Suite, role: str = "test", stations: Stations | None = None
 ) -> Scores:
-    """Statistics of a prediction file: rain with units, `([member,] time, lat, lon)`, on the fine grid.
+    """Score a prediction file: rain with units, `([member,] time, lat, lon)`, on the fine grid.
 
-    Dims of times and members may have any common name (`valid_time`, `number`, `realization`, …). Raises `DataError`
-    for times that the role does not have, or for a different grid.
+    The dimensions of times and members may have any common name (`valid_time`, `number`, `realization`, …). Raises
+    `DataError` for times that the role does not have, or for a different grid.
     """
     known = archive.times(region, role)
     truth = archive.open(region, archive.samples(region, role)[0])["target"]["precipitation"].sel(time=known)
@@ -216,7 +216,10 @@ def evaluate_fields(
         return made
     against, same = matched(reference, observed, what=("the reference", "the truth"))
     if same.sizes != observed.sizes:
-        raise DataError(f"the reference covers {dict(same.sizes)} of the predicted {dict(observed.sizes)}")
+        raise DataError(
+            f"the reference has sizes {dict(same.sizes)} and the prediction {dict(observed.sizes)}; expected a "
+            "reference at all predicted times and cells"
+        )
     fair = Suite(("crps_fair",))
     mine, its = (evaluate(fair, observed, x, over=over, weights="area")["crps_fair"] for x in (rain, against))
     about = {"long_name": "skill of the fair CRPS against the reference", "units": "1", "perfect": 1.0}

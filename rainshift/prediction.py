@@ -1,4 +1,4 @@
-"""Predict prepared regions and any coarse fields: as xarray, or written block by block to a CF file."""
+"""Predict prepared regions or other coarse fields, as xarray or block by block into a CF file."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ __all__ = ["fingerprint", "predict_fields", "predict_maps", "write_fields", "wri
 
 logger = logging.getLogger(__name__)
 
-#: File in the folder of blocks that identifies the prediction they belong to.
+#: File in the folder of blocks that identifies the prediction to which they belong.
 IDENTITY = "identity"
 
 
@@ -56,8 +56,8 @@ def predict_maps(
 ) -> xr.Dataset:
     """Predict some samples of a role in memory: `precipitation` in mm/h, `(member, time, lat, lon)`.
 
-    With `trust`, the result also has the trust map, `(time, lat, lon)`, as in `write_prediction`; with `observations`,
-    members agree with them.
+    With `trust`, the result also has the trust map, `(time, lat, lon)`, as in `write_prediction`. With `observations`,
+    members are conditioned on them.
     """
     drawn = members_of(downscaler, members)
     grid = grid_of(archive.open(region, archive.samples(region, role)[0])["target"])
@@ -91,11 +91,11 @@ def write_prediction(
     trust: Trust | None = None,
     observations: Readings | None = None,
 ) -> dict[str, Any]:
-    """Predict a region and write a NetCDF file atomically; returns a table row that describes the file.
+    """Predict a region and write a NetCDF file atomically. Returns a table row that describes the file.
 
-    The file is CF-1.11 with `precipitation(member, time, lat, lon)` in mm/h; one batch at a time is in memory. With
-    `trust`, it also has `expected_error` of the ensemble mean, `error_bound`, `novelty` and `familiar`, each
-    `(time, lat, lon)`. With `observations`, members agree with them, and the attributes say which were used.
+    The file is CF-1.11 with `precipitation(member, time, lat, lon)` in mm/h. Only one batch at a time is in memory.
+    With `trust`, the file also has `expected_error` of the ensemble mean, `error_bound`, `novelty` and `familiar`, each
+    `(time, lat, lon)`. With `observations`, members are conditioned on them, and attributes state which were used.
     """
     positions = choose(archive, region, role, samples)
     drawn = members_of(downscaler, members)
@@ -137,7 +137,7 @@ def _batches(
     trust: Trust | None = None,
     seen: MatchedReadings | None = None,
 ) -> Iterator[tuple[np.ndarray, np.ndarray, float, TrustMap | None]]:
-    """For each batch: indices into the positions, rain `(member, time, lat, lon)`, clipped share and trust map."""
+    """Yield for each batch: indices into the positions, rain `(member, time, lat, lon)`, clipped share, trust map."""
     window = window_of(downscaler)
     for batch, rows in whole_fields(archive, region, role, positions, window):
         if seen is not None:
@@ -154,7 +154,7 @@ def _batches(
 def _seen(
     observations: Readings | None, archive: Archive, region: str, role: str, grid: Grid, positions: np.ndarray
 ) -> MatchedReadings | None:
-    """The observations of a region's samples; says how many are used."""
+    """Match observations to the samples of a region. Logs how many are used."""
     if observations is None:
         return None
     made = MatchedReadings.of_archive(observations, archive, region, role, grid, positions)
@@ -193,10 +193,10 @@ def predict_fields(fine_rain: FineRain, fields: CoarseFields, *, attrs: Mapping[
 def write_fields(
     path: Path, fine_rain: FineRain, fields: CoarseFields, *, parts: Path, identity: str, attrs: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Predict coarse fields and write a NetCDF file block by block; returns a table row that describes the file.
+    """Predict coarse fields and write a NetCDF file block by block. Returns a table row that describes the file.
 
-    Each block of times is saved in the folder `parts`, so that an interrupted prediction resumes. `identity` identifies
-    the prediction; blocks of any other are discarded. The file is written when all blocks exist.
+    Each block of times is saved in the folder `parts`, so an interrupted prediction resumes. `identity` identifies the
+    prediction; blocks of another prediction are discarded. The file is written when all blocks exist.
     """
     axes, blocks = OutputAxes.of(fields, fine_rain.fine), fine_rain.blocks(fields.times)
     members = fine_rain.members
@@ -235,7 +235,7 @@ def write_fields(
 
 
 def fingerprint(*paths: Path) -> str:
-    """A fingerprint of files and folders that changes with their content: names, sizes and modification times."""
+    """Return a hash of the names, sizes and modification times of files and folders."""
     rows = []
     for path in paths:
         files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
@@ -248,7 +248,7 @@ def fingerprint(*paths: Path) -> str:
 
 
 def _lazy_layers(fine_rain: FineRain, fields: CoarseFields, blocks: list[slice]) -> Any:
-    """The layers as a Dask array, with one task per block of times."""
+    """Return the layers as a Dask array with one task per block of times."""
     import dask.array as da
 
     parts = [array.data * np.float32(factor) for array, factor in zip(
@@ -256,7 +256,7 @@ def _lazy_layers(fine_rain: FineRain, fields: CoarseFields, blocks: list[slice])
     lengths = tuple(rows.stop - rows.start for rows in blocks)
     stack = da.stack(parts).astype(np.float32).rechunk({0: -1, 1: lengths, 2: -1, 3: -1})
     chunks = ((fine_rain.layers,), lengths, *((size,) for size in fine_rain.fine.shape))
-    # A partial, since Dask searches arguments for arrays and would hash all weights to name the result.
+    # A partial is used, since Dask searches arguments for arrays and would hash all weights to name the result.
     work = functools.partial(_block, fine_rain, [fields.times[rows] for rows in blocks])
     meta = np.empty((0,) * 4, np.float32)
     return da.map_blocks(work, stack, chunks=chunks, dtype=np.float32, meta=meta, name=f"fine-rain-{uuid.uuid4().hex}")

@@ -1,4 +1,4 @@
-"""Scores of temporal coherence: sequences of consecutive hours, collected from hours that arrive in any order."""
+"""Scores of temporal coherence, for sequences of consecutive hours that are added in any order."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["SequenceScores"]
 
 
 class SequenceScores:
-    """Scores of a suite over sequences of `length` consecutive hours; hours outside of any sequence are ignored.
+    """Score sequences of `length` consecutive hours with a suite of metrics; hours outside any sequence are ignored.
 
     A sequence is scored, and removed from memory, as soon as all of its hours have been added.
     """
@@ -29,9 +29,9 @@ class SequenceScores:
     def add(
         self, hours: NDArray[np.int64], prediction: NDArray[Any], truth: NDArray[Any], known: NDArray[np.bool_]
     ) -> None:
-        """Add hours by their position among the times: prediction `(hour, member, *space)`, truth, mask or weights.
+        """Add hours by their position among the times.
 
-        The latter two have shape `(hour, *space)`.
+        `prediction` is `(hour, member, *space)`; `truth` and `known` (a mask or weights) are `(hour, *space)`.
         """
         for place, *fields in zip(hours.tolist(), prediction, truth, known, strict=True):
             number = self._sequence_of.get(place)
@@ -56,5 +56,5 @@ class SequenceScores:
         )
 
     def table(self) -> StatisticsTable | None:
-        """One row per sequence; None if the hours contain no sequence."""
+        """Return one row of statistics per sequence; None if the hours contain no sequence."""
         return self.suite.merge(self._tables) if self._tables else None

@@ -1,4 +1,4 @@
-"""Fields and members scored at stations: over the gauges' own intervals, with wet-day indices and return levels."""
+"""Score fields and members at stations over the intervals of the gauges, with wet-day indices and return levels."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ if TYPE_CHECKING:
 __all__ = ["PointRain", "StationScores", "climate_rows", "score_stations"]
 
 Array = NDArray[Any]
-#: Rain at stations is called by what it is of and how it was taken; gauges of a cell are averaged for "cell mean".
+#: Sampling method in which all gauges of a cell are averaged and compared with the cell.
 CELL_MEAN = "cell mean"
 SUITE = Suite(("crps_fair", "rmse", "bias", "spread_skill"))
-#: A gauge's interval is wet from this rate on; a day is wet from 1 mm on (ETCCDI).
+#: Smallest wet rate of a gauge's interval, and smallest amount of a wet day (ETCCDI).
 WET_MM_H, WET_DAY_MM = 0.1, 1.0
-#: Years of annual maxima that a return level is fitted to, known days of a year, and return periods in years.
+#: Smallest number of annual maxima for a return level, smallest number of known days per year, return periods in years.
 LEAST_YEARS, LEAST_DAYS, PERIODS = 10, 330, (2, 10, 50)
 DAY = np.timedelta64(1, "D")
 
 
 class PointRain:
-    """Gathers predictions and gridded truth at stations while fields are scored."""
+    """Collect predictions and gridded truth at stations while fields are scored."""
 
     def __init__(self, stations: Stations, grid: Grid) -> None:
         self.stations, self.grid = stations.inside(grid), grid
@@ -40,13 +40,13 @@ class PointRain:
         self._parts: dict[str, list[Array]] = {"prediction": [], "truth": []}
 
     def add(self, times: Array, prediction: Array, truth: Array) -> None:
-        """Fields `(time, member, lat, lon)` and the truth `(time, lat, lon)`, NaN where it is not known."""
+        """Add fields `(time, member, lat, lon)` and the truth `(time, lat, lon)`, NaN where unknown."""
         self._times.append(times)
         for name, fields in (("prediction", prediction), ("truth", truth)):
             self._parts[name].append(np.stack([taken_at(fields, self.grid, self.stations, m) for m in METHODS]))
 
     def data_set(self) -> xr.Dataset:
-        """`prediction` `(taken, time, member, station)` and `truth` `(taken, time, station)` in mm/h, by time."""
+        """Return `prediction` `(taken, time, member, station)` and `truth` `(taken, time, station)` in mm/h by time."""
         import xarray as xr
 
         times = np.concatenate(self._times)
@@ -63,7 +63,7 @@ class PointRain:
 
 @dataclass(frozen=True)
 class StationScores:
-    """What a model scores at stations: a row for each way of taking it, and sentences on what the rows mean."""
+    """Scores of a model at stations, one row per sampling method, and notes that explain the rows."""
 
     rows: list[dict[str, Any]]
     notes: list[str]
@@ -71,7 +71,7 @@ class StationScores:
 
 @dataclass(frozen=True)
 class _Matched:
-    """Gauges and rain over the same intervals: `(interval, station)` and `(interval, member, station)`."""
+    """Gauges `(interval, station)` and rain `(interval, member, station)` over the same intervals, in mm/h."""
 
     start: Times
     end: Times
@@ -81,7 +81,7 @@ class _Matched:
 
 
 def _matched(points: xr.Dataset, stations: Stations, seconds: float, stamp: str) -> _Matched:
-    """Fields averaged over the intervals of gauges, or gauges over those of fields where theirs are shorter."""
+    """Average fields over the intervals of gauges, or gauges over the intervals of fields if those are longer."""
     start, end = intervals_of(points["time"].values, seconds, stamp if stamp != "unknown" else "end")
     length = (stations.end - stations.start) / np.timedelta64(1, "s")
     long = length >= 0.999 * seconds
@@ -114,18 +114,19 @@ def score_stations(
     stamp: str,
     reference: xr.Dataset | None = None,
 ) -> StationScores:
-    """Scores at stations of a prediction, of the reference and of the gridded truth, in mm/h.
+    """Score the prediction, the reference and the gridded truth at stations, in mm/h.
 
-    Fields are averaged over the intervals of the gauges (gauges over those of the fields where theirs are shorter).
-    `bilinear` is between cells, `nearest` the cell that a gauge lies in, `cell mean` that cell against the mean of all
-    its gauges, where it has several. `skill` is that of the fair CRPS against the reference taken alike.
+    Fields are averaged over the intervals of the gauges; gauges with shorter intervals are averaged over those of the
+    fields. Sampling methods: `bilinear` interpolates between cells, `nearest` uses the cell that contains the gauge,
+    and `cell mean` compares this cell with the mean of its gauges, if it has several. `skill` is computed from the fair
+    CRPS of the prediction and of the reference, with the same sampling.
     """
     stations = stations.inside(grid)
     mine = _matched(points, stations, seconds, stamp)
     its = None if reference is None else _matched(reference, stations, seconds, stamp)
     rows, notes = [], []
     if not len(mine.gauges):
-        return StationScores([], ["no gauge has an interval that the predicted times fill"])
+        return StationScores([], ["no gauge has an interval that predicted times cover"])
     cells = stations.cells(grid)
     for method in (*METHODS, CELL_MEAN):
         gauges, places = mine.gauges, np.arange(mine.gauges.shape[1])
@@ -169,19 +170,19 @@ def _row(name: str, method: str, rain: Array, gauges: Array) -> dict[str, Any]:
 
 
 def _by_cell(gauges: Array, cells: Array) -> tuple[Array, Array]:
-    """Means over the gauges of each cell that has several, and the first gauge of each."""
+    """Return the mean over the gauges of each cell with several gauges, and the first gauge of each."""
     import warnings
 
     _, first, inverse, counts = np.unique(cells, axis=0, return_index=True, return_inverse=True, return_counts=True)
     several = np.flatnonzero(counts > 1)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)  # a time at which no gauge of a cell is known
+        warnings.simplefilter("ignore", RuntimeWarning)  # times at which no gauge of a cell is known
         means = [np.nanmean(gauges[:, inverse.ravel() == k], axis=1) for k in several]
     return (np.stack(means, axis=1) if means else gauges[:, :0]), first[several]
 
 
 def _representative(gauges: Array, cells: Array, stations: Stations) -> str:
-    """How well one gauge stands for its cell, by the other gauges of the same cell."""
+    """State how well one gauge represents its cell, from the other gauges of the cell."""
     off, rain, pairs = [], [], 0
     _, inverse = np.unique(cells, axis=0, return_inverse=True)
     for k in np.unique(inverse):
@@ -195,31 +196,31 @@ def _representative(gauges: Array, cells: Array, stations: Stations) -> str:
     count = sum(map(len, off))
     if not count:
         return (
-            f"{len(stations.ids)} stations, no two in one cell: how well a point stands for its cell is unknown "
-            "here, and even a perfect field of cell means has an error here"
+            f"{len(stations.ids)} stations, no two in one cell: the difference between a point and its cell mean is "
+            "unknown; even a perfect field of cell means has an error"
         )
     mean = float(np.concatenate(rain).mean())
     error = float(np.concatenate(off).mean())
     share = f"{error / mean:.0%} of" if mean else "without"
     return (
         f"a gauge differs from the other gauges of its cell by {error:.3g} mm/h on average, {share} "
-        f"the rain ({pairs} gauges, {count} values): a field of cell means cannot be nearer to points than about this"
+        f"the rain ({pairs} gauges, {count} values): no field of cell means can have a much smaller error"
     )
 
 
 def climate_rows(
     points: xr.Dataset, stations: Stations, grid: Grid, *, seconds: float, stamp: str
 ) -> tuple[list[dict[str, Any]], list[str]]:
-    """Wet-day indices (ETCCDI: days of 1 mm or more) and return levels of gauges, prediction and gridded truth.
+    """Compute wet-day indices (ETCCDI: days of 1 mm or more) and return levels of gauges, prediction and truth.
 
-    Means over stations and members of daily amounts; return levels are those of a generalised extreme value
-    distribution fitted to annual maxima (SciPy). None without whole days.
+    Values are means over stations and members, from daily amounts. Return levels are from a generalised extreme value
+    distribution fitted to annual maxima (SciPy). Without complete days there are no rows, only a note.
     """
     stations = stations.inside(grid)
     found = _matched(points, stations, seconds, stamp)
     days = _days(found)
     if days is None:
-        return [], ["no station has whole days: no wet-day indices"]
+        return [], ["no station has complete days, so there are no wet-day indices"]
     when, rows_of = days
     series = {"gauges": found.gauges[:, None], "prediction": found.rain["nearest"],
               "gridded truth": found.truth["nearest"][:, None]}  # fmt: skip
@@ -246,12 +247,12 @@ def climate_rows(
                 for i, p in enumerate(PERIODS)}  # fmt: skip
         rows.append(row)
     count = len(np.unique(years))
-    short = f"return levels need {LEAST_YEARS} years with {LEAST_DAYS} known days each; {count} are touched here"
+    short = f"return levels need {LEAST_YEARS} years with {LEAST_DAYS} known days each; the data span {count} years"
     return rows, [] if rows[0][f"{PERIODS[0]}-year day, mm"] is not None else [short]
 
 
 def _days(found: _Matched) -> tuple[Array, list[Row]] | None:
-    """UTC days (or the gauges' own, where those last a day) that are filled, and what each is made of."""
+    """Return the complete UTC days (or the gauges' daily intervals), and positions and weights of their values."""
     length = (found.end - found.start) / DAY
     if len(length) and np.allclose(length, 1):
         one = np.ones(1)
@@ -267,7 +268,7 @@ def _days(found: _Matched) -> tuple[Array, list[Row]] | None:
 
 
 def _indices(amounts: Array, dates: Array) -> Mapping[str, float]:
-    """Wet-day indices of one series of daily amounts in mm."""
+    """Compute wet-day indices of one series of daily amounts in mm."""
     wet = amounts >= reached(WET_DAY_MM)
     longest = run = 0
     before = None
@@ -284,7 +285,7 @@ def _indices(amounts: Array, dates: Array) -> Mapping[str, float]:
 
 
 def _levels(amounts: Array, dates: Array) -> list[float] | None:
-    """Return levels of `PERIODS` years; None for a series that is too short."""
+    """Compute return levels for `PERIODS` years; None for a series that is too short."""
     from scipy.stats import genextreme
 
     years = dates.astype("datetime64[Y]")

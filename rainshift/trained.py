@@ -1,4 +1,4 @@
-"""Load a trained model: the downscaler, its channels, and the grids that it was trained on."""
+"""Load a trained model: the downscaler, its channels, and the grids of its training."""
 
 from __future__ import annotations
 
@@ -37,13 +37,13 @@ __all__ = ["Trained", "load_model"]
 
 logger = logging.getLogger(__name__)
 
-#: The channels of an interpolation that is loaded by name.
+#: Channels of an interpolation that is loaded by name.
 RAIN_ALONE = Channels(("tp",), ("precipitation",), (), (("precipitation", "tp"),))
 
 
 @dataclass(frozen=True)
 class Trained:
-    """A downscaler with its channels and `geometry`, which is None if the grids of the training are unknown."""
+    """A downscaler with its channels and `geometry`; the geometry is None if the grids of the training are unknown."""
 
     downscaler: Downscaler
     channels: Channels
@@ -54,7 +54,7 @@ class Trained:
     gaps: tuple[str, ...] = ()
     trust: Trust | None = None
     is_network: bool = True
-    #: Where the predictors of training are found in files (`data.predictors` of `data=pair`).
+    #: Variables and levels of the predictors in files, as in training (`data.predictors` of `data=pair`).
     predictors: Any = None
 
     @property
@@ -66,7 +66,7 @@ class Trained:
 
     @property
     def attrs(self) -> dict[str, str]:
-        """Global attributes of its predictions."""
+        """Global attributes of predictions by this model."""
         return {"title": "Downscaled precipitation", "source": f"{self.name}" + (f", {self.path}" if self.path else "")}
 
     def prepared(
@@ -83,7 +83,7 @@ class Trained:
         observations: Readings | None = None,
         coarse: str | None = None,
     ) -> tuple[FineRain, CoarseFields]:
-        """The `FineRain` predictor and the coarse fields for it; see `rainshift.Model.predict`."""
+        """Return the `FineRain` predictor and its coarse fields; see `rainshift.Model.predict`."""
         if coarse not in (None, "exact"):
             raise UserError(f"coarse is {coarse!r}; expected exact or null")
         siblings = _siblings(data)
@@ -134,12 +134,12 @@ class Trained:
         """Raise `UserError` for a model whose members cannot be guided by observations."""
         if not takes_points(self.downscaler):
             raise UserError(
-                f"observations guide the members of a diffusion, and {self.name} is none; use model=general, or a run "
-                "of model=edm, anchored or corrdiff, or leave observations out"
+                f"observations require a diffusion model, which {self.name} is not; use model=general, or a run "
+                "of model=edm, anchored or corrdiff, or remove observations"
             )
 
     def seeing(self, channels: Channels, *, exact: bool | None = None) -> Trained:
-        """A general model with other predictors and `exact`; other models are returned unchanged."""
+        """Return a general model with other predictors and `exact`; other models are returned unchanged."""
         if not isinstance(self.downscaler, General):
             return self
         told = self.downscaler.exact if exact is None else exact
@@ -154,7 +154,7 @@ class Trained:
             self.geometry.check(here.coarse, here.fine)
 
     def ready(self, *, tiles: Mapping[str, int], conservation: str | None, exact: bool) -> Downscaler:
-        """The downscaler in tiles with its conservation layer; "auto" adds one if the coarse rain is `exact`."""
+        """Return the downscaler in tiles with a conservation layer; "auto" adds one if the coarse rain is `exact`."""
         tiled = InTiles(self.downscaler, Tiling(**tiles)) if self.is_network else self.downscaler
         method = ("multiplicative" if exact else None) if conservation == "auto" else conservation
         return conserved(tiled, method, self.channels)
@@ -164,7 +164,7 @@ class Trained:
         return all(self.channels.guess_index(target) is not None for target in self.channels.target)
 
     def _fine(self, coarse: Grid, target: Any, static: Any) -> Grid:
-        """The fine grid: `target` if given, that of the static fields if it fits, else as in the training."""
+        """Return the fine grid: `target` if given, the grid of the static fields if it fits, else as in training."""
         if target is not None:
             fine = target if isinstance(target, Grid) else grid_of(target)
             fine = _same_turn(fine, coarse)
@@ -173,8 +173,8 @@ class Trained:
             return fine
         if self.geometry is None:
             raise UserError(
-                f"the fine grid of {self.path or self.name} is unknown; give it as target=truth or "
-                "target=geoml.Grid.latlon(…)"
+                f"the fine grid of {self.path or self.name} is unknown; set target= to data on the fine grid, or "
+                "to geoml.Grid.latlon(…)"
             )
         if static is not None and self.channels.static:
             try:
@@ -192,7 +192,7 @@ class Trained:
         if static is None:
             if not has_fields(data, self.channels.static):
                 raise DataError(
-                    f"the model requires the static fields {', '.join(self.channels.static)}; give them as static=, a "
+                    f"the model requires the static fields {', '.join(self.channels.static)}; pass static=, a "
                     "data set on any grid that covers the domain"
                 )
             static = as_dataset(data)
@@ -205,7 +205,7 @@ def load_model(run: str | os.PathLike[str], *, precision: Precision = "fp32", al
     if not path.exists() and str(run) in available():
         spec = ModelSpec.of(str(run))
         if spec.learns:
-            raise UserError(f"{run} is the name of a model that has to be trained; give the run folder of a training")
+            raise UserError(f"{run} is the name of a model that must be trained; pass the run folder of a training")
         made = load(spec, None, RAIN_ALONE)
         geometry = Geometry.load(WEIGHTS / made.weights) if isinstance(made, General) else None
         return Trained(made, RAIN_ALONE, spec.name, geometry=geometry, is_network=spec.in_tiles, gaps=("tp",))
@@ -223,7 +223,7 @@ def load_model(run: str | os.PathLike[str], *, precision: Precision = "fp32", al
 
 
 def _config_of(path: Path) -> dict[str, Any]:
-    """The configuration of the run that a checkpoint belongs to; empty without a run."""
+    """Return the configuration of the run that contains a checkpoint; empty without a run."""
     for folder in (path, path.parent, path.parent.parent):
         if (folder / "config.yaml").is_file() and not (folder / SUMS).exists():
             return RunFolder.load(folder).config
@@ -231,7 +231,7 @@ def _config_of(path: Path) -> dict[str, Any]:
 
 
 def _fitted(folder: Path, config: Mapping[str, Any], allow: Sequence[str]) -> Baseline | None:
-    """The fitted baseline in a folder; None for a network."""
+    """Load the fitted baseline in a folder; None for a network."""
     if not (folder / BASELINE_FILE).exists() or not config.get("model"):
         return None
     downscaler = load(ModelSpec.of(config["model"], allow=allow), folder, archive_of(config).channels)
@@ -239,7 +239,7 @@ def _fitted(folder: Path, config: Mapping[str, Any], allow: Sequence[str]) -> Ba
 
 
 def _geometry_of(config: Mapping[str, Any]) -> Geometry | None:
-    """The geometry of an old run that did not save it, derived from its data if these still exist."""
+    """Derive the geometry of an old run, which did not save it, from its data if they still exist."""
     data, names = config.get("data") or {}, list(config.get("train_regions") or ())
     if not data or not names:
         return None
@@ -248,12 +248,12 @@ def _geometry_of(config: Mapping[str, Any]) -> Geometry | None:
         return Geometry(*grids(region(names[0])))
     try:
         return Geometry.of(archive, str(names[0]))
-    except UserError:  # the data no longer exist: the user has to give the fine grid
+    except UserError:  # the data no longer exist: the user must pass the fine grid
         return None
 
 
 def _channels_of(data: Any, static: Any) -> Channels:
-    """The channels that a general model (shipped weights) reads, from the predictors that a data set has."""
+    """Return the channels that a general model uses, from the predictors in a data set."""
     from rainshift.data.inputs import held
 
     fields = [*static.data_vars] if static is not None else list(as_dataset(data).data_vars)
@@ -262,7 +262,7 @@ def _channels_of(data: Any, static: Any) -> Channels:
 
 
 def _siblings(data: Any) -> dict[str, Any]:
-    """The other groups of the tree of `rainshift.open` that a node belongs to."""
+    """Return the other groups of the tree of `rainshift.open` that contains a node."""
     import xarray as xr
 
     if not isinstance(data, xr.DataTree) or data.parent is None:
@@ -271,7 +271,7 @@ def _siblings(data: Any) -> dict[str, Any]:
 
 
 def _same_turn(fine: Grid, coarse: Grid) -> Grid:
-    """The fine grid with longitudes in the 360° range of the coarse grid."""
+    """Return the fine grid with longitudes in the 360° range of the coarse grid."""
     a, b = coarse.axes[-1], fine.axes[-1]
     middle = (a.start + a.stop - b.start - b.stop) / 2
     return fine.moved(**{b.name: 360.0 * round(middle / 360.0)}) if b.is_longitude else fine

@@ -55,11 +55,11 @@ class TrainSet:
 
     @property
     def name(self) -> str:
-        """The regions joined by `+`: two sets of equal regions are one."""
+        """Names of the regions joined by `+`. Sets with equal regions have the same name."""
         return "+".join(self.regions)
 
     def share(self, region: str) -> int:
-        """Samples taken from `region`: equal shares, the first regions get the remainder.
+        """Return the number of samples from `region`: equal shares; the first regions get the remainder.
 
         >>> [TrainSet(("a", "b", "c"), 8).share(region) for region in "abc"]
         [3, 3, 2]
@@ -73,9 +73,16 @@ class TrainSet:
 class Recipe:
     """Settings of a training, except the model and the regions.
 
-    `patch` is the edge of the training patches in fine cells (0 for complete fields), `transforms` the configuration of
-    `geoml.data.transforms`, `validation_samples` the number of validation hours per region. Raises `UserError` for
-    numbers out of range.
+    Attributes:
+        trainer: optimiser settings and number of samples.
+        transforms: configuration of `geoml.data.transforms`.
+        batch_size: number of patches per batch.
+        patch: side of the training patches in fine cells; 0 for complete fields.
+        patches_per_sample: number of patches per hour.
+        workers: number of loader processes.
+        validation_samples: number of validation hours per region.
+
+    Raises `UserError` for numbers out of range.
     """
 
     trainer: Trainer
@@ -93,12 +100,12 @@ class Recipe:
 
     @classmethod
     def of(cls, config: Mapping[str, Any]) -> Recipe:
-        """The recipe in a verb's configuration: its `trainer`, `transforms` and `loader`."""
+        """Return the recipe in a command's configuration: its `trainer`, `transforms` and `loader`."""
         return cls(instantiate(config["trainer"]), plain(config["transforms"]), **plain(config["loader"]))
 
 
 def train_run(config: Mapping[str, Any], run: RunFolder) -> dict[str, Any]:
-    """Run the training of a configuration of `rainshift train` in its run folder; returns the summary.
+    """Run the training of a configuration of `rainshift train` in its run folder. Returns the summary.
 
     Processes started by `torchrun` train together.
     """
@@ -107,7 +114,7 @@ def train_run(config: Mapping[str, Any], run: RunFolder) -> dict[str, Any]:
     archive = archive_of(config)
     names = tuple(sorted(archive.among(config["train_regions"])))
     if not names:
-        raise UserError("train_regions is empty; name at least one region, or omit it and set region=NAME")
+        raise UserError("train_regions is empty; add at least one region, or remove it and set region=NAME")
     with process_group() as group:
         with group.first_alone():
             for name in names:
@@ -117,7 +124,7 @@ def train_run(config: Mapping[str, Any], run: RunFolder) -> dict[str, Any]:
 
 
 def _started(name: Any) -> Path:
-    """The run, checkpoint or shipped weights that `start` names."""
+    """Return the run, checkpoint or shipped weights in the setting `start`."""
     return weights_of(str(name)) or Path(str(name))
 
 
@@ -129,7 +136,7 @@ def _train_prepared(
     each = min(counts if limit is None else [*counts, int(limit)])
     spec = ModelSpec.of({**plain(config["model"]), "window": config["window"]}, allow=config["allow_targets"])
     if not spec.learns:
-        raise UserError(f"{spec.name} has no training; `rainshift benchmark` scores it along with trained models")
+        raise UserError(f"{spec.name} needs no training; `rainshift benchmark` scores it along with trained models")
     if run.finished:
         return run.summary
     summary = fit(
@@ -159,12 +166,12 @@ def fit(
     start: Path | None = None,
     hours: Mapping[str, NDArray[np.int64]] | None = None,
 ) -> dict[str, Any]:
-    """Train a downscaler and save it in `folder`; returns its cost and final losses.
+    """Train a downscaler and save it in `folder`. Returns its cost and final losses.
 
     An interrupted training resumes from its newest checkpoint. Processes started by `torchrun` train together, each on
-    its share of the data, with the same result as a single process. The transforms are fitted to the training regions
-    alone. `start`, a run or checkpoint of the same model, provides the initial weights and the transforms. `hours`
-    gives the positions of the training hours of each region; None spreads them evenly over the training period.
+    a part of the data, with the same result as a single process. The transforms are fitted to the training regions
+    only. `start`, a run or checkpoint of the same model, provides the initial weights and the transforms. `hours`
+    contains the positions of the training hours of each region; by default they are evenly spaced.
     """
     with process_group():
         return _fit(spec, train_set, archive, hours, recipe=recipe, seed=seed, folder=folder, log=log, start=start)
@@ -188,9 +195,9 @@ def _fit(
     loader = loader_of(positions, archive, channels, recipe, seed=seed, window=window)
     if isinstance(built, Baseline):
         if group.size > 1:
-            raise UserError(f"{spec.name} is fitted by one process; run the command without torchrun")
+            raise UserError(f"{spec.name} is fitted by a single process; run the command without torchrun")
         if start is not None:
-            raise UserError(f"{spec.name} is fitted in one step and cannot continue from start; remove start")
+            raise UserError(f"{spec.name} is fitted in one step and has no initial weights; remove start")
         summary = _fit_baseline(built, loader, folder)
         Geometry.of(archive, train_set.regions[0]).save(folder)
         return summary
@@ -217,7 +224,7 @@ def _fit(
 
 
 def started(model: Model, start: Path | None, recipe: Recipe, loader: BlockLoader, folder: Path) -> Transforms:
-    """Load the weights of `start`, if any, into the model; returns its transforms, fitted to `loader` where it may."""
+    """Load the weights of `start`, if any. Returns its transforms, or transforms fitted to `loader`."""
     if start is not None:
         chosen_start = start_from(model, start)
         if not getattr(model, "any_channels", False):
@@ -226,27 +233,27 @@ def started(model: Model, start: Path | None, recipe: Recipe, loader: BlockLoade
 
 
 def load(spec: ModelSpec, folder: Path | None, channels: Channels, *, precision: Precision = "fp32") -> Downscaler:
-    """Load the downscaler that `fit` saved in `folder` (None for a baseline without training), in `precision`."""
+    """Load the downscaler that `fit` saved in `folder`. `folder` is None for a baseline without training."""
     built = spec.build(channels)
     if isinstance(built, Baseline):
         if built.learns:
             if folder is None:
-                raise ValueError(f"{spec.name} is fitted to data: give the folder of its fit")
+                raise ValueError(f"{spec.name} is fitted to data; pass the folder of its fit")
             built.load_state(read_json(folder / BASELINE_FILE))
         return built
     if folder is None:
-        raise ValueError(f"{spec.name} is trained: give the folder of its training")
+        raise ValueError(f"{spec.name} is a trained model; pass the folder of its training")
     return _with_window(load_predictor(folder, precision=precision, allow=spec.allow), folder)
 
 
 def load_trained(path: Path, *, precision: Precision = "fp32", allow: Sequence[str] = ()) -> Downscaler:
-    """Load the downscaler of a run of `rainshift train` or of a checkpoint folder; `allow` names user packages.
+    """Load the downscaler of a run of `rainshift train` or of a checkpoint folder. `allow` lists user packages.
 
     `precision` is that of the forward passes; "bf16" is faster on hardware that supports it. Raises `UserError` if
     there is no such run.
     """
     if not path.is_dir():
-        raise UserError(f"{path} does not exist; give the run folder that `rainshift train` printed")
+        raise UserError(f"{path} does not exist; expected the run folder that `rainshift train` printed")
     folder = path / "checkpoints" if (path / "checkpoints").is_dir() else path
     if (folder / BASELINE_FILE).exists():
         raise UserError(f"{path} contains a fitted baseline, which only `rainshift benchmark` can score")
@@ -254,13 +261,13 @@ def load_trained(path: Path, *, precision: Precision = "fp32", allow: Sequence[s
 
 
 def _with_window(predictor: Predictor, folder: Path) -> Downscaler:
-    """The predictor, wrapped with its number of consecutive hours if it is a model over time."""
+    """Return the predictor; a model over time is wrapped with its number of consecutive hours."""
     path = next((p for p in (folder / WINDOW_FILE, folder.parent / WINDOW_FILE) if p.exists()), None)
     return predictor if path is None else Windowed(predictor, int(read_json(path)["hours"]))
 
 
 def seeded_build(spec: ModelSpec, channels: Channels, seed: int) -> Model | Baseline:
-    """Build the model with initial weights that depend on the seed alone; keeps the state of the global generator."""
+    """Build the model with initial weights that depend only on the seed. The global random state is unchanged."""
     import torch
 
     with torch.random.fork_rng(devices=[]):
@@ -269,7 +276,7 @@ def seeded_build(spec: ModelSpec, channels: Channels, seed: int) -> Model | Base
 
 
 def _spread(train_set: TrainSet, archive: Archive, window: int | None) -> dict[str, NDArray[np.int64]]:
-    """Positions of the training hours of each region, its share spread evenly."""
+    """Return positions of training hours of each region, evenly spaced within its share."""
     return {region: choose(archive, region, "train", train_set.share(region), window) for region in train_set.regions}
 
 
@@ -283,7 +290,7 @@ def loader_of(
     window: int | None,
     group: ProcessGroup = ALONE,
 ) -> BlockLoader:
-    """The loader of training samples at these positions of each region."""
+    """Return a loader of training samples at the given positions of each region."""
     return BlockLoader(
         [archive.field_source(region, "train", chosen) for region, chosen in positions.items()],
         batch_size=recipe.batch_size,
@@ -305,7 +312,7 @@ def _say_once(message: str) -> None:
 
 
 def _patch(archive: Archive, regions: tuple[str, ...], edge: int) -> PatchSpec | None:
-    """Patches of the recipe's edge, limited by the smallest field; None for complete fields."""
+    """Return patches with the side of the recipe, limited by the smallest field; None for complete fields."""
     shapes = [
         archive.open(region, archive.samples(region, "train")[0])["target"]["precipitation"].shape[1:]
         for region in regions
@@ -326,7 +333,7 @@ def _patch(archive: Archive, regions: tuple[str, ...], edge: int) -> PatchSpec |
 def _validation(
     train_set: TrainSet, archive: Archive, channels: Channels, recipe: Recipe, window: int | None
 ) -> BlockLoader | None:
-    """Complete fields of the training regions in validation hours; None if the data have no validation hours."""
+    """Return a loader of complete fields in validation hours of the training regions; None without such hours."""
     wanted = recipe.validation_samples
     if wanted < 1 or not archive.has_role("validation"):
         return None
@@ -344,7 +351,7 @@ def _validation(
 
 
 def _fitted_transforms(recipe: Recipe, channels: Channels, loader: BlockLoader, folder: Path) -> Transforms:
-    """Transforms fitted to one epoch, saved in `folder` so that a resumed training uses the same."""
+    """Fit transforms to one epoch and save them in `folder`, so that a resumed training uses the same."""
     path = folder / "transform.json"
     if path.exists():
         return Transforms.load(path)
@@ -358,7 +365,7 @@ def _fitted_transforms(recipe: Recipe, channels: Channels, loader: BlockLoader, 
 
 def _fit_baseline(baseline: Baseline, loader: BlockLoader, folder: Path) -> dict[str, Any]:
     if not baseline.learns:
-        raise DataError("this baseline has no training")
+        raise DataError("this baseline has no training; use it without a fit")
     baseline.fit(loader)
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / BASELINE_FILE, baseline.state())

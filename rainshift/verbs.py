@@ -1,4 +1,4 @@
-"""Implementation of the verbs of `rainshift`."""
+"""Functions of the commands of `rainshift`."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def prepare(config: DictConfig, run: RunFolder) -> Rows:
 
 
 def train(config: DictConfig, run: RunFolder) -> Rows:
-    """Train one model on one or several regions; checkpoints are saved in the run folder.
+    """Train one model on one or several regions. Checkpoints are saved in the run folder.
 
     `torchrun --nproc-per-node 2 -m rainshift train …` trains with two processes, with the same result.
     """
@@ -78,7 +78,7 @@ def trust(config: DictConfig, run: RunFolder) -> Rows:
     trained = RunFolder.load(config.checkpoint)
     archive, regions = _archive(config), list(config.regions or trained.config.get("train_regions") or ())
     if not regions:
-        raise UserError(f"the training regions of {config.checkpoint} are unknown; name them as regions=[…]")
+        raise UserError(f"the training regions of {config.checkpoint} are unknown; set regions=[NAME, …]")
     for name in regions:
         archive.prepare(name, _split(archive, "validation"))
     options: dict[str, Any] = {"members": int(config.members), "hours": int(config.hours), "level": float(config.level)}
@@ -96,7 +96,7 @@ def trust(config: DictConfig, run: RunFolder) -> Rows:
 
 
 def predict(config: DictConfig, run: RunFolder) -> Rows:
-    """Predict coarse fields of a file, or prepared regions, with a trained or general model; writes CF files."""
+    """Predict coarse fields of a file, or prepared regions, with a trained or general model. Writes CF files."""
     from omegaconf import OmegaConf
 
     config = OmegaConf.merge(config, {"checkpoint": _checkpoint(config)})  # type: ignore[assignment]
@@ -104,7 +104,7 @@ def predict(config: DictConfig, run: RunFolder) -> Rows:
         return [_predict_file(config, run)]
     if alone := [key for key in ("output", "static", "coarse") if config[key] is not None]:
         raise UserError(
-            f"{alone[0]}= belongs to input=FILE, which is not set; prepared regions are written to the run folder"
+            f"{alone[0]}= is an option of input=FILE, which is not set; prepared regions are written to the run folder"
         )
     from rainshift.prediction import write_prediction
     from rainshift.report import example_maps as showcase
@@ -152,7 +152,7 @@ def _predict_file(config: DictConfig, run: RunFolder) -> dict[str, Any]:
     source = local_copy(str(config.input))
     output = Path(config.output) if config.output else run.samples / f"{source.stem}.nc"
     if output.suffix != ".nc":
-        raise UserError(f"output={output}; expected the name of a NetCDF file that ends in .nc")
+        raise UserError(f"output={output}; expected the path of a NetCDF file with suffix .nc")
     trained = _trained(config)
     shipped = weights_of(str(config.checkpoint))
     identity = fingerprint(
@@ -186,9 +186,9 @@ def _predict_file(config: DictConfig, run: RunFolder) -> dict[str, Any]:
 
 
 def _named(config: DictConfig, archive: Archive) -> list[str]:
-    """The regions of a verb that requires at least one. Raises `UserError` if there are none."""
+    """Return the regions of a command. Raises `UserError` if there are none."""
     if not config.regions:
-        raise UserError("regions is []; name at least one, as regions=[melanesia]")
+        raise UserError("regions is []; expected at least one region, such as regions=[melanesia]")
     return list(archive.among(config.regions))
 
 
@@ -209,7 +209,7 @@ def evaluate(config: DictConfig, run: RunFolder) -> Rows:
     archive, suite = _archive(config), Suite.from_config(plain(config.metrics))
     compared = ModelSpec.of(config.reference)
     if compared.learns:
-        raise UserError(f"reference={compared.name} has to be trained; use a model without training, such as bilinear")
+        raise UserError(f"reference={compared.name} is a trained model; use a model without training, such as bilinear")
     reference = load(compared, None, archive.channels)
     trained = None if config.checkpoint is None else _trained(config)
     rows = []
@@ -264,7 +264,7 @@ def benchmark(config: DictConfig, run: RunFolder) -> Rows:
 
 
 def report(arguments: Sequence[str]) -> Rows:
-    """Write one page of finished runs, in HTML or in Markdown.
+    """Write one page about finished runs, in HTML or Markdown.
 
     Only files of the run folders are read; nothing is trained or scored.
     """
@@ -286,12 +286,12 @@ def _archive(config: DictConfig) -> Archive:
 
 
 def _split(archive: Archive, role: str) -> str:
-    """The split whose store contains the samples of a role."""
+    """Return the split whose store contains the samples of a role."""
     return role if role in archive.splits else archive.splits[0]
 
 
 def _checkpoint(config: DictConfig) -> str:
-    """The checkpoint of a verb, or the name of the general model that `model` selects."""
+    """Return the checkpoint of a command, or the name of the general model in `model`."""
     from geoml.runs.folder import plain
     from rainshift.models.spec import ModelSpec
 
@@ -306,14 +306,14 @@ def _checkpoint(config: DictConfig) -> str:
 
 
 def _trained(config: DictConfig) -> Trained:
-    """The model of a run folder or checkpoint folder."""
+    """Load the model of a run folder or checkpoint folder."""
     from rainshift.trained import load_model
 
     return load_model(Path(config.checkpoint), precision=config.precision, allow=config.allow_targets)
 
 
 def _readings(config: DictConfig) -> Readings | None:
-    """The stations that guide members."""
+    """Read the stations that guide the members."""
     from geoml.runs.folder import plain
     from rainshift.data.observations import readings_of
 
@@ -321,7 +321,7 @@ def _readings(config: DictConfig) -> Readings | None:
 
 
 def _ready(config: DictConfig, archive: Archive, trained: Trained, names: Sequence[str]) -> Downscaler:
-    """The downscaler in tiles, with the configured conservation layer."""
+    """Return the downscaler in tiles, with the configured conservation layer."""
     from geoml.runs.folder import plain
     from rainshift.data.exactness import exact_means
 

@@ -1,8 +1,8 @@
-"""Data alignment: transform the predictors of an unseen place to resemble those of the training.
+"""Data alignment: map the predictors of an unseen region to the distribution of the training predictors.
 
-An alignment is fitted on training hours of the source regions and of the target, on *inputs* alone, and wraps a
-trained downscaler. It is used if the test region is not in the training set. A model trained on the region needs no
-alignment; it is the joint-training oracle with which alignments are compared.
+An alignment wraps a trained downscaler. It is fitted on predictors alone, from training hours of the source regions
+and of the target region. It is applied if the test region is not in the training set. A model that was trained on the
+test region needs no alignment and serves as the upper bound (joint training).
 """
 
 from rainshift.alignment.base import Alignment, Inputs, inputs_of

@@ -1,4 +1,4 @@
-"""The base class of alignments, and the inputs that they are fitted on."""
+"""Base class of alignments, and the predictors on which alignments are fitted."""
 
 from __future__ import annotations
 
@@ -30,20 +30,21 @@ class Inputs:
     fields: tuple[NDArray[np.float32], ...]
 
     def pooled(self, channel: str) -> NDArray[np.float32]:
-        """All values of one channel."""
+        """Return the values of one channel of all regions, flattened."""
         index = self.channels.index(channel)
         return np.concatenate([fields[:, index].ravel() for fields in self.fields])
 
     def cells(self) -> NDArray[np.float32]:
-        """`(cell, channel)`: the predictors of all cells and hours, side by side."""
+        """Return the predictors as one table `(cell, channel)` with a row per coarse cell and hour."""
         count = len(self.channels)
         return np.concatenate([np.moveaxis(fields, 1, -1).reshape(-1, count) for fields in self.fields])
 
 
 class Alignment(ABC):
-    """Wraps a trained downscaler for a region it was not trained on.
+    """Base class: adapt a trained downscaler to a region on which it was not trained.
 
-    It is fitted on `hours` training hours, evenly spread over the source regions, and as many of the target.
+    An alignment is fitted on `hours` training hours of the source regions together, evenly spread, and on the same
+    number of hours of the target region.
     """
 
     def __init__(self, *, hours: int = 960) -> None:
@@ -52,18 +53,19 @@ class Alignment(ABC):
         self.hours = hours
 
     def check(self, channels: Channels) -> None:
-        """Raise `UserError` if it cannot align these predictors; called before training."""
+        """Raise `UserError` if the alignment cannot handle these predictors. Called before training."""
         return
 
     @abstractmethod
     def align(self, downscaler: Downscaler, source: Inputs, target: Inputs, channels: Channels) -> Downscaler:
-        """The downscaler for the target region; uses no fine rain."""
+        """Return the downscaler adapted to the target region. Fine rain is not used."""
 
 
 def inputs_of(archive: Archive, shares: Mapping[str, int], *, hours: int) -> Inputs:
-    """Predictors of *training* hours of regions, as a loader yields them; test hours are never opened.
+    """Read coarse predictors of *training* hours of regions. Test hours are never opened.
 
-    `shares` gives the number of training samples of each region; `hours` of them, evenly spread, are read.
+    `shares` maps each region to its number of training samples. Of all these samples, `hours` evenly spread ones are
+    read.
     """
     total = sum(shares.values())
     fields = []
@@ -77,7 +79,7 @@ def inputs_of(archive: Archive, shares: Mapping[str, int], *, hours: int) -> Inp
 
 
 def chosen_channels(wanted: str, channels: Channels) -> tuple[str, ...]:
-    """The predictors named by `all`, `tp` or `tp+cp`; raises `UserError` for an unknown one.
+    """Return the names of the predictors in `wanted`: "all", "tp" or "tp+cp". Raises `UserError` for unknown names.
 
     >>> chosen_channels("tp+cp", Channels(("tp", "cp", "u"), ("precipitation",)))
     ('tp', 'cp')

@@ -25,17 +25,23 @@ Values = NDArray[np.floating]
 
 
 class QuantileMapping(Alignment):
-    """Map predictors to the training distribution, and the predicted rain back to that of the target.
+    """Map predictors to the training distribution, and the predicted rain back to the target distribution.
 
-    Before normalisation x̂ = F_source⁻¹(F_target(x)) with `quantiles` quantiles, for the predictors that `channels`
-    names (`tp`, `tp+cp`, `all`). `kind` and `tail` are those of `QuantileMap`: how corrections are extended beyond the
-    outermost quantiles, additively for predictors that can be negative. `per_pixel` fits F_target at each coarse
-    cell; F_source is pooled, since places of different regions do not correspond. `wet_only` uses the distributions
-    of wet cells, above `wet_mm_h`, and leaves dry cells dry; otherwise zeros are included. `hours` is the number of
-    training hours of source and target.
+    The map x̂ = F_source⁻¹(F_target(x)) is applied before normalisation.
 
-    With `inverse` the rain goes through F_target⁻¹(F_source(x)) of the first guess. Note that this applies the
-    distributions of *coarse* rain to fine extremes beyond all coarse quantiles, where the tail rule decides.
+    Args:
+        channels: predictors to map: "tp", "tp+cp" or "all".
+        kind: "multiplicative" or "additive" correction beyond the outermost quantiles, as in `QuantileMap`.
+            Predictors with negative values are always corrected additively.
+        tail: rule beyond the outermost quantiles, as in `QuantileMap`.
+        per_pixel: whether to fit F_target at each coarse cell. F_source is always pooled over all cells, since cells
+            of different regions do not correspond.
+        wet_only: whether to fit the distributions of wet cells only; dry cells are then unchanged.
+        wet_mm_h: rate in mm/h above which a cell is wet.
+        inverse: whether to map the predicted rain back with the inverse map of the first guess. The first guess is
+            coarse rain, so fine extremes can lie beyond all its quantiles; `tail` applies to them.
+        quantiles: number of quantiles.
+        hours: number of training hours of source and target.
     """
 
     def __init__(
@@ -68,8 +74,8 @@ class QuantileMapping(Alignment):
         back = None if guess is None else channels.condition[guess]
         if self.inverse and back not in names:
             raise UserError(
-                f"quantile mapping maps {', '.join(names)}, not the first guess of the rain ({back}), whose map leads "
-                "the prediction back; name it in alignment channels, or set inverse=false"
+                f"quantile mapping maps {', '.join(names)}, but mapping the prediction back needs the map of the first "
+                f"guess of the rain ({back}); add it to the channels of the alignment, or set inverse=false"
             )
 
     def align(self, downscaler: Downscaler, source: Inputs, target: Inputs, channels: Channels) -> Downscaler:
@@ -80,7 +86,7 @@ class QuantileMapping(Alignment):
         return _Mapped(downscaler, maps, inverse, _shape(target) if self.per_pixel else None)
 
     def _maps(self, name: str, source: Inputs, target: Inputs) -> list[QuantileMap]:
-        """The map from the target's to the source's distribution: one map, or one per coarse cell."""
+        """Fit the map from the target distribution to the source distribution: one map, or one per coarse cell."""
         to = source.pooled(name)
         rain = name in VARIABLES and VARIABLES[name].units == VARIABLES["precipitation"].units
         dry = self.wet_mm_h if self.wet_only and rain else -np.inf
@@ -97,7 +103,7 @@ class QuantileMapping(Alignment):
 
 
 def _thinned(values: Values, count: int) -> Values:
-    """Reduce values to a number of quantiles."""
+    """Replace more than `count` values by `count` evenly spaced quantiles."""
     return values if values.size <= count else np.quantile(values, (np.arange(count) + 0.5) / count)
 
 
@@ -108,7 +114,7 @@ def _shape(inputs: Inputs) -> tuple[int, int]:
 
 @dataclass(frozen=True)
 class _Mapped(Around):
-    """A downscaler on mapped predictors whose rain is mapped back."""
+    """Downscaler that maps its predictors and maps the predicted rain back."""
 
     maps: dict[int, list[QuantileMap]]
     inverse: list[QuantileMap]
@@ -127,7 +133,10 @@ class _Mapped(Around):
         return rain, clipped
 
     def _cells_of(self, coarse: Grid, grid: Grid) -> NDArray[np.int64] | None:
-        """The coarse cell nearest to each cell of a grid, `(lat, lon)`; None for a single map."""
+        """Return the flat index of the nearest coarse cell for each cell of `grid`, `(lat, lon)`.
+
+        Returns None if one map is used for all cells.
+        """
         if self.cells is None:
             return None
         if coarse.shape[-2:] != self.cells:
@@ -145,7 +154,7 @@ def _nearest(coarse: Grid, grid: Grid) -> NDArray[np.int64]:
 
 
 def _apply(maps: list[QuantileMap], fields: torch.Tensor, cells: NDArray[np.int64] | None) -> torch.Tensor:
-    """Each cell's map on fields `(…, lat, lon)`."""
+    """Apply to each cell of `fields` `(…, lat, lon)` the map of its coarse cell."""
     values = fields.cpu().numpy()
     if cells is None:
         return torch.as_tensor(maps[0](values), device=fields.device)

@@ -1,4 +1,4 @@
-"""Alignments of first and second moments: the target's own statistics, and CORAL."""
+"""Alignments of means and covariances: statistics of the target region, and CORAL."""
 
 from __future__ import annotations
 
@@ -23,11 +23,10 @@ Matrix = NDArray[np.float64]
 
 
 class TargetStatistics(Alignment):
-    """Predictors are normalised by the target's training hours instead of the source's.
+    """Normalise predictors with the statistics of the target region instead of the source regions.
 
-    A transform without fitted numbers (`log` without a scale) is unchanged. This removes shifts of means and spreads
-    and
-    their information: a wet region looks like a dry one.
+    Transforms without fitted parameters (`log` without a scale) are unchanged. Differences of mean and spread between
+    regions are removed, and with them their information: a wet region looks like a dry one.
     """
 
     def align(self, downscaler: Downscaler, source: Inputs, target: Inputs, channels: Channels) -> Downscaler:
@@ -40,11 +39,12 @@ class TargetStatistics(Alignment):
 
 
 class Coral(Alignment):
-    """Give the target's predictors the mean and covariance of the source's, in transformed space.
+    """Give the target predictors the mean and covariance of the source predictors, in transformed space.
 
-    CORAL (Sun, Feng & Saenko 2016, arXiv 1511.05547, algorithm 1) recolours the source and trains again; with a
-    trained model the target is recoloured: z' = (z − μ_t)·C_t^(−1/2)·C_s^(1/2) + μ_s over the chosen channels of each
-    cell. Rain is mixed with the other chosen channels, so the first guess is no longer rain alone.
+    CORAL (Sun, Feng & Saenko 2016, arXiv 1511.05547, algorithm 1) transforms the source data and trains again. Here
+    the model is already trained, so the target data are transformed: z' = (z − μ_t)·C_t^(−1/2)·C_s^(1/2) + μ_s, at
+    each cell, over the chosen channels. This mixes rain with the other chosen channels, so the first guess is no
+    longer rain alone.
     """
 
     def __init__(self, *, channels: str = "all", hours: int = 960) -> None:
@@ -75,13 +75,13 @@ class Coral(Alignment):
 
 @dataclass(frozen=True)
 class Recoloured(Transforms):
-    """Transforms whose condition z becomes z·matrix + offset, channel by channel of each cell."""
+    """Transforms followed by an affine map z·matrix + offset of the condition's channels at each cell."""
 
     matrix: tuple[tuple[float, ...], ...] = ()
     offset: tuple[float, ...] = ()
 
     def forward(self, batch: Batch) -> Batch:
-        """The batch in transformed space, recoloured."""
+        """Transform a batch and apply the affine map to its condition."""
         seen = super().forward(batch)
         z = seen.condition
         matrix, offset = (torch.tensor(part, dtype=z.dtype, device=z.device) for part in (self.matrix, self.offset))
@@ -90,10 +90,10 @@ class Recoloured(Transforms):
 
 
 def recolouring(source: NDArray[Any], target: NDArray[Any], *, ridge: float = 1e-6) -> tuple[Matrix, Matrix]:
-    """`(matrix, offset)`: `target`·matrix + offset has mean and covariance of `source`; both are `(cell, channel)`.
+    """Return `(matrix, offset)` for which `target`·matrix + offset has the mean and covariance of `source`.
 
-    `ridge`, in variances of the source's channels, is added to both covariances, so that constant channels do not
-    divide by zero.
+    `source` and `target` are `(cell, channel)`. `ridge`, in units of the source variances, is added to the diagonal of
+    both covariances, since constant channels would lead to a division by zero.
     """
     scale = source.std(axis=0, dtype=np.float64)
     scale[scale == 0] = 1.0
@@ -108,7 +108,7 @@ def recolouring(source: NDArray[Any], target: NDArray[Any], *, ridge: float = 1e
 
 
 def _power(covariance: Matrix, exponent: float) -> Matrix:
-    """A power of a symmetric positive matrix."""
+    """Return a power of a symmetric positive definite matrix."""
     values, vectors = np.linalg.eigh(covariance)
     return np.asarray((vectors * values**exponent) @ vectors.T)
 
@@ -120,15 +120,15 @@ def _transformed(inputs: Inputs, transforms: Transforms) -> NDArray[np.float64]:
 
 
 def predictor_of(downscaler: Downscaler, what: str) -> Predictor:
-    """The network with its transforms within a downscaler; `UserError` where there is none."""
+    """Return the network with its transforms that a downscaler contains. Raises `UserError` if there is none."""
     found = downscaler.predictor if isinstance(downscaler, Windowed) else downscaler
     if not isinstance(found, Predictor):
-        raise UserError(f"{what} aligns the inputs of networks with transforms; {type(found).__name__} has none")
+        raise UserError(f"{what} needs a network with transforms of its inputs; {type(found).__name__} has none")
     return found
 
 
 def with_transforms(downscaler: Downscaler, transforms: Transforms) -> Downscaler:
-    """The same network behind other transforms."""
+    """Return the downscaler with its transforms replaced."""
     if isinstance(downscaler, Windowed):
         return replace(downscaler, predictor=replace(downscaler.predictor, transforms=transforms))
     return replace(predictor_of(downscaler, "alignment"), transforms=transforms)

@@ -1,6 +1,6 @@
-"""What a downscaler has to beat: interpolation, climatology, quantile-mapped interpolation, RainFARM.
+"""Baselines: interpolation, climatology, quantile-mapped interpolation, RainFARM.
 
-A baseline works in physical units and answers like a trained model's predictor:
+A baseline works in physical units and has the same method as the predictor of a trained model:
 `predict(batch, members, seed) -> ((batch, member, channel, *space), clipped share)`.
 """
 

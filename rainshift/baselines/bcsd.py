@@ -1,4 +1,4 @@
-"""Quantile-mapped interpolation: BCSD without a fine record of the place."""
+"""Quantile-mapped interpolation: BCSD without local fine observations."""
 
 from __future__ import annotations
 
@@ -21,11 +21,12 @@ __all__ = ["QuantileMappedInterpolation"]
 
 
 class QuantileMappedInterpolation(Baseline):
-    """Bilinear rain mapped to the distribution of the fine rain that it was trained on.
+    """Bilinear interpolation, quantile-mapped to the distribution of the fine training rain.
 
-    After BCSD (Wood et al. 2004, Clim. Change 62, 189): there the coarse rain is corrected by a place's own fine record
-    and then interpolated. Here one map, F_fine⁻¹(F_interpolated(x)) pooled over the training regions, is used for every
-    place, so that no local record is needed. It sharpens marginal distributions and does not move rain.
+    A variant of BCSD (Wood et al. 2004, Clim. Change 62, 189). BCSD corrects the coarse rain with local fine
+    observations and then interpolates. Here one map, F_fine⁻¹(F_interpolated(x)), is fitted on all training regions
+    together and used everywhere, so no local observations are needed. The map sharpens the marginal distribution; it
+    does not change where rain falls.
     """
 
     learns = True
@@ -37,7 +38,7 @@ class QuantileMappedInterpolation(Baseline):
         self.interpolated, self.fine = ([RateHistogram() for _ in channels.target] for _ in range(2))
 
     def fit(self, batches: Iterable[Batch]) -> None:
-        """Count interpolated and true rain at the cells where the truth is known."""
+        """Add the interpolated and the true rain to their histograms, at cells with a known truth."""
         for batch in batches:
             rain = self.interpolation.predict(batch)[0][:, 0]
             for channel in range(len(self.fine)):
@@ -45,25 +46,28 @@ class QuantileMappedInterpolation(Baseline):
                 self.interpolated[channel].add(known_values(batch.map(target=rain), channel))
 
     def state(self) -> dict[str, Any]:
-        """Counts of interpolated and true rain."""
+        """Return the histograms of interpolated and true rain as plain values."""
         return {kind: [one.state() for one in getattr(self, kind)] for kind in ("interpolated", "fine")}
 
     def load_state(self, state: dict[str, Any]) -> None:
-        """Restore the counts of a state."""
+        """Restore the histograms from the result of `state`."""
         for kind in ("interpolated", "fine"):
             if len(state.get(kind, ())) != len(self.fine):
-                raise DataError(f"BCSD of {len(self.fine)} targets cannot restore {list(state)}")
+                raise DataError(
+                    f"the saved state of BCSD has {len(state.get(kind, ()))} histograms of {kind} rain; "
+                    f"expected {len(self.fine)}, one per target"
+                )
             for histogram, counts in zip(getattr(self, kind), state[kind], strict=True):
                 histogram.load_state(counts)
 
     def maps(self) -> list[QuantileMap]:
-        """The maps from interpolated to fine rain, one per target."""
+        """Return the quantile maps from interpolated to fine rain, one per target."""
         levels = (np.arange(self.QUANTILES) + 0.5) / self.QUANTILES
         pairs = zip(self.interpolated, self.fine, strict=True)
         return [QuantileMap(before.quantiles(levels), after.quantiles(levels)) for before, after in pairs]
 
     def predict(self, batch: Batch, *, members: int = 1, seed: int = 0) -> tuple[torch.Tensor, float]:
-        """The mapped rain, `members` times over."""
+        """Return the mapped rain. All `members` are equal."""
         rain = self.interpolation.predict(batch)[0][:, 0]
         mapped = [torch.from_numpy(one(rain[:, i].cpu().numpy())) for i, one in enumerate(self.maps())]
         fine = torch.stack(mapped, dim=1).to(rain.device)

@@ -1,4 +1,4 @@
-"""The pooled distribution of the training rain."""
+"""Climatology: the distribution of the training rain over all cells and hours."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ __all__ = ["Climatology", "known_values"]
 
 
 def known_values(batch: Batch, channel: int) -> np.ndarray:
-    """Values of a target where it is known."""
+    """Return the values of one target at cells where it is known, flattened."""
     if batch.target is None:
         raise ValueError("a baseline is fitted on targets; the batch has none")
     values = batch.target[:, channel]
@@ -27,11 +27,11 @@ def known_values(batch: Batch, channel: int) -> np.ndarray:
 
 
 class Climatology(Baseline):
-    """The distribution of the training rain, the same for every cell and hour.
+    """Random draws from the training rain, with the same distribution at every cell and hour.
 
-    Members are independent draws from all training cells, for each cell, as the fair CRPS assumes. Evenly spaced
-    quantiles, which minimise the CRPS (Bröcker 2012, Q. J. R. Meteorol. Soc. 138, 1611), would score better than their
-    distribution. It does not use the weather: a model that does not beat it has no skill.
+    Members are independent draws at each cell, as the fair CRPS assumes. Evenly spaced quantiles, which minimise the
+    CRPS (Bröcker 2012, Q. J. R. Meteorol. Soc. 138, 1611), would score better than the distribution itself. The
+    predictors are not used: a model that does not beat climatology has no skill.
     """
 
     learns = True
@@ -42,28 +42,31 @@ class Climatology(Baseline):
         self.histograms = [RateHistogram() for _ in channels.target]
 
     def fit(self, batches: Iterable[Batch]) -> None:
-        """Count the known cells of the training targets."""
+        """Add the known cells of the training targets to the histograms."""
         for batch in batches:
             for channel, histogram in enumerate(self.histograms):
                 histogram.add(known_values(batch, channel))
 
     def state(self) -> dict[str, Any]:
-        """Counts of the training cells by rate."""
+        """Return the histograms as plain values."""
         return {"counts": [histogram.state() for histogram in self.histograms]}
 
     def load_state(self, state: dict[str, Any]) -> None:
-        """Restore the counts of a state."""
+        """Restore the histograms from the result of `state`."""
         if len(state.get("counts", ())) != len(self.histograms):
-            raise DataError(f"climatology of {len(self.histograms)} targets cannot restore {list(state)}")
+            raise DataError(
+                f"the saved state of climatology has {len(state.get('counts', ()))} histograms; "
+                f"expected {len(self.histograms)}, one per target"
+            )
         for histogram, counts in zip(self.histograms, state["counts"], strict=True):
             histogram.load_state(counts)
 
     def quantiles(self, levels: np.ndarray) -> np.ndarray:
-        """`(channel, level)` quantiles of the pooled training values; 0 where the level falls on dry cells."""
+        """Return quantiles `(channel, level)` of all training values; 0 for levels within the share of dry cells."""
         return np.stack([histogram.quantiles(levels) for histogram in self.histograms])
 
     def predict(self, batch: Batch, *, members: int = 1, seed: int = 0) -> tuple[torch.Tensor, float]:
-        """Draws keyed on (seed, sample id, member)."""
+        """Draw members. The random numbers depend on seed, sample id and member only."""
         shape = (len(self.histograms), *batch.target_grid.shape)
         chance = torch.special.ndtr(member_noise(shape, batch.ids, members=members, seed=seed).double()).numpy()
         drawn = [histogram.quantiles(chance[:, :, i]) for i, histogram in enumerate(self.histograms)]

@@ -1,4 +1,4 @@
-"""Histograms of rain that accumulate batch by batch."""
+"""Histogram of rain rates that is updated batch by batch."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ __all__ = ["RateHistogram"]
 
 
 class RateHistogram:
-    """Counts of rates by logarithmic bins: memory does not grow with the data, and counts of parts add up.
+    """Histogram of rain rates on logarithmic bins. Its size does not depend on the amount of data.
 
-    Its quantiles are exact to half a bin, 0.3 % of the value; what is below 2⁻¹⁰ mm/h counts as dry.
+    Quantiles are accurate to half a bin, 0.3 % of the value. Rates below 2⁻¹⁰ mm/h count as dry.
     """
 
     #: Bins per octave of the rate.
@@ -29,11 +29,11 @@ class RateHistogram:
         self.counts = np.zeros(len(self._edges) + 1, dtype=np.int64)
 
     def add(self, values: NDArray[np.floating]) -> None:
-        """Count these values."""
+        """Add values in mm/h to the counts."""
         self.counts += np.bincount(np.searchsorted(self._edges, values, side="right"), minlength=len(self.counts))
 
     def quantiles(self, levels: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Quantiles at these levels; 0 where the level falls on dry cells."""
+        """Return the quantiles at `levels` (0 to 1); 0 for levels within the share of dry values."""
         if not self.counts.any():
             raise ValueError("no training cell was counted; call fit first")
         middles = np.concatenate(([0.0], np.sqrt(self._edges[:-1] * self._edges[1:]), self._edges[-1:]))
@@ -41,14 +41,14 @@ class RateHistogram:
         return np.asarray(middles[np.searchsorted(cumulated, levels * cumulated[-1])])
 
     def state(self) -> dict[str, int]:
-        """Counts by bin, zeros left out, as plain values for JSON."""
+        """Return the counts by bin number, without empty bins, as plain values for JSON."""
         return {str(place): int(self.counts[place]) for place in np.flatnonzero(self.counts)}
 
     def load_state(self, state: dict[str, int]) -> None:
-        """Restore the counts of a state."""
+        """Restore the counts from the result of `state`."""
         self.counts[:] = 0
         try:
             for place, count in state.items():
                 self.counts[int(place)] = int(count)
         except (ValueError, IndexError, TypeError) as error:
-            raise DataError(f"invalid counts of rain: {error}") from error
+            raise DataError(f"the saved histogram of rain has invalid counts: {error}") from error

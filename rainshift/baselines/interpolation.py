@@ -14,9 +14,9 @@ __all__ = ["Interpolation"]
 
 
 class Interpolation(Baseline):
-    """The coarse rain, regridded to the fine grid by coordinate: bilinear, nearest or area-conservative.
+    """Coarse rain regridded to the fine grid: `method` is "bilinear", "nearest" or "conservative" (area-weighted).
 
-    All members are equal. Fine cells outside the hull of the coarse nodes get the nearest coarse value.
+    All members are equal. Fine cells outside the hull of the coarse cell centres get the nearest coarse value.
     """
 
     learns = False
@@ -29,7 +29,7 @@ class Interpolation(Baseline):
         self._guesses = first_guesses(channels, "interpolation")
 
     def predict(self, batch: Batch, *, members: int = 1, seed: int = 0) -> tuple[torch.Tensor, float]:
-        """The interpolated rain, `members` times over."""
+        """Return the interpolated rain. All `members` are equal."""
         regrid = operator_for(batch.condition_grid, batch.target_grid, self.method, rim="nearest")
         fine = regrid(batch.condition[:, self._guesses])
         return fine.unsqueeze(1).expand(-1, members, *(-1,) * (fine.ndim - 1)), 0.0

@@ -17,11 +17,17 @@ Values = NDArray[np.floating]
 
 @dataclass(frozen=True)
 class QuantileMap:
-    """x̂ = F_to⁻¹(F_from(x)) between two sets of quantiles at the same levels, ascending.
+    """Quantile map x̂ = F_to⁻¹(F_start(x)) between two sets of quantiles.
 
-    Linear between quantiles. Beyond the outermost ones the tail rule "correction" extends their correction, a ratio
-    or a difference by `kind`; "clip" limits results to those of `to`. Values up to `dry` are unchanged. Equal quantiles
-    of `start` count as the lowest of them, so that dry values stay dry.
+    The map is linear between quantiles. Several equal quantiles of `start` are mapped to the lowest corresponding
+    quantile of `to`, so dry values stay dry.
+
+    Attributes:
+        start, to: quantiles at the same levels, ascending.
+        kind: correction beyond the outermost quantiles: a ratio ("multiplicative") or a difference ("additive").
+        tail: "correction" applies the correction of the outermost quantile beyond it; "clip" limits results to the
+            range of `to`.
+        dry: values up to this one are unchanged.
 
     >>> QuantileMap(np.array([1.0, 2.0]), np.array([2.0, 6.0]))(np.array([1.0, 1.5, 2.0, 10.0]))
     array([ 2.,  4.,  6., 30.])
@@ -44,9 +50,10 @@ class QuantileMap:
         tail: Tail = "correction",
         dry: float = -np.inf,
     ) -> QuantileMap:
-        """The map from the distribution of one sample to that of another, using values above `dry`.
+        """Fit the map from the distribution of the sample `start` to that of the sample `to`.
 
-        The number of quantiles is limited by the smaller sample; an empty sample gives the identity.
+        Only finite values above `dry` are used. There are at most as many quantiles as values in the smaller sample.
+        An empty sample gives the identity.
         """
         sides = [v[np.isfinite(v) & (v > dry)].astype(np.float64) for v in (start, to)]
         count = min(quantiles, *(side.size for side in sides))
@@ -60,7 +67,7 @@ class QuantileMap:
         return replace(self, start=self.to, to=self.start)
 
     def __call__(self, x: Values) -> Values:
-        """The mapped values, in the shape and float type of `x`."""
+        """Map values. The result has the shape and float type of `x`."""
         if not self.start.size:
             return x
         nodes, first = np.unique(self.start, return_index=True)
@@ -72,7 +79,7 @@ class QuantileMap:
         return np.where(x > self.dry, mapped, x).astype(x.dtype)
 
     def _corrected(self, x: Values, node: float, to: float) -> Values:
-        """Apply the outermost quantile's correction to values beyond it; a quantile of 0 has no ratio: no change."""
+        """Apply the correction of an outermost quantile. No change if the quantile is 0 and the correction a ratio."""
         if self.kind == "additive":
             return x + (to - node)
         return x * (to / node) if node != 0 else x

@@ -1,4 +1,4 @@
-"""RainFARM: random small scales that extend the spectrum of the large ones."""
+"""RainFARM: stochastic downscaling by extrapolation of the power spectrum to small scales."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ __all__ = ["RainFARM", "power_law_noise", "spectral_slope"]
 class RainFARM(Baseline):
     """Stochastic downscaling by an extrapolated power spectrum (Rebora et al. 2006, J. Hydrometeorol. 7, 724).
 
-    The slope of each coarse field's spectrum, or `slope` if given, is extended to fine scales in a Gaussian field g
-    with random phases; rain is exp(g) scaled so that the area mean of each coarse cell is that of the coarse rain. At a
-    non-integer factor coarse cells share fine ones, and the scaling is that of `geoml.nn.conservation`. Members are
-    keyed on (seed, sample id, member). It is not trained and uses rain as its only predictor.
+    A Gaussian field g with random phases continues the spectral slope of each coarse field (or `slope`) to fine scales.
+    The fine rain is exp(g), scaled to the area mean of each coarse cell. For non-integer refinement factors, fine cells
+    overlap several coarse cells; `geoml.nn.conservation` then does the scaling. Random numbers depend on seed, sample
+    id and member only. RainFARM is not trained, and rain is its only predictor.
     """
 
     learns = False
@@ -32,12 +32,12 @@ class RainFARM(Baseline):
     def __init__(self, channels: Channels, dims: int = 2, *, slope: float | None = None) -> None:
         super().__init__(channels, dims)
         if slope is not None and not slope >= 0:
-            raise UserError(f"rainfarm.slope is {slope}; expected the exponent of 1/k, 0 or more")
+            raise UserError(f"rainfarm.slope is {slope}; expected an exponent of 0 or more (power ∝ k^−slope)")
         self.slope = slope
         self._guesses = first_guesses(channels, "RainFARM")
 
     def predict(self, batch: Batch, *, members: int = 1, seed: int = 0) -> tuple[torch.Tensor, float]:
-        """Members whose coarse means are the coarse rain."""
+        """Draw members. Their area means over coarse cells equal the coarse rain."""
         fine, coarse = batch.target_grid, batch.condition_grid
         rain = batch.condition[:, self._guesses].cpu().double().clamp(min=0)
         white = member_noise((len(self._guesses), *fine.shape), batch.ids, members=members, seed=seed).numpy()
@@ -52,10 +52,10 @@ class RainFARM(Baseline):
 
 
 def spectral_slope(field: NDArray[np.floating], *, otherwise: float = 2.0) -> float:
-    """Exponent β ≥ 0 of a field's radially averaged power ∝ k^−β, fitted to all rings up to the Nyquist number.
+    """Fit the exponent β ≥ 0 of the radially averaged power ∝ k^−β of a field `(lat, lon)`.
 
-    A Hann window is applied, since fields are not periodic. Returns `otherwise` without power or with fewer than three
-    rings.
+    All wave number rings up to the Nyquist wave number are used. A Hann window is applied, since fields are not
+    periodic. Returns `otherwise` if a ring has no power or there are fewer than three rings.
     """
     window = np.multiply.outer(*(np.hanning(size + 2)[1:-1] for size in field.shape))
     power = np.abs(np.fft.fft2((field - field.mean()) * window)) ** 2
@@ -69,15 +69,18 @@ def spectral_slope(field: NDArray[np.floating], *, otherwise: float = 2.0) -> fl
 
 
 def power_law_noise(white: NDArray[np.floating], slope: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Gaussian fields of variance 1 with power ∝ k^−slope, from white noise `(…, lat, lon)`; slopes broadcast."""
+    """Filter white noise `(…, lat, lon)` to Gaussian fields of variance 1 with power ∝ k^−slope.
+
+    `slope` is broadcast against the leading dimensions.
+    """
     number = _wave_numbers(white.shape[-2:])
-    number[0, 0] = np.inf  # no mean: the coarse rain determines it
+    number[0, 0] = np.inf  # zero mean: the coarse rain determines the mean
     gain = number ** (-0.5 * np.asarray(slope)[..., None, None])
     gain /= np.sqrt((gain**2).mean(axis=(-2, -1), keepdims=True))
     return np.asarray(np.fft.ifft2(np.fft.fft2(white) * gain).real)
 
 
 def _wave_numbers(shape: tuple[int, ...]) -> NDArray[np.float64]:
-    """Absolute wave number of each mode of `fft2`, in cycles per cell."""
+    """Return the absolute wave number of each mode of `fft2`, in cycles per cell."""
     rows, columns = (np.fft.fftfreq(size) for size in shape)
     return np.hypot(rows[:, None], columns)

@@ -1,1 +1,1 @@
-"""Models x training sets x test regions: plan, run, analysis of what is lost out of distribution."""
+"""Benchmark of models, training sets and test regions: plan, run, and analysis of the loss out of distribution."""

@@ -1,4 +1,4 @@
-"""Adaptation to a place with few hours of local data: fine-tuning that cannot lose much, and what each hour gains."""
+"""Adaptation to a region with few hours of local data: fine-tuning with a check on held-out hours, and its gain."""
 
 from __future__ import annotations
 
@@ -44,21 +44,22 @@ __all__ = [
     "recipe_for",
 ]
 
-#: Share of the local hours that the weights are fine-tuned on; the last hours choose between old and new weights.
+#: Share of the local hours for fine-tuning. The remaining hours are used to choose between old and new weights.
 TUNED_SHARE = 0.75
-#: Samples of the fine-tuning: per hour, and limits of the total.
+#: Number of fine-tuning samples: per hour, and smallest and largest total.
 SAMPLES_AN_HOUR, FEWEST, MOST = 10, 160, 3200
 LEARNING_RATE, BATCH = 3e-4, 8
-#: Weights of the fine-tuned network in the average with the given one, among which the held-out hours choose.
+#: Candidate shares of the fine-tuned weights in the average with the given weights.
 SHARES = (0.0, 1 / 3, 2 / 3, 1.0)
-#: Held-out hours and members that the choice is made with, and the relative gain that it needs.
+#: Number of held-out hours and of members for this choice, and smallest relative gain that changes the weights.
 HELD_OUT, MEMBERS, LEAST_GAIN = 24, 4, 0.01
-#: Random climates whose predictors stand for the training data of the shipped weights.
+#: Number of random climates, and the day of which their predictors are used, in place of the training data of the
+#: shipped weights.
 CLIMATES, A_DAY = 40, 11323
 
 
 def adapted_hours(wanted: Any) -> tuple[int, ...]:
-    """The numbers of hours of the setting `adapt`, ascending; empty for null. Raises `UserError` for other values.
+    """Parse the setting `adapt` to ascending numbers of hours; empty for null. Raises `UserError` for other values.
 
     >>> adapted_hours([96, 0, 24])
     (0, 24, 96)
@@ -77,7 +78,7 @@ def adapted_hours(wanted: Any) -> tuple[int, ...]:
 
 
 def recipe_for(recipe: Recipe, hours: int) -> Recipe:
-    """The recipe of a fine-tuning on this number of hours: few samples, a small learning rate, no moving average."""
+    """Return the recipe for fine-tuning on `hours` hours: few samples, a small learning rate, no moving average."""
     samples = min(max(SAMPLES_AN_HOUR * hours, FEWEST), MOST)
     trainer = replace(
         recipe.trainer, samples=samples, learning_rate=LEARNING_RATE, warmup=0.1, floor=0.0, ema_half_life=0,
@@ -87,10 +88,10 @@ def recipe_for(recipe: Recipe, hours: int) -> Recipe:
 
 
 def block_of(times: NDArray[Any], hours: int, seed: int = 0) -> NDArray[np.int64]:
-    """Positions of `hours` contiguous hours in ascending `times`; another seed takes another block.
+    """Choose a block of `hours` consecutive entries of ascending `times`. Returns their positions.
 
-    If no gap-free run is that long, consecutive hours of the record are taken. Seed 0 takes the middle of all possible
-    starts, the next seeds a quarter, three quarters, and so on.
+    The block has no gaps in time if possible. Seed 0 chooses the middle one of all possible starts, seed 1 the one at a
+    quarter, seed 2 the one at three quarters, and so on.
 
     >>> block_of(np.arange(10), 4).tolist(), block_of(np.arange(10), 4, seed=1).tolist()
     ([3, 4, 5, 6], [1, 2, 3, 4])
@@ -98,7 +99,7 @@ def block_of(times: NDArray[Any], hours: int, seed: int = 0) -> NDArray[np.int64
     starts = [int(run[i]) for run in consecutive(times) for i in range(len(run) - hours + 1)]
     starts = starts or list(range(len(times) - hours + 1))
     if not starts:
-        raise UserError(f"adapt asks for {hours} hours, and the training record has {len(times)}; name fewer hours")
+        raise UserError(f"adapt asks for {hours} hours, but the training record has {len(times)}; set fewer hours")
     level = 1 << (seed + 1).bit_length() - 1
     fraction = (2 * (seed + 1 - level) + 1) / (2 * level)
     return starts[int(fraction * len(starts))] + np.arange(hours)
@@ -107,8 +108,9 @@ def block_of(times: NDArray[Any], hours: int, seed: int = 0) -> NDArray[np.int64
 def adapt(spec: ModelSpec, region: str, archive: Archive, *, recipe: Recipe, seed: int, folder: Path) -> dict[str, Any]:
     """Fine-tune the weights of `spec.start` on `spec.local_hours` hours of a region and save the result in `folder`.
 
-    The first three quarters of the block of hours train, the last quarter chooses the average of old and new weights
-    with the smallest fair CRPS; without a gain of 1 % the old weights are kept. Returns the cost and the choice.
+    The network is trained on the first three quarters of the hours. On the last quarter, the average of old and new
+    weights with the smallest fair CRPS is chosen; the old weights are kept if it gains less than 1 %. Returns the
+    training summary with the chosen share.
     """
     assert spec.starting is not None
     assert spec.local_hours is not None
@@ -137,7 +139,10 @@ def adapt(spec: ModelSpec, region: str, archive: Archive, *, recipe: Recipe, see
 def _averaged(
     model: Model, tuned: Model, transforms: Any, archive: Archive, region: str, held: NDArray[np.int64]
 ) -> dict[str, Any]:
-    """Give `model` the average with the tuned weights that the held-out hours choose; returns the choice."""
+    """Set the weights of `model` to the average with the tuned weights that scores best on the held-out hours.
+
+    Returns the share of the tuned weights and the fair CRPS on the held-out hours before and after.
+    """
     old, new = ({k: v.clone() for k, v in one.state_dict().items()} for one in (model, tuned))
     parameters = {name for name, _ in model.named_parameters()}
     times = archive.times(region, "train", held[evenly(len(held), HELD_OUT)])
@@ -168,24 +173,28 @@ def _averaged(
 
 
 def inputs_of_climates(archive: Archive) -> Inputs:
-    """Coarse predictors of random climates, which stand for the training data of the shipped weights.
+    """Generate coarse predictors of random climates, in place of the training data of the shipped weights.
 
-    Raises `UserError` for predictors that the planet does not have.
+    Raises `UserError` for predictors that the synthetic planet does not have.
     """
     source = SyntheticClimatesSource(count=CLIMATES)
     fields = []
     for name in source.names:
         condition = source.blocks(name, np.array([A_DAY])).condition
         if missing := [channel for channel in archive.channels.condition if channel not in condition]:
-            raise UserError(f"the random climates have no {', '.join(missing)}; set alignment=none, or leave these out")
+            raise UserError(
+                f"the predictors {', '.join(missing)} do not exist in the random climates on which the shipped weights "
+                "were trained; remove them from data.condition, or set alignment=none"
+            )
         fields.append(np.stack([condition[channel].values for channel in archive.channels.condition], axis=1))
     return Inputs(archive.channels.condition, tuple(fields))
 
 
 def half_gap_hours(hours: Sequence[float], scores: Sequence[float]) -> float | None:
-    """Hours at which half the gap between the first and the last score is closed, by linear interpolation.
+    """Return the number of hours that closes half the gap between the first and the last score.
 
-    Scores are 0 when perfect. None without a gap, or where a score is missing.
+    Linear interpolation is used between numbers of hours. Lower scores are better. Returns None if the last score is
+    not below the first, or if a score is not finite.
 
     >>> half_gap_hours([0, 24, 96, 960], [0.5, 0.48, 0.44, 0.4]), half_gap_hours([0, 24, 960], [0.4, 0.4, 0.5])
     (78.0, None)
@@ -206,11 +215,11 @@ def adaptation_rows(
     analysis: Analysis,
     results: xr.Dataset,
 ) -> list[dict[str, Any]]:
-    """One record per model with variants and region: skill with interval by hours, the gap, and `half_gap_hours`.
+    """Return one row per adapted model and region: skill by number of hours, the gap, and `half_gap_hours`.
 
-    `hours` ends with the complete training record. `gap_percent` is the increase of the score of the unadapted model
-    over that of the model trained on the complete record, with its interval; without a gap that is above 0,
-    `half_gap_hours` is None.
+    The last entry of `hours` is the complete training record. `gap_percent` compares the score of the unadapted model
+    with that of the model trained on the complete record: relative increase in percent with its confidence interval.
+    `half_gap_hours` is None unless the lower bound of the gap is above 0.
     """
     tables = {cell: made.table for cell, made in scores.items() if not made.diverged}
     rows = []
@@ -239,7 +248,7 @@ def adaptation_rows(
 
 
 def _skill(results: xr.Dataset, model: str, region: str) -> list[float | None]:
-    """Estimate and bounds; None where there are none."""
+    """Return estimate, lower and upper bound of the skill; None for missing values."""
     place = {"model": model, "test_region": region, "distribution": "in"}
     values = [float(results[f"skill{suffix}"].sel(place)) for suffix in ("", "_low", "_high")]
     return [value if math.isfinite(value) else None for value in values]

@@ -1,7 +1,7 @@
-"""The results of a benchmark: scores by region, in and out of distribution, and the loss of skill.
+"""Analysis of a benchmark: scores by region, in and out of distribution, and the loss of skill.
 
-Every comparison is made on one test region and the same hours (`rainshift.benchmarking.plan`). The CRPS is
-the fair one (Ferro 2014) and the reference is bilinear interpolation, unless stated otherwise.
+Compared models are scored on the same test region and hours (`rainshift.benchmarking.plan`). Unless stated otherwise,
+the score is the fair CRPS (Ferro 2014) and the reference is bilinear interpolation.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ from rainshift.training import TrainSet
 __all__ = ["SIDES", "Analysis", "analyse", "learned_first", "on_side"]
 
 SIDES = ("in", "out")
-#: Functionals with an interval, and their units.
+#: Results with a confidence interval, and their units.
 UNITS = {"skill": "1", "degradation": "percent", "skill_lost": "1"}
 
 
 @dataclass(frozen=True)
 class Analysis:
-    """How scores are compared: the suites of hours and of sequences, and the bootstrap.
+    """Settings of the analysis: metrics of hours and of sequences, reference, and bootstrap.
 
-    Raises `UserError` for a level, a block or a number of replicates that a bootstrap cannot use.
+    Raises `UserError` for a level, block length or number of replicates that the bootstrap cannot use.
     """
 
     suite: Suite
@@ -55,11 +55,11 @@ class Analysis:
 
     @property
     def metrics(self) -> list[str]:
-        """All scores, those of sequences last."""
+        """Names of all scores; scores of sequences come last."""
         return [*self.suite.metrics, *(self.temporal.metrics if self.temporal else ())]
 
     def values(self, table: StatisticsTable, sequences: StatisticsTable | None) -> list[float]:
-        """Every score of a model; NaN for those of sequences if there are none."""
+        """Return all scores of a model in the order of `metrics`; NaN for scores of sequences if there are none."""
         of_hours = list(self.suite.evaluate(table).values())
         if self.temporal is None:
             return of_hours
@@ -68,7 +68,7 @@ class Analysis:
         return of_hours + list(self.temporal.evaluate(sequences).values())
 
     def interval(self, functional: Any, **tables: StatisticsTable) -> Interval:
-        """A functional of the metric on paired tables with its block-bootstrap interval."""
+        """Evaluate a function of scores (skill, degradation) on paired tables, with its block-bootstrap interval."""
         return block_bootstrap(
             tables,
             self.suite.metrics[self.metric],
@@ -80,19 +80,21 @@ class Analysis:
 
 
 def analyse(plan: BenchmarkPlan, scores: Mapping[Cell, Scores], analysis: Analysis) -> xr.Dataset:
-    """All results of a benchmark as one data set; cells that diverged or are missing are NaN.
+    """Return all results of a benchmark as one data set. Cells that diverged or are missing are NaN.
 
-    - `matrix(metric, model, train_set, test_region, seed)`: every score, `train_set` "none" for models that are not
-      trained;
-    - `score(metric, model, test_region, distribution)`: mean over seeds of the pair that measures the drop;
-    - `skill`, with `skill_low`, `skill_high` `(model, test_region, distribution)`;
-    - `degradation`, `skill_lost` and their bounds `(model, test_region)`; NaN if the interval of the skill in
-      distribution contains 0, since there is no skill to lose;
-    - `mean_skill_lost(model)` with its bounds: the loss of the skill averaged over test regions; unlike an average of
-      ratios it is not dominated by regions with little skill;
-    - `clipped_share` and `members` of the matrix' cells, `blocks(test_region)` of independent hours;
-    - `largest_clipped_share(model, test_region, distribution)`: of the pair's seeds, failed ones included, which
-      averages leave out.
+    - `matrix(metric, model, train_set, test_region, seed)`: every score. `train_set` is "none" for models that are not
+      trained.
+    - `score(metric, model, test_region, distribution)`: mean over seeds, with the region's training hours ("in") and
+      without them ("out").
+    - `skill`, `skill_low`, `skill_high` `(model, test_region, distribution)`: skill and its confidence bounds.
+    - `degradation`, `skill_lost` and their bounds `(model, test_region)`. The skill lost is NaN if the interval of the
+      skill in distribution reaches 0, since there is then no skill to lose.
+    - `mean_skill_lost(model)` with its bounds: the loss of the mean skill over test regions. Unlike a mean of ratios,
+      it is not dominated by regions with little skill.
+    - `clipped_share`, `outside_share` and `members` on the dimensions of `matrix` without `metric`.
+    - `blocks(test_region)`: number of independent blocks of hours.
+    - `largest_clipped_share`, `largest_outside_share` `(model, test_region, distribution)`: maximum over seeds,
+      including diverged ones, which the means exclude.
     """
     result = _matrix(plan, scores, analysis)
     sound = {cell: made for cell, made in scores.items() if not made.diverged}
@@ -107,7 +109,7 @@ def analyse(plan: BenchmarkPlan, scores: Mapping[Cell, Scores], analysis: Analys
 
 
 def learned_first(plan: BenchmarkPlan) -> list[str]:
-    """The models of a plan, those that were trained before those that learn nothing."""
+    """Return the models of a plan, trained models first."""
     trained = [cell.model for cell in plan.cells if cell.train_set is not None]
     return list(dict.fromkeys([*trained, *(cell.model for cell in plan.cells)]))
 
@@ -117,7 +119,7 @@ def _name(train_set: TrainSet | None) -> str:
 
 
 def _matrix(plan: BenchmarkPlan, scores: Mapping[Cell, Scores], analysis: Analysis) -> xr.Dataset:
-    """Every cell's scores, clipped share and members on the axes model, train set, test region, seed."""
+    """Arrange the scores and shares of all cells on the axes model, train set, test region, seed."""
     axes: dict[str, list[Any]] = {
         "model": learned_first(plan),
         "train_set": list(dict.fromkeys(_name(cell.train_set) for cell in plan.cells)),
@@ -146,7 +148,7 @@ def _matrix(plan: BenchmarkPlan, scores: Mapping[Cell, Scores], analysis: Analys
 
 
 def _views(plan: BenchmarkPlan, scores: Mapping[Cell, Scores], analysis: Analysis, result: xr.Dataset) -> xr.Dataset:
-    """Scores, skills and losses of the pairs of sets that the plan compares."""
+    """Compute scores, skills and losses for the pairs of training sets that the plan compares."""
     models, regions = (list(map(str, result[name].values)) for name in ("model", "test_region"))
     tables = {cell: made.table for cell, made in scores.items()}
     sequences = {cell: made.sequences for cell, made in scores.items() if made.sequences is not None}
@@ -181,7 +183,7 @@ def _views(plan: BenchmarkPlan, scores: Mapping[Cell, Scores], analysis: Analysi
             if not bounds["skill"][1, m, r, 0] <= 0:
                 lost = analysis.interval(skill_lost, inside=inside, outside=outside, reference=reference)
                 bounds["skill_lost"][:, m, r] = _triple(lost)
-        # A mean without some of the regions would be too favourable: all compared regions, or none.
+        # A mean over only some of the regions would be too favourable: use all compared regions, or none.
         if fixed is None and len(skills["in"]) == len(skills["out"]) == len(plan.inside) > 0:
             means[:, m] = _lost_of_mean(skills["in"], skills["out"])
     region_axes = ("model", "test_region")
@@ -201,7 +203,7 @@ def _views(plan: BenchmarkPlan, scores: Mapping[Cell, Scores], analysis: Analysi
 
 
 def _largest(result: xr.Dataset, name: str) -> xr.DataArray:
-    """The largest share over the seeds of each compared set, and for models that are not trained."""
+    """Return the largest share over seeds for each compared training set and for models that are not trained."""
     largest = result[name].max("seed")
     picked = result["skill"].copy(data=np.full(result["skill"].shape, np.nan))
     for region, side in itertools.product(result["test_region"].values, SIDES):
@@ -219,16 +221,16 @@ def _set(plan: BenchmarkPlan, side: str, region: str) -> TrainSet | None:
 def on_side(
     tables: Mapping[Cell, StatisticsTable], plan: BenchmarkPlan, model: str, region: str, side: str
 ) -> StatisticsTable | None:
-    """The statistics of a model "in" or "out" of distribution; equal for models that are not trained."""
+    """Return the statistics of a model "in" or "out" of distribution. Both are equal for untrained models."""
     return _of(tables, model, None, region) or _of(tables, model, _set(plan, side, region), region)
 
 
 def _of(
     tables: Mapping[Cell, StatisticsTable], model: str, train_set: TrainSet | None, region: str
 ) -> StatisticsTable | None:
-    """The statistics of a model on a region, averaged over its seeds; None if there are none.
+    """Return the statistics of a model on a region, averaged over seeds; None if there are none.
 
-    Averaging linear statistics over seeds gives the expected score of the model of one seed.
+    For scores that are linear in the statistics, this is the expected score of one training.
     """
     found = [t for c, t in tables.items() if (c.model, c.train_set, c.test_region) == (model, train_set, region)]
     if not found:
@@ -238,7 +240,7 @@ def _of(
 
 
 def _lost_of_mean(inside: list[Interval], outside: list[Interval]) -> tuple[float, float, float]:
-    """The loss of the skill averaged over regions, and its interval from the same resampled hours."""
+    """Return the loss of the mean skill over regions, with an interval from the same resampled hours."""
     before, after = average(inside), average(outside)
     if not before.estimate > 0:
         return np.nan, np.nan, np.nan

@@ -1,9 +1,9 @@
-"""Distances between the climates of regions, as distances of distributions with their values under chance.
+"""Distances between the climates of regions: distances of distributions, with permutation tests.
 
-Each variable of each region becomes one histogram per block of time, on common bins, so that regions are merged,
-compared and resampled without reading the fields again. Values are those of all cells and of evenly spread hours. Rain
-given coarse rain is analysed in classes of the coarse rain: a shift of the conditional distribution to be learned, not
-only of the inputs.
+Each variable of each region is counted in histograms on common bins, one per block of time, over all cells and evenly
+spaced hours. Regions are merged, compared and resampled from these histograms without reading the fields again. Fine
+rain is also compared within classes of the coarse rain. This measures a shift of the conditional distribution that a
+model learns, in addition to shifts of the predictors.
 """
 
 from __future__ import annotations
@@ -36,12 +36,12 @@ __all__ = [
 
 Array = NDArray[Any]
 TARGET = "precipitation"
-#: The variable name of rain given coarse rain.
+#: Name of the variable "fine rain, conditional on coarse rain" in results.
 CONDITIONAL = "precipitation given coarse rain"
-#: Levels of the quantiles of all regions together that bound the bins: 1 % apart, finer towards both ends.
+#: Quantile levels of the bin edges, over all regions together: spaced by 1 %, finer towards both ends.
 TAIL = (1e-5, 1e-4, 3e-4, 1e-3, 3e-3)
 LEVELS = np.array([0, *TAIL, *np.arange(0.01, 0.995, 0.01), *(1 - level for level in reversed(TAIL)), 1])
-#: Levels that bound the classes of coarse rain; equal ones, from dry hours, are merged.
+#: Quantile levels of the bounds of the classes of coarse rain. Equal bounds, from dry hours, are merged.
 CLASS_LEVELS = np.array([0.25, 0.5, 0.7, 0.8, 0.9, 0.95, 0.99])
 #: Number of values per variable and region that define the bins.
 SKETCH = 100_000
@@ -49,9 +49,9 @@ HOURS_AT_A_TIME = 24
 
 
 def wasserstein(p: Array, q: Array, edges: Array) -> NDArray[np.float64]:
-    """Wasserstein-1 distance of histograms `(…, bin)`, `∫ |F − G| dx`, in the unit of the `edges` `(bin + 1,)`.
+    """Compute the Wasserstein-1 distance `∫ |F − G| dx` of two histograms `(…, bin)`.
 
-    Values are assumed to be uniform within bins.
+    The result has the unit of `edges` `(bin + 1,)`. Values are assumed to be uniformly distributed within bins.
 
     >>> float(wasserstein(np.array([1.0, 0.0]), np.array([0.0, 1.0]), np.array([0.0, 1.0, 2.0])))
     1.0
@@ -66,7 +66,7 @@ def wasserstein(p: Array, q: Array, edges: Array) -> NDArray[np.float64]:
 
 
 def jensen_shannon(p: Array, q: Array) -> NDArray[np.float64]:
-    """Jensen–Shannon divergence of histograms `(…, bin)` in nats: 0 if equal, ln 2 if disjoint.
+    """Compute the Jensen–Shannon divergence of two histograms `(…, bin)` in nats: 0 if equal, ln 2 if disjoint.
 
     >>> round(float(jensen_shannon(np.array([1.0, 0.0]), np.array([0.0, 1.0]))), 4)
     0.6931
@@ -82,7 +82,7 @@ def jensen_shannon(p: Array, q: Array) -> NDArray[np.float64]:
 
 
 def hellinger(p: Array, q: Array) -> NDArray[np.float64]:
-    """Hellinger distance of histograms `(…, bin)`, `√(1 − Σ √(pq))`, within 0…1.
+    """Compute the Hellinger distance `√(1 − Σ √(pq))` of two histograms `(…, bin)`: 0 if equal, 1 if disjoint.
 
     >>> float(hellinger(np.array([1.0, 0.0]), np.array([0.0, 1.0])))
     1.0
@@ -99,8 +99,11 @@ def _normal(p: Array) -> Array:
 class ClimateHistograms:
     """Histograms of one region, one per block of time.
 
-    `counts[variable]` is `(block, bin)`, and `(block, class, bin)` for the rain given the coarse rain; `edges` and
-    `scales` are those of all regions: bounds of the bins, and the standard deviation that distances are divided by.
+    Attributes:
+        counts: counts `(block, bin)` by variable; `(block, class, bin)` for `CONDITIONAL`, with the classes of coarse
+            rain.
+        edges: bin edges `(bin + 1,)` by variable, the same for all regions.
+        scales: standard deviation of each variable over all regions; distances are divided by it.
     """
 
     counts: Mapping[str, Array]
@@ -108,7 +111,7 @@ class ClimateHistograms:
     scales: Mapping[str, float]
 
     def joined(self, others: Iterable[ClimateHistograms]) -> ClimateHistograms:
-        """This climate merged with others."""
+        """Return this climate merged with `others`."""
         every = (self, *others)
         return ClimateHistograms(
             {name: np.concatenate([part.counts[name] for part in every]) for name in self.counts},
@@ -120,13 +123,14 @@ class ClimateHistograms:
 def climates(
     archive: Archive, names: Sequence[str], *, role: str = "train", hours: int = 480, block_hours: float = 24.0
 ) -> dict[str, ClimateHistograms]:
-    """The climates of regions, from `hours` of each, evenly spread over those of a role; data must be prepared.
+    """Compute the histograms of regions from `hours` evenly spaced hours of each. The data must be prepared.
 
-    Raises `UserError` for repeated or fewer than two regions.
+    `role` selects the hours: "train", "validation" or "test". `block_hours` is the length of a block of time. Raises
+    `UserError` for repeated regions and for fewer than two.
     """
     if len(set(names)) != len(names) or len(names) < 2:
         given = ", ".join(names) or "none"
-        raise UserError(f"shifts are measured between regions; named are {given}: name two or more, each once")
+        raise UserError(f"the regions to compare are: {given}; expected two or more different regions")
     sketches = [_sketch(archive, name, role, hours) for name in names]
     pooled = {variable: np.concatenate([part[variable] for part in sketches]) for variable in sketches[0]}
     edges = {variable: np.unique(np.quantile(values, LEVELS)) for variable, values in pooled.items()}
@@ -145,7 +149,7 @@ def climates(
 
 
 def _fields(archive: Archive, name: str, role: str, hours: int) -> Iterator[tuple[Array, dict[str, xr.DataArray]]]:
-    """Valid times and fields by variable, in chunks of hours."""
+    """Yield valid times and fields by variable, in chunks of hours."""
     split, indices = archive.samples(name, role)
     indices = indices[evenly(len(indices), hours)]
     groups = archive.open(name, split)
@@ -158,7 +162,7 @@ def _fields(archive: Archive, name: str, role: str, hours: int) -> Iterator[tupl
 
 
 def _sketch(archive: Archive, name: str, role: str, hours: int) -> dict[str, Array]:
-    """Some values of every variable, evenly spread over hours and cells."""
+    """Sample values of every variable, evenly spread over hours and cells."""
     found: dict[str, list[Array]] = {}
     for _, fields in _fields(archive, name, role, hours):
         for variable, field in fields.items():
@@ -178,7 +182,7 @@ def _histograms(
     first: str | None,
     classes: Array | None,
 ) -> dict[str, Array]:
-    """Counts of every variable by block of time."""
+    """Count the values of every variable by block of time."""
     parts: dict[str, list[Array]] = {variable: [] for variable in edges}
     numbers: list[int] = []
     regridder: Regridder | None = None
@@ -202,7 +206,7 @@ def _histograms(
 
 
 def _count(values: Array, edges: Array) -> Array:
-    """Counts of values per bin; values beyond the bins count in the outer ones, missing values are ignored."""
+    """Count values per bin. Values beyond the edges count in the outermost bins; missing values are ignored."""
     known = values[np.isfinite(values)]
     return np.bincount(np.searchsorted(edges[1:-1], known, side="right"), minlength=len(edges) - 1).astype(np.float64)
 
@@ -214,16 +218,18 @@ def measure_shifts(
     permutations: int = 200,
     seed: int = 0,
 ) -> xr.Dataset:
-    """Distances of regions, with their distribution if both had the same climate.
+    """Measure distances between the climates of regions, with a permutation test of "both climates are equal".
 
-    Without `pairs`, on `(variable, region, other)` for all pairs of regions. `pairs[region]` names training regions
-    instead, whose climates are joined: then on `(variable, region)`, how far each region is from what a model saw.
+    Without `pairs`, every region is compared with every other, on `(variable, region, other)`. With `pairs`, each
+    region is compared with the merged climate of its training regions `pairs[region]`, on `(variable, region)`.
 
-    - `wasserstein`: Wasserstein-1 in standard deviations of all regions together; of `CONDITIONAL` the mean over the
-      classes of coarse rain, weighted by how often both are in them;
-    - `jensen_shannon` in nats, at most ln 2, and `hellinger` (not of `CONDITIONAL`);
-    - `NAME_null`: its 95 % quantile, and `NAME_p`: the share of such values that are not smaller, with blocks of time
-      assigned to the two at random. Blocks are assumed exchangeable; seasons make this null wider.
+    - `wasserstein`: Wasserstein-1 distance in standard deviations over all regions. For `CONDITIONAL`, the mean over
+      the classes of coarse rain, weighted by the frequency of a class in the climate in which it is rarer.
+    - `jensen_shannon`: divergence in nats, at most ln 2; not for `CONDITIONAL`.
+    - `hellinger`: distance; not for `CONDITIONAL`.
+    - `NAME_null`: 95 % quantile of the distance if blocks of time are assigned to the two climates at random.
+    - `NAME_p`: share of these random distances that are at least as large as the distance. Blocks are assumed
+      exchangeable; a seasonal cycle widens the null distribution.
     """
     names, variables = list(found), list(next(iter(found.values())).counts)
     rng = np.random.default_rng(seed)
@@ -256,7 +262,7 @@ def _known(name: str, names: Sequence[str]) -> str:
 def _compare(
     one: ClimateHistograms, other: ClimateHistograms, variable: str, permutations: int, rng: np.random.Generator
 ) -> dict[str, tuple[float, float, float]]:
-    """Each measure of one variable: value, 95 % quantile under the null, p."""
+    """Return each distance of one variable: value, 95 % quantile of the null distribution, p value."""
     a, b = one.counts[variable], other.counts[variable]
     blocks = np.concatenate([a, b])
     dealt = rng.permuted(np.tile(np.arange(len(blocks)) < len(a), (permutations, 1)), axis=1).astype(np.float64)
@@ -276,14 +282,20 @@ def _compare(
 
 
 def _judged(values: Array) -> tuple[float, float, float]:
-    """The p value of the first value against the others, which are random; ties up to rounding count against it."""
+    """Test the first value against the others, which are from random permutations.
+
+    Returns the value, the 95 % quantile of the others, and the p value. Ties up to rounding increase the p value.
+    """
     null = values[1:]
     beaten = (null >= values[0] * (1 - 1e-12)).sum()
     return float(values[0]), float(np.quantile(null, 0.95)), float((1 + beaten) / (1 + len(null)))
 
 
 def _conditional(p: Array, q: Array, edges: Array) -> Array:
-    """Mean Wasserstein-1 distance of `(…, class, bin)` over the classes that both have, by the share of the rarer."""
+    """Compute the mean Wasserstein-1 distance of `(…, class, bin)` over classes.
+
+    The weight of a class is the smaller one of its two relative frequencies.
+    """
     mass = [part.sum(axis=-1) for part in (p, q)]
     weight = np.minimum(*(part / part.sum(axis=-1, keepdims=True) for part in mass))
     safe = [np.where(part.sum(axis=-1, keepdims=True) > 0, part, 1.0) for part in (p, q)]

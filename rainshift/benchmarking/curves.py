@@ -19,10 +19,10 @@ JOINT = "."
 
 
 def gather(plan: BenchmarkPlan, scores: Mapping[Cell, Scores], analysis: Analysis) -> xr.Dataset:
-    """Every curve of every score, `LABEL.VARIABLE` on `(model, test_region, distribution, abscissa)`.
+    """Collect all curves of all scores as variables `LABEL.VARIABLE` `(model, test_region, distribution, abscissa)`.
 
-    Means over seeds of the pair that measures the drop; models that are not trained have equal curves. NaN if a model
-    has no value at an abscissa (a probability of 1/8 with one member), or no valid cell.
+    Curves are means over seeds. Untrained models have the same curve in and out of distribution. Values are NaN if a
+    model has no value at an abscissa, such as a probability of 1/8 with one member, or no valid cell.
     """
     sound = {cell: made for cell, made in scores.items() if not made.diverged}
     models = learned_first(plan)
@@ -43,7 +43,7 @@ def gather(plan: BenchmarkPlan, scores: Mapping[Cell, Scores], analysis: Analysi
 def _curves(
     scores: Mapping[Cell, Scores], analysis: Analysis, model: str, region: str, plan: BenchmarkPlan, side: str
 ) -> xr.Dataset:
-    """The curves of one model on one region and side; empty if nothing was scored."""
+    """Return the curves of one model on one region, "in" or "out" of distribution; empty if nothing was scored."""
     merged = xr.Dataset()
     for suite, tables in (
         (analysis.suite, {cell: made.table for cell, made in scores.items()}),
@@ -60,7 +60,7 @@ def _curves(
 
 
 def calibration(curves: xr.Dataset, label: str) -> xr.Dataset:
-    """A reliability diagram `(model, distribution, probability)` of all regions, with equal weights."""
+    """Compute a reliability diagram `(model, distribution, probability)` over all regions with equal weights."""
     share = curves[f"{label}{JOINT}share"].fillna(0.0)
     total = share.sum("test_region")
     pooled = {
@@ -71,7 +71,7 @@ def calibration(curves: xr.Dataset, label: str) -> xr.Dataset:
 
 
 def spectral_ratio(curves: xr.Dataset, label: str = "ralsd") -> xr.DataArray:
-    """Predicted over observed power in dB, `(model, distribution, wavenumber)`, mean over regions."""
+    """Compute predicted over observed power in dB, `(model, distribution, wavenumber)`, as a mean over regions."""
     predicted, observed = (curves[f"{label}{JOINT}{name}"] for name in ("predicted", "observed"))
     with np.errstate(divide="ignore", invalid="ignore"):
         ratio: xr.DataArray = 10 * np.log10(predicted / observed)  # type: ignore[assignment]  # NumPy keeps the kind

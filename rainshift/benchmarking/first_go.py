@@ -1,4 +1,4 @@
-"""What a benchmark does with rain that says nothing of training and test: as much as its length and places allow."""
+"""Automatic protocol of a benchmark on data without training and test periods, from record length and location."""
 
 from __future__ import annotations
 
@@ -20,23 +20,29 @@ if TYPE_CHECKING:
 
 __all__ = ["FirstGo", "first_go", "samples_note", "trainer_for"]
 
-#: A record of so many days is cut into blocks for training, validation and test; a shorter one into folds.
+#: Smallest length in days of a record that is split into blocks for training, validation and test. Shorter records are
+#: split into cross-validation folds.
 LONG_DAYS = 120.0
-#: Blocks for training, validation and test of a long record, and days that one cycle of them takes at least.
+#: Shares of training, validation and test in a long record, and smallest length in days of one cycle of their blocks.
 SHARES, CYCLE_DAYS = {"train": 0.7, "validation": 0.1, "test": 0.2}, 40.0
-#: Independent blocks of hours from which an interval is drawn.
+#: Smallest number of independent blocks of hours for a confidence interval.
 FEWEST_BLOCKS = 20
-#: Samples that a network sees of each field that it trains on, where the settings do not say how many in all.
+#: Default number of training samples per field of the training set.
 SAMPLES_A_FIELD = 20
 
 
 @dataclass(frozen=True)
 class FirstGo:
-    """Which records train what: `archive` with its shares of time, the sets of each tested record, and why.
+    """Automatic protocol: the training records of each tested record.
 
-    `outside` trains on other places, `inside` on other events of the same place; each of `folds` is tested by a
-    training on the rest of its record. Records whose time is shared out are
-    `shared`: where all records are of one kind.
+    Attributes:
+        archive: the prepared data, with shares of time for training and test if records are split in time.
+        outside: for a tested record, training records of other places.
+        inside: for a tested record, training records of other events of the same place.
+        folds: for a tested record, its cross-validation blocks; each is tested by a training on the other blocks.
+        shared: records that are split in time into training, validation and test.
+        may_share: whether records may be split in time; requires that all records are of one kind.
+        notes: explanation of the protocol for the user, in sentences.
     """
 
     archive: Archive
@@ -50,7 +56,7 @@ class FirstGo:
 
 @dataclass(frozen=True)
 class _Kind:
-    """What two records have to share for one model to see both: the time step and the ratio of their grids."""
+    """Properties that records must have in common to be in one training set: time step and ratio of grid spacings."""
 
     step_seconds: float
     ratio: tuple[float, ...]
@@ -61,11 +67,14 @@ class _Kind:
 
 
 def first_go(archive: Archive, names: Sequence[str], block_hours: float = 24.0, *, mix_steps: bool = False) -> FirstGo:
-    """The protocol for prepared records that define neither shares nor splits.
+    """Choose the protocol for prepared records whose configuration sets neither shares nor splits.
 
-    Records of one step (of any with `mix_steps`) and one ratio of grids are taken together. Of several places each is
-    left out in turn; of one place with several events each event is; a single record of `LONG_DAYS` or more is cut into
-    blocks of time with a purge gap, a shorter one into folds, each tested by a training on the rest.
+    Records with the same time step (or any, with `mix_steps`) and ratio of grid spacings form a group. Within a group:
+
+    - several places: each place is left out in turn;
+    - one place with several events: each event is left out in turn;
+    - one record of at least `LONG_DAYS`: it is split into blocks of time with a purge gap;
+    - one shorter record: it is split into cross-validation folds.
     """
     times = {name: archive.times(name, "test") for name in names}
     kinds: dict[_Kind, list[str]] = defaultdict(list)
@@ -79,7 +88,7 @@ def first_go(archive: Archive, names: Sequence[str], block_hours: float = 24.0, 
     steps = sorted({archive.step_seconds(name) / 60 for name in names})
     if mix_steps and len(steps) > 1:
         listed = ", ".join(f"{step:g}" for step in steps)
-        notes.append(f"Records of time steps of {listed} min are trained on together, as mix_steps asks.")
+        notes.append(f"Records with time steps of {listed} min are trained on together, since mix_steps=true.")
     for group in kinds.values():
         go, said = _of_group(go, group, times)
         notes += said
@@ -88,15 +97,15 @@ def first_go(archive: Archive, names: Sequence[str], block_hours: float = 24.0, 
 
 
 def _of_group(go: FirstGo, group: list[str], times: dict[str, NDArray[Any]]) -> tuple[FirstGo, list[str]]:
-    """The sets of records that one model may see together."""
+    """Add the protocol of one group of records. Returns it with notes for the user."""
     places: dict[Any, list[str]] = defaultdict(list)
     for name in group:
         places[_place_of(go.archive, name)].append(name)
     if go.may_share and len(places) > 1 and all(_days(times[name]) >= LONG_DAYS for name in group):
         archive = _shared_out(go.archive, min(_days(times[name]) for name in group))
         note = (
-            f"{len(places)} places of {LONG_DAYS:g} days or more: each is left out of training in turn, and its loss "
-            f"is measured against a training with it, {_said(archive)}."
+            f"{len(places)} places of {LONG_DAYS:g} days or more: each is left out of training in turn and compared "
+            f"with a training that includes it, {_said(archive)}."
         )
         return replace(go, archive=archive, shared=(*go.shared, *group)), [note]
     if len(places) > 1:
@@ -105,8 +114,8 @@ def _of_group(go: FirstGo, group: list[str], times: dict[str, NDArray[Any]]) -> 
             others = tuple(sorted(set(group) - set(events)))
             outside |= dict.fromkeys(events, others)
         note = (
-            f"{', '.join(group)}: {len(places)} places; each is tested by a training on the others, on all its times. "
-            "The loss against a training with the place itself is not measured: the records are too short for both."
+            f"{', '.join(group)}: {len(places)} places; each is tested at all its times by a training on the others. "
+            "There is no comparison with a training on the place itself: the records are too short for both."
         )
         return replace(go, outside=outside), [note]
     if len(group) > 1:
@@ -130,7 +139,7 @@ def _of_group(go: FirstGo, group: list[str], times: dict[str, NDArray[Any]]) -> 
 
 
 def _shared_out(archive: Archive, days: float) -> Archive:
-    """The archive with shares of time for training, validation and test in blocks as its length allows."""
+    """Return the archive split in time for training, validation and test. Longer records have more cycles of blocks."""
     blocks = max(1, min(10, int(days / CYCLE_DAYS)))
     return replace(archive, config={**plain(archive.config), "shares": SHARES, "blocks": blocks})
 
@@ -150,7 +159,7 @@ def _kind_of(archive: Archive, name: str) -> _Kind:
 
 
 def _place_of(archive: Archive, name: str) -> tuple[Any, ...]:
-    """The part of the Earth that a record is of: records that overlap in space are of one place."""
+    """Return the extent of a record's fine grid in cells. Records with the same extent are of one place."""
     _, fine = _grids(archive, name)
     return tuple((round(axis.start / axis.step), axis.size) for axis in fine.axes)
 
@@ -171,7 +180,7 @@ def _length(days: float) -> str:
 
 
 def _coarse_notes(archive: Archive, names: Sequence[str]) -> list[str]:
-    """Where the coarse rain is from, and how far coarse rain from files is from the area means of the fine rain."""
+    """State the origin of the coarse rain of each record, and the deviation of coarse files from exact area means."""
     by_source = defaultdict(list)
     measured = is_measured(archive)
     for name in names:
@@ -185,7 +194,7 @@ def _coarse_notes(archive: Archive, names: Sequence[str]) -> list[str]:
 
 
 def _interval_notes(times: dict[str, NDArray[Any]], block_hours: float) -> list[str]:
-    """Whether the hours make enough blocks for an interval, and which setting would."""
+    """State which records have too few blocks for a confidence interval, and the setting that gives enough."""
     notes: dict[str, list[str]] = defaultdict(list)
     for name, time in times.items():
         hours = time.astype("datetime64[h]").astype(np.int64)
@@ -193,9 +202,9 @@ def _interval_notes(times: dict[str, NDArray[Any]], block_hours: float) -> list[
         if blocks < FEWEST_BLOCKS:
             span = _days(time) * 24
             enough = next((b for b in (12, 6, 3, 1, 0.5) if b < block_hours and span / b >= FEWEST_BLOCKS), None)
-            way = "so short a record has none"
+            way = "the record is too short for shorter blocks"
             if enough is not None:
-                way = f"analysis.block_hours={enough:g} makes {int(span / enough)}, as far as they are independent"
+                way = f"analysis.block_hours={enough:g} gives {int(span / enough)}, if these are independent"
             many = f"{blocks} block{'s' * (blocks != 1)} of {block_hours:g} h, {FEWEST_BLOCKS} needed; {way}."
             notes[many].append(name)
     return [f"No interval for {', '.join(names)}: {many}" for many, names in notes.items()]
@@ -209,21 +218,25 @@ def _usual_samples() -> int:
 
 
 def _left_open(go: FirstGo | None, trainer: Mapping[str, Any]) -> bool:
-    """Whether the samples of a training are the usual ones, on records that say nothing of training."""
+    """Return whether the protocol is automatic (without a split in time) and `trainer.samples` is the default."""
     return go is not None and not go.shared and trainer["samples"] == _usual_samples()
 
 
 def trainer_for(go: FirstGo | None, trainer: Mapping[str, Any], fields: int) -> dict[str, Any]:
-    """The trainer's settings for a training on so many fields: its samples follow from them where they are open."""
+    """Return the trainer's settings for a training set of `fields` fields.
+
+    If the user did not set `trainer.samples` and the protocol is automatic, the number of samples is at most
+    `SAMPLES_A_FIELD` per field.
+    """
     most = SAMPLES_A_FIELD * fields if _left_open(go, trainer) else trainer["samples"]
     return {**trainer, "samples": min(trainer["samples"], most)}
 
 
 def samples_note(go: FirstGo | None, trainer: Mapping[str, Any]) -> tuple[str, ...]:
-    """What is said of that."""
+    """Explain the limited number of samples to the user; empty if there is no limit."""
     if not _left_open(go, trainer):
         return ()
     return (
-        f"Networks see {SAMPLES_A_FIELD} samples of each field that they train on, at most {trainer['samples']} in "
-        "all; trainer.samples=NUMBER sets another number.",
+        f"Networks are trained on {SAMPLES_A_FIELD} samples per training field, at most {trainer['samples']} in total. "
+        "Set trainer.samples=NUMBER for another number.",
     )

@@ -1,4 +1,4 @@
-"""The Mantel test of losses against distances of climates."""
+"""Mantel test of the correlation between losses and climate distances."""
 
 from __future__ import annotations
 
@@ -15,13 +15,21 @@ from geoml.errors import UserError
 __all__ = ["Mantel", "mantel"]
 
 Array = NDArray[Any]
-#: With fewer regions there are too few permutations for p below 5 %.
+#: Smallest number of regions. Fewer regions have too few permutations for p < 5 %.
 MIN_REGIONS = 4
 
 
 @dataclass(frozen=True)
 class Mantel:
-    """Rank correlation of two matrices over pairs of regions, and the share of permutations that reach it."""
+    """Result of a Mantel test.
+
+    Attributes:
+        correlation: Spearman rank correlation over pairs of regions.
+        p: share of permutations with at least this correlation.
+        regions: number of regions.
+        pairs: number of pairs of regions with finite values.
+        arrangements: number of permutations.
+    """
 
     correlation: float
     p: float
@@ -31,13 +39,12 @@ class Mantel:
 
 
 def mantel(shift: Array, drop: Array, *, permutations: int = 9999, seed: int = 0) -> Mantel:
-    """Mantel's test of a matrix of shifts against one of drops, both `(region, region)`; one-sided for a positive
-    correlation.
+    """Test for a positive correlation between two matrices `(region, region)`: `shift` and `drop`.
 
-    The n (n − 1) pairs of n regions are not independent, so regions (rows and columns together) are permuted, not
-    pairs; all permutations are used if there are at most `permutations`. The diagonal and pairs that are NaN in either
-    matrix are ignored; the drop need not be symmetric. Spearman's correlation is used, since the relation need not be
-    linear; each matrix is ranked once.
+    The n (n − 1) pairs of n regions are not independent. Therefore regions (rows and columns together) are permuted,
+    not pairs. All permutations are used if there are at most `permutations`, else random ones. The diagonal and pairs
+    with a NaN in either matrix are ignored. `drop` may be asymmetric. Spearman's correlation is used, since the
+    relation may be nonlinear; each matrix is ranked once.
     Source: Mantel 1967; Legendre & Legendre 2012, "Numerical Ecology", sect. 10.5.1.
 
     Raises `UserError` for fewer than four regions or if a matrix is constant.
@@ -46,10 +53,10 @@ def mantel(shift: Array, drop: Array, *, permutations: int = 9999, seed: int = 0
 
     a, b = np.asarray(shift, np.float64), np.asarray(drop, np.float64)
     if a.ndim != 2 or a.shape != b.shape or a.shape[0] != a.shape[1]:
-        raise ValueError(f"matrices of {a.shape} and {b.shape}; expected two of (region, region)")
+        raise ValueError(f"the matrices have shapes {a.shape} and {b.shape}; expected two equal (region, region)")
     count = len(a)
     if count < MIN_REGIONS:
-        raise UserError(f"the Mantel test shuffles regions; {count} are too few; expected {MIN_REGIONS} or more")
+        raise UserError(f"the Mantel test permutes regions; {count} are too few; expected {MIN_REGIONS} or more")
     pairs = ~np.eye(count, dtype=bool)
     ranks = []
     for matrix in (a, b):
@@ -59,7 +66,10 @@ def mantel(shift: Array, drop: Array, *, permutations: int = 9999, seed: int = 0
         ranks.append(ranked)
     observed = _correlation(*ranks)
     if not math.isfinite(observed):
-        raise UserError("the Mantel test needs shifts and drops that differ between pairs of regions")
+        raise UserError(
+            "the Mantel test cannot rank constant matrices; expected climate distances and losses that differ between "
+            "pairs of regions"
+        )
     every = math.factorial(count) <= permutations
     rng = np.random.default_rng(seed)
     if every:

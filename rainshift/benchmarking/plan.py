@@ -1,7 +1,8 @@
-"""The plan of a benchmark: which models are trained on which regions, and where they are scored.
+"""Plan of a benchmark: the models, training sets and test regions.
 
-The drop is measured on one test region and the same hours: *in distribution* a model has that region's own training
-hours in its set, *out of distribution* the region is left out, with the same number of training hours in all.
+The loss out of distribution compares two trainings on the same test region and hours. The training set *in
+distribution* includes the training hours of the test region, the set *out of distribution* does not. Both sets have
+the same total number of training hours.
 """
 
 from __future__ import annotations
@@ -29,15 +30,19 @@ class Cell:
 
     @property
     def in_distribution(self) -> bool | None:
-        """Whether the test region's own training hours are in the set; None for a model that is not trained."""
+        """Whether the training set includes the test region. None for a model that is not trained."""
         return None if self.train_set is None else self.test_region in self.train_set.regions
 
 
 @dataclass(frozen=True)
 class BenchmarkPlan:
-    """The cells of a benchmark and, for each test region, the pair of sets between which its drop is measured.
+    """Cells of a benchmark and the training sets that are compared.
 
-    `alone` holds the sets of single regions between which transfer is measured.
+    Attributes:
+        cells: all scores to compute.
+        outside: training set out of distribution, by test region.
+        inside: training set in distribution, by test region.
+        alone: training sets of one region each, for the loss of transfer between regions.
     """
 
     cells: tuple[Cell, ...]
@@ -58,13 +63,23 @@ def plan(
     full: bool = False,
     transfer: bool = False,
 ) -> BenchmarkPlan:
-    """The cells of a benchmark of `learners` (trained) and `fixed` (not trained) models.
+    """Plan a benchmark of regions.
 
-    For a test region *r* the set outside is `train_regions` without *r*, the set inside is `train_regions` with *r*:
-    leave-one-region-out if the test regions are among the training regions, else a partition. All sets have the same
-    number of samples, limited by the smallest. `samples` is the number of training samples of each region. `full` also
-    scores each set on the other test regions; `in_distribution=False` omits the inside sets and therefore the drop.
-    `transfer` adds a set for each single test region, all of one size, tested on all of them.
+    For a test region *r*, the training set out of distribution is `train_regions` without *r*, and the set in
+    distribution is `train_regions` with *r*. If the test regions are among the training regions, this is
+    leave-one-region-out. All sets have the same number of samples, as many as the smallest set has.
+
+    Args:
+        train_regions: training regions.
+        test_regions: test regions.
+        samples: number of training samples of each region.
+        learners: models that are trained.
+        fixed: models that are not trained.
+        seeds: seeds of the trainings.
+        in_distribution: whether to train in distribution; False also omits the loss out of distribution.
+        full: whether to score each training on all test regions.
+        transfer: whether to add one training per single test region, all with the same number of samples, and to test
+            each on all test regions.
 
     Raises `UserError` for an unknown or repeated region, and if a set would be empty.
     """
@@ -73,7 +88,7 @@ def plan(
             raise unknown("region", name, samples)
     for what, names in (("train_regions", train_regions), ("test_regions", test_regions)):
         if doubled := sorted({name for name in names if names.count(name) > 1}):
-            raise UserError(f"{what} names {', '.join(doubled)} more than once; name each region once")
+            raise UserError(f"{what} contains {', '.join(doubled)} more than once; list each region once")
     if not test_regions:
         raise UserError("test_regions is empty; name at least one test region")
 
@@ -82,14 +97,17 @@ def plan(
     inside = {r: tuple(sorted({*train_regions, r})) for r in test_regions} if learners and in_distribution else {}
     for region, rest in outside.items():
         if not rest:
-            raise UserError(f"no training region is left when {region} is left out; name another in train_regions")
+            raise UserError(f"no training region remains without {region}; add another region to train_regions")
     every = {*outside.values(), *inside.values()}
     size = min((_capacity(regions, samples) for regions in every), default=0)
     if every and size < 1:
-        raise UserError("a training set would be empty: " + ", ".join(f"{k} has {v}" for k, v in samples.items()))
+        raise UserError(
+            "a training set would be empty; numbers of training samples are "
+            + ", ".join(f"{name}: {count}" for name, count in samples.items())
+        )
 
     sets = {regions: TrainSet(regions, size) for regions in every}
-    # Two sets of one name would be two equal rows: an existing set of one region keeps its size.
+    # Two sets with the same name would give two equal rows, so an existing set of one region keeps its size.
     least = size if any(len(regions) == 1 for regions in every) else min(samples[region] for region in test_regions)
     alone = {r: TrainSet((r,), least) for r in test_regions} if learners and transfer else {}
     cells = [Cell(model, None, region) for model in fixed for region in test_regions]
@@ -116,9 +134,18 @@ def plan_sets(
     fixed: Iterable[str] = (),
     seeds: Sequence[int] = (0,),
 ) -> BenchmarkPlan:
-    """The cells where it is known which records train for each tested one: other places, other events, other blocks.
+    """Plan a benchmark with given training records for each tested record in `names`.
 
-    Blocks of `folds` are separate records here, each trained without itself; `pooled` joins them.
+    Args:
+        names: tested records.
+        outside: training records of other places, by tested record.
+        inside: training records of the same place, by tested record.
+        folds: cross-validation blocks, by tested record. Each block is a separate record in this plan and is trained
+            on the other blocks; `pooled` joins them.
+        samples: number of training samples of each record or block.
+        learners: models that are trained.
+        fixed: models that are not trained.
+        seeds: seeds of the trainings.
     """
     cells = [Cell(model, None, part) for model in fixed for name in names for part in folds.get(name, (name,))]
     sets = {
@@ -138,18 +165,18 @@ def plan_sets(
 def adapted_sets(
     names: Sequence[str], folds: Mapping[str, Sequence[str]], *, shares: bool
 ) -> dict[str, Mapping[str, Sequence[str]]]:
-    """The sets of a benchmark with `adapt`: each region or block is trained on its own training hours alone.
+    """Return the training sets of a benchmark with `adapt`: only the training hours of each tested region or block.
 
-    Raises `UserError` if the tested places have no training hours.
+    Raises `UserError` if a tested region has no training hours.
     """
     if not shares and (rest := [name for name in names if name not in folds]):
         raise UserError(
-            f"adapt needs training hours of the tested places, and {', '.join(rest)} is tested as a complete record; "
+            f"adapt needs training hours of the tested regions, but all hours of {', '.join(rest)} are test hours; "
             "test one record alone with regions=[NAME], or set data.shares={train: 0.7, test: 0.3}"
         )
     return {"outside": {}, "inside": {name: (name,) for name in names if name not in folds}, "folds": folds}
 
 
 def _capacity(regions: Sequence[str], samples: dict[str, int]) -> int:
-    """The largest number of samples of a set in equal shares."""
+    """Return the largest number of samples of a training set with equal shares of its regions."""
     return len(regions) * min(samples[region] for region in regions)

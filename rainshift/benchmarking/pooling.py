@@ -1,4 +1,4 @@
-"""The blocks of a record that was cut into folds, joined to one record again."""
+"""Pooling of the cross-validation blocks of a record: plan and scores of the complete record."""
 
 from __future__ import annotations
 
@@ -17,7 +17,10 @@ NUMBERS = ["no", "one", "two", "three", "four", "five", "six", "seven", "eight",
 
 
 def pooled(made: BenchmarkPlan, folds: Mapping[str, Sequence[str]]) -> tuple[BenchmarkPlan, dict[Cell, Cell]]:
-    """The plan with the blocks of each record as one, and which cell of it each cell goes into."""
+    """Join the blocks of each record in a plan.
+
+    Returns the plan of complete records, and the mapping from cells of `made` to its cells.
+    """
     record = {part: name for name, parts in folds.items() for part in parts}
     sizes = {
         name: sum(s.samples for s in {c.train_set for c in made.cells if c.test_region in parts} if s is not None)
@@ -43,7 +46,7 @@ def pooled_scores(
     suite: Suite,
     temporal: Suite | None = None,
 ) -> tuple[BenchmarkPlan, dict[Cell, Scores]]:
-    """The plan and the scores of records; a model that lacks the score of a block has none of the record."""
+    """Join plan and scores over the blocks of each record. A record has no score if one of its blocks has none."""
     whole_plan, into = pooled(made, folds)
     parts: dict[Cell, list[Cell]] = defaultdict(list)
     for cell, whole in into.items():
@@ -57,7 +60,7 @@ def pooled_scores(
 
 
 def counted_records(made: BenchmarkPlan) -> str:
-    """The heading of a benchmark of records.
+    """Return the page heading of a benchmark with the automatic protocol.
 
     >>> counted_records(BenchmarkPlan((Cell("bilinear", None, "storm@0"), Cell("bilinear", None, "storm@1"))))
     'One record, not a climate'

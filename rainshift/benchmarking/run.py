@@ -1,4 +1,4 @@
-"""The benchmark: prepare, train and score every cell of a plan, each kept as soon as it is done."""
+"""Run a benchmark: prepare data, train and score every cell of a plan. Each result is saved when it is finished."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ __all__ = ["BenchmarkResults", "Experiment"]
 
 logger = logging.getLogger(__name__)
 
-#: The code between weights and their scores: where it changes, scores are made again of the same trainings.
+#: Modules that affect scores of given weights. If their code changes, cells are scored again without a new training.
 SCORED_BY = (
     *("geoml.diffusion", "geoml.metrics", "geoml.models", "geoml.nn", "geoml.regrid"),
     *("rainshift.alignment", "rainshift.baselines", "rainshift.sequences", "rainshift.models.spec"),
@@ -58,7 +58,7 @@ SETS = ("train_regions", "test_regions")
 
 @dataclass(frozen=True)
 class BenchmarkResults:
-    """What a benchmark came to: results, curves, the cells that failed with the reason, and what each training cost."""
+    """Results of a benchmark (see `analyse`), reasons of failures, summaries of trainings, regions with shared edges."""
 
     results: xr.Dataset
     curves: xr.Dataset
@@ -67,27 +67,26 @@ class BenchmarkResults:
     leaks: tuple[Leak, ...]
     #: Scores at stations, one row per cell of the plan.
     stations: list[dict[str, Any]] = field(default_factory=list)
-    #: What local hours gain (`adapt`), one row per adapted model and region.
+    #: Gain from local hours (`adapt`), one row per adapted model and region.
     adaptation: list[dict[str, Any]] = field(default_factory=list)
 
 
 def _training(model: str, train_set: TrainSet, seed: int) -> str:
-    """What a training is called in messages."""
+    """Name of a training in messages."""
     return f"{model} on {train_set.name}, seed {seed}"
 
 
 def _where(cell: Cell) -> str:
-    """What a cell is called in messages."""
+    """Name of a cell in messages."""
     trained_on = cell.train_set and cell.train_set.name
     return f"{cell.model} on {cell.test_region}, trained on {trained_on}, seed {cell.seed}"
 
 
 class Experiment:
-    """One benchmark, from the configuration of the verb `benchmark`.
+    """One benchmark, from the configuration of the command `benchmark`.
 
-    Finished trainings and scores lie under `cache`, named by what they depend on, so that the same cell of another
-    benchmark is found and an interrupted one goes on. Scores depend on the code that makes them too (`SCORED_BY`);
-    trainings do not: another `cache`, or none, has them made again.
+    Finished trainings and scores are saved under `cache` by a hash of their settings, and reused. The hash of scores
+    includes the code that computes them (`SCORED_BY`); that of trainings does not: to repeat them, use another `cache`.
     """
 
     def __init__(self, config: Mapping[str, Any]) -> None:
@@ -114,7 +113,7 @@ class Experiment:
         self.specs = with_variants(self.specs.values(), list(self.alignments), self.config, exact=exact)
         self.adapts = any(spec.local_hours is not None for spec in self.specs.values())
         self.recipe = Recipe.of(self.config)
-        autocast(choose_device(), self.config["precision"])  # refused now rather than after the trainings
+        autocast(choose_device(), self.config["precision"])  # raises before the trainings, not after them
         self.tiling = Tiling(**self.config["tiles"])
         self.suite = Suite.from_config(self.config["metrics"])
         self.sequence_hours = self.config["sequence_hours"]
@@ -122,21 +121,21 @@ class Experiment:
         self.analysis = Analysis(self.suite, self.temporal, **self.config["analysis"])
         self._check_analysis()
         if self.alignments and self.first_go is not None:
-            raise UserError("alignment is fitted on training hours of the tested place: set data.shares to have some")
+            raise UserError("alignment needs training hours of the test regions; set data.shares to reserve some")
 
     def _check_analysis(self) -> None:
         reference = self.analysis.reference
         if reference not in self.specs:
-            raise UserError(f"skill is measured against {reference!r}, which is not among models; add it")
+            raise UserError(f"analysis.reference is {reference!r}, which is not among models; add it to models")
         if self.specs[reference].learns:
-            raise UserError(f"analysis.reference is {reference!r}; expected a model that learns nothing")
+            raise UserError(f"analysis.reference is {reference!r}, a trained model; expected one such as bilinear")
         if self.analysis.metric not in self.suite.metrics:
-            raise UserError(f"metrics has no {self.analysis.metric}, which skill is made of; add it to metrics.metrics")
-        self.specs[reference].build(self.archive.channels)  # says now what it lacks, not after the trainings
+            raise UserError(f"skill requires the metric {self.analysis.metric}; add it to metrics.metrics")
+        self.specs[reference].build(self.archive.channels)  # raises before the trainings, not after them
 
     @cached_property
     def first_go(self) -> FirstGo | None:
-        """What to do with records that say nothing of training and test; None where the settings or the data do."""
+        """Automatic protocol of data without training and test periods. None if settings or data define them."""
         chosen = self.config["protocol"]
         if chosen not in ("auto", "leave_one_out"):
             raise UserError(f"protocol is {chosen!r}; expected auto or leave_one_out")
@@ -151,14 +150,14 @@ class Experiment:
         return list(dict.fromkeys((*(train or test or self.archive.names), *(test or train or self.archive.names))))
 
     def _prepared(self) -> list[str]:
-        """The same regions, their data made where they are not there."""
+        """Prepare the data of all training and test regions, if necessary. Returns the names of the regions."""
         for name, split in itertools.product(self._wanted, self.archive.splits):
             self.archive.prepare(name, split)
         return self._wanted
 
     @cached_property
     def plan(self) -> BenchmarkPlan:
-        """The cells; prepares the data that they are counted on."""
+        """Cells of the benchmark. Prepares the data, since the plan depends on their number of samples."""
         names, go, config = self._prepared(), self.first_go, self.config
         if go is not None:
             self.archive = go.archive
@@ -196,7 +195,7 @@ class Experiment:
 
     @property
     def heading(self) -> str:
-        """What the page is called."""
+        """Title of the HTML page."""
         if self.config["heading"]:
             return str(self.config["heading"])
         if self.first_go is not None and not self.first_go.shared:
@@ -205,7 +204,7 @@ class Experiment:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What was done with the data and what could not be done; where the partition comes from."""
+        """Notes for the user: source of the partition, and choices and limits of the automatic protocol."""
         said = (*(self.first_go.notes if self.first_go is not None else ()), *self.left_out)
         if any(spec.is_network for spec in self.specs.values()):
             said = (*said, *samples_note(self.first_go, self.config["trainer"]))
@@ -214,7 +213,7 @@ class Experiment:
         return (f"Partition {self.partition.name}, after {self.partition.source}.", *said)
 
     def check_leakage(self) -> tuple[Leak, ...]:
-        """Refuse sets that share weather with the regions they are tested on; shared edges are reported."""
+        """Raise an error if a training set and its test region share weather. Returns regions with shared edges."""
         leaks: dict[Leak, None] = {}
         edges = self.config["shared_edges"]
         for train_set, region in dict.fromkeys((cell.train_set, cell.test_region) for cell in self.plan.cells):
@@ -226,7 +225,7 @@ class Experiment:
         return tuple(leaks)
 
     def run(self) -> BenchmarkResults:
-        """Train and score every cell that is not there yet, and compare them."""
+        """Train and score all cells without a saved result, and analyse the scores."""
         for note in self.notes:
             logger.warning("%s", note)
         leaks = self.check_leakage()
@@ -260,7 +259,7 @@ class Experiment:
     def each(
         self, method: str, jobs: list[tuple[Any, ...]], unit: str
     ) -> Iterator[tuple[tuple[Any, ...], Callable[[], Any]]]:
-        """`(job, result)` of `method` on every job; see `geoml.benchmarking.cells.each`."""
+        """Yield `(job, result)` of `method` for every job; see `geoml.benchmarking.cells.each`."""
         here = {"protocol": "leave_one_out", "partition": None, "data": plain(self.archive.config)}
         config = {**self.config, **here, "cache": str(self.cache.absolute()), "archive": str(self.archive.root)}
         if not is_remote(self.archive.root):
@@ -268,7 +267,7 @@ class Experiment:
         return each(self, method, jobs, unit=unit, config=config)
 
     def training_folder(self, model: str, train_set: TrainSet, seed: int) -> tuple[Path, dict[str, Any]]:
-        """Where a training lies, and the configuration that names it."""
+        """Return the folder of a training, and the configuration whose hash is in its name."""
         learns_by_steps = {k: self.config[k] for k in ("transforms", "loader")}
         learns_by_steps["trainer"] = self._trainer_for(train_set)
         if (hours := self.specs[model].local_hours) is not None:
@@ -283,7 +282,7 @@ class Experiment:
         return self.cache / "trainings" / f"{model}-{config_hash(spec)}", spec
 
     def trained(self, model: str, train_set: TrainSet, seed: int) -> dict[str, Any]:
-        """The summary of a finished training, trained now where it is not there."""
+        """Return the summary of a training. Trains first if there is no finished training."""
         path, spec = self.training_folder(model, train_set, seed)
         with RunFolder.open(path, spec) as folder:
             if not folder.finished:
@@ -298,25 +297,25 @@ class Experiment:
             return folder.summary
 
     def _recipe_of(self, model: str, train_set: TrainSet) -> Recipe:
-        """The recipe for all, with what a model's own `trainer` changes."""
+        """Return the training recipe with the changes in the `trainer` setting of the model's entry."""
         return Recipe.of({**self.config, "trainer": self._trainer_for(train_set) | dict(self.specs[model].trainer)})
 
     def _trainer_for(self, train_set: TrainSet) -> dict[str, Any]:
         return trainer_for(self.first_go, self.config["trainer"], train_set.samples)
 
     def trained_in(self, cell: Cell) -> Path | None:
-        """The folder of a cell's training; None for what learns nothing."""
+        """Return the folder of a cell's training; None for models without training."""
         if cell.train_set is None:
             return None
         return self.training_folder(self.specs[cell.model].trained_as, cell.train_set, cell.seed)[0]
 
     def _alignment_of(self, cell: Cell) -> str | None:
-        """The alignment of a cell, None where the model has seen the region: there it is the joint-training oracle."""
+        """Return the name of a cell's alignment; None if the model was trained on the test region."""
         spec = self.specs[cell.model]
         return None if cell.in_distribution and spec.local_hours is None else spec.alignment
 
     def downscaler(self, cell: Cell) -> Downscaler:
-        """The downscaler of a cell: loaded, aligned for the region, with its conservation layer."""
+        """Load the downscaler of a cell, align it for the test region and add its conservation layer."""
         spec, folder, archive = self.specs[cell.model], self.trained_in(cell), self.archive
         downscaler = load(
             spec, folder / "checkpoints" if folder else None, archive.channels, precision=self.config["precision"]
@@ -332,7 +331,7 @@ class Experiment:
         return conserved(downscaler, spec.conservation, archive.channels)
 
     def score_file(self, cell: Cell) -> Path:
-        """Where the scores of a cell lie, or will: named by what they depend on."""
+        """Return the path of a cell's scores. The name contains a hash of all settings that affect them."""
         folder, row = self.trained_in(cell), self.specs[cell.model]
         name = self._alignment_of(cell)
         behind = {"alignment": name and self.config["alignment"][name], "conservation": row.conservation}
@@ -356,14 +355,14 @@ class Experiment:
         return scores_file(self.cache, f"{model}-{cell.test_region}", spec, SCORED_BY)
 
     def _test_samples(self, region: str) -> int | None:
-        """How many hours of a region are scored; those of a record are shared among its blocks."""
+        """Return the number of scored hours, None for all; `test_samples` is divided evenly among blocks."""
         wanted = self.config["test_samples"]
         if wanted is None or FOLD not in region:
             return None if wanted is None else int(wanted)
         return max(1, int(wanted) // len(self.archive.folds(region.partition(FOLD)[0])))
 
     def scored(self, cell: Cell) -> Scores:
-        """The scores of a cell, made now where they are not there."""
+        """Return the scores of a cell. Computes them if there are no saved scores."""
         return kept(self.score_file(cell), Scores.load, functools.partial(self._score, cell))
 
     def _score(self, cell: Cell) -> Scores:
@@ -381,9 +380,9 @@ class Experiment:
         )
 
     def shifts(self) -> xr.Dataset | None:
-        """Distance of each tested region from those trained on without it (`climate_distance`); None if not asked for.
+        """Return `measure_shifts` of test regions and their training regions; None if `shift_hours` is not set.
 
-        `between_NAME(variable, region, other)` holds the same between regions that were also trained on alone.
+        `between_NAME(variable, region, other)` compares single regions, if `transfer` trained models on them.
         """
         if not (hours := self.config["shift_hours"]) or not self.plan.outside:
             return None

@@ -15,9 +15,9 @@ __all__ = ["station_rows"]
 
 
 def station_rows(archive: Archive, scores: Mapping[Cell, Scores], reference: str) -> list[dict[str, Any]]:
-    """A row for each model, training set, region and way of taking fields at a point; the gridded truth once a region.
+    """Return station scores as rows, one per model, training set, region and sampling of fields at stations.
 
-    Regions without a station have no rows.
+    Scores of the gridded truth are added once per region. Regions without stations have no rows.
     """
     stations = archive.stations
     assert stations is not None

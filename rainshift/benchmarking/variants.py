@@ -1,4 +1,4 @@
-"""Entries of a benchmark: those that fit the grids, and the aligned, conserving and adapted variants that it adds."""
+"""Entries of a benchmark: entries that fit the grids, and their aligned, conserving and adapted variants."""
 
 from __future__ import annotations
 
@@ -41,11 +41,11 @@ def fitting(
 def with_variants(
     specs: Iterable[ModelSpec], alignments: Sequence[str], config: Mapping[str, Any], *, exact: bool
 ) -> dict[str, ModelSpec]:
-    """The entries by name, each followed by its variants.
+    """Return the entries by name, each followed by its variants.
 
-    A network is followed by one variant per alignment and, if the coarse rain is the `exact` mean of the fine rain, by
-    one that conserves the mean. With `adapt`, a network with `start` is followed by one variant per number of hours
-    instead, and the variant of 0 hours by its alignments.
+    Without `adapt`, a network has one variant per alignment. If the coarse rain is the `exact` mean of the fine rain,
+    it also has a variant that conserves this mean. With `adapt`, a network with `start` has one variant per number of
+    local hours; the variant of 0 hours is also aligned.
     """
     hours = adapted_hours(config["adapt"])
     rows: list[ModelSpec] = []
@@ -61,25 +61,25 @@ def with_variants(
             rows.append(spec.conserving())
     if hours and not any(row.local_hours is not None for row in rows):
         raise UserError(
-            "adapt fine-tunes networks that start from given weights, and models has none; add one with "
+            "adapt fine-tunes networks with start weights, but no entry of models has start; add one with "
             "models=[bilinear,{model:anchored,start:general}] transforms=physical, or use experiment=adapt"
         )
     return {spec.name: spec for spec in rows}
 
 
 def _adapted(spec: ModelSpec, hours: Sequence[int], alignments: Sequence[str], *, conserved: bool) -> list[ModelSpec]:
-    """The entry trained on the complete local record, its variants for numbers of hours, and label-free variants."""
+    """Return the entry trained on the complete local record, its variants by number of hours, and aligned variants."""
     if conserved and spec.conservation is None:
         spec = spec.conserving(keep_name=True)
     variants = [spec.with_local_hours(count) for count in hours]
     if alignments and spec.start_is_shipped:
         unadapted = next((one for one in variants if one.local_hours == 0), None)
         if unadapted is None:
-            raise UserError("alignments with adapt are applied to the unadapted model; add 0 to adapt")
+            raise UserError("with adapt, alignments are applied to the variant of 0 hours; add 0 to adapt")
         variants += [unadapted.aligned(name) for name in alignments]
     elif alignments:
         raise UserError(
-            f"{spec.name} starts from {spec.start}, whose training data are not known here; alignments with adapt "
-            "need start=general or general-regression. Set alignment=none"
+            f"{spec.name} starts from {spec.start}; alignments with adapt need known training data, that is "
+            "start=general or start=general-regression. Set alignment=none otherwise"
         )
     return [spec, *variants]

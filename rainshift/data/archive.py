@@ -39,7 +39,7 @@ __all__ = ["FOLD", "Archive", "archive_of"]
 
 #: Keys of the data configuration that control how stores are read; the others are options of the source.
 READING_KEYS = ("condition", "static", "first_guess", "expected_gaps", "shares", "blocks", "purge_hours")
-#: Keys that say what predictions are compared with in addition to the fine rain.
+#: Keys of data that predictions are compared with, in addition to the fine rain.
 COMPARING_KEYS = ("stations",)
 #: Roles of samples.
 ROLES = ("train", "validation", "test")
@@ -55,7 +55,7 @@ PREPARED_BY = 2
 
 
 def archive_of(config: Mapping[str, Any]) -> Archive:
-    """The archive of a verb's configuration: its `data`, stored in `archive` (a folder or URL), else in `cache`."""
+    """Return the archive of a command's configuration: its `data`, stored in `archive` (a folder or URL) or `cache`."""
     from geoml.data.location import location
 
     given = plain(config)
@@ -67,10 +67,10 @@ def archive_of(config: Mapping[str, Any]) -> Archive:
 class Archive:
     """The prepared stores of one data configuration.
 
-    `config` is the `data` group: `source`; channels (`condition`, `static`, `first_guess`) and which of them may have
-    missing values (`expected_gaps`); the split of the time if the source defines none (`shares`, `blocks`,
-    `purge_hours`); and the options of the source. Stores are folders under `root`, named by a hash of the content of
-    the source files, the settings and the version of the code, so that a change never reuses old data.
+    `config` is the `data` group: `source`; channels (`condition`, `static`, `first_guess`) and the channels that may
+    have missing values (`expected_gaps`); the split of the time if the source has no splits (`shares`, `blocks`,
+    `purge_hours`); and the options of the source. Stores are folders under `root`. Their names contain a hash of the
+    source files, the settings and the version of the code, so changed files never reuse old data.
     """
 
     config: Mapping[str, Any]
@@ -92,7 +92,7 @@ class Archive:
         return open_source(str(self.config["source"]), **self.options)
 
     def identity(self, name: str, split: str) -> dict[str, Any]:
-        """What determines a store: region, settings, content of each source file, and version of the code."""
+        """Return everything that determines a store: region, settings, content of source files, and code version."""
         key = (name, split)
         if key not in self._identities:
             files = self._files(name, split)
@@ -107,7 +107,7 @@ class Archive:
         return self._identities[key]
 
     def identity_of(self, names: Iterable[str]) -> dict[str, Any]:
-        """What determines a training or a score on some regions: their stores, and how they are read."""
+        """Return everything that determines a training or score on some regions: stores and reading settings."""
         config = plain(self.config)
         stores = {name: [self.path(name, split).parent.name for split in self.splits] for name in names}
         return {"stores": stores, **{key: config.get(key) for key in READING_KEYS}}
@@ -149,11 +149,14 @@ class Archive:
         return None if not given else read_stations(str(given))
 
     def stamp(self, name: str) -> str:
-        """Where in its interval a region's times lie."""
+        """Return the position of a region's times in their intervals: "start", "middle" or "end"."""
         return self.attribute(name, "stamp") or "end"
 
     def among(self, wanted: Sequence[str] | None) -> tuple[str, ...]:
-        """The regions `wanted`; all for None, and if only the default region is wanted and the data do not have it."""
+        """Return the regions `wanted`, or all regions for None.
+
+        If only the default region is wanted and the data do not have it, all regions are returned with a warning.
+        """
         if wanted is None:
             return tuple(self.names)
         if list(wanted) == [DEFAULT_REGION] and self.source.locations and DEFAULT_REGION not in self.names:
@@ -162,7 +165,7 @@ class Archive:
         return tuple(wanted)
 
     def folds(self, name: str) -> list[str]:
-        """Names of the folds of a region's time, each tested after training on the others: `storm@0`, `storm@1`, …"""
+        """Return the names of a region's cross-validation folds: `storm@0`, `storm@1`, …"""
         return [f"{name}{FOLD}{number}" for number in range(fold_count(self.times(name, "test")))]
 
     def path(self, name: str, split: str) -> Path:
@@ -176,18 +179,18 @@ class Archive:
         return self.root / folder / (f"{name}.zarr" if split == WHOLE else f"{name}-{split}.zarr")
 
     def command(self, name: str) -> str:
-        """The command that prepares a region again, without local paths."""
+        """Return the command that prepares a region again, without local paths."""
         kept = {k: v for k, v in self.options.items() if isinstance(v, str | int | float)}
         words = [f"data.{k}={k.upper()}" if k in self.source.locations else f"data.{k}={v}" for k, v in kept.items()]
         return " ".join([f"rainshift prepare data={self.config['source']} regions=[{name}]", *words])
 
     def prepare(self, name: str, split: str) -> Path:
-        """Make the store of a region's split, or complete it; a complete store is left unchanged.
+        """Prepare the store of a region's split, or complete it. A complete store is left unchanged.
 
-        Slabs of hours are written one by one with a progress bar, or in parallel by the workers of the active Dask
-        client, with identical result. An interrupted preparation resumes. One process writes a store while others
-        wait. Raises `DataError` for errors of the source, or if a source file changes meanwhile, `UserError` for a
-        full disk or a folder that is not writable.
+        Slabs of hours are written one by one, or in parallel by the workers of the active Dask client; the result is
+        the same. An interrupted preparation resumes. A store is written by one process at a time; others wait. Raises
+        `DataError` for errors of the source, or if a source file changes meanwhile, and `UserError` for a full disk or
+        a folder that is not writable.
         """
         from geoml.data.location import is_remote, object_store_errors
         from geoml.data.manifest import MANIFEST
@@ -233,7 +236,7 @@ class Archive:
         return path
 
     def open(self, name: str, split: str) -> dict[str, xr.Dataset]:
-        """The groups `condition`, `target` and `static` of a prepared store, lazy; verified when first opened."""
+        """Open the groups `condition`, `target` and `static` of a prepared store lazily. Verified when first opened."""
         return self._store(name, split).groups
 
     def _store(self, name: str, split: str) -> Store:
@@ -246,11 +249,11 @@ class Archive:
         return self._opened[path]
 
     def samples(self, name: str, role: str) -> tuple[str, np.ndarray]:
-        """The split whose store contains the samples of a role, and their indices, ascending.
+        """Return the split whose store contains the samples of a role, and their indices in it, ascending.
 
         If the source has splits, a role is a split. Otherwise `data.shares` divides time into blocks with purge gaps.
-        Without shares, all samples of a region belong to every role, and a region may have one role only
-        (`check_leakage`). Raises `UserError` for a role that the data do not have.
+        Without shares, all samples of a region belong to every role; `check_leakage` then ensures that a region has one
+        role only. Raises `UserError` for a role that the data do not have.
         """
         import numpy as np
 
@@ -272,19 +275,19 @@ class Archive:
 
         parts = split_blocks(time, shares, blocks=int(self.config["blocks"]), purge=self.purge)
         if role not in parts:
-            raise UserError(f"data.shares has no {role!r}; it gives {', '.join(parts)}")
+            raise UserError(f"data.shares has no {role!r}; its parts are {', '.join(parts)}")
         return split, np.setdiff1d(parts[role], missing)
 
     @property
     def purge(self) -> timedelta:
-        """The purge gap between hours of training and of test: `purge_hours`, by default 48."""
+        """Purge gap between hours of training and of test: `purge_hours`, by default 48 h."""
         from rainshift.places.splits import PURGE
 
         hours = self.config.get("purge_hours")
         return PURGE if hours is None else timedelta(hours=float(hours))
 
     def purge_of(self, name: str) -> timedelta:
-        """The purge gap around a fold: `purge_hours`, or by default as the length of the record allows."""
+        """Return the purge gap around a fold: `purge_hours`; by default it depends on the length of the record."""
         hours, base = self.config.get("purge_hours"), name.partition(FOLD)[0]
         return purge_for(self.times(base, "test")) if hours is None else timedelta(hours=float(hours))
 
@@ -294,7 +297,7 @@ class Archive:
         return role in self.splits or (self.splits == (WHOLE,) and role in (shares or ("train", "test")))
 
     def times(self, name: str, role: str, positions: np.ndarray | None = None) -> np.ndarray:
-        """Valid times of a role's samples, or of those at `positions`."""
+        """Return the valid times of a role's samples, or of the samples at `positions`."""
         split, indices = self.samples(name, role)
         indices = indices if positions is None else indices[positions]
         return self.open(name, split)["target"]["time"].values[indices]
@@ -304,12 +307,12 @@ class Archive:
         return float(self._attribute(name, self._prepared(name), "step_seconds"))
 
     def attribute(self, name: str, key: str) -> str | None:
-        """A global attribute of a region's store, such as `source`, `coarse` or `licence`; None if missing."""
+        """Return a global attribute of a region's store, such as `source`, `coarse` or `licence`; None if missing."""
         found = self._attribute(name, self._prepared(name), key)
         return None if found is None else str(found)
 
     def _prepared(self, name: str) -> str:
-        """The first split of a region that is prepared."""
+        """Return the first split of a region that is prepared."""
         from geoml.data.manifest import MANIFEST
 
         return next((split for split in self.splits if (self.path(name, split) / MANIFEST).exists()), self.splits[0])
@@ -318,7 +321,7 @@ class Archive:
         return self._store(name, split).attributes.get(key, default)
 
     def field_source(self, name: str, role: str, positions: np.ndarray | None = None) -> FieldSource:
-        """The configured channels of a role's samples, or of those at `positions`, as input of a loader."""
+        """Return the configured channels of a role's samples (or of those at `positions`) as input of a loader."""
         from geoml.data.blocks import FieldSource
 
         channels = self.channels
@@ -340,8 +343,8 @@ class Archive:
             for channel in getattr(self.channels, key):
                 if channel not in held:
                     raise UserError(
-                        f"data.{key} names {channel!r}; {name} has {', '.join(map(str, held)) or 'none'}. "
-                        f"Choose data.{key} among them"
+                        f"data.{key} contains {channel!r}, but {name} has {', '.join(map(str, held)) or 'none'}. "
+                        f"Choose data.{key} from these"
                     )
 
 
@@ -365,7 +368,7 @@ def _write_slab(config: dict[str, Any], name: str, split: str, slabs: SlabWriter
 
 
 def _place(name: str) -> dict[str, Any] | None:
-    """Bounds and climate of a region by name; None for an event."""
+    """Return bounds and climate of a region by name; None for an event."""
     from rainshift.places.regions import regions
 
     known = regions()
@@ -377,7 +380,7 @@ def _place(name: str) -> dict[str, Any] | None:
 
 
 def _attributes(data: RegionData) -> dict[str, Any]:
-    """Global attributes of a store: description and origin."""
+    """Return the global attributes of a store: description and origin."""
     known = ", ".join(str(name) for name in data.condition.data_vars if name in VARIABLES)
     return {
         "title": f"Coarse predictors and fine precipitation: {data.name}",

@@ -1,4 +1,4 @@
-"""Coarse fields in files of any kind that training data come in, as one data set that a model predicts from."""
+"""Open coarse fields from files of any supported format as one data set for predictions."""
 
 from __future__ import annotations
 
@@ -26,22 +26,22 @@ __all__ = ["coarse_files", "open_coarse"]
 
 
 def coarse_files(root: Path) -> list[Path]:
-    """The files of coarse fields at a path: itself, or all in a folder."""
+    """Return the files of coarse fields at a path: the path itself, or all files in a folder."""
     if root.is_file() or is_file_of(root) or not root.exists():
         return [root]
     inside = [path for path in sorted(root.rglob("*")) if is_file_of(path, (*SUFFIXES, *GRIB))]
     found = [path for path in inside if not any(parent.name.endswith(".zarr") for parent in path.parents)]
     if not found:
-        raise UserError(f"{root} holds no file that ends in {', '.join((*SUFFIXES, *GRIB))}")
+        raise UserError(f"{root} contains no coarse fields; expected files with suffix {', '.join((*SUFFIXES, *GRIB))}")
     return found
 
 
 def open_coarse(root: Path, condition: Sequence[str], predictors: Any = None) -> xr.Dataset:
-    """The predictors `condition` of a file or folder, lazily; `predictors` are those of `data=pair`.
+    """Open the predictors `condition` of a file or folder lazily; `predictors` are options as in `data=pair`.
 
-    One NetCDF file or Zarr store of rates stays as it is. Several files, GeoTIFF, GRIB, and amounts of rain, which may
-    be sums since a start, are read as training data are: rates in the units inside, each predictor brought to the
-    grid and to the intervals of the rain.
+    One NetCDF file or Zarr store of rates is returned unchanged. Other input (several files, GeoTIFF, GRIB, or amounts
+    of rain, which may be accumulated since a start) is read like training data: rain is converted to rates, units are
+    converted to internal units, and predictors are interpolated to the grid and the time intervals of the rain.
     """
     files = coarse_files(root)
     if len(files) == 1 and files[0].suffix.lower() not in (*RASTERS, *GRIB):
@@ -56,7 +56,7 @@ def open_coarse(root: Path, condition: Sequence[str], predictors: Any = None) ->
 
 
 def _is_amount(data: xr.Dataset) -> bool:
-    """Whether the rain of a data set is an amount at several times."""
+    """Return whether the rain of a data set is an amount, at more than one time."""
     try:
         array = data[find_rain(data, None, Path())]
         return (
@@ -67,7 +67,7 @@ def _is_amount(data: xr.Dataset) -> bool:
 
 
 def _together(timed: Mapping[str, Timed], guide: str) -> xr.Dataset:
-    """All predictors at the times and on the grid of one."""
+    """Bring all predictors to the times and the grid of the predictor `guide`."""
     import xarray as xr
 
     lead = timed[guide]
@@ -75,7 +75,7 @@ def _together(timed: Mapping[str, Timed], guide: str) -> xr.Dataset:
     rows = {name: rows_for(each.start, each.end, lead.start, lead.end) for name, each in timed.items()}
     whole = np.array([all(row is not None for row in each) for each in zip(*rows.values(), strict=True)])
     if not whole.any():
-        raise DataError(f"no interval of {guide} is filled by all of {', '.join(timed)}")
+        raise DataError(f"no time interval of {guide} is covered by all of the predictors {', '.join(timed)}")
     time, made = lead.values["time"].values[whole], {}
     for name, each in timed.items():
         values, _ = on_grid(each.values, grid_of(each.values, registration="node"), grid)

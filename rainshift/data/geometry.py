@@ -1,4 +1,4 @@
-"""The geometry of a trained model: its coarse and fine grid, and its time step."""
+"""Geometry of a trained model: its coarse grid, its fine grid and its time step."""
 
 from __future__ import annotations
 
@@ -28,11 +28,16 @@ SLACK = 0.02
 
 @dataclass(frozen=True)
 class Geometry:
-    """The coarse and the fine grid of a training.
+    """Coarse grid, fine grid and time step of a training.
 
-    `exact` states that the coarse rain is the area mean of the fine rain. `units` are those of predictors that
-    RainShift does not define. `step_seconds` is the time step of the samples. `brought_from` is the spacing of the
-    coarse files along latitude and longitude, if they were interpolated to `coarse`.
+    Attributes:
+        coarse: coarse grid.
+        fine: fine grid.
+        step_seconds: time step of the samples in seconds.
+        exact: whether the coarse rain is the exact area mean of the fine rain.
+        units: units of predictors that RainShift does not define.
+        brought_from: spacing of the coarse files along latitude and longitude, if their fields were interpolated to
+            `coarse`; else None.
     """
 
     coarse: Grid
@@ -44,7 +49,7 @@ class Geometry:
 
     @classmethod
     def of(cls, archive: Archive, region: str, split: str | None = None) -> Geometry:
-        """The geometry of a region's prepared data, by default of its training split."""
+        """Return the geometry of a region's prepared data, by default of its training split."""
         groups = archive.open(region, split or ("train" if "train" in archive.splits else archive.splits[0]))
         units = {str(name): str(array.attrs.get("units", "")) for name, array in groups["condition"].data_vars.items()}
         coarse, fine = grid_of(groups["condition"]), grid_of(groups["target"])
@@ -84,10 +89,9 @@ class Geometry:
         return f"{self._steps(self.coarse)} -> {self._steps(self.fine)}"
 
     def brought(self, coarse: Grid) -> Grid | None:
-        """The grid to interpolate fields to, as those of the training were; None for fields that need it not.
+        """Return the grid to which fields must be interpolated, as in the training; None if this is not needed.
 
-        It has the spacing of the training and lies within the fields, at the places of the training's grid or a whole
-        number of steps away.
+        The grid has the spacing and the cell positions of the training grid, and lies within the fields.
         """
         if self.brought_from is None or any(
             abs(axis.step / step - 1) > SLACK for axis, step in zip(coarse.axes, self.brought_from, strict=True)
@@ -98,12 +102,14 @@ class Geometry:
             first = math.ceil((its.start - mine.start) / mine.step - 1e-6)
             last = math.floor((its.stop - mine.start) / mine.step + 1e-6)
             if last <= first:
-                raise DataError(f"the fields have {its.size} values along {its.name}, too few to interpolate them")
+                raise DataError(
+                    f"the fields have {its.size} values along {its.name}, too few to interpolate them to {mine.step:g}°"
+                )
             axes.append(replace(mine, start=mine.start + first * mine.step, size=last - first + 1, period=None))
         return Grid(tuple(axes), coarse.crs)
 
     def refined(self, coarse: Grid) -> Grid:
-        """The fine grid for a coarse grid, with the same relative position as in training.
+        """Return the fine grid for a coarse grid, with the same relative position as in training.
 
         It contains the fine cells whose centres are within the coarse cells. Raises `UserError` if the coarse spacing
         differs from that of the training, since the refinement factor would differ.
@@ -113,9 +119,9 @@ class Geometry:
                 times = its.step / self.fine[mine.name].step
                 raise UserError(
                     f"the model was trained from {self._steps(self.coarse)} to {self._steps(self.fine)}, a factor of "
-                    f"{self._shown(self.factor)}; these fields are {self._steps(coarse)} apart, a factor of "
-                    f"{times:.4g} along {mine.name}. Bring them to {mine.step:g}° with geoml.Regridder, train a "
-                    f"model on them, or name a fine grid {self._shown(self.factor)} times as fine with target="
+                    f"{self._shown(self.factor)}; these fields have a spacing of {self._steps(coarse)}, a factor of "
+                    f"{times:.4g} along {mine.name}. Interpolate them to {mine.step:g}° with geoml.Regridder, train a "
+                    f"model on them, or set target= to a fine grid that is {self._shown(self.factor)} times finer"
                 )
         axes = zip(self.coarse.axes, self.fine.axes, coarse.axes, strict=True)
         return Grid(tuple(_refined(*each) for each in axes), coarse.crs)
@@ -149,11 +155,11 @@ class Geometry:
 
 
 def _refined(coarse: Axis, fine: Axis, wanted: Axis) -> Axis:
-    """The fine axis for the coarse axis `wanted`, with the position of `fine` relative to `coarse`."""
+    """Return the fine axis for the coarse axis `wanted`, with the position of `fine` relative to `coarse`."""
     ratio = Fraction(coarse.step / fine.step).limit_denominator(64)
     step = nice_number(wanted.step / float(ratio), 1e-9)
     phases = ratio.denominator
-    # Offsets of coarse from fine edges repeat after this number of phases; their common offset is that of training.
+    # Offsets of coarse from fine edges repeat after this number of phases; use their common offset in training.
     offset = (((coarse.start - coarse.step / 2) - (fine.start - fine.step / 2)) / fine.step) % (1 / phases)
     offset = 0.0 if offset > 1 / phases - 1e-6 else offset
     low, high = wanted.start - wanted.step / 2, wanted.start + wanted.step * (wanted.size - 0.5)
@@ -175,5 +181,5 @@ def _refined(coarse: Axis, fine: Axis, wanted: Axis) -> Axis:
 
 
 def _tidy(edge: float, step: float) -> float:
-    """The first cell centre after an edge, which is given in steps."""
+    """Return the centre of the first cell after an edge; `edge` is in units of `step`."""
     return nice_number((edge + 0.5) * step, 1e-6 * step)

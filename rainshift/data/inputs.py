@@ -31,17 +31,24 @@ if TYPE_CHECKING:
 
 __all__ = ["CoarseFields", "as_dataset", "find_rain", "has_fields", "interval_hours", "static_fields", "with_time"]
 
-#: Values that are looked at together.
+#: Number of values per Dask block.
 ONCE = 4_000_000
 TIME_NAMES = ("time", "valid_time", "datetime", "date")
 
 
 @dataclass(frozen=True)
 class CoarseFields:
-    """Lazy predictors of a model, each `(time, lat, lon)` on canonical axes, and the original axes.
+    """Lazy predictors of a model on canonical axes, with the original axes of the data.
 
-    `factors` convert values to internal units. `times` are datetimes, also if the data have no time axis; `time_dim`
-    then is None. `axes` are the original latitude and longitude of the data.
+    Attributes:
+        arrays: predictors `(time, lat, lon)` by channel.
+        factors: factor by channel that converts values to internal units.
+        grid: canonical coarse grid.
+        times: datetimes, also if the data have no time axis.
+        axes: original latitude and longitude of the data.
+        time_dim: name of the time axis; None if the data have none.
+        first_longitude: smallest longitude of the data, which shows their longitude convention.
+        lazy: whether the data are Dask arrays.
     """
 
     arrays: Mapping[str, xr.DataArray]
@@ -81,7 +88,10 @@ class CoarseFields:
         grid = grid_of(first, registration=geometry.coarse.axes[0].registration if geometry else None)
         for channel, array in tidy.items():
             if array.shape != first.shape or not np.array_equal(array["time"].values, first["time"].values):
-                raise DataError(f"{channel} has sizes {dict(array.sizes)}; {first.name} has {dict(first.sizes)}")
+                raise DataError(
+                    f"{channel} has sizes {dict(array.sizes)} and {first.name} has {dict(first.sizes)}; expected the "
+                    "same times and grid for all predictors"
+                )
         if geometry is not None and (brought := geometry.brought(grid)) is not None:
             tidy = {channel: on_grid(_in_blocks(array), grid, brought)[0] for channel, array in tidy.items()}
             grid = brought
@@ -93,7 +103,7 @@ class CoarseFields:
         return cls(tidy, factors, grid, times, axes, time_dim, raw, lazy)
 
     def values(self, rows: slice) -> NDArray[np.float32]:
-        """Values `(channel, time, lat, lon)` of some times, in internal units."""
+        """Return values `(channel, time, lat, lon)` at the times `rows`, in internal units."""
         made = []
         for channel, array in self.arrays.items():
             part, factor = array.isel(time=rows).values, self.factors[channel]
@@ -114,9 +124,10 @@ def _is_rain(channel: str) -> bool:
 
 
 def _known_values(dataset: xr.Dataset, name: str, channel: str) -> xr.DataArray:
-    """A variable with its declared no-data values as NaN, and its coordinates brought onto evenly spaced degrees.
+    """Return a variable with its declared no-data values as NaN, on evenly spaced degrees.
 
-    Raises `DataError` for rain that is a maximum or the like, and for common fill values that nothing declares.
+    Raises `DataError` for rain that is not a mean or an amount (such as a maximum), and for common fill values that the
+    file does not declare.
     """
     array, label = dataset[name], repr(name)
     rain = _is_rain(channel)
@@ -131,7 +142,7 @@ def _known_values(dataset: xr.Dataset, name: str, channel: str) -> xr.DataArray:
 
 
 def _in_blocks(array: xr.DataArray) -> xr.DataArray:
-    """The array in Dask blocks along its first dim, so that no more than these are read at a time."""
+    """Return the array in Dask blocks along its first dimension, which limits the memory of one read."""
     return array if array.chunks else array.chunk({array.dims[0]: max(1, ONCE // max(1, array[0].size))})
 
 
@@ -147,13 +158,13 @@ def as_dataset(data: Any) -> xr.Dataset:
 
 
 def held(data: Any, channels: Iterable[str]) -> tuple[str, ...]:
-    """The names among `channels` that a data set has."""
+    """Return the names among `channels` that a data set has."""
     dataset = as_dataset(data)
     return tuple(name for name in channels if _find(dataset, name, rain=False) is not None)
 
 
 def _find(dataset: xr.Dataset, channel: str, *, rain: bool) -> str | None:
-    """The variable of a channel: by its name, by its CF standard name, then by common names of rain."""
+    """Find the variable of a channel: by name, by CF standard name, then by common names of rain."""
     names = [str(name) for name in dataset.data_vars]
     if channel in names:
         return channel
@@ -176,15 +187,17 @@ def _find(dataset: xr.Dataset, channel: str, *, rain: bool) -> str | None:
 
 
 def find_rain(dataset: xr.Dataset, what: str) -> str:
-    """The name of the rain variable of a data set. Raises `DataError` if there is none."""
+    """Return the name of the rain variable of a data set. Raises `DataError` if there is none."""
     found = "precipitation" if "precipitation" in dataset else _find(dataset, "tp", rain=True)
     if found is None:
-        raise DataError(f"{what} has {', '.join(map(str, dataset.data_vars)) or 'nothing'}; expected precipitation")
+        raise DataError(
+            f"{what} has the variables {', '.join(map(str, dataset.data_vars)) or 'none'}; expected precipitation"
+        )
     return found
 
 
 def with_time(arrays: dict[str, xr.DataArray]) -> tuple[str | None, dict[str, xr.DataArray]]:
-    """The arrays with a time axis of datetimes, and the original name of that axis (None without one)."""
+    """Give all arrays a time axis of datetimes. Returns the original name of this axis and the arrays."""
     made, dims = {}, set()
     for channel, array in arrays.items():
         array = unrolled(array, channel)
@@ -196,7 +209,9 @@ def with_time(arrays: dict[str, xr.DataArray]) -> tuple[str | None, dict[str, xr
         elif dim != "time":
             array = array.drop_vars("time", errors="ignore").rename({dim: "time"})
         if "time" not in array.coords:
-            raise DataError(f"{channel} has a dim {dim!r} without coordinates; assign the times of the fields to it")
+            raise DataError(
+                f"{channel} has a dimension {dim!r} without coordinates; assign the times of the fields to it"
+            )
         index = array.indexes["time"]
         if hasattr(index, "to_datetimeindex"):
             array = array.assign_coords(time=index.to_datetimeindex(unsafe=True, time_unit="ns"))
@@ -220,7 +235,7 @@ def _canonical(array: xr.DataArray, channel: str) -> xr.DataArray:
 
 
 def interval_hours(dataset: xr.Dataset, times: NDArray[np.datetime64], dim: str | None) -> float | None:
-    """The interval of amounts in hours, from time bounds, else from an even time step; None if unknown."""
+    """Return the interval of amounts in hours, from time bounds, else from an even time step; None if unknown."""
     bounds = dataset[dim].attrs.get("bounds") if dim in dataset.coords else None
     if bounds in dataset.variables and dataset[bounds].dtype.kind == "M":
         width = np.unique(np.diff(dataset[bounds].values.reshape(-1, 2), axis=1) / np.timedelta64(1, "h"))
@@ -254,7 +269,7 @@ def _factor(channel: str, array: xr.DataArray, hours: float | None, geometry: Ge
 
 
 def _first_longitude(arrays: Mapping[str, xr.DataArray], axes: Sequence[Found]) -> float:
-    """The first longitude of the data, which gives their longitude convention."""
+    """Return the smallest longitude of the data, which shows their longitude convention."""
     return float(next(iter(arrays.values()))[axes[-1].coordinate].values.min())
 
 
@@ -265,7 +280,7 @@ def has_fields(data: Any, names: Sequence[str]) -> bool:
 
 
 def static_fields(data: Any, names: Sequence[str], grid: Grid) -> NDArray[np.float32]:
-    """Static fields `(name, lat, lon)` of a data set, regridded: finer fields averaged, coarser interpolated.
+    """Read static fields `(name, lat, lon)` on a grid. Finer fields are averaged, coarser ones interpolated.
 
     Raises `DataError` for a field that is missing, has no units or does not cover the grid.
     """
@@ -288,8 +303,8 @@ def static_fields(data: Any, names: Sequence[str], grid: Grid) -> NDArray[np.flo
             shift = 360 * round((have.start - want.start) / 360) if have.is_longitude else 0
             if have.period is None and not (low <= want.start + shift and want.stop + shift <= high):
                 raise DataError(
-                    f"static field {name} runs from {have.start:g} to {have.stop:g} along {have.name}; "
-                    f"{want.start:g} to {want.stop:g} is required"
+                    f"static field {name} covers {have.start:g} to {have.stop:g} along {have.name}; "
+                    f"expected at least {want.start:g} to {want.stop:g}"
                 )
         units = array.attrs.get("units")
         factor = inside_factor(name, units, label=repr(name)) if name in VARIABLES else 1.0

@@ -23,7 +23,7 @@ __all__ = ["matched"]
 def matched(
     prediction: Any, truth: Any, *, what: tuple[str, str] = ("the prediction", "the truth")
 ) -> tuple[xr.DataArray, xr.DataArray]:
-    """Predicted rain `(member, [time,] lat, lon)` and the truth `([time,] lat, lon)` on their common cells.
+    """Return predicted rain `(member, [time,] lat, lon)` and the truth `([time,] lat, lon)` on their common cells.
 
     Both are in mm/h on canonical axes, and lazy if the input is. The truth may have more times. Raises `DataError` if
     a predicted time is not in the truth, the cells differ, the grids do not overlap, or units are missing.
@@ -39,8 +39,8 @@ def matched(
         if not np.isin(wanted, known).all():
             late = wanted[~np.isin(wanted, known)]
             raise DataError(
-                f"{what[0]}: {len(late)} of {len(wanted)} times, the first {late[0]}, are not among those of "
-                f"{what[1]}, {known.min()} to {known.max()}"
+                f"{what[0]}: {len(late)} of {len(wanted)} times, the first {late[0]}, are not among the times of "
+                f"{what[1]}, which are {known.min()} to {known.max()}"
             )
         observed = observed.sel(time=wanted)
     elif rain.sizes["time"] != observed.sizes["time"]:
@@ -65,7 +65,7 @@ def matched(
 
 
 def _rain(data: Any, what: str) -> tuple[xr.DataArray, bool]:
-    """The rain of a data set in mm/h with a time axis, and whether the data set has a time axis."""
+    """Return the rain of a data set in mm/h with a time axis, and whether the data set has a time axis."""
     dataset = as_dataset(data)
     array = dataset[find_rain(dataset, what)]
     try:
@@ -99,7 +99,7 @@ def _rain(data: Any, what: str) -> tuple[xr.DataArray, bool]:
 
 
 def _common(a: Axis, b: Axis) -> tuple[slice, slice] | None:
-    """Slices of the common cells of two axes; None if the cells differ or do not overlap."""
+    """Return slices of the common cells of two axes; None if the cells differ or do not overlap."""
     if abs(a.step - b.step) * max(a.size, b.size) > TOLERANCE * 10 * a.step:
         return None
     turn = 360 * round((a.start - b.start) / 360) if a.is_longitude else 0

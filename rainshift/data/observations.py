@@ -1,4 +1,4 @@
-"""Station values that guide predictions: matched to predicted times and cells, with their errors."""
+"""Station observations for guided prediction: matched to predicted times and cells, with their errors."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ __all__ = ["MatchedReadings", "ObservationError", "Readings", "readings_of"]
 
 @dataclass(frozen=True)
 class ObservationError:
-    """Standard error of a station for its cell: `share` of the rate, but at least `least` mm/h.
+    """Standard error of a station as an observation of its cell: `share` of the rate, at least `least` in mm/h.
 
-    It includes the difference between a point and the mean of its cell, which usually exceeds the gauge's own error.
-    The default of 30 % is within the 20 to 41 % that single gauges differ from the mean of a box of 6 km in daily rain
-    (22 gauges in mountains of the humid tropics). Hourly rain varies more in a cell, and widespread rain less.
+    It includes the difference between a point and the cell mean, which usually exceeds the error of the gauge. The
+    default is 30 %: single gauges differ by 20 to 41 % from the mean of a 6 km box in daily rain (22 gauges in humid
+    tropical mountains). Hourly rain varies more within a cell, widespread rain less.
     """
 
     share: float = 0.3
@@ -48,7 +48,7 @@ class ObservationError:
             raise UserError("observation_error.least is 0; a dry station needs an error above 0 mm/h, such as 0.05")
 
     def of(self, rates: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Standard errors of rates in mm/h."""
+        """Return the standard errors of rates in mm/h."""
         return np.maximum(self.share * rates, self.least)
 
     def __str__(self) -> str:
@@ -57,24 +57,24 @@ class ObservationError:
 
 @dataclass(frozen=True)
 class Readings:
-    """Stations and their errors, before they are matched to a domain and its times."""
+    """Stations with their observation errors, not yet matched to a domain and its times."""
 
     stations: Stations
     error: ObservationError
     label: str
 
     def at(self, grid: Grid, times: Times, start: Times, end: Times) -> MatchedReadings:
-        """The values of predicted times with their intervals. Raises `DataError` if none matches."""
+        """Match values to predicted times with intervals `start` to `end`. Raises `DataError` if none matches."""
         inside = self.stations.inside(grid)
         seconds = float(np.median((end - start) / np.timedelta64(1, "s")))
         rates = inside.over(start, end, seconds)
         if not np.isfinite(rates).any():
             have = self.stations
             raise DataError(
-                f"{self.label}: no value fills the interval of a predicted time. Predicted: {start[0]} to {end[0]} … "
+                f"{self.label}: no value matches the interval of a predicted time. Predicted: {start[0]} to {end[0]} … "
                 f"{end[-1]}; stations: {have.start.min()} … {have.end.max()}, intervals of "
                 f"{np.median((have.end - have.start) / np.timedelta64(1, 'm')):g} min. Intervals must equal or divide "
-                "those of the prediction; time is UTC, and stations' times are ends of intervals"
+                "the intervals of the prediction. Times are in UTC; times of stations are ends of intervals"
             )
         cells = inside.cells(grid)
         order = np.argsort(times)
@@ -87,7 +87,7 @@ class Readings:
 
 @dataclass(frozen=True)
 class MatchedReadings:
-    """Rates in mm/h of stations at predicted times, `(time, station)`, NaN where unknown; `cells` of the fine grid."""
+    """Station rates in mm/h at predicted times, `(time, station)`, NaN if unknown; `cells` are fine-grid indices."""
 
     times: Times
     cells: NDArray[np.intp]
@@ -95,7 +95,7 @@ class MatchedReadings:
     error: ObservationError
     inside: int
     outside: int
-    #: Values of other times, or of longer intervals.
+    #: Number of values at other times or of longer intervals.
     unused: int
 
     def __str__(self) -> str:
@@ -118,10 +118,10 @@ class MatchedReadings:
         return {"observations": str(self), "observation_error": str(self.error)}
 
     def points(self, times: Times, columns: NDArray[np.int64] | None = None) -> Points | None:
-        """The values of some times as points of a batch; None if there are none.
+        """Return the values at some times as points of a batch; None if there are none.
 
-        `times` are those of samples, `(batch,)`, or of windows of hours, `(batch, step)`. `columns` are the columns of
-        the fine grid that a padded field consists of, for global domains.
+        `times` has shape `(batch,)` for single hours and `(batch, step)` for windows of hours. For global domains,
+        `columns` are the columns of the fine grid of which the padded field consists.
         """
         rates, cells = self._of(times), self.cells
         if columns is not None:
@@ -146,7 +146,7 @@ class MatchedReadings:
     def of_archive(
         cls, readings: Readings, archive: Archive, region: str, role: str, grid: Grid, positions: NDArray[np.int64]
     ) -> MatchedReadings:
-        """The values at samples of a prepared region."""
+        """Match stations to samples of a prepared region."""
         times = archive.times(region, role, positions).astype("datetime64[ns]")
         spans = intervals_of(times, archive.step_seconds(region), _stamp(archive.stamp(region)))
         return readings.at(grid, times, *spans)
@@ -155,14 +155,14 @@ class MatchedReadings:
     def of_fields(
         cls, readings: Readings, data: Any, fields: CoarseFields, grid: Grid, step_seconds: float | None
     ) -> MatchedReadings:
-        """The values at the times of coarse fields.
+        """Match stations to the times of coarse fields.
 
-        Intervals are those of time bounds. Without bounds, times are the ends of intervals of `step_seconds`, the step
-        of the training: times may be a selection, so that their spacing is not the interval.
+        Intervals are taken from time bounds. Without bounds, times are the ends of intervals of `step_seconds`, the
+        time step of the training. The spacing of times is not used, since times may be a selection.
         """
         times = fields.times
         if fields.time_dim is None and (times == np.datetime64(0, "ns")).all():
-            raise UserError(f"{readings.label} has times, and the coarse fields have none; add a time to them")
+            raise UserError(f"{readings.label} has times, but the coarse fields have none; add a time to them")
         bounds = None
         if fields.time_dim is not None:
             bounds = bounds_of(as_dataset(data), fields.time_dim, slice(None))
@@ -176,12 +176,12 @@ def _count(number: int, what: str) -> str:
 
 
 def _stamp(stamp: str) -> str:
-    """The stamp of times, "end" for those that are not known or instants."""
+    """Return "start" or "middle" unchanged, and "end" for instants and unknown positions."""
     return stamp if stamp in ("start", "middle") else "end"
 
 
 def readings_of(given: Any, error: Mapping[str, Any] | ObservationError | None = None) -> Readings | None:
-    """Stations of a CSV or NetCDF file, a data frame, or `Stations`, with their errors; None for None."""
+    """Read stations of a CSV or NetCDF file, or wrap `Stations`, with their errors. Returns None for None."""
     if given is None:
         return None
     checked = error if isinstance(error, ObservationError) else build(
@@ -190,4 +190,4 @@ def readings_of(given: Any, error: Mapping[str, Any] | ObservationError | None =
         return Readings(given, checked, "observations")
     if isinstance(given, str | os.PathLike):
         return Readings(read_stations(os.fspath(given)), checked, f"observations={os.fspath(given)}")
-    raise UserError(f"observations is {type(given).__name__}; expected the name of a CSV or NetCDF file of stations")
+    raise UserError(f"observations is {type(given).__name__}; expected the path of a CSV or NetCDF file of stations")

@@ -1,4 +1,4 @@
-"""The axes of a prediction: the refined axes of the coarse data."""
+"""Axes of a prediction: the axes of the coarse data, refined."""
 
 from __future__ import annotations
 
@@ -63,14 +63,14 @@ class OutputAxes:
 
 
 def _as_slice(order: NDArray[np.int64]) -> Any:
-    """A slice if the order is ascending or descending, which needs neither a copy nor a Dask task."""
+    """Return a slice if the order is ascending or descending, since a slice needs neither a copy nor a Dask task."""
     if np.array_equal(order, np.arange(len(order))):
         return slice(None)
     return slice(None, None, -1) if np.array_equal(order, np.arange(len(order))[::-1]) else order
 
 
 def _as_given(labels: NDArray[np.float64], fields: CoarseFields) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-    """Longitudes in the convention of the data, and the index that reorders fields to them."""
+    """Return longitudes in the convention of the data, and the index that reorders fields to them."""
     axis = fields.grid.axes[-1]
     if axis.period is not None:
         base = 0.0 if fields.first_longitude >= 0 else -180.0

@@ -33,7 +33,7 @@ TRUST_MAPS = {
 
 
 def define(file: Any, coords: Coords, members: int, attrs: Mapping[str, Any]) -> Any:
-    """Create dimensions, coordinates and the empty rain variable; `coords` end with latitude and longitude."""
+    """Create dimensions, coordinates and the empty rain variable. `coords` ends with latitude and longitude."""
     file.setncatts({"Conventions": "CF-1.11", **{key: str(value) for key, value in attrs.items()}})
     places = {"member": (np.arange(members, dtype="i4"), MEMBER_ATTRS), **coords}
     for name, (values, about) in places.items():

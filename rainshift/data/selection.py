@@ -28,7 +28,9 @@ FIELDS_AT_A_TIME = 4
 def choose(
     archive: Archive, region: str, role: str, wanted: int | None, window: int | None = None
 ) -> NDArray[np.int64]:
-    """Positions of `wanted` hours among those of a role, spread evenly (all for None); with `window`, full windows.
+    """Choose `wanted` evenly spaced hours of a role (all for None). Returns their positions.
+
+    With `window`, complete windows of this many consecutive hours are chosen.
 
     Raises `UserError` if there is no window of this many consecutive hours.
     """
@@ -53,13 +55,13 @@ def choose(
 def whole_fields(
     archive: Archive, region: str, role: str, positions: NDArray[np.int64], window: int | None = None
 ) -> Iterator[tuple[Batch, NDArray[np.int64]]]:
-    """Iterate over complete fields at `positions`: batches, and rows with the index into `positions` of each hour.
+    """Yield batches of complete fields, and for each hour in a batch its index in `positions`.
 
-    Without `window`, a batch has single hours, and rows have shape `(batch,)`. With `window`, items are windows of
-    this many consecutive hours, `(batch, channel, time, lat, lon)`, and rows have shape `(batch, time)`; each requested
-    hour has exactly one row, all others are −1. The last window of a run of consecutive hours overlaps the one before;
-    a run shorter than `window` gives a shorter window. `batch.ids` number the (first) hour within its store, so that
-    the noise of a model does not depend on the other hours requested.
+    Without `window`, a batch has single hours, and the indices have shape `(batch,)`. With `window`, items are windows
+    of this many consecutive hours, `(batch, channel, time, lat, lon)`, and the indices have shape `(batch, time)`. Each
+    requested hour has exactly one index; all others are −1. The last window of a run of consecutive hours may overlap
+    the one before; a run shorter than `window` gives a shorter window. `batch.ids` is the number of the (first) hour
+    within its store, so the noise of a model does not depend on the other requested hours.
     """
     indices = archive.samples(region, role)[1]
     place = np.full(int(indices.max(initial=0)) + 1, -1)
@@ -92,14 +94,14 @@ def hourly(fields: torch.Tensor, window: bool) -> torch.Tensor:
 
 
 def _runs(archive: Archive, region: str, role: str) -> list[NDArray[np.int64]]:
-    """Positions of a role's hours, divided into runs with a constant step, the most frequent one."""
+    """Divide a role's hours into runs with a constant step, the most frequent one. Returns positions."""
     return consecutive(archive.times(region, role), indices=archive.samples(region, role)[1])
 
 
 def _windows(
     runs: list[NDArray[np.int64]], wanted: NDArray[np.bool_], window: int
 ) -> Iterator[tuple[int, NDArray[np.int64]]]:
-    """Window lengths with the positions to read: adjacent windows first, then overlapping ones."""
+    """Yield window lengths with the positions to read: adjacent windows first, then overlapping ones."""
     side_by_side: dict[int, list[NDArray[np.int64]]] = defaultdict(list)
     overlapping: dict[int, list[NDArray[np.int64]]] = defaultdict(list)
     for run in runs:

@@ -1,4 +1,4 @@
-"""Data settings stored with a trained model, and the times that it was trained on."""
+"""Data settings that are stored with a trained model, and the times of its training."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ CHANNELS = ("condition", "static", "first_guess", "expected_gaps")
 
 
 def data_settings(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The `data` settings of a verb: those of the training if there is a checkpoint, with the user's changes.
+    """Return the `data` settings of a command: with a checkpoint, those of the training with the user's changes.
 
-    Settings that differ from their default count as changes of the user. Data of another source keep their settings,
-    with the channels of the model.
+    A setting that differs from its default counts as a change by the user. If the user chooses another source, its
+    settings are used with the channels of the model.
     """
     given, checkpoint = plain(config["data"]), config.get("checkpoint")
     known = None if not checkpoint else _trained_with(Path(str(checkpoint)))
@@ -44,7 +44,7 @@ def data_settings(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _trained_with(checkpoint: Path) -> dict[str, Any] | None:
-    """The data settings of a run of `rainshift train`; None for any other folder."""
+    """Return the data settings of a run of `rainshift train`; None for any other folder."""
     run = checkpoint.parent if checkpoint.name == "checkpoints" else checkpoint
     if not (run / "config.yaml").exists():
         return None
@@ -53,7 +53,7 @@ def _trained_with(checkpoint: Path) -> dict[str, Any] | None:
 
 
 def note_trained(folder: Path, archive: Archive, regions: Sequence[str], shares: Sequence[NDArray[Any]]) -> None:
-    """Record the training regions and times in the folder of a checkpoint: bounds, and runs of consecutive times."""
+    """Write the training regions and times to the folder of a checkpoint: bounds, and runs of consecutive times."""
     noted = {}
     for region, positions in zip(regions, shares, strict=True):
         split, _ = archive.samples(region, "train")
@@ -71,7 +71,7 @@ def _bounds(archive: Archive, region: str, split: str) -> list[float]:
 
 
 def trained_share(checkpoint: Path, archive: Archive, region: str, role: str, positions: NDArray[Any]) -> float:
-    """The share of a region's times that a model was trained on, in any region that overlaps it."""
+    """Return the share of a region's times on which a model was trained, in any overlapping region."""
     folder = checkpoint / "checkpoints" if (checkpoint / "checkpoints").is_dir() else checkpoint
     if not (folder / TRAINED_ON).exists():
         return 0.0
@@ -97,7 +97,7 @@ def require_untrained(share: float, region: str, role: str, allowed: bool) -> No
     """Raise `UserError` if the model was trained on some of the times, unless that is `allowed`."""
     if share > 0 and not allowed:
         raise UserError(
-            f"the model was trained on {share:.0%} of the {role} times of {region}: the score would not be for unseen "
+            f"the model was trained on {share:.0%} of the {role} times of {region}, so this is no score for unseen "
             "weather. Train with data.shares='{train: 0.8, test: 0.2}' and score role=test, or set on_trained=mark "
             "to get a marked score"
         )

@@ -1,4 +1,4 @@
-"""Rain at points: gauges of a table or a CF file, and fields taken at the places and intervals of gauges."""
+"""Stations: read gauges from a table or a CF file, and sample fields at their positions and intervals."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ __all__ = ["METHODS", "Stations", "read_stations", "taken_at"]
 
 logger = logging.getLogger(__name__)
 
-#: How a field is taken at a point: between the four cells next to it, or from the cell that it lies in.
+#: Methods to sample a field at a point: bilinear between four cells, or the value of the cell that contains it.
 METHODS = ("bilinear", "nearest")
 #: Usual names of columns.
 COLUMNS = {
@@ -40,14 +40,14 @@ COLUMNS = {
     "amount": ("amount", "precipitation", "precip", "rain", "rainfall", "prcp", "rr", "value"),
     "interval": ("interval", "duration", "period", "step"),
 }
-#: Amounts of a station from which on a sum since a start is recognised.
+#: Smallest number of amounts of a station for recognising values that are accumulated since a start.
 FEWEST_OF_SUM = 12
 MINUTE = np.timedelta64(60, "s")
 
 
 @dataclass(frozen=True)
 class Stations:
-    """Gauges: places `(station,)`, and rates in mm/h with the interval and the station of each `(value,)`."""
+    """Gauges `(station,)` with their positions, and rates in mm/h `(value,)` with station number and interval."""
 
     ids: NDArray[np.str_]
     lat: NDArray[np.float64]
@@ -58,7 +58,7 @@ class Stations:
     rate: NDArray[np.float64]
 
     def inside(self, grid: Grid) -> Stations:
-        """Those within the cells of a grid; longitudes in its turn."""
+        """Return the stations within the cells of a grid, with longitudes in its convention."""
         lat, lon = grid["lat"], grid["lon"]
         turned = self.lon + 360.0 * np.round(((lon.start + lon.stop) / 2 - self.lon) / 360.0)
         keep = (self.lat > lat.edges[0]) & (self.lat < lat.edges[-1])
@@ -80,10 +80,10 @@ class Stations:
         )  # fmt: skip
 
     def over(self, start: Times, end: Times, seconds: float) -> NDArray[np.float64]:
-        """Mean rates over intervals, `(interval, station)`, NaN where a station has none.
+        """Return mean rates over intervals, `(interval, station)`; NaN if a station has none.
 
-        Values of `seconds` or longer count for an interval that equals theirs; shorter ones are averaged where they
-        fill an interval.
+        A value with an interval of `seconds` or longer is used for exactly this interval. Values with shorter intervals
+        are averaged if together they fill an interval.
         """
         rates = np.full((len(start), len(self.ids)), np.nan)
         long = (self.end - self.start) / np.timedelta64(1, "s") >= 0.999 * seconds
@@ -106,7 +106,7 @@ class Stations:
         return rates
 
     def cells(self, grid: Grid) -> NDArray[np.intp]:
-        """The cell `(row, column)` of the grid that each station lies in, `(station, 2)`."""
+        """Return the cell `(row, column)` of the grid that contains each station, `(station, 2)`."""
         places = [
             np.clip(np.floor((values - axis.edges[0]) / axis.step), 0, axis.size - 1).astype(np.intp)
             for values, axis in ((self.lat, grid["lat"]), (self.lon, grid["lon"]))
@@ -115,12 +115,12 @@ class Stations:
 
 
 def read_stations(place: str) -> Stations:
-    """Gauges of a CSV table or a NetCDF file.
+    """Read gauges from a CSV table or a NetCDF file.
 
-    A table has one row per value: id, lat, lon, time (the end of the interval; UTC by default), amount in mm and
-    interval ("1 h", "10 min", "1 D"); usual names of columns are known. A NetCDF file has rain with a unit on
-    `(station, time)`, and latitudes, longitudes and ids of stations. Values that are missing are left out and counted;
-    negative, impossible or doubled ones raise `DataError` with their place.
+    A table has one row per value with the columns id, lat, lon, time (end of the interval, UTC by default), amount in
+    mm and interval ("1 h", "10 min", "1 D"). Other common column names are recognised. A NetCDF file has rain with
+    units on `(station, time)`, and latitude, longitude and id of each station. Missing values are skipped with a
+    warning. Raises `DataError` for negative, impossible or repeated values.
     """
     path = local_copy(place)
     if not path.exists():
@@ -158,7 +158,7 @@ def _of_table(path: Path) -> pd.DataFrame:
 
 
 def _table(path: Path) -> pd.DataFrame:
-    """The cells of a table as text, whatever separates them, in UTF-8 or Latin-1."""
+    """Read the cells of a table as text, with any separator, in UTF-8 or Latin-1."""
     import csv
 
     import pandas as pd
@@ -178,16 +178,19 @@ def _table(path: Path) -> pd.DataFrame:
 
 
 def _columns(table: pd.DataFrame, path: Path) -> dict[str, Any]:
-    """The column of each quantity by its usual names; `clock` is one of times of day next to one of dates."""
+    """Find the column of each quantity by its common names; `clock` is a time of day if `time` is a date."""
     given = {str(name).strip().lower(): name for name in table.columns}
     columns = {}
     for want, names in COLUMNS.items():
         exact = [given[name] for name in given if name in names]
         found = exact or [given[name] for name in given if re.split(r"[_ (\[]", name)[0] in names]
         if not found:
-            raise DataError(f"{path} has the columns {', '.join(map(str, table.columns))}; {want} is missing")
+            raise DataError(
+                f"{path} has the columns {', '.join(map(str, table.columns))}; a column {want} is missing. Rename or "
+                "add it"
+            )
         if want == "amount" and len(found) > 1:
-            raise DataError(f"{path} has the amounts {', '.join(map(str, found))}; leave one of them")
+            raise DataError(f"{path} has several columns of amounts, {', '.join(map(str, found))}; keep one of them")
         columns[want] = found[0]
         if want == "time":
             clock = [
@@ -200,7 +203,7 @@ def _columns(table: pd.DataFrame, path: Path) -> dict[str, Any]:
 
 
 def _in_utc(table: pd.DataFrame, columns: dict[str, Any], path: Path) -> pd.Series:
-    """Times as text, dates and times of day together; a heading that says another zone than UTC is refused."""
+    """Return times as text, with date and time of day joined. Raises `DataError` for a zone other than UTC."""
     times = table[columns["time"]].fillna("").str.strip()
     if "clock" in columns:
         times = times + "T" + table[columns["clock"]].fillna("").str.strip().str.zfill(5)
@@ -208,15 +211,15 @@ def _in_utc(table: pd.DataFrame, columns: dict[str, Any], path: Path) -> pd.Seri
     said = "local" if zone and not (zone[1] or zone[2]) else str((zone and (zone[1] or zone[2])) or "UTC")
     if said.upper() not in ("UTC", "GMT", "Z") and not times.str.contains(r"(?:Z|[+-]\d{2}:?\d{2})$").all():
         raise DataError(
-            f"{path}: {columns['time']!r} is not in UTC; write times with their offset, as 2016-09-28T19:00+03:00"
+            f"{path}: {columns['time']!r} is not in UTC; write times with their offset, such as 2016-09-28T19:00+03:00"
         )
     return times
 
 
 def _unit_of(column: str, path: Path) -> Any:
-    """The unit in the name of a column, `amount_mm` or `rain (in)`; mm where there is none.
+    """Return the unit in the name of a column, such as `amount_mm` or `rain (in)`; mm if there is none.
 
-    Raises `DataError` for a name with a number or a fraction that is no unit, such as `rain_24h`.
+    Raises `DataError` for a name with a number or fraction that is not a unit, such as `rain_24h`.
     """
     label = f"{path}: {column!r}"
     rest = re.sub(r"[(\[\])_]", " ", column.strip().lower()).partition(" ")[2]
@@ -243,8 +246,8 @@ def _lengths(column: pd.Series, name: str, path: Path) -> pd.Series:
     elif numbers.notna().any():
         shown = text[numbers.notna()].iloc[0]
         raise DataError(
-            f"{path}: {name} holds plain numbers such as {shown}; write '60 min', or call it interval_minutes or "
-            "interval_hours"
+            f"{path}: {name} has numbers without a unit, such as {shown}; write '60 min', or rename the column to "
+            "interval_minutes or interval_hours"
         )
     else:
         made = pd.to_timedelta(text, errors="coerce")
@@ -259,7 +262,7 @@ def _require(good: pd.Series, path: Path, what: str, shown: pd.Series, expected:
 
 
 def _of_netcdf(path: Path) -> pd.DataFrame:
-    """Rain `(station, time)` as a long table."""
+    """Convert rain `(station, time)` to a table with one row per value."""
     import pandas as pd
 
     data = open_rain(path)
@@ -270,12 +273,14 @@ def _of_netcdf(path: Path) -> pd.DataFrame:
         named += [n for n in data.variables if str(data[n].attrs.get("standard_name", ""))[:3] == kind]
         found = next(iter(named), None)
         if found is None or data[found].ndim != 1:
-            raise DataError(f"{path} has no {kind} of stations, one for each")
+            raise DataError(
+                f"{path} has no {kind} of the stations; expected a variable {kind} with one value per station"
+            )
         places[kind] = data[found]
     dim = str(places["lat"].dims[0])
     time = next((str(d) for d in array.dims if d in data.coords and data[d].dtype.kind == "M"), None)
     if time is None or set(array.dims) != {dim, time}:
-        raise DataError(f"{path}: {array.name!r} has dims {array.dims}; expected {dim} and a time of dates")
+        raise DataError(f"{path}: {array.name!r} has dims {array.dims}; expected ({dim}, time) with times as dates")
     ids = next(
         (data[n] for n in data.variables if str(n).lower() in COLUMNS["id"] and data[n].dims[:1] == (dim,)), None
     )
@@ -311,7 +316,7 @@ def _texts(ids: xr.DataArray) -> NDArray[np.str_]:
 def _checked(table: pd.DataFrame, path: Path) -> Stations:
     lost = table["rate"].isna()
     if lost.all():
-        raise DataError(f"{path} holds no amount at all")
+        raise DataError(f"{path} contains no rain amounts; all are missing")
     if lost.any():
         logger.warning("%s: %d of %d amounts are missing and left out", path, int(lost.sum()), len(table))
     table = table[~lost].reset_index(drop=True)
@@ -324,9 +329,9 @@ def _checked(table: pd.DataFrame, path: Path) -> Stations:
         (table["amount"] < 0, "is below 0; leave missing amounts empty"),
         (table["amount"].isin(SENTINELS), "marks missing data in many tables; leave missing amounts empty"),
         (table["rate"] > most, "is more than rain can be in its interval"),
-        (~table["lat"].between(-90, 90), "lies at a latitude that is none"),
-        (~table["lon"].between(-360, 360), "lies at a longitude that is none"),
-        (table.duplicated(["id", "end", "start"]), "comes twice"),
+        (~table["lat"].between(-90, 90), "has an invalid latitude; expected -90 to 90"),
+        (~table["lon"].between(-360, 360), "has an invalid longitude; expected -360 to 360"),
+        (table.duplicated(["id", "end", "start"]), "occurs twice; keep one of the rows"),
     ):
         if wrong.any():
             row = table[wrong].iloc[0]
@@ -337,7 +342,9 @@ def _checked(table: pd.DataFrame, path: Path) -> Stations:
         places[("lon", "max")] - places[("lon", "min")] > 1e-6
     )
     if moved.any():
-        raise DataError(f"{path}: station {places.index[moved][0]} is at several places; give each its own id")
+        raise DataError(
+            f"{path}: station {places.index[moved][0]} has several positions; use a different id for each position"
+        )
     ids = places.index.to_numpy().astype(str)
     station = np.searchsorted(ids, table["id"].to_numpy().astype(str))
     return Stations(
@@ -348,9 +355,9 @@ def _checked(table: pd.DataFrame, path: Path) -> Stations:
 
 
 def _refuse_sums(table: pd.DataFrame, path: Path) -> None:
-    """Raise `DataError` for a station whose amounts are those of a counter that is never emptied.
+    """Raise `DataError` for a station whose amounts are readings of a counter that is never reset.
 
-    They never decrease, and stay at a value where it does not rain, which amounts that only grow do not.
+    Such amounts never decrease and repeat positive values while it is dry.
     """
     for name, amounts in table.sort_values("end").groupby("id")["amount"]:
         values = amounts.to_numpy()
@@ -358,13 +365,13 @@ def _refuse_sums(table: pd.DataFrame, path: Path) -> None:
         rests = ((change == 0) & (values[1:] > 0)).any()
         if len(change) >= FEWEST_OF_SUM and (change >= 0).all() and (change > 0).sum() >= SIGNS and rests:
             raise DataError(
-                f"{path}: the amounts of {name} never decrease; they seem to be sums since a start: expected the "
-                "amount of each interval"
+                f"{path}: the amounts of {name} never decrease, so they seem to be accumulated since a start; expected "
+                "the amount of each interval"
             )
 
 
 def taken_at(fields: NDArray[Any], grid: Grid, stations: Stations, method: str) -> NDArray[np.float32]:
-    """Fields `(…, lat, lon)` at the stations, `(…, station)`: NaN where a cell that is needed is missing."""
+    """Sample fields `(…, lat, lon)` at the stations, `(…, station)`; NaN if a cell that is needed is missing."""
     if method == "nearest":
         rows, columns = stations.cells(grid).T
         return np.asarray(fields[..., rows, columns], np.float32)

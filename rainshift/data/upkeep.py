@@ -21,7 +21,7 @@ __all__ = ["hold", "supersede", "unchanged"]
 
 logger = logging.getLogger(__name__)
 
-#: Locked manifests of the stores that this process reads, which prevents their removal.
+#: Open, locked manifests of the stores that this process reads. The lock prevents their removal.
 _held: dict[Path, IO[str]] = {}
 
 
@@ -37,7 +37,7 @@ def hold(path: Path) -> None:
 
 
 def supersede(root: Path, origin: list[Any], path: Path) -> None:
-    """Record the store made from local files of a region; remove the store made from their former content."""
+    """Record the store of a region made from local files, and remove the store made from their previous content."""
     if is_remote(root):
         return
     key = json.dumps([str(root.absolute()), str(Path.cwd()), *origin], sort_keys=True, default=str)

@@ -14,7 +14,7 @@ DRY = -0.3
 
 
 def compressed(rain: Tensor) -> Tensor:
-    """`log10(1 + rain / 0.1 mm/h)`: 0 for none, 0.3 at 0.1 mm/h, 2 at 10 mm/h; differences are factors where it rains.
+    """Transform rain in mm/h to `log10(1 + rain / 0.1)`: 0 for dry, 0.3 at 0.1 mm/h, 2 at 10 mm/h.
 
     >>> [round(float(value), 2) for value in compressed(torch.tensor([0.0, 0.1, 9.9]))]
     [0.0, 0.3, 2.0]
@@ -23,12 +23,14 @@ def compressed(rain: Tensor) -> Tensor:
 
 
 def to_latent(rain: Tensor) -> Tensor:
-    """Compressed rain, `DRY` for dry cells."""
+    """Transform rain in mm/h to latent values: `compressed` for wet cells, `DRY` for dry cells."""
     return torch.where(rain >= LEAST_MM_H / 2, compressed(rain.clamp(min=0)), DRY)
 
 
 def from_latent(latent: Tensor, wet: Tensor | None = None) -> Tensor:
-    """Rain in mm/h: 0, or `LEAST_MM_H` and more where `wet`, or where the latent value is above 0.
+    """Transform latent values to rain in mm/h: at least `LEAST_MM_H` in wet cells, else 0.
+
+    `wet` marks wet cells; by default, cells with a latent value above 0 are wet.
 
     >>> [round(float(value), 2) for value in from_latent(torch.tensor([-0.2, 0.1, 2.0]))]
     [0.0, 0.1, 9.9]
@@ -38,15 +40,17 @@ def from_latent(latent: Tensor, wet: Tensor | None = None) -> Tensor:
 
 
 def to_root(rain: Tensor) -> Tensor:
-    """Fourth root of rain in mm/h, 0 for dry cells; the space of the diffusion.
+    """Return the fourth root of rain in mm/h; 0 for dry cells. The diffusion operates on these values.
 
-    Errors of heavy rain are smaller than with a logarithm, which turns them into factors.
+    With a logarithm, errors become factors, which are large errors for heavy rain. A root avoids this.
     """
     return torch.where(rain >= LEAST_MM_H / 2, rain.clamp(min=0), 0.0).pow(0.25)
 
 
 def from_root(root: Tensor) -> Tensor:
-    """Rain in mm/h: 0, or `LEAST_MM_H` and more where the root is nearer to that of `LEAST_MM_H` than to 0.
+    """Transform fourth roots to rain in mm/h: 0, or at least `LEAST_MM_H`.
+
+    A cell is wet if its root is nearer to the root of `LEAST_MM_H` than to 0.
 
     >>> [round(float(value), 2) for value in from_root(torch.tensor([0.2, 0.4, 1.0, 2.0]))]
     [0.0, 0.1, 1.0, 16.0]

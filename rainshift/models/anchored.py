@@ -24,31 +24,31 @@ from rainshift.models.slots import SLOT_FIELDS, Slots
 __all__ = ["AnchoredDiffusion", "AnchoredRegression"]
 
 AMOUNTS = ("log", "root")
-#: Largest factor of a fine cell over the interpolated coarse rain, as a power of ten: 32.
+#: Largest ratio of fine rain to interpolated coarse rain, as a power of ten: 10^1.5 = 32.
 BOUND = 1.5
 
 
 def _require_rain(channels: Channels) -> None:
     if len(channels.target) != 1 or channels.guess_index(channels.target[0]) is None:
         raise UserError(
-            "anchored models predict rain from its coarse version; name it in data.first_guess, as "
-            "{precipitation: tp}, and leave other targets out"
+            "anchored models predict rain from its coarse version; set data.first_guess={precipitation: tp}, and "
+            "remove other targets"
         )
 
 
 class AnchoredDiffusion(Diffusion):
     """Diffusion of rain in physical units around the coarse rain; train it with `transforms=physical`.
 
-    The diffused field is the rain minus the interpolated coarse rain, with `amounts` as a logarithm ("log") or a fourth
-    root ("root"); dry cells are distinct from the smallest wet rate. A cell has at most 10^`BOUND` times the coarse
-    rain plus 0.1 mm/h. Predictors are read by `Slots`: any of them may be missing, and none needs statistics of a
-    region. `exact` declares that the coarse rain is the exact mean of the fine rain. The noise that members start from
-    is multiplied by one of `temperatures`: the first for coarse rain with errors, the second for exact means. Shapes
-    are those of `geoml.models.diffusion.Diffusion`.
+    The model predicts the rain minus the interpolated coarse rain, as a logarithm (`amounts="log"`) or a fourth root
+    ("root"). Dry cells have a different value from the smallest wet rate. The rain in a cell is at most 10^`BOUND`
+    times the coarse rain plus 0.1 mm/h. `Slots` reads the predictors; any of them may be missing, and no statistics of
+    a region are needed. `exact` declares that the coarse rain is the exact mean of the fine rain. `temperatures`
+    multiply the initial noise of members: the first value for coarse rain with errors, the second for exact means.
+    Shapes are those of `geoml.models.diffusion.Diffusion`.
     """
 
     supported_dims = (2,)
-    #: Weights fit any predictors, so that a training can start from a model with other predictors.
+    #: Weights do not depend on the predictors, so a training can start from a model with other predictors.
     any_channels: ClassVar[bool] = True
 
     def __init__(
@@ -79,7 +79,7 @@ class AnchoredDiffusion(Diffusion):
             raise UserError(f"temperatures is {list(temperatures)}; expected two numbers above 0, up to 2")
 
     def loss(self, batch: Batch, *, phase: str = "main", generator: torch.Generator | None = None) -> Tensor:
-        """The loss of the denoiser, with random slots emptied in training."""
+        """Compute the loss of the denoiser. In training, random slots are emptied."""
         if batch.target is None or generator is None:
             raise ValueError("the loss of a diffusion needs a batch with a target, and a generator of its noise")
         predictors = self.slots(batch, generator if self.training else None)
@@ -87,18 +87,18 @@ class AnchoredDiffusion(Diffusion):
         return self.denoising_loss(latent, predictors, self.centre(predictors), generator)
 
     def centre(self, predictors: Tensor) -> Tensor:
-        """The interpolated coarse rain as amounts."""
+        """Return the interpolated coarse rain in the transformed space of the diffusion."""
         if self.amounts == "log":
             return predictors[:, :1]
         return (LEAST_MM_H * (10 ** predictors[:, :1] - 1)).clamp(min=0).pow(0.25)
 
     @torch.no_grad()
     def predict(self, batch: Batch, *, members: int = 1, seed: int = 0) -> Tensor:
-        """Members in mm/h."""
+        """Predict members in mm/h."""
         predictors, points = self.slots(batch), batch.points
         most = LEAST_MM_H * (10 ** (predictors[:, :1] + BOUND) - 1)
         if points is not None:
-            # A cell may have as much rain as a station of its sample reports.
+            # The bound is raised to the largest rain that a station of the sample reports.
             most = torch.maximum(most, points.high.nan_to_num(0.0).amax(1)[:, None, None, None])
             batch = batch.map(points=points.map(to_latent if self.amounts == "log" else to_root))
         with_errors, with_means = self.temperatures
@@ -112,10 +112,10 @@ class AnchoredDiffusion(Diffusion):
 class AnchoredRegression(Model):
     """U-Net for occurrence and amount of rain in physical units; train it with `transforms=physical`.
 
-    Two outputs: the probability of rain, trained with the cross entropy, and the median factor between fine and
-    coarse rain in wet cells, bounded to 10^±`BOUND`. A cell is wet if its probability exceeds a learned level for which
-    the training has the true number of wet cells. A single output could not do this: the mean of wet and dry cells is
-    wet everywhere, and the median dry nearly everywhere.
+    The network has two outputs: the probability of rain, trained with the cross entropy, and the median ratio of fine
+    to coarse rain in wet cells, bounded to 10^±`BOUND`. A cell is wet if its probability exceeds a learned threshold,
+    which gives the true number of wet cells in training. One output cannot do this: the mean of wet and dry cells is
+    wet everywhere, and the median is dry nearly everywhere.
     """
 
     supported_dims = (2,)
@@ -137,14 +137,14 @@ class AnchoredRegression(Model):
         self.level = nn.Parameter(torch.zeros(()))
 
     def forward(self, batch: Batch, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
-        """Log odds of rain, and the latent amount where it rains, both `(batch, 1, *space)`."""
+        """Return the log odds of rain, and the latent amount if it rains, both `(batch, 1, *space)`."""
         fields = self.slots(batch, generator)
         given = self.network(fields).float()
         amount = fields[:, :1] + BOUND * torch.tanh(given[:, 1:] / BOUND)
         return given[:, :1] + 4 * fields[:, :1].clamp(max=1) - 3, amount
 
     def loss(self, batch: Batch, *, phase: str = "main", generator: torch.Generator | None = None) -> Tensor:
-        """Cross entropy of rain and mean absolute error of its logarithm, over the True cells of the mask."""
+        """Compute the cross entropy of rain plus the mean absolute error of its logarithm, over known cells."""
         if batch.target is None:
             raise ValueError("a loss needs a batch with a target")
         odds, amount = self(batch, generator if self.training else None)
@@ -153,14 +153,14 @@ class AnchoredRegression(Model):
         total = known.sum().clamp(min=1)
         occurrence = F.binary_cross_entropy_with_logits(odds, wet.to(odds.dtype), reduction="none")
         amounts = masked_loss(amount, to_latent(batch.target), wet, loss="l1") * (wet.sum() / total)
-        # Moves the level until the number of wet cells is right; no gradient reaches other parameters.
+        # Moves the threshold until the number of wet cells is right; no gradient reaches other parameters.
         excess = (((odds > self.level) & known).sum() - wet.sum()) / total
         own = -self.level * excess.detach() * 10
         return (occurrence * known).sum() / total + 2 * amounts + own - own.detach()
 
     @torch.no_grad()
     def predict(self, batch: Batch, *, members: int = 1, seed: int = 0) -> Tensor:
-        """The one prediction in mm/h, shared by all members."""
+        """Predict rain in mm/h. All members are equal."""
         odds, amount = self(batch)
         rain = from_latent(amount, odds > self.level)
         return rain.unsqueeze(1).expand(-1, members, *rain.shape[1:])

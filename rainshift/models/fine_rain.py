@@ -43,11 +43,11 @@ TRUST_LAYERS = ("expected_error", "bound", "novelty", "familiar")
 class FineRain:
     """Map coarse fields `(channel, time, lat, lon)` to fine rain `(layer, time, lat, lon)` in mm/h.
 
-    Layers are the members and, with `trust`, those of `TRUST_LAYERS`. `have` names the input channels; channels
-    `NAME_known` are computed from them. A missing value (NaN) in a channel of `gaps` is replaced by 0, and the
-    predicted rain is NaN where the coarse rain (`rain`, an index into `have`) is missing; any other missing value
-    raises `DataError`. A member depends on the seed and its time alone, not on the block. With `observations`, members
-    agree with those of their time.
+    Layers are the members and, with `trust`, those of `TRUST_LAYERS`. `have` contains the input channels; channels
+    `NAME_known` are computed from them. Missing values (NaN) in a channel of `gaps` are replaced by 0; other missing
+    values raise `DataError`. The predicted rain is NaN where the coarse rain (`rain`, an index into `have`) is missing.
+    A member depends on the seed and its time only, not on the block. With `observations`, members are conditioned on
+    the observations at their time.
     """
 
     downscaler: Downscaler
@@ -78,7 +78,7 @@ class FineRain:
         return max(1, min(FIELDS_AT_A_TIME, VALUES_AT_A_TIME // (self.layers * self.fine.size)))
 
     def blocks(self, times: NDArray[np.datetime64]) -> list[slice]:
-        """The smallest parts of the times that can be predicted independently, in order."""
+        """Return the smallest parts of the times that can be predicted independently, in order."""
         if self.window is None:
             return [slice(i, min(i + self._at_once, len(times))) for i in range(0, len(times), self._at_once)]
         found = []
@@ -90,7 +90,7 @@ class FineRain:
         return found
 
     def __call__(self, condition: NDArray[np.float32], times: NDArray[np.datetime64]) -> NDArray[np.float32]:
-        """The layers of one block. Raises `Diverged` if the prediction is not finite."""
+        """Predict the layers of one block. Raises `Diverged` if the prediction is not finite."""
         made = np.empty((self.layers, len(times), *self.fine.shape), np.float32)
         missing = self._missing(condition)
         filled = self._filled(condition, times)
@@ -113,7 +113,7 @@ class FineRain:
     def _batches(
         self, filled: NDArray[np.float32], times: NDArray[np.datetime64]
     ) -> Iterator[tuple[slice, Batch, slice | None]]:
-        """The slice of times, the batch and, for a model over windows, the steps of the window for these times."""
+        """Yield times as a slice, their batch and, for models over windows, the steps of the window at these times."""
         ids = ((times - np.datetime64(0, "s")) / np.timedelta64(1, "s")).astype(np.int64)
         if self.window is None:
             for start in range(0, len(times), self._at_once):
@@ -133,7 +133,7 @@ class FineRain:
             yield rows, batch.map(points=points), slice(start - begin, length)
 
     def _points(self, times: NDArray[np.datetime64]) -> Points | None:
-        """The observations of some times, at the cells of the padded field."""
+        """Return the observations at some times, with cells of the padded field."""
         if self.observations is None:
             return None
         return self.observations.points(times.astype("datetime64[ns]"), self._columns[1])
@@ -187,7 +187,7 @@ class FineRain:
         return slice(self._margin[1], self._margin[1] + self.fine.shape[-1])
 
     def _seams(self, grids: tuple[Grid, Grid]) -> dict[tuple[int, ...], tuple[tuple[int, ...], tuple[slice, ...]]]:
-        """Noise of padded global fields: the padding repeats the noise of the columns that it copies."""
+        """Return noise settings of padded global fields: the padding repeats the noise of the copied columns."""
         found = {}
         for grid, own, columns in zip(grids, (self.coarse, self.fine), self._columns, strict=True):
             whole = (*grid.shape[:-1], own.shape[-1])
@@ -195,14 +195,14 @@ class FineRain:
         return found  # type: ignore[return-value]
 
     def _missing(self, condition: NDArray[np.float32]) -> NDArray[np.bool_] | None:
-        """Where the coarse rain is missing; None if it is complete."""
+        """Return the cells with missing coarse rain; None if it is complete."""
         if self.rain is None:
             return None
         missing = np.isnan(condition[self.rain])
         return missing if missing.any() else None
 
     def _filled(self, condition: NDArray[np.float32], times: NDArray[np.datetime64]) -> NDArray[np.float32]:
-        """The model's channels with missing values replaced. Raises `DataError` for a gap outside `gaps`."""
+        """Return the model's channels with missing values replaced. Raises `DataError` for a gap outside `gaps`."""
         known = np.isfinite(condition)
         for channel, name in enumerate(self.have):
             if name not in self.gaps and not known[channel].all():
@@ -211,7 +211,7 @@ class FineRain:
                 raise DataError(
                     f"{name} is {condition[channel, time, *cell]} at {times[time]}, {place} "
                     f"({int((~known[channel]).sum())} such values); the model was trained without missing values in "
-                    f"this variable: fill them, or crop the data to where it is known"
+                    f"this variable: fill them, or crop the data to an area and times without missing values"
                 )
         condition = np.where(known, condition, np.float32(0))
         rows = [

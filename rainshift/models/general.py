@@ -23,26 +23,26 @@ WEIGHTS = Path(__file__).parents[1] / "weights"
 
 
 def weights_of(name: str) -> Path | None:
-    """The folder of shipped weights, None for an unknown name."""
+    """Return the folder of shipped weights; None for an unknown name."""
     folder = WEIGHTS / name
     return folder if name and Path(name).name == name and (folder / "SHA256SUMS").is_file() else None
 
 
 def shipped_sums(name: str) -> str:
-    """The hashes of shipped weights, empty for an unknown name; part of the identity of scores."""
+    """Return the hashes of shipped weights; empty for an unknown name. They are part of the identity of scores."""
     folder = weights_of(name)
     return "" if folder is None else (folder / "SHA256SUMS").read_text(encoding="utf-8")
 
 
-#: Predictors that the general models use in addition to the rain, if available.
+#: Predictors that the general models use if available, in addition to rain.
 SEEN = COARSE_SLOTS
 
 
 class General(Baseline):
-    """Ensemble of rain from the shipped diffusion (`anchored`), with any predictors and without training.
+    """Ensemble prediction with the shipped diffusion model (`anchored`). Any predictors may be given; no training.
 
-    `exact` declares that the coarse rain is the exact area mean of the fine rain: it is an input of the network, and
-    members conserve the mean. Otherwise the network estimates from its inputs how exact the coarse rain is.
+    `exact` declares that the coarse rain is the exact area mean of the fine rain. It is an input of the network, and
+    members then conserve the mean. Otherwise the network estimates the accuracy of the coarse rain from its inputs.
     """
 
     learns = False
@@ -61,7 +61,7 @@ class General(Baseline):
 
     @cached_property
     def _predictor(self) -> Predictor:
-        """The network for these channels, with the shipped weights."""
+        """Network for these channels with the shipped weights."""
         from geoml.data.transforms import Transforms
         from geoml.models.registry import build
         from geoml.train import checkpoint
@@ -83,7 +83,7 @@ class General(Baseline):
         return self._predictor.model
 
     def predict(self, batch: Batch, *, members: int = 1, seed: int = 0) -> tuple[torch.Tensor, float]:
-        """`(batch, member, 1, lat, lon)` in mm/h, and the share of clipped values."""
+        """Predict rain in mm/h, `(batch, member, 1, lat, lon)`. Also returns the share of clipped values."""
         rain, clipped = self._predictor.predict(batch, members=members, seed=seed)
         if self.exact:
             coarse = batch.condition[:, self._guess].clamp(min=0)[:, None, None]
@@ -92,7 +92,7 @@ class General(Baseline):
 
 
 class GeneralRegression(General):
-    """The shipped regression (`anchored-regression`); its members are equal."""
+    """Prediction with the shipped regression (`anchored-regression`). All members are equal."""
 
     stochastic = False
     takes_points: ClassVar[bool] = False

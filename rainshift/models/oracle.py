@@ -42,7 +42,7 @@ class Oracle(Baseline):
         if channels.target != ("precipitation",) or LATENT not in channels.condition:
             raise UserError(
                 f"the oracle requires data=synthetic_exact, which has the predictor {LATENT!r}; "
-                f"these predictors are {', '.join(channels.condition)}. Remove it from models, or use that data"
+                f"the predictors are {', '.join(channels.condition)}. Remove the oracle from models, or use these data"
             )
         for name, value in (("length_factor", length_factor), ("noise_factor", noise_factor)):
             if not value > 0:
@@ -50,7 +50,7 @@ class Oracle(Baseline):
         self.length_factor, self.noise_factor = length_factor, noise_factor
 
     def predict(self, batch: Batch, *, members: int = 1, seed: int = 0) -> tuple[torch.Tensor, float]:
-        """Independent members, keyed by (seed, sample id, member); all samples must be of one region."""
+        """Draw independent members. All samples of a batch must be of one region."""
         view = self.view(batch)
         coarse = batch.condition[:, self.channels.condition.index(LATENT)].double().cpu().numpy()
         white = member_noise((view.wide.size + view.coarse.size,), batch.ids, members=members, seed=seed).double()
@@ -62,7 +62,7 @@ class Oracle(Baseline):
         return torch.from_numpy(rain).unsqueeze(2).to(batch.condition.device), 0.0
 
     def view(self, batch: Batch) -> View:
-        """The joint distribution on the two grids of a batch, with the assumed length and noise."""
+        """Return the joint distribution on the two grids of a batch, with the assumed length and noise."""
         law = _law(batch.target_grid)
         believed = replace(law, length_km=law.length_km * self.length_factor, noise=law.noise * self.noise_factor)
         return _view(believed, batch.target_grid, batch.condition_grid)
@@ -75,12 +75,13 @@ def _view(law: GaussianLaw, fine: Grid, coarse: Grid) -> View:
 
 @lru_cache(maxsize=32)
 def _law(grid: Grid) -> GaussianLaw:
-    """The distribution of the region that contains the centre of a grid."""
+    """Return the distribution of the region that contains the centre of a grid."""
     lat, lon = (float(np.mean(grid[name].edges[[0, -1]])) for name in ("lat", "lon"))
     for found in regions().values():
         inside = found.lat_min <= lat <= found.lat_max and found.lon_min <= lon <= found.lon_max
         if inside and found.climate is not None:
             return GaussianLaw.of(found)
     raise DataError(
-        f"no region with a climate contains {lat:g} N {lon:g} E, as the oracle requires; `rainshift regions` lists them"
+        f"the oracle needs a region with a climate at {lat:g} N {lon:g} E, but there is none; `rainshift regions` "
+        "lists the regions"
     )

@@ -23,9 +23,9 @@ EXACT = "exact"
 #: Predictors with a slot, except for the rain; `relief` represents the static fields.
 COARSE_SLOTS = ("cp", "cape", "sp", "tclw", "tcw", "tisr", "u", "v")
 PREDICTOR_SLOTS = (*COARSE_SLOTS, "relief")
-#: Input fields: rain twice, eight predictors, two anomalies, land, height, ascent, nine flags, exactness.
+#: Number of input fields: rain twice, eight predictors, two anomalies, land, height, ascent, nine flags, exactness.
 SLOT_FIELDS = 2 + len(COARSE_SLOTS) + 2 + 3 + len(PREDICTOR_SLOTS) + 1
-#: Probabilities in training that all slots of a sample are emptied, that a single slot is, and that `exact` is.
+#: Probabilities in training of emptying all slots of a sample, of emptying a single slot, and of hiding `exact`.
 LOSE_ALL, LOSE_EACH, NOT_TOLD = 0.5, 0.1, 0.2
 #: A predictor with a larger share of values outside its training range counts as missing in that sample.
 NOVEL_SHARE = 0.1
@@ -34,12 +34,12 @@ KM_PER_DEGREE = 111.195
 
 
 class Slots(nn.Module):
-    """`(batch, SLOT_FIELDS, *fine)` from a batch in physical units, whichever predictors it has.
+    """Build the network input `(batch, SLOT_FIELDS, *fine)` from a batch in physical units with any predictors.
 
-    A slot without a channel is 0, and so is its flag. In training, random slots are emptied, so that one network works
-    with any predictors. Values have fixed physical scales instead of the statistics of a region. In prediction, values
-    outside the training range are clipped, and a predictor with more than `NOVEL_SHARE` of such values in a sample is
-    treated as missing there.
+    Each predictor has a slot (input field) and a flag. Both are 0 if the batch does not have the predictor. In
+    training, random slots are emptied, so one network works with any predictors. Values have fixed physical scales
+    instead of statistics of a region. In prediction, values outside the training range are clipped. A predictor with a
+    share of more than `NOVEL_SHARE` of such values in a sample is treated as missing in it.
     """
 
     low: Tensor
@@ -65,17 +65,17 @@ class Slots(nn.Module):
         self.smooth, self.blocks = GridUpsample(), GridUpsample(method="conservative")
 
     def taken_outside(self) -> float:
-        """Mean of `outside` over the predictions since the last call, such as the tiles of a domain."""
+        """Return the mean of `outside` over the predictions since the last call, such as the tiles of a domain."""
         (total, count), self._tally = self._tally, (0.0, 0)
         return total / max(count, 1)
 
     def rain(self, batch: Batch) -> Float[Tensor, "batch one *fine"]:
-        """The interpolated coarse rain, compressed."""
+        """Return the interpolated coarse rain, transformed by `compressed`."""
         coarse = batch.condition[:, self.guess : self.guess + 1].clamp(min=0)
         return compressed(self.smooth(coarse, batch.condition_grid, batch.target_grid).clamp(min=0))
 
     def forward(self, batch: Batch, generator: torch.Generator | None = None) -> Tensor:
-        """The input fields; with a generator, random slots are emptied."""
+        """Return the input fields. With a generator, random slots are emptied."""
         coarse = self._coarse(batch)
         kept = self._kept(batch, generator)
         if self.training:
@@ -98,7 +98,7 @@ class Slots(nn.Module):
         return torch.cat((self.rain(batch), rain, fine, self._relief(batch, fine, kept["relief"]), flags), dim=1)
 
     def _coarse(self, batch: Batch) -> dict[str, Tensor]:
-        """The scaled coarse slots, 0 for predictors that the data do not have."""
+        """Return the scaled coarse slots; 0 for predictors that the data do not have."""
         tp = batch.condition[:, self.guess].clamp(min=0)
         named = {name: batch.condition[:, i] for i, name in enumerate(self.channels.condition)}
         zero = torch.zeros_like(tp)
@@ -124,7 +124,7 @@ class Slots(nn.Module):
     def _within(
         self, coarse: dict[str, Tensor], kept: dict[str, Tensor]
     ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """Clip values to the training range; empty slots with many clipped values in a sample."""
+        """Clip values to the training range, and empty slots with many clipped values in a sample."""
         cut, still, counts = {}, dict(kept), []
         for i, name in enumerate(COARSE_SLOTS):
             low, high = self.low[i], self.high[i]
@@ -142,7 +142,7 @@ class Slots(nn.Module):
         return cut, still
 
     def _relief(self, batch: Batch, fine: Tensor, kept: Tensor) -> Tensor:
-        """Land fraction, height in km, and ascent of the wind over the slopes."""
+        """Return land fraction, height in km, and ascent of the wind along the slope."""
         if batch.static is None or "z" not in self.channels.static:
             return fine.new_zeros((len(fine), 3, *fine.shape[-2:]))
         height = batch.static[:, self.channels.static.index("z")] / STANDARD_GRAVITY
@@ -155,7 +155,7 @@ class Slots(nn.Module):
         return torch.stack((land, height / 1000, ascent), dim=1) * kept.unsqueeze(1)
 
     def _kept(self, batch: Batch, generator: torch.Generator | None) -> dict[str, Tensor]:
-        """Whether each slot is filled, by sample: `(batch, 1, 1)`."""
+        """Return for each slot and sample whether it is filled, `(batch, 1, 1)`."""
         have = {*self.channels.condition} | ({"relief"} if "z" in self.channels.static else set())
         ones = batch.condition.new_ones((len(batch), 1, 1))
         kept = {name: ones if name in have else torch.zeros_like(ones) for name in PREDICTOR_SLOTS}
@@ -177,9 +177,10 @@ class Slots(nn.Module):
 
 
 def _slopes(height: Tensor, grid: Grid) -> tuple[Tensor, Tensor]:
-    """Metres a metre to the north and to the east, in the order of the grid's rows.
+    """Compute slopes in metres per metre to the north and to the east, in the row order of the grid.
 
-    Degrees of longitude are as long as at 40°, everywhere: the samples of a batch have one grid and other latitudes.
+    Lengths of degrees of longitude are those at 40° latitude, since the samples of a batch share one grid but have
+    different latitudes.
     """
     lat, lon = grid.axes[-2:]
     north_m, east_m = 1e3 * KM_PER_DEGREE * lat.step, 1e3 * KM_PER_DEGREE * lon.step * math.cos(math.radians(40))

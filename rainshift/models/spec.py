@@ -44,12 +44,12 @@ class Downscaler(Protocol):
     """Interface of everything that predicts fine rain: baselines, and trained models with their transforms."""
 
     def predict(self, batch: Batch, *, members: int = 1, seed: int = 0) -> tuple[torch.Tensor, float]:
-        """`(batch, member, channel, *space)` in mm/h on the target grid, and the share of values that were clipped."""
+        """Predict rain `(batch, member, channel, *space)` in mm/h. Also returns the share of clipped values."""
 
 
 @dataclass(frozen=True)
 class Windowed:
-    """A trained model over (time, lat, lon) with `window`, the number of consecutive hours in one input."""
+    """A trained model over (time, lat, lon); `window` is the number of consecutive hours in one input."""
 
     predictor: Predictor
     window: int
@@ -60,13 +60,13 @@ class Windowed:
         return self.predictor.model
 
     def predict(self, batch: Batch, members: int = 1, seed: int = 0) -> tuple[torch.Tensor, float]:
-        """`(batch, member, channel, time, lat, lon)` in mm/h, and the share of values that were clipped."""
+        """Predict rain `(batch, member, channel, time, lat, lon)` in mm/h. Also returns the share of clipped values."""
         return self.predictor.predict(batch, members, seed)
 
 
 @dataclass(frozen=True)
 class Around:
-    """Base class of wrappers; `stochastic` and `window` are those of the wrapped downscaler."""
+    """Base class of wrappers. `stochastic` and `window` are taken from the wrapped downscaler."""
 
     downscaler: Downscaler
 
@@ -77,7 +77,7 @@ class Around:
 
     @property
     def takes_points(self) -> bool:
-        """Whether members agree with observations."""
+        """Whether the downscaler can condition members on observations."""
         return takes_points(self.downscaler)
 
     @property
@@ -93,7 +93,7 @@ class InTiles(Around):
     tiling: Tiling
 
     def predict(self, batch: Batch, members: int = 1, seed: int = 0) -> tuple[torch.Tensor, float]:
-        """The rain of the whole domain."""
+        """Predict the rain of the complete domain."""
         return Tiled(self.downscaler, self.tiling).predict(batch, members=members, seed=seed)
 
 
@@ -101,9 +101,9 @@ class InTiles(Around):
 class Conserved(Around):
     """A wrapper whose rain conserves the area means of the coarse rain (`geoml.nn.conservation`).
 
-    Use it if the coarse rain *is* the mean of the fine rain, as in pairs from one model or from averaging. ERA5 rain is
-    a forecast and not the mean of IMERG, which is a satellite estimate; conservation would force the errors of the
-    forecast onto the prediction. It is off by default.
+    Use it only if the coarse rain *is* the mean of the fine rain, as in pairs from one model or from averaging. Pairs
+    of ERA5 and IMERG are no such case: a forecast is not the mean of a satellite estimate, and conservation would force
+    the errors of the forecast onto the prediction. Conservation is off by default.
     """
 
     method: Method
@@ -111,7 +111,7 @@ class Conserved(Around):
     guess: int
 
     def predict(self, batch: Batch, members: int = 1, seed: int = 0) -> tuple[torch.Tensor, float]:
-        """The rain, adjusted to the coarse means; coarse cells that the domain covers only in part are exempt."""
+        """Predict rain, scaled to the coarse means. Coarse cells that the domain covers only partly are not scaled."""
         rain, clipped = self.downscaler.predict(batch, members=members, seed=seed)
         grids = (Grid(grid.axes[-2:], grid.crs) for grid in (batch.target_grid, batch.condition_grid))
         coarse = batch.condition[:, self.guess].to(rain.device)[:, None, None]
@@ -132,9 +132,9 @@ def conserved(downscaler: Downscaler, method: str | None, channels: Channels) ->
 
 
 def outside_share(downscaler: Downscaler) -> float | None:
-    """Share of predictor values outside the training range since the last call, which were clipped or ignored.
+    """Return the share of predictor values outside the training range since the last call.
 
-    None for models that do not count them.
+    Such values were clipped or ignored. Returns None for models that do not count them.
     """
     while isinstance(downscaler, Around):
         downscaler = downscaler.downscaler
@@ -143,7 +143,7 @@ def outside_share(downscaler: Downscaler) -> float | None:
 
 
 def available() -> dict[str, Path]:
-    """The YAML file of every available model: the networks of `geoml` and the baselines of `rainshift`."""
+    """Return the YAML file of every available model: the networks of `geoml` and the baselines of `rainshift`."""
     return registry.available() | registry.available(_CONF)
 
 
@@ -151,11 +151,14 @@ def available() -> dict[str, Path]:
 class ModelSpec(Entry):
     """One entry of a rain benchmark.
 
-    `window` is the number of consecutive hours in one input of a model over time, None for single hours.
-    `conservation` names the conservation layer, `alignment` the method that aligns the predictors of unseen regions.
-    `same_as` names the entry whose training it shares. `start`, a run or the name of shipped weights, provides the
-    initial weights. `local_hours` is the number of contiguous hours of the tested region that these are fine-tuned on
-    (`rainshift.benchmarking.adaptation`), None for a usual training.
+    Attributes:
+        window: number of consecutive hours in one input of a model over time; None for single hours.
+        conservation: name of the conservation layer.
+        alignment: name of the method that aligns the predictors of unseen regions.
+        same_as: name of the entry whose training this entry uses.
+        start: initial weights: a run folder or the name of shipped weights.
+        local_hours: number of contiguous hours of the test region for fine-tuning
+            (`rainshift.benchmarking.adaptation`); None for a usual training.
     """
 
     window: int | None = None
@@ -189,7 +192,7 @@ class ModelSpec(Entry):
         return cls(name, options, tuple(allow), window, conservation, start=start, trainer=own["trainer"] or {})
 
     def check(self, channels: Channels) -> None:
-        """Raise `UserError` for a setting that the class does not have, or a required predictor that is missing."""
+        """Raise `UserError` for an unknown setting or a missing required predictor."""
         settings = {key: value for key, value in self.config.items() if key != "_target_"}
         kind = resolve(self.config["_target_"], allow=self.allow)
         check_arguments(kind, settings | {"channels": channels, "dims": 2})
@@ -197,17 +200,17 @@ class ModelSpec(Entry):
             first_guesses(channels, "conservation")
 
     def aligned(self, alignment: str) -> ModelSpec:
-        """The same model as another entry, with its inputs aligned in regions without training."""
+        """Return a copy of this entry that aligns predictors in regions without training."""
         return replace(self, name=f"{self.name}+{alignment}", alignment=alignment, same_as=self.trained_as)
 
     def conserving(self, method: Method = "multiplicative", *, keep_name: bool = False) -> ModelSpec:
-        """The same model as another entry, or as this one with `keep_name`, with a conservation layer."""
+        """Return a copy of this entry with a conservation layer, with the same name if `keep_name`."""
         if keep_name:
             return replace(self, conservation=method)
         return replace(self, name=f"{self.name}+conserved", conservation=method, same_as=self.trained_as)
 
     def with_local_hours(self, hours: int) -> ModelSpec:
-        """The same model as another entry, fine-tuned on this number of local hours."""
+        """Return a copy of this entry that is fine-tuned on `hours` local hours."""
         return replace(self, name=f"{self.name}+{hours}h", local_hours=hours)
 
     @property
@@ -216,19 +219,19 @@ class ModelSpec(Entry):
         return self.same_as or self.name
 
     def build(self, channels: Channels) -> Model | Baseline:
-        """The untrained model, over time if there is a `window`, or the baseline."""
+        """Build the baseline or the untrained model; a model over time if there is a `window`."""
         dims = 2 if self.window is None else 3
         kind = resolve(self.config["_target_"], allow=self.allow)
         if not issubclass(kind, Baseline):
             return registry.build(self.config, channels, dims, allow=self.allow)
         if self.window is not None:
-            raise UserError(f"{self.name} predicts each hour independently; remove its window")
+            raise UserError(f"{self.name} is a baseline that predicts single hours; remove window from its entry")
         baseline: Baseline = instantiate(self.config, allow=self.allow, channels=channels, dims=dims)
         return baseline
 
     @property
     def identity(self) -> dict[str, Any]:
-        """All settings that a training of the model depends on."""
+        """All settings that affect a training of the model."""
         begun = self.start and (shipped_sums(self.start) or self.start)
         own: dict[str, Any] = {"window": self.window, "trainer": dict(self.trainer), "start": begun}
         if self.shipped is not None:
@@ -243,12 +246,12 @@ class ModelSpec(Entry):
 
     @property
     def shipped(self) -> str | None:
-        """The name of the shipped weights of a general model, None for other models."""
+        """Name of the shipped weights of a general model; None for other models."""
         return getattr(resolve(self.config["_target_"], allow=self.allow), "weights", None)
 
     @property
     def starting(self) -> Path | None:
-        """The folder of the initial weights, None for random weights."""
+        """Folder of the initial weights; None for random weights."""
         return None if self.start is None else weights_of(self.start) or Path(self.start)
 
     @property
@@ -263,7 +266,7 @@ class ModelSpec(Entry):
         return self.is_network or bool(getattr(kind, "tiled", False))
 
     def with_exact(self, exact: bool) -> ModelSpec:
-        """The same entry, with `exact` for a general model, or one that starts from it, if the coarse rain is exact."""
+        """Return this entry with `exact` set, if `exact` is true and its weights are those of a general model."""
         if not exact or (self.shipped is None and not self.start_is_shipped):
             return self
         return replace(self, config={**self.config, "exact": True})

@@ -4,12 +4,13 @@ A trust map is fitted to the errors of a downscaler in held-out hours of its tra
 prediction and the predictors alone, and hence applies to regions that have no truth. For each cell it gives:
 
 - the *expected error*: a power law of the predicted rain and of its mean, maximum and standard deviation in the
-  neighbourhood, which extrapolates to heavier rain, times a bounded correction by a small network. Predictors and
-  static fields are excluded: a network with these inputs misjudges new regions, and ranks the errors there worse than
-  the predicted rain alone;
+  neighbourhood, times a bounded correction by a small network. The power law extrapolates to heavier rain. Predictors
+  and static fields are not used: with them, a network misjudges new regions and ranks errors there worse than the
+  predicted rain alone does;
 - the *bound*, which the error does not exceed in a given share of the cells: the expected error times a
   split-conformal factor (Romano et al. 2019, "Conformalized quantile regression", here for the ratio of error to
-  expected error). It holds on average over weather as in the calibration hours; elsewhere it is not guaranteed;
+  expected error). It is valid on average over weather like that of the calibration hours; elsewhere it is not
+  guaranteed;
 - the *novelty*: the Mahalanobis distance of prediction, predictors and static fields from those of the held-out
   hours. A cell is *familiar* if its novelty is within the range of these hours.
 """
@@ -42,10 +43,10 @@ if TYPE_CHECKING:
 
 __all__ = ["Trust", "TrustMap", "auroc", "features", "fit_trust", "found_beside", "risk_coverage"]
 
-#: Number of cells sampled from each field; neighbouring cells are strongly correlated.
+#: Number of cells sampled from each field. More cells would add little, since neighbouring cells are correlated.
 CELLS_A_FIELD = 400
 WIDTH, STEPS, BATCH, LEARNING_RATE = 32, 250, 2048, 2e-2
-#: Number of leading features, all of the predicted rain, that the expected error depends on.
+#: Number of leading features that the expected error depends on; all are computed from the predicted rain.
 RAIN = 4
 #: Standardised features are clipped to this value for the network; beyond it the power law alone applies.
 BOUND = 3.0
@@ -58,7 +59,7 @@ FILE = "trust.safetensors"
 
 @dataclass(frozen=True)
 class TrustMap:
-    """The trust map of a batch, each field `(batch, y, x)`; `expected_error` and `bound` in mm/h."""
+    """Trust map of a batch; all fields are `(batch, y, x)`, `expected_error` and `bound` in mm/h."""
 
     expected_error: Float[Tensor, "batch y x"]
     bound: Float[Tensor, "batch y x"]
@@ -67,14 +68,14 @@ class TrustMap:
 
 
 def features(batch: Batch, prediction: Float[Tensor, "batch member 1 y x"]) -> Float[Tensor, "batch feature y x"]:
-    """Features of each cell on the target grid that do not depend on the truth.
+    """Compute features of each cell on the target grid, without the truth.
 
     The features are the ensemble mean with its mean, maximum and standard deviation in the neighbourhood, the ensemble
     spread, every predictor with its standard deviation among coarse neighbours (both interpolated), and the static
     fields. Raises `UserError` for a model over windows of hours.
     """
     if batch.dims != 2:
-        raise UserError("trust maps require a model over single hours; this model works on windows of hours")
+        raise UserError("trust maps require a model over single hours; this model predicts windows of hours")
     rain = prediction[:, :, 0].float()
     mean = rain.mean(dim=1, keepdim=True)
     spread = rain.std(dim=1, keepdim=True) if rain.shape[1] > 1 else torch.zeros_like(mean)
@@ -90,7 +91,7 @@ def features(batch: Batch, prediction: Float[Tensor, "batch member 1 y x"]) -> F
 
 
 def _local(fields: Tensor, size: int) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation of each channel in moving windows, truncated at the boundary."""
+    """Return mean and standard deviation of each channel in moving windows, truncated at the boundary."""
     middle = fields.mean(dim=(-2, -1), keepdim=True)  # squares of values far from 0 would lose all digits
     apart = fields - middle
     mean, square = (
@@ -101,7 +102,7 @@ def _local(fields: Tensor, size: int) -> tuple[Tensor, Tensor]:
 
 
 class _Network(nn.Module):
-    """Square root of the expected error, and novelty, from features that it standardises."""
+    """Network that standardises features and predicts the square root of the expected error, and the novelty."""
 
     mean: Tensor
     scale: Tensor
@@ -120,24 +121,24 @@ class _Network(nn.Module):
         self.register_buffer("precision", torch.eye(channels))
 
     def standardise(self, x: Tensor) -> Tensor:
-        """Features minus their mean, over their standard deviation."""
+        """Subtract the mean of the features and divide by their standard deviation."""
         return (x - self.mean) / self.scale
 
     def forward(self, x: Float[Tensor, "cell feature"]) -> Float[Tensor, " cell"]:
-        """Square root of the expected absolute error."""
+        """Predict the square root of the expected absolute error."""
         z = self.standardise(x)[:, :RAIN]
         root = self.law(z) + self.correction(z.clamp(-BOUND, BOUND))
         return root[:, 0].clamp(max=math.log(LARGEST_ROOT)).exp()
 
     def novelty(self, x: Float[Tensor, "cell feature"]) -> Float[Tensor, " cell"]:
-        """Mahalanobis distance over the square root of the number of features: about 1 for familiar cells."""
+        """Compute the Mahalanobis distance, divided by √(number of features): about 1 for familiar cells."""
         z = self.standardise(x)
         return ((z @ self.precision) * z).sum(dim=1).clamp(min=0).div(z.shape[1]).sqrt()
 
 
 @dataclass(frozen=True)
 class Trust:
-    """A fitted trust map: `factor` and `limit` are the conformal quantiles at `level` of error ratio and novelty."""
+    """Fitted trust map. `factor` and `limit` are the conformal quantiles of error ratio and novelty at `level`."""
 
     network: _Network
     factor: float
@@ -155,8 +156,8 @@ class Trust:
     ) -> Trust:
         """Fit to features `(cell, feature)` and absolute errors `(cell,)` in mm/h, one pair per field.
 
-        `learning` fits the network, `calibration` the conformal quantiles. Raises `UserError` for a level outside
-        0…1, `DataError` if one of the two has no cells.
+        The network is fitted to `learning`, the conformal quantiles to `calibration`. Raises `UserError` for a level
+        outside 0…1, `DataError` if `learning` or `calibration` has no cells.
         """
         if not 0 < level < 1:
             raise UserError(f"trust level is {level}; expected a share within 0…1, such as 0.9")
@@ -178,12 +179,13 @@ class Trust:
         return cls(network, _conformal(ratios, level), _conformal(strange, level), level)
 
     def __call__(self, batch: Batch, prediction: Float[Tensor, "batch member 1 y x"]) -> TrustMap:
-        """The trust map of a prediction; the target of the batch, if any, is not used."""
+        """Compute the trust map of a prediction. The target of the batch is not used."""
         found = features(batch, prediction)
         flat = found.movedim(1, -1).flatten(0, -2)
         if flat.shape[1] != len(self.network.mean):
             raise UserError(
-                f"the trust map was fitted to {len(self.network.mean)} features; these predictors give {flat.shape[1]}"
+                f"the trust map was fitted to {len(self.network.mean)} features; these predictors give "
+                f"{flat.shape[1]}. Use the predictors of the training"
             )
         with torch.no_grad():
             expected, novelty = _expected(self.network, flat), self.network.novelty(flat)
@@ -217,7 +219,7 @@ class Trust:
 
 
 def found_beside(checkpoint: Path) -> Trust | None:
-    """The trust map of a trained model by its run folder or checkpoint folder; None if none was fitted."""
+    """Load the trust map of a run folder or checkpoint folder; None if none was fitted."""
     places = (checkpoint / "checkpoints", checkpoint, checkpoint.parent)
     return next((Trust.load(place) for place in places if (place / FILE).exists()), None)
 
@@ -229,9 +231,9 @@ def _expected(network: _Network, x: Tensor) -> Tensor:
 def _learn(network: _Network, x: Tensor, error: Tensor, seed: int) -> None:
     """Fit the square root of the error by least squares: first the power law, then the correction.
 
-    Without the root, a few cells of heavy rain would dominate the loss. Fitted jointly, the bounded correction would
-    take over part of the exponent, and extrapolation would fail. The square of a mean root is less than the mean error
-    (Jensen's inequality), so the power law is scaled until the expected error is right on average.
+    Without the root, a few cells with heavy rain would dominate the loss. In a joint fit, the bounded correction would
+    absorb part of the exponent, and extrapolation would fail. The square of a mean root is less than the mean error
+    (Jensen's inequality), so the power law is then scaled until the expected error is right on average.
     """
     generator = torch.Generator().manual_seed(seed)
     wanted = error.sqrt()
@@ -250,9 +252,9 @@ def _learn(network: _Network, x: Tensor, error: Tensor, seed: int) -> None:
 
 
 def _conformal(values: Tensor, level: float) -> float:
-    """The conformal quantile: an exchangeable new value is below it with probability at least `level`.
+    """Return the conformal quantile: an exchangeable new value is below it with probability at least `level`.
 
-    With too few values for this, it is the largest of them.
+    If there are too few values, it is the largest one.
     """
     rank = min(math.ceil(level * (len(values) + 1)), len(values))
     return float(values.double().kthvalue(rank).values)
@@ -292,7 +294,7 @@ def fit_trust(
 
 
 def _cells(batch: Batch, prediction: Tensor, rng: np.random.Generator) -> Iterable[tuple[Tensor, Tensor]]:
-    """Features and absolute errors of a random sample of the known cells of each field."""
+    """Yield features and absolute errors of a random sample of the known cells of each field."""
     assert batch.target is not None
     found = features(batch, prediction)
     for i in range(len(batch)):
@@ -304,9 +306,10 @@ def _cells(batch: Batch, prediction: Tensor, rng: np.random.Generator) -> Iterab
 
 
 def auroc(score: NDArray[Any], event: NDArray[np.bool_]) -> float:
-    """Area under the ROC curve: the probability that a cell with the event scores higher than one without it.
+    """Compute the area under the ROC curve.
 
-    Equal scores count one half. NaN if the event occurs in all cells or in none.
+    It is the probability that a cell with the event has a higher score than a cell without it; equal scores count one
+    half. NaN if the event occurs in all cells or in none.
 
     >>> auroc(np.array([0.1, 0.4, 0.4, 0.9]), np.array([False, False, True, True]))
     0.875
@@ -323,7 +326,7 @@ def auroc(score: NDArray[Any], event: NDArray[np.bool_]) -> float:
 def risk_coverage(
     score: NDArray[Any], error: NDArray[Any], *, points: int = 50
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Coverage (share of cells kept) and risk (their mean error) as the cells of the highest score are removed first.
+    """Compute coverage (share of kept cells) and risk (their mean error) as cells with the highest score are removed.
 
     Returns two arrays of length `points`. Cells of equal score keep their order. Source: El-Yaniv & Wiener 2010, "On
     the foundations of noise-free selective classification".

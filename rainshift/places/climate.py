@@ -1,4 +1,4 @@
-"""The parameters of a region's climate on the synthetic planet."""
+"""Parameters of a region's climate on the synthetic planet."""
 
 from __future__ import annotations
 
@@ -12,25 +12,25 @@ __all__ = ["Climate"]
 
 
 def _number(low: float, high: float) -> Any:
-    """A required field whose value must lie within [low, high]."""
+    """Define a required field whose value must lie within [low, high]."""
     return field(metadata={"range": (low, high)})
 
 
 @dataclass(frozen=True, kw_only=True)
 class Climate:
-    """Parameters of the law of weather in one region; read from the `climate:` block of its YAML.
+    """Parameters of the statistical weather model of one region; read from the `climate:` block of its YAML file.
 
-    Hours are local solar time, days count from 1 January, angles turn counter-clockwise from east. Wet means at least
-    `rainshift.planet.rainfall.WET_MM_H`.
+    Hours are local solar time, days count from 1 January, angles are counter-clockwise from east. Wet means a rate of
+    at least `rainshift.planet.rainfall.WET_MM_H`.
     """
 
-    # Rain: how often, how much, of which kind
+    # Rain: frequency, amount and type
     wet_fraction: float = _number(0.001, 0.6)  # share of pixel-hours that are wet, over the year
     stratiform_mm_h: float = _number(0.15, 20.0)  # mean rate of stratiform rain where it falls
     convective_mm_h: float = _number(0.15, 50.0)  # mean rate of convective rain where it falls
     tail_shape: float = _number(0.3, 3.0)  # Weibull shape of convective rates; smaller has the heavier tail
     convective_share: float = _number(0.02, 0.98)  # of the rain amount
-    # Shape and life of rain systems and of the cells in them
+    # Size and lifetime of rain systems and of the cells in them
     outer_scale_km: float = _number(50.0, 3000.0)  # beyond it the spectrum of systems is flat
     spectral_slope: float = _number(1.0, 5.0)  # power over wavenumber falls as k^-slope below the outer scale
     anisotropy: float = _number(1.0, 5.0)  # length of bands over their width
@@ -39,7 +39,7 @@ class Climate:
     cell_km: float = _number(10.0, 100.0)  # spacing scale of convective cells
     cell_hours: float = _number(0.3, 12.0)  # correlation time of a cell
     organisation: float = _number(0.0, 0.95)  # correlation of cells with the systems; 0 scatters them
-    # Clock and calendar
+    # Diurnal and seasonal cycle
     diurnal_peak_hour: float = _number(0.0, 24.0)  # of convection over land
     diurnal_amplitude: float = _number(0.0, 0.95)  # of convection over land; a quarter of it over sea, at dawn
     season_peak_day: float = _number(0.0, 366.0)
@@ -54,7 +54,7 @@ class Climate:
     relief_m: float = _number(0.0, 5000.0)  # standard deviation of height over land
     orography_slope: float = _number(1.0, 5.0)  # spectral slope of heights
     orographic_gain: float = _number(0.0, 0.9)  # correlation of rain's latent field with upslope wind
-    # What the coarse analysis sees
+    # Coarse analysis: predictors and errors
     cape_j_kg: float = _number(1.0, 5000.0)
     water_kg_m2: float = _number(1.0, 80.0)
     analysis_bias: float = _number(0.2, 5.0)  # multiplies the analysed rain
@@ -70,15 +70,15 @@ class Climate:
 
     @classmethod
     def from_mapping(cls, values: Mapping[str, Any]) -> Climate:
-        """A climate from a YAML block; a missing or unknown key is named."""
+        """Parse a YAML block. Raises `UserError` for missing and unknown keys."""
         names = [item.name for item in fields(cls)]
         for key in values:
             if key not in names:
                 raise unknown("climate key", key, names)
         if missing := [name for name in names if name not in values]:
-            raise UserError(f"climate lacks {', '.join(missing)}; copy the block of a similar region and edit it")
+            raise UserError(f"climate has no {', '.join(missing)}; copy the block of a similar region and edit it")
         return cls(**values)
 
     def as_dict(self) -> dict[str, float]:
-        """The block as in the YAML file."""
+        """Return the block as in the YAML file."""
         return asdict(self)

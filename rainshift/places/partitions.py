@@ -1,4 +1,4 @@
-"""Partitions of regions into those that train and those that are tested: files of the user's, with their source."""
+"""Partitions of regions into training and test regions: YAML files by the user, with their source."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ KEYS = ("name", "source", "train_regions", "test_regions")
 
 @dataclass(frozen=True)
 class Partition:
-    """Regions that train and regions that are tested, and where it is written that they are these."""
+    """Training and test regions, with a name and the publication that defines them."""
 
     name: str
     source: str
@@ -26,18 +26,18 @@ class Partition:
 
     @classmethod
     def load(cls, path: Path, known: Sequence[str]) -> Partition:
-        """The partition in a YAML file of the keys name, source, train_regions, test_regions.
+        """Read a partition from a YAML file with the keys name, source, train_regions, test_regions.
 
-        Raises `DataError` for a file that lacks one of them, `UserError` for a region that is not among `known`.
+        Raises `DataError` for a missing key, `UserError` for a region that is not among `known`.
         """
         values = parse_yaml(read_text(path, "partition file"), path)
         if not isinstance(values, dict):
-            raise DataError(f"{path} holds {type(values).__name__}; expected the keys {', '.join(KEYS)}")
+            raise DataError(f"{path} contains {type(values).__name__}; expected the keys {', '.join(KEYS)}")
         for key in values:
             if key not in KEYS:
                 raise unknown("partition key", key, KEYS, hint=f"in {path}")
         if missing := [key for key in KEYS if not values.get(key)]:
-            raise DataError(f"{path} lacks {', '.join(missing)}; source says where the partition is published")
+            raise DataError(f"{path} has no {', '.join(missing)}; source is the publication of the partition")
         sets = {key: values[key] for key in ("train_regions", "test_regions")}
         for key, names in sets.items():
             if not isinstance(names, list) or not all(isinstance(name, str) for name in names):

@@ -17,17 +17,17 @@ if TYPE_CHECKING:
 
 __all__ = ["Region", "adjacent", "as_rows", "grids", "load_region", "neighbours", "overlap", "region", "regions"]
 
-#: Further folders of region files, separated as in PATH; their regions come after the shipped ones.
+#: Environment variable with additional folders of region files, separated as in PATH.
 SEARCH_VARIABLE = "RAINSHIFT_REGIONS"
 SHIPPED = Path(__file__).parents[1] / "conf" / "region"
 FINE_DEG = 0.1
 COARSE_DEG = 0.25
-JOINT_DEG = 0.5  # holds five fine and two coarse cells
+JOINT_DEG = 0.5  # five fine and two coarse cells
 
 
 @dataclass(frozen=True)
 class Region:
-    """A latitude–longitude box in degrees, longitudes within ±180, and its climate, if known."""
+    """Latitude–longitude box in degrees with longitudes within ±180, and its climate if known."""
 
     name: str
     lat_min: float
@@ -55,30 +55,30 @@ class Region:
 
     @property
     def size_deg(self) -> tuple[float, float]:
-        """Extent in latitude and longitude."""
+        """Extent in latitude and longitude in degrees."""
         return self.lat_max - self.lat_min, self.lon_max - self.lon_min
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain values, without the climate block."""
+        """Return plain values without the climate block."""
         values = asdict(self)
         del values["climate"]
         return values
 
 
 def load_region(path: str | os.PathLike[str]) -> Region:
-    """The region in one YAML file; its `name` must be the file's stem."""
+    """Read a region from a YAML file. Its `name` must be the file name without suffix."""
     path = Path(path)
     values = _values(path)
     if not isinstance(values, dict):
-        raise DataError(f"{path} holds {type(values).__name__}; expected the keys name, lat_min, lat_max, …")
+        raise DataError(f"{path} contains {type(values).__name__}; expected the keys name, lat_min, lat_max, …")
     known = Region.__dataclass_fields__
     for key in values:
         if key not in known:
             raise unknown("region key", key, known, hint=f"in {path}")
     if missing := [key for key in ("name", "lat_min", "lat_max", "lon_min", "lon_max") if key not in values]:
-        raise DataError(f"{path} lacks {', '.join(missing)}")
+        raise DataError(f"{path} has no {', '.join(missing)}; add the missing keys")
     if values["name"] != path.stem:
-        raise DataError(f"{path} names its region {values['name']!r}; the file's stem and the name must agree")
+        raise DataError(f"{path}: name is {values['name']!r}; expected {path.stem!r}, the file name without suffix")
     try:
         climate = values.pop("climate", None)
         return Region(**values, climate=Climate.from_mapping(climate) if climate is not None else None)
@@ -109,16 +109,16 @@ def _read(folders: tuple[Path, ...]) -> dict[str, Region]:
     found: dict[str, Region] = {}
     for folder in folders:
         if not folder.is_dir():
-            raise UserError(f"{SEARCH_VARIABLE} names {folder}, which is not a folder")
+            raise UserError(f"{SEARCH_VARIABLE} contains {folder}, which is not a folder")
         for path in sorted(folder.glob("*.yaml")):
             if path.stem in found:
-                raise UserError(f"{path} would hide the region {path.stem!r} that already exists; give it another name")
+                raise UserError(f"{path} has the name of an existing region, {path.stem!r}; give it another name")
             found[path.stem] = load_region(path)
     return found
 
 
 def regions() -> dict[str, Region]:
-    """All regions by name: the shipped ones and those of the folders in `RAINSHIFT_REGIONS`.
+    """Return all regions by name: shipped regions and those in the folders of `RAINSHIFT_REGIONS`.
 
     >>> len([name for name, found in regions().items() if found.source])
     18
@@ -127,7 +127,7 @@ def regions() -> dict[str, Region]:
 
 
 def region(name: str) -> Region:
-    """The region of that name.
+    """Return the region with a name. Raises `UserError` for an unknown name.
 
     >>> region("europe_west").lat_max
     60.0
@@ -139,7 +139,7 @@ def region(name: str) -> Region:
 
 
 def as_rows() -> list[dict[str, Any]]:
-    """One plain row per region, with the names of adjacent regions."""
+    """Return one row of plain values per region, with the names of adjacent regions."""
     known = regions()
     touching: dict[str, list[str]] = {name: [] for name in known}
     for one, other in neighbours(known):
@@ -149,7 +149,7 @@ def as_rows() -> list[dict[str, Any]]:
 
 
 def _gap(a_min: float, a_max: float, b_min: float, b_max: float) -> float:
-    """Distance between two intervals; negative by the length of their overlap."""
+    """Return the distance between two intervals; minus the length of the overlap if they overlap."""
     return max(a_min, b_min) - min(a_max, b_max)
 
 
@@ -166,7 +166,7 @@ def overlap(a: Region, b: Region) -> bool:
 
 
 def adjacent(a: Region, b: Region) -> bool:
-    """Whether two regions share a part of an edge (more than a corner), which weather can cross.
+    """Whether two regions share part of an edge (more than a corner), so that weather can cross between them.
 
     >>> adjacent(region("amazon-basin"), region("southamerica-east"))
     True
@@ -181,16 +181,16 @@ def neighbours(known: dict[str, Region]) -> list[tuple[str, str]]:
 
 
 def grids(box: Region) -> tuple[Grid, Grid]:
-    """The coarse and the fine grid of a region, latitudes ascending.
+    """Return the coarse and the fine grid of a region, with ascending latitudes.
 
-    The coarse one is node-registered and takes its northern and western edges but not the southern and eastern ones
-    (40.25 … 60.0 N, 5.0 W … 14.75 E over western Europe: 80 × 80); the fine one is cell-centred (40.05 … 59.95 N:
-    200 × 200). Two fine rows and two columns lie outside the hull of the coarse nodes.
+    The coarse grid is node-registered. It includes the northern and western edges of the box but not the southern and
+    eastern ones (western Europe: 40.25 … 60.0 N, 5.0 W … 14.75 E, 80 × 80). The fine grid is cell-centred (40.05 …
+    59.95 N, 200 × 200). Two fine rows and two fine columns lie outside the hull of the coarse nodes.
     """
     from geoml.grids.grid import Grid
 
     for name, extent in zip(("latitude", "longitude"), box.size_deg, strict=True):
         if abs(extent / JOINT_DEG - round(extent / JOINT_DEG)) > 1e-9:
-            raise UserError(f"region {box.name!r} spans {extent}° of {name}, not a multiple of {JOINT_DEG}°")
+            raise UserError(f"region {box.name!r} spans {extent}° of {name}; expected a multiple of {JOINT_DEG}°")
     bounds = (box.lat_min, box.lat_max, box.lon_min, box.lon_max)
     return Grid.latlon(*bounds, COARSE_DEG, "node", half_open=True), Grid.latlon(*bounds, FINE_DEG)

@@ -25,7 +25,7 @@ PURGE = timedelta(hours=48)
 
 @dataclass(frozen=True)
 class Leak:
-    """A tolerated way in which training data may contain test weather."""
+    """A tolerated overlap of training and test weather."""
 
     kind: str
     train: str
@@ -40,11 +40,11 @@ def split_blocks(
     blocks: int = 10,
     purge: timedelta = PURGE,
 ) -> dict[str, NDArray[np.intp]]:
-    """Positions in `time` of each part: strided blocks of time, with a purge gap between different parts.
+    """Split times into parts as alternating blocks, with a purge gap between different parts. Returns positions.
 
-    `time`, ascending, is cut into `blocks` cycles of equal length; each cycle holds one block of every part in turn, in
-    proportion to its share, so that all parts cover all seasons. Between blocks of different parts, times within
-    `purge` after the boundary are dropped. Raises `UserError` if a part is empty.
+    Ascending `time` is divided into `blocks` cycles of equal length. Each cycle contains one block of every part in
+    turn, with lengths in proportion to `shares`, so all parts cover all seasons. Times within `purge` after a boundary
+    between different parts are dropped. Raises `UserError` if a part is empty.
 
     >>> import numpy as np
     >>> time = np.datetime64("2001-01-01") + np.arange(240) * np.timedelta64(1, "h")
@@ -60,7 +60,7 @@ def split_blocks(
         raise UserError(f"{blocks} blocks: expected 1 or more")
     seconds = (time - time[0]) / np.timedelta64(1, "s")
     if (np.diff(seconds) <= 0).any():
-        raise DataError("times do not ascend; sort them before they are split")
+        raise DataError("times are not ascending; sort them before the split")
     step = float(np.diff(seconds).min()) if len(time) > 1 else 1.0
     cycle = (seconds[-1] + step) / blocks
     total = sum(shares.values())
@@ -75,14 +75,14 @@ def split_blocks(
     for name, part in parts.items():
         if not len(part):
             raise UserError(
-                f"{name} is left without a time: {blocks} blocks of {cycle / 3600:.3g} h and a purge gap of "
+                f"part {name} has no time: {blocks} cycles of {cycle / 3600:.3g} h and a purge gap of "
                 f"{purge}; use fewer blocks or a shorter gap"
             )
     return parts
 
 
 def purge_for(time: NDArray[np.datetime64]) -> timedelta:
-    """The gap between training and test that a record's length allows: a fourteenth of it, 48 hours at most.
+    """Return the purge gap for a short record: a fourteenth of its length, at most 48 hours.
 
     >>> import numpy as np
     >>> purge_for(np.datetime64("2020-01-01") + np.arange(14 * 24) * np.timedelta64(1, "h"))
@@ -96,14 +96,14 @@ def purge_for(time: NDArray[np.datetime64]) -> timedelta:
 
 
 def fold_count(time: NDArray[np.datetime64]) -> int:
-    """How many blocks a record is cut into, each of which is tested once: four, fewer where it has few times."""
+    """Return the number of cross-validation blocks of a record: four, or fewer for a record with few times."""
     return max(2, min(4, len(time) // 6))
 
 
 def split_fold(time: NDArray[np.datetime64], fold: int, count: int, purge: timedelta) -> dict[str, NDArray[np.intp]]:
-    """Positions that train and that are tested when one of `count` blocks of equal length is left out.
+    """Return the training and test positions if one of `count` blocks of equal length is left out for the test.
 
-    Times within `purge` of the block train nothing. Raises `UserError` where nothing is left to train on or to test.
+    Times within `purge` of the test block are not used. Raises `UserError` if no training or test times remain.
 
     >>> import numpy as np
     >>> time = np.datetime64("2001-01-01") + np.arange(40) * np.timedelta64(1, "h")
@@ -119,11 +119,14 @@ def split_fold(time: NDArray[np.datetime64], fold: int, count: int, purge: timed
     block = np.minimum((seconds / length + 1e-9).astype(int), count - 1)
     test = np.flatnonzero(block == fold)
     if not len(test):
-        raise UserError(f"block {fold + 1} of {count} holds no time: the record has long gaps; split its files")
+        raise UserError(f"block {fold + 1} of {count} contains no time: the record has long gaps; split its files")
     first, last, gap = seconds[test[0]], seconds[test[-1]], purge.total_seconds() - 1e-6
     train = np.flatnonzero((block != fold) & ((seconds <= first - gap) | (seconds >= last + gap)))
     if not len(train):
-        raise UserError(f"nothing is left to train on: {count} blocks of {length / 3600:.3g} h and a gap of {purge}")
+        raise UserError(
+            f"no training times remain: {count} blocks of {length / 3600:.3g} h and a purge gap of {purge}; set a "
+            "smaller purge_hours or use a longer record"
+        )
     return {"train": train, "test": test}
 
 
@@ -137,10 +140,10 @@ def check_leakage(
 ) -> list[Leak]:
     """Raise `DataError` if training and test sets, `{region: times}` each, share weather.
 
-    For one region (or two that overlap in space): times in both sets, shuffled hours, or test times within `purge` of
-    a training time raise `DataError`. Regions that share an edge at the same times raise an error, too; with
-    `shared_edges="warn"` they are returned, with "ignore" accepted. `regions` maps names to `Region`s; by default
-    those of `rainshift.places.regions`; other names are compared by name alone.
+    Within one region, or two that overlap in space, it is an error if a time is in both sets, if hours are shuffled
+    between the sets, or if a test time is within `purge` of a training time. Regions that share an edge at the same
+    times are also an error; with `shared_edges="warn"` they are returned instead, with "ignore" accepted. `regions`
+    maps names to `Region`s, by default those of `rainshift.places.regions`. Other names are only compared for equality.
     """
     from rainshift.places import regions as catalogue
 
@@ -169,7 +172,7 @@ def _seconds(times: Iterable[Any]) -> NDArray[np.float64]:
 
 
 def _closest(train: Sequence[Any], test: Sequence[Any]) -> float:
-    """Seconds between the nearest two times of two sets."""
+    """Return the smallest time difference between two sets, in seconds."""
     import numpy as np
 
     a, b = _seconds(train), _seconds(test)
@@ -188,7 +191,7 @@ def _check_times(here: str, train: Sequence[Any], there: str, test: Sequence[Any
     if len(shared := np.intersect1d(a, b)):
         first = np.datetime64(int(shared[0]), "s")
         raise DataError(f"{where}: {len(shared)} times are in both training and test, the first {first}")
-    # Labels in order of time: blocks change side rarely, shuffled hours at nearly every step.
+    # Labels in order of time: with blocks the label changes rarely, with shuffled hours at nearly every step.
     order = np.argsort(np.concatenate([a, b]), kind="stable")
     side = np.concatenate([np.zeros(len(a)), np.ones(len(b))])[order]
     changes = int((np.diff(side) != 0).sum())
@@ -196,10 +199,11 @@ def _check_times(here: str, train: Sequence[Any], there: str, test: Sequence[Any
     gap = _closest(train, test)
     if gap < purge.total_seconds() and smaller >= 8 and changes > smaller / 2:
         raise DataError(
-            f"{where}: hours are shuffled between training and test ({changes} changes of side in {len(side)} times), "
-            "so that each test hour is next to training hours; split by blocks (`split_blocks`)"
+            f"{where}: hours are shuffled between training and test ({changes} changes in {len(side)} times), "
+            "so each test hour is next to training hours; split by blocks (`split_blocks`)"
         )
     if gap < purge.total_seconds():
         raise DataError(
-            f"{where}: a test time lies {timedelta(seconds=gap)} from a training time; the purge gap is {purge}"
+            f"{where}: a test time is only {timedelta(seconds=gap)} from a training time; expected a purge gap of "
+            f"{purge}"
         )

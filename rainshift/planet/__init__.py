@@ -1,1 +1,1 @@
-"""The synthetic planet: one seeded law of weather per region, in blocks that can be computed independently."""
+"""Synthetic planet: one seeded weather model per region, computed in independent blocks of time."""

@@ -1,4 +1,4 @@
-"""Random climates: a distribution of regions that is much wider than the named regions."""
+"""Random climates: regions from a distribution that is much wider than the named regions."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from rainshift.planet.relation import USUAL, Relation
 
 __all__ = ["INSIDE", "OUTSIDE", "RandomClimate", "random_climate"]
 
-#: Ranges of the uniform distributions of climates; uniform in the logarithm for those of `LOG`.
+#: Ranges of the uniform distributions of climate parameters; uniform in the logarithm for the names in `LOG`.
 INSIDE: dict[str, tuple[float, float]] = {
     "latitude": (-60, 60),
     "wet_fraction": (0.05, 0.40),  # log
@@ -42,7 +42,7 @@ LOG = (
     *("wet_fraction", "stratiform_mm_h", "convective_mm_h", "outer_scale_km", "cell_km", "relief_m", "base_m"),
     *("cape_j_kg", "bias"),
 )  # fmt: skip
-#: Ranges beyond those of `INSIDE`; an outside climate has two of its values from here.
+#: Ranges outside those of `INSIDE`; an outside climate draws two of its parameters from these ranges.
 OUTSIDE: dict[str, tuple[float, float]] = {
     "wet_fraction": (0.42, 0.55),
     "stratiform_mm_h": (3.0, 5.0),
@@ -60,13 +60,13 @@ OUTSIDE: dict[str, tuple[float, float]] = {
 }
 #: Share of climates with exact means as coarse rain.
 EXACT_SHARE = 1 / 3
-#: Share of climates with the relation of predictors to rain of the named regions.
+#: Share of climates in which predictors depend on rain as in the named regions.
 USUAL_SHARE = 0.4
 
 
 @dataclass(frozen=True)
 class RandomClimate:
-    """A random region: box and climate, relation of predictors to rain, and whether the coarse rain is exact."""
+    """A random region with its climate, the dependence of its predictors on rain, and whether coarse rain is exact."""
 
     region: Region
     relation: Relation
@@ -74,15 +74,15 @@ class RandomClimate:
 
     @property
     def climate(self) -> Climate:
-        """The numbers of the climate."""
+        """Parameters of the climate."""
         assert self.region.climate is not None
         return self.region.climate
 
 
 def random_climate(seed: int, number: int, *, size_deg: float = 4.0, outside: bool = False) -> RandomClimate:
-    """Climate `number` of the planet `seed`; with `outside`, two of its values are beyond the range in `INSIDE`.
+    """Draw climate `number` of the planet `seed`; with `outside`, two of its parameters are outside `INSIDE`.
 
-    Deterministic. Raises `UserError` if no rain law exists for 50 draws.
+    The result is deterministic. Raises `UserError` if no valid climate is found in 50 draws.
 
     >>> random_climate(0, 7) == random_climate(0, 7)
     True
@@ -92,9 +92,9 @@ def random_climate(seed: int, number: int, *, size_deg: float = 4.0, outside: bo
         rng = generator(seed, "climates", key, number, attempt)
         try:
             return _drawn(rng, f"climate-{key}-{number:04d}", size_deg, outside)
-        except UserError:  # no rain law has this wet fraction with these rates: the next draw
+        except UserError:  # no rain distribution has this wet fraction with these rates: draw again
             continue
-    raise UserError(f"no climate {number} can be drawn from planet {seed}; take another number")
+    raise UserError(f"no valid climate {number} was found for planet {seed}; use another number")
 
 
 def _drawn(rng: np.random.Generator, name: str, size_deg: float, outside: bool) -> RandomClimate:

@@ -7,8 +7,8 @@ means of the coarse cells and ε white noise; rain is g(Z), where g censors and 
     mean K·c,   covariance Σ − K·A·Σ,   K = Σ·Aᵀ·(A·Σ·Aᵀ + r²·I)⁻¹,
 
 and is drawn exactly: Z' + K·(c − c') with a draw (Z', c') of the joint distribution (Journel & Huijbregts 1978, "Mining
-Geostatistics", sect. VII.A). Covariances and A are Kronecker products of one matrix per axis, so that the cost is that
-of matrix products along single axes, even for a full region.
+Geostatistics", sect. VII.A). Covariances and A are Kronecker products of one matrix per axis, so the computation needs
+only matrix products along single axes, even for a full region.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ from rainshift.planet.weather import WeatherBlock
 
 __all__ = ["GaussianLaw", "GaussianWeather", "View"]
 
-#: Resolution of rain in a store, so that drawn and stored rain have the same distribution.
+#: Resolution of rain in a store; drawn rain is rounded to it, so drawn and stored rain have the same distribution.
 STEP_MM_H = 0.01
-#: Length of the correlation along an axis over the scale of convective cells.
+#: Ratio of the correlation length along an axis to the scale of convective cells.
 LENGTH_PER_CELL = 2.0
 
 Fields = NDArray[np.float64]
@@ -41,10 +41,10 @@ Fields = NDArray[np.float64]
 
 @dataclass(frozen=True, kw_only=True)
 class GaussianLaw:
-    """The distribution of rain at a place: its values at a point, and its correlation along each axis.
+    """Distribution of rain in a region: marginal distribution, and correlation along each axis.
 
-    Along an axis the correlation of Z at distance d is Matérn's of order 3/2, (1 + √3 d/ℓ)·exp(−√3 d/ℓ) with
-    ℓ = `length_km`. `noise` is r, the standard deviation of ε. `latitude` is where a degree of longitude is measured.
+    The correlation of Z along an axis is the Matérn function of order 3/2 of distance d, (1 + √3 d/ℓ)·exp(−√3 d/ℓ) with
+    ℓ = `length_km`. `noise` is r, the standard deviation of ε. Lengths of degrees of longitude are those at `latitude`.
     """
 
     wet_fraction: float
@@ -56,7 +56,7 @@ class GaussianLaw:
 
     @classmethod
     def of(cls, box: Region) -> GaussianLaw:
-        """The law of a region from its climate: yearly wet fraction, mean rate, tail, cells, noise of the analysis."""
+        """Derive the distribution from a region's climate: wet fraction, mean rate, tail, cell size, analysis noise."""
         climate = box.climate
         if climate is None:
             raise ValueError(f"region {box.name!r} has no climate")
@@ -72,12 +72,12 @@ class GaussianLaw:
         )
 
     def rain(self, latent: NDArray[np.floating]) -> NDArray[np.float32]:
-        """g: rain in mm/h where Z is `latent`, in multiples of `STEP_MM_H`."""
+        """Transform the latent field Z to rain g(Z) in mm/h, in multiples of `STEP_MM_H`."""
         exact = rate(latent, self.wet_fraction, self.mean_mm_h, self.shape)
         return (np.rint(exact / STEP_MM_H) * STEP_MM_H).astype(np.float32)
 
     def covariance(self, axis: Axis) -> Fields:
-        """Σ of one axis."""
+        """Return the covariance matrix Σ of one axis."""
         scale = math.cos(math.radians(self.latitude)) if axis.is_longitude else 1.0
         kilometres = axis.coordinates * KM_PER_DEGREE * scale
         distance = math.sqrt(3) / self.length_km * np.abs(kilometres[:, None] - kilometres[None, :])
@@ -86,7 +86,7 @@ class GaussianLaw:
 
 @dataclass(frozen=True)
 class View:
-    """The joint distribution of Z on a fine grid and its view c on a coarse grid; fields are `(…, lat, lon)`.
+    """Joint distribution of Z on a fine grid and its view c on a coarse grid. Fields are `(…, lat, lon)`.
 
     Coarse cells may extend beyond the fine grid; Z is defined on `wide`, which contains them completely.
     """
@@ -115,7 +115,7 @@ class View:
 
     @cached_property
     def means(self) -> tuple[Fields, ...]:
-        """A, one matrix per axis."""
+        """Matrices A of area means, one per axis."""
         return Regridder(self.wide, self.coarse).matrices
 
     @cached_property
@@ -144,28 +144,28 @@ class View:
         return np.asarray(np.sqrt(np.multiply.outer(*variances) + self.law.noise**2))
 
     def draw(self, white_fine: Fields, white_coarse: Fields) -> tuple[Fields, Fields]:
-        """Z on the fine grid and c, from standard normal fields on the wide and on the coarse grid."""
+        """Draw Z on the fine grid and c, from standard normal fields on the wide and on the coarse grid."""
         field = self._roots[0] @ white_fine @ self._roots[1].T
         view = self.means[0] @ field @ self.means[1].T + self.law.noise * white_coarse
         return field[(..., *self._inner)], view
 
     def expected(self, view: Fields) -> Fields:
-        """K·c: the mean of Z given c."""
+        """Return K·c, the mean of Z given c."""
         vectors, gains, values = self._modes
         return np.asarray(gains[0] @ ((vectors[0].T @ view @ vectors[1]) / values) @ gains[1].T)
 
     def conditional(self, view: Fields, white_fine: Fields, white_coarse: Fields) -> Fields:
-        """Draws of Z given c, one for each pair of standard normal fields."""
+        """Draw Z given c, once for each pair of standard normal fields."""
         field, other = self.draw(white_fine, white_coarse)
         return field + self.expected(view - other)
 
 
 @dataclass(frozen=True)
 class GaussianWeather:
-    """Hours of a region, each an independent draw. Predictors are c, and g of c scaled to variance 1.
+    """Independent random hours of a region. Predictors are c, and g of c scaled to variance 1.
 
-    The second is a first guess of the rain with the right distribution at a point. As a function of c it contains no
-    more information, so that the distribution given both is that given c.
+    The second predictor is a first guess of rain with the right marginal distribution. It is a function of c, so it
+    adds no information: the distribution of rain given both predictors is that given c.
     """
 
     seed: int
@@ -180,11 +180,11 @@ class GaussianWeather:
 
     @cached_property
     def view(self) -> View:
-        """The joint law of the two grids."""
+        """Joint distribution on the two grids."""
         return View(self.law, self.fine, self.coarse)
 
     def block(self, block: int) -> WeatherBlock:
-        """The hours `block * BLOCK_HOURS …` since 1970."""
+        """Return the `BLOCK_HOURS` hours from `block * BLOCK_HOURS` since 1970."""
         rng = generator(self.seed, self.key, "gaussian", block)
         whites = [rng.standard_normal((BLOCK_HOURS, *grid.shape)) for grid in (self.view.wide, self.coarse)]
         latent, view = self.view.draw(*whites)

@@ -1,4 +1,4 @@
-"""Land and sea, heights and slopes of a synthetic region."""
+"""Land mask, heights and slopes of a synthetic region."""
 
 from __future__ import annotations
 
@@ -20,21 +20,24 @@ COAST_KM = 300.0
 
 
 def spacing_km(grid: Grid) -> tuple[float, float]:
-    """North and east spacing at the middle latitude; the planet's weather lives on a plane."""
+    """Return the spacing to the north and east in km at the middle latitude; weather is computed on a plane."""
     lat, lon = grid["lat"], grid["lon"]
     middle = math.radians((lat.start + lat.stop) / 2)
     return lat.step * KM_PER_DEGREE, lon.step * KM_PER_DEGREE * max(math.cos(middle), 0.2)
 
 
 def torus(shape: tuple[int, ...]) -> tuple[int, int]:
-    """A shape a fifth larger and efficient for Fourier transforms: fields on it are periodic, their crop is not."""
+    """Return a larger shape (by a fifth) that is efficient for Fourier transforms.
+
+    Fields on the larger shape are periodic; their crop is not.
+    """
     rows, columns = (fft.next_fast_len(math.ceil(1.2 * size), real=True) for size in shape)
     return rows, columns
 
 
 @dataclass(frozen=True)
 class Land:
-    """Static fields on the fine grid: `lsm` 0…1, `height_m`, and slopes (m per m) smoothed over some 20 km."""
+    """Static fields on the fine grid: `lsm` 0…1, `height_m`, and slopes (m per m) smoothed over about 20 km."""
 
     lsm: NDArray[np.float32]
     height_m: NDArray[np.float32]
@@ -43,12 +46,12 @@ class Land:
 
     @property
     def geopotential(self) -> NDArray[np.float32]:
-        """Surface geopotential in m²/s², as ERA5's `z`."""
+        """Surface geopotential in m²/s², like `z` of ERA5."""
         return (STANDARD_GRAVITY * self.height_m).astype(np.float32)
 
     @classmethod
     def of(cls, seed: int, key: str, climate: Climate, grid: Grid) -> Land:
-        """The land of one region: a coast where a smooth field crosses a level, mountains growing inland."""
+        """Generate the land of one region: the coast is a level line of a smooth field; mountains grow inland."""
         spacing = spacing_km(grid)
         shape = grid.shape
 

@@ -1,4 +1,4 @@
-"""Gaussian fields that are advected by the wind and decorrelate in time, computable block by block."""
+"""Gaussian fields that are advected by the wind and decorrelate in time, computed block by block."""
 
 from __future__ import annotations
 
@@ -19,30 +19,30 @@ BLOCK_HOURS = 24
 KM_PER_DEGREE = 111.195
 KM_H = 3.6  # per m/s
 
-#: Power over squared wavenumbers (rad²/km²) along and across the bands; its scale is arbitrary.
+#: Spectral power as a function of squared wavenumber (rad²/km²); its scale is arbitrary.
 Spectrum = Callable[[NDArray[np.floating]], NDArray[np.floating]]
 
 
 def generator(seed: int, *key: str | int) -> np.random.Generator:
-    """A separate random stream for every key."""
+    """Return a random generator with a separate stream for every key."""
     words = [zlib.crc32(part.encode()) if isinstance(part, str) else part % 2**32 for part in key]
     return np.random.Generator(np.random.PCG64(np.random.SeedSequence([seed, *words])))
 
 
 def isotropic(slope: float, outer_scale_km: float) -> Spectrum:
-    """Power that falls as k^-slope (integrated over directions) below the outer scale, flat above it."""
+    """Return a spectrum that falls as k^-slope (integrated over directions) below the outer scale, flat above it."""
     outer = (2 * math.pi / outer_scale_km) ** 2
     return lambda squared: ((squared + outer) / outer) ** (-(slope + 1) / 2)
 
 
 def ring(wavelength_km: float, falloff: float = 5.0) -> Spectrum:
-    """Power that rises from zero at large scales to a maximum near `wavelength_km` and falls as k^-falloff."""
+    """Return a spectrum with a maximum near `wavelength_km`: 0 at large scales, k^-falloff at small scales."""
     centre = (2 * math.pi / wavelength_km) ** 2
     return lambda squared: (squared / centre) / (1 + squared / centre) ** ((falloff + 3) / 2)
 
 
 def mixture(*parts: tuple[float, Spectrum]) -> Spectrum:
-    """Spectra added with the given shares of the variance (of wavelengths from 20 to 5000 km on a plane)."""
+    """Add spectra with given shares of the variance (at wavelengths from 20 to 5000 km on a plane)."""
     wavenumber = 2 * np.pi / np.geomspace(5000.0, 20.0, 400)
     scales = [share / np.trapezoid(part(wavenumber**2) * wavenumber, wavenumber) for share, part in parts]
     return lambda squared: np.sum(
@@ -52,7 +52,7 @@ def mixture(*parts: tuple[float, Spectrum]) -> Spectrum:
 
 @dataclass(frozen=True)
 class Drift:
-    """Steering wind with daily variations about its mean; the same for all fields of a region."""
+    """Steering wind with daily variations around its mean, the same for all fields of a region."""
 
     seed: int
     key: str
@@ -60,7 +60,7 @@ class Drift:
     spread_m_s: float
 
     def at(self, hour: float) -> tuple[float, float]:
-        """East and north wind in m/s at an hour since 1970; normal, with the given mean and spread at any hour."""
+        """Return the east and north wind in m/s at an hour since 1970. It is normal with the given mean and spread."""
         return _wind(self, hour)
 
     def _at(self, hour: float) -> tuple[float, float]:
@@ -82,13 +82,13 @@ def _wind(drift: Drift, hour: float) -> tuple[float, float]:
 
 @dataclass(frozen=True)
 class SpectralField:
-    """A stationary Gaussian field of mean 0 and variance 1 on a torus, advected and renewed hour by hour.
+    """A stationary Gaussian field of mean 0 and variance 1 on a torus, advected by wind and correlated in time.
 
-    Every wavenumber is a complex first-order autoregression in the frame that moves with the wind, with a
-    correlation time that falls as k^(-2/3) from `life_hours` at `life_km` (never below `shortest_hours`). To compute
-    any hour without its history, two chains overlap: chain b covers blocks b-1 and b, starts with a draw from the
-    stationary distribution at the boundary between them and runs backwards and forwards (the chain is reversible).
-    Within a block, chain b fades out as chain b+1 fades in, with weights of constant total variance.
+    Every wavenumber is a complex first-order autoregression in the frame that moves with the wind. Its correlation time
+    falls as k^(-2/3) from `life_hours` at `life_km`, down to `shortest_hours`. Two overlapping chains allow to compute
+    any hour without its history. Chain b covers blocks b-1 and b. It starts at the boundary between them with a draw
+    from the stationary distribution, and runs backwards and forwards (the chain is reversible). Within a block, chain b
+    fades out and chain b+1 fades in, with weights of constant total variance.
     """
 
     seed: int
@@ -102,7 +102,7 @@ class SpectralField:
     shortest_hours: float = 0.5
     anisotropy: float = 1.0
     band_angle_deg: float = 0.0
-    wander_deg: float = 25.0  # of the band angle, from chain to chain
+    wander_deg: float = 25.0  # standard deviation of the band angle between chains
 
     def _wavenumbers(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         north = 2 * np.pi * fft.fftfreq(self.shape[0], self.spacing_km[0])[:, None]
@@ -116,7 +116,7 @@ class SpectralField:
         along = math.cos(angle) * east + math.sin(angle) * north
         across = math.cos(angle) * north - math.sin(angle) * east
         power = self.spectrum(self.anisotropy * along**2 + across**2 / self.anisotropy)
-        # Columns of the half spectrum count for their mirror images, too, except the first and the last.
+        # Columns of the half spectrum also represent their mirror images, except the first and the last.
         twice = np.full(power.shape[1], 2.0)
         twice[0] = 1.0
         if self.shape[1] % 2 == 0:
@@ -132,7 +132,7 @@ class SpectralField:
         return np.exp(-1.0 / np.clip(hours, self.shortest_hours, self.life_hours)).astype(np.float32)
 
     def _noise(self, rng: np.random.Generator) -> NDArray[np.complex64]:
-        # White noise through a real transform has the symmetry of a real field by itself.
+        # The real transform of real white noise has the symmetry of a real field.
         return fft.rfft2(rng.standard_normal(self.shape, dtype=np.float32), workers=1)
 
     def _phase(self, hour: float, sign: float) -> NDArray[np.complex64]:
@@ -144,7 +144,7 @@ class SpectralField:
         return (rows * columns).astype(np.complex64)
 
     def _chain(self, chain: int, forwards: bool, steps: int) -> Iterator[NDArray[np.complex64]]:
-        """White spectra of the hours from the middle of a chain's life: 0, 1, 2, … or -1, -2, …"""
+        """Yield the white spectra of hours after the middle of a chain (0, 1, 2, …) or before it (-1, -2, …)."""
         memory = self._memory()
         renewal = np.sqrt(1 - memory**2)
         middle = chain * BLOCK_HOURS
@@ -160,7 +160,7 @@ class SpectralField:
             yield state
 
     def block(self, block: int) -> Iterator[NDArray[np.complex64]]:
-        """Half spectra of the `BLOCK_HOURS` hours of a block; `fft.irfft2(…, self.shape)` gives the fields."""
+        """Yield the half spectra of the hours of a block; `fft.irfft2(…, self.shape)` gives the fields."""
         old = list(self._chain(block, True, BLOCK_HOURS))
         new = list(self._chain(block + 1, False, BLOCK_HOURS))[::-1]
         old_amplitude, new_amplitude = self._amplitude(block), self._amplitude(block + 1)
@@ -170,6 +170,6 @@ class SpectralField:
             yield old_part + (math.sin(fade) * new_amplitude) * new[hour]
 
     def fields(self, block: int) -> Iterator[NDArray[np.float32]]:
-        """The fields of a block, hour by hour: float32 `shape`."""
+        """Yield the fields of a block, hour by hour, as float32 of `shape`."""
         for spectrum in self.block(block):
             yield fft.irfft2(spectrum, self.shape, workers=1)

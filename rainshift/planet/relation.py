@@ -1,4 +1,4 @@
-"""The relation of the coarse predictors to the weather of the synthetic planet."""
+"""Dependence of the coarse predictors on the weather of the synthetic planet."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["USUAL", "Relation"]
 class Relation:
     """Dependence of the predictors on the latent fields (rain systems and storms, with mean 0 and variance 1).
 
-    The defaults are those of the named regions.
+    The defaults are the values of the named regions.
 
     Attributes:
         water_systems, water_storms: exponents of total column water.
@@ -30,5 +30,5 @@ class Relation:
     foreign: float = 0.0
 
 
-#: The relation in the named regions.
+#: Values of the named regions.
 USUAL = Relation()

@@ -14,14 +14,14 @@ OBLIQUITY = math.radians(23.44)
 
 
 def local_hour(hour: float, lon_deg: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Mean local solar time in hours, 0 … 24, at an hour since 1970 in UTC."""
+    """Return the mean local solar time in hours, 0 … 24, at an hour since 1970 in UTC."""
     return (hour + lon_deg / 15.0) % 24.0
 
 
 def solar_flux(hour: float, lat_deg: NDArray[np.float64], lon_deg: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Mean top-of-atmosphere flux in W/m² over the hour that ends at `hour`, `(lat, lon)`.
+    """Return the mean top-of-atmosphere flux in W/m² over the hour that ends at `hour`, `(lat, lon)`.
 
-    A circular orbit with the equinox on 21 March; the hour by Simpson's rule.
+    The orbit is circular with the equinox on 21 March. The mean is computed by Simpson's rule.
 
     >>> noon = solar_flux(24 * 79 + 12.5, np.array([0.0]), np.array([0.0]))
     >>> bool(abs(noon[0, 0] / 1361 - 1) < 0.01)

@@ -1,4 +1,4 @@
-"""Blocks of weather: fine rain, and the coarse predictors of an analysis."""
+"""Blocks of synthetic weather: fine rain, and the coarse predictors of an analysis."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ from rainshift.sources.variables import PREDICTORS
 __all__ = ["PREDICTORS", "Weather", "WeatherBlock"]
 
 
-#: Cells of the fine and the coarse grid around a region, so that coarse means at its edge are complete.
+#: Number of cells by which the fine and the coarse grid are padded, so that coarse means at the edge are complete.
 FINE_PAD, COARSE_PAD = 10, 3
-#: Metres of ascent per second at which orography shifts the latent field by its full gain.
+#: Ascent in m/s at which orography shifts the latent field by its full gain.
 LIFT_M_S = 0.05
 DAYS_A_YEAR = 365.25
 SEA_LEVEL_PA, SCALE_HEIGHT_M = 101_325.0, 8_000.0
@@ -40,8 +40,10 @@ Fields = NDArray[np.float32]
 class WeatherBlock:
     """`BLOCK_HOURS` hours of weather.
 
-    `rain` `(time, lat, lon)` in mm/h on the fine grid; `predictors` `(time, predictor, lat, lon)` on the coarse one in
-    the units of `rainshift.sources.variables`.
+    Attributes:
+        rain: rain in mm/h `(time, lat, lon)` on the fine grid.
+        predictors: predictors `(time, predictor, lat, lon)` on the coarse grid, in the units of
+            `rainshift.sources.variables`.
     """
 
     rain: Fields
@@ -50,10 +52,11 @@ class WeatherBlock:
 
 @dataclass(frozen=True)
 class Weather:
-    """The law of one region's weather on a pair of grids, and its blocks.
+    """Weather model of one region on a pair of grids. `block` generates its weather.
 
-    `key` names the random streams (usually the region's name). Two `Weather`s with equal climate, grids and seed but
-    different keys are independent draws of one law, and so is their land unless `land_key` is the same.
+    `key` (usually the region's name) selects the random numbers. Two `Weather`s with equal climate, grids and seed but
+    different keys are independent draws from one distribution. Their land is also independent unless `land_key` is
+    equal.
     """
 
     seed: int
@@ -129,7 +132,7 @@ class Weather:
         return 1 + c.season_amplitude * math.cos(2 * math.pi * (hour / 24 - c.season_peak_day) / DAYS_A_YEAR)
 
     def _clock(self, hour: float) -> Fields:
-        """Diurnal factor of convection with mean 1 over the day: strong over land, weak and at dawn over sea."""
+        """Return the diurnal factor of convection, with daily mean 1: strong over land, weak over sea (peak at 5 h)."""
         c = self.climate
         local = local_hour(hour, self._wide["lon"].coordinates)
         land = c.diurnal_amplitude * np.cos(2 * math.pi * (local - c.diurnal_peak_hour) / 24)
@@ -137,7 +140,7 @@ class Weather:
         return (1 + self.land.lsm * land + (1 - self.land.lsm) * sea).astype(np.float32)
 
     def _rain(self, hour: float, systems: Fields, storms: Fields) -> tuple[Fields, Fields]:
-        """Stratiform and convective rain of an hour on the padded fine grid."""
+        """Return stratiform and convective rain of an hour on the padded fine grid."""
         c, season = self.climate, self._season(hour)
         east, north = self.drift.at(hour)
         lift = np.clip((east * self.land.slope_east + north * self.land.slope_north) / LIFT_M_S, -2.5, 2.5)
@@ -148,7 +151,7 @@ class Weather:
         return stratiform, rate(storms, np.minimum(chance, 0.95), c.convective_mm_h, c.tail_shape)
 
     def block(self, block: int) -> WeatherBlock:
-        """The hours `block * BLOCK_HOURS …` since 1970."""
+        """Return the `BLOCK_HOURS` hours from `block * BLOCK_HOURS` since 1970."""
         hours = [float(block * BLOCK_HOURS + step) for step in range(BLOCK_HOURS)]
         rows, columns = self._wide.shape
         organisation = self.climate.organisation
@@ -167,7 +170,7 @@ class Weather:
         return WeatherBlock(rain, predictors)
 
     def _analysed(self, rain: Fields, analysis: dict[str, Fields]) -> Fields:
-        """Coarse rain as an analysis sees it: displaced, and multiplied by a smooth log-normal error of mean bias."""
+        """Apply the errors of an analysis to coarse rain: displacement, and a smooth log-normal factor."""
         c = self.climate
         rows, columns = self._wide_coarse.shape
         grid = np.mgrid[COARSE_PAD : rows - COARSE_PAD, COARSE_PAD : columns - COARSE_PAD].astype(np.float32)
@@ -180,7 +183,7 @@ class Weather:
         return factor * ndimage.map_coordinates(rain, grid, order=1, mode="nearest")
 
     def _known_of(self, latent: Fields, analysis: dict[str, Fields], name: str) -> Fields:
-        """A latent field, mixed with an independent field by the share `foreign`."""
+        """Mix a latent field with an independent field, which has the share `foreign` of the variance."""
         share = self.relation.foreign
         if share == 0:
             return latent
@@ -190,7 +193,7 @@ class Weather:
         return math.sqrt(1 - share) * latent + math.sqrt(share) * other
 
     def _predictors(self, hour: float, fine: dict[str, Fields], analysis: dict[str, Fields]) -> Fields:
-        """The nine coarse predictors of an hour, in the order of `PREDICTORS`."""
+        """Return the nine coarse predictors of an hour, in the order of `PREDICTORS`."""
         c, r = self.climate, self.relation
         rows, columns = self._wide_coarse.shape
         inner = slice(COARSE_PAD, -COARSE_PAD)

@@ -1,1 +1,1 @@
-"""Tables, figures and pages of rain."""
+"""Tables, figures and pages about rain."""

@@ -37,7 +37,7 @@ LARGEST = 400
 
 
 def showcase(experiment: Experiment, region: str) -> xr.Dataset:
-    """The wettest test hour of a region and the hours around it, in mm/h.
+    """Predict the wettest test hour of a region and the hours around it with every model, in mm/h.
 
     Returns `input(time, coarse_lat, coarse_lon)` if the data have coarse rain, `target(time, lat, lon)`, and
     `prediction(model, member, time, lat, lon)` of every model trained without the region, filled with NaN if a model
@@ -67,7 +67,7 @@ def showcase(experiment: Experiment, region: str) -> xr.Dataset:
 
 
 def _wettest_block(experiment: Experiment, region: str) -> str:
-    """The fold that contains the wettest hour of a record cut into folds; any other region unchanged."""
+    """Return the fold that contains the wettest hour of a record with folds; other regions are returned unchanged."""
     go = experiment.first_go
     if go is None or region not in go.folds:
         return region
@@ -87,7 +87,7 @@ def of_model(
     seed: int = 0,
     trust: Trust | None = None,
 ) -> xr.Dataset:
-    """The wettest of the hours that `evaluate` scores and the hours around it, with the layout of `showcase`.
+    """Predict the wettest of the hours that `evaluate` scores and the hours around it, in the layout of `showcase`.
 
     `prediction` has a single model named "prediction". The result also has `mean(time, lat, lon)` over all members
     and, with `trust`, `expected_error`, `error_bound`, `novelty` and `familiar`.
@@ -100,7 +100,7 @@ def of_model(
 
 
 def of_file(file: Path, archive: Archive, region: str, role: str) -> xr.Dataset:
-    """As `of_model`, for the hours in a prediction file written by `rainshift predict`."""
+    """Return the same as `of_model` for the hours in a prediction file written by `rainshift predict`."""
     stored, split = read_dataset(file), archive.samples(region, role)[0]
     truth = archive.open(region, split)["target"]["precipitation"].sel(time=archive.times(region, role))
     rain, _ = matched(stored, truth, what=(str(file), region))
@@ -114,7 +114,10 @@ def of_file(file: Path, archive: Archive, region: str, role: str) -> xr.Dataset:
 
 
 def of_coarse(file: Path, fields: CoarseFields, name: str) -> xr.Dataset | None:
-    """The wettest time of coarse fields and the times around it, without a target; None if too large for a page."""
+    """Return the wettest time of coarse fields and the times around it, without a target.
+
+    Returns None if the fields are too large for a page.
+    """
     import xarray as xr
 
     with read_dataset(file) as stored:
@@ -138,7 +141,7 @@ def of_coarse(file: Path, fields: CoarseFields, name: str) -> xr.Dataset | None:
 
 
 def _beside(data: xr.Dataset, made: xr.Dataset) -> xr.Dataset:
-    """Input and target with the prediction of a model, limited to the members that the page shows."""
+    """Add the prediction of a model to input and target, limited to the members that the page shows."""
     made = made.drop_vars(("lat", "lon"))
     rain = made["precipitation"].transpose("member", "time", ...)
     shown = rain.isel(member=slice(MEMBERS)).drop_vars("member", errors="ignore").expand_dims(model=["prediction"])
@@ -149,9 +152,9 @@ def _beside(data: xr.Dataset, made: xr.Dataset) -> xr.Dataset:
 def _weather(
     archive: Archive, region: str, role: str, among: NDArray[np.int64] | None = None
 ) -> tuple[xr.Dataset, NDArray[np.int64]]:
-    """Input and target of the wettest hour and the hours around it, and their positions in the role.
+    """Return input and target of the wettest hour and the hours around it, and their positions in the role.
 
-    `among` are the positions to choose from.
+    If given, `among` contains the positions to choose from.
     """
     import xarray as xr
 
@@ -171,7 +174,7 @@ def _weather(
 
 
 def _around(times: NDArray[np.datetime64], wettest: int) -> NDArray[np.int64]:
-    """Positions of the wettest hour and of the consecutive hours around it."""
+    """Return the positions of the wettest hour and of the consecutive hours around it."""
     chosen = np.arange(max(0, wettest - BEFORE), min(len(times), wettest + AFTER + 1))
     steps = np.diff(times)
     step = steps.min() if len(steps) else np.timedelta64(0)
@@ -185,7 +188,7 @@ def write(path: Path, data: xr.Dataset) -> None:
 
 
 def read(path: Path) -> dict[str, xr.Dataset]:
-    """The maps that `write` saved in a run folder, by region; empty if there are none."""
+    """Read the maps that `write` saved in a run folder, by region; empty if there are none."""
     found = {}
     for file in sorted((path / FOLDER).glob("*.nc")):
         with read_dataset(file) as stored:

@@ -28,12 +28,12 @@ __all__ = [
     "transfer_chart",
 ]
 
-#: Class bounds in mm/h as on weather radar displays, roughly doubling; below the first is drawn as dry.
+#: Class bounds in mm/h as on weather radar displays, roughly doubling; rain below the first bound is drawn as dry.
 RAIN_BOUNDS_MM_H = (0.1, 0.25, 0.5, 1, 2, 4, 8, 16, 32, 64)
 DRY = "#ffffff"
-#: Axis limits of spectra in dB; a field below the lower limit has no fine structure left.
+#: Axis limits of spectra in dB. A field below the lower limit has no fine structure left.
 SHOWN_DB = (-30.0, 10.0)
-#: Letters of a region's name beyond which heat maps do not stand in one row.
+#: Length of region names in letters above which heat maps are drawn below each other instead of in one row.
 LONG_NAME = 20
 SIDES = {"in": "in distribution", "out": "out of distribution"}
 #: Variables of the trust map, and their names on the page.
@@ -47,7 +47,7 @@ def _same_on_both_sides(skill: xr.DataArray) -> bool:
 
 
 def skill_chart(results: xr.Dataset, palette: Mapping[str, str]) -> Plot:
-    """Skill by region with intervals: filled in distribution, hollow out of distribution, one colour per model."""
+    """Plot skill by region with intervals: filled in distribution, hollow out of distribution, one colour per model."""
     regions = [str(name) for name in results["test_region"].values]
     series = []
     for number, (model, colour) in enumerate(palette.items()):
@@ -55,7 +55,7 @@ def skill_chart(results: xr.Dataset, palette: Mapping[str, str]) -> Plot:
         for side, label in {"in": "not trained"}.items() if untrained else SIDES.items():
             picked = results.sel(model=model, distribution=side)
             if not np.isfinite(picked["skill"].values).any():
-                continue  # nothing was scored: the reference, or a side that the data have no regions for
+                continue  # nothing was scored: the reference, or a side without regions
             x = np.arange(len(regions)) + offset(2 * number + (side == "out"), 2 * len(palette))
             low, high = picked["skill_low"].values, picked["skill_high"].values
             series.append(Series(f"{model}, {label}", x, picked["skill"].values, colour, "points", low, high,
@@ -66,7 +66,7 @@ def skill_chart(results: xr.Dataset, palette: Mapping[str, str]) -> Plot:
 
 
 def adaptation_chart(rows: Sequence[Mapping[str, Any]], reference: str) -> Plot:
-    """Skill with intervals against hours of local data, one line per region and model.
+    """Plot skill with intervals against hours of local data, one line per region and model.
 
     `rows` is the result of `rainshift.benchmarking.adaptation.adaptation_rows`.
     """
@@ -84,7 +84,7 @@ def adaptation_chart(rows: Sequence[Mapping[str, Any]], reference: str) -> Plot:
 
 
 def heat_maps(table: xr.DataArray, *, unit: str, diverging: bool) -> Plot:
-    """One heat map per model of `(model, region, other)`: tested region across, training region down."""
+    """Plot one heat map per model of `(model, region, other)`: test region across, training region down."""
     models, regions, others = (list(map(str, table[name].values)) for name in ("model", "region", "other"))
     most = float(np.nanmax(np.abs(table.values))) or 1.0
     low, high = (-most, most) if diverging else (float(np.nanmin(table.values)), float(np.nanmax(table.values)))
@@ -94,14 +94,14 @@ def heat_maps(table: xr.DataArray, *, unit: str, diverging: bool) -> Plot:
         Subplot(HeatMap(table.sel(model=model).transpose("other", "region").values, *scale), x, y, model)
         for model in models
     ]
-    long = max(map(len, regions)) > LONG_NAME  # names of records: maps stand below each other
+    long = max(map(len, regions)) > LONG_NAME  # long names of records: one map per row
     return Plot(parts, 1 if long else min(3, len(models)), max(260, 120 + 44 * len(others)))
 
 
 def calibration_chart(curves: xr.Dataset, palette: Mapping[str, str]) -> Plot | None:
-    """Rank histograms in the first row, reliability diagrams below; left in, right out of distribution.
+    """Plot rank histograms in the first row and reliability diagrams below; left in, right out of distribution.
 
-    `curves` is the result of `rainshift.benchmarking.curves.gather`. None without curves or ensembles.
+    `curves` is the result of `rainshift.benchmarking.curves.gather`. Returns None without curves or ensembles.
     """
     reliable = [str(name).removesuffix(".forecast") for name in curves.data_vars if str(name).endswith(".forecast")]
     parts = []
@@ -128,7 +128,7 @@ def calibration_chart(curves: xr.Dataset, palette: Mapping[str, str]) -> Plot | 
 
 
 def spectrum_chart(curves: xr.Dataset, palette: Mapping[str, str]) -> Plot | None:
-    """Ratio of predicted to observed power by wavenumber; at 0 dB the two are equal. None without spectra."""
+    """Plot the ratio of predicted to observed power by wavenumber; 0 dB means equal power. None without spectra."""
     if "ralsd.predicted" not in curves:
         return None
     ratio = spectral_ratio(curves)
@@ -146,7 +146,7 @@ def spectrum_chart(curves: xr.Dataset, palette: Mapping[str, str]) -> Plot | Non
 
 
 def shift_chart(distance: xr.DataArray, drop: xr.DataArray, palette: Mapping[str, str]) -> Plot:
-    """Loss of each model in each test region, in per cent, against the region's distance from the training regions."""
+    """Plot the loss of each model in each test region, in percent, against the distance from the training regions."""
     regions = [str(name) for name in distance["region"].values]
     series = [
         Series(model, distance.values, drop.sel(model=model, test_region=regions).values, colour, "points",
@@ -159,7 +159,7 @@ def shift_chart(distance: xr.DataArray, drop: xr.DataArray, palette: Mapping[str
 
 
 def transfer_chart(distance: xr.DataArray, loss: xr.DataArray) -> Plot:
-    """Loss in each region of a model of another, against the distance of the two regions."""
+    """Plot the loss of training on another region against the climate distance of the two regions."""
     others = distance["other"].values
     series = []
     for number, (region, colour) in enumerate(colours(list(map(str, distance["region"].values))).items()):
@@ -173,7 +173,7 @@ def transfer_chart(distance: xr.DataArray, loss: xr.DataArray) -> Plot:
 
 
 def risk_chart(risks: Mapping[str, tuple[Any, Any, Any]], palette: Mapping[str, str]) -> Plot:
-    """Risk–coverage curves by region, from `(coverage, risk, risk if cells are ordered by the error itself)`."""
+    """Plot risk–coverage curves by region, from `(coverage, risk, risk if cells are ordered by the true error)`."""
     series = []
     for region, (coverage, risk, least) in risks.items():
         series.append(Series(f"{region}, ranked by expected error", coverage, risk, palette[region]))
@@ -183,7 +183,7 @@ def risk_chart(risks: Mapping[str, tuple[Any, Any, Any]], palette: Mapping[str, 
 
 
 def rain_viewer(shown: Mapping[str, xr.Dataset]) -> Viewer:
-    """Input, members of every model and target, in the colour classes of weather radar, by region, time and member."""
+    """Show input, members of every model and target in radar colour classes, by region, time and member."""
     fields: list[ViewerField] = []
     names: dict[str, None] = {"input": None}
     times = _labels(shown)
@@ -213,7 +213,7 @@ def rain_viewer(shown: Mapping[str, xr.Dataset]) -> Viewer:
 
 
 def prediction_viewer(shown: Mapping[str, xr.Dataset]) -> Viewer:
-    """Input, a member, mean and target of one model; below, the error of the mean and the trust map.
+    """Show input, a member, mean and target of one model, and below them the error of the mean and the trust map.
 
     Expected error, error bound and novelty are shown if the data have them
     (`rainshift.report.example_maps.of_model`).
@@ -253,13 +253,13 @@ def prediction_viewer(shown: Mapping[str, xr.Dataset]) -> Viewer:
 
 
 def _largest(fields: Sequence[ViewerField], names: Sequence[str]) -> float:
-    """The 99.5th percentile of the known values of some panels; 1 if it is 0 or no value is known."""
+    """Return the 99.5th percentile of the known values of some panels; 1 if it is 0 or no value is known."""
     values = np.concatenate([f.values[np.isfinite(f.values)].ravel() for f in fields if f.panel in names] or [[]])
     return float(np.quantile(values, 0.995)) or 1.0 if values.size else 1.0
 
 
 def _label(time: np.datetime64, wettest: np.datetime64) -> str:
-    """Offset from the wettest time, to the minute: `-2 h`, `+0 h`, `+15 min`.
+    """Return the offset from the wettest time, to the minute: `-2 h`, `+0 h`, `+15 min`.
 
     >>> _label(np.datetime64("2001-01-01T00:15"), np.datetime64("2001-01-01T00:00"))
     '+15 min'
@@ -269,13 +269,13 @@ def _label(time: np.datetime64, wettest: np.datetime64) -> str:
 
 
 def _when(shown: Mapping[str, xr.Dataset]) -> str:
-    """The wettest times in UTC, with the regions if there are several."""
+    """Return the wettest times in UTC as text, with the regions if there are several."""
     times = {region: f"{data.attrs['wettest'][:16].replace('T', ' ')} UTC" for region, data in shown.items()}
     return ", ".join(time if len(times) == 1 else f"{region} {time}" for region, time in times.items())
 
 
 def _labels(shown: Mapping[str, xr.Dataset]) -> list[str]:
-    """The time offsets of all regions, ascending."""
+    """Return the time offsets of all regions, ascending."""
     found: dict[int, str] = {}
     for data in shown.values():
         wettest = np.datetime64(data.attrs["wettest"])
@@ -285,7 +285,7 @@ def _labels(shown: Mapping[str, xr.Dataset]) -> list[str]:
 
 
 def _hours(shown: Mapping[str, xr.Dataset], fields: list[ViewerField]) -> Iterator[tuple[dict[str, str], xr.Dataset]]:
-    """Each region's times and their position in the viewer; appends the input, if any, to `fields`."""
+    """Yield each region's times and their position in the viewer; appends the input, if any, to `fields`."""
     for region, data in shown.items():
         wettest = np.datetime64(data.attrs["wettest"])
         for time in data["time"].values:
@@ -303,7 +303,7 @@ def _selectors(shown: Mapping[str, xr.Dataset], times: list[str], members: int) 
 
 
 def _aspect(shown: Mapping[str, xr.Dataset]) -> float:
-    """Length of a degree of latitude over that of a degree of longitude, at the mean latitude of the regions."""
+    """Return the length ratio of a degree of latitude to one of longitude, at the mean latitude of the regions."""
     middle = np.mean([float(data["lat"].mean()) for data in shown.values()])
     return float(1 / np.cos(np.deg2rad(middle)))
 

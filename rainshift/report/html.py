@@ -1,4 +1,4 @@
-"""Reports of runs of `benchmark`, `predict` and `evaluate`, from the files of the run folder alone."""
+"""Reports of runs of `benchmark`, `predict` and `evaluate`, built only from the files of the run folder."""
 
 from __future__ import annotations
 
@@ -47,17 +47,18 @@ RESULTS, CURVES, SHIFTS = "benchmark.nc", "curves.nc", "shift.nc"
 
 #: Caption of the table of scores at stations.
 STATIONS = (
-    "Over the gauges' own intervals, mm/h: between four cells (bilinear), in the cell of the gauge (nearest), and "
-    "against the mean of all gauges of a cell (cell mean). A perfect prediction would score as the gridded truth does."
+    "Over the measurement intervals of the gauges, mm/h: interpolated between four cells (bilinear), in the cell of "
+    "the gauge (nearest), and against the mean of all gauges in a cell (cell mean). A perfect prediction has the "
+    "scores of the gridded truth."
 )
 #: A colour for each model, the same in all figures.
 Palette = dict[str, str]
 
 
 def report(path: str | os.PathLike[str]) -> Report | None:
-    """The report of a run of `rainshift benchmark`, `predict` or `evaluate`; None for any other folder.
+    """Build the report of a run of `rainshift benchmark`, `predict` or `evaluate`; None for any other folder.
 
-    Errors: `DataError` if the run has not finished or one of its files is corrupted.
+    Raises `DataError` if the run has not finished or one of its files is corrupted.
     """
     path = Path(path)
     if not (path / RESULTS).exists():
@@ -92,7 +93,7 @@ def _stations(summary: Mapping[str, Any]) -> Section | None:
 
 
 def _adaptation(results: xr.Dataset, summary: Mapping[str, Any]) -> Section | None:
-    """What hours of local data gain over the unadapted model."""
+    """Section on the gain from hours of local data over the unadapted model."""
     rows = summary.get("adaptation")
     if not rows:
         return None
@@ -108,7 +109,7 @@ def _adaptation(results: xr.Dataset, summary: Mapping[str, Any]) -> Section | No
 
 
 def _of_model(run: RunFolder, shown: dict[str, xr.Dataset]) -> Report:
-    """The predictions of one model, their errors and, if a trust map was fitted, the expected errors."""
+    """Report on the predictions of one model, their errors and, if a trust map was fitted, the expected errors."""
     rows = run.summary["rows"]
     scored = any("mae" in row or "crps" in row for row in rows)
     trusted = {region: data for region, data in shown.items() if "expected_error" in data and "target" in data}
@@ -128,7 +129,7 @@ def _of_model(run: RunFolder, shown: dict[str, xr.Dataset]) -> Report:
 
 
 def _trust(shown: dict[str, xr.Dataset]) -> Section:
-    """Expected errors compared with true errors, over the hours of the maps."""
+    """Section that compares expected errors with true errors, over the hours of the maps."""
     from rainshift.models.trust import auroc, risk_coverage
 
     rows, curves = [], {}
@@ -171,7 +172,7 @@ def _read(path: Path) -> xr.Dataset | None:
 
 
 def _introduction(results: xr.Dataset) -> list[str]:
-    """Notes for the reader on the definition and limits of the scores, one or two sentences each."""
+    """Return notes for the reader on the definition and limits of the scores, one or two sentences each."""
     notes = [
         f"CRPS is the fair estimator (Ferro 2014); deterministic models have one member, for which it is the MAE. "
         f"Skill is 1 − score / score of {results.attrs['reference']} on the same region and hours."
@@ -186,7 +187,7 @@ def _introduction(results: xr.Dataset) -> list[str]:
 
 
 def _training_noise(results: xr.Dataset) -> str:
-    """A note that intervals exclude training noise: another training of the same model may lie outside them."""
+    """State that intervals exclude training noise: another training of the same model may lie outside them."""
     seeds = results.sizes["seed"]
     trained = "one training of each model" if seeds == 1 else f"the mean of {seeds} trainings of each model"
     return f"Intervals cover the sampling of hours for {trained}; they do not include training noise" + (
@@ -242,10 +243,10 @@ def _distribution(results: xr.Dataset, palette: Palette) -> Section | None:
 
 
 def _matrix(results: xr.Dataset, shifts: xr.Dataset | None) -> Section | None:
-    """Training set × test region: as losses if models were trained on single regions, else as scores."""
+    """Section on training set × test region: losses if models were trained on single regions, else scores."""
     metric = results.attrs["skill_metric"]
     if results.sizes["test_region"] == 1 and not trained_alone(results):
-        return None  # one column holds no transfer
+        return None  # a single column has no transfer
     if trained_alone(results):
         losses = transfer_losses(results)
         figure = figures.heat_maps(losses, unit="increase of CRPS over training on the region, %", diverging=True)
@@ -299,7 +300,7 @@ def _curves(results: xr.Dataset, curves: xr.Dataset | None, palette: Palette) ->
 
 
 def _rank_note(curves: xr.Dataset) -> str:
-    """Number of truths in a rank histogram, and its deviation from flat by chance."""
+    """Return a caption with the number of truths in a rank histogram, and its deviation from flat by chance."""
     if "truths" not in curves or not int(curves["truths"].sum()):
         return ""
     count = int(curves["truths"].sum())
@@ -338,7 +339,7 @@ def _cost(summary: dict[str, Any]) -> Section | None:
 
 
 def _configuration(run: RunFolder) -> str:
-    """The settings of a run; of a prediction from a file without those of the data, which it does not use."""
+    """Return the settings of a run; for a prediction from a file without the data settings, which it does not use."""
     text = text_within(run.path, "config.yaml")
     try:
         settings = yaml.safe_load(text)

@@ -19,12 +19,12 @@ __all__ = ["write_benchmark"]
 
 logger = logging.getLogger(__name__)
 
-#: Regions whose maps are kept and drawn.
+#: Largest number of regions with maps.
 SHOWN_REGIONS = 6
 
 
 def write_benchmark(experiment: Experiment, outcome: BenchmarkResults, run: RunFolder) -> list[dict[str, Any]]:
-    """Write results, curves, shifts, summary, maps and pages; returns the rows of the headline table."""
+    """Write results, curves, climate distances, summary, maps and pages. Returns the rows of the main table."""
     results = outcome.results
     write_netcdf(run.path / RESULTS, results)
     write_netcdf(run.path / CURVES, outcome.curves)

@@ -1,4 +1,4 @@
-"""What predictions score at stations: tables of one region in Markdown, and its columns of a row of scores."""
+"""Scores of predictions at stations: Markdown tables of one region, and additional columns of the score table."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ FILE = "stations-{}.md"
 
 @dataclass(frozen=True)
 class AtStations:
-    """Rows of scores and of wet-day indices at the stations of a region, and sentences on what they mean."""
+    """Rows of scores and of wet-day indices at the stations of a region, and notes that explain them."""
 
     scores: list[dict[str, Any]]
     climate: list[dict[str, Any]]
@@ -34,14 +34,14 @@ class AtStations:
 
     @property
     def columns(self) -> dict[str, Any]:
-        """The prediction's scores in the cells of the stations, next to those on the grid."""
+        """Scores of the prediction in the cells of the stations, to add to the scores on the grid."""
         row = next((r for r in self.scores if r["rain"] == "prediction" and r["taken"] == "nearest"), None)
         if row is None:
             return {}
         return {f"{key} at stations": row[key] for key in ("stations", "values", "crps_fair", "bias", "skill")}
 
     def write(self, folder: Path, name: str) -> dict[str, Any]:
-        """Write `stations-NAME.md`, say its notes, and return the columns for the table of scores."""
+        """Write `stations-NAME.md` and log its notes. Returns the columns for the table of scores."""
         for note in self.notes:
             logger.warning("stations of %s: %s", name, note)
         parts = [f"# {name} at stations", "", *(f"- {note[:1].upper()}{note[1:]}." for note in self.notes)]
@@ -57,7 +57,7 @@ class AtStations:
 def at_stations(
     archive: Archive, name: str, role: str, points: xr.Dataset | None, reference: xr.Dataset | None
 ) -> AtStations | None:
-    """Scores and indices of rain that was kept at stations; None where there are none."""
+    """Compute scores and wet-day indices from rain stored at stations; None without stations."""
     if points is None or archive.stations is None:
         return None
     base = name.partition("@")[0]

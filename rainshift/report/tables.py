@@ -24,12 +24,12 @@ __all__ = [
     "skill_rows",
 ]
 
-#: The model that samples the exact distribution of the rain, on data where it is known.
+#: Name of the model that samples the exact distribution of the rain, for data with a known distribution.
 ORACLE = "oracle"
 
 
 def _with_interval(estimate: float, low: float, high: float) -> str | None:
-    """`0.31 [0.28, 0.35]`; without brackets if there is no interval, None if there is no value."""
+    """Format an estimate as `0.31 [0.28, 0.35]`; without brackets if it has no interval, None if it is NaN."""
     if not np.isfinite(estimate):
         return None
     if not (np.isfinite(low) and np.isfinite(high)):
@@ -38,7 +38,7 @@ def _with_interval(estimate: float, low: float, high: float) -> str | None:
 
 
 def _by_region(results: xr.Dataset, name: str, **place: str) -> dict[str, str | None]:
-    """A functional with its interval by test region, selected at `place` along its other axes."""
+    """Return a result with its interval by test region, selected at `place` along its other axes."""
     parts = [results[name + suffix].sel(place) for suffix in ("", "_low", "_high")]
     return {
         region: _with_interval(*(float(part.sel(test_region=region)) for part in parts)) for region in _regions(results)
@@ -54,10 +54,10 @@ def _regions(results: xr.Dataset) -> list[str]:
 
 
 def score_rows(results: xr.Dataset, metric: str = "crps_fair") -> list[dict[str, Any]]:
-    """One row per model and distribution, one column per region; a model without training has one row.
+    """Return one row per model and distribution, with one column per region. A model without training has one row.
 
-    `bounded %` is the largest share of values, over regions and seeds, that were clipped to physical bounds;
-    `outside %` that of predictor values outside the training range, if a model counts them.
+    `bounded %` is the largest share, over regions and seeds, of predicted values that were clipped to physical bounds.
+    `outside %` is the largest share of predictor values outside the training range, if a model counts them.
     """
     rows, outside = [], results.get("largest_outside_share")  # absent in earlier results
     counted = outside is not None and bool(np.isfinite(outside).any())
@@ -86,7 +86,7 @@ def score_rows(results: xr.Dataset, metric: str = "crps_fair") -> list[dict[str,
 
 
 def map_rows(shown: Mapping[str, xr.Dataset]) -> list[dict[str, Any]]:
-    """One row per region and model: wet area, mass and maximum at the wettest time, relative to the target."""
+    """Return one row per region and model: wet area, mass and maximum at the wettest time, relative to the target."""
     rows = []
     for region, data in shown.items():
         now = data.sel(time=np.datetime64(data.attrs["wettest"]))
@@ -108,7 +108,7 @@ def map_rows(shown: Mapping[str, xr.Dataset]) -> list[dict[str, Any]]:
 
 
 def drop_rows(results: xr.Dataset) -> list[dict[str, Any]]:
-    """One row per model: skill lost outside the training regions, by region and on average, with intervals."""
+    """Return one row per model: skill lost outside the training regions, by region and on average, with intervals."""
     rows = []
     for model in _models(results):
         cells = _by_region(results, "skill_lost", model=model)
@@ -120,7 +120,7 @@ def drop_rows(results: xr.Dataset) -> list[dict[str, Any]]:
 
 
 def oracle_rows(results: xr.Dataset) -> list[dict[str, Any]]:
-    """One row per model and distribution: ratio of its skill to the oracle's; empty without an oracle."""
+    """Return one row per model and distribution: ratio of its skill to the oracle's skill; empty without an oracle."""
     if ORACLE not in _models(results):
         return []
     rows = []
@@ -138,7 +138,7 @@ def oracle_rows(results: xr.Dataset) -> list[dict[str, Any]]:
 
 
 def adaptation_table(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """One row per model and region: skill by hours of local data and of label-free rows, the gap, and hours to half."""
+    """Return one row per model and region: skill by hours of local data and of aligned variants, gap and half gap."""
     table = []
     for row in rows:
         line: dict[str, Any] = {"model": row["model"], "region": row["region"]}
@@ -155,7 +155,7 @@ def adaptation_table(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 
 def shift_rows(shifts: xr.Dataset) -> list[dict[str, Any]]:
-    """One row per variable: its Wasserstein distance by region, marked "(chance)" if p ≥ 0.05."""
+    """Return one row per variable: its Wasserstein distance by region, marked "(chance)" if p ≥ 0.05."""
     rows = []
     for variable in map(str, shifts["variable"].values):
         row: dict[str, Any] = {"variable": variable}
@@ -168,13 +168,13 @@ def shift_rows(shifts: xr.Dataset) -> list[dict[str, Any]]:
 
 
 def degradation_rows(results: xr.Dataset) -> list[dict[str, Any]]:
-    """One row per model: increase of the CRPS outside the training regions, in per cent."""
+    """Return one row per model: increase of the CRPS outside the training regions, in percent."""
     cells = {model: _by_region(results, "degradation", model=model) for model in _models(results)}
     return [{"model": model, **row} for model, row in cells.items() if any(row.values())]
 
 
 def skill_rows(results: xr.Dataset) -> list[dict[str, Any]]:
-    """One row per model and distribution: its skill against the reference; one row if both sides are equal."""
+    """Return one row per model and distribution: its skill against the reference; one row if both sides are equal."""
     rows = []
     for model in _models(results):
         cells = {side: _by_region(results, "skill", model=model, distribution=side) for side in ("in", "out")}
@@ -185,7 +185,7 @@ def skill_rows(results: xr.Dataset) -> list[dict[str, Any]]:
 
 
 def _mean_rows(results: xr.Dataset, model: str) -> list[dict[str, Any]]:
-    """The skill of the ensemble mean by RMSE, which ensemble spread alone cannot improve."""
+    """Return rows with the RMSE skill of the ensemble mean, which ensemble spread alone cannot improve."""
     members = results["members"].sel(model=model)
     if "rmse" not in results["metric"].values or not float(members.max()) > 1:
         return []

@@ -1,4 +1,4 @@
-"""Data sources of rain by name. A new source needs a class in this folder, an entry below and a YAML in conf/data."""
+"""Data sources of rain by name. A new source needs a class in this folder, an entry in `SOURCES` and a YAML file."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ SOURCES = {
 def open_source(name: str, **options: Any) -> RegionSource:
     """Open the source `name` with the options of its class.
 
-    Raises `UserError` for an unknown name or option, with the most similar one, and for an invalid value.
+    Raises `UserError` for an invalid value, and for an unknown name or option, with the most similar known one.
     """
     if name not in SOURCES:
         raise unknown("data source", name, SOURCES)

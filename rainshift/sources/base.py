@@ -26,10 +26,10 @@ class RegionData:
     """Lazy data of one region or event; nothing is read or computed before its values are needed.
 
     `condition` `(time, lat, lon)` on the coarse grid and `target`, with `precipitation` in mm/h, on the fine grid have
-    the same times; `static` is `(lat, lon)` on the fine grid. Axes are canonical (`geoml.grids.grid.conform`) and
-    variables are in the units of `rainshift.sources.variables`. Rates are means over the `step` that ends at `time`,
-    unless `provenance["stamp"]` states otherwise. Times ascend in multiples of `step`; gaps are allowed. Variables in
-    `packing` are stored as integer multiples of the given resolution, all others as float32. `missing` are positions
+    the same times; `static` is `(lat, lon)` on the fine grid. Axes are canonical (`geoml.grids.grid.conform`); units
+    are those of `rainshift.sources.variables`. Rates are means over the `step` that ends at `time`, unless
+    `provenance["stamp"]` states otherwise. Times ascend in multiples of `step`, with possible gaps. Variables in
+    `packing` are stored as integer multiples of the given resolution, others as float32. `missing` contains positions
     of times without any value. Raises `DataError` if the coarse and fine times differ.
     """
 
@@ -50,7 +50,7 @@ class RegionData:
                 if variable.dims != ("time", "lat", "lon"):
                     raise ValueError(f"{self.name}: {what} {name!r} has dims {variable.dims}, not (time, lat, lon)")
         if not self.condition.indexes["time"].equals(self.target.indexes["time"]):
-            raise DataError(f"{self.name}: coarse and fine times differ")
+            raise DataError(f"{self.name}: coarse and fine times differ; expected the same times in both")
 
     @cached_property
     def coarse(self) -> Grid:
@@ -90,14 +90,14 @@ class RegionSource(Protocol):
 
     @property
     def splits(self) -> tuple[str, ...]:
-        """Splits that the source defines ("train", "test"); empty if `rainshift.places.splits` has to define them."""
+        """Splits of the source ("train", "test"); empty if `rainshift.places.splits` must split the times."""
 
     @property
     def locations(self) -> tuple[str, ...]:
         """Options that locate files and do not change the data."""
 
     def files(self, name: str, split: str | None = None) -> Mapping[str, Path]:
-        """The source files of a region or event, by path relative to the root of the data."""
+        """Return the source files of a region or event, by path relative to the root of the data."""
 
     def open(self, name: str, split: str | None = None) -> RegionData:
         """Open one region or event, or one split of it."""

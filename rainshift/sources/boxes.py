@@ -1,4 +1,4 @@
-"""Regions of the catalogue cut from files: their folders, and the grids that they are cut to."""
+"""Cut regions of the catalogue from files: find their folders and the rows and columns of their grids."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["below", "box_names", "cut", "folder_of", "require_box", "require_roo
 
 
 def require_root(root: str | None, option: str, what: str) -> Path:
-    """The folder that an option names. Raises `UserError` if it is not set or does not exist."""
+    """Return the folder in an option. Raises `UserError` if the option is not set or the folder does not exist."""
     if not root:
         raise UserError(f"data.{option} is not set; point it at {what}")
     path = Path(root).expanduser()
@@ -23,13 +23,13 @@ def require_root(root: str | None, option: str, what: str) -> Path:
 
 
 def box_names(boxes: Sequence[str], root: Path) -> tuple[str, ...]:
-    """The regions to use: `boxes`, or if empty, all regions with a separate folder under `root`."""
+    """Return the regions to use: `boxes`, or if empty, all regions with a separate folder under `root`."""
     if boxes:
         return tuple(region(str(name)).name for name in boxes)
     found = tuple(sorted(name for name in regions() if (root / name).is_dir()))
     if not found:
         raise UserError(
-            f"data.boxes is empty and {root} has no folder of a region's name; set data.boxes=[NAME, …] "
+            f"data.boxes is empty, and no folder in {root} has the name of a region; set data.boxes=[NAME, …] "
             "(`rainshift regions` lists them)"
         )
     return found
@@ -44,18 +44,18 @@ def require_box(name: str, names: Sequence[str], split: str | None) -> None:
 
 
 def folder_of(root: Path, name: str) -> Path:
-    """The folder of a region's files: the folder of its name if it exists, else `root`."""
+    """Return the folder of a region's files: the folder with its name if it exists, else `root`."""
     return root / name if (root / name).is_dir() else root
 
 
 def below(root: Path, files: Iterable[Path], prefix: str = "") -> dict[str, Path]:
-    """Files by path relative to `root`, which may itself be the only file."""
+    """Return files by path relative to `root`, which may itself be the only file."""
     names = {(path.name if path == root else path.relative_to(root).as_posix()): path for path in files}
     return {f"{prefix}/{name}" if prefix else name: path for name, path in names.items()}
 
 
 def cut(grid: Grid, wanted: Grid, label: str) -> tuple[slice, slice]:
-    """Rows and columns of `grid` that match `wanted`. Raises `DataError` if the spacing or the extent does not fit."""
+    """Return rows and columns of `grid` that match `wanted`. Raises `DataError` if spacing or extent do not fit."""
     parts = []
     for have, want in zip(grid.axes, wanted.axes, strict=True):
         if abs(have.step - want.step) > 1e-4 * want.step:
@@ -66,8 +66,8 @@ def cut(grid: Grid, wanted: Grid, label: str) -> tuple[slice, slice]:
         inside = [p for p in places if p > -0.01 and p + want.size - 1 < have.size - 0.99]
         if not inside:
             raise DataError(
-                f"{label}: {want.name} runs from {have.start:g} to {have.stop:g}; {want.start:g} to {want.stop:g} "
-                "is required"
+                f"{label}: {want.name} covers {have.start:g} to {have.stop:g}; expected at least {want.start:g} to "
+                f"{want.stop:g}"
             )
         first = round(inside[0])
         if abs(inside[0] - first) > 0.01:

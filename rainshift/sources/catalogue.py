@@ -1,4 +1,4 @@
-"""Group the files of a folder into records, match coarse partners, and name the records."""
+"""Group the files of a folder into records, find coarse partner files, and name the records."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ __all__ = ["PAIRS", "SUFFIXES", "Record", "is_file_of", "records"]
 logger = logging.getLogger(__name__)
 
 SUFFIXES = (".nc", ".nc4", ".netcdf", ".cdf", ".zarr", ".zarr.zip", ".h5", ".hdf5", ".tif", ".tiff")
-#: Compressed files, which are named and not read.
+#: Suffixes of compressed files. They are not read; a message lists them.
 COMPRESSED = (".gz", ".bz2", ".xz", ".zip", ".tar", ".tgz")
 #: Common pairs of name endings of the fine and the coarse file of one event.
 PAIRS = (("_0p10", "_0p25"), ("_fine", "_coarse"), ("_hr", "_lr"), ("_high", "_low"), ("_hires", "_lores"))
-#: Maximum gap between consecutive files of one record, in lengths of a file.
+#: Largest gap between consecutive files of one record, in multiples of the length of a file.
 GAP_LENGTHS = 3.0
 
 
 @dataclass(frozen=True)
 class Record:
-    """Files of one place in order of time, and the coarse partner of each file, if any."""
+    """Files of one place in order of time, and the coarse partner file of each, if any."""
 
     name: str
     files: tuple[Path, ...]
@@ -40,24 +40,24 @@ class Record:
 
 
 def is_file_of(path: Path, suffixes: Sequence[str] = SUFFIXES) -> bool:
-    """Whether a name ends as those of data files do, in letters of either case."""
+    """Return whether a file name has a suffix of data files, in upper or lower case."""
     return path.name.lower().endswith(tuple(suffixes)) and not path.name.startswith(".")
 
 
 def records(root: Path, pairs: Sequence[tuple[str, str]] = PAIRS) -> dict[str, Record]:
-    """The records in a folder (or the single file), by name.
+    """Group the files in a folder (or the single file) into records by name.
 
     Files form one record if their names differ only in digits, their grids are equal and they follow each other in
-    time; the record is named by the common start of their names. A file whose name has the coarse ending of a pair
-    (`a_0p25` for `a_0p10`, `a_coarse` for `a_fine`) is the coarse partner. Every other file is a separate record with
-    the name of the file, unless it is a coarse version of another: the same times, the same place, wider cells. The
-    files of a folder without any are those of its folders (`2020/01.nc`). Raises `UserError` for a folder without data
-    files, `DataError` for two files of one name.
+    time. The record has the common prefix of their names. A file with the coarse ending of a pair (`a_0p25` for
+    `a_0p10`, `a_coarse` for `a_fine`) is the coarse partner of another. Every other file is a separate record with the
+    name of the file, unless it is a coarse version of another file: same times, same place, wider cells. If a folder
+    has no data files, the files in its subfolders are used (`2020/01.nc`). Raises `UserError` for a folder without data
+    files, `DataError` for two files with one name.
     """
     stems: dict[str, Path] = {}
     for stem, path in _files(root):
         if stem in stems:
-            raise DataError(f"{stems[stem]} and {path} would both be the event {stem!r}; rename one")
+            raise DataError(f"{stems[stem]} and {path} both have the event name {stem!r}; rename one")
         stems[stem] = path
     partner_of, partners = {}, set()
     for stem in stems:
@@ -73,14 +73,14 @@ def records(root: Path, pairs: Sequence[tuple[str, str]] = PAIRS) -> dict[str, R
         if stem not in partners:
             name = next((stem.removesuffix(fine) for fine, _ in pairs if stem.endswith(fine)), stem)
             if name in events:
-                raise DataError(f"{events[name]} and {path} would both be the event {name!r}; rename one")
+                raise DataError(f"{events[name]} and {path} both have the event name {name!r}; rename one")
             events[name] = path
     by_path = {stems[stem]: partner for stem, partner in partner_of.items()}
     return _with_coarse_versions(_joined(events, by_path, root))
 
 
 def _files(root: Path) -> list[tuple[str, Path]]:
-    """The data files at a path with the names of their events."""
+    """Return the data files at a path with the names of their events."""
     if root.is_file() or is_file_of(root):
         return [(_stem(root.name), root)]
     here = sorted(root.iterdir())
@@ -88,7 +88,7 @@ def _files(root: Path) -> list[tuple[str, Path]]:
     packed = [path for path in here if is_file_of(path, COMPRESSED) and path not in found]
     if packed:
         listed = ", ".join(path.name for path in packed[:3])
-        said = f"{root} holds {listed}{' …' * (len(packed) > 3)}, compressed files, which are not read; unpack them"
+        said = f"{root} contains compressed files, which are not read: {listed}{' …' * (len(packed) > 3)}; unpack them"
         if not found:
             raise UserError(said)
         logger.warning(said)
@@ -98,7 +98,7 @@ def _files(root: Path) -> list[tuple[str, Path]]:
     inner = [path for path in inner if not any(is_file_of(parent) for parent in path.relative_to(root).parents)]
     if not inner:
         listed = ", ".join(path.name for path in here[:5]) or "nothing"
-        raise UserError(f"{root} contains no file that ends in {', '.join(SUFFIXES)}; it holds {listed}")
+        raise UserError(f"{root} contains {listed}, but no file with suffix {', '.join(SUFFIXES)}")
     logger.info("%s: the %d files of its folders are read", root, len(inner))
     return [(_stem(path.relative_to(root).as_posix().replace("/", "_")), path) for path in inner]
 
@@ -109,9 +109,9 @@ def _stem(name: str) -> str:
 
 
 def _with_coarse_versions(found: dict[str, Record]) -> dict[str, Record]:
-    """Records without a partner by name, paired where one is a coarse version of the other.
+    """Pair records without a partner file if one is a coarse version of the other.
 
-    Two such records would else be taken for two places, one of them the truth of the other.
+    Otherwise they would count as two places, although one contains the truth of the other.
     """
     single = [name for name, record in found.items() if not record.partners]
     if len(single) < 2:
@@ -127,8 +127,8 @@ def _with_coarse_versions(found: dict[str, Record]) -> dict[str, Record]:
         if {fine, coarse} & taken or len(found[fine].files) != len(found[coarse].files):
             continue
         if all(_coarser(a, b) for a, b in zip(extents[fine], extents[coarse], strict=True)):
-            logger.warning("%s has the times and the place of %s and wider cells: it is read as its coarse rain. "
-                           "data.include=[NAMES] reads one of them alone", coarse, fine)  # fmt: skip
+            logger.warning("%s has the times and the place of %s but wider cells: it is read as its coarse rain. "
+                           "To read only one of them, set data.include=[NAMES]", coarse, fine)  # fmt: skip
             made[fine] = Record(fine, found[fine].files, found[coarse].files)
             del made[coarse]
             taken |= {fine, coarse}
@@ -136,7 +136,7 @@ def _with_coarse_versions(found: dict[str, Record]) -> dict[str, Record]:
 
 
 def _coarser(fine: tuple[Any, float, float], coarse: tuple[Any, float, float]) -> bool:
-    """Whether two files have the same times and place, and the second cells that are 1.5 times as wide or more."""
+    """Return whether two files have the same times and place, and the second has cells at least 1.5 times as wide."""
     if fine[0] is None or coarse[0] is None or fine[1:] != coarse[1:]:
         return False
     for (start, step, size), (other, wide, count) in zip(fine[0], coarse[0], strict=True):
@@ -168,7 +168,7 @@ def _joined(events: dict[str, Path], partners: dict[Path, Path], root: Path) -> 
 
 
 def _shared(names: Sequence[str]) -> str:
-    """The common prefix of names, without digits and separators at its end."""
+    """Return the common prefix of names, without digits and separators at its end."""
     ends = [len({name[: i + 1] for name in names}) == 1 for i in range(min(map(len, names)))]
     length = ends.index(False) if False in ends else len(ends)
     return names[0][:length].rstrip("0123456789_-. ")
@@ -197,13 +197,13 @@ def _series(names: Sequence[str], events: dict[str, Path]) -> list[list[str]]:
 
 
 def _daily(known: dict[str, Any], names: Sequence[str]) -> float:
-    """1 (day) if every file has one time, so that the extents give no file length; else 0."""
+    """Return 1 (day) if every file has a single time, which gives no file length; else 0."""
     return float(all(known[name][1] == known[name][2] for name in names))
 
 
 @functools.lru_cache(maxsize=100_000)
 def _extent(path: Path, changed: int) -> tuple[Any, float, float]:
-    """A comparable representation of a file's grid (None without a grid), and its first and last time in seconds."""
+    """Return a file's grid as a comparable tuple (None without a grid), and its first and last time in seconds."""
     from geoml.grids.grid import grid_of
     from rainshift.sources.rain_files import holding
     from rainshift.sources.times import TIME_DIMS

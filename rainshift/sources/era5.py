@@ -1,4 +1,4 @@
-"""ERA5 to IMERG: coarse predictors from files of the Climate Data Store, fine rain from IMERG half hours."""
+"""Data source ERA5 to IMERG: coarse predictors from the Climate Data Store, fine rain from IMERG half hours."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ FILES = "a folder of ERA5 files (NetCDF or GRIB), for all regions or with a fold
 
 @dataclass(frozen=True)
 class Era5Source:
-    """`data=era5 data.root=DIR data.imerg=DIR data.boxes=[melanesia]`: RainShift's pairs from the original archives.
+    """`data=era5 data.root=DIR data.imerg=DIR data.boxes=[melanesia]`: pairs as in RainShift, from original archives.
 
     The coarse data are the `variables` of ERA5 at 0.25°, by default those of RainShift; accumulations are converted to
     rates, and variables on levels are taken at `level_hpa`. The fine data are IMERG at 0.1°, with half hours averaged
-    to hours: the hour that ends at t covers the same interval as ERA5 accumulations at t. Hours that are missing in
-    one of the two are left out. `static_files` maps `lsm` and `z` to NetCDF or GeoTIFF files on any grid; they are
+    to hours. The hour that ends at t covers the interval of ERA5 accumulations at t. Hours that are missing in either
+    data set are omitted. `static_files` maps `lsm` and `z` to NetCDF or GeoTIFF files on any grid, which are
     regridded to the fine grid.
     """
 

@@ -1,4 +1,4 @@
-"""Read ERA5 files of the Climate Data Store: NetCDF of the old and the new layout, and GRIB, as one set of fields.
+"""Read ERA5 files of the Climate Data Store as one set of fields: old and new NetCDF layout, and GRIB.
 
 The old NetCDF layout has `time`, packed integers, and a dimension `expver` if preliminary data are included. The new
 NetCDF layout has `valid_time` with coordinates `number` and `expver`, and separate files for instantaneous and
@@ -33,7 +33,7 @@ __all__ = ["Field", "find_files", "hdf5_engine", "read_fields", "to_dataset"]
 
 NETCDF = (".nc", ".nc4", ".zarr", ".zip")
 LEVELS = ("level", "pressure_level", "isobaricInhPa", "plev")
-#: Other names of the variables: in requests, in ARCO-ERA5, and of fields that already are mean rates.
+#: Other names of the variables: in requests, in ARCO-ERA5, and for fields that are mean rates.
 ALIASES = {
     "convective_available_potential_energy": "cape", "convective_precipitation": "cp", "surface_pressure": "sp",
     "total_column_cloud_liquid_water": "tclw", "total_column_water": "tcw", "toa_incident_solar_radiation": "tisr",
@@ -69,7 +69,7 @@ class Field:
         return grid_of(self.array, registration="node")
 
     def hours(self, grid: Grid, keep: NDArray[np.intp]) -> Any:
-        """The times `keep` on a grid, lazily, in internal units."""
+        """Return the times at positions `keep` on a grid, lazily, in internal units."""
         rows, columns = cut(self.grid, grid, self.label)
         array = self.array.isel(lat=rows, lon=columns)
         per_row = array.sizes["step"] if "step" in array.dims else 1
@@ -83,7 +83,7 @@ class Field:
 
 @dataclass(frozen=True)
 class _Era5Reader:
-    """Read times of a field: runs and steps flattened, final data preferred to preliminary, in internal units."""
+    """Read times of a field in internal units. Runs and steps are flattened; final data replace preliminary data."""
 
     field: Field
     array: xr.DataArray
@@ -113,18 +113,18 @@ class _Era5Reader:
 
 
 def find_files(root: Path) -> list[Path]:
-    """ERA5 files in a folder, or the one file."""
+    """Return the ERA5 files in a folder, or the single file."""
     if root.is_file() or root.suffix == ".zarr":
         return [root]
     found = sorted(path for path in root.rglob("*") if path.suffix.lower() in (*NETCDF, *GRIB)
                    and not any(parent.suffix == ".zarr" for parent in path.parents))  # fmt: skip
     if not found:
-        raise UserError(f"{root} contains no file that ends in {', '.join((*NETCDF, *GRIB))}")
+        raise UserError(f"{root} contains no ERA5 file; expected files with suffix {', '.join((*NETCDF, *GRIB))}")
     return found
 
 
 def read_fields(paths: Sequence[Path], names: Sequence[str], *, level_hpa: float = 700.0) -> list[Field]:
-    """The fields of the variables `names` in all files; variables on levels (`u`, `v`, …) at `level_hpa`."""
+    """Return the fields of the variables `names` in all files. Variables on levels (`u`, `v`, …) are at `level_hpa`."""
     fields = []
     for path in paths:
         for dataset in _datasets(path):
@@ -136,7 +136,7 @@ def read_fields(paths: Sequence[Path], names: Sequence[str], *, level_hpa: float
 
 
 def _datasets(path: Path) -> Iterator[xr.Dataset]:
-    """The data sets in a file: one for NetCDF, one per type of level and step for GRIB."""
+    """Yield the data sets in a file: one for NetCDF, one per type of level and step for GRIB."""
     if path.suffix.lower() in GRIB:
         yield from grib_data_sets(path)
     else:
@@ -144,9 +144,9 @@ def _datasets(path: Path) -> Iterator[xr.Dataset]:
 
 
 def hdf5_engine(path: Path) -> dict[str, str]:
-    """Keywords of `xarray.open_dataset` that read HDF5 through h5py, as for IMERG.
+    """Return the keywords of `xarray.open_dataset` that read HDF5 with h5py, as for IMERG.
 
-    netCDF4 has a second copy of the HDF5 library, which crashes if both read at the same time.
+    netCDF4 contains a second copy of the HDF5 library. Reading with both at the same time crashes.
     """
     if not path.is_file() or path.suffix == ".zip":
         return {}
@@ -160,7 +160,7 @@ def _field(name: str, array: xr.DataArray, dataset: xr.Dataset, label: str, leve
         if dim in array.dims:
             if array.sizes[dim] > 1:
                 raise DataError(
-                    f"{label} is an ensemble of {array.sizes[dim]}; take one member or the deterministic run"
+                    f"{label} is an ensemble of {array.sizes[dim]}; select one member or the deterministic run"
                 )
             array = array.isel({dim: 0})
     rain = name in VARIABLES and VARIABLES[name].units == "mm h-1"
@@ -181,9 +181,9 @@ def _field(name: str, array: xr.DataArray, dataset: xr.Dataset, label: str, leve
         raise DataError(f"{label}: {error}") from error
     lead = [dim for dim in ("time", "expver", "step") if dim in array.dims]
     if strange := [dim for dim in array.dims if dim not in (*lead, "lat", "lon")]:
-        raise DataError(f"{label} has dims {array.dims}; {strange[0]!r} is not understood")
+        raise DataError(f"{label} has dims {array.dims}; {strange[0]!r} is unknown. Select one position along it")
     if "expver" in lead and "step" in lead:
-        raise DataError(f"{label} has both expver and step; split the file")
+        raise DataError(f"{label} has both expver and step; write one file for each expver")
     if array.dtype.kind in "iu":
         raise DataError(f"{label} has integers without a scale_factor; unscaled values have no physical meaning")
     array = array.transpose(*lead, "lat", "lon")
@@ -196,20 +196,18 @@ def _refuse_statistics(array: xr.DataArray, label: str) -> None:
     """Raise `DataError` for GRIB fields that are means or extremes over days or months."""
     kind = str(array.attrs.get("GRIB_stepType", "instant"))
     if kind not in HOURLY_KINDS:
-        raise DataError(
-            f"{label} is of the step type {kind} (a monthly or daily statistic); hourly fields are required"
-        )
+        raise DataError(f"{label} has the step type {kind} (a monthly or daily statistic); expected hourly fields")
 
 
 def _width(dataset: xr.Dataset, array: xr.DataArray) -> float | None:
-    """Length of the time bounds in hours, the longest if they differ; None without bounds."""
+    """Return the length of the time bounds in hours, the longest if they differ; None without bounds."""
     name = next((dim for dim in ("valid_time", "time") if dim in array.dims), "time")
     bounds = bounds_of(dataset, name, slice(None))
     return None if bounds is None else float((np.diff(bounds, axis=1) / np.timedelta64(1, "h")).max())
 
 
 def _is_sum_of_forecast(array: xr.DataArray, label: str) -> bool:
-    """Whether values accumulate along the steps of a forecast: those of ERA5 are hourly, those of other models not."""
+    """Return whether values accumulate along forecast steps; in ERA5 they are hourly, in other models they do."""
     if "step" not in array.dims or array.sizes["step"] < 4:
         return False
     thin: dict[str, Any] = {dim: slice(None, None, max(1, array.sizes[dim] // 40)) for dim in ("lat", "lon")}
@@ -223,7 +221,7 @@ def _is_sum_of_forecast(array: xr.DataArray, label: str) -> bool:
         return False
     steps = array["step"].values / np.timedelta64(1, "h") if array["step"].dtype.kind == "m" else None
     if steps is None or not (np.diff(steps) == 1).all() or steps[0] not in (0, 1):
-        raise DataError(f"{label} is accumulated since the start of the forecast, and its steps are not hourly")
+        raise DataError(f"{label} is accumulated since the start of the forecast; expected hourly steps from 0 or 1 h")
     return True
 
 
@@ -234,12 +232,15 @@ def _at_level(array: xr.DataArray, level_hpa: float, label: str) -> xr.DataArray
     levels = np.atleast_1d(array[name].values).astype(float) / (100.0 if name == "plev" else 1.0)
     place = np.flatnonzero(np.isclose(levels, level_hpa))
     if not place.size:
-        raise DataError(f"{label} is at {', '.join(f'{v:g}' for v in levels)} hPa; data.level_hpa is {level_hpa:g}")
+        raise DataError(
+            f"{label} is at {', '.join(f'{v:g}' for v in levels)} hPa, but data.level_hpa is {level_hpa:g}; set it to "
+            "one of these"
+        )
     return array.isel({name: int(place[0])}) if name in array.dims else array
 
 
 def _valid_times(array: xr.DataArray, label: str) -> tuple[xr.DataArray, NDArray[np.datetime64]]:
-    """The array with a leading dimension `time` (and `step`), and its flattened valid times."""
+    """Return the array with a leading dimension `time` (and `step`), and its flattened valid times."""
     if "valid_time" in array.dims:
         array = array.drop_vars("time", errors="ignore").rename({"valid_time": "time"})
     elif "time" not in array.dims and "step" in array.dims:
@@ -261,7 +262,7 @@ def _valid_times(array: xr.DataArray, label: str) -> tuple[xr.DataArray, NDArray
 def to_dataset(
     fields: Sequence[Field], names: Sequence[str], grid: Grid, label: str, *, years: Sequence[int] | None = None
 ) -> xr.Dataset:
-    """Variables on one grid at the times that all of them have, ascending and lazy, in internal units."""
+    """Combine variables on one grid at their common times, ascending and lazy, in internal units."""
     import dask.array as da
 
     placed: dict[str, tuple[NDArray[np.datetime64], Any]] = {}
@@ -269,7 +270,7 @@ def to_dataset(
         parts = [field for field in fields if field.name == name]
         if not parts:
             held = ", ".join(sorted({field.name for field in fields})) or "none of them"
-            raise DataError(f"{label} lacks {name}; expected {', '.join(names)}, found {held}")
+            raise DataError(f"{label} has no {name}; expected {', '.join(names)}, found {held}")
         kept = [_known(field, grid) for field in parts]
         time = np.concatenate([field.time[keep] for field, keep in zip(parts, kept, strict=True)])
         values = da.concatenate([field.hours(grid, keep) for field, keep in zip(parts, kept, strict=True)])
@@ -277,7 +278,7 @@ def to_dataset(
         if (same := np.flatnonzero(np.diff(time[order]) == np.timedelta64(0))).size:
             source = np.repeat(np.arange(len(parts)), [len(keep) for keep in kept])[order]
             pair = [parts[source[same[0] + i]].label for i in (0, 1)]
-            raise DataError(f"{' and '.join(dict.fromkeys(pair))} have {time[order][same[0]]} twice; keep one")
+            raise DataError(f"{' and '.join(dict.fromkeys(pair))} contain {time[order][same[0]]} twice; keep one")
         _require_hourly(name, parts, time[order])
         placed[name] = time[order], values if (np.diff(order) == 1).all() else values[order]
     common = np.array(sorted(set.intersection(*(set(time) for time, _ in placed.values()))), "datetime64[ns]")
@@ -296,7 +297,7 @@ def to_dataset(
 def _require_hourly(name: str, parts: Sequence[Field], time: NDArray[np.datetime64]) -> None:
     """Raise `DataError` for sums, means and extremes over more than an hour.
 
-    The interval is known from time bounds, cell methods or the spacing of the times.
+    The interval is taken from time bounds, cell methods or the spacing of the times.
     """
     hours = float(np.diff(time).min() / HOUR) if len(time) > 1 else 1.0
     summed = name in VARIABLES and VARIABLES[name].published_factor != 1.0
@@ -321,7 +322,7 @@ def _units(fields: Sequence[Field], name: str) -> str:
 
 
 def _known(field: Field, grid: Grid) -> NDArray[np.intp]:
-    """Positions of the times with data; the first and last forecast run may lack steps."""
+    """Return positions of the times with data; the first and the last forecast run may have missing steps."""
     count = len(field.time)
     if "step" not in field.array.dims:
         return np.arange(count)

@@ -1,4 +1,4 @@
-"""Download files of a data set from a base URL into a folder, verified and written atomically, or copy a URL."""
+"""Download files from a base URL into a folder, with checksums and atomic writes, or copy a URL."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ __all__ = ["Download", "local_copy"]
 logger = logging.getLogger(__name__)
 
 SUMS = "SHA256SUMS"
-#: Record of the source files of a copied URL, next to its files.
+#: File with the source files of a copied URL, next to the copies.
 COPIED = ".copied.json"
 
 
@@ -31,8 +31,8 @@ COPIED = ".copied.json"
 class Download:
     """Download files from `base_url` to the same paths under `folder`: http(s) by pooch, other URLs by fsspec.
 
-    `checksums` maps files to SHA-256 checksums, or names a file in the format of `sha256sum`. The checksum of a file
-    that is not listed is recorded in `SHA256SUMS` of the folder, and verified when the file is downloaded again.
+    `checksums` maps files to SHA-256 checksums, or is the path of a file in the format of `sha256sum`. Checksums of
+    other files are recorded in `SHA256SUMS` in the folder, and verified when a file is downloaded again.
     """
 
     base_url: str
@@ -52,7 +52,7 @@ class Download:
         return noted | given
 
     def __call__(self, name: str) -> Path:
-        """The path of the file in the folder; downloads it if it is missing.
+        """Return the path of the file in the folder. Downloads it if it is missing.
 
         Raises `UserError` for a URL that fsspec cannot open, `DataError` for a failed download or a wrong checksum.
         """
@@ -98,7 +98,7 @@ class Download:
 
 @functools.lru_cache(maxsize=64)
 def local_copy(place: str) -> Path:
-    """The local path of a file or folder; a URL (`s3://`, `https://`, …) is first copied to the user's cache.
+    """Return the local path of a file or folder. A URL (`s3://`, `https://`, …) is first copied to the user's cache.
 
     A folder is copied with all files below it. Files whose size, ETag and modification time have not changed are not
     copied again. An `https://` folder must serve a listing of its files. Credentials are read from the environment.
@@ -118,7 +118,7 @@ def local_copy(place: str) -> Path:
     with object_store_errors(url):
         found = _listed(system, top)
         if not found:
-            raise DataError(f"{place} holds no file, or does not list those that it holds")
+            raise DataError(f"{place} has no files or no list of them; download the files and use the local path")
         known = read_json(folder / COPIED) if (folder / COPIED).exists() else {}
         wanted = {file: tag for file, tag in found.items() if known.get(file) != tag}
         if wanted:
@@ -138,13 +138,13 @@ def local_copy(place: str) -> Path:
 def _below(root: Path, file: str) -> Path:
     if ".." in Path(file).parts:
         raise DataError(
-            f"the listing names the file {file!r}, which is outside its folder; copy the files by hand and use the copy"
+            f"the file list contains {file!r}, which is outside its folder; copy the files by hand and use the copy"
         )
     return root / file if file else root
 
 
 def _listed(system: Any, top: str) -> dict[str, list[Any]]:
-    """Files below an address, by their name relative to it ("" for the address itself), and what tells a change."""
+    """List files below an address by relative name ("" for the address itself), with values that show changes."""
     keys = ("ETag", "etag", "LastModified", "last_modified", "mtime", "size")
     info = None if top.startswith("http") and not top.rpartition("/")[2].count(".") else _info(system, top)
     if info is not None and info.get("type") == "file" and not top.endswith(".zarr"):
@@ -189,7 +189,7 @@ def _retrieve(url: str, target: Path) -> None:
 
 
 def _read_sums(path: Path) -> dict[str, str]:
-    """The checksums in a file in the format of `sha256sum`."""
+    """Read the checksums in a file in the format of `sha256sum`."""
     found: dict[str, str] = {}
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
         if line.strip():

@@ -1,4 +1,4 @@
-"""User data: any NetCDF or Zarr precipitation on a latitude–longitude grid, one region per record or per box."""
+"""User data: NetCDF or Zarr precipitation on a latitude–longitude grid, with one region per record or per box."""
 
 from __future__ import annotations
 
@@ -37,14 +37,14 @@ LICENCES = ("licence", "license", "rights")
 
 @dataclass(frozen=True)
 class GriddedSource:
-    """`data=gridded data.root=DIR`: all records of a folder or, with `boxes`, the named regions cut from one record.
+    """`data=gridded data.root=DIR`: all records of a folder, or with `boxes` the named regions of one record.
 
-    Consecutive files of one place form one record. The coarse rain is read from the file of the same name with
-    `coarse_suffix` in place of `fine_suffix` (`coarse="file"`), or computed from the fine rain by exact area means
-    (`coarse="exact"`, a perfect model); by default, partner files are read if every fine file has one. Records are
-    cropped to complete periods of the two grids, so that all have the same relative geometry; each keeps its time
-    step. With `min_coverage` above 0, a record is cropped to the largest box in which every pixel is known at no less
-    than this share of the times.
+    Consecutive files of one place form one record. Coarse rain is read from a partner file, which has `coarse_suffix`
+    instead of `fine_suffix` in its name (`coarse="file"`), or computed from the fine rain as exact area means
+    (`coarse="exact"`, a perfect model). By default, partner files are read if every fine file has one. Records are
+    cropped to complete periods of the two grids, which gives all the same relative geometry. Each record keeps its time
+    step. With `min_coverage` above 0, a record is cropped to the largest box in which every pixel is known in at least
+    this share of the times.
     """
 
     root: str | None = None
@@ -115,18 +115,18 @@ class GriddedSource:
         return ("root",)
 
     def files(self, name: str, split: str | None = None) -> Mapping[str, Path]:
-        """The files of a record, and its coarse partners if these are read."""
+        """Return the files of a record, and its coarse partner files if these are read."""
         record, _ = self._place(name)
         partners = record.partners if self.reads_partner(record) else ()
         return below(local_copy(str(self.root)), (*record.files, *partners))
 
     def reads_partner(self, record: Record) -> bool:
-        """Whether coarse rain is read from files: as set by `coarse`, else if every fine file has a partner."""
+        """Return whether coarse rain is read from files: set by `coarse`, else if every fine file has a partner."""
         complete = len(record.partners) == len(record.files)
         if self.coarse == "file" and not complete:
             raise DataError(
-                f"{record.files[0]} has no coarse partner, a file of its name that ends in {self.coarse_suffix}; "
-                "data.coarse=exact computes coarse rain from the fine rain"
+                f"{record.files[0]} has no coarse partner file, whose name ends in {self.coarse_suffix}; add it, "
+                "or set data.coarse=exact to compute coarse rain from the fine rain"
             )
         return complete and self.coarse != "exact"
 
@@ -168,19 +168,19 @@ class GriddedSource:
             parts = given.slices(**{a.name: (a.start - a.step / 4, a.stop + a.step / 4) for a in coarse.axes})
             condition = partner.values.isel(lat=parts[0], lon=parts[1])
             if not condition.indexes["time"].equals(target.indexes["time"]):
-                raise DataError("the times of the coarse partner differ from those of the fine file")
+                raise DataError("coarse partner file and fine file have different times; expected equal times")
         condition = condition.rename("tp").assign_attrs(VARIABLES["tp"].attrs).reset_coords(drop=True)
         return condition.to_dataset(), target.reset_coords(drop=True).to_dataset()
 
     def _coarse_grid(self, partner: Rain, fine: Grid) -> Grid:
-        """The grid of a partner file: of cells that tile the fine ones if its points do not meet their edges."""
+        """Return the grid of a partner file. It is cell-centred if only then its cell edges meet fine cell edges."""
         given = grid_of(partner.values, registration=self.coarse_registration)
         ends = {kind: [(a.name, a.step, start) for a, start in starts] for kind, starts in (
             ("node", [(a, a.start) for a in given.axes]), ("centre", [(a, float(a.edges[0])) for a in given.axes])
         )}  # fmt: skip
         fits = {kind: all(meets(fine[name], step, start) for name, step, start in each) for kind, each in ends.items()}
         if self.coarse_registration == "node" and fits["centre"] and not fits["node"]:
-            logger.info("the cells of the coarse file tile those of the fine one (coarse_registration=centre)")
+            logger.info("the coarse cells consist of complete fine cells: reading with coarse_registration=centre")
             return grid_of(partner.values, registration="centre")
         return given
 
@@ -203,11 +203,11 @@ class GriddedSource:
                 f"at least {LEAST_RATIO:g} times the fine step; the default is {FACTOR:g} times"
             )
         elif not meets(fine[name], step, origin):
-            origin = float(fine[name].edges[0])  # arbitrary for means of the fine rain
+            origin = float(fine[name].edges[0])  # means of the fine rain can start at any fine cell
         return joint_axis(fine[name], step, registration, origin=origin, limits=(float(low), float(high)))
 
     def _covered(self, values: xr.DataArray, joint: list[JointAxis]) -> list[JointAxis]:
-        """The joint axes of the largest box of complete periods with sufficient coverage, margin included."""
+        """Return the joint axes of the largest box of complete periods with sufficient coverage, including margins."""
         from scipy import ndimage
 
         bad = ~(_share_known(values) >= self.min_coverage)
@@ -219,7 +219,7 @@ class GriddedSource:
         tiles = bad[rows, columns].reshape(counts[0], periods[0], counts[1], periods[1]).any(axis=(1, 3))
         box = largest_rectangle(np.asarray(~tiles, bool))
         if box is None:
-            raise DataError(f"no box is known in {self.min_coverage:.0%} of the times; lower data.min_coverage")
+            raise DataError(f"no box has values in {self.min_coverage:.0%} of the times; lower data.min_coverage")
         return [axis.part(part) for axis, part in zip(joint, box, strict=True)]
 
     def _provenance(self, record: Record, box: str | None, rain: Rain, partner: Rain | None) -> dict[str, Any]:
@@ -236,7 +236,7 @@ class GriddedSource:
 
 
 def _blank_times(values: xr.DataArray, label: str) -> tuple[int, ...]:
-    """Positions of the times without any value, which are excluded with a warning.
+    """Return positions of the times without any value. They are excluded with a warning.
 
     Raises `DataError` if no time has a value.
     """
@@ -251,7 +251,7 @@ def _blank_times(values: xr.DataArray, label: str) -> tuple[int, ...]:
 
 
 def _share_known(values: xr.DataArray) -> NDArray[np.float64]:
-    """Coverage `(lat, lon)`: the share of times with a value at each pixel, among the times with any value."""
+    """Return the coverage `(lat, lon)`: share of times with a value at each pixel, among times with any value."""
     known = values.notnull()
     count, some = dask.compute(known.sum("time").data, known.any(("lat", "lon")).sum().data)
     return np.asarray(count / max(int(some), 1))
@@ -270,13 +270,13 @@ def _require_inside(axis: Axis, low: float, high: float) -> None:
     slack = 1e-3 * axis.step
     if axis.period is None and (axis.edges[0] > low + slack or axis.edges[-1] < high - slack):
         raise DataError(
-            f"{axis.name} runs from {axis.edges[0]:g} to {axis.edges[-1]:g}; {low:g} to {high:g} is required for the "
-            "box. Choose a smaller region, or remove data.boxes to use the complete file"
+            f"{axis.name} covers {axis.edges[0]:g} to {axis.edges[-1]:g}; the box needs {low:g} to {high:g}. "
+            "Choose a smaller region, or remove data.boxes to use the complete file"
         )
 
 
 def _means(values: xr.DataArray, fine: Grid, joint: list[JointAxis], coarse: Grid) -> xr.DataArray:
-    """Lazy area means on the coarse grid of the fine cells that each coarse cell covers."""
+    """Return lazy area means on the coarse grid of the fine cells that each coarse cell covers."""
     from geoml.regrid import Regridder
 
     parts = {
@@ -289,7 +289,7 @@ def _means(values: xr.DataArray, fine: Grid, joint: list[JointAxis], coarse: Gri
 
 
 def largest_rectangle(good: NDArray[np.bool_]) -> tuple[slice, slice] | None:
-    """Rows and columns of the largest rectangle of True values; None if no value is True.
+    """Return rows and columns of the largest rectangle of True values; None if no value is True.
 
     >>> largest_rectangle(np.array([[1, 1, 0], [1, 1, 1], [0, 1, 1]], bool))
     (slice(0, 2, None), slice(0, 2, None))

@@ -44,7 +44,7 @@ class _Hours:
 
 
 def hourly_rain(halves: HalfHours, grid: Grid, label: str, *, years: Sequence[int] | None = None) -> xr.DataArray:
-    """Lazy hourly mean rain on `grid`, `(time, lat, lon)` in mm/h; times are the ends of the hours."""
+    """Return lazy hourly mean rain on `grid`, `(time, lat, lon)` in mm/h; times are the ends of the hours."""
     rows, columns = cut(halves.grid, grid, label)
     ends = halves.hours[of_years(halves.hours, years, label)]
     shape = (len(ends), *grid.shape)
@@ -57,8 +57,8 @@ def hourly_rain(halves: HalfHours, grid: Grid, label: str, *, years: Sequence[in
 class ImergSource:
     """`data=imerg data.root=DIR data.boxes=[melanesia]`: fine rain from IMERG, coarse rain as its exact area means.
 
-    Half hours are averaged to full hours; both half hours are required. Pixels without an estimate are NaN. A coarse
-    cell is the mean of its known pixels, NaN if there are none.
+    Half hours are averaged to full hours; both half hours must exist. Pixels without an estimate are NaN. A coarse
+    value is the mean of the known pixels in its cell, NaN if there are none.
     """
 
     root: str | None = None

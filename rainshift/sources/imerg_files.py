@@ -1,7 +1,7 @@
 """Read GPM IMERG half hours in HDF5 and NetCDF4: index the files by half hour, and average to hours.
 
-Supported are granules of V06 (`precipitationCal`) and V07 (`precipitation`), complete (group `Grid`) or subset on a
-server (`.nc4`, variables at the root), with dims (time, lon, lat), fill value −9999.9 and units mm/hr.
+Supported are granules of V06 (`precipitationCal`) and V07 (`precipitation`), complete (group `Grid`) or as a
+server-side subset (`.nc4`, variables at the root), with dims (time, lon, lat), fill value −9999.9 and units mm/hr.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ SECONDS = {"seconds": 1, "minutes": 60, "hours": 3600, "days": 86400}
 
 
 def find_granules(folder: Path) -> list[Path]:
-    """Files in a folder that look like IMERG half hours, sorted by name. Raises `UserError` if there are none."""
+    """Return the files in a folder that can be IMERG half hours, sorted by name. Raises `UserError` without any."""
     if folder.is_file():
         return [folder]
     found = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
@@ -47,7 +47,7 @@ def find_granules(folder: Path) -> list[Path]:
 
 @dataclass(frozen=True)
 class HalfHours:
-    """IMERG half hours in many files, read on demand; an hour is the mean of its two half hours."""
+    """IMERG half hours in many files, read on demand. An hour is the mean of its two half hours."""
 
     files: tuple[Path, ...]
     variable: str | None = None
@@ -56,8 +56,8 @@ class HalfHours:
     def places(self) -> dict[np.datetime64, tuple[Path, int]]:
         """File and position of each half hour, by its start.
 
-        The start is taken from the name of a granule; files of other names are opened. Raises `DataError` if two files
-        have the same half hour, or files are of different versions of the algorithm.
+        The start is taken from the file name of a granule; files with other names are opened. Raises `DataError` if two
+        files contain the same half hour, or files come from different algorithm versions.
         """
         found: dict[np.datetime64, tuple[Path, int]] = {}
         versions: dict[str, Path] = {}
@@ -74,7 +74,7 @@ class HalfHours:
         if len(versions) > 1:
             (one, here), (other, there) = sorted(versions.items())[:2]
             raise DataError(
-                f"{here.name} is of version {one}, {there.name} of {other}; keep one version: their rain differs"
+                f"{here.name} has version {one}, {there.name} version {other}; keep one version: their rain differs"
             )
         return dict(sorted(found.items()))
 
@@ -84,14 +84,14 @@ class HalfHours:
             with _opened(path) as group:
                 return list(_times(group, path))
         if not named["kind"].startswith("HHR"):
-            raise DataError(f"{path} is a mean over a {named['kind'].lower()}; half hours (3B-HHR) are required")
+            raise DataError(f"{path} is a mean over a {named['kind'].lower()}; expected half hours (3B-HHR)")
         day, clock = named["day"], named["start"]
         text = f"{day[:4]}-{day[4:6]}-{day[6:]}T{clock[:2]}:{clock[2:4]}:{clock[4:]}"
         return [np.datetime64(text, "s")]
 
     @cached_property
     def grid(self) -> Grid:
-        """The grid of the first file, which all files must have."""
+        """Grid of the first file; all other files must have the same grid."""
         with _opened(self.files[0]) as group:
             return _grid(group, self.files[0])
 
@@ -112,7 +112,7 @@ class HalfHours:
         return np.array(ends, "datetime64[ns]")
 
     def read_hours(self, ends: Iterable[np.datetime64], rows: slice, columns: slice) -> NDArray[np.float32]:
-        """Hourly means in mm/h, `(hour, lat, lon)`, of a part of `grid`; NaN if a half hour is missing."""
+        """Read hourly means in mm/h, `(hour, lat, lon)`, on a part of `grid`; NaN if a half hour has no value."""
         fields = []
         for end in ends:
             start = end.astype("datetime64[s]") - 2 * HALF_HOUR
@@ -121,15 +121,16 @@ class HalfHours:
         return np.stack(fields)
 
     def read(self, start: np.datetime64, rows: slice, columns: slice) -> NDArray[np.float32]:
-        """One half hour in mm/h, `(lat, lon)`, of a part of `grid`, south first; missing values are NaN."""
+        """Read one half hour in mm/h, `(lat, lon)`, on a part of `grid`, south first; missing values are NaN."""
         path, position = self.places[start]
         with _opened(path) as group:
             if not _grid(group, path).matches(self.grid):
-                raise DataError(f"the grid of {path} differs from that of {self.files[0]}")
+                raise DataError(f"the grid of {path} differs from {self.files[0]}; expected one grid")
             held = _times(group, path)
             if position >= len(held) or held[position] != start:
                 raise DataError(
-                    f"{path}: the name gives {start}, the time coordinate {held[0] if len(held) else 'is empty'}"
+                    f"{path}: the start in the name is {start}, in the time coordinate "
+                    f"{held[0] if len(held) else 'missing'}; expected equal times"
                 )
             data = _rain(group, self.variable, path)
             axes = _axes(group, data, path)
@@ -153,7 +154,7 @@ class HalfHours:
 
 
 class _opened:
-    """Context manager: the group of an IMERG file that contains its fields; closes the file at the end."""
+    """Context manager that opens an IMERG file and returns the group with its fields."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -170,7 +171,7 @@ class _opened:
         group = self.file.get("Grid", self.file)
         if missing := [name for name in ("time", "lat", "lon") if name not in group]:
             self.file.close()
-            raise DataError(f"{self.path} lacks {', '.join(missing)}; it is not an IMERG granule")
+            raise DataError(f"{self.path} has no {', '.join(missing)}; expected an IMERG granule")
         return group
 
     def __exit__(self, *details: object) -> None:
@@ -188,10 +189,10 @@ def _fills(data: h5py.Dataset) -> tuple[float, ...]:
 
 
 def _times(group: h5py.Group, path: Path) -> NDArray[np.datetime64]:
-    """Starts of the half hours.
+    """Read the starts of the half hours.
 
-    The files declare a Julian calendar. Between 1901 and 2100 the Julian and Gregorian calendars have the same leap
-    years, so a number of seconds since the date of the epoch is the same in both.
+    The files declare a Julian calendar. Between 1901 and 2100 it has the same leap years as the Gregorian calendar, so
+    a number of seconds since a date gives the same time in both.
     """
     variable = group["time"]
     units = _text(variable.attrs.get("units", variable.attrs.get("Units", "")))
@@ -226,7 +227,7 @@ def _rain(group: h5py.Group, variable: str | None, path: Path) -> h5py.Dataset:
 
 
 def _axes(group: h5py.Group, data: h5py.Dataset, path: Path) -> tuple[str, ...]:
-    """Names of the dims of a field: as declared in the file, else inferred from their sizes."""
+    """Return the names of a field's dims: as declared in the file, else inferred from their sizes."""
     declared = _text(data.attrs.get("DimensionNames", "")).replace(" ", "").split(",")
     if sorted(declared) == ["lat", "lon", "time"]:
         return tuple(declared)
@@ -238,7 +239,8 @@ def _axes(group: h5py.Group, data: h5py.Dataset, path: Path) -> tuple[str, ...]:
                 if data.shape == tuple(sizes[name] for name in order)]  # fmt: skip
     if len(matching) != 1:
         raise DataError(
-            f"{path}: {data.name} has shape {data.shape} and no dimension names; cannot determine which is lat and lon"
+            f"{path}: {data.name} has shape {data.shape} and no dimension names, so lat and lon are ambiguous; "
+            "add names"
         )
     return matching[0]
 

@@ -1,4 +1,4 @@
-"""The time interval of each rain value: from bounds or spacing, with changing steps and accumulated sums."""
+"""Time interval of each rain value: from time bounds or spacing, for changing steps and accumulated sums."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ __all__ = [
 logger = logging.getLogger(__name__)
 
 SECOND = np.timedelta64(1, "s")
-#: A different spacing counts as a change of the step, not as gaps, if at least this many follow each other …
+#: A different spacing counts as a change of the step, not as gaps, if it has at least this many times in a row …
 FEWEST = 3
-#: … and they make up at least this share of the record.
+#: … and they are at least this share of the record.
 LEAST_SHARE = 0.1
-#: A field that decreases at no more than this share of the times is an accumulated sum.
+#: An accumulated sum decreases at most at this share of the times.
 MOST_RESETS = 0.2
-#: So many fields that grow, or are wet and stay as they are, make an accumulated sum; all of a shorter record.
+#: Number of times at which a field must grow, or be wet and unchanged, to count as an accumulated sum.
 SIGNS = 5
 #: Number of times and points that are examined to detect an accumulated sum.
 LOOK = (60, 40)
@@ -43,7 +43,7 @@ LOOK = (60, 40)
 
 @dataclass(frozen=True)
 class Intervals:
-    """Length of the interval of every time, the longest of them (the record's step), and the position of the times."""
+    """Length of each time's interval in seconds, the longest one (the step), and the position of times in them."""
 
     seconds: NDArray[np.float64]
     step: float
@@ -67,27 +67,27 @@ def find_intervals(
     step_minutes: float | None = None,
     amount: bool = True,
 ) -> Intervals:
-    """The intervals of ascending times: from the bounds if there are any, else from the spacing of the times.
+    """Find the intervals of ascending times: from the bounds if there are any, else from the spacing of the times.
 
-    Gaps of an integer number of steps are allowed. If the step changes permanently, each part of the record has its
-    own step. Any other irregular spacing raises `DataError`.
+    Gaps of an integer number of steps are allowed. If the step changes permanently, each part of the record has a
+    separate step. Raises `DataError` for any other irregular spacing.
     """
     if step_minutes is not None:
         found = Intervals(np.full(len(time), 60.0 * step_minutes), 60.0 * step_minutes)
     elif bounds is not None:
         widths = (bounds[:, 1] - bounds[:, 0]) / SECOND
         if (widths < 0).any():
-            raise DataError(f"{label}: the time bounds end before they start at {time[int(np.argmax(widths < 0))]}")
+            raise DataError(f"{label}: the time bounds at {time[int(np.argmax(widths < 0))]} end before they start")
         if (widths == 0).all():
             found = replace(find_intervals(time, None, label, amount=amount), stamp=None if amount else "point")
         else:
             found = Intervals(widths, float(widths.max()), _stamp(time, bounds))
     elif len(time) < 2:
-        raise DataError(f"{label} has a single time: its interval is unknown; set data.step_minutes=")
+        raise DataError(f"{label} has a single time, so its interval is unknown; set data.step_minutes=")
     else:
         found = _of_distances(time, label, amount)
     if found.step <= 0 or (found.seconds <= 0).any():
-        raise DataError(f"{label}: a step of {found.seconds.min():g} s; expected more than 0")
+        raise DataError(f"{label} has a time step of {found.seconds.min():g} s; expected more than 0")
     if not found.changes:
         _require_even(time, found.step, label)
     return found
@@ -106,8 +106,8 @@ def _of_distances(time: NDArray[np.datetime64], label: str, amount: bool) -> Int
         row = max((len(run) for run in runs if distances[run[0]] > least * 1.001), default=0)
         if amount and len(distances) > 2 and (odd > 1 / 3 or row >= FEWEST):
             raise DataError(
-                f"{label}: times are {least:g} s apart and often more; it is ambiguous whether the step changes or "
-                "times are missing, which matters for amounts. Add time bounds, or set data.step_minutes="
+                f"{label}: times are {least:g} s apart and often more. Either the step changes or times are "
+                "missing, which matters for amounts. Add time bounds, or set data.step_minutes="
             )
         return Intervals(np.full(len(time), least), least)
     kinds = {least, *longer}
@@ -136,7 +136,7 @@ def _require_even(time: NDArray[np.datetime64], step: float, label: str) -> None
         usual = float(np.median(distances))
         off = np.abs(distances / usual - np.round(distances / usual)).max()
         if off < 0.2 and usual <= 86400 and abs(step - usual) < 0.2 * usual:
-            hint = f"data.step_minutes={round(usual / 60) or 1} moves times onto a step that they are near to"
+            hint = f"data.step_minutes={round(usual / 60) or 1} rounds times to a regular step"
         raise DataError(
             f"{label}: the spacing of times is not a multiple of the step of {step:g} s: {time[place]} is followed by "
             f"{time[place + 1]}; {hint}"
@@ -150,7 +150,7 @@ def _stamp(time: Any, bounds: Any) -> str | None:
 
 
 def bounds_of(dataset: xr.Dataset, name: str, order: NDArray[np.intp] | slice) -> NDArray[np.datetime64] | None:
-    """Time bounds in the order of the sorted times; None if the coordinate `name` has none."""
+    """Return time bounds in the order of the sorted times; None if the coordinate `name` has none."""
     if name not in dataset.variables:
         return None
     bounds = dataset[name].attrs.get("bounds") or dataset[name].encoding.get("bounds")
@@ -170,7 +170,7 @@ def bounds_of(dataset: xr.Dataset, name: str, order: NDArray[np.intp] | slice) -
 
 
 def starts_of_sums(bounds: NDArray[np.datetime64] | None) -> NDArray[np.bool_] | None:
-    """Where accumulated sums restart, from bounds that share their lower edge; None if bounds show no such sums."""
+    """Return the times at which accumulated sums restart, from bounds with a common lower edge; None without them."""
     if bounds is None or len(bounds) < 2:
         return None
     same = bounds[1:, 0] == bounds[:-1, 0]
@@ -178,10 +178,10 @@ def starts_of_sums(bounds: NDArray[np.datetime64] | None) -> NDArray[np.bool_] |
 
 
 def is_running_sum(array: xr.DataArray) -> bool:
-    """Whether amounts never decrease from time to time, except for resets of the entire field.
+    """Return whether amounts never decrease in time, except for resets of the entire field.
 
-    Dry hours leave a sum as it is: fields that are wet and do not change speak for a sum as growing ones do. The
-    beginning, the middle and the end of a long record are examined, since any of them may be dry.
+    While it is dry, a sum is unchanged. Fields that are wet and unchanged are therefore evidence for a sum, as growing
+    fields are. The beginning, middle and end of a long record are examined, since any of them may be dry.
     """
     count, length = array.sizes["time"], LOOK[0]
     starts = sorted({0, max(0, count // 2 - length // 2), max(0, count - length)})
@@ -206,9 +206,9 @@ def is_running_sum(array: xr.DataArray) -> bool:
 def increments(
     array: xr.DataArray, starts: NDArray[np.bool_] | None, label: str
 ) -> tuple[xr.DataArray, NDArray[np.bool_]]:
-    """Amounts between the times of an accumulated sum, and its restarts; the first time is left out.
+    """Return the amounts between the times of an accumulated sum, and its restarts. The first time is omitted.
 
-    At a restart, given by `starts` or detected as a decrease of the field, the sum itself is the amount.
+    At a restart, given by `starts` or detected as a decrease of the field, the amount is the sum itself.
     """
     import dask.array as da
 
@@ -227,13 +227,13 @@ def increments(
 
 
 def common_step(array: xr.DataArray, intervals: Intervals, label: str) -> xr.DataArray:
-    """Average rates of a record with a changing step to its longest step; incomplete intervals are left out."""
+    """Average rates of a record with a changing step to its longest step. Incomplete intervals are omitted."""
     time, seconds, step = array["time"].values, intervals.seconds, intervals.step
     ratio = step / seconds
     if np.abs(ratio - np.round(ratio)).max() > 1e-6:
         lengths = ", ".join(f"{value / 60:g}" for value in np.unique(seconds)[:4])
         months = seconds.min() >= 27 * 86400 and step <= 32 * 86400
-        way = "calendar months differ in length, and are no equal steps" if months else "split the file"
+        way = "calendar months have different lengths, so they are no equal steps" if months else "split the file"
         raise DataError(f"{label}: the time step changes between {lengths} min, which are not multiples; {way}")
     last = intervals.stamp in (None, "end")
     ends = time if last else time + (seconds * 1e9).astype("timedelta64[ns]")
@@ -260,12 +260,12 @@ def common_step(array: xr.DataArray, intervals: Intervals, label: str) -> xr.Dat
 
 
 def cell_methods(array: xr.DataArray) -> list[str]:
-    """The cell methods of time in their order: "sum", "mean", "maximum", "minimum", "point", …; mostly one or none."""
+    """Return the cell methods of time in their order: "sum", "mean", "maximum", …; usually one or none."""
     return re.findall(
         r"\b(?:time|valid_time)\s*:\s*(?:\w+\s*:\s*)*(\w+)", str(array.attrs.get("cell_methods", "")).lower()
     )
 
 
 def cell_method(array: xr.DataArray) -> str | None:
-    """The last cell method of time; None if there is none."""
+    """Return the last cell method of time; None if there is none."""
     return next(reversed(cell_methods(array)), None)

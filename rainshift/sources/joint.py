@@ -1,4 +1,4 @@
-"""Common edges of a fine and a coarse axis: boxes from any file get the same relative geometry."""
+"""Joint edges of a fine and a coarse axis, which give boxes from any file the same relative geometry."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ __all__ = ["JointAxis", "joint_axis", "meets"]
 
 @dataclass(frozen=True)
 class JointAxis:
-    """A section of a fine axis between two points of the joint lattice, and the matching coarse axis.
+    """A section of a fine axis between two common edges of both grids, and the matching coarse axis.
 
-    `fine` is a slice of the fine axis. With node registration, coarse nodes run from one end of the section to the
-    other, both included, so that all fine cells lie within their hull; the cells of the end nodes extend `margin` fine
-    cells beyond it. With centre registration, coarse cells fill the section.
+    `fine` is a slice of the fine axis. With node registration, the first and last coarse nodes are the ends of the
+    section, so all fine cells lie within the hull of the nodes. The cells of these end nodes extend `margin` fine cells
+    beyond the section. With centre registration, coarse cells fill the section.
     """
 
     fine: slice
     coarse: Axis
-    period: int  # fine cells between two points of the joint lattice
+    period: int  # fine cells between two common edges
     margin: int
 
     def part(self, periods: slice) -> JointAxis:
-        """The section of some periods."""
+        """Return the section of some periods."""
         fine = slice(self.fine.start + periods.start * self.period, self.fine.start + periods.stop * self.period)
         count = (self.fine.stop - self.fine.start) // self.period
         wide = self.coarse.size // count  # a node axis has one node more than its periods
@@ -38,7 +38,7 @@ class JointAxis:
 
 #: Tolerance of the limits, which come from boxes in degrees.
 SLACK = 1e-6
-#: Maximum distance of two edges that count as equal, in fine cells.
+#: Largest distance in fine cells between two edges that count as equal.
 OFF = Fraction(1, 1000)
 
 
@@ -47,13 +47,13 @@ def _fraction(value: float) -> Fraction:
 
 
 def _rational(fine: Axis, step: float) -> tuple[Fraction, Fraction, Fraction]:
-    """The fine step, the coarse step as a simple ratio of it, and the first edge, as exact fractions."""
+    """Return the fine step, the coarse step (a simple multiple of it) and the first edge as exact fractions."""
     narrow = _fraction(fine.step)
     return narrow, narrow * Fraction(step / fine.step).limit_denominator(64), _fraction(fine.start) - narrow / 2
 
 
 def _first(fine: Axis, step: float, origin: float) -> int | None:
-    """The index of the first fine edge on the coarse lattice; None if there is none."""
+    """Return the index of the first fine edge that is also a coarse edge; None if there is none."""
     narrow, wide, edge = _rational(fine, step)
     period = Fraction(math.lcm(narrow.numerator, wide.numerator), math.gcd(narrow.denominator, wide.denominator))
 
@@ -65,7 +65,7 @@ def _first(fine: Axis, step: float, origin: float) -> int | None:
 
 
 def meets(fine: Axis, step: float, origin: float) -> bool:
-    """Whether an edge of a fine cell coincides with `origin` plus a multiple of `step`."""
+    """Return whether an edge of a fine cell coincides with `origin` plus a multiple of `step`."""
     return _first(fine, step, origin) is not None
 
 
@@ -77,10 +77,10 @@ def joint_axis(
     origin: float = 0.0,
     limits: tuple[float, float] = (-math.inf, math.inf),
 ) -> JointAxis:
-    """The longest section of `fine` within `limits` that starts and ends on the joint lattice.
+    """Find the longest section of `fine` within `limits` that starts and ends at common edges of both grids.
 
-    The joint lattice is the set of fine cell edges that coincide with coarse nodes (registration "node") or coarse
-    cell edges ("centre"); `origin` is one of these coarse positions. Fine cells cover every coarse cell completely.
+    Common edges are fine cell edges that coincide with coarse nodes (registration "node") or with coarse cell edges
+    ("centre"). `origin` is one of these coarse positions. Fine cells cover every coarse cell of the section completely.
     Raises `DataError` if there is no such section.
 
     >>> found = joint_axis(Axis("lat", 50.05, 0.1, 50, "degrees_north", "centre"), 0.25)

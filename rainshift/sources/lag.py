@@ -1,4 +1,4 @@
-"""Check the pairing of coarse and fine hours by lag correlation; it warns and does not shift the data."""
+"""Check the time labels of coarse and fine rain by lag correlation. It only warns and does not shift data."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ __all__ = ["best_lag", "warn_of_lag"]
 logger = logging.getLogger(__name__)
 
 MOST_LAG = 3
-#: Maximum and minimum number of hours that the check uses.
+#: Largest and smallest number of hours in the check.
 HOURS, FEWEST = 600, 150
-#: Minimum latitude in degrees: in the tropics rain follows the time of day, where reanalyses are hours early.
+#: Smallest latitude in degrees. In the tropics rain follows the time of day, and reanalyses are hours early there.
 MID_LATITUDE = 30.0
-#: Minimum gain in correlation over lag 0 for a warning.
+#: Smallest gain in correlation over lag 0 that leads to a warning.
 MARGIN = 0.02
 
 
 def best_lag(
     coarse: NDArray[np.floating], fine: NDArray[np.floating], hours: NDArray[np.integer]
 ) -> tuple[int, float, float]:
-    """The lag in hours with the highest correlation of `fine` and `coarse`, that correlation, and the one at lag 0.
+    """Find the lag in hours with the highest correlation. Returns it, its correlation, and the correlation at lag 0.
 
-    `hours` numbers the hours of both series, ascending; gaps are allowed. A lag of 1 pairs the fine value of an hour
+    `hours` numbers the hours of both series, ascending, with possible gaps. A lag of 1 pairs the fine value of an hour
     with the coarse value of the hour before.
 
     >>> x = np.random.default_rng(0).normal(size=200)
@@ -53,10 +53,10 @@ def best_lag(
 
 
 def warn_of_lag(data: RegionData) -> int | None:
-    """Warn if fine rain correlates best with the coarse rain of another hour; returns the lag, None if undecided.
+    """Warn if fine rain correlates best with the coarse rain of another hour. Returns the lag; None if not checked.
 
-    The check uses large-scale rain (`tp` − `cp`) of winter weeks in mid-latitudes, averaged over the region. Elsewhere
-    the error of reanalyses in the diurnal cycle would look like an error of pairing.
+    The check uses region means of large-scale rain (`tp` − `cp`) in winter weeks at mid-latitudes. In other regions and
+    seasons, errors of reanalyses in the diurnal cycle would look like shifted time labels.
     """
     if "tp" not in data.condition:
         return None

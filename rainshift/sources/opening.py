@@ -1,4 +1,4 @@
-"""Open rain files as data sets: NetCDF, Zarr, and GeoTIFF with the time given by its name."""
+"""Open rain files as data sets: NetCDF, Zarr, and GeoTIFF with the time in the file name."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ INTERVAL = re.compile(r"(\d{8})-S(\d{6})-E(\d{6})")
 
 
 def open_rain(path: Path) -> xr.Dataset:
-    """Open a file as a data set; a GeoTIFF has one time, in UTC, and `precipitation` in the unit of its band.
+    """Open a file as a data set. A GeoTIFF has one time in UTC, and `precipitation` in the unit of its band.
 
     Raises `DataError` for a GeoTIFF without a date in its name.
     """
@@ -46,7 +46,7 @@ def open_rain(path: Path) -> xr.Dataset:
 
 
 def _group_with_fields(path: Path) -> str | None:
-    """The group of a file without fields at its root that has some, as IMERG's `Grid`; None if there is none."""
+    """Return the group with fields in a file without fields at its root, such as `Grid` of IMERG; None without one."""
     found: list[str] = []
     if path.is_dir() or path.suffix == ".zip":
         import zarr
@@ -75,7 +75,7 @@ def _group_with_fields(path: Path) -> str | None:
 
 
 def grib_data_sets(path: Path) -> Iterator[xr.Dataset]:
-    """The data sets in a GRIB file, one for each kind of level and step."""
+    """Yield the data sets in a GRIB file, one per type of level and step."""
     try:
         import cfgrib
     except ImportError as error:
@@ -96,7 +96,7 @@ def _kept_open(path: Path, changed: int) -> tuple[xr.Dataset, ...]:
 
 
 def data_sets(path: Path) -> tuple[xr.Dataset, ...]:
-    """The data sets in a file: one, but of GRIB one for each kind of level and step."""
+    """Return the data sets in a file: one, or for GRIB one per type of level and step."""
     return _kept_open(path, path.stat().st_mtime_ns if path.exists() else 0)
 
 
@@ -109,8 +109,8 @@ def _raster(path: Path) -> xr.Dataset:
     header = read_raster(path)
     if header.attrs.get("bands", 1) > 1:
         raise DataError(
-            f"{path} has {header.attrs['bands']} bands; a GeoTIFF has one time, which its name gives: split it, for "
-            "example with gdal_translate -b"
+            f"{path} has {header.attrs['bands']} bands; expected one band per file, with the time in the file "
+            "name. Split it, for example with gdal_translate -b"
         )
     lazy = da.from_delayed(dask.delayed(_values)(path), header.shape, np.float32)
     names = [str(dim) for dim in header.dims]
@@ -134,14 +134,14 @@ def _values(path: Path) -> NDArray[np.float32]:
 
 
 def _times(path: Path) -> tuple[np.datetime64 | None, np.datetime64]:
-    """Beginning and end of the interval in a name with two dates, or as IMERG writes both; else None and its date."""
+    """Return start and end of the interval in a file name with two dates; else None and the single date."""
     if both := INTERVAL.search(path.stem):
         names = [f"{both[1]}{both[2]}", f"{both[1]}{both[3]}"]
         found = [part for name in names if (part := STAMP.search(name))]
     else:
         found = list(STAMP.finditer(path.stem))
     if not found:
-        raise DataError(f"{path}: a GeoTIFF has no time coordinate, and its name has no date such as 20200601_0130")
+        raise DataError(f"{path}: a GeoTIFF needs its time in the file name, such as 20200601_0130; rename the file")
     dates = [_date(each, path) for each in found[:2]]
     if len(dates) < 2 or dates[1] <= dates[0]:
         return None, dates[0]
@@ -154,4 +154,4 @@ def _date(found: re.Match[str], path: Path) -> np.datetime64:
     try:
         return np.datetime64(f"{year}-{month}-{day}T{hour}:{minute}:{second}", "ns")
     except ValueError as error:
-        raise DataError(f"{path}: {found[0]} in its name is not a valid date: {error}") from error
+        raise DataError(f"{path}: {found[0]} in the file name is not a valid date: {error}") from error

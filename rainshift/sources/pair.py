@@ -1,4 +1,4 @@
-"""User-defined pairs: coarse predictors from some files and fine rain from others, on any two grids and times."""
+"""User-defined pairs: coarse predictors and fine rain from separate files, on any two grids and times."""
 
 from __future__ import annotations
 
@@ -35,25 +35,26 @@ __all__ = ["PairSource", "on_grid"]
 
 logger = logging.getLogger(__name__)
 
-#: How many fine cells a coarse one may be wide.
+#: Smallest and largest width of a coarse cell in fine cells.
 LEAST_RATIO, MOST_RATIO = 1.5, 20.0
-#: Fine cells from one meeting of the two grids to the next, beyond which the coarse one is interpolated.
+#: Largest distance, in fine cells, between common edges of both grids; above it the coarse grid is interpolated.
 LONGEST_PERIOD = 20
-#: Ratios of grids that do not meet are brought to multiples of this.
+#: The ratio of an interpolated coarse grid to the fine grid is a multiple of this number.
 RATIO_STEP = 0.5
-#: What a file of rain may leave out; see `rainshift.sources.rain_files.read_rain`.
+#: Options of the fine files, for properties that the files do not contain; see `rain_files.read_rain`.
 READING = ("variable", "units", "step_minutes", "stamp", "amounts", "absent_chunks")
 STATIC_ROOT = "static"
 
 
 @dataclass(frozen=True)
 class PairSource:
-    """`data=pair data.coarse=FILES data.fine=FILES`: predictors and fine rain that are not of one file or grid.
+    """`data=pair data.coarse=FILES data.fine=FILES`: predictors and fine rain from different files and grids.
 
-    Either place is a file, a folder or a URL; a folder may hold one for each region, of the same names on both sides,
-    or `boxes` cuts named regions. `predictors` maps names to what their files do not say (variable, level, units, kind,
-    stamp). Samples are the intervals of the coarser of the two records of rain; everything else is brought to them by
-    the times that it is valid for. A coarse grid that no edge of a fine cell meets is interpolated to one that does.
+    Both options are a file, a folder or a URL. A folder may contain one folder per region, with the same names on both
+    sides; otherwise `boxes` selects regions. `predictors` maps names to properties that the files do not contain
+    (variable, level, units, kind, stamp). Samples are the time intervals of the coarse or the fine rain, whichever are
+    longer; other data are averaged or matched to these intervals. If no coarse edge coincides with an edge of a fine
+    cell, the coarse fields are interpolated to a grid with common edges.
     """
 
     coarse: str | None = None
@@ -93,7 +94,7 @@ class PairSource:
 
     @cached_property
     def names(self) -> tuple[str, ...]:
-        """The boxes; else the folders that both sides have; else one region, named as the fine files."""
+        """Names of regions: `boxes`, or the folders that both sides have, or a single name from the fine files."""
         if self.boxes:
             names = tuple(region(str(name)).name for name in self.boxes)
         else:
@@ -110,7 +111,7 @@ class PairSource:
         return tuple(self.include or names)
 
     def files(self, name: str, split: str | None = None) -> Mapping[str, Path]:
-        """The files of both sides that a region is made of, and the static ones."""
+        """Return the files of a region on both sides, and the static files."""
         found: dict[str, Path] = {}
         for side, root in self._roots.items():
             found |= below(root, self._files(side, name), side)
@@ -131,11 +132,11 @@ class PairSource:
             and not any(parent.name.endswith(".zarr") for parent in path.parents)
         )
         if not found:
-            raise UserError(f"data.{side}: {root} holds no file that ends in {', '.join((*SUFFIXES, *GRIB))}")
+            raise UserError(f"data.{side}: {root} contains no file with suffix {', '.join((*SUFFIXES, *GRIB))}")
         return found
 
     def open(self, name: str, split: str | None = None) -> RegionData:
-        """One region, lazily; `split` has to be None: the files know none."""
+        """Open one region lazily; `split` must be None, since the files have no splits."""
         if split is not None:
             raise unknown("split", split, ())
         if name not in self.names:
@@ -172,9 +173,10 @@ class PairSource:
     def _placed(
         self, name: str, rain: Rain, timed: Mapping[str, Timed]
     ) -> tuple[xr.DataArray, dict[str, Timed], str, dict[str, str]]:
-        """Fine rain on the part that both sides have, and predictors on a coarse grid that meets its cells.
+        """Crop fine rain to the common area, and bring predictors to a coarse grid with common edges.
 
-        The last two say what was done to the predictors, and give the spacing of their files if it was changed.
+        Also returns a note on the interpolation of predictors, and the spacing of their files if they were
+        interpolated.
         """
         fine = grid_of(rain.values)
         grids = {key: grid_of(each.values, registration=self.coarse_registration) for key, each in timed.items()}
@@ -219,7 +221,7 @@ def _stem(root: Path) -> str:
 
 
 def _limits(box: str | None, axis: str, grids: Any) -> tuple[float, float]:
-    """Where a region may reach: within its box, and where every predictor is known."""
+    """Return the limits of a region along an axis: its box, restricted to the area of all predictors."""
     low, high = -np.inf, np.inf
     if box is not None:
         found = region(box)
@@ -233,20 +235,20 @@ def _limits(box: str | None, axis: str, grids: Any) -> tuple[float, float]:
 def _joint(
     fine: Grid, coarse: Grid, name: str, registration: Registration, limits: tuple[float, float]
 ) -> tuple[JointAxis, bool]:
-    """The stretch of an axis, and whether its coarse cells are those of the file."""
+    """Return the section of an axis, and whether its coarse cells are the cells of the file."""
     have, cells = coarse[name], fine[name]
     turn = 360.0 * round((cells.start - have.start) / 360.0) if cells.is_longitude else 0.0
     if have.period is None and (have.start + turn >= cells.edges[-1] or have.stop + turn <= cells.edges[0]):
         raise DataError(
-            f"the coarse {name} runs from {have.start:g} to {have.stop:g}, the fine one from {cells.start:g} to "
+            f"the coarse {name} covers {have.start:g} to {have.stop:g}, the fine {name} {cells.start:g} to "
             f"{cells.stop:g}: they do not overlap"
         )
     ratio = have.step / cells.step
     if not LEAST_RATIO * 0.99 <= ratio <= MOST_RATIO * 1.01:
         swapped = " Are the two sides swapped?" if ratio < 1 else ""
         raise DataError(
-            f"the coarse {name} has a step of {have.step:g}, the fine one {cells.step:g}: a ratio of {ratio:.3g}; "
-            f"expected {LEAST_RATIO:g} to {MOST_RATIO:g}.{swapped}"
+            f"the coarse {name} has a step of {have.step:g}, the fine {name} {cells.step:g}: a ratio of "
+            f"{ratio:.3g}; expected {LEAST_RATIO:g} to {MOST_RATIO:g}.{swapped}"
         )
     origin = have.start if registration == "node" else float(have.edges[0])
     if meets(cells, have.step, origin):
@@ -264,7 +266,7 @@ def _joint(
 
 
 def on_grid(values: xr.DataArray, have: Grid, wanted: Grid) -> tuple[xr.DataArray, float | None]:
-    """Fields on the wanted grid, and what share of their variance interpolation keeps; None where they are cut out."""
+    """Crop or interpolate fields to a grid. Returns them and the share of variance kept; None if only cropped."""
     import xarray as xr
 
     from geoml.regrid import Regridder
@@ -292,7 +294,7 @@ def _steps(grid: Grid) -> str:
 
 
 def _samples(name: str, rain: Timed, timed: Mapping[str, Timed]) -> tuple[Times, Times, dict[str, list[Row]]]:
-    """Beginning and end of every sample, and what each predictor's, and the rain's (""), is made of."""
+    """Return start and end of every sample, and the weighted input times of each predictor and the rain ("")."""
     guide = next((key for key in timed if key in VARIABLES and VARIABLES[key].units == "mm h-1"), None)
     chosen, said = (
         (timed[guide], f"coarse {guide}") if guide and timed[guide].hours > rain.hours else (rain, "fine rain")
@@ -304,26 +306,27 @@ def _samples(name: str, rain: Timed, timed: Mapping[str, Timed]) -> tuple[Times,
     whole = np.logical_and.reduce(list(known.values()))
     if not whole.any():
         spans = "; ".join(f"{key or 'fine rain'} {each.start.min()} to {each.end.max()}" for key, each in every.items())
-        raise DataError(f"{name}: no interval of the {said} is filled by all others: {spans}")
+        raise DataError(f"{name}: no interval of the {said} is covered by all other data: {spans}")
     lengths = f"{chosen.hours:g} h" if chosen.hours else "instants"
     logger.info("%s: samples are the %d intervals of the %s (%s)", name, int(whole.sum()), said, lengths)
     for key, found in known.items():
         if not found.all():
-            logger.warning("%s: %s does not fill %d of %d intervals; they are left out", name, key or "fine rain",
+            logger.warning("%s: %s does not cover %d of %d intervals; they are omitted", name, key or "fine rain",
                            int((~found).sum()), len(found))  # fmt: skip
     places = np.flatnonzero(whole)
     return start[places], end[places], {key: [found[i] for i in places] for key, found in rows.items()}
 
 
 def _labels(start: Times, end: Times) -> tuple[Times, timedelta]:
-    """The times of samples, at the end of each, and their step."""
+    """Return the times of samples (the end of each interval) and their step."""
     seconds = np.unique((end - start) / np.timedelta64(1, "s"))
     if len(seconds) > 1:
         raise DataError(
-            f"intervals of samples are {', '.join(f'{s / 60:g}' for s in seconds)} min long; split the files"
+            f"samples have intervals of {', '.join(f'{s / 60:g}' for s in seconds)} min; expected equal lengths. "
+            "Split files"
         )
     if seconds[0] == 0:
         if len(end) < 2:
-            raise DataError("there is one moment only; its step is not known")
+            raise DataError("the data have a single instant, so the time step is unknown; add further times")
         return end, timedelta(seconds=float(np.diff(end).min() / np.timedelta64(1, "s")))
     return end, timedelta(seconds=float(seconds[0]))

@@ -1,4 +1,4 @@
-"""Coarse predictors of any kind: a variable of some files at one level, in units that are known, with its intervals."""
+"""Coarse predictors from files: select variable and level, convert units, and find the time interval of each value."""
 
 from __future__ import annotations
 
@@ -31,18 +31,19 @@ __all__ = ["CoarsePredictor", "predictors_of", "read_predictor"]
 
 logger = logging.getLogger(__name__)
 
-#: Other names of dims that levels lie along: pressures, heights and depths.
+#: Names of vertical dims: pressure, height and depth.
 VERTICAL = (*LEVELS, "height", "altitude", "depth", "isobaric", "lev", "plevel", "heightaboveground")
-#: What GRIB calls values over an interval, and CF.
+#: Values over an interval, in GRIB and CF terms.
 OVER_TIME = ("accum", "avg", "max", "min", "sum", "mean", "maximum", "minimum")
 KINDS = ("instant", "interval")
 
 
 @dataclass(frozen=True)
 class CoarsePredictor:
-    """Where a predictor is found: its variable where that has another name, its level, and what its file leaves out.
+    """Selection of a predictor in files: its variable if that has another name, its level, and missing properties.
 
-    `kind` is instant or interval, `stamp` where in their interval times lie; null reads both from the file.
+    `kind` is "instant" or "interval". `stamp` is the position of times in their intervals. None reads both from the
+    file.
     """
 
     name: str
@@ -56,7 +57,7 @@ class CoarsePredictor:
 
     @classmethod
     def of(cls, name: str, options: Mapping[str, Any] | None) -> CoarsePredictor:
-        """The predictor of a configuration's entry; an unknown key is named."""
+        """Parse the options of a predictor. Raises `UserError` for an unknown key."""
         known = [field.name for field in fields(cls) if field.name != "name"]
         for key in options or {}:
             if key not in known:
@@ -73,17 +74,17 @@ class CoarsePredictor:
 
 
 def predictors_of(given: Sequence[str] | Mapping[str, Any] | None) -> tuple[CoarsePredictor, ...]:
-    """The predictors of a configuration: names, or options by name; rain alone where there are none."""
+    """Parse the predictors of a configuration: names, or options by name; rain alone if there are none."""
     if isinstance(given, Mapping):
         return tuple(CoarsePredictor.of(str(name), options) for name, options in given.items())
     return tuple(CoarsePredictor.of(str(name), None) for name in given or ["tp"])
 
 
 def read_predictor(wanted: CoarsePredictor, files: Sequence[Path]) -> Timed:
-    """Lazy fields `(time, lat, lon)` of a predictor in the units inside, and the interval of each.
+    """Read lazy fields `(time, lat, lon)` of a predictor, with the time interval of each.
 
     Known variables are in the units of `rainshift.sources.variables`, others in those of the file. Raises `DataError`
-    where no file holds it, or if the level, member or units are unknown.
+    if no file contains the predictor, or if the level, member or units are unknown.
     """
     if wanted.is_rain:
         holding = [path for path in files if any(_rain_name(wanted, data) for data in data_sets(path))]
@@ -99,7 +100,7 @@ def read_predictor(wanted: CoarsePredictor, files: Sequence[Path]) -> Timed:
 
 
 def _rain_name(wanted: CoarsePredictor, data: xr.Dataset) -> str | None:
-    """Name of the variable of a data set that holds this rain predictor."""
+    """Return the name of the variable of a data set that contains this rain predictor; None if there is none."""
     names = (
         [wanted.variable] if wanted.variable else [wanted.name, *(k for k, v in ALIASES.items() if v == wanted.name)]
     )
@@ -116,8 +117,8 @@ def _rain_name(wanted: CoarsePredictor, data: xr.Dataset) -> str | None:
 def _absent(wanted: CoarsePredictor, files: Sequence[Path]) -> DataError:
     held = sorted({str(name) for path in files[:50] for data in data_sets(path) for name in data.data_vars})
     return DataError(
-        f"no file of {files[0].parent} holds {wanted.variable or wanted.name}; found are {', '.join(held) or 'none'}. "
-        f"Name its variable: data.predictors.{wanted.name}.variable="
+        f"no file in {files[0].parent} contains {wanted.variable or wanted.name}; variables are "
+        f"{', '.join(held) or 'none'}. Set the name of the variable: data.predictors.{wanted.name}.variable="
     )
 
 
@@ -131,7 +132,7 @@ class _PredictorPart:
 
 
 def _parts(wanted: CoarsePredictor, files: Sequence[Path]) -> Iterator[_PredictorPart]:
-    """The predictor in each file that holds it."""
+    """Yield the predictor in each file that contains it."""
     for path in files:
         for data in data_sets(path):
             if (name := _name_in(wanted, data)) is not None:
@@ -155,7 +156,7 @@ def _part(wanted: CoarsePredictor, data: xr.Dataset, name: str, path: Path) -> _
     label = f"{path}: {name!r}"
     array = data[name]
     if array.dtype.kind not in "iuf":
-        raise DataError(f"{label} is {array.dtype}, not numbers")
+        raise DataError(f"{label} has the type {array.dtype}; expected numbers")
     kind = str(array.attrs.get("GRIB_stepType", ""))
     over_time = (cell_method(array) or kind) in OVER_TIME
     validity = validity_of(array, label, rain=False)
@@ -173,7 +174,7 @@ def _part(wanted: CoarsePredictor, data: xr.Dataset, name: str, path: Path) -> _
 
 
 def _at_level(array: xr.DataArray, wanted: CoarsePredictor, label: str) -> xr.DataArray:
-    """The array at the level asked for; one of several has to be."""
+    """Select the wanted level. Raises `DataError` if there are several levels and none is set."""
     name = next(
         (str(dim) for dim in (*array.dims, *array.coords) if str(dim).lower() in map(str.lower, VERTICAL)), None
     )
@@ -193,7 +194,7 @@ def _at_level(array: xr.DataArray, wanted: CoarsePredictor, label: str) -> xr.Da
         close = np.isclose(levels, 100 * float(wanted.level))
     if not close.any():
         raise DataError(
-            f"{label} is at {shown} {unit} along {name}; data.predictors.{wanted.name}.level is {wanted.level:g}"
+            f"{label} is at {shown} {unit} along {name}, but data.predictors.{wanted.name}.level is {wanted.level:g}"
         )
     return array.isel({name: int(np.argmax(close))}, drop=True) if name in array.dims else array.drop_vars(name)
 
@@ -201,19 +202,19 @@ def _at_level(array: xr.DataArray, wanted: CoarsePredictor, label: str) -> xr.Da
 def _first_member(array: xr.DataArray, label: str) -> xr.DataArray:
     for dim in [dim for dim in array.dims if str(dim).lower() in MEMBER_DIMS]:
         if array.sizes[dim] > 1:
-            raise DataError(f"{label} is an ensemble of {array.sizes[dim]} along {dim!r}; take one member")
+            raise DataError(f"{label} is an ensemble of {array.sizes[dim]} along {dim!r}; select one member")
         array = array.isel({dim: 0}, drop=True)
     return array
 
 
 def _joined(wanted: CoarsePredictor, parts: Sequence[_PredictorPart]) -> Timed:
-    """The parts one after another in the order of time, in the units inside."""
+    """Concatenate the parts in the order of time, in internal units."""
     import xarray as xr
 
     first = parts[0]
     for part in parts[1:]:
         if not grid_of(part.array).matches(grid_of(first.array)):
-            raise DataError(f"{first.label} and {part.label} are no one record: their grids differ")
+            raise DataError(f"the grids of {first.label} and {part.label} differ; expected one grid for all files")
     coords = {name: first.array[name] for name in ("lat", "lon")}
     label = first.label if len(parts) == 1 else f"{first.label} and {len(parts) - 1} more files"
     array = xr.concat([part.array.assign_coords(coords) for part in parts], "time")
@@ -230,7 +231,7 @@ def _joined(wanted: CoarsePredictor, parts: Sequence[_PredictorPart]) -> Timed:
         start = end = time
     elif over_time and (start == end).all():
         if len(time) < 2 and wanted.step_minutes is None:
-            raise DataError(f"{label} holds one time; set data.predictors.{wanted.name}.step_minutes=")
+            raise DataError(f"{label} has a single time; set data.predictors.{wanted.name}.step_minutes=")
         step = 60 * wanted.step_minutes if wanted.step_minutes else float(np.diff(time).min() / np.timedelta64(1, "s"))
         start, end = intervals_of(time, step, wanted.stamp or "end")
     array = array if factor == 1.0 else array * np.float32(factor)
@@ -249,10 +250,10 @@ def _units(wanted: CoarsePredictor, part: _PredictorPart) -> str:
 
 
 def _factor(wanted: CoarsePredictor, parts: Sequence[_PredictorPart]) -> tuple[float, bool]:
-    """What multiplies values into the units inside, and whether they are sums that become rates."""
+    """Return the factor to internal units, and whether values are sums that must be divided by their interval."""
     units = {_units(wanted, part) for part in parts}
     if len(units) > 1:
-        raise DataError(f"{wanted.name} is in {' and '.join(sorted(units))} in different files; convert some")
+        raise DataError(f"{wanted.name} has the units {' and '.join(sorted(units))} in different files; expected one")
     (unit,) = units
     if wanted.name not in VARIABLES:
         return 1.0, False

@@ -1,11 +1,11 @@
-"""Read RainShift in its published layout, in place.
+"""Read the RainShift data set in its published layout without unpacking.
 
     {region}/{train,test}_data_in.zarr.zip    nine predictors, CF-packed int16, with times
     {region}/{train,test}_data_out.zarr.zip   `precipitation` float32, without times: paired by index
     {region}/static_variables.nc              `lsm`, `z` on the fine grid
 
-The files are Zarr v2, consolidated, with 200 hours per chunk; latitudes descend, longitudes are 0–360 in the Americas
-and ±180 elsewhere. This layout is known from the headers of the published files as reported by third parties.
+The files are Zarr v2, consolidated, with 200 hours per chunk. Latitudes descend. Longitudes are 0–360 in the Americas
+and ±180 elsewhere. This description of the layout is from headers of the published files, as reported by third parties.
 """
 
 from __future__ import annotations
@@ -38,12 +38,12 @@ STATIC = "static_variables.nc"
 
 
 def file_of(region: str, part: str, side: str) -> str:
-    """The relative path of a file of the data set; `side` is "in", "out" or "static"."""
+    """Return the relative path of a file of the data set; `side` is "in", "out" or "static"."""
     return f"{region}/{STATIC}" if side == "static" else f"{region}/{part}_data_{side}.zarr.zip"
 
 
 def place(root: str | os.PathLike[str], name: str) -> str:
-    """Path or URL of a file under `root`, which is a folder or a URL that fsspec supports."""
+    """Return the path or URL of a file under `root`, which is a folder or a URL that fsspec supports."""
     return f"{str(root).rstrip('/')}/{name}"
 
 
@@ -57,16 +57,16 @@ class PublishedPart:
 
     @cached_property
     def inputs(self) -> xr.Dataset:
-        """The predictors in the units of the file, decoded lazily, on canonical axes."""
+        """Predictors in the units of the file, decoded lazily, on canonical axes."""
         return self._open("in")
 
     @cached_property
     def outputs(self) -> xr.Dataset:
-        """The fine rain in the units of the file."""
+        """Fine rain in the units of the file."""
         return self._open("out")
 
     def label(self, side: str) -> str:
-        """Location of a file, for messages."""
+        """Return the location of a file, for messages."""
         return place(self.root, file_of(self.region, self.part, side))
 
     def _open(self, side: str) -> xr.Dataset:
@@ -91,17 +91,17 @@ class PublishedPart:
         if (steps <= np.timedelta64(0)).any():
             raise DataError(f"{label}: times do not ascend after {time[int(np.argmax(steps <= np.timedelta64(0)))]}")
         if (steps % np.timedelta64(1, "h")).any():
-            raise DataError(f"{label}: times are not whole hours apart")
+            raise DataError(f"{label}: time steps are not full hours; expected hourly times")
         hours = self._lead(self.outputs["precipitation"], "out").shape[0]
         if hours != len(time):
             raise DataError(
-                f"{self.label('out')} has {hours} hours and {label} {len(time)}: they are paired by index and must "
-                "have the same number; one of them is truncated or of another release"
+                f"{self.label('out')} has {hours} hours and {label} {len(time)}. They are paired by index and must "
+                "have the same number; one of them is truncated or of another release. Download both again"
             )
         return time
 
     def _lead(self, array: xr.DataArray, side: str) -> xr.DataArray:
-        """The array as (time, lat, lon); a level of size 1 is dropped, and the first dimension may have any name."""
+        """Return an array as (time, lat, lon). A level of size 1 is dropped; the first dimension may have any name."""
         others = [dim for dim in array.dims if dim not in ("lat", "lon")]
         single = [dim for dim in others if dim != "time" and array.sizes[dim] == 1 and len(others) > 1]
         array = array.squeeze(single, drop=True)
@@ -111,11 +111,11 @@ class PublishedPart:
         return array.rename({lead[0]: "time"}) if lead[0] != "time" else array
 
     def condition(self) -> xr.Dataset:
-        """The predictors, lazy, in internal units."""
+        """Return the predictors, lazy, in internal units."""
         return self._fields(self.inputs, PREDICTORS, "in")
 
     def target(self) -> xr.Dataset:
-        """The fine rain, lazy, in mm/h; non-finite values are NaN."""
+        """Return the fine rain, lazy, in mm/h; non-finite values are NaN."""
         return self._fields(self.outputs, ("precipitation",), "out")
 
     def _fields(self, dataset: xr.Dataset, names: tuple[str, ...], side: str) -> xr.Dataset:
@@ -136,7 +136,7 @@ class PublishedPart:
 
 @dataclass(frozen=True)
 class _PublishedReader:
-    """Read times of one variable in internal units, with NaN for missing values; raises for impossible values."""
+    """Read times of one variable in internal units, with NaN for missing values. Raises for impossible values."""
 
     array: xr.DataArray
     name: str
@@ -166,7 +166,7 @@ def _block_length(array: xr.DataArray) -> int:
 
 
 def _open_zip(label: str) -> xr.Dataset:
-    """Open a zipped Zarr group in place from a file or a URL, without unpacking."""
+    """Open a zipped Zarr group from a file or a URL without unpacking it."""
     with _refusals(label):
         store = open_zip(label)
         opened = xr.open_dataset(store, engine="zarr", chunks=None)
@@ -181,7 +181,7 @@ def _open_zip(label: str) -> xr.Dataset:
 
 
 def _unmasked(name: str, raw: xr.DataArray) -> xr.Variable:
-    """The variable with scale and offset applied lazily, without masking of the fill value."""
+    """Return the variable with scale and offset applied lazily, without masking of the fill value."""
     variable = raw.variable.copy(deep=False)
     variable.attrs = {key: value for key, value in raw.attrs.items() if key != "_FillValue"}
     variable.encoding = {key: value for key, value in raw.encoding.items() if key != "_FillValue"}
@@ -189,7 +189,7 @@ def _unmasked(name: str, raw: xr.DataArray) -> xr.Variable:
 
 
 def _require_chunks(label: str, name: str, array: xr.DataArray, held: set[str]) -> None:
-    """Raise `DataError` if chunks are missing: they would be read as the fill value, which may be 0."""
+    """Raise `DataError` if chunks are missing, since they would be read as the fill value, which may be 0."""
     chunks = array.encoding.get("chunks")
     if not chunks or not array.size:
         return
@@ -210,7 +210,7 @@ def _stream(url: str) -> Any:
 
 @contextlib.contextmanager
 def _refusals(label: str) -> Iterator[None]:
-    """Context manager: convert errors of opening a file into a `DataError` that names it."""
+    """Context manager: convert errors on opening a file into a `DataError` that contains its path."""
     try:
         yield
     except UserError:
@@ -227,7 +227,7 @@ def _refusals(label: str) -> Iterator[None]:
 
 
 def read_static(root: str, region: str) -> xr.Dataset:
-    """`lsm` and `z` of a region on canonical axes, in memory."""
+    """Read `lsm` and `z` of a region on canonical axes into memory."""
     label = place(root, file_of(region, "", "static"))
     with _refusals(label):
         source = io.BytesIO(_stream(label).read()) if "://" in label else label

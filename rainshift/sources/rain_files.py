@@ -1,4 +1,4 @@
-"""Read rain from a file: find the variable, its units, its time intervals and its missing values, or say why not."""
+"""Read rain from files: find the variable, its units, its time intervals and its missing values."""
 
 from __future__ import annotations
 
@@ -55,9 +55,9 @@ USUAL_NAMES = (
     "tp", "total_precipitation", "rain", "rainfall", "rain_rate", "rainrate", "rainfall_rate", "rr", "rw", "acrr",
 )  # fmt: skip
 CHUNK_VALUES = 1_000_000
-#: Dims of one value that would be taken for an axis of the grid.
+#: Names of dims of length 1 that `conform` would take for an axis of the grid.
 SINGLE = ("height", "altitude", "z", "depth", "level", "lev", "plev")
-#: What `cell_methods` and `GRIB_stepType` may say of time; anything else is no amount or mean rate.
+#: Values of `cell_methods` and `GRIB_stepType` for amounts and mean or instantaneous rates. Others are refused.
 OVER_TIME = ("sum", "mean", "point", "average", "accumulation", "accumulated", "instantaneous", "instant", "accum",
              "avg", "avgua", "avgfc", "avgid", "diff")  # fmt: skip
 STAMPS = ("end", "start", "middle", "point", "unknown")
@@ -83,11 +83,12 @@ def read_rain(
     amounts: str | None = None,
     absent_chunks: str | None = None,
 ) -> Rain:
-    """Read the rain of a NetCDF file or Zarr store, or of several that form one record.
+    """Read the rain of a NetCDF file or Zarr store, or of several files that form one record.
 
-    The options replace missing or wrong metadata. Each amount is divided by its interval, which is known from time
-    bounds or from the time step, which may change; accumulated sums are differenced first. If the step changes, the
-    record has the longest step. Raises `UserError` for invalid options, `DataError` for files that cannot be read.
+    The options replace missing or wrong metadata. Accumulated sums are first converted to amounts per interval.
+    Amounts are divided by their interval, which is taken from time bounds or from the time step. If the time step
+    changes, the record is averaged to the longest step. Raises `UserError` for invalid options, `DataError` for files
+    that cannot be read.
     """
     if stamp not in (None, *STAMPS):
         raise UserError(f"data.stamp is {stamp!r}; expected {', '.join(STAMPS)}")
@@ -102,8 +103,8 @@ def read_rain(
     array, intervals = _amounts(array, bounds, meant, label, step_minutes, amounts)
     if meant.amount and step_minutes is None and bounds is None and whole.lead not in (0.0, intervals.step):
         raise DataError(
-            f"{label}: its forecasts of {whole.lead / 3600:g} h are {intervals.step / 3600:g} h apart; the interval of "
-            "their amounts is not known: set data.step_minutes="
+            f"{label} has forecasts of {whole.lead / 3600:g} h at steps of {intervals.step / 3600:g} h, so the "
+            "interval of their amounts is unknown; set data.step_minutes="
         )
     factor = meant.to_rate(1.0) / (intervals.hours if meant.amount else np.ones(array.sizes["time"]))
     rain = _checked(array, factor, intervals, label)
@@ -115,14 +116,14 @@ def read_rain(
 
 @dataclass(frozen=True)
 class _Part:
-    """The rain of one file in its stored units, with its metadata; times in the order of the file."""
+    """Rain of one file in its stored units, with its metadata; times are in the order of the file."""
 
     array: xr.DataArray
     bounds: NDArray[np.datetime64] | None
     meant: RainUnits
     label: str
     attrs: dict[str, Any]
-    #: Lead time in seconds of forecasts that all have the same, else 0.
+    #: Lead time in seconds if all forecasts have the same, else 0.
     lead: float = 0.0
 
     @classmethod
@@ -142,7 +143,7 @@ class _Part:
         array = final_first(lazy_on_disk(array, path, lost), label)
         array = on_axes(rectified(array, dataset, label), label)
         if not array.sizes["time"]:
-            raise DataError(f"{label} has no times; remove the file, or leave it out with data.include=[NAMES]")
+            raise DataError(f"{label} has no times; remove the file, or select others with data.include=[NAMES]")
         bounds = bounds_of(dataset, coordinate, slice(None))
         if bounds is not None:
             bounds = snapped(bounds.ravel(), label).reshape(-1, 2) if len(bounds) == array.sizes["time"] else None
@@ -158,7 +159,8 @@ class _Part:
         for part in parts[1:]:
             if part.meant.amount != first.meant.amount:
                 raise DataError(
-                    f"{first.label} and {part.label} cannot form one record: one is a rate, the other an amount"
+                    f"{first.label} and {part.label} cannot form one record: one is a rate, the other an amount; "
+                    "set data.include=[NAMES] to read one of them"
                 )
             if not grid_of(part.array).matches(grid_of(first.array)):
                 raise DataError(f"{first.label} and {part.label} cannot form one record: their grids differ")
@@ -173,7 +175,7 @@ class _Part:
 
 
 def holding(path: Path, variable: str | None) -> xr.Dataset:
-    """The data set of a file that holds the rain; of GRIB, which has several, the first that does."""
+    """Return the data set of a file that contains the rain; for GRIB with several data sets, the first with rain."""
     if path.suffix.lower() not in GRIB:
         return open_rain(path)
     found = data_sets(path)
@@ -187,7 +189,7 @@ def holding(path: Path, variable: str | None) -> xr.Dataset:
 
 
 def _on_step(array: xr.DataArray, label: str, step_minutes: float | None) -> xr.DataArray:
-    """With a given step, times that are off it by less than a tenth (scans of a radar) are moved onto it."""
+    """Round times that differ from the given step by less than a tenth of it (radar scans) to the step."""
     time = array["time"].values
     if not step_minutes or len(time) < 2:
         return array
@@ -197,7 +199,7 @@ def _on_step(array: xr.DataArray, label: str, step_minutes: float | None) -> xr.
     middle = float(np.median(off))
     if not 1 < np.abs(off - middle).max() <= 6 * step_minutes:
         return array
-    logger.warning("%s: times are up to %.0f s off a step of %g min and are moved onto it", label,
+    logger.warning("%s: times differ by up to %.0f s from a step of %g min and are rounded to it", label,
                    np.abs(off - middle).max(), step_minutes)  # fmt: skip
     first = time[0] + np.timedelta64(round(1e9 * (middle + 30)), "ns")
     return array.assign_coords(time=first.astype("datetime64[m]").astype("datetime64[ns]") + whole)
@@ -211,7 +213,7 @@ def _amounts(
     step_minutes: float | None,
     amounts: str | None,
 ) -> tuple[xr.DataArray, Intervals]:
-    """Values with their intervals; accumulated sums are converted to amounts per step."""
+    """Return values with their intervals. Accumulated sums are converted to amounts per step."""
     time = array["time"].values
     starts = starts_of_sums(bounds) if meant.amount else None
     since_start = amounts == "since_start" or starts is not None
@@ -220,14 +222,14 @@ def _amounts(
     if not since_start:
         return array, find_intervals(time, bounds, label, step_minutes=step_minutes, amount=meant.amount)
     if not meant.amount:
-        raise UserError(f"{label} is a rate; data.amounts=since_start is for amounts")
+        raise UserError(f"{label} is a rate, but data.amounts=since_start is for amounts; remove the option")
     array, _ = increments(array, starts, label)
     intervals = find_intervals(time, None, label, step_minutes=step_minutes)
     return array, replace(intervals, seconds=intervals.seconds[1:], stamp="end")
 
 
 def on_axes(array: xr.DataArray, label: str) -> xr.DataArray:
-    """The array as `(time, lat, lon)` on canonical axes; other dims of length 1 are dropped.
+    """Return an array as `(time, lat, lon)` on canonical axes; other dims of length 1 are dropped.
 
     Raises `DataError` for an ensemble and for any other dims.
     """
@@ -243,25 +245,26 @@ def on_axes(array: xr.DataArray, label: str) -> xr.DataArray:
     single = [dim for dim in array.dims if dim not in ("time", "lat", "lon") and array.sizes[dim] == 1]
     array = array.squeeze(single, drop=True)
     if members := [dim for dim in array.dims if str(dim).lower() in MEMBER_DIMS]:
-        raise DataError(f"{label} is an ensemble of {array.sizes[members[0]]} along {members[0]!r}; take one member")
+        raise DataError(f"{label} is an ensemble of {array.sizes[members[0]]} along {members[0]!r}; select one member")
     if set(array.dims) != {"time", "lat", "lon"}:
         raise DataError(f"{label} has dims {array.dims}; expected (time, lat, lon)")
     return array.transpose("time", "lat", "lon").reset_coords(drop=True)
 
 
 def refuse_contradiction(array: xr.DataArray, meant: RainUnits, label: str, units: str | None) -> None:
-    """Raise `DataError` for units of an amount with a CF standard name or cell method of a rate, and vice versa.
+    """Raise `DataError` if units and metadata contradict each other.
 
-    Extremes and other statistics of the intervals are refused too.
+    Units of an amount contradict a CF standard name or cell method of a rate, and vice versa. Extremes and other
+    statistics over the intervals are refused, too.
     """
     methods = [*cell_methods(array), str(array.attrs.get("GRIB_stepType", "") or "accum")]
     if other := next((method for method in methods if method not in OVER_TIME), None):
-        raise DataError(f"{label} is the {other} of its intervals, neither their sum nor their mean")
+        raise DataError(f"{label} is the {other} over its intervals; expected their sum or mean")
     wrong = {"sum": "a rate", "mean": "an amount"}.get(methods[-2] if len(methods) > 1 else "")
     if units is None and wrong == ("an amount" if meant.amount else "a rate"):
         raise DataError(
-            f"{label} is by cell_methods the {methods[-2]} over each interval, and its units are those of {wrong}, "
-            f"{array.attrs.get('units')!r}; set the units (data.units=): 'mm' for amounts of the interval, "
+            f"{label} has units of {wrong}, {array.attrs.get('units')!r}, but its cell_methods state the "
+            f"{methods[-2]} over each interval; set the units (data.units=): 'mm' for amounts of the interval, "
             "'mm h-1' for rates"
         )
     name = str(array.attrs.get("standard_name", ""))
@@ -276,7 +279,7 @@ def refuse_contradiction(array: xr.DataArray, meant: RainUnits, label: str, unit
 
 @dataclass(frozen=True)
 class _OnDisk:
-    """An array of a file; an error of reading it, such as a corrupted chunk, names the file."""
+    """Array in a file. Errors on reading it, such as a corrupted chunk, state the path."""
 
     variable: xr.Variable
     label: str
@@ -301,7 +304,7 @@ class _OnDisk:
 
 
 def lazy_on_disk(array: xr.DataArray, path: Path, lost: tuple[tuple[slice, ...], ...]) -> xr.DataArray:
-    """The array in Dask blocks that match the file's chunks, with NaN in the missing parts."""
+    """Return the array in Dask blocks that match the chunks of the file, with NaN in the missing parts."""
     import dask.array as da
 
     if array.chunks is not None:
@@ -316,7 +319,7 @@ def lazy_on_disk(array: xr.DataArray, path: Path, lost: tuple[tuple[slice, ...],
 
 
 def find_rain(dataset: xr.Dataset, variable: str | None, path: Path) -> str:
-    """The name of the rain variable: as given, else by CF standard name, else by common names."""
+    """Return the name of the rain variable: as given, else by CF standard name, else by common names."""
     names = [str(name) for name in dataset.data_vars]
     if variable is not None:
         if variable not in names:
@@ -333,13 +336,13 @@ def find_rain(dataset: xr.Dataset, variable: str | None, path: Path) -> str:
         if found:
             raise DataError(f"{path} has several rain variables: {', '.join(found)}; choose one with data.variable=")
     raise DataError(
-        f"{path} has no known rain variable among {', '.join(names) or 'none'}; name it with data.variable=, or leave "
-        "a file of other data out with data.include=[NAMES of the others]"
+        f"{path} has no known rain variable among {', '.join(names) or 'none'}; set data.variable=NAME, or exclude "
+        "a file of other data with data.include=[NAMES of the others]"
     )
 
 
 def _refuse_twice_scaled(array: xr.DataArray, label: str) -> None:
-    """Raise `DataError` for floats with a scale factor, which were decoded before and would be scaled twice."""
+    """Raise `DataError` for floats with a scale factor: they were decoded before and would be scaled twice."""
     scale = array.encoding.get("scale_factor", 1)
     if scale != 1 and np.dtype(array.encoding.get("dtype", array.dtype)).kind == "f":
         raise DataError(
@@ -349,7 +352,7 @@ def _refuse_twice_scaled(array: xr.DataArray, label: str) -> None:
 
 
 def sorted_by_time(array: xr.DataArray, label: str) -> tuple[xr.DataArray, NDArray[np.intp] | slice]:
-    """The array sorted by time, and the order."""
+    """Return the array sorted by time, and the order."""
     time = array["time"].values
     order: NDArray[np.intp] | slice = slice(None)
     if (np.diff(time) < np.timedelta64(0)).any():
@@ -361,7 +364,7 @@ def sorted_by_time(array: xr.DataArray, label: str) -> tuple[xr.DataArray, NDArr
         if not np.array_equal(array[place].values, array[place + 1].values, equal_nan=True):
             raise DataError(f"{label}: time {time[place]} occurs twice with different values; keep one of the fields")
     if same.size:
-        logger.warning("%s: %d of the times come twice with equal values, the first is %s; one of each is used", label,
+        logger.warning("%s: %d of the times occur twice with equal values, first %s; one of each is used", label,
                        len(same), time[same[0]])  # fmt: skip
         kept = np.delete(np.arange(len(time)), same + 1)
         order = np.arange(len(time))[order][kept]
@@ -370,7 +373,7 @@ def sorted_by_time(array: xr.DataArray, label: str) -> tuple[xr.DataArray, NDArr
 
 
 def _checked(array: xr.DataArray, factor: NDArray[np.float64], intervals: Intervals, label: str) -> xr.DataArray:
-    """The values in mm/h, checked when they are read; the first and the last time are checked now."""
+    """Return lazy values in mm/h that are checked when read. The first and the last time are checked now."""
     import dask.array as da
 
     plane = array.sizes["lat"] * array.sizes["lon"]

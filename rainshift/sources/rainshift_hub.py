@@ -1,4 +1,4 @@
-"""The published RainShift data set: read in place from a folder or a URL, or downloaded first."""
+"""Published RainShift data set: read from a folder or a URL without unpacking, or downloaded first."""
 
 from __future__ import annotations
 
@@ -28,15 +28,15 @@ __all__ = ["RainShiftSource"]
 class RainShiftSource:
     """`data=rainshift data.root=DIR`: the published files of each region, coarse ERA5 and fine IMERG.
 
-    `root` is a folder, or a URL that fsspec can read (only the required chunks are read, by byte ranges). With `fetch`,
-    files that are missing in the folder are downloaded from `base_url` and verified against `checksums`: a mapping of
+    `root` is a folder, or a URL that fsspec can read; only the required chunks of a URL are read, by byte ranges. With
+    `fetch`, missing files are downloaded from `base_url` to the folder and verified against `checksums`: a mapping of
     file to SHA-256, or a file in the format of `sha256sum`. Without `checksums`, the checksum of the first download is
     recorded in `SHA256SUMS`, and later downloads are verified against it.
 
-    The published files have no validation split: `validation_share` of every `validation_every_days` of the training
-    hours are reserved for it, and `gap_hours` are left out between the two and before the test hours. `years` selects
-    years of training and validation, `test_years` those of the test; `hours` (a number, or one per split) limits the
-    number of hours, which are chosen in complete chunks of the files, spread evenly.
+    The published files have no validation split. Therefore `validation_share` of every `validation_every_days` of
+    training hours is used for validation. `gap_hours` are omitted between training and validation and before the test
+    hours. `years` selects years of training and validation, `test_years` those of the test. `hours` (a number, or one
+    per split) limits the number of hours, in evenly spaced complete chunks of the files.
 
     Times are the ends of hours: ERA5 rain at t is the sum over (t − 1 h, t], the interval of the IMERG half hours that
     start at t − 60 min and t − 30 min. The published files are paired by index; a lag correlation only gives a warning.
@@ -62,7 +62,8 @@ class RainShiftSource:
                     raise unknown("data.hours split", split, self.splits)
         if self.fetch and self.root and "://" in self.root:
             raise UserError(
-                f"data.fetch requires a folder to download to; data.root is {self.root}, a URL that is read in place"
+                f"data.fetch requires a folder for the downloads, but data.root is a URL, {self.root}; set "
+                "data.root to a folder"
             )
 
     @property
@@ -89,7 +90,8 @@ class RainShiftSource:
             known = {path.parent.name for path in folder.glob("*/*_data_in.zarr.zip")}
             if not known:
                 raise UserError(
-                    f"{folder} contains no REGION/train_data_in.zarr.zip; data.fetch=true downloads the required files"
+                    f"{folder} contains no REGION/train_data_in.zarr.zip; set data.fetch=true to download the "
+                    "required files"
                 )
         for name in self.include:
             if name not in known:
@@ -101,14 +103,14 @@ class RainShiftSource:
         return ("root", "fetch", "base_url", "checksums")
 
     def files(self, name: str, split: str | None = None) -> Mapping[str, Path]:
-        """The published files of a region's split; downloads missing files with `fetch`."""
+        """Return the published files of a region's split. Downloads missing files with `fetch`."""
         split = split or "train"
         root, part = self._root(name, split), "test" if split == "test" else "train"
         found = [file_of(name, part, side) for side in ("static", "in", "out")]
         return {file: location(place(root, file)) for file in found}
 
     def open(self, name: str, split: str | None = None) -> RegionData:
-        """Open one region in the hours of one split, by default training, lazily."""
+        """Open one region at the hours of one split, by default training, lazily."""
         split = split or "train"
         if name not in self.names:
             raise unknown("region", name, self.names)
@@ -131,7 +133,7 @@ class RainShiftSource:
         return data
 
     def _root(self, name: str, split: str) -> str:
-        """Root of the files; downloads missing files with `fetch`."""
+        """Return the root of the files. Downloads missing files with `fetch`."""
         root = str(self.root) if "://" in str(self.root) else str(Path(str(self.root)).expanduser())
         if self.fetch:
             if not self.base_url:
@@ -176,6 +178,6 @@ def _check_place(data: RegionData, part: PublishedPart) -> None:
     ):
         if axis.start < low - axis.step or axis.stop > high + axis.step:
             raise DataError(
-                f"{part.label('out')}: {axis.name} runs from {axis.start:g} to {axis.stop:g}; {data.name} lies "
-                f"between {low:g} and {high:g}"
+                f"{part.label('out')}: {axis.name} covers {axis.start:g} to {axis.stop:g}; expected {data.name} "
+                f"within {low:g} to {high:g}"
             )

@@ -1,4 +1,4 @@
-"""Static fields regridded to the fine grid: land fraction and surface geopotential."""
+"""Read static fields (land fraction, surface geopotential) and regrid them to the fine grid."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ NAMES = {
 #: Units of height in metres.
 LENGTHS = {"m": 1.0, "metre": 1.0, "meter": 1.0, "dm": 0.1, "cm": 0.01, "mm": 0.001, "km": 1000.0, "ft": 0.3048,
            "foot": 0.3048, "feet": 0.3048, "us survey foot": 1200 / 3937}  # fmt: skip
-#: Range of land heights in metres, from the shore of the Dead Sea to Mount Everest with some margin.
+#: Range of land heights in metres, from the Dead Sea to Mount Everest with some margin.
 LAND_M = (-500.0, 9000.0)
 
 
@@ -48,7 +48,7 @@ def read_statics(files: Mapping[str, str], grid: Grid) -> xr.Dataset:
         )
         values = array.values * _factor(name, array, label)
         _refuse_voids(name, values, label)
-        if array.name == "landseamask":  # the mask of IMERG is the share of water in per cent
+        if array.name == "landseamask":  # the mask of IMERG is the share of water in percent
             values = 1 - np.asarray(array.values, np.float64) / 100
         source = grid_of(array)
         method: Method = "conservative" if source["lat"].step <= grid["lat"].step else "bilinear"
@@ -56,7 +56,7 @@ def read_statics(files: Mapping[str, str], grid: Grid) -> xr.Dataset:
         field = Regridder(source, grid, method)(values)
         if name == "lsm":
             if np.nanmin(field) < -0.01 or np.nanmax(field) > 1.01:
-                raise DataError(f"{label} runs from {np.nanmin(field):g} to {np.nanmax(field):g}; expected 0 to 1")
+                raise DataError(f"{label} covers {np.nanmin(field):g} to {np.nanmax(field):g}; expected 0 to 1")
             field = np.clip(field, 0, 1)
         attrs = VARIABLES[name].attrs if name in VARIABLES else {"units": str(array.attrs.get("units", "1"))}
         made[name] = (grid.names, field.astype(np.float32), attrs)
@@ -94,14 +94,15 @@ def _factor(name: str, array: xr.DataArray, label: str) -> float:
 
 
 def _refuse_voids(name: str, values: NDArray[np.float64], label: str) -> None:
-    """Raise `DataError` for heights out of the range of land: undeclared fill values, or wrong units."""
+    """Raise `DataError` for heights outside the range of land: undeclared fill values, or wrong units."""
     if name != "z" or not np.isfinite(values).any():
         return
     low, high = np.nanmin(values) / STANDARD_GRAVITY, np.nanmax(values) / STANDARD_GRAVITY
     if low < LAND_M[0] or high > LAND_M[1]:
         raise DataError(
-            f"{label} runs from {low:g} to {high:g} m of height; land lies between {LAND_M[0]:g} and {LAND_M[1]:g} m. "
-            "If the ends mark missing data, declare them (_FillValue, or nodata in a GeoTIFF); else check the units"
+            f"{label} has heights from {low:g} to {high:g} m; expected {LAND_M[0]:g} to {LAND_M[1]:g} m. "
+            "If these values mark missing data, declare them (_FillValue, or nodata in a GeoTIFF); else check the "
+            "units"
         )
 
 
@@ -109,6 +110,6 @@ def _require_cover(source: Grid, grid: Grid, label: str) -> None:
     for have, want in zip(source.axes, grid.axes, strict=True):
         if have.period is None and (want.start < have.edges[0] - 1e-6 or want.stop > have.edges[-1] + 1e-6):
             raise DataError(
-                f"{label}: {have.name} runs from {have.start:g} to {have.stop:g}; {want.start:g} to {want.stop:g} "
-                "is required"
+                f"{label}: {have.name} covers {have.start:g} to {have.stop:g}; expected at least {want.start:g} to "
+                f"{want.stop:g}"
             )

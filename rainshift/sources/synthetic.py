@@ -1,4 +1,4 @@
-"""The synthetic planet as a data source: 18 regions of weather sampled from their climates, for any hours."""
+"""Synthetic planet as a data source: weather of 18 regions, generated from their climates, for any hours."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ __all__ = ["PlanetSource", "SyntheticSource", "WeatherLaw", "block_starts"]
 EPOCH = np.datetime64("1970-01-01T00", "h")
 #: Memory for cached blocks of weather in bytes; a block of a full region takes about 10 MB.
 LATEST_BYTES = 160_000_000
-#: Resolution in mm/h of the stored rain, that of IMERG.
+#: Resolution of the stored rain in mm/h, equal to IMERG.
 RATE_STEP_MM_H = 0.01
 
 
 def block_starts(start: str, end: str, hours: int) -> NDArray[np.int64]:
-    """Numbers of `BLOCK_HOURS`-hour blocks with `hours` in total, spread evenly from `start` to `end` (exclusive).
+    """Choose blocks of `BLOCK_HOURS` hours with `hours` in total, evenly spread from `start` to `end` (exclusive).
 
-    Raises `UserError` if the range has fewer hours.
+    Returns block numbers. Raises `UserError` if the range has fewer hours.
 
     >>> block_starts("2001-01-01", "2003-01-01", 96).tolist()
     [11323, 11618, 11730, 12026]
@@ -47,23 +47,23 @@ def block_starts(start: str, end: str, hours: int) -> NDArray[np.int64]:
     first, last = (int((np.datetime64(day, "h") - EPOCH).astype(int)) // BLOCK_HOURS for day in (start, end))
     days, count = last - first, -(-hours // BLOCK_HOURS)
     if not 0 < count <= days:
-        raise UserError(f"{hours} hours do not fit between {start} and {end}, which has {days * BLOCK_HOURS} hours")
+        raise UserError(f"{hours} hours requested between {start} and {end}, which contains {days * BLOCK_HOURS} hours")
     return first + of_strata(days, count)
 
 
 class WeatherLaw(Hashable, Protocol):
-    """Weather of a region: small when pickled; each day is generated independently."""
+    """Interface of the weather of a region: small when pickled; each day is generated independently."""
 
     @property
     def coarse(self) -> Grid:
-        """The grid of the predictors."""
+        """Grid of the predictors."""
 
     @property
     def fine(self) -> Grid:
-        """The grid of the rain."""
+        """Grid of the rain."""
 
     def block(self, block: int) -> WeatherBlock:
-        """The `BLOCK_HOURS` hours of a block; block 0 starts at 1970-01-01."""
+        """Return the `BLOCK_HOURS` hours of a block; block 0 starts at 1970-01-01."""
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,7 @@ class PlanetSource(ABC):
 
     @property
     def predictors(self) -> Mapping[str, Mapping[str, str]]:
-        """Attributes of the predictors, in the order in which blocks of weather hold them."""
+        """Attributes of the predictors, in their order in blocks of weather."""
         return {name: VARIABLES[name].attrs for name in PREDICTORS}
 
     @property
@@ -98,11 +98,11 @@ class PlanetSource(ABC):
         return ()
 
     def files(self, name: str, split: str | None = None) -> Mapping[str, Path]:
-        """Empty: weather is generated and not read from files."""
+        """Return no files, since weather is generated."""
         return {}
 
     def open(self, name: str, split: str | None = None) -> RegionData:
-        """Open one region in the hours of one split, by default the first."""
+        """Open one region at the hours of one split, by default the first split."""
         parts = self.splits_at or DEFAULT_SPLITS
         split = split or next(iter(parts))
         if split not in parts:
@@ -111,7 +111,7 @@ class PlanetSource(ABC):
         return self.blocks(name, block_starts(str(part["start"]), str(part["end"]), int(part["hours"])), split=split)
 
     def blocks(self, name: str, numbers: NDArray[np.int64], *, split: str = "") -> RegionData:
-        """One region in the hours of the days `numbers`, counted from 1970-01-01."""
+        """Return one region at the hours of the days `numbers`, counted from 1970-01-01."""
         weather = self.weather(name)
         hours = (numbers[:, None] * BLOCK_HOURS + np.arange(BLOCK_HOURS)).ravel()
         time = (EPOCH + hours.astype("timedelta64[h]")).astype("datetime64[ns]")
@@ -122,18 +122,18 @@ class PlanetSource(ABC):
 
     @abstractmethod
     def weather(self, name: str) -> WeatherLaw:
-        """The law of a region's weather."""
+        """Return the weather model of a region."""
 
     def static(self, name: str) -> xr.Dataset | None:
-        """Fields on the fine grid that do not change."""
+        """Return static fields on the fine grid; None if there are none."""
         return None
 
     @abstractmethod
     def provenance(self, name: str) -> dict[str, Any]:
-        """Origin of a region's data: `source`, `licence` and others."""
+        """Return the origin of a region's data: `source`, `licence` and others."""
 
     def box(self, name: str) -> Region:
-        """The box of `size_deg` in a region. Raises `UserError` for a region without a climate."""
+        """Return the central box of `size_deg` in a region. Raises `UserError` for a region without a climate."""
         if name not in self.names:
             raise unknown("region with a climate", name, self.names)
         return _shrunk(region(name), self.size_deg)
@@ -141,32 +141,32 @@ class PlanetSource(ABC):
 
 @dataclass(frozen=True)
 class SyntheticSource(PlanetSource):
-    """`data=synthetic`: generated weather, a pure function of the options; an hour does not depend on other hours.
+    """`data=synthetic`: generated weather. It depends only on the options; each hour is independent of the selection.
 
-    `splits_at` maps a split to its `start`, `end` (exclusive) and `hours`, which are chosen in evenly spread blocks of
+    `splits_at` maps a split to its `start`, `end` (exclusive) and `hours`, which are chosen in evenly spaced blocks of
     one day. `size_deg` selects smaller boxes in the centre of the regions; the weather of a small box is not a crop of
-    that of the full region. `equal` names a region whose climate, location and land all regions use, so that they
-    differ by chance alone (the negative control). `climate` overrides parameters of all climates.
+    the full region's weather. With `equal`, all regions use the climate, location and land of this region and differ
+    only by chance (negative control). `climate` overrides parameters of all climates.
     """
 
     equal: str | None = None
     climate: Mapping[str, float] | None = None
 
     def weather(self, name: str) -> Weather:
-        """The law of a region's weather."""
+        """Return the weather model of a region."""
         box = self.box(name)
         if self.equal is not None:
             box = _shrunk(region(self.equal), self.size_deg)
         if box.climate is None:
             raise UserError(
-                f"region {box.name!r} has no climate: block in its YAML file; the synthetic planet requires one"
+                f"region {box.name!r} has no climate: block in its YAML file, as the synthetic planet needs; add one"
             )
         climate = Climate.from_mapping({**box.climate.as_dict(), **(self.climate or {})})
         coarse, fine = grids(box)
         return Weather(self.seed, name, climate, coarse, fine, self.equal or name)
 
     def static(self, name: str) -> xr.Dataset:
-        """Land fraction and surface geopotential."""
+        """Return land fraction and surface geopotential."""
         weather = self.weather(name)
         land, inner = _shared(weather).land, slice(FINE_PAD, -FINE_PAD)
         fields = {"lsm": land.lsm, "z": land.geopotential}
@@ -175,7 +175,7 @@ class SyntheticSource(PlanetSource):
         return xr.Dataset(values, weather.fine.coords())
 
     def provenance(self, name: str) -> dict[str, Any]:
-        """That no observation went in, and whose climate it is."""
+        """Return the origin: no observations, the seed, and the region whose climate is used."""
         return {
             "source": "synthetic planet; illustrative climates, no observation",
             "licence": "none needed",
@@ -193,7 +193,7 @@ DEFAULT_SPLITS: Mapping[str, Mapping[str, Any]] = {
 
 
 def _shrunk(box: Region, size_deg: float | None) -> Region:
-    """The box of `size_deg` around the centre of a region, on the half-degree lattice common to both grids."""
+    """Return the box of `size_deg` in the centre of a region, on the half-degree lattice common to both grids."""
     if size_deg is None:
         return box
     height, width = box.size_deg
@@ -211,7 +211,7 @@ def _shared(weather: Any) -> Any:
 
 
 class _Slot:
-    """A block that is generated once, by the first thread that requests it."""
+    """One block of weather, generated once by the first thread that requests it."""
 
     def __init__(self) -> None:
         self.lock = threading.Lock()

@@ -1,4 +1,4 @@
-"""Source of random climates of the synthetic planet: many small regions for training general models."""
+"""Data source of random climates of the synthetic planet: many small regions for training general models."""
 
 from __future__ import annotations
 
@@ -35,16 +35,16 @@ class ClimateWeather:
 
     @property
     def coarse(self) -> Grid:
-        """The grid of the predictors."""
+        """Grid of the predictors."""
         return self.weather.coarse
 
     @property
     def fine(self) -> Grid:
-        """The grid of the rain."""
+        """Grid of the rain."""
         return self.weather.fine
 
     def block(self, block: int) -> WeatherBlock:
-        """One day."""
+        """Return the hours of one day, with `exact` as an additional predictor."""
         made = self.weather.block(block)
         flag = np.full_like(made.predictors[:, :1], float(self.exact))
         return replace(made, predictors=np.concatenate((made.predictors, flag), axis=1))
@@ -54,7 +54,7 @@ class ClimateWeather:
 class SyntheticClimatesSource(PlanetSource):
     """`data=synthetic_climates`: `count` regions with climates of `rainshift.planet.climates`.
 
-    Names are `climate-0000`, `climate-0001`, …; with `outside`, climates are beyond the training ranges.
+    Names are `climate-0000`, `climate-0001`, …. With `outside`, climates are outside the training ranges.
     """
 
     size_deg: float | None = 4.0
@@ -63,7 +63,7 @@ class SyntheticClimatesSource(PlanetSource):
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Names of the climates, those of `include` where it names any."""
+        """Names of the climates, restricted to `include` if it is not empty."""
         known = tuple(f"climate-{number:04d}" for number in range(self.count))
         for name in self.include:
             if name not in known:
@@ -72,22 +72,22 @@ class SyntheticClimatesSource(PlanetSource):
 
     @property
     def predictors(self) -> Mapping[str, Mapping[str, str]]:
-        """Attributes of the predictors, in the order in which blocks of weather hold them."""
+        """Attributes of the predictors, in their order in blocks of weather."""
         flag = {"long_name": "whether the coarse rain is the exact mean of the fine rain", "units": "1"}
         return {**super().predictors, EXACT: flag}
 
     def drawn(self, name: str) -> RandomClimate:
-        """The climate of a name."""
+        """Return the climate with a name."""
         if name not in self.names:
             raise unknown("climate", name, self.names)
         return _climate(self.seed, int(name.rpartition("-")[2]), float(self.size_deg or 4.0), self.outside)
 
     def weather(self, name: str) -> ClimateWeather:
-        """The law of a climate's weather."""
+        """Return the weather model of a climate."""
         return _weather(self.seed, self.drawn(name))
 
     def static(self, name: str) -> xr.Dataset:
-        """Land fraction and surface geopotential."""
+        """Return land fraction and surface geopotential."""
         import xarray as xr
 
         weather, inner = self.weather(name).weather, slice(FINE_PAD, -FINE_PAD)
@@ -97,7 +97,7 @@ class SyntheticClimatesSource(PlanetSource):
         return xr.Dataset(values, weather.fine.coords())
 
     def provenance(self, name: str) -> dict[str, Any]:
-        """Source, licence, seed and climate."""
+        """Return the origin: source, licence, seed and climate."""
         drawn = self.drawn(name)
         return {
             "source": "synthetic planet; a climate drawn at random, no observation",

@@ -1,4 +1,4 @@
-"""Rain with a known distribution given the predictors, so that the best score is known (`rainshift.models.oracle`)."""
+"""Data source with a known distribution of rain given the predictors, hence a known best score (see `Oracle`)."""
 
 from __future__ import annotations
 
@@ -13,34 +13,34 @@ from rainshift.sources.variables import VARIABLES
 
 __all__ = ["LATENT", "SyntheticExactSource"]
 
-#: The sufficient predictor: the coarse view of the Gaussian field.
+#: Predictor that contains all information about the rain: the noisy area means of the Gaussian field.
 LATENT = "latent"
 
 
 @dataclass(frozen=True)
 class SyntheticExactSource(PlanetSource):
-    """`data=synthetic_exact`: a Gaussian field, its noisy area means, and rain as its censored and skewed transform.
+    """`data=synthetic_exact`: rain as a censored and skewed transform of a Gaussian field.
 
-    The distribution depends on the region's climate (`GaussianLaw.of`) and not on options, so that it is known for
-    every region. Hours are independent. Predictors are `latent`, the area means with noise, in standard deviations of
-    the field, and `tp`, a first guess of the rain computed from `latent` alone.
+    The distribution depends only on the region's climate (`GaussianLaw.of`), so it is known for every region. Hours are
+    independent. Predictors are `latent` (area means of the Gaussian field with noise, in its standard deviations) and
+    `tp` (a first guess of the rain, computed from `latent` alone).
     """
 
     size_deg: float | None = 2.0
 
     @property
     def predictors(self) -> Mapping[str, Mapping[str, str]]:
-        """Attributes of the predictors, in the order in which blocks of weather hold them."""
+        """Attributes of the predictors, in their order in blocks of weather."""
         latent = {"long_name": "area mean of the latent Gaussian field, with error", "units": "1"}
         return {LATENT: latent, "tp": VARIABLES["tp"].attrs}
 
     def weather(self, name: str) -> GaussianWeather:
-        """The law of a region's weather."""
+        """Return the weather model of a region."""
         coarse, fine = grids(self.box(name))
         return GaussianWeather(self.seed, name, GaussianLaw.of(region(name)), coarse, fine)
 
     def provenance(self, name: str) -> dict[str, Any]:
-        """That no observation went in, and whose climate it is."""
+        """Return the origin: no observations, the seed, and the region whose climate is used."""
         return {
             "source": "synthetic Gaussian fields; illustrative climates, no observation",
             "licence": "none needed",

@@ -1,4 +1,4 @@
-"""Read fields in blocks of time, each block once, and choose blocks of time from a record."""
+"""Read fields in blocks of time with a cache, and choose blocks of time from a record."""
 
 from __future__ import annotations
 
@@ -22,9 +22,10 @@ Read = Callable[[slice], NDArray[Any]]
 
 
 class TimeBlocks:
-    """A `(time, lat, lon)` array read by `read(slice)` in blocks of `length` times, with a cache of the latest blocks.
+    """Read a `(time, lat, lon)` array with `read(slice)` in blocks of `length` times, with a cache of the latest
+    blocks.
 
-    Blocks match the chunks of the file, so that slabs of another length do not decode a chunk twice.
+    Blocks match the chunks of the file, so no chunk is decoded twice if slabs have another length.
     """
 
     def __init__(self, read: Read, shape: tuple[int, int, int], length: int, *, keep: int = 2) -> None:
@@ -38,7 +39,7 @@ class TimeBlocks:
         return {**self.__dict__, "_held": OrderedDict()}
 
     def block(self, number: int) -> NDArray[np.float32]:
-        """Block `number`, which starts at time `number * length`, from the cache or the file."""
+        """Return block `number`, which starts at time `number * length`, from the cache or the file."""
         with self._lock:
             if number not in self._held:
                 part = slice(number * self.length, min((number + 1) * self.length, self.shape[0]))
@@ -49,7 +50,7 @@ class TimeBlocks:
             return self._held[number]
 
     def lazy(self) -> da.Array:
-        """The array as a Dask array with blocks along time."""
+        """Return the array as a Dask array with blocks along time."""
         import dask.array as da
 
         times, *plane = self.shape
@@ -64,21 +65,21 @@ class TimeBlocks:
 
 
 def of_years(time: NDArray[np.datetime64], years: Sequence[int] | None, label: str) -> NDArray[np.intp]:
-    """Positions of the times in some calendar years, all times for None. Raises `UserError` if there are none."""
+    """Return positions of the times in some calendar years; all for None. Raises `UserError` if there are none."""
     if years is None:
         return np.arange(len(time))
     wanted = {int(year) for year in ([years] if isinstance(years, int) else years)}
     held = time.astype("datetime64[Y]").astype(int) + 1970
     found = np.flatnonzero(np.isin(held, sorted(wanted)))
     if not len(found):
-        raise UserError(f"{label} has no hour of {sorted(wanted)}; its years are {held.min()} to {held.max()}")
+        raise UserError(f"{label} has no hours in {sorted(wanted)}; expected years in {held.min()} to {held.max()}")
     return found
 
 
 def of_strata(size: int, count: int) -> NDArray[np.int64]:
-    """`count` of `size` positions, one in each of `count` equal strata, at offsets given by the golden ratio.
+    """Choose `count` of `size` positions, one in each of `count` equal strata, at offsets by the golden ratio.
 
-    Unlike equal distances, this cannot select the same season of every year.
+    Unlike equal distances, this does not select the same season of every year.
 
     >>> of_strata(100, 3).tolist()
     [0, 53, 74]
@@ -89,7 +90,7 @@ def of_strata(size: int, count: int) -> NDArray[np.int64]:
 
 
 def whole_blocks(positions: NDArray[np.intp], hours: int | None, length: int) -> NDArray[np.intp]:
-    """At most `hours` positions in complete blocks of `length`, spread evenly; all positions for None.
+    """Choose at most `hours` positions in complete blocks of `length`, evenly spread; all positions for None.
 
     >>> whole_blocks(np.arange(1000), 30, 10).reshape(3, 10)[:, 0].tolist()
     [0, 530, 740]
@@ -106,15 +107,15 @@ def whole_blocks(positions: NDArray[np.intp], hours: int | None, length: int) ->
 def validation_blocks(
     time: NDArray[np.datetime64], share: float, every_days: float, gap_hours: float
 ) -> Mapping[str, NDArray[np.intp]]:
-    """Positions of training and validation times: one validation block per period of days, separated by gaps.
+    """Split times into training and validation: one validation block per period of days, with gaps. Returns positions.
 
-    The last `gap_hours` are left out of both, because test hours may follow directly. Raises `UserError` for an
+    The last `gap_hours` are omitted, since test hours may follow directly. Raises `UserError` for an
     invalid share, `DataError` if no training hour remains.
     """
     from rainshift.places.splits import split_blocks
 
     if not 0 <= share < 1:
-        raise UserError(f"data.validation_share is {share}; expected 0 or more, below 1")
+        raise UserError(f"data.validation_share is {share}; expected at least 0 and below 1")
     gap = timedelta(hours=float(gap_hours))
     end = time[-1] - np.timedelta64(round(gap.total_seconds()), "s")
     kept = time[time <= end]

@@ -27,12 +27,12 @@ MEMBER_DIMS = (
 STEP_DIMS = ("step", "lead_time", "prediction_timedelta", "leadtime", "lead", "forecast_period", "lead_hours")
 RUN_NAMES = ("time", "init_time", "inittime", "init", "initial_time", "reference_time", "forecast_reference_time",
              "run", "base_time")  # fmt: skip
-#: Tolerance within which times are rounded to full minutes: decimal days, seconds that end at 59.
+#: Tolerance for rounding times to full minutes, for decimal days and for seconds that end at 59.
 SNAP = np.timedelta64(1, "s")
 
 
 def with_time(array: xr.DataArray, label: str) -> xr.DataArray:
-    """The array with a `datetime64[ns]` dimension `time`; other names are renamed, runs and lead times flattened.
+    """Return an array with a `datetime64[ns]` dimension `time`; runs and lead times of forecasts are flattened.
 
     Raises `DataError` for missing, invalid or non-existent dates.
     """
@@ -46,7 +46,7 @@ def with_time(array: xr.DataArray, label: str) -> xr.DataArray:
             raise DataError(f"{label} has dims {tuple(names)}; a time dimension is required")
         array = array.drop_vars("time", errors="ignore").rename({found[0]: "time"})
     if "time" not in array.coords:
-        raise DataError(f"{label}: dimension time has no coordinate; its times are unknown")
+        raise DataError(f"{label}: dimension time has no coordinate, so its times are unknown; add time coordinates")
     array = array.assign_coords(time=("time", _dates(array["time"], array.indexes["time"], label)))
     array["time"].attrs.clear()
     return array
@@ -61,7 +61,7 @@ def _is_time(array: xr.DataArray, dim: str) -> bool:
 
 
 def unrolled(array: xr.DataArray, label: str) -> xr.DataArray:
-    """Forecasts by run and lead time flattened to valid times; overlapping runs are detected later."""
+    """Flatten forecasts by run and lead time to valid times. Overlapping runs are detected later."""
     step = next((str(dim) for dim in array.dims if str(dim).lower() in STEP_DIMS), None)
     if step is None:
         return _of_one_lead(array, label)
@@ -69,7 +69,10 @@ def unrolled(array: xr.DataArray, label: str) -> xr.DataArray:
     if "valid_time" in array.coords:
         valid = array["valid_time"]
     elif run is None or step not in array.coords:
-        raise DataError(f"{label} has lead times along {step!r} and no time of its run, or none of its lead times")
+        raise DataError(
+            f"{label} has lead times along {step!r}, but the time of the run or the values of the lead times are "
+            "missing"
+        )
     else:
         valid = array[run] + _leads(array[step], label)
     if valid.dtype.kind != "M":
@@ -82,7 +85,7 @@ def unrolled(array: xr.DataArray, label: str) -> xr.DataArray:
 
 
 def lead_of(array: xr.DataArray, label: str) -> np.timedelta64 | None:
-    """The one lead time of forecasts along a dim of runs; None of anything else."""
+    """Return the lead time if it is a scalar coordinate; None otherwise."""
     name = next((str(name) for name in array.coords if str(name).lower() in STEP_DIMS), None)
     if name is None or array[name].ndim or array[name].dtype.kind not in "miuf":
         return None
@@ -90,7 +93,7 @@ def lead_of(array: xr.DataArray, label: str) -> np.timedelta64 | None:
 
 
 def _of_one_lead(array: xr.DataArray, label: str) -> xr.DataArray:
-    """Forecasts of one lead time: times of runs become valid times."""
+    """For forecasts with a single lead time, convert times of runs to valid times."""
     run = next((str(dim) for dim in array.dims if str(dim).lower() in RUN_NAMES), None)
     lead = None if run is None else lead_of(array, label)
     if not lead or run not in array.coords or array[run].dtype.kind != "M":
@@ -99,7 +102,7 @@ def _of_one_lead(array: xr.DataArray, label: str) -> xr.DataArray:
 
 
 def _leads(steps: xr.DataArray, label: str) -> xr.DataArray:
-    """Lead times as time differences."""
+    """Return lead times as time differences."""
     if steps.dtype.kind == "m":
         return steps
     unit = str(steps.attrs.get("units", "")).lower().rstrip("s")
@@ -132,18 +135,18 @@ def _dates(coordinate: xr.DataArray, index: Any, label: str) -> NDArray[np.datet
 
 
 def _refuse_ambiguous(units: str, label: str) -> None:
-    """Raise `DataError` for a reference date with the day or month first, or in a zone that only a name gives."""
+    """Raise `DataError` for an ambiguous reference date, or a time zone other than UTC that is given by name."""
     date = re.search(r"since\s+(\d{1,2})[-/.](\d{1,2})[-/.](\d{4})", units)
     zone = re.search(r"since\s.*\d\s*([A-Za-z]{2,})$", units.strip())
     if date and date[1] != date[2]:
-        raise DataError(f"{label}: time is in {units!r}, of which the day and the month are ambiguous; expected a "
-                        "reference such as 'hours since 2001-01-31'")  # fmt: skip
+        raise DataError(f"{label}: time is in {units!r}, in which day and month are ambiguous; expected a "
+                                "reference such as 'hours since 2001-01-31'")  # fmt: skip
     if zone and zone[1].upper() not in ("UTC", "GMT"):
-        raise DataError(f"{label}: time is in {units!r}; expected UTC, or a zone as '+01:00' in place of {zone[1]!r}")
+        raise DataError(f"{label}: time is in {units!r}; expected UTC, or an offset such as '+01:00' for {zone[1]!r}")
 
 
 def _of_singles(time: NDArray[np.datetime64], encoding: Any, label: str) -> NDArray[np.datetime64]:
-    """Times stored as float32, which are minutes off: rounded to the longest usual step that all are nearest to."""
+    """Round times that were stored as float32 to the longest common step to which all are nearest."""
     unit = re.match(r"\s*(day|hour|h\b|minute|min|second|s\b)", str(encoding.get("units", "")).lower())
     if unit is None or encoding.get("dtype") != np.float32 or not len(time):
         return time
@@ -175,7 +178,7 @@ def _of_numbers(values: NDArray[Any]) -> NDArray[np.datetime64]:
 
 
 def snapped(time: NDArray[np.datetime64], label: str) -> NDArray[np.datetime64]:
-    """Times rounded to full minutes if all are within a second of them, else unchanged.
+    """Round times to full minutes if all are within a second of full minutes; otherwise return them unchanged.
 
     >>> snapped(np.array(["2020-01-01T00:59:59.97"], "M8[ns]"), "here")
     array(['2020-01-01T01:00:00.000000000'], dtype='datetime64[ns]')

@@ -32,7 +32,7 @@ for _names, _factor, _powers in (
 ):
     _UNITS |= {_name: (Fraction(_factor), *_powers) for _name in _names.split()}
 _STEPS = {"step", "timestep", "time_step", "interval"}
-#: Words that name the quantity and not the unit.
+#: Words for the quantity, which are ignored in units.
 _WORDS = re.compile(
     r"\b(of|liquid|lwe|w\.?\s?e\.?|water|h2o|equivalent|depth|rain(fall)?|precip(itation)?|accum(ulated|ulation)?|total)"
     r"(?![a-z0-9])\.?"
@@ -46,18 +46,18 @@ _TOKEN = re.compile(
 
 @dataclass(frozen=True)
 class RainUnits:
-    """Meaning of a unit of rain: `amount` or rate, and the `factor` that converts it to mm or mm/h."""
+    """Parsed unit of rain: `amount` or rate, and the `factor` that converts it to mm or mm/h."""
 
     factor: float
     amount: bool
 
     def to_rate(self, step_hours: float) -> float:
-        """Factor that converts values to mm/h; amounts are over `step_hours`."""
+        """Return the factor that converts values to mm/h; amounts are over `step_hours`."""
         return self.factor / step_hours if self.amount else self.factor
 
 
 def rain_factor(units: str | None, step_hours: float, *, label: str = "precipitation") -> float:
-    """Factor that converts values in `units` to mm/h; amounts are divided by `step_hours`.
+    """Return the factor that converts values in `units` to mm/h; amounts are divided by `step_hours`.
 
     Raises `DataError` for units that are not those of rain.
 
@@ -110,7 +110,7 @@ def _tidied(units: str) -> str:
 
 
 def _parse(text: str) -> tuple[Fraction, tuple[int, int, int], bool]:
-    """Factor, powers of length, mass and time of a product of units, and whether it is per time step."""
+    """Parse a product of units. Returns factor, powers of length, mass and time, and whether it is per time step."""
     factor, powers, per_step, tokens = Fraction(1), [0, 0, 0], False, list(_tokens(text))
     if not tokens:
         raise ValueError("no unit found")
@@ -131,7 +131,7 @@ def _parse(text: str) -> tuple[Fraction, tuple[int, int, int], bool]:
 
 
 def _refuse_factor(value: str, power: int) -> None:
-    """A number after the unit is the length of an interval, as in mm/3h; in mm/h*10 its meaning is unknown."""
+    """Raise `ValueError` for a multiplier after the unit (mm/h*10). In mm/3h, 3 is part of the interval."""
     if power > 0 and value != "1":
         raise ValueError(f"{value} after the unit")
 
@@ -154,7 +154,7 @@ def _tokens(text: str) -> Iterator[tuple[str, str, int]]:
 
 
 def _flat(tokens: list[tuple[str, str, int]]) -> Iterator[tuple[str, str, int]]:
-    """Numbers and units with their signed powers; a slash applies to the next unit or bracket."""
+    """Yield numbers and units with their signed powers; a slash applies to the next unit or bracket."""
     divided, depth = False, 0
     held: list[tuple[str, str, int]] = []
     for position, (kind, value, power) in enumerate(tokens):

@@ -1,4 +1,4 @@
-"""Coordinates as people write them, brought to the usual form: times as text, radians, cell bounds, WRF."""
+"""Convert unconventional coordinates: times as text, radians, cell bounds without coordinates, WRF positions."""
 
 from __future__ import annotations
 
@@ -24,11 +24,12 @@ TEXT = re.compile(r"\d{4}-\d{2}-\d{2}([T _]\d{2}:?\d{2}.*)?")
 
 
 def usual(data: xr.Dataset) -> xr.Dataset:
-    """The data set with times as dates and positions in degrees where the file says so in another way.
+    """Return the data set with times as dates and positions in degrees.
 
-    Times as text become dates in UTC. Latitudes and longitudes in radians become degrees; axes `Y` and `X` in degrees
-    are latitudes and longitudes; cell bounds without coordinates give their middles; two-dimensional positions that
-    are repeated at each time (WRF) lose that dim. Raises `DataError` for positions that change with time.
+    Times as text become dates in UTC. Latitudes and longitudes in radians become degrees. Axes `Y` and `X` in degrees
+    are taken as latitude and longitude. Cell bounds without coordinates give the cell centres. Two-dimensional
+    positions that are repeated at each time (WRF) lose the time dimension. Raises `DataError` for positions that change
+    with time.
     """
     return _places(_times(data))
 
@@ -48,7 +49,7 @@ def _times(data: xr.Dataset) -> xr.Dataset:
 
 
 def _of_text(values: NDArray[Any]) -> NDArray[np.datetime64] | None:
-    """Dates of text, in UTC; None of anything else. A leap second is the first second of the next minute."""
+    """Convert text to dates in UTC; None for other values. Leap seconds become the next full minute."""
     import pandas as pd
 
     texts = [v.decode() if isinstance(v, bytes) else v for v in values.tolist()]
@@ -74,7 +75,9 @@ def _places(data: xr.Dataset) -> xr.Dataset:
             values, dims = variable[0].values, dims[1:]
             for place in {len(variable) // 2, len(variable) - 1}:
                 if not np.array_equal(variable[place].values, values, equal_nan=True):
-                    raise DataError(f"{name!r} changes along {variable.dims[0]!r}; expected cells that do not move")
+                    raise DataError(
+                        f"{name!r} changes along {variable.dims[0]!r}; expected the same positions at all times"
+                    )
         else:
             values = variable.values
         if units in ("radian", "radians", "rad"):
@@ -93,7 +96,7 @@ def _places(data: xr.Dataset) -> xr.Dataset:
 
 
 def _kind(name: str, variable: Any) -> str | None:
-    """Whether a variable is a latitude or longitude by its standard name, its axis, or its name."""
+    """Return "lat" or "lon" for a coordinate, by its standard name, axis or name; None for other variables."""
     standard, units = str(variable.attrs.get("standard_name", "")), str(variable.attrs.get("units", "")).lower()
     if standard.startswith(("grid_", "projection_")):
         return None
@@ -107,7 +110,7 @@ def _kind(name: str, variable: Any) -> str | None:
 
 
 def final_first(array: xr.DataArray, label: str) -> xr.DataArray:
-    """ERA5 without its dim `expver`: final data where there are any, else preliminary ones."""
+    """Combine the ERA5 dimension `expver`: final data if they exist, else preliminary data."""
     if "expver" not in array.dims:
         return array
     parts = [array.isel(expver=int(i), drop=True) for i in np.argsort(versions(array, label), kind="stable")]
@@ -120,9 +123,9 @@ def final_first(array: xr.DataArray, label: str) -> xr.DataArray:
 
 
 def versions(array: xr.DataArray, label: str) -> list[int]:
-    """The values of `expver` from numbers, text, characters or bytes; 1 is final, 5 preliminary."""
+    """Return the values of `expver` from numbers, text, characters or bytes; 1 is final, 5 preliminary."""
     if "expver" not in array.coords:
-        raise DataError(f"{label} has a dimension expver without values; it is unknown which data are final")
+        raise DataError(f"{label} has a dimension expver without values, so final data are unknown; add 1 and 5")
     values = np.asarray(array["expver"].values)
     if values.dtype.kind == "S" and values.ndim > 1 and values.dtype.itemsize == 1:
         values = np.array([b"".join(row) for row in values.reshape(-1, values.shape[-1])])

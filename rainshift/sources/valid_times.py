@@ -1,4 +1,4 @@
-"""Fields of one record brought to the valid intervals of another: overlaps of means, integrals between instants."""
+"""Bring fields of one record to the time intervals of another: weighted means of intervals or instants."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ if TYPE_CHECKING:
 __all__ = ["Timed", "brought_to", "intervals_of", "rows_for"]
 
 Times: TypeAlias = NDArray[np.datetime64]
-#: The fields that a sample is made of, and their weights; None where they do not fill its interval.
+#: Positions and weights of the fields that make up a sample; None if they do not cover its interval.
 Row: TypeAlias = tuple[NDArray[np.intp], NDArray[np.float64]] | None
 SECOND = np.timedelta64(1, "s")
-#: Samples that are made in one task.
+#: Number of samples per Dask task.
 SAMPLES_A_TASK = 48
-#: Instants are interpolated between where they are no farther apart than this many of their usual distances.
+#: Largest distance between instants for interpolation, in multiples of their median distance.
 MOST_APART = 1.5
-#: How much of an interval may be uncovered by rounding, as a share.
+#: Largest share of an interval that may be uncovered because of rounding.
 SLACK = 1e-6
 
 
 @dataclass(frozen=True)
 class Timed:
-    """Lazy fields `(time, lat, lon)` and the interval that each is valid for; instants begin when they end."""
+    """Lazy fields `(time, lat, lon)` with the interval of validity of each; for instants, start and end are equal."""
 
     values: xr.DataArray
     start: Times
@@ -38,22 +38,22 @@ class Timed:
 
     @property
     def instants(self) -> bool:
-        """Whether fields are valid at a moment."""
+        """Whether fields are instantaneous."""
         return bool((self.start == self.end).all())
 
     @property
     def hours(self) -> float:
-        """Length of the intervals, 0 for instants."""
+        """Length of the intervals in hours; 0 for instants."""
         return float(np.median((self.end - self.start) / SECOND)) / 3600
 
     @classmethod
     def of_rain(cls, rain: Rain) -> Timed:
-        """Rain with the intervals that its stamp and step say; an unknown stamp is taken for the end."""
+        """Wrap rain with the intervals from its stamp and step. An unknown stamp counts as the end."""
         return cls(rain.values, *intervals_of(rain.values["time"].values, rain.step.total_seconds(), rain.stamp))
 
 
 def intervals_of(time: Times, seconds: float, stamp: str) -> tuple[Times, Times]:
-    """Beginning and end of the intervals of times that lie at their `stamp`.
+    """Return start and end of intervals from times with a `stamp`: the position of a time in its interval.
 
     >>> start, end = intervals_of(np.array(["2020-01-01T01"], "M8[ns]"), 3600, "middle")
     >>> str(start[0])[11:16], str(end[0])[11:16]
@@ -67,9 +67,10 @@ def intervals_of(time: Times, seconds: float, stamp: str) -> tuple[Times, Times]
 
 
 def rows_for(have_start: Times, have_end: Times, start: Times, end: Times) -> list[Row]:
-    """What each interval is made of, of fields with others: overlaps of means, or the integral between instants.
+    """Return for each interval the positions and weights of fields whose weighted mean represents it.
 
-    A moment (start equal to end) is interpolated between instants, or takes the mean of the interval it falls in.
+    Interval means are weighted by their overlap; instants are integrated linearly. An instant (start equal to end) is
+    interpolated between instants, or takes the mean of the interval that contains it.
     """
     if not len(start):
         return []
@@ -95,7 +96,7 @@ def _of_means(first: NDArray[np.float64], last: NDArray[np.float64], low: float,
 
 
 def _of_instants(times: NDArray[np.float64], low: float, high: float) -> Row:
-    """Weights of the mean over [low, high] of the line that joins instants."""
+    """Return the weights for the mean over [low, high] of the linear interpolation between instants."""
     usual = float(np.median(np.diff(times))) if len(times) > 1 else np.inf
     before = int(np.searchsorted(times, low + 1e-6, "right")) - 1
     after = int(np.searchsorted(times, high - 1e-6, "left"))
@@ -116,7 +117,7 @@ def _of_instants(times: NDArray[np.float64], low: float, high: float) -> Row:
         left, right = times[places[k]], times[places[k + 1]]
         p, q = max(left, low), min(right, high)
         if q > p:
-            share = ((p + q) / 2 - left) / (right - left)  # the middle of the part, where the line has its mean
+            share = ((p + q) / 2 - left) / (right - left)  # the mean of the line is its value at the middle
             weights[k] += (q - p) * (1 - share)
             weights[k + 1] += (q - p) * share
     kept = weights > 0
@@ -124,14 +125,14 @@ def _of_instants(times: NDArray[np.float64], low: float, high: float) -> Row:
 
 
 def brought_to(values: xr.DataArray, rows: Sequence[Row], time: Times) -> xr.DataArray:
-    """The fields of samples, lazily, at `time`; every row has to be there. A value that is missing stays missing."""
+    """Compute the fields of samples at `time` lazily. All rows must exist; missing values stay missing."""
     import dask
     import dask.array as da
     import xarray as xr
 
     known = [row for row in rows if row is not None]
     if len(known) != len(rows):
-        raise ValueError("some samples have no fields to be made of")
+        raise ValueError("some samples have no rows; expected positions and weights for every sample")
     coords = {"time": time, **{name: values[name] for name in ("lat", "lon")}}
     if all(len(places) == 1 for places, _ in known):
         taken = values.isel(time=np.array([places[0] for places, _ in known], int))

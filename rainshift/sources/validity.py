@@ -25,9 +25,9 @@ __all__ = ["MOST_MM_H", "Validity", "blanked", "check_rain", "lost_parts", "vali
 
 logger = logging.getLogger(__name__)
 
-#: Maximum rate in mm/h: above any observed one-minute rain, below values in wrong units or unscaled integers.
+#: Largest valid rate in mm/h: above any observed one-minute rain, below values in wrong units or unscaled integers.
 MOST_MM_H = 3000.0
-#: Minimum value, which allows for rounding of packed data; anything lower is taken for a fill value.
+#: Smallest valid value, which allows for rounding of packed data; lower values count as fill values.
 LEAST_MM_H = -0.05
 #: Common fill values, which are not valid amounts of rain.
 SENTINELS = (999.0, 999.9, 999.99, 9999.0, 9999.9, 9999.99, 32766.0, 32767.0, 65534.0, 65535.0)
@@ -37,17 +37,17 @@ FILLS = (-9999.0, -9999.9, 1e20, 9.969209968386869e36)
 RECORD_MM, RECORD_POWER = 422.0, 0.475
 #: A number of a list in text, with or without the suffix of its type: 253, 253b, 254ub.
 NUMBER = re.compile(r"[+-]?\d+(\.\d*)?[ubslf]{0,2}")
-#: Names that a scale has outside CF.
+#: Attribute names of a scale outside CF.
 OTHER_SCALES = ("gain", "slope", "scale", "scaling_factor", "ScaleFactor", "Scale", "multiplier")
-#: Flag meanings that stand for no rain, not for missing data.
+#: Flag meanings for no rain; other flags mean missing data.
 DRY = ("dry", "no_rain", "no_precip", "undetect", "below_detection", "below_threshold", "zero")
 
 
 @dataclass(frozen=True)
 class Validity:
-    """Valid decoded values: from `low` to `high` except `missing`; values in `dry` become 0.
+    """Valid decoded values: from `low` to `high` except `missing`. Values in `dry` become 0.
 
-    `slack` is half the distance of two stored values. `fills` are common fill values, which raise an error if the
+    `slack` is half the distance between two stored values. `fills` are common fill values, which raise an error if the
     file does not declare them.
     """
 
@@ -59,7 +59,7 @@ class Validity:
     slack: float = 0.0
 
     def apply(self, values: NDArray[Any], label: str) -> NDArray[Any]:
-        """The values with NaN for invalid ones. Raises `DataError` for undeclared fill values."""
+        """Replace invalid values by NaN. Raises `DataError` for undeclared fill values."""
         slack = self.slack or 1e-6
         known = np.isfinite(values)
         outside = known & ((values < self.low - self._near(self.low)) | (values > self.high + self._near(self.high)))
@@ -81,8 +81,8 @@ class Validity:
         for value in self.fills if large.size else ():
             if count := int(np.isclose(large, value, rtol=1e-6, atol=0.0).sum()):
                 raise DataError(
-                    f"{label} has {value:g} in {count} cells, a common fill value; declare it as _FillValue in the "
-                    "file, or declare it as valid by a valid_range"
+                    f"{label} has {value:g} in {count} cells, a common fill value; declare it in the file as "
+                    "_FillValue if it marks missing data, or set valid_range if it is valid"
                 )
 
     def _near(self, limit: float) -> float:
@@ -90,7 +90,7 @@ class Validity:
 
 
 def validity_of(array: xr.DataArray, label: str, *, rain: bool = True) -> Validity:
-    """The validity given by attributes of a decoded variable: `valid_range`, `valid_min`, `valid_max`, `flag_values`.
+    """Read the validity from attributes of a decoded variable: `valid_range`, `valid_min`, `valid_max`, `flag_values`.
 
     Limits of the same type as the packed integers refer to packed values, other limits to decoded values (NUG,
     appendix A; CF 2.5.1). Values outside are missing. With `rain`, undeclared fill values are detected. Raises
@@ -139,7 +139,7 @@ def validity_of(array: xr.DataArray, label: str, *, rain: bool = True) -> Validi
 
 
 def _look_at_attributes(array: xr.DataArray, packed: bool, label: str) -> None:
-    """Raise `DataError` for a scale by another name than CF's; warn where 0 is declared as missing."""
+    """Raise `DataError` for a scale under a name outside CF. Warn if 0 is declared as missing."""
     named = {name: array.attrs[name] for name in OTHER_SCALES if name in array.attrs}
     if (
         packed
@@ -147,14 +147,14 @@ def _look_at_attributes(array: xr.DataArray, packed: bool, label: str) -> None:
         and any(str(value) not in ("1", "1.0") for value in named.values())
     ):
         listed = ", ".join(f"{name} = {value}" for name, value in named.items())
-        raise DataError(f"{label} has integers and {listed}; the name of a scale in CF is scale_factor: rename it")
+        raise DataError(f"{label} has integers and {listed}, which is not CF; rename the attribute to scale_factor")
     declared = [array.encoding.get(name) for name in ("_FillValue", "missing_value")]
     if any(value is not None and np.size(value) == 1 and float(value) == 0 for value in declared):
-        logger.warning("%s: 0 is declared as missing, so that dry cells are missing", label)
+        logger.warning("%s: 0 is declared as missing, so dry cells are missing", label)
 
 
 def _flags(array: xr.DataArray, values: list[float], label: str) -> tuple[list[float], list[float]]:
-    """Flag values: those that mean missing, and those that mean dry."""
+    """Return the flag values for missing data and those for dry cells."""
     if "flag_masks" in array.attrs:
         raise DataError(
             f"{label} contains bit flags (flag_masks), not amounts; choose another variable with data.variable="
@@ -165,7 +165,7 @@ def _flags(array: xr.DataArray, values: list[float], label: str) -> tuple[list[f
 
 
 def most_mm_h(hours: float) -> float:
-    """Maximum plausible rate in mm/h: for long intervals, twice the record depth of that length."""
+    """Return the largest plausible rate in mm/h; for long intervals, from twice the record depth."""
     return MOST_MM_H if hours < 6 else min(MOST_MM_H, 2 * RECORD_MM * hours**RECORD_POWER / hours)
 
 
@@ -176,7 +176,7 @@ def check_rain(
     validity: Validity | None = None,
     hours: float = 1.0,
 ) -> NDArray[np.float32]:
-    """Values in mm/h, with NaN for missing ones. Raises `DataError` for values that cannot be rain.
+    """Convert values to mm/h, with NaN for missing ones. Raises `DataError` for values that cannot be rain.
 
     `factor`, a number or one per time, converts values to mm/h; `hours` is the length of their interval.
     """
@@ -199,9 +199,9 @@ def check_rain(
 
 
 def lost_parts(path: Path, array: xr.DataArray, label: str) -> tuple[tuple[slice, ...], ...]:
-    """The parts of a Zarr array whose chunks are missing: they would be read as 0, as if they were dry.
+    """Return the parts of a Zarr array whose chunks are missing. They would be read as 0, which means dry.
 
-    Empty if `fill_value` marks missing data, since missing chunks then are read as missing.
+    Returns nothing if `fill_value` marks missing data, since missing chunks are then read as missing.
     """
     import zarr
 
@@ -230,7 +230,7 @@ def lost_parts(path: Path, array: xr.DataArray, label: str) -> tuple[tuple[slice
 def blanked(
     values: NDArray[Any], lost: tuple[tuple[slice, ...], ...], block_info: Mapping[int, Any] | None = None
 ) -> NDArray[Any]:
-    """A block of a Dask array with NaN in the missing parts."""
+    """Set the missing parts in a block of a Dask array to NaN."""
     where = (block_info or {}).get(0, {}).get("array-location")
     if not where:
         return values

@@ -1,4 +1,4 @@
-"""The variables of RainShift: names, CF standard names, internal units, and conversion from the units of files."""
+"""Variables of RainShift: names, CF standard names, internal units, and conversion from the units of files."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["PREDICTORS", "VARIABLES", "Variable", "inside_factor"]
 
 @dataclass(frozen=True)
 class Variable:
-    """One variable; `units` are internal, `published_units` those of the RainShift files and ERA5."""
+    """One variable with its internal `units`, and the `published_units` of the RainShift files and ERA5."""
 
     name: str
     long_name: str
@@ -71,7 +71,7 @@ _FACTORS = {("hpa", "pa"): 100.0, ("mbar", "pa"): 100.0, ("millibars", "pa"): 10
 
 
 def inside_factor(name: str, units: str | None, *, label: str, step_hours: float = 1.0) -> float:
-    """Factor from `units` to the internal units of a variable; None means the units of ERA5.
+    """Return the factor from `units` to the internal units of a variable; None means the units of ERA5.
 
     Accumulations over `step_hours` become rates. Raises `DataError` for units that do not fit the variable.
 

@@ -1,4 +1,4 @@
-"""Interpolate projected and curvilinear grids to regular latitudes and longitudes, and report the loss of variance."""
+"""Interpolate projected and curvilinear grids to regular latitudes and longitudes, and log the loss of variance."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ __all__ = ["rectified"]
 logger = logging.getLogger(__name__)
 
 PROJECTED = (("projection_y_coordinate", "projection_x_coordinate"), ("grid_latitude", "grid_longitude"))
-#: The same by their names alone.
+#: Names of projected coordinates without a standard name.
 USUAL = (("y", "x"), ("Y", "X"), ("northing", "easting"))
-#: Attributes of a grid mapping that say all of it.
+#: Attributes that define a grid mapping completely, as text or EPSG code.
 AS_TEXT = ("crs_wkt", "spatial_ref", "proj4", "proj4_params", "proj4_string", "proj_params", "epsg_code", "EPSG_code")
 NAMES = {"lat": ("latitude", "lat", "xlat", "nav_lat"), "lon": ("longitude", "lon", "xlong", "nav_lon")}
 UNITS = {"lat": ("degrees_north", "degree_north"), "lon": ("degrees_east", "degree_east")}
@@ -38,16 +38,16 @@ PARAMETERS = {
     "false_northing": "y_0", "semi_major_axis": "a", "semi_minor_axis": "b", "earth_radius": "R",
     "inverse_flattening": "rf",
 }  # fmt: skip
-#: A triangle with sides this many times longer than usual lies outside the domain, across a concave edge.
+#: Triangles with sides this many times longer than the median are outside the domain, across a concave edge.
 FAR = 2.5
-#: Steps that differ by more than this share of their mean are uneven, by more than this factor no grid at all.
+#: Relative difference of steps above which an axis is uneven, and ratio of steps above which it is an error.
 UNEVEN, MOST_UNEVEN = 2e-3, 1.9
 #: Steps of the target grids in degrees, times a power of ten.
 NICE = (1.0, 1.25, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0, 6.0, 8.0)
 
 
 def rectified(array: xr.DataArray, dataset: xr.Dataset, label: str) -> xr.DataArray:
-    """The array `(time, …)` on regular latitudes and longitudes; unchanged if it already is on such a grid.
+    """Return an array `(time, …)` on regular latitudes and longitudes; unchanged if it already is on such a grid.
 
     Supported are two-dimensional latitudes and longitudes (WRF, swaths, rotated poles in CF), projected coordinates
     with a CF grid mapping, and latitudes and longitudes of uneven steps (Gaussian grids). Values are interpolated
@@ -82,7 +82,7 @@ def rectified(array: xr.DataArray, dataset: xr.Dataset, label: str) -> xr.DataAr
 def _along_axes(
     array: xr.DataArray, dims: tuple[str, str], lat: NDArray[np.float64], lon: NDArray[np.float64]
 ) -> xr.DataArray | None:
-    """The array with one-dimensional latitudes and longitudes if its positions are a table of these, else None."""
+    """Return the array with one-dimensional latitudes and longitudes if its grid is rectilinear, else None."""
     steps = np.abs(np.diff(lat[:, 0])), np.abs(np.diff(lon[0]))
     if not all(each.size and np.isfinite(each).all() for each in steps):
         return None
@@ -97,7 +97,7 @@ def _along_axes(
 
 
 def _uneven_axes(array: xr.DataArray) -> tuple[tuple[str, str], NDArray[np.float64], NDArray[np.float64]] | None:
-    """The dims of latitudes and longitudes whose steps are not all alike, and both; None of even ones."""
+    """Return dims, latitudes and longitudes of axes with uneven steps; None if all steps are even."""
     found: dict[str, Any] = {}
     for dim in array.dims:
         if dim in array.coords and array[dim].ndim == 1 and (kind := _kind(str(dim), array[dim])) is not None:
@@ -112,20 +112,20 @@ def _uneven_axes(array: xr.DataArray) -> tuple[tuple[str, str], NDArray[np.float
     for values in (rows, columns):
         steps = np.diff(values)
         if not ((steps > 0).all() or (steps < 0).all()):
-            return None  # repeated or out of order: read_axis names the place
+            return None  # repeated or unsorted values: read_axis reports the position
         off = np.abs(values - np.linspace(values[0], values[-1], len(values))).max()
         even &= bool(
             np.abs(steps - steps.mean()).max() <= UNEVEN * abs(steps.mean()) or off <= rounding(values, steps.mean())
         )
         if np.abs(steps).max() > MOST_UNEVEN * np.abs(steps).min():
-            return None  # a row that is not there, or a value out of place, is an error and not a grid
+            return None  # a missing row or a misplaced value is an error, not an uneven grid
     return None if even else ((str(found["lat"].name), str(found["lon"].name)), rows, columns)
 
 
 def _positions(
     array: xr.DataArray, dataset: xr.Dataset, label: str
 ) -> tuple[tuple[str, str], NDArray[np.float64], NDArray[np.float64]] | None:
-    """The two dims of a grid that is not rectilinear, and the positions of its cells; None for a rectilinear grid."""
+    """Return the two dims and the cell positions of a grid that is not rectilinear; None for a rectilinear grid."""
     plain = {dim for dim in array.dims if dim in array.coords and _is_degrees(array[dim])}
     if len(plain) >= 2:
         return None
@@ -139,8 +139,8 @@ def _positions(
         lat, lon = (np.asarray(flat[kind].transpose(*dims).values, float) for kind in ("lat", "lon"))
         if np.nanmax(np.abs(lat)) > 90.001 or np.nanmax(np.abs(lon)) > 540:
             raise DataError(
-                f"{label}: its latitudes run from {np.nanmin(lat):g} to {np.nanmax(lat):g}, its longitudes from "
-                f"{np.nanmin(lon):g} to {np.nanmax(lon):g}; declare what marks missing positions as their _FillValue"
+                f"{label} has latitudes from {np.nanmin(lat):g} to {np.nanmax(lat):g} and longitudes from "
+                f"{np.nanmin(lon):g} to {np.nanmax(lon):g}; if these mark missing positions, declare their _FillValue"
             )
         return dims, lat, lon
     return _projected(array, dataset, label)
@@ -165,7 +165,7 @@ def _kind(name: str, coordinate: Any) -> str | None:
 def _projected(
     array: xr.DataArray, dataset: xr.Dataset, label: str
 ) -> tuple[tuple[str, str], NDArray[np.float64], NDArray[np.float64]] | None:
-    """Positions computed from projected coordinates by their CF grid mapping."""
+    """Compute positions from projected coordinates and their CF grid mapping."""
     pair = next(
         ((y, x) for names in PROJECTED for y in array.dims for x in array.dims
          if y in array.coords and x in array.coords
@@ -207,11 +207,11 @@ def _projected(
 def _unrotated(
     rlat: NDArray[np.float64], rlon: NDArray[np.float64], attrs: dict[str, list[Any]], label: str
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Latitudes and longitudes of a grid about a rotated pole (CF appendix F)."""
+    """Compute latitudes and longitudes of a grid with a rotated pole (CF appendix F)."""
     try:
         pole_lat, pole_lon = (float(attrs[f"grid_north_pole_{name}"][0]) for name in ("latitude", "longitude"))
     except (KeyError, ValueError) as error:
-        raise DataError(f"{label}: its grid mapping does not say where the rotated pole is ({error})") from error
+        raise DataError(f"{label}: its grid mapping has no position of the rotated pole ({error}); add it") from error
     turn = math.radians(float(attrs.get("north_pole_grid_longitude", [0.0])[0]))
     up, east = np.deg2rad(rlat)[:, None], np.deg2rad(rlon)[None, :] - turn
     pole = math.radians(pole_lat)
@@ -223,7 +223,7 @@ def _unrotated(
 
 
 def _proj_text(attrs: dict[str, list[Any]]) -> str:
-    """The PROJ string of a CF grid mapping. Raises `KeyError` if it is not among `PROJECTIONS`."""
+    """Return the PROJ string of a CF grid mapping. Raises `KeyError` if it is not among `PROJECTIONS`."""
     words = [f"+proj={PROJECTIONS[str(attrs['grid_mapping_name'][0])]}"]
     for name, values in attrs.items():
         if name == "standard_parallel":
@@ -235,9 +235,9 @@ def _proj_text(attrs: dict[str, list[Any]]) -> str:
 
 
 def _grid_for(lat: NDArray[np.float64], lon: NDArray[np.float64], label: str) -> Grid:
-    """A regular grid of about the spacing of the cells, on their bounding box."""
+    """Return a regular grid on the bounding box of the cells, with about their spacing."""
     if min(lat.shape) < 3 or not np.isfinite(lat).any():
-        raise DataError(f"{label} has {lat.shape} positions; at least 3 x 3 are required")
+        raise DataError(f"{label} has {lat.shape} positions; expected at least 3 x 3")
     middle = math.cos(math.radians(float(np.nanmean(lat))))
     lon = np.rad2deg(np.unwrap(np.deg2rad(lon), axis=1))
     across = np.hypot(np.diff(lat, axis=1), np.diff(lon, axis=1) * middle)
@@ -256,7 +256,7 @@ def _snap(value: float, step: float, up: bool) -> float:
 
 @dataclass(frozen=True)
 class _Weights:
-    """Three source cells and their barycentric weights for each target cell; weights are NaN outside the domain."""
+    """Three source cells per target cell with their barycentric weights; weights are NaN outside the domain."""
 
     index: NDArray[np.intp]
     weight: NDArray[np.float32]
@@ -279,7 +279,7 @@ class _Weights:
         weight = np.column_stack([two, 1 - two.sum(axis=1)]).clip(0, 1)
         corners = mesh.points[mesh.simplices]
         longest = np.linalg.norm(corners - np.roll(corners, 1, axis=1), axis=2).max(axis=1)
-        # Long triangles across a concave edge lie outside the domain.
+        # Long triangles across a concave edge are outside the domain.
         weight[(found < 0) | (longest[found] > FAR * np.median(longest))] = np.nan
         return cls(known[mesh.simplices[found]], weight.astype(np.float32), grid.shape)
 
@@ -292,7 +292,7 @@ class _Weights:
 
 @dataclass(frozen=True)
 class _AlongAxes:
-    """For each row and column of the grid the source's two next to it, and the share of the second."""
+    """Linear interpolation along axes: index of the lower source row (column), and weight of the next one."""
 
     rows: tuple[NDArray[np.intp], NDArray[np.float32]]
     columns: tuple[NDArray[np.intp], NDArray[np.float32]]
@@ -304,7 +304,7 @@ class _AlongAxes:
         return cls(_between(rows, lat), _between(columns, lon))
 
     def apply(self, block: NDArray[Any]) -> NDArray[np.float32]:
-        """`(…, y, x)` on the grid."""
+        """Interpolate `(…, y, x)` to the grid."""
         (y, up), (x, right) = self.rows, self.columns
         made = block[..., y, :] * (1 - up[:, None]) + block[..., y + 1, :] * up[:, None]
         return np.asarray(made[..., x] * (1 - right) + made[..., x + 1] * right, np.float32)
@@ -322,7 +322,7 @@ def _between(have: NDArray[np.float64], wanted: NDArray[np.float64]) -> tuple[ND
 
 
 def _state_cost(before: xr.DataArray, after: xr.DataArray, label: str) -> None:
-    """Log the share of variance and mean that the interpolation keeps at the middle time."""
+    """Log the share of variance and of the mean that interpolation preserves, at the middle time."""
     lead = {dim: before.sizes[dim] // 2 for dim in before.dims[:-2]}
     old, new = (np.asarray(each.isel(lead).values, float) for each in (before, after))
     variance, mean = (f(new) / f(old) if f(old) > 0 else 1.0 for f in (np.nanvar, np.nanmean))

@@ -146,7 +146,7 @@ def test_mistakes_are_named():
     with pytest.raises(UserError, match="did you mean 'additive'"):
         QuantileMapping(kind="aditive")
     for alignment in (Coral(), TargetStatistics()):
-        with pytest.raises(UserError, match="networks"):
+        with pytest.raises(UserError, match="needs a network"):
             alignment.align(Seen(), source, target, CHANNELS)
     aligned = QuantileMapping(per_pixel=True).align(Seen(), source, target, CHANNELS)
     part = COARSE.crop(lat=slice(0, 4), lon=slice(0, 8))

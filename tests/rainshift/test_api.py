@@ -175,7 +175,7 @@ def test_wrong_inputs_are_one_clear_error(model, change, said):
 
 def test_static_fields_are_asked_for_by_name(all_fields, cache):
     tree = rainshift.open("europe_west", "test", cache=cache, **DATA)
-    with pytest.raises(DataError, match="static fields lsm, z; give them as static="):
+    with pytest.raises(DataError, match="static fields lsm, z; pass static="):
         all_fields.predict(tree["condition"].to_dataset())
 
 
@@ -193,7 +193,7 @@ def test_evaluate_takes_any_usual_names_and_refuses_other_grids(model):
     assert float(cut["mae"]) != float(scores["mae"])
     with pytest.raises(DataError, match="grids differ"):
         rainshift.evaluate(rain.assign_coords(lat=rain["lat"] + 0.03), truth)
-    with pytest.raises(DataError, match="not among those"):
+    with pytest.raises(DataError, match="not among the times"):
         rainshift.evaluate(rain.assign_coords(time=rain["time"] + np.timedelta64(5, "D")), truth)
 
 

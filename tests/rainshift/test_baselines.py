@@ -122,7 +122,7 @@ def test_mistakes_are_named(batch):
             kind(rain_alone)
     with pytest.raises(UserError, match="slope"):
         RainFARM(CHANNELS, slope=-1)
-    with pytest.raises(DataError, match="cannot restore"):
+    with pytest.raises(DataError, match="expected 1, one per target"):
         QuantileMappedInterpolation(CHANNELS).load_state({"counts": []})
     with pytest.raises(ValueError, match="fit first"):
         QuantileMappedInterpolation(CHANNELS).predict(batch)

@@ -101,7 +101,7 @@ def test_another_factor_and_wrong_inputs_are_one_message(inside, capsys):
         (["input=snow.nc"], "snow: tp missing"),
         (["input=nowhere.nc"], "nowhere.nc does not exist"),
         (["input=torn.nc"], "torn.nc"),
-        (["input=coarse.nc", "output=fine.tif"], "ends in .nc"),
+        (["input=coarse.nc", "output=fine.tif"], "with suffix .nc"),
         (["output=fine.nc"], "belongs to input=FILE"),
         (["data=gridded", "data.root=in", "regions=[finland]", "data.coarse_step=0.5"], "factor of 2.5"),
     ):

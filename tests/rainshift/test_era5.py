@@ -171,10 +171,10 @@ def test_what_cannot_be_era5_is_refused(tmp_path):
         (tmp_path / name).unlink()
 
     whole = era5(names=("tp", "sp"), around=False)
-    refused(whole, r"lacks cape; expected tp, cape, found tp", ("tp", "cape"))
+    refused(whole, r"has no cape; expected tp, cape, found tp", ("tp", "cape"))
     fine = whole.interp(latitude=np.arange(43, 39, -0.1), longitude=np.arange(-2, 2, 0.1))
     refused(fine, "step of 0.1.*ERA5-Land")
-    refused(whole.sel(latitude=slice(41.5, 39)), r"lat runs from 39 to 41.5; 40.25 to 42 is required")
+    refused(whole.sel(latitude=slice(41.5, 39)), r"lat covers 39 to 41.5; expected at least 40.25 to 42")
     refused(whole.isel(time=[0, 1, 1, 2]), "twice; keep one")
     refused(whole.expand_dims(number=[0, 1, 2]), "an ensemble of 3")
     units = whole.copy()
@@ -184,7 +184,7 @@ def test_what_cannot_be_era5_is_refused(tmp_path):
     negative["tp"] = (whole["tp"] - 1).assign_attrs(units="m")
     refused(negative, r"a.nc: 'tp' has negative values")
     wind = era5(names=("u",), around=False).expand_dims(level=[850])
-    refused(wind, "is at 850 hPa; data.level_hpa is 700", ("u",))
+    refused(wind, "is at 850 hPa, but data.level_hpa is 700", ("u",))
     raw = xr.Dataset({"tp": whole["tp"].astype("i2")})
     refused(raw, "integers without a scale_factor")
     (tmp_path / "a.nc").write_bytes(b"\x89HDF\r\n\x1a\n123")
@@ -214,7 +214,7 @@ def test_era5_over_imerg_is_one_region(tmp_path):
     np.testing.assert_allclose(data.static["z"], 980.665, rtol=1e-5)
     assert "preliminary" in data.provenance["source"]
     assert len(open_source("era5", years=[2020], **options).open("tiny")) == 10
-    with pytest.raises(UserError, match=r"no hour of \[2019\]; its years are 2020 to 2020"):
+    with pytest.raises(UserError, match=r"no hours in \[2019\]; expected years in 2020 to 2020"):
         open_source("era5", years=[2019], **options).open("tiny")
     with pytest.raises(UserError, match=r"data.boxes is empty"):
         _ = open_source("era5", root=str(era), imerg=str(imerg)).names
@@ -249,7 +249,7 @@ def test_statics_are_checked(tmp_path):
     with pytest.raises(DataError, match="expected 0 to 1"):
         read_statics({"lsm": str(tmp_path / "wrong.nc")}, fine)
     water.isel(lat=slice(0, 8)).to_dataset(name="z").to_netcdf(tmp_path / "short.nc")
-    with pytest.raises(DataError, match="is required"):
+    with pytest.raises(DataError, match="expected at least"):
         read_statics({"z": str(tmp_path / "short.nc")}, fine)
 
 

@@ -119,7 +119,7 @@ def test_a_model_over_time_is_trained_predicts_and_is_scored(tmp_path, monkeypat
     assert "'times': 48" in str(row)
     capsys.readouterr()
     assert main(["train", f"region={REGION}", *words, "model=climatology", "window=6", "run.dir=none"]) == 2
-    assert "predicts each hour independently" in capsys.readouterr().err
+    assert "predicts single hours" in capsys.readouterr().err
 
 
 def test_rows_over_one_hour_and_over_many_stand_in_one_benchmark(tmp_path, monkeypatch):

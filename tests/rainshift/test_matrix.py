@@ -52,7 +52,7 @@ def test_transfer_makes_no_inside_set():
     ("train", "test", "message"),
     [
         (["a", "bb"], ["c"], "did you mean 'b'"),
-        (["a"], ["a"], "no training region is left"),
+        (["a"], ["a"], "no training region remains"),
         (["a", "a"], ["b"], "more than once"),
         (["a"], [], "test_regions is empty"),
     ],

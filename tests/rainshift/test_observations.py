@@ -60,7 +60,7 @@ def test_short_intervals_are_averaged_and_long_ones_are_not_used(tmp_path) -> No
     made = readings_of(table(tmp_path / "short.csv", short, "10 min")).at(GRID, TIMES, TIMES - HOUR, TIMES)
     np.testing.assert_allclose(made.rates[0], 1.5)
     daily = [("a", 50.52, 5.03, TIMES[0], 24.0)]
-    with pytest.raises(DataError, match="no value fills the interval of a predicted time"):
+    with pytest.raises(DataError, match="no value matches the interval of a predicted time"):
         readings_of(table(tmp_path / "day.csv", daily, "1 D")).at(GRID, TIMES, TIMES - HOUR, TIMES)
 
 
@@ -71,7 +71,7 @@ def test_errors_and_kinds_of_observations_are_checked(tmp_path) -> None:
         ObservationError(least=0)
     with pytest.raises(UserError, match=r"did you mean 'observation_error\.share'"):
         readings_of("gauges.csv", {"shar": 0.1})
-    with pytest.raises(UserError, match="expected the name of a CSV or NetCDF file"):
+    with pytest.raises(UserError, match="expected the path of a CSV or NetCDF file"):
         readings_of(3)
     with pytest.raises(DataError, match="does not exist"):
         readings_of(tmp_path / "none.csv")
@@ -133,7 +133,7 @@ def test_tiles_see_their_stations(wet, gauges) -> None:
 
 
 def test_models_without_members_refuse_and_fields_without_times_too(wet, gauges) -> None:
-    with pytest.raises(UserError, match="observations guide the members of a diffusion, and bilinear is none"):
+    with pytest.raises(UserError, match="observations require a diffusion model, which bilinear is not"):
         rainshift.load("bilinear").predict(wet.condition[["tp"]], target=grid_of(wet.target), observations=gauges)
     still = wet.condition.isel(time=0, drop=True)
     with pytest.raises(UserError, match="the coarse fields have none; add a time"):

@@ -137,7 +137,7 @@ def test_predictors_of_several_files_levels_units_and_kinds(tmp_path) -> None:
     for wrong, said in (
         ({"t": {"variable": "ta"}}, "choose with data.predictors.t.level"),
         ({"t": {"variable": "ta", "level": 500}}, "is at 85000, 70000 Pa"),
-        ({"q": None}, "Name its variable: data.predictors.q.variable"),
+        ({"q": None}, "Set the name of the variable: data.predictors.q.variable"),
     ):
         with pytest.raises(DataError, match=said):
             pair(tmp_path, predictors={"tp": None, **wrong}).open("fine")

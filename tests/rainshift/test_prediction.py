@@ -91,7 +91,7 @@ def test_mistakes_are_named(workplace, monkeypatch, capsys):
     for words, message in (
         (["predict", *DATA, *trained, "members=0"], "members=0; expected 1 or more"),
         (["predict", *DATA, *trained, "precision=half"], "precision 'half' unknown"),
-        (["predict", *DATA, *trained, "regions=[]"], "regions is []; name at least one"),
+        (["predict", *DATA, *trained, "regions=[]"], "regions is []; expected at least one"),
         (["predict", *DATA, *trained, "samples=0"], "expected 1 or more, or null for all"),
         (["predict", *DATA, *trained, "data.condition=[tp]"], "expected those of the training: tp, tcw"),
         (["evaluate", *DATA, *trained, "reference=resnet"], "use a model without training, such as bilinear"),

@@ -155,7 +155,7 @@ def test_years_hours_and_validation(published):
     assert np.abs(train[:, None] - validation[None]).min() >= np.timedelta64(48, "h")
     whole = planet().time
     assert max(train.max(), validation.max()) <= whole[-1] - np.timedelta64(48, "h")
-    with pytest.raises(UserError, match="no hour of \\[1999\\]"):
+    with pytest.raises(UserError, match="no hours in \\[1999\\]"):
         open_source("rainshift", root=str(published), years=[1999], **QUIET).open(REGION)
 
 
@@ -378,7 +378,7 @@ def test_integers_without_a_scale_and_zero_as_fill(published, tmp_path):
 def test_files_of_another_region_and_a_missing_variable(published, tmp_path):
     folder = copy(published, tmp_path)
     shutil.move(folder / REGION, folder / "melanesia")
-    with pytest.raises(DataError, match=r"lat runs from .*; melanesia lies"):
+    with pytest.raises(DataError, match=r"lat covers .*; expected melanesia within"):
         open_source("rainshift", root=str(folder), **QUIET).open("melanesia", "test")
     shutil.copy(folder / file_of("melanesia", "test", "out"), folder / file_of("melanesia", "test", "in"))
     with pytest.raises(DataError, match="cape is missing"):

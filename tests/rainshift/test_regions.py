@@ -111,15 +111,15 @@ def test_own_folder_adds_regions(tmp_path, monkeypatch):
     other.mkdir()
     (other / "melanesia.yaml").write_text(text.replace("alps", "melanesia"))
     monkeypatch.setenv(module.SEARCH_VARIABLE, str(other))
-    with pytest.raises(UserError, match="would hide the region 'melanesia'"):
+    with pytest.raises(UserError, match="the name of an existing region, 'melanesia'"):
         regions()
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("name: box\nlat_min: 0\nlat_max: 5\nlon_min: 0\n", "lacks lon_max"),
-        ("name: other\nlat_min: 0\nlat_max: 5\nlon_min: 0\nlon_max: 5\n", "must agree"),
+        ("name: box\nlat_min: 0\nlat_max: 5\nlon_min: 0\n", "has no lon_max"),
+        ("name: other\nlat_min: 0\nlat_max: 5\nlon_min: 0\nlon_max: 5\n", "the file name without suffix"),
         ("name: box\nlat_min: 5\nlat_max: 0\nlon_min: 0\nlon_max: 5\n", "expected -90 <= min < max"),
         ("name: box\nlat_min: 0\nlat_max: 5\nlon_min: 200\nlon_max: 220\n", "expected -180"),
         ("name: box\nlat_mn: 0\n", "did you mean 'lat_min'"),

@@ -167,7 +167,7 @@ def test_climates_of_the_planet_differ_and_equal_ones_do_not(tmp_path) -> None:
 
 def test_mistakes_are_answered(tmp_path) -> None:
     archive = archive_of(compose("rainshift.conf", "benchmark", [f"archive={tmp_path}"]))
-    with pytest.raises(UserError, match="name two or more"):
+    with pytest.raises(UserError, match="two or more different regions"):
         climates(archive, ["melanesia"])
 
 

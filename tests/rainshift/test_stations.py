@@ -95,10 +95,10 @@ def test_a_file_of_stations() -> None:
         ({"amount": 4000}, "more than rain can be"),
         ({"amount": "wet"}, "line 5: amount is 'wet'"),
         ({"time": "yesterday"}, "line 5: time is 'yesterday'"),
-        ({"interval": "60"}, "plain numbers"),
+        ({"interval": "60"}, "numbers without a unit"),
         ({"lat": 95.0}, "latitude"),
-        ({"lat": 51.0}, "several places"),
-        ({"time": str(HOURS[2]) + "Z", "amount": 3}, "comes twice"),
+        ({"lat": 51.0}, "several positions"),
+        ({"time": str(HOURS[2]) + "Z", "amount": 3}, "occurs twice"),
     ],
 )
 def test_wrong_values_are_named(tmp_path, changes, said) -> None:

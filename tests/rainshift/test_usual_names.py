@@ -36,11 +36,11 @@ TABLES = {
     "a row twice": (HEAD + ROW + ROW, 1.4),
     "minutes": ("id,lat,lon,time,amount,interval_minutes\n" + ROW.replace("1 h", "30"), 2.8),
     "local time by its offset": (HEAD + ROW.replace("16:00Z", "19:00+03:00"), 1.4),
-    "an amount twice with other values": (HEAD + ROW + ROW.replace("1.4", "2"), "comes twice"),
+    "an amount twice with other values": (HEAD + ROW + ROW.replace("1.4", "2"), "occurs twice"),
     "local time by its heading": ("id,lat,lon,time_local,amount,interval\n" + ROW.replace("Z", ""), "offset"),
     "a zone in the heading": ("id,lat,lon,time (CET),amount,interval\n" + ROW.replace("Z", ""), "offset"),
     "hours in the heading of amounts": ("id,lat,lon,time,rain_24h,interval\n" + ROW, "units"),
-    "two amounts": ("id,lat,lon,time,amount,rain,interval\nh,60,24,2016-09-28T16:00Z,1,7,1 h\n", "leave one"),
+    "two amounts": ("id,lat,lon,time,amount,rain,interval\nh,60,24,2016-09-28T16:00Z,1,7,1 h\n", "keep one"),
     "nothing": ("", "cannot be read as a table"),
     "a trace as a letter": (HEAD + ROW.replace("1.4", "T"), "line 2"),
     "a date with the day first": (HEAD + ROW.replace("2016-09-28T16:00Z", "28/09/2016 16:00"), "line 2"),
@@ -100,7 +100,7 @@ def test_one_place_at_two_times_or_two_places_are_two_records(tmp_path: Path) ->
 
 @pytest.mark.parametrize(
     ("file", "said"),
-    [("a.nc.gz", "unpack"), ("a.zip", "unpack"), ("rain_2020", "it holds rain_2020"), (None, "it holds nothing")],
+    [("a.nc.gz", "unpack"), ("a.zip", "unpack"), ("rain_2020", "contains rain_2020"), (None, "contains nothing")],
 )
 def test_a_folder_without_rain_says_what_it_holds(tmp_path: Path, file: str | None, said: str) -> None:
     if file is not None:
@@ -160,7 +160,7 @@ COARSE = {
     "-9999 that nothing declares": (marked(-9999), "negative"),
     "9999 that nothing declares": (marked(9999), "fill value"),
     "the default fill value of NetCDF": (marked(9.96921e36), "more than rain can be"),
-    "maxima of each hour": (marked(0, cell_methods="time: maximum"), "neither their sum nor their mean"),
+    "maxima of each hour": (marked(0, cell_methods="time: maximum"), "expected their sum or mean"),
 }  # fmt: skip
 
 

@@ -192,12 +192,12 @@ for _units, _method in (("mm h-1", "sum"), ("mm", "mean")):
 
 for _methods in ("time: mean within days time: maximum over days", "area: time: maximum", "time: percentile"):
 
-    @case("interval", f"cell_methods `{_methods}`", "refused", refused="neither their sum nor their mean")
+    @case("interval", f"cell_methods `{_methods}`", "refused", refused="expected their sum or mean")
     def _(folder, methods=_methods):
         dataset(cell_methods=methods).to_netcdf(folder / "a.nc")
 
 
-@case("interval", "the GRIB step type `max`", "refused", refused="neither their sum nor their mean")
+@case("interval", "the GRIB step type `max`", "refused", refused="expected their sum or mean")
 def _(folder):
     dataset(GRIB_stepType="max").to_netcdf(folder / "a.nc")
 
