@@ -58,7 +58,7 @@ SETS = ("train_regions", "test_regions")
 
 @dataclass(frozen=True)
 class BenchmarkResults:
-    """Results of a benchmark (see `analyse`), reasons of failures, summaries of trainings, regions with shared edges."""
+    """Results of a benchmark (see `analyse`), reasons of failures, costs of trainings, and leaks (shared edges)."""
 
     results: xr.Dataset
     curves: xr.Dataset
