@@ -1,17 +1,17 @@
-"""How many hours of local data does the shipped general diffusion need, and can fine-tuning on them do harm?
+"""Gain and harm of fine-tuning the shipped general diffusion on few hours of local data.
 
-`rainshift benchmark experiment=adapt` on three regions of the synthetic planet, of which the shipped weights saw
-nothing: the weights as they are, fine-tuned on contiguous hours, and trained on the complete record of a year, on the
-same test hours.
+Runs `rainshift benchmark experiment=adapt` on three regions of the synthetic planet that were not in the training of
+the shipped weights. Compared on the same test hours are: the shipped weights, the weights fine-tuned on contiguous
+hours, and a training on the complete record of one year.
 
-- `half_gap_hours`: hours of local data that close half the gap between the first and the last, the most over the
-  regions; null without a gap.
-- `worst_adapted_over_general`: fair CRPS after fine-tuning over that of the weights as they are, the largest over
+- `half_gap_hours`: hours of local data that close half the gap between the shipped weights and the training on the
+  complete record; the largest value over regions. Null without a gap.
+- `worst_adapted_over_general`: fair CRPS after fine-tuning over that of the shipped weights; the largest value over
   regions and numbers of hours.
-- `worst_aligned_over_general`: the same for aligned predictors, which use no fine rain (quantile mapping, CORAL), the
-  smallest of the two, the largest over regions.
+- `worst_aligned_over_general`: the same ratio for aligned predictors, which use no fine rain; the better of quantile
+  mapping and CORAL, the largest value over regions.
 
-Trainings and scores are kept in runs/adapt: the same command resumes.
+Trainings and scores are saved in runs/adapt. The same command resumes.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from geoml.cli.tables import show
 from rainshift.benchmarking.run import Experiment
 from rainshift.report.tables import adaptation_table
 
-#: A small case: one region, a record of ten days.
+#: Small case for --quick: one region, a record of ten days.
 QUICK = [
     "regions=[melanesia]",
     "adapt=[0,24,96]",
@@ -43,7 +43,7 @@ QUICK = [
 
 
 def measure(quick: bool) -> dict[str, float | None]:
-    """The figures of this script, by the keys of targets.yaml."""
+    """Return the figures of this script by the keys of targets.yaml."""
     torch.set_num_threads(1)
     words = ["experiment=adapt", "cache=runs/adapt", *(QUICK if quick else [])]
     outcome = Experiment(compose("rainshift.conf", "benchmark", words)).run()

@@ -1,10 +1,10 @@
-"""What whole data sets would take: core-seconds and bytes of a part, and what follows for 18 regions and 701 cities.
+"""Cost of whole data sets, extrapolated from a part: core-seconds and bytes for 18 regions and 701 cities.
 
-A region of 20° is prepared from files in RainShift's published layout, which the synthetic planet fills here; networks
-of the processor's presets are trained on it; procedural cities are traced in windows of 256 m × 256 m × 20 layers and
-written to a store. Seconds are those of the processor, so that other work on the machine hardly counts.
+Measured on a part: preparing a region of 20° from files in RainShift's published layout (filled by the synthetic
+planet), training the CPU presets on it, and tracing procedural cities in windows of 256 m × 256 m × 20 layers into a
+store. Times are processor seconds, which other work on the machine hardly changes.
 
-The table that is printed multiplies: 18 regions with 20 years of hours, nine predictors and two static fields; 701
+The printed table extrapolates to 18 regions with 20 years of hours, nine predictors and two static fields, and to 701
 cities with 200 transmitters each.
 """
 
@@ -40,7 +40,7 @@ SAMPLES = 512
 
 @contextmanager
 def processor_seconds() -> Iterator[Callable[[], float]]:
-    """A clock of this process's threads."""
+    """Return a clock of the processor seconds of all threads of this process."""
     begin = time.process_time()
     yield lambda: time.process_time() - begin
 
@@ -50,7 +50,7 @@ def size_of(folder: Path) -> int:
 
 
 def published(folder: Path, hours: int, size_deg: int) -> None:
-    """Hours of a region, in the layout in which RainShift is published."""
+    """Write hours of a region in the published layout of RainShift."""
     sys.path.insert(0, str(ROOT / "tests" / "rainshift"))
     from published_writer import write_part
 
@@ -78,7 +78,7 @@ def rain(folder: Path, quick: bool) -> dict[str, float]:
 
 
 def trainings(folder: Path, quick: bool) -> dict[str, float]:
-    """Samples a core-second of two presets, without the start: a long training less a short one."""
+    """Return training samples per core-second of two presets, from the difference of a long and a short training."""
     folder.mkdir()
     spans = {"train": (2001, 2002), "validation": (2002, 2003), "test": (2003, 2004)}
     splits = ",".join(f"{k}:{{start:'{a}-01-01',end:'{b}-01-01',hours:96}}" for k, (a, b) in spans.items())
@@ -102,7 +102,7 @@ def trainings(folder: Path, quick: bool) -> dict[str, float]:
 
 
 def radio(folder: Path, quick: bool) -> dict[str, float]:
-    """Maps a core-second, and what of a second the process that writes them needs: it bounds the useful workers."""
+    """Return maps per core-second, maps per core-second of writing (the limit for useful workers), bytes per map."""
     generate(plan(quick, scenes=1, seed=90), folder / "warm.zarr")
     writing = 0.0
     write = StoreWriter.write

@@ -43,7 +43,7 @@ OPTIONS = TraceOptions(frequency_hz=3.5e9, depth=3, diffraction=True)
 
 @dataclass(frozen=True)
 class City:
-    """A city as mapped and the true one, with cells, places in the streets, and stored paths of both to each place."""
+    """A city as mapped and the true city, with cells, places in the streets, and stored paths of both to each place."""
 
     cells: tuple[RadioCell, ...]
     places: Measurements
@@ -52,7 +52,7 @@ class City:
 
 
 def as_it_is(scene: Scene, bounds: tuple[float, float, float, float], random: np.random.Generator) -> Scene:
-    """The scene with changed heights and without one building."""
+    """Return the true scene: changed building heights, and one building missing."""
     missing = int(random.integers(len(scene.footprints)))
     footprints = [
         replace(one, height_m=float(one.height_m * np.exp(random.normal(0, 0.1))))
@@ -64,7 +64,7 @@ def as_it_is(scene: Scene, bounds: tuple[float, float, float, float], random: np
 
 @functools.cache
 def city(seed: int) -> City:
-    """The city of a seed, traced twice."""
+    """Generate the city of a seed and trace it as mapped and as it is."""
     random = np.random.default_rng([seed, 5])
     drawn = load({"name": "procedural", "seed": 200 + seed, "size_m": 224})
     lower, upper = drawn.extent
@@ -93,7 +93,7 @@ def city(seed: int) -> City:
 
 @dataclass(frozen=True)
 class Drive:
-    """Readings with their truth: stored paths of the city as mapped, powers, and the true parameters by name."""
+    """Readings with their truth: stored paths in the city as mapped, powers, and the true parameters by name."""
 
     mapped: StoredPaths
     measured: Measurements
@@ -127,14 +127,14 @@ def drive(place: City, number: int, *, wrong: bool) -> Drive:
 
 
 def _distance(points: Array, start: Array, stop: Array) -> Array:
-    """From points to a line between two places."""
+    """Return distances of points from the line between two places."""
     along = stop - start
     share = np.clip((points - start) @ along / max(float(along @ along), 1e-9), 0, 1)
     return np.linalg.norm(points - start - share[:, None] * along, axis=1)
 
 
 def judged(one: Drive, number: int) -> dict[str, Any]:
-    """A drive's calibration against its truth, fitted without the held-out blocks."""
+    """Calibrate on a drive without its held-out blocks, and compare the result with the truth."""
     apart = held_out(one.measured.points, BLOCK_M, 0.25, number)
     kept = one.measured[~apart]
     found = fit(one.mapped[~apart], kept.points, kept.power_dbm, kept.count, Priors(), seed=number)
@@ -156,7 +156,7 @@ def judged(one: Drive, number: int) -> dict[str, Any]:
 
 
 def measure(quick: bool) -> dict[str, float | None]:
-    """The figures of this script, by the keys of targets.yaml."""
+    """Return the figures of this script by the keys of targets.yaml."""
     cities, each, unchanged = (1, 16, 6) if quick else (5, 42, 10)
     outcomes = [judged(drive(city(k), n, wrong=True), n) for k in range(cities) for n in range(each)]
     nothing = [judged(drive(city(k), n, wrong=False), n) for k in range(cities) for n in range(unchanged)]

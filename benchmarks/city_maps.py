@@ -34,7 +34,7 @@ WEIGHTS = Path(__file__).resolve().parent / "weights" / "cities"
 CITIES = {"munich": range(8), "etoile": range(8, 16)}
 GAIN = "path_gain_db"
 MEMBERS, LAGS = 8, range(1, 9)
-#: Baselines that learn nothing; `log_distance` and 3GPP models take the transmitter alone.
+#: Baselines without training. `log_distance` and the 3GPP models use only the transmitter.
 RIVALS = ("free_space", "umi", "uma", "dominant")
 
 
@@ -54,7 +54,7 @@ def semivariances(fields: np.ndarray, valid: np.ndarray) -> np.ndarray:
 
 
 def structure(trained: Trained, store: Path, samples: list[int]) -> tuple[float, np.ndarray]:
-    """Share of voxels at which the gain is corrected, and variogram of members over that of the truth, in the dark."""
+    """Return the share of voxels with a corrected gain, and variogram ratios of members to truth, out of sight."""
     made = loader(store, samples, trained.task, batch_size=4, shuffle=False)
     source: Any = made.sources[0]
     assert isinstance(source, TaskSource)
@@ -79,7 +79,7 @@ def structure(trained: Trained, store: Path, samples: list[int]) -> tuple[float,
 
 
 def smooth(noise: np.ndarray, width: float) -> np.ndarray:
-    """Noise smoothed along z, y, x by a Gaussian of `width` voxels horizontally, with unit variance again."""
+    """Smooth noise along z, y, x by a Gaussian of `width` voxels horizontally, and rescale it to unit variance."""
     from scipy.ndimage import gaussian_filter
 
     lead = (0.0,) * (noise.ndim - 3)
@@ -88,7 +88,7 @@ def smooth(noise: np.ndarray, width: float) -> np.ndarray:
 
 
 def dress(store: Path) -> dict[str, Any]:
-    """The field of the U-Net's residuals of gain on validation maps: size by sight, width of the nearest variogram."""
+    """Fit the Gaussian field of the U-Net's gain residuals on validation maps: sizes by sight, and width."""
     trained = load_trained(WEIGHTS / "unet3d")
     samples = [int(n) for n in parts_of(store, dict(trained.split or {}))["validation"]]
     made = loader(store, samples, trained.task, batch_size=4, shuffle=False)
@@ -134,7 +134,7 @@ def energy(members: np.ndarray, truth: np.ndarray, valid: np.ndarray, edge: int 
 
 
 def patch_energy(trained: Trained, unet: Trained | None, store: Path, samples: list[int]) -> float | None:
-    """Energy score in the dark of our members over that of the U-Net with its Gaussian field; four independent ones."""
+    """Return the energy score of our members over that of the U-Net with its Gaussian field, out of sight."""
     if unet is None or not (WEIGHTS / "dressing.json").exists():
         print("no U-Net in weights/cities, or no field that dresses it: --dress MAPS fits one")
         return None
@@ -161,13 +161,13 @@ def patch_energy(trained: Trained, unet: Trained | None, store: Path, samples: l
 
 
 def deviation(scores: MapScores, group: str) -> float:
-    """Root-mean-square deviation of members from their mean over its error: members stand in pairs around that mean."""
+    """Return the RMS deviation of members from their mean over the RMS error of the mean; members are paired."""
     values = scores.values(GAIN, group)
     return float(values["spread"] * np.sqrt(1 - 1 / scores.members) / values["rmse"])
 
 
 def district() -> float:
-    """Seconds for 512 × 512 m and 10 layers of florence from the shipped weights, 8 members of one transmitter."""
+    """Return the seconds for 512 × 512 m and 10 layers of florence with the shipped weights, 8 members."""
     from radiomaps.generation.plan import Placement, Window
     from radiomaps.prediction import predicted_scene
     from radiomaps.scenes import load

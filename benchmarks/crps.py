@@ -32,7 +32,7 @@ MEMBERS = (8, 16, 50, 100)
 
 
 def rain(cells: int, members: int) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
-    """Members `(cell, member)` and truth in mm/h, about half of them 0."""
+    """Generate members `(cell, member)` and truth in mm/h; about half the values are 0."""
     rng = np.random.default_rng(members)
     scale = rng.gamma(0.5, 2, (cells, 1))
     drawn = np.maximum(scale * rng.normal(0.3, 1, (cells, members + 1)), 0).astype(np.float32)
@@ -40,7 +40,7 @@ def rain(cells: int, members: int) -> tuple[np.ndarray[Any, Any], np.ndarray[Any
 
 
 def contenders(x: np.ndarray[Any, Any], y: np.ndarray[Any, Any]) -> dict[str, Callable[[], Any]]:
-    """One call per library; ours in both layouts."""
+    """Return one call per library; ours in both memory layouts."""
     members_first = np.ascontiguousarray(x.T)
     forecast, observed = xr.DataArray(x, dims=("cell", "member")), xr.DataArray(y, dims="cell")
     return {
@@ -57,7 +57,7 @@ def contenders(x: np.ndarray[Any, Any], y: np.ndarray[Any, Any]) -> dict[str, Ca
 
 
 def measure(quick: bool) -> dict[str, float]:
-    """The figures of this script, by the keys of targets.yaml."""
+    """Return the figures of this script by the keys of targets.yaml."""
     figures, rows, worst = {}, [], 0.0
     for members in MEMBERS:
         x, y = rain((400_000 if quick else 1_600_000) // members, members)

@@ -37,7 +37,7 @@ FLOOR_DB = -140.0
 HALF_M, STEP_M, HEIGHT_M = 180.0, 2.0, 1.5
 HEIGHTS_M = (1.5, 5.0, 10.0)
 CITIES = ("munich", "etoile")
-#: Of `--fit`: kinds of generated streets, as those of experiment=general_maps; carriers, and constants in m to try.
+#: For `--fit`: types of generated streets as in experiment=general_maps, carriers, and candidate constants in m.
 KINDS: tuple[dict[str, Any], ...] = (
     {},
     {"block_m": (30, 60), "street_m": (8, 16), "empty": 0.1, "height_m": (9, 30), "median_height_m": 17},
@@ -47,14 +47,14 @@ KINDS: tuple[dict[str, Any], ...] = (
 CARRIERS_HZ, FIT_SCENES = (2e9, 5.9e9, 28e9), 24
 CONSTANTS_M = (0.1, 0.2, 0.4, 0.75, 1.5, 3.0, 6.0, 12.0, 24.0)
 Gains = np.ndarray[Any, np.dtype[Any]]
-#: The solver, and the methods it is compared with.
+#: The dominant-path solver and the methods with which it is compared.
 RIVALS: dict[str, DominantOptions | None] = {
     "dominant": DominantOptions(), "first version": DominantOptions(version=1), "free space": None
 }  # fmt: skip
 
 
 def moved(city: Scene, x: float, y: float) -> Scene:
-    """The city with (x, y) as its origin, near which exact paths lose no reflection to rounding."""
+    """Return the city with (x, y) as its origin, since exact paths far from the origin lose reflections to rounding."""
     shift = np.array([x, y])
     meshes = [replace(mesh, vertices=mesh.vertices - [x, y, 0.0]) for mesh in city.meshes]
     footprints = [replace(f, polygon=shapely.transform(f.polygon, lambda p: p - shift)) for f in city.footprints]
@@ -63,7 +63,7 @@ def moved(city: Scene, x: float, y: float) -> Scene:
 
 @functools.cache
 def window(city: str) -> Grid:
-    """Where transmitters stand: the middle of a city."""
+    """Return the area of transmitters: the centre of a city."""
     lower, upper = load(city).extent
     x, y = ((lower[k] + upper[k]) / 2 for k in (0, 1))
     return Grid.box({"z": 1, "y": y - 150, "x": x - 150}, {"z": 3, "y": y + 150, "x": x + 150}, 2.0)
@@ -72,7 +72,7 @@ def window(city: str) -> Grid:
 def street(
     whole: Scene, area: Grid, number: int, height: float, receivers: int, frequency_hz: float
 ) -> tuple[Scene, Transmitter, Grid, Gains, Gains]:
-    """A transmitter of a scene as its origin, the grid around it, and receivers out of sight: places and gains."""
+    """Draw a transmitter (the origin of its scene), the grid around it, and receivers out of sight with their gains."""
     (x, y, z), *_ = Placement(count=1, height_m=height, clear_m=2).random_places(whole, area, (number, 0))
     scene = moved(whole, x, y)
     lower, upper = scene.extent
@@ -93,19 +93,19 @@ def street(
 
 
 def wrong(gains: Gains, truth: Gains) -> Gains:
-    """Errors in dB above the floor."""
+    """Return errors in dB of gains above the floor."""
     return np.maximum(gains, FLOOR_DB) - np.maximum(truth, FLOOR_DB)
 
 
 def at(points: Gains, grid: Grid, maps: Any) -> Gains:
-    """Gains of the voxels that hold the points."""
+    """Return the gains of the voxels that contain the points."""
     rows, columns = (np.rint((points[:, k] - grid[n].start) / STEP_M).astype(int) for k, n in ((1, "y"), (0, "x")))
     gains: Gains = maps["path_gain_db"].values[0, 0, rows, columns]
     return gains
 
 
 def errors(city: str, number: int, height: float, receivers: int) -> dict[str, Gains]:
-    """Errors in dB of all methods at receivers out of sight with a path."""
+    """Return errors in dB of all methods at receivers out of sight that have a path."""
     frequency = TraceOptions().frequency_hz
     scene, transmitter, grid, points, truth = street(
         load(city), window(city), number, height, receivers, frequency
@@ -121,7 +121,7 @@ def errors(city: str, number: int, height: float, receivers: int) -> dict[str, G
 
 
 def fit() -> None:
-    """Print errors by constant of the corner model on generated streets, the best one and its interval over scenes."""
+    """Print errors by constant of the corner model on generated streets, and the best constant with its interval."""
     found: dict[float, list[Gains]] = {}
     for number in range(FIT_SCENES):
         scene = load({"name": "procedural", "seed": 20000 + number, "size_m": 384, **KINDS[number % len(KINDS)]})
@@ -150,7 +150,7 @@ def fit() -> None:
 
 
 def least(values: Gains) -> float:
-    """The constant of the least error, by a parabola through the best of `CONSTANTS_M` and its neighbours."""
+    """Return the constant with the smallest error, from a parabola through the best of `CONSTANTS_M` and neighbours."""
     middle = int(np.clip(np.argmin(values), 1, len(values) - 2))
     places = np.log(CONSTANTS_M[middle - 1 : middle + 2])
     curve, slope, _ = np.polyfit(places, values[middle - 1 : middle + 2], 2)
@@ -159,7 +159,7 @@ def least(values: Gains) -> float:
 
 
 def measure(quick: bool) -> dict[str, float | None]:
-    """The figures of this script, by the keys of targets.yaml."""
+    """Return the figures of this script by the keys of targets.yaml."""
     cities, count, receivers = (CITIES[1:], 1, 256) if quick else (CITIES, 9, 512)
     parts = {
         (city, number): errors(city, number, HEIGHTS_M[number % len(HEIGHTS_M)], receivers)

@@ -35,7 +35,7 @@ class GaussianDenoiser:
     def flow(
         self, x: Float[Tensor, "batch channel *space"], sigma: float, to: float = 0.0
     ) -> Float[Tensor, "batch channel *space"]:
-        """The exact solution of the probability-flow ODE from one noise level to another."""
+        """Return the exact solution of the probability-flow ODE from one noise level to another."""
         shrink = ((self.variance + to**2) / (self.variance + sigma**2)) ** 0.5
         return self.mean + shrink * (x - self.mean)
 

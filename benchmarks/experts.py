@@ -1,6 +1,6 @@
-"""What experts say of channels as receivers measure them: of other kinds, with impairments, and with labels of a rig.
+"""Verdicts of the experts on channels as receivers measure them: other channel types, impairments, adaptation.
 
-All from the committed weights. Channels are drawn with a fixed seed; none of them was used to train or to choose.
+All experts have the committed weights. Channels are drawn with a fixed seed; none was used for training or selection.
 Measured channels are read from the folder of real data (`GEOML_DATA`); without it their figures are null.
 """
 
@@ -30,14 +30,14 @@ from mcp_experts.train.traced import traced_links
 from mcp_experts.train.truths import DOPPLER_CELLS, LATEST_CELLS, TRUTHS, Links, log_uniform, observe, truths
 
 SEED = 20_260
-#: Bandwidths of the channels that impairments act on, those of most receivers.
+#: Bandwidths of the channels with impairments, which are those of most receivers.
 BAND_HZ = (5e6, 80e6)
 TASKS = ("los", "delay_spread", "doppler")
-#: Experts and gates whose training lacked a kind of channels; path tables of cities no training saw.
+#: Experts and gates trained without one type of channel; path tables of cities that no training contained.
 WEIGHTS = Path(__file__).resolve().parent / "weights" / "experts"
 CITIES = Path("runs/cities/apart")
 UNSEEN = ("etoile", "florence", "munich", "san_francisco")
-#: Of each task: with abstentions, and if the most probable class is always taken.
+#: Columns for each task: with abstentions, and with the most probable class in all cases.
 CITY_FIGURES = {
     "los": ("los_kappa_unseen_cities", "los_kappa_unseen_cities_all_answered"),
     "delay_spread": ("delay_spread_kappa_unseen_cities", "delay_spread_kappa_unseen_cities_all_answered"),
@@ -50,7 +50,7 @@ SPLITS, LINKS, OF_EACH = 20, 10, 20
 
 @dataclass(frozen=True)
 class Answers:
-    """What an expert said of `n` channels: the class of each, −1 where it abstained, and what it would have said."""
+    """Verdicts on `n` channels: the class of each, −1 for an abstention, and the most probable class."""
 
     truth: NDArray[np.int64]
     label: NDArray[np.int64]
@@ -64,13 +64,13 @@ class Answers:
 
     @property
     def right(self) -> float:
-        """Share right of the answered ones; NaN if there are none."""
+        """Share of correct labels among the answered channels; NaN if there are none."""
         given = self.label >= 0
         return float(np.mean(self.label[given] == self.truth[given])) if given.any() else float("nan")
 
     @property
     def error(self) -> float:
-        """Calibration error of the answered ones, less what as many perfectly calibrated answers would show."""
+        """Calibration error of the answered channels, minus its expected value for perfectly calibrated answers."""
         given = self.label >= 0
         if given.sum() < 30:
             return float("nan")
@@ -84,18 +84,18 @@ class Answers:
         return max(calibration_error(truth, probabilities) - float(np.mean(by_chance)), 0.0)
 
     def confusions(self, classes: int, group: NDArray[np.int64] | None = None) -> NDArray[np.int64]:
-        """Counts `[group, truth, label]`, every channel a group by default; an abstention is a class never true."""
+        """Return counts `[group, truth, label]`. By default each channel is a group; abstention is an extra label."""
         label = np.where(self.label >= 0, self.label, classes)
         return confusions(self.truth, label, np.arange(len(label)) if group is None else group, classes + 1)
 
     def kappa(self, classes: int, *, all_answered: bool = False) -> float:
-        """Agreement beyond chance, with abstentions or of the most probable classes."""
+        """Return Cohen's kappa, with abstentions or with the most probable classes."""
         given = replace(self, label=self.probabilities.argmax(axis=1)) if all_answered else self
         return float(kappa(given.confusions(classes).sum(axis=0)))
 
 
 def answers(expert: Expert, looks: Iterable[ChannelView], truth: NDArray[np.int64], registry: Registry) -> Answers:
-    """The verdicts on the channels whose truth is known."""
+    """Return the verdicts on the channels with a known truth."""
     classes = expert.definition.classes
     label, probabilities, in_set, known = [], [], [], []
     for look, true in zip(looks, truth, strict=True):
@@ -110,14 +110,14 @@ def answers(expert: Expert, looks: Iterable[ChannelView], truth: NDArray[np.int6
 
 
 def drawn(links: Links, rng: np.random.Generator) -> tuple[NDArray[np.complex64], Links, NDArray[np.float64]]:
-    """Windows of the links at 10 dB and more, and their truths."""
+    """Generate windows of the links at 10 dB and more, and their truths."""
     csi, snr_db = observe(links, rng)
     kept = snr_db > 10
     return csi[kept], links.rows(kept), truths(links.rows(kept), snr_db[kept])
 
 
 def looks(csi: NDArray[np.complex64], links: Links) -> list[ChannelView]:
-    """A view of each window as a channel; snapshots are 1 ms apart."""
+    """Wrap each window as a channel; snapshots are 1 ms apart."""
     spacing = links.bandwidth_hz / csi.shape[1]
     return [
         ChannelView(Channel(csi=one, subcarrier_spacing_hz=float(each), snapshot_interval_s=1e-3))
@@ -126,7 +126,7 @@ def looks(csi: NDArray[np.complex64], links: Links) -> list[ChannelView]:
 
 
 def wave_links(count: int, rng: np.random.Generator) -> Links:
-    """Plane waves at random with slow motion, so that what receivers do stands out."""
+    """Draw random plane waves with slow motion, so that effects of receivers are visible."""
     return ray_links(
         count,
         rng,
@@ -139,7 +139,7 @@ def wave_links(count: int, rng: np.random.Generator) -> Links:
 
 
 def impaired(registry: Registry, count: int) -> dict[str, float]:
-    """The worst loss of answers and of accuracy over impairments, each alone, of each task."""
+    """Return the largest loss of answers and of accuracy over single impairments, for each task."""
     rng = np.random.default_rng(SEED)
     csi, links, known = drawn(tapped_links(count, rng), rng)
     experts = [registry.expert(name) for name in TASKS]
@@ -155,7 +155,7 @@ def impaired(registry: Registry, count: int) -> dict[str, float]:
             row[f"{expert.name} answered"] = round(found.answered, 3)
             row[f"{expert.name} right"] = round(found.right, 3)
             if impairment is None or (expert.definition.needs_time and name in ("timing_jitter", "phase_jitter")):
-                continue  # experts of time are right to be silent there
+                continue  # for these, experts on time variation should abstain
             shares.append(found.answered / base.answered)
             losses.append(100 * (base.right - found.right) if found.answered else 100.0)
         rows.append(row)
@@ -168,12 +168,12 @@ def impaired(registry: Registry, count: int) -> dict[str, float]:
 
 
 def truth_of(known: NDArray[np.float64], expert: Expert) -> NDArray[np.float64]:
-    """The column of the expert's truth."""
+    """Return the column of the truth for an expert."""
     return known[:, TRUTHS.index(expert.definition.truth)]
 
 
 def tapped_links(count: int, rng: np.random.Generator) -> Links:
-    """Tapped delay lines A to E of TR 38.901 where Sionna is installed, otherwise plane waves."""
+    """Draw tapped delay lines A to E of TR 38.901 if Sionna is installed, otherwise plane waves."""
     try:
         from mcp_experts.train.generators import generate
     except ImportError:
@@ -189,7 +189,7 @@ def tapped_links(count: int, rng: np.random.Generator) -> Links:
 
 
 def _padded(values: NDArray[np.generic], paths: int, name: str) -> NDArray[np.generic]:
-    """Paths of the profiles, brought to one number with paths without power."""
+    """Pad the profiles to an equal number of paths with paths of zero power."""
     if name not in ("gains", "delays_s"):
         return values
     missing = [(0, 0)] * values.ndim
@@ -198,7 +198,7 @@ def _padded(values: NDArray[np.generic], paths: int, name: str) -> NDArray[np.ge
 
 
 def kinds(count: int, rng: np.random.Generator) -> dict[str, list[Links]]:
-    """Newly drawn links of each kind."""
+    """Draw new links of each type."""
     doppler = log_uniform(rng, DOPPLER_CELLS, count)
     return {
         "offices": [office_links(count, rng, doppler)],
@@ -208,7 +208,7 @@ def kinds(count: int, rng: np.random.Generator) -> dict[str, list[Links]]:
 
 
 def other_kinds(count: int) -> dict[str, float]:
-    """Each kind asked of experts and a gate whose training lacked it: what is answered, right and calibrated."""
+    """Score experts and a gate on the channel type that their training lacked: answered, correct, calibrated."""
     rng = np.random.default_rng([SEED, 2])
     rows, errors, shares = [], [], []
     for kind, several in kinds(count, rng).items():
@@ -227,7 +227,7 @@ def other_kinds(count: int) -> dict[str, float]:
 
 
 def row_of(found: Answers, classes: int, group: NDArray[np.int64] | None = None) -> dict[str, object]:
-    """What a table says of answers; the interval is by bootstrap over groups of links."""
+    """Return a table row about answers; the interval is from a bootstrap over groups of links."""
     table = found.confusions(classes, group)
     low, high = interval(kappa, table)
     return {
@@ -243,7 +243,7 @@ def row_of(found: Answers, classes: int, group: NDArray[np.int64] | None = None)
 
 
 def cities(registry: Registry, count: int) -> dict[str, float | None]:
-    """Kappa in real cities that no training saw, an abstention counting as wrong: the mean over four."""
+    """Return kappa in real cities that no training contained, mean over four; abstentions count as wrong."""
     tables = [CITIES / f"{name}.npz" for name in UNSEEN]
     if not all(path.is_file() for path in tables):
         print(f"{CITIES} lacks path tables; docs/experts-training.md traces them", file=sys.stderr)
@@ -268,7 +268,7 @@ def cities(registry: Registry, count: int) -> dict[str, float | None]:
 
 
 def measured(registry: Registry, splits: int) -> dict[str, float | None]:
-    """The ultra-wideband links: shipped experts, and after adapting to ten links, by 20 random splits."""
+    """Score the measured ultra-wideband links: shipped experts, and experts adapted to ten links, 20 random splits."""
     names = ("uwb_answered", "uwb_right_of_answered", "uwb_truth_in_set", "uwb_adapted_balanced_accuracy")
     path = Path(os.environ.get("GEOML_DATA", "")) / MEASURED
     if not path.is_file():
@@ -312,7 +312,7 @@ def measured(registry: Registry, splits: int) -> dict[str, float | None]:
 
 
 def _adapted(expert: Expert, arrays: Mapping[str, NDArray[np.generic]], card: Mapping[str, object]) -> Expert:
-    """The expert as it would be read from the files that `mcp-experts adapt` writes."""
+    """Return the expert as read from the files that `mcp-experts adapt` writes."""
     own = Expert(expert.definition, expert.folder)
     vars(own)["network"] = Network.from_arrays(dict(arrays))
     vars(own)["card"] = expert.card | dict(card)
@@ -320,7 +320,7 @@ def _adapted(expert: Expert, arrays: Mapping[str, NDArray[np.generic]], card: Ma
 
 
 def measure(quick: bool) -> dict[str, float | None]:
-    """All figures."""
+    """Return all figures."""
     registry = Registry()
     count = 100 if quick else 250
     return {

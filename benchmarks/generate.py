@@ -1,9 +1,9 @@
-"""Generating sets of maps: scenes an hour with one worker and with two, and what the second one adds.
+"""Throughput of map generation: scenes per hour with one and two workers, and the efficiency of the second worker.
 
 A scene is a procedural city with some transmitters, ray-traced at line of sight + specular, depth 3, and written to a
-store. Workers are processes of one thread; this process writes. Each worker traces one other scene beforehand, so that
-kernels are compiled and caches warm, and the two counts of workers take turns: the efficiency is the median over rounds
-of the quotients within a round.
+store. Workers are single-threaded processes; this process writes. Each worker first traces another scene, which
+compiles kernels and warms caches. One and two workers take turns. The efficiency is the median over rounds of the
+ratio within a round.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def plan(quick: bool, *, scenes: int, seed: int) -> Plan:
 
 
 def seconds(client: Any, quick: bool, *, scenes: int, seed: int, folder: Path) -> float:
-    """Wall time of one set."""
+    """Return the wall time of generating one set."""
     begin = time.perf_counter()
     with client.as_current():
         generate(plan(quick, scenes=scenes, seed=seed), folder / f"{seed}.zarr")

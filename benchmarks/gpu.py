@@ -60,7 +60,7 @@ FIGURES = (
     "radiodiff_roofline_share_32",
     "radiodiff_roofline_share_64",
 )
-#: What only part `radiodiff` takes.
+#: Options of part `radiodiff` only.
 OPTIONS = ("--folder=", "--seconds=")
 PREDICTORS, PRECONDITIONING = 10, Karras(0.5)
 Seconds = dict[str, list[float]]
@@ -68,7 +68,7 @@ Seconds = dict[str, list[float]]
 
 @dataclass(frozen=True)
 class Case:
-    """What is run: the network's size, the fields' edges and how many at a time, steps and rounds."""
+    """Size of a case: network, fields, batch, steps and rounds."""
 
     base: int
     train_edge: int
@@ -86,7 +86,7 @@ SIZES = {"tiny": TINY, "quick": QUICK, "full": FULL}
 
 
 def network(case: Case, device: torch.device) -> DenoisingUNet:
-    """The network, with the last layer away from 0: as after some training."""
+    """Build the network with a nonzero last layer, as after some training."""
     torch.manual_seed(0)
     made = DenoisingUNet(
         1,
@@ -100,7 +100,7 @@ def network(case: Case, device: torch.device) -> DenoisingUNet:
 
 @contextlib.contextmanager
 def precision(device: torch.device, kind: str) -> Iterator[None]:
-    """Eager "fp32" or "tf32", or "bf16" by autocast; the global flags are put back."""
+    """Context manager for eager "fp32" or "tf32", or "bf16" by autocast; restores the global flags."""
     kept = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = kind != "fp32"
     try:
@@ -111,7 +111,7 @@ def precision(device: torch.device, kind: str) -> Iterator[None]:
 
 
 def training(model: DenoisingUNet, case: Case, device: torch.device, kind: str, *, fused: bool) -> Callable[[], None]:
-    """One step of an EDM's training, ready to be repeated."""
+    """Return a function that runs one training step of an EDM."""
     optimiser = torch.optim.AdamW(model.parameters(), lr=1e-4, fused=fused)
     shape = (case.train_batch, 1, case.train_edge, case.train_edge)
     clean, noise = 0.5 * torch.randn(shape, device=device), torch.randn(shape, device=device)
@@ -131,7 +131,7 @@ def training(model: DenoisingUNet, case: Case, device: torch.device, kind: str, 
 
 
 def sampling(function: Callable[..., Tensor], case: Case, device: torch.device, kind: str) -> Callable[[], Tensor]:
-    """All members of one field, ready to be repeated."""
+    """Return a function that samples all members of one field."""
     noise = torch.randn((case.members, 1, case.sample_edge, case.sample_edge), device=device)
     predictors = torch.randn((1, PREDICTORS, case.sample_edge, case.sample_edge), device=device)
     predictors = predictors.expand(case.members, -1, -1, -1).contiguous()
@@ -149,7 +149,7 @@ def sampling(function: Callable[..., Tensor], case: Case, device: torch.device, 
 
 
 def seconds_of(ways: Mapping[str, Callable[[], object]], device: torch.device, rounds: int) -> Seconds:
-    """Seconds of each way in each round, the device waited for; the first call of each is not counted."""
+    """Return the seconds of each method in each round, with device synchronisation; the first call is not counted."""
 
     def wait() -> None:
         if device.type == "cuda":
@@ -168,12 +168,12 @@ def seconds_of(ways: Mapping[str, Callable[[], object]], device: torch.device, r
 
 
 def ratio(taken: Seconds, peer: str) -> float:
-    """The median over rounds of the seconds of `peer` over ours."""
+    """Return the median over rounds of the seconds of `peer` over ours."""
     return float(np.median(np.divide(taken[peer], taken["ours"])))
 
 
 def matmul_rate(device: torch.device, edge: int) -> float:
-    """Floating point operations a second of the best of some square bf16 matrix products."""
+    """Return the floating point operations per second of the fastest of some square bf16 matrix products."""
     a, b = (torch.randn((edge, edge), device=device, dtype=torch.bfloat16) for _ in range(2))
     taken = seconds_of({"product": lambda: a @ b}, device, 20)
     return 2 * edge**3 / min(taken["product"])
@@ -186,7 +186,7 @@ def report(title: str, taken: Seconds) -> None:
 
 
 def rain(size: str, device: torch.device, options: Mapping[str, str]) -> dict[str, float]:
-    """The figures of the 2-D network."""
+    """Return the figures of the 2-D network."""
     case = SIZES[size]
     plain = network(case, device)
     step = training(copy.deepcopy(plain), case, device, "fp32", fused=False)
@@ -219,7 +219,7 @@ def rain(size: str, device: torch.device, options: Mapping[str, str]) -> dict[st
 
 
 def radiodiff(size: str, device: torch.device, options: Mapping[str, str]) -> dict[str, float]:
-    """The figures of the network on volumes."""
+    """Return the figures of the network on volumes."""
     folder = Path(options.get("folder") or f"runs/gpu-radiodiff-{size}")
     best = functools.partial(matmul_rate, device, 8192 if device.type == "cuda" else 64)
     return measure_volumes(CASES[size], device, seconds_of, best, folder, float(options.get("seconds", 400)))
@@ -232,7 +232,7 @@ PARTS: dict[str, Callable[[str, torch.device, Mapping[str, str]], dict[str, floa
 
 
 def figures_of(parts: tuple[str, ...], options: Mapping[str, str], quick: bool) -> dict[str, float | None]:
-    """The figures of this script, by the keys of targets.yaml; null without a GPU, and of parts not asked for."""
+    """Return the figures by the keys of targets.yaml; null without a GPU, and for parts that are not selected."""
     figures: dict[str, float | None] = dict.fromkeys(FIGURES)
     there = torch.cuda.is_available()
     device = torch.device("cuda" if there else "cpu")
@@ -245,7 +245,7 @@ def figures_of(parts: tuple[str, ...], options: Mapping[str, str], quick: bool) 
 
 
 def run() -> None:
-    """The parts named on the command line, judged where the harness can be loaded."""
+    """Run the parts on the command line, and judge them if the harness can be imported."""
     wanted = tuple(word for word in sys.argv[1:] if not word.startswith("-"))
     unknown = sorted(set(wanted) - set(PARTS))
     if unknown:

@@ -1,7 +1,7 @@
-"""Part `radiodiff` of `gpu.py`: the diffusion network on volumes of 256 × 256 × 20, and a short real training of it.
+"""Part `radiodiff` of `gpu.py`: the diffusion network on volumes of 256 × 256 × 20, and a short real training.
 
-Torch and numpy are enough. The volumes are made here: cities of boxes, and the path over the roofs, free space less the
-loss of its strongest knife edge. What is done is kept in a folder, a stage at a time, so that a run may be split
+Torch and numpy are enough. The volumes are generated here: cities of boxes, and the gain of the path over the roofs
+(free space minus the loss of its strongest knife edge). Each finished stage is saved in a folder, so a run can be split
 into slices of some minutes: the same command resumes.
 """
 
@@ -33,14 +33,14 @@ __all__ = ["CASES", "Case", "Slices", "edge_loss_db", "measure_volumes", "volume
 
 #: building, distance, roof; and the free-space prior.
 PREDICTORS, PRECONDITIONING, WAVELENGTH = 4, Karras(0.5), 299_792_458 / 5.9e9
-#: What the network's residual is measured in: the deviation of what free space leaves, in units of 77 dB.
+#: Scale of the network's residual: standard deviation of the residual of free space, in units of 77 dB.
 SCALE = 0.2
 Timer = Callable[..., dict[str, list[float]]]
 
 
 @dataclass(frozen=True)
 class Case:
-    """Edges of the volumes, how many at a time, widths of the network, steps and rounds, and the training's length."""
+    """Size of a case: volumes, batch, widths of the network, steps and rounds, and length of the training."""
 
     shape: tuple[int, int, int]
     bases: tuple[int, ...]
@@ -61,7 +61,7 @@ CASES = {
 
 
 class Slices:
-    """Results by stage in a JSON file: a stage that is there already is not run again."""
+    """Results by stage in a JSON file. Finished stages are not run again."""
 
     def __init__(self, folder: Path, about: str) -> None:
         self.folder, self.path, self.about = folder, folder / "stages.json", about
@@ -70,7 +70,7 @@ class Slices:
         self.results: dict[str, Any] = kept if kept.get("about") == about else {"about": about}
 
     def stage(self, name: str, run: Callable[[], dict[str, float]]) -> dict[str, float]:
-        """The stage's numbers, found or made."""
+        """Return the numbers of a stage, from the file or from `run`."""
         if name not in self.results:
             self.results[name] = run()
             partial = self.path.with_suffix(".partial")
@@ -80,16 +80,16 @@ class Slices:
 
 
 def edge_loss_db(nu: Tensor) -> Tensor:
-    """Loss behind a knife edge that reaches ν into the path (ITU-R P.526-15, eq. 31)."""
+    """Return the loss in dB of a knife edge with diffraction parameter ν (ITU-R P.526-15, eq. 31)."""
     bent = 6.9 + 20 * torch.log10(((nu - 0.1).square() + 1).sqrt() + nu - 0.1)
     return torch.where(nu > -0.78, bent, 0.0).clamp(min=0)
 
 
 def volumes(count: int, shape: tuple[int, int, int], device: torch.device, seed: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Conditions `(count, 4, z, y, x)`, path gain scaled to about 0 … 1 and the mask of voxels outdoors.
+    """Generate conditions `(count, 4, z, y, x)`, path gain scaled to about 0 … 1, and the mask of outdoor voxels.
 
-    The straight path to each voxel 1 m apart, less the loss of the roof that reaches deepest into its Fresnel zone
-    (ITU-R P.526-15, eq. 26 and 31), as if that were a knife edge.
+    The gain is free space minus the knife-edge loss of the roof that extends furthest into the Fresnel zone of the
+    straight path, on voxels of 1 m (ITU-R P.526-15, eq. 26 and 31).
     """
     z, y, x = shape
     generator = torch.Generator().manual_seed(seed)
@@ -137,7 +137,7 @@ def network(base: int, device: torch.device) -> DenoisingUNet:
 def tuned(
     plain: DenoisingUNet, device: torch.device, layout: torch.memory_format = torch.channels_last_3d
 ) -> DenoisingUNet:
-    """A copy with channels last, compiled on a GPU where that works: found out by compiling one addition."""
+    """Return a copy with channels last; compiled on a GPU if compiling works, which one addition tests."""
     ours = copy.deepcopy(plain).to(memory_format=layout)  # type: ignore[call-overload]
     if device.type == "cuda":
         try:
@@ -150,7 +150,7 @@ def tuned(
 
 
 def loss_of(model: nn.Module, data: tuple[Tensor, Tensor, Tensor], generator: torch.Generator) -> Tensor:
-    """The EDM's loss of the residual on free space, over the voxels outdoors."""
+    """Return the EDM loss of the residual on free space over outdoor voxels."""
     predictors, gain, outdoors = data
     clean = torch.where(outdoors, (gain - predictors[:, 3:]) * (0.5 / SCALE), 0.0)
     draws = [torch.randn(shape, generator=generator).to(clean.device) for shape in ((len(clean),), clean.shape)]
@@ -162,7 +162,7 @@ def loss_of(model: nn.Module, data: tuple[Tensor, Tensor, Tensor], generator: to
 
 
 def training(model: DenoisingUNet, case: Case, device: torch.device, *, fused: bool) -> Callable[[], None]:
-    """One step in bf16, ready to be repeated."""
+    """Return a function that runs one training step in bf16."""
     optimiser = torch.optim.AdamW(model.parameters(), lr=1e-4, fused=fused)
     data = volumes(case.train_batch, case.shape, device, 0)
 
@@ -177,7 +177,7 @@ def training(model: DenoisingUNet, case: Case, device: torch.device, *, fused: b
 
 
 def sampling(function: Callable[..., Tensor], predictors: Tensor, case: Case, steps: int) -> Callable[[], Tensor]:
-    """Residuals under these conditions, ready to be repeated."""
+    """Return a function that samples residuals under these conditions."""
     generator = torch.Generator().manual_seed(1)
     noise = torch.randn((len(predictors), 1, *case.shape), generator=generator).to(predictors.device)
     sigmas = log_snr(steps, smallest=0.02)
@@ -194,7 +194,7 @@ def sampling(function: Callable[..., Tensor], predictors: Tensor, case: Case, st
 
 
 def _timed(case: Case, base: int, device: torch.device, timer: Timer, best: float) -> dict[str, float]:
-    """Ratios of eager bf16 over ours, and the share of the best matrix product, at one width."""
+    """Return ratios of eager bf16 to ours, and the share of the best matrix product, at one width."""
     plain = network(base, device)
     step = training(copy.deepcopy(plain), case, device, fused=False)
     with FlopCounterMode(display=False) as counted:
@@ -223,7 +223,7 @@ def _timed(case: Case, base: int, device: torch.device, timer: Timer, best: floa
 
 
 def learned(case: Case, device: torch.device, folder: Path, seconds: float) -> list[dict[str, float]]:
-    """The curve of a short training: NMSE of a mean of members on volumes that were held out, and of free space.
+    """Run a short training. Returns its curve: NMSE of the mean of members on held-out volumes, and of free space.
 
     Resumes from its checkpoint, and stops after `seconds`.
     """
@@ -257,7 +257,7 @@ def learned(case: Case, device: torch.device, folder: Path, seconds: float) -> l
 
 
 def _scored(model: DenoisingUNet, case: Case, device: torch.device, folder: Path) -> dict[str, float]:
-    """NMSE over held-out volumes; the first one's truth and prediction are kept as arrays."""
+    """Return the NMSE on held-out volumes; truth and prediction of the first volume are saved as arrays."""
     error = prior = power = 0.0
     model.eval()
     for index in range(case.held_out):
@@ -277,7 +277,7 @@ def _scored(model: DenoisingUNet, case: Case, device: torch.device, folder: Path
 def measure_volumes(
     case: Case, device: torch.device, timer: Timer, best: Callable[[], float], folder: Path, seconds: float = 400.0
 ) -> dict[str, float]:
-    """The figures of part `radiodiff`; `timer` is `seconds_of` of gpu.py, `best` the rate of the best product."""
+    """Return the figures of part `radiodiff`; `timer` is `seconds_of` of gpu.py, `best` the matrix product rate."""
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
     slices = Slices(folder, f"{name}, {case}")
     rate = slices.stage("matrix product", lambda: {"rate": best()})["rate"]

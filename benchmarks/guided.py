@@ -54,29 +54,29 @@ from rainshift.sources import open_source
 from rainshift.sources.base import RegionData
 
 STATIONS, MEMBERS = 16, 8
-#: Error of the stations of the exact world, in standard deviations of its latent field.
+#: Observation error of stations in the exact world, in standard deviations of its latent field.
 ERROR = 0.1
-#: Share of the error of the stations elsewhere, and their steps in mm/h.
+#: Relative observation error of stations elsewhere, and their resolution in mm/h.
 SHARE, TIP = 0.1, 0.1
-#: Boxes of radar are cut to so many cells a side, in the middle of the domain.
+#: Side in cells of the central box to which radar domains are cropped.
 BOX = Tiling(tile=56, blend=0, halo=0, limit=60)
-#: Hours of other days that kriging is fitted on.
+#: Number of hours of other days to which kriging is fitted.
 FITTED = 48
 
 
 class Pool:
-    """Members of models over the same hours and cells."""
+    """Members of several models at the same hours and cells."""
 
     def __init__(self) -> None:
         self.parts: dict[str, list[Array]] = {}
 
     def add(self, truth: Array, mask: np.ndarray[Any, Any], **models: Array) -> None:
-        """One batch: truth `(hour, lat, lon)`, cells that are scored, members `(hour, member, lat, lon)`."""
+        """Add a batch: truth `(hour, lat, lon)`, mask of scored cells, members `(hour, member, lat, lon)`."""
         for name, values in {"truth": truth, "mask": mask, **models}.items():
             self.parts.setdefault(name, []).append(values)
 
     def scores(self) -> dict[str, tuple[float, float | None]]:
-        """Fair CRPS and spread–skill ratio by model, None for single members."""
+        """Return fair CRPS and spread–skill ratio by model; the ratio is None for single members."""
         joined = {name: np.concatenate(parts) for name, parts in self.parts.items()}
         truth, mask = joined.pop("truth"), joined.pop("mask")
         return {
@@ -89,31 +89,31 @@ class Pool:
 
 
 def cells_of(shape: tuple[int, ...], name: str) -> np.ndarray[Any, Any]:
-    """The stations of a place, the same in all hours."""
+    """Return the station cells of a place, the same at all hours."""
     rng = np.random.default_rng(zlib.crc32(name.encode()))
     return np.stack(np.unravel_index(rng.choice(shape[0] * shape[1], STATIONS, replace=False), shape), 1)
 
 
 def elsewhere(truth: Array, cells: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    """Known cells without a station."""
+    """Return the known cells without a station."""
     mask = np.isfinite(truth)
     mask[:, cells[:, 0], cells[:, 1]] = False
     return mask
 
 
 def points_of(cells: np.ndarray[Any, Any], values: Array, low: Array, high: Array) -> Points:
-    """Stations of a batch."""
+    """Return the stations of a batch as points."""
     return Points(torch.from_numpy(cells), *(torch.from_numpy(part).float() for part in (values, low, high)))
 
 
 def predicted(model: Any, batch: Batch, points: Points | None, seed: int = 0) -> Array:
-    """Members `(hour, member, lat, lon)` in mm/h."""
+    """Predict members `(hour, member, lat, lon)` in mm/h."""
     rain, _ = model.predict(batch.map(points=points, target=None, mask=None), members=MEMBERS, seed=seed)
     return np.asarray(rain[:, :, 0].double().numpy())
 
 
 def exact_world(hours: int) -> dict[str, tuple[float, float | None]]:
-    """Scores on `data=synthetic_exact`."""
+    """Return scores on `data=synthetic_exact`."""
     pool, rng = Pool(), np.random.default_rng(0)
     with tempfile.TemporaryDirectory() as folder:
         archive = archive_of(oracle.configuration(folder))
@@ -152,9 +152,9 @@ def exact_world(hours: int) -> dict[str, tuple[float, float | None]]:
 
 
 def planet(hours: int) -> Iterator[tuple[str, RegionData, list[int], RegionData, list[int]]]:
-    """The six regions, the hours to score, and other hours of them.
+    """Yield the six regions, the hours to score, and other hours for fitting.
 
-    Of four times as many hours, those with most coarse rain are scored: stations say little where it is dry.
+    The hours with the most coarse rain out of four times as many are scored, since stations add little in dry hours.
     """
     source = open_source("synthetic", size_deg=3)
     days = np.unique(places.FIRST_DAY - 400 + np.linspace(0, 364, FITTED // 6, dtype=int))
@@ -166,14 +166,14 @@ def planet(hours: int) -> Iterator[tuple[str, RegionData, list[int], RegionData,
 
 
 def radar(hours: int) -> Iterator[tuple[str, RegionData, list[int], RegionData, list[int]]]:
-    """The four countries, the hours to score, and other hours of the same record."""
+    """Yield the four countries, the hours to score, and other hours of the same record."""
     for name, data, taken in places.countries(hours):
         rest = [hour for hour in range(data.target.sizes["time"]) if hour not in taken]
         yield name, data, taken, data, rest[:: max(1, len(rest) // FITTED)] or taken
 
 
 def boxes(found: Any, channels: Channels) -> dict[str, dict[str, tuple[float, float | None]]]:
-    """Scores by place of the general diffusion and of kriging."""
+    """Return scores by place of the general diffusion and of kriging."""
     pools: dict[str, Pool] = {}
     error = ObservationError(SHARE, TIP)
     for name, data, taken, others, rest in found:
@@ -212,7 +212,7 @@ def boxes(found: Any, channels: Channels) -> dict[str, dict[str, tuple[float, fl
 
 
 def cut(batch: Batch) -> Batch:
-    """The middle of a large domain."""
+    """Crop a large domain to its centre."""
     fine, coarse = batch.target_grid, batch.condition_grid
     spans = [BOX.spans(*axes) for axes in zip(fine.axes, coarse.axes, strict=True)]
     (row, column) = (each[len(each) // 2] for each in spans)
@@ -231,30 +231,30 @@ def cut(batch: Batch) -> Batch:
 
 
 def predicted_one(model: Any, batch: Batch) -> Array:
-    """The one member of a baseline, `(hour, lat, lon)`."""
+    """Return the single member of a baseline, `(hour, lat, lon)`."""
     return np.asarray(model.predict(batch)[0][:, 0, 0].double().numpy())
 
 
 def truth_of(batch: Batch) -> Array:
-    """The true rain, `(hour, lat, lon)`, NaN where it is not known."""
+    """Return the true rain `(hour, lat, lon)`, NaN where unknown."""
     assert batch.target is not None
     return np.asarray(batch.target[:, 0].double().numpy())
 
 
 def ratio(scores: dict[str, tuple[float, float | None]]) -> float:
-    """Fair CRPS of the guided members over that of the best kriging."""
+    """Return the fair CRPS of the guided members over that of the best kriging."""
     rival = min(value for name, (value, _) in scores.items() if "kriged" in name)
     return scores["general, stations"][0] / rival if rival else math.nan
 
 
 def away(spread: float | None) -> float:
-    """A ratio as a factor away from 1."""
+    """Return a ratio as a factor of at least 1: the larger of the ratio and its inverse."""
     assert spread is not None
     return max(spread, 1 / spread)
 
 
 def measure(quick: bool) -> dict[str, float | None]:
-    """The figures of this script, by the keys of targets.yaml."""
+    """Return the figures of this script by the keys of targets.yaml."""
     torch.set_num_threads(1)
     exact = exact_world(8 if quick else 48)
     found = {

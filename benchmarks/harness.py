@@ -1,9 +1,9 @@
-"""Common code of benchmarks: figures are declared in `targets.yaml`; a script prints a table and one line of JSON last.
+"""Common code of benchmarks. A script measures the figures declared in `targets.yaml`, and prints a table and JSON.
 
     {"benchmark": "loader", "figures": {key: number|null}, "goals": {key: [operator, value]}, "met": true|false|null}
 
-`null` is a figure that was not measured; `met` is false where a goal was missed, null where one could not be judged.
-A figure without a goal is reported only.
+The line of JSON is the last line. A figure is null if it was not measured. `met` is false if a goal was missed, and
+null if a goal could not be judged. A figure without a goal is only reported.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ OPERATORS: dict[str, Callable[[float, float], bool]] = {
 
 @dataclass(frozen=True, kw_only=True)
 class Target:
-    """One figure as `targets.yaml` declares it."""
+    """Declaration of one figure in `targets.yaml`."""
 
     key: str
     definition: str
@@ -67,17 +67,17 @@ class Target:
                 raise ValueError(f"figure {self.key}: {name} is {value!r}, not a number")
 
     def asked(self, *, quick: bool) -> float | None:
-        """The goal of the figure, or None if it has none."""
+        """Return the goal of the figure; None if it has none."""
         return self.goal if not quick or isinstance(self.quick_goal, EllipsisType) else self.quick_goal
 
     def met(self, value: float | None, *, quick: bool) -> bool | None:
-        """Whether a measured value meets the goal; None if one of the two is missing."""
+        """Return whether a measured value meets the goal; None if value or goal is missing."""
         goal = self.asked(quick=quick)
         return None if value is None or goal is None else OPERATORS[str(self.operator)](value, goal)
 
 
 def targets(path: Path = FOLDER / "targets.yaml") -> dict[str, dict[str, Target]]:
-    """The figures of every benchmark by key; a wrong or unknown field is an error."""
+    """Read the declared figures of every benchmark by key. Raises an error for wrong or unknown fields."""
     declared = yaml.safe_load(path.read_text(encoding="utf-8"))
     return {
         name: {key: Target(key=key, **fields) for key, fields in entry["figures"].items()}
@@ -86,7 +86,7 @@ def targets(path: Path = FOLDER / "targets.yaml") -> dict[str, dict[str, Target]
 
 
 def least_seconds(calls: Mapping[str, Callable[[], Any]], rounds: int) -> dict[str, float]:
-    """The least time of each call, the calls taking turns."""
+    """Return the smallest time of each call; the calls take turns."""
     seconds: dict[str, float] = {}
     for _ in range(rounds):
         for name, call in calls.items():
@@ -97,7 +97,7 @@ def least_seconds(calls: Mapping[str, Callable[[], Any]], rounds: int) -> dict[s
 
 
 def judge(figures: Mapping[str, float | None], wanted: Mapping[str, Target], *, quick: bool = False) -> bool | None:
-    """Whether every goal is met: False where one is missed, None where none is but one was not measured."""
+    """Return whether all goals are met: False if one is missed, None if none is missed but one was not measured."""
     verdicts = [
         target.met(figures[key], quick=quick) for key, target in wanted.items() if target.asked(quick=quick) is not None
     ]
@@ -105,9 +105,9 @@ def judge(figures: Mapping[str, float | None], wanted: Mapping[str, Target], *, 
 
 
 def peer(benchmark: str, *modules: str) -> Any:
-    """Import the modules that a script measures against, and return them (one alone, or a tuple).
+    """Import the modules that a script compares with. Returns them: one module, or a tuple.
 
-    Without them the script reports every figure as null and ends with exit code 0.
+    If one is not installed, the script reports every figure as null and ends with exit code 0.
     """
     try:
         with contextlib.redirect_stdout(io.StringIO()):  # pysteps prints where its settings are
@@ -128,10 +128,10 @@ def main(
     wanted: Mapping[str, Target] | None = None,
     results: Path = FOLDER / "results",
 ) -> dict[str, Any]:
-    """Run a script: `measure(quick)` prints details and returns all declared figures.
+    """Run a script. `measure(quick)` prints details and returns all declared figures.
 
-    Prints their table and, last, the line of JSON. `--save` writes them to the folder that the pages quote. With
-    `full`, `--full` runs a larger case of the same figures, which is saved separately.
+    Prints their table and, as the last line, JSON. `--save` writes the figures to the folder from which pages quote
+    them. With `full`, `--full` runs a larger case of the same figures, which is saved separately.
     """
     parser = argparse.ArgumentParser(description=f"The figures of benchmarks/targets.yaml for {name}.")
     case = parser.add_mutually_exclusive_group()
@@ -171,7 +171,7 @@ def main(
 def _outcome(
     name: str, wanted: Mapping[str, Target], figures: Mapping[str, float | None], *, quick: bool
 ) -> dict[str, Any]:
-    """The line of JSON; figures that were not measured are None."""
+    """Return the line of JSON; figures that were not measured are None."""
     clean = {key: _finite(figures.get(key)) for key in wanted}
     asked = {key: (target.operator, target.asked(quick=quick)) for key, target in wanted.items()}
     goals = {key: [sign, goal] for key, (sign, goal) in asked.items() if goal is not None}
@@ -179,7 +179,7 @@ def _outcome(
 
 
 def _circumstances(command: str) -> dict[str, Any]:
-    """Command, date and machine of a measurement."""
+    """Return command, date and machine of a measurement."""
     found = environment.describe()
     return {
         "command": command,

@@ -1,4 +1,4 @@
-"""Resizing by array index, as image libraries do, and what it costs on grids that do not share their edges."""
+"""Resizing by array index, as in image libraries, and its error on grids that do not share their edges."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ Fields = TypeVar("Fields")
 def index_resize(fields: Fields, shape: Sequence[int]) -> Fields:
     """Bilinear resize of the last axes to `shape` by half-pixel index mapping (`align_corners=False`).
 
-    Takes both arrays for cells that fill the same box. Where the grids are registered otherwise, the field moves:
-    this is here to show by how much, and not for use.
+    Both arrays are assumed to cover the same box with cells. For grids with another registration the field is shifted.
+    This function measures the error of such a shift; do not use it for regridding.
 
     >>> index_resize(np.arange(4.0), [8])
     array([0.  , 0.25, 0.75, 1.25, 1.75, 2.25, 2.75, 3.  ])
@@ -37,10 +37,10 @@ def index_resize(fields: Fields, shape: Sequence[int]) -> Fields:
 
 @dataclass(frozen=True)
 class IndexCost:
-    """Errors against the truth of interpolation by coordinate and by index, in the units of the field.
+    """Errors of interpolation by coordinate and by index against the truth, in the units of the field.
 
-    The interpolated field is one value a cell, and the CRPS of a one-member forecast is its absolute error: `crps_*`
-    are mean absolute errors.
+    The interpolated field has a single member, whose CRPS is the absolute error. Therefore `crps_*` are mean absolute
+    errors.
     """
 
     rmse_by_coordinate: float
@@ -50,21 +50,21 @@ class IndexCost:
 
     @property
     def rmse_cost(self) -> float:
-        """What resizing by index adds to the RMSE, as a fraction."""
+        """Relative increase of the RMSE from resizing by index."""
         return self.rmse_by_index / self.rmse_by_coordinate - 1
 
     @property
     def crps_cost(self) -> float:
-        """What resizing by index adds to the CRPS (MAE), as a fraction."""
+        """Relative increase of the CRPS (MAE) from resizing by index."""
         return self.crps_by_index / self.crps_by_coordinate - 1
 
 
 def index_resize_cost(fine: NDArray[Any], coarse_grid: Grid, fine_grid: Grid) -> IndexCost:
-    """What is lost by upsampling the coarse partner of `fine` by index rather than by coordinate.
+    """Measure the loss from upsampling the coarse version of `fine` by index instead of by coordinate.
 
-    `fine` is the truth, `(…, *fine_grid.shape)`, NaN where unknown; its coarse partner is its exact area mean on
-    `coarse_grid`, so that registration is all that differs. Errors are area-weighted means over the known cells
-    within the extent of the coarse data: beyond it neither way is right.
+    `fine` is the truth, `(…, *fine_grid.shape)`, NaN where unknown. Its coarse version is its exact area mean on
+    `coarse_grid`, so the two methods differ only in registration. Errors are area-weighted means over the known cells
+    within the extent of the coarse data, since neither method is valid beyond it.
     """
     coarse = Regridder(fine_grid, coarse_grid)(np.asarray(fine, dtype=np.float64))
     by_coordinate = Regridder(coarse_grid, fine_grid, "bilinear", rim="missing")(coarse)

@@ -1,17 +1,17 @@
-"""How fast patches come out of a store, per CPU-second, and how well they are mixed.
+"""Speed and mixing of the patch loader, compared with xbatcher and tensorstore.
 
-All three rivals read the same store (made here; page cache warm) and give the same thing: pairs of a 64 × 64 target
-patch and the eight predictors around it, in random order, stacked in batches of 16, as float32. CPU-seconds are those
-of all threads of the process and its children. The runs alternate, and the median over the rounds counts.
+All three read the same store (generated here, with a warm page cache) and return the same data: pairs of a 64 × 64
+target patch and the eight predictors around it, in random order, in batches of 16, as float32. CPU-seconds include all
+threads of the process and its children. Runs take turns; figures are medians over the rounds.
 
-- `vs_xbatcher`: our patches per CPU-second over those of xbatcher on Dask arrays of the same chunks, whose patches
-  tile the field (its own way) and are loaded in random order.
-- `vs_tensorstore_random`: over those of tensorstore reading random patches, the reads of a batch in flight together;
-  without a cache, as for data much larger than memory.
-- `of_decode_limit`: over the patches per CPU-second that would come if an epoch, one patch a sample, cost no more than
-  decoding each of the store's chunks once with zarr + zarrs.
+- `vs_xbatcher`: our patches per CPU-second over those of xbatcher on Dask arrays with the same chunks. Its patches
+  tile the field (as it does by design) and are loaded in random order.
+- `vs_tensorstore_random`: our patches per CPU-second over those of tensorstore with random patches, all reads of a
+  batch concurrently, and without a cache, as for data much larger than memory.
+- `of_decode_limit`: our patches per CPU-second over the limit at which an epoch with one patch per sample costs only
+  the decoding of each chunk of the store once with zarr + zarrs.
 - `effective_sample_ratio`: effective samples of a batch over those of a global shuffle, at the default number of
-  resident blocks: gradients of a linear model on a year of hourly weather that remembers a day.
+  resident blocks. Samples are gradients of a linear model on a year of hourly weather with a memory of one day.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ SIZE, COARSE_SIZE, BATCH = 64, 29, 16
 
 
 def weather(samples: int, grid: Grid, rng: np.random.Generator, *, modes: int = 12) -> np.ndarray:
-    """Sums of plane waves whose amplitudes forget over a day, with noise in the last digits."""
+    """Generate sums of plane waves whose amplitudes decorrelate within a day, with noise in the last digits."""
     y, x = np.meshgrid(*(np.linspace(0, 1, n) for n in grid.shape), indexing="ij")
     waves = np.stack([np.cos(2 * np.pi * (a * x + b * y + c)) for a, b, c in rng.uniform(-6, 6, (modes, 3))])
     amplitudes = autoregression(samples, modes, np.exp(-1 / 24), rng)
@@ -54,7 +54,7 @@ def weather(samples: int, grid: Grid, rng: np.random.Generator, *, modes: int = 
 
 
 def autoregression(samples: int, components: int, memory: float, rng: np.random.Generator) -> np.ndarray:
-    """`(samples, components)` of unit variance, each remembering `memory` of its last value."""
+    """Generate autoregressive series `(samples, components)` of unit variance with coefficient `memory`."""
     noise = rng.normal(size=(samples, components))
     values = noise.copy()
     for step in range(1, samples):
@@ -63,7 +63,7 @@ def autoregression(samples: int, components: int, memory: float, rng: np.random.
 
 
 def make_store(path: Path, samples: int) -> None:
-    """Eight predictors at 0.25° as float32 and rain at 0.1° as int16, as RainShift's regions have them."""
+    """Write a store with eight predictors at 0.25° as float32 and rain at 0.1° as int16, as in RainShift's regions."""
     rng = np.random.default_rng(0)
     time = np.datetime64("2001-01-01", "ns") + np.arange(samples) * np.timedelta64(1, "h")
     rain = np.maximum(weather(samples, FINE, rng) - 1.5, 0)
@@ -91,7 +91,7 @@ def make_loader(path: Path, **options: Any) -> BlockLoader:
 
 
 def run_loader(loader: BlockLoader, epoch: int) -> int:
-    """One whole epoch of our loader."""
+    """Read one epoch with our loader."""
     loader.set_epoch(epoch)
     return sum(len(batch) for batch in loader)
 
@@ -109,7 +109,7 @@ def decode_chunks(path: Path) -> None:
 
 
 def run_xbatcher(path: Path, batches: int, seed: int) -> int:
-    """Random batches of xbatcher's patches: one generator a grid, the same number in both."""
+    """Read random batches of xbatcher's patches, with one generator per grid and equal random numbers."""
     generators = []
     for group, size in (("condition", FINE_TILE_IN_COARSE), ("target", SIZE)):
         data = xr.open_zarr(path, group=group, chunks={}, consolidated=False)
@@ -122,12 +122,12 @@ def run_xbatcher(path: Path, batches: int, seed: int) -> int:
     return numbers.size
 
 
-#: Coarse cells that a 64-cell tile of the fine grid spans, without our halo: the rival reads a little less.
+#: Coarse cells that a fine tile of 64 cells covers, without our halo; xbatcher therefore reads slightly less.
 FINE_TILE_IN_COARSE = 26
 
 
 def run_tensorstore(path: Path, batches: int, seed: int) -> int:
-    """Random patches through tensorstore, all reads of a batch in flight together."""
+    """Read random patches with tensorstore, with all reads of a batch concurrently."""
 
     def open_array(name: str) -> Any:
         spec = {"driver": "zarr3", "kvstore": {"driver": "file", "path": f"{path / name}/"}}
@@ -151,7 +151,7 @@ def run_tensorstore(path: Path, batches: int, seed: int) -> int:
 
 
 def mixing_ratio(samples: int) -> float:
-    """Gradients of a linear model, one a sample, in the order of a loader with default settings."""
+    """Return the effective sample ratio of a linear model's gradients in the order of the default loader."""
     rng = np.random.default_rng(1)
     grid = Grid.latlon(0, 2, 0, 2, 1.0)
     weather_state = autoregression(samples, 8, np.exp(-1 / 24), rng)
@@ -163,14 +163,14 @@ def mixing_ratio(samples: int) -> float:
 
 
 def rate(run: Callable[[], int]) -> float:
-    """Patches per CPU-second."""
+    """Return the patches per CPU-second of a run."""
     before = cpu_seconds()
     patches = run()
     return patches / (cpu_seconds() - before)
 
 
 def measure(quick: bool) -> dict[str, float | None]:
-    """The four figures; their definitions stand at the top of the file."""
+    """Return the four figures, which the top of the file defines."""
     samples, rounds, rival_batches = (600, 4, 1) if quick else (1944, 9, 6)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "bench.zarr"

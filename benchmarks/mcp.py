@@ -1,8 +1,8 @@
-"""The experts' server against a trivial one on the bare SDK: call time, start, memory, throughput; and how it lasts.
+"""The server of the experts compared with a minimal server on the bare SDK: call time, start, memory, throughput.
 
-Both run as children of this process and are driven by the same client, in turns, so that a busy machine slows both.
-The bare server has one tool, which echoes a string. Ours answers with a verdict on a loaded channel. Percentiles and
-ratios: the ratio is of the two medians over the rounds.
+Both run as child processes, are called by the same client and take turns, so other work on the machine slows both.
+The bare server has one tool that echoes a string. Our server returns a verdict on a loaded channel. Ratios are those
+of the two medians over the rounds.
 """
 
 from __future__ import annotations
@@ -49,19 +49,19 @@ SLOW = 300
 
 
 def command(name: str, port: int | None) -> list[str]:
-    """What starts one of the two servers, on stdio without a port."""
+    """Return the command that starts one of the two servers; on stdio if there is no port."""
     if name == "bare":
         return ["-c", BARE, "stdio" if port is None else str(port)]
     return [*OURS, *([] if port is None else ["--http", "--port", str(port)])]
 
 
 def resident(pid: int) -> int:
-    """Bytes of memory a process holds."""
+    """Return the resident memory of a process in bytes."""
     return int(Path(f"/proc/{pid}/statm").read_text(encoding="utf-8").split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 def children() -> set[int]:
-    """Processes that this one started."""
+    """Return the ids of child processes of this process."""
     return set(map(int, Path(f"/proc/self/task/{os.getpid()}/children").read_text(encoding="utf-8").split()))
 
 
@@ -131,7 +131,7 @@ async def stdio_figures(rounds: int, calls: int) -> dict[str, float]:
 
 @contextlib.contextmanager
 def http_server(name: str) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
-    """A server over HTTP on a free port of the loopback."""
+    """Context manager: start a server over HTTP on a free port of the loopback interface."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -220,7 +220,7 @@ async def lasting_figures(seconds: float) -> dict[str, float]:
 
 
 def measure(quick: bool) -> dict[str, float | None]:
-    """The figures of this script, by the keys of targets.yaml."""
+    """Return the figures of this script by the keys of targets.yaml."""
     figures: dict[str, float | None] = dict(asyncio.run(stdio_figures(*((2, 100) if quick else (5, 500)))))
     figures |= asyncio.run(http_figures(*((2, 2.0) if quick else (5, 5.0))))
     if quick:

@@ -1,12 +1,11 @@
-"""How many members a minute does the shipped general diffusion give, and what do its few evaluations cost?
+"""Speed of the shipped general diffusion in members per minute, and the loss from few network evaluations.
 
-- `few_step_crps_over_sixteen`: fair CRPS of the shipped sampling over that of 16 evaluations of the same network, in
-  climates of the training's kind that had no part in it; the mean over climates.
-- `members_a_minute`: members a minute for a domain of 200 x 200 cells over those of the sampling as first shipped: 8
-  evaluations from a noise level of 80, weights in the default memory layout. One thread, taking turns; the table has
-  both.
+- `few_step_crps_over_sixteen`: fair CRPS with the shipped sampling over that with 16 evaluations of the same network,
+  in random climates from the ranges of the training that were not in it; mean over climates.
+- `members_a_minute`: members per minute for a domain of 200 x 200 cells, over those of the first shipped sampling (8
+  evaluations from a noise level of 80, weights in the default memory layout). One thread; both take turns.
 
-The table has several numbers of evaluations, with the spread–skill ratio and the number of connected wet areas.
+The table shows several numbers of evaluations, with the spread–skill ratio and the number of connected wet areas.
 """
 
 from __future__ import annotations
@@ -34,14 +33,14 @@ MEMBERS = 8
 
 
 def network_of(model: General) -> Diffusion:
-    """The diffusion of a general model."""
+    """Return the diffusion network of a general model."""
     network = model._predictor.model
     assert isinstance(network, Diffusion)
     return network
 
 
 def scores(steps: int, found: list[Any]) -> dict[str, Any]:
-    """Fair CRPS of each climate with a number of evaluations, and pooled scores."""
+    """Return the fair CRPS of each climate with a number of evaluations, and pooled scores."""
     crps, tables = [], []
     for _, data, hours in found:
         model = General(places.ALL, exact=places.is_exact(data))
@@ -56,7 +55,7 @@ def scores(steps: int, found: list[Any]) -> dict[str, Any]:
 
 
 def seconds(rounds: int) -> dict[str, float]:
-    """Time for members of one field of 200 x 200 cells, as shipped now and as first shipped."""
+    """Return the times for members of one field of 200 x 200 cells, with the current and the first shipped sampling."""
     data = open_source("synthetic", size_deg=20).blocks("melanesia", np.array([places.FIRST_DAY]))
     (batch,) = places.batches(data, [12], places.ALL)
     now, before = General(places.ALL), General(places.ALL)
@@ -70,7 +69,7 @@ def seconds(rounds: int) -> dict[str, float]:
 
 
 def measure(quick: bool) -> dict[str, float | None]:
-    """The figures of this script, by the keys of targets.yaml."""
+    """Return the figures of this script by the keys of targets.yaml."""
     torch.set_num_threads(1)
     shipped = network_of(General(places.ALL)).sampling.steps
     found = list(places.drawn(1 if quick else 6, outside=False))

@@ -34,7 +34,7 @@ Field = np.ndarray[Any, np.dtype[np.float64]]
 
 
 def fields(size: int, seed: int) -> tuple[Field, Field]:
-    """Rain and a prediction of it: exponentials of correlated Gaussian fields of spectral slope 2, dry where low."""
+    """Generate rain and a prediction of it: exponentials of correlated Gaussian fields with spectral slope 2."""
     rng = np.random.default_rng(seed)
     k = np.hypot(np.fft.fftfreq(size)[:, None], np.fft.rfftfreq(size))
     k[0, 0] = np.inf
@@ -45,7 +45,7 @@ def fields(size: int, seed: int) -> tuple[Field, Field]:
 
 
 def our_fss(prediction: Field, truth: Field) -> list[float]:
-    """All thresholds × windows, as a suite asks for them: what they share is made once."""
+    """Compute all thresholds × windows as a suite does, with shared intermediate results."""
     ones = np.ones((1, *truth.shape))
     forecast = Forecast(prediction[None, None], truth[None], ones > 0, ones, np.zeros(1))
     values = []
@@ -56,13 +56,13 @@ def our_fss(prediction: Field, truth: Field) -> list[float]:
 
 
 def their_ralsd(prediction: Field, truth: Field) -> float:
-    """From the spectra of pysteps, wavenumber 0 left out."""
+    """Compute the distance from the spectra of pysteps, without wavenumber 0."""
     power = [pysteps_rapsd(field, fft_method=np.fft)[1:] for field in (prediction, truth)]
     return float(np.sqrt(np.mean(np.square(10 * np.log10(power[0] / power[1])))))
 
 
 def measure(quick: bool) -> dict[str, float]:
-    """The figures of this script, by the keys of targets.yaml."""
+    """Return the figures of this script by the keys of targets.yaml."""
     pairs, more = list(product(THRESHOLDS, WINDOWS)), list(product(THRESHOLDS, (1, 3, 5, 12, 50)))
     differences: list[float] = []
     for size, seed in ((200, 0), (200, 1), (97, 2)):

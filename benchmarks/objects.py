@@ -1,11 +1,12 @@
-"""Does predicted rain look like rain: as many connected areas as there are, as few single cells, as much wet area?
+"""Spatial structure of predicted rain: number of connected areas, share of single cells, and wet area.
 
-Members of the shipped general diffusion in wet hours (5 % of the cells at least) of six regions of the planet and of
-four countries' radar, none of which it was trained on. For each hour: objects of a member over those of the truth,
-share of them that are single cells over the same of the truth, wet cells over those of the truth, at 0.1 mm/h. A figure
-is the median over hours, as a factor away from 1 (1.25 stands for 1.25 or 0.8), the worse of planet and real.
+Members of the shipped general diffusion are compared with the truth in wet hours (at least 5 % of the cells) of six
+regions of the planet and of radar in four countries, none of which were in its training. For each hour and at 0.1 mm/h,
+three ratios of member to truth are computed: number of objects, share of objects that are single cells, and number of
+wet cells. A figure is the median over hours as a factor of at least 1 (1.25 stands for 1.25 or 0.8), the worse of
+planet and radar.
 
-The table has medians with the tenth and ninetieth per cent, at 0.1 and 1 mm/h, of both general models and of RainFARM.
+The table has medians and the 10 % and 90 % quantiles, at 0.1 and 1 mm/h, of both general models and of RainFARM.
 """
 
 from __future__ import annotations
@@ -35,13 +36,13 @@ Ratios = dict[tuple[str, float, str], list[float]]
 
 
 def counts(fields: np.ndarray[Any, Any], level: float) -> np.ndarray[Any, Any]:
-    """Objects, single cells and wet cells of fields `(member, lat, lon)`, means over members."""
+    """Count objects, single cells and wet cells of fields `(member, lat, lon)`; means over members."""
     made = [(*count_objects(field >= level), int((field >= level).sum())) for field in fields]
     return np.mean(made, axis=0)
 
 
 def gathered(found: Iterable[tuple[str, RegionData, list[int]]], channels: Channels) -> Ratios:
-    """The ratios of each model, level and figure, an entry an hour."""
+    """Collect the ratios of each model, level and figure, with one entry per hour."""
     made: Ratios = {}
     for _, data, hours in found:
         models = places.models(channels, exact=places.is_exact(data))
@@ -63,7 +64,7 @@ def gathered(found: Iterable[tuple[str, RegionData, list[int]]], channels: Chann
 
 
 def rows(where: str, ratios: Ratios) -> list[dict[str, Any]]:
-    """Median and range of each."""
+    """Return rows with the median and range of each ratio."""
     made: dict[tuple[str, float], dict[str, Any]] = {}
     for (key, level, name), values in ratios.items():
         low, middle, high = np.nanquantile(values, [0.1, 0.5, 0.9])
@@ -73,7 +74,7 @@ def rows(where: str, ratios: Ratios) -> list[dict[str, Any]]:
 
 
 def measure(quick: bool) -> dict[str, float | None]:
-    """The figures of this script, by the keys of targets.yaml."""
+    """Return the figures of this script by the keys of targets.yaml."""
     torch.set_num_threads(1)
     found = {
         "planet": gathered(places.named(8 if quick else 48), places.ALL),

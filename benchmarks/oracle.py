@@ -1,16 +1,17 @@
-"""Generative models against the optimum: rain with an exactly known distribution given the predictors.
+"""Generative models compared with the optimum, on rain with a known distribution given the predictors.
 
-On `data=synthetic_exact` the oracle draws members from that law; in expectation no model has a lower fair CRPS. Models
-are trained on hours of one region and scored on later ones, fair CRPS at 8 members, all on the same hours:
+On `data=synthetic_exact` the oracle draws members from this distribution; in expectation no model has a lower fair
+CRPS. Models are trained on hours of one region and scored on later hours with 8 members, all on the same hours.
 
-- `diffusion_crps_over_oracle`: fair CRPS of the diffusion over the oracle's.
-- `diffusion_spread_skill`: its spread–skill ratio, and `rank_bin_max_deviation`: by how much, relative to a flat
-  histogram, the worst bin of its ranks is off (one random pixel an hour, more than 3,000 hours).
-- `gan_gain_over_regression`: 1 − fair CRPS of a GAN over that of a regression dressed with its own residuals (as many
-  members: the prediction plus residual fields of validation hours, in the space that it was trained in), the least of
-  three seeds. Dressing with residuals that depend on the prediction is also shown.
+- `diffusion_crps_over_oracle`: fair CRPS of the diffusion over that of the oracle.
+- `diffusion_spread_skill`: spread–skill ratio of the diffusion.
+- `rank_bin_max_deviation`: largest relative deviation of a bin of its rank histogram from a flat histogram (one random
+  pixel per hour, more than 3,000 hours).
+- `gan_gain_over_regression`: 1 − fair CRPS of a GAN over that of a regression with added residuals; the smallest of
+  three seeds. The members of the regression are its prediction plus residual fields of validation hours, in the
+  transformed space of its training. Residuals that depend on the prediction are also shown.
 
-The full case leaves the weights in `benchmarks/weights/oracle`; `--quick` loads them and scores fewer hours.
+The full case saves the weights in `benchmarks/weights/oracle`; `--quick` loads them and scores fewer hours.
 """
 
 from __future__ import annotations
@@ -44,19 +45,19 @@ WEIGHTS = Path(__file__).parent / "weights" / "oracle"
 REGION, MEMBERS, SEEDS = "melanesia", 8, (0, 1, 2)
 HOURS = {"train": 16_008, "validation": 480, "test": 3_072}
 QUICK_HOURS = 240
-#: What is trained, with which settings of the trainer.
+#: Trained models with their trainer settings.
 MODELS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "edm": ({"model": "edm"}, {"samples": 100_000, "learning_rate": 2e-3, "ema_half_life": 8_000}),
     "gan": ({"model": "gan"}, {"samples": 40_000, "ema_half_life": 4_000}),
     "unet": ({"model": "unet"}, {"samples": 24_000, "learning_rate": 2e-3, "ema_half_life": 2_000}),
 }
-#: Bins of the predicted value in which residuals are pooled, where dressing knows of them.
+#: Number of bins of the predicted value in which residuals are pooled, if residuals depend on the prediction.
 BINS = 20
 SUITE = Suite(("crps_fair", "crps", "mae", "spread_skill", "rank_deviation"))
 
 
 def configuration(folder: str) -> Any:
-    """The benchmark's settings: one small region, whole fields, rain as its fourth root."""
+    """Return the settings of the benchmark: one small region, complete fields, the fourth root of rain."""
     hours = [f"data.splits_at.{split}.hours={count}" for split, count in HOURS.items()]
     loader = ["loader.batch_size=32", "loader.patch=0", "loader.validation_samples=0"]
     words = ["data=synthetic_exact", "transforms=fourth_root", f"cache={folder}", *hours, *loader]
@@ -64,7 +65,7 @@ def configuration(folder: str) -> Any:
 
 
 def trained(name: str, seed: int, folder: str) -> Path:
-    """The checkpoint of a model trained with a seed; the first seed's weights are kept for `--quick`."""
+    """Return the checkpoint of a model trained with a seed; weights of the first seed are saved for `--quick`."""
     spec, settings = MODELS[name]
     config = configuration(folder)
     recipe = Recipe.of(config)
@@ -79,7 +80,7 @@ def trained(name: str, seed: int, folder: str) -> Path:
 
 
 def scored(name: str, seed: int, folder: str, hours: int, train: bool) -> dict[str, StatisticsTable]:
-    """Tables of a model, trained now where asked, by the name of their row; dressed where it is a regression."""
+    """Score a model, trained if `train`. Returns tables by row name; a regression also has rows with residuals."""
     torch.set_num_threads(1)
     archive = archive_of(configuration(folder))
     if name == "oracle":
@@ -92,7 +93,7 @@ def scored(name: str, seed: int, folder: str, hours: int, train: bool) -> dict[s
 
 
 def dressed(model: Downscaler, archive: Archive, hours: int) -> dict[str, StatisticsTable]:
-    """A regression's prediction with its own residuals, drawn by whole fields, and by cells of like predictions."""
+    """Score a regression plus residuals: residuals of complete fields, and of cells with similar predictions."""
     rng = np.random.default_rng(0)
     known, (fields, truth, times) = (
         fourth_root(archive, model, role, count)
@@ -117,7 +118,7 @@ def dressed(model: Downscaler, archive: Archive, hours: int) -> dict[str, Statis
 def fourth_root(
     archive: Archive, model: Downscaler, role: str, hours: int
 ) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[Any]]:
-    """Prediction and truth, `(hour, lat, lon)` as fourth roots, and the hours' valid times."""
+    """Return fourth roots of prediction and truth, `(hour, lat, lon)`, and the valid times of the hours."""
     positions = np.arange(hours)
     made = predict_maps(model, archive, REGION, positions=positions, role=role, members=1)["precipitation"][0]
     split, indices = archive.samples(REGION, role)
@@ -126,7 +127,7 @@ def fourth_root(
 
 
 def measure(quick: bool) -> dict[str, float | None]:
-    """The figures of this script, by the keys of targets.yaml."""
+    """Return the figures of this script by the keys of targets.yaml."""
     hours = QUICK_HOURS if quick else HOURS["test"]
     seeds = SEEDS[:1] if quick else SEEDS
     jobs = [("edm", 0), *itertools.product(("gan", "unet"), seeds), ("oracle", 0)]

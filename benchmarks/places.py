@@ -1,6 +1,6 @@
-"""Hours of places for benchmarks of models that were not trained there: named regions, drawn climates, radar.
+"""Test data of places that were not in a training: named regions, random climates, radar. Not a benchmark.
 
-What `travel.py` and `objects.py` share; this is not a benchmark.
+Common code of `travel.py` and `objects.py`.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from rainshift.sources.base import RegionData
 
 __all__ = ["CLIMATES", "COUNTRIES", "REGIONS", "batches", "countries", "drawn", "is_exact", "models", "named"]
 
-#: Named before anything was trained.
+#: Named regions; selected before any training.
 REGIONS = ("melanesia", "west-africa", "europe_west", "amazon-basin", "tibetan-plateau", "cape-horn")
 COUNTRIES = ("finland", "germany", "netherlands", "conus")
 CLIMATES = 20
-#: Days since 1970 of the year 2022, of which none is trained on.
+#: Days of the year 2022, counted from 1970; none of them was used for training.
 FIRST_DAY, DAYS = 18993, 365
-#: Fine cells of a batch: larger ones take more time a cell.
+#: Largest number of fine cells in a batch; larger batches take more time per cell.
 AT_ONCE_CELLS = 1 << 17
 PREDICTORS = ("tp", "cp", "cape", "sp", "tclw", "tcw", "tisr", "u", "v")
 GUESS = (("precipitation", "tp"),)
@@ -38,7 +38,7 @@ RAIN = Channels(("tp",), ("precipitation",), (), GUESS)
 
 
 def models(channels: Channels, *, exact: bool = False, **more: Any) -> dict[str, Any]:
-    """The general models and their rival for some channels; `more` are others, built for the same ones."""
+    """Build the general models and RainFARM for some channels, and others from `more`."""
     rain = RainFARM(channels)
     return {
         "general": General(channels, exact=exact),
@@ -49,21 +49,21 @@ def models(channels: Channels, *, exact: bool = False, **more: Any) -> dict[str,
 
 
 def named(hours: int) -> Iterator[tuple[str, RegionData, list[int]]]:
-    """The six regions in days of their test year, and which of their hours are taken."""
+    """Yield the six regions on days of their test year, with positions of the selected hours."""
     source = open_source("synthetic", size_deg=3)
     for name in REGIONS:
         yield name, *_days(source, name, hours)
 
 
 def drawn(hours: int, *, outside: bool = True) -> Iterator[tuple[str, RegionData, list[int]]]:
-    """Twenty climates beyond the ranges of training (of another planet than the one trained on)."""
+    """Yield twenty climates outside the ranges of training, from another planet than that of training."""
     source = open_source("synthetic_climates", seed=1, count=CLIMATES, outside=outside)
     for name in source.names:
         yield name, *_days(source, name, hours)
 
 
 def _days(source: Any, name: str, hours: int) -> tuple[RegionData, list[int]]:
-    """Hours evenly spread over days that are spread over the year."""
+    """Return hours that are evenly spread over days of the year."""
     days = max(1, hours // 6)
     numbers = FIRST_DAY + np.linspace(0, DAYS - 1, days, dtype=int)
     data = source.blocks(name, np.unique(numbers))
@@ -72,7 +72,7 @@ def _days(source: Any, name: str, hours: int) -> tuple[RegionData, list[int]]:
 
 
 def countries(hours: int) -> Iterator[tuple[str, RegionData, list[int]]]:
-    """Records of weather radar, as area means and as they are; none if `GEOML_DATA` names no folder with them."""
+    """Yield records of weather radar with coarse area means; none if `GEOML_DATA` has none."""
     root = Path(os.environ.get("GEOML_DATA", "nowhere")) / "precip"
     if not root.is_dir():
         return
@@ -85,12 +85,12 @@ def countries(hours: int) -> Iterator[tuple[str, RegionData, list[int]]]:
 
 
 def is_exact(data: RegionData) -> bool:
-    """Whether the coarse rain is the exact mean of the fine rain, an input of general models."""
+    """Return whether the coarse rain is the exact mean of the fine rain, which is an input of general models."""
     return str(data.provenance.get("coarse", "")).startswith("area means")
 
 
 def batches(data: RegionData, hours: list[int], channels: Channels, *, at_once: int = 8) -> Iterator[Batch]:
-    """Whole fields of some hours, truths included."""
+    """Yield complete fields of some hours with their truth."""
     coarse, fine = grid_of(data.condition), grid_of(data.target)
     condition = np.stack([data.condition[name].isel(time=hours).values for name in channels.condition], axis=1)
     truth = data.target["precipitation"].isel(time=hours).values[:, None]

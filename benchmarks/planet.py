@@ -1,15 +1,15 @@
-"""The synthetic planet: how fast its weather is made, and whether it shifts as real climates do.
+"""The synthetic planet: speed of weather generation, and skill lost on unseen regions.
 
-A small U-Net is trained on regions of the planet with each of them left out in turn and, with as many hours in all,
-with none left out; skill is 1 − MAE over that of the bilinear rain, on the left-out region's own later hours. All is
-repeated on several planets of the same climates, which share no hour of weather and no land: intervals are Student's
-over the planets, so that they hold the chance of the weather, of the training and of the test hours.
+A small U-Net is trained on regions of the planet, once with each region left out in turn and once with all of them, on
+the same total number of hours. Skill is 1 − MAE over the MAE of bilinear rain, on later hours of the left-out region.
+All is repeated on several planets with the same climates but independent weather and land. Intervals are Student's t
+over planets, so they include the randomness of weather, training and test hours.
 
-- `hours_per_s`: hours of a whole 20° × 20° region (rain and nine predictors) a second, through Dask as in preparation.
-- `skill_lost_left_out`: (skill in − skill out) / skill in, both averaged over the regions first (where skill is small,
-  a region's own ratio is mostly noise), then averaged over the planets.
-- `skill_lost_control`: the same where all regions have one climate, place and land: distance of the interval from 0.
-- `control_uncertainty`: half the width of that interval: a control that could not see a loss shows nothing.
+- `hours_per_s`: hours of a complete 20° × 20° region (rain and nine predictors) per second, with Dask as in `prepare`.
+- `skill_lost_left_out`: (skill in − skill out) / skill in. Both skills are means over regions (the ratio of a region
+  with little skill is mostly noise); the result is the mean over planets.
+- `skill_lost_control`: the same if all regions have one climate, location and land: distance of its interval from 0.
+- `control_uncertainty`: half the width of this interval. A wide interval could not detect a loss.
 """
 
 from __future__ import annotations
@@ -32,18 +32,18 @@ from geoml.cli.tables import show
 from rainshift.benchmarking.run import Experiment
 from rainshift.sources import open_source
 
-#: Unlike each other in wet fraction, tail, cells and in the bias and noise of the analysis.
+#: Regions that differ in wet fraction, tail, cells, and in bias and noise of the analysis.
 REGIONS = ("europe_west", "melanesia", "tibetan-plateau", "west-africa")
-#: The climate that all regions have in the control.
+#: Region whose climate all regions have in the control.
 EQUAL = "melanesia"
-#: Trained on what it is scored by: of a single member the CRPS is the absolute error.
+#: Training loss equal to the score: the CRPS of a single member is the absolute error.
 UNET = "{model: unet, base: 8, multipliers: [1, 2], loss: l1}"
 PLANETS, WORKERS = 4, 2
 LEVEL = 0.95
 
 
 def hours_per_s(days: int) -> float:
-    """Hours of weather of a whole region a second, the set-up made before."""
+    """Return the hours of weather of a complete region per second, without the set-up."""
     source = open_source("synthetic")
     source.blocks(REGIONS[0], np.arange(1)).target.load()
     data = source.blocks(REGIONS[0], np.arange(1000, 1000 + days))
@@ -57,8 +57,8 @@ Skills = dict[str, tuple[float, float]]
 
 
 def skills(planet: int, cache: str, equal: str | None, quick: bool) -> Skills:
-    """Skill in and out of distribution in each region of one planet."""
-    # Whole fields: they are small, and a mountain in a corner is seen as often as any other.
+    """Return the skill in and out of distribution in each region of one planet."""
+    # Complete fields: they are small, and all parts of them are then seen equally often.
     samples = 640 if quick else 2400
     hours = {"train": 72 if quick else 240, "validation": 24, "test": 48 if quick else 168}
     overrides = [
@@ -89,7 +89,7 @@ def skills(planet: int, cache: str, equal: str | None, quick: bool) -> Skills:
 
 
 def lost(planets: list[Skills]) -> tuple[float, float | None]:
-    """Share of the skill that is lost, mean over planets, and half the width of its interval; None for one planet."""
+    """Return the share of skill lost, mean over planets, and half the width of its interval; None for one planet."""
     inside, outside = (
         np.array([[skill[side] for skill in made.values()] for made in planets]).mean(1) for side in (0, 1)
     )
@@ -101,7 +101,7 @@ def lost(planets: list[Skills]) -> tuple[float, float | None]:
 
 
 def shown(arm: str, planets: list[Skills]) -> list[dict[str, Any]]:
-    """One row per region: skill in and out, mean over planets, and the skill lost with its half width."""
+    """Return one row per region: skill in and out as means over planets, and the skill lost with half its interval."""
     rows = []
     for name in (*REGIONS, "all"):
         chosen = [made if name == "all" else {name: made[name]} for made in planets]
@@ -112,7 +112,7 @@ def shown(arm: str, planets: list[Skills]) -> list[dict[str, Any]]:
 
 
 def measure(quick: bool) -> dict[str, float | None]:
-    """The figures of this script, by the keys of targets.yaml."""
+    """Return the figures of this script by the keys of targets.yaml."""
     speed = hours_per_s(2 if quick else 8)
     arms = {"planet": None, "control": EQUAL}
     threads = {"initializer": torch.set_num_threads, "initargs": (1,)}  # planets keep the cores busy

@@ -1,7 +1,7 @@
-"""Pages quote figures from `benchmarks/results` alone: this fills the marked blocks, and with `--check` compares them.
+"""Fill the figure blocks of pages from `benchmarks/results`; with `--check`, only compare them.
 
-A block is `<!-- figures:NAME -->` to `<!-- /figures -->`; the text between is replaced. NAME is a benchmark, NAME-full
-its larger case, or `summary`, the short table of the front page.
+A block is the text from `<!-- figures:NAME -->` to `<!-- /figures -->`. NAME is a benchmark, NAME-full its larger
+case, or `summary`, the short table of the front page.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from geoml.cli.tables import markdown
 
 __all__ = ["fill", "pages", "quoted", "summary"]
 
-#: Rows of the front page's table: benchmark, figure, and what it says in a sentence.
+#: Rows of the table on the front page: benchmark, figure, and its meaning in a sentence.
 SUMMARY = {
     ("raytrace", "vs_stock_20_layers"): "Tracing 20 height layers with delays and directions, `estimator=axis`: "
     "processor time of 20 stock Sionna RT calls for gain alone, over ours",
@@ -41,12 +41,12 @@ BLOCK = re.compile(r"(<!-- figures:([\w-]+) -->\n)(.*?)(<!-- /figures -->)", re.
 
 
 def pages(root: Path = ROOT) -> list[Path]:
-    """The pages that may quote figures."""
+    """Return the pages that may quote figures."""
     return [path for path in (root / "README.md", *sorted((root / "docs").rglob("*.md"))) if path.exists()]
 
 
 def quoted(name: str, folder: Path = ROOT / "benchmarks") -> str:
-    """The Markdown that stands for the committed figures of one benchmark."""
+    """Return the committed figures of one benchmark as Markdown."""
     script, full = name.removesuffix("-full"), " --full" if name.endswith("-full") else ""
     declared: dict[str, Any] = yaml.safe_load((folder / "targets.yaml").read_text())[script]["figures"]
     path = folder / "results" / f"{name}.json"
@@ -68,7 +68,7 @@ def quoted(name: str, folder: Path = ROOT / "benchmarks") -> str:
 
 
 def summary(folder: Path = ROOT / "benchmarks") -> str:
-    """The short table of the front page, of figures that have been measured."""
+    """Return the short table of the front page, with the figures that have been measured."""
     rows = []
     for (script, key), about in SUMMARY.items():
         path = folder / "results" / f"{script}.json"
@@ -83,7 +83,7 @@ def summary(folder: Path = ROOT / "benchmarks") -> str:
 
 
 def fill(text: str, folder: Path = ROOT / "benchmarks") -> str:
-    """A page with its blocks as the committed results have them."""
+    """Return a page with its blocks filled from the committed results."""
     return BLOCK.sub(lambda match: match[1] + _block(match[2], folder) + match[4], text)
 
 
@@ -92,7 +92,7 @@ def _block(name: str, folder: Path) -> str:
 
 
 def main() -> int:
-    """Fill the pages, or say with `--check` which are out of date (exit code 1)."""
+    """Fill the pages; with `--check`, list the pages that are out of date (exit code 1)."""
     stale = [path for path in pages() if fill(path.read_text()) != path.read_text()]
     for path in stale:
         if "--check" in sys.argv:

@@ -48,18 +48,18 @@ TARGETS = ("path_gain_db", "toa_s", "doa_azimuth", "doa_zenith")
 OURS, PAPER, UNET = "radiodiff3d", "radiodiff3d_paper", "unet3d"
 PHYSICS = ("free_space", "log_distance", "uma", "umi", "dominant")
 INTERPOLATION = ("idw", "knn", "kriging", "regression_kriging", "rbf")
-#: The two tasks, with the baselines for each.
+#: The two tasks, with the baselines of each.
 TASKS = {"aware": PHYSICS, "unaware": INTERPOLATION}
 DRAWS = 4
-#: DDIM steps tried for the published preset, and those of it that `--quick` tries; steps shown of ours.
+#: Numbers of DDIM steps tried for the published preset, and with `--quick`; numbers of steps shown for ours.
 STEPS, QUICK_STEPS, OUR_STEPS = (2, 5, 10, 20, 50), (5, 20), (1, 2, 4, 8)
-#: A number of steps is enough when its NMSE is within this factor of the best.
+#: A number of steps suffices if its NMSE is within this factor of the best.
 ENOUGH = 1.02
 
 
 @dataclass(frozen=True)
 class Scale:
-    """How large the maps are, how long networks learn, and between which learning rates is chosen."""
+    """Size of a case: maps, length of trainings, and candidate learning rates."""
 
     name: str
     size_m: float
@@ -86,7 +86,7 @@ SCALES = {
 
 
 def maps(scale: Scale, path: Path, procedural: Sequence[int], cities: Sequence[str], count: int) -> Path:
-    """Traced maps of some scenes, `count` transmitters each, made where they are not there."""
+    """Trace maps of some scenes with `count` transmitters each, unless they exist."""
     blocks = [{"name": "procedural", "seed": seed, "size_m": round(1.5 * scale.size_m)} for seed in procedural]
     scenes: list[dict[str, Any]] = [*blocks, *({"name": city} for city in cities)]
     plan = Plan(
@@ -98,13 +98,13 @@ def maps(scale: Scale, path: Path, procedural: Sequence[int], cities: Sequence[s
 
 
 def prepare(scale: Scale) -> Path:
-    """The maps of a scale: all scenes, 8 transmitters each."""
+    """Trace the maps of a scale: all scenes, 8 transmitters each."""
     folder = ROOT.parent / "runs" / "radiodiff" / scale.name
     return maps(scale, folder / "maps.zarr", range(PROCEDURAL), CITIES, 8)
 
 
 def settings(scale: Scale, store: Path, folder: Path, models: Sequence[Any], **changes: Any) -> dict[str, Any]:
-    """The configuration of a benchmark of these models."""
+    """Return the configuration of a benchmark of these models."""
     scenes = [f"procedural-{seed}" for seed in range(PROCEDURAL)]
     parts = {"validation": scenes[TRAINED : TRAINED + VALIDATED], "test": [*scenes[TRAINED + VALIDATED :], *CITIES]}
     both = {"targets": list(TARGETS), "ranges": {"path_gain_db": [-160.0, -50.0]}}
@@ -124,7 +124,7 @@ def settings(scale: Scale, store: Path, folder: Path, models: Sequence[Any], **c
 
 
 def network(model: str, **options: Any) -> dict[str, Any]:
-    """A row of a network; both diffusions have 0.36 million parameters."""
+    """Return the entry of a network; both diffusions have 0.36 million parameters."""
     sizes = {OURS: 12, PAPER: 18, UNET: 12}
     row = {"model": model, "base": sizes[model], **options}
     if model == OURS:
@@ -136,7 +136,7 @@ def network(model: str, **options: Any) -> dict[str, Any]:
 
 
 def tuned(scale: Scale, store: Path, folder: Path) -> dict[str, float]:
-    """The learning rate of each model with the least NMSE on validation scenes, mean over targets, from short runs."""
+    """Choose the learning rate of each model: smallest mean NMSE on validation scenes after a short training."""
     rows = [
         network(name, name=f"{name}-{rate:g}", trainer={"learning_rate": rate, "samples": scale.tuning_samples})
         for name, rates in scale.rates.items()
@@ -176,7 +176,7 @@ def by_steps(config: dict[str, Any], cell: Cell, steps: int, count: int, known: 
 
 
 def fewest(errors: dict[int, dict[str, float]]) -> tuple[int, int]:
-    """Steps with the least NMSE, mean over targets relative to each one's least, and the fewest that come near it."""
+    """Return the number of steps with the smallest mean relative NMSE, and the smallest nearly as good number."""
     least = {target: min(found[target] for found in errors.values()) for target in TARGETS}
     relative = {steps: np.mean([found[t] / least[t] for t in TARGETS]) for steps, found in errors.items()}
     best = min(relative, key=lambda steps: relative[steps])
@@ -186,7 +186,7 @@ def fewest(errors: dict[int, dict[str, float]]) -> tuple[int, int]:
 def figures(
     errors: dict[tuple[str, str], dict[str, float]], curves: dict[str, dict[int, dict[str, float]]], evaluations: int
 ) -> dict[str, float | None]:
-    """The figures, from NMSE by (task, model) and target, and that of the published preset by steps."""
+    """Return the figures, from NMSE by (task, model) and target, and NMSE of the published preset by steps."""
     rows, over_paper, over_best = [], [], []
     for task, rivals in TASKS.items():
         for target in TARGETS:
@@ -209,7 +209,7 @@ def figures(
 
 
 def run(scale: Scale) -> dict[str, float | None]:
-    """Tune, train and score everything at a scale."""
+    """Tune, train and score all models at a scale."""
     store = prepare(scale)
     folder = store.parent
     rates = tuned(scale, store, folder)
@@ -243,20 +243,20 @@ def run(scale: Scale) -> dict[str, float | None]:
 
 
 def by_number(config: dict[str, Any], cell: Cell, numbers: Sequence[int], count: int) -> dict[int, MapScores]:
-    """Scores of a trained diffusion by each of some numbers of steps."""
+    """Score a trained diffusion with several numbers of steps."""
     with ProcessPoolExecutor(2, get_context("spawn")) as pool:
         jobs = {steps: pool.submit(by_steps, config, cell, steps, count) for steps in sorted(numbers, reverse=True)}
         return {steps: jobs[steps].result() for steps in numbers}
 
 
 def curve(config: dict[str, Any], cell: Cell, count: int) -> dict[int, dict[str, float]]:
-    """NMSE of the published preset by steps and target."""
+    """Return the NMSE of the published preset by steps and target."""
     found = by_number(config, cell, STEPS, count)
     return {steps: {target: scores.nmse(target) for target in TARGETS} for steps, scores in found.items()}
 
 
 def show_members(curves: dict[str, dict[int, MapScores]]) -> None:
-    """What more steps of ours buy: members that differ as truths do, for an error of their mean that is larger."""
+    """Print the effect of more steps of our preset: more realistic spread of members, larger error of their mean."""
     rows = []
     for task, found in curves.items():
         for steps, scores in found.items():
@@ -268,7 +268,7 @@ def show_members(curves: dict[str, dict[int, MapScores]]) -> None:
 
 
 def keep(made: Benchmark, cells: dict[tuple[str, str], Cell]) -> None:
-    """Write weights, fitted baselines, and eight maps of test scenes for `--quick`."""
+    """Save weights, fitted baselines, and eight maps of test scenes for `--quick`."""
     maps(SCALES["small"], WEIGHTS / "maps.zarr", [TRAINED + VALIDATED], CITIES[1:], 4)
     for (task, row), cell in cells.items():
         place = WEIGHTS / f"{task}-{row}"
@@ -284,7 +284,7 @@ def keep(made: Benchmark, cells: dict[tuple[str, str], Cell]) -> None:
 
 
 def from_weights() -> dict[str, float | None]:
-    """The figures from the committed weights on the committed maps: fewer maps, draws and steps."""
+    """Return the figures from the committed weights and maps, with fewer maps, draws and steps."""
     from geoml.runs.files import read_json
     from radiomaps.tasks import Task
     from radiomaps.trained import load_trained
@@ -319,7 +319,7 @@ def _nmse(found: MapScores) -> dict[str, float]:
 
 
 def measure(quick: bool) -> dict[str, float | None]:
-    """The figures of this script, by the keys of targets.yaml."""
+    """Return the figures of this script by the keys of targets.yaml."""
     return from_weights() if quick else run(SCALES["small"])
 
 

@@ -40,7 +40,7 @@ from radiomaps.maps.layout import Transmitter
 from radiomaps.raytrace import TraceOptions, activate, find_paths, trace
 from radiomaps.scenes import Scene, load
 
-#: Streets where a transmitter stands at 1.5 m, as in the published set, and above the roofs.
+#: Streets with a transmitter at 1.5 m, as in the published set, and above the roofs.
 PLACES = {"etoile": (0.0, -10.0), "munich": (59.0, 59.0)}
 FLOOR_DB = -140.0
 Gains = np.ndarray[Any, np.dtype[Any]]
@@ -48,7 +48,7 @@ Gains = np.ndarray[Any, np.dtype[Any]]
 
 @dataclass(frozen=True)
 class Case:
-    """What is traced: `rays` for the comparisons at equal number, `voxels` for errors."""
+    """Size of a case: `rays` for comparisons at equal number, `voxels` for errors."""
 
     scene: Scene
     transmitter: Transmitter
@@ -77,7 +77,7 @@ def cases(quick: bool, only: str = "") -> list[Case]:
 
 
 def timed(run: Callable[[], Any], *, warm: Callable[[], Any] | None = None) -> tuple[float, Any]:
-    """Seconds of a run, and what it returned; `warm` runs before the clock."""
+    """Return the seconds of a run and its result; `warm` runs before the clock starts."""
     clock = time.perf_counter if activate().startswith("cuda") else time.process_time
     if warm is not None:
         warm()
@@ -103,7 +103,7 @@ class Stock:
         self.solver = rt.RadioMapSolver()
 
     def __call__(self, rays: int, layers: int, *, diffraction: bool = False) -> Gains:
-        """Path gain `(z, y, x)` in dB of the lowest `layers`."""
+        """Return the path gain `(z, y, x)` in dB of the lowest `layers`."""
         grid, mi = self.case.grid, self.mi
         width = [grid[name].size * grid[name].step for name in "xy"]
         middle = [grid[name].extent[0] + grid[name].step * (grid[name].size - 1) / 2 for name in "xy"]
@@ -132,13 +132,13 @@ def ours(case: Case, **changes: Any) -> Any:
 
 
 def places(case: Case, maps: Any) -> Gains:
-    """Voxels (z, y, x indices) outdoors and out of sight, in random order."""
+    """Return the outdoor voxels out of sight (z, y, x indices) in random order."""
     dark = np.argwhere(~maps.building.values & (maps.los_fraction.where(~maps.no_path, 0) == 0).values)
     return np.random.default_rng(0).permutation(dark)
 
 
 def points(case: Case, chosen: Gains) -> Gains:
-    """Centres of voxels in metres."""
+    """Return the centres of voxels in metres."""
     return np.stack([case.grid[name].coordinates[chosen[:, k]] for name, k in (("x", 2), ("y", 1), ("z", 0))], -1)
 
 
@@ -149,7 +149,7 @@ def exact(case: Case, where: Gains, rays: int) -> Gains:
 
 @dataclass(frozen=True)
 class Truth:
-    """Voxels with their exact gains at the centre and as a mean of eight points."""
+    """Voxels with their exact gains at the centre, and as a mean of eight points."""
 
     chosen: Gains
     centre: Gains
@@ -166,7 +166,7 @@ class Truth:
         return cls(chosen, centre, 10 * np.log10(powers.mean(axis=1)))
 
     def errors(self, gain: Gains) -> dict[str, float]:
-        """RMSE of a map in dB against both, and the share of these cells that it has."""
+        """Return the RMSE of a map in dB against both truths, and the share of these voxels that the map covers."""
         values = np.nan_to_num(gain[tuple(self.chosen.T)], nan=FLOOR_DB, neginf=FLOOR_DB)
         values = np.maximum(values, FLOOR_DB)
         centre, mean = (float(np.sqrt(np.mean((values - truth) ** 2))) for truth in (self.centre, self.mean))
@@ -174,7 +174,7 @@ class Truth:
 
 
 def compare(case: Case) -> dict[str, float]:
-    """All figures for one city."""
+    """Return all figures of one city."""
     layers, rays = case.grid["z"].size, case.rays
     stock = Stock(case)
     rows: list[dict[str, Any]] = []
@@ -231,7 +231,7 @@ def compare(case: Case) -> dict[str, float]:
 
 
 def _exact_seconds(case: Case, dark: Gains, truth: Truth, error: float, note: Callable[..., Any]) -> float:
-    """Seconds a voxel of exact paths with the fewest rays that err no more than `error`."""
+    """Return the seconds per voxel of exact paths with the fewest rays whose error is at most `error`."""
     many = points(case, dark[: 16 * case.voxels])
     for rays in (10_000, 100_000, case.truth_rays):
         found = exact(case, points(case, truth.chosen), rays)
@@ -244,7 +244,7 @@ def _exact_seconds(case: Case, dark: Gains, truth: Truth, error: float, note: Ca
 
 
 def growth(case: Case) -> None:
-    """Growth of cost with rays, layers, transmitters and triangles, and peak memory so far."""
+    """Print cost by number of rays, layers, transmitters and triangles, and the peak memory."""
     rows: list[dict[str, Any]] = []
     few = case.rays // 4
 
@@ -268,7 +268,7 @@ def growth(case: Case) -> None:
 
 
 def agreement(quick: bool) -> dict[str, float]:
-    """How far maps with diffraction lie from exact paths out of sight: median, 95th percentile, share lit alike."""
+    """Compare maps with diffraction with exact paths out of sight: median and 95th percentile error, equal share."""
     streets = {  # the transmitter, half the window, and its step; all of it about the transmitter of etoile is in sight
         "simple_street_canyon": ((-20.0, 0.0, 5.0), 24.0 if quick else 56.0, 2.0),
         "etoile": ((0.0, -10.0, 5.0), 128.0, 4.0),
@@ -293,7 +293,7 @@ def agreement(quick: bool) -> dict[str, float]:
         )
         mine = maps.path_gain_db.values[tuple(dark.T)]
         lit = truth > FLOOR_DB, mine > FLOOR_DB  # not so without a path
-        # A truth that more rays still change is none.
+        # If more rays still change the truth, it is not accurate enough.
         known = lit[0] & lit[1] & np.isfinite(few)
         known[known] = np.abs(few[known] - truth[known]) < 0.1
         median, tail = (float(np.percentile(np.abs(mine[known] - truth[known]), share)) for share in (50, 95))
@@ -312,7 +312,7 @@ def agreement(quick: bool) -> dict[str, float]:
 
 
 def _around(case: Case, scene: Scene) -> Grid:
-    """The case's grid, moved to the middle of another scene."""
+    """Return the grid of the case, moved to the centre of another scene."""
     (x0, y0, _), (x1, y1, top) = scene.extent
     x, y, half, layers = (x0 + x1) / 2, (y0 + y1) / 2, case.grid["x"].size / 2, case.grid["z"].size
     return Grid.box({"z": top - layers, "y": y - half, "x": x - half}, {"z": top, "y": y + half, "x": x + half}, 1.0)

@@ -1,4 +1,4 @@
-"""What `raytrace.py` also measures: maps of moved cities, and the default estimator in new processes."""
+"""Additional measurements of `raytrace.py`: maps of shifted and turned cities, and traces in new processes."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ print(json.dumps([seconds, int(peak[1]) / 1e6]))
 
 
 def in_new_processes(city: str, quick: bool) -> tuple[float, float, float]:
-    """Processor seconds of one default trace with its start, with an empty and a filled kernel cache; memory in GB."""
+    """Trace once in new processes: processor seconds with an empty and a filled kernel cache, and memory in GB."""
     found = []
     with tempfile.TemporaryDirectory() as folder:
         arguments = [str(Path(__file__).parent), city, "quick" if quick else "whole"]
@@ -47,14 +47,14 @@ def in_new_processes(city: str, quick: bool) -> tuple[float, float, float]:
 
 
 def rigid(scene: Scene, turns: int, by: Gains) -> Scene:
-    """The scene turned about the vertical by quarters, counter-clockwise, and then shifted."""
+    """Return the scene turned counter-clockwise about the vertical by quarter turns, and then shifted."""
     matrix = np.linalg.matrix_power(np.array([[0.0, -1, 0], [1, 0, 0], [0, 0, 1]]), turns)
     meshes = tuple(replace(mesh, vertices=mesh.vertices @ matrix.T + by) for mesh in scene.meshes)
     return replace(scene, meshes=meshes, footprints=())
 
 
 def alike(here: Any, there: Any) -> float:
-    """The share of voxels with equal masks, gain to .01 dB, delay to .01 ns and direction to .01 degrees."""
+    """Return the share of voxels with equal masks, gain to .01 dB, delay to .01 ns and direction to .01 degrees."""
     same = np.ones(here.path_gain_db.shape, bool)
     for mask in ("los", "no_path", "building"):
         same &= np.broadcast_to(here[mask].values == there[mask].values, same.shape)
@@ -69,13 +69,13 @@ def alike(here: Any, there: Any) -> float:
 
 
 def moved(quick: bool) -> dict[str, float]:
-    """Shares of voxels that shifts and quarter turns of munich leave as they are, and what turns change."""
+    """Return the shares of voxels of munich that shifts and quarter turns leave unchanged, and the changes by turns."""
     scene, half = load("munich"), 24.0 if quick else 128.0
     middle, antenna = np.array([500.0, -350.0, 0.0]), np.array([16.0, 10.0, 28.0])
     options = TraceOptions(rays=200_000 if quick else 1_000_000, diffraction=True)
 
     def traced(by: Gains, turns: int = 0) -> Any:
-        """The map about the middle, moved to `by`; the rows of a turned one are turned back."""
+        """Return the map around the centre, moved to `by`; a turned map is turned back."""
         x, y, z = by
         low, high = {"z": z + 1, "y": y - half, "x": x - half}, {"z": z + 5, "y": y + half, "x": x + half}
         east, north, up = antenna

@@ -35,10 +35,10 @@ Ways = dict[str, Callable[[], Fields]]
 
 
 def cascade(grid: Grid, count: int, *, slope: float = 1.0, spread: float = 1.2, seed: int = 0) -> Fields:
-    """Rain-like fields: exponentials of Gaussian fields with spectral slope `slope`, dry where they are low.
+    """Generate rain-like fields: exponentials of Gaussian fields with spectral slope `slope`, dry where they are low.
 
-    The slope is on the rough side of what radars see: smoother fields lose more by a shift, relative to the little
-    that bilinear interpolation itself loses, and the cost is not to be overstated.
+    The slope is at the rough end of radar observations. In smoother fields a shift causes a larger loss relative to the
+    small error of bilinear interpolation; a rough field avoids overstating the loss.
     """
     rng = np.random.default_rng(seed)
     height, width = (2 * size for size in grid.shape)  # cut from twice the size: not periodic
@@ -64,7 +64,7 @@ def apply_sparse(matrix: Any, fields: Fields, shape: tuple[int, ...]) -> Fields:
 
 
 def conservative_ways(fine: Fields) -> Ways:
-    """200 × 200 cells to 80 × 80 nodes, by area."""
+    """Return methods for conservative regridding of 200 × 200 cells to 80 × 80 nodes."""
     regridder = Regridder(FINE, COARSE)
     matrix, there = kronecker(regridder), xr.Dataset(coords=COARSE.coords())
     theirs = {"latitude_coord": "lat", "nan_threshold": 0.5}
@@ -94,7 +94,7 @@ def conservative_ways(fine: Fields) -> Ways:
 
 
 def bilinear_ways(coarse: Fields) -> Ways:
-    """80 × 80 nodes to 200 × 200 cells, by coordinate."""
+    """Return methods for bilinear interpolation of 80 × 80 nodes to 200 × 200 cells by coordinate."""
     regridder = Regridder(COARSE, FINE, "bilinear")
     matrix, there = kronecker(regridder), xr.Dataset(coords=FINE.coords())
     clamped = [np.clip(FINE[n].coordinates, *COARSE[n].extent) for n in FINE.names]
@@ -119,7 +119,7 @@ def bilinear_ways(coarse: Fields) -> Ways:
 
 
 def check_alike(ways: Ways, case: str) -> None:
-    """Check that all compute the same values, where all have one."""
+    """Check that all methods return equal values, at cells with values from all."""
     ours = ways["geoml"]()
     for name, way in ways.items():
         result = way()
@@ -132,7 +132,7 @@ def check_alike(ways: Ways, case: str) -> None:
 
 
 def worst_mass_error(fine: Fields) -> float:
-    """The largest relative error of the area integral, over factors, shifts, both ways, float32 and float64."""
+    """Return the largest relative error of the area integral, over factors, shifts, directions and float types."""
     worst = 0.0
     for other in (COARSE, FINE.coarsen(2), FINE.coarsen(2.5), FINE.coarsen(8), FINE.refine(2), FINE.moved(lat=0.037)):
         for source, target in ((FINE, other), (other, FINE)):
@@ -147,7 +147,7 @@ def worst_mass_error(fine: Fields) -> float:
 
 
 def real_costs() -> dict[str, Any]:
-    """The cost of index resizing on the radar rain in `$GEOML_DATA/precip`, where there is any."""
+    """Return the loss from index resizing on the radar rain in `$GEOML_DATA/precip`; empty without these data."""
     root = Path(os.environ.get("GEOML_DATA", "")) / "precip"
     costs = {}
     for path in sorted(root.glob("*_0p10.nc")) if os.environ.get("GEOML_DATA") else []:
@@ -161,7 +161,7 @@ def real_costs() -> dict[str, Any]:
 
 
 def alternate(ways: Ways, rounds: int) -> dict[str, Fields]:
-    """Seconds of each way in each round."""
+    """Return the seconds of each method in each round."""
     seconds: dict[str, list[float]] = {name: [] for name in ways}
     for _ in range(rounds):
         for name, way in ways.items():
@@ -173,7 +173,7 @@ def alternate(ways: Ways, rounds: int) -> dict[str, Fields]:
 
 
 def race(case: str, ways: Ways, rounds: int, fields: int) -> float:
-    """Print the times of a case; how many times faster ours is than the fastest of the others."""
+    """Print the times of a case. Returns the time of the fastest peer over ours."""
     check_alike(ways, case)
     seconds = alternate(ways, rounds)
     ours = seconds.pop("geoml")
@@ -185,7 +185,7 @@ def race(case: str, ways: Ways, rounds: int, fields: int) -> float:
 
 
 def measure(quick: bool) -> dict[str, float]:
-    """The figures of this script, by the keys of targets.yaml."""
+    """Return the figures of this script by the keys of targets.yaml."""
     count, rounds = (240, 5) if quick else (480, 11)  # fewer fields than that measure the start of threads
     fine = cascade(FINE, count)
     coarse = Regridder(FINE, COARSE)(fine)

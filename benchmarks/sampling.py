@@ -41,7 +41,7 @@ BUDGETS = (7, 11, 17, 23, 35)
 
 @dataclass(frozen=True)
 class Law:
-    """A law by its exact denoiser, noise to start from, and where the exact flow takes it."""
+    """A distribution with its exact denoiser, initial noise, and the end points of the exact flow."""
 
     name: str
     denoiser: Denoiser
@@ -49,20 +49,20 @@ class Law:
     end: torch.Tensor
 
     def error(self, sampler: Sampler, sigmas: Sequence[float]) -> float:
-        """Relative root mean square distance from the end of the flow."""
+        """Return the relative root mean square distance from the end of the exact flow."""
         away = sampler(self.denoiser, self.noise, sigmas) - self.end
         return float((away.square().mean() / self.end.square().mean()).sqrt())
 
 
 def spectrum(size: int = 16) -> torch.Tensor:
-    """Variances of the coefficients, `(1, size, size)`: their mean is that of the cells."""
+    """Return the variances of the coefficients, `(1, size, size)`; their mean equals the variance of the cells."""
     wavenumber = torch.arange(size, dtype=torch.float64)
     variance = (1 + wavenumber[:, None] ** 2 + wavenumber**2) ** -1.5
     return (SIGMA_DATA**2 * variance / variance.mean())[None]
 
 
 def laws(samples: int, reference_steps: int) -> list[Law]:
-    """The three laws of this page, sampled as often as that."""
+    """Return the three distributions of this benchmark with `samples` samples each."""
     generator = torch.Generator().manual_seed(0)
 
     def normal(*shape: int) -> torch.Tensor:
@@ -90,10 +90,11 @@ def laws(samples: int, reference_steps: int) -> list[Law]:
 
 
 def distance_of_laws(sampler: Sampler, sigmas: Sequence[float]) -> float:
-    """Relative Wasserstein distance of the samples of `fields` from their law, without any chance.
+    """Return the relative Wasserstein distance between the samples of `fields` and their distribution, computed
+    exactly.
 
-    Row k of the batch meets 1 at every coefficient as the k-th noise, and 0 as all others: sums of squares over the
-    rows are the variances of the samples, as the sampler is linear in the noise and coefficients do not meet.
+    The sampler is linear in the noise and treats coefficients independently. Row k of the batch has the k-th noise
+    equal to 1 and all others 0, so sums of squares over rows are the variances of the samples.
     """
     rows, variance = len(sigmas), spectrum()
 
@@ -108,7 +109,7 @@ def distance_of_laws(sampler: Sampler, sigmas: Sequence[float]) -> float:
 
 
 def within(sampler: Sampler, spacing: Spacing, budget: int) -> tuple[float, ...]:
-    """The levels of most steps that take no more evaluations than `budget`."""
+    """Return the noise levels with the most steps that need at most `budget` evaluations."""
     steps = 1
     while sampler.evaluations(spacing(steps + 1)) <= budget:
         steps += 1
@@ -116,7 +117,7 @@ def within(sampler: Sampler, spacing: Spacing, budget: int) -> tuple[float, ...]
 
 
 def fewest(law: Law, sampler: Sampler, spacing: Spacing, error: float) -> int | None:
-    """Evaluations from which on, up to 35, the error is no larger than that; None where 35 are too few."""
+    """Return the number of evaluations (up to 35) from which the error is at most `error`; None if 35 are too few."""
     least = None
     for budget in range(35, 2, -1):
         sigmas = within(sampler, spacing, budget)
@@ -127,7 +128,7 @@ def fewest(law: Law, sampler: Sampler, spacing: Spacing, error: float) -> int | 
 
 
 def measure(quick: bool) -> dict[str, float | None]:
-    """The figures of this script, by the keys of targets.yaml."""
+    """Return the figures of this script by the keys of targets.yaml."""
     settings = preset("edm")["sampling"]
     default = sampler_of(settings["sampler"])
 

@@ -1,12 +1,12 @@
-"""Efficiency of a second worker: preparing data and cells of a benchmark with Dask workers of one thread each.
+"""Parallel efficiency of a second Dask worker: preparing data, and cells of a benchmark. Workers have one thread each.
 
-- `efficiency_prepare`: T1 / (2·T2), T1 and T2 the seconds in which one and two workers prepare a region of the
-  synthetic planet, from the first slab asked for to the manifest.
-- `efficiency_cells`: the same for equal cells of a benchmark, each a network trained and scored on prepared data.
+- `efficiency_prepare`: T1 / (2·T2), where T1 and T2 are the seconds in which one and two workers prepare a region of
+  the synthetic planet, from the request of the first slab to the manifest.
+- `efficiency_cells`: the same for equal cells of a benchmark; each trains and scores a network on prepared data.
 
-Workers are fresh for every run, so that none finds weather it made before, and have done the like on a small region
-before the clock starts: imports and compilation are not measured. One and two workers take turns, and the median over
-the rounds' quotients counts.
+Workers are new for every run, so none has cached weather. Before the clock starts, they do the same work on a small
+region, so imports and compilation are not measured. One and two workers take turns. Figures are medians over the
+rounds of the ratio within a round.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ SETTINGS = (
 
 
 def experiment(folder: Path, *, hours: int, size_deg: int, samples: int) -> Experiment:
-    """A benchmark whose data, trainings and scores lie in the folder."""
+    """Return a benchmark whose data, trainings and scores are stored in the folder."""
     spans = {"train": (2001, 2011), "validation": (2011, 2013), "test": (2013, 2021)}
     splits = ",".join(f"{k}:{{start:'{a}-01-01',end:'{b}-01-01',hours:{hours}}}" for k, (a, b) in spans.items())
     words = (*SETTINGS, f"cache={folder}", f"data.size_deg={size_deg}", f"data.splits_at={{{splits}}}")
@@ -47,13 +47,13 @@ def experiment(folder: Path, *, hours: int, size_deg: int, samples: int) -> Expe
 
 
 def prepare(made: Experiment) -> None:
-    """One region's training data, anew."""
+    """Prepare the training data of one region without a cache."""
     shutil.rmtree(made.archive.path(REGION, "train"), ignore_errors=True)
     made.archive.prepare(REGION, "train")
 
 
 def cells(made: Experiment) -> None:
-    """Four seeds of one network, trained and scored anew."""
+    """Train and score four seeds of one network without a cache."""
     for name in ("trainings", "scores"):
         shutil.rmtree(made.cache / name, ignore_errors=True)
     train_set = TrainSet((REGION,), len(made.archive.samples(REGION, "train")[1]))
@@ -64,7 +64,7 @@ def cells(made: Experiment) -> None:
 
 
 def seconds(work: Callable[[Experiment], None], made: Experiment, small: Experiment, workers: int) -> float:
-    """Seconds that new workers take, after a warm-up on a small case."""
+    """Return the seconds of new workers, after a warm-up on a small case."""
     with dask_workers(workers):
         work(small)
         begin = time.perf_counter()
@@ -73,7 +73,7 @@ def seconds(work: Callable[[Experiment], None], made: Experiment, small: Experim
 
 
 def measure(quick: bool) -> dict[str, float | None]:
-    """Both figures; their definitions stand at the top of the file."""
+    """Return both figures, which the top of the file defines."""
     if usable_cores() < 2:
         print("one core only: the efficiency of a second worker cannot be measured")
         return {"efficiency_prepare": None, "efficiency_cells": None}

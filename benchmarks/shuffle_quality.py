@@ -1,4 +1,4 @@
-"""How well a loader mixes: the variance of batch means against that of a global shuffle."""
+"""Quality of shuffling by a loader: variance of batch means compared with a global shuffle."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ __all__ = ["effective_sample_ratio"]
 def effective_sample_ratio(
     loader: BlockLoader, values: NDArray[Any], *, epochs: int = 20, consecutive: int = 1
 ) -> float:
-    """Effective samples of a batch, as a fraction of what a batch of a global shuffle is worth.
+    """Return the effective number of samples in a batch, relative to a batch of a global shuffle.
 
-    `values` are per-example gradients, or a stand-in for them, by item id: `(items,)` or `(items, components)`.
-    The ratio is Var_global / Var_loader of the mean over a batch (over `consecutive` batches), summed over components:
-    sampling b of N without replacement gives Var_global = σ²/b · (N − b)/(N − 1); Var_loader is measured on the
-    loader's own order over `epochs`, reading no data. 1 is as good as a global shuffle; strongly correlated samples
-    read in order come out near 1/b. Batches are those of all ranks together.
+    `values` are per-example gradients or similar values by item id: `(items,)` or `(items, components)`. The ratio is
+    Var_global / Var_loader of the mean over a batch (over `consecutive` batches), summed over components. Sampling b of
+    N without replacement gives Var_global = σ²/b · (N − b)/(N − 1). Var_loader is measured over `epochs` of the
+    loader's order, without reading data. A ratio of 1 means as good as a global shuffle; strongly correlated samples in
+    order give about 1/b. Batches are those of all ranks together.
     """
     values = np.asarray(values, np.float64).reshape(len(values), -1)
     if len(values) != loader.items:

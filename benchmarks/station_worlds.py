@@ -1,6 +1,6 @@
-"""Hours with stations for `guided.py`: the exact law given stations, and kriging of their residuals.
+"""Station data for `guided.py`: the exact distribution given stations, and kriging. Not a benchmark.
 
-This is not a benchmark.
+Kriging interpolates the residuals of a trend at stations.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ __all__ = ["Residuals", "StationLaw", "fair_crps", "spread_skill"]
 
 Array = NDArray[np.float64]
 KM = 111.195
-#: Sweeps of the Gibbs sampler over the stations that are dry.
+#: Number of sweeps of the Gibbs sampler over dry stations.
 SWEEPS = 40
-#: Kriged residuals have ensembles of quantiles, which score better than random members.
+#: Number of quantiles in the ensemble of kriged residuals; quantiles score better than random members.
 QUANTILES = (np.arange(16) + 0.5) / 16
 
 
 def fair_crps(rain: Array, truth: Array, mask: NDArray[np.bool_]) -> float:
-    """Mean fair CRPS over the True cells, of `(hour, member, lat, lon)`; one member has its absolute error."""
+    """Return the mean fair CRPS over cells with a True mask, of `(hour, member, lat, lon)`; MAE for one member."""
     members = rain.shape[1]
     error = np.abs(rain - truth[:, None]).mean(1)
     if members > 1:
@@ -41,7 +41,7 @@ def fair_crps(rain: Array, truth: Array, mask: NDArray[np.bool_]) -> float:
 
 
 def spread_skill(rain: Array, truth: Array, mask: NDArray[np.bool_]) -> float:
-    """√((M+1)/M · mean variance) over the RMSE of the mean, over the True cells."""
+    """Return √((M+1)/M · mean variance) over the RMSE of the ensemble mean, over cells with a True mask."""
     members = rain.shape[1]
     variance = rain.var(1, ddof=1) * (members + 1) / members
     return float(np.sqrt(variance[mask].mean() / ((rain.mean(1) - truth) ** 2)[mask].mean()))
@@ -49,7 +49,7 @@ def spread_skill(rain: Array, truth: Array, mask: NDArray[np.bool_]) -> float:
 
 @dataclass(frozen=True)
 class StationLaw:
-    """The law of a Gaussian field given its coarse view and readings `g(Z + error · noise)` at some cells."""
+    """Distribution of a Gaussian field given its coarse view and observations `g(Z + error · noise)` at some cells."""
 
     view: View
     cells: NDArray[np.intp]
@@ -57,26 +57,26 @@ class StationLaw:
 
     @property
     def law(self) -> GaussianLaw:
-        """The law of the rain."""
+        """Distribution of the rain."""
         return self.view.law
 
     @property
     def limit(self) -> float:
-        """The largest latent value without rain."""
+        """Largest latent value without rain."""
         return -float(special.ndtri(self.law.wet_fraction))
 
     @cached_property
     def flat(self) -> NDArray[np.intp]:
-        """The stations' cells in a flattened field."""
+        """Cells of the stations in a flattened field."""
         return np.asarray(self.cells[:, 0] * self.view.fine.shape[1] + self.cells[:, 1])
 
     def latent(self, rain: Array) -> Array:
-        """Z of wet rates; those of dry ones are the limit."""
+        """Return the latent value of wet rates; the limit for dry ones."""
         z = np.linspace(self.limit + 1e-6, 8, 200_001)
         return np.interp(rain, self.law.rain(z), z)
 
     def columns(self, cells: NDArray[np.intp]) -> Array:
-        """Columns of the covariance of Z given the coarse view, `(cell, lat × lon)`."""
+        """Return columns of the covariance of Z given the coarse view, `(cell, lat × lon)`."""
         view = self.view
         sides = [self.law.covariance(axis) for axis in view.wide.axes]
         inner = view._inner
@@ -88,7 +88,7 @@ class StationLaw:
         return np.stack(made)
 
     def draws(self, coarse: Array, readings: Array, members: int, rng: np.random.Generator) -> tuple[Array, Array]:
-        """Members of the rain without and with the stations, `(hour, member, lat, lon)`, both exact."""
+        """Draw members of the rain without and with the stations, `(hour, member, lat, lon)`; both are exact."""
         hours, count = len(coarse), len(self.cells)
         columns = self.columns(self.cells)
         noise = self.error**2 + 1e-6
@@ -108,7 +108,7 @@ class StationLaw:
     def _undried(
         self, mean: Array, covariance: Array, values: Array, dry: NDArray[np.bool_], rng: np.random.Generator
     ) -> Array:
-        """Latent values of dry stations, drawn below the limit given those of the others (Gibbs)."""
+        """Draw latent values of dry stations below the limit, given the values of the others (Gibbs)."""
         precision = np.linalg.inv(covariance)
         values = np.where(dry, np.minimum(self.limit - 0.1, mean), values)
         for _ in range(SWEEPS):
@@ -122,7 +122,7 @@ class StationLaw:
         return values
 
     def with_exact_denoiser(self, coarse: Array, readings: Array, members: int, seed: int) -> Array:
-        """Members guided by the stations with the exact denoiser of Z, dry stations as the mean of dry values."""
+        """Draw members guided by stations with the exact denoiser of Z; dry stations have the mean of dry values."""
         shape = self.view.fine.shape
         everywhere = np.stack(np.unravel_index(np.arange(shape[0] * shape[1]), shape), 1)
         covariance = torch.from_numpy(self.columns(everywhere))
@@ -149,10 +149,10 @@ class StationLaw:
 
 @dataclass(frozen=True)
 class Residuals:
-    """Kriging with PyKrige of the residuals at stations of a trend of the fourth root of the interpolated coarse rain.
+    """Kriging (PyKrige) of residuals at stations, in the fourth root of rain.
 
-    The trend is that interpolated rain alone, or a regression on it (`slope` and `offset`). Trend and exponential
-    variogram are fitted on fields of other hours of the place, all cells of them, which favours kriging.
+    The trend is the interpolated coarse rain, or a regression on it (`slope` and `offset`). Trend and exponential
+    variogram are fitted to all cells of fields at other hours of the place, which favours kriging.
     """
 
     slope: float
@@ -163,7 +163,7 @@ class Residuals:
 
     @classmethod
     def fitted(cls, simple: Array, truth: Array, grid: Grid, *, regression: bool) -> Residuals:
-        """From interpolated coarse rain and truth of other hours, `(hour, lat, lon)` in mm/h."""
+        """Fit to interpolated coarse rain and truth of other hours, `(hour, lat, lon)` in mm/h."""
         x, y = np.clip(simple, 0, None) ** 0.25, np.clip(truth, 0, None) ** 0.25
         slope, offset = np.polyfit(x.ravel(), y.ravel(), 1) if regression else (1.0, 0.0)
         left = y - slope * x - offset
@@ -184,7 +184,7 @@ class Residuals:
         return cls(float(slope), float(offset), float(sill), float(reach), float(nugget))
 
     def members(self, simple: Array, readings: Array, cells: NDArray[np.intp]) -> tuple[Array, Array]:
-        """The kriged rain of one hour, `(1, lat, lon)`, and an ensemble of its quantiles; reach is in cells."""
+        """Return the kriged rain of one hour, `(1, lat, lon)`, and an ensemble of its quantiles."""
         from pykrige.ok import OrdinaryKriging
 
         trend = self.slope * np.clip(simple, 0, None) ** 0.25 + self.offset
@@ -205,6 +205,6 @@ class Residuals:
 
 
 def _rain(root: Array) -> Array:
-    """Rain of fourth roots, dry below half the smallest wet rate."""
+    """Convert fourth roots to rain; dry below half the smallest wet rate."""
     rain = np.clip(root, 0, None) ** 4
     return np.where(rain < 0.05, 0.0, rain)

@@ -1,9 +1,9 @@
-"""A training of ours against the same network, data and optimiser in a plain PyTorch loop.
+"""Cost of a training step of ours, compared with a plain PyTorch loop with the same network, data and optimiser.
 
-Ours reads batches from a store while it trains, averages weights, clips gradients, draws keyed noise, checks that
-losses are finite, logs, and writes a checkpoint at the end. The plain loop takes batches that lie in memory, already
-transformed: forward, loss, backward, AdamW, nothing else. Both take turns; the ratio is the median over the rounds of
-the quotients of processor seconds a step, each of a longer training less a shorter one.
+Our training reads batches from a store, averages weights, clips gradients, draws keyed noise, checks that losses are
+finite, logs, and writes a checkpoint at the end. The plain loop uses transformed batches in memory, and runs only
+forward, loss, backward and AdamW. Both take turns. The ratio is the median over rounds of the ratio of processor
+seconds per step; the seconds are the difference of a longer and a shorter training.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ REGION = "melanesia"
 
 @dataclass
 class Case:
-    """A model, its data, and fresh loaders of them."""
+    """A model, its data, and new loaders of them."""
 
     name: str
     model: Callable[[], Model]
@@ -49,7 +49,7 @@ class Case:
 
 
 def rain(folder: Path, preset: str) -> Case:
-    """A preset of rain on fields of the synthetic planet, in patches of 64 cells."""
+    """Return a rain preset on fields of the synthetic planet, in patches of 64 cells."""
     spans = {"train": ("2001", "2002"), "validation": ("2002", "2003"), "test": ("2003", "2004")}
     splits = {k: {"start": f"{a}-01-01", "end": f"{b}-01-01", "hours": 192} for k, (a, b) in spans.items()}
     archive = Archive({"source": "synthetic", "size_deg": 8, "splits_at": splits,
@@ -67,7 +67,7 @@ def rain(folder: Path, preset: str) -> Case:
 
 
 def radio(folder: Path, preset: str) -> Case:
-    """A preset of radio maps on dominant-path maps of procedural cities."""
+    """Return a radio map preset on dominant-path maps of procedural cities."""
     path = folder / "maps.zarr"
     window = Window(size_m=128.0, step_m=4.0, heights_m=(2.0, 16.0, 2.0), centre_m=(128.0, 128.0))
     if not path.exists():
@@ -105,7 +105,7 @@ def plain(case: Case, steps: int, batches: Sequence[Batch]) -> float:
 
 
 def ratio(case: Case, folder: Path, rounds: int, steps: int) -> float:
-    """Processor seconds of a step of ours over those of the plain loop."""
+    """Return the processor seconds of a step of ours over those of the plain loop."""
     batches = [case.transforms.forward(batch) for batch in itertools.islice(iter(case.loader()), 4)]
     assert all(len(batch) == case.batch_size for batch in batches)
     found = []

@@ -1,18 +1,18 @@
-"""Are the shipped general models better than RainFARM where nobody trained: regions, climates, countries?
+"""The shipped general models compared with RainFARM in places without training: regions, climates, countries.
 
-The weights were trained on climates of the synthetic planet drawn at random (`rainshift train experiment=general`); the
-six regions, the outside climates and the four countries had no part in it. Fair CRPS over the same hours of both;
-`exact` is given where the coarse rain is exact. Figures are those of the diffusion, `general`; the table also has the
-regression.
+The weights were trained on random climates of the synthetic planet (`rainshift train experiment=general`). The six
+regions, the outside climates and the four countries were not in the training. Scores are the fair CRPS over the same
+hours. `exact` is set if the coarse rain is exact. Figures are those of the diffusion, `general`; the table also shows
+the regression.
 
-- `worst_region_over_rainfarm`: CRPS over RainFARM's in the six regions, the worst.
-- `outside_over_rainfarm`: the same in twenty climates beyond every range of training, the worst tenth's limit.
-- `zero_shot_over_rainfarm`: the same on radar of four countries, rain alone, the worst; null where the files are not
-  there (`GEOML_DATA`).
-- `real_spread_skill`: √((M+1)/M · variance) over RMSE of the members there, in cells where it rains, as a
-  factor away from 1 (1.15 stands for 1.15 or 0.87); the worst.
+- `worst_region_over_rainfarm`: CRPS over that of RainFARM in six regions; the largest.
+- `outside_over_rainfarm`: the same in twenty climates outside all ranges of training; 90 % quantile.
+- `zero_shot_over_rainfarm`: the same on radar of four countries with rain as the only predictor; the largest. Null
+  without the files (`GEOML_DATA`).
+- `real_spread_skill`: √((M+1)/M · variance) over the RMSE of members on radar, in cells where it rains, as a factor of
+  at least 1 (1.15 stands for 1.15 or 0.87); the largest.
 
-The table has every place. Finished places are kept in runs/travel: the same command resumes.
+The table shows every place. Finished places are saved in runs/travel. The same command resumes.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ from rainshift.sources.base import RegionData
 
 MEMBERS = 4
 SUITE = Suite(["crps_fair"])
-#: Sums of finished records, by what they depend on: an interrupted run resumes.
+#: Code that determines the saved sums of finished records, from which an interrupted run resumes.
 KEPT = Path("runs/travel")
 WEIGHTS_USED = [shipped_sums(name) for name in ("general", "general-regression")]
 CODE = ("geoml.diffusion", "geoml.metrics", "geoml.models", "geoml.nn", "geoml.regrid", "rainshift.baselines",
@@ -51,14 +51,14 @@ CODE = ("geoml.diffusion", "geoml.metrics", "geoml.models", "geoml.nn", "geoml.r
 
 
 class Sums:
-    """CRPS of models, and spread and error where it rains, over the hours of a place."""
+    """CRPS of models, and spread and error where it rains, summed over the hours of a place."""
 
     def __init__(self) -> None:
         self.crps: dict[str, list[float]] = {}
         self.variance = self.squares = 0.0
 
     def add(self, name: str, rain: np.ndarray[Any, Any], truth: np.ndarray[Any, Any], ids: Iterable[int]) -> None:
-        """One batch of `(hour, member, lat, lon)`."""
+        """Add a batch of `(hour, member, lat, lon)`."""
         table = SUITE.update(rain, truth, ids=np.array(list(ids)))
         self.crps.setdefault(name, []).append(float(table.sums[:, 0].sum() / table.weights[:, 0].mean()))
         if name == "general":
@@ -74,17 +74,17 @@ class Sums:
         self.variance, self.squares = self.variance + other.variance, self.squares + other.squares
 
     def score(self, name: str) -> float:
-        """Sum over hours of the mean CRPS."""
+        """Return the sum over hours of the mean CRPS."""
         return sum(self.crps[name])
 
     @property
     def spread_skill(self) -> float:
-        """1 for members that are as far from their mean as the truth."""
+        """Return the spread–skill ratio; 1 if members deviate from their mean as much as the truth does."""
         return math.sqrt(self.variance / self.squares) if self.squares else math.nan
 
 
 def of_record(data: RegionData, hours: list[int], channels: Channels) -> Sums:
-    """The sums of one record."""
+    """Return the sums of one record."""
     sums = Sums()
     models = places.models(channels, exact=places.is_exact(data), bilinear=Interpolation)
     for batch in places.batches(data, hours, channels):
@@ -97,7 +97,7 @@ def of_record(data: RegionData, hours: list[int], channels: Channels) -> Sums:
 
 
 def scored(found: Iterable[tuple[str, RegionData, list[int]]], channels: Channels, what: str) -> dict[str, Sums]:
-    """The sums of each place; several records of one place are pooled. Finished records are found in runs/travel."""
+    """Return the sums of each place, pooled over its records. Finished records are read from runs/travel."""
     made: dict[str, Sums] = {}
     for number, (name, data, hours) in enumerate(found):
         path = KEPT / f"{config_hash({'weights': WEIGHTS_USED, 'code': code_hash(*CODE), 'hours': hours})}"
@@ -115,7 +115,7 @@ def scored(found: Iterable[tuple[str, RegionData, list[int]]], channels: Channel
 
 
 def row(what: str, name: str, sums: Sums) -> dict[str, Any]:
-    """The line of a place."""
+    """Return the table row of a place."""
     rival, simple = sums.score("rainfarm"), sums.score("bilinear")  # 0 in hours without any rain
     over = {key: sums.score(key) / rival if rival else math.nan for key in ("general", "general-regression")}
     skills = {f"skill {key}": 1 - sums.score(key) / simple if simple else math.nan for key in ("general", "rainfarm")}
@@ -124,7 +124,7 @@ def row(what: str, name: str, sums: Sums) -> dict[str, Any]:
 
 
 def measure(quick: bool) -> dict[str, float | None]:
-    """The figures of this script, by the keys of targets.yaml."""
+    """Return the figures of this script by the keys of targets.yaml."""
     torch.set_num_threads(1)
     kinds = {
         "region": scored(places.named(6 if quick else 48), places.ALL, "region"),

@@ -1,17 +1,17 @@
-"""Ranking of errors outside the training regions by trust map, rain and spread.
+"""Detection of large errors outside the training regions, by trust map, predicted rain and ensemble spread.
 
-Small U-Nets are trained on regions of the synthetic planet with each of them left out in turn; several seeds make an
-ensemble, whose spread is one rival and whose mean rain the other. The trust map is fitted in validation hours of the
-training regions alone (`rainshift.models.trust`) and drawn on the left-out region, whose truth then says which cells
-have the largest tenth of the errors of the mean. AUROC is the chance that such a cell gets a higher score than another,
-0.5 by chance.
+Small U-Nets are trained on regions of the synthetic planet with each region left out in turn. Several seeds form an
+ensemble; its spread and its mean rain are the two alternatives. The trust map is fitted to validation hours of the
+training regions (`rainshift.models.trust`) and applied to the left-out region. Its truth shows the cells with the
+largest tenth of the errors of the ensemble mean. AUROC is the probability that such a cell has a higher score than
+another cell; 0.5 is chance.
 
-- `auroc_trust`, `auroc_rain`, `auroc_spread`: of each score, mean over the left-out regions.
-- `gain_over_best`: that of the trust map less that of the better of the two others.
+- `auroc_trust`, `auroc_rain`, `auroc_spread`: AUROC of each score, mean over the left-out regions.
+- `gain_over_best`: AUROC of the trust map minus the larger of the two others.
 
-The table also has the mean error of the half of the cells that each score trusts most (risk at coverage ½; "best" ranks
-by the error itself), the share of cells whose error is below the 90 % bound, and of those called familiar, there and in
-the regions trained on.
+The table also shows, for the left-out region and the training regions, the mean error of the half of the cells with
+the lowest score (risk at coverage ½; "best" ranks by the true error), the share of cells with an error below the 90 %
+bound, and the share of familiar cells.
 """
 
 from __future__ import annotations
@@ -41,18 +41,18 @@ from rainshift.training import load
 
 REGIONS = ("europe_west", "melanesia", "tibetan-plateau", "west-africa")
 UNET = "{model: unet, base: 8, multipliers: [1, 2]}"
-LARGE = 0.9  # errors above this quantile of their region are what is to be found
-HOURS = 48  # of a region, in test and training
+LARGE = 0.9  # quantile of the errors of a region above which errors count as large
+HOURS = 48  # hours per region, in test and training
 
 
 @dataclass(frozen=True)
 class Committee:
-    """Several downscalers as one ensemble, one member each."""
+    """Several downscalers as one ensemble with one member each."""
 
     parts: tuple[Downscaler, ...]
 
     def predict(self, batch: Batch, members: int = 1, seed: int = 0) -> tuple[torch.Tensor, float]:
-        """`(batch, member, channel, y, x)` in mm/h, and the share of values that were clipped."""
+        """Predict rain `(batch, member, channel, y, x)` in mm/h. Also returns the share of clipped values."""
         made = [part.predict(batch, members=1, seed=seed) for part in self.parts]
         return torch.cat([fields for fields, _ in made], dim=1), float(np.mean([share for _, share in made]))
 
@@ -80,7 +80,7 @@ def experiment(planet: int, cache: str, seeds: int, samples: int) -> Experiment:
 
 
 def committee(made: Experiment, region: str) -> Committee:
-    """The U-Nets trained without a region."""
+    """Return the U-Nets trained without a region."""
     outside, parts = made.plan.outside[region], []
     for seed in range(int(made.config["seeds"])):
         made.trained("unet", outside, seed)
@@ -90,7 +90,7 @@ def committee(made: Experiment, region: str) -> Committee:
 
 
 def drawn(model: Committee, trust: Trust, archive: Archive, region: str) -> dict[str, np.ndarray[Any, Any]]:
-    """Scores, error, bound and familiarity of all known cells of a region's test hours."""
+    """Return scores, error, bound and familiarity of all known cells in a region's test hours."""
     parts: dict[str, list[np.ndarray[Any, Any]]] = {}
     positions = evenly(len(archive.samples(region, "test")[1]), HOURS)
     for batch, _ in whole_fields(archive, region, "test", positions):
@@ -113,7 +113,7 @@ def drawn(model: Committee, trust: Trust, archive: Archive, region: str) -> dict
 
 
 def row(planet: int, region: str, there: dict[str, Any], at_home: list[dict[str, Any]]) -> dict[str, Any]:
-    """Results for a left-out region and for the training regions."""
+    """Return the results for a left-out region and for the training regions."""
     error = there["error"]
     large = error > np.quantile(error, LARGE)
     found: dict[str, Any] = {"planet": planet, "left out": region}
@@ -129,7 +129,7 @@ def row(planet: int, region: str, there: dict[str, Any], at_home: list[dict[str,
 
 
 def measure(quick: bool) -> dict[str, float]:
-    """The figures of this script, by the keys of targets.yaml."""
+    """Return the figures of this script by the keys of targets.yaml."""
     torch.set_num_threads(1)
     rows = []
     with tempfile.TemporaryDirectory() as folder:
