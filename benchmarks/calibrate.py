@@ -1,14 +1,15 @@
 """Calibration on synthetic drives with known truth: coverage of intervals, gain on held-out blocks, and false changes.
 
-A drive is a walk through the streets of a procedural city with three directive cells, each reading of the best one or
-two of them. Its truth is traced in another city: heights of buildings are off by 10 % (standard deviation), and one
-building is missing. Cells are off by 5 dB and 8° in azimuth, walls reflect up to a few dB less (standard deviations;
-losses half-normal with 2.5 dB), and readings have correlated shadowing (4 dB in sight, 6 dB out of sight, 20 m) and 1.5
-dB each alone. The fit knows the city as mapped, and none of this; its priors are its defaults.
+A drive is a walk through the streets of a procedural city with three directive cells; each reading is of the strongest
+one or two. The true powers are traced in another version of the city: building heights differ by 10 % (standard
+deviation), and one building is missing. The true cells differ by 5 dB and 8° in azimuth, and walls reflect up to a few
+dB less (standard deviations; losses half-normal with 2.5 dB). Readings have correlated shadowing (4 dB in sight, 6 dB
+out of sight, 20 m) and 1.5 dB of independent noise. The calibration has only the city as mapped, with default priors.
 
-Coverage is that of the parameters' 90 % intervals over all drives. The gain is the fall of the RMSE on held-out blocks
-by the calibration over its fall with the true parameters, both in the city as mapped, from sums over drives. Drives
-without errors (the city as mapped, true parameters, shadowing) show what a calibration changes without need.
+Coverage is the share of parameters within their 90 % intervals over all drives. The gain is the decrease of the RMSE on
+held-out blocks by calibration over the decrease with the true parameters, both in the city as mapped, from sums over
+drives. Drives without errors (city as mapped, true parameters, only shadowing) show changes that a calibration makes
+without need.
 """
 
 from __future__ import annotations

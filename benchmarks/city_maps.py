@@ -1,12 +1,12 @@
-"""The general model of radio maps on two cities that it never saw, against baselines, its parts and a plain 3-D U-Net.
+"""The general model of radio maps on two unseen cities, compared with baselines, its parts and a plain 3-D U-Net.
 
-Ray-traced maps of munich and etoile, 8 transmitters in the streets of each, 32 × 32 × 4 voxels of 4 m at 5.9 GHz, as
-`radiomaps trace experiment=general_cities` makes them; they lie in `weights/cities`. The model is the one that comes
-with the package. The U-Net (`model=unet3d` of `experiment=general`) has the parameters of both of its stages and was
-trained on as many samples of the same maps; its weights lie there too. `--dress MAPS` (a store of
-`experiment=general_maps`) fits the field that dresses it, on validation scenes. In the dark: out of the traced line of
-sight. Voxels below -160 dB, the end of the range, are not scored: no receiver hears them. Means are of 8 members.
-`--quick` takes 4 maps.
+Test data are ray-traced maps of munich and etoile in `weights/cities`, made by `radiomaps trace
+experiment=general_cities`: 8 transmitters in the streets of each, 32 × 32 × 4 voxels of 4 m, 5.9 GHz. The model is the
+one shipped with the package. The U-Net (`model=unet3d` of `experiment=general`) has as many parameters as both stages
+of the model together, and was trained on as many samples of the same maps; its weights are in the same folder.
+`--dress MAPS` (a store of `experiment=general_maps`) fits the Gaussian field that is added to the U-Net, on validation
+scenes. Out of sight means out of the traced line of sight. Voxels below -160 dB, the end of the range, are not scored:
+no receiver detects them. Means are of 8 members. `--quick` uses 4 maps.
 """
 
 from __future__ import annotations

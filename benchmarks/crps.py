@@ -1,12 +1,12 @@
-"""The fair CRPS of every cell of an ensemble, against scoringrules and xskillscore, in time and value.
+"""The fair CRPS at every cell of an ensemble, compared with scoringrules and xskillscore, in time and value.
 
-The case is rain-like: float32 members, many of them 0. Each library is called on full arrays as in its documentation,
-with its fastest layout: members last for scoringrules and us, a labelled array for xskillscore. Peers
-whose estimator is not the fair one (`qd`, xskillscore) are called with their definition and still count, since one
-factor would make it fair; for the error, the fair estimators of scoringrules are compared. Contenders take turns;
-a time is the least of the rounds, which what else runs on the machine disturbs least, and all run on one thread.
+The data are rain-like: float32 members, many of them 0. Each library is called on full arrays as in its documentation,
+in its fastest layout: members last for scoringrules and ours, a labelled array for xskillscore. Some peers (`qd`,
+xskillscore) do not compute the fair estimator; they still count in the times, since a factor would make them fair. The
+values are compared with the fair estimators of scoringrules. Libraries take turns on one thread. A time is the smallest
+over the rounds, which other work on the machine disturbs least.
 
-- `vs_best_m8`, `vs_best_m16`, `vs_best_m50`, `vs_best_m100`: time of the fastest peer over ours, by members.
+- `vs_best_m8`, `vs_best_m16`, `vs_best_m50`, `vs_best_m100`: time of the fastest peer over ours, by number of members.
 - `max_abs_diff`: largest difference of ours, in either layout, from the fair estimators of scoringrules.
 """
 

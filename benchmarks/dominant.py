@@ -1,14 +1,15 @@
-"""The dominant-path solver against exact paths, out of sight at street level, in cities it was not fitted to.
+"""Error of the dominant-path solver against exact paths, out of sight at street level, in cities outside its fit.
 
-Munich and etoile, 5.9 GHz, transmitters at 1.5, 5 and 10 m in their streets, receivers at 1.5 m within 180 m, by
-chance. Truth is the power of all of Sionna's exact paths with up to three interactions, one diffraction among them.
-Where it finds none, or only what a roof's or a corner's second edge leaves, truth is not known: both gains count as
--140 dB below that, some 30 dB under the noise of 20 MHz at 23 dBm sent, and receivers without a path are left out.
+Cities are munich and etoile at 5.9 GHz, with random transmitters at 1.5, 5 and 10 m in their streets and random
+receivers at 1.5 m within 180 m. The truth is the power of all exact paths of Sionna with up to three interactions, one
+of them a diffraction. If it finds no path, or only one over the second edge of a roof or corner, the truth is unknown.
+Therefore gains below -140 dB count as -140 dB in both, and receivers without a path are excluded. This floor is about
+30 dB below the noise of 20 MHz at 23 dBm transmit power.
 
-The peers are free space and the first version of the solver, with a knife edge at every corner and no mirrors.
+The peers are free space and the first version of the solver, with a knife edge at every corner and no reflections.
 
-`--fit` prints the errors for other constants of the corner model, and the best with an interval over scenes: on streets
-that are generated, at 2, 5.9 and 28 GHz, with the same truth. No city is read. It takes some ten minutes of one core.
+`--fit` prints the errors for other constants of the corner model, and the best one with an interval over scenes. It
+uses generated streets at 2, 5.9 and 28 GHz with the same kind of truth, and no real city. It takes about ten minutes.
 """
 
 from __future__ import annotations

@@ -1,11 +1,11 @@
-"""The fractions skill score and the radially averaged log spectral distance, against pysteps, in time and value.
+"""The fractions skill score and the radially averaged log spectral distance, compared with pysteps, in time and value.
 
-The case is a RainShift field, 200 × 200 cells of rain-like noise, and one prediction of it. FSS is asked for at all
-thresholds × windows of the scorecard, from ours and from `pysteps.verification.spatialscores.fss`. RALSD is compared
-with the spectra of `pysteps.utils.spectral.rapsd` (pysteps has no distance of them) in value, and with the two Fourier
-transforms that it cannot do without in time: these two take turns alone, so that each finds in the caches what the
-other leaves there. All take plain float64 arrays on one thread. Contenders take turns; a time is the least of the
-rounds, which what else runs disturbs least.
+The data are a RainShift field (200 × 200 cells of rain-like noise) and one prediction of it. The FSS is computed at all
+thresholds × windows of the scorecard, by ours and by `pysteps.verification.spatialscores.fss`. pysteps has no spectral
+distance: the value of RALSD is compared with a distance from spectra of `pysteps.utils.spectral.rapsd`, and its time
+with the two Fourier transforms that it needs at least. RALSD and the transforms take turns without others in between,
+so both find the same caches. All get plain float64 arrays on one thread. Libraries take turns. A time is the smallest
+over the rounds, which other work disturbs least.
 """
 
 from __future__ import annotations

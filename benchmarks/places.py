@@ -63,7 +63,7 @@ def drawn(hours: int, *, outside: bool = True) -> Iterator[tuple[str, RegionData
 
 
 def _days(source: Any, name: str, hours: int) -> tuple[RegionData, list[int]]:
-    """Return hours that are evenly spread over days of the year."""
+    """Return the data of some evenly spaced days of the year, and positions of `hours` evenly spaced hours."""
     days = max(1, hours // 6)
     numbers = FIRST_DAY + np.linspace(0, DAYS - 1, days, dtype=int)
     data = source.blocks(name, np.unique(numbers))

@@ -1,15 +1,16 @@
-"""Diffusion of radio maps against the published preset, and against baselines without a network.
+"""Our diffusion model of radio maps compared with the published preset, and with baselines without a network.
 
-Ray-traced maps of 100 procedural scenes and two real cities, 8 transmitters each, four targets; scenes are disjoint: 80
-procedural ones train, 8 choose settings, 12 and both cities test. Two tasks: "aware" (buildings and transmitter) and
-"unaware" (buildings and 1 % of the voxels outdoors observed). Four families of networks learn on as many samples each:
-a 3-D U-Net, one that sees each height for itself, `radiodiff3d` and `radiodiff3d_paper` with equal parameters. Learning
-rates are chosen on the validation scenes from short trainings, and both presets are averaged over as many draws; ours
-takes one step, the published one the number of DDIM steps that is best for it on the test scenes.
+Data are ray-traced maps of 100 procedural scenes and two real cities, 8 transmitters each, with four targets. 80
+procedural scenes are for training, 8 for the choice of settings, 12 and both cities for the test. There are two tasks:
+"aware" (buildings and transmitter are given) and "unaware" (buildings and 1 % of the outdoor voxels are observed). Four
+types of networks are trained on as many samples each: a 3-D U-Net, a U-Net of single heights, `radiodiff3d`, and
+`radiodiff3d_paper` with equal parameters. Learning rates are chosen on the validation scenes from short trainings. Both
+presets are averaged over as many draws. Ours takes one step; the published preset takes its best number of DDIM steps
+on the test scenes.
 
-NMSE is Σe² / ΣI² over all valid voxels of fields on 0 … 1, of an azimuth with the error around the circle. All is
-resumed where it stopped. `--prepare` only traces the maps; `--full` takes 64 × 64 × 8 voxels, fewer samples of them,
-and calculates in bf16 (some three CPU-hours); `--quick` scores the committed weights on the committed maps.
+NMSE is Σe² / ΣI² over all valid voxels of fields scaled to 0 … 1; the error of an azimuth is taken around the circle.
+An interrupted run resumes. `--prepare` only traces the maps. `--full` uses 64 × 64 × 8 voxels, fewer samples and bf16
+(about three CPU-hours). `--quick` scores the committed weights on the committed maps.
 """
 
 from __future__ import annotations

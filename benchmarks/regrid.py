@@ -1,10 +1,10 @@
-"""Regridding: speed against xarray-regrid and scipy, mass kept, and what resizing by index costs.
+"""Regridding: speed compared with xarray-regrid and scipy, conservation of mass, and the loss from resizing by index.
 
-The case is a RainShift box: 20° × 20°, 200 × 200 cells of 0.1° registered at centres and 80 × 80 nodes of 0.25°.
-All take float32 arrays `(time, lat, lon)` and have to return the like, C-contiguous. What can be made beforehand is
-made before the clock starts: our operator, the sparse matrix of scipy.sparse (Kronecker product of our axis matrices),
-the target coordinates of the others. Contenders take turns, a pause before each, so that the threads of the one before
-are asleep; a ratio is the median over rounds of the quotients within a round.
+The case is a RainShift box: 20° × 20°, 200 × 200 cells of 0.1° registered at centres and 80 × 80 nodes of 0.25°. All
+methods get float32 arrays `(time, lat, lon)` and return the same, C-contiguous. Preparation is not timed: our operator,
+the sparse matrix of scipy.sparse (Kronecker product of our axis matrices), the target coordinates of the others.
+Methods take turns, with a pause before each, so that the threads of the previous one are idle. A ratio is the median
+over rounds of the ratio within a round.
 """
 
 from __future__ import annotations

@@ -1,21 +1,23 @@
-"""Samplers: error against evaluations of the denoiser, on laws whose denoiser is known in closed form.
+"""Samplers: error by number of denoiser evaluations, on distributions with a denoiser in closed form.
 
-All laws have a standard deviation of 0.5 and are sampled from σ = 80, as an EDM is:
+All distributions have a standard deviation of 0.5 and are sampled from σ = 80, as in an EDM:
 
-- `fields`: Gaussian fields of 16 × 16 coefficients of an orthonormal basis, whose variance falls with the third power
-  of the wavenumber; the end of the flow is known exactly.
-- `regimes`: a mixture of six such laws, of 8 × 8 coefficients, of different strength and mean. Samples have to choose;
-  some that start near a watershed end in another regime when a step is long, and are most of the error: a thousand
-  samples and more are needed for how many they are.
-- `rain`: single cells, 60 % of them nearly 0 and 40 % spread widely.
+- `fields`: Gaussian fields of 16 × 16 coefficients of an orthonormal basis, whose variance decreases with the third
+  power of the wavenumber. The end of the flow is known exactly.
+- `regimes`: a mixture of six such distributions of 8 × 8 coefficients with different strength and mean. Samples that
+  start near the boundary between two regimes can end in the wrong one if steps are long. They cause most of the error,
+  so more than a thousand samples are needed.
+- `rain`: single cells; 60 % are nearly 0 and 40 % are spread widely.
 
-An error is the root mean square distance of samples from the end of the exact flow of the same noise, over the root
-mean square of the samples; where it is not known in closed form, it is Heun's with very many steps. What draws fresh
-noise has no such end. Of it, and of all others, the standard deviations of the samples of `fields` are computed
-exactly (each sample is linear in the noise), and compared with the law's: √Σ(s − s′)² / √Σs², the Wasserstein distance.
+The error is the root mean square distance of samples from the end of the exact flow with the same noise, relative to
+the root mean square of the samples. If the flow has no closed form, Heun's method with very many steps replaces it.
+Stochastic samplers have no such end point. For all samplers, the standard deviations of samples of `fields` are also
+computed exactly (samples are linear in the noise) and compared with the true ones: √Σ(s − s′)² / √Σs², the Wasserstein
+distance.
 
-- `nfe_over_heun18`: the fewest evaluations from which on the default of `model=edm` has at most the error of Heun's
-  method with 18 steps on the levels of Karras et al. 2022, over that method's 35; the largest of the three laws.
+- `nfe_over_heun18`: smallest number of evaluations from which the default sampler of `model=edm` has at most the error
+  of Heun's method with 18 steps on the levels of Karras et al. 2022, over the 35 evaluations of that method; the
+  largest of the three distributions.
 """
 
 from __future__ import annotations

@@ -42,7 +42,7 @@ def from_latent(latent: Tensor, wet: Tensor | None = None) -> Tensor:
 def to_root(rain: Tensor) -> Tensor:
     """Return the fourth root of rain in mm/h; 0 for dry cells. The diffusion operates on these values.
 
-    With a logarithm, errors become factors, which are large errors for heavy rain. A root avoids this.
+    An error in the logarithm is a constant relative error, which is large for heavy rain. A root reduces it.
     """
     return torch.where(rain >= LEAST_MM_H / 2, rain.clamp(min=0), 0.0).pow(0.25)
 

@@ -59,7 +59,7 @@ class Region:
         return self.lat_max - self.lat_min, self.lon_max - self.lon_min
 
     def as_dict(self) -> dict[str, Any]:
-        """Return plain values without the climate block."""
+        """Return the attributes as plain values, without the climate."""
         values = asdict(self)
         del values["climate"]
         return values

@@ -185,7 +185,7 @@ def _field(name: str, array: xr.DataArray, dataset: xr.Dataset, label: str, leve
     if "expver" in lead and "step" in lead:
         raise DataError(f"{label} has both expver and step; write one file for each expver")
     if array.dtype.kind in "iu":
-        raise DataError(f"{label} has integers without a scale_factor; unscaled values have no physical meaning")
+        raise DataError(f"{label} has integers without a scale_factor; expected CF packing. Download it again")
     array = array.transpose(*lead, "lat", "lon")
     summed = name in VARIABLES and VARIABLES[name].published_factor != 1.0
     running = summed and _is_sum_of_forecast(array, label)

@@ -69,7 +69,7 @@ class CoarsePredictor:
 
     @property
     def is_rain(self) -> bool:
-        """Whether it is an amount or rate of rain."""
+        """Whether the predictor is an amount or a rate of rain."""
         return self.name in VARIABLES and VARIABLES[self.name].units == "mm h-1"
 
 
