@@ -98,7 +98,7 @@ def _files(root: Path) -> list[tuple[str, Path]]:
     inner = [path for path in inner if not any(is_file_of(parent) for parent in path.relative_to(root).parents)]
     if not inner:
         listed = ", ".join(path.name for path in here[:5]) or "nothing"
-        raise UserError(f"{root} contains {listed}, but no file with suffix {', '.join(SUFFIXES)}")
+        raise UserError(f"{root} contains no file with suffix {', '.join(SUFFIXES)}; it contains {listed}")
     logger.info("%s: the %d files of its folders are read", root, len(inner))
     return [(_stem(path.relative_to(root).as_posix().replace("/", "_")), path) for path in inner]
 

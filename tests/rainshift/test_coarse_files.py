@@ -102,7 +102,7 @@ def test_another_factor_and_wrong_inputs_are_one_message(inside, capsys):
         (["input=nowhere.nc"], "nowhere.nc does not exist"),
         (["input=torn.nc"], "torn.nc"),
         (["input=coarse.nc", "output=fine.tif"], "with suffix .nc"),
-        (["output=fine.nc"], "belongs to input=FILE"),
+        (["output=fine.nc"], "is an option of input=FILE"),
         (["data=gridded", "data.root=in", "regions=[finland]", "data.coarse_step=0.5"], "factor of 2.5"),
     ):
         assert main(["predict", "checkpoint=trained", "run.dir=wrong", "run.fresh=true", *words]) == 2, words

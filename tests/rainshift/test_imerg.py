@@ -62,7 +62,7 @@ def test_granules_that_do_not_go_together_are_refused(tmp_path):
             halves.read_hours(halves.hours, slice(0, 2), slice(0, 2))
 
     extra = half_hour(folder, start, rain_at(start), version="06B")
-    refused("of version 06.*of 07")
+    refused("has version 06.*version 07")
     extra.unlink()
     extra = half_hour(folder, START.astype("datetime64[s]") - np.timedelta64(60, "m"), rain_at(start), run="HHR-L")
     refused("both contain the half hour")

@@ -246,7 +246,7 @@ def test_the_oracle_says_where_it_does_not_belong(hours):
     nowhere = replace(
         hours, condition_grid=hours.condition_grid.moved(lat=60), target_grid=hours.target_grid.moved(lat=60)
     )
-    with pytest.raises(DataError, match="no region with a climate"):
+    with pytest.raises(DataError, match="needs a region with a climate"):
         Oracle(CHANNELS).predict(nowhere)
 
 
