@@ -25,7 +25,7 @@ Rows = list[dict[str, Any]]
 
 
 def published_rows(scores: MapScores) -> Rows:
-    """One row per target: RMSE, NMSE, SSIM and PSNR on 0 … 1 over all voxels, and averaged over maps."""
+    """One row per target: RMSE, NMSE, SSIM and PSNR on 0 … 1, over all voxels and as means over maps."""
     views = [name for target in scores.targets if target != CIRCULAR for name in _views(target)]
     return [{"target": view, **scores.values(view)} for view in views]
 
@@ -88,7 +88,10 @@ def mirror_rows(builder: Any, store: MapStore, samples: Sequence[int]) -> Rows:
 
 
 def builder_of(values: dict[str, Any], store: MapStore) -> tuple[Builder, dict[str, Any]]:
-    """The builder to score, on the layers of the scored part, and the split of the store from its training."""
+    """Load the model or fit the baseline to score, for the layers of the scored part.
+
+    Returns it with the split of the store: the configured one, or the split of the model's training.
+    """
     if (values["checkpoint"] is None) == (values["baseline"] is None):
         raise UserError("give either checkpoint=RUN_FOLDER or baseline=NAME")
     split, part = values["split"], values["part"]

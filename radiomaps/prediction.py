@@ -145,7 +145,7 @@ def _warn_of_another_grid(trained: Trained, grid: Grid) -> None:
 
 
 def truth_of(task: Task, store: str | os.PathLike[str], sample: int) -> xr.Dataset:
-    """The targets of a map of a store, `(z, y, x)`, NaN where they are not scored."""
+    """Targets of one map of a store, `(z, y, x)`, NaN in voxels that are not scored."""
     batch = next(iter(_loader(task, store, [sample])))
     assert batch.target is not None
     assert batch.mask is not None
@@ -243,11 +243,15 @@ def _dataset(
 def chosen_maps(
     trained: Trained, store: MapStore, *, part: str | None, samples: Sequence[int] = (), count: int | None = None
 ) -> list[int]:
-    """Numbers of a store's maps: those in `samples`, or all of a part of the training's split, or `count` of them."""
+    """Numbers of the maps of a store to predict.
+
+    These are the maps in `samples`, or else all maps of `part` of the training's split (None: of the store). With
+    `count`, an evenly spread selection of them.
+    """
     parts: Mapping[str, Any] = {"all": range(len(store.scenes))}
     if part is not None:
         if trained.split is None:
-            raise UserError("the run does not say how its maps were split; name some: samples=[…]")
+            raise UserError("the run has no record of its split of the maps; give numbers of maps: samples=[…]")
         parts = parts_of(store, trained.split)
     return _chosen(parts, part, samples, count)
 

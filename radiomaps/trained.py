@@ -71,7 +71,9 @@ class Trained:
         if not given:
             return self
         if not isinstance(self.model, Diffusion):
-            raise UserError(f"{type(self.model).__name__} has no {', '.join(given)}: it is no diffusion")
+            raise UserError(
+                f"{type(self.model).__name__} has no {', '.join(given)}; expected a diffusion model, or empty sampling"
+            )
         model = copy.copy(self.model)  # shares weights
         model.sample_by(**given)
         return replace(self, predictor=replace(self.predictor, model=model))
@@ -101,7 +103,7 @@ def load_trained(
     folder = path / "checkpoints" if (path / "checkpoints").is_dir() else path
     beside = next((at / TASK_FILE for at in (folder, folder.parent) if (at / TASK_FILE).exists()), None)
     if beside is None:
-        raise DataError(f"{path} holds no {TASK_FILE}, which says what the model is given; it is no radio-map training")
+        raise DataError(f"{path} has no {TASK_FILE}, the model's task; expected a run folder of `radiomaps train`")
     kept = {
         name: read_json(at) if (at := beside.with_name(name)).exists() else None
         for name in (GRID_FILE, SPLIT_FILE, GATE_FILE)

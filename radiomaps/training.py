@@ -120,7 +120,8 @@ def _fit(
     start: Path | None,
 ) -> dict[str, Any]:
     if not len(parts.get("train", ())):
-        raise UserError(f"no map of {store} trains; parts are {', '.join(f'{k}: {len(v)}' for k, v in parts.items())}")
+        found = ", ".join(f"{name}: {len(numbers)}" for name, numbers in parts.items())
+        raise UserError(f"part train of {store} has no map (maps by part: {found}); change split.parts")
     group = world()
     built = build(entry, task.channels, allow=allow, seed=seed)
     if start is not None:

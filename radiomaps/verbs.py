@@ -22,7 +22,7 @@ __all__ = ["benchmark", "coverage", "evaluate", "export_maps", "import_maps", "p
            "predict", "report", "scenes", "trace", "train"]  # fmt: skip
 
 Rows = list[dict[str, Any]]
-#: Maps on which a network's flip error is measured.
+#: Number of maps on which a network's flip error is measured.
 MIRRORED = 4
 
 
@@ -59,7 +59,7 @@ def scenes(arguments: Sequence[str]) -> Rows | int:
         one = settings.pop("path", None)
     if one is not None and named:
         raise UserError(
-            f"scene={one} reports on one scene, but {' '.join(named)} came as well; ask for them one by one"
+            f"scene={one} reports on one scene, but {' '.join(named)} was also given; run the command once per scene"
         )
     draw = flags.draw or ("runs/scenes" if one is not None else None)
     rows = []

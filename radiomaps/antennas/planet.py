@@ -89,7 +89,9 @@ def _cut(lines: list[str], row: int, count: str, name: str, path: Path) -> tuple
     match = _NUMBER.search(count)
     wanted = int(float(match[0].replace(",", "."))) if match else 0
     if not 8 <= wanted <= _MOST:
-        raise DataError(f"{path}: {name} {count.strip()[:20]!r}; expected the number of its lines, as {name} 360")
+        raise DataError(
+            f"{path}: {name} {count.strip()[:20]!r}; expected the number of lines of the cut, such as {name} 360"
+        )
     pairs: list[tuple[float, float]] = []
     while len(pairs) < wanted:
         numbers = _NUMBER.findall(lines[row]) if row < len(lines) else []

@@ -37,7 +37,7 @@ def _wraps(corner: Any, ux: float, uy: float, vx: float, vy: float) -> bool:
 
 @numba.njit(cache=True, nogil=True, inline="always")
 def _bend(ux: float, uy: float, vx: float, vy: float, right: float, power: float) -> float:
-    """q of a turn from direction u to v, both unit vectors."""
+    """Berg's coefficient q (1/m) of a turn from direction u to v, both unit vectors."""
     angle = math.atan2(abs(ux * vy - uy * vx), ux * vx + uy * vy)
     return right * (angle / (0.5 * math.pi)) ** power
 

@@ -1,4 +1,4 @@
-"""Dominant paths where another solver found none: behind two roofs, in courtyards."""
+"""Fill voxels in which another solver found no path with dominant paths, for example in courtyards."""
 
 from __future__ import annotations
 
@@ -23,9 +23,10 @@ _FILLED = ("path_gain_db", "toa_s", "doa_azimuth", "doa_zenith")
 
 
 def fill_shadows(maps: xr.Dataset, scene: Scene, options: DominantOptions | None = None) -> xr.Dataset:
-    """`maps` with path gain, time and direction of arrival filled where `no_path`, and their mask `filled`.
+    """Fill path gain, time and direction of arrival of voxels with `no_path` with those of the dominant path.
 
-    Other fields stay NaN there. The frequency is that of the maps. `scene` has to be the scene of the maps.
+    Returns a copy of `maps` with the mask `filled`. Other fields stay NaN in these voxels. `scene` must be the scene of
+    the maps. The frequency is that of the maps.
     """
     from radiomaps.dominant import DominantOptions, trace
 
@@ -53,7 +54,7 @@ def fill_shadows(maps: xr.Dataset, scene: Scene, options: DominantOptions | None
 
 
 def _grid(maps: xr.Dataset) -> Grid:
-    """The maps' grid. Spacing along an axis of one coordinate is unknown, and no path at its centre depends on it."""
+    """Grid of the maps. An axis with one coordinate gets a spacing of 1 m; paths depend on voxel centres only."""
     single = [name for name in DIMS[1:] if maps.sizes[name] == 1]
     if not single:
         return grid_of(maps[["building"]])

@@ -1,7 +1,8 @@
 """Paths reflected by walls: rays in plan from the transmitter, each in the middle of a wedge of directions.
 
-An unfolded path to a given height is straight. So of the paths along one ray, those whose length is in an interval
-pass over a wall, and the others hit it. The ray is split there, and each part has an interval of lengths.
+A reflected path that is unfolded at its walls is a straight line to the receiver's height. A ray in plan represents
+paths of many lengths. At each wall it is split: paths in an interval of lengths pass over the wall, and the others are
+reflected.
 """
 
 from __future__ import annotations

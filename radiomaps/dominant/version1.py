@@ -92,10 +92,11 @@ def _best_corner(
     wavelength_m: float,
     limit_db: float,
 ) -> tuple[int, float, float]:
-    """The path from source (sx, sy) to (x, y) with the smallest loss: its row in `ways`, length, loss in dB.
+    """Find the path from source (sx, sy) to (x, y) with the smallest loss.
 
-    Row -1 if none has loss plus 20 log10 of the length below `limit_db`. The loss is the sum over the corners, and at
-    least that of one edge with the same detour.
+    Returns its row in `ways`, its length in metres and its loss in dB. The row is -1 if no path has a sum of loss and
+    20 log10 of the length below `limit_db`. The loss is the sum over the corners, and at least the loss of one edge
+    with the same detour.
     """
     best, row, best_length, best_loss = limit_db, -1, 0.0, 0.0
     direct = math.hypot(x - sx, y - sy)

@@ -104,7 +104,10 @@ def convex_corners(footprints: Sequence[Footprint]) -> NDArray[np.float64]:
 
 @numba.njit(cache=True, nogil=True)
 def crossings(walls: Any, px: float, py: float, qx: float, qy: float, at: Any, which: Any) -> int:
-    """Crossings of the line p to q with walls: fractions into `at`, ascending, walls into `which`; their number."""
+    """Find where the line from p to q crosses walls; returns the number of crossings.
+
+    Fractions of the distance are written to `at`, ascending, and indices of walls to `which`.
+    """
     found = 0
     for t0, t1, bin_index in _bins_along(walls, px, py, qx, qy):
         begin = found
@@ -123,7 +126,7 @@ def crossings(walls: Any, px: float, py: float, qx: float, qy: float, at: Any, w
 
 @numba.njit(cache=True, nogil=True)
 def blocked_in_plan(walls: Any, px: float, py: float, qx: float, qy: float, height: float) -> bool:
-    """Whether a wall that reaches above `height` stands between p and q."""
+    """Return True if a wall with its top above `height` crosses the line from p to q."""
     for t0, t1, bin_index in _bins_along(walls, px, py, qx, qy):
         for k in range(walls.first[bin_index], walls.first[bin_index + 1]):
             wall = walls.members[k]
@@ -134,9 +137,10 @@ def blocked_in_plan(walls: Any, px: float, py: float, qx: float, qy: float, heig
 
 @numba.njit(cache=True, nogil=True)
 def first_wall(walls: Any, px: float, py: float, qx: float, qy: float, height: float, last: int) -> tuple[float, int]:
-    """The first wall between p and q above `height`: its fraction of the distance, and its index; 1 and -1 for none.
+    """Find the first wall between p and q with its top above `height`.
 
-    Of walls through p, only those after `last` count, so that coincident walls are found one after the other.
+    Returns its fraction of the distance from p to q, and its index; 1 and -1 if there is none. Walls through p are
+    ignored up to index `last`, so that coincident walls are found one after the other.
     """
     near = 1e-6 / max(math.hypot(qx - px, qy - py), 1e-6)
     for t0, t1, bin_index in _bins_along(walls, px, py, qx, qy):

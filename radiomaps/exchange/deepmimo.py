@@ -49,9 +49,10 @@ MATRICES = ("power", "phase", "delay", *ANGLES, "inter", "doppler", "rx_pos", "t
 def export_deepmimo(
     table: xr.Dataset, folder: str | os.PathLike[str], *, polarisation: str = "V"
 ) -> list[dict[str, Any]]:
-    """Write a table of `radiomaps.raytrace.find_paths` for receivers of one polarisation; one row per transmitter.
+    """Write a table of `radiomaps.raytrace.find_paths` in DeepMIMO's layout; returns one row per transmitter.
 
-    Paths are sorted by the power in that polarisation. The folder is written atomically.
+    DeepMIMO has one polarisation per receiver; `polarisation` ("V" or "H") selects it. Paths are sorted by the power in
+    this polarisation. The folder is written atomically.
     """
     if polarisation not in table["polarisation"].values:
         raise UserError(f"polarisation={polarisation!r}; expected one of {', '.join(table['polarisation'].values)}")
@@ -99,7 +100,7 @@ def _matrices(one: xr.Dataset) -> dict[str, NDArray[Any]]:
 
 
 def _params(table: xr.Dataset, active: int) -> dict[str, Any]:
-    """The content of DeepMIMO's `params.json`, as far as a path table provides it."""
+    """Content of DeepMIMO's `params.json`, without values that a path table does not contain."""
 
     def end(number: int, name: str, points: int, active: int) -> dict[str, Any]:
         return {
@@ -142,7 +143,7 @@ def _params(table: xr.Dataset, active: int) -> dict[str, Any]:
 
 
 def read_deepmimo(folder: str | os.PathLike[str]) -> tuple[list[Transmitter], list[dict[str, NDArray[np.float32]]]]:
-    """Transmitters and matrices of a folder of this layout, `.npz` or `.mat` files, by set and number.
+    """Read transmitters and their matrices from a folder of `.npz` or `.mat` files, in order of set and number.
 
     Power, phase and delay are required, other matrices are optional. A transmitter's name is that of its files, such as
     `t000_tx000_r001`.

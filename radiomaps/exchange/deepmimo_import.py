@@ -1,4 +1,4 @@
-"""Import of path files in DeepMIMO's layout, which its converters write for other ray tracers, as a path table."""
+"""Import path files in DeepMIMO's layout as a path table. DeepMIMO's converters write them for other ray tracers."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def table_of_deepmimo(source: str | os.PathLike[str]) -> xr.Dataset:
         match = _PAIR.match(transmitter.name)
         assert match is not None
         if "rx_pos" not in found:
-            raise DataError(f"{folder} lacks rx_pos_{transmitter.name}: receivers without places")
+            raise DataError(f"{folder} lacks rx_pos_{transmitter.name}; expected a matrix of receiver positions in m")
         pairs[match[1], match[2]] = _by_user(found, f"{folder}: {transmitter.name}")
         places[match[1]] = transmitter.position
     sets = sorted({name for _, name in pairs})
@@ -118,7 +118,7 @@ def _by_user(found: Mapping[str, NDArray[np.float32]], where: str) -> dict[str, 
 
 
 def _columns(parts: Sequence[Mapping[str, NDArray[np.float32]]], width: int, where: str) -> dict[str, NDArray[Any]]:
-    """The table's columns of one transmitter, over the receivers of all sets."""
+    """Columns of the path table for one transmitter and the receivers of all sets."""
 
     def joined(name: str, missing: float) -> NDArray[np.float64]:
         made = []

@@ -1,4 +1,4 @@
-"""Files of a data set in a folder or a zip file, by name."""
+"""Read the files of a data set by name, from a folder or a zip file."""
 
 from __future__ import annotations
 

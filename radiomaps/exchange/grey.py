@@ -28,7 +28,7 @@ __all__ = [
 class GreyCodec:
     """Grey level 255 · max(0, (x - low) / (high - low)), at most 255; level 0 also means "no value".
 
-    With a `period`, values that would become 0 are encoded a period higher.
+    With a `period`, a value that would be encoded as level 0 is increased by one period first.
 
     >>> codec = GreyCodec(-129.0, -52.0)
     >>> codec.encode(np.array([-160.0, -52.0, -60.0, np.nan])).tolist()
@@ -66,19 +66,19 @@ class GreyCodec:
         return np.where(levels == 0, np.nan, values)
 
 
-#: The range of path loss as arXiv 2507.12166 prints it. Line of sight of the published pictures lies 40 dB below free
-#: space by it.
+#: Range of path loss (dB) that arXiv 2507.12166 states. With it, path gains of the published pictures in line of sight
+#: are 40 dB below free space.
 PRINTED_RANGE_DB = (-169.0, -92.0)
-#: Path gain (dB) by the printed range, 40 dB higher; delay (s), azimuth and zenith (rad) as printed.
+#: Ranges of grey levels: path gain (dB) 40 dB above the stated range; delay (s), azimuth and zenith (rad) as stated.
 URBANRADIO3D = {
     "path_gain_db": GreyCodec(-129.0, -52.0),
     "toa_s": GreyCodec(0.0, 1180e-9),
     "doa_azimuth": GreyCodec(0.0, 6.3, period=2 * np.pi),
     "doa_zenith": GreyCodec(0.5, 2.25),
 }
-#: Where an export records the range of each variable.
+#: Name of the file in which an export records the range of each variable.
 RANGES = "ranges.json"
-#: Levie et al., RadioUNet (arXiv 1911.09002): gain truncated at the noise floor, and the largest one.
+#: Range of path gain (dB) in Levie et al., RadioUNet (arXiv 1911.09002): from the noise floor to the largest gain.
 RADIOMAPSEER = GreyCodec(-147.0, -47.84)
 
 

@@ -24,7 +24,7 @@ _KINDS = {"path_gain_db": "transposed"}
 
 
 def from_picture(picture: Array, variable: str) -> Array:
-    """`[y, x]` of a picture of this variable.
+    """Convert a published picture of this variable to a field `[y, x]`.
 
     >>> import numpy as np
     >>> picture = np.zeros((4, 4), int)
@@ -36,5 +36,5 @@ def from_picture(picture: Array, variable: str) -> Array:
 
 
 def to_picture(field: Array, variable: str) -> Array:
-    """The picture of `[y, x]` as the published files of this variable hold it: the inverse of `from_picture`."""
+    """Convert a field `[y, x]` to the orientation of published pictures of this variable. Inverse of `from_picture`."""
     return field.T[::-1] if _KINDS.get(variable) == "transposed" else field[::-1]

@@ -46,9 +46,10 @@ class Imported:
     saturation: SaturationCount = field(default_factory=SaturationCount)
 
     def offset_db(self, grid: Grid, frequency_hz: float, high_db: float) -> float | None:
-        """Median path gain in line of sight relative to free space, in dB, of values below saturation at `high_db`.
+        """Median path gain in line of sight relative to free space, in dB; values saturated at `high_db` are excluded.
 
-        Computed over cells at 5 m and more with line of sight past the building mask; None for fewer than 20 cells.
+        The median is over cells in line of sight (by the building mask) at distances of 5 m and more. None for fewer
+        than 20 cells.
         """
         gain = self.fields["path_gain_db"]
         known = np.argwhere(np.isfinite(gain) & (gain < high_db - 1e-6))
@@ -103,7 +104,8 @@ def write_imported(
     that was begun with other `attrs` or from other files, is refused.
 
     Returns one row per variable with the shares of saturated values, and for path gain its offset from free space in
-    line of sight (median over maps). An offset of 3 dB or more logs a warning: the grey levels have another range.
+    line of sight (median over maps). An offset of 3 dB or more gives a warning, because the range is then probably
+    wrong.
     """
     path = Path(path)
     pieces = {scene: number for number, scene in enumerate(dict.fromkeys(scene for scene, _ in names))}
@@ -144,7 +146,7 @@ def write_imported(
             offsets.append(note["offset_db"])
         for scene, index in pieces.items():
             one = read(maps_of[scene][0])
-            # There are no meshes to hash: scenes of one building mask are one.
+            # There are no meshes to hash, so scenes with equal building masks have the same hash.
             digest = hashlib.sha256(np.packbits(one.building).tobytes()).hexdigest()
             transmitters_m = [places[start] for start in maps_of[scene]]
             record = SceneRecord.of(one.scene, digest, one.footprints, licence=licence, transmitters_m=transmitters_m)
@@ -167,8 +169,9 @@ def _told_offset(
     if abs(offset) >= _WRONG_DB:
         low, high = (value - offset for value in range_db)
         warnings.warn(
-            f"{path}: line of sight lies {offset:+.1f} dB from free space at {frequency_hz / 1e9:g} GHz, so these grey "
-            f"levels have another range; path_gain_range_db=[{low:.1f},{high:.1f}] would agree with free space",
+            f"{path}: path gain in line of sight is {offset:+.1f} dB from free space at {frequency_hz / 1e9:g} GHz, so "
+            "the range of the grey levels is probably wrong; "
+            f"path_gain_range_db=[{low:.1f},{high:.1f}] would agree with free space",
             stacklevel=4,
         )
     return offset

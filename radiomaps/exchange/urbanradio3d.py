@@ -1,4 +1,4 @@
-"""UrbanRadio3D (arXiv 2507.12166) into a store: three forms of names, axes by modality, folder or zip."""
+"""Import UrbanRadio3D (arXiv 2507.12166) into a store, from a folder or zip, with file names in any of three forms."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _HEIGHT = re.compile(r"^h(\d+)$", re.IGNORECASE)
 
 @dataclass(frozen=True, order=True)
 class MapName:
-    """The map of an image: number of the city's piece, and the transmitter's cell X, Y."""
+    """The map to which an image belongs: number of the map's area in the city, and the transmitter's cell X, Y."""
 
     piece: str
     x: int
@@ -42,7 +42,7 @@ class MapName:
 
 
 def parse_name(file: str) -> MapName | None:
-    """The map of a file's name in any of its three forms, or None.
+    """Parse a file name in any of its three forms; returns None for other names.
 
     >>> parse_name("12_34X_200Y.png") == parse_name("12_X34_Y200.png") == parse_name("12_34_200.png")
     True
@@ -55,7 +55,7 @@ def parse_name(file: str) -> MapName | None:
 
 
 def _place(path: str) -> tuple[str, int] | None:
-    """Variable and height of an image from its folders; without a folder of a modality, path loss."""
+    """Variable and height of an image from the names of its folders. Path loss if no folder names a variable."""
     *folders, _ = path.split("/")
     heights = [int(found[1]) for folder in folders if (found := _HEIGHT.match(folder))]
     if not heights:
@@ -154,7 +154,7 @@ def _recorded_range(tree: FileTree) -> tuple[float, float]:
 def _complete(
     pictures: Mapping[MapName, Mapping[tuple[str, int], str]], source: Any
 ) -> tuple[tuple[str, ...], tuple[int, ...]]:
-    """Variables and heights, which every map has to have."""
+    """Return the variables and heights of a set; raises `DataError` if a map lacks one of them."""
     places = {place for found in pictures.values() for place in found}
     variables = tuple(name for name in URBANRADIO3D if any(variable == name for variable, _ in places))
     heights = tuple(sorted({height for _, height in places}))

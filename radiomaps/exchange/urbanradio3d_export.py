@@ -57,8 +57,8 @@ def export_urbanradio3d(
                 cell = (int(x // step), int(y // step))
                 if cell in used:
                     raise DataError(
-                        f"{store}: two maps of {record['name']} have their transmitter in cell {cell}, and this layout "
-                        "has no name for the second (of several frequencies it knows one)"
+                        f"{store}: two maps of {record['name']} have their transmitter in cell {cell}; this layout "
+                        "allows one map per scene and cell, so export one frequency and one transmitter per cell"
                     )
                 used.add(cell)
                 for name in names:
@@ -111,7 +111,7 @@ def _write_buildings(folder: Path, piece: str, record: SceneRecord, maps: Any, s
     mask = maps["building"].transpose("z", "y", "x").values
     z = maps["z"].values
     spacing = float(z[1] - z[0]) if len(z) > 1 else 0.0
-    # The roof lies between the last layer inside and the next: half-way, as the mask tells no more.
+    # The mask does not give the roof's exact height: assume half-way between the last layer inside and the next.
     tops = np.where(mask.any(axis=0), z[np.maximum(mask.sum(axis=0) - 1, 0)] + spacing / 2, 0.0)
     levels = np.clip(np.rint(tops / HEIGHT_SCALE_M * 255), 0, 255).astype(np.uint8)
     (folder / "buildingsWHeight" / f"{piece}.png").write_bytes(write_grey(to_picture(levels, "toa_s")))

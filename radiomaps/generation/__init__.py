@@ -1,1 +1,1 @@
-"""Tracing of sets: the plan, its execution over workers, and exact paths to receivers."""
+"""Generation of radio maps: the plan, its execution on workers, and receivers of path tables."""

@@ -41,14 +41,14 @@ _SPACE = ("z", "y", "x")
 
 
 def compute(plan: Plan, start: int, stop: int, advance: Callable[[float], None] | None = None) -> dict[str, xr.Dataset]:
-    """The groups of samples `start … stop` as the store takes them: a pure function of the plan and the numbers.
+    """Compute the store's groups of variables for samples `start … stop`.
 
-    `advance` gets shares of the work as they are done.
+    The result depends on the plan and the numbers only. `advance` is called with each completed fraction of the work.
     """
     maps = plan.trace(start, stop, advance)
     missing = [name for name in plan.variables if name not in maps]
     if missing:
-        raise UserError(f"solver {plan.solver!r} gives no {', '.join(missing)}; remove it from variables")
+        raise UserError(f"solver {plan.solver!r} does not compute {', '.join(missing)}; remove it from variables")
     count = stop - start
     target = {name: ((SAMPLE, *VARIABLES[name].dims[1:]), maps[name].values) for name in plan.variables}
     target = {name: (dims, _within_limits(name, values)) for name, (dims, values) in target.items()}
@@ -91,8 +91,8 @@ def store_template(
 ) -> dict[str, xr.Dataset]:
     """Dims, coordinates and attributes of a store, without values.
 
-    A sample has the number of its scene, that of its transmitter, and a frequency; where heights are `above_ground`,
-    the ground's height too.
+    Each sample has the number of its scene, the number of its transmitter, and a frequency. If heights are
+    `above_ground`, it also has the height of the ground.
     """
     import dask.array as da
 

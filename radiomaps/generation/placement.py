@@ -1,4 +1,4 @@
-"""Transmitters of a set of maps: cells of a file, given places, or random ones in streets and on roofs."""
+"""Transmitters of generated maps: cells of a sites file, given positions, or random ones in streets and on roofs."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ class Placement:
 
 
 def _some_cells(random: np.random.Generator, cells: Any, count: int, where: str) -> Any:
-    """`count` different ones of some cells."""
+    """Choose `count` different cells at random; raises `UserError` if there are fewer."""
     if cells.size < count:
         raise UserError(f"{where}: {cells.size}; {count} antennas do not fit")
     return random.choice(cells, count, replace=False) if count else cells[:0]

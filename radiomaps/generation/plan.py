@@ -123,7 +123,7 @@ def furnished(entries: Sequence[Any], materials: Mapping[str, Any]) -> tuple[dic
 
 @functools.lru_cache(maxsize=4)
 def _scene(text: str) -> Scene:
-    """A scene from its entry; windows of one scene differ in the name."""
+    """Load the scene of an entry in JSON. Windows of the same scene get different names."""
     options = json.loads(text)
     centre = options.pop("centre_m", None)
     if centre is None:
@@ -136,12 +136,12 @@ def _scene(text: str) -> Scene:
 class Plan:
     """Maps of all transmitters in all scenes at all frequencies, `frequencies_hz` or else that of `options`.
 
-    With T transmitters and F frequencies, sample `n` is of scene `n // (T F)`, and of it map `n % (T F)`, which is
-    transmitter `n % T`: a frequency's transmitters follow each other.
+    With T transmitters and F frequencies, sample `n` belongs to scene `n // (T F)` and transmitter `n % T`. Samples of
+    one scene are ordered by frequency, then by transmitter.
 
     `solver` is "sionna" or "dominant", `options` are those of its `TraceOptions` or `DominantOptions`. `fill_shadows`
-    uses the dominant path where the solver finds none, and adds the mask `filled`. `carriers_hz`: scene n has the
-    carrier n modulo their number, without a sweep.
+    uses the dominant path where the solver finds none, and adds the mask `filled`. `carriers_hz`: carriers that
+    alternate over the scenes, one per scene.
     """
 
     scenes: tuple[dict[str, Any], ...]
@@ -188,7 +188,7 @@ class Plan:
 
     @property
     def paths_per_voxel(self) -> int:
-        """Paths of each voxel that the store keeps."""
+        """Number of paths per voxel that the store contains."""
         return int(self.options.get("paths_per_voxel", 0))
 
     @property
@@ -222,7 +222,7 @@ class Plan:
         return self.placement.transmitters(self.scene(index), self.grid(index), (self.seed, index))
 
     def describe(self) -> dict[str, Any]:
-        """Everything that the maps depend on, in JSON types."""
+        """The configuration on which the maps depend, in JSON types."""
         plan = json.loads(json.dumps(asdict(self)))
         if not self.placement.sites:  # plans from before sites keep their identity
             del plan["placement"]["sites"]
@@ -327,7 +327,7 @@ def run_solver(
 
 
 def solver_version(solver: str) -> str:
-    """The part of a plan's identity that is not in its configuration."""
+    """Version of a solver and of its ray tracer: a part of a plan's identity that is not in the configuration."""
     if solver == "dominant":
         from radiomaps.dominant import VERSION as REVISION
 

@@ -103,7 +103,7 @@ class SceneRecord(dict[str, Any]):
 
 
 def file_names(names: Sequence[str]) -> list[str]:
-    """Names as parts of file names, of letters, digits, underscores and dashes; equal ones are numbered.
+    """Convert names to parts of file names: letters, digits, underscores and dashes. Equal names are numbered.
 
     >>> file_names(["São Paulo/1", "west?", "west!"])
     ['S_o_Paulo_1', 'west_-tx1', 'west_-tx2']
@@ -131,7 +131,7 @@ def _scene_files(path: Path) -> list[Path]:
 
 
 def _failure(run: Path) -> str:
-    """The error with which a run ended, by the last line of its log, and what to do."""
+    """Text for a message: the error with which the run ended (from its log), and how to continue."""
     log = run / "log.txt"
     last = log.read_text(encoding="utf-8", errors="replace").rstrip().rpartition("\n")[2] if log.is_file() else ""
     name, _, text = last.partition(": ")
@@ -145,7 +145,7 @@ class MapStore(Store):
 
     @classmethod
     def open(cls, path: str | os.PathLike[str]) -> Self:
-        """The store at a folder, or the one given; `DataError` for a folder that holds no radio maps."""
+        """Open the store in a folder, or return an open store; raises `DataError` for a folder without radio maps."""
         if not isinstance(path, Store) and not (Path(path) / "zarr.json").exists():
             _scene_files(Path(path))  # names the store within a run folder
         return super().open(path)
@@ -157,13 +157,13 @@ class MapStore(Store):
 
     @cached_property
     def scenes(self) -> NDArray[np.int64]:
-        """The number of the scene of each map."""
+        """Index of the scene of each map, `(sample,)`."""
         found: NDArray[np.int64] = self.groups["target"]["scene"].values
         return found
 
     @cached_property
     def companions(self) -> dict[str, Store]:
-        """Stores of priors of the same maps that were opened, by name."""
+        """Open stores of priors for the same maps, by name."""
         return {}
 
 
@@ -234,7 +234,7 @@ def open_paths(path: str | os.PathLike[str]) -> xr.Dataset:
     """
     store = MapStore.open(path)
     if "paths" not in store.names:
-        raise DataError(f"{path} keeps no paths; trace it with solver.options.paths_per_voxel=16")
+        raise DataError(f"{path} has no stored paths; trace it with solver.options.paths_per_voxel=16")
     records = store.records
     flat = store.open_group("paths", chunks={})
     number = flat.sizes["sample"] // len(records)

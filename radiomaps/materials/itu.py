@@ -15,7 +15,7 @@ from geoml.constants import VACUUM_PERMITTIVITY
 __all__ = ["ITU_MATERIALS", "Properties", "itu_properties", "soil_properties"]
 
 
-#: Ranges in GHz and their coefficients (a, b, c, d); of ranges that overlap the first one counts.
+#: Frequency ranges in GHz with their coefficients (a, b, c, d); the first range that contains a frequency is used.
 _P2040: dict[str, tuple[tuple[float, float, float, float, float, float], ...]] = {
     "vacuum": ((0.001, 100, 1.0, 0.0, 0.0, 0.0),),
     "concrete": ((1, 100, 5.24, 0.0, 0.0462, 0.7822), (110, 330, 5.17, 0.0, 0.0145, 1.09)),

@@ -100,7 +100,7 @@ class Material:
         return 6 * math.log(10) / (2 * damping)
 
     def scattered(self, default: float) -> float:
-        """The scattering coefficient whose specular reflection includes the loss by scattering and `loss_db`."""
+        """Effective scattering coefficient: it reduces specular reflections by scattering and by `loss_db` together."""
         share = default if self.scattering is None else self.scattering
         return math.sqrt(1 - (1 - share**2) * 10 ** (-self.loss_db / 10))
 
@@ -145,7 +145,7 @@ def materials_of(table: Any) -> tuple[Material, ...]:
     for row in table:
         material = row if isinstance(row, Material) else _material(row)
         if material.name in found:
-            raise UserError(f"material {material.name!r} is there twice")
+            raise UserError(f"material {material.name!r} is defined twice; expected unique names")
         found[material.name] = material
     return tuple(found.values())
 
@@ -172,7 +172,7 @@ def _material(row: Any) -> Material:
 
 
 def _scaled(value: Any, factor: float) -> Any:
-    """A number with a point or a decimal comma, times a factor; anything else as it is, for `Material` to refuse."""
+    """Multiply a number (with a decimal point or comma) by a factor; other values are returned unchanged."""
     if isinstance(value, str) and value.count(",") == 1 and "." not in value:
         value = value.replace(",", ".")
     try:

@@ -29,15 +29,15 @@ __all__ = ["CorrDiff3D", "CorrectionGate"]
 
 #: Bounds of the logarithm of a voxel's scale over the scale of its target.
 NARROWEST, WIDEST = -5.0, 3.0
-#: Errors above this many units of their target count linearly: a few late paths would decide where the mean is learned.
+#: Errors above this number of units of their target have a linear loss, so that a few late paths do not dominate it.
 LARGE = 3.0
-#: Standardised residuals that the diffusion learns are cut here.
+#: The diffusion is trained on standardised residuals clipped to ± this value.
 FARTHEST = 4.0
 
 
 @dataclass(frozen=True)
 class CorrectionGate:
-    """Where the correction of the prior is used, and how wide members spread; fitted on validation maps.
+    """Thresholds for using the correction of the prior, and the spread of members; fitted on validation maps.
 
     By class of voxels (out of the prior's line of sight, in it) and target channel: `threshold`, the number of
     predicted scales that a correction must exceed (infinite: the prior is kept), and `spread`, the factor of the
@@ -112,7 +112,7 @@ class CorrDiff3D(Diffusion):
         self.register_buffer("spread", torch.ones(2, count), persistent=False)
 
     def gated(self, gate: CorrectionGate | Mapping[str, Any] | None) -> CorrDiff3D:
-        """The model itself with a gate; None opens it everywhere."""
+        """Set the gate and return the model. None uses the correction everywhere."""
         with torch.no_grad():
             self.threshold.zero_()
             self.spread.fill_(1.0)
@@ -190,16 +190,16 @@ class CorrDiff3D(Diffusion):
         return super().centre(predictors)
 
     def centre(self, predictors: Float[Tensor, "batch predictor *space"]) -> Float[Tensor, "batch target *space"]:
-        """The regression's mean, among the predictors."""
+        """Select the channels of the regression's mean from the predictors."""
         count = len(self.channels.target)
         return predictors[:, -2 * count : -count]
 
     def scales(self, predictors: Float[Tensor, "batch predictor *space"]) -> Float[Tensor, "batch target *space"]:
-        """The regression's scale, among the predictors."""
+        """Select the channels of the regression's scale from the predictors, as a positive scale."""
         return predictors[:, -len(self.channels.target) :].exp()
 
     def importance(self, scales: Float[Tensor, "some target *space"]) -> Tensor:
-        """Standardised residuals count alike everywhere."""
+        """Return equal weights: standardised residuals have the same weight in all voxels."""
         return torch.ones_like(scales)
 
     def _first(self, inputs: Tensor) -> tuple[Tensor, Tensor]:

@@ -17,7 +17,7 @@ __all__ = ["GATE_FILE", "THRESHOLDS", "described", "fit_gate", "gated"]
 
 #: File next to the checkpoints with the gate of the model.
 GATE_FILE = "gate.json"
-#: Corrections that are tried to be dropped, in predicted scales; infinity keeps the prior.
+#: Candidate thresholds below which a correction is dropped, in predicted scales; infinity keeps the prior.
 THRESHOLDS = (0.0, 0.1, 0.25, 0.5, 1.0, math.inf)
 #: Distances in voxels at which variograms are compared.
 LAGS = (1, 2, 3, 4, 6, 8)
@@ -88,7 +88,7 @@ def gated(model: Model, values: Mapping[str, Any] | None) -> Model:
 
 
 def _sums(values: Tensor, here: Tensor) -> Tensor:
-    """Sums by channel over the True cells."""
+    """Sum over the True cells of a mask, by channel."""
     return torch.where(here, values, 0.0).double().transpose(0, 1).flatten(1).sum(dim=1).cpu()
 
 

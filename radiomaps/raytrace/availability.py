@@ -1,4 +1,4 @@
-"""Whether this machine can trace rays: tested in a child process, because an unsuitable LLVM aborts its process.
+"""Test whether this machine can trace rays, in a child process, because an unsuitable LLVM aborts its process.
 
 Dr.Jit needs CUDA or LLVM's shared library. LLVM 15 and 16 load and then abort at the first trace; LLVM 14, or none,
 fails on import; 19 works. So nothing here imports Dr.Jit: the test traces a box in a child process.
@@ -80,7 +80,7 @@ def prove(*, timeout_s: float = 180.0) -> Proof:
 
 
 def _attempt(variant: str, timeout_s: float) -> str | None:
-    """Why `variant` cannot trace a box, or None if it can."""
+    """Trace a box with `variant` in a child process. Returns the reason of a failure, or None for a success."""
     try:
         child = subprocess.run(
             [sys.executable, "-c", _PROGRAM, variant], capture_output=True, text=True, timeout=timeout_s
@@ -109,7 +109,7 @@ def libraries(folders: Iterable[str] = FOLDERS) -> list[str]:
 
 
 def _aged(path: str) -> str:
-    """A library with its modification time, so that an upgrade is tested again."""
+    """Path of a library with its modification time, so that an upgraded library is tested again."""
     return f"{path}:{os.stat(path).st_mtime_ns if os.path.exists(path) else 'missing'}"
 
 

@@ -30,10 +30,10 @@ def tolerance_m(reach: Any) -> Any:
 
 @dataclass
 class Return:
-    """Rays after all their walls: `origin` on the last wall, the source seen from there, and `jones`.
+    """State of backward rays after their last wall: `origin` on that wall, the image source seen from there, `jones`.
 
-    `jones` is the product of the walls' Jones matrices for the forward wave, the last wall's first. `met`: whether
-    every wall was found.
+    `jones` is the product of the walls' Jones matrices for the forward wave; its left factor is the wall nearest to
+    the receiver. `met` is True if the ray met all its walls.
     """
 
     origin: mi.Point3f

@@ -75,7 +75,7 @@ def grow(
 ) -> CentrePaths:
     """The exact paths of a table, and those found in neighbouring voxels from them, in several rounds.
 
-    `exact` tells which voxels have a path by which of the `chains`, those with one name each.
+    `exact` computes the paths of given pairs of a voxel and a row of `chains`.
     """
     asked = Asked(voxels.shape, dr.width(chains.kept))
     cell, identity = table.paths()

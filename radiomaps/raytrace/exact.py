@@ -29,7 +29,7 @@ __all__ = ["Paths", "find_paths"]
 _POINTS = 256
 _CANDIDATES = 1 << 18
 _SLOTS = 1 << 24
-#: What Mitsuba moves rays off a surface by, for each metre of the point's coordinates.
+#: Offset of ray origins from surfaces in Mitsuba, per metre of the point's coordinates.
 _MOVED = 8.9e-5
 
 
@@ -100,7 +100,7 @@ def find_paths(
             edge_diffraction=options.edge_diffraction,
             seed=options.seed,
         )
-        if solver.candidates >= room:  # some were dropped
+        if solver.candidates >= room:  # Sionna may have dropped candidates
             room *= 4
             continue
         yield part, _gather(found, part.stop - part.start, transmitter, top, world.surface_of_object)

@@ -1,4 +1,4 @@
-"""Which voxels a path is asked for: those that rays of its chain met, then the neighbours of those that have it."""
+"""Select the voxels in which a path is tested: those that rays of its chain crossed, then neighbours of its voxels."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["Asked", "order_of"]
 
 
 class Asked:
-    """Pairs of a voxel and a chain of surfaces (by number below `chains`) that were asked for, each once."""
+    """Record of the tested pairs of a voxel and a chain of surfaces (a number below `chains`)."""
 
     def __init__(self, shape: tuple[int, ...], chains: int) -> None:
         self.shape, self.chains = shape, chains
@@ -20,16 +20,16 @@ class Asked:
         self.starts: list[NDArray[np.int64]] = []
 
     def first(self, cell: NDArray[np.uint32], chain: NDArray[np.uint32]) -> tuple[NDArray[Any], NDArray[Any]]:
-        """Ask for these pairs: the same by chain, none twice."""
+        """Record these pairs as tested; returns them grouped by chain, without duplicates."""
         cell, starts = self._by_chain(cell, chain)
         keep = _once(cell, starts, np.zeros(int(np.prod(self.shape)), np.bool_))
         chain = np.repeat(np.arange(self.chains, dtype=np.uint32), np.diff(starts))[keep]
         return self._ask(cell[keep], chain)
 
     def neighbours(self, cell: NDArray[np.uint32], chain: NDArray[np.uint32]) -> tuple[NDArray[Any], NDArray[Any]]:
-        """Ask for the pairs of these chains and the six neighbours of these voxels that were not asked for, by chain.
+        """Pair these chains with the six neighbours of these voxels; returns the pairs that were not tested, by chain.
 
-        Rays are few where beams are wide; a beam that served most of its voxels is found whole this way.
+        Wide beams have few rays per voxel. Voxels of a beam that no ray crossed are found in this way.
         """
         cell, starts = self._by_chain(cell, chain)
         return self._ask(*_around(cell, starts, np.concatenate(self.parts), np.stack(self.starts), self.shape))
@@ -46,12 +46,12 @@ class Asked:
 
 
 def order_of(numbers: NDArray[np.uint32], count: int) -> NDArray[np.int64]:
-    """The stable order of numbers below `count`, in time that grows with neither's logarithm."""
+    """Indices that sort numbers below `count`, by a stable counting sort in linear time."""
     return np.asarray(_order(numbers, _starts(numbers, count)))
 
 
 def _starts(numbers: NDArray[np.uint32], count: int) -> NDArray[np.int64]:
-    """Where each number's first would stand among the sorted, and the end."""
+    """Position of the first item of each number in the sorted array, followed by the array's length."""
     return np.concatenate([[0], np.cumsum(np.bincount(numbers, minlength=count))]).astype(np.int64)
 
 
@@ -67,7 +67,7 @@ def _order(numbers: Any, starts: Any) -> Any:
 
 @numba.njit(cache=True, nogil=True)
 def _once(cell: Any, starts: Any, mark: Any) -> Any:
-    """Which of each chain's voxels come for the first time; `mark` is False for all voxels, before and after."""
+    """Mask of the first occurrence of each voxel in its chain; `mark` is False for all voxels, before and after."""
     keep = np.empty(len(cell), np.bool_)
     for chain in range(len(starts) - 1):
         for index in range(starts[chain], starts[chain + 1]):
@@ -80,7 +80,7 @@ def _once(cell: Any, starts: Any, mark: Any) -> Any:
 
 @numba.njit(cache=True, nogil=True)
 def _around(cell: Any, starts: Any, asked: Any, asked_starts: Any, shape: Any) -> Any:
-    """Neighbours of each chain's voxels that are not among the parts of `asked`: voxels and chains."""
+    """Voxels and chains of the neighbours of each chain's voxels that `asked` does not contain."""
     nz, ny, nx = shape
     mark = np.zeros(nz * ny * nx, np.bool_)
     found, chains = np.empty(len(cell) + 64, np.uint32), np.empty(len(cell) + 64, np.uint32)

@@ -1,4 +1,4 @@
-"""What a trace computes, how finely, and within which memory."""
+"""Options of a trace: interactions, number of rays, estimator, and memory."""
 
 from __future__ import annotations
 

@@ -29,7 +29,7 @@ def highest() -> dr.ReduceMode:
 
 
 class ImageTable:
-    """One ray for every image source that rays found: of those in one of `size` slots, the one of the highest name."""
+    """Hash table with one ray per image source. If several rays share one of `size` slots, the highest name is kept."""
 
     def __init__(self, size: int = 1 << 22) -> None:
         self.size = size

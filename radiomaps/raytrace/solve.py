@@ -29,7 +29,7 @@ from radiomaps.raytrace.world import Source, World
 
 __all__ = ["Outcome", "error_db", "pieces", "solve"]
 
-#: Approximate share of the time that rays take, where exact paths are computed after them.
+#: Approximate share of the time spent on rays, if exact paths are computed afterwards.
 _RAYS_SHARE = 0.6
 
 Fields = dict[str, NDArray[Any]]

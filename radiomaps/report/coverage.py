@@ -106,7 +106,7 @@ def coverage_report(path: str | os.PathLike[str]) -> Report:
 
 
 def _azimuth(layers: xr.Dataset, number: int) -> float | None:
-    """Where a cell points, clockwise from north; None for omnidirectional antennas."""
+    """Azimuth of a cell's boresight in degrees, clockwise from north; None for omnidirectional antennas."""
     if "tx_azimuth_deg" not in layers.coords:
         return None
     azimuth = float(layers["tx_azimuth_deg"][number])

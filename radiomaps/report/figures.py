@@ -221,12 +221,12 @@ def shown_heights(maps: xr.Dataset, count: int = HEIGHTS) -> list[float]:
 
 
 def _layer(maps: xr.Dataset, height: float) -> xr.Dataset:
-    """The layer of that height, which is one of `shown_heights`; a map without heights counts its layers."""
+    """Select the layer at a height of `shown_heights`. If a map has no heights, `height` is the index of a layer."""
     return maps.isel(z=int(np.abs(maps["z"].values - height).argmin()))
 
 
 def _step(maps: xr.Dataset, edge: int) -> int:
-    """The step between shown cells with which no edge has more than `edge`."""
+    """Smallest step between shown cells that limits each edge to `edge` cells."""
     return max(1, -(-max(maps.sizes["y"], maps.sizes["x"]) // edge))
 
 

@@ -123,7 +123,10 @@ def _differences(one: xr.Dataset, other: xr.Dataset) -> dict[str, Any]:
 
 
 def numbers(one: xr.Dataset) -> dict[str, Any]:
-    """Shares of voxels, those of paths of the voxels outdoors, and the path gain of one map."""
+    """Numbers of one map: shares of voxels, and median and largest path gain.
+
+    Shares in line of sight and without a path are relative to outdoor voxels.
+    """
     outdoors = max(int((~one["building"]).sum()), 1)
     return {
         "buildings %": round(100 * float(one["building"].mean()), 1),

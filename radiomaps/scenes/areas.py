@@ -41,7 +41,7 @@ class Area:
     geometry: BaseGeometry
 
     def turned(self) -> Area:
-        """The area with x and y of its coordinates exchanged."""
+        """Return the area with x and y of its coordinates swapped."""
         return replace(self, geometry=shapely.transform(self.geometry, lambda points: points[:, ::-1]))
 
     @property

@@ -58,10 +58,10 @@ def burn(
 def clean(
     footprints: Iterable[Footprint], *, source: str = "footprints", repairs: Repairs | None = None
 ) -> tuple[list[Footprint], tuple[str, ...]]:
-    """Valid polygons that do not overlap, and the lines of `repairs`, including those made here.
+    """Clean footprints; returns valid polygons that do not overlap, and a list of all repairs as text.
 
-    Self-crossings are resolved into valid polygons, vertices snapped to a centimetre, slivers (under 1 m² or 0.2 m
-    wide) and holes under 1 m² dropped; where two buildings overlap in plan and height, the higher keeps the area.
+    Self-intersections are resolved. Vertices are snapped to a centimetre. Slivers (under 1 m² or 0.2 m wide) and holes
+    under 1 m² are dropped. If two buildings overlap in plan and height, the higher building keeps the common area.
     A height that is missing, not finite or not above 0 raises `DataError` with the building's name.
     """
     repairs = repairs if repairs is not None else Repairs()

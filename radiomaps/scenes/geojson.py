@@ -70,7 +70,7 @@ def load_geojson(
 
 
 def _other_kind(content: Any) -> str:
-    """What a JSON value that is no GeoJSON is."""
+    """Describe a JSON value that is not GeoJSON, for an error message."""
     if not isinstance(content, dict):
         return type(content).__name__
     if "geometryType" in content:
@@ -122,10 +122,10 @@ def _areas(content: Mapping[str, Any], path: Path, repairs: Repairs) -> Iterator
     kind = content["type"]
     features = content.get("features") if kind == "FeatureCollection" else [content]
     if not isinstance(features, list):
-        raise DataError(f"{path} has no list of features")
+        raise DataError(f"{path} has no list of features; expected a FeatureCollection")
     for index, feature in enumerate(features):
         if not isinstance(feature, Mapping):
-            repairs.note("features that are none left out", f"feature {index}")
+            repairs.note("entries that are not GeoJSON features left out", f"feature {index}")
             continue
         geometry = feature.get("geometry") if feature.get("type") == "Feature" else feature
         properties = feature.get("properties")
@@ -215,7 +215,7 @@ def _placed(
     if metric is None and named is None and max(_span(areas), y1 - y0) > 0.5:
         raise DataError(
             f"{path}: coordinates {x0:g} … {x1:g} by {y0:g} … {y1:g} could be degrees or metres; "
-            "say metric=true or metric=false, or crs=EPSG:…"
+            "give metric=true or metric=false, or crs=EPSG:…"
         )
     return named or reference_system(WGS84, where=str(path)), areas
 

@@ -160,7 +160,10 @@ class _OsmFile:
 
 
 def _refs(way: ElementTree.Element, nodes: dict[str, tuple[float, float]], notes: Repairs) -> list[str]:
-    """The ids of a way's nodes; nodes with coordinates, an option of Overpass, are added, by their place without id."""
+    """Ids of a way's nodes. Nodes with coordinates (an option of Overpass) are added to `nodes`.
+
+    A node without an id is identified by its coordinates.
+    """
     refs = []
     for nd in way.iter("nd"):
         ref = nd.get("ref") or f"at {nd.get('lat')}, {nd.get('lon')}"

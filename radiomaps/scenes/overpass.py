@@ -24,7 +24,7 @@ def is_overpass(content: Any) -> bool:
 
 
 def read_overpass(path: Path) -> Element:
-    """The element `osm` that an answer of Overpass stands for: nodes by reference, or coordinates (`out geom`)."""
+    """Read an answer of Overpass as the XML element `osm`, with nodes by id, or with coordinates (`out geom`)."""
     content = parse_json(path)
     if not is_overpass(content):
         raise DataError(f"{path} is no answer of Overpass: it has no list of nodes, ways and relations")
@@ -58,6 +58,6 @@ def _add_nodes(element: Element, entry: Mapping[str, Any]) -> None:
 
 
 def _mappings(found: Any) -> Iterator[Mapping[str, Any]]:
-    """The objects of a list; of nulls, which stand for nodes beyond the box that was asked for, empty ones."""
+    """Yield the objects of a list. A null, which stands for a node outside the requested box, gives an empty object."""
     for entry in found if isinstance(found, list) else ():
         yield entry if isinstance(entry, Mapping) else {}

@@ -24,7 +24,7 @@ _SMALL_M = 1e5
 _ORIGIN_M = 1e4
 #: Largest extent of a scene, and largest coordinate of one in metres (the Earth's circumference is 4e7 m).
 _WIDEST_M, _FARTHEST_M = 1e6, 1e9
-_CUT = "cut a place out of the file, or say crs=local if they are metres"
+_CUT = "cut one area out of the file, or give crs=local if they are metres"
 _AUTHORITY = re.compile(r"(?:.*\W)?(EPSG|ESRI|IGNF)\W(?:.*\W)?([A-Za-z]*\d+)", re.IGNORECASE)
 
 

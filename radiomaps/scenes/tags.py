@@ -48,10 +48,10 @@ _ROOFS = {**dict.fromkeys(("roof_tiles", "tile", "tiles"), "brick"), **dict.from
           **dict.fromkeys(("tar_paper", "bitumen"), "asphalt_concrete"), "solar_panels": "glass",
           **dict.fromkeys(("eternit", "asbestos", "gravel"), "concrete"),
           **dict.fromkeys(("thatch", "wood_shingle"), "wood")}  # fmt: skip
-#: Values of `building` of what does not stand yet, or any more, or stands below the ground.
+#: Values of `building` of buildings that are planned, demolished or underground.
 _NOT_STANDING = ("no", "false", "0", "none", "", "proposed", "planned", "demolished", "razed", "removed", "destroyed",
                  "underground")  # fmt: skip
-#: Values of `building` of a roof on posts, and the thickness (m) of one.
+#: Values of `building` of a roof on posts, and its thickness in metres.
 _OPEN, _ROOF_M = ("roof", "carport", "canopy"), 0.5
 _FOOT, _INCH = 0.3048, 0.0254
 _UNITS = {

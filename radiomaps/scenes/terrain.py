@@ -38,8 +38,8 @@ class Terrain:
         """The same ground for a scene in the metres of `frame`."""
         if (frame.crs == "local") != (self.heights.system is None):
             raise UserError(
-                f"{self.heights.path}: of terrain and footprints one has a reference system and the other has not; "
-                "say crs=EPSG:… for the footprints, or assign one to the raster (gdal_edit.py -a_srs)"
+                f"{self.heights.path}: only one of terrain and footprints has a reference system; expected both. "
+                "Give crs=EPSG:… for the footprints, or assign one to the raster (gdal_edit.py -a_srs)"
             )
         return Terrain(self.heights, frame)
 

@@ -71,7 +71,7 @@ def parse_buildings(content: bytes, name: str, repairs: Repairs | None = None) -
 
 
 def _ring(points: Any) -> list[tuple[float, float]]:
-    """Two finite numbers for each corner, without the closing corner."""
+    """Corners of a polygon as pairs of finite numbers, without the repeated last corner."""
     ring = [(float(point[0]), float(point[1])) for point in points]
     if not np.isfinite(ring).all():
         raise ValueError("a corner is not finite")

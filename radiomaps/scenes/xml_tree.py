@@ -37,7 +37,9 @@ def read_xml(path: Path, root: str) -> ElementTree.Element:
 
 def _refuse_entities(path: Path) -> None:
     def entity(*declared: Any) -> None:
-        raise DataError(f"{path} declares XML entities ({declared[0]!r}), which are not read; write the text itself")
+        raise DataError(
+            f"{path} declares XML entities ({declared[0]!r}), which are refused; replace them by their text"
+        )
 
     def element(*_: Any) -> None:
         raise _Read
@@ -49,7 +51,7 @@ def _refuse_entities(path: Path) -> None:
         with open(path, "rb") as stream:
             parser.ParseFile(stream)
     except (_Read, expat.ExpatError, LookupError, ValueError):
-        pass  # what is wrong with the rest is said by the reader of the tree
+        pass  # the parser of the tree reports errors in the rest of the file
 
 
 def transform_of(shape: ElementTree.Element, defaults: dict[str, str], *, where: str) -> NDArray[np.float64] | None:

@@ -1,4 +1,4 @@
-"""Score builders of maps on the maps of a store, into tables that can be merged."""
+"""Score trained networks and baselines on the maps of a store. The tables of scores can be merged."""
 
 from __future__ import annotations
 
@@ -32,18 +32,18 @@ if TYPE_CHECKING:
 __all__ = ["PUBLISHED", "Builder", "MapScores", "published_suite", "score"]
 
 Array = NDArray[Any]
-#: An azimuth as a number, as in the published scores, and as an angle.
+#: Name of the group of scores on 0 … 1 as published, where an azimuth is a number without wrap-around.
 PUBLISHED = "published"
 CIRCULAR = f"{AZIMUTH} (circular)"
 _DISTANCES_M = (0, 25, 50, 100, 200, 400, 800)
 
 
 class Builder(Protocol):
-    """The protocol of a builder of maps: a trained network or a baseline."""
+    """Protocol of objects that predict maps: trained networks and baselines."""
 
     @property
     def task(self) -> Task:
-        """Its task."""
+        """The task that defines inputs and targets."""
 
     def predict(self, batch: Batch, members: int = 1, seed: int = 0) -> tuple[torch.Tensor, float]:
         """`(batch, member, channel, z, y, x)` in the task's encoding, and the share of values that were clipped."""
@@ -153,11 +153,11 @@ def score(
     change: Callable[[Batch], Batch] | None = None,
     title: str = "scoring",
 ) -> MapScores:
-    """Statistics of maps predicted by `builder` over valid voxels.
+    """Score the maps that `builder`, a trained network or a baseline, predicts, over valid voxels.
 
-    `given` is a task of the same channels whose conditions replace the builder's, and `change` maps each batch
-    before prediction, for example to remove an input. A prediction that is not finite raises `Diverged`. Noise
-    is keyed on (seed, number of the map in its store).
+    `given` is a task with the same channels; its conditions replace those of the builder's task. `change` is applied to
+    each batch before prediction, for example to remove an input. A prediction that is not finite raises `Diverged`.
+    Noise is keyed on (seed, number of the map in its store).
     """
     drawn = members_of(builder, members)
     if given is not None and given.channels != builder.task.channels:

@@ -89,7 +89,7 @@ def _vectors(names: tuple[str, ...]) -> list[tuple[int, int, float]]:
 
 
 def _unread_stays_zero(field: Tensor, names: tuple[str, ...]) -> Tensor:
-    """Observed channels are 0 where nothing was observed, for any symmetry."""
+    """Set the channels of observations to 0 in voxels without an observation."""
     if "observed" in names and f"{_COS}_observed" in names:
         nowhere = field[names.index("observed")] == 0
         for channel in (_COS, _SIN):

@@ -148,7 +148,10 @@ def _trajectory(outdoors: Mask, count: int, key: tuple[int, ...]) -> Mask:
 
 
 def _box(outdoors: Mask, count: int, key: tuple[int, ...]) -> Mask:
-    """The voxels outdoors nearest, along the axis on which they are farthest, to a random one; layers count as thin."""
+    """The `count` outdoor voxels nearest to a random outdoor voxel.
+
+    The distance is the largest offset along any axis, relative to the number of voxels along that axis.
+    """
     free = np.argwhere(outdoors)
     centre = free[np.random.default_rng(list(key)).integers(len(free))]
     reach = np.abs(free - centre) / np.array(outdoors.shape)

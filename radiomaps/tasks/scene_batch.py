@@ -43,7 +43,7 @@ def scene_batch(
 ) -> tuple[Batch, Site]:
     """A batch of one map on `grid` (z, y, x, the scene's metres), moved to begin at x = y = 0, and its transmitter.
 
-    Samples of noise are keyed on `number`. `observed` is what `observed_on` gives, for a task with observations.
+    Random numbers are keyed on `number`. A task with observations needs `observed`, the result of `observed_on`.
 
     Errors: `UserError` for a grid outside the scene, a transmitter in a building, missing or needless observations.
     """

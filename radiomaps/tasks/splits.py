@@ -40,7 +40,7 @@ __all__ = [
     "twins",
 ]
 
-#: Two local scenes whose footprints agree to this share of their union are one scene.
+#: Two local scenes are considered equal if their footprints' intersection exceeds this share of their union.
 SAME_PLAN = 0.8
 _RASTER = 128
 #: Keys of a split's `where`, to which a part may be limited.

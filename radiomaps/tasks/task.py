@@ -39,9 +39,9 @@ RADIATION = ("aware", "unaware", "mixed")
 class Task:
     """Inputs and targets of a model.
 
-    - `radiation`: "aware" knows the transmitter, "unaware" a few observed voxels instead, "mixed" both.
+    - `radiation`: inputs in addition to buildings: "aware" the transmitter, "unaware" observed voxels, "mixed" both.
     - `observations`: how voxels are observed; a mapping of the fields of `Observations`.
-    - `heights`: layers by their height in metres, evenly spaced; None takes all there are.
+    - `heights`: heights of the layers in metres, evenly spaced; None uses all layers.
     - `encoding`, `ranges`: see `Encoding`. `threshold_dbm`: voxels that receive less are masked.
     - `prior`: physics or interpolation as a channel per target, which residual models correct: "free_space",
       "dominant" (the dominant-path solver, computed once), "interpolated" (the observations). Physics also gives the

@@ -129,7 +129,7 @@ CASES = [
           lambda f: geojson(f, [feature([(y, x) for x, y in degrees(box(0, 0, 20, 20), 151.2, -33.8)], height=10)]),
           ONE, ("swapped",)),
     _case("small numbers that could be degrees or metres", "refused without `metric` or `crs`",
-          lambda f: geojson(f, SMALL), error="say metric=true or metric=false"),
+          lambda f: geojson(f, SMALL), error="give metric=true or metric=false"),
     _case("small numbers and `metric=true`", "local metres",
           lambda f: {"path": geojson(f, SMALL), "metric": True}, ONE, check=lambda scene: scene.extent[0][0] == -20),
     _case("houses on both sides of 180°", "one place",

@@ -150,7 +150,7 @@ def test_vertical_angles_that_count_upwards_are_turned_over(tmp_path):
     [
         ("", "has no HORIZONTAL cut"),
         ("NAME x\nGAIN 3\nHORIZONTAL 360\n0 0\n1 0\n", "HORIZONTAL announces 360 lines, but only 2 follow"),
-        ("GAIN 3\nHORIZONTAL many\n", "expected the number of its lines"),
+        ("GAIN 3\nHORIZONTAL many\n", "expected the number of lines"),
         ("GAIN ?\nHORIZONTAL 8\n" + "\n".join(f"{a} 0" for a in range(0, 360, 45)) + "\nVERTICAL 8\n"
          + "\n".join(f"{a} 0" for a in range(0, 360, 45)), "has no GAIN"),
         ("GAIN 3\nHORIZONTAL 8\n" + "\n".join(f"{a} 0" for a in range(8)) + "\nVERTICAL 8\n"

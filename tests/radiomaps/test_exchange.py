@@ -178,7 +178,7 @@ def test_the_default_range_of_an_export_saturates_one_percent_at_most(store: Pat
 def test_a_set_that_is_off_free_space_is_told(store: Path, tmp_path: Path):
     """Pictures on the scale that agrees with free space, read by the printed one: 40 dB too low."""
     export_urbanradio3d(store, tmp_path / "set", path_gain_range_db=(-129, -52))
-    with pytest.warns(UserWarning, match=r"lies -40\.\d dB from free space at 5\.9 GHz.*=\[-1(28|29)"):
+    with pytest.warns(UserWarning, match=r"is -40\.\d dB from free space at 5\.9 GHz.*=\[-1(28|29)"):
         (row, *_) = import_urbanradio3d(tmp_path / "set", tmp_path / "off.zarr", path_gain_range_db=(-169, -92))
     assert row["variable"] == "path_gain_db"
     assert row["off_free_space_db"] == pytest.approx(-40, abs=0.3)

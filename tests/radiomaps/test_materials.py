@@ -170,7 +170,7 @@ def test_scenes_are_furnished(tmp_path):
         ("name,sigma\nx,1\n", "has no eps_r, and ITU-R P.2040 has no material"),
         ("name,eps_s\nx,1\n", "column of material 'x': 'eps_s' unknown; did you mean 'eps_r'"),
         ("name,eps,eps_r\nx,1,1\n", "both set 'a'"),
-        ("name,eps_r\nx,3\nx,4\n", "is there twice"),
+        ("name,eps_r\nx,3\nx,4\n", "is defined twice"),
         ("eps_r\n3\n", "a material without a name"),
         ("name,eps_r,sigma\nx,3,nan\n", "c='nan' is no number"),
     ],

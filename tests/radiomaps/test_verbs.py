@@ -93,7 +93,7 @@ def test_a_file_without_heights_is_drawn_with_one_for_all(capsys: pytest.Capture
     feature = {"type": "Feature", "properties": {}, "geometry": {"type": "Polygon", "coordinates": square}}
     Path("campus.geojson").write_text(json.dumps({"type": "FeatureCollection", "features": [feature]}))
     assert main(["scenes", "campus.geojson"]) == 2
-    assert "say metric=true" in capsys.readouterr().err
+    assert "give metric=true" in capsys.readouterr().err
     assert main(["scenes", "campus.geojson", "metric=true"]) == 2
     assert "give default_height_m" in capsys.readouterr().err
     assert main(["scenes", "campus.geojson", "metric=true", "default_height_m=7"]) == 0

@@ -34,12 +34,12 @@ Array = NDArray[np.float64]
 _STRONG = 3.0
 _FREEDOM = 4.0
 _DRAWS = 4000
-#: Draws of the noise.
+#: Number of draws of the noise parameters.
 _NOISES = 16
 #: Powers of the likelihood that held-out blocks choose among, and the size of these blocks in m.
 _POWERS = (1.0, 0.5, 0.25, 0.12, 0.06, 0.03, 0.01)
 _BLOCK_M, _FOLDS = 40.0, 5
-#: Of powers that predict as well, within this ratio, the greatest is taken.
+#: Powers whose held-out error is within this ratio of the smallest are considered equal; the greatest is used.
 _AS_GOOD = 1.01
 #: Errors of a held-out reading count up to this many dB.
 _MOST_DB = 25.0
@@ -110,7 +110,7 @@ def fit(
 ) -> Fit:
     """Fit to readings that all have a path; raises `UserError` for fewer than 10 of them."""
     if len(measured) < 10:
-        raise UserError(f"{len(measured)} measured places with a path; a calibration needs at least 10")
+        raise UserError(f"{len(measured)} measured positions with a path; a calibration needs at least 10")
     parameters = paths.parameters
     sd = priors.deviations(parameters)
     free = sd > 0
@@ -157,7 +157,7 @@ def _mixed(
     noise: Shadowing, extra: Array, residual: Array, sd: Array, free: NDArray[np.bool_], bounded: NDArray[np.bool_],
     values: Array,
 ) -> Array:  # fmt: skip
-    """Draws of the parameters with the noise integrated out: as many for each of some draws of the noise."""
+    """Draw parameters with the noise integrated out: an equal number for each of several draws of the noise."""
     _, jacobian = paths.predict(values, parameters)
     scale = np.array([0.0] * len(parameters.cells) + [TURN_DEG] * len(parameters.turning)
                      + [LOSS_DB] * len(parameters.materials))  # fmt: skip
@@ -169,7 +169,7 @@ def _mixed(
 
 
 def _folds(points: Array) -> NDArray[np.int64]:
-    """Numbers of the folds that square blocks of places are dealt to."""
+    """Number of the fold of each point. Points in one square block are in the same fold."""
     _, block = np.unique(np.floor(points[:, :2] / _BLOCK_M).astype(np.int64), axis=0, return_inverse=True)
     return np.asarray(np.random.default_rng(0).permutation(int(block.max()) + 1)[block.ravel()] % _FOLDS)
 
@@ -178,14 +178,14 @@ def _power(
     readings: tuple[StoredPaths, Array, NDArray[np.int64], Shadowing, Array], linear: Array, jacobian: Array, sd: Array,
     bounded: NDArray[np.bool_],
 ) -> float:  # fmt: skip
-    """The power of the likelihood with which blocks of readings are predicted best by a fit to the others.
+    """Choose the power of the likelihood by cross-validation over blocks of readings.
 
-    A wrong map moves many readings at once, in ways that no covariance of readings has; a likelihood to a power below 1
-    gives the wider posterior that its errors need (Grünwald and van Ommen 2017). `linear` are the linearised powers.
+    A wrong map changes many readings at once, which the covariance of readings does not describe. A power of the
+    likelihood below 1 widens the posterior accordingly (Grünwald and van Ommen 2017). `linear` are linearised powers.
     """
     paths, points, count, noise, extra = readings
     loss = np.zeros(len(_POWERS))
-    # Blocks are few: three grids of them tell more than one.
+    # There are few blocks, so results of three shifted grids of blocks are combined.
     folds = [_folds(points + shift * _BLOCK_M) for shift in (0.0, 1 / 3, 2 / 3)]
     for held in (fold == k for fold in folds for k in np.unique(fold) if (fold != k).any()):
         white = Whitened(points[~held], paths[~held], count[~held])

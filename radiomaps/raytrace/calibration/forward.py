@@ -89,7 +89,7 @@ class StoredPaths:
         return np.asarray(10 * np.log10(np.maximum((np.abs(field) ** 2).sum(axis=-1), 1e-12)))
 
     def sight_share(self) -> NDArray[np.float64]:
-        """Share of each point's power that comes on the direct path: what errors of the map do not touch."""
+        """Share of each point's power on the direct path, which errors of the map do not affect."""
         gain = np.zeros_like(self.power)
         for number, transmitter in enumerate(self.transmitters):
             here = self.cell == number

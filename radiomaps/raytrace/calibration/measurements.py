@@ -32,13 +32,13 @@ _SAME = {
     **dict.fromkeys(("power", "dbm", "rss_dbm", "rscp", "rscp_dbm", "received_power_dbm"), "power_dbm"),
     **dict.fromkeys((f"{kind}rsrp{unit}" for kind in ("", "ss_", "lte_", "nr_") for unit in ("", "_dbm")), "power_dbm"),
 }  # fmt: skip
-#: Other units of columns: the column, the factor, and what is added.
+#: Columns in other units: the standard column, the factor, and the offset in dB.
 _UNITS = {
     "height_ft": ("height_m", 0.3048, 0.0),
     **{f"{name}_dbw": (name, 1.0, 30.0) for name in ("power", "received_power", "rsrp", "ss_rsrp", "rscp", "rssi")},
 }  # fmt: skip
 _EMPTY = ("", "nan", "na", "n/a", "#n/a", "n.a.", "null", "none", "nil", "-", "--")
-#: Power of a whole band: what is compared where there is no power of one signal.
+#: Columns with the power of the complete band, used if no column has the power of one signal.
 _WHOLE_BAND = ("rssi", "rssi_dbm")
 _FIELDS = ("x", "y", "z", "lat", "lon", "height_m", "cell", "power_dbm")
 _WEAKEST_DBM, _STRONGEST_DBM = -250.0, 100.0
@@ -169,8 +169,8 @@ def read_measurements(path: str | os.PathLike[str], scene: Scene, *, height_m: f
         raise DataError(f"{path} contains no measured power; expected rows under {', '.join(names)}")
     if np.median(power) > 0:
         raise DataError(
-            f"{path}: the median power is {np.median(power):g} dBm, more than any receiver gets; expected dBm, as -95 "
-            "(is the sign lost, or is it an index or a path loss?)"
+            f"{path}: the median power is {np.median(power):g} dBm, more than any receiver gets; expected dBm, such as "
+            "-95 (is the sign missing, or is it an index or a path loss?)"
         )
     points = _points(path, scene, {name: np.array(column) for name, column in columns.items()}, height_m)
     return Measurements(points, np.array(columns["cell"], str), power, np.ones(len(power), np.int64), dict(left_out))
@@ -179,7 +179,7 @@ def read_measurements(path: str | os.PathLike[str], scene: Scene, *, height_m: f
 def _check_header(path: Path, names: list[str]) -> None:
     for name in _FIELDS:
         if names.count(name) > 1:
-            raise DataError(f"{path} has two columns for {name}; rename the one that is not meant")
+            raise DataError(f"{path} has two columns for {name}; expected one, rename or delete the other")
     place = {"x", "y"} <= set(names) or {"lat", "lon"} <= set(names)
     missing = [name for name in ("cell", "power_dbm") if name not in names]
     if not place or missing:

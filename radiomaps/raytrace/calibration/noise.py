@@ -49,7 +49,7 @@ class Shadowing:
 
 
 class Whitened:
-    """Readings grouped by cell, with what covariances are computed from for any noise; `power` is the likelihood's."""
+    """Readings grouped by cell, with precomputed terms of their covariance. `power` is the power of the likelihood."""
 
     def __init__(self, points: Array, paths: StoredPaths, count: NDArray[np.int64]) -> None:
         self.power = 1.0
@@ -59,9 +59,9 @@ class Whitened:
         self.shared = [self._shared(points[group], paths[group], self.sight[group]) for group in self.groups]
 
     def doubting(self, slopes: Array) -> Whitened:
-        """The same, with errors of the map that look like a turn of an antenna or a loss of a material.
+        """Return a copy that also includes errors of the map equivalent to a change of azimuth or of material loss.
 
-        `slopes` `(n, parameter)` are the changes of the powers with these parameters, scaled to such an error of 1 dB.
+        `slopes` `(n, parameter)` are the derivatives of the powers, scaled to an error of the map of 1 dB.
         """
         made = copy.copy(self)
         made.shared = []
@@ -147,7 +147,7 @@ class Whitened:
                 both = loss(here + step[k] + step[j])
                 curve[k, j] = curve[j, k] = (both - ahead[k] - ahead[j] + middle) / _STEP**2
         values, vectors = np.linalg.eigh(curve)
-        # Where the evidence is flat or curved the other way the prior's width is the limit.
+        # If the evidence has no maximum along a direction, the width of the prior limits the posterior.
         spread = vectors / np.sqrt(np.maximum(values, (1 / _WIDTH**2).min()))
         logs = here + (spread @ random.normal(size=(size, count))).T
         return [Shadowing(*(float(v) for v in np.exp(np.clip(row, bounds[:, 0], bounds[:, 1])))) for row in logs]
