@@ -223,5 +223,5 @@ CASES = [
     _case("CityJSON, TopoJSON, Esri's JSON", "refused, with the way out", lambda f: text(f, '{"type": "CityJSON"}'),
           error="CityJSON; convert"),
     _case("places all over the Earth", "refused", lambda f: geojson(f, [lonlat(), lonlat(100, -20)], **named("CRS84")),
-          error="cut a place out"),
+          error="cut one area out"),
 ]  # fmt: skip

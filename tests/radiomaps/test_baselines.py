@@ -70,7 +70,7 @@ def test_log_distance_finds_the_law_of_free_space(plain_store: Path, tmp_path: P
     again = load_baseline(tmp_path, AWARE)
     batch = next(batches(plain_store, made.task))
     assert torch.equal(made.predict(batch)[0], again.predict(batch)[0])
-    with pytest.raises(DataError, match="no two distances"):
+    with pytest.raises(DataError, match="two or more distances"):
         made.fit([])
     with pytest.raises(UserError, match=r"not in task\.targets"):
         baseline("log_distance", AWARE.changed(targets=("toa_s",)))
