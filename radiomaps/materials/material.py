@@ -182,7 +182,10 @@ def _scaled(value: Any, factor: float) -> Any:
 
 
 def materials_used(names: Iterable[str], table: Iterable[Material], frequency_hz: float) -> dict[str, Material]:
-    """The material of each name, from the table or else ITU-R P.2040's; one warning names those beyond its ranges."""
+    """Look up materials by name, in the table first, then in ITU-R P.2040; returns a mapping from names to materials.
+
+    Warns once if the frequency is outside the ranges of ITU-R P.2040 for some of them.
+    """
     given = {material.name: material for material in table}
     used, beyond = {}, []
     for name in sorted(set(names)):

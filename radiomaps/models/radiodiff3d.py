@@ -157,5 +157,5 @@ class RadioDiff3D(Diffusion):
         return torch.cat((scaled, torch.ones_like(scaled[:1])))
 
     def _with_below(self, predictors: Tensor, below: Tensor) -> Tensor:
-        """Predictors with the layer below at every height."""
+        """Append the layer below as additional channels of the predictors, repeated at every height."""
         return torch.cat((predictors, below.unsqueeze(2).expand(-1, -1, predictors.shape[2], -1, -1)), dim=1)

@@ -98,7 +98,7 @@ class Wedges:
         return dr.gather(mi.Point3f, self.start, pair), dr.gather(mi.UInt, self.mirrors, pair)
 
     def groups(self, batch: int) -> list[_Group]:
-        """A batch of rays by material."""
+        """Split the lit pairs and their rays of a batch into one group per material of the edge."""
         reach = self.edges.length[self.lit.edge] * self.density
         total, number, found = float(reach.sum()), 0, []
         for shape in np.unique(self.shape):

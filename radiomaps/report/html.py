@@ -50,7 +50,7 @@ def report(path: str | os.PathLike[str], *, against: Path | None = None) -> Repo
 
 
 def store_of(path: str | os.PathLike[str]) -> Path | None:
-    """The store of maps at a path, or the one that the run at this path traced; None if there is none."""
+    """Find the store of maps at a path, which is a store or the run folder of a trace. Returns None for other paths."""
     path = Path(path)
     for store in (path / STORE, path):
         if (store / "zarr.json").exists():

@@ -184,7 +184,7 @@ def _polygon(rings: Any, name: str, repairs: Repairs) -> shapely.Polygon:
 def _placed(
     areas: list[Area], content: Mapping[str, Any], path: Path, crs: str | None, metric: bool | None, repairs: Repairs
 ) -> tuple[Any, list[Area]]:
-    """The reference system of the coordinates (None: local metres), and the areas, longitude first."""
+    """Determine the reference system (None: local metres); returns it with the areas, x or longitude first."""
     x0, y0, x1, y1 = shapely.total_bounds([area.geometry for area in areas])
     named = _named_system(content, path, repairs) if crs is None else None
     if crs is not None:

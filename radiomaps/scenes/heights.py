@@ -144,7 +144,7 @@ def _system(path: Path, found: Any, crs: str | None) -> Any:
 
 
 def _metres(path: Path, unit: str | None, system: Any) -> float:
-    """Metres per unit of height: by the band, else the vertical part of the reference system, else 1."""
+    """Metres per unit of height: from the band's unit, else from the vertical reference system, else 1."""
     word = (unit or "").strip().lower()
     if not word and system is not None:
         vertical = re.search(r'VERT_CS\[.*?UNIT\["([^"]*)",([\d.eE+-]+)', system.to_wkt())

@@ -95,10 +95,10 @@ def suite_of(target: str, *, members: int) -> Suite:
 
 
 def laid_flat(members: Array, truth: Array) -> tuple[Array, Array]:
-    """Directions in degrees `(sample, member, …)` as numbers around a truth of 0.
+    """Convert directions in degrees `(sample, member, …)` to unwrapped differences from a truth of 0.
 
-    Members are unwrapped around their circular mean, which is placed at its shortest distance from the truth, so that
-    means, spreads and errors are those of ordinary numbers.
+    Members are unwrapped around their circular mean. The mean has its shortest distance from the truth. Ordinary means,
+    spreads and errors are then correct for directions.
     """
     radians = np.deg2rad(members)
     middle = np.rad2deg(np.arctan2(np.sin(radians).mean(axis=1), np.cos(radians).mean(axis=1)))[:, None]
