@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -12,6 +12,7 @@ from rainshift.places.climate import Climate
 from rainshift.places.regions import Region
 from rainshift.planet.latent import generator
 from rainshift.planet.relation import USUAL, Relation
+from rainshift.planet.texture import SMOOTH, Texture
 
 __all__ = ["INSIDE", "OUTSIDE", "RandomClimate", "random_climate"]
 
@@ -62,15 +63,24 @@ OUTSIDE: dict[str, tuple[float, float]] = {
 EXACT_SHARE = 1 / 3
 #: Share of climates in which predictors depend on rain as in the named regions.
 USUAL_SHARE = 0.4
+#: Share of climates inside the ranges whose rain is rough, and the ranges of its texture.
+ROUGH_SHARE = 0.6
+ROUGH: dict[str, tuple[float, float]] = {
+    "deviation": (0.05, 0.8),
+    "share": (0.0, 0.2),
+    "slope": (1.0, 3.0),
+    "outer_km": (20, 150),
+}
 
 
 @dataclass(frozen=True)
 class RandomClimate:
-    """A random region with its climate, the dependence of its predictors on rain, and whether coarse rain is exact."""
+    """A random region: climate, dependence of predictors on rain, whether coarse rain is exact, and texture."""
 
     region: Region
     relation: Relation
     exact: bool
+    texture: Texture = SMOOTH
 
     @property
     def climate(self) -> Climate:
@@ -91,7 +101,8 @@ def random_climate(seed: int, number: int, *, size_deg: float = 4.0, outside: bo
     for attempt in range(50):
         rng = generator(seed, "climates", key, number, attempt)
         try:
-            return _drawn(rng, f"climate-{key}-{number:04d}", size_deg, outside)
+            made = _drawn(rng, f"climate-{key}-{number:04d}", size_deg, outside)
+            return made if outside else replace(made, texture=_texture(generator(seed, "texture", number)))
         except UserError:  # no rain distribution has this wet fraction with these rates: draw again
             continue
     raise UserError(f"no valid climate {number} was found for planet {seed}; use another number")
@@ -148,3 +159,9 @@ def _relation(rng: np.random.Generator) -> Relation:
         convective_seen=float(rng.uniform(0.4, 1.0)),
         foreign=float(rng.uniform(0.0, 1.0)),
     )
+
+
+def _texture(rng: np.random.Generator) -> Texture:
+    if rng.random() >= ROUGH_SHARE:
+        return SMOOTH
+    return Texture(**{key: float(rng.uniform(*ends)) for key, ends in ROUGH.items()})

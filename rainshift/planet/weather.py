@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -19,6 +21,7 @@ from rainshift.planet.latent import BLOCK_HOURS, Drift, SpectralField, isotropic
 from rainshift.planet.rainfall import STRATIFORM_SHAPE, RainLaw, rate, shifted_probability
 from rainshift.planet.relation import USUAL, Relation
 from rainshift.planet.sun import local_hour, solar_flux
+from rainshift.planet.texture import SMOOTH, Texture
 from rainshift.sources.variables import PREDICTORS
 
 __all__ = ["PREDICTORS", "Weather", "WeatherBlock"]
@@ -66,10 +69,11 @@ class Weather:
     fine: Grid
     land_key: str
     relation: Relation = USUAL
+    texture: Texture = SMOOTH
 
     def __reduce__(self) -> tuple[Any, ...]:
         # Cached values are not pickled, which keeps tasks small.
-        values = (self.seed, self.key, self.climate, self.coarse, self.fine, self.land_key, self.relation)
+        values = (self.seed, self.key, self.climate, self.coarse, self.fine, self.land_key, self.relation, self.texture)
         return Weather, values
 
     @cached_property
@@ -127,6 +131,16 @@ class Weather:
             for name, (outer_km, hours) in ANALYSIS.items()
         }  # fmt: skip
 
+    def _textures(self, block: int) -> Iterator[Fields | None]:
+        """The rough fields of a block, hour by hour; None without texture."""
+        if not self.texture.any:
+            return itertools.repeat(None, BLOCK_HOURS)
+        spectrum = isotropic(self.texture.slope, self.texture.outer_km)
+        return SpectralField(
+            self.seed, f"{self.key}/texture", torus(self._wide.shape), spacing_km(self._wide), spectrum, self.drift,
+            1.0, self.texture.outer_km,
+        ).fields(block)  # fmt: skip
+
     def _season(self, hour: float) -> float:
         c = self.climate
         return 1 + c.season_amplitude * math.cos(2 * math.pi * (hour / 24 - c.season_peak_day) / DAYS_A_YEAR)
@@ -150,6 +164,15 @@ class Weather:
         chance = shifted_probability(mean, 0.5 * c.orographic_gain * lift) * self._clock(hour)
         return stratiform, rate(storms, np.minimum(chance, 0.95), c.convective_mm_h, c.tail_shape)
 
+    def _textured(self, hour: float, systems: Fields, storms: Fields, rough: Fields | None) -> tuple[Fields, Fields]:
+        """`_rain`, with the texture if there is any."""
+        if rough is None:
+            return self._rain(hour, systems, storms)
+        rough = rough[: systems.shape[0], : systems.shape[1]]
+        kinds = self._rain(hour, *(self.texture.mixed(latent, rough) for latent in (systems, storms)))
+        stratiform, convective = (self.texture.factored(rain, rough) for rain in kinds)
+        return stratiform, convective
+
     def block(self, block: int) -> WeatherBlock:
         """Return the `BLOCK_HOURS` hours from `block * BLOCK_HOURS` since 1970."""
         hours = [float(block * BLOCK_HOURS + step) for step in range(BLOCK_HOURS)]
@@ -159,11 +182,12 @@ class Weather:
         predictors = np.empty((BLOCK_HOURS, len(PREDICTORS), *self.coarse.shape), np.float32)
         inner = slice(FINE_PAD, -FINE_PAD)
         smooth = zip(*(self._analysis[name].fields(block) for name in ANALYSIS), strict=True)
-        latents = zip(hours, self._systems.fields(block), self._cells.fields(block), smooth, strict=True)
-        for step, (hour, systems, cells, analysis) in enumerate(latents):
+        fields = (field.fields(block) for field in (self._systems, self._cells))
+        latents = zip(hours, *fields, smooth, self._textures(block), strict=True)
+        for step, (hour, systems, cells, analysis, rough) in enumerate(latents):
             systems, cells = systems[:rows, :columns], cells[:rows, :columns]
             storms = organisation * systems + math.sqrt(1 - organisation**2) * cells
-            stratiform, convective = self._rain(hour, systems, storms)
+            stratiform, convective = self._textured(hour, systems, storms, rough)
             rain[step] = (stratiform + convective)[inner, inner]
             fine = {"systems": systems, "storms": storms, "stratiform": stratiform, "convective": convective}
             predictors[step] = self._predictors(hour, fine, dict(zip(ANALYSIS, analysis, strict=True)))

@@ -118,4 +118,5 @@ def _climate(seed: int, number: int, size_deg: float, outside: bool) -> RandomCl
 def _weather(seed: int, drawn: RandomClimate) -> ClimateWeather:
     coarse, fine = grids(drawn.region)
     name = drawn.region.name
-    return ClimateWeather(Weather(seed, name, drawn.climate, coarse, fine, name, drawn.relation), drawn.exact)
+    weather = Weather(seed, name, drawn.climate, coarse, fine, name, drawn.relation, drawn.texture)
+    return ClimateWeather(weather, drawn.exact)

@@ -7,8 +7,9 @@ import pytest
 
 from geoml.regrid import Regridder
 from rainshift.places.regions import regions
-from rainshift.planet.climates import INSIDE, OUTSIDE, random_climate
+from rainshift.planet.climates import INSIDE, OUTSIDE, ROUGH, random_climate
 from rainshift.planet.relation import Relation
+from rainshift.planet.texture import SMOOTH, Texture
 from rainshift.sources import open_source
 
 #: Of one day in boxes of two degrees: wet cell-hours, mean rain in mm/h, mean of four predictors.
@@ -69,6 +70,35 @@ def test_numbers_are_drawn_within_their_ranges_and_outside_beyond_them(outside):
 def test_ranges_outside_do_not_meet_those_inside():
     for key, (low, high) in OUTSIDE.items():
         assert high < INSIDE[key][0] or low > INSIDE[key][1], key
+
+
+def test_the_weather_outside_does_not_change_and_has_no_texture():
+    """Nor do the ranges of training reach it."""
+    for number in (0, 7):
+        assert random_climate(1, number, outside=True).texture == SMOOTH
+    made = open_source("synthetic_climates", seed=1, count=20, outside=True).blocks("climate-0007", np.array([18993]))
+    rain = made.target["precipitation"].values
+    assert abs(int((rain >= 0.1).sum()) - 2244) <= 1
+    assert rain.mean() == pytest.approx(0.1468253, rel=1e-3)
+
+
+def test_texture_is_in_most_climates_and_leaves_the_mean_of_a_coarse_cell_more_open():
+    drawn = [random_climate(3, number).texture for number in range(60)]
+    rough = [texture for texture in drawn if texture.any]
+    assert 25 < len(rough) < 50
+    for texture in rough:
+        assert all(low <= getattr(texture, key) <= high for key, (low, high) in ROUGH.items())
+    from dataclasses import replace
+
+    from rainshift.sources.synthetic_climates import _weather
+
+    climate = next(found for number in range(50) if (found := random_climate(0, number)).climate.wet_fraction > 0.2)
+    spreads = []
+    for texture in (SMOOTH, Texture(deviation=0.6, share=0.1, slope=2.0, outer_km=40.0)):
+        rain = _weather(0, replace(climate, texture=texture)).block(12000).rain
+        parts = rain.reshape(len(rain), rain.shape[1] // 2, 2, -1, 2)
+        spreads.append(float(parts.std((2, 4)).mean() / rain.mean()))
+    assert spreads[1] > 1.3 * spreads[0]
 
 
 def test_a_climate_is_the_same_each_time_and_no_two_are():
