@@ -3,9 +3,9 @@
     python docs/general_weights.py runs/general [NAME=VALUE …]
 
 If interrupted, the same command resumes. Further arguments are settings of both trainings (`trainer.samples=200000`).
-Without them each sees as many samples as the shipped weights did: 75,424 and 4,800, about 25 minutes of one core. The
-shipped diffusion reached that number in six stages with `start=`, the last two on 480 climates; its regression was
-trained on 160 climates.
+Without them each sees as many samples as the shipped weights did: 147,424 and 4,800, about 45 minutes of one core. The
+shipped diffusion reached that number in seven stages with `start=`, the last on 640 climates, of which six of ten have a
+texture, as climates of this version have; its regression was trained on 160 climates without texture.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 #: Folder of the weights, the model that is trained for it, and the number of samples.
-STAGES = {"general": ("anchored", 75_424), "general-regression": ("anchored-regression", 4_800)}
+STAGES = {"general": ("anchored", 147_424), "general-regression": ("anchored-regression", 4_800)}
 
 
 def main(arguments: Sequence[str]) -> int:
