@@ -4,8 +4,8 @@
 
 If interrupted, the same command resumes. Further arguments are settings of both trainings (`trainer.samples=200000`).
 Without them each sees as many samples as the shipped weights did: 147,424 and 4,800, about 45 minutes of one core. The
-shipped diffusion reached that number in seven stages with `start=`, the last on 640 climates, six of ten with texture, as
-climates of this version; its regression was trained on 160 climates without texture.
+shipped diffusion reached that number in seven stages with `start=`, the last on 640 climates, six of ten with texture
+(as climates of this version); its regression was trained on 160 climates without texture.
 """
 
 from __future__ import annotations
