@@ -24,7 +24,7 @@ ALL = Channels(("tp", *COARSE_SLOTS, "exact"), ("precipitation",), ("lsm", "z"),
 
 def batch_of(channels: Channels, samples: int = 3) -> Batch:
     """Hours of a drawn climate."""
-    data = open_source("synthetic_climates", size_deg=2).blocks("climate-0003", np.array([12000]))
+    data = open_source("synthetic_climates", size_deg=2).blocks("climate-0003", np.array([12001]))
     hours = list(range(0, 24, 24 // samples))[:samples]
     condition = np.stack([data.condition[name].values[hours] for name in channels.condition], 1)
     static = None
