@@ -27,15 +27,14 @@ LEFT = "{names} need a language model and were not run: no endpoint was availabl
 LIVE = """\
 ## With a language model
 
-`mcp-experts evaluate arms=[A3,A5,A7] tasks=[los] questions=20 local=true weights=FILE.gguf`, with the task \
+`mcp-experts evaluate arms=[A3,A5,A7] tasks=[los] questions=100 local=true weights=FILE.gguf`, with the task \
 and number of questions of each row, on this machine, at temperature 0. {arms}. \
 The server is as shipped: the model reads its instructions \
 and tools, and chooses by itself whether to call one of the server's three tools or one of three others that no \
 question needs. There are no examples in the prompt. Each question has one of 20 wordings. Tools, \
 answers and prompt were revised on development questions: channels of another seed (`python \
-docs/experts_pages/questions.py`), in other wordings. Of the questions below, `los-0`, `los-1`, `los-9`, `los-13`, \
-`los-126`, `doppler-0` and `doppler-10` had been looked at while the first prompt of the local endpoint was written, \
-and `los-2` after these rows; the others were not.
+docs/experts_pages/questions.py`), in other wordings. Of the questions below, `los-0`, `los-1`, `los-2`, `los-9`, \
+`los-13`, `los-126`, `doppler-0` and `doppler-10` had been looked at during that work; the others had not.
 
 An answer is right if it names the right option alone; `unparsable` names none or several and counts as wrong in \
 `accuracy`, but not in `wrong`. `tool_recall`: share of questions in which the needed expert was asked, by \
