@@ -131,7 +131,7 @@ def test_aware_conditions_do_not_depend_on_the_truth(store: Path):
     shape = source.target_grid.shape
     building = ~outdoors_of(store, 0)
     guess = {name: np.full(shape, 0.5) for name in (*TARGETS, SIGHT)}
-    made = [source._channels(0, building, {name: generator.random(shape) for name in TARGETS}, guess) for _ in range(2)]
+    made = [source._channels(0, building, {name: generator.random(shape) for name in TARGETS}, guess, None) for _ in range(2)]
     for name in AWARE.channels.condition:
         assert np.array_equal(made[0][name], made[1][name]), name
 
@@ -141,10 +141,10 @@ def test_unaware_conditions_know_the_truth_where_it_is_observed_alone(store: Pat
     generator = np.random.default_rng(0)
     building = ~outdoors_of(store, 0)
     truth = {name: generator.random(building.shape) for name in TARGETS}
-    first = source._channels(0, building, truth, None)
+    first = source._channels(0, building, truth, None, None)
     unseen = first["observed"] == 0
     changed = {name: np.where(unseen, generator.random(building.shape), values) for name, values in truth.items()}
-    second = source._channels(0, building, changed, None)
+    second = source._channels(0, building, changed, None, None)
     for name in UNAWARE.channels.condition:
         assert np.array_equal(first[name], second[name]), name
     assert not any(name.startswith("tx_") for name in UNAWARE.channels.condition)

@@ -278,7 +278,7 @@ def test_options_are_checked():
         open_source("synthetic", size_deg=2.3).open("melanesia")
     with pytest.raises(UserError, match="did you mean 'train'"):
         open_source("synthetic").open("melanesia", "trian")
-    with pytest.raises(UserError, match="do not fit"):
+    with pytest.raises(UserError, match="which contains 216 hours"):
         block_starts("2001-01-01", "2001-01-10", 240)
     with pytest.raises(UserError, match="did you mean 'synthetic'"):
         open_source("synthetc")

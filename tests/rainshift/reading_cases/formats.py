@@ -116,7 +116,7 @@ def _(folder):
     _tiffs(folder, "radar_20200601_{:02d}00.tif", scale=0.5)
 
 
-@case("format", "GeoTIFF without a date in its name", "refused", refused="no date")
+@case("format", "GeoTIFF without a date in its name", "refused", refused="needs its time in the file name")
 def _(folder):
     _tiffs(folder, "radar{}.tif", scale=0.5)
 

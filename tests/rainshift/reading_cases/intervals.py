@@ -34,7 +34,7 @@ def _(folder):
 
 
 @case("interval", "amounts for which a change of the step and missing times cannot be distinguished", "refused",
-      refused="is ambiguous")  # fmt: skip
+      refused="Either the step changes")  # fmt: skip
 def _(folder):
     steps(RAIN, [15, 5, 15, 5, 15, 15], units="mm").to_netcdf(folder / "a.nc")
 
@@ -228,7 +228,7 @@ def _(folder):
     dataset(RUNNING, units="mm").isel(time=slice(4)).to_netcdf(folder / "a.nc")
 
 
-@case("interval", "amounts of five days, then of two days of hours", "refused", refused="ambiguous")
+@case("interval", "amounts of five days, then of two days of hours", "refused", refused="Either the step changes")
 def _(folder):
     amounts = np.r_[np.full(5, 24.0), np.full(48, 1.0)][:, None, None] * np.ones((1, 30, 40))
     steps(amounts, [1440] * 5 + [60] * 48, units="mm").to_netcdf(folder / "a.nc")

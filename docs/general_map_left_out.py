@@ -1,6 +1,6 @@
 """The general model on a real city that its training leaves out: the yardstick by which its inputs are chosen.
 
-    python benchmarks/left_out_city.py RUNS [CITY] [NAME=VALUE …]
+    python docs/general_map_left_out.py RUNS [CITY] [NAME=VALUE …]
 
 trains `experiment=general_left_out` on the maps `RUNS/general_maps` (see `docs/general_map_weights.py`) without those
 of CITY, florence or san_francisco, in `RUNS/without-CITY`, and prints errors of path gain in dB: on the city, and by
