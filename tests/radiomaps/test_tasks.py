@@ -131,7 +131,10 @@ def test_aware_conditions_do_not_depend_on_the_truth(store: Path):
     shape = source.target_grid.shape
     building = ~outdoors_of(store, 0)
     guess = {name: np.full(shape, 0.5) for name in (*TARGETS, SIGHT)}
-    made = [source._channels(0, building, {name: generator.random(shape) for name in TARGETS}, guess, None) for _ in range(2)]
+    made = [
+        source._channels(0, building, {name: generator.random(shape) for name in TARGETS}, guess, None)
+        for _ in range(2)
+    ]
     for name in AWARE.channels.condition:
         assert np.array_equal(made[0][name], made[1][name]), name
 
