@@ -29,10 +29,15 @@ SUMMARY = {
     ("regrid", "vs_best"): "Conservative regridding: time of the fastest peer over ours",
     ("oracle", "diffusion_crps_over_oracle"): "CRPS of a trained diffusion over the best possible CRPS",
     ("planet", "skill_lost_left_out"): "Share of a U-Net's skill that is lost in regions it was not trained on",
+    ("travel", "worst_region_over_rainfarm"): "CRPS of the general rain model without local data, over RainFARM's: "
+    "worst of six synthetic regions",
+    ("travel", "zero_shot_over_rainfarm"): "The same on radar of four countries, worst country",
     (
         "radiodiff",
         "nmse_over_best_baseline",
     ): "RadioDiff-3D: error over that of the best baseline, worst of four targets",
+    ("city_maps", "city_rmse_over_best_baseline"): "The general radio model, in two cities it was not trained on: "
+    "error out of sight over that of the best baseline, worse city",
     ("mcp", "stdio_p50_over_bare"): "A question to an expert over MCP: time over that of an echo",
 }
 

@@ -72,7 +72,7 @@ APP = App(
             "predict",
             "radiomaps.verbs:predict",
             "Predict maps with a trained model, with mean and uncertainty",
-            example="radiomaps predict checkpoint=RUN scene=etoile members=8",
+            example="radiomaps predict scene=city.osm members=8",
         ),
         Verb(
             "evaluate",

@@ -19,6 +19,7 @@ from geoml.runs.files import atomic_path
 from radiomaps.generation.plan import Window
 from radiomaps.maps.layout import VARIABLES
 from radiomaps.maps.store import MapStore
+from radiomaps.scores.physical import QUANTITIES
 from radiomaps.tasks.dataset import TaskLoader, TaskSource, loader
 from radiomaps.tasks.encoding import AZIMUTH, TARGETS, within_a_turn
 from radiomaps.tasks.scene_batch import observed_on, scene_batch
@@ -191,8 +192,8 @@ def write_predictions(
         row: dict[str, Any] = {"map": number, "scene": dataset.attrs["scene"], "members": dataset.sizes["member"]}
         for name in TARGETS:
             if f"{name}_uncertainty" in dataset:
-                spread = dataset[f"{name}_uncertainty"]
-                row[f"{name} ±"] = f"{float(spread.median()):.3g} {spread.attrs['units']}"
+                shown = QUANTITIES[name]
+                row[f"{name} ± {shown.unit}"] = shown.factor * float(dataset[f"{name}_uncertainty"].median())
         yield {**row, "file": str(path)}
 
 

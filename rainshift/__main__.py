@@ -46,7 +46,7 @@ APP = App(
             "predict",
             "rainshift.verbs:predict",
             "Predict fine rain with a trained model, as CF NetCDF",
-            "rainshift predict checkpoint=runs/train/melanesia region=caribbean members=8",
+            "rainshift predict model=general input=COARSE.nc members=8",
         ),
         Verb(
             "evaluate",

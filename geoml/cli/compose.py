@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 
     from geoml.cli.hydra_private import ConfigLoaderImpl
 
-__all__ = ["compose", "finish", "groups_of", "load", "loader", "user_errors", "with_own_model"]
+__all__ = ["compose", "finish", "groups_of", "load", "loader", "user_errors", "with_own_file",
+           "with_own_model"]  # fmt: skip
 
 
 def loader(config_module: str, *, config_dirs: Iterable[str] = ()) -> ConfigLoaderImpl:
@@ -47,6 +48,7 @@ def load(source: ConfigLoaderImpl, verb: str, overrides: Sequence[str], *, sweep
     from hydra.types import RunMode
 
     mode = RunMode.MULTIRUN if sweep else RunMode.RUN
+    overrides = with_own_file(source, overrides)
     words = with_own_model(overrides)
     with user_errors(source, verb, overrides):
         config = source.load_configuration(config_name=verb, overrides=words, run_mode=mode)
@@ -66,6 +68,27 @@ def with_own_model(overrides: Sequence[str]) -> list[str]:
         return list(overrides)
     rest = [line for line in overrides if line not in own and not line.startswith("model=")]
     return [*rest, "~model", *(f"+{line}" for line in own)]
+
+
+def with_own_file(source: ConfigLoaderImpl, overrides: Sequence[str]) -> list[str]:
+    """Overrides in which `GROUP=PATH` stands for `GROUP=file GROUP.path=PATH`, in groups with a choice `file`.
+
+    A path has a suffix or a folder. Several paths, separated by commas, are a sweep over `GROUP.path`.
+
+    >>> with_own_file(loader("radiomaps.conf"), ["seed=1", "scene=maps/city.osm"])
+    ['seed=1', 'scene=file', "scene.path='maps/city.osm'"]
+    """
+    words: list[str] = []
+    for word in overrides:
+        group, _, value = word.partition("=")
+        paths = [part.strip("'\"") for part in (value.split(",") if value[:1] not in "'\"" else [value])]
+        are_paths = all(Path(path).suffix.strip(".0123456789") or "/" in path for path in paths)
+        if are_paths and "file" in groups_of(source).get(group, ()):
+            quoted = ",".join("'" + path.replace("'", "\\'") + "'" for path in paths)
+            words += [f"{group}=file", f"{group}.path={quoted}"]
+        else:
+            words.append(word)
+    return words
 
 
 def finish(config: DictConfig) -> DictConfig:
@@ -197,8 +220,8 @@ def _unknown_choice(chosen: Sequence[Override], groups: Mapping[str, list[str]])
         group = item.key_or_group
         for choice in _values(item):
             if choice not in ("null", "None", *groups[group]):
-                file = f"for your own file: {group}=file {group}.path={choice}" if "file" in groups[group] else ""
-                return unknown(group, choice, groups[group], hint=file if Path(choice).suffix else "")
+                file = f"for your own file: {group}=PATH" if "file" in groups[group] else ""
+                return unknown(group, choice, groups[group], hint=file)
     return None
 
 

@@ -175,6 +175,7 @@ def _sweep(app: App, verb: Verb, source: Any, overrides: list[str]) -> int:
     GlobalHydra.instance().clear()
     hydra = Hydra(task_name=f"{app.name}-{verb.name}", config_loader=source)
     GlobalHydra.instance().initialize(hydra)
+    overrides = compose.with_own_file(source, overrides)
     try:
         with compose.user_errors(source, verb.name, overrides):
             words = compose.with_own_model(overrides)
