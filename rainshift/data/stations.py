@@ -13,17 +13,15 @@ from numpy.typing import NDArray
 
 from geoml.errors import DataError
 from geoml.grids.grid import Grid
+from rainshift.data.station_series import series_table
 from rainshift.sources.fetching import local_copy
-from rainshift.sources.intervals import SIGNS, bounds_of, find_intervals
-from rainshift.sources.opening import open_rain
-from rainshift.sources.rain_files import find_rain, refuse_contradiction
+from rainshift.sources.intervals import SIGNS
 from rainshift.sources.units import rain_units
-from rainshift.sources.valid_times import Times, intervals_of, rows_for
-from rainshift.sources.validity import SENTINELS, most_mm_h, validity_of
+from rainshift.sources.valid_times import Times, rows_for
+from rainshift.sources.validity import SENTINELS, most_mm_h
 
 if TYPE_CHECKING:
     import pandas as pd
-    import xarray as xr
 
 __all__ = ["METHODS", "Stations", "read_stations", "taken_at"]
 
@@ -119,15 +117,16 @@ def read_stations(place: str) -> Stations:
 
     A table has one row per value with the columns id, lat, lon, time (end of the interval, UTC by default), amount in
     mm and interval ("1 h", "10 min", "1 D"). Other common column names are recognised. A NetCDF file has rain with
-    units on `(station, time)`, and latitude, longitude and id of each station. Missing values are skipped with a
-    warning. Raises `DataError` for negative, impossible or repeated values.
+    units, and latitude, longitude and id of each station, in a layout of CF for time series: `(station, time)`, a
+    single station, or a ragged array. Missing values are skipped with a warning. Raises `DataError` for negative,
+    impossible or repeated values.
     """
     path = local_copy(place)
     if not path.exists():
         raise DataError(f"the file of stations {place} does not exist")
     if path.suffix.lower() in (".csv", ".txt", ".tsv", ".gz"):
         return _checked(_of_table(path), path)
-    return _checked(_of_netcdf(path), path)
+    return _checked(series_table(path, COLUMNS), path)
 
 
 def _of_table(path: Path) -> pd.DataFrame:
@@ -259,58 +258,6 @@ def _require(good: pd.Series, path: Path, what: str, shown: pd.Series, expected:
     if not good.all():
         row = int(np.flatnonzero(~good.to_numpy())[0])
         raise DataError(f"{path} line {row + 2}: {what} is {shown.iloc[row]!r}; expected {expected}")
-
-
-def _of_netcdf(path: Path) -> pd.DataFrame:
-    """Convert rain `(station, time)` to a table with one row per value."""
-    import pandas as pd
-
-    data = open_rain(path)
-    array = data[find_rain(data, None, path)]
-    places = {}
-    for kind in ("lat", "lon"):
-        named = [n for n in data.variables if str(n).lower() in COLUMNS[kind]]
-        named += [n for n in data.variables if str(data[n].attrs.get("standard_name", ""))[:3] == kind]
-        found = next(iter(named), None)
-        if found is None or data[found].ndim != 1:
-            raise DataError(
-                f"{path} has no {kind} of the stations; expected a variable {kind} with one value per station"
-            )
-        places[kind] = data[found]
-    dim = str(places["lat"].dims[0])
-    time = next((str(d) for d in array.dims if d in data.coords and data[d].dtype.kind == "M"), None)
-    if time is None or set(array.dims) != {dim, time}:
-        raise DataError(f"{path}: {array.name!r} has dims {array.dims}; expected ({dim}, time) with times as dates")
-    ids = next(
-        (data[n] for n in data.variables if str(n).lower() in COLUMNS["id"] and data[n].dims[:1] == (dim,)), None
-    )
-    names = np.arange(data.sizes[dim]).astype(str) if ids is None else _texts(ids)
-    stamps = data[time].values.astype("datetime64[ns]")
-    order = np.argsort(stamps)
-    bounds = bounds_of(data, time, order)
-    label = f"{path}: {array.name!r}"
-    meant = rain_units(array.attrs.get("units"), label=label)
-    refuse_contradiction(array, meant, label, None)
-    intervals = find_intervals(stamps[order], bounds, str(path), amount=meant.amount)
-    if bounds is not None:
-        start, end = bounds[:, 0], bounds[:, 1]
-    else:
-        start, end = intervals_of(stamps[order], intervals.step, intervals.stamp or "end")
-    values = validity_of(array, label).apply(np.asarray(array.transpose(time, dim).values, float)[order], label)
-    rate = values * meant.factor / (intervals.hours[:, None] if meant.amount else 1.0)
-    count = len(stamps)
-    return pd.DataFrame({
-        "id": np.tile(names, count), "lat": np.tile(np.asarray(places["lat"].values, float), count),
-        "lon": np.tile(np.asarray(places["lon"].values, float), count), "start": np.repeat(start, len(names)),
-        "end": np.repeat(end, len(names)), "rate": rate.ravel(), "amount": values.ravel(),
-    })  # fmt: skip
-
-
-def _texts(ids: xr.DataArray) -> NDArray[np.str_]:
-    values = np.asarray(ids.values)
-    if values.ndim == 2:
-        values = np.array([b"".join(row).decode() for row in values.astype("S1")])
-    return np.array([v.decode() if isinstance(v, bytes) else str(v) for v in values.tolist()]).astype(str)
 
 
 def _checked(table: pd.DataFrame, path: Path) -> Stations:

@@ -87,6 +87,61 @@ def test_a_file_of_stations() -> None:
     assert (gauges.end - gauges.start == np.timedelta64(1, "h")).all()
 
 
+def file_of(layout: str, hours=(6, 4)) -> xr.Dataset:
+    """Two stations with 1.5 and 2.5 mm in each of their hours, in a layout of CF."""
+    amounts = [np.full(hours[0], 1.5), np.full(hours[1], 2.5)]
+    times = [HOURS[: hours[0]], HOURS[1 : 1 + hours[1]]]
+    places = {"lat": ("station", [50.5, 51.5]), "lon": ("station", [5.0, 6.0]), "station_id": ("station", ["x", "y"])}
+    flat = {"rr": ("obs", np.concatenate(amounts), {"units": "mm"}), "time": ("obs", np.concatenate(times)), **places}
+    if layout == "contiguous":
+        return xr.Dataset({**flat, "n": ("station", list(hours), {"sample_dimension": "obs"})})
+    if layout == "indexed":
+        data = xr.Dataset({**flat, "of": ("obs", np.repeat([0, 1], hours), {"instance_dimension": "station"})})
+        return data.isel(obs=np.random.default_rng(0).permutation(data.sizes["obs"]))
+    if layout == "incomplete":
+        padded = np.full((2, max(hours)), np.nan), np.full((2, max(hours)), "NaT", "M8[ns]")
+        for number in range(2):
+            padded[0][number, : hours[number]] = amounts[number]
+            padded[1][number, : hours[number]] = times[number]
+        rain, when = padded
+        return xr.Dataset(
+            {"rr": (("station", "obs"), rain, {"units": "mm"}), "time": (("station", "obs"), when)} | places
+        )
+    one = xr.Dataset({"rr": ("time", amounts[0], {"units": "mm"})}, {"time": times[0]})
+    return one.assign_coords(lat=50.5, lon=5.0, station_id="x")
+
+
+@pytest.mark.parametrize("layout", ["contiguous", "indexed", "incomplete", "single"])
+def test_time_series_in_the_layouts_of_cf(layout) -> None:
+    file_of(layout).to_netcdf("g.nc")
+    gauges = read_stations("g.nc")
+    expected = {"x": (50.5, 5.0, 1.5, 6, HOURS[5]), "y": (51.5, 6.0, 2.5, 4, HOURS[4])}
+    assert gauges.ids.tolist() == ["x"] if layout == "single" else ["x", "y"]
+    for number, name in enumerate(gauges.ids):
+        lat, lon, rate, count, last = expected[name]
+        mine = gauges.station == number
+        assert (gauges.lat[number], gauges.lon[number], mine.sum()) == (lat, lon, count)
+        assert set(gauges.rate[mine]) == {rate}
+        assert gauges.end[mine].max() == last
+        assert (gauges.end - gauges.start == np.timedelta64(1, "h")).all()
+
+
+@pytest.mark.parametrize(
+    ("layout", "change", "said"),
+    [
+        ("contiguous", lambda data: data["n"].attrs.clear(), "attribute sample_dimension"),
+        ("contiguous", lambda data: data["n"].__setitem__(0, 5), "has 10 values; 'n' counts 9"),
+        ("indexed", lambda data: data["of"].__setitem__(0, 2), "numbers outside 0 to 1, the stations"),
+    ],
+)
+def test_wrong_ragged_arrays_are_named(layout, change, said) -> None:
+    data = file_of(layout)
+    change(data)
+    data.to_netcdf("g.nc")
+    with pytest.raises(DataError, match=said):
+        read_stations("g.nc")
+
+
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
