@@ -229,7 +229,7 @@ def started(model: Model, start: Path | None, recipe: Recipe, loader: BlockLoade
         chosen_start = start_from(model, start)
         if not getattr(model, "any_channels", False):
             return Transforms.load(chosen_start / "transform.json")
-    return _fitted_transforms(recipe, model.channels, loader, folder)
+    return _fitted_transforms(recipe, model.channels, loader, folder, constant_target=start is not None)
 
 
 def load(spec: ModelSpec, folder: Path | None, channels: Channels, *, precision: Precision = "fp32") -> Downscaler:
@@ -350,14 +350,16 @@ def _validation(
     )
 
 
-def _fitted_transforms(recipe: Recipe, channels: Channels, loader: BlockLoader, folder: Path) -> Transforms:
+def _fitted_transforms(
+    recipe: Recipe, channels: Channels, loader: BlockLoader, folder: Path, *, constant_target: bool
+) -> Transforms:
     """Fit transforms to one epoch and save them in `folder`, so that a resumed training uses the same."""
     path = folder / "transform.json"
     if path.exists():
         return Transforms.load(path)
     known = {*channels.condition, *channels.target, *channels.static, "default"}
     config = {name: options for name, options in recipe.transforms.items() if name in known}
-    transforms = Transforms.from_config(config, channels).fit(loader)
+    transforms = Transforms.from_config(config, channels).fit(loader, constant_target=constant_target)
     folder.mkdir(parents=True, exist_ok=True)
     transforms.save(path)
     return transforms

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     import xarray as xr
     from numpy.typing import NDArray
 
+    from geoml.data.loader import BlockLoader
     from rainshift.benchmarking.plan import BenchmarkPlan, Cell
     from rainshift.data.archive import Archive
     from rainshift.evaluation import Scores
@@ -43,6 +45,8 @@ __all__ = [
     "inputs_of_climates",
     "recipe_for",
 ]
+
+logger = logging.getLogger(__name__)
 
 #: Share of the local hours for fine-tuning. The remaining hours are used to choose between old and new weights.
 TUNED_SHARE = 0.75
@@ -109,8 +113,8 @@ def adapt(spec: ModelSpec, region: str, archive: Archive, *, recipe: Recipe, see
     """Fine-tune the weights of `spec.start` on `spec.local_hours` hours of a region and save the result in `folder`.
 
     The network is trained on the first three quarters of the hours. On the last quarter, the average of old and new
-    weights with the smallest fair CRPS is chosen; the old weights are kept if it gains less than 1 %. Returns the
-    training summary with the chosen share.
+    weights with the smallest fair CRPS is chosen; the old weights are kept if it gains less than 1 %, or if either part
+    has no rain: dry hours teach and show nothing. Returns the training summary with the chosen share.
     """
     assert spec.starting is not None
     assert spec.local_hours is not None
@@ -119,10 +123,21 @@ def adapt(spec: ModelSpec, region: str, archive: Archive, *, recipe: Recipe, see
     tuned, held = np.split(chosen, [math.ceil(TUNED_SHARE * hours)])
     model = seeded_build(spec, archive.channels, seed)
     assert isinstance(model, Model)
-    loader = loader_of({region: chosen}, archive, archive.channels, replace(recipe, batch_size=1), seed=0, window=None)
-    transforms = started(model, spec.starting, recipe, loader, folder)
+
+    def hourly(positions: NDArray[np.int64]) -> BlockLoader:
+        one = replace(recipe, batch_size=1)
+        return loader_of({region: positions}, archive, archive.channels, one, seed=0, window=None)
+
+    transforms = started(model, spec.starting, recipe, hourly(chosen), folder)
     summary: dict[str, Any] = {"parameters": sum(p.numel() for p in model.parameters()), "samples_seen": 0}
-    if hours:
+    wet = hours and all(
+        any(batch.target is not None and bool((batch.target > 0).any()) for batch in hourly(part))
+        for part in (tuned, held)
+    )
+    if hours and not wet:
+        logger.warning("%s: the %d local hours of %s are too dry; its weights are kept", spec.name, hours, region)
+        summary["share_of_tuned"] = 0.0
+    if wet:
         steps = recipe_for(recipe, len(tuned))
         summary = fit(
             spec, TrainSet((region,), len(tuned)), archive, recipe=steps, seed=seed, folder=folder / "steps",

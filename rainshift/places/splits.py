@@ -76,7 +76,7 @@ def split_blocks(
         if not len(part):
             raise UserError(
                 f"part {name} has no time: {blocks} cycles of {cycle / 3600:.3g} h and a purge gap of "
-                f"{purge}; use fewer blocks or a shorter gap"
+                f"{purge.total_seconds() / 3600:.3g} h; use fewer blocks or a shorter gap"
             )
     return parts
 

@@ -91,6 +91,23 @@ def test_held_out_hours_choose_among_averages_of_weights(workplace, monkeypatch)
             assert torch.allclose(made[name], wanted, atol=1e-6)
 
 
+def test_dry_hours_change_nothing(tmp_path, monkeypatch, caplog):
+    """Some folds have dry hours in the middle of their training record: a benchmark has all its rows."""
+    monkeypatch.chdir(tmp_path)
+    time = np.datetime64("2021-06-01T01", "ns") + np.arange(120) * np.timedelta64(1, "h")
+    rain = np.random.default_rng(0).gamma(0.4, 2.0, (120, 20, 20)).astype("f4")
+    rain[:80] = 0
+    at = {"time": time, "lat": 10.05 + 0.1 * np.arange(20), "lon": 5.05 + 0.1 * np.arange(20)}
+    xr.Dataset({"precipitation": (("time", "lat", "lon"), rain, {"units": "mm/h"})}, at).to_netcdf("rain.nc")
+    words = [word for word in OPTIONS if not word.startswith(("data.", "regions", "models", "adapt", "alignment"))]
+    words += ["data=gridded", "data.root=rain.nc", "adapt=[0,8]"]
+    words += ["models=[bilinear,{model:anchored-regression,start:general-regression,name:mine}]"]
+    assert main(["benchmark", *words, "run.dir=bench"]) == 0
+    assert "mine+8h: the 8 local hours of rain@2 are too dry; its weights are kept" in caplog.text
+    score = xr.open_dataset("bench/benchmark.nc")["score"].sel(metric="crps_fair", distribution="in").squeeze()
+    assert (score.sel(model=["mine+0h", "mine+8h", "mine"]) > 0).all()
+
+
 def test_a_finished_benchmark_is_found_again(workplace, monkeypatch):
     monkeypatch.chdir(workplace)
     monkeypatch.setattr(adaptation, "fit", None)
