@@ -6,6 +6,9 @@ hours, and a training on the complete record of one year.
 
 - `half_gap_hours`: hours of local data that close half the gap between the shipped weights and the training on the
   complete record; the largest value over regions. Null without a gap.
+- `skill_lost_mean`, `skill_lost_worst`: share of the skill that is lost without local data, (S_in - S_out) / S_in; mean
+  and largest value over regions. Skill is 1 minus the fair CRPS over that of bilinear rain. S_out is the skill of the
+  shipped weights, S_in the greater of it and the skill of the training on the complete record.
 - `worst_adapted_over_general`: fair CRPS after fine-tuning over that of the shipped weights; the largest value over
   regions and numbers of hours.
 - `worst_aligned_over_general`: the same ratio for aligned predictors, which use no fine rain; the better of quantile
@@ -53,7 +56,12 @@ def measure(quick: bool) -> dict[str, float | None]:
     crps = outcome.results["score"].sel(metric="crps_fair", distribution="in")
     plain = crps.sel(model="diffusion+0h")
     aligned = [name for name in map(str, crps["model"].values) if name.startswith("diffusion+0h+")]
+    skill = 1 - crps / crps.sel(model="bilinear")
+    within = skill.sel(model=["diffusion", "diffusion+0h"]).max("model")
+    lost = 1 - skill.sel(model="diffusion+0h") / within
     over: dict[str, Any] = {
+        "skill_lost_mean": float(lost.mean()),
+        "skill_lost_worst": float(lost.max()),
         "worst_adapted_over_general": max(score / row["score"][0] for row in rows for score in row["score"][1:-1]),
         "worst_aligned_over_general": float((crps.sel(model=aligned) / plain).min("model").max()),
     }
