@@ -1,7 +1,7 @@
 """Training and sampling on one GPU, against plain PyTorch: `python benchmarks/gpu.py [PART …]`, all without one named.
 
-Torch and numpy are enough to run it: where the rest of the project is missing, the figures are printed as JSON and not
-judged. Without a GPU the paths of the code are walked with a small network on the CPU, and every figure is null.
+Only torch and numpy are needed. Without the rest of the project, the figures are printed as JSON and not compared with
+their targets. Without a GPU, all code runs with a small network on the CPU, and every figure is null.
 
 Part `rain` is the 2-D network of `model=edm-large` in size (64 channels × [1, 2, 3, 4], two blocks a level), with ten
 predictors. A training step is that of an EDM on fields of 128 × 128, batch 32, with AdamW; a sampling is eight members

@@ -156,7 +156,7 @@ def tuned(scale: Scale, store: Path, folder: Path) -> dict[str, float]:
 def by_steps(config: dict[str, Any], cell: Cell, steps: int, count: int, known: MapScores | None = None) -> MapScores:
     """Scores of a trained diffusion by number of steps, on `count` test maps; stored with its other scores.
 
-    Maps of which there are scores, `known`, are not sampled again.
+    Maps that have scores in `known` are not sampled again.
     """
     import torch
 

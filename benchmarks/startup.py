@@ -1,7 +1,7 @@
-"""How long commands that only list take to start, over a Python that does nothing.
+"""Startup time of commands that only print lists, relative to a Python process that does nothing.
 
 Every run is a new process, with the files in the page cache. The commands and `python -c pass` take turns; a
-time is the least of the rounds, which what else runs on the machine disturbs least.
+time is the minimum over rounds, which other load on the machine affects least.
 
 - `help_over_pass`: `--help` of the four commands, the slowest of them.
 - `verbs_over_pass`: the verbs that list what comes with the package: `rainshift regions`, which reads 18 files,
@@ -24,7 +24,7 @@ VERBS = (("rainshift", "regions"), ("radiomaps", "scenes"), ("mcp_experts", "ski
 
 
 def run(*words: str) -> None:
-    """One process, which has to succeed; this project is found from any folder."""
+    """Run one process with this project on its path; raise an error if it fails."""
     found = {**os.environ, "PYTHONPATH": os.pathsep.join((str(FOLDER.parent), os.environ.get("PYTHONPATH", "")))}
     subprocess.run([sys.executable, *words], env=found, stdout=subprocess.DEVNULL, check=True)
 

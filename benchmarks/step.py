@@ -39,7 +39,7 @@ REGION = "melanesia"
 
 @dataclass
 class Case:
-    """A model, its data, and new loaders of them."""
+    """A model with its data, and a function that creates loaders."""
 
     name: str
     model: Callable[[], Model]

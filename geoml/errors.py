@@ -1,4 +1,4 @@
-"""Errors that a user can fix: shown as one message without a traceback, exit code 2, or 1 for the machine's."""
+"""Errors that a user can fix. Shown as one message without a traceback. Exit code 2, or 1 for limits of the machine."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class DataError(UserError):
 
 
 class MachineError(UserError):
-    """What the machine lacks: space on a disk, memory, or open files; exit code 1."""
+    """The machine lacks a resource: disk space, memory or open files. Exit code 1."""
 
 
 class Diverged(UserError):

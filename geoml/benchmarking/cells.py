@@ -34,10 +34,10 @@ S = TypeVar("S", bound=Saved)
 def each(
     benchmark: Any, method: str, jobs: Sequence[Job], *, unit: str, config: Mapping[str, Any]
 ) -> Iterator[tuple[Job, Callable[[], Any]]]:
-    """`(job, result)` of `method` of a benchmark on every job, here in turn or by the workers of an active Dask client.
+    """Call `method` of a benchmark on every job and yield `(job, result)`; the workers of an active Dask client help.
 
-    `result()` returns or raises. Workers make the benchmark anew, `type(benchmark)(config)`; what they make is in its
-    cache, which they have to see.
+    `result()` returns the value or raises the job's error. Without a client, jobs run here, one after the other. Each
+    worker builds the benchmark again by `type(benchmark)(config)` and needs access to its cache folder.
     """
     client = ambient_client()
     if client is None:
@@ -50,7 +50,7 @@ def each(
 
 
 def _work(kind: type, config: dict[str, Any], method: str, *job: Any) -> Any:
-    """One job, by a worker."""
+    """Run one job on a worker."""
     return getattr(kind(config), method)(*job)
 
 
@@ -61,9 +61,9 @@ def attempted(
     *,
     failing: tuple[type[Exception], ...] = (Diverged,),
 ) -> Iterator[tuple[Job, Any]]:
-    """`(job, value)` of the jobs that succeed; the reason of the others is put into `failures` under their label.
+    """Yield `(job, value)` of jobs that succeed; store the error messages of failed jobs in `failures` by label.
 
-    A failure of a kind in `failing` is a result: the other cells go on. Any other exception passes through.
+    Only exceptions of the types `failing` are stored, and the other jobs continue. Other exceptions are raised.
     """
     for job, result in results:
         try:
@@ -76,7 +76,7 @@ def attempted(
 
 
 def scores_file(cache: Path, name: str, spec: Mapping[str, Any], scored_by: Sequence[str]) -> Path:
-    """The file of a cell's scores: named by what they depend on, the code of the modules `scored_by` included."""
+    """Path of a cell's scores, with a hash of `spec` and of the code of the modules `scored_by` in its name."""
     return cache / "scores" / f"{name}-{config_hash({**spec, 'code': code_hash(*scored_by)})}.nc"
 
 

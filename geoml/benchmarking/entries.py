@@ -1,4 +1,4 @@
-"""Entries of a benchmark: a name, what a model is built from, and what it changes of the training."""
+"""Entries of a benchmark: a name, the configuration of a model, and changes of the training options."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ E = TypeVar("E", bound="Entry")
 
 @dataclass(frozen=True)
 class Entry:
-    """One row of a benchmark: `config` is what builds its model, `trainer` what it changes of the common training.
+    """One row of a benchmark: `config` builds its model, `trainer` overrides options of the common training.
 
-    `allow` names packages of the user's own whose classes it may name.
+    `allow` lists user packages whose classes `config` may name.
     """
 
     name: str
@@ -45,7 +45,7 @@ def parsed(entry: str | Mapping[str, Any], own: Sequence[str]) -> tuple[str, dic
 
 
 def by_name(entries: Iterable[E]) -> dict[str, E]:
-    """Entries by their names; `UserError` where two are equal."""
+    """Map names to entries. Raises `UserError` if two entries have the same name."""
     found: dict[str, E] = {}
     for entry in entries:
         if entry.name in found:

@@ -26,8 +26,8 @@ INTERRUPTED, BROKEN_PIPE = 130, 141
 def main(app: App, argv: Sequence[str] | None = None) -> int:
     """Run a command line and return its exit code.
 
-    It is 0 for success, 1 for what the machine lacks (`MachineError`), 2 for other user errors, 130 if interrupted. A
-    `UserError` is printed as one line on standard error; any other exception keeps its traceback.
+    It is 0 for success, 1 for a lack of disk space, memory or open files (`MachineError`), 2 for other user errors,
+    130 if interrupted. A `UserError` is printed as one line on standard error; any other exception keeps its traceback.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     any_character()
@@ -50,7 +50,7 @@ def main(app: App, argv: Sequence[str] | None = None) -> int:
 
 
 def _explained(error: OSError) -> UserError:
-    """The message for an error of the operating system that nothing handled; raises what says nothing to a user."""
+    """Return a message for an unhandled error of the operating system; raise the error if there is no clear message."""
     from geoml.runs.files import machine_error
 
     if error.errno in (errno.EACCES, errno.EPERM) and error.filename is not None:

@@ -17,7 +17,7 @@ def any_character() -> None:
 
 
 def output_fails() -> bool:
-    """Whether what was printed cannot be written to standard output."""
+    """Return whether writing the buffered output to standard output fails."""
     try:
         sys.stdout.flush()
     except (OSError, ValueError):

@@ -1,4 +1,4 @@
-"""Which of many samples: evenly spread ones, and runs of consecutive times."""
+"""Selection of samples: evenly spread positions, and runs of consecutive times."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["consecutive", "evenly", "spanning"]
 
 
 def evenly(count: int, wanted: int | None) -> NDArray[np.int64]:
-    """`wanted` positions out of `count`, evenly spread; all for None, or where there are no more.
+    """Return `wanted` evenly spread positions out of `count`; all of them if `wanted` is None or at least `count`.
 
     >>> evenly(10, 4).tolist(), evenly(2, None).tolist()
     ([1, 3, 6, 8], [0, 1])
@@ -26,7 +26,7 @@ def evenly(count: int, wanted: int | None) -> NDArray[np.int64]:
 
 
 def spanning(count: int, wanted: int) -> NDArray[np.int64]:
-    """Up to `wanted` positions out of `count`, evenly spread, with the first and the last; the first alone for one.
+    """Return up to `wanted` evenly spread positions out of `count`, including first and last; only the first for 1.
 
     >>> spanning(7, 3).tolist(), spanning(2, 5).tolist(), spanning(7, 0).tolist()
     ([0, 3, 6], [0, 1], [])
@@ -37,7 +37,7 @@ def spanning(count: int, wanted: int) -> NDArray[np.int64]:
 def consecutive(
     times: NDArray[Any], step: Any = None, *, indices: NDArray[np.int64] | None = None
 ) -> list[NDArray[np.int64]]:
-    """Positions in ascending `times`, cut wherever the next is not one `step` later.
+    """Split the positions of ascending `times` into runs whose neighbours differ by exactly one `step`.
 
     `step` is the most frequent one unless given. With `indices`, the places of the times in a store, a run is also cut
     where these do not follow each other.

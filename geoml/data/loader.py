@@ -209,7 +209,7 @@ class BlockLoader:
             ) from error
 
     def _assemble(self, parts: list[Any]) -> Batch:
-        """One batch from the parts that hold its items."""
+        """Combine the parts of a batch, with items in their original order."""
         parts = sorted(parts, key=lambda part: int(part[0]["order"][0]) if len(part[0]["order"]) else MANY)
         fields, grids = parts[0]
         if len(parts) > 1:
@@ -230,7 +230,7 @@ class BlockLoader:
 
 
 def _is_made(name: str, condition: Sequence[str], source: BlockSource) -> bool:
-    """Whether a condition channel is one that the loader makes from another's gaps."""
+    """Return whether the loader makes this channel (`NAME_known`) from the missing values of the channel `NAME`."""
     return name.endswith(KNOWN) and name not in source.condition and name.removesuffix(KNOWN) in condition
 
 

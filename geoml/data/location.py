@@ -42,7 +42,7 @@ def location(path: str | os.PathLike[str]) -> Path:
 
 
 def is_remote(path: object) -> bool:
-    """Whether a location is a URL."""
+    """Return whether a location is a URL."""
     return not isinstance(path, str | os.PathLike)
 
 

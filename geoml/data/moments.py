@@ -80,5 +80,8 @@ class Moments:
                 raise DataError(f"moment {name!r} is {value!r}, not a finite number; fit the transforms again")
         moments = cls(**record)
         if moments.count < 1 or moments.m2 < 0 or moments.minimum > moments.maximum:
-            raise DataError(f"moments {record!r} cannot be those of a set of values; fit the transforms again")
+            raise DataError(
+                f"moments {record!r} cannot be those of a set of values (count below 1, m2 below 0, or minimum above "
+                "maximum); fit the transforms again"
+            )
         return moments

@@ -106,7 +106,7 @@ def _decoded(stored: xr.Dataset, chunks: Any) -> xr.Dataset:
 def _tidy(variable: xr.Variable, name: str) -> None:
     """Fill values in the type of the data, in which alone they compare equal, and numbers where they are text.
 
-    Raises `DataError` for a scale that is no number.
+    Raises `DataError` for a scale that is not a number.
     """
     attrs = variable.attrs
     other = next((attrs[key] for key in OTHER_FILLS if key in attrs), None)

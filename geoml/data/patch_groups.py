@@ -111,7 +111,7 @@ class Lane:
 
     @property
     def item_bytes(self) -> int:
-        """Bytes of one item of a batch: float32 fields and the mask."""
+        """Return the size in bytes of one item of a batch: float32 fields and the mask."""
         placement = next(iter(self.placements.values()))
         source = next(iter(self.sources.values()))
         steps = self.window or 1
@@ -235,7 +235,7 @@ class Lane:
             )
 
     def _with_known(self, condition: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Zero in the expected gaps; the channels that say where there were any."""
+        """Set expected missing values to 0 and select the channels; `NAME_known` is 1 where `NAME` is not missing."""
         have = next(iter(self.sources.values())).condition
         if not self.expected_gaps and self.condition == have:
             return condition

@@ -37,7 +37,7 @@ def read_raster(path: str | os.PathLike[str], *, crs: str | None = None, band: i
     except (rasterio.errors.RasterioError, IndexError) as error:
         raise DataError(f"{path} cannot be read as a raster, band {band}: {error}") from error
     if found is None and crs is None:
-        raise DataError(f"{path} does not say its coordinate reference system; give it, for example crs='EPSG:4326'")
+        raise DataError(f"{path} has no coordinate reference system; pass it, for example crs='EPSG:4326'")
     if transform.b or transform.d:
         raise DataError(f"{path} is rotated or sheared ({tuple(transform)[:6]}); warp it to a north-up grid first")
     system = rasterio.crs.CRS.from_user_input(found or crs)

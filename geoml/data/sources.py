@@ -136,7 +136,7 @@ class BlockSource(ABC):
         return {role: block.decode(role) for role in block.roles}
 
     def narrow(self, **names: Sequence[str]) -> Self:
-        """The same source with these channels alone, in this order: `narrow(condition=("tp",), target=("rate",))`."""
+        """Return the source with only these channels, in this order: `narrow(condition=("tp",), target=("rate",))`."""
         narrowed = copy.copy(self)
         for role, wanted in names.items():
             have = getattr(self, role)

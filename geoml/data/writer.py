@@ -33,7 +33,7 @@ CHUNK_BYTES = (400_000, 1_000_000)
 
 
 def chunk_length(sample_bytes: int, slab: int) -> int:
-    """Samples a chunk: the longest divisor of `slab` whose chunk stays within 1 MB, at least 1.
+    """Return the number of samples per chunk: the largest divisor of `slab` with chunks of at most 1 MB, at least 1.
 
     >>> chunk_length(80_000, 24), chunk_length(25_600, 24)
     (12, 24)
@@ -43,7 +43,7 @@ def chunk_length(sample_bytes: int, slab: int) -> int:
 
 
 def choose_slab(sample_bytes: list[int], samples: int, *, align: int = 1) -> int:
-    """Samples a slab, so that as many arrays as possible get chunks of 0.4–1 MB.
+    """Return the number of samples per slab for which as many arrays as possible get chunks of 0.4–1 MB.
 
     Lengths that are multiples or divisors of `align` are preferred.
 
@@ -144,7 +144,7 @@ class StoreWriter:
 
     @property
     def complete(self) -> bool:
-        """Whether the manifest exists."""
+        """Return whether the manifest exists."""
         return (self.path / MANIFEST).exists()
 
     def span(self, start: int) -> slice:

@@ -28,7 +28,7 @@ class Known:
     """`values` at the True cells of `mask`, both `(batch, channel, *space)`.
 
     `guidance` scales a gradient step towards them that also moves other cells: 0 is none, 1 the step that fits best.
-    `keep` says whether known cells get the exact values.
+    `keep` sets whether known cells get the exact values.
     """
 
     values: Float[Tensor, "batch channel *space"]
@@ -52,7 +52,7 @@ class Known:
         return replace(self, **parts)
 
     def put_in(self, fields: Tensor) -> Tensor:
-        """`fields`, whose trailing axes are those of the values, with the known cells replaced."""
+        """Return `fields` with known cells replaced by their values; trailing axes as those of the values."""
         return torch.where(self.mask, self.values.to(fields.dtype), fields)
 
 

@@ -167,7 +167,7 @@ PARAMETERISATIONS: dict[str, Callable[[], Preconditioning]] = {"epsilon": Noise,
 
 
 def parameterisation(name: str) -> Preconditioning:
-    """The preconditioning of a discrete diffusion by the name of what its network predicts."""
+    """Return the preconditioning of a discrete diffusion by the name of the predicted quantity."""
     if name not in PARAMETERISATIONS:
         raise unknown("parameterisation", name, PARAMETERISATIONS)
     return PARAMETERISATIONS[name]()

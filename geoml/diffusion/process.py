@@ -1,4 +1,4 @@
-"""The processes that a diffusion may follow: what its network is asked for, and the noise levels it is trained on."""
+"""Diffusion processes: the preconditioning of the network and the noise levels of training and sampling."""
 
 from __future__ import annotations
 
@@ -49,12 +49,12 @@ class Sampling:
         return entry if isinstance(entry, Sampling) else build(cls, dict(entry), where="sampling")
 
 
-#: What a model takes where nothing is said.
+#: Default sampling options of a model.
 SAMPLING = Sampling()
 
 
 class Process(ABC):
-    """How noise is added, and what the network learns about it."""
+    """Diffusion process: noise levels of training and sampling, and the quantity that the network predicts."""
 
     #: The standard deviation of clean fields that the noise levels are measured against.
     unit: float = 1.0
@@ -62,7 +62,7 @@ class Process(ABC):
     @property
     @abstractmethod
     def preconditioning(self) -> Preconditioning:
-        """What the network is asked for."""
+        """Preconditioning of the network, which defines the quantity that it predicts."""
 
     @property
     @abstractmethod
@@ -71,7 +71,7 @@ class Process(ABC):
 
     @abstractmethod
     def path(self, sampling: Sampling) -> tuple[float, ...]:
-        """The noise levels that members go through, falling, the last one 0."""
+        """Noise levels of the sampling steps, descending to 0."""
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ class EDM(Process):
     """A preconditioned network, trained on log-normal noise levels (Karras et al. 2022, arXiv 2206.00364, table 1).
 
     `sigma_data` is the unit of the noise levels: the residual is scaled to that standard deviation, so that the paper's
-    numbers keep their meaning for any data. With `wiener` much noise fades out of what the network sees.
+    numbers keep their meaning for any data. With `wiener`, strong noise is damped in the network's input.
     """
 
     sigma_data: float = 0.5
@@ -152,9 +152,9 @@ PROCESSES: dict[str, Any] = {"edm": EDM, "flow": FlowMatching, "ddpm": DDPM}
 
 
 def process_of(entry: Process | str | Mapping[str, Any]) -> Process:
-    """The process of a name, or of a mapping of `name` and options.
+    """Build a process from its name, or from a mapping with `name` and options.
 
-    Options of the other processes are not read: a preset may hold those of several.
+    Options that belong to other processes are ignored, so a preset may contain options of several.
 
     >>> process_of({"name": "edm", "p_mean": 0.5}).unit
     0.5

@@ -179,7 +179,7 @@ def _even_step(x: NDArray[np.float64], indices: NDArray[np.intp], label: str) ->
 
 
 def rounding(x: NDArray[np.float64], step: float) -> float:
-    """How far coordinates may be off an even step that were written with few decimals, 50.03, 50.07, 50.10.
+    """Largest deviation from even spacing that rounding to few decimals explains, as in 50.03, 50.07, 50.10.
 
     One unit of the last decimal, where that is less than a third of the step; else 0.
     """

@@ -174,7 +174,7 @@ class Grid:
         return self._each({name: replace(self[name], start=self[name].start + by) for name, by in offsets.items()})
 
     def with_axis(self, axis: Axis, position: int = 0) -> Grid:
-        """The grid with one more axis, the slowest unless `position` says otherwise."""
+        """Return the grid with an additional axis at `position`, by default the first."""
         axes = list(self.axes)
         axes.insert(position, axis)
         return replace(self, axes=tuple(axes))
@@ -225,14 +225,14 @@ class Grid:
         return cls(tuple(Axis(**axis) for axis in value["axes"]), value["crs"])
 
     def matches(self, other: Grid) -> bool:
-        """Whether both have the same cells, to a thousandth of a step."""
+        """Return whether two grids have the same cells, within a thousandth of a step."""
         return len(self.axes) == len(other.axes) and all(
             mine.matches(its) for mine, its in zip(self.axes, other.axes, strict=True)
         )
 
 
 def require_same(a: Grid, b: Grid, what: str) -> None:
-    """Raise an error if two grids differ; `what` names them: "forecast and observation"."""
+    """Raise `DataError` if two grids differ. `what` names them in the message, as in "forecast and observation"."""
     if a.names != b.names:
         raise DataError(f"{what}: grids differ: axes {a.names} and {b.names}")
     for mine, its in zip(a.axes, b.axes, strict=True):
@@ -276,7 +276,7 @@ def conform(data: Data, *, time: bool = False, registration: Registration | None
 
 
 def _crs_of(data: xr.Dataset | xr.DataArray, axis: Axis) -> str:
-    """WGS 84 for degrees, else what the CF grid mapping says, else "local"."""
+    """Return WGS 84 for axes in degrees, otherwise the system of the CF grid mapping, otherwise "local"."""
     if axis.is_longitude or axis.is_latitude:
         return WGS84
     for variable in (data, *getattr(data, "data_vars", {}).values()):

@@ -211,7 +211,7 @@ class Metric(ABC):
         if threshold is not None and not math.isfinite(threshold):
             raise ValueError(f"threshold {threshold} of {self.name} is not finite")
         if window is not None and not (isinstance(window, int) and window >= 1):
-            raise ValueError(f"window {window} of {self.name} is no number of cells")
+            raise ValueError(f"window of {self.name} is {window}; expected a number of cells of at least 1")
         self.threshold, self.window = threshold, window
 
     @property

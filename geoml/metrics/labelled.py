@@ -75,7 +75,7 @@ def evaluate(
 
 @dataclass(frozen=True)
 class _Layout:
-    """Which dims of the truth are rows of statistics (the kept ones among them) and which are a row's own cells."""
+    """Dims of the truth that number the rows of the table (including kept dims), and dims of the cells of a row."""
 
     rows: tuple[str, ...]
     space: tuple[str, ...]
@@ -139,7 +139,7 @@ def _statistics(
 
 
 def _parts(truth: xr.DataArray, prediction: xr.DataArray, layout: _Layout) -> Iterator[tuple[Any, dict[str, Any]]]:
-    """Where rows stand in the table, and the same rows as `isel` takes them, so many that they fit in memory."""
+    """Yield parts that fit in memory: the index of their rows in the table, and the same rows as indexers of `isel`."""
     if not layout.rows:
         yield slice(None), {}
         return
@@ -154,9 +154,9 @@ def _parts(truth: xr.DataArray, prediction: xr.DataArray, layout: _Layout) -> It
 
 
 def _matched(truth: xr.DataArray, prediction: xr.DataArray, member: str) -> xr.DataArray:
-    """The prediction with a member axis, in the order of the truth along every other one."""
+    """Return the prediction with a member axis; all other axes are ordered as in the truth."""
     if member in truth.dims:
-        raise UserError(f"the truth has the dim {member!r}; it comes first, the prediction second")
+        raise UserError(f"the truth has the dim {member!r}; pass the truth first and the prediction second")
     if member not in prediction.dims:
         prediction = prediction.expand_dims(member)
     if not prediction.sizes[member]:
@@ -190,8 +190,8 @@ def _order(wanted: NDArray[Any], given: NDArray[Any], dim: str) -> NDArray[np.in
     if not same:
         at = int(np.flatnonzero(a != b)[0])
         raise DataError(
-            f"{dim!r} differs between truth and prediction: {a[at]} and {b[at]}; select what both have first, as "
-            "xarray.align(truth, prediction, join='inner') does"
+            f"{dim!r} differs between truth and prediction: {a[at]} and {b[at]}; select their common labels "
+            "first, for example by xarray.align(truth, prediction, join='inner')"
         )
     return second[np.argsort(first, kind="stable")]
 

@@ -19,7 +19,9 @@ Array = NDArray[Any]
 
 
 def count_objects(events: Array) -> tuple[int, int]:
-    """Number of objects of a field of events `(y, x)`, cells that share an edge joined, and of those of one cell.
+    """Return the number of objects in a field of events `(y, x)`, and the number of objects of a single cell.
+
+    Cells that share an edge belong to the same object.
 
     >>> count_objects(np.array([[1, 1, 0], [0, 0, 0], [0, 1, 0]]))
     (2, 1)

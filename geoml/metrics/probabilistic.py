@@ -67,7 +67,7 @@ EXPECTED_SQUARED_ERROR = CellStatistic("expected_squared_error", _expected_squar
 class CRPS(Metric):
     """Standard CRPS of the empirical distribution, `mean |xᵢ − y| − ½ Σᵢⱼ |xᵢ − xⱼ| / M²`.
 
-    The CRPS of what the M members are, not of what they are drawn from: it exceeds the fair one by GMD/(2M), where
+    The members count as the complete distribution, not as draws from it. It exceeds the fair CRPS by GMD/(2M), where
     GMD is the mean absolute difference of two different members. Source: Gneiting & Raftery 2007, eq. 20–21.
     """
 
@@ -89,7 +89,7 @@ class CRPSFair(Metric):
 class Spread(Metric):
     """Root of the mean ensemble variance, `√ mean var` (divisor M − 1).
 
-    Without the truth it is neither good nor bad; its perfect value, 0, is that of an ensemble sure of a truth it hits.
+    It does not depend on the truth, so no value is good or bad by itself. The nominal perfect value is 0.
     """
 
     name, unit, perfect = "spread", "field", 0.0

@@ -108,7 +108,7 @@ class RankDeviation(CurveMetric):
 
 
 def ranked(table: StatisticsTable) -> int:
-    """How many truths a table's rank histogram is made of; 0 where it has none. Weights have a mean of 1."""
+    """Number of true values in a table's rank histogram; 0 without a histogram. Assumes weights with a mean of 1."""
     return round(float(table.weights[:, table.names.index("ranks[0]")].sum())) if "ranks[0]" in table.names else 0
 
 

@@ -114,7 +114,7 @@ def block_bootstrap(
 
     Args:
         tables: scored on the same samples and cells; the keys are the functional's keywords.
-        metric: computed from each table's averages, in every resample anew.
+        metric: computed from each table's averages, again for every resample.
         functional: takes the metric's values by keyword, as arrays too: `skill`, `skill_lost`, …
         block: length of a block in the unit of the ids, or as `numpy.timedelta64` where these are times; long enough
             for blocks to be nearly independent.

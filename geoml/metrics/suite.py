@@ -103,7 +103,7 @@ class Suite:
                 (kind.takes_window, "windows", windows),
             ):
                 if takes and not len(given):
-                    raise UserError(f"metric {name!r} needs {what}, and none are given")
+                    raise UserError(f"metric {name!r} needs {what}; none were given")
             chosen += [
                 kind(threshold, window)
                 for threshold in (map(float, thresholds) if kind.takes_threshold else (None,))

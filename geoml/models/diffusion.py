@@ -66,7 +66,7 @@ class Diffusion(Model):
 
     stochastic: ClassVar[bool] = True
     takes_points: ClassVar[bool] = True
-    #: Cells on the target grid that `predict` works on at a time, members in parallel: what bounds its memory.
+    #: Largest number of target cells times members that `predict` samples at once; limits its memory.
     CELLS: ClassVar[int] = 1 << 19
     #: The same given points, where gradients need the memory of all layers.
     GUIDED_CELLS: ClassVar[int] = 1 << 16
@@ -112,7 +112,7 @@ class Diffusion(Model):
         self.sample_by()
 
     def sample_by(self, **options: Any) -> None:
-        """Change how members are sampled, by fields of `Sampling`; others stay as they are."""
+        """Change sampling options, named as the fields of `Sampling`; the other options keep their values."""
         check_arguments(Sampling, options)
         sampling = replace(self.sampling, **options)
         path, sampler = self.process.path(sampling), sampler_of(sampling.sampler)
@@ -121,11 +121,11 @@ class Diffusion(Model):
 
     @property
     def evaluations(self) -> int:
-        """How many times the network is evaluated for a member."""
+        """Number of network evaluations per member."""
         return self.sampler.evaluations(self.path)
 
     def loss(self, batch: Batch, *, phase: str = "main", generator: torch.Generator | None = None) -> Tensor:
-        """The weighted mean error of what the network gives, over the True cells of the mask."""
+        """Weighted mean error of the network's output over the True cells of the mask."""
         predictors = self.predictors(batch)
         return self.denoising_loss(batch, predictors, self.centre(predictors), generator)
 
@@ -137,7 +137,7 @@ class Diffusion(Model):
         return self.sample(batch, predictors, self.centre(predictors), members=members, seed=seed, known=known)
 
     def known(self, predictors: Float[Tensor, "batch predictor *space"]) -> Known | None:
-        """What the predictors say of the targets themselves; None where a model reads no observations."""
+        """Known target values among the predictors; None for a model without observations as input."""
         return None
 
     def predictors(self, batch: Batch) -> Float[Tensor, "batch predictor *space"]:
@@ -146,25 +146,25 @@ class Diffusion(Model):
         return with_static(self.channels, batch, interpolated)
 
     def centre(self, predictors: Float[Tensor, "batch predictor *space"]) -> Float[Tensor, "batch target *space"]:
-        """What is taken off the targets: their first guesses, `middle` where there are none."""
+        """Field that is subtracted from the targets: their first guesses, or `middle` for targets without one."""
         guess = first_guess(self.guesses, predictors)
         without = [index is None for index in self.guesses]
         return guess + self.middle * expand(guess.new_tensor(without), guess[0]) if any(without) else guess
 
     def scales(self, predictors: Float[Tensor, "batch predictor *space"]) -> Float[Tensor, "some target *space"]:
-        """`scale` by place, for a batch or for one that stands for all: the same everywhere, unless a model knows more.
+        """Scale of the residual at each cell, for each sample or one for all. By default `scale` everywhere.
 
-        The loss counts errors relative to `scale`, whatever the place, so that this changes no weight.
+        The loss divides errors by `scale` at every cell, so these scales do not change its weights.
         """
         return expand(self.scale, predictors[0]).unsqueeze(0)
 
     def importance(self, scales: Float[Tensor, "some target *space"]) -> Tensor:
-        """The factor of a place's error in the loss: its scale relative to `scale`, so that errors count alike."""
+        """Factor of the error of each cell in the loss: its scale relative to `scale`."""
         return scales / expand(self.scale.detach(), scales[0])
 
     @property
     def scale(self) -> Float[Tensor, " target"]:
-        """What a target channel is divided by, its centre taken off; never 0, where nothing is left of it."""
+        """Divisor of each target channel after its centre is subtracted; at least 1e-6."""
         return torch.exp(SCALE_SPEED * self.log_scale).clamp(min=1e-6)
 
     def denoiser(self, predictors: Float[Tensor, "batch predictor *space"]) -> Denoiser:

@@ -1,7 +1,7 @@
-"""Models of former versions: where their classes and settings are now. Nothing else knows the old names.
+"""Models of former versions: current classes and settings for the old names, which no other module uses.
 
 Checkpoints, run folders and configurations of commit 9c6128b name a class for each kind of diffusion, with the options
-of its network, process and sampling side by side. `upgraded` writes them as they are written today; state dicts did not
+of its network, process and sampling side by side. `upgraded` converts them to the current form; state dicts did not
 change.
 """
 
@@ -50,7 +50,7 @@ MOVED: dict[str, tuple[str, dict[str, str], dict[str, Any]]] = {
 
 
 def upgraded(config: Mapping[str, Any]) -> dict[str, Any]:
-    """A model's configuration as it is written today; one of today is returned as it is.
+    """Convert a model's configuration to the current form; a current configuration is returned unchanged.
 
     A setting that stands outside its group takes the place of the one inside, so that `{model: edm, base: 8}` changes
     the network of a preset.

@@ -38,7 +38,7 @@ class Predictor:
 
     @property
     def device(self) -> torch.device:
-        """Where the model is."""
+        """Device of the model's parameters."""
         return next((parameter.device for parameter in self.model.parameters()), torch.device("cpu"))
 
     def predict(

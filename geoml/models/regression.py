@@ -1,4 +1,4 @@
-"""What the regression models share: a masked loss, and a residual on the interpolated first guess."""
+"""Base of the regression models: a masked loss, and a residual on the interpolated first guess."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def masked_loss(
 
 
 def _full(values: Tensor) -> Tensor:
-    """At least single precision: what mixed precision gives is too coarse for a sum of errors."""
+    """Convert to single precision at least, since half precision is too coarse for a sum of errors."""
     return values if values.dtype == torch.float64 else values.float()
 
 
@@ -91,7 +91,10 @@ class Regression(Model):
 
     @abstractmethod
     def residual(self, batch: Batch, guess: Float[Tensor, "batch condition *space"]) -> Tensor:
-        """What the network adds, `(batch, target, *space)`; `guess` is the condition interpolated to the target."""
+        """Output of the network that is added to the first guess, `(batch, target, *space)`.
+
+        `guess` is the condition interpolated to the target grid.
+        """
 
     def forward(self, batch: Batch) -> Float[Tensor, "batch target *space"]:
         """The prediction in transformed space."""

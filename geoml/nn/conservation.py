@@ -74,7 +74,7 @@ class Conservation:
 
     @cached_property
     def _shares(self) -> tuple[Matrix, ...]:
-        """Which share of a fine cell lies in each coarse one."""
+        """Share of each fine cell that lies in each coarse cell, as one matrix per axis."""
         return tuple((a / np.maximum(a.sum(0), 1e-300)).T for a in self._means)
 
     def means(self, fields: Tensor) -> Tensor:
@@ -158,7 +158,7 @@ class Conservation:
 
 
 def _apply(matrices: tuple[Matrix, ...], fields: Tensor) -> Tensor:
-    """One matrix an axis, on the trailing axes."""
+    """Apply one matrix per axis to the trailing axes."""
     for axis, matrix in enumerate(matrices, start=-len(matrices)):
         operator = torch.as_tensor(matrix, dtype=fields.dtype, device=fields.device)
         fields = torch.tensordot(fields, operator, dims=([axis], [1])).movedim(-1, axis)

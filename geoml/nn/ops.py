@@ -35,7 +35,7 @@ OPERATORS: tuple[Operator, ...] = ("full", "factorised", "planar")
 
 
 def kernel_of(operator: Operator, dims: int) -> tuple[int, ...]:
-    """The kernel of a network's convolutions: 3 along each axis, or 1 along the first where that is left to others.
+    """Return the kernel size of convolutions: 3 along each axis, but 1 along the first unless `operator` is "full".
 
     >>> kernel_of("full", 3), kernel_of("factorised", 3)
     ((3, 3, 3), (1, 3, 3))

@@ -15,7 +15,7 @@ __all__ = ["NETWORK", "UNetOptions"]
 
 @dataclass(frozen=True)
 class UNetOptions:
-    """Size and kind of a U-Net; what each option means is said at `geoml.nn.unet.UNet`.
+    """Size and kind of a U-Net; see `geoml.nn.unet.UNet` for the meaning of each option.
 
     >>> UNetOptions.of({"base": 8, "multipliers": [1, 2]}).multipliers
     (1, 2)
@@ -42,5 +42,5 @@ class UNetOptions:
         return build(cls, values, where="network")
 
 
-#: What a model takes where nothing is said.
+#: Default network options of a model.
 NETWORK = UNetOptions()

@@ -120,7 +120,7 @@ def _draw_heat_map(axis: Axes, content: HeatMap) -> Any:
 
 
 def _named(name: str) -> Colormap:
-    """The colour map of a Plotly scale, whose names begin with a capital."""
+    """Return Matplotlib's colour map for the name of a Plotly scale, which begins with a capital."""
     from matplotlib import colormaps
 
     return colormaps[name if name in colormaps else name.lower()]
@@ -131,7 +131,7 @@ def save_viewer(viewer: Viewer, path: str | os.PathLike[str], *, title: str = ""
     save_figure(draw_viewer(viewer, title=title), path)
 
 
-#: Panels of a row in print; more of them are drawn in further rows.
+#: Largest number of panels per printed row; further panels continue in the next row.
 ACROSS = 6
 
 
@@ -200,7 +200,7 @@ def _wrapped(lines: list[tuple[str, list[_Cell]]]) -> list[tuple[str, list[_Cell
 
 
 def _cells(viewer: Viewer, at: dict[str, str]) -> list[tuple[str, list[_Cell]]]:
-    """By value of the axis down the page, what stands in its row."""
+    """Return for each printed row its name, the value of the axis `rows`, and its maps."""
     values = {axis.name: axis.values for axis in viewer.axes}
     start = {axis.name: axis.values[axis.start] for axis in viewer.axes} | at
     lines = []

@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 __all__ = ["GUIDE", "HeatMap", "Plot", "PlotAxis", "Series", "Subplot", "guide", "offset"]
 
-#: Colour of lines that stand for an ideal.
+#: Colour of lines that show an ideal value.
 GUIDE = "#888888"
 
 
@@ -84,12 +84,12 @@ class Plot:
 
 
 def guide(x: ArrayLike, y: ArrayLike) -> Series:
-    """A thin grey line without a name, for what is ideal."""
+    """Return a thin grey line without a name, which shows an ideal value."""
     return Series("", x, y, GUIDE)
 
 
 def offset(number: int, count: int) -> float:
-    """Where series `number` of `count` stands next to the others of a category.
+    """Return the horizontal offset of series `number` of `count` from the centre of a category.
 
     >>> [round(offset(number, 3), 2) for number in range(3)]
     [-0.32, 0.0, 0.32]

@@ -116,7 +116,7 @@ def _table(block: Table) -> dict[str, Any]:
 
 
 def _is_numeric(column: Sequence[Mapping[str, Any]]) -> bool:
-    """Whether a column has values and all of them are numbers."""
+    """Return whether a column has values and all of them are numbers."""
     known = [entry for entry in column if entry["shown"] != "–"]
     return bool(known) and all(entry["key"] is not None for entry in known)
 

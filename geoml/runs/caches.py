@@ -30,7 +30,7 @@ def place_caches() -> str:
 
 
 def _writable(folder: Path) -> bool:
-    """Whether the folder, or the nearest one above that exists, can be written."""
+    """Return whether the folder, or its nearest existing parent, is writable."""
     for place in (folder, *folder.parents):
         if place.is_dir():
             return os.access(place, os.W_OK) and not place.is_relative_to("/proc")
@@ -40,7 +40,7 @@ def _writable(folder: Path) -> bool:
 
 
 def _private_folder() -> str:
-    """A folder of this user alone: what is kept there is run, so nobody else may have made it."""
+    """Return a folder that belongs to this user only, because compiled code from it is executed."""
     import tempfile
 
     path = Path(tempfile.gettempdir(), f"geoml-numba-{os.getuid()}")

@@ -69,7 +69,7 @@ def writing(path: str | os.PathLike[str], *, partial: Path | None = None) -> Ite
 
 
 def machine_error(number: int | None, path: object) -> UserError | None:
-    """The message for an error number of the operating system with `path`; None for one that says nothing to a user."""
+    """Return the message for an error number of the operating system and `path`; None if there is no clear message."""
     if number in FULL:
         return MachineError(f"no space left while writing {path}; free some and run the same command again")
     if number in REFUSED:
@@ -101,7 +101,7 @@ def _machine() -> str:
 
 @functools.lru_cache(maxsize=1024)
 def _sweep(folder: str) -> None:
-    """Remove what killed processes of this machine left half written in a folder; looked for once a process."""
+    """Remove incomplete files of killed processes of this machine from a folder, once per process."""
     with os.scandir(folder) as entries:
         left = [(entry, PARTIAL.fullmatch(entry.name)) for entry in entries if entry.name.endswith(".tmp")]
     for entry, parts in left:

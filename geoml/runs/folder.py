@@ -245,7 +245,7 @@ class RunFolder:
 
     @property
     def finished(self) -> bool:
-        """Whether the run wrote its summary."""
+        """Return whether the run has written its summary."""
         return (self.path / "summary.json").exists()
 
     def write_summary(self, summary: Mapping[str, Any]) -> None:
@@ -300,7 +300,7 @@ class RunFolder:
         self._lock = stream
 
     def _nothing_made(self) -> bool:
-        """Whether all files are empty, except those that every run writes before its work begins."""
+        """Return whether all files are empty, except those that every run writes at its start."""
         own = {self.path / name for name in (".lock", "config.yaml", "environment.json", "log.txt")}
         return not any(item.is_file() and item not in own and item.stat().st_size for item in self.path.rglob("*"))
 

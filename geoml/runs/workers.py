@@ -104,7 +104,7 @@ def _require(expected: str, found: str, address: str) -> None:
 
 
 def _run(expected: str, folder: str, function: Callable[..., T], *job: Any) -> T:
-    """One job, by a worker, in the folder of the process that asks: paths may be relative to it.
+    """Run one job on a worker, in the working folder of the calling process, because paths may be relative to it.
 
     The worker stays there, because another thread of it may be at work on the next job.
     """

@@ -95,7 +95,7 @@ def train(
 
 
 class _Run:
-    """The state of one call of `train`: everything that a checkpoint holds."""
+    """State of one call of `train`, as saved in a checkpoint."""
 
     def __init__(
         self,
@@ -360,12 +360,12 @@ class _Run:
 
     @property
     def out_of_patience(self) -> bool:
-        """Whether validation has not improved within the configured patience."""
+        """Return whether validation has not improved within the configured patience."""
         return 0 < self.config.patience <= self.bad_validations
 
 
 def _passed(before: int, after: int, every: int) -> bool:
-    """Whether a multiple of `every` lies in (before, after]."""
+    """Return whether a multiple of `every` lies in (before, after]."""
     return every > 0 and after // every > before // every
 
 

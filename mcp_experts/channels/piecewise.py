@@ -79,7 +79,7 @@ class PiecewiseStore(Store):
         return [await self.get(key, prototype, byte_range) for key, byte_range in key_ranges]
 
     async def exists(self, key: str) -> bool:
-        """Whether a piece exists."""
+        """Return whether a piece exists."""
         try:
             os.close(open_piece(self._folder, key))
         except OSError:

@@ -52,7 +52,7 @@ class ChannelWindow:
 
     @property
     def shows_time(self) -> bool:
-        """Whether the window tells how the channel changes over time."""
+        """True if the window shows how the channel changes over time."""
         return self.coherent and self.snapshots >= SNAPSHOTS
 
 

@@ -1,4 +1,4 @@
-"""When an expert must not answer, whatever its network says: outside what its card names, or against other experts."""
+"""Reasons for an expert to abstain: a channel outside the limits of its card, or a contradiction to other experts."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ CONTRADICTIONS: tuple[
 def contradiction(
     name: str, experts: Mapping[str, Expert], probabilities: Callable[[Expert], NDArray[np.float32]]
 ) -> str | None:
-    """What contradicts the expert of this name, among `experts`; None if nothing does."""
+    """Return the contradiction between the expert `name` and other `experts` as text; None if there is none."""
     for parts, silent, contradict, said in CONTRADICTIONS:
         if name in silent and all(part in experts for part in parts):
             each = {

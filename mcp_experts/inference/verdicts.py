@@ -256,7 +256,7 @@ def judge(expert: Expert, look: ChannelView, registry: Registry) -> Verdict:
 
 
 def _refused(expert: Expert, look: ChannelView, score: float, registry: Registry) -> str | None:
-    """Why nothing can be answered, whatever the network says."""
+    """Reason for the expert to abstain: gate, limits of its card or contradiction to others; None if it may answer."""
     if score > OUTSIDE:
         return UNLIKE
     reason = invalid(expert, look.window, look.snr_db)

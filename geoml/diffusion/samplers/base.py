@@ -64,7 +64,7 @@ class Sampler(ABC):
 
     @property
     def stochastic(self) -> bool:
-        """Whether noise is drawn at each step."""
+        """True if noise is drawn at each step."""
         return False
 
     def __call__(
