@@ -5,7 +5,7 @@
 >>> geoml.Regridder(fine, coarse)
 Regridder((100, 100) -> (40, 40), 'conservative', rim='nearest')
 
-Importing this package is cheap: nothing heavier than the standard library is loaded until it is asked for.
+Importing this package loads the standard library only; other modules are imported on first use.
 """
 
 from typing import TYPE_CHECKING
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from geoml.regrid.operator import Regridder as Regridder
 
 __version__ = "0.1.0.dev0"
-#: Where compiled functions are kept for want of a better place, else "".
+#: Temporary folder of compiled functions if no standard cache folder is writable, else "".
 _cache = place_caches()
 
 publish(

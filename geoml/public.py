@@ -33,7 +33,7 @@ def publish(package: str, names: Mapping[str, str]) -> None:
 
     Args:
         package: the `__name__` of the package, from its `__init__.py`.
-        names: by public name the place of the object, "module:attribute", or of a module.
+        names: public name → location of the object, "module:attribute" or "module".
 
     Nothing is imported before a name is used. `dir(package)` lists exactly these names.
 

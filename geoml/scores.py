@@ -34,10 +34,10 @@ _DOC = """{about}
         truth: a data array of any dims; NaN does not count.
         prediction: the same dims and `member`; without that dim it is one deterministic prediction.
         member: the dim of the ensemble.
-        over: dims to average over, all unless named; the others stay.{more}
-        weights: "area" weights cells by the area of their latitude, a data array as it says, None all alike.
+        over: dims to average over (default: all); the result keeps the other dims.{more}
+        weights: "area" for cell areas by latitude, a data array of weights, or None for equal weights.
 
-    Returns a data array on the dims that stay, in {unit}. Errors: `DataError` where dims or coordinates differ or a
+    Returns a data array on the remaining dims, in {unit}. Raises `DataError` if dims or coordinates differ, or if a
     prediction is not finite where the truth is known.
 
     >>> import geoml, numpy as np, xarray as xr
@@ -65,20 +65,19 @@ def scorecard(
     thresholds: Sequence[float] | None = None,
     windows: Sequence[int] | None = None,
 ) -> xr.Dataset:
-    """Several scores in one look at the fields, one variable each.
+    """Compute several scores in one pass over the fields; each score is a variable of the result.
 
     Args:
         truth: a data array of any dims; NaN does not count.
         prediction: the same dims and `member`; without that dim it is one deterministic prediction.
-        metrics: names of `geoml.scores`, or a list of them that is kept in a file: "default", "scorecard", "sequences".
+        metrics: names of `geoml.scores`, or the name of a predefined list: "default", "scorecard", "sequences".
         member: the dim of the ensemble.
-        over: dims to average over, all unless named; the others stay.
-        weights: "area" weights cells by the area of their latitude, a data array as it says, None all alike.
-        thresholds: of scores of events, in the unit of the truth, each a variable (`csi_5`); those of the list unless
-            given.
-        windows: of scores of neighbourhoods, in cells (`fss_5_16`); those of the list unless given.
+        over: dims to average over (default: all); the result keeps the other dims.
+        weights: "area" for cell areas by latitude, a data array of weights, or None for equal weights.
+        thresholds: event thresholds in the unit of the truth, each a variable (`csi_5`); default: those of the list.
+        windows: window sizes in cells of neighbourhood scores (`fss_5_16`); default: those of the list.
 
-    Returns a data set whose variables say their `units`, `perfect` value and `direction`. Errors: `UserError` for an
+    Returns a data set whose variables have the attributes `units`, `perfect` and `direction`. Raises `UserError` for an
     unknown score, `DataError` where dims or coordinates differ or a prediction is not finite where the truth is known.
 
     >>> import geoml, numpy as np, xarray as xr
@@ -97,7 +96,7 @@ def suite_config(
     thresholds: Sequence[float] | None = None,
     windows: Sequence[int] | None = None,
 ) -> dict[str, Any]:
-    """The configuration of a suite by the name of its file, the names of its scores, or as it is."""
+    """Configuration of a suite, given the name of a predefined list, names of scores, or a configuration."""
     import yaml
 
     from geoml import conf
@@ -121,7 +120,7 @@ def suite_config(
 
 
 def _score(name: str) -> Callable[..., xr.DataArray]:
-    """The function of a metric."""
+    """Make the function that computes one metric."""
     kind = METRICS[name]
     takes = {"threshold": kind.takes_threshold, "window": kind.takes_window}
 

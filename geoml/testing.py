@@ -17,7 +17,7 @@ from geoml.models.noise import seed_of
 
 __all__ = ["TOY_CHANNELS", "check_model", "toy_batch"]
 
-#: A target with a coarse version among the predictors, a target without, another predictor and a static field.
+#: Channels of the checks: one target with a first guess, one without, another predictor, and a static field.
 TOY_CHANNELS = Channels(condition=("amount", "wind"), target=("amount", "other"), static=("height",))
 
 
@@ -30,9 +30,9 @@ def toy_batch(
     cells: Sequence[int] = (6, 4, 4),
     seed: int = 0,
 ) -> Batch:
-    """Random fields on a coarse grid and on one `factor` times as fine; the target is a function of the condition.
+    """Make random fields on a coarse grid and a grid `factor` times as fine; the target depends on the condition.
 
-    A tenth of the target is masked and NaN there. Samples are keyed on their ids 0, 1, ….
+    A tenth of the target is masked and NaN there. Samples have the ids 0, 1, ….
     """
     names = ("z", "y", "x")[3 - dims :]
     coarse = Grid.box(dict.fromkeys(names, 0.0), dict(zip(names, map(float, cells), strict=False)), 1.0)

@@ -1,1 +1,1 @@
-"""The frame of every benchmark: its entries, the cells that they make, the cache of what is finished."""
+"""Parts common to all benchmarks: entries, cells, and the cache of finished results."""

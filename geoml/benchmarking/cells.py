@@ -1,4 +1,4 @@
-"""Cells of a benchmark: each done once, here or by workers, kept as soon as it is done, its failure noted."""
+"""Run the cells of a benchmark in this process or on Dask workers; each result is cached, each failure recorded."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def scores_file(cache: Path, name: str, spec: Mapping[str, Any], scored_by: Sequ
 
 
 def kept(path: Path, load: Callable[[Path], S], make: Callable[[], S]) -> S:
-    """The scores in a file, made and saved now where it does not exist."""
+    """Load the scores from `path`; if the file does not exist, compute and save them first."""
     if path.exists():
         return load(path)
     made = make()

@@ -28,10 +28,10 @@ class Entry:
 
 
 def parsed(entry: str | Mapping[str, Any], own: Sequence[str]) -> tuple[str, dict[str, Any], dict[str, Any]]:
-    """Name, configuration and values of the keys `own` (None where missing) of an entry of `models`.
+    """Split an entry of `models` into its name, model configuration and the values of the keys `own` (default: None).
 
-    An entry is a name, or a mapping with either `model: NAME` or `_target_: module.Class`, a `name` for its row where
-    it needs one, the keys `own`, and settings of the model.
+    An entry is the name of a preset, or a mapping with either `model: NAME` or `_target_: module.Class`, an optional
+    `name` of its row, the keys `own`, and settings of the model.
 
     >>> parsed({"model": "unet", "base": 8, "name": "small"}, ["trainer"])
     ('small', {'model': 'unet', 'base': 8}, {'trainer': None})
@@ -49,6 +49,6 @@ def by_name(entries: Iterable[E]) -> dict[str, E]:
     found: dict[str, E] = {}
     for entry in entries:
         if entry.name in found:
-            raise UserError(f"models has two rows of one name: {entry.name!r}; give one another name: name: NAME")
+            raise UserError(f"models has two rows with the name {entry.name!r}; rename one of them with name: NAME")
         found[entry.name] = entry
     return found

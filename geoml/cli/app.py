@@ -129,7 +129,7 @@ def _run_plain(app: App, verb: Verb, arguments: list[str]) -> int:
 
 
 def _complete(app: App, arguments: list[str]) -> int:
-    """Complete a command line (`-sc query=SHELL`, the line in COMP_LINE) or print what installs the completion."""
+    """Complete a command line (`-sc query=SHELL`, the line in COMP_LINE) or print its installation script."""
     line = os.environ.get("COMP_LINE", "")
     words = line.split()
     if any(argument.startswith("query=") for argument in arguments):

@@ -23,7 +23,7 @@ __all__ = ["compose", "finish", "groups_of", "load", "loader", "user_errors", "w
 
 
 def loader(config_module: str, *, config_dirs: Iterable[str] = ()) -> ConfigLoaderImpl:
-    """The loader of configurations from `config_module`, from the core, then from the user's folders."""
+    """Return Hydra's configuration loader; it searches `config_module`, `geoml.conf`, then the user's folders."""
     from hydra import version
     from hydra.core.config_search_path import SearchPathQuery
     from hydra.core.utils import setup_globals
@@ -58,7 +58,7 @@ def load(source: ConfigLoaderImpl, verb: str, overrides: Sequence[str], *, sweep
 
 
 def with_own_model(overrides: Sequence[str]) -> list[str]:
-    """Overrides in which `model._target_=CLASS` replaces the preset, whose settings belong to another class.
+    """Return overrides in which `model._target_=CLASS` replaces the model preset: its settings belong to another class.
 
     >>> with_own_model(["seed=1", "model._target_=mine.Model", "model.width=8"])
     ['seed=1', '~model', '+model._target_=mine.Model', '+model.width=8']
@@ -71,9 +71,9 @@ def with_own_model(overrides: Sequence[str]) -> list[str]:
 
 
 def with_own_file(source: ConfigLoaderImpl, overrides: Sequence[str]) -> list[str]:
-    """Overrides in which `GROUP=PATH` stands for `GROUP=file GROUP.path=PATH`, in groups with a choice `file`.
+    """Replace `GROUP=PATH` by `GROUP=file GROUP.path=PATH` in groups that have a choice `file`.
 
-    A path has a suffix or a folder. Several paths, separated by commas, are a sweep over `GROUP.path`.
+    A value is a path if it has a file suffix or a folder. Paths separated by commas are a sweep over `GROUP.path`.
 
     >>> with_own_file(loader("radiomaps.conf"), ["seed=1", "scene=maps/city.osm"])
     ['seed=1', 'scene=file', "scene.path='maps/city.osm'"]
@@ -131,7 +131,7 @@ def compose(config_module: str, verb: str, overrides: Sequence[str] = (), *, con
 
 @functools.lru_cache(maxsize=8)
 def groups_of(source: ConfigLoaderImpl) -> Mapping[str, list[str]]:
-    """All configuration groups with their choices, without Hydra's groups; found once for a loader."""
+    """Map each configuration group (without Hydra's) to its choices; cached for each loader."""
     from hydra.core.object_type import ObjectType
 
     found: dict[str, list[str]] = {}

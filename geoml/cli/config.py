@@ -26,7 +26,7 @@ def _within(module: str, allow: Iterable[str]) -> bool:
 
 
 def resolve(target: object, *, allow: Iterable[str] = ()) -> type:
-    """The class that a `_target_` names, "package.module.Class", in one of `ALLOWED` or `allow`.
+    """Return the class of a `_target_` "package.module.Class", whose package must be in `ALLOWED` or `allow`.
 
     Raises `UserError`, before any import if possible, for other packages, private names, objects that are not classes,
     and names that an allowed module imported from another package.
@@ -69,7 +69,7 @@ mcp_experts); allow_targets=[os] would allow it, where you trust it
 
 
 def build(kind: type[T], arguments: Mapping[str, Any], *, where: str = "") -> T:
-    """`kind(**arguments)`; unknown and missing arguments raise `UserError`. `where` is the dotted path in messages.
+    """Return `kind(**arguments)`; unknown or missing arguments raise `UserError`. `where` is their path in messages.
 
     >>> from geoml.models.base import Channels
     >>> build(Channels, {"condition": ("tp",), "targt": ("rain",)}, where="model.channels")
@@ -128,7 +128,7 @@ class _Planned:
 
 
 def _checked(node: Any, allow: tuple[str, ...], where: str = "") -> Any:
-    """The node as plain values, with a `_Planned` in place of each mapping that has a `_target_`."""
+    """Convert the node to plain values; each mapping with a `_target_` becomes a `_Planned`."""
     if isinstance(node, Mapping):
         values = {str(key): _checked(node[key], allow, f"{where}.{key}".lstrip(".")) for key in node}
         if "_target_" not in values:

@@ -33,8 +33,8 @@ class Verb:
 class App:
     """A command line: its name, the package of its configurations, and its verbs.
 
-    `extra` is the extra of this distribution that installs what the verbs import, `renamed` pairs former names of verbs
-    with those of today.
+    `extra` is the optional dependency group (pip extra) that the verbs need. `renamed` has pairs of the former and the
+    present name of a verb.
     """
 
     name: str

@@ -1,7 +1,7 @@
-"""`geoml doctor`: what this machine has, what is missing, and the command that fixes it.
+"""`geoml doctor`: report installed and missing dependencies of this machine, with the commands that install them.
 
-Checks come through the entry points of group `geoml.doctor`, so that the core does not depend on a domain. Each check
-takes the names to prove (by running the thing, which is slower) and returns findings.
+Checks are registered as entry points of group `geoml.doctor`, so that the core does not depend on a domain. Each check
+takes the names of items to test by running them (slower) and returns findings.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ from geoml.runs import environment
 __all__ = ["Check", "Finding", "checks", "examine", "main"]
 
 GROUP = "geoml.doctor"
-#: With less free space the preparation of a region may fail.
+#: Free disk space in GB below which the preparation of a region may fail.
 ENOUGH_DISK_GB = 10
-#: Extras, grouped by the job that they serve.
+#: Optional dependency groups (pip extras) that are checked.
 JOBS = ("rainshift", "radiomaps", "mcp", "report", "bench", "dev")
 
 
@@ -36,7 +36,7 @@ JOBS = ("rainshift", "radiomaps", "mcp", "report", "bench", "dev")
 class Finding:
     """One line of the output: `status` is "ok", "warning" or "missing", `remedy` says how to fix it.
 
-    A `required` item is always needed, others only if `--need` names them.
+    An item that is `required` is always needed; other items are needed only if `--need` names them.
     """
 
     name: str
@@ -46,12 +46,12 @@ class Finding:
     required: bool = False
 
 
-#: A check: from the names to prove to findings.
+#: A check: takes the names of items to test by running them; returns findings.
 Check = Callable[[frozenset[str]], Iterable[Finding]]
 
 
 def checks(prove: frozenset[str]) -> list[Finding]:
-    """The core's own findings: Python, the machine, torch, data, and the extras."""
+    """Findings of the core package: Python, the machine, torch, data, and the extras."""
     return [_python(), _machine(), _disk(Path.cwd()), _data(), _torch("torch" in prove), *_extras()]
 
 
@@ -111,7 +111,7 @@ def _torch(prove: bool) -> Finding:
 
 
 def _extras() -> list[Finding]:
-    """Findings on the installed packages of each job."""
+    """Findings on the packages of each extra."""
     findings = []
     for job in JOBS:
         needed = _packages_of(job)
@@ -148,7 +148,7 @@ def _installed(name: str) -> bool:
 
 
 def examine(*, need: Iterable[str] = (), prove_all: bool = False) -> list[Finding]:
-    """All findings of all installed checks; a needed one that is not "ok" is "missing".
+    """Return the findings of all installed checks; a needed item whose status is not "ok" gets "missing".
 
     Raises `UserError` if no check reports a needed name.
     """

@@ -1,4 +1,4 @@
-"""What the command line takes from Hydra's private modules, and nothing else does; a test names what moved."""
+"""The names imported from Hydra's private modules; a test reports names that a new version of Hydra has moved."""
 
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.hydra import Hydra

@@ -28,7 +28,7 @@ class Bar(Protocol):
 def progress_bar(description: str, total: float | None, *, unit: str = "it") -> Iterator[Bar]:
     """A bar on standard error with speed and time left, or lines of text if standard error is not a terminal.
 
-    A line is printed every `EVERY_S` seconds, even while a single unit runs. Work that is quicker prints nothing.
+    A line is printed every `EVERY_S` seconds, even while a single unit runs. Shorter work prints nothing.
     """
     shown = _terminal_bar if sys.stderr.isatty() else _lines
     with shown(description, total, unit) as bar:
@@ -68,7 +68,7 @@ def _terminal_bar(description: str, total: float | None, unit: str) -> Iterator[
 
 
 class _Counted:
-    """The state of a line of progress."""
+    """The state of a progress line."""
 
     def __init__(self, description: str, total: float | None, unit: str) -> None:
         self.description, self.total, self.unit = description, total, unit

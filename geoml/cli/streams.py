@@ -1,4 +1,4 @@
-"""Standard streams that cannot end a command."""
+"""Protect a command from errors of its standard streams."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ __all__ = ["any_character", "discard_output", "output_fails"]
 
 
 def any_character() -> None:
-    """Let standard output and error print every character: in an encoding that lacks one, it is escaped."""
+    """Escape characters that the encoding of standard output or standard error lacks, instead of raising an error."""
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
@@ -26,6 +26,6 @@ def output_fails() -> bool:
 
 
 def discard_output() -> None:
-    """Send what is left for standard output to nowhere, where the interpreter's final flush cannot fail again."""
+    """Redirect standard output to the null device, so that the interpreter's final flush does not fail again."""
     with contextlib.suppress(OSError, ValueError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

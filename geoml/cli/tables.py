@@ -1,4 +1,4 @@
-"""Rows of results as a table: drawn at a terminal, aligned text in a pipe, Markdown in a page, HTML in a notebook."""
+"""Format rows of results: drawn table at a terminal, aligned text in a pipe, Markdown in a page, HTML in a notebook."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ def show(rows: Rows, *, title: str = "", file: TextIO | None = None) -> None:
 
 
 class DataTable(Sequence[Mapping[str, Any]]):
-    """A sequence of rows that shows as a table, in a notebook too; needs no pandas.
+    """A sequence of rows that is displayed as a table, also in a notebook; does not need pandas.
 
     `table[0]` is a row, `table["name"]` a column, `to_pandas()` a data frame.
 

@@ -19,7 +19,7 @@ GROUP_LINES = 3  # of the choices of one group
 
 
 def verb_help(app: App, verb: Verb, source: Any, overrides: Sequence[str]) -> str:
-    """Help on `verb` in at most thirty lines, with the defaults after `overrides` are applied."""
+    """Return the help of `verb` in at most thirty lines; shown values are those after `overrides`."""
     width = min(shutil.get_terminal_size((80, 24)).columns, 120)
     config = compose.load(source, verb.name, overrides)
     head = [f"{app.name} {verb.name}: {verb.help}", "", f"  {verb.example or f'{app.name} {verb.name}'}"]
@@ -61,7 +61,7 @@ def _listed(choice: Any) -> Sequence[str]:
 
 
 def _settings(app: App, verb: Verb, config: Any, groups: set[str], width: int) -> list[str]:
-    """Keys of the verb's YAML with their comments, then those of the chosen groups."""
+    """Settings of the verb's YAML with their comments, followed by the settings of the chosen groups."""
     from omegaconf import OmegaConf
 
     comments, values = setting_comments(app.config_module, verb.name), OmegaConf.to_container(config)
@@ -81,7 +81,7 @@ def _settings(app: App, verb: Verb, config: Any, groups: set[str], width: int) -
 
 
 def _shown(values: Any, key: str) -> str | None:
-    """The value of a setting as a user would type it; None for a group and for a key that is not there."""
+    """The value of a setting in command-line syntax; None for a group or a missing key."""
     for part in key.split("."):
         if not isinstance(values, dict) or part not in values:
             return None

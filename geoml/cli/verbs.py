@@ -30,8 +30,8 @@ __all__ = ["JobResult", "complete", "run", "run_job", "run_path"]
 OURS = ("geoml", "rainshift", "radiomaps", "mcp_experts")
 
 
-#: One thread a worker. Dask's own settings have the C library give every freed field back to the system, and ask for
-#: it again: a third of the time of making weather.
+#: Environment of Dask workers: one thread each. The MALLOC values keep freed memory in the process; with the defaults
+#: of Dask a third of the time of synthesising weather is spent on returning it to the system and requesting it again.
 WORKER_ENVIRONMENT = {
     "OMP_NUM_THREADS": 1,
     "MKL_NUM_THREADS": 1,
@@ -83,7 +83,7 @@ def run(app: App, verb: Verb, arguments: list[str]) -> int:
 
 
 def run_job(app: App, verb: Verb, config: DictConfig, overrides: Sequence[str]) -> Rows | None:
-    """The rows of one run of a verb on a configuration, in its run folder where it has one."""
+    """Run a verb once on a configuration, in its run folder if it has one; returns the rows of its table."""
     return _Job(app, verb).run(config, overrides)
 
 
@@ -208,7 +208,7 @@ def _varies(key: str, jobs: list[tuple[dict[str, str], JobResult]]) -> bool:
 
 @contextmanager
 def dask_workers(asked: str | int | None) -> Iterator[None]:
-    """The Dask client that `dask=` asks for: `local` or a number of processes here, or of a scheduler's address."""
+    """Start the Dask client of the setting `dask`: `local`, a number of processes, or the address of a scheduler."""
     if asked is None:
         yield
         return

@@ -1,4 +1,4 @@
-"""Verbs from Python: settings as the words of a command line, and the run that they stand for."""
+"""Run verbs from Python: convert settings to command-line words and run the command."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["preset_words", "run_verb", "words_of"]
 
 
 def words_of(settings: Mapping[str, Any]) -> list[str]:
-    """Python values as words of a command line; double underscores in names stand for dots.
+    """Convert settings to command-line words `KEY=VALUE`; double underscores in names become dots.
 
     >>> words_of({"trainer__samples": 8, "run.dir": None, "models": ["idw", {"model": "unet3d", "base": 4}]})
     ['trainer.samples=8', 'run.dir=null', "models=['idw',{model:'unet3d',base:4}]"]
@@ -24,7 +24,7 @@ def words_of(settings: Mapping[str, Any]) -> list[str]:
 
 
 def preset_words(group: str, chosen: str | Mapping[str, Any]) -> list[str]:
-    """The words that choose a configuration of a group: a name, or a mapping of its name and changed settings.
+    """Command-line words that select a choice of a group, given its name or a mapping of name and changed settings.
 
     >>> preset_words("model", {"model": "unet3d", "network": {"base": 4}})
     ['model=unet3d', 'model.network.base=4']
@@ -37,7 +37,7 @@ def preset_words(group: str, chosen: str | Mapping[str, Any]) -> list[str]:
 
 
 def _leaves(prefix: str, values: Mapping[str, Any]) -> list[str]:
-    """One word for each value in nested mappings, so that what is not named keeps its default."""
+    """Return one word per value of nested mappings; settings that are not named keep their defaults."""
     words = []
     for key, value in values.items():
         nested = isinstance(value, Mapping) and value
@@ -46,9 +46,10 @@ def _leaves(prefix: str, values: Mapping[str, Any]) -> list[str]:
 
 
 def run_verb(app: App, name: str, words: Sequence[str], settings: Mapping[str, Any]) -> Path:
-    """Run a verb as its command line would, with `settings` added to the words; returns its run folder.
+    """Run a verb with command-line words and `settings`; returns its run folder.
 
-    A run that is finished is found again. Errors: those of the verb, `UserError` for unknown words and settings.
+    If the same run is already finished, its folder is returned without running again. Raises the errors of the verb,
+    and `UserError` for unknown words and settings.
     """
     every = [*words, *words_of(settings)]
     config = compose(app.config_module, name, every)
@@ -69,5 +70,5 @@ def _word(value: Any) -> str:
         quoted = str(value).replace("\\", "\\\\").replace("'", "\\'")
         return f"'{quoted}'"
     if not isinstance(value, int | float):
-        raise UserError(f"{type(value).__name__} came as a setting; expected text, a number, a list or a mapping")
+        raise UserError(f"setting of type {type(value).__name__}; expected text, a number, a list or a mapping")
     return str(value)

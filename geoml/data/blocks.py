@@ -1,4 +1,4 @@
-"""Fields of a store, read block by block with zarr and zarrs; a missing chunk is an error."""
+"""Read fields of a store block by block with zarr and zarrs; a missing chunk raises an error."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 __all__ = ["ArraySource", "Block", "BlockSource", "FieldSource"]
 
-#: Stacks begin at multiples of so many bytes of a block's memory.
+#: Alignment in bytes of each stack in the memory of a block.
 ALIGNED = 64
 PIPELINE = {"codec_pipeline.path": "zarrs.ZarrsCodecPipeline"}
 
@@ -136,7 +136,7 @@ class FieldSource(BlockSource):
     def _read_role(
         self, role: str, start: int, stop: int, memory: NDArray[np.uint8]
     ) -> tuple[tuple[Stack, ...], NDArray[np.uint8]]:
-        """The stacks of a role at the beginning of the memory, and the rest of it."""
+        """Read the stacks of a role into the beginning of `memory`; returns the stacks and the unused memory."""
         names = getattr(self, role)
         by_type: dict[np.dtype[Any], list[int]] = {}
         for number, name in enumerate(names):

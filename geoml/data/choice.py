@@ -19,7 +19,7 @@ def evenly(count: int, wanted: int | None) -> NDArray[np.int64]:
     ([1, 3, 6, 8], [0, 1])
     """
     if wanted is not None and wanted < 1:
-        raise UserError(f"{wanted} of {count} are wanted; expected 1 or more, or null for all")
+        raise UserError(f"{wanted} of {count} samples requested; expected 1 or more, or null for all")
     if wanted is None or wanted >= count:
         return np.arange(count)
     return ((np.arange(wanted) + 0.5) * count / wanted).astype(np.int64)
@@ -39,8 +39,8 @@ def consecutive(
 ) -> list[NDArray[np.int64]]:
     """Split the positions of ascending `times` into runs whose neighbours differ by exactly one `step`.
 
-    `step` is the most frequent one unless given. With `indices`, the places of the times in a store, a run is also cut
-    where these do not follow each other.
+    `step` defaults to the most frequent time step. With `indices`, the sample indices of the times in a store, a run
+    also ends where the indices are not consecutive.
 
     >>> [run.tolist() for run in consecutive(np.array([0, 1, 2, 5, 6]))]
     [[0, 1, 2], [3, 4]]

@@ -1,6 +1,6 @@
 """Transforms between physical values and network inputs; their statistics are saved with the model.
 
-A transform is a fixed monotone *curve* (logarithm, fourth root, …) and then a *scale* whose numbers are fitted on the
+A transform is a fixed monotone *curve* (logarithm, fourth root, …) followed by a linear *scale* that is fitted to the
 training data (z-score or min–max). Every function takes numpy arrays and torch tensors alike and, on tensors, is
 differentiable.
 """
@@ -36,7 +36,7 @@ SCALES: tuple[Scale, ...] = ("none", "zscore", "minmax")
 
 
 def array_module(array: Array) -> Any:
-    """`torch` for a tensor, else `numpy`; does not import torch."""
+    """Return the module `torch` if `array` is a tensor, else `numpy`; does not import torch."""
     torch = sys.modules.get("torch")
     if torch is not None and isinstance(array, torch.Tensor):
         return torch
@@ -55,11 +55,11 @@ class Transform(ABC):
     """Transform of one variable between physical and transformed values.
 
     Attributes:
-        scale: scaling after the curve, by the training statistics: `none`, `zscore` or `minmax` (to 0…1).
+        scale: scaling after the curve, from the training statistics: `none`, `zscore` or `minmax` (to 0…1).
         lower, upper: physical limits (0 for a rate). `inverse` clips to them: a network output of −0.01 mm/h means 0.
         headroom: a value further than `headroom − 1` training ranges beyond the training values is implausible; where
             the smallest is 0, the bound is `headroom` × the largest training value. `inverse` clips there.
-        trace: `inverse` returns `lower` for values less than this above it: rates too small to be measured.
+        trace: `inverse` sets values below `lower + trace` to `lower`: rates too small to be measured.
         physical, curved: moments of the training values before and after the curve; None before `fitted`.
     """
 
@@ -120,9 +120,9 @@ class Transform(ABC):
     def clipped(self, y: Array) -> Array:
         """True where `y` is implausible or not finite, which indicates a diverged network.
 
-        Values beyond the bound set by `headroom` count and, where a physical limit applies instead, values more than
-        one transformed training range beyond it. Values slightly below a physical limit do not count: a regression
-        predicts zero that way.
+        A value is implausible if it exceeds the bound set by `headroom`. Where a physical limit applies instead, it is
+        implausible if it exceeds the limit by more than one transformed training range: a regression often predicts
+        values slightly below a physical limit of zero.
         """
         xp = array_module(y)
         low, high = (self._to_y(bound) for bound in self.bounds)
@@ -159,7 +159,7 @@ class Transform(ABC):
         return self.curved.minimum, self.curved.span or 1.0
 
     def _to_y(self, bound: float | None) -> float | None:
-        """A physical bound on the transformed axis."""
+        """Convert a physical bound to a transformed value."""
         if bound is None:
             return None
         import numpy as np
@@ -192,7 +192,7 @@ class Transform(ABC):
         return replace(self, physical=physical, curved=curved)
 
     def fit(self, chunks: Iterable[Array]) -> Transform:
-        """The same transform with the statistics of all chunks, whatever their sizes; NaN is a `DataError`."""
+        """Fit the transform to the values of all chunks, of any sizes; NaN raises `DataError`."""
         physical, curved = Moments(), Moments()
         for chunk in chunks:
             more = self.moments(chunk)
@@ -223,7 +223,7 @@ def _rounding(value: float) -> float:
 
 @dataclass(frozen=True, kw_only=True)
 class Identity(Transform):
-    """The identity; fitted only to know its bounds."""
+    """The identity; fitting only determines its bounds."""
 
     kind: ClassVar[str] = "identity"
     scale: Scale = field(default="none", init=False)

@@ -17,7 +17,7 @@ from geoml.data.sources import Block
 __all__ = ["Epoch"]
 
 
-#: Blocks of a group that are read before they are needed.
+#: Number of blocks of a group that are read ahead.
 READ_AHEAD = 4
 
 

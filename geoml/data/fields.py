@@ -31,9 +31,9 @@ def _check_fields(what: str, array: Array | None, lead: int, grid: Grid) -> None
 class Batch:
     """Samples of one geometry stacked on a leading `batch` axis: `(batch, channel, *space)`.
 
-    `condition_grid` and `target_grid` describe the first sample; the others are the same pair of grids moved by the
-    same vector, so that one regridding operator serves the whole batch. Channel names are those of the data set.
-    `points` are values of the target that are known at single cells.
+    `condition_grid` and `target_grid` describe the first sample; the grids of every other sample are this pair, both
+    shifted by the same vector, so that one regridding operator serves the whole batch. Channel names are those of the
+    data set. `points` are values of the target that are known at single cells.
     """
 
     condition: torch.Tensor

@@ -1,4 +1,4 @@
-"""What files hold, as a hash that follows them to any machine; files that have not changed are not read again."""
+"""Hashes of file contents, equal on every machine; unchanged files are not read again."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ __all__ = ["Files", "fingerprint", "known_files", "signature"]
 
 #: Name relative to the data's root → where it is: a file, a folder (Zarr), or an object behind a URL.
 Files = Mapping[str, Path]
-#: A file that changed so short a time ago may change again within the resolution of its time.
+#: Files modified less than this many seconds ago are hashed again: their modification time is too coarse to be trusted.
 RACY_SECONDS = 2.0
 
 
 @contextlib.contextmanager
 def known_files() -> Iterator[sqlite3.Connection | None]:
-    """The table of this user's files and what was made of them; None where it cannot be kept."""
+    """Open the user's database of file hashes and of the stores made from files; None if it cannot be opened."""
     root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "geoml"
     connection = None
     try:
@@ -47,10 +47,10 @@ def known_files() -> Iterator[sqlite3.Connection | None]:
 
 
 def fingerprint(files: Files) -> dict[str, tuple[int, str]]:
-    """Size and SHA-256 of each file by its name; a folder's is of the names, sizes and hashes below it.
+    """Map each name to the size and SHA-256 of its file; a folder's hash covers names, sizes and hashes of its files.
 
-    An object behind a URL is known by its etag where the server gives one, else by size and time of change. Hashes of
-    local files are kept by path, size, inode and times of change. Raises `DataError` for a file that is not there.
+    An object behind a URL is identified by its etag if the server reports one, else by size and modification time.
+    Hashes of local files are cached by path, size, inode and times of change. Raises `DataError` for a missing file.
 
     >>> fingerprint({})
     {}
@@ -64,7 +64,7 @@ def fingerprint(files: Files) -> dict[str, tuple[int, str]]:
 
 
 def signature(files: Files, most: int = 1000) -> tuple[Any, ...] | None:
-    """Sizes and times of all local files, cheap to compare; None where there are more than `most`."""
+    """Return sizes and modification times of all local files, cheap to compare; None for more than `most` files."""
     found: list[Any] = []
     for path in files.values():
         if is_remote(path):
@@ -101,7 +101,7 @@ def _of_file(path: Path, table: sqlite3.Connection | None) -> str:
                 return str(row[0])
     digest = sha256(path)
     if _state(path) != state:
-        raise DataError(f"{path} changes while it is read; try again when it is complete")
+        raise DataError(f"{path} changed while it was read; try again when it is complete")
     if table is not None and time.time() - path.stat().st_mtime > RACY_SECONDS:
         with contextlib.suppress(sqlite3.Error):
             table.execute("insert or replace into files values (?, ?, ?)", (name, state, digest))

@@ -1,4 +1,4 @@
-"""Compiled cutting of patches; imported on the first batch only (numba is slow to load)."""
+"""Compiled loops that cut patches out of blocks; imported on the first batch only (numba is slow to load)."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 
 __all__ = ["cut_patch"]
 
-#: The bits that are all set in infinities and NaN alone.
+#: Exponent bits of float32: all of them are set only in infinities and NaN.
 EXPONENT = np.int32(0x7F800000)
 
 
@@ -67,13 +67,13 @@ def cut_patch(
     bits: Any,
     known: Any,
 ) -> bool:  # pragma: no cover - compiled
-    """Copy one item out of its block as float32; whether all its values are finite.
+    """Copy one item out of its block as float32; returns True if all its values are finite.
 
     `field` is `(channel, sample, z, y, x)` as stored, `out` is `(channel, step, z, y, x)`; the item begins at sample
-    `first` and cell `corner`, and cells beyond the rim repeat the outermost ones. Channel `c` of the field becomes
+    `first` and cell `corner`, and cells beyond the rim repeat the outermost cells. Channel `c` of the field becomes
     `channels[c]` of the item, integers times `scale[c]` plus `offset[c]`, NaN where they are `fill[c]`; a scale of 0
-    stands for values that are not packed. `bits` is `out` as int32, `(channel, value)`. Unless `known` is empty, it is
-    set to where values are finite, and the others become 0.
+    marks channels that are not packed. `bits` is `out` as int32, `(channel, value)`. Unless `known` is empty, it is set
+    to True where values are finite, and all other values are set to 0.
     """
     wrong = np.int32(0)
     for c in range(np.uintp(field.shape[0])):

@@ -36,16 +36,16 @@ class BlockLoader:
 
     - `channels` selects and orders the variables; a condition channel `NAME_known` is 1 where `NAME` is not missing.
     - `patch` None takes whole fields; otherwise `patches_per_sample` random patches a sample, or every place of a
-      strided `PatchSpec`. `window` consecutive equal steps become one sample with a time axis.
+      strided `PatchSpec`. With `window`, that many consecutive time steps form one sample with a time axis.
     - Blocks of `block_samples` (default: whole chunks) are read ahead through Dask, by `client` or the client that
       is active here, else by threads; `resident_blocks` of them are open for shuffling. `workers` processes
       (forkserver) share the blocks; the sequence of batches does not depend on their number.
     - A missing target value is False in `mask` and 0 in `target`. A missing condition or static value is 0 where its
       variable is in `expected_gaps`, and a `DataError` with its place otherwise.
-    - `batch_size` counts all ranks together: `rank` of `world_size` reads its share of the blocks and yields their
-      part of each batch, which may be empty. The parts of all ranks make up the batches of a single process, so that
+    - `batch_size` counts all ranks together: process `rank` of `world_size` reads its share of the blocks and yields
+      its part of each batch, which may be empty. All parts together are the batches of a single process, so
       training does not depend on the number of ranks.
-    - `state_dict` counts the batches handed out; after `load_state_dict` the rest of the epoch follows, bit for bit.
+    - `state_dict` counts the batches yielded; after `load_state_dict` the same remaining batches of the epoch follow.
 
     `transform` maps each finished batch. Items have ids, `sample number × patches a sample + patch`; see `locate`.
     """
@@ -73,9 +73,14 @@ class BlockLoader:
         if not sources:
             raise ValueError("a loader needs at least one source")
         if batch_size < 1 or patches_per_sample < 1 or workers < 0 or not 0 <= rank < world_size:
-            raise ValueError(f"{batch_size=}, {patches_per_sample=}, {workers=}, {rank=} of {world_size=} do not fit")
+            raise ValueError(
+                f"{batch_size=}, {patches_per_sample=}, {workers=}, {rank=}, {world_size=}; expected batch_size and "
+                "patches_per_sample of at least 1, workers of at least 0, and 0 <= rank < world_size"
+            )
         if client is not None and workers:
-            raise ValueError("a Dask client reads for this process alone: give either client or workers")
+            raise ValueError(
+                "client and workers are both given; choose one, because a Dask client serves a single process"
+            )
         first = sources[0]
         condition = channels.condition if channels else first.condition
         names = {
@@ -99,17 +104,17 @@ class BlockLoader:
         self._processes: torch.utils.data.DataLoader[Any] | None = None
 
     def __len__(self) -> int:
-        """Batches of an epoch."""
+        """Number of batches per epoch."""
         return sum(len(order) for order in self._epoch.orders(self.epoch))
 
     @property
     def items(self) -> int:
-        """Items of an epoch, all ranks together."""
+        """Number of items per epoch over all ranks."""
         return sum(int(lane.counts.sum()) for lane in self._epoch.lanes)
 
     @property
     def blocks(self) -> int:
-        """Number of blocks that hold the samples and that several processes share."""
+        """Number of blocks that hold the samples; blocks are distributed over the processes."""
         return sum(len(lane.spans) for lane in self._epoch.lanes)
 
     @property
@@ -235,7 +240,7 @@ def _is_made(name: str, condition: Sequence[str], source: BlockSource) -> bool:
 
 
 def _share_out(resident: int, batch_size: int, lanes: Sequence[Lane]) -> list[int]:
-    """Resident blocks of each group, in proportion to its blocks and enough for a batch."""
+    """Number of resident blocks of each group: in proportion to its blocks, and enough for a batch."""
     blocks = sum(len(lane.spans) for lane in lanes)
     shares = [max(min(batch_size, resident), round(resident * len(lane.spans) / blocks)) for lane in lanes]
     return [min(share, len(lane.spans)) for share, lane in zip(shares, lanes, strict=True)]

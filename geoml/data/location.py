@@ -47,7 +47,7 @@ def is_remote(path: object) -> bool:
 
 
 def zarr_location(path: Path) -> Any:
-    """The argument by which Zarr and xarray open a location."""
+    """Convert a location to the argument that Zarr and xarray accept."""
     if not is_remote(path):
         return path
     from zarr.storage import FsspecStore
@@ -56,7 +56,7 @@ def zarr_location(path: Path) -> Any:
 
 
 def sizes(path: Path) -> dict[str, int]:
-    """Bytes of every file below a location, by its name relative to it."""
+    """Map the relative name of each file below a location to its size in bytes."""
     if is_remote(path):
         with object_store_errors(path):
             found = path.fs.find(path.path, detail=True)  # type: ignore[attr-defined]

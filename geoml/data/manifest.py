@@ -1,4 +1,4 @@
-"""The list of what a store holds: written last, checked when it is opened and while it is read."""
+"""The manifest of a store: written last, checked when the store is opened and while it is read."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Files = dict[str, tuple[int, str]]
 
 
 def write_manifest(path: Path, expected: dict[str, str]) -> None:
-    """Hash every file of the store, compare with what was noted at writing (`expected`), and list them all."""
+    """Hash every file of the store, compare with the hashes recorded earlier (`expected`), and write the manifest."""
     files: dict[str, list[Any]] = {}
     for name, size in sorted(sizes(path).items()):
         if name == MANIFEST or name.startswith(f"{JOURNAL}/"):
@@ -36,7 +36,7 @@ def write_manifest(path: Path, expected: dict[str, str]) -> None:
 
 
 def prepare_command(path: Path) -> str | None:
-    """The command line that completes the store, noted in it when it was begun."""
+    """Return the command line that completes the store; it was recorded when the store was created."""
     try:
         attributes = json.loads((path / "zarr.json").read_text(encoding="utf-8")).get("attributes", {})
     except (OSError, ValueError, AttributeError):
@@ -71,7 +71,7 @@ def _load(path: Path) -> Files:
 
 
 def verify_store(path: str | os.PathLike[str], *, quick: bool = False) -> int:
-    """Compare a store with its manifest and return the number of files; the first that differs raises `DataError`.
+    """Compare a store with its manifest and return the number of files; a file that differs raises `DataError`.
 
     Quick: existence and sizes of all files, hashes of the metadata only. A missing chunk is an error here; Zarr
     would read it as fill values.

@@ -57,12 +57,12 @@ class Moments:
 
     @property
     def std(self) -> float:
-        """Population standard deviation, `sqrt(m2 / count)`; 0 where nothing was counted."""
+        """Population standard deviation, `sqrt(m2 / count)`; 0 if `count` is 0."""
         return math.sqrt(self.m2 / self.count) if self.count else 0.0
 
     @property
     def span(self) -> float:
-        """Largest value less the smallest; 0 where nothing was counted."""
+        """Largest value minus the smallest; 0 if `count` is 0."""
         return self.maximum - self.minimum if self.count else 0.0
 
     def to_dict(self) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Reading and writing NetCDF4 files, and reading Zarr stores of others."""
+"""Read and write NetCDF4 files, and read Zarr stores written by other programs."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from geoml.runs.files import atomic_path
 
 __all__ = ["read_dataset", "write_netcdf"]
 
-#: What marks missing data besides `missing_value` and `_FillValue`, which other programs write.
+#: Attributes of other programs that mark missing data, in addition to `missing_value` and `_FillValue`.
 OTHER_FILLS = ("CodeMissingValue", "NODATA_value", "nodata", "no_data", "fill_value", "FillValue")
 #: First bytes of NetCDF4 (HDF5) and classic NetCDF files.
 HDF5, CLASSIC = b"\x89HDF\r\n\x1a\n", b"CDF"
@@ -43,9 +43,9 @@ def read_dataset(
 ) -> xr.Dataset:
     """A NetCDF file, or a Zarr folder or zip, opened lazily with CF decoding; anything else raises `DataError`.
 
-    Times that xarray cannot decode ("months since …") stay numbers with their units. The metadata of a Zarr folder
-    are those of its arrays, not the consolidated copy. Of a Zarr array, a `fill_value` other than 0 marks missing
-    data; 0, the default of the format, does so only where `scale_factor` or `_FillValue` says that the file uses it.
+    Times that xarray cannot decode ("months since …") stay numbers with their units. Metadata of a Zarr folder are read
+    from its arrays, not from the consolidated copy. In a Zarr array a `fill_value` other than 0 marks missing data; 0,
+    the default of the format, marks missing data only if the array has a `scale_factor` or a `_FillValue`.
     """
     path = Path(path)
     if not path.exists():
@@ -61,7 +61,7 @@ def read_dataset(
 
 
 def _opened(path: Path, group: str | None, options: dict[str, Any]) -> xr.Dataset:
-    """The data set as it is stored."""
+    """Open the data set without CF decoding."""
     if path.is_dir() or path.suffix == ".zip":
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message=".*consolidated metadata")
@@ -80,7 +80,7 @@ def _opened(path: Path, group: str | None, options: dict[str, Any]) -> xr.Datase
 
 
 def _keep_zeros(stored: xr.Dataset) -> None:
-    """Take the `fill_value` of Zarr arrays for `_FillValue`, unless it is the 0 that is the default of the format."""
+    """Use the `fill_value` of a Zarr array as `_FillValue`, unless it is 0, the default of the format."""
     for variable in stored.variables.values():
         version_3 = "serializer" in variable.encoding
         fill = variable.encoding.pop("fill_value", None) if version_3 else variable.attrs.pop("_FillValue", None)
@@ -90,7 +90,7 @@ def _keep_zeros(stored: xr.Dataset) -> None:
 
 
 def _decoded(stored: xr.Dataset, chunks: Any) -> xr.Dataset:
-    """CF decoding of all that can be decoded, lazily."""
+    """Apply CF decoding lazily; variables that cannot be decoded as times stay numbers."""
     later: dict[str, str] = {}
     for name, variable in stored.variables.items():
         _tidy(variable, str(name))
@@ -104,9 +104,9 @@ def _decoded(stored: xr.Dataset, chunks: Any) -> xr.Dataset:
 
 
 def _tidy(variable: xr.Variable, name: str) -> None:
-    """Fill values in the type of the data, in which alone they compare equal, and numbers where they are text.
+    """Convert fill values to the type of the data, so that they compare equal, and numeric attributes from text.
 
-    Raises `DataError` for a scale that is not a number.
+    Raises `DataError` if such an attribute is not a number.
     """
     attrs = variable.attrs
     other = next((attrs[key] for key in OTHER_FILLS if key in attrs), None)
@@ -127,7 +127,7 @@ def _tidy(variable: xr.Variable, name: str) -> None:
 
 
 def _has_times(variable: xr.Variable) -> bool:
-    """Whether xarray can decode the variable's units as those of times."""
+    """Return True if xarray can decode the variable's units as times."""
     attrs = {name: variable.attrs[name] for name in ("units", "calendar") if name in variable.attrs}
     head = xr.Variable((), np.zeros((), variable.dtype), attrs)
     try:

@@ -49,7 +49,7 @@ class Packing:
 
     @property
     def limits(self) -> tuple[float, float]:
-        """Smallest and largest value that can be kept."""
+        """Smallest and largest value that can be encoded."""
         low, high = (round(code * self.scale + self.offset, 12) for code in self._codes)
         return low, high
 

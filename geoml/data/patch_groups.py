@@ -16,12 +16,12 @@ from geoml.grids.grid import Axis, Grid
 
 __all__ = ["KNOWN", "Lane", "Part", "Span", "build_lanes", "sample_starts"]
 
-#: Suffix of a condition channel that the loader makes: 1 where the variable before it is known, else 0.
+#: Suffix of a condition channel `NAME_known` that the loader adds: 1 where variable `NAME` is known, else 0.
 KNOWN = "_known"
 
 
 def sample_starts(source: BlockSource, window: int | None) -> NDArray[np.int64]:
-    """Start indices of samples: every selected index, or every `window`-th that so many equal steps follow.
+    """Start indices of samples: all selected indices, or the starts of separate runs of `window` equal steps.
 
     A window never reaches across samples that are not selected or across a change of the time step; the step of a
     source is its most frequent one.
@@ -44,7 +44,7 @@ def sample_starts(source: BlockSource, window: int | None) -> NDArray[np.int64]:
 
 @dataclass(frozen=True)
 class Span:
-    """A block to be read: samples `start … stop - 1` of a source hold the samples that begin at `begins`."""
+    """A block to be read: time steps `start … stop - 1` of a source, with the start indices `begins` of its samples."""
 
     source: int
     start: int
@@ -71,7 +71,7 @@ class Part:
 
 @dataclass
 class Lane:
-    """Sources whose patches see their condition in the same relative geometry, so that they share batches."""
+    """Sources whose condition and target grids have the same relative geometry, so that their patches share batches."""
 
     sources: Mapping[int, BlockSource]
     placements: Mapping[int, PatchPlacement]
@@ -91,11 +91,11 @@ class Lane:
         return {**self.__dict__, "_statics": {}, "_spare": []}
 
     def spare_memory(self) -> NDArray[np.uint8] | None:
-        """Memory of a block that is no longer needed: to touch fresh pages costs more than to cut the patches."""
+        """Return memory of a block that is no longer needed, or None; reuse avoids the cost of new memory pages."""
         return self._spare.pop() if self._spare else None
 
     def recycle(self, block: Block) -> None:
-        """Keep the memory of a block for the next one, in this epoch or a later one."""
+        """Keep the memory of a block for reuse by a later block."""
         if block.memory is not None:
             self._spare.append(block.memory)
 
@@ -124,7 +124,7 @@ class Lane:
 
     def cut(self, blocks: Sequence[Block], spans: Sequence[Span], items: NDArray[np.int64], order: NDArray[np.int64],
             epoch: int) -> Part:  # fmt: skip
-        """The items, each from its block, checked and in physical units."""
+        """Cut each item out of its block; returns checked values in physical units."""
         ids = np.array([span.first_id for span in spans], np.int64) + items
         local, patch = np.divmod(items, self.patches)
         begins = np.array([span.begins[k] for span, k in zip(spans, local.tolist(), strict=True)], np.int64)
@@ -141,7 +141,7 @@ class Lane:
         return Part(order, ids, condition, target, mask, self._static(spans, target_at, placement.size), grids)
 
     def nothing(self) -> Part:
-        """No items, in the shapes of some."""
+        """Return a part without items, with the array shapes of a part that has items."""
         number, placement = next(iter(self.placements.items()))
         source = self.sources[number]
         lead = () if self.window is None else (self.window,)
@@ -192,8 +192,11 @@ class Lane:
     def _gather(
         self, role: str, blocks: Sequence[Block], steps: NDArray[np.int64], at: NDArray[np.int64], size: tuple[int, ...]
     ) -> tuple[NDArray[np.float32], Any]:
-        """Cut the items out of their blocks in physical units. Of the target also where it is known, with 0 elsewhere;
-        of the condition whether all of it is finite."""
+        """Cut the items out of their blocks, in physical units.
+
+        Returns the values and, for the target, a mask of known values (others are 0); for the condition, whether all
+        values are finite.
+        """
         from geoml.data.kernels import cut_patch
 
         masked = role == "target"
@@ -277,7 +280,7 @@ class Lane:
 
 
 def cell_name(grid: Grid, cell: NDArray[np.int64]) -> str:
-    """`lat[3]=40.35, lon[7]=5.25`; of a cell beyond the rim, the outermost that it is a copy of."""
+    """`lat[3]=40.35, lon[7]=5.25`; for a cell beyond the rim, the outermost cell, whose value it repeats."""
     inside = np.clip(cell, 0, np.array(grid.shape) - 1)
     return ", ".join(
         f"{axis.name}[{int(i)}]={axis.start + axis.step * int(i):g}" for axis, i in zip(grid.axes, inside, strict=True)
@@ -285,7 +288,7 @@ def cell_name(grid: Grid, cell: NDArray[np.int64]) -> str:
 
 
 def time_axis(times: NDArray[Any] | None, begin: int, window: int) -> Axis:
-    """Time as an axis of a window's grids: seconds since 1970 for datetimes, else the numbers as they are."""
+    """Time axis of a window's grids: seconds since 1970 for datetimes, else the numbers unchanged."""
     if times is None:
         return Axis("time", float(begin), 1.0, window, units="1")
     units = "1"
@@ -345,7 +348,7 @@ def _step(source: BlockSource, begins: NDArray[np.int64], window: int | None) ->
 
 
 def _spans(number: int, begins: NDArray[np.int64], length: int, window: int, patches: int, first_id: int) -> list[Span]:
-    """Samples that begin within the same `length` of the axis, together."""
+    """Group samples into spans: samples that start within the same `length` steps of the axis share a span."""
     if not begins.size:
         return []
     cuts = np.flatnonzero(np.diff(begins // length)) + 1

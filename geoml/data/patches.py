@@ -16,7 +16,7 @@ from geoml.grids.grid import Axis, Grid
 
 __all__ = ["PatchPlacement", "PatchSpec", "place"]
 
-#: Two spacings count as commensurable when they drift apart by less than this many coarse cells over the axis.
+#: Largest mismatch in coarse cells over the axis at which two spacings count as commensurable.
 DRIFT = 0.01
 LARGEST_PERIOD = 1000
 
@@ -25,8 +25,8 @@ LARGEST_PERIOD = 1000
 class PatchSpec:
     """Patches of `size` target cells, at random places or every `stride` cells.
 
-    `size` and `stride` are one number for all axes or one per axis. The condition covers the patch and `halo` more of
-    its cells on every side, which interpolation at the edge needs. At the edge of the field it extends up to
+    `size` and `stride` are one number for all axes or one per axis. The condition covers the patch and `halo` further
+    condition cells on every side, which interpolation at the edge needs. At the edge of the field it extends up to
     `halo + 1` cells beyond the condition; these cells repeat the outermost values, so that interpolation gives a patch
     the same values as the full field. Positions are multiples of the common period of the two grids; fewer cells than
     that may be unreachable at one end of an axis.
@@ -47,7 +47,7 @@ class PatchSpec:
 
 @dataclass(frozen=True)
 class AxisPlacement:
-    """Positions `k` in `range(count)`: target cells from `first + k * step`, condition cells from its own two."""
+    """Positions `k` in `range(count)`: target from cell `first + k * step`, condition likewise."""
 
     size: int
     first: int
@@ -61,7 +61,7 @@ class AxisPlacement:
 
 @dataclass(frozen=True)
 class PatchPlacement:
-    """All positions of a patch on a pair of grids; `size` and `condition_size` are the same for each."""
+    """All positions of a patch on a pair of grids; `size` and `condition_size` are the same at each position."""
 
     condition_grid: Grid
     target_grid: Grid
@@ -77,11 +77,11 @@ class PatchPlacement:
 
     @property
     def count(self) -> int:
-        """Number of places."""
+        """Number of positions."""
         return math.prod(axis.count for axis in self.axes)
 
     def offsets(self, places: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Target and condition offsets of the places numbered `0 … count - 1`, each `(len(places), axes)`."""
+        """Target and condition offsets of the positions numbered `0 … count - 1`, each `(len(places), axes)`."""
         steps = np.unravel_index(places, tuple(axis.count for axis in self.axes))
         target, condition = [], []
         for axis, step in zip(self.axes, steps, strict=True):
@@ -91,7 +91,7 @@ class PatchPlacement:
         return np.stack(target, axis=-1), np.stack(condition, axis=-1)
 
     def grids(self, place: int) -> tuple[Grid, Grid]:
-        """The condition's and the target's grid at one place."""
+        """Condition grid and target grid at one position."""
         return _grids(self, place)
 
     def _cut_grids(self, place: int) -> tuple[Grid, Grid]:
@@ -119,9 +119,9 @@ def _crop(grid: Grid, offsets: NDArray[np.int64], sizes: tuple[int, ...]) -> Gri
 
 
 def place(spec: PatchSpec | None, condition_grid: Grid, target_grid: Grid) -> PatchPlacement:
-    """The places of `spec` on a pair of grids; None takes the whole fields.
+    """Return the positions of `spec` on a pair of grids; None takes the complete fields.
 
-    Offsets on the target are multiples of the period the two grids have in common: 5 cells of 0.1° are 2 of 0.25°.
+    Offsets on the target are multiples of the common period of the two grids: 5 cells of 0.1° are 2 of 0.25°.
 
     >>> coarse = Grid.latlon(40, 60, -5, 15, 0.25, "node", half_open=True)
     >>> places = place(PatchSpec(64), coarse, Grid.latlon(40, 60, -5, 15, 0.1))
@@ -179,7 +179,7 @@ def _place_axis(size: int, stride: int | None, halo: int, coarse: Axis, fine: Ax
 
 
 def _exists(axis: Axis, low: int, high: int) -> bool:
-    """Whether cells `low … high - 1` can exist: not beyond a pole, and not beyond a full circle."""
+    """Return True if cells `low … high - 1` lie within the poles and within a full circle."""
     if axis.period is not None:
         return low >= 0 and high <= axis.size
     ends = [axis.start + axis.step * cell for cell in (low, high - 1)]
@@ -187,7 +187,7 @@ def _exists(axis: Axis, low: int, high: int) -> bool:
 
 
 def _cover(offset: int, size: int, halo: int, coarse: Axis, fine: Axis) -> tuple[int, int]:
-    """Condition cells (first, one past the last) that hold the target cells `offset … offset + size - 1`, and halo."""
+    """Condition cells (first, one past the last) that cover target cells `offset … offset + size - 1` and the halo."""
     start = fine.start
     if coarse.is_longitude:
         middles = (fine.start + fine.stop) / 2, (coarse.start + coarse.stop) / 2

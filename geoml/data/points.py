@@ -1,4 +1,4 @@
-"""Values known at single cells of a target grid within errors, such as those of stations."""
+"""Point observations on a target grid with standard errors, for example of stations."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Points:
         return (self.high - self.low) / 2
 
     def map(self, function: Callable[[Tensor], Tensor]) -> Points:
-        """The same points with a monotonic function of the values and of both ends of their errors; NaN stays NaN."""
+        """Apply a monotonic function to the values and to both ends of their error intervals; NaN stays NaN."""
         parts = {name: getattr(self, name) for name in ("values", "low", "high")}
         return replace(self, **{name: function(part).where(~part.isnan(), torch.nan) for name, part in parts.items()})
 
@@ -53,7 +53,7 @@ class Points:
         return Points(**parts)
 
     def crop(self, spans: Sequence[slice]) -> Points | None:
-        """The points within spans of the last axes, counted from the start of the spans; None if there are none."""
+        """Return the points within index ranges of the last axes, relative to their starts; None without points."""
         lead = self.cells.shape[1] - len(spans)
         first = self.cells.new_tensor([0] * lead + [span.start for span in spans])
         last = self.cells.new_tensor([span.stop for span in spans])

@@ -18,8 +18,8 @@ __all__ = ["read_raster", "require_metres"]
 def read_raster(path: str | os.PathLike[str], *, crs: str | None = None, band: int = 1) -> xr.DataArray:
     """One band as a DataArray on its grid, axes ascending, NaN where the file has no data.
 
-    The band's scale and offset are applied; attrs hold the `crs`, the number of `bands`, and the band's `units` where
-    it names any.
+    The band's scale and offset are applied; attrs hold the `crs`, the number of `bands`, and the band's `units` if
+    the file has them.
 
     A file without a coordinate reference system, rotated, in feet, or unreadable raises `DataError`; `crs`
     ("EPSG:4326") stands in for a missing one.
@@ -56,6 +56,6 @@ def read_raster(path: str | os.PathLike[str], *, crs: str | None = None, band: i
 
 
 def require_metres(system: Any, path: Path) -> None:
-    """Refuse a projected rasterio `CRS` whose coordinates are in feet or the like, as a `DataError`."""
+    """Raise `DataError` if the coordinates of a projected rasterio `CRS` are not in metres."""
     if system.is_projected and abs(system.linear_units_factor[1] - 1) > 1e-9:
         raise DataError(f"{path} has coordinates in {system.linear_units}; warp it to metres first (gdalwarp -t_srs …)")

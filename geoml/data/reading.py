@@ -17,7 +17,7 @@ __all__ = ["Request", "read_ahead"]
 
 
 class Request(NamedTuple):
-    """A request for a block: its position in the order, its source, its samples, and memory that it may take."""
+    """A request for a block: position in the order, source, range of samples, and memory that the block may reuse."""
 
     position: int
     source: BlockSource
@@ -31,7 +31,7 @@ def _read(source: BlockSource, start: int, stop: int, memory: NDArray[np.uint8] 
 
 
 def read_ahead(requests: Iterable[Request], *, ahead: int, client: Any = None) -> Iterator[tuple[int, Block]]:
-    """`(position, block)` in the order of the requests, at most `ahead` blocks being read or waiting.
+    """Yield `(position, block)` in the order of the requests; at most `ahead` blocks are being read or waiting.
 
     With a `distributed.Client` the blocks are read by its workers; otherwise Dask's threaded scheduler reads groups
     of them on another thread while the caller works.

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 __all__ = ["BatchItems", "BlockOrder", "keyed_uniform"]
 
-#: Numbers of processes that divide this get equal shares of most batches.
+#: If the number of processes divides this number, their shares of most batches are equal.
 DEAL = 8
 
 
@@ -69,12 +69,12 @@ class BlockOrder:
         everything = np.flatnonzero(self.counts)
         if shuffle:
             everything = np.random.default_rng([*key, 0]).permutation(everything)
-        #: the blocks that hold anything, in the order in which they are opened
+        #: Indices of the blocks with items, in the order in which they are opened.
         self.sequence = everything
 
     @property
     def total(self) -> int:
-        """Items in all."""
+        """Total number of items."""
         return int(self.counts[self.sequence].sum())
 
     def __len__(self) -> int:
@@ -134,8 +134,10 @@ class BlockOrder:
 
 
 def _dealt(slots: NDArray[np.int64]) -> NDArray[np.int64]:
-    """The slots in turns, one of each residue a turn: what processes that share the blocks out by position get of a
-    batch is then alike."""
+    """Reorder the slots so that their residues modulo `DEAL` alternate.
+
+    Blocks are distributed over processes by position, so that all processes get about equal parts of a batch.
+    """
     residues = slots % DEAL
     by_residue = np.argsort(residues, kind="stable")
     counts = np.bincount(residues, minlength=DEAL)

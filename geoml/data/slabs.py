@@ -34,7 +34,7 @@ def zarr_settings(**settings: Any) -> Iterator[None]:
 
 
 class SlabWriter:
-    """Writes slabs of the store at `path`; small, picklable, one in each process that helps.
+    """Writes slabs of the store at `path`; small and picklable; each helping process has one.
 
     Slabs consist of complete chunks, so that no two processes write one file; writing a slab twice is harmless.
     """
@@ -70,7 +70,7 @@ class SlabWriter:
 
         shape = (span.stop - span.start, *entry["shape"][1:])
         if data.shape != shape or list(data.dims) != entry["dims"]:
-            raise ValueError(f"{group}/{name}: {data.dims} {data.shape} came for {entry['dims']} {shape}")
+            raise ValueError(f"{group}/{name} has dims {data.dims} {data.shape}; expected {entry['dims']} {shape}")
         label = f"{self.path.name}: {group}/{name} from sample {span.start}"
         values = np.ascontiguousarray(data.values)
         packing = Packing(**entry["packing"]) if entry["packing"] else None

@@ -19,13 +19,13 @@ from geoml.grids.grid import Grid
 __all__ = ["ArraySource", "Block", "BlockSource", "Stack"]
 
 
-#: Types of stored values that `kernels.cut_patch` is compiled for when they come.
+#: Types of stored values for which `kernels.cut_patch` is compiled.
 COMPILED = frozenset(map(np.dtype, ("f4", "i1", "u1", "i2", "u2", "i4", "u4")))
 
 
 @dataclass(frozen=True)
 class Stack:
-    """Channels of one type, as they are stored: `(channel, sample, *space)`; integers are still packed."""
+    """Channels of one data type as stored: `(channel, sample, *space)`; integers are still packed."""
 
     channels: tuple[int, ...]
     values: NDArray[Any]
@@ -33,7 +33,7 @@ class Stack:
 
     @cached_property
     def codes(self) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any], NDArray[Any]]:
-        """Channel numbers, and scale, offset and integer of missing values of each; a scale of 0 is not packed."""
+        """Channel numbers, scales, offsets and fill values of the channels; scale 0 marks channels without packing."""
         rows = [(p.scale, p.offset, p.fill) if p else (0.0, 0.0, 0) for p in self.packing]
         scale, offset, fill = zip(*rows, strict=True)
         integer: Any = self.values.dtype if self.values.dtype.kind in "iu" else np.int64
@@ -41,9 +41,9 @@ class Stack:
         return tuple(np.array(*pair) for pair in zip((self.channels, scale, offset, fill), kinds, strict=True))  # type: ignore[return-value]
 
     def cells(self, step: int, steps: int) -> tuple[NDArray[Any], int]:
-        """The values as `(channel, sample, z, y, x)`, in a type that is compiled, and where sample `step` lies there.
+        """Return the values as `(channel, sample, z, y, x)` in a compiled type, and the index of sample `step` in them.
 
-        Other types than float32 and small integers are rare: of these, the `steps` samples asked for are converted.
+        Values of other types than `COMPILED` are converted to float32, only the `steps` samples from `step` on.
         """
         values = self.values
         if values.dtype not in COMPILED:
@@ -69,7 +69,7 @@ class Stack:
 
 @dataclass(frozen=True)
 class Block:
-    """The samples `start … stop - 1` of a source, by role (condition, target), as they are stored.
+    """The samples `start … stop - 1` of a source by role (condition, target), in stored form.
 
     `memory` holds the values, if another block may use it after this one.
     """
@@ -120,15 +120,15 @@ class BlockSource(ABC):
     @property
     @abstractmethod
     def sample_bytes(self) -> int:
-        """Bytes a sample takes in a block."""
+        """Bytes of one sample in a block."""
 
     @abstractmethod
     def read_block(self, start: int, stop: int, memory: NDArray[np.uint8] | None = None) -> Block:
-        """The samples `start … stop - 1` as they are stored; in `memory`, if it is large enough and wanted."""
+        """Read samples `start … stop - 1` in stored form; `memory` may be reused for them if it is large enough."""
 
     @abstractmethod
     def read_static(self) -> NDArray[np.float32]:
-        """`(channel, *space)` on the target grid; no channels where there are no static fields."""
+        """Static fields `(channel, *space)` on the target grid; zero channels if there are none."""
 
     def read(self, start: int, stop: int) -> dict[str, NDArray[np.float32]]:
         """Samples in physical units by role, `(sample, channel, *space)`, NaN where missing."""
@@ -175,7 +175,7 @@ def select_samples(samples: slice | Iterable[int] | NDArray[Any] | None, size: i
     if chosen.size != given.size:
         raise ValueError(f"{name}: {given.size - chosen.size} sample indices are repeated")
     if chosen.size and not (chosen[0] >= 0 and chosen[-1] < size):
-        raise ValueError(f"{name}: sample indices {chosen[0]} … {chosen[-1]} leave 0 … {size - 1}")
+        raise ValueError(f"{name}: sample indices {chosen[0]} … {chosen[-1]} are outside 0 … {size - 1}")
     return chosen
 
 

@@ -38,16 +38,16 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Store(os.PathLike[str]):
-    """A complete store, compared with its manifest when it was opened; functions hand it on instead of its path.
+    """A complete store, compared with its manifest when it was opened; functions pass it on instead of its path.
 
-    Processes that it is sent to take it for verified. `str(store)` and `Path(store)` are its folder or URL.
+    Processes that receive a `Store` do not verify it again. `str(store)` and `Path(store)` are its folder or URL.
     """
 
     path: Path
 
     @classmethod
     def open(cls, path: str | os.PathLike[str]) -> Self:
-        """The store at a folder or URL, or the one given.
+        """Open the store at a folder or URL; a `Store` is returned unchanged.
 
         Sizes of all files and hashes of the metadata are compared with the manifest; an incomplete or damaged store
         raises `DataError` with the command that repairs it.

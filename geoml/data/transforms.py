@@ -46,9 +46,9 @@ class Transforms:
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any], channels: Channels) -> Transforms:
-        """Unfitted transforms from a mapping of channel name to options; `default` serves the channels not named.
+        """Unfitted transforms from a mapping of channel name to options; `default` applies to all other channels.
 
-        Errors: `UserError` for a name that is no channel, an unknown kind or option, or a channel left without.
+        Raises `UserError` for an unknown channel, kind or option, or a channel without a transform.
         """
         known = [name for role in ROLES for name in getattr(channels, role)]
         for name in config:
@@ -96,7 +96,7 @@ class Transforms:
         return replace(self, **fitted)
 
     def forward(self, batch: Batch) -> Batch:
-        """The batch in transformed space, its points too; masked target cells become 0 and stay masked.
+        """Transform a batch and its points; masked target cells become 0 and stay masked.
 
         Errors: `DataError`, with channel and sample named, where a value that is not masked is not finite.
         """
@@ -112,9 +112,9 @@ class Transforms:
         return batch.map(**changes)
 
     def inverse_target(self, prediction: Array) -> tuple[Array, float]:
-        """Physical values of a prediction `(batch, member, channel, *space)`, and the share of them clipped.
+        """Return physical values of a prediction `(batch, member, channel, *space)`, and the share of clipped values.
 
-        The share counts values that only a diverged network gives (see `Transform.clipped`).
+        A large share indicates a diverged network (see `Transform.clipped`).
         """
         if prediction.ndim < 3 or prediction.shape[2] != len(self.target):
             raise ValueError(f"prediction has shape {tuple(prediction.shape)}; expected {len(self.target)} channels")

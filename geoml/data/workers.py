@@ -40,9 +40,9 @@ def as_tensors(part: Part) -> Any:
 
 
 def start_workers(stream: PartStream, workers: int) -> torch.utils.data.DataLoader[Any]:
-    """Worker processes that yield the parts of every batch in turn; they are kept between epochs.
+    """Start worker processes that yield the parts of every batch in turn; they stay alive between epochs.
 
-    Forkserver: a forked child of a process with open stores and threads can hang.
+    They are started by forkserver, because a forked child of a process with open stores and threads can hang.
     """
     return torch.utils.data.DataLoader(
         stream,

@@ -68,7 +68,7 @@ class StoreWriter:
     """The exclusive writer of a store, created by `create` and used as a context manager.
 
     A store behind a URL has no lock: two writers of one plan write the same bytes. Other processes may help: they call
-    `slabs.write`, and this one calls `note` with the result.
+    `slabs.write`, and the writer's process calls `note` with each result.
 
     >>> import tempfile, numpy as np, xarray as xr
     >>> hours = np.arange("2001-01-01", "2001-01-03", dtype="datetime64[h]").astype("datetime64[ns]")
@@ -112,8 +112,8 @@ class StoreWriter:
         of others (a `static` group) are written at once. `slab` is the number of samples that `write` takes; chunks
         divide it. `align` is the length of runs of samples that are produced together; slabs fit it. Variables with a
         `packing` are integers, those in `float64` are not rounded, all others are float32.
-        `prepare_command` is what a user types to complete the store. Another live writer is waited for; a store begun
-        with another template raises `UserError`.
+        `prepare_command` is the command line that completes the store. If another process writes the store, this call
+        waits for it. A store that was created with another template raises `UserError`.
         """
         path = location(path)
         lock = None if is_remote(path) else _acquire(path)
@@ -152,7 +152,7 @@ class StoreWriter:
         return self.slabs.span(start)
 
     def missing(self) -> list[int]:
-        """Starts of the slabs still to be written."""
+        """Starts of the slabs that are not yet written."""
         return [] if self.complete else [s for s in range(0, self.samples, self.slab) if s not in self._done]
 
     def write(self, start: int, data: Mapping[str, xr.Dataset]) -> None:
@@ -251,7 +251,7 @@ def _layout(
 
 
 def _untyped(layout: dict[str, Any]) -> dict[str, Any]:
-    """The layout without types of variables: a store begun before there were any is completed as it is."""
+    """Layout without data types of variables, to compare it with layouts of older stores, which do not record them."""
     groups = {
         group: {name: {key: value for key, value in entry.items() if key != "dtype"} for name, entry in rows.items()}
         for group, rows in layout["groups"].items()
@@ -306,7 +306,7 @@ def _write_skeleton(
 
 
 def _acquire(path: Path) -> IO[str]:
-    """Wait for the lock file next to the store and take it; the system releases it when the process ends, however."""
+    """Wait for the lock file next to the store and take it; the system releases it when the process ends."""
     told, name = False, path.with_name(f".{path.name}.lock")
     while True:
         with writing(path):

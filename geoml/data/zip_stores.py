@@ -1,4 +1,4 @@
-"""Zipped Zarr stores, opened in place; the one file that uses private attributes of Zarr, as a test keeps."""
+"""Open zipped Zarr stores in place; the only module that uses private attributes of Zarr, as a test checks."""
 
 from __future__ import annotations
 

@@ -35,7 +35,7 @@ class CUDAGraphed:
         self._graphs: dict[Any, tuple[torch.cuda.CUDAGraph, tuple[Tensor, ...], Tensor]] = {}
 
     def __deepcopy__(self, memo: dict[int, Any]) -> CUDAGraphed:
-        """A copy has the copied function and no graphs: recorded graphs refer to the original's memory."""
+        """Copy the function without its graphs: recorded graphs refer to the memory of the original."""
         return CUDAGraphed(copy.deepcopy(self.function, memo))
 
     def __call__(self, *tensors: Tensor) -> Tensor:
@@ -64,7 +64,7 @@ class CUDAGraphed:
     ) -> tuple[torch.cuda.CUDAGraph, tuple[Tensor, ...], Tensor]:
         """The graph of one call with its input and output tensors; raises `RuntimeError` if the replay differs.
 
-        Weights cast for mixed precision are cast within the graph: a cache of them would not outlive its context.
+        Weights are cast for mixed precision within the graph, because autocast clears its cache after each context.
         """
         inputs = tuple(tensor.clone() for tensor in tensors)
         with torch.autocast("cuda", dtype=mixed, enabled=mixed is not None, cache_enabled=False):

@@ -1,4 +1,4 @@
-"""Values known at some cells, and guidance of samples towards them."""
+"""Known values at some cells, and guidance of samples towards these values."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 __all__ = ["KEEPS", "Known", "guided"]
 
-#: Where known values replace those of a sample: at the end, in every denoised field too, or nowhere.
+#: When known values replace sampled values: at the end, at the end and in every denoised field, or never.
 Keep = Literal["end", "always", "never"]
 KEEPS: tuple[Keep, ...] = ("end", "always", "never")
 
@@ -27,8 +27,8 @@ KEEPS: tuple[Keep, ...] = ("end", "always", "never")
 class Known:
     """`values` at the True cells of `mask`, both `(batch, channel, *space)`.
 
-    `guidance` scales a gradient step towards them that also moves other cells: 0 is none, 1 the step that fits best.
-    `keep` sets whether known cells get the exact values.
+    `guidance` scales a gradient step towards the known values, which also changes other cells: 0 is no step, 1 the best
+    fit. `keep` sets whether known cells get the exact values.
     """
 
     values: Float[Tensor, "batch channel *space"]
@@ -43,7 +43,7 @@ class Known:
             raise UserError(f"guidance is {self.guidance}; expected 0 or more")
 
     def scaled(self, centre: Tensor, factor: Tensor) -> Known:
-        """The same for fields `(values − centre) / factor`."""
+        """Convert the known values to scaled fields `(values − centre) / factor`."""
         return replace(self, values=(self.values - centre) / factor)
 
     def repeated(self, count: int) -> Known:

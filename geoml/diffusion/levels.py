@@ -29,7 +29,7 @@ __all__ = [
     "schedule",
 ]
 
-#: Uniform draws are kept this far from 0 and 1, where quantiles are infinite.
+#: Smallest distance of uniform draws from 0 and 1, where quantiles are infinite.
 MARGIN = 1e-6
 
 

@@ -21,7 +21,7 @@ __all__ = ["Observed", "given"]
 
 #: Largest number of gradients per evaluation of the denoiser.
 DIRECTIONS = 12
-#: Share of the weighted misfit that the solution may leave; further gradients are then not computed.
+#: Relative residual of the weighted misfit at which the iteration stops.
 TOLERANCE = 0.03
 
 
@@ -61,9 +61,10 @@ def given(
     fewer if a share of no more than `tolerance` of the misfit is left. Negative variances of an imperfect network count
     as 0.
 
-    The covariance of noise above the level `noisiest` is taken at that level, with the noise scaled down: so much noise
-    says nothing about the field, so that the covariance no longer depends on it, while errors of a trained network's
-    Jacobian would be multiplied by σ². For the same reason no cell moves by more than `limit` times the largest misfit.
+    Above the noise level `noisiest` the covariance is computed at that level, with the noise scaled down. There the
+    noisy field has no information about the clean field, so that the covariance is constant, while errors of the
+    network's Jacobian would be multiplied by σ². For the same reason no cell changes by more than `limit` times the
+    largest misfit.
     """
 
     def denoise(x: Tensor, sigma: Tensor) -> Tensor:

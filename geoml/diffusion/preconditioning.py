@@ -71,7 +71,7 @@ class Preconditioning(ABC):
         x: Float[Tensor, "batch channel *space"],
         sigma: Float[Tensor, " batch"],
     ) -> Float[Tensor, "batch channel *space"]:
-        """The clean field by `network(scaled x, ln σ / 4)`; sums are made in the precision of `x`."""
+        """Estimate the clean field with `network(c_in · x, ln σ / 4)`; sums are computed in the precision of `x`."""
         skip, out, into = (expand(factor, x) for factor in self.coefficients(sigma))
         return skip * x + out * network(into * x, noise_label(sigma)).to(x.dtype)
 

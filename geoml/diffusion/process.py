@@ -21,13 +21,15 @@ __all__ = ["DDPM", "EDM", "PROCESSES", "SAMPLING", "FlowMatching", "Process", "S
 
 @dataclass(frozen=True)
 class Sampling:
-    """How members are sampled.
+    """Options of sampling.
 
-    - `sampler`: its name, or a mapping of name and options (`{name: ddim, eta: 1.0}`); `steps` of it.
-    - `spacing`, `sigma_min`: of the noise levels of an EDM; `sigma_max`: the largest level of any process.
-    - `bound`: the scaled fields that the denoiser gives are cut to ±`bound`, as is usual for DDPM, whose fields are far
-      out from much noise; None leaves them.
-    - `guidance`, `keep`: how members agree with known cells, see `geoml.diffusion.guidance.Known`.
+    - `sampler`: name, or mapping of name and options (`{name: ddim, eta: 1.0}`).
+    - `steps`: number of sampling steps.
+    - `spacing`, `sigma_min`: spacing and smallest of the noise levels of an EDM.
+    - `sigma_max`: largest noise level of any process.
+    - `bound`: denoised scaled fields are clipped to ±`bound`, as is usual for DDPM, whose estimates at high noise are
+      often too large; None for no clipping.
+    - `guidance`, `keep`: see `geoml.diffusion.guidance.Known`.
     """
 
     sampler: str | Mapping[str, Any] = "dpm_solver_2m"
@@ -45,7 +47,7 @@ class Sampling:
 
     @classmethod
     def of(cls, entry: Sampling | Mapping[str, Any]) -> Sampling:
-        """The sampling of a configuration; a `UserError` names the setting that is none."""
+        """Build sampling options from a configuration; an unknown setting raises `UserError`."""
         return entry if isinstance(entry, Sampling) else build(cls, dict(entry), where="sampling")
 
 
@@ -56,7 +58,7 @@ SAMPLING = Sampling()
 class Process(ABC):
     """Diffusion process: noise levels of training and sampling, and the quantity that the network predicts."""
 
-    #: The standard deviation of clean fields that the noise levels are measured against.
+    #: Standard deviation of clean fields to which the noise levels refer.
     unit: float = 1.0
 
     @property
@@ -67,7 +69,7 @@ class Process(ABC):
     @property
     @abstractmethod
     def levels(self) -> Levels:
-        """The noise levels of the training."""
+        """Distribution of noise levels in training."""
 
     @abstractmethod
     def path(self, sampling: Sampling) -> tuple[float, ...]:
@@ -127,8 +129,8 @@ class DDPM(Process):
     """Discrete steps of a schedule ("linear", "cosine"); the network predicts "epsilon", "x0" or "v".
 
     Ho et al. 2020, arXiv 2006.11239; Nichol & Dhariwal 2021 ("cosine"); Salimans & Ho 2022 ("v"). The sampler
-    `{name: ddim, eta: 1.0}` with all the steps is the original ancestral sampling. Errors of an "epsilon" network count
-    σ times, up to 80: it needs longer training than the others before members hold.
+    `{name: ddim, eta: 1.0}` with all the steps is the original ancestral sampling. Errors of an "epsilon" network are
+    multiplied by σ, up to 80: such a network needs longer training than the others.
     """
 
     parameterisation: str = "v"

@@ -32,7 +32,7 @@ SPACINGS: dict[str, Callable[..., tuple[float, ...]]] = {"karras": karras, "log_
 
 
 def spaced(name: str, steps: int, *, smallest: float, largest: float) -> tuple[float, ...]:
-    """The levels of the spacing of that name."""
+    """Return `steps` noise levels of the spacing `name`, descending to 0."""
     if name not in SPACINGS:
         raise unknown("spacing", name, SPACINGS)
     return SPACINGS[name](steps, smallest=smallest, largest=largest)
@@ -46,7 +46,7 @@ def uniform_time(steps: int, *, largest: float = 80.0) -> tuple[float, ...]:
 
 
 def strided(table: Sequence[float], steps: int, *, largest: float = 80.0) -> tuple[float, ...]:
-    """`steps` levels of a rising table of discrete ones, evenly spaced by index, then 0 (Song et al. 2021, DDIM).
+    """`steps` levels of an ascending table of noise levels, evenly spaced by index, then 0 (Song et al. 2021, DDIM).
 
     Levels above `largest` are left out, because the error of a network that predicts noise is multiplied by σ.
     """

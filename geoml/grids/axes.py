@@ -39,7 +39,7 @@ class Axis:
 
     A coordinate is the middle of its cell, `[c - step/2, c + step/2]`, in both registrations. On a "node" axis values
     are samples at points, and the data end at the first and last coordinate. On a "centre" axis values are cell means,
-    and the data extend to the outer edges. `period` (360 for longitudes around the globe) joins the two ends.
+    and the data extend to the outer edges. `period` (360 for longitudes around the globe) connects the two ends.
 
     >>> axis = Axis("lat", 40.25, 0.25, 80, units="degrees_north", registration="node")
     >>> axis.stop, axis.extent, axis.edges[0]
@@ -141,7 +141,7 @@ class Axis:
         first, stop, stride = indices.indices(self.size)
         count = len(range(first, stop, stride))
         if not count:
-            raise ValueError(f"axis {self.name!r}: {indices} holds none of its {self.size} cells")
+            raise ValueError(f"axis {self.name!r}: {indices} selects none of its {self.size} cells")
         whole = count == self.size and abs(stride) == 1
         period = self.period if whole else None
         return replace(self, start=self.start + self.step * first, step=self.step * stride, size=count, period=period)
@@ -166,7 +166,7 @@ class Axis:
         return slice(int(parts[0][0]), int(parts[0][-1]) + 1)
 
     def coarsen(self, factor: float) -> Axis:
-        """Cells `factor` times as wide: whole groups of centre cells, or every `factor`-th node; 2.5 is a factor."""
+        """Return cells `factor` times as wide (2.5 is allowed): groups of centre cells, or every `factor`-th node."""
         if not factor > 0:
             raise ValueError(f"axis {self.name!r}: factor {factor} has to be positive")
         if self.registration == "node" and self.period is None:
@@ -194,7 +194,7 @@ class Axis:
         return self.name, self.size, self.units, self.registration
 
     def matches(self, other: Axis) -> bool:
-        """Whether both have the same cells (to a thousandth of a step) and registration; longitudes modulo 360."""
+        """True if both axes have equal cells (to 0.001 steps) and registration; longitudes are compared modulo 360."""
         slack = TOLERANCE * abs(self.step)
         first, last = self.start - other.start, self.stop - other.stop
         if self.is_longitude:

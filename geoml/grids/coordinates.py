@@ -181,7 +181,7 @@ def _even_step(x: NDArray[np.float64], indices: NDArray[np.intp], label: str) ->
 def rounding(x: NDArray[np.float64], step: float) -> float:
     """Largest deviation from even spacing that rounding to few decimals explains, as in 50.03, 50.07, 50.10.
 
-    One unit of the last decimal, where that is less than a third of the step; else 0.
+    It is one unit of the last decimal if that is less than a third of the step, else 0.
     """
     for decimals in range(1, 5):
         unit = 10.0**-decimals
@@ -193,7 +193,7 @@ def rounding(x: NDArray[np.float64], step: float) -> float:
 
 
 def _tidy_start(start: float, step: float) -> float:
-    """`start`, rounded to the nearest multiple of half a step if it is within rounding noise of it."""
+    """Round `start` to the nearest multiple of half a step if it is within rounding noise of that multiple."""
     halves = round(2 * start / step)
     tidy = nice_number(halves * step / 2, 1e-9 * abs(step))
     return tidy if abs(tidy - start) <= TOLERANCE * step else nice_number(start, 1e-6 * abs(step))

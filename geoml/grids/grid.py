@@ -129,7 +129,7 @@ class Grid:
         return replace(self, axes=tuple(changes.get(axis.name, axis) for axis in self.axes))
 
     def _spread(self, value: Any) -> dict[str, Any]:
-        """A value per axis: from one value for all axes, or from a mapping whose names are checked."""
+        """Map axis names to values, given one value for all axes or a mapping."""
         values = dict(value) if isinstance(value, Mapping) else dict.fromkeys(self.names, value)
         for name in values:
             self[name]
@@ -146,7 +146,7 @@ class Grid:
         return tuple(axis.select(*bounds[axis.name]) if axis.name in bounds else slice(None) for axis in self.axes)
 
     def select(self, **bounds: tuple[float, float]) -> Grid:
-        """The part with coordinates within `name=(low, high)`; `slices` gives the index slices for arrays."""
+        """Crop to coordinates within `name=(low, high)`; `slices` returns the index slices for arrays."""
         return self.crop(**dict(zip(self.names, self.slices(**bounds), strict=True)))
 
     def coarsen(self, factor: float | Mapping[str, float]) -> Grid:
@@ -200,9 +200,9 @@ class Grid:
         return np.array(np.broadcast_to(weights, self.shape)) if full else weights
 
     def relative_to(self, other: Grid) -> Hashable:
-        """A key that is equal for pairs of grids which differ only by a common translation.
+        """Return a key of this grid relative to another; a common translation of both grids does not change it.
 
-        Interpolation by coordinate depends on nothing else; areas on a sphere do (they change with latitude).
+        Weights of interpolation depend on this key only; weights of area means on a sphere also depend on latitude.
         """
         rows = []
         for mine, its in zip(self.axes, other.axes, strict=True):
@@ -212,7 +212,7 @@ class Grid:
         return (self.crs, other.crs, *rows)
 
     def coords(self) -> dict[str, tuple[str, NDArray[Any], dict[str, Any]]]:
-        """Coordinates as xarray takes them: `xarray.DataArray(values, grid.coords(), grid.names)`."""
+        """Coordinates in the form that xarray accepts: `xarray.DataArray(values, grid.coords(), grid.names)`."""
         return {axis.name: (axis.name, axis.labels, axis.attrs) for axis in self.axes}
 
     def to_dict(self) -> dict[str, Any]:
@@ -258,7 +258,7 @@ def grid_of(data: xr.Dataset | xr.DataArray, *, time: bool = False, registration
 
 
 def conform(data: Data, *, time: bool = False, registration: Registration | None = None) -> Data:
-    """The data with canonical axes: what `grid_of` describes, dims `(…, time, lat, lon)`, reordered alike."""
+    """Rename and reorder data to the canonical axes of `grid_of`: dims `(…, time, lat, lon)`, ascending coordinates."""
     found = find_axes(data, time=time, registration=registration)
     coords = Grid(tuple(item.axis for item in found)).coords()
     for item in found:

@@ -59,9 +59,9 @@ class StatisticsTable:
         return self.select(np.searchsorted(self.ids, wanted))
 
     def means(self) -> dict[str, float]:
-        """Weighted average of every statistic over all rows, NaN where one has no weight.
+        """Weighted average of every statistic over all rows, NaN for a statistic without weight.
 
-        Errors: `DataError` where no valid cell is left.
+        Raises `DataError` if there is no valid cell at all.
         """
         weights = self.weights.sum(axis=0)
         if not (weights > 0).any():

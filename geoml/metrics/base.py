@@ -44,7 +44,7 @@ T = TypeVar("T")
 
 
 def reached(threshold: float) -> float:
-    """The least number that counts as at or above `threshold`: a millionth below it, more than float32 rounds off.
+    """Return the smallest number that counts as reaching `threshold`: a millionth below it, for float32 rounding.
 
     >>> bool(np.float32(10) * np.float32(0.01) >= 0.1), bool(np.float32(10) * np.float32(0.01) >= reached(0.1))
     (False, True)
@@ -104,16 +104,16 @@ class Forecast:
 
     @property
     def mean_difference(self) -> Array:
-        """Gini mean difference with itself included, `Σᵢⱼ |xᵢ − xⱼ| / M²`."""
+        """Gini mean difference of the members over all M² ordered pairs, `Σᵢⱼ |xᵢ − xⱼ| / M²`."""
         return self._terms[3]
 
     @cached_property
     def error(self) -> Array:
-        """Ensemble mean less truth."""
+        """Ensemble mean minus truth."""
         return self.mean - self.truth
 
     def events(self, threshold: float) -> tuple[Array, Array]:
-        """Share of members at or above a threshold, and whether the truth is; both in the shape of `truth`."""
+        """Share of members at or above a threshold, and True where the truth is; both in the shape of `truth`."""
 
         def make() -> tuple[Array, Array]:
             least = reached(threshold)
@@ -123,7 +123,7 @@ class Forecast:
         return self.keep(("events", threshold), make)
 
     def keep(self, key: Any, make: Callable[[], T]) -> T:
-        """The result of `make`, cached under `key` for all statistics."""
+        """Return the result of `make`; it is cached under `key` and shared by all statistics."""
         if key not in self._kept:
             self._kept[key] = make()
         return self._kept[key]
@@ -140,7 +140,7 @@ class Forecast:
 
     @cached_property
     def planes(self) -> tuple[Array, Array, Array]:
-        """The fields with two last axes, other axes flattened to planes, zero where not valid.
+        """Fields as planes `(y, x)`: all other spatial axes are flattened to `plane`; values that are not valid are 0.
 
         Prediction `(sample, member, plane, y, x)`, truth and weights `(sample, plane, y, x)`. Errors: `DataError`
         where samples have one axis only.
@@ -222,10 +222,10 @@ class Metric(ABC):
     @property
     @abstractmethod
     def statistics(self) -> tuple[Statistic, ...]:
-        """The statistics that it averages."""
+        """Statistics whose averages the metric uses."""
 
     def compute(self, means: Means) -> Any:
-        """The value from the averages, element by element; NaN where undefined. By default the first of them."""
+        """Compute the metric from averages, element by element; NaN if undefined. Default: the first average."""
         return means[self.statistics[0].name]
 
     def worse(self, value: float, than: float) -> bool:
@@ -240,7 +240,7 @@ class CurveMetric(Metric):
 
     @abstractmethod
     def curve(self, means: Mapping[str, float]) -> xr.Dataset:
-        """The curve: variables on one dimension, whose coordinate is the abscissa."""
+        """Return the curve as variables on one dimension, whose coordinate is the abscissa."""
 
 
 def vector(means: Means, name: str) -> Array:

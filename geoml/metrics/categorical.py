@@ -15,7 +15,7 @@ from geoml.metrics.base import CellStatistic, Direction, Means, Metric, Statisti
 
 __all__ = ["CSI", "SEDI", "ExceedanceBias", "FrequencyBias"]
 
-#: Rates are kept this far from 0 and 1, where the logarithms of SEDI have no value but SEDI a limit.
+#: Rates are clipped to this distance from 0 and 1, where the logarithms of SEDI are infinite but SEDI has a limit.
 SMALLEST_RATE = 1e-15
 
 
@@ -30,7 +30,7 @@ def observed_events(threshold: float) -> Statistic:
 
 
 def hits(threshold: float) -> Statistic:
-    """Share of events both predicted and observed; misses and false alarms are the rest of either share."""
+    """Share of events both predicted and observed; misses and false alarms follow from the shares of events."""
     return CellStatistic(f"hits_{threshold:g}", lambda f: np.multiply(*f.events(threshold)))
 
 
@@ -96,7 +96,7 @@ class SEDI(_Event):
     direction: ClassVar[Direction] = "higher"
 
     def compute(self, means: Means) -> Any:
-        """From the rates of hits and false alarms."""
+        """Compute the index from hit rate and false alarm rate."""
         hit, predicted, observed = self._table(means)
         hits_rate, false_rate = ratio(hit, observed), ratio(predicted - hit, 1 - observed)
         h, f = (np.clip(rate, SMALLEST_RATE, 1 - SMALLEST_RATE) for rate in (hits_rate, false_rate))

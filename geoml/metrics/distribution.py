@@ -20,20 +20,20 @@ __all__ = ["EDGES", "LogHistogramDistance", "QuantileError95", "QuantileError99"
 
 Array = NDArray[Any]
 SMALLEST, LARGEST, PER_DECADE = 0.01, 10**2.5, 20
-#: Bounds of the bins, each 12 % above the last; below the first and above the last is a bin more.
+#: Edges of the bins, each 12 % larger than the previous one; two further bins hold all smaller and all larger values.
 EDGES = np.logspace(np.log10(SMALLEST), np.log10(LARGEST), round(PER_DECADE * np.log10(LARGEST / SMALLEST)) + 1)
-#: Share of values added to each bin before the logarithm, below which differences do not count.
+#: Share of values ε that is added to each bin before the logarithm; differences of smaller shares have little effect.
 FLOOR = 1e-6
 
 
 @dataclass(frozen=True)
 class Histogram(Statistic):
-    """Share of the predicted values (all members) and of the observed ones in each bin, one after the other."""
+    """Shares of predicted values (all members) in the bins, followed by the shares of observed values."""
 
     name: str = "histogram"
 
     def evaluate(self, forecast: Forecast) -> tuple[Array, Array]:
-        """Both histograms by weight."""
+        """Return the weighted histograms of each sample, and the weight of its cells."""
         samples, weights = len(forecast.truth), forecast.cell_weights
         out = np.zeros((samples, 2, len(EDGES) + 1))
         for i in range(samples):
@@ -45,7 +45,7 @@ class Histogram(Statistic):
 
 
 def _bins(values: Array) -> NDArray[np.intp]:
-    """Bin of every value."""
+    """Return the number of the bin of every value."""
     with np.errstate(divide="ignore"):
         place = (np.log10(np.maximum(np.asarray(values, np.float64), 0.0)) - np.log10(SMALLEST)) * PER_DECADE
     return np.clip(np.floor(place) + 1, 0, len(EDGES)).astype(np.intp).ravel()
@@ -59,22 +59,22 @@ def _both(means: Means) -> tuple[Array, Array]:
 class LogHistogramDistance(CurveMetric):
     """Distance of logarithmic histograms, `√ mean_b (10 log₁₀ (p_b + ε)/(q_b + ε))²` in dB.
 
-    p and q are the predicted and observed shares of values in each of the bins that hold any, ε is a millionth. Every
-    intensity counts alike, so that missing extremes show, which averages over cells do not reveal.
+    p and q are the predicted and observed shares of values in each bin that is not empty; ε is a millionth. All
+    intensities have equal weight, so that missing extremes raise the distance; averages over cells do not reveal them.
     """
 
     name, unit, perfect = "log_histogram_distance", "1", 0.0
     statistics: tuple[Statistic, ...] = (Histogram(),)
 
     def compute(self, means: Means) -> Any:
-        """From the two histograms."""
+        """Compute the distance of the two histograms."""
         predicted, observed = _both(means)
         some = (predicted > 0) | (observed > 0)
         square = np.square(10 * np.log10((predicted + FLOOR) / (observed + FLOOR))) * some
         return np.sqrt(square.sum(axis=-1) / some.sum(axis=-1))
 
     def curve(self, means: Means) -> xr.Dataset:
-        """`predicted` and `observed` share of values by the `value` amid each bin, without the outer two."""
+        """`predicted` and `observed` share of values by bin, without the outer two; `value` is the bin's middle."""
         import xarray as xr
 
         middle = np.sqrt(EDGES[1:] * EDGES[:-1])
@@ -83,7 +83,7 @@ class LogHistogramDistance(CurveMetric):
 
 
 def _quantile(histogram: Array, level: float) -> Array:
-    """The value below which a share of all lies, `(…)` of `(…, bin)`; 0 in the lowest bin."""
+    """The quantile `level` of histograms `(…, bin)`, in shape `(…)`; 0 in the lowest bin."""
     reached = np.cumsum(histogram, axis=-1)
     wanted = level * reached[..., -1:]
     place = np.minimum((reached < wanted).sum(axis=-1), len(EDGES))[..., None]

@@ -1,12 +1,12 @@
 """Compiled loops of the scores: terms of the CRPS of an ensemble, and power summed over rings of wavenumbers.
 
-`ensemble_terms` makes mean, variance and the two terms of the CRPS of every cell, `crps_terms` the latter alone.
+`ensemble_terms` computes mean, variance and the two terms of the CRPS of every cell, `crps_terms` only the two terms.
 
-Both sorts use the processor's vector instructions; which is faster depends on the number of members. Up to `NETWORK`
+Two sorts of members use the processor's vector instructions; which is faster depends on their number. Up to `NETWORK`
 members the cells are sorted by a network of compare-and-exchange steps (Batcher 1968, "Sorting networks and their
 applications", odd–even merge) that is the same for all cells: each step is a minimum and a maximum of two rows of
-neighbouring cells, so many that all rows fit in the first-level cache. Its steps grow as M log² M; larger ensembles
-are sorted by numpy, cell by cell.
+neighbouring cells; rows are short enough for all of them to fit in the first-level cache. The number of steps grows
+as M log² M; larger ensembles are sorted by numpy, cell by cell.
 """
 
 from __future__ import annotations
@@ -28,24 +28,23 @@ __all__ = [
     "sorting_network",
 ]
 
-#: Members up to which the network is the faster sort: twice as fast at 50, about even at 64.
+#: Largest number of members for the sorting network: it is twice as fast as numpy at 50, about equal at 64.
 NETWORK = 56
-#: Cells in a network at a time: 50 rows of them take 25 kB.
+#: Number of cells that the network sorts at a time: 50 rows of so many cells take 25 kB.
 ROW = 128
-#: Cells that numpy sorts at a time.
+#: Number of cells that numpy sorts at a time.
 BLOCK = 512
-#: Neighbouring coefficients often lie on one ring: so many sums for a ring do not wait for each other.
+#: Number of partial sums per ring: additions of neighbouring coefficients, often on one ring, run in parallel.
 SIDE_BY_SIDE = 4
-#: Values made contiguous at a time, so that an ensemble in another layout is not copied in full.
+#: Number of values that are made contiguous at a time, so that an ensemble in another layout is not copied in full.
 VALUES_AT_A_TIME = 1 << 17
 
 
 @lru_cache(maxsize=64)
 def sorting_network(size: int) -> NDArray[np.int32]:
-    """Pairs `(i, j)`, `i < j`, whose compare-and-exchange, one after the other, sorts `size` values.
+    """Return pairs `(i, j)`, `i < j`, of the compare-and-exchange steps that sort `size` values.
 
-    Batcher's odd–even merge sort for the next power of two, without the pairs that reach beyond `size`: these
-    would only meet the infinities that pad the list.
+    This is Batcher's odd–even merge sort for the next power of two, without the pairs that reach beyond `size`.
 
     >>> sorting_network(3).tolist()
     [[0, 1], [0, 2], [1, 2]]
@@ -164,7 +163,7 @@ def ensemble_terms(members: NDArray[Any], truth: NDArray[Any]) -> NDArray[np.flo
 
 
 def crps_terms(members: NDArray[Any], truth: NDArray[Any]) -> NDArray[np.float64]:
-    """The last two of `ensemble_terms`, `(2, cell)`, in less time.
+    """Return the last two rows of `ensemble_terms`, `(2, cell)`, in less time.
 
     >>> crps_terms(np.array([[0.0], [3.0]]), np.array([1.0])).ravel().tolist()
     [1.5, 1.5]
@@ -199,9 +198,9 @@ def _terms(members: NDArray[Any], truth: NDArray[Any], out: NDArray[np.float64],
 def ring_power(parts: Any, slots: Any, scale: Any, even: bool) -> Any:  # pragma: no cover - compiled
     """Power of real transforms `(row, y, x)`, summed over each ring and scaled: `(row, ring)`.
 
-    `parts` has real and imaginary parts in turns, `(row, y, 2 x)`, of fields of `even` width or not. `slots` are
-    `SIDE_BY_SIDE` times the ring, plus which of the sums side by side, of the lines `0 … height // 2`: the others
-    mirror them.
+    `parts` has alternating real and imaginary parts, `(row, y, 2 x)`; `even` is True if the fields have an even width.
+    `slots` are `SIDE_BY_SIDE` × ring + number of the partial sum, for the lines `0 … height // 2`; the other lines
+    mirror these.
     """
     rows, height = parts.shape[:2]
     half, width = slots.shape
@@ -234,7 +233,7 @@ def ring_power(parts: Any, slots: Any, scale: Any, even: bool) -> Any:  # pragma
 
 @numba.njit(nogil=True, cache=True, error_model="numpy")
 def decibel_distance(predicted: Any, observed: Any) -> Any:  # pragma: no cover - compiled
-    """Root mean square of the ratios in dB of two rows of powers, without those where both are 0: `(row,)`."""
+    """Root mean square over wavenumbers of the ratio of two powers in dB, `(row,)`; pairs of zeros are left out."""
     rows, size = predicted.shape
     out = np.empty(rows)
     for row in range(rows):

@@ -1,4 +1,4 @@
-"""Scores of xarray objects, their axes found by name."""
+"""Scores of xarray objects; axes are identified by name."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 __all__ = ["Weights", "evaluate"]
 
 Weights = Literal["area"] | None
-#: Values (members × cells) that are loaded at a time.
+#: Number of values (members × cells) that are loaded at a time.
 VALUES_AT_A_TIME = 1 << 23
 #: Statistics that read whole fields.
 OF_FIELDS = (Fractions, PooledCRPS, Power, Variogram)
@@ -40,9 +40,9 @@ def evaluate(
     over: str | Sequence[str] | None = None,
     weights: xr.DataArray | Weights = None,
 ) -> xr.Dataset:
-    """Every score of a suite, one variable each, on the dims of `truth` that are not averaged over.
+    """Compute every score of a suite; each is a variable on the dims of `truth` that are not averaged over.
 
-    Memory holds a part of the fields at a time, also where they are Dask arrays. See `geoml.scores`.
+    Fields, also Dask arrays, are loaded in parts. See `geoml.scores`.
     """
     import xarray as xr
 
@@ -169,7 +169,9 @@ def _matched(truth: xr.DataArray, prediction: xr.DataArray, member: str) -> xr.D
         )
     for dim in truth.dims:
         if truth.sizes[dim] != prediction.sizes[dim]:
-            raise DataError(f"{dim!r} has {truth.sizes[dim]} places in the truth, {prediction.sizes[dim]} predicted")
+            raise DataError(
+                f"{dim!r} has size {truth.sizes[dim]} in the truth and {prediction.sizes[dim]} in the prediction"
+            )
         if dim in truth.indexes and dim in prediction.indexes:
             order = _order(truth[dim].values, prediction[dim].values, str(dim))
             prediction = prediction if order is None else prediction.isel({dim: order})
@@ -177,7 +179,7 @@ def _matched(truth: xr.DataArray, prediction: xr.DataArray, member: str) -> xr.D
 
 
 def _order(wanted: NDArray[Any], given: NDArray[Any], dim: str) -> NDArray[np.intp] | None:
-    """The order that brings coordinates to those wanted, None as they are; float32 noise is none."""
+    """Return the indices that reorder coordinates `given` to `wanted`, None if equal; float32 rounding is ignored."""
     if np.array_equal(wanted, given):
         return None
     first, second = np.argsort(wanted, kind="stable"), np.argsort(given, kind="stable")
@@ -197,7 +199,7 @@ def _order(wanted: NDArray[Any], given: NDArray[Any], dim: str) -> NDArray[np.in
 
 
 def _weights(truth: xr.DataArray, layout: _Layout, weights: xr.DataArray | Weights) -> Any:
-    """Weights of a row's cells, broadcastable to them."""
+    """Weights of the cells of a sample, in a shape that broadcasts to its space."""
     if weights is None:
         return None
     if isinstance(weights, str):

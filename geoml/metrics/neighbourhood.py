@@ -21,9 +21,9 @@ Array = NDArray[Any]
 
 @dataclass(frozen=True)
 class PooledCRPS(Statistic):
-    """Fair CRPS of the weighted mean or the maximum of the known cells in windows side by side.
+    """Fair CRPS of the weighted mean, or of the maximum, of the known cells in adjacent windows.
 
-    Windows cut by the rim are pooled too, over the cells that they have, and count by the weight of these.
+    Windows at the edge of the field may have fewer cells. A window is weighted by the total weight of its known cells.
     """
 
     window: int
@@ -31,11 +31,11 @@ class PooledCRPS(Statistic):
 
     @property
     def name(self) -> str:  # type: ignore[override]
-        """Its column."""
+        """Name of the statistic's column."""
         return f"crps_fair_{self.how}_{self.window}"
 
     def evaluate(self, forecast: Forecast) -> tuple[Array, Array]:
-        """Sum over windows of the CRPS by weight, and their weight."""
+        """Weighted sum of the CRPS over windows, and the sum of their weights."""
         prediction, truth, weights = forecast.planes
         total = _pool(np.add, weights, self.window)
         known = total > 0
@@ -53,7 +53,7 @@ class PooledCRPS(Statistic):
 
 
 def _pool(reduce: np.ufunc, fields: Array, window: int) -> Array:
-    """Fields `(…, y, x)` reduced in windows side by side."""
+    """Reduce fields `(…, y, x)` in adjacent windows by `reduce`."""
     for axis in (-2, -1):
         fields = reduce.reduceat(fields, np.arange(0, fields.shape[axis], window), axis=axis)
     return fields
@@ -66,7 +66,7 @@ class _Pooled(Metric):
 
     @property
     def statistics(self) -> tuple[Statistic, ...]:
-        """The one of its window."""
+        """The statistic of this window."""
         assert self.window is not None
         return (PooledCRPS(self.window, self.how),)
 
@@ -92,11 +92,11 @@ class Fractions(Statistic):
 
     @property
     def name(self) -> str:  # type: ignore[override]
-        """Its columns."""
+        """Name of the statistic's columns."""
         return f"fractions_{self.threshold:g}_{self.window}"
 
     def evaluate(self, forecast: Forecast) -> tuple[Array, Array]:
-        """Both sums over cells, side by side, and the weight of the cells."""
+        """Both sums over cells as two columns, and the weight of the cells."""
         from geoml.metrics.window_kernels import event_integrals, fraction_sums  # numba takes half a second to import
 
         prediction, truth, weights = forecast.planes
@@ -130,13 +130,13 @@ class FSS(Metric):
 
     @property
     def statistics(self) -> tuple[Statistic, ...]:
-        """The one of its threshold and window."""
+        """The statistic of this threshold and window."""
         assert self.threshold is not None
         assert self.window is not None
         return (Fractions(self.threshold, self.window),)
 
     def compute(self, means: Means) -> Any:
-        """From the two averages."""
+        """Compute the score from the two averages."""
         error, reference = np.moveaxis(vector(means, self.statistics[0].name), -1, 0)
         return 1 - ratio(error, reference)
 

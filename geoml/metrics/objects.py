@@ -1,6 +1,6 @@
-"""Scores of connected objects: how many separate areas at or above a threshold a field has, and how many single cells.
+"""Scores of connected objects: numbers of separate areas at or above a threshold, and of areas of a single cell.
 
-Scores by cell hardly tell a field of rain from noise of the same amounts; the number of its objects does.
+Scores cell by cell hardly distinguish a field of rain from noise of the same amounts; the number of objects does.
 """
 
 from __future__ import annotations
@@ -35,17 +35,17 @@ def count_objects(events: Array) -> tuple[int, int]:
 
 @dataclass(frozen=True)
 class Objects(Statistic):
-    """Objects at or above a threshold: those of a member and those of one cell, then the same of the truth."""
+    """Objects per member and one-cell objects per member at or above a threshold, then both numbers of the truth."""
 
     threshold: float
 
     @property
     def name(self) -> str:  # type: ignore[override]
-        """Its columns."""
+        """Name of the statistic's columns."""
         return f"objects_{self.threshold:g}"
 
     def evaluate(self, forecast: Forecast) -> tuple[Array, Array]:
-        """Counts of each sample, means over members; every sample weighs the same. Unknown cells are no events."""
+        """Counts of each sample, averaged over members; every sample has weight 1. Unknown cells are not events."""
         prediction, truth, weights = forecast.planes
         least, known = reached(self.threshold), weights > 0
         sums = np.zeros((len(truth), 4))
@@ -63,7 +63,7 @@ class _OfObjects(Metric):
 
     @property
     def statistics(self) -> tuple[Statistic, ...]:
-        """The one of its threshold."""
+        """The statistic of this threshold."""
         assert self.threshold is not None
         return (Objects(self.threshold),)
 
@@ -85,7 +85,7 @@ class ObjectsRatio(_OfObjects):
 class OneCellShare(_OfObjects):
     """Share of single cells among objects, over that of the truth, `(Σ n₁(x) / Σ n(x)) / (Σ n₁(y) / Σ n(y))`.
 
-    Undefined where either has no object, or the truth none of one cell.
+    Undefined if prediction or truth has no object, or the truth has no one-cell object.
     """
 
     name = "one_cell_share"

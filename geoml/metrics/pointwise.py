@@ -76,6 +76,6 @@ class Correlation(Metric):
 
 
 def _variance(square: Any, mean: Any) -> Any:
-    """Mean square less squared mean, 0 where that is no more than rounding."""
+    """Variance as mean square minus squared mean; 0 if the difference is within rounding."""
     variance = square - np.square(mean)
     return np.where(variance > 1e-12 * square, variance, 0.0)

@@ -1,7 +1,7 @@
 """Scores of an ensemble as a probability forecast.
 
 A single member is read as a point forecast, a distribution with all its mass in one place. It has no spread, and both
-estimators of its CRPS are its absolute error, so that a deterministic model stands in one table with ensembles. (As a
+estimators of its CRPS equal its absolute error, so that deterministic models and ensembles can be compared. (As a
 sample of one from an unknown distribution its fair CRPS would be undefined: the estimator divides by M − 1.)
 """
 
@@ -17,14 +17,14 @@ from geoml.metrics.pointwise import SQUARED_ERROR
 
 __all__ = ["CRPS", "CRPSFair", "Spread", "SpreadSkill", "fair_crps"]
 
-#: Cells whose terms are held at a time: they stay in the processor's cache.
+#: Number of cells that are computed at a time, so that their terms stay in the processor's cache.
 CELLS_AT_A_TIME = 1 << 13
 
 
 def fair_crps(prediction: NDArray[Any], truth: NDArray[Any], *, axis: int = 0) -> NDArray[np.float64]:
     """Fair CRPS of every cell, of the shape of `truth`; `axis` of `prediction` holds the members, two or more.
 
-    Ferro 2014; NaN where a member or the truth is. In averages over samples, masks and weights, `CRPSFair` is the same.
+    Ferro 2014; NaN where a member or the truth is NaN. `CRPSFair` is its weighted average over known cells.
 
     >>> fair_crps(np.array([[0.0, 1.0], [3.0, 1.0]]), np.array([1.0, 1.0])).tolist()
     [0.0, 0.0]
@@ -78,7 +78,7 @@ class CRPS(Metric):
 class CRPSFair(Metric):
     """Fair CRPS, `mean |xᵢ − y| − ½ Σᵢⱼ |xᵢ − xⱼ| / (M (M − 1))`: its expectation does not depend on M.
 
-    Best, in expectation, where members and truth are drawn from one distribution; single cells may be negative.
+    Its expectation is smallest if members and truth are drawn from one distribution; values of single cells may be < 0.
     Source: Ferro 2014, "Fair scores for ensemble forecasts", sect. 3; Zamo & Naveau 2018, eq. for the fair estimator.
     """
 
@@ -104,9 +104,9 @@ class Spread(Metric):
 class SpreadSkill(Metric):
     """Spread–skill ratio `√((M+1)/M · mean var) / √ mean (x̄ − y)²`; below 1: too sure of itself.
 
-    1 in expectation where truth and members are exchangeable: the mean of M members errs by (1 + 1/M) times the
-    variance. Undefined where the mean is everywhere right. Source: Fortin et al. 2014, "Why should ensemble spread
-    match the RMSE of the ensemble mean?", eq. 15.
+    It is 1 in expectation if truth and members are exchangeable: the squared error of the mean of M members is then
+    (1 + 1/M) times the variance. Undefined if the mean has no error. Source: Fortin et al. 2014, "Why should ensemble
+    spread match the RMSE of the ensemble mean?", eq. 15.
     """
 
     name, unit, perfect = "spread_skill", "1", 1.0

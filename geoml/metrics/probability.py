@@ -1,8 +1,8 @@
 """Scores of the probability of an event "at or above a threshold", the share of members that predict it.
 
-Probabilities are sorted into bins a tenth apart, of which up to ten members fill one each at most: what follows from
-the bins is then exact. Sources: Murphy 1973 (decomposition); Wilks 2019, "Statistical Methods in the Atmospheric
-Sciences", 4th ed., sect. 9.4.
+Probabilities are counted in bins of width 0.1. With up to ten members each bin holds at most one distinct probability,
+so that results from the bins are exact. Sources: Murphy 1973 (decomposition); Wilks 2019, "Statistical Methods in the
+Atmospheric Sciences", 4th ed., sect. 9.4.
 """
 
 from __future__ import annotations
@@ -27,17 +27,17 @@ PROBABILITY_BINS = 11
 
 @dataclass(frozen=True)
 class ProbabilityBins(Statistic):
-    """By bin of the predicted probability p: share of cells, of p, and of observed events."""
+    """Share of cells, mean of p, and share of observed events by bin of the predicted probability p."""
 
     threshold: float
 
     @property
     def name(self) -> str:  # type: ignore[override]
-        """Its columns."""
+        """Name of the statistic's columns."""
         return f"probability_{self.threshold:g}"
 
     def evaluate(self, forecast: Forecast) -> tuple[Array, Array]:
-        """The three, one after the other."""
+        """Three groups of columns (cells, p, events) with one column per bin, and the weight of the cells."""
         samples, weights = len(forecast.truth), forecast.cell_weights
         p, o = (array.reshape(samples, -1) for array in forecast.events(self.threshold))
         bins = np.floor(p * (PROBABILITY_BINS - 1) + 0.5).astype(np.intp)
@@ -55,7 +55,7 @@ class _Binned(CurveMetric):
 
     @property
     def statistics(self) -> tuple[Statistic, ...]:
-        """The bins of its threshold."""
+        """The bins of this threshold."""
         assert self.threshold is not None
         return (ProbabilityBins(self.threshold),)
 
@@ -89,8 +89,8 @@ class Brier(Metric):
 class Reliability(_Binned):
     """Reliability term of the Brier score, `Σ_b n_b (p̄_b − ō_b)² / n`: how far probabilities are from frequencies.
 
-    Up to ten members, Brier = reliability − resolution + uncertainty. Even of a calibrated ensemble it is about
-    `ō(1 − ō)/M` at the most, since M members are a sample.
+    Up to ten members, Brier = reliability − resolution + uncertainty. Even for a calibrated ensemble it
+    may be up to about `ō(1 − ō)/M`, because M members are a finite sample.
     """
 
     name, unit, perfect = "reliability", "1", 0.0
@@ -138,7 +138,7 @@ class ROCArea(_Binned):
     direction: ClassVar[Direction] = "higher"
 
     def compute(self, means: Means) -> Any:
-        """Pairs of an event and another cell that are in order; equal ones count half."""
+        """Share of pairs (event, no event) in which the event has the higher probability; ties count half."""
         cells, _, events = self._bins(means)
         others = cells - events
         ordered = (events * (np.cumsum(others, axis=-1) - others / 2)).sum(axis=-1)

@@ -19,10 +19,10 @@ if TYPE_CHECKING:
 __all__ = ["RANK_BINS", "SPACING", "OutlierExcess", "RankDeviation", "rank_deviation_by_chance", "ranked"]
 
 Array = NDArray[Any]
-#: Bins of the histogram: the ranks of eight members. Other ensembles are spread over as many, so that their tables
-#: can be compared.
+#: Number of bins, as many as eight members have ranks. Ranks of other ensembles are spread over these bins, so that all
+#: tables can be compared.
 RANK_BINS = 9
-#: Cells between those of a field whose ranks are counted: neighbours are correlated.
+#: Spacing in cells of the lattice on which ranks are counted, because neighbours are correlated.
 SPACING = 10
 
 
@@ -35,7 +35,7 @@ def _mixed(z: NDArray[np.uint64]) -> NDArray[np.uint64]:
 
 
 def _seeds(ids: Array, stream: int) -> NDArray[np.uint64]:
-    """A number for each id, independent of other ids."""
+    """Return a random seed for each id, independent of other ids."""
     if ids.dtype.kind in "Mm":
         ids = ids.astype(f"{ids.dtype.kind}8[ns]")
     return _mixed(ids.astype(np.int64).view(np.uint64) * np.uint64(8) + np.uint64(stream + 1))
@@ -46,22 +46,22 @@ def _within_one(numbers: NDArray[np.uint64]) -> NDArray[np.float64]:
 
 
 def _uniform(ids: Array, stream: int) -> NDArray[np.float64]:
-    """A number within 0…1 for each id, independent of other ids."""
+    """Return a random number in 0…1 for each id, independent of other ids."""
     return _within_one(_seeds(ids, stream))
 
 
 @dataclass(frozen=True)
 class Ranks(Statistic):
-    """In which bins the truths of cells `SPACING` apart fall, by weight: neighbouring cells are correlated.
+    """Rank histogram of the truth, by weight, on a lattice with a cell spacing of `SPACING`.
 
-    The lattice of cells is at a random place in each sample, on one plane where fields have several. Ties, mostly
-    zeros, are resolved at random (Hamill & Colucci 1998). All chance is a function of the sample's id.
+    The lattice has a random offset in each sample; of fields with several planes one random plane is used. Ties, mostly
+    zeros, are resolved at random (Hamill & Colucci 1998). Random numbers depend on the sample's id only.
     """
 
     name: str = "ranks"
 
     def evaluate(self, forecast: Forecast) -> tuple[Array, Array]:
-        """Weights of the cells in each bin, and of all."""
+        """Weights of the cells in each bin, and of all cells."""
         count, members, space = len(forecast.truth), forecast.members, forecast.truth.shape[1:]
         plane = (1,) * max(0, 2 - len(space)) + space
         shape = (math.prod(plane[:-2]), *plane[-2:])
@@ -87,8 +87,8 @@ class Ranks(Statistic):
 class RankDeviation(CurveMetric):
     """Largest relative deviation of a bin of the rank histogram, `max_b |n_b / (n/B) − 1|`, B = 9 bins.
 
-    0 where truth and members are drawn from one distribution, but for chance: `rank_deviation_by_chance` says how
-    much that is. With eight members a bin is a rank; with others a rank r of M members is spread evenly over
+    If truth and members are drawn from one distribution, it differs from 0 only by chance, see
+    `rank_deviation_by_chance`. With eight members each bin is a rank; else a rank r of M members is spread evenly over
     r/(M + 1)…(r + 1)/(M + 1) of the bins (the randomised PIT, Czado et al. 2009). Source: Hamill 2001.
     """
 
@@ -96,7 +96,7 @@ class RankDeviation(CurveMetric):
     statistics: tuple[Statistic, ...] = (Ranks(),)
 
     def compute(self, means: Means) -> Any:
-        """From the shares of the bins."""
+        """Compute the deviation from the shares of the bins."""
         return np.abs(vector(means, "ranks") * RANK_BINS - 1).max(axis=-1)
 
     def curve(self, means: Means) -> xr.Dataset:
@@ -113,7 +113,7 @@ def ranked(table: StatisticsTable) -> int:
 
 
 def rank_deviation_by_chance(samples: int, *, level: float = 0.95, draws: int = 4000, seed: int = 0) -> float:
-    """The `level` quantile of the rank deviation of a calibrated ensemble, by simulation.
+    """Return the `level` quantile of the rank deviation of a calibrated ensemble, found by simulation.
 
     >>> rank_deviation_by_chance(1000) > 0.2 > rank_deviation_by_chance(3000)
     True
@@ -123,7 +123,7 @@ def rank_deviation_by_chance(samples: int, *, level: float = 0.95, draws: int = 
 
 
 def _outliers(forecast: Forecast) -> Array:
-    """Chance of each truth to get the lowest or highest rank, ties resolved at random."""
+    """Probability that each truth gets the lowest or highest rank if ties are resolved at random."""
     y = forecast.truth[:, None]
     below, equal = (forecast.prediction < y).sum(axis=1), (forecast.prediction == y).sum(axis=1)
     above = forecast.members - below - equal
@@ -137,7 +137,7 @@ EXPECTED_OUTLIERS = CellStatistic("expected_outliers", lambda f: np.full(f.truth
 class OutlierExcess(Metric):
     """Share of truths outside the ensemble less its expectation, `mean [y < min x or y > max x] − 2 / (M + 1)`.
 
-    Over all cells. Above 0 the ensemble is too narrow. A truth equal to members is outside by chance, as for ranks.
+    Over all cells. Above 0 the ensemble is too narrow. A truth equal to a member may count as outside by chance.
     """
 
     name, unit, perfect = "outlier_excess", "1", 0.0

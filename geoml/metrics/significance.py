@@ -1,7 +1,7 @@
 """Intervals for scores and functions of several scores, by a paired bootstrap of blocks of time.
 
-Neighbouring hours are correlated, so blocks of time are drawn, and the same blocks for all tables: variations that two
-models share cancel. Sources: Künsch 1989 (block bootstrap); Hamill 1999 (paired resampling of forecasts).
+Neighbouring hours are correlated, so blocks of time are resampled. All tables use the same resampled blocks, so that
+variations common to two models cancel. Sources: Künsch 1989 (block bootstrap); Hamill 1999 (paired resampling).
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ MAX_UNDEFINED = 0.01
 MIN_REPLICATES = 100
 #: Minimum number of resamples outside either end of an interval.
 MIN_OUTSIDE = 2
-#: Resampled block counts held at a time.
+#: Number of resampled block counts in memory at a time.
 COUNTS_AT_A_TIME = 1 << 22
 
 
@@ -49,7 +49,7 @@ class Interval:
     """An estimate and its interval, or the `reason` why there is none.
 
     `blocks` is the number of independent blocks; `tail` is the share of `replicates` outside at either end, smaller
-    than `(1 − level) / 2` to make up for the finite number of blocks.
+    than `(1 − level) / 2` to correct for the finite number of blocks.
     """
 
     estimate: float
@@ -120,9 +120,9 @@ def block_bootstrap(
             for blocks to be nearly independent.
 
     The interval is the expanded percentile interval (Hesterberg 2015, "What teachers should know about the
-    bootstrap", sect. 5.3), which lends the percentiles the width that Student's t has at this number of blocks. Where
-    neighbouring blocks turn out to be correlated (by the jackknife values of the functional), B blocks count as
-    B (1 − ρ)/(1 + ρ), and the interval widens accordingly. Below 20 there is none, and the reason is given.
+    bootstrap", sect. 5.3), which widens the percentiles as Student's t for this number of blocks. If neighbouring
+    blocks are correlated (by the jackknife values of the functional), B blocks count as B (1 − ρ)/(1 + ρ), and the
+    interval widens accordingly. With fewer than 20 blocks the result has a reason instead of an interval.
     """
     if not 0 < level < 1 or replicates < MIN_REPLICATES:
         raise ValueError(f"level {level} must be within 0…1 and replicates {replicates} at least {MIN_REPLICATES}")
@@ -140,7 +140,7 @@ def block_bootstrap(
     weights = {name: np.add.reduceat(table.weights, starts) for name, table in tables.items()}
 
     def value(pick: Callable[[NDArray[Any]], NDArray[Any]]) -> NDArray[np.float64]:
-        """The functional after `pick` turned the sums of the blocks into sums of resamples."""
+        """Compute the functional of resamples; `pick` converts sums of blocks to sums of resamples."""
         scores = {}
         for name, table in tables.items():
             means = ratio(pick(sums[name]), pick(weights[name]))
@@ -171,15 +171,15 @@ def block_bootstrap(
 
 
 def average(intervals: Sequence[Interval]) -> Interval:
-    """The mean of several estimates (test regions, say) with the interval of the mean; see `combine`."""
+    """Return the mean of several estimates (for example of test regions) with its interval; see `combine`."""
     return combine(lambda *values: np.mean(values, axis=0), intervals)
 
 
 def combine(functional: Callable[..., Any], intervals: Sequence[Interval]) -> Interval:
-    """A functional of several estimates, in their order, with its interval.
+    """Return a functional of several estimates, passed in order, with its interval.
 
-    Resamples are combined one by one: drawn with the same seed and the same number of blocks, they are of the same
-    hours. Without an interval where one of the parts has none.
+    Resamples are combined one by one: with the same seed and number of blocks they consist of the same hours. If a
+    part has no interval, the result has none.
     """
     if not intervals:
         raise ValueError("no intervals to combine")
@@ -196,7 +196,7 @@ def combine(functional: Callable[..., Any], intervals: Sequence[Interval]) -> In
 
 
 def _blocks(ids: NDArray[Any], block: Any) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
-    """First row, number in time and samples of each block that holds any; `ids` rise."""
+    """First row, number and sample count of each block that is not empty; `ids` must ascend."""
     if isinstance(block, datetime.timedelta):
         block = np.timedelta64(block)
     if (ids.dtype.kind == "M") != isinstance(block, np.timedelta64):
@@ -209,7 +209,7 @@ def _blocks(ids: NDArray[Any], block: Any) -> tuple[NDArray[Any], NDArray[Any], 
 
 
 def _correlation(left_out: NDArray[np.float64], index: NDArray[Any]) -> float:
-    """Correlation of neighbouring blocks' influence on the functional, 0 where it may be chance (5 %, one-sided)."""
+    """Correlation of neighbouring blocks' influence on the functional; 0 if not significant (5 %, one-sided)."""
     deviation = left_out - left_out.mean()
     neighbours = np.flatnonzero(np.diff(index) == 1)
     variance = np.square(deviation).mean()

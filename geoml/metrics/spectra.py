@@ -21,9 +21,9 @@ Array = NDArray[Any]
 
 @lru_cache(maxsize=32)
 def _rings(height: int, width: int) -> tuple[NDArray[np.int32], NDArray[np.float64]]:
-    """Slots of `ring_power` for the coefficients of a real transform, and what the summed power of a ring is times.
+    """Return the `slots` and `scale` of `ring_power` for a real transform of fields of this size.
 
-    The half of the plane that a real transform leaves out mirrors the other half: its coefficients count twice.
+    A real transform leaves out half of the plane, which mirrors the other half: those coefficients count twice.
     """
     from geoml.metrics.kernels import SIDE_BY_SIDE  # numba takes half a second to import
 
@@ -70,7 +70,7 @@ def ralsd(prediction: Array, truth: Array) -> float:
 
 
 def _distance(predicted: Array, observed: Array) -> Any:
-    """Root mean square of the ratio in dB over wavenumbers from 1 on; those at which neither has power are left out."""
+    """Root mean square of the ratio in dB over wavenumbers from 1 on; wavenumbers without any power are left out."""
     from geoml.metrics.kernels import decibel_distance
 
     lead, waves = predicted.shape[:-1], predicted.shape[-1]
@@ -79,12 +79,12 @@ def _distance(predicted: Array, observed: Array) -> Any:
 
 @dataclass(frozen=True)
 class Power(Statistic):
-    """Spectrum of the members, averaged, and of the truth, one after the other; zeros where the truth is unknown."""
+    """Mean spectrum of the members, followed by the spectrum of the truth; cells with unknown truth are set to 0."""
 
     name: str = "power"
 
     def evaluate(self, forecast: Forecast) -> tuple[Array, Array]:
-        """Both spectra by the weight of the sample."""
+        """Both spectra times the weight of the sample, and the weight."""
         prediction, truth, _ = forecast.planes
         spectra = [rapsd(prediction).mean(axis=(1, 2)), rapsd(truth).mean(axis=1)]
         return np.concatenate(spectra, axis=1) * forecast.total_weight[:, None], forecast.total_weight
@@ -102,7 +102,7 @@ class RALSD(CurveMetric):
     statistics: tuple[Statistic, ...] = (Power(),)
 
     def compute(self, means: Means) -> Any:
-        """From the two spectra."""
+        """Compute the distance of the two spectra."""
         return _distance(*np.split(vector(means, "power"), 2, axis=-1))
 
     def curve(self, means: Means) -> xr.Dataset:

@@ -72,12 +72,12 @@ METRICS: dict[str, type[Metric]] = {
     )
 }
 
-#: Values (cells × members) scored at a time, so that temporary arrays stay small.
+#: Number of values (cells × members) scored at a time, so that temporary arrays stay small.
 VALUES_AT_A_TIME = 1 << 19
 
 
 class Suite:
-    """Metrics by name, those with a threshold or a window once for each of `thresholds` and `windows`.
+    """Metrics by name; a metric with a threshold or window is computed for each of `thresholds` or `windows`.
 
     >>> suite = Suite(("mae", "rmse"))
     >>> prediction = np.array([[[1.0, 2.0]], [[3.0, 8.0]]])  # two samples, one member, two cells
@@ -147,7 +147,7 @@ class Suite:
         mask: ArrayLike | None = None,
         weights: ArrayLike | None = None,
     ) -> StatisticsTable:
-        """The rows of some samples.
+        """Compute the rows of some samples.
 
         Args:
             prediction: `(sample, member, *space)`.
@@ -156,8 +156,7 @@ class Suite:
             mask: `(sample, *space)`, True where the truth is known; values of other cells are ignored.
             weights: not negative, broadcastable to `space`: cell areas, for instance.
 
-        Errors: `DataError` that names the sample where a cell that counts is not finite, in the fields or in a
-        statistic of them.
+        Raises `DataError`, with the sample, if an unmasked value or a statistic is not finite.
         """
         x, y = np.asarray(prediction), np.asarray(truth)
         known = np.ones(y.shape, bool) if mask is None else np.asarray(mask)
@@ -205,15 +204,15 @@ class Suite:
         return {label: float(metric.compute(means)) for label, metric in self.metrics.items()}
 
     def curves(self, table: StatisticsTable) -> dict[str, xr.Dataset]:
-        """The curve of every metric that has one, by its label: spectra, rank histogram, reliability, …"""
+        """Map the label of each metric with a curve to the curve: spectra, rank histogram, reliability, …"""
         means = table.means()
         return {name: metric.curve(means) for name, metric in self.metrics.items() if isinstance(metric, CurveMetric)}
 
     def skill(self, table: StatisticsTable, reference: StatisticsTable, *, metric: str = "crps_fair") -> float:
         """Skill score `1 − score / score of the reference` on the same samples and cells; 1 is perfect, 0 no better.
 
-        For a metric whose perfect value is 0. Errors: `DataError` where the tables do not hold the same samples with
-        the same weights, `UserError` where the metric is not in the suite.
+        The perfect value of the metric must be 0. Raises `DataError` if the tables differ in samples or weights, and
+        `UserError` if the metric is not in the suite.
         """
         if metric not in self.metrics:
             raise unknown("metric", metric, self.metrics, hint="in this suite")

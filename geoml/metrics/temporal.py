@@ -1,7 +1,7 @@
 """Scores of coherence in time: daily cycle, lag-1 correlation, lengths of spells.
 
 The daily cycle needs the valid time of each sample. The others need samples that are sequences, `(time, *space)`:
-`sequences` makes them of consecutive fields.
+`sequences` forms them from consecutive fields.
 """
 
 from __future__ import annotations
@@ -49,12 +49,12 @@ def sequences(times: Array, length: int) -> NDArray[np.intp]:
 
 @dataclass(frozen=True)
 class DailyCycle(Statistic):
-    """Predicted and observed mean in each hour of the day, UTC, one after the other."""
+    """Mean of the prediction in each hour of the day (UTC), followed by the mean of the truth in each hour."""
 
     name: str = "daily_cycle"
 
     def evaluate(self, forecast: Forecast) -> tuple[Array, Array]:
-        """Sums and weights stand in the hour of each sample."""
+        """Weighted sums and weights; each sample fills the columns of its hour."""
         ids = forecast.ids
         if ids.dtype.kind != "M":
             raise DataError(f"the daily cycle needs valid times as ids; these are of type {ids.dtype}")
@@ -107,7 +107,7 @@ class DiurnalPhase(Metric):
 
 
 def _steps(fields: Array) -> tuple[Array, Array]:
-    """Each step and the next of sequences `(…, time, cell)`."""
+    """Return all steps but the last, and all but the first, of sequences `(…, time, cell)`."""
     return fields[..., :-1, :], fields[..., 1:, :]
 
 
@@ -123,7 +123,7 @@ def _sequence(forecast: Forecast) -> tuple[Array, Array, Array]:
 
 @dataclass(frozen=True)
 class LaggedMoments(Statistic):
-    """First and second moments of each step and the next: five of the members, averaged, then five of the truth."""
+    """First and second moments of pairs of consecutive steps: five averaged over members, then five of the truth."""
 
     name: str = "lagged_moments"
 
@@ -139,7 +139,7 @@ class LaggedMoments(Statistic):
 
 
 def _correlation(moments: Array) -> Array:
-    """Of `(…, 5)`: NaN where one of the two is constant."""
+    """Correlation from five moments `(…, 5)`; NaN if one of the two variables is constant."""
     x, y, xx, yy, xy = np.moveaxis(moments, -1, 0)
     variances = [np.where(square - m * m > 1e-12 * square, square - m * m, 0) for m, square in ((x, xx), (y, yy))]
     return np.asarray(ratio(xy - x * y, np.sqrt(variances[0] * variances[1])))
@@ -170,13 +170,13 @@ class Lag1Error(CurveMetric):
 
 @dataclass(frozen=True)
 class Transitions(Statistic):
-    """Shares of pairs of steps that are wet first, wet then dry, dry first, dry then wet: members, then truth."""
+    """Shares of pairs of steps: first wet, wet then dry, first dry, dry then wet; of members, then of the truth."""
 
     threshold: float
 
     @property
     def name(self) -> str:  # type: ignore[override]
-        """Its columns."""
+        """Name of the statistic's columns."""
         return f"transitions_{self.threshold:g}"
 
     def evaluate(self, forecast: Forecast) -> tuple[Array, Array]:
@@ -199,7 +199,7 @@ class _SpellRatio(CurveMetric):
 
     @property
     def statistics(self) -> tuple[Statistic, ...]:
-        """The transitions at its threshold."""
+        """The transitions at this threshold."""
         assert self.threshold is not None
         return (Transitions(self.threshold),)
 
@@ -225,8 +225,7 @@ class _SpellRatio(CurveMetric):
 class WetSpellRatio(_SpellRatio):
     """Predicted over observed mean length of spells at or above the threshold, `L_x / L_y`; needs sequences.
 
-    `L = P(wet now) / P(wet now, dry next)`, which the ends of the sequences do not bias. Undefined without an end of a
-    spell.
+    `L = P(wet now) / P(wet now, dry next)`, which the ends of the sequences do not bias. Undefined if no spell ends.
     """
 
     name, spell = "wet_spell_ratio", 0

@@ -80,7 +80,7 @@ def fraction_sums(
     """Weighted sums over cells of `(f − o)²` and `f² + o²`, averaged over members, f and o the fractions in windows.
 
     `members` `(member, y + 1, x + 1)` and `truth` `(y + 1, x + 1)` are integral images. A window of n cells a side
-    reaches from n // 2 cells before its own cell; what lies outside the field is no event.
+    reaches from n // 2 cells before its own cell; cells outside the field are not events.
     """
     error, reference = _sums(members, truth, weights, window)
     return float(error), float(reference)

@@ -19,8 +19,8 @@ __all__ = ["Channels", "Model", "Phase"]
 class Channels:
     """Names of the channels a model is built for, in the order of the tensors' channel axis.
 
-    `first_guess` pairs a target with the condition channel that is its coarse version, where their names differ
-    (`{"precipitation": "tp"}` as pairs); a condition channel of the same name need not be listed.
+    `first_guess` has pairs of a target and the condition channel that is its coarse version, if their names differ:
+    `(("precipitation", "tp"),)`.
     """
 
     condition: tuple[str, ...]
@@ -42,7 +42,7 @@ class Channels:
 
 @dataclass(frozen=True)
 class Phase:
-    """One optimiser's part of a training step: the parameters that it updates, and how often.
+    """One phase of a training step: the parameters that one optimiser updates, and the number of repeats.
 
     A regression has one phase. An adversarial model has two; the critic's has several `repeats`, each on a new batch.
     `options` (`betas`, `weight_decay`, `learning_rate`) override those of the trainer and are overridden by its
@@ -63,9 +63,9 @@ class Model(nn.Module, ABC):
     factor works, integer or not.
     """
 
-    #: dims the model can be built for; the conformance test builds each.
+    #: Values of `dims` for which the model can be built; the conformance test builds each.
     supported_dims: ClassVar[tuple[int, ...]] = (2, 3)
-    #: False where all members of a prediction are equal.
+    #: False if all members of a prediction are equal.
     stochastic: ClassVar[bool] = True
     #: True if members agree with `batch.points`.
     takes_points: ClassVar[bool] = False
@@ -88,7 +88,7 @@ class Model(nn.Module, ABC):
 
     @abstractmethod
     def predict(self, batch: Batch, *, members: int = 1, seed: int = 0) -> torch.Tensor:
-        """`(batch, member, channel, *space)` on the target grid, in transformed space; never reads `batch.target`.
+        """`(batch, member, channel, *space)` on the target grid, in transformed space; does not read `batch.target`.
 
         The noise of a member is keyed on (seed, sample id, member) and does not depend on batching.
         """

@@ -19,13 +19,14 @@ def with_static(
 ) -> Float[Tensor, "batch predictor *space"]:
     """Conditions, interpolated to the target grid, followed by the batch's static fields."""
     if len(channels.static) != (0 if batch.static is None else batch.static.shape[1]):
-        raise ValueError(f"static fields {channels.static} are required; the batch has {batch.static is not None}")
+        count = 0 if batch.static is None else batch.static.shape[1]
+        raise ValueError(f"the batch has {count} static fields; expected {len(channels.static)}: {channels.static}")
     return interpolated if batch.static is None else torch.cat((interpolated, batch.static), dim=1)
 
 
 def first_guess(
     guesses: Sequence[int | None], predictors: Float[Tensor, "batch predictor *space"]
 ) -> Float[Tensor, "batch target *space"]:
-    """The predictor of each target's `Channels.guess_index`, 0 where that is None."""
+    """Return the first guess of each target from the interpolated predictors; 0 for a target without a first guess."""
     zero = torch.zeros_like(predictors[:, 0])
     return torch.stack([zero if index is None else predictors[:, index] for index in guesses], dim=1)

@@ -21,7 +21,7 @@ __all__ = ["CorrDiff"]
 
 
 class CorrDiff(Diffusion):
-    """Members = a U-Net's conditional mean + a diffusion of the residual, which sees the mean among its predictors.
+    """Members are the mean of a U-Net plus residuals of a diffusion, which has the mean as an additional predictor.
 
     Mardani et al. 2023, arXiv 2309.15214, in one training instead of two: the mean is trained on its mean squared error
     only, the diffusion on the residuals of the current mean (without gradient to the mean), and their scale adapts as
@@ -61,9 +61,9 @@ class CorrDiff(Diffusion):
 
     @torch.no_grad()
     def predict(self, batch: Batch, *, members: int = 1, seed: int = 0) -> Tensor:
-        """Members around the one mean."""
+        """Sample members around the common mean."""
         return self.sample(batch, *self._around(batch, self.mean(batch).float()), members=members, seed=seed)
 
     def _around(self, batch: Batch, mean: Tensor) -> tuple[Tensor, Tensor]:
-        """Predictors, the mean among them, and the mean."""
+        """Return the predictors, which include the mean, and the mean."""
         return torch.cat((self.predictors(batch), mean), dim=1), mean

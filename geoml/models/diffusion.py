@@ -33,42 +33,42 @@ from geoml.nn.upsampling import GridUpsample
 
 __all__ = ["Diffusion"]
 
-#: The logarithm of a scale moves this many times as fast as a weight does.
+#: Factor by which the logarithm of a scale learns faster than a weight.
 SCALE_SPEED = 10.0
 #: Largest noise level, in units of the fields, at which covariances are taken from the network's Jacobian.
 NOISIEST = 8.0
-#: No cell moves by more than this many times the largest misfit of the points at a step.
+#: Largest change of a cell per step, in units of the largest misfit of the points.
 LARGEST_MOVE = 1.0
-#: Keeps the gradient of the scales out of the way of the others', where all of them are clipped together.
+#: Weight of the loss term of the scales: it is small, so that their gradient hardly affects the clipping of gradients.
 SCALE_WEIGHT = 0.01
 
 
 class Diffusion(Model):
     """A conditional diffusion of `(target − centre) / scale`.
 
-    The centre is the first guess with `residual`, and `middle` where there is none; masked cells are set to it, and do
-    not count. The scale of a target channel is the standard deviation of what is left: a parameter that follows the
-    data by the likelihood of a normal distribution, moved by that term alone. The term's value is left out of the loss.
-    So the scale is the same however batches are cut, lies in checkpoints with the weights, and needs no pass over the
-    data before training. It starts from `scale`, and stays there without `learn_scale`.
+    The centre is the first guess if `residual` is set and there is one, else `middle`; masked cells do not count.
+    The scale of a target channel is the standard deviation of `target − centre`. It is a parameter that is trained
+    only by the likelihood of a normal distribution; this term contributes gradients but no value to the loss. So the
+    scale does not depend on batching, is stored in checkpoints, and needs no pass over the data before training. Its
+    initial value is `scale`; without `learn_scale` it is constant.
 
     Args:
         process: "edm", "flow" or "ddpm", or a mapping of `name` and its options: see `geoml.diffusion.process`.
         network: of the U-Net: see `geoml.nn.options.UNetOptions`.
-        conditioning: how predictors come in: see `geoml.diffusion.network.DenoisingUNet`.
-        sampling: how members are sampled: see `geoml.diffusion.process.Sampling`. The default sampler, spacing and
-            `sigma_min` need half the evaluations of Heun's method on the levels of Karras et al. for one error, as
+        conditioning: ways of conditioning on predictors: see `geoml.diffusion.network.DenoisingUNet`.
+        sampling: options of sampling: see `geoml.diffusion.process.Sampling`. For the same error the default sampler,
+            spacing and `sigma_min` need half the evaluations of Heun's method on the levels of Karras et al., as
             `benchmarks/sampling.py` measures.
         more_predictors: predictors that a subclass adds to those of the channels.
         noise_lengths: correlation of the noise along the last axes, in cells; see `geoml.models.noise.correlated`. A
-            network that gives nothing then samples a Gaussian field with this correlation. Empty: independent cells.
+            network with zero output then samples a Gaussian field with this correlation. Empty: independent cells.
     """
 
     stochastic: ClassVar[bool] = True
     takes_points: ClassVar[bool] = True
     #: Largest number of target cells times members that `predict` samples at once; limits its memory.
     CELLS: ClassVar[int] = 1 << 19
-    #: The same given points, where gradients need the memory of all layers.
+    #: Value of `CELLS` for batches with points: gradients then need the memory of all layers.
     GUIDED_CELLS: ClassVar[int] = 1 << 16
 
     def __init__(
@@ -131,7 +131,7 @@ class Diffusion(Model):
 
     @torch.no_grad()
     def predict(self, batch: Batch, *, members: int = 1, seed: int = 0) -> Tensor:
-        """Members sampled from independent noise, as many at a time as `CELLS` allows, given `batch.points`."""
+        """Sample members from independent noise, conditioned on `batch.points`; `CELLS` limits members at a time."""
         predictors = self.predictors(batch)
         known = self.known(predictors)
         return self.sample(batch, predictors, self.centre(predictors), members=members, seed=seed, known=known)
@@ -168,7 +168,7 @@ class Diffusion(Model):
         return torch.exp(SCALE_SPEED * self.log_scale).clamp(min=1e-6)
 
     def denoiser(self, predictors: Float[Tensor, "batch predictor *space"]) -> Denoiser:
-        """The denoiser of scaled residuals under these conditions, one a row, cut to the `bound` of the sampling."""
+        """Denoiser of scaled residuals; `predictors` has one row per field. Clipped to the `bound` of the sampling."""
 
         def denoise(x: Tensor, sigma: Tensor) -> Tensor:
             def network(scaled: Tensor, label: Tensor) -> Tensor:
@@ -183,7 +183,7 @@ class Diffusion(Model):
     def denoising_loss(
         self, batch: Batch, predictors: Tensor, centre: Tensor, generator: torch.Generator | None
     ) -> Float[Tensor, ""]:
-        """The loss of the denoiser of `target − centre`, and the gradient of the scales."""
+        """Loss of the denoiser of `target − centre`; it also contributes the gradient of the scales."""
         if batch.target is None or generator is None:
             raise ValueError("the loss of a diffusion needs a batch with a target, and a generator of its noise")
         away = batch.target - centre
@@ -215,12 +215,11 @@ class Diffusion(Model):
         layers: slice = slice(None),
         temperature: Float[Tensor, " batch"] | None = None,
     ) -> Float[Tensor, "batch member target *space"]:
-        """`centre` and the sampled residuals, added; noise is keyed on (seed, step, sample id, member).
+        """Sample `centre` plus residuals; noise is keyed on (seed, step, sample id, member).
 
-        `temperature` multiplies the noise that each sample starts from, and with it the spread of its members.
-
-        `members` says how many, or which. `predictors`, `centre` and what is `known` of the targets are those of the
-        `layers` of the first axis that are sampled. `batch.points`, if any, are in the space of the targets.
+        `temperature` multiplies the initial noise of each sample, and thus the spread of its members. `members` is a
+        number of members or a range of their indices. Only the `layers` of the first axis are sampled; `predictors`,
+        `centre` and `known` are those of these layers. `batch.points` are in transformed space.
         """
         if len(batch.ids) != len(batch):
             raise ValueError(f"members are keyed on samples' ids: {len(batch.ids)} ids for a batch of {len(batch)}")

@@ -20,7 +20,7 @@ class Fitted:
     stochastic: ClassVar[bool] = False
 
     def fit(self, batches: Iterable[Batch]) -> None:
-        """Fit to training batches; subclasses that learn override this method and the state."""
+        """Fit to training batches; subclasses with `learns` override this method, `state` and `load_state`."""
         raise TypeError(f"{type(self).__name__} learns nothing")
 
     def state(self) -> dict[str, Any]:
@@ -30,4 +30,4 @@ class Fitted:
     def load_state(self, state: dict[str, Any]) -> None:
         """Restore a state."""
         if state:
-            raise DataError(f"{type(self).__name__} keeps no state; {sorted(state)} came")
+            raise DataError(f"{type(self).__name__} has no state, but the file holds {sorted(state)}")

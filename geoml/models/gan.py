@@ -55,7 +55,7 @@ def ensemble_loss(
 
 
 class Generator(nn.Module):
-    """Condition and noise to the target: residual blocks on the condition's grid, exact upsampling, more blocks."""
+    """Map condition and noise to the target: residual blocks on the coarse grid, exact upsampling, more blocks."""
 
     def __init__(
         self,
@@ -165,7 +165,7 @@ class WassersteinGAN(Model):
         )
 
     def loss(self, batch: Batch, *, phase: str = "generator", generator: torch.Generator | None = None) -> Tensor:
-        """The critic's or the generator's loss; masked cells are 0 in what the critic sees, real and fake."""
+        """The critic's or the generator's loss; masked cells are 0 in the critic's inputs, real and fake."""
         if batch.target is None or generator is None:
             raise ValueError("the loss of a GAN needs a batch with a target, and a generator of its noise")
         predictors = self._predictors(batch)
@@ -210,7 +210,7 @@ class WassersteinGAN(Model):
         return both[: len(batch)].mean() - both[len(batch) :].mean() + self.penalty * penalty
 
     def _draw(self, batch: Batch, predictors: Tensor, members: int, generator: torch.Generator) -> Tensor:
-        """Members from the noise of a loss."""
+        """Generate members for a loss; their noise is keyed by `generator` and sample id."""
         coarse, fine = (
             sample_noise((members, *shape), batch.ids, generator, draw=name)
             for name, shape in self._noise_shapes(batch)

@@ -1,7 +1,7 @@
 """Models of former versions: current classes and settings for the old names, which no other module uses.
 
-Checkpoints, run folders and configurations of commit 9c6128b name a class for each kind of diffusion, with the options
-of its network, process and sampling side by side. `upgraded` converts them to the current form; state dicts did not
+Checkpoints, run folders and configurations of commit 9c6128b have one class per kind of diffusion, and the options of
+network, process and sampling on one level. `upgraded` converts them to the current form; state dicts did not
 change.
 """
 
@@ -22,14 +22,14 @@ NETWORK = (
 )  # fmt: skip
 PROCESS = ("sigma_data", "p_mean", "p_std", "wiener", "parameterisation", "schedule", "diffusion_steps")
 SAMPLING = ("sampler", "steps", "spacing", "sigma_min", "sigma_max", "bound", "guidance", "keep")
-#: The group that a setting of a diffusion belongs to now.
+#: Present group of each setting of a diffusion.
 GROUPS = {
     **dict.fromkeys(NETWORK, "network"),
     **dict.fromkeys(PROCESS, "process"),
     **dict.fromkeys(SAMPLING, "sampling"),
 }
 OF_NETWORK = dict.fromkeys(NETWORK, "network")
-#: By former class: that of today, the group of each setting, and what was not said in a configuration of then.
+#: Former class: present class, group of each setting, and former default values of settings that may be missing.
 MOVED: dict[str, tuple[str, dict[str, str], dict[str, Any]]] = {
     "geoml.models.edm.EDM": (DIFFUSION, GROUPS, {"process": {"name": "edm"}}),
     "geoml.models.ddpm.DDPM": (
@@ -52,8 +52,8 @@ MOVED: dict[str, tuple[str, dict[str, str], dict[str, Any]]] = {
 def upgraded(config: Mapping[str, Any]) -> dict[str, Any]:
     """Convert a model's configuration to the current form; a current configuration is returned unchanged.
 
-    A setting that stands outside its group takes the place of the one inside, so that `{model: edm, base: 8}` changes
-    the network of a preset.
+    A setting outside its group replaces the setting in the group, so that `{model: edm, base: 8}` changes the network
+    of a preset.
 
     >>> old = {"_target_": "geoml.models.edm.EDM", "base": 4, "steps": 8}
     >>> upgraded(old)["network"], upgraded(old)["sampling"], upgraded(old)["process"]

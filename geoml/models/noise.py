@@ -25,10 +25,10 @@ def seed_of(*keys: int | str) -> int:
 
 
 class WindowId(int):
-    """The id of a sample of which a batch holds a window: its noise is cut from that of the whole sample.
+    """The id of a sample if a batch holds only a window of it: its noise is cut from the noise of the full sample.
 
-    `windows` gives, by the shape of a window's space, the shape of the whole and the place of the window within:
-    slices, or along the last axis the indices of the columns.
+    `windows` maps the spatial shape of a window to the shape of the full sample and the position of the window in it:
+    slices, or column indices along the last axis.
     """
 
     windows: Mapping[tuple[int, ...], tuple[tuple[int, ...], tuple[slice, ...]]]
@@ -47,7 +47,7 @@ class WindowId(int):
         raise ValueError(f"noise of shape {tuple(shape)} is not one of the windows: {list(self.windows)}")
 
     def part(self, windows: Mapping[tuple[int, ...], tuple[tuple[int, ...], tuple[slice, ...]]]) -> WindowId:
-        """The id of a window of this window, given as the shape and the place within this one."""
+        """Return the id of a window within this window, given by its shape and its position in this window."""
         found = {}
         for space, (outer, place) in windows.items():
             whole, cut = self.whole_of(outer)
@@ -58,7 +58,7 @@ class WindowId(int):
 
 
 def _bounds(outer: slice, inner: slice, size: int) -> tuple[int, int]:
-    """Start and stop of a slice of a slice."""
+    """Return start and stop of a slice of a slice."""
     if not isinstance(outer, slice):
         return 0, 0  # the last axis, whose columns are listed
     span = range(*outer.indices(size))[inner]
@@ -73,15 +73,15 @@ def _root(size: int, length: float) -> Tensor:
     return torch.linalg.cholesky(correlation).float()
 
 
-#: Lengths of correlation along the last axes, or such lengths for each channel.
+#: Correlation lengths in cells along the last axes, common to all channels or one row per channel.
 Lengths = Sequence[float] | Sequence[Sequence[float]]
 
 
 def correlated(noise: Float[Tensor, "*lead"], lengths: Lengths) -> Float[Tensor, "*lead"]:
     """Noise with the correlation exp(-distance / length) along each of the last axes, from independent noise.
 
-    `lengths` are in cells, one for each of the last axes, or a row of them for each channel, which is the axis before
-    these; 0 leaves an axis independent. The variance stays 1 in every cell, at the edges too.
+    `lengths` are in cells: one for each of the last axes, or one such row per channel (the axis before these axes); 0
+    leaves an axis independent. The variance stays 1 in every cell, at the edges too.
 
     >>> wave = correlated(torch.randn(2000, 8, generator=torch.Generator().manual_seed(0)), [4.0])
     >>> [round(float((wave[:, 0] * wave[:, lag]).mean()), 1) for lag in (0, 4)]

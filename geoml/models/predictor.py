@@ -68,7 +68,7 @@ def is_stochastic(predictor: Any) -> bool:
 
 
 def takes_points(predictor: Any) -> bool:
-    """Whether the members of a predictor (or of its model) agree with the points of a batch."""
+    """True if the members of a predictor (or of its model) are conditioned on the points of a batch."""
     return bool(getattr(getattr(predictor, "model", predictor), "takes_points", False))
 
 

@@ -1,4 +1,4 @@
-"""Models by name, and building them from a configuration."""
+"""Names of model presets, and models built from configurations."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ _CONF = Path(__file__).parent.parent / "conf" / "model"
 
 
 def available(folder: Path = _CONF) -> dict[str, Path]:
-    """Names of configurations and their YAML: `resnet` of model `resnet`, `resnet-large` a larger one of the same."""
+    """Map preset names to their YAML files; `resnet-large` is a larger `resnet`."""
     return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
 
 
 def preset(name: str, paths: Mapping[str, Path] | None = None) -> dict[str, Any]:
-    """The configuration of a name: `_target_` and arguments; from `paths` for a domain's models.
+    """Load the preset `name`: `_target_` and arguments; `paths` maps the names of a domain's presets to files.
 
     >>> preset("unet")["_target_"]
     'geoml.models.unet.UNetRegression'
@@ -37,7 +37,7 @@ def preset(name: str, paths: Mapping[str, Path] | None = None) -> dict[str, Any]
 
 
 def changed(config: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, Any]:
-    """A configuration with other values: nested ones are changed one by one.
+    """Return a configuration with changed values; nested mappings are merged key by key.
 
     >>> changed(preset("edm"), {"network": {"base": 4}, "process": "flow", "steps": 2})["network"]["base"]
     4
@@ -52,7 +52,7 @@ def changed(config: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, 
 
 
 def kind_of(config: Mapping[str, Any]) -> str:
-    """A word for the model of a configuration: the process of a `Diffusion`, else the module of its class.
+    """Short name of a configured model: the process of a `Diffusion`, else the module of its class.
 
     >>> kind_of(preset("edm-large")), kind_of(preset("unet"))
     ('edm', 'unet')
@@ -67,7 +67,7 @@ def build(config: Mapping[str, Any] | str, channels: Channels, dims: int, *, all
     """The untrained model of a configuration: a mapping with `_target_`, or the name of a preset.
 
     The class is called as `cls(channels=…, dims=…, **arguments)`. Only geoml's packages and those in `allow` are
-    imported. The configuration stays with the model, as it is written today, so that a checkpoint can rebuild it.
+    imported. The configuration is stored in `model.config`, so that a checkpoint can rebuild the model.
 
     Errors: `UserError` for a target that is not allowed or no `Model`, and for arguments it does not take.
     """

@@ -31,7 +31,7 @@ def masked_loss(
     quantile: float = 0.5,
     huber_delta: float = 1.0,
 ) -> Float[Tensor, ""]:
-    """Mean error over the True cells of `mask`; what a masked cell holds, NaN included, has no influence.
+    """Mean error over the True cells of `mask`; values of masked cells, also NaN, have no influence.
 
     "pinball" is max(q·(y−ŷ), (q−1)·(y−ŷ)), least where ŷ is the quantile q (Koenker & Bassett 1978). With no True
     cell at all the loss is 0.
@@ -112,7 +112,7 @@ class Regression(Model):
 
     @torch.no_grad()
     def predict(self, batch: Batch, *, members: int = 1, seed: int = 0) -> Tensor:
-        """The one prediction, shared by all members."""
+        """The deterministic prediction, equal for all members."""
         prediction = _full(self(batch))
         return prediction.unsqueeze(1).expand(-1, members, *prediction.shape[1:])
 

@@ -33,19 +33,19 @@ class Predicts(Protocol):
 
 @dataclass(frozen=True)
 class TileSpan:
-    """A tile along one axis: the cells that it writes, their weights, and the cells that it reads from both grids."""
+    """A tile along one axis: cells to write, weights of the cells, and cells to read from both grids."""
 
     read: slice
     coarse: slice
-    #: One weight for each cell read: 0 in the halo, falling across the overlap, 1 within.
+    #: Weight of each cell that is read: 0 in the halo, between 0 and 1 in the overlap, 1 inside.
     weight: np.ndarray
 
 
 @dataclass(frozen=True)
 class Tiling:
-    """How the last two axes of a domain are cut. All counts are in cells of the target grid.
+    """Tiling of the last two axes of a domain. All counts are in cells of the target grid.
 
-    A tile is `tile` cells wide. It overlaps its neighbours by `blend` cells on either side, where they are mixed with
+    A tile is `tile` cells wide. It overlaps its neighbours by `blend` cells on either side, where tiles are mixed with
     weights that sum to 1, and reads `halo` more cells. With a halo as wide as the receptive field of a network tiles
     equal the untiled prediction up to rounding; with global layers (attention, group norm) blending hides the seams.
 
@@ -104,7 +104,7 @@ class Tiled:
     tiling: Tiling
 
     def predict(self, batch: Batch, *, members: int = 1, seed: int = 0) -> tuple[Tensor, float]:
-        """The blended tiles, and the mean of their clipped shares."""
+        """Return the blended tiles, and the mean share of clipped values."""
         rows, columns = (
             self.tiling.spans(fine, coarse)
             for fine, coarse in zip(batch.target_grid.axes[-2:], batch.condition_grid.axes[-2:], strict=True)

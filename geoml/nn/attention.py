@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 
 __all__ = ["AxisAttention", "CrossAttention", "cell_positions", "rotate"]
 
-#: Angles fall from 1 to about 1/BASE radians a cell: axes here are tens of cells long.
+#: Rotation angles range from 1 to about 1/BASE radians per cell, for axes that are tens of cells long.
 BASE = 100.0
-#: Columns that attend in one call; CUDA kernels take a limited number of them.
+#: Largest number of columns per attention call, because CUDA kernels limit it.
 AT_ONCE = 1 << 15
 
 
@@ -91,7 +91,7 @@ class AxisAttention(nn.Module):
 class CrossAttention(nn.Module):
     """Attention of every cell to all cells of a context on the same grid; initialised to the identity.
 
-    Rotary positions along every axis. Meant for coarse levels: memory and time grow with the square of the cells.
+    Rotary positions along every axis. Meant for coarse levels: memory and time grow with the squared number of cells.
     """
 
     def __init__(

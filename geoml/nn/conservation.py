@@ -22,21 +22,21 @@ METHODS: tuple[Method, ...] = ("additive", "multiplicative", "softmax")
 
 Matrix = NDArray[np.float64]
 
-#: Lower limit of a fine cell as a share of the surrounding coarse values: 0 could not be scaled.
+#: Lower limit of a fine cell as a share of the coarse values around it, because a value of 0 cannot be scaled.
 FLOOR = 1e-3
-#: Over-relaxed iterative scaling approaches the solution and Newton's method completes it, with steps of
-#: conjugate gradients, in each of which no cell changes by more than a factor e^LARGEST_STEP.
+#: Number of scaling iterations, their over-relaxation, number of conjugate-gradient steps per Newton step, and largest
+#: change of the logarithm of a cell per Newton step. Newton's method follows the iterative scaling.
 SCALINGS, RELAXATION, CONJUGATE_STEPS, LARGEST_STEP = 24, 1.7, 24, 2.0
 
 
 @dataclass(frozen=True)
 class Conservation:
-    """Constraint layers of Harder et al. 2023 (arXiv 2208.05424, eq. 2–5) for cells that overlap in part.
+    """Constraint layers of Harder et al. 2023 (arXiv 2208.05424, eq. 2–5) for cells that overlap partly.
 
     With A the area means of `coarse` cells over `fine` ones, each layer gives fields x with A·x = the coarse means:
 
     - additive: x + Aᵀ(AAᵀ)⁻¹(means − A·x), the nearest such field; A and its pseudo-inverse are Kronecker products of
-      one matrix an axis. With `positive`, negative values are set to 0 and the rest is scaled as below.
+      one matrix per axis. With `positive`, negative values are set to 0 and the rest is scaled as below.
     - multiplicative: x·exp(Aᵀλ), the nearest in relative entropy. λ is found by iterative scaling (Darroch & Ratcliff
       1972, Ann. Math. Stat. 43, 1470), then by Newton's method; where fine cells nest in coarse ones, it is
       x·mean/(A·x).
@@ -48,7 +48,7 @@ class Conservation:
 
     fine: Grid
     coarse: Grid
-    #: Iterations end when every mean is met to this share of the largest mean.
+    #: Largest error of a mean at which iterations stop, relative to the largest mean.
     tolerance: float = 2e-6
     iterations: int = 200
 
@@ -82,7 +82,7 @@ class Conservation:
         return _apply(self._means, fields)
 
     def inner(self, coarse: Tensor) -> Tensor:
-        """A coarse field without the unconstrained cells."""
+        """Crop a coarse field to the constrained cells."""
         for axis, whole in enumerate(self.whole, start=coarse.ndim - len(self.whole)):
             coarse = coarse.index_select(axis, torch.as_tensor(np.flatnonzero(whole), device=coarse.device))
         return coarse
@@ -95,7 +95,7 @@ class Conservation:
         *,
         positive: bool = True,
     ) -> Tensor:
-        """Fields `(…, *fine)` with the means `(…, *coarse)`, in double precision within; leading axes broadcast."""
+        """Adjust fields `(…, *fine)` to the means `(…, *coarse)`; in double precision, leading axes broadcast."""
         if method not in METHODS:
             raise unknown("conservation", method, METHODS)
         x, means = fields.double(), self.inner(coarse.double())
@@ -167,5 +167,5 @@ def _apply(matrices: tuple[Matrix, ...], fields: Tensor) -> Tensor:
 
 @lru_cache(maxsize=32)
 def conservation_for(fine: Grid, coarse: Grid) -> Conservation:
-    """The layers between two grids, made once."""
+    """Return the cached layers between two grids."""
     return Conservation(fine, coarse)

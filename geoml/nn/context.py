@@ -23,9 +23,9 @@ CONDITIONINGS: tuple[Conditioning, ...] = ("concat", "cross_attention", "film")
 
 
 class ContextEncoder(nn.Module):
-    """Fields `(batch, channels, *space)` to `(batch, width, *coarse space)`: a convolution before each of `halvings`.
+    """Encode fields `(batch, channels, *space)` as `(batch, width, *coarse space)`: a convolution before each halving.
 
-    `halvings` holds the factors of each axis; sizes must be multiples of their products.
+    `halvings` lists the factors of each axis; sizes must be multiples of the products of the factors.
     """
 
     def __init__(

@@ -17,9 +17,9 @@ FREQUENCIES = 16
 
 
 class ScalarEmbedding(nn.Module):
-    """Embeds one number per sample of order 1, such as a noise label, as a vector of `width`: waves, then two layers.
+    """Embeds one number per sample of order 1, such as a noise label, as a vector of `width`: sines, then two layers.
 
-    The waves' angular frequencies rise from 1 to 32 (Tancik et al. 2020, arXiv 2006.10739, with fixed frequencies).
+    Their angular frequencies rise from 1 to 32 (Tancik et al. 2020, arXiv 2006.10739, with fixed frequencies).
 
     >>> ScalarEmbedding(8)(torch.zeros(3)).shape
     torch.Size([3, 8])

@@ -68,20 +68,20 @@ def pad(x: Float[Tensor, "batch channel *space"], widths: Sequence[tuple[int, in
 
 
 def crop(x: Float[Tensor, "batch channel *space"], widths: Sequence[tuple[int, int]]) -> Tensor:
-    """The inverse of `pad`: `x` without `(before, after)` cells an axis."""
+    """The inverse of `pad`: remove `(before, after)` cells per axis."""
     for axis, (before, after) in enumerate(widths, start=2):
         x = x.narrow(axis, before, x.shape[axis] - before - after)
     return x
 
 
 def downsample(x: Float[Tensor, "batch channel *space"], factors: Sequence[int] | None = None) -> Tensor:
-    """Means over 2 × 2 (× 2) cells, or over `factors` cells an axis; sizes must be multiples."""
+    """Average over 2 × 2 (× 2) cells, or over `factors` cells per axis; sizes must be multiples."""
     shape = tuple(factors or (2,) * (x.ndim - 2))
     return F.avg_pool2d(x, shape) if x.ndim == 4 else F.avg_pool3d(x, shape)
 
 
 def upsample(x: Float[Tensor, "batch channel *space"], factors: Sequence[int] | None = None) -> Tensor:
-    """Every cell repeated 2 × 2 (× 2) times, or `factors` times an axis."""
+    """Repeat every cell 2 × 2 (× 2) times, or `factors` times per axis."""
     return F.interpolate(x, scale_factor=tuple(map(float, factors or (2,) * (x.ndim - 2))), mode="nearest")
 
 

@@ -1,4 +1,4 @@
-"""The options of a U-Net that all models with one share: the setting `network` of their presets."""
+"""Options of a U-Net, common to all models with a U-Net: the setting `network` of their presets."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class UNetOptions:
 
     @classmethod
     def of(cls, entry: UNetOptions | Mapping[str, Any]) -> UNetOptions:
-        """The network of a configuration; a `UserError` names the setting that is none."""
+        """Build the options from a configuration; an unknown setting raises `UserError`."""
         if isinstance(entry, UNetOptions):
             return entry
         from geoml.cli.config import build

@@ -25,7 +25,7 @@ __all__ = ["UNet"]
 
 
 class _Level(nn.Module):
-    """Residual blocks at one resolution, followed by optional attention: among all cells, along columns, to a context.
+    """Residual blocks at one resolution, followed by optional attention: global, along columns, or to a context.
 
     With `recompute` activations are recomputed in the backward pass instead of stored.
     """
@@ -73,17 +73,17 @@ class UNet(nn.Module):
     to the next multiple of `2**(levels - 1)` and cropped again.
 
     Args:
-        blocks: residual blocks a level and side.
-        embedding_dim: width of the embedding that `forward` takes (of a noise level, say); None for none.
-        attention: levels, counted from 0 at full resolution, that attend among all their cells.
-        norm: "group", or "none", with which distant cells do not influence each other.
+        blocks: number of residual blocks per level in encoder and decoder.
+        embedding_dim: width of the embedding passed to `forward` (for example of a noise level); None for none.
+        attention: levels with self-attention among all cells; level 0 has full resolution.
+        norm: "group" or "none"; without normalisation distant cells do not influence each other.
         out_gain: scale of the last layer's initial weights.
-        operator: of volumes: "full" convolves along all three axes; "factorised" along the last two, and every level
-            attends along the first (as video diffusion does, Ho et al. 2022, arXiv 2204.03458, section 3, there along
-            time); "planar" leaves the first axis alone.
-        first_axis_halvings: how many of the `levels - 1` halvings halve the first axis too, the first ones; None all.
-            Thin volumes want few.
-        context: channels of a context on the grid of `x` that `forward` takes, 0 for none.
+        operator: treatment of volumes: "full" convolves along all three axes; "factorised" convolves along the last two
+            and attends along the first at every level (as in video diffusion, Ho et al. 2022, arXiv 2204.03458,
+            section 3, along time); "planar" convolves along the last two only.
+        first_axis_halvings: number of halvings, counted from the first, that also halve the first axis; None for all
+            `levels - 1`. Choose a small number for thin volumes.
+        context: number of channels of a context, on the grid of `x`, passed to `forward`; 0 for none.
         context_by: "cross_attention", at the coarsest level, to the context encoded at that resolution; "film", by the
             mean of that encoding, added to the embedding (which it needs).
         recompute: trade time for memory: only the inputs of levels are stored, the rest is recomputed.
@@ -125,7 +125,7 @@ class UNet(nn.Module):
         thin = bottom if first_axis_halvings is None else first_axis_halvings
         if not 0 <= thin <= bottom:
             raise UserError(f"first_axis_halvings is {thin}; expected 0 to {bottom}, one less than the multipliers")
-        #: By how much each axis shrinks from one level to the next.
+        #: Factors by which each axis shrinks from one level to the next.
         self.factors = [((2,) if i < thin else (1,)) + (2,) * (dims - 1) for i in range(bottom)]
         kernel = kernel_of(operator, dims)
         options = {
@@ -158,7 +158,10 @@ class UNet(nn.Module):
             if way not in CONDITIONINGS[1:]:
                 raise unknown("context_by", way, CONDITIONINGS[1:])
         if bool(by) is not bool(context) or ("film" in by and self.embedding_dim is None):
-            raise ValueError(f"context {context} by {list(by)}, embedding_dim {self.embedding_dim}: see UNet")
+            raise ValueError(
+                f"context {context}, context_by {list(by)}, embedding_dim {self.embedding_dim}: expected a context "
+                'with context_by or neither, and embedding_dim for "film"'
+            )
         self.context = ContextEncoder(context, width, self.factors, dims=dims, kernel=kernel, norm=norm) if by else None
         self.context_film = nn.Linear(width, self.embedding_dim) if "film" in by and self.embedding_dim else None
 

@@ -1,4 +1,4 @@
-"""Features from one grid to another, exactly, within a network."""
+"""A network layer that interpolates features from one grid to another."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ __all__ = ["GridUpsample"]
 class GridUpsample(nn.Module):
     """Maps `(batch, channel, *source.shape)` onto `target` by coordinate: any factor, 2.5 included, any registration.
 
-    No parameters. The operator depends on the two grids' relative geometry alone, so that patches cut anywhere share
-    one; it works in single precision under autocast too.
+    It has no parameters. The operator depends only on the relative geometry of the grids, so that all patches share it.
+    It computes in single precision, also under autocast.
     """
 
     def __init__(self, *, method: Method = "bilinear", rim: Rim = "nearest") -> None:

@@ -83,7 +83,7 @@ def apply_last(x: Any, index: Any, weight: Any, out: Any) -> None:
 
 @_compiled
 def split_gaps(x: Any, values: Any, valid: Any) -> bool:
-    """Flat `x` with NaN replaced by 0 in `values`; 1 where there was a number, else 0, in `valid`; any NaN?"""
+    """Copy flat `x` to `values` with NaN replaced by 0, set `valid` to 1 for numbers, else 0; True if any is NaN."""
     zero, one = x.dtype.type(0), x.dtype.type(1)
     total = 0
     for i in range(x.size):
@@ -96,6 +96,6 @@ def split_gaps(x: Any, values: Any, valid: Any) -> bool:
 
 @_compiled
 def divide_by_share(values: Any, share: Any, threshold: float) -> None:
-    """Flat `values / share` in place, NaN where the share is below the threshold."""
+    """Divide flat `values` by `share` in place; NaN where the share is below the threshold."""
     for i in range(values.size):
         values[i] = values[i] / share[i] if share[i] >= threshold else np.nan

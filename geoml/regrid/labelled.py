@@ -1,4 +1,4 @@
-"""Regridding of xarray objects: axes are found by their coordinates, other variables are kept."""
+"""Regrid xarray objects: axes are identified by their coordinates, other variables are kept."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ __all__ = ["regrid_labelled"]
 
 
 def regrid_labelled(operator: Regridder, data: Any) -> Any:
-    """A data array or data set on the operator's target grid, with names, attributes and the other coordinates.
+    """Regrid a data array or data set to the operator's target grid; names, attributes and other coordinates are kept.
 
-    The data may have any names, directions and longitude convention that `conform` takes. Variables of a data set
+    The data may have any names, directions and longitude convention that `conform` accepts. Variables of a data set
     without the grid's dims are carried over; those with only some of them (bounds) are left out.
     """
     names = operator.source.names

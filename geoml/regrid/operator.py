@@ -32,7 +32,7 @@ Fields = TypeVar("Fields")
 BLOCK_BYTES = 1 << 20
 #: Minimum number of blocks per thread.
 BLOCKS_A_THREAD = 4
-#: Sums over more cells than this are made in float64.
+#: Number of cells above which sums are computed in float64.
 LONG_SUM = 64
 
 
@@ -42,7 +42,7 @@ class Regridder:
     `source` and `target` are grids, or xarray data that lie on them (any CF names, order and longitude convention).
     `method`: "conservative" (area means; sin(lat) on a sphere; keeps the integral to rounding), "bilinear" (linear
     along each axis) or "nearest". `rim` is the rule for targets beyond the source ("nearest", "linear", "missing",
-    "error": see `overlap_weights` and `interpolation_weights`). An axis equal in both grids costs nothing.
+    "error": see `overlap_weights` and `interpolation_weights`). Axes that are equal in both grids are not computed.
 
     Missing values (NaN, or False in a `mask`) are left out and the remaining weights are normalised to one; the result
     is missing if less than `valid_fraction` of the weight remains. `gaps=False` asserts that there are none and skips
@@ -66,7 +66,7 @@ class Regridder:
         gaps: bool = True,
     ) -> None:
         if method not in get_args(Method):
-            raise ValueError(f"method {method!r} is none of {get_args(Method)}")
+            raise ValueError(f"method is {method!r}; expected one of {get_args(Method)}")
         if not 0 <= valid_fraction <= 1:
             raise ValueError(f"valid_fraction {valid_fraction} has to be in 0 … 1")
         source, target = (grid if isinstance(grid, Grid) else grid_of(grid) for grid in (source, target))
@@ -111,7 +111,7 @@ class Regridder:
     def __call__(self, fields: Fields, mask: Any = None) -> Fields:
         """The fields on the target grid: the same kind (numpy, dask, torch, xarray), leading axes and float type.
 
-        `mask`, True where a value counts, broadcasts against `fields`; missing results are NaN. float16 and bfloat16
+        `mask` is True for valid values and broadcasts against `fields`; missing results are NaN. float16 and bfloat16
         tensors are summed in float32; integers give float32 or float64.
         """
         array: Any = fields
@@ -180,7 +180,7 @@ class Regridder:
         return out.reshape(*lead, *self.target.shape)
 
     def _gappy_passes(self, block: NDArray[Any], out: NDArray[Any]) -> bool:
-        """The passes for a block with NaN; whether there was any."""
+        """Apply the passes to a block that may have NaN; returns True if there was any."""
         from geoml.regrid import kernels
 
         whole, valid = np.empty_like(block), np.empty_like(block)
@@ -250,9 +250,9 @@ _operators: OrderedDict[Hashable, Regridder] = OrderedDict()
 
 
 def operator_for(source: Grid, target: Grid, method: Method = "conservative", **options: Any) -> Regridder:
-    """The operator for a pair of grids, cached and shared by all pairs with the same weights.
+    """Return the operator for a pair of grids, cached and shared by all pairs with the same weights.
 
-    Interpolation depends on the relative place of the grids only, so that patches cut anywhere share one operator;
+    Interpolation depends only on the relative position of the grids, so that all patches share one operator;
     area means depend on latitude too. `options` are those of `Regridder`.
     """
     key: list[Hashable] = [target.relative_to(source), method, tuple(sorted(options.items()))]

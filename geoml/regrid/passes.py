@@ -1,4 +1,4 @@
-"""The passes of a separable operator: one band matrix an axis, in the cheapest order, for numpy and torch."""
+"""The passes of a separable operator: one band matrix per axis, in the cheapest order, for numpy and torch."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Passes:
         return min(itertools.permutations(active), key=cost)
 
     def apply_to_blocks(self, block: NDArray[Any], out: NDArray[Any]) -> None:
-        """C-contiguous `(n, *source shape)` to `out`; the last pass writes there, where the types agree."""
+        """Apply all passes to C-contiguous `(n, *source shape)` and write to `out`, directly if the types agree."""
         from geoml.regrid import kernels
 
         for i in self.order:
@@ -70,7 +70,7 @@ class Passes:
         return self._cache[key]
 
     def apply_to_tensor(self, x: torch.Tensor) -> torch.Tensor:
-        """`(…, *source shape)` to `(…, *target shape)` by dense matrix products, differentiable."""
+        """Map `(…, *source shape)` to `(…, *target shape)` by dense matrix products; differentiable."""
         lead = x.ndim - len(self.bands)
         for i in self.order:
             matrix, shape = self._matrix(i, x), x.shape

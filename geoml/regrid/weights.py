@@ -17,7 +17,7 @@ Rim = Literal["nearest", "linear", "missing", "error"]
 
 #: Overlaps smaller than this share of a cell are rounding, not geometry.
 ROUNDING = 1e-9
-#: Positions this near to a source coordinate, in steps, are on it.
+#: Distance in steps within which a position is set to the nearest source coordinate.
 SNAP = 1e-6
 
 
@@ -50,7 +50,7 @@ class Band:
 
 def _check(source: Axis, target: Axis, rim: str) -> None:
     if rim not in get_args(Rim):
-        raise ValueError(f"rim {rim!r} is none of {get_args(Rim)}")
+        raise ValueError(f"rim is {rim!r}; expected one of {get_args(Rim)}")
     if source.units != target.units:
         raise DataError(f"axis {source.name!r} is in {source.units}, axis {target.name!r} in {target.units}")
 
@@ -73,12 +73,12 @@ def _turned(source: Axis, values: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def overlap_weights(source: Axis, target: Axis, *, rim: Rim = "nearest") -> Band:
-    """Area-conservative weights: the mean of the source over each target cell, cells as constant.
+    """Area-conservative weights: the mean of the source over each target cell; the field is constant in a source cell.
 
     Areas on a sphere: cells of latitude are weighed by sin(lat) of their edges. Cells that the source covers in part
-    take the mean of that part. `rim` says what becomes of the others: "nearest" gives cells outside the value of the
-    nearest source cell, "missing" makes NaN of what is less than half covered, "error" refuses it. Longitudes are
-    matched whatever their convention.
+    take the mean of that part. `rim` is the rule for other cells: "nearest" gives cells outside the value of the
+    nearest source cell, "missing" sets cells that are less than half covered to NaN, "error" raises an error. Both
+    conventions of longitudes are accepted.
     """
     _check(source, target, rim)
     if rim == "linear":
@@ -119,7 +119,7 @@ def overlap_weights(source: Axis, target: Axis, *, rim: Rim = "nearest") -> Band
 def _overlaps(
     source: Axis, edges: NDArray[np.float64], low: NDArray[np.float64], high: NDArray[np.float64]
 ) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
-    """Source cells (ascending `edges`) that may touch `[low, high]` and their common widths in the axis' measure."""
+    """Return source cells (ascending `edges`) that may touch `[low, high]`, and the overlap widths in `measure`."""
     first = np.searchsorted(edges, low, side="right") - 1
     last = np.searchsorted(edges, high, side="left") - 1
     index = first[:, None] + np.arange(max(1, int((last - first).max()) + 1))
@@ -139,9 +139,9 @@ def interpolation_weights(source: Axis, target: Axis, *, rim: Rim = "nearest", o
     """Weights by coordinate: linear between neighbours (`order=1`) or the nearest one (`order=0`).
 
     `rim` is the rule for targets beyond the outermost coordinates: "nearest" keeps the outermost value, "linear"
-    goes on with the outermost slope, "missing" makes NaN of what lies outside the source's extent, "error" refuses
-    it. Within the half cell between the outermost centre and the edge of a centre-registered source the last two
-    keep the outermost value. An axis with a period has no rim.
+    extrapolates the outermost slope, "missing" sets targets outside the source's extent to NaN, "error" raises an
+    error. In the half cell between the outermost centre and the edge of a centre-registered source "missing" and
+    "error" keep the outermost value. An axis with a period has no rim.
     """
     _check(source, target, rim)
     place = _turned(source, target.coordinates)

@@ -1,7 +1,7 @@
-"""Reports built once as data, from run folders: one self-contained HTML file, or Markdown with PNG files.
+"""Reports on run folders: data blocks that are rendered as one self-contained HTML file, or as Markdown with PNG files.
 
-A domain builds `Section`s of blocks (`Text`, `Table`, `Chart`, `Viewer`); `write_report` writes the page for the
-browser, which loads nothing from the network, and `write_markdown` the one for print.
+A domain builds `Section`s of blocks (`Text`, `Table`, `Chart`, `Viewer`); `write_report` writes an HTML
+page that loads nothing from the network, `write_markdown` a version for print.
 """
 
 from geoml.report.blocks import Block, Chart, Panel, Report, Section, Table, Text, Viewer, ViewerAxis, ViewerField

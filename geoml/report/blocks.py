@@ -38,7 +38,7 @@ class Table:
 
 @dataclass(frozen=True)
 class Chart:
-    """A chart; `alt` describes it in one sentence for screen readers. A Plotly figure, in 3-D, is not printed."""
+    """A chart; `alt` describes it in one sentence for screen readers. Plotly figures (3-D) are left out in print."""
 
     figure: Plot | Figure
     alt: str
@@ -57,9 +57,9 @@ class ViewerAxis:
 
 @dataclass(frozen=True)
 class Panel:
-    """Colours of a panel: `bounds` of classes, `under` the first of them, or a scale from `low` to `high`.
+    """Colours of a panel: classes between `bounds`, `under` for values below the first, or a scale `low` to `high`.
 
-    `labels` name the classes, one more than there are bounds; without them the bounds are shown.
+    `labels` are the names of the classes, one more than bounds; without labels the bounds are shown.
     `modality` selects among several colourings of one panel, by the value of the viewer's first axis.
     """
 
@@ -110,7 +110,7 @@ class Viewer:
     columns: str = ""
 
     def field(self, panel: Panel, here: Mapping[str, str]) -> ViewerField | None:
-        """The field of a panel where the axes have the values in `here`; None if there is none."""
+        """Return the field of a panel for the axis values `here`; None if there is no such field."""
         return next(
             (field for field in self.fields if field.panel == panel.name and field.place.items() <= here.items()), None
         )

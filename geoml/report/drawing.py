@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["draw_plot", "draw_viewer", "save_figure", "save_viewer"]
 
 SOLID, EMPTY, MARK = "#4a4a4a", "#e3e0da", "#d55e00"
-#: Values of the axis along a row that a printed viewer shows at most.
+#: Largest number of values of the axis `columns` in a printed viewer.
 COLUMNS = 3
 
 
@@ -142,9 +142,9 @@ class _Cell(NamedTuple):
 
 
 def draw_viewer(viewer: Viewer, *, title: str = "", at: Mapping[str, str] | None = None) -> Figure:
-    """The maps of a viewer: a row for each value of its axis `rows`, a column for each panel or value of `columns`.
+    """Draw the maps of a viewer: a row per value of its axis `rows`, a column per panel or value of `columns`.
 
-    Other axes have the values of `at`, by default those at their start.
+    All other axes have the values in `at`, by default their start values.
     """
     from matplotlib.figure import Figure
 
@@ -188,7 +188,7 @@ def draw_viewer(viewer: Viewer, *, title: str = "", at: Mapping[str, str] | None
 
 
 def _wrapped(lines: list[tuple[str, list[_Cell]]]) -> list[tuple[str, list[_Cell]]]:
-    """Rows of more than `ACROSS` panels in several rows of about equal length."""
+    """Split rows of more than `ACROSS` panels into several rows of about equal length."""
     width = len(lines[0][1])
     per = -(-width // -(-width // ACROSS))
     made = []

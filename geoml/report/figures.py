@@ -61,7 +61,7 @@ class PlotAxis:
 
 @dataclass(frozen=True)
 class Subplot:
-    """Series on common axes, or one heat map. Only an x axis has marks."""
+    """Series on common axes, or one heat map. `marks` are drawn on the x axis only."""
 
     content: Sequence[Series] | HeatMap
     x: PlotAxis = PlotAxis()
@@ -71,7 +71,7 @@ class Subplot:
 
 @dataclass(frozen=True)
 class Plot:
-    """Subplots in rows of `columns`; those of a row share their y axis. `height` is that of a row in pixels."""
+    """Subplots in rows of `columns`; subplots of a row share their y axis. `height` is that of a row in pixels."""
 
     subplots: Sequence[Subplot]
     columns: int = 1

@@ -1,4 +1,4 @@
-"""`geoml report RUNS…`: finished runs of any domain as one page for a browser.
+"""`geoml report RUNS…`: write one HTML page about finished runs of any domain.
 
 Domains register through the entry points of group `geoml.report`, so that the core does not depend on them. Each is a
 function of a path that returns a `Report`, or None if the path is not one of its runs.
@@ -23,7 +23,7 @@ __all__ = ["Makers", "gather", "main", "parser", "written"]
 Makers = Mapping[str, Callable[[Path], Report | None]]
 PAGE = "report.html"
 GROUP = "geoml.report"
-#: Larger pages open slowly.
+#: Size of a page in MB above which it opens slowly.
 LARGEST_MB = 15
 
 
@@ -61,7 +61,7 @@ def written(flags: argparse.Namespace, makers: Makers) -> list[dict[str, Any]]:
 def gather(paths: Sequence[Path], *, title: str | None = None, makers: Makers | None = None) -> Report:
     """The reports of all paths merged into one.
 
-    `makers` are functions from a path to a report by domain, by default those of all installed domains. Raises
+    `makers` maps each domain to a function from a path to a report (default: all installed domains). Raises
     `UserError` for a path that does not exist or that no maker recognises.
     """
     makers = _makers() if makers is None else makers

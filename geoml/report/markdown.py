@@ -18,7 +18,7 @@ __all__ = ["write_markdown", "write_pages"]
 def write_markdown(report: Report, path: str | os.PathLike[str]) -> Path:
     """Write the report as Markdown, its charts and maps as PNG files in the same folder; returns the path.
 
-    Figures in 3-D are left out. Each file is written atomically, the text last.
+    Figures in 3-D are left out. Each file is written atomically; the Markdown file is written last.
 
     >>> import tempfile
     >>> page = write_markdown(Report("Nothing yet", "An empty report."), Path(tempfile.mkdtemp(), "report.md"))

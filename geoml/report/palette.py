@@ -1,4 +1,4 @@
-"""Colours that are distinguishable with colour-vision deficiency, the same for a name in every figure."""
+"""Colours that are distinguishable with colour-vision deficiency; a name has the same colour in every figure."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ __all__ = ["OKABE_ITO", "colours"]
 OKABE_ITO = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8c6d31", "#7f7f7f")
 
 
-#: Shade of each further round of the eight colours, as a share of their brightness.
+#: Brightness of each further round of the eight colours, relative to the round before.
 SHADE = 0.55
 
 
 def colours(names: Sequence[str]) -> dict[str, str]:
-    """A colour for each name in order; after eight names the colours come again, darker.
+    """Map each name to a colour; after eight names the colours repeat with a darker shade.
 
     >>> colours(["edm", "gan"])
     {'edm': '#0072b2', 'gan': '#d55e00'}

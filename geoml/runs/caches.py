@@ -1,4 +1,4 @@
-"""Where compiled functions are kept when neither the installation nor the user's cache folder can be written."""
+"""Choose Numba's cache folder if neither the installation nor the user's cache folder is writable."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ VARIABLE = "NUMBA_CACHE_DIR"
 
 
 def place_caches() -> str:
-    """Name a temporary folder for Numba's cache where it would find none; that folder, or "" where none is needed.
+    """Set Numba's cache to a temporary folder if it has no writable one; returns that folder, or "" if not needed.
 
-    Numba writes next to each module, or below the user's cache folder, and fails where it can do neither (containers,
+    Numba writes next to each module or below the user's cache folder, and fails if neither is writable (containers,
     cluster images, read-only mounts).
     """
     if os.environ.get(VARIABLE):

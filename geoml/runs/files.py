@@ -35,10 +35,10 @@ __all__ = [
     "writing",
 ]
 
-#: Names of files that are being written.
+#: Pattern of the temporary names of files that are being written.
 PARTIAL = re.compile(r"\..*\.(?P<machine>[0-9a-f]{8})-(?P<process>[0-9]+)\.tmp", re.DOTALL)
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-#: Space below which a disk counts as full, where a library does not say why it could not write.
+#: Free bytes below which a disk counts as full if a library reports no reason for a failed write.
 PROBE_BYTES = 1 << 20
 REFUSED = (errno.EACCES, errno.EROFS, errno.EPERM, errno.ENOTDIR, errno.EEXIST)
 
@@ -47,8 +47,8 @@ REFUSED = (errno.EACCES, errno.EROFS, errno.EPERM, errno.ENOTDIR, errno.EEXIST)
 def writing(path: str | os.PathLike[str], *, partial: Path | None = None) -> Iterator[None]:
     """Convert errors of a full disk or a read-only folder into a `UserError` that names `path`.
 
-    Libraries with their own writers report a full disk in their message only, or, as HDF5, not at all: then the space
-    is tried. `partial` is the file being written, if it is another one.
+    Some libraries report a full disk only in their message or, as HDF5, not at all: then the free space is tested.
+    `partial` is the file that is being written, if it differs from `path`.
     """
     try:
         yield
@@ -84,14 +84,14 @@ def machine_error(number: int | None, path: object) -> UserError | None:
 
 
 def _partial_name(name: str) -> str:
-    """A hidden name that tells machines and processes apart, and is short where `name` is long."""
+    """Hidden temporary name that is unique per machine and process; a long `name` is shortened."""
     short = name if len(name) <= 60 else f"{name[:40]}-{zlib.crc32(os.fsencode(name)):08x}"
     return f".{short}.{_machine()}-{os.getpid()}.tmp"
 
 
 @functools.cache
 def _machine() -> str:
-    """What tells apart the machines and containers that may write to one folder: numbers of processes are their own."""
+    """Identifier of this machine or container: process numbers are unique within it only."""
     try:
         space = os.readlink("/proc/self/ns/pid")
     except OSError:
@@ -121,7 +121,7 @@ def _alive(process: int) -> bool:
 
 
 def _lack_of_space(path: Path) -> int | None:
-    """The error number if a file of the size of `path` and a little more cannot be written next to it."""
+    """Return the error number if there is no space next to `path` for its size plus `PROBE_BYTES`, else None."""
     size = path.stat().st_size if path.is_file() else 0
     allocate = getattr(os, "posix_fallocate", None)  # macOS has none
     if allocate is None:
@@ -138,8 +138,8 @@ def _lack_of_space(path: Path) -> int | None:
 def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     """A temporary path next to `path`, renamed to it if the block succeeds and removed if it fails.
 
-    Works for files and folders; an existing folder is replaced, and what is written to a device such as `/dev/stdout`
-    is sent to it. A full disk or a read-only folder becomes a `UserError` that names the path.
+    Works for files and folders; an existing folder is replaced. For a device such as `/dev/stdout` the content is
+    sent to the device. A full disk or a read-only folder becomes a `UserError` that names the path.
     """
     path = Path(path)
     device = os.path.exists(path) and not (path.is_file() or path.is_dir())
@@ -204,13 +204,13 @@ def read_text(path: str | os.PathLike[str], what: str) -> str:
 
 
 def text_within(folder: Path, name: str) -> str:
-    """The text of a file that a page shows; `DataError` for a link that leads out of the folder.
+    """Read a file of a run folder for a report; a link that leads out of the folder raises `DataError`.
 
-    A folder from somebody else may hold a link to a file of the reader's, which the page would carry to others.
+    Otherwise a link in a folder of unknown origin could include a private file of the reader in the page.
     """
     path = folder / name
     if not path.resolve().is_relative_to(folder.resolve()):
-        raise DataError(f"{path} is a link that leads out of the folder; a page shows files of the run alone")
+        raise DataError(f"{path} is a link that leads out of the folder; a page includes files of the run folder only")
     if not path.is_file():
         raise DataError(f"{path} is not a regular file" if path.exists() else f"{path} does not exist")
     try:
@@ -220,7 +220,7 @@ def text_within(folder: Path, name: str) -> str:
 
 
 def column_name(text: object) -> str:
-    """The heading of a column as a name in lower case, with its unit as the last word.
+    """Convert a column heading to a lower-case name with its unit as the last word.
 
     >>> [column_name(text) for text in ("Azimuth (°)", "TX Power [dBm]", " SS-RSRP ", "height_m")]
     ['azimuth_deg', 'tx_power_dbm', 'ss_rsrp', 'height_m']
@@ -230,7 +230,7 @@ def column_name(text: object) -> str:
 
 
 def csv_lines(text: str) -> tuple[str, int]:
-    """A table without comments (`#`) and without Excel's `sep=;`, and the number of lines before its header.
+    """Remove comments (`#`) and Excel's `sep=;` from a table; returns it with the number of lines before its header.
 
     >>> csv_lines("sep=;\\n# sites\\nname;x\\n# north\\na;1\\n")
     ('name;x\\n\\na;1\\n', 2)
@@ -243,10 +243,11 @@ def csv_lines(text: str) -> tuple[str, int]:
 
 
 def csv_rows(text: str, where: str | os.PathLike[str]) -> list[dict[str, str]]:
-    """The rows of a table with a header, by column, without empty cells; commas, semicolons or tabs separate.
+    """Read a table with a header into one dictionary per row, without empty cells.
 
-    The separator is the most frequent one in the header; lines that begin with `#` are comments. Raises `DataError` for
-    a row with more values than columns, for values in a column without a name, and for two columns of one name.
+    The separator is the most frequent of comma, semicolon and tab in the header. Lines that begin with `#` are
+    comments. Raises `DataError` for a row with more values than columns, for values in a column without a
+    name, and for two columns with the same name.
 
     >>> csv_rows("name; eps_r\\nstucco; 4,5\\n", "materials.csv")
     [{'name': 'stucco', 'eps_r': '4,5'}]
@@ -257,7 +258,7 @@ def csv_rows(text: str, where: str | os.PathLike[str]) -> list[dict[str, str]]:
     names = [name.strip() for name in reader.fieldnames or ()]
     for name in filter(None, names):
         if names.count(name) > 1:
-            raise DataError(f"{where} has two columns {name!r}; rename the one that is not meant")
+            raise DataError(f"{where} has two columns {name!r}; rename one of them")
     rows = []
     for row in reader:
         if extra := row.pop(None, None):

@@ -160,7 +160,7 @@ class RunFolder:
 
     def __init__(self, path: Path, config: dict[str, Any]) -> None:
         self.path, self.config = path, config
-        #: whether `write_summary` was called through this object
+        #: True if `write_summary` was called through this object.
         self.summarised = False
         self._lock: BinaryIO | None = None
 
@@ -186,7 +186,7 @@ class RunFolder:
         if path.exists() and not path.is_dir():
             raise UserError(f"{path} is a file; a run folder was expected")
         if path.is_dir() and not known.exists() and any(item.name != ".lock" for item in path.iterdir()):
-            raise UserError(f"{path} holds other files and no run; choose another folder")
+            raise UserError(f"{path} is not empty and is not a run folder; choose another folder")
         try:
             path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -338,7 +338,7 @@ def _config_in(folder: Path) -> dict[str, Any]:
 
 
 def _of_today(config: dict[str, Any]) -> dict[str, Any]:
-    """A stored configuration with its model as it is written today."""
+    """Convert the model of a stored configuration to the present form."""
     model = config.get("model")
     return {**config, "model": upgraded(model)} if isinstance(model, Mapping) else config
 

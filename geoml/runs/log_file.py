@@ -1,4 +1,4 @@
-"""Log files that cannot end a command."""
+"""Log files whose errors do not stop a command."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ __all__ = ["LogFile"]
 
 
 class LogFile(logging.FileHandler):
-    """A log file. When its disk is full the log ends, with one line on standard error, and the command continues."""
+    """A log file. If the disk is full, logging stops with one line on standard error, and the command continues."""
 
     def __init__(self, path: Path) -> None:
         super().__init__(path, encoding="utf-8", errors="backslashreplace")
         self.broken = False
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Write a record, unless the log has ended."""
+        """Write a record, unless logging has stopped."""
         if not self.broken:
             super().emit(record)
 
     def handleError(self, record: logging.LogRecord) -> None:
-        """End the log if it cannot be written; other errors are of the record."""
+        """Stop logging if the file cannot be written; other errors are handled as usual."""
         error = sys.exception()
         if isinstance(error, OSError):
             self._end(error)

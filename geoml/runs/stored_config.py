@@ -1,4 +1,4 @@
-"""YAML of others, read as data: nothing in it is resolved, followed or executed.
+"""Read YAML of unknown origin as plain data: nothing in it is resolved, followed or executed.
 
 A run folder, a checkpoint or a list of sites may come from anyone. It is plain YAML: mappings with text keys, sequences
 and scalars. Tags, anchors and aliases are refused, size and depth are limited, and `${…}` remains text. Which classes
@@ -75,7 +75,7 @@ _Loader.add_implicit_resolver(
 
 
 class _Refused(yaml.MarkedYAMLError):
-    """YAML that is valid, and more than data."""
+    """Valid YAML with features beyond plain data, such as tags and anchors."""
 
 
 def _refused(what: str, place: Any) -> _Refused:
@@ -85,7 +85,7 @@ def _refused(what: str, place: Any) -> _Refused:
 def parse_yaml(text: str, where: str | os.PathLike[str], *, most: int = MAX_LIST_NODES) -> Any:
     """The value of a YAML text without tags, anchors and aliases, of at most `most` values and 40 levels.
 
-    `DataError`, which begins with `where`, for any other text.
+    Other text raises a `DataError` that begins with `where`.
 
     >>> parse_yaml("{a: 1e9, b: [2001-01-01]}", "sites.yaml")
     {'a': 1000000000.0, 'b': ['2001-01-01']}

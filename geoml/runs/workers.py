@@ -1,4 +1,4 @@
-"""Jobs on the workers of an active Dask client, all of which have to run the code of this process."""
+"""Run jobs on the workers of an active Dask client; all workers must have the same code as this process."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ T = TypeVar("T")
 def ambient_client() -> Any:
     """The active Dask client of this process, or None; never starts one.
 
-    None within a task of a Dask worker: a task that waits for others would block the worker that they need.
+    Also None within a task of a Dask worker: a task that waits for other tasks would block the worker that runs them.
     """
     distributed = sys.modules.get("distributed")
     if distributed is None:
@@ -42,11 +42,11 @@ def ambient_client() -> Any:
 def spread(
     function: Callable[..., T], jobs: Iterable[Sequence[Any]], *, client: Any, ahead: int | None = None
 ) -> Iterator[tuple[Sequence[Any], Callable[[], T]]]:
-    """`(job, result)` as the workers of a Dask client finish `function(*job)`; `result()` returns or raises.
+    """Run `function(*job)` on Dask workers and yield `(job, result)` as jobs finish; `result()` returns or raises.
 
-    At most `ahead` jobs (four a worker) are under way. The jobs of a worker that dies are repeated by
-    another; a job that has killed several workers raises `UserError`, and so does a worker whose installation differs
-    from that of this process, or that does not have its working folder.
+    At most `ahead` jobs (four per worker) run or wait at a time. Jobs of a worker that dies are repeated by
+    another worker. A job that has killed several workers raises `UserError`, as does a worker with another installation
+    than this process or without its working folder.
     """
     from distributed import as_completed
 
@@ -71,7 +71,7 @@ def spread(
 
 @functools.cache
 def installed() -> str:
-    """Version, code and Python of the installation that a process runs."""
+    """Description of this process's installation: version, hash of the code, Python version."""
     import geoml
 
     digest = hashlib.sha256()
@@ -85,7 +85,7 @@ def installed() -> str:
 
 
 def _check_workers(client: Any) -> None:
-    """Refuse workers of another installation before they are given a job; `_run` finds those that join later."""
+    """Raise `UserError` for workers with another installation; `_run` checks workers that join later."""
     for address, found in client.run(installed, on_error="return").items():
         if isinstance(found, Exception):
             raise UserError(

@@ -45,7 +45,7 @@ __all__ = [
 logger = logging.getLogger(__name__)
 
 SUMS, BEST = "SHA256SUMS", "best.json"
-#: Files of a checkpoint for prediction, and those for resuming only.
+#: Files of a checkpoint for prediction, and files for resuming only.
 PREDICTS = ("ema.safetensors", "config.yaml", "transform.json")
 RESUMES = ("model.safetensors", "resume.pt")
 
@@ -124,7 +124,7 @@ def _tensors(module: nn.Module) -> dict[str, Tensor]:
 
 
 def _safe(state: Any) -> Any:
-    """`state` with numpy values as plain ones; `TypeError` for objects other than tensors and plain values."""
+    """Convert numpy values of `state` to plain values; all objects except tensors raise `TypeError`."""
     if isinstance(state, dict):
         return {_safe(key): _safe(value) for key, value in state.items()}
     if isinstance(state, list | tuple):
@@ -165,7 +165,7 @@ def found(folder: Path) -> list[Path]:
 def latest(folder: Path) -> Path | None:
     """The newest valid checkpoint in a run's `checkpoints` folder, None if the folder has none.
 
-    Damaged ones are skipped with a warning. If all are damaged, `DataError` is raised rather than starting over
+    Damaged checkpoints are skipped with a warning. If all are damaged, `DataError` is raised rather than starting over
     silently.
     """
     candidates = found(Path(folder))
@@ -199,7 +199,7 @@ def best(folder: Path) -> Path | None:
 
 
 def chosen(path: Path) -> Path:
-    """The checkpoint at a path: itself, or the best, else the newest, of a run or its `checkpoints` folder.
+    """Find the checkpoint at a path: itself, or the best (else newest) of a run or its `checkpoints` folder.
 
     Raises `DataError` if there is none.
     """
@@ -252,7 +252,7 @@ def load_config(folder: Path) -> dict[str, Any]:
 
 
 def load_model(folder: Path, *, allow: Sequence[str] = ()) -> Model:
-    """The model of a checkpoint with its averaged weights: of geoml's packages or those in `allow`.
+    """Load the model of a checkpoint with its averaged weights; its class must be in geoml's packages or in `allow`.
 
     The configuration is checked against the shapes in the weights before memory is allocated. Errors: `DataError`
     for a configuration that describes no model or weights that are broken, `UserError` for a class that is not allowed

@@ -1,4 +1,4 @@
-"""Device, precision and processes of a model; the only module that uses torch.distributed."""
+"""Device, precision and process group of a training; the only module that uses torch.distributed."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ logger = logging.getLogger(__name__)
 
 Precision = Literal["fp32", "bf16", "fp16"]
 PRECISIONS: tuple[Precision, ...] = ("fp32", "bf16", "fp16")
-#: Time that processes wait while one prepares data; if it dies, the launcher ends them.
+#: Time that processes wait while one process prepares data; if that process dies, the launcher stops the others.
 PATIENCE = timedelta(hours=12)
 
 
@@ -136,7 +136,7 @@ def choose_device(name: str = "auto") -> torch.device:
 
 
 def autocast(device: torch.device, precision: Precision) -> contextlib.AbstractContextManager[Any]:
-    """The context in which forward passes run: mixed precision, or nothing for "fp32"."""
+    """Context manager for forward passes: mixed precision, or full precision for "fp32"."""
     if precision not in PRECISIONS:
         raise unknown("precision", precision, PRECISIONS)
     if precision == "fp32":
@@ -159,7 +159,7 @@ def to_channels_last(model: nn.Module) -> None:
 def compile_networks(model: nn.Module, device: torch.device) -> bool:
     """Compile the model's networks in place; returns False and logs the reason if compilation does not work.
 
-    This is tested with one addition, because a missing C++ compiler is noticed at the first call only.
+    Compilation is tested with one addition, because a missing C++ compiler causes an error at the first call only.
     """
     try:
         torch.compile(lambda x: x + 1)(torch.ones(2, device=device))

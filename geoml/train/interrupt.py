@@ -14,7 +14,7 @@ logger = logging.getLogger(__name__)
 
 
 class Interrupt:
-    """Within the block the first signal only sets `came`; a second one raises immediately.
+    """Within the block the first signal only sets `came`; a second signal raises `KeyboardInterrupt` immediately.
 
     An interrupted step would leave weights and counters inconsistent. Outside the main thread, where Python does not
     allow handlers, signals are not changed.

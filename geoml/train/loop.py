@@ -195,7 +195,7 @@ class _Run:
     # -- one step
 
     def next_batch(self) -> Batch:
-        """The next batch, in transformed space on the device; begins a new epoch where one ends."""
+        """Return the next batch, in transformed space on the device; starts a new epoch after the last batch."""
         fresh = False
         while True:
             if self.batches is None:
@@ -344,7 +344,7 @@ class _Run:
             self.log.append({"samples": self.samples, "step": self.step, "epoch": self.epoch, **row})
 
     def validate(self) -> tuple[bool, bool]:
-        """(whether the loss is the smallest so far, whether patience is exhausted)."""
+        """Validate; returns (True if the loss is the smallest so far, True if patience is exhausted)."""
         if self.validation is None:
             return False, False
         self.last_validation = validation_loss(

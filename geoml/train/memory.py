@@ -39,8 +39,8 @@ def training_memory(model: Model, batch: Batch, *, batch_size: int, precision: P
     """Memory of a step on `batch_size` samples like those of `batch`, on the model's device.
 
     One forward pass on one sample, cut to 32 cells along its last two axes, counts the tensors that are saved for the
-    gradient; they grow with the cells. Buffers that kernels take for a moment are not among them, nor what a level that
-    is computed again holds meanwhile. The batch is in transformed space. The model is left as it was.
+    gradient; they grow with the cells. Temporary buffers of kernels, and activations of recomputed levels, are not
+    counted. The batch is in transformed space. The model is not changed.
     """
     piece = _piece(batch)
     probe = copy.deepcopy(model).train()

@@ -46,7 +46,7 @@ class TensorBoardLog:
         return SummaryWriter(str(self.folder), purge_step=purge_step, flush_secs=10)
 
     def append(self, row: Mapping[str, Any], /) -> None:
-        """Add one row to both."""
+        """Add one row to the log and to the TensorBoard events."""
         self.log.append(row)
         for name, value in row.items():
             if name != "samples" and isinstance(value, int | float) and not isinstance(value, bool):

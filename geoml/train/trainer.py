@@ -73,7 +73,7 @@ class Trainer:
                     raise unknown(f"option of phase {phase!r}", name, PHASE_OPTIONS)
 
     def option(self, phase: Phase, name: str) -> Any:
-        """The value of an option for a phase: from `phases`, else from the model, else the general one."""
+        """Value of an option for a phase: from `phases`, else from the model, else the common value."""
         return {name: getattr(self, name), **phase.options, **self.phases.get(phase.name, {})}[name]
 
 

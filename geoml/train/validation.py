@@ -26,7 +26,7 @@ def validation_loss(
 ) -> float:
     """Mean loss over all batches, weighted by the number of known target cells, so that it does not depend on batching.
 
-    Batches are distributed over processes; each process must be given all of them.
+    Batches are distributed over processes; each process needs a loader of all batches.
     """
     device, group = next(model.parameters()).device, world()
     total = weight = 0.0

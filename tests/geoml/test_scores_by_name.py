@@ -98,7 +98,7 @@ def test_sequences(fields):
         (lambda t, p: geoml.scores.mae(t, p.assign_coords(lat=p["lat"] + 0.2)), "'lat' differs"),
         (lambda t, p: geoml.scores.scorecard(t, p, metrics="scorcard"), "did you mean 'scorecard'"),
         (lambda t, p: geoml.scores.scorecard(t, p, metrics=["csi"]), "thresholds"),
-        (lambda t, p: geoml.scores.mae(p, t), "it comes first"),
+        (lambda t, p: geoml.scores.mae(p, t), "pass the truth first"),
     ],
 )
 def test_what_cannot_be_scored_is_said(fields, call, said):

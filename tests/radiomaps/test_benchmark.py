@@ -125,7 +125,7 @@ def test_what_a_training_depends_on_names_its_folder(store: Path, tmp_path: Path
 def test_wrong_settings_are_refused_at_once(store: Path, tmp_path: Path):
     for changes, hint in (
         ({"models": ["unet3", "idw"]}, "unet3"),
-        ({"models": ["idw", "idw"]}, "two rows of one name"),
+        ({"models": ["idw", "idw"]}, "two rows with the name"),
         ({"models": [{"model": "unet3d", "los": "mse"}]}, "did you mean 'loss'"),
         ({"models": [{"_target_": "mine.Model"}]}, r"allow_targets=\[mine\] would allow it"),
         ({"tasks": ["aware", "aware"]}, "names aware twice"),

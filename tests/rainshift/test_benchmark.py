@@ -244,7 +244,7 @@ def _splits():
         (["models=[bilinear,unett]"], "did you mean 'unet'"),
         (["models=[resnet]"], "add it"),
         (["precision=half"], "precision 'half' unknown"),
-        (["models=[bilinear,bilinear]"], "two rows of one name"),
+        (["models=[bilinear,bilinear]"], "two rows with the name"),
         (["metrics.metrics=[mae]"], "crps_fair"),
         (["analysis.replicates=50"], "need 100 or more"),
         (["analysis.level=95"], "between 0 and 1"),

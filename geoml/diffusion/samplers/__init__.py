@@ -37,7 +37,7 @@ SAMPLERS: dict[str, type[Sampler]] = {
 
 
 def sampler_of(entry: str | Mapping[str, Any]) -> Sampler:
-    """The sampler of a name, or of a mapping of `name` and options.
+    """Build a sampler from its name, or from a mapping of `name` and options.
 
     >>> sampler_of({"name": "ddim", "eta": 1.0})
     DDIM(eta=1.0)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 __all__ = ["NoiseSource", "Sampler", "SamplerStep"]
 
-#: Standard normal noise of the fields' shape for the step of that index.
+#: A function from the index of a step to standard normal noise in the shape of the fields.
 NoiseSource: TypeAlias = "Callable[[int], Tensor]"
 
 
@@ -56,10 +56,10 @@ class SamplerStep:
 class Sampler(ABC):
     """Follows `x = clean + σ · noise` from pure noise down to σ = 0; the probability flow is dx/dσ = (x − D(x, σ))/σ.
 
-    A class is abstract or final. Coefficients are computed in double precision, fields keep the noise's.
+    A class is abstract or final. Coefficients are computed in double precision, fields have the precision of `noise`.
     """
 
-    #: Order of the global error in the step size, of the deterministic part.
+    #: Order of convergence of the deterministic part: the global error scales with this power of the step size.
     order: ClassVar[int]
 
     @property

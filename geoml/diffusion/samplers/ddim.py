@@ -16,7 +16,7 @@ __all__ = ["DDIM"]
 
 @dataclass(frozen=True)
 class DDIM(Sampler):
-    """First order; a share `eta` of the noise of DDPM is drawn at each step (Song et al. 2021, arXiv 2010.02502).
+    """DDIM of first order, with a share `eta` of the noise of DDPM at each step (Song et al. 2021, arXiv 2010.02502).
 
     Eq. 12 and 16 in terms of σ: the fresh noise has standard deviation η σ' √(1 − σ'²/σ²). With η = 0 it is Euler's
     step, with η = 1 the ancestral sampling of Ho et al. 2020.

@@ -1,4 +1,4 @@
-"""DPM-Solver++ of second order with one evaluation a step."""
+"""DPM-Solver++ of second order with one evaluation per step."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ __all__ = ["DPMSolver2M"]
 
 @dataclass(frozen=True)
 class DPMSolver2M(Sampler):
-    """Exact in x, and linear in −ln σ of the denoised field, extrapolated from the step before.
+    """DPM-Solver++ (2M): the denoised field is extrapolated linearly in −ln σ from the previous step.
 
-    Lu et al. 2022, arXiv 2211.01095, algorithm 2 ("2M"): second order with one evaluation a step. The first step, and
-    the last where it goes to 0, are of first order.
+    Lu et al. 2022, arXiv 2211.01095, algorithm 2 ("2M"): second order with one evaluation per step. The first step, and
+    a last step to σ = 0, are of first order.
     """
 
     order: ClassVar[int] = 2

@@ -15,7 +15,7 @@ __all__ = ["Euler"]
 
 @dataclass(frozen=True)
 class Euler(Sampler):
-    """First order, one evaluation a step: along the tangent of the probability flow."""
+    """Euler steps along the tangent of the probability flow: first order, one evaluation per step."""
 
     order: ClassVar[int] = 1
 

@@ -15,7 +15,7 @@ __all__ = ["Heun", "heun_step"]
 
 
 def heun_step(x: Tensor, at: SamplerStep, sigma: float) -> tuple[Tensor, Tensor]:
-    """From `sigma` to `at.after` along the mean of the slopes at both ends; to 0 along the first alone."""
+    """Step from `sigma` to `at.after` with the mean slope of both ends; a step to 0 uses the first slope only."""
     denoised = at.denoise(x, sigma)
     slope = (x - denoised) / sigma
     there = x + (at.after - sigma) * slope
@@ -27,7 +27,7 @@ def heun_step(x: Tensor, at: SamplerStep, sigma: float) -> tuple[Tensor, Tensor]
 
 @dataclass(frozen=True)
 class Heun(Sampler):
-    """Second order, two evaluations a step but the last (Karras et al. 2022, algorithm 1)."""
+    """Heun steps: second order, two evaluations per step, one for the last (Karras et al. 2022, algorithm 1)."""
 
     order: ClassVar[int] = 2
 
