@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from geoml.cli.progress import track
 from geoml.data.store import read_dataset, write_netcdf
 from geoml.grids.grid import conform
 from rainshift.benchmarking.plan import Cell
@@ -32,6 +33,8 @@ __all__ = ["FOLDER", "of_file", "of_model", "read", "showcase", "write"]
 FOLDER = "maps"
 #: Number of times before and after the wettest one, and of members of each model, that are saved.
 BEFORE, AFTER, MEMBERS = 2, 3, 4
+#: Maximum number of cells times hours of a model's maps: of large regions, fewer hours are predicted.
+MOST = 400_000
 #: Maximum number of cells along each side for the map of a prediction without a target.
 LARGEST = 400
 
@@ -52,7 +55,8 @@ def showcase(experiment: Experiment, region: str) -> xr.Dataset:
     trained = {cell.model: cell for cell in experiment.plan.cells if cell.test_region == region and cell.seed == 0}
     outside = experiment.plan.outside.get(region)
     made = {}
-    for name, spec in sorted(experiment.specs.items(), key=lambda entry: not entry[1].is_network):  # trained ones first
+    trained_first = sorted(experiment.specs.items(), key=lambda entry: not entry[1].is_network)
+    for name, spec in track(trained_first, f"predicting maps of {whole}", unit="models"):
         chosen = outside if outside is not None else trained[name].train_set if name in trained else None
         cell = Cell(name, chosen if spec.learns else None, region)
         folder = experiment.trained_in(cell)
@@ -128,7 +132,7 @@ def of_coarse(file: Path, fields: CoarseFields, name: str) -> xr.Dataset | None:
             made = made.expand_dims(time=fields.times)
         rain = made["precipitation"].mean("member")
         wettest = int(np.argmax([float(np.nan_to_num(field.mean().values)) for field in rain]))
-        near = _around(made["time"].values, wettest)
+        near = _around(made["time"].values, wettest, made.sizes["lat"] * made.sizes["lon"])
         made = made.isel(time=near).load()
         data = xr.Dataset(
             attrs={"units": "mm h-1", "region": name, "wettest": str(made["time"].values[near == wettest][0])}
@@ -163,7 +167,7 @@ def _weather(
     groups = archive.open(region, split)
     target = groups["target"]["precipitation"].isel(time=indices[places])
     wettest = int(np.nanargmax(np.nan_to_num(target.mean(("lat", "lon")).values, nan=-1.0)))
-    near = _around(target["time"].values, wettest)
+    near = _around(target["time"].values, wettest, target.sizes["lat"] * target.sizes["lon"])
     positions = places[near]
     data = xr.Dataset({"target": target.isel(time=near).load()}, attrs={"units": "mm h-1", "region": region})
     guess = dict(archive.channels.first_guess).get("precipitation", "precipitation")
@@ -173,9 +177,18 @@ def _weather(
     return data.assign_attrs(wettest=str(target["time"].values[wettest])), positions
 
 
-def _around(times: NDArray[np.datetime64], wettest: int) -> NDArray[np.int64]:
-    """Return the positions of the wettest hour and of the consecutive hours around it."""
-    chosen = np.arange(max(0, wettest - BEFORE), min(len(times), wettest + AFTER + 1))
+def _around(times: NDArray[np.datetime64], wettest: int, cells: int) -> NDArray[np.int64]:
+    """Return the positions of the wettest hour and of the consecutive hours around it: fewer if there are many cells.
+
+    >>> _around(np.datetime64("2020-01-01T00", "h") + np.arange(9), 4, 1000)
+    array([2, 3, 4, 5, 6, 7])
+    >>> _around(np.datetime64("2020-01-01T00", "h") + np.arange(9), 4, 200_000)
+    array([4, 5])
+    """
+    hours = max(1, MOST // cells)
+    before = min(BEFORE, (hours - 1) // 2)
+    after = min(AFTER, hours - 1 - before)
+    chosen = np.arange(max(0, wettest - before), min(len(times), wettest + after + 1))
     steps = np.diff(times)
     step = steps.min() if len(steps) else np.timedelta64(0)
     broken = np.cumsum(np.r_[0, np.diff(times[chosen]) != step])
