@@ -224,12 +224,23 @@ def _fit(
 
 
 def started(model: Model, start: Path | None, recipe: Recipe, loader: BlockLoader, folder: Path) -> Transforms:
-    """Load the weights of `start`, if any. Returns its transforms, or transforms fitted to `loader`."""
-    if start is not None:
-        chosen_start = start_from(model, start)
-        if not getattr(model, "any_channels", False):
-            return Transforms.load(chosen_start / "transform.json")
-    return _fitted_transforms(recipe, model.channels, loader, folder, constant_target=start is not None)
+    """Load the weights of `start`, if any. Returns its transforms, or transforms fitted to `loader`.
+
+    Weights for any predictors have fixed scales: their transforms are identities, without the bounds of training
+    values, since few local hours may be dry. Raises `UserError` for other transforms with such weights.
+    """
+    if start is None:
+        return _fitted_transforms(recipe, model.channels, loader, folder)
+    chosen_start = start_from(model, start)
+    if not getattr(model, "any_channels", False):
+        return Transforms.load(chosen_start / "transform.json")
+    made = Transforms.from_config(_options(recipe, model.channels), model.channels)
+    if other := {each.kind for role in (made.condition, made.target, made.static) for each in role} - {"identity"}:
+        raise UserError(
+            f"{start} was trained on physical fields, and the transforms are {', '.join(sorted(other))}; set "
+            "transforms=physical"
+        )
+    return made
 
 
 def load(spec: ModelSpec, folder: Path | None, channels: Channels, *, precision: Precision = "fp32") -> Downscaler:
@@ -350,16 +361,18 @@ def _validation(
     )
 
 
-def _fitted_transforms(
-    recipe: Recipe, channels: Channels, loader: BlockLoader, folder: Path, *, constant_target: bool
-) -> Transforms:
+def _options(recipe: Recipe, channels: Channels) -> dict[str, Any]:
+    """Return the options of the transforms of these channels."""
+    known = {*channels.condition, *channels.target, *channels.static, "default"}
+    return {name: options for name, options in recipe.transforms.items() if name in known}
+
+
+def _fitted_transforms(recipe: Recipe, channels: Channels, loader: BlockLoader, folder: Path) -> Transforms:
     """Fit transforms to one epoch and save them in `folder`, so that a resumed training uses the same."""
     path = folder / "transform.json"
     if path.exists():
         return Transforms.load(path)
-    known = {*channels.condition, *channels.target, *channels.static, "default"}
-    config = {name: options for name, options in recipe.transforms.items() if name in known}
-    transforms = Transforms.from_config(config, channels).fit(loader, constant_target=constant_target)
+    transforms = Transforms.from_config(_options(recipe, channels), channels).fit(loader)
     folder.mkdir(parents=True, exist_ok=True)
     transforms.save(path)
     return transforms

@@ -65,12 +65,11 @@ class Transforms:
 
         return cls(channels, *(tuple(build(name) for name in getattr(channels, role)) for role in ROLES))
 
-    def fit(self, batches: Iterable[Batch], *, constant_target: bool = False) -> Transforms:
+    def fit(self, batches: Iterable[Batch]) -> Transforms:
         """The same transforms with the statistics of all batches; each batch is read once.
 
         Cells of the target where `batch.mask` is False do not count. Errors: `DataError`, with channel and sample
-        named, where a value that is not masked is not finite; where a target is constant, unless `constant_target`
-        allows it (for weights that are already trained); where there is no batch.
+        named, where a value that is not masked is not finite; where a target is constant; where there is no batch.
         """
         totals = {role: [(Moments(), Moments()) for _ in getattr(self, role)] for role in ROLES}
         for batch in track(batches, "fitting transforms", unit="batch"):
@@ -87,7 +86,7 @@ class Transforms:
                     done.append(transform.fitted(physical, curved))
                 except DataError as error:
                     raise DataError(f"{self._place(role, i)}: {error}") from error
-                if role == "target" and physical.span == 0 and not constant_target:
+                if role == "target" and physical.span == 0:
                     raise DataError(
                         f"{self._place(role, i)} is {physical.minimum:g} at all {physical.count} training cells; "
                         "nothing can be learned from it"
