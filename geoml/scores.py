@@ -1,8 +1,8 @@
 """Scores of predictions by dimension name: xarray in, xarray out.
 
 Every function takes the truth first and the prediction, an ensemble along `member`, second, and averages over the dims
-named in `over` (all unless named). Truth that is NaN does not count; a prediction that is NaN where the truth is known
-is an error.
+named in `over` (default: all). Cells where the truth is NaN do not count; a prediction that is NaN where the truth is
+known raises an error.
 
 >>> import geoml, numpy as np, xarray as xr
 >>> truth = xr.DataArray(np.array([[0.0, 1.0], [2.0, 5.0]]), dims=("time", "x"), attrs={"units": "mm h-1"})

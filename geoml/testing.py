@@ -154,7 +154,7 @@ def _members(model: Model, batch: Batch) -> None:
 
 
 def _close(a: torch.Tensor, b: torch.Tensor) -> bool:
-    """Equal up to the order of summation, which depends on the batch size."""
+    """True if equal within rounding: the order of summation depends on the batch size."""
     return torch.allclose(a, b, rtol=1e-4, atol=1e-5)
 
 

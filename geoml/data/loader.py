@@ -94,7 +94,9 @@ class BlockLoader:
             block_samples=block_samples, expected_gaps=expected_gaps, seed=seed,
         )  # fmt: skip
         if not lanes:
-            raise DataError(f"no samples in {', '.join(source.name for source in sources)}; too few for the window?")
+            raise DataError(
+                f"no samples in {', '.join(source.name for source in sources)}; is the window longer than the data?"
+            )
         resident = _share_out(resident_blocks or default_resident(batch_size), batch_size, lanes)
         self._epoch = Epoch(lanes, batch_size, resident, seed, shuffle, rank, world_size)
         self.workers, self.transform, self._client = workers, transform, client

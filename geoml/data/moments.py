@@ -42,7 +42,7 @@ class Moments:
         return cls(array.size, mean, m2, float(array.min()), float(array.max()))
 
     def merge(self, other: Moments) -> Moments:
-        """Moments of both sets together."""
+        """Moments of the union of both sets."""
         if not self.count or not other.count:
             return self if self.count else other
         count = self.count + other.count

@@ -310,7 +310,7 @@ def build_lanes(
     expected_gaps: Collection[str],
     seed: int,
 ) -> list[Lane]:
-    """Group the sources by geometry and cut their samples into blocks; ids number the items through all sources."""
+    """Group the sources by geometry and cut their samples into blocks; ids number the items over all sources."""
     groups: dict[Any, list[int]] = {}
     placements = [place(patch, source.condition_grid, source.target_grid) for source in sources]
     starts = [sample_starts(source, window) for source in sources]

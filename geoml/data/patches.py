@@ -28,8 +28,8 @@ class PatchSpec:
     `size` and `stride` are one number for all axes or one per axis. The condition covers the patch and `halo` further
     condition cells on every side, which interpolation at the edge needs. At the edge of the field it extends up to
     `halo + 1` cells beyond the condition; these cells repeat the outermost values, so that interpolation gives a patch
-    the same values as the full field. Positions are multiples of the common period of the two grids; fewer cells than
-    that may be unreachable at one end of an axis.
+    the same values as the full field. Positions are multiples of the common period of the two grids, so that
+    fewer cells than one period may be in no patch at one end of an axis.
     """
 
     size: int | tuple[int, ...]

@@ -22,7 +22,7 @@ def read_raster(path: str | os.PathLike[str], *, crs: str | None = None, band: i
     the file has them.
 
     A file without a coordinate reference system, rotated, in feet, or unreadable raises `DataError`; `crs`
-    ("EPSG:4326") stands in for a missing one.
+    ("EPSG:4326") is used if the file has none.
     """
     import rasterio
 

@@ -2,7 +2,7 @@
 
 Zarr v3 with CF-1.11 attributes. The first axis of `condition` and `target` is the sample axis (time, or an index);
 `static` lies on the grid of `target` and has none. Chunks hold some samples of the whole field. Written by
-`StoreWriter`; `manifest.json`, which comes last, lists every file with its hash.
+`StoreWriter`; `manifest.json` is written last and lists every file with its hash.
 """
 
 from __future__ import annotations

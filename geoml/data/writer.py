@@ -107,13 +107,14 @@ class StoreWriter:
     ) -> StoreWriter:
         """Create a store, or resume one that was created with the same template.
 
-        `template` maps groups to data sets that give dims, coordinates and attributes. The first dim of the
-        `target` (or first) group's variables is the sample axis; the values of variables on it are not read, those
-        of others (a `static` group) are written at once. `slab` is the number of samples that `write` takes; chunks
-        divide it. `align` is the length of runs of samples that are produced together; slabs fit it. Variables with a
-        `packing` are integers, those in `float64` are not rounded, all others are float32.
-        `prepare_command` is the command line that completes the store. If another process writes the store, this call
-        waits for it. A store that was created with another template raises `UserError`.
+        `template` maps groups to data sets that give dims, coordinates and attributes. The first dim of the `target`
+        (or first) group's variables is the sample axis. Variables on this axis give only their shape; values of
+        all other variables (such as a `static` group) are written immediately. `slab` is the number of samples
+        that `write` takes; chunks divide it. `align` is the length of runs of samples that are produced
+        together; slabs fit it. Variables with a `packing` are integers, variables in `float64` are not rounded,
+        all others are float32. `prepare_command` is the command line that completes the store. If another
+        process writes the store, this call waits for it. A store that was created with another template raises
+        `UserError`.
         """
         path = location(path)
         lock = None if is_remote(path) else _acquire(path)

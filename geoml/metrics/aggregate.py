@@ -70,7 +70,7 @@ class StatisticsTable:
         return dict(zip(self.names, values.tolist(), strict=True))
 
     def to_dataset(self) -> xr.Dataset:
-        """As an xarray data set with dims `sample` and `statistic`."""
+        """Convert to an xarray data set with dims `sample` and `statistic`."""
         import xarray as xr
 
         dims = ("sample", "statistic")

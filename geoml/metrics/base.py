@@ -142,11 +142,11 @@ class Forecast:
     def planes(self) -> tuple[Array, Array, Array]:
         """Fields as planes `(y, x)`: all other spatial axes are flattened to `plane`; values that are not valid are 0.
 
-        Prediction `(sample, member, plane, y, x)`, truth and weights `(sample, plane, y, x)`. Errors: `DataError`
-        where samples have one axis only.
+        Prediction `(sample, member, plane, y, x)`, truth and weights `(sample, plane, y, x)`. Raises `DataError`
+        if samples have one axis only.
         """
         if self.truth.ndim < 3:
-            raise DataError(f"samples of shape {self.truth.shape[1:]} are no fields; expected (…, y, x)")
+            raise DataError(f"samples of shape {self.truth.shape[1:]} are not fields; expected (…, y, x)")
         shape = (*self.truth.shape[:1], math.prod(self.truth.shape[1:-2]), *self.truth.shape[-2:])
         weights = self.cell_weights.reshape(shape)
         prediction = self.prediction.reshape(shape[0], self.members, *shape[1:])

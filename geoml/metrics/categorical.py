@@ -56,7 +56,7 @@ class CSI(_Event):
     direction: ClassVar[Direction] = "higher"
 
     def compute(self, means: Means) -> Any:
-        """Hits over all events predicted or observed."""
+        """Ratio of hits to all events that are predicted or observed."""
         hit, predicted, observed = self._table(means)
         return ratio(hit, predicted + observed - hit)
 

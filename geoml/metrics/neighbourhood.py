@@ -119,8 +119,8 @@ class Fractions(Statistic):
 class FSS(Metric):
     """Fractions skill score, `1 − Σ (f − o)² / Σ (f² + o²)`, f and o the fractions of events in windows of n × n.
 
-    Each member is one forecast; sums over cells, members and samples are taken before the ratio. Outside the
-    field and where the truth is unknown there are no events on either side. Undefined where there is no event at all.
+    Each member is one forecast; sums over cells, members and samples are taken before the ratio. Cells
+    outside the field or with unknown truth count as no events on both sides. Undefined if there is no event at all.
     Source: Roberts & Lean 2008, eq. 5–7.
     """
 

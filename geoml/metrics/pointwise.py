@@ -34,7 +34,7 @@ class RMSE(Metric):
     statistics: tuple[Statistic, ...] = (SQUARED_ERROR,)
 
     def compute(self, means: Means) -> Any:
-        """Root of the average."""
+        """Square root of the averaged squared error."""
         return np.sqrt(means[SQUARED_ERROR.name])
 
 
@@ -69,7 +69,7 @@ class Correlation(Metric):
     statistics: tuple[Statistic, ...] = (PREDICTED, OBSERVED, PREDICTED_SQUARE, OBSERVED_SQUARE, PRODUCT)
 
     def compute(self, means: Means) -> Any:
-        """Covariance and variances from first and second moments."""
+        """Correlation from the averaged first and second moments."""
         x, y = means[PREDICTED.name], means[OBSERVED.name]
         spread = np.sqrt(_variance(means[PREDICTED_SQUARE.name], x) * _variance(means[OBSERVED_SQUARE.name], y))
         return ratio(means[PRODUCT.name] - x * y, spread)

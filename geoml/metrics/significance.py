@@ -200,7 +200,9 @@ def _blocks(ids: NDArray[Any], block: Any) -> tuple[NDArray[Any], NDArray[Any], 
     if isinstance(block, datetime.timedelta):
         block = np.timedelta64(block)
     if (ids.dtype.kind == "M") != isinstance(block, np.timedelta64):
-        raise ValueError(f"block length {block!r} does not measure ids such as {ids[0]!r}; times need a timedelta64")
+        raise ValueError(
+            f"block length is {block!r} and ids are such as {ids[0]!r}; expected a timedelta64 for times, else a number"
+        )
     if not block > (block - block):  # zero of a number or of a time span
         raise ValueError(f"block length {block} must be above 0")
     numbers = np.asarray((ids - ids[0]) // block, dtype=np.int64)

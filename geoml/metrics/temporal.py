@@ -36,7 +36,7 @@ def sequences(times: Array, length: int) -> NDArray[np.intp]:
     [[0, 1], [2, 3], [4, 5]]
     """
     if length < 2:
-        raise ValueError(f"a sequence of {length} has no neighbours in time")
+        raise ValueError(f"length of sequences is {length}; expected 2 or more")
     hour = np.timedelta64(1, "h")
     found, start = [], 0
     for end in range(1, len(times) + 1):
@@ -114,7 +114,7 @@ def _steps(fields: Array) -> tuple[Array, Array]:
 def _sequence(forecast: Forecast) -> tuple[Array, Array, Array]:
     """Prediction `(sample, member, time, cell)`, truth and weights of pairs of steps `(sample, time, cell)`."""
     if forecast.truth.ndim < 3 or forecast.truth.shape[1] < 2:
-        raise DataError(f"samples of shape {forecast.truth.shape[1:]} are no sequences; expected (time, *space)")
+        raise DataError(f"samples of shape {forecast.truth.shape[1:]} are not sequences; expected (time, *space)")
     samples, steps = forecast.truth.shape[:2]
     weights = np.sqrt(np.multiply(*_steps(forecast.cell_weights.reshape(samples, steps, -1))))
     prediction = forecast.prediction.reshape(samples, forecast.members, steps, -1)
@@ -225,7 +225,7 @@ class _SpellRatio(CurveMetric):
 class WetSpellRatio(_SpellRatio):
     """Predicted over observed mean length of spells at or above the threshold, `L_x / L_y`; needs sequences.
 
-    `L = P(wet now) / P(wet now, dry next)`, which the ends of the sequences do not bias. Undefined if no spell ends.
+    `L = P(wet now) / P(wet now, dry next)`; the ends of the sequences cause no bias. Undefined if no spell ends.
     """
 
     name, spell = "wet_spell_ratio", 0

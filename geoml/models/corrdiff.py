@@ -23,7 +23,7 @@ __all__ = ["CorrDiff"]
 class CorrDiff(Diffusion):
     """Members are the mean of a U-Net plus residuals of a diffusion, which has the mean as an additional predictor.
 
-    Mardani et al. 2023, arXiv 2309.15214, in one training instead of two: the mean is trained on its mean squared error
+    Mardani et al. 2023, arXiv 2309.15214, in one training, not two: the mean is trained on its mean squared error
     only, the diffusion on the residuals of the current mean (without gradient to the mean), and their scale adapts as
     the mean improves. The loss is the sum of the two.
     """

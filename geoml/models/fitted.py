@@ -21,7 +21,7 @@ class Fitted:
 
     def fit(self, batches: Iterable[Batch]) -> None:
         """Fit to training batches; subclasses with `learns` override this method, `state` and `load_state`."""
-        raise TypeError(f"{type(self).__name__} learns nothing")
+        raise TypeError(f"{type(self).__name__} has nothing to fit; use it without training")
 
     def state(self) -> dict[str, Any]:
         """The fitted state as plain values for JSON."""

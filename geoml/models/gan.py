@@ -98,7 +98,7 @@ class WassersteinGAN(Model):
     """Members from a generator trained against a critic, after Harris et al. 2022, at any factor.
 
     The critic sees condition, static fields and target together, so that it judges the conditional distribution
-    (WGAN-GP: Gulrajani et al. 2017, arXiv 1704.00028); it takes `critic_steps` steps before each of the generator's.
+    (WGAN-GP: Gulrajani et al. 2017, arXiv 1704.00028); it takes `critic_steps` steps before each step of the generator.
     The generator's loss is the critic's score + `content_weight` × `ensemble_loss` of `members` members. The latter
     keeps the ensemble calibrated, since the critic alone allows mode collapse (Harris et al. 2022, arXiv 2204.02028,
     sect. 3). One noise field enters on the condition's grid and one on the target's; `noise` = channels of the two.
@@ -200,7 +200,7 @@ class WassersteinGAN(Model):
     def _critic_loss(
         self, batch: Batch, predictors: Tensor, target: Tensor, generator: torch.Generator
     ) -> Float[Tensor, ""]:
-        """Fake − real + penalty (Gulrajani et al. 2017, algorithm 1)."""
+        """Mean score of fake minus real fields, plus gradient penalty (Gulrajani et al. 2017, algorithm 1)."""
         with torch.no_grad():
             fake = _known(self._draw(batch, predictors, 1, generator)[:, 0], batch.mask)
         real = _known(target, batch.mask)
@@ -246,5 +246,5 @@ class WassersteinGAN(Model):
 
 
 def _known(fields: Tensor, mask: Tensor | None) -> Tensor:
-    """The fields with 0 in masked cells."""
+    """Set masked cells of fields to 0."""
     return fields if mask is None else fields.masked_fill(~mask, 0.0)

@@ -1,4 +1,4 @@
-"""A trained model with its transforms: physical fields in, physical fields out."""
+"""A trained model with its transforms: input and output are physical fields."""
 
 from __future__ import annotations
 

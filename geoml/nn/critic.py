@@ -19,7 +19,7 @@ def leaky_relu(x: Tensor) -> Tensor:
 
 
 class Critic(nn.Module):
-    """`(batch, channels, *space)` to `(batch,)`: one residual block a level, the resolution halved after each.
+    """`(batch, channels, *space)` to `(batch,)`: one residual block per level, followed by halving of the resolution.
 
     The mean over the remaining cells allows domains of any size. There is no normalisation, because the gradient
     penalty applies to single samples (Gulrajani et al. 2017, arXiv 1704.00028, sect. 4).

@@ -75,7 +75,7 @@ def _turned(source: Axis, values: NDArray[np.float64]) -> NDArray[np.float64]:
 def overlap_weights(source: Axis, target: Axis, *, rim: Rim = "nearest") -> Band:
     """Area-conservative weights: the mean of the source over each target cell; the field is constant in a source cell.
 
-    Areas on a sphere: cells of latitude are weighed by sin(lat) of their edges. Cells that the source covers in part
+    On a sphere the area of a cell is the difference of sin(lat) of its edges. Cells that the source covers in part
     take the mean of that part. `rim` is the rule for other cells: "nearest" gives cells outside the value of the
     nearest source cell, "missing" sets cells that are less than half covered to NaN, "error" raises an error. Both
     conventions of longitudes are accepted.

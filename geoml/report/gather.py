@@ -1,7 +1,7 @@
 """`geoml report RUNS…`: write one HTML page about finished runs of any domain.
 
-Domains register through the entry points of group `geoml.report`, so that the core does not depend on them. Each is a
-function of a path that returns a `Report`, or None if the path is not one of its runs.
+Domains register through the entry points of group `geoml.report`, so that the core does not depend on them. An
+entry point is a function from a path to a `Report`, or to None if the path is not a run of the domain.
 """
 
 from __future__ import annotations

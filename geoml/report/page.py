@@ -81,7 +81,7 @@ def render(report: Report) -> str:
 
 
 def anchor(title: str, taken: dict[str, int]) -> str:
-    """An anchor name: letters and digits of the title, numbered if it repeats."""
+    """HTML anchor of a title: its letters and digits, with a number if the anchor already exists."""
     name = re.sub(r"[^a-z0-9]+", "-", title.lower()).strip("-") or "section"
     taken[name] = taken.get(name, 0) + 1
     return name if taken[name] == 1 else f"{name}-{taken[name]}"
@@ -157,7 +157,7 @@ def _viewer(block: Viewer) -> dict[str, Any]:
 
 
 def _scale(name: str) -> list[Any]:
-    """The stops of a named colour scale."""
+    """Colour stops of a named colour scale."""
     from plotly.colors import get_colorscale
 
     return [list(stop) for stop in get_colorscale(name)]

@@ -26,7 +26,7 @@ def code_hash(*modules: str) -> str:
     """A hash of the code of modules and packages as twelve hexadecimal digits.
 
     Cached results are named by the hash of the code that made them. Comments, docstrings and layout do not change it;
-    another version of Python may. The value is computed once per process.
+    another version of Python may change it. The value is computed once per process.
 
     >>> code_hash("geoml.errors") == code_hash("geoml.errors") != code_hash("geoml.errors", "geoml.runs.files")
     True

@@ -1,4 +1,4 @@
-"""The device memory that a training needs, estimated on a small sample before it starts."""
+"""Estimate the device memory of a training on a small sample before the training starts."""
 
 from __future__ import annotations
 

@@ -108,7 +108,7 @@ def test_pooled_crps_is_that_of_pooled_fields(how: str, window: int) -> None:
 def test_mistakes_are_answered() -> None:
     with pytest.raises(UserError, match="'fss' needs windows"):
         Suite(("fss",), thresholds=(1.0,))
-    with pytest.raises(DataError, match=r"samples of shape \(5,\) are no fields"):
+    with pytest.raises(DataError, match=r"samples of shape \(5,\) are not fields"):
         Suite(("crps_fair_mean",), windows=(2,)).update(np.zeros((1, 2, 5)), np.zeros((1, 5)), ids=[0])
     for wrong in (0, 2.5, "4"):
         with pytest.raises(UserError, match="expected whole numbers of cells, 1 or more"):

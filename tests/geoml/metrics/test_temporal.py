@@ -102,5 +102,5 @@ def test_mistakes_are_answered() -> None:
     x, y = np.zeros((3, 2, 4)), np.zeros((3, 4))
     with pytest.raises(DataError, match="needs valid times as ids; these are of type int64"):
         Suite(("diurnal_error",)).update(x, y, ids=np.arange(3))
-    with pytest.raises(DataError, match=r"samples of shape \(4,\) are no sequences"):
+    with pytest.raises(DataError, match=r"samples of shape \(4,\) are not sequences"):
         Suite(("lag1_error",)).update(x, y, ids=np.arange(3))
