@@ -75,7 +75,7 @@ def test_sequences_hold_no_gap() -> None:
     assert len(np.unique(rows)) == rows.size
     assert rows[:2].tolist() == [[0, 1, 2, 3], [5, 6, 7, 8]]
     assert sequences(HOURS[:3], 4).shape == (0, 4)
-    with pytest.raises(ValueError, match="no neighbours"):
+    with pytest.raises(ValueError, match="expected 2 or more"):
         sequences(times, 1)
     x, y = np.random.default_rng(0).normal(size=(2, len(times), 3, 5, 6))[0], np.zeros((len(times), 5, 6))
     table = SEQUENCES.update(np.moveaxis(x[rows], 1, 2), y[rows], ids=times[rows[:, 0]])
