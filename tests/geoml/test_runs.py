@@ -86,7 +86,7 @@ def test_added_and_removed_keys_differ_too(tmp_path):
 def test_a_folder_of_other_things_is_left_alone(tmp_path):
     (tmp_path / "thesis.tex").write_text("years of work")
     for resume in (True, False):
-        with pytest.raises(UserError, match="holds other files"):
+        with pytest.raises(UserError, match="is not a run folder"):
             RunFolder.open(tmp_path, CONFIG, resume=resume)
     assert (tmp_path / "thesis.tex").read_text() == "years of work"
     with pytest.raises(UserError, match="is a file"):
