@@ -94,7 +94,7 @@ def test_sequences(fields):
         (lambda t, p: geoml.scores.mae(t, p, over="height"), "over names 'height'"),
         (lambda t, p: geoml.scores.fss(t, p, threshold=1, window=2, over="time"), "whole fields"),
         (lambda t, p: geoml.scores.mae(t, p, member="number"), "dims differ"),
-        (lambda t, p: geoml.scores.mae(t, p.isel(lat=slice(2, None))), "'lat' has 8 places"),
+        (lambda t, p: geoml.scores.mae(t, p.isel(lat=slice(2, None))), "'lat' has size 8"),
         (lambda t, p: geoml.scores.mae(t, p.assign_coords(lat=p["lat"] + 0.2)), "'lat' differs"),
         (lambda t, p: geoml.scores.scorecard(t, p, metrics="scorcard"), "did you mean 'scorecard'"),
         (lambda t, p: geoml.scores.scorecard(t, p, metrics=["csi"]), "thresholds"),
