@@ -32,7 +32,7 @@ from typing import Any
 
 import numpy as np
 from harness import main
-from raytrace_checks import in_new_processes, moved
+from raytrace_checks import in_new_processes, moved, of_one_material
 
 from geoml.cli.tables import show
 from geoml.grids.grid import Grid
@@ -276,7 +276,7 @@ def agreement(quick: bool) -> dict[str, float]:
     }
     rows: list[dict[str, Any]] = []
     for name, (place, half, step) in list(streets.items())[: 1 if quick else None]:
-        scene, transmitter = load(name), Transmitter(place)
+        scene, transmitter = of_one_material(load(name)), Transmitter(place)
         x, y = place[:2]
         x -= 45.0 * quick  # round the corner of the street
         low, high = {"z": 1.5, "y": y - half, "x": x - half}, {"z": 3.5, "y": y + half, "x": x + half}

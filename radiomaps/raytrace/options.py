@@ -11,7 +11,7 @@ from geoml.errors import UserError
 __all__ = ["MAX_DEPTH", "MAX_RAYS", "VERSION", "Estimator", "TraceOptions"]
 
 #: Increased whenever the maps of equal inputs change; part of a store's identity.
-VERSION = 3
+VERSION = 4
 
 Estimator = Literal["paths", "axis", "plane"]
 

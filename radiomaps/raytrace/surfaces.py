@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -16,7 +16,7 @@ from radiomaps.materials import Material
 from radiomaps.raytrace.options import TraceOptions
 from radiomaps.scenes import Mesh
 
-__all__ = ["Surface", "radio_material", "surfaces_of"]
+__all__ = ["Surface", "merged", "radio_material", "surfaces_of"]
 
 #: Faces of a building whose unit normal has a vertical component above this (slope below 60°) are roof.
 _ROOF_SLOPE = 0.5
@@ -30,25 +30,38 @@ class Surface(NamedTuple):
 
 
 def surfaces_of(meshes: Iterable[Mesh]) -> tuple[dict[Surface, list[Mesh]], dict[Surface, list[Mesh]]]:
-    """Meshes by surface, twice: split where the materials of roof and walls differ, and unsplit under the walls'."""
+    """Meshes by surface, twice: split where the materials of roof and walls differ, and whole under the walls'.
+
+    A whole building is one mesh, also where a file has its walls and its roof as two.
+    """
     cut: dict[Surface, list[Mesh]] = {}
-    whole: dict[Surface, list[Mesh]] = {}
+    buildings: dict[str, list[Mesh]] = {}
     for mesh in meshes:
+        buildings.setdefault(mesh.building, []).append(mesh)
         walls = Surface(mesh.material, mesh.kind == "ground")
         roof = mesh.roof_material if mesh.kind == "building" else ""
         up = _faces_up(mesh) if roof and roof != mesh.material else np.zeros(len(mesh.faces), bool)
-        whole.setdefault(walls, []).append(mesh)
         cut.setdefault(walls, [])
         for surface, chosen in ((walls, ~up), (Surface(roof, False), up)):
             if chosen.any():
                 part = mesh if chosen.all() else replace(mesh, faces=mesh.faces[chosen])
                 cut.setdefault(surface, []).append(part)
-    # A building without walls still needs a material for its edges: that of the roof.
-    for surface in [surface for surface, parts in cut.items() if not parts]:
-        del cut[surface]
-        for mesh in whole.pop(surface):
-            whole.setdefault(Surface(mesh.roof_material, False), []).append(mesh)
-    return cut, whole
+    whole: dict[Surface, list[Mesh]] = {}
+    for parts in buildings.values():
+        most = max(parts, key=lambda part: np.count_nonzero(~_faces_up(part)))
+        vertices, faces = merged(parts)
+        surface = Surface(most.material, most.kind == "ground")
+        # A building without walls still needs a material for its edges: that of the roof.
+        surface = surface if cut[surface] else Surface(most.roof_material, False)
+        whole.setdefault(surface, []).append(replace(most, vertices=vertices, faces=faces.astype(np.int32)))
+    return {surface: parts for surface, parts in cut.items() if parts}, whole
+
+
+def merged(meshes: Sequence[Mesh]) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """Vertices and faces of meshes, concatenated."""
+    offsets = np.cumsum([0, *(len(mesh.vertices) for mesh in meshes[:-1])])
+    faces = [mesh.faces.astype(np.int64) + offset for mesh, offset in zip(meshes, offsets, strict=True)]
+    return np.concatenate([mesh.vertices for mesh in meshes]), np.concatenate(faces)
 
 
 def _faces_up(mesh: Mesh) -> NDArray[np.bool_]:

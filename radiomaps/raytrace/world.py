@@ -24,7 +24,7 @@ from radiomaps.raytrace.arrays import floats, integers
 from radiomaps.raytrace.lattice import Cap
 from radiomaps.raytrace.options import TraceOptions
 from radiomaps.raytrace.patterns import antenna_pattern, weighted
-from radiomaps.raytrace.surfaces import radio_material, surfaces_of
+from radiomaps.raytrace.surfaces import merged, radio_material, surfaces_of
 from radiomaps.scenes import Mesh, Scene
 
 __all__ = ["Edges", "Source", "World"]
@@ -199,13 +199,6 @@ def opaque_point(values: NDArray[np.float64]) -> mi.Point3f:
 def _longest_edge(mesh: Mesh) -> float:
     corners = mesh.vertices[mesh.faces]
     return float(np.sqrt(((corners - np.roll(corners, 1, axis=1)) ** 2).sum(axis=-1).max()))
-
-
-def merged(meshes: list[Mesh]) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-    """Vertices and faces of meshes, concatenated."""
-    offsets = np.cumsum([0, *(len(mesh.vertices) for mesh in meshes[:-1])])
-    faces = [mesh.faces.astype(np.int64) + offset for mesh, offset in zip(meshes, offsets, strict=True)]
-    return np.concatenate([mesh.vertices for mesh in meshes]), np.concatenate(faces)
 
 
 def _edges_of(meshes: list[Mesh], shape: int, free: bool) -> tuple[NDArray[np.float64], ...]:

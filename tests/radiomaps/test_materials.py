@@ -151,6 +151,28 @@ def test_roof_and_wall_of_two_materials_share_their_edge():
     np.testing.assert_allclose(two.path_gain_db, one.path_gain_db, atol=1e-3)
 
 
+def test_walls_and_roof_in_two_meshes_share_their_edge():
+    """A building whose file has its walls and its roof as two meshes, as Sionna's cities do, diffracts at its roof."""
+    scene = scene_of_footprints("screen", [Footprint(shapely.box(-60, -5, 60, 5), 10.0, material="metal")])
+    ground, solid = scene.meshes
+    up = np.ptp(solid.vertices[solid.faces][..., 2], axis=1) < 1e-6
+    parts = [
+        replace(solid, name=name, faces=solid.faces[chosen], material=material, building="b")
+        for name, chosen, material in (("b-wall", ~up, "metal"), ("b-roof", up, "concrete"))
+    ]
+    transmitter = Transmitter((0.0, -20.0, 30.0))
+    grid = Grid.box({"z": 3.0, "y": 7, "x": -4}, {"z": 5.0, "y": 11, "x": 4}, 2.0)
+    options = TraceOptions(rays=200_000, depth=0, diffraction=True)
+    one, two = (trace(s, [transmitter], grid, options) for s in (scene, replace(scene, meshes=(ground, *parts))))
+    assert (~one.no_path).any()
+    np.testing.assert_allclose(two.path_gain_db, one.path_gain_db, atol=1e-3)
+    points = np.array([[1.0, 8.0, 4.0]])
+    with pytest.warns(UserWarning, match="1 buildings have walls and a roof of two materials"):
+        find_paths(replace(scene, meshes=(ground, *parts)), [transmitter], points, options)
+    exact = find_paths(scene, [transmitter], points, replace(options, depth=1))
+    assert exact.path_gain_db.item() == pytest.approx(two.path_gain_db.sel(x=1, y=8, z=4).item(), abs=1e-3)
+
+
 def test_scenes_are_furnished(tmp_path):
     scene = scene_of_footprints("s", [Footprint(shapely.box(0, 0, 9, 9), 5.0)])
     other = scene.furnished(ground="wet_ground", walls="brick")
