@@ -85,7 +85,7 @@ def countries(hours: int) -> Iterator[tuple[str, RegionData, list[int]]]:
 
 
 def is_exact(data: RegionData) -> bool:
-    """Return whether the coarse rain is the exact mean of the fine rain, which is an input of general models."""
+    """Return whether the coarse rain is the exact area mean of the fine rain; general models take this as an input."""
     return str(data.provenance.get("coarse", "")).startswith("area means")
 
 

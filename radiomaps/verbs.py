@@ -111,7 +111,7 @@ def trace(config: DictConfig, run: RunFolder) -> Rows:
         tuple(values["carriers_hz"] or ()),
     )
     if "://" in str(values["store"]):
-        raise UserError(f"store={values['store']} is a URL; stores of radio maps are folders, export them from there")
+        raise UserError(f"store={values['store']} is a URL; expected the path of a local folder")
     path = Path(values["store"] or run.path / "maps.zarr")
     command = shlex.join(["radiomaps", "trace", f"run.dir={run.path}"])
     generate(plan, path, prepare_command=command)

@@ -231,7 +231,7 @@ def _step(maps: xr.Dataset, edge: int) -> int:
 
 
 def thinned(layer: xr.Dataset, edge: int = EDGE) -> xr.Dataset:
-    """The shown cells of a layer, with dims `(…, y, x)`."""
+    """Return every n-th row and column of a layer for display, with dims `(…, y, x)`; n grows with its size."""
     step = _step(layer, edge)
     return layer.isel(y=slice(None, None, step), x=slice(None, None, step)).transpose(..., "y", "x")
 
