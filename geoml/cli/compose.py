@@ -82,7 +82,9 @@ def with_own_file(source: ConfigLoaderImpl, overrides: Sequence[str]) -> list[st
     for word in overrides:
         group, _, value = word.partition("=")
         paths = [part.strip("'\"") for part in (value.split(",") if value[:1] not in "'\"" else [value])]
-        are_paths = all(Path(path).suffix.strip(".0123456789") or "/" in path for path in paths)
+        are_paths = value[:1] not in "[{$" and all(
+            Path(path).suffix.strip(".0123456789") or "/" in path for path in paths
+        )
         if are_paths and "file" in groups_of(source).get(group, ()):
             quoted = ",".join("'" + path.replace("'", "\\'") + "'" for path in paths)
             words += [f"{group}=file", f"{group}.path={quoted}"]
