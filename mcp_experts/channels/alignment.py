@@ -1,7 +1,7 @@
-"""Alignment of snapshots whose common delay, phase or gain the receiver changed between them.
+"""Removal of changes in delay, phase and gain that the receiver makes between snapshots.
 
-Receivers that synchronise to every packet, and sweeps without a common clock, measure each snapshot with its own timing
-and phase, and often its own gain. Such snapshots show the shape of the channel but not how it turns over time.
+Receivers that synchronise to every packet, and sweeps without a common clock, measure each snapshot with a new timing
+and phase, and often a new gain. Such snapshots show the delay profile, but not the Doppler shift or coherence time.
 """
 
 from __future__ import annotations
@@ -15,21 +15,24 @@ from mcp_experts.channels.noise import noise_share
 
 __all__ = ["align", "coherent", "level", "steady"]
 
-#: Neighbouring snapshots, each turned and delayed to fit best, are this much alike, and at most this share of that as
-#: they are: then the receiver moved them. Chosen on tapped delay lines (docs/experts-training.md).
+#: Snapshots are aligned if the correlation of neighbours exceeds the first value after the best delay and phase, and
+#: without them is below the second value times that. Chosen on tapped delay lines (docs/experts-training.md).
 LEAST_ALIKE, MOST_AS_THEY_ARE = 0.7, 0.65
-#: Snapshots have one shape above this likeness to their mean, so that a change of power is one of gain. They have a
-#: shape where the power over the band deviates by this share of its mean.
+#: Smallest mean correlation of snapshots with their average at which power changes are attributed to the gain, and
+#: smallest standard deviation of power over the band, relative to its mean, for a frequency-selective channel.
 ONE_SHAPE, SHAPED = 0.97, 0.3
-#: A gain changes where the amplitude is this much rougher over time than the phase, and not by its noise alone.
+#: A coherent window has gain steps if the amplitude is this many times rougher over time than the phase, and its
+#: roughness (RMS second difference of the log amplitude) exceeds the second value.
 ROUGHER, LEAST_ROUGH = 2.0, 0.05
-#: How many times finer than its cells a delay is looked for.
+#: Oversampling of the delay grid in the search for the best delay.
 FINER = 8
 
 
 def steady(csi: NDArray[np.complex64], independent: int) -> tuple[NDArray[np.complex64], NDArray[np.bool_]]:
-    """Windows `csi[n, subcarrier, time, antenna]` without what the receiver changed, and which were coherent as they
-    came; `independent` is the number of snapshots that are no repetitions.
+    """Remove the receiver's changes of delay, phase and gain from windows `csi[n, subcarrier, time, antenna]`.
+
+    `independent` is the number of distinct snapshots in each window. Also returns a mask `(n,)` of the windows that
+    were phase-coherent before the correction.
     """
     if independent < 2:
         return csi, np.ones(len(csi), bool)
@@ -43,11 +46,12 @@ def steady(csi: NDArray[np.complex64], independent: int) -> tuple[NDArray[np.com
 
 
 def coherent(csi: NDArray[np.complex64], share: NDArray[Any]) -> NDArray[np.bool_]:
-    """Whether the phases between snapshots of windows `csi[n, subcarrier, time, antenna]` are those of the channel.
+    """Return a mask `(n,)` of phase-coherent windows, given `csi[n, subcarrier, time, antenna]`.
 
-    `share` is the noise power over all power, `(n,)`. Compares neighbouring snapshots as they are with the same
-    after the best delay and phase between them. Where the channel itself changes from one to the next, neither fits,
-    and the snapshots count as coherent. One snapshot does.
+    In a coherent window, phase changes between snapshots come from the channel, not from the receiver. `share` is the
+    noise power over the total power, `(n,)`. The test compares the correlation of neighbouring snapshots before and
+    after the best delay and phase are applied. If the channel itself changes between snapshots, both are small, and
+    the window counts as coherent. A single snapshot also counts as coherent.
     """
     if csi.shape[2] < 2:
         return np.ones(len(csi), bool)
@@ -62,7 +66,7 @@ def coherent(csi: NDArray[np.complex64], share: NDArray[Any]) -> NDArray[np.bool
 
 
 def align(csi: NDArray[np.complex64]) -> NDArray[np.complex64]:
-    """Snapshots of windows `csi[n, subcarrier, time, antenna]`, delayed and turned to fit their mean best."""
+    """Shift delay and phase of each snapshot to match the mean of its window `csi[n, subcarrier, time, antenna]`."""
     reference = csi[:, :, :1]
     for _ in range(2):
         csi = _fitted(csi, reference)
@@ -73,10 +77,11 @@ def align(csi: NDArray[np.complex64]) -> NDArray[np.complex64]:
 def level(
     csi: NDArray[np.complex64], kept: NDArray[np.bool_], share: NDArray[Any] | float = 0.0
 ) -> NDArray[np.complex64]:
-    """Snapshots of one power each, of windows in which the receiver's gain changed it.
+    """Scale all snapshots of a window to equal power if the receiver's gain changed between them.
 
-    Fading changes amplitude and phase alike. So in coherent windows (`kept`) a gain is what makes the amplitude rougher
-    over time than the phase. In others it is what changes the power of a frequency-selective channel but not its shape.
+    Fading changes amplitude and phase together. In coherent windows (`kept`), gain steps are therefore detected by an
+    amplitude that is rougher over time than the phase. In other windows they are detected by power that changes while
+    the frequency response of a frequency-selective channel keeps its shape.
     """
     energy = np.sum(np.abs(csi) ** 2, axis=(1, 3))
     product = np.sum(csi[:, :, 1:] * csi[:, :, :-1].conj(), axis=(1, 3))
@@ -90,7 +95,7 @@ def level(
 
 
 def _same_shape(csi: NDArray[np.complex64], share: NDArray[Any] | float) -> NDArray[np.bool_]:
-    """Whether all snapshots of a frequency-selective channel have the shape of their mean."""
+    """Return a mask `(n,)` of frequency-selective windows whose snapshots are all proportional to their mean."""
     mean = csi.mean(axis=2, keepdims=True)
     product = np.abs(np.sum(csi * mean.conj(), axis=(1, 3)))
     size = np.sum(np.abs(mean) ** 2, axis=(1, 3)) * np.sum(np.abs(csi) ** 2, axis=(1, 3))

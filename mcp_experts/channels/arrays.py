@@ -96,7 +96,7 @@ def _npz(path: Path) -> Contents:
 
 
 def _refuse_many(path: Path) -> None:
-    """Refuse too many arrays by the archive's end record, before its directory is read, which takes memory for each."""
+    """Refuse an archive with too many arrays. Reads only its end record, since the directory could exhaust memory."""
     with open(path, "rb") as stream:
         stream.seek(max(0, path.stat().st_size - END - 2**16))
         tail = stream.read()
@@ -108,7 +108,7 @@ def _refuse_many(path: Path) -> None:
 
 
 def _is_hdf5(path: Path) -> bool:
-    """Whether the file starts as HDF5 does; MATLAB writes a header of 512 bytes first."""
+    """Return True if the file has the signature of HDF5, at its start or after MATLAB's header of 512 bytes."""
     with open(path, "rb") as stream:
         head = stream.read(520)
     return head.startswith(HDF5) or head[512:] == HDF5
@@ -148,7 +148,7 @@ def _refuse_objects(path: Path, types: Mapping[str, Any]) -> None:
 
 
 def _axis(dimension: Any) -> str:
-    """Name of an HDF5 dimension: its label, or the name of its scale, as NetCDF and h5netcdf write it."""
+    """Name of an HDF5 dimension: its label, or the name of its dimension scale (written by NetCDF and h5netcdf)."""
     scale = dimension[0].name if len(dimension) else ""
     return str(dimension.label or scale.rpartition("/")[2])
 
@@ -212,7 +212,7 @@ def _refuse_pointers(path: Path) -> None:
 
 
 def _plain(value: Any) -> NDArray[Any]:
-    """The values, with pairs of real and imaginary parts as complex numbers."""
+    """Convert to an array; pairs of real and imaginary parts become complex numbers."""
     array = np.asarray(value)
     names = {name.lower(): name for name in array.dtype.names or ()}
     for pair in PAIRS:
@@ -224,14 +224,14 @@ def _plain(value: Any) -> NDArray[Any]:
 
 
 def _split(every: dict[str, NDArray[Any]]) -> Contents:
-    """Arrays, and arrays without an axis as attributes."""
+    """Split into arrays, and attributes from arrays without axes."""
     plain = {name: array.item() for name, array in every.items() if not array.ndim}
     return Contents({name: array for name, array in every.items() if array.ndim}, plain | _texts(plain))
 
 
 @contextlib.contextmanager
 def opened(path: Path, groups: Sequence[str] = ()) -> Iterator[list[Any]]:
-    """Open the data sets of a NetCDF file or Zarr store lazily: the root, or those of `groups` that a store has."""
+    """Open a NetCDF file or Zarr store lazily: the root data set, or in a store those of `groups` that exist."""
     if path.suffix.lower() not in (".nc", ".zarr"):
         raise DataError(f"{path.name}: expected .npz, .nc (NetCDF) or .zarr")
     try:
@@ -273,7 +273,7 @@ def _check_netcdf(path: Path) -> None:
 
 
 def _texts(plain: dict[str, Any]) -> dict[str, Any]:
-    """The attributes of the table, stored as JSON under an empty name."""
+    """Global attributes of a path table: the entry with an empty name in the JSON text `attributes`."""
     try:
         found = json.loads(plain["attributes"])[""]
     except (KeyError, TypeError, ValueError):

@@ -12,7 +12,7 @@ from geoml.errors import DataError
 
 __all__ = ["AXES", "arranged", "in_order"]
 
-#: Axes of a grid or of taps, in order, each with the names that other tools use for it.
+#: Axes of a grid or of taps, in order, each with its names in other tools.
 AXES = {
     "channel": ("channel", "channels", "link", "links", "user", "users", "sample", "samples", "realization", "batch"),
     "subcarrier": (
@@ -58,8 +58,8 @@ def _plain(name: str) -> str:
 def arranged(array: NDArray[Any], names: Sequence[str], what: str) -> NDArray[Any]:
     """Transpose an array with the axes `names` to [channel, subcarrier, time, antenna], or without channel.
 
-    Axes that are missing get one entry, several antenna axes (receive and transmit) become one, and `parts`, which has
-    been joined, is left out. A `DataError` says what does not fit.
+    Missing axes get length 1. Several antenna axes (receive and transmit) are merged into one. The axis `parts` (real,
+    imaginary) is skipped, since it has been joined before. Raises `DataError` if names and shape do not match.
 
     >>> arranged(np.zeros((14, 2, 64, 4)), ["time", "rx", "subcarrier", "tx"], "csi").shape
     (64, 14, 8)

@@ -17,7 +17,7 @@ __all__ = ["SNAPSHOTS", "SUBCARRIERS", "Channel", "ChannelWindow", "from_paths",
 
 MOST = {"subcarrier": 4096, "time": 4096, "antenna": 64}
 MOST_VALUES = 2**21
-#: Powers of an impulse response count as signal above this multiple of the noise in it.
+#: A tap of an impulse response counts as a path if its power exceeds this multiple of the noise power.
 SIGNAL = 10.0
 
 
@@ -55,7 +55,7 @@ class Channel:
         return int(self.csi.nbytes)
 
     def window(self) -> ChannelWindow:
-        """The window that features are computed on; its warnings say what was left out or changed."""
+        """Return the window that features are computed on. Its `warnings` list the omitted or changed samples."""
         return window_of(self.csi, self.subcarrier_spacing_hz, self.snapshot_interval_s)
 
 
@@ -129,7 +129,7 @@ def from_taps(
 
 
 def _about_the_paths(taps: NDArray[Any]) -> NDArray[Any]:
-    """The taps from before the first path to after the last, with as much noise as paths, and at least 64."""
+    """Cut taps that hold only noise far from the paths; keeps twice the extent of the paths, and at least 64 taps."""
     power = np.mean(np.abs(taps) ** 2, axis=(1, 2))
     present = np.flatnonzero(power > 1e-12 * power.max(initial=0))
     if not len(present):
@@ -182,7 +182,7 @@ def _checked(csi: Any) -> NDArray[np.complex64]:
 
 
 def _refuse_infinite(array: NDArray[Any], name: str, axes: tuple[str, ...]) -> None:
-    """Refuse NaN and infinity, and say how many there are and where the first is."""
+    """Raise `DataError` for NaN and infinity, with their number and the position of the first."""
     wrong = np.argwhere(~np.isfinite(array))
     if len(wrong):
         where = ", ".join(f"{axis} {place}" for axis, place in zip(axes, wrong[0], strict=True))
@@ -193,7 +193,7 @@ def _refuse_infinite(array: NDArray[Any], name: str, axes: tuple[str, ...]) -> N
 
 
 def _refuse_real(array: NDArray[Any], name: str) -> None:
-    """Refuse magnitudes and real parts; without change over the first axis they are a channel of a single path."""
+    """Raise `DataError` for real values, except values constant over the first axis: a channel of a single path."""
     if np.any(np.imag(array)) or np.ptp(np.real(array), axis=0).max() <= 1e-6 * np.abs(array).max():
         return
     kind = "real numbers of both signs" if np.real(array).min() < 0 else "magnitudes without phases"

@@ -108,7 +108,7 @@ class Handles:
             self._remove(name)
 
     def _expendable(self, owner: str, channel: Channel) -> str:
-        """The least recently used handle of the owner with the largest share, including the channel to be added."""
+        """Least recently used handle of the owner with the largest share. The new `channel` counts for `owner`."""
         shares = defaultdict(float, {owner: self._share(channel)})
         for held in self._held.values():
             shares[held.owner] += self._share(held.look.channel)
@@ -116,7 +116,7 @@ class Handles:
         return next(name for name, held in self._held.items() if held.owner == largest)
 
     def _share(self, channel: Channel) -> float:
-        """Share of the limits: the larger of the shares of number and bytes."""
+        """Share of the limits: share of the number of channels plus share of the bytes."""
         return 1 / self.limits.count + channel.nbytes / self.limits.nbytes
 
     def _remove(self, name: str) -> None:

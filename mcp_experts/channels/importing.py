@@ -1,7 +1,7 @@
-"""How to read channel files of others: names, order of axes, form and units, as options or from a profile of a rig.
+"""Import options for channel files in other layouts: names of arrays, order of axes, form and units.
 
-Options are words `KEY=VALUE`. A profile is a YAML file with the same keys; `import.yaml` in a folder holds for the
-files of that folder. Values are text and numbers only: nothing in them is run.
+Options are words `KEY=VALUE`, or a profile: a YAML file with the same keys for one measurement setup. The profile
+`import.yaml` in a folder applies to all files of that folder. Values are text and numbers only; no code is run.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from mcp_experts.channels.opening import PROFILE
 
 __all__ = ["KEYS", "apply", "checked", "folder_options", "parse_options", "profile_text", "quantity", "read_profile"]
 
-#: Most bytes and values of a profile.
+#: Largest size of a profile in bytes, and largest number of its values.
 MOST_TEXT, MOST_VALUES = 16_384, 200
 KEYS = {
     "csi": "over frequency: complex, real,imag or magnitude,phase",
@@ -37,7 +37,7 @@ KEYS = {
     "duration": "instead of snapshot_interval",
     "carrier": "such as 3.5GHz: Doppler shifts are also given as speeds",
 }
-#: Options that say the same thing.
+#: Pairs of options of which each determines the other.
 TWINS = (("subcarrier_spacing", "bandwidth"), ("snapshot_interval", "duration"))
 FORMS, YES = ("iq", "polar"), {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
 UNITS = {
@@ -59,7 +59,7 @@ Options = Mapping[str, str]
 
 
 def parse_options(words: Iterable[str]) -> dict[str, str]:
-    """Options from words; `profile=FILE` reads a profile, which later and earlier words override.
+    """Parse options from words. `profile=FILE` reads a profile; the other words take precedence over it.
 
     >>> parse_options(["csi=data", "axes=time,f", "bandwidth=20MHz"])
     {'csi': 'data', 'axes': 'time,f', 'bandwidth': '20MHz'}
@@ -77,7 +77,7 @@ def parse_options(words: Iterable[str]) -> dict[str, str]:
             base = read_profile(path)
         else:
             found[key] = value
-    for one, other in TWINS:  # what a profile says of the same thing in another way gives way, too
+    for one, other in TWINS:  # an option also overrides the other option of its pair in the profile
         for given, hidden in ((one, other), (other, one)):
             if given in found and hidden not in found:
                 base.pop(hidden, None)
@@ -126,7 +126,7 @@ def folder_options(path: Path) -> dict[str, str]:
 
 
 def checked(options: dict[str, str], place: str) -> dict[str, str]:
-    """Options with known keys and values; a `UserError` names what is wrong."""
+    """Return the options unchanged if all keys and values are valid; otherwise raises `UserError`."""
     for key in options:
         if key not in KEYS:
             raise unknown(f"option of {place}" if place else "option", key, KEYS)
@@ -147,7 +147,7 @@ def checked(options: dict[str, str], place: str) -> dict[str, str]:
 
 
 def apply(found: Contents, options: Options, place: str) -> Contents:
-    """The contents of a file with the named arrays as `csi` or `taps`, in order, and the sampling as attributes."""
+    """Apply options: store the named arrays as `csi` or `taps` with ordered axes, and the sampling as attributes."""
     arrays, axes, attributes = dict(found.arrays), dict(found.axes), dict(found.attributes)
     kind = "taps" if options.get("taps") else "csi"
     named = [name.strip() for name in options.get(kind, "").split(",") if name.strip()]
@@ -179,7 +179,7 @@ def apply(found: Contents, options: Options, place: str) -> Contents:
 
 
 def _by_extent(found: Contents, options: Options, values: NDArray[Any], attributes: dict[str, Any], place: str) -> None:
-    """Spacings from bandwidth and duration, over the axes of the coefficients."""
+    """Set the spacings in `attributes` from bandwidth and duration, divided by the lengths of the axes."""
     first = 1 if values.ndim == 4 else 0
     for key, name, axis, units in (
         ("bandwidth", "subcarrier_spacing_hz", first, FREQUENCIES),
@@ -193,7 +193,7 @@ def _by_extent(found: Contents, options: Options, values: NDArray[Any], attribut
 
 
 def _by_axes(found: Contents, options: Options, arrays: dict[str, Any], axes: dict[str, Any], names: list[str]) -> None:
-    """Coefficients in the order of the axes that options name; an axis of frequencies may have gaps."""
+    """Sort the coefficients by the frequency and time axes that options name; frequencies may have gaps."""
     for key, offset, units in (("subcarrier_spacing", 0, FREQUENCIES), ("snapshot_interval", 1, TIMES)):
         given = _split(options.get(key, ""), units)[0]
         if not isinstance(given, str) or given not in (*found.arrays, *found.attributes):
@@ -212,7 +212,7 @@ def _by_axes(found: Contents, options: Options, arrays: dict[str, Any], axes: di
 
 
 def _split(text: str, units: tuple[str, ...]) -> tuple[float | str, str]:
-    """A number or the name of a value in the file, and its unit."""
+    """Split text into a number, or the name of a value in the file, and a unit."""
     number = re.fullmatch(r"\s*([-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)\s*([A-Za-zµ]*)\s*", text)
     if number is not None:
         return float(number[1]), number[2]
@@ -221,7 +221,11 @@ def _split(text: str, units: tuple[str, ...]) -> tuple[float | str, str]:
 
 
 def quantity(found: Contents, text: str, what: str, place: str, units: tuple[str, ...]) -> float:
-    """A number with a unit, or the name of a value or evenly spaced axis in the file, with a unit after a space."""
+    """Return a quantity in Hz or s from text.
+
+    `text` is a number with a unit ("30kHz"), or the name of a value or evenly spaced axis in the file, optionally
+    followed by a space and a unit ("freq MHz"). Of an axis the step is returned.
+    """
     value, unit = _split(text, units)
     if isinstance(value, str):
         value = _named(found, value, what, place)
@@ -247,7 +251,7 @@ def _named(found: Contents, name: str, what: str, place: str) -> float:
 
 
 def _step(values: NDArray[Any], *, gaps: bool) -> float:
-    """The step of values in any order, with `gaps` of whole steps between them; 0 if they are not evenly spaced."""
+    """Return the step of evenly spaced values in any order, 0 for others. With `gaps`, values may be missing."""
     steps = np.diff(np.sort(values.astype(np.float64)))
     step = float(np.median(steps))
     if not np.isfinite(steps).all() or step <= 0:
@@ -257,7 +261,7 @@ def _step(values: NDArray[Any], *, gaps: bool) -> float:
 
 
 def _alike(found: Contents, names: list[str], place: str) -> list[NDArray[Any]]:
-    """The arrays, with the axes of all in the order of the first, where a file names them."""
+    """Return the arrays, each transposed to the order of axes of the first if the file names the axes."""
     first = found.axes.get(names[0], ())
     parts = []
     for name in names:
@@ -269,7 +273,7 @@ def _alike(found: Contents, names: list[str], place: str) -> list[NDArray[Any]]:
 
 
 def _resolved(found: Contents, name: str, place: str) -> str:
-    """The array called `name`, or the only one that ends so in a group; a `DataError` lists what there is."""
+    """Return the full name of the array `name`, which may omit its group; a `DataError` lists the available arrays."""
     if name in found.arrays:
         return name
     ends = [each for each in found.arrays if re.split(r"[/.]", each)[-1] == name]

@@ -27,9 +27,10 @@ from mcp_experts.channels.path_tables import (
 __all__ = ["NoChannel", "channel_from_file", "channel_from_lists", "labelled_channels"]
 
 MOST_INLINE = 16384
-#: Outermost and innermost subcarriers of IEEE 802.11, by their number: 20 MHz (legacy, HT), 40 MHz, 80 MHz or HE 20.
+#: Number of occupied subcarriers in IEEE 802.11: largest and smallest absolute subcarrier index. 20 MHz (legacy, HT),
+#: 40 MHz, 80 MHz or HE 20.
 WIFI = {52: (26, 1), 56: (28, 1), 114: (58, 2), 242: (122, 2)}
-#: Sampling of channels from path tables, which hold paths without a sampling.
+#: Bandwidth and duration of channels from path tables, which do not state any.
 TABLE_BANDWIDTH_HZ, TABLE_DURATION_S = 20e6, 0.014
 
 
@@ -75,7 +76,7 @@ def channel_from_file(path: Path, index: int = 0, options: Mapping[str, str] | N
 
 
 def _imported(path: Path, found: Contents, options: Mapping[str, str] | None) -> Contents:
-    """The contents by options; those of the folder do not hold for files in a layout of this package's own."""
+    """Apply `options`, by default those of the folder's `import.yaml`, which files in this package's layouts ignore."""
     if options:
         return apply(found, options, path.name)
     if any(all(name in found.arrays for name in table) for table in (NEEDED, DEEPMIMO)):
@@ -120,7 +121,7 @@ def labelled_channels(path: Path) -> tuple[list[Channel], NDArray[np.str_], NDAr
 def _sampled(
     path: Path, kind: str, values: NDArray[Any], attributes: dict[str, Any], index: NDArray[Any] | None
 ) -> Channel:
-    """The channel of coefficients or taps, with the sampling that a file states; one snapshot needs no interval."""
+    """Create a channel from coefficients or taps with the file's sampling; one snapshot needs no interval."""
     one = values.ndim == 1 or values.shape[1] == 1
     interval = 1.0e-3 if one else _number(path, attributes, "snapshot_interval_s")
     if kind == "taps":
@@ -131,9 +132,9 @@ def _sampled(
 
 
 def _spaced(path: Path, csi: NDArray[Any], index: NDArray[Any] | None) -> NDArray[Any]:
-    """Coefficients on an even grid: in the places of `index`, with zeros between, which the window interpolates.
+    """Place coefficients on an even grid at the subcarriers `index`. Zeros between them are interpolated later.
 
-    Without one, 52, 56, 114 and 242 subcarriers are those of IEEE 802.11, which leaves out the middle.
+    Without `index`, 52, 56, 114 and 242 subcarriers get the indices of IEEE 802.11, which omits the middle of the band.
     """
     if index is None:
         if len(csi) not in WIFI:

@@ -28,13 +28,13 @@ __all__ = ["FORMATS", "PROFILE", "Opened", "OpenedPath", "open_inside", "open_pi
 #: Readable formats, and the library that each needs.
 FORMATS = {".npz": "", ".nc": "xarray", ".zarr": "xarray", ".h5": "h5py", ".hdf5": "h5py", ".mat": "scipy"}
 MOST_BYTES = 256 * 2**20
-#: How the files of a folder are read (`mcp_experts.channels.importing`).
+#: Name of the file with import options for the other files of its folder (`mcp_experts.channels.importing`).
 PROFILE = "import.yaml"
 #: Largest number of pieces of a store, and largest depth of its folders.
 MOST_PIECES, DEEPEST = 100_000, 8
 #: Largest number of files that an error lists, of folders searched for them, and of entries of a folder.
 LISTED, LOOKED_INTO, ENTRIES = 8, 1000, 10_000
-#: Largest length of a path, and number of files that a wrong one is compared with.
+#: Largest length of a path, and largest number of files that are compared with a wrong path to suggest a correction.
 LONGEST, MOST_COMPARED = 512, 2000
 FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 FOLDER = os.O_RDONLY | os.O_NOFOLLOW | os.O_DIRECTORY | os.O_CLOEXEC
@@ -60,14 +60,14 @@ class Opened:
 
 
 class OpenedPath(PosixPath):
-    """Path of a descriptor that shows the name of its file; `with_name` opens a file of the same folder."""
+    """Path of an open file descriptor, with the file's name; `with_name` opens another file of the same folder."""
 
     called: str
     folder: int
 
     @classmethod
     def of(cls, descriptor: int, name: str, folder: int) -> OpenedPath:
-        """The file or folder behind `descriptor`, called `name`, in the folder behind `folder`."""
+        """Create the path of an open file or folder `descriptor`; `folder` is the descriptor of its parent folder."""
         path = cls(f"/proc/self/fd/{descriptor}")
         path.called, path.folder = name, folder
         return path
@@ -78,7 +78,7 @@ class OpenedPath(PosixPath):
         return self.called
 
     def with_name(self, name: str) -> Path:  # type: ignore[override]
-        """Another file of the same folder, opened in the same way; a path that does not exist if there is none."""
+        """Open another file of the same folder in the same way. A missing file gives a path that does not exist."""
         try:
             descriptor = open_piece(self.folder, name)
         except OSError:
@@ -159,9 +159,10 @@ def open_piece(folder: int, path: str) -> int:
 
 
 def _spelled(root: Path, path: str) -> str:
-    """The path as the root has it: without quotes or spaces around it, with other forms of accents or separators.
+    """Correct the spelling of a path: removes surrounding quotes and spaces; tries other accents and separators.
 
-    Only spellings of a relative path are tried, and what is found is opened with all checks.
+    Returns the first spelling that exists under the root, otherwise `path`. Only relative paths without `..` are
+    tried. The result is opened with all checks.
     """
     if "\x00" in path or len(path) > LONGEST:
         return path
@@ -186,7 +187,7 @@ def _parts(root: Path, path: str, formats: Collection[str]) -> tuple[str, ...]:
 
 
 def _meant(root: Path, path: str, formats: Collection[str]) -> str:
-    """A question that names the file under the root with the same or a similar last part; empty if there is none."""
+    """Return "did you mean …?" with a file under the root of the same or a similar name; empty if there is none."""
     names = list(itertools.islice(sources_under(root, formats), MOST_COMPARED))
     last = re.split(r"[/\\]", urllib.parse.unquote(path.strip(" '\"`")).rstrip("/\\"))[-1][:LONGEST]
     by_last = {form(name.rpartition("/")[2]): name for form in (str.lower, str) for name in reversed(names)}

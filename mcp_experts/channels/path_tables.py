@@ -147,7 +147,7 @@ def from_deepmimo(arrays: Mapping[str, NDArray[Any]]) -> LinkPaths:
 
 
 def deepmimo_matrices(path: Path) -> dict[str, NDArray[Any]]:
-    """The matrices of one pair of sets, one file each: `power_t001_tx000_r000.mat` and others in its folder."""
+    """Read DeepMIMO's matrices of a pair of transmitter and receiver sets. Each is one file in the folder of `path`."""
     pair = re.sub(r"^[a-z_]+?_(?=t\d)", "", path.name)
     found = {}
     for name in (*DEEPMIMO, "doppler", "inter"):

@@ -1,7 +1,7 @@
-"""The window that features are computed on: the occupied band on 64 subcarriers, and 14 snapshots.
+"""Analysis window of a channel: the occupied band on 64 subcarriers, and 14 snapshots. Features are computed on it.
 
-Zeros that a file was padded with carry neither signal nor noise and are cut; tones without a measurement are
-interpolated; the band follows the signal. What is done is said in the window's notes.
+Zero padding carries neither signal nor noise and is cut. Subcarriers without a measurement are interpolated.
+Subcarriers outside the occupied band are cut. Each change is listed in the window's warnings.
 """
 
 from __future__ import annotations
@@ -17,20 +17,21 @@ from mcp_experts.channels.alignment import steady
 __all__ = ["LEAST_SUBCARRIERS", "SNAPSHOTS", "SUBCARRIERS", "ChannelWindow", "window_of"]
 
 Grid = NDArray[np.complex64]
-#: The grid that features are computed on, and the fewest subcarriers that it is made of.
+#: Size of the window, and smallest number of measured subcarriers that it is resampled from.
 SUBCARRIERS, SNAPSHOTS = 64, 14
 LEAST_SUBCARRIERS = 32
 #: Least correlation of neighbouring snapshots after thinning; below it the grid would alias.
 LEAST_CORRELATION = 0.5
-#: Amplitude, over the largest, below which a sample was never measured.
+#: Amplitude, relative to the largest, below which a sample counts as not measured.
 ZERO = 1e-6
-#: The band ends where the power falls to this share of the level within, over at least this share of the subcarriers.
+#: The occupied band ends at subcarriers with less than this share of the power inside it, if at least the second share
+#: of all subcarriers lies beyond.
 EDGE, LEAST_EDGE = 10**-1.5, 1 / 16
-#: Largest share of the energy at delays that 64 subcarriers do not resolve; above it a part of the band is taken.
+#: Largest share of energy at delays that alias on 64 subcarriers; above it only a part of the band is used.
 MOST_ALIASED = 0.05
-#: Power below this share of that on both sides makes a notch.
+#: Subcarriers with less than this share of the power on both sides are a notch.
 NOTCH = 0.05
-#: Widest gap, over all subcarriers, that is interpolated.
+#: Widest gap that is interpolated, as a share of all subcarriers.
 WIDEST_GAP = 1 / 12
 
 
@@ -38,8 +39,9 @@ WIDEST_GAP = 1 / 12
 class ChannelWindow:
     """64 × 14 × antennas samples of a channel, with the bandwidth and duration they span.
 
-    `snapshots` is the number of snapshots that are no repetitions. `coherent` is False if their phases are the
-    receiver's: they were aligned, and say nothing about time. `padded`: too few samples were measured to hold noise.
+    `snapshots` is the number of distinct snapshots; the others are repetitions. `coherent` is False if the receiver
+    changed the phases between snapshots: they were aligned and do not show how the channel changes over time. `padded`
+    is True if most delays are exactly zero, so that the noise cannot be estimated.
     """
 
     csi: Grid
@@ -57,7 +59,7 @@ class ChannelWindow:
 
 
 def window_of(csi: Grid, spacing_hz: float, interval_s: float) -> ChannelWindow:
-    """The window of coefficients `csi[subcarrier, time, antenna]`."""
+    """Create the window of coefficients `csi[subcarrier, time, antenna]`."""
     notes: list[str] = []
     bandwidth = csi.shape[0] * spacing_hz
     grid, duration, snapshots = _in_time(csi, interval_s, notes)
@@ -84,7 +86,10 @@ def window_of(csi: Grid, spacing_hz: float, interval_s: float) -> ChannelWindow:
 
 
 def _in_time(csi: Grid, interval_s: float, notes: list[str]) -> tuple[Grid, float, int]:
-    """14 snapshots, as far apart as possible without aliasing, or repeated where there are fewer; and how many."""
+    """Select 14 snapshots as far apart as possible without aliasing; repeats them if the channel has fewer.
+
+    Also returns the duration in s and the number of distinct snapshots.
+    """
     count = csi.shape[1]
     if count < SNAPSHOTS:
         there_and_back = [*range(count), *range(count - 2, 0, -1)]
@@ -102,9 +107,9 @@ def _in_time(csi: Grid, interval_s: float, notes: list[str]) -> tuple[Grid, floa
 
 
 def _stride(csi: Grid) -> int:
-    """The largest step at which 14 snapshots fit and neighbours stay correlated.
+    """Step between selected snapshots: the largest at which 14 fit, halved until neighbours are correlated.
 
-    Correlation is relative to that of neighbours in the full grid, so that noise does not reduce it.
+    The correlation is relative to that of adjacent snapshots, so that noise does not reduce it.
     """
     moved = np.moveaxis(csi, 1, 0)
     stride = (len(moved) - 1) // (SNAPSHOTS - 1)
@@ -120,9 +125,10 @@ def _stride(csi: Grid) -> int:
 
 
 def _without_padding(grid: Grid, notes: list[str]) -> tuple[Grid, bool]:
-    """The grid of the delays that were measured, if at least an eighth are exactly zero, and at least 32 are not.
+    """Remove zero padding in the delay domain, which would otherwise count as delays without noise.
 
-    Otherwise padding would count as cells without noise. True if fewer are not zero, so that no noise is seen.
+    Delays are cut if at least an eighth of them, in a row, are exactly zero. If fewer than 32 would remain, the grid is
+    returned unchanged with True: its noise cannot be estimated.
     """
     taps = np.fft.ifft(grid, axis=0)
     size = np.abs(taps).max(axis=(1, 2))
@@ -136,7 +142,7 @@ def _without_padding(grid: Grid, notes: list[str]) -> tuple[Grid, bool]:
 
 
 def _longest(marked: NDArray[np.bool_]) -> tuple[int, int]:
-    """Start and length of the longest run on a circle.
+    """Start and length of the longest run of True in a periodic array.
 
     >>> _longest(np.array([1, 1, 0, 1, 0, 1], bool))
     (5, 3)
@@ -154,10 +160,10 @@ def _longest(marked: NDArray[np.bool_]) -> tuple[int, int]:
 
 
 def _present(grid: Grid) -> NDArray[np.bool_]:
-    """Subcarriers that were measured: neither zero nor in a narrow notch, far below those on both sides.
+    """Return a mask of measured subcarriers: neither zero nor in a narrow notch far below both sides.
 
-    A fade looks like a notch where two paths cancel. Interpolation does not harm it: coefficients pass through zero on
-    a line.
+    A fade, at which two paths cancel, is also marked as a notch. Interpolation is accurate there, since the
+    coefficients change linearly through zero.
     """
     power = np.mean(np.abs(grid) ** 2, axis=(1, 2))
     present = power > ZERO**2 * power.max()
@@ -170,7 +176,7 @@ def _present(grid: Grid) -> NDArray[np.bool_]:
 
 
 def _filled(grid: Grid, notes: list[str]) -> Grid:
-    """The grid without subcarriers that are zero: edges are cut, gaps interpolated, or the widest part is taken."""
+    """Remove zero subcarriers: cuts the edges and interpolates gaps. With wide gaps only the widest part is kept."""
     present = _present(grid)
     if present.all() or present.sum() < LEAST_SUBCARRIERS:
         return grid
@@ -191,7 +197,7 @@ def _filled(grid: Grid, notes: list[str]) -> Grid:
     if not len(missing):
         return grid
     notes.append(f"{len(missing)} subcarriers without a signal were interpolated")
-    # Without the common delay neighbours differ little, so that a line through them is good.
+    # Without the common delay, neighbours differ little, and linear interpolation is accurate.
     near = present[1:] & present[:-1]
     turn = np.exp(-1j * np.angle(np.vdot(grid[:-1][near], grid[1:][near])) * np.arange(len(grid)))[:, None, None]
     level = grid * turn
@@ -204,7 +210,7 @@ def _filled(grid: Grid, notes: list[str]) -> Grid:
 
 
 def _occupied(grid: Grid, notes: list[str]) -> Grid:
-    """The subcarriers between the edges of the band, where power falls far below the level within."""
+    """Cut the subcarriers outside the occupied band, whose power is far below the power inside it."""
     count = len(grid)
     width = max(count // 16, 2)
     power = np.mean(np.abs(grid) ** 2, axis=(1, 2))
@@ -214,7 +220,7 @@ def _occupied(grid: Grid, notes: list[str]) -> Grid:
     level = float(np.mean(np.sort(smooth)[-count // 4 :]))
     inside = np.flatnonzero(smooth > EDGE * level)
     low, high = int(inside[0]), int(inside[-1]) + 1
-    # The mean over `width` reaches half of it beyond the edges.
+    # The moving mean widens the band by half of `width` at each edge.
     low = low + width // 2 if low >= LEAST_EDGE * count else 0
     high = high - width // 2 if count - high >= LEAST_EDGE * count else count
     if high - low < LEAST_SUBCARRIERS or (low, high) == (0, count):
@@ -224,7 +230,7 @@ def _occupied(grid: Grid, notes: list[str]) -> Grid:
 
 
 def _resolved(grid: Grid, notes: list[str]) -> Grid:
-    """As wide a part of the band as 64 subcarriers resolve the delays of, from its lower end."""
+    """Halve the band, keeping its lower end, until its delays do not alias on 64 subcarriers."""
     part = grid
     while len(part) > SUBCARRIERS and _aliased(part) > MOST_ALIASED:
         part = part[: max(SUBCARRIERS, len(part) // 2)]
@@ -234,7 +240,7 @@ def _resolved(grid: Grid, notes: list[str]) -> Grid:
 
 
 def _aliased(grid: Grid) -> float:
-    """Share of the energy above the noise outside the best 64 delays."""
+    """Share of the energy above the noise that lies outside the 64 consecutive delays with the most energy."""
     taps = np.fft.ifft(grid * np.hanning(len(grid) + 2)[1:-1, None, None], axis=0)
     profile = np.mean(np.abs(taps) ** 2, axis=(1, 2))
     floor = np.median(profile)
@@ -245,10 +251,10 @@ def _aliased(grid: Grid) -> float:
 
 
 def _on_grid(grid: Grid) -> Grid:
-    """The same band on 64 subcarriers: delays are folded to 64, or the missing ones filled with noise.
+    """Resample the band to 64 subcarriers by folding the delays to 64, or by appending delays that hold noise.
 
-    Folding samples the band without changing the noise in each coefficient. Of fewer subcarriers the delays end early;
-    those beyond get the conjugates of the emptiest half, so that the noise keeps its level.
+    Folding does not change the noise in each coefficient. With fewer than 64 subcarriers, the appended delays are
+    complex conjugates of the second half of the delays, which holds mostly noise, so that the noise level is kept.
     """
     count = len(grid)
     if count == SUBCARRIERS:

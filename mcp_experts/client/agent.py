@@ -32,7 +32,7 @@ class Transcript:
 
 @contextlib.asynccontextmanager
 async def connected(server: Any) -> AsyncIterator[Client]:
-    """A client of a server; a `UserError` from the body is raised as such, not within an exception group."""
+    """Connect a client to a server. A `UserError` raised in the `with` block is not wrapped in an exception group."""
     trouble: UserError | None = None
     async with Client(server) as client:
         try:
@@ -46,7 +46,7 @@ async def connected(server: Any) -> AsyncIterator[Client]:
 async def converse(
     endpoint: Endpoint, client: Client | None, system: str, question: str, *, turns: int = MOST_TURNS
 ) -> Transcript:
-    """Let the model call tools and answer; after the largest number of turns it is stopped, unfinished.
+    """Let the model call tools until it answers or the largest number of turns is reached.
 
     Without a client there are no tools. With one, the server's instructions follow `system`. In the last turn, and
     after a call that repeats an earlier one, the model is asked to answer without a call: small models otherwise repeat

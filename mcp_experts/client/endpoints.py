@@ -67,7 +67,7 @@ class Endpoint(Protocol):
     async def reply(
         self, system: str, messages: Sequence[Any], tools: Sequence[Mapping[str, Any]], *, final: bool = False
     ) -> Reply:
-        """The next turn of the model; tools are `{name, description, schema}`. A `final` turn calls none."""
+        """Return the model's next turn; `tools` are `{name, description, schema}`. A `final` turn calls no tools."""
 
 
 def from_environment(*, timeout_s: float = TIMEOUT_S) -> Endpoint | None:
@@ -123,7 +123,7 @@ class OpenAI:
         return Reply(text, calls, *tokens, _assistant(text, calls))
 
     async def _send(self, body: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-        """Send a request, which is made again after the endpoint has refused a part of it."""
+        """Send a request; repeats it in an adapted form if the endpoint refuses a parameter (see `_adapt`)."""
         headers = {"authorization": f"Bearer {self.key}"} if self.key else {}
         url = f"{self.base_url.rstrip('/')}/chat/completions"
         return await _post(url, body, headers, self.timeout_s, self._adapt)
@@ -143,7 +143,7 @@ class OpenAI:
         return found
 
     def _adapt(self, complaint: str) -> bool:
-        """Adapt the request to the error message of a server; returns whether the request changes."""
+        """Adapt later requests to the error message of a server; returns True if they change."""
         before = set(self._refused)
         if "max_tokens" in complaint or "max_completion_tokens" in complaint:
             self._refused.add("limit")
@@ -211,15 +211,15 @@ class Anthropic:
 
 @dataclass(frozen=True)
 class Wire:
-    """What a compatible endpoint accepts: name of the token limit, temperature, schemas with all keywords."""
+    """Properties of a compatible endpoint: parameter for the token limit; support of temperature and of all schemas."""
 
     limit: str = "max_tokens"
     temperature: bool = True
     all_keywords: bool = True
 
 
-#: By host. If a server refuses a request, its answer says why and the request is adapted. Gemini's endpoint converts
-#: schemas and supports fewer keywords; OpenAI's newest models refuse max_tokens and any temperature.
+#: Properties of known endpoints by host. For others, requests are adapted to the server's error message. Gemini's
+#: endpoint converts schemas and supports fewer keywords; OpenAI's newest models refuse max_tokens and any temperature.
 WIRES = {
     "api.openai.com": Wire(limit="max_completion_tokens", temperature=False),
     "generativelanguage.googleapis.com": Wire(all_keywords=False),

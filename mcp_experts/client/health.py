@@ -1,4 +1,4 @@
-"""`mcp-experts check`: how a channel file is read, and whether the experts can judge it, one line per question.
+"""`mcp-experts check`: check that a channel file is read correctly and is valid for the experts, one line per check.
 
 The same command writes the options that it was given as a profile, for later files of the same rig.
 """
@@ -70,7 +70,7 @@ def _show(rows: Sequence[tuple[str, str, str]]) -> None:
 def findings(
     channel: Channel, options: Mapping[str, str], registry: Registry | None = None
 ) -> Iterator[tuple[str, str, str]]:
-    """What is asked of a channel, the state of each question, and the finding with the way out."""
+    """Check a channel. Yields name, state and finding of each check; the finding suggests a solution."""
     registry = registry or Registry()
     view = ChannelView(channel)
     window = view.window

@@ -107,7 +107,7 @@ async def ask_model(
     kind: str,
     root: Path,
 ) -> Row:
-    """One question to a language model. In arms with tools, the server reads the channel from folder `root`."""
+    """Ask a language model one question. In arms with tools, the server reads the channel from folder `root`."""
     begin = time.perf_counter()
     asked = f"{question.text}\nTerms: {_terms(question, registry)}."
     registry = _of_arm(arm, question, questions, registry)
@@ -233,7 +233,7 @@ def _write(questions: QuestionSet, number: int, path: Path) -> None:
 
 
 def _letter(question: Question, questions: QuestionSet, registry: Registry, *, classical: bool = False) -> str:
-    """The most likely answer by the experts, or by their classical estimators."""
+    """Letter of the most likely answer by the experts, or by their classical estimators."""
     look, labels = questions.look(question.channel), []
     for name in question.experts:
         expert = registry.expert(name)

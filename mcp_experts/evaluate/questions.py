@@ -29,7 +29,7 @@ LETTERS = "ABCDEFGHIJKLMNOP"
 
 
 def encode(csi: NDArray[np.complex64]) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
-    """Grids as pairs of bytes, with the scale of each; the rounding error is at −40 dB."""
+    """Quantise channels to 8-bit real and imaginary parts with one scale per channel; the error is about −40 dB."""
     parts = np.stack([csi.real, csi.imag], axis=-1)
     scale = np.abs(parts).max(axis=(1, 2, 3, 4)) / 127
     return np.round(parts / scale[:, None, None, None, None]).astype(np.int8), scale.astype(np.float32)
@@ -54,7 +54,7 @@ class Question:
         return f"{wording(self.identifier, self.topics)}\nOptions: {options}."
 
     def letter(self, labels: tuple[str, ...]) -> str:
-        """The letter of these labels, one per expert."""
+        """Letter of the option that consists of these labels, one per expert."""
         return LETTERS[self.options.index(", ".join(labels))]
 
 
@@ -79,7 +79,7 @@ class QuestionSet:
         )
 
     def labels(self, number: int, registry: Registry) -> dict[str, int]:
-        """The number of the true class of a channel, by expert with known truth."""
+        """Index of the true class of a channel, by name of each expert whose truth is known."""
         found = {}
         for expert in registry.classifiers:
             if expert.definition.truth in self.truths:
@@ -96,7 +96,7 @@ class QuestionSet:
 def load_questions(
     registry: Registry, *, tasks: Any = "all", count: int = 300, seed: int = 0, folder: Path = FOLDER
 ) -> QuestionSet:
-    """`count` questions per task, with classes as balanced as the channels allow; `seed` shuffles the options.
+    """Load `count` questions per task, with classes as balanced as possible; `seed` shuffles the options.
 
     `tasks` are names of experts and pairs ("los+doppler"), or "all".
     """
@@ -141,7 +141,7 @@ def _checked(tasks: Any, offered: dict[str, tuple[str, ...]]) -> list[str]:
 
 
 def _even(numbers: NDArray[np.int64], count: int) -> list[int]:
-    """`count` channels with known truth, taken from each class in turn."""
+    """Select `count` channels with known truth, balanced over classes."""
     usable = np.flatnonzero((numbers >= 0).all(axis=1))
     if len(usable) < count:
         raise DataError(f"the question set has {len(usable)} channels with this truth; ask for at most that many")

@@ -118,10 +118,10 @@ async def run_arms(
     most_usd: float = 0.0,
     prices: tuple[float, ...] = (0.0, 0.0),
 ) -> list[dict[str, Any]]:
-    """All rows, also appended to `exchanges.jsonl` in the folder; questions answered there are not asked again.
+    """Run the arms and return all rows, which are also appended to `exchanges.jsonl` in `folder`.
 
-    Answers there to other questions, by another model or with experts of another training are ignored. Stops asking
-    the model above a cost of `most_usd`, unless it is 0.
+    Questions that are already answered in this file are not asked again. Its answers to other questions, by another
+    model or with other weights of the experts are ignored. Stops if the cost exceeds `most_usd`; 0 means no limit.
     """
     log = MetricsLog(folder / EXCHANGES)
     model, origin = endpoint.model if endpoint else "", _origin(questions, registry)

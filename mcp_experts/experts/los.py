@@ -35,7 +35,7 @@ EXPERT = Definition(
         "los": "clear",
     },
     version="2.0.0",
-    # A training without IEEE 802.15.4a (100 MHz to 1 GHz) is wrong on it more often than its confidence says, by .14.
+    # Trained without IEEE 802.15.4a (100 MHz to 1 GHz), the expert's accuracy on it is .14 below its mean confidence.
     widest_hz=100e6,
     limits=(
         "a direct path far weaker than the scattered ones (K below about -5 dB) is mostly classified as blocked; "

@@ -15,14 +15,14 @@ from mcp_experts.channels.noise import noise_per_cell
 __all__ = ["ESTIMATORS", "autocorrelation", "estimate", "k_factor_by_moments_db"]
 
 Reals = NDArray[np.float64]
-#: Cells of the delay profile that are weaker than this, relative to the peak, or than three times the noise are
+#: Cells of the delay profile that are weaker than the peak by more than this, or weaker than three times the noise, are
 #: ignored.
 DYNAMIC_RANGE_DB = 25.0
 HANN = np.hanning(SUBCARRIERS + 2)[1:-1].astype(np.float32)
 
 
 def estimate(csi: NDArray[np.complex64], bandwidth_hz: NDArray[Any], snapshots: int = SNAPSHOTS) -> Reals:
-    """The columns of `ESTIMATORS` of each window, `(n, estimators)`; `snapshots` of each are no repetitions."""
+    """Compute all `ESTIMATORS` of each window, `(n, estimators)`; `snapshots` is the number of distinct snapshots."""
     csi = csi / np.sqrt(np.mean(np.abs(csi) ** 2, axis=(1, 2, 3), keepdims=True))
     view = _WindowEstimates(csi, np.broadcast_to(np.asarray(bandwidth_hz, np.float64), len(csi)), snapshots)
     return np.stack([function(view) for function in ESTIMATORS.values()], axis=1)
@@ -51,7 +51,7 @@ class _WindowEstimates:
         return self.relative(autocorrelation(self.csi.transpose(0, 1, 3, 2).reshape(len(self.csi), -1, SNAPSHOTS)))
 
     def relative(self, products: NDArray[Any]) -> Reals:
-        """Moduli of correlations relative to the signal power; set to 1 at lag 0, which noise would raise."""
+        """Moduli of correlations relative to the signal power. Lag 0, where noise adds power, is set to 1."""
         signal = np.maximum(self.power.mean(axis=(1, 2, 3)) * (1 - self.noise_share), 1e-20)
         modulus: Reals = np.minimum(np.abs(products) / signal[:, None], 1.0)
         modulus[:, 0] = 1.0
@@ -85,7 +85,7 @@ def _k_factor_db(view: _WindowEstimates) -> Reals:
 
 
 def _first_tap_k_factor_db(view: _WindowEstimates) -> Reals:
-    """K-factor of the strongest delay, from its powers over time and antennas."""
+    """K-factor at the strongest delay, from its power over time and antennas."""
     peak = np.take_along_axis(view.taps, view.order[:, SUBCARRIERS // 4][:, None, None, None], axis=1)
     return k_factor_by_moments_db((np.abs(peak) ** 2).reshape(len(peak), -1))
 
@@ -109,20 +109,20 @@ def _delay_spread_cells(view: _WindowEstimates) -> Reals:
 
 
 def _latest_cells(view: _WindowEstimates) -> Reals:
-    """From the strongest delay to the last one above the noise."""
+    """Delay from the strongest cell to the last cell above the noise, in cells."""
     found = view.profile > 0
     last = SUBCARRIERS - 1 - np.argmax(found[:, ::-1], axis=1)
     return (last - SUBCARRIERS // 4).astype(np.float64)
 
 
 def _first(view: _WindowEstimates) -> NDArray[np.int64]:
-    """The first cell above the noise, of those from a quarter of the window before the strongest on."""
+    """Index of the first cell above the noise; the strongest cell is at a quarter of the window."""
     first: NDArray[np.int64] = np.argmax(view.profile > 0, axis=1)
     return first
 
 
 def _rise_cells(view: _WindowEstimates) -> Reals:
-    """From the first delay above the noise to the strongest: long where the direct path is blocked."""
+    """Delay from the first cell above the noise to the strongest, in cells: long if the direct path is blocked."""
     return (SUBCARRIERS // 4 - _first(view)).astype(np.float64)
 
 
@@ -135,7 +135,7 @@ def _first_path_db(view: _WindowEstimates) -> Reals:
 
 
 def _excess_cells(view: _WindowEstimates) -> Reals:
-    """Mean excess delay: of the power above the noise, after the first delay."""
+    """Mean excess delay in cells: power-weighted mean delay of the cells above the noise, relative to the first."""
     cells = np.arange(SUBCARRIERS) - _first(view)[:, None]
     excess: Reals = (view.profile * cells).sum(axis=1) / view.profile.sum(axis=1)
     return excess
@@ -150,7 +150,7 @@ def _kurtosis_db(view: _WindowEstimates) -> Reals:
 
 
 def _clipped_share(view: _WindowEstimates) -> Reals:
-    """Share of the samples of I and Q at the strongest delay that are as large as the largest: many after clipping."""
+    """Share of I and Q samples at the strongest delay that are close to the largest; clipping makes it large."""
     taps = np.fft.ifft(view.csi, axis=1)
     peak = np.argmax(np.mean(np.abs(taps) ** 2, axis=(2, 3)), axis=1)[:, None, None, None]
     strongest = np.take_along_axis(taps, peak, axis=1).reshape(len(taps), -1)
@@ -190,7 +190,7 @@ def autocorrelation(rows: NDArray[np.complex64]) -> NDArray[Any]:
 
 
 def _half(correlation: Reals, count: int) -> Reals:
-    """Lag at which rows over lags 0, 1, … cross 0.5, interpolated, over `count`; 4 if they do not."""
+    """Interpolated lag at which correlations over lags 0, 1, … fall to 0.5, divided by `count`; 4 if they do not."""
     below = correlation < 0.5
     index = np.maximum(np.argmax(below, axis=1), 1)[:, None]
     before = np.take_along_axis(correlation, index - 1, axis=1)[:, 0]
@@ -200,7 +200,7 @@ def _half(correlation: Reals, count: int) -> Reals:
 
 
 def _snr_db(view: _WindowEstimates) -> Reals:
-    """Signal over noise; the noise is that of the weakest quarter of the delay profile."""
+    """Signal-to-noise ratio in dB, with the noise from the weakest quarter of the delay profile."""
     share = view.noise_share
     ratio: Reals = 10 * np.log10((1 - share) / share)
     return ratio

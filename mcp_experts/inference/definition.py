@@ -14,13 +14,13 @@ from mcp_experts.channels.channel import ChannelWindow
 
 __all__ = ["Definition", "Example", "Scale"]
 
-#: How a value in cells becomes physical: multiplied with or divided by the window's bandwidth or duration.
+#: Conversion from cells to a physical unit: multiplication with, or division by, the window's bandwidth or duration.
 Scale = Literal["none", "over_bandwidth", "times_bandwidth", "over_duration", "times_duration"]
 
 
 @dataclass(frozen=True)
 class Example:
-    """A synthetic channel, as arguments of `wireless_load_synthetic`, and the classes of which one must be likely."""
+    """A test case: arguments of `wireless_load_synthetic`, and classes. One of these must be in the prediction set."""
 
     specification: Mapping[str, float]
     likely: tuple[str, ...]
@@ -32,15 +32,15 @@ class Definition:
 
     `truth` names a column of `mcp_experts.train.truths.TRUTHS`, `estimator` one of `ESTIMATORS`.
 
-    With `edges`, `classes` are in ascending order, and edges are the limits between them in the truth's unit
-    (`cells_unit`). Without edges the truth is the number of the class. `scale` converts values to `unit`. A language
-    model chooses the expert by its `purpose`; `limits` says what the expert cannot know. Tests ask for `examples`
-    through a client.
+    If `edges` are given, `classes` are in ascending order, and `edges` are the limits between them in the unit of the
+    truth (`cells_unit`). Without `edges` the truth is the index of the class. `scale` converts values to `unit`. A
+    language model chooses the expert by its `purpose`. `limits` states known limitations. Tests run `examples` through
+    a client.
 
-    `question` is the name of the question, by default that of the expert, and `aliases` are other words for it. `noun`
-    is used in sentences about a value, and `says` holds the sentence for each class where that is another.
-    `renamed` maps earlier names of classes to current ones. `widest_hz` limits the bandwidth of the card where verdicts
-    do not hold on kinds of channels that training lacked.
+    `question` is the name of the question, by default the name of the expert; `aliases` are synonyms. `noun` is the
+    subject of sentences about a value; `says` holds sentences for classes that need another wording. `renamed` maps
+    former names of classes to current names. `needs_time` is True if the answer depends on changes over time.
+    `widest_hz` is an upper limit of the bandwidth, for experts that are unreliable on wider channels of new kinds.
     """
 
     name: str
@@ -77,7 +77,7 @@ class Definition:
         return self.renamed.get(name, name)
 
     def labels(self, truth: NDArray[np.float64]) -> NDArray[np.int64]:
-        """The number of the class of each value; −1 if the truth is unknown."""
+        """Class index of each truth value; −1 if the truth is unknown (NaN)."""
         number = np.digitize(truth, self.edges) if self.edges else np.nan_to_num(truth, nan=-1)
         return np.where(np.isnan(truth), -1, number).astype(np.int64)
 
@@ -93,7 +93,7 @@ class Definition:
         return factors[self.scale]
 
     def interval(self, members: NDArray[np.bool_], window: ChannelWindow) -> tuple[float | None, float | None]:
-        """Limits, in `unit`, of the classes from the first to the last of `members`; None if open."""
+        """Lower and upper limit, in `unit`, of the classes marked in the mask `members`; None for an open end."""
         if not self.edges or not members.any():
             return None, None
         first, last = (int(index) for index in np.flatnonzero(members)[[0, -1]])
@@ -103,7 +103,7 @@ class Definition:
         return low, high
 
     def describe(self) -> dict[str, Any]:
-        """The entries of the card about the classes."""
+        """Return the card's entries about the question and its classes."""
         return {
             "task": self.title,
             "purpose": self.purpose,

@@ -25,7 +25,7 @@ def design(verdicts: Mapping[str, Verdict]) -> list[dict[str, str]]:
     """Rows of quantity, value, rule and source, from the worst case within the intervals of the verdicts.
 
     The worst case is the upper limit of delay spread and Doppler shift, and the lower limit of coherence bandwidth and
-    time. If the limit is open, the row says that the channel does not bound the value.
+    time. If a verdict has no such limit, the row states that the channel does not bound the value.
     """
     spread = verdicts["delay_spread"].interval_high
     shift = verdicts["doppler"].interval_high

@@ -25,7 +25,7 @@ QUANTILES = (0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95)
 DOPPLER_CELLS = 2 * SNAPSHOTS
 PEAK_AT = 8
 FLOOR_DB = -60.0
-#: Delays, from the strongest on, whose fading over time and antennas is a feature.
+#: Delay cells, relative to the strongest, whose fading over time and antennas is a feature.
 CELLS = tuple(range(-1, 7))
 OF_EACH_CELL = ("cell_power_variance", "tone_share", "antenna_coherence", "antenna_balance")
 #: Oversampling of the Doppler spectrum in the search for a tone.
@@ -57,7 +57,7 @@ FEATURES = len(names())
 
 
 def with_estimates(own: Floats, estimates: NDArray[np.float64]) -> Floats:
-    """All `FEATURES` that networks take: those of `extract` and the classical estimates, spreads as logarithms."""
+    """Join the features of `extract` and the classical estimates, spreads as logarithms: the networks' `FEATURES`."""
     decades = np.log10(np.clip(estimates, 1e-2, None))
     ratios = np.array([name.endswith(("_db", "_share", "_decades")) for name in ESTIMATORS])
     return np.concatenate([own, np.where(ratios, estimates, decades)], axis=1).astype(np.float32)
@@ -66,12 +66,12 @@ def with_estimates(own: Floats, estimates: NDArray[np.float64]) -> Floats:
 def extract(csi: NDArray[np.complex64], snapshots: int = SNAPSHOTS) -> Floats:
     """Features of windows `csi[n, 64, 14, antenna]`, without the classical estimates: `(n, features)`.
 
-    `snapshots` of each window are no repetitions.
+    `snapshots` is the number of distinct snapshots in each window.
     """
     csi = (csi / np.sqrt(np.mean(np.abs(csi) ** 2, axis=(1, 2, 3), keepdims=True))).astype(np.complex64)
     smooth = _delays(csi)
     profile = np.mean(np.abs(smooth) ** 2, axis=(2, 3))
-    # As of a window without repetitions, whose noise varies less from cell to cell.
+    # Convert to the noise floor of a window without repetitions, whose noise varies less between cells.
     antennas = csi.shape[3]
     floor = noise_per_cell(profile, snapshots * antennas)[:, 0] * low_quarter(SNAPSHOTS * antennas)
     total = profile.sum(axis=1)
@@ -119,11 +119,11 @@ def _delays(csi: NDArray[np.complex64]) -> NDArray[np.complex64]:
 
 
 def _steadiness(cells: NDArray[np.complex64]) -> list[NDArray[Any]]:
-    """`OF_EACH_CELL` of `cells[n, cell, time, antenna]`: a single path is constant, a sum of many paths fades.
+    """Fading features `OF_EACH_CELL` of `cells[n, cell, time, antenna]`: a single path is constant, many paths fade.
 
-    These are the variance of the power over its squared mean; the largest share of the energy in one tone, with the
-    same frequency and any phase on each antenna; and, of neighbouring antennas (1 for a single antenna), the modulus of
-    their correlation over time and the geometric over the arithmetic mean of their energies.
+    They are: variance of the power over its squared mean; largest share of the energy in one Doppler tone of the same
+    frequency on all antennas; modulus of the correlation over time of neighbouring antennas; and geometric over
+    arithmetic mean of the energies of neighbouring antennas. The last two are 1 for a single antenna.
     """
     power = np.abs(cells) ** 2
     variance = power.var(axis=(2, 3)) / np.maximum(power.mean(axis=(2, 3)) ** 2, 1e-20)
@@ -139,7 +139,7 @@ def _steadiness(cells: NDArray[np.complex64]) -> list[NDArray[Any]]:
 
 
 def _quantiles(rows: NDArray[Any]) -> NDArray[Any]:
-    """`QUANTILES` of each row, equal to `np.quantile`, which would load 2 MB of masked arrays into a server."""
+    """`QUANTILES` of each row. Equal to `np.quantile`, whose import of masked arrays takes 2 MB of memory."""
     ordered = np.sort(rows, axis=1)
     place = np.array(QUANTILES) * (rows.shape[1] - 1)
     below = np.floor(place).astype(int)
@@ -157,7 +157,7 @@ def _frequency_correlation(csi: NDArray[np.complex64]) -> NDArray[Any]:
 
 
 def _time_correlations(smooth: NDArray[np.complex64], strong: NDArray[np.bool_]) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Time correlation over all delays jointly, and delay by delay, which ignores different shifts per delay."""
+    """Time correlation: modulus of the sum over delays, and sum of moduli, which ignores differences in Doppler."""
     products = np.where(strong[:, :, None], autocorrelation(smooth.swapaxes(2, 3)), 0)
     power = np.abs(products[:, :, 0]).sum(axis=1)[:, None]
     lagged = products[:, :, 1:]
@@ -165,7 +165,7 @@ def _time_correlations(smooth: NDArray[np.complex64], strong: NDArray[np.bool_])
 
 
 def _doppler_spectra(smooth: NDArray[np.complex64], strong: NDArray[np.bool_]) -> list[NDArray[Any]]:
-    """Doppler spectra of all strong delays, of the strongest one, and of the others, each centred on its peak."""
+    """Doppler spectra of all strong delays, the strongest, and the others, centred on the strongest one's peak."""
     kept = np.where(strong[:, :, None, None], smooth, np.complex64(0)) * HANN[:, None]
     spectra = np.mean(np.abs(np.fft.fft(kept, n=DOPPLER_CELLS, axis=2)) ** 2, axis=3)
     peak = spectra[:, PEAK_AT]

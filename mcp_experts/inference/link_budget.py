@@ -14,7 +14,7 @@ __all__ = ["MODELS", "link_budget"]
 #: Thermal noise at 290 K, in dBm/Hz.
 NOISE_DBM_HZ = -173.98
 FARTHEST_M = 5000.0
-#: Environment height around a receiver in TR 38.901, and antenna heights of its models: base station, terminal, in m.
+#: Heights in m of TR 38.901: environment around a terminal, and antenna of the terminal; below, of the base station.
 SURROUNDINGS_M, TERMINAL_M = 1.0, 1.5
 STATION_M = {"umi": 10.0, "uma": 25.0}
 #: Fraction of the Shannon bound that links attain, and their best spectral efficiency (3GPP TR 36.942, annex A.1).

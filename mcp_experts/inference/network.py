@@ -17,9 +17,9 @@ __all__ = ["MOST_DEVIATIONS", "Gate", "Network", "decided", "load_arrays", "soft
 
 Floats = NDArray[np.float32]
 MOST_DEVIATIONS = 8.0
-#: A label has to be more likely than this, and so more likely right than wrong.
+#: Probability that a class must exceed to be given as label: then it is more likely right than wrong.
 LEAST_CONFIDENCE = 0.5
-#: Score that 90 % of calibration channels stay below, of gates that do not have it in their file.
+#: Default of the 90th percentile of calibration scores, for gates whose file lacks it.
 USUAL = 0.55
 
 
@@ -71,13 +71,13 @@ def standardised(features: NDArray[Any], mean: Floats, scale: Floats) -> Floats:
 class Network:
     """Standardised features, ReLU layers, a softmax with a temperature; `threshold` defines prediction sets.
 
-    Weights are stored in half precision and held in single precision: a conversion in each call would double its time.
+    Weights are half precision in the file and single precision in memory; converting in each call would take as long as
+    the call.
 
     A class belongs to the prediction set if it is the most probable one or its probability is at least `threshold`. On
     data like the calibration data, the set holds the truth in 90 % of cases (split conformal prediction; Vovk 2005,
-    Sadinle 2019). `cuts` are the
-    limits of the classical estimator between classes, in `cut_order`; `rule` is instead a linear rule on all
-    estimators.
+    Sadinle 2019). `arrays` also holds the rule of the classical estimate: limits between classes (`cuts`, `cut_order`)
+    or a linear discriminant on all estimators (`rule_…`).
     """
 
     mean: Floats
@@ -111,9 +111,9 @@ class Network:
         return softmax(x / self.temperature)
 
     def members(self, probabilities: Floats, nearness: float | NDArray[Any] = 1.0) -> NDArray[np.bool_]:
-        """Which classes belong to the prediction set; `nearness` is `Gate.nearness`, which widens sets far away.
+        """Return a mask of the classes in the prediction set, which always holds the most probable class.
 
-        The most probable class always does.
+        `nearness` is from `Gate.nearness`; it widens the sets of channels far from the calibration data.
         """
         limits = self.threshold * np.expand_dims(np.asarray(nearness), -1)
         most = probabilities >= probabilities.max(axis=-1, keepdims=True)
@@ -132,10 +132,10 @@ class Network:
 
 @dataclass(frozen=True, eq=False)
 class Gate:
-    """Distance of features from the training data: squared, within the principal directions and outside them.
+    """Out-of-distribution detector: squared distance of features from the mean of the training data.
 
-    Each part is in units of its spread. `score` is the distance over the 99th percentile of unseen channels of the
-    training distribution: above 1 a channel is outside.
+    The distance has two parts, along the principal directions and orthogonal to them, each in units of its spread.
+    `score` is the distance divided by `limit`; above 1 a channel is outside the training distribution.
     """
 
     mean: Floats
@@ -162,8 +162,8 @@ class Gate:
         return result
 
     def nearness(self, score: float | NDArray[np.float64]) -> NDArray[np.float64]:
-        """1 within the nine tenths of the calibration channels that lie nearest, falling to 0 at a score of 1.
+        """Weight that is 1 up to the 90th percentile of the calibration scores and falls linearly to 0 at a score of 1.
 
-        Thresholds of prediction sets are multiplied with it, so that sets widen with the distance from calibration.
+        Thresholds of prediction sets are multiplied by it, so that sets widen with distance from the calibration data.
         """
         return np.clip((1 - np.asarray(score)) / max(1 - self.usual, 1e-6), 0, 1)

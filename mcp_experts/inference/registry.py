@@ -63,17 +63,17 @@ class Expert:
 
     @cached_property
     def network(self) -> Network:
-        """The trained network, of a classifier."""
+        """The trained network (classifiers only)."""
         return Network.from_arrays(self._arrays())
 
     @cached_property
     def gate(self) -> Gate:
-        """The trained gate, of the gate expert."""
+        """The trained gate (gate expert only)."""
         return Gate.from_arrays(self._arrays())
 
     @cached_property
     def own_gate(self) -> Gate | None:
-        """The gate of an expert that was adapted to one kind of channels; None if the common one stands before it."""
+        """Separate gate of an adapted expert; None if the expert uses the common gate."""
         if self.definition.kind == "gate" or "gate_limit" not in self.network.arrays:
             return None
         arrays = self.network.arrays
@@ -85,10 +85,10 @@ class Expert:
 
 @dataclass(frozen=True, eq=False)
 class Registry:
-    """The available experts by name; `only` selects some, `plugins` adds those of other distributions.
+    """The available experts by name. `only` selects some; `plugins` adds experts of other installed packages.
 
-    `adapted` is a folder of experts that `mcp-experts adapt` wrote, which replace those of the same name. Unless
-    `consistent`, contradictions between experts are ignored, as mock experts need.
+    `adapted` is a folder written by `mcp-experts adapt`; its experts replace those of the same name. If `consistent` is
+    False, experts do not abstain when they contradict each other (used for mock experts).
     """
 
     only: Sequence[str] | None = None

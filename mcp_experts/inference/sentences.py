@@ -105,8 +105,8 @@ def reason(verdict: Verdict, outside: bool) -> str | None:
 def sentence(definition: Definition, verdict: Verdict, *, outside: bool) -> str:
     """A verdict as one sentence; `outside` means that the gate found the channel unlike the training data.
 
-    It names one label, also if the expert abstains because the data do not decide: then the likeliest. A reader who
-    has to choose takes it; the confidence says how much it is worth.
+    It names one label with its confidence. If the expert abstains because no class exceeds 50 %, this is the likeliest
+    label, for a reader who has to choose.
     """
     noun, label = definition.noun, verdict.label
     if label is None:
@@ -121,7 +121,7 @@ def sentence(definition: Definition, verdict: Verdict, *, outside: bool) -> str:
     said = definition.says.get(label, f"The {noun} is {words(label)}")
     sure = f", with {percent(verdict.confidence)} confidence"
     if len(verdict.likely) > 1:
-        # The bounds are those of all likely labels, of which only this one is named.
+        # The bounds cover all likely labels, but only the most likely one is named.
         said = said if "most like" in said else f"Most likely {said[0].lower()}{said[1:]}"
         return f"{said}{sure}{_bounds(verdict, '; likely range: ')}."
     return f"{said}{_bounds(verdict, f', {noun} ' if label in definition.says else ', ')}{sure}."
@@ -147,9 +147,9 @@ def _bounds(verdict: Verdict, before: str) -> str:
 
 
 def disagrees(verdict: Verdict) -> str:
-    """A sentence if the classical estimate alone would give another label; it does not name that label.
+    """Return a sentence if the label by the classical estimate differs from the verdict's; otherwise "".
 
-    A small model that reads two labels repeats the wrong one, or both.
+    The sentence does not name the other label, since small language models repeat the wrong label if they read two.
     """
     found = verdict.classical
     if found.label in (None, verdict.label) or verdict.label is None:
@@ -178,7 +178,7 @@ CONFLICTS: tuple[tuple[str, tuple[str, ...], str, tuple[str, ...], str], ...] = 
 
 
 def conflicts(verdicts: Mapping[str, Verdict]) -> list[str]:
-    """A clause for each pair of answers that seem to contradict each other."""
+    """Return an explanation for each pair of answers that seem to contradict each other (`CONFLICTS`)."""
     found = [
         clause
         for one, labels, other, others, clause in CONFLICTS

@@ -14,16 +14,16 @@ if TYPE_CHECKING:
 
 __all__ = ["contradiction", "invalid"]
 
-#: Lowest SNR of the training data in dB, and how far the estimate may lie below it.
+#: Lowest SNR of the training data, and margin below it that is tolerated in the estimate, in dB.
 LEAST_SNR_DB, SNR_ERROR_DB = -5.0, 2.0
-#: How far a window's bandwidth may lie beyond the card's, as a factor.
+#: Factor by which a window's bandwidth may exceed the limits in the card.
 TOLERANCE = 1.1
 #: Two experts contradict each other if their probabilities of the same event differ by more than this.
 MOST_APART = 0.6
 
 
 def invalid(expert: Expert, window: ChannelWindow, snr_db: float) -> str | None:
-    """Why the expert's card does not cover a window; None if it does."""
+    """Return the reason for which the expert's card does not cover the window; None if it does."""
     definition, valid = expert.definition, expert.card.get("valid", {})
     low, high = valid.get("bandwidth_hz", (0.0, np.inf))
     if not low / TOLERANCE <= window.bandwidth_hz <= high * TOLERANCE:
@@ -41,18 +41,22 @@ def invalid(expert: Expert, window: ChannelWindow, snr_db: float) -> str | None:
 
 
 def _los_and_profile(p: Mapping[str, Mapping[str, float]]) -> bool:
-    """TDL-D and TDL-E have line of sight, the others do not."""
+    """Return True if `los` and `profile` disagree: only TDL-D and TDL-E have line of sight."""
     return abs(p["los"]["clear"] - p["profile"]["TDL-D"] - p["profile"]["TDL-E"]) > MOST_APART
 
 
 def _motion(p: Mapping[str, Mapping[str, float]]) -> bool:
-    """A steady path keeps a fast channel alike, and nothing makes a slow one change fast."""
+    """Return True if Doppler shift and coherence time disagree.
+
+    A fast channel can stay constant if a steady path dominates, but not with Rayleigh fading. A channel without motion
+    cannot change fast.
+    """
     static, fast = p["coherence_time"]["static"], p["doppler"]["fast"]
     still, brief = p["doppler"]["below_resolution"], p["coherence_time"]["fast"]
     return min(static, fast, p["fading"]["rayleigh"]) > MOST_APART or min(still, brief) > MOST_APART
 
 
-#: The experts that take part, those that then abstain, when, and what is said.
+#: Rules: experts that are compared, experts that abstain, condition on the class probabilities, and reason as text.
 CONTRADICTIONS: tuple[
     tuple[tuple[str, ...], tuple[str, ...], Callable[[Mapping[str, Mapping[str, float]]], bool], str], ...
 ] = (

@@ -24,7 +24,7 @@ from mcp_experts.inference.validity import contradiction, invalid
 
 __all__ = ["ChannelView", "Classical", "Verdict", "Verdicts", "describe", "judge", "judge_gate"]
 
-#: Units of estimates relative to the window. The others are in dB or dimensionless.
+#: Units of estimates that are relative to the window. All other estimates are in dB or dimensionless.
 WINDOWS = {
     "delay_spread_cells": "1/bandwidth",
     "latest_cells": "1/bandwidth",
@@ -34,7 +34,7 @@ WINDOWS = {
 }
 #: Scores of the gate above this are outside, and every expert abstains.
 OUTSIDE = 1.0
-#: How warnings begin that say why an expert abstains, and the reason that the gate gives.
+#: Prefix of warnings with the reason for an abstention, and reason for channels outside the training data.
 ABSTAINED, UNLIKE = "abstained: ", "the channel is unlike the training data (see the gate, ood)"
 
 
@@ -88,13 +88,13 @@ class Verdict:
 
     @property
     def refused(self) -> str | None:
-        """Why the expert abstains, if not because the data do not decide."""
+        """Reason for the abstention; None if there is none, or if the reason is that no class exceeds 50 %."""
         reasons = [each.removeprefix(ABSTAINED) for each in self.warnings if each.startswith(ABSTAINED)]
         return reasons[0] if reasons and not reasons[0].startswith("the data do not decide") else None
 
     @property
     def interval(self) -> str:
-        """The limits as text, "" if there are none.
+        """The interval as text; "" if it has no limits.
 
         >>> import mcp_experts
         >>> mcp_experts.describe(mcp_experts.synthetic_channel(snr_db=35))["snr"].interval
@@ -206,13 +206,13 @@ class ChannelView:
         return float(self.estimates[0, list(ESTIMATORS).index("snr_db")])
 
     def ood_score(self, gate: Gate) -> float:
-        """Distance from the training data; above 1 is outside. Cached, since all experts need it."""
+        """Score of the gate: distance from the training data, above 1 is outside. Cached, since all experts need it."""
         if gate not in self._scores:
             self._scores[gate] = float(gate.score(self.features)[0])
         return self._scores[gate]
 
     def probabilities(self, expert: Expert) -> NDArray[np.float32]:
-        """The class probabilities of an expert. Cached, since contradictions need those of several."""
+        """Class probabilities of an expert. Cached, since the check for contradictions uses several experts."""
         network = expert.network
         if network not in self._probabilities:
             self._probabilities[network] = network.probabilities(self.features)[0]
@@ -222,11 +222,10 @@ class ChannelView:
 def judge(expert: Expert, look: ChannelView, registry: Registry) -> Verdict:
     """Verdict of one expert: label, calibrated probabilities, prediction set, limits in a unit.
 
-    The label is the most probable class. The expert abstains (`label` is None) if the gate finds the channel outside,
-    if its card does not cover the channel, if another expert contradicts it, or if no class
-    is more likely than all others together.
-    `interval_low` and `interval_high` bound the classes of the prediction set in `unit`; they are None if open, and
-    where the expert abstains for another reason than its confidence.
+    The label is the most probable class. The expert abstains (`label` is None) in four cases: the channel is outside
+    the training data, the expert's card does not cover the channel, another expert contradicts it, or no class has a
+    probability above 50 %. `interval_low` and `interval_high` bound the classes of the prediction set in `unit`. They
+    are None for an open end, and in the first three cases.
     """
     begin = time.perf_counter()
     definition, network, gate = expert.definition, expert.network, expert.own_gate or registry.gate

@@ -57,7 +57,7 @@ def app(model: LocalModel) -> Starlette:
 
 
 def _wrong(body: Any) -> str:
-    """What keeps a request from being answered; empty if nothing."""
+    """Return the reason for which a request is invalid; "" if it is valid."""
     if not isinstance(body, dict):
         return "the body is not a JSON object"
     messages = body.get("messages")
@@ -69,7 +69,7 @@ def _wrong(body: Any) -> str:
 
 
 def _refused(message: str, status: int) -> JSONResponse:
-    """An error as OpenAI's clients read it."""
+    """Return an error response in OpenAI's format."""
     return JSONResponse({"error": {"message": message, "type": "invalid_request_error", "code": None}}, status)
 
 

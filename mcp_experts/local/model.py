@@ -90,7 +90,7 @@ class LocalModel:
         self.parameters = self._parameters(settings.api_keys[0])
 
     def _parameters(self, key: str) -> int:
-        """Number of parameters, of which only the endpoint of llama.cpp knows."""
+        """Number of parameters, from llama.cpp's HTTP endpoint, the only interface that reports it."""
         address = f"{self._server.listening_address}/v1/models"
         found = httpx2.get(address, headers={"authorization": f"Bearer {key}"}, timeout=30).json()
         return int(found["data"][0]["meta"]["n_params"])
@@ -138,7 +138,7 @@ class LocalModel:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Send what llama.cpp prints on standard error while it loads a model to nowhere."""
+    """Discard llama.cpp's output on standard error while a model is loaded."""
     sys.stderr.flush()
     kept = os.dup(2)
     try:

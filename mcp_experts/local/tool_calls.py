@@ -47,7 +47,7 @@ def choice_of(body: Mapping[str, Any]) -> tuple[list[Tool], list[Tool], bool]:
 
 
 def schema(tools: Sequence[Tool], *, may_answer: bool) -> dict[str, Any]:
-    """The schema of a reply: a call of one of the tools, or an answer where the model may give one."""
+    """Return the JSON schema of a reply: a call of one of the tools or, if `may_answer`, an answer."""
     branches = [
         _object({"tool": {"const": tool["name"]}, "arguments": _constraint(tool.get("parameters") or {})})
         for tool in tools
@@ -142,7 +142,9 @@ def _content(message: Mapping[str, Any]) -> str:
 
 
 def read(text: str) -> tuple[str | None, tuple[str, dict[str, Any]] | None]:
-    """The answer, or the call (`tool`, `arguments`), of a reply; a reply that was cut off is an answer as it is.
+    """Parse a reply. Returns the answer and the call (`tool`, `arguments`), of which one is None.
+
+    A truncated reply, which is not valid JSON, is returned unchanged as the answer.
 
     >>> read('{"answer": "It is clear."}'), read('{"tool": "wireless_list", "arguments": {}}')
     (('It is clear.', None), (None, ('wireless_list', {})))

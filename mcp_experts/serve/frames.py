@@ -75,7 +75,7 @@ def _part(value: Any) -> JSONRPCMessage | Refused:
 
 
 def _is_request(message: JSONRPCMessage, value: Any) -> bool:
-    """Whether a message parsed as a notification has an id, so that it is an invalid request."""
+    """Return True if a message parsed as a notification has an id: it is an invalid request."""
     return isinstance(message, JSONRPCNotification) and "id" in value
 
 
@@ -86,7 +86,7 @@ def _invalid(value: Any) -> Refused:
 
 
 def find_id(line: bytes) -> int | str | None:
-    """The id of a request whose line is not valid JSON, so that its sender gets an answer; None if unclear.
+    """Find the id of a request in a line that is not valid JSON, to answer its sender; None if it is ambiguous.
 
     >>> find_id(b'{"id": 7, "params": {"id": 8, "name": "los\\\\ud83d"}}'), find_id(b'{"jsonrpc": "2.0", "id": 1')
     (7, None)

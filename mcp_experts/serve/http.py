@@ -232,7 +232,7 @@ class _PromptHead(H11Protocol):
 
 
 def _refused(messages: collections.deque[Message]) -> bytes | None:
-    """The JSON-RPC error for a body that is no message; a byte-order mark is removed from one that is."""
+    """Return the JSON-RPC error for an invalid body, None for a valid one. Removes a byte-order mark in place."""
     body = b"".join(message.get("body", b"") for message in messages)
     if body.startswith(codecs.BOM_UTF8):
         messages.clear()
@@ -247,9 +247,9 @@ def _refused(messages: collections.deque[Message]) -> bytes | None:
 
 
 class _PromptBody:
-    """Answers 408 if the body of a request does not arrive in time, 400 if it is no message of JSON-RPC.
+    """ASGI middleware: answers 408 if a request's body does not arrive in time, 400 if it is no JSON-RPC message.
 
-    Bodies over the limit are refused later.
+    Bodies over the size limit pass; they are refused later.
     """
 
     def __init__(self, app: ASGIApp) -> None:

@@ -22,8 +22,7 @@ from mcp_experts.serve.reading_process import FRAME, MOST_S, READY
 
 __all__ = ["ALONE", "READ_AT_ONCE", "Readers", "search_path"]
 
-#: Largest number of files read at once; seconds that the next read waits, that a process may take to start, and that an
-#: idle process is kept.
+#: Largest number of files read at once. Time limits in s: wait for a free process, its start, and its idle time.
 READ_AT_ONCE = 2
 WAIT_S, START_S, KEPT_S = 30.0, 20.0, 60.0
 MOST_HEAD, MOST_BODY = 1 << 16, 1 << 25
@@ -94,7 +93,7 @@ class _Process:
 class Readers:
     """Pool of reading processes, started on demand and ended after a minute without work. Thread-safe.
 
-    `options` say how channel files are read; without any, those in the folder of a file hold.
+    `options` are import options for channel files; by default those in the folder of a file apply.
     """
 
     def __init__(self, options: Mapping[str, str] | None = None) -> None:

@@ -36,7 +36,7 @@ with 90 % confidence on channels like the training data. The classical estimate 
 say so."""
 
 MOST_TEXT = 200
-#: Milliseconds for which a client may cache what does not change while the server runs.
+#: Time in ms for which clients may cache lists of tools, resources and prompts, which do not change.
 FRESH_MS = 3_600_000
 
 
@@ -51,7 +51,7 @@ class ExpertServer(MCPServer):
         self._unlisted = tools.unlisted(state)
 
     async def call_tool(self, name: str, arguments: dict[str, Any], context: Any = None) -> Any:
-        """Call a tool, also one of a toolset that is not listed, which costs a model no tokens."""
+        """Call a tool. Tools of toolsets that are not listed, which would cost a model tokens, can be called, too."""
         while name not in self._listed and name not in self._made and (more := next(self._unlisted, None)):
             self._made |= more
         tool = self._made.get(name)
@@ -86,8 +86,8 @@ def build_server(
 ) -> ExpertServer:
     """Build the server, for either transport or for a client in the same process.
 
-    It lists three tools; `toolsets` adds some of `TOOLSETS`, or "all", and `more` are tools of the caller. The other
-    tools can be called without being listed. `options` say how channel files are read (`channels.importing`).
+    It lists three tools. `toolsets` adds some of `TOOLSETS`, or "all"; `more` are additional tools. Tools of other
+    toolsets can be called without being listed. `options` are import options of channel files (`channels.importing`).
     """
     names = tuple(TOOLSETS) if "all" in toolsets else tuple(dict.fromkeys(toolsets))
     for name in names:

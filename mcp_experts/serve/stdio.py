@@ -196,7 +196,7 @@ class _Connection:
             self._settle((part.params or {}).get("requestId"))
 
     def _settle(self, identifier: Any) -> None:
-        """Free the room of a request that is answered or cancelled."""
+        """Remove an answered or cancelled request from the count of messages in progress."""
         if isinstance(identifier, int | str) and self._pending[identifier] > 0:
             self._room.add(-1)
             self._pending[identifier] -= 1
@@ -252,7 +252,7 @@ class _Answers:
         self._texts: list[bytes] = []
 
     def awaits(self, identifier: Any) -> bool:
-        """Whether an answer with this id belongs to the batch."""
+        """Return True if an answer with this id belongs to the batch."""
         return self._due[identifier] > 0
 
     def add(self, identifier: Any, text: bytes) -> bool:

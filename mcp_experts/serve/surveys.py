@@ -106,7 +106,7 @@ def channel_survey(state: State) -> Tool:
 
 
 def _names(state: State, folder: str, start: int) -> tuple[list[str], bool]:
-    """Sources from number `start` on, one more than are read; and whether they are channels of one file."""
+    """Return sources from number `start` on, one more than are read; True if they are channels of one file."""
     assert state.root is not None
     known = list(itertools.islice(sources_under(state.root), MOST_FILES))
     place = folder.strip().strip("/")

@@ -107,9 +107,9 @@ def _channel_answer(state: State, view: ChannelView, expert: Expert, at: str | N
 
 
 def _lines(found: dict[str, Any], likeliest: str | None = None) -> str:
-    """The sentence, followed by one line of values for programs; other labels are left out.
+    """Return the answer's sentence and a line of values. Labels other than the answer are omitted.
 
-    Small models repeat the last line: it names the label too, or the likeliest.
+    Small language models repeat the last line, so it also contains the label, or the likeliest label.
     """
     rest = {"label": found["label"], "likeliest": likeliest, "confidence": found["confidence"]}
     if found["reason"] and found["reason"] not in found["answer"]:
@@ -218,7 +218,7 @@ def _description(state: State, view: ChannelView) -> CallToolResult:
 
 
 def _estimates(verdicts: Mapping[str, Verdict]) -> list[str]:
-    """All classical estimates in physical units, and the questions (keys) that they alone answer otherwise."""
+    """Return a line with all classical estimates in physical units, and the questions on which they differ."""
     known = {name: str(sentences.classical(verdict)).partition(": ")[0] for name, verdict in verdicts.items()}
     values = dict.fromkeys(value for value in known.values() if value != "None" and "/bandwidth" not in value)
     differ = [name for name, verdict in verdicts.items() if sentences.disagrees(verdict)]

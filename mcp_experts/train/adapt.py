@@ -1,9 +1,8 @@
 """`mcp-experts adapt`: fit an expert to one measurement setup (a rig), from 10 to 300 channels of known classes.
 
-What is fitted is chosen by leaving out one link at a time: temperature and offsets of the shipped network, its last
-layer, or a linear network on the features or some of them. The gate (the
-check for channels unlike the training data) and the prediction sets are calibrated on this rig's channels; they do not
-hold for other rigs.
+Leave-one-link-out cross-validation chooses which part is fitted: a linear map of the shipped network's logits, its last
+layer, or a linear classifier on all or some of the features. The gate (the check for channels unlike the training data)
+and the prediction sets are calibrated on this rig's channels and are not valid for other rigs.
 """
 
 from __future__ import annotations
@@ -39,11 +38,11 @@ __all__ = ["Adapted", "adapt", "balanced_accuracy", "fit_to", "views"]
 Arrays = dict[str, NDArray[Any]]
 Reals = NDArray[np.float64]
 LEAST_CHANNELS, LEAST_LINKS = 10, 4
-#: Weights of the squared coefficients, of standardised inputs, that are tried; and directions of the inputs kept.
+#: Ridge penalties that are tried, and number of principal directions of the inputs that are kept.
 RIDGES, DIRECTIONS = (0.003, 0.03, 0.3), 24
 STEPS = 12
-#: Features that a linear network is fitted on: all; the classical estimates; and with them the delay profile from eight
-#: cells before the strongest to 16 after it, where a weakened first path shows.
+#: Feature sets of the linear classifiers: all; the classical estimates; and these with the delay profile from 8 cells
+#: before the strongest to 16 after it, which contains a weak first path.
 COLUMNS = {
     "features": np.arange(FEATURES),
     "estimates": np.arange(FEATURES - len(ESTIMATORS), FEATURES),
@@ -53,7 +52,7 @@ COLUMNS = {
 
 @dataclass(frozen=True, eq=False)
 class Adapted:
-    """The arrays of an adapted expert, and what its card says."""
+    """Arrays of an adapted expert's weights file, and entries of its card."""
 
     arrays: Arrays
     card: dict[str, Any]
@@ -82,12 +81,12 @@ def adapt(config: DictConfig, run: RunFolder) -> list[dict[str, Any]]:
 
 
 def views(channels: Sequence[Channel]) -> list[ChannelView]:
-    """A view of each channel."""
+    """Create a `ChannelView` of each channel."""
     return [ChannelView(channel) for channel in channels]
 
 
 def classes_of(definition: Definition, labels: Sequence[str] | NDArray[np.str_]) -> NDArray[np.int64]:
-    """The number of the class of each label, by its current or an earlier name in any case."""
+    """Class index of each label. Labels are current or former names of classes; case is ignored."""
     numbers = {name.lower(): index for index, name in enumerate(definition.classes)}
     numbers |= {old.lower(): numbers[new.lower()] for old, new in definition.renamed.items()}
     unknown = sorted({str(label) for label in labels if str(label).lower() not in numbers})
@@ -99,7 +98,7 @@ def classes_of(definition: Definition, labels: Sequence[str] | NDArray[np.str_])
 def fit_to(
     expert: Expert, gate: Gate, looks: Sequence[ChannelView], labels: NDArray[np.int64], links: NDArray[Any]
 ) -> Adapted:
-    """The expert fitted to these channels. Raises `DataError` for too few channels, links or classes."""
+    """Fit an expert to labelled channels. Raises `DataError` for too few channels, links or classes."""
     definition, network = expert.definition, expert.network
     _, link = np.unique(links, return_inverse=True)
     count, classes = int(link.max(initial=-1)) + 1, np.unique(labels)
@@ -151,7 +150,7 @@ def fit_to(
 
 
 def balanced_accuracy(labels: NDArray[np.int64], given: NDArray[np.int64], link: NDArray[Any]) -> float:
-    """Mean over classes of the mean over their links of the share right."""
+    """Balanced accuracy: averaged over the channels of each link, then over links, then over classes."""
     shares = []
     for one in np.unique(labels):
         own = labels == one
@@ -160,7 +159,7 @@ def balanced_accuracy(labels: NDArray[np.int64], given: NDArray[np.int64], link:
 
 
 def _weights(labels: NDArray[np.int64], link: NDArray[np.int64]) -> Reals:
-    """A weight for each channel: all links of a class count alike, and all classes; they add up to 1."""
+    """Weights of channels with sum 1: classes have equal weight, and so have the links within a class."""
     weights = np.zeros(len(labels))
     for one in np.unique(labels):
         own = labels == one
@@ -172,7 +171,7 @@ def _weights(labels: NDArray[np.int64], link: NDArray[np.int64]) -> Reals:
 
 
 def _inputs(network: Network, features: NDArray[np.float32]) -> Mapping[str, Reals]:
-    """What a linear layer may be fitted on: the shipped logits, the last hidden layer, the standardised features."""
+    """Candidate inputs of a linear layer: the network's logits, its last hidden layer, or standardised features."""
     x = standardised(features, network.mean, network.scale)
     hidden = x
     for weight, bias in network.layers[:-1]:
@@ -183,7 +182,7 @@ def _inputs(network: Network, features: NDArray[np.float32]) -> Mapping[str, Rea
 
 
 def _left_out(inputs: Reals, labels: NDArray[np.int64], link: NDArray[np.int64], classes: int, ridge: float) -> Reals:
-    """Logits of every channel, by a layer that was fitted without any channel of its link."""
+    """Cross-validated logits: each link's channels are predicted by a layer fitted on all other links."""
     logits = np.zeros((len(labels), classes))
     for one in np.unique(link):
         held = link == one
@@ -195,7 +194,7 @@ def _left_out(inputs: Reals, labels: NDArray[np.int64], link: NDArray[np.int64],
 def _fitted(
     inputs: Reals, labels: NDArray[np.int64], weights: Reals, classes: int, ridge: float
 ) -> tuple[Reals, Reals]:
-    """Weight and bias of a layer: logistic regression with a ridge on the leading directions, by Newton's method."""
+    """Fit weight and bias of a layer: ridge logistic regression on principal directions, by Newton's method."""
     mean = weights @ inputs
     scale = np.sqrt(weights @ (inputs - mean) ** 2) + 1e-3
     z = (inputs - mean) / scale
@@ -205,7 +204,7 @@ def _fitted(
     size = x.shape[1]
     truth = np.eye(classes)[labels]
     penalty = np.full(size, ridge)
-    penalty[-1] = 1e-3  # a class without channels stays finite
+    penalty[-1] = 1e-3  # keeps the bias of a class without channels finite
     beta = np.zeros((size, classes))
     for _ in range(STEPS):
         p = softmax(x @ beta)
@@ -226,7 +225,7 @@ def _loss(logits: Reals, labels: NDArray[np.int64], weights: Reals) -> float:
 
 
 def _network(network: Network, name: str, layer: tuple[Reals, Reals]) -> Arrays:
-    """The arrays of a weights file whose last layer is `layer`, on the inputs of this name."""
+    """Arrays of a weights file whose last layer is `layer`; `name` is its kind of input (see `_inputs`)."""
     weight, bias = layer
     kept = list(network.layers[:-1])
     if name in COLUMNS:
@@ -244,7 +243,7 @@ def _network(network: Network, name: str, layer: tuple[Reals, Reals]) -> Arrays:
 
 
 def _gate(gate: Gate, features: NDArray[np.float32], link: NDArray[np.int64]) -> tuple[Arrays, Reals]:
-    """The gate about these channels, and the score of each by a gate without its link."""
+    """Fit a gate to these channels. Also returns each channel's score by a gate fitted without its link."""
 
     def about(rows: NDArray[np.bool_]) -> Arrays:
         mean = np.mean([features[rows & (link == one)].mean(axis=0) for one in np.unique(link[rows])], axis=0)

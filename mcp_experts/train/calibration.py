@@ -9,12 +9,12 @@ from numpy.typing import NDArray
 
 __all__ = ["COVERAGE", "class_thresholds", "conformal_threshold", "temperature"]
 
-#: Coverage of the sets of classes on channels like those of calibration.
+#: Coverage of the prediction sets on channels like the calibration channels.
 COVERAGE = 0.9
 
 
 def temperature(logits: NDArray[Any], labels: NDArray[np.int64]) -> float:
-    """The temperature with the smallest log loss (Guo et al. 2017), found on a grid and refined once."""
+    """Return the temperature with the smallest log loss (Guo et al. 2017), by a grid search with one refinement."""
 
     def loss(temperature: float) -> float:
         scaled = logits / temperature
@@ -26,10 +26,10 @@ def temperature(logits: NDArray[Any], labels: NDArray[np.int64]) -> float:
 
 
 def conformal_threshold(probabilities: NDArray[Any], labels: NDArray[np.int64], coverage: float = COVERAGE) -> float:
-    """The probability that the true class reaches in `coverage` of exchangeable cases (split conformal prediction).
+    """Return the threshold on probabilities for prediction sets of this coverage (split conformal prediction).
 
-    The ⌊(1 − coverage)(n + 1)⌋-th smallest of n probabilities of true classes, so that a new one falls below it with
-    probability at most 1 − coverage.
+    It is the ⌊(1 − coverage)(n + 1)⌋-th smallest of the n probabilities of the true classes. For exchangeable data, the
+    probability of a new true class is below it in at most 1 − coverage of cases.
     """
     reached = np.sort(probabilities[np.arange(len(labels)), labels])
     rank = int(np.floor((1 - coverage) * (len(reached) + 1)))
@@ -37,9 +37,9 @@ def conformal_threshold(probabilities: NDArray[Any], labels: NDArray[np.int64], 
 
 
 def class_thresholds(probabilities: NDArray[Any], labels: NDArray[np.int64]) -> NDArray[np.float64]:
-    """The conformal threshold of each class from its own channels alone, so that rare classes are covered as well.
+    """Return a conformal threshold per class, from the channels of that class only, so that rare classes are covered.
 
-    A class with fewer than ten channels gets 0, and belongs to every set (Vovk 2012, label-conditional).
+    A class with fewer than ten channels gets 0 and is in every prediction set (Vovk 2012, label-conditional).
     """
     classes = range(probabilities.shape[1])
     return np.array([conformal_threshold(probabilities[labels == one], labels[labels == one]) for one in classes])

@@ -1,4 +1,4 @@
-"""An expert's card: training data, and scores against its rivals, in and out of distribution."""
+"""Scores in an expert's card: the expert compared with baselines, in and out of distribution."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ COVERAGES = (0.5, 0.7, 0.8, 0.9, 1.0)
 def scores(
     definition: Definition, network: Network, examples: Examples | None, boosted: Any, prior: int
 ) -> dict[str, Any] | str:
-    """The expert and its rivals on one set; "not applicable" if truths are unknown or too few.
+    """Scores of the expert and its baselines on one set; "not applicable" if too few truths are known.
 
-    Rivals: the class most frequent in training, the classical estimator, gradient boosting on classical estimates.
+    Baselines: most frequent class in training, classical estimator, and gradient boosting on classical estimates.
     """
     if examples is None:
         return "not measured"
@@ -101,7 +101,7 @@ def _share(labels: NDArray[np.int64], given: NDArray[np.int64]) -> float | None:
 
 
 def gate_card(gate: Gate, sets: Mapping[str, Examples], wrong: Mapping[str, Examples]) -> dict[str, Any]:
-    """Share of channels of each kind that the gate calls outside; 1 % is expected for test channels."""
+    """Share of channels of each set that the gate calls outside; about 1 % is expected for test channels."""
 
     def outside(examples: Examples | None) -> Any:
         if examples is None:

@@ -1,6 +1,6 @@
-"""Links of cluster models that no library here has: indoor offices of TR 38.901, and IEEE 802.15.4a.
+"""Links of two cluster models that Sionna lacks: the indoor office of TR 38.901, and IEEE 802.15.4a.
 
-Both are sums of rays in clusters (Saleh and Valenzuela 1987) with delays in seconds, so that the band matters.
+Both are sums of rays in clusters (Saleh and Valenzuela 1987). Delays are in seconds, not relative to the bandwidth.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ __all__ = ["UWB", "office_links", "uwb_links"]
 Reals = NDArray[np.float64]
 ANTENNAS = 2
 CLUSTERS, RAYS = 6, 8
-#: Bandwidths in Hz: of offices as of everything else; of 802.15.4a, whose channels are 499.2 MHz and wider.
+#: Ranges of the bandwidth in Hz for the office and for 802.15.4a, whose channels are 499.2 MHz and wider.
 OFFICE_HZ, UWB_HZ = (1e7, 1e9), (1e8, 1e9)
-#: Delay spread (mean and deviation of its decimal logarithm at 3.5 GHz), its proportionality factor, the shadowing of a
-#: cluster in dB, and the number of clusters: TR 38.901, tables 7.5-6, InH office, in line of sight and out of it.
+#: TR 38.901, table 7.5-6, InH office, with (True) and without line of sight: mean and standard deviation of the decimal
+#: logarithm of the delay spread in s at 3.5 GHz, delay scaling factor, shadowing of clusters in dB, number of clusters.
 OFFICE = {True: (-7.70, 0.18, 3.6, 6.0, 15), False: (-7.36, 0.12, 3.0, 3.0, 19)}
 OFFICE_K_DB = (7.0, 4.0)
 
@@ -37,16 +37,16 @@ class Uwb:
     cluster_decay: float
     ray_decay: float
     shadowing_db: float
-    #: Ray decay gained per ns of a cluster's delay.
+    #: Increase of the ray decay constant per ns of cluster delay.
     growth: float = 0.0
-    #: Share of the power that is missing at first, and the time in ns in which it comes back: one cluster with a soft
-    #: onset.
+    #: Soft onset of a single cluster: share of power missing at delay 0, and time constant of its rise in ns.
     onset: float = 0.0
     rise: float = 1.0
 
 
-#: CM1 to CM9: residential, office, outdoor and industrial, each in line of sight and out of it, and a snow-covered open
-#: area. Ray rates are the mixtures' means; of dense profiles (CM4, CM7, CM8) such that the rays cover the decay.
+#: CM1 to CM9: residential, office, outdoor and industrial, each with and without line of sight, and a snow-covered open
+#: area. Ray rates are means of the standard's mixtures. Those of dense profiles (CM4, CM7, CM8) are chosen so that the
+#: rays cover the decay.
 UWB = (
     Uwb(True, 3.0, 0.047, 0.28, 22.6, 12.5, 2.75),
     Uwb(False, 3.5, 0.12, 0.27, 26.3, 17.5, 2.93),
@@ -58,7 +58,8 @@ UWB = (
     Uwb(False, 1.0, 0.07, 0.14, 85.36, 85.36, 0.0, onset=1.0, rise=17.35),
     Uwb(False, 3.31, 0.0305, 0.0225, 56.0, 0.92, 3.0),
 )
-#: In 802.15.4a the first ray does not fade in line of sight, and has this much more than its profile says, in dB.
+#: Excess power in dB (mean, standard deviation) of the first ray of 802.15.4a in line of sight over the profile. This
+#: ray does not fade.
 FIRST_DB = (3.0, 3.0)
 
 
@@ -81,7 +82,7 @@ def office_links(count: int, rng: np.random.Generator, doppler_cells: Reals) -> 
 
 
 def uwb_links(count: int, rng: np.random.Generator, doppler_cells: Reals) -> Links:
-    """Links of IEEE 802.15.4a, CM1 to CM9, equally often."""
+    """Links of IEEE 802.15.4a; CM1 to CM9 are equally likely."""
     kinds = [UWB[index] for index in rng.integers(len(UWB), size=count)]
     each = {field.name: np.array([getattr(kind, field.name) for kind in kinds])[:, None, None] for field in fields(Uwb)}
     number = np.clip(rng.poisson(each["clusters"]), 1, CLUSTERS)
@@ -91,7 +92,7 @@ def uwb_links(count: int, rng: np.random.Generator, doppler_cells: Reals) -> Lin
     inner = np.cumsum(gaps, axis=2)
     inner -= inner[:, :, :1]
     soft = each["onset"].ravel() > 0
-    # All rays are of one cluster, after the first at zero.
+    # With a soft onset, all rays form one cluster; the first is at delay 0.
     dense = np.cumsum(gaps[soft].reshape(-1, CLUSTERS * RAYS), axis=1)
     inner[soft], start[soft] = (dense - dense[:, :1]).reshape(-1, CLUSTERS, RAYS), 0.0
     number[soft] = CLUSTERS
@@ -102,7 +103,7 @@ def uwb_links(count: int, rng: np.random.Generator, doppler_cells: Reals) -> Lin
     los = each["los"].ravel().astype(bool)
     specular = np.where(los, power[:, 0] * 10 ** (rng.normal(*FIRST_DB, count) / 10), 0)
     power[los, 0] = 0
-    # Out of line of sight what comes first is weakened by what it goes through.
+    # Without line of sight the first ray is attenuated by obstacles.
     hard = ~los & ~soft
     power[hard, 0] *= 10 ** (-np.abs(rng.normal(0, 6, int(hard.sum()))) / 10)
     delays = 1e-9 * (start + inner).reshape(count, -1)
@@ -118,7 +119,10 @@ def _links(
     doppler_cells: Reals,
     rng: np.random.Generator,
 ) -> Links:
-    """Rays with Rayleigh amplitudes and shifts of isotropic scattering, after a steady one of power `specular`."""
+    """Create links from a constant ray of power `specular` at delay 0, and rays with Rayleigh fading.
+
+    Doppler shifts are those of isotropic scattering.
+    """
     count = len(delays)
     delays = np.concatenate([np.zeros((count, 1)), delays], axis=1)
     power = np.concatenate([specular[:, None], power], axis=1)

@@ -30,7 +30,7 @@ def _shuffled(csi: Grid, rng: np.random.Generator) -> Grid:
 
 
 def _transposed(csi: Grid, rng: np.random.Generator) -> Grid:
-    """Read with its axes in the wrong order."""
+    """Swap the time and subcarrier axes without changing the shape, as a reader of the wrong order does."""
     return csi.transpose(0, 2, 1, 3).reshape(csi.shape)
 
 
@@ -66,7 +66,7 @@ SPOILERS: dict[str, Callable[[Grid, np.random.Generator], Grid]] = {
 
 
 def spoilt(links: Iterable[Links], seed: int) -> dict[str, Examples]:
-    """The same links with each corruption."""
+    """Return features of the same links under each corruption, by its name."""
     rng = np.random.default_rng([seed, 99])
     observed = [(observe(group, rng)[0], group.bandwidth_hz) for group in links]
     found = {}

@@ -1,4 +1,4 @@
-"""The training set: features, classical estimates and truths of links of all generators, cached by its settings."""
+"""The training set: features, classical estimates and truths of links of all generators, cached on disk."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ __all__ = ["TRACED", "Examples", "build", "collect", "merge", "traced"]
 LOG = logging.getLogger(__name__)
 #: Share of groups observed with one antenna only.
 ONE_ANTENNA = 0.3
-#: The code that draws links; if it changes, links are drawn again.
+#: Modules that generate links. If their code changes, cached links are not used.
 DRAWN_BY = (
     *(f"mcp_experts.channels.{name}" for name in ("alignment", "channel", "noise", "path_tables", "window")),
     *("mcp_experts.inference.classical", "mcp_experts.inference.features"),
@@ -32,9 +32,9 @@ DRAWN_BY = (
     *(f"mcp_experts.train.{name}" for name in ("receiving", "traced", "truths")),
 )
 PARTS = ("train", "calibration", "test")
-#: The source name of links from path tables.
+#: Value of `Examples.source` for links from path tables.
 TRACED = "traced"
-#: Number of observations of each in training, over different bands and times.
+#: Number of observations of each ray-traced link in training, with different bandwidths and durations.
 TRACED_DRAWS = 2
 FIELDS = ("features", "estimates", "truths", "source", "group")
 
@@ -43,7 +43,7 @@ FIELDS = ("features", "estimates", "truths", "source", "group")
 class Examples:
     """Rows of features, of classical estimates and of truths (columns `TRUTHS`), with the generator of each row.
 
-    Rows of one `group` were drawn together and share parameters, so that intervals must resample groups.
+    Rows with equal `group` share parameters and are correlated; confidence intervals must resample groups, not rows.
     """
 
     features: NDArray[np.float32]
@@ -79,7 +79,7 @@ class Examples:
 
 
 def collect(name: str, links: Iterable[Links], rng: np.random.Generator) -> Examples:
-    """Observations of links as rows; a share of them with one antenna only."""
+    """Observe links and return them as rows; a share `ONE_ANTENNA` of groups is observed with one antenna."""
     parts: list[tuple[NDArray[Any], ...]] = []
     groups = 0
     for several in links:
@@ -113,10 +113,10 @@ def merge(parts: Iterable[Examples]) -> Examples:
 
 
 def build(counts: Mapping[str, int], *, seed: int, part: str, cache: Path, tables: Sequence[Path] = ()) -> Examples:
-    """`counts[generator]` links each, from the cache or newly drawn, and the links of path tables of this part.
+    """Return `counts[generator]` links of each generator and this part's links of path tables.
 
-    `part` ("train", "calibration", "test") selects a seed: parts share no random parameter and no transmitter. The
-    links of each generator are one file, and those of all path tables.
+    `part` ("train", "calibration", "test") selects a seed: parts share no random parameter and no transmitter. Links
+    are cached in one file per generator, and one for all path tables.
     """
     found = [_drawn(name, count, seed, part, cache) for name, count in counts.items() if count]
     if tables:
@@ -127,7 +127,7 @@ def build(counts: Mapping[str, int], *, seed: int, part: str, cache: Path, table
 
 
 def traced(tables: Sequence[Path], *, seed: int, part: str | None, cache: Path, name: str = TRACED) -> Examples:
-    """The links of path tables of one part, or of all, from the cache or newly observed."""
+    """Return the links of path tables that belong to `part` (None: all links), from the cache if possible."""
     from mcp_experts.train.traced import traced_links
 
     draws = TRACED_DRAWS if part == "train" else 1
@@ -153,7 +153,7 @@ def _drawn(name: str, count: int, seed: int, part: str, cache: Path) -> Examples
 
 
 def _cached(recipe: list[Any], title: str, cache: Path, make: Callable[[], Examples]) -> Examples:
-    """The examples of a recipe and of the code that draws them, from a file or newly made."""
+    """Return examples from the cache, or create and store them. The key is a hash of the recipe and of `DRAWN_BY`."""
     key = hashlib.sha256(json.dumps([*recipe, code_hash(*DRAWN_BY)]).encode()).hexdigest()[:12]
     path = cache / f"{title}-{key}.npz"
     if path.exists():

@@ -1,4 +1,4 @@
-"""Fit one expert: network, temperature, conformal threshold, and the limits of its classical rival."""
+"""Fit one expert: network, temperature, conformal thresholds, and the class limits of the classical estimator."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ from mcp_experts.train.scores import calibration_error
 __all__ = ["FitOptions", "best_cuts", "fit_classifier", "fit_gate"]
 
 Arrays = dict[str, NDArray[Any]]
-#: Directions of the features that a gate holds, and the share of channels of a kind it never saw that it lets in.
+#: Number of principal directions of a gate, and share of channels of a new kind that it accepts.
 DIRECTIONS, OF_A_NEW_KIND = 32, 0.95
-#: Fewest calibration channels of a kind that are left out together; fewest kinds that calibrate; and training links of
-#: a network that lacks a kind, which only calibrates.
+#: For calibration on kinds that are left out of training: smallest number of calibration channels of a kind, smallest
+#: number of kinds, and largest number of training links of a network trained without a kind.
 LEAST_OF_A_KIND, LEAST_KINDS, MOST_WITHOUT_A_KIND = 100, 2, 60_000
 
 
@@ -46,11 +46,11 @@ class FitOptions:
 def fit_classifier(
     definition: Definition, train: Examples, calibration: Examples, recipe: FitOptions, *, new_kinds: bool = True
 ) -> tuple[Arrays, dict[str, Any]]:
-    """The arrays of the weights file of a classifier, and what its card says of the calibration.
+    """Train and calibrate a classifier. Returns the arrays of its weights file, and the card's entry on calibration.
 
-    Temperature and thresholds are those of channels of kinds that a network was not trained on, each left out once:
-    a file of a user is of a kind that training lacked. Unless `new_kinds`, or with fewer than two of them, they are
-    those of the channels of calibration.
+    Each kind of channels (`KINDS`) is left out of the training of a separate network once. Temperature and thresholds
+    are fitted to the predictions for the kinds left out, since users' files are of kinds that training lacks. If
+    `new_kinds` is False, or fewer than two kinds can be left out, they are fitted on all calibration channels.
     """
     train, labels = _known(definition, train)
     calibration, held = _known(definition, calibration)
@@ -58,7 +58,7 @@ def fit_classifier(
     found = _of_new_kinds(definition, train, calibration, recipe) if new_kinds else []
     if len(found) < LEAST_KINDS:
         found = [(_logits(arrays, calibration), held, calibration.group % 2 == 1, np.full(len(held), ""))]
-    # Even rows of groups set the temperature and odd ones the threshold, so that they are independent.
+    # Even groups set the temperature and odd groups the threshold, so that both are independent.
     logits, truth, odd, kinds = (np.concatenate(column) for column in zip(*found, strict=True))
     arrays["temperature"] = np.asarray(temperature(logits[~odd], truth[~odd]))
     probabilities = softmax(logits / float(arrays["temperature"]))
@@ -68,13 +68,13 @@ def fit_classifier(
 
 
 def _known(definition: Definition, examples: Examples) -> tuple[Examples, NDArray[np.int64]]:
-    """The rows whose truth is known, and their classes."""
+    """Select the rows with known truth; also returns their class indices."""
     labels = definition.labels(examples.truth(definition.truth))
     return examples.rows(labels >= 0), labels[labels >= 0]
 
 
 def _network(definition: Definition, train: Examples, labels: NDArray[np.int64], recipe: FitOptions) -> Arrays:
-    """The arrays of a network without its calibration."""
+    """Train a network and return its arrays, without temperature and thresholds."""
     spread = np.maximum(train.features.std(axis=0), 1e-3)
     arrays: Arrays = {"mean": train.features.mean(axis=0), "scale": spread}
     inputs = torch.from_numpy(standardised(train.features, arrays["mean"], spread))
@@ -95,8 +95,11 @@ def _logits(arrays: Arrays, examples: Examples) -> NDArray[np.float64]:
 def _of_new_kinds(
     definition: Definition, train: Examples, calibration: Examples, recipe: FitOptions
 ) -> list[tuple[NDArray[Any], ...]]:
-    """Of each kind as many calibration channels: their logits by a network trained without the kind, their classes,
-    which have odd groups, and the kind."""
+    """Predict the calibration channels of each kind by a network that was trained without this kind.
+
+    Returns, for each kind, logits, class indices, a mask of odd groups and the kind's name. All kinds have the same
+    number of channels.
+    """
     rng = np.random.default_rng(recipe.seed)
     found = []
     for kind, generators in KINDS.items():
@@ -114,7 +117,7 @@ def _of_new_kinds(
 
 
 def _row(probabilities: NDArray[Any], truth: NDArray[np.int64]) -> dict[str, float | int]:
-    """What the card says of a kind that was left out."""
+    """The card's entry for a kind that was left out of training."""
     right = probabilities.argmax(axis=1) == truth
     return {
         "channels": len(truth),
@@ -147,7 +150,7 @@ def _trained(inputs: torch.Tensor, labels: torch.Tensor, classes: int, recipe: F
 
 
 def _classical_rule(definition: Definition, train: Examples, labels: NDArray[np.int64]) -> Arrays:
-    """Limits on one estimator if there are two or ordered classes; else a linear discriminant on all estimators."""
+    """Fit the classical rule: limits on one estimator for two or ordered classes, else a linear discriminant on all."""
     classes = len(definition.classes)
     if definition.edges or classes == 2:
         values = train.estimates[:, list(ESTIMATORS).index(definition.estimator)]
@@ -165,9 +168,9 @@ def _classical_rule(definition: Definition, train: Examples, labels: NDArray[np.
 
 
 def best_cuts(values: NDArray[np.float64], labels: NDArray[np.int64], classes: int) -> NDArray[np.float64]:
-    """The `classes − 1` limits on a value, among 256 quantiles, with the most correct labels for ascending classes.
+    """Return the `classes − 1` ascending limits on `values` that classify the most labels correctly.
 
-    Exact over those by dynamic programming.
+    Limits are chosen among 256 quantiles; dynamic programming finds the optimum.
 
     >>> best_cuts(np.array([0.0, 1.0, 2.0, 3.0]), np.array([0, 0, 1, 1]), 2).tolist()
     [2.0]
@@ -179,7 +182,7 @@ def best_cuts(values: NDArray[np.float64], labels: NDArray[np.int64], classes: i
         counts[one, 1:] = np.cumsum(np.bincount(cell[labels == one], minlength=len(candidates)))
     best, choice = counts[0].copy(), []
     for one in range(1, classes):
-        # Class `one` takes the cells from k on: correct labels before k, plus those of this class from k.
+        # If class `one` starts at cell k: correct labels below k, plus the labels of this class from k on.
         gain = best - counts[one]
         first = np.maximum.accumulate(gain)
         at = np.where(gain == first, np.arange(len(gain)), 0)
@@ -193,10 +196,11 @@ def best_cuts(values: NDArray[np.float64], labels: NDArray[np.int64], classes: i
 
 
 def fit_gate(train: Examples, calibration: Examples) -> Arrays:
-    """The arrays of the gate's weights file: leading directions of the features, spreads, and the limit.
+    """Fit the gate and return the arrays of its weights file: principal directions, spreads, and the limit.
 
-    The limit follows from kinds of channels that were left out one by one: it is the largest distance of most channels
-    of a kind that the gate has not seen, and at least that of 99 % of the kinds that it has.
+    Each kind of channels is left out once, and the 95th percentile of its distances from the remaining kinds is
+    computed. The limit is the median of these percentiles over kinds, and at least the 99th percentile of the distances
+    of all calibration channels.
     """
     arrays = _about(train)
     distance = Gate.from_arrays(arrays).score(calibration.features)
@@ -212,7 +216,7 @@ def fit_gate(train: Examples, calibration: Examples) -> Arrays:
 
 
 def _about(train: Examples) -> Arrays:
-    """A gate about these channels with a limit of 1."""
+    """Fit the arrays of a gate to these channels, with a limit of 1."""
     mean, scale = train.features.mean(axis=0), np.maximum(train.features.std(axis=0), 1e-3)
     x = (train.features - mean) / scale
     _, vectors = np.linalg.eigh(np.cov(x.T))

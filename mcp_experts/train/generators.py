@@ -49,7 +49,7 @@ Reals = NDArray[np.float64]
 
 CARRIER_HZ = 3.5e9
 WAVELENGTH_M = SPEED_OF_LIGHT / CARRIER_HZ
-#: Links per call, a compromise between speed and memory.
+#: Number of links per call of Sionna, a compromise between speed and memory.
 TOGETHER = 256
 ANTENNAS = 2
 DELAY_SCALE_CELLS = (0.05, 6.0)
@@ -87,7 +87,7 @@ class _DrawnCDL(CDL):
 
 
 def generate(name: str, count: int, seed: int) -> Iterator[Links]:
-    """`count` links of the generator of this name; deterministic for a seed."""
+    """Generate `count` links with the generator `name`; deterministic for a seed."""
     rng = np.random.default_rng([seed, sorted(GENERATORS).index(name)])
     config.seed = int(rng.integers(2**31))
     torch.manual_seed(int(rng.integers(2**31)))
@@ -107,7 +107,7 @@ def _tdl(count: int, rng: np.random.Generator) -> Iterator[Links]:
         los = letter in WITH_DIRECT
         k_factor = 10 ** (k_db / 10) if los else np.zeros(size)
         model.draw(doppler, angle, k_factor)
-        # |R| of a specular path with Clarke's isotropic scattering; its shift is random, so take the modulus.
+        # Modulus of the autocorrelation of a specular path plus Clarke's isotropic scattering.
         lags = np.geomspace(1e-3, 4, 400)
         turn = np.exp(2j * np.pi * (doppler * np.cos(angle))[:, None] * lags)
         correlation = np.abs(k_factor[:, None] * turn + j0(2 * np.pi * doppler[:, None] * lags))
@@ -123,7 +123,7 @@ def _tdl(count: int, rng: np.random.Generator) -> Iterator[Links]:
 
 
 def tdl_profile(letter: str) -> tuple[Reals, Reals, bool]:
-    """Delays over their spread and powers, adding up to 1, of fading taps; and whether a specular one comes first."""
+    """Return normalised delays and powers (sum 1) of the fading taps; True if a specular path precedes them."""
     model = TDL(letter, 1.0, CARRIER_HZ)
     powers = np.asarray(model._mean_powers.real, np.float64).ravel()
     return np.asarray(model._delays, np.float64).ravel(), powers / powers.sum(), letter in WITH_DIRECT
@@ -149,7 +149,7 @@ def _cdl(count: int, rng: np.random.Generator) -> Iterator[Links]:
 
 
 def _system(name: str) -> Callable[[int, np.random.Generator], Iterator[Links]]:
-    """Links of a system model: random positions, from which large-scale parameters follow."""
+    """Create a generator for a system model, which derives large-scale parameters from random positions."""
 
     def links(count: int, rng: np.random.Generator) -> Iterator[Links]:
         los = rng.random(count) < 0.5
@@ -171,7 +171,7 @@ def _system(name: str) -> Callable[[int, np.random.Generator], Iterator[Links]]:
 
 
 def _dropped(name: str, count: int, rng: np.random.Generator) -> tuple[Any, tuple[torch.Tensor, ...], torch.Tensor]:
-    """A system model with positions and orientations of receivers and transmitters, and indoor receivers marked."""
+    """Create a system model, positions and orientations of its transmitters and receivers, and an indoor mask."""
     ut, bs = _array(ANTENNAS), _array(1)
     plain = {"enable_pathloss": False, "enable_shadow_fading": False}
     if name == "InF":
@@ -223,7 +223,7 @@ def _links(
     scenario: float = np.nan,
     scaled: bool = True,
 ) -> Links:
-    """Links from Sionna's output with a random bandwidth; `scaled` delays are relative to a random spread."""
+    """Create links with a random bandwidth from Sionna's output; `scaled` delays get a random delay spread."""
     gains, delays = found
     count = len(gains)
     paths = np.asarray(gains)[:, 0, :, 0, 0].transpose(0, 2, 3, 1)  # receiver's antennas last
@@ -257,7 +257,7 @@ def _letters(rng: np.random.Generator, count: int) -> NDArray[np.str_]:
 
 
 def draw_k_factors_db(rng: np.random.Generator, count: int) -> Reals:
-    """K-factors in dB of the scenarios in line of sight, with equal probability."""
+    """Draw K-factors in dB in line of sight; each scenario of `K_FACTORS_DB` is equally likely."""
     chosen = np.asarray(K_FACTORS_DB)[rng.integers(len(K_FACTORS_DB), size=count)]
     return np.clip(rng.normal(chosen[:, 0], chosen[:, 1]), -10, 25)
 

@@ -1,4 +1,4 @@
-"""What receivers do to measured channels, at sizes from data sheets and papers; in training and in the benchmark.
+"""Receiver impairments of measured channels, with sizes from data sheets and papers. Training and benchmark use them.
 
 Each impairment acts on windows `csi[n, subcarrier, time, antenna]` of unit mean power, before they are aligned.
 """
@@ -21,7 +21,7 @@ COLOURED_DB = 20.0
 
 @dataclass(frozen=True)
 class Impairment:
-    """One impairment: its size in words, where the size comes from, and the function that applies it."""
+    """One impairment: its size in words, the source of this size, and the function that applies it."""
 
     size: str
     source: str
@@ -54,13 +54,13 @@ def _drift(csi: Grid, rng: np.random.Generator) -> Grid:
 
 
 def _image(csi: Grid, rng: np.random.Generator) -> Grid:
-    """The conjugate of the mirrored subcarrier."""
+    """Add the I/Q image: the complex conjugate of the mirrored subcarrier, 28 dB down."""
     phase = np.exp(2j * np.pi * rng.random((len(csi), 1, 1, csi.shape[3])))
     return (csi + 10 ** (-28 / 20) * phase * csi[:, ::-1].conj()).astype(np.complex64)
 
 
 def _edges(csi: Grid, rng: np.random.Generator) -> Grid:
-    """A raised cosine over an eighth of the band at each end, down by up to 10 dB."""
+    """Attenuate an eighth of the band at each edge by a raised cosine of up to 10 dB."""
     width = csi.shape[1] // 8
     slope = np.zeros(csi.shape[1])
     slope[:width] = 0.5 + 0.5 * np.cos(np.pi * (np.arange(width) + 0.5) / width)
@@ -70,7 +70,7 @@ def _edges(csi: Grid, rng: np.random.Generator) -> Grid:
 
 
 def _notch(csi: Grid, rng: np.random.Generator) -> Grid:
-    """The three subcarriers about the middle are 20 dB down."""
+    """Attenuate the three subcarriers in the middle of the band by 20 dB."""
     middle = csi.shape[1] // 2
     notched = csi.copy()
     notched[:, middle - 1 : middle + 2] *= 0.1
@@ -78,7 +78,7 @@ def _notch(csi: Grid, rng: np.random.Generator) -> Grid:
 
 
 def _clipped(csi: Grid, rng: np.random.Generator) -> Grid:
-    """In the delay domain, where a sounder's converter sees it: 3 dB below the largest amplitude of I and of Q."""
+    """Clip I and Q in the delay domain, as a sounder's converter does, at 3 dB below their largest amplitude."""
     taps = np.fft.ifft(csi, axis=1)
     most = 10 ** (-3 / 20) * np.maximum(np.abs(taps.real), np.abs(taps.imag)).max(axis=(1, 2, 3), keepdims=True)
     clipped = np.clip(taps.real, -most, most) + 1j * np.clip(taps.imag, -most, most)
@@ -91,14 +91,14 @@ def _quantised(csi: Grid, rng: np.random.Generator) -> Grid:
 
 
 def _coloured(csi: Grid, rng: np.random.Generator) -> Grid:
-    """Noise 20 dB below the signal, rising by 6 dB over the band."""
+    """Add noise 20 dB below the signal, with a slope of 6 dB over the band."""
     tilt = np.linspace(-3, 3, csi.shape[1]) * rng.choice([-1, 1], (len(csi), 1))
     level = 10 ** ((tilt - COLOURED_DB) / 20)
     return (csi + level[:, :, None, None] * _normal(rng, *csi.shape)).astype(np.complex64)
 
 
 def _interfered(csi: Grid, rng: np.random.Generator) -> Grid:
-    """A signal in three subcarriers of three snapshots, as strong there as the channel."""
+    """Add interference as strong as the channel in three subcarriers of three snapshots."""
     found = csi.copy()
     for one in found:
         place, time = rng.integers(csi.shape[1] - 3), rng.permutation(csi.shape[2])[:3]
@@ -110,7 +110,7 @@ def _imbalance(csi: Grid, rng: np.random.Generator) -> Grid:
     return (csi * 10 ** (rng.normal(0, 2.0, (len(csi), 1, 1, csi.shape[3])) / 20)).astype(np.complex64)
 
 
-#: By name. Sizes are standard deviations, unless they say otherwise.
+#: Impairments by name. Random sizes are standard deviations unless stated otherwise.
 IMPAIRMENTS: dict[str, Impairment] = {
     "timing_jitter": Impairment("0.5 samples a snapshot", "packet detection of 802.11: Kotaru et al. 2015", _timing),
     "phase_jitter": Impairment("any phase a snapshot", "802.11 receivers: Zhuo et al. 2017", _phase),
@@ -127,14 +127,15 @@ IMPAIRMENTS: dict[str, Impairment] = {
 }
 #: Share of channels that each impairment acts on in training.
 SHARE = 0.12
-#: Impairments whose error counts neither as signal nor as noise, from this SNR in dB on.
+#: Impairments after which the SNR is undefined (NaN) if it was above this value in dB: their error is neither signal
+#: nor noise.
 UNKNOWN_ERROR, UNKNOWN_ERROR_DB = ("iq_image", "clipping", "quantisation", "interference"), 10.0
 
 
 def impair(csi: Grid, rng: np.random.Generator, snr_db: Reals) -> tuple[Grid, Reals]:
-    """Windows with impairments, and their SNR with the noise of these; NaN where it is not defined.
+    """Apply random impairments to windows; also returns their SNR in dB, NaN if it is undefined.
 
-    Each acts on a share of the windows, so that a fifth have none and many have several.
+    Each impairment acts on a share `SHARE` of the windows: about a fifth have none, and many have several.
     """
     found, known = csi.copy(), snr_db.copy()
     for name, impairment in IMPAIRMENTS.items():

@@ -1,4 +1,4 @@
-"""Trainings without one kind of channels, which measure what a verdict on a new kind is worth."""
+"""Training without one kind of channels, to measure the reliability of verdicts on new kinds."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from mcp_experts.train.dataset import Examples
 
 __all__ = ["KINDS", "without"]
 
-#: Kinds of channels by the generators that draw them.
+#: Kinds of channels, each with the names of its generators.
 KINDS: dict[str, tuple[str, ...]] = {
     "delay_lines": ("tdl", "cdl"),
     "systems": ("umi", "uma", "rma", "inf"),
@@ -22,7 +22,7 @@ KINDS: dict[str, tuple[str, ...]] = {
 
 
 def without(sets: Mapping[str, Examples], kind: str) -> dict[str, Examples]:
-    """The sets without a kind, and the test channels of that kind as "left_out"."""
+    """Remove a kind of channels from all sets; its test channels become the set "left_out"."""
     inside = {part: np.isin(each.source, KINDS[kind]) for part, each in sets.items()}
     kept = {part: each.rows(~inside[part]) for part, each in sets.items()}
     return kept | {"left_out": sets["test"].rows(inside["test"])}

@@ -28,10 +28,10 @@ def ray_links(
     doppler_cells: NDArray[np.float64],
     latest_cells: float,
 ) -> Links:
-    """`count` links of 2 to 24 waves; with probability 1/2 a direct one, first and `k_factor_db` above the sum of the
-    others.
+    """Generate `count` links of 2 to 24 plane waves.
 
-    Delays are exponential, powers fall with them and vary by 6 dB, directions spread over the circle or around one.
+    With probability 1/2 the first wave is a direct path, `k_factor_db` above the sum of the others. Delays are
+    exponential; powers decrease with delay and vary by 6 dB; directions are spread over the circle or around a mean.
     The two antennas are half a wavelength apart, or of two polarisations.
     """
     shape = (count, MOST_RAYS)

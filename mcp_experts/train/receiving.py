@@ -1,4 +1,4 @@
-"""How links reach an expert in training: as a receiver samples them, through the same preprocessing as files."""
+"""Observation of training links: sampled as by a receiver, then preprocessed in the same way as files."""
 
 from __future__ import annotations
 
@@ -19,19 +19,21 @@ from mcp_experts.train.truths import TRUTHS, Links, observe, truths
 __all__ = ["ONE_SNAPSHOT", "received", "sampled"]
 
 Grid = NDArray[np.complex64]
-#: Share of links of which one snapshot is observed, twice that with one antenna, and of those with 2 to 13.
+#: Share of links observed in one snapshot (twice as many with one antenna), and of links observed in 2 to 13.
 ONE_SNAPSHOT, FEW_SNAPSHOTS = 0.2, 0.1
-#: Share of links that occupy a part of the sampled band, and of those observed on 32 to 63 subcarriers.
+#: Share of links that occupy only a part of the sampled band, and of links observed on 32 to 63 subcarriers.
 WITHIN, FEWER = 0.2, 0.15
-#: Subcarriers over which the edges of an occupied band fall, by how much, and subcarriers beyond each edge.
+#: Edges of an occupied band: range of their width in subcarriers, attenuation in dB, and range of the number of
+#: subcarriers beyond each edge.
 ROLL_OFF, EDGE_DB, BEYOND = (3, 10), 30.0, (4, 32)
 ABOUT_TIME = [TRUTHS.index(name) for name in ("doppler", "coherence_time")]
 
 
 def received(links: Links, rng: np.random.Generator) -> Iterator[tuple[NDArray[Any], ...]]:
-    """Which links, and features, estimates and truths of each, together for links with as many snapshots.
+    """Observe links. Yields indices of links with their features, classical estimates and truths.
 
-    Truths about time are unknown where the snapshots do not show them, and the SNR where an impairment hides it.
+    Links with equal numbers of distinct snapshots are yielded together. Truths are NaN if the observation cannot show
+    them: those about time for too few or incoherent snapshots, and the SNR for some impairments.
     """
     csi, snr_db = observe(links, rng)
     csi, snr_db = impair(csi, rng, snr_db)
@@ -46,8 +48,8 @@ def received(links: Links, rng: np.random.Generator) -> Iterator[tuple[NDArray[A
 def _columns(
     links: Links, windows: list[ChannelWindow], snr_db: NDArray[np.float64], snapshots: int
 ) -> tuple[NDArray[Any], ...]:
-    """Features, estimates and truths of windows with one number of snapshots."""
-    # Windows were made with a spacing of 1 Hz, so that their bandwidth counts subcarriers.
+    """Features, estimates and truths of windows that all have `snapshots` distinct snapshots."""
+    # Windows were created with a spacing of 1 Hz, so that their bandwidth in Hz is their number of subcarriers.
     links = replace(
         links,
         gains=links.gains[:, :, :snapshots],
@@ -62,7 +64,7 @@ def _columns(
 
 
 def sampled(csi: Grid, rng: np.random.Generator) -> Grid:
-    """Coefficients `[subcarrier, time, antenna]` as a file may hold them: fewer snapshots, another part of the band."""
+    """Vary the sampling of `csi[subcarrier, time, antenna]` at random, as in files: fewer snapshots or subcarriers."""
     drawn = rng.random(2)
     # Impulse responses and sweeps are often one snapshot of one antenna.
     one = ONE_SNAPSHOT * (2 if csi.shape[2] == 1 else 1)
@@ -80,7 +82,7 @@ def sampled(csi: Grid, rng: np.random.Generator) -> Grid:
 
 
 def _within(csi: Grid, rng: np.random.Generator) -> Grid:
-    """A wider sampled band: the edges of the signal fall, and beyond them there is noise of a filter or white noise."""
+    """Extend the sampled band beyond the signal: attenuates the edges of the signal and appends noise beyond them."""
     width = int(rng.integers(*ROLL_OFF))
     slope = np.ones(len(csi))
     decibels = -EDGE_DB * (0.5 + 0.5 * np.cos(np.pi * (np.arange(width) + 0.5) / width))

@@ -38,9 +38,9 @@ __all__ = ["bandwidths", "find_tables", "train_experts"]
 LOG = logging.getLogger(__name__)
 Rows = list[dict[str, Any]]
 SPOILT_LINKS = 512
-#: Largest number of training links of gradient boosting, which learns eleven estimates.
+#: Largest number of training links for gradient boosting on the classical estimates.
 MOST_BOOSTED = 40_000
-#: Further rows of a card: generators that are held out of the training of a second model and used to test it.
+#: Additional scores in a card: generators that a second model is trained without and tested on.
 HIDDEN = {"held_out_generator": "traced", "held_out_standard": "standard"}
 
 
@@ -79,7 +79,7 @@ def train_experts(config: DictConfig, run: RunFolder) -> Rows:
 
 
 def _trained_before(folder: Path, definition: Definition, about: Mapping[str, Any]) -> Mapping[str, Any] | None:
-    """The card of an expert that was trained on this set with this recipe; None if there is none."""
+    """Return the card of an expert that was already trained on this set with this recipe; None if there is none."""
     if not (folder / CARD).exists() or not (folder / WEIGHTS).exists():
         return None
     found = read_json(folder / CARD)
@@ -89,9 +89,10 @@ def _trained_before(folder: Path, definition: Definition, about: Mapping[str, An
 
 
 def _sets(values: Mapping[str, Any]) -> dict[str, Examples]:
-    """Examples by use: train, calibration and test; "city", of path tables that training never sees; "traced", all.
+    """Return the sets "train", "calibration" and "test", and with path tables of held-out cities two more.
 
-    With `left_out`, training and calibration lack a kind of channels, and "left_out" are its test channels.
+    "city" has the links of the cities that are not used in training; "traced" has all ray-traced links. With the
+    setting `left_out`, a kind of channels is removed from all sets, and "left_out" has its test channels.
     """
     counts = {name: int(count) for name, count in values["links"].items()}
     held = {name: max(32, round(count * values["held_share"])) for name, count in counts.items() if count}
@@ -113,7 +114,7 @@ def _sets(values: Mapping[str, Any]) -> dict[str, Examples]:
 
 
 def find_tables(patterns: Sequence[str]) -> list[Path]:
-    """The files of these patterns, in order; raises `UserError` with the commands that make them if there are none."""
+    """Return the path tables that match the patterns, in order; raises `UserError` for a pattern without files."""
     found = []
     for pattern in patterns:
         files = sorted(Path(name) for name in glob.glob(pattern))
@@ -129,7 +130,7 @@ def find_tables(patterns: Sequence[str]) -> list[Path]:
 def _classifier(
     definition: Definition, sets: Mapping[str, Examples], recipe: FitOptions, *, boosted: bool
 ) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
-    """Weights and card, including scores of models trained without some generators and tested on them."""
+    """Return weights and card of a classifier, with scores of models trained without some generators (`HIDDEN`)."""
     arrays, score, kinds = _trained(definition, sets["train"], sets["calibration"], recipe, boosted=boosted)
     metrics = {"in_distribution": score(sets["test"])}
     if "left_out" in sets:
@@ -157,7 +158,7 @@ def _classifier(
 
 
 def _generators(examples: Examples, kind: str, *, without: bool = False) -> Examples:
-    """The rows of ray-traced links ("traced") or of all others ("standard"), or all except those."""
+    """Select ray-traced links (`kind` "traced") or all others ("standard"); `without` inverts the selection."""
     traced = examples.source == dataset.TRACED
     return examples.rows(traced == ((kind == "traced") != without))
 
@@ -171,7 +172,11 @@ def _trained(
     boosted: bool,
     new_kinds: bool = True,
 ) -> tuple[dict[str, NDArray[Any]], Callable[[Examples | None], dict[str, Any] | str], dict[str, Any]]:
-    """Weights, the scorer of them and their rivals, trained on the same links, and the scores of kinds left out."""
+    """Train a classifier and its baselines on the same links.
+
+    Returns the arrays of its weights file, a function that scores classifier and baselines on a set, and the card's
+    entry on kinds left out.
+    """
     arrays, kinds = fit_classifier(definition, train, calibration, recipe, new_kinds=new_kinds)
     network = Network.from_arrays(arrays)
     labels = definition.labels(train.truth(definition.truth))
@@ -199,10 +204,10 @@ def _gate(sets: Mapping[str, Examples], seed: int) -> tuple[dict[str, NDArray[An
 
 
 def bandwidths(definition: Definition, train: Examples) -> list[float]:
-    """The lowest and highest bandwidth in Hz at which every class was seen in training, to two digits.
+    """Lowest and highest bandwidth in Hz at which every class occurs in training, to two digits.
 
-    Beyond it the bandwidth alone would give a class away, such as of scenarios whose long delays exclude wide bands.
-    The definition may set a lower limit.
+    Outside this range the bandwidth alone would exclude classes, such as scenarios whose long delays do not occur with
+    wide bands. `widest_hz` of the definition may lower the upper limit.
     """
     if definition.kind == "gate":
         return list(BANDWIDTH_HZ)

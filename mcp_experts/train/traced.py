@@ -1,6 +1,6 @@
-"""Links of ray-traced cities, from the path tables that `radiomaps paths` writes: read as files, never imported.
+"""Links of ray-traced cities, from path tables written by `radiomaps paths`. `radiomaps` is not imported.
 
-A path without a bounce is the direct one. Profiles and scenarios of such links are unknown.
+A path without bounces is the direct path. Profile and scenario of such links are unknown.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ from mcp_experts.train.truths import (
 __all__ = ["traced_links"]
 
 LEAST_PATHS = 2
-#: Of five consecutive transmitters, three train, one calibrates, one tests; of ten or more scenes, all transmitters of
-#: eight in ten train, so that calibration and test are of scenes that training never saw.
+#: Split of five consecutive transmitters. With ten or more scenes, `SCENE_PARTS` splits scenes instead, so that
+#: calibration and test use scenes that are not in training.
 PARTS = ("train", "train", "train", "calibration", "test")
 SCENE_PARTS = (*("train",) * 4, "calibration", *("train",) * 4, "test")
 
@@ -35,10 +35,11 @@ SCENE_PARTS = (*("train",) * 4, "calibration", *("train",) * 4, "test")
 def traced_links(
     tables: Sequence[str | Path], seed: int, part: str | None = None, *, draws: int = 1
 ) -> Iterator[Links]:
-    """Links of path tables with two paths or more, with a random bandwidth and snapshot rate for each.
+    """Yield the links of path tables that have two paths or more, each with a random bandwidth and duration.
 
-    The links of a transmitter are consecutive and repeated `draws` times. They belong to one `part` ("train",
-    "calibration", "test"); parts share no transmitter, and of ten tables or more no scene. None returns those of all.
+    The links of a transmitter are yielded together, `draws` times with new random values. `part` ("train",
+    "calibration", "test"; None for all) selects transmitters, or scenes if there are ten tables or more. Parts share no
+    transmitter.
     """
     number = 0
     for index, path in enumerate(tables):
@@ -90,8 +91,11 @@ def _links(table: LinkPaths, chosen: NDArray[np.int64], rng: np.random.Generator
 
 
 def _antennas(table: LinkPaths, chosen: NDArray[np.int64], rng: np.random.Generator) -> NDArray[np.complex64]:
-    """Gains of two antennas, `[n, path, 2]`: of both polarisations, or, even chances, of one polarisation and half a
-    wavelength apart along x."""
+    """Gains of two antennas, `[n, path, 2]`.
+
+    The antennas have two polarisations, or, with probability 1/2, one polarisation and a distance of half a wavelength
+    along x.
+    """
     gains = np.where(np.isfinite(table.delays_s[chosen])[..., None], table.gains[chosen], 0)
     across = table.across[chosen]
     apart = np.stack([gains[..., 0], gains[..., 0] * np.exp(1j * np.pi * np.nan_to_num(across))], axis=-1)

@@ -30,14 +30,14 @@ __all__ = [
     "truths",
 ]
 
-#: Ranges of bandwidths and of largest Doppler shifts, in cells of 1/duration.
+#: Ranges of the bandwidth in Hz, and of the largest Doppler shift in cells of 1/duration.
 BANDWIDTH_HZ, DOPPLER_CELLS = (3e6, 1e9), (0.05, 6.0)
 #: Paths later than this many cells of 1/bandwidth after the first would wrap around in the window.
 LATEST_CELLS = 52.0
 #: The K-factor that encodes "no specular path".
 NO_SPECULAR_DB = -99.0
 SNR_DB = (-5.0, 35.0)
-#: Share of links with nearly no noise, as simulated channels have, and the range of their ratio in dB.
+#: Share of links with almost no noise, as in simulated channels, and range of their signal-to-noise ratio in dB.
 CLEAN_SHARE, CLEAN_SNR_DB = 0.12, (35.0, 80.0)
 #: Residual frequency offset in cells of 1/duration (standard deviation), and timing in cells of 1/bandwidth.
 OFFSET_CELLS, TIMING_CELLS = 0.1, 4.0
@@ -61,8 +61,8 @@ class Links:
     """`n` links: paths `gains[n, path, snapshot, antenna]`, `delays_s[n, path]`, and the parameters behind them.
 
     `doppler_cells` is the largest Doppler shift times the duration, `coherence_time_cells` the lag at which the
-    autocorrelation falls to a half, over the duration. Values unknown to a generator are NaN. Links with equal
-    `alike` share more than their generator, such as a transmitter, and must be resampled together.
+    autocorrelation falls to a half, over the duration. Values unknown to a generator are NaN. If `alike`, the links
+    share more than their generator, such as a transmitter, and must be resampled together.
     """
 
     gains: NDArray[np.complex64]
@@ -91,16 +91,15 @@ def log_uniform(rng: np.random.Generator, limits: tuple[float, float], count: in
 
 
 def draw_snr_db(rng: np.random.Generator, count: int) -> NDArray[np.float64]:
-    """Signal-to-noise ratios in dB: uniform, with a share of links with nearly no noise."""
+    """Draw signal-to-noise ratios in dB: uniform, and higher for a share `CLEAN_SHARE` of links."""
     clean = rng.random(count) < CLEAN_SHARE
     return np.where(clean, rng.uniform(*CLEAN_SNR_DB, count), rng.uniform(*SNR_DB, count))
 
 
 def observe(links: Links, rng: np.random.Generator) -> tuple[NDArray[np.complex64], NDArray[np.float64]]:
-    """Windows `(n, 64, 14, antenna)` as observed by a receiver, and their signal-to-noise ratios in dB.
+    """Simulate a receiver. Returns windows `(n, 64, 14, antenna)` and their signal-to-noise ratios in dB.
 
-    Small timing and carrier offsets and white noise are added. The noise power is the window's mean signal power over
-    a random ratio between −5 and 35 dB, or more for a share of links.
+    Adds small timing and carrier offsets, and white noise with the ratio of `draw_snr_db`.
     """
     count = len(links.gains)
     frequency = np.arange(SUBCARRIERS) / SUBCARRIERS
@@ -118,7 +117,10 @@ def observe(links: Links, rng: np.random.Generator) -> tuple[NDArray[np.complex6
 
 
 def truths(links: Links, snr_db: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The columns `TRUTHS` of each link; spreads and coherences in cells, of the band and of the duration."""
+    """Compute `TRUTHS` of each link, `(n, truths)`, with delays in cells of 1/bandwidth and shifts of 1/duration.
+
+    Coherence bandwidth is relative to the bandwidth, coherence time to the duration.
+    """
     powers = np.mean(np.abs(links.gains) ** 2, axis=(2, 3))
     cells = links.delays_s * links.bandwidth_hz[:, None]
     return np.stack(
@@ -161,6 +163,6 @@ def coherence_bandwidth_cells(powers: NDArray[np.float64], cells: NDArray[np.flo
 
 
 def crossing(correlation: NDArray[np.float64], lags: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The first of `lags` at which rows of `correlation` are below one half; the last if there is none."""
+    """First lag at which each row of `correlation` is below one half; the last lag if there is none."""
     below = correlation < 0.5
     return np.where(below.any(axis=1), lags[np.argmax(below, axis=1)], lags[-1])
