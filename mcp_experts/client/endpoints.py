@@ -97,7 +97,7 @@ class OpenAI:
         return {"role": "user", "content": text}
 
     def results(self, calls: Sequence[tuple[Call, str, bool]]) -> list[Any]:
-        """One message per call."""
+        """Results of tools, `(call, text, failed)`, as one message per call."""
         return [
             {"role": "tool", "tool_call_id": call.identifier, "content": f"Error: {text}" if failed else text}
             for call, text, failed in calls
@@ -166,7 +166,7 @@ class Anthropic:
         return {"role": "user", "content": text}
 
     def results(self, calls: Sequence[tuple[Call, str, bool]]) -> list[Any]:
-        """One message with a block per call."""
+        """Results of tools, `(call, text, failed)`, as one message with a block per call."""
         blocks = [
             {"type": "tool_result", "tool_use_id": call.identifier, "content": text, "is_error": failed}
             for call, text, failed in calls
@@ -229,7 +229,8 @@ OTHER_LIMIT = {"max_tokens": "max_completion_tokens", "max_completion_tokens": "
 
 
 def wire_of(base_url: str) -> Wire:
-    """
+    """Return the properties of the endpoint at a URL.
+
     >>> wire_of("https://api.openai.com/v1").limit, wire_of("http://localhost:11434/v1").limit
     ('max_completion_tokens', 'max_tokens')
     """

@@ -36,7 +36,10 @@ async def latency(registry: Registry) -> dict[str, float]:
 
 
 async def conformance(registry: Registry) -> dict[str, bool]:
-    """Checks by name in both eras of the protocol; True if the server conforms."""
+    """Check the server with the current ("auto") and the previous ("legacy") MCP handshake.
+
+    Returns, by description of each check, True if the server passes.
+    """
     checks: dict[str, bool] = {}
     for era in ("auto", "legacy"):
         async with Client(build_server(registry=registry), mode=era) as client:

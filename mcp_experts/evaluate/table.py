@@ -129,7 +129,10 @@ def _refuse(rows: Rows) -> None:
 
 
 def _tool_scores(members: Rows) -> dict[str, Any]:
-    """Precision and recall of the experts asked; a description asks all experts."""
+    """Mean precision and recall of the experts that a model asked, and share of answers that follow their verdicts.
+
+    A call of `wireless_describe` has recall 1, since it asks all experts.
+    """
     precision, recall, faithful = [], [], []
     for row in members:
         wanted, called = set(row["wanted_tools"]), set(row["tools"])

@@ -44,7 +44,8 @@ def scaled(values: tuple[float | None, ...], unit: str) -> tuple[tuple[float | N
 
 
 def natural(value: float | None, unit: str | None) -> str:
-    """
+    """Format a value with its unit as text, with an SI prefix; bandwidths and durations stay relative.
+
     >>> natural(8.637e-08, "s"), natural(10.2, "dB"), natural(0.5, "bandwidth"), natural(1.7, "1/bandwidth")
     ('86.4 ns', '10.2 dB', '0.5 of the bandwidth', '1.7/bandwidth')
     """
@@ -59,7 +60,8 @@ def natural(value: float | None, unit: str | None) -> str:
 
 
 def between(low: float | None, high: float | None, unit: str) -> str:
-    """
+    """Format limits in a unit as text; None is an open end.
+
     >>> between(1e-7, 4e-7, "s"), between(None, 35.7, "Hz"), between(7.0, None, "dB")
     ('between 100 and 400 ns', 'below 35.7 Hz', 'above 7 dB')
     """
@@ -83,7 +85,8 @@ def _estimator(name: str) -> str:
 
 
 def percent(confidence: float) -> str:
-    """
+    """Format a probability as text.
+
     >>> percent(0.9987), percent(0.83)
     ('over 99 %', '83 %')
     """
