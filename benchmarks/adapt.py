@@ -60,8 +60,8 @@ def measure(quick: bool) -> dict[str, float | None]:
     within = skill.sel(model=["diffusion", "diffusion+0h"]).max("model")
     lost = 1 - skill.sel(model="diffusion+0h") / within
     over: dict[str, Any] = {
-        "skill_lost_mean": float(lost.mean()),
-        "skill_lost_worst": float(lost.max()),
+        "skill_lost_mean": float(lost.mean(skipna=False)),  # of every region, or of none
+        "skill_lost_worst": float(lost.max(skipna=False)),
         "worst_adapted_over_general": max(score / row["score"][0] for row in rows for score in row["score"][1:-1]),
         "worst_aligned_over_general": float((crps.sel(model=aligned) / plain).min("model").max()),
     }

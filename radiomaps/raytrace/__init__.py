@@ -6,7 +6,6 @@ Importing this package imports neither. The first call does, after `radiomaps.ra
 from __future__ import annotations
 
 import functools
-import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from importlib import metadata
@@ -181,13 +180,6 @@ def find_paths(
     if len(carriers) > 1:
         raise UserError(f"a path table has one carrier; these transmitters have {len(carriers)}: find paths of each")
     options = replace(options, frequency_hz=carriers.pop())
-    if options.diffraction and (count := _of_two_materials(scene)):
-        warnings.warn(
-            f"{count} buildings have walls and a roof of two materials, and exact paths do not bend over the edges "
-            "between them; maps of `radiomaps trace` do, and so do exact paths if materials.walls and materials.roofs "
-            "are the same",
-            stacklevel=2,
-        )
     activate()
     from radiomaps.raytrace.path_dataset import path_table
 
@@ -203,13 +195,6 @@ def find_paths(
         "depth": options.depth,
     }
     return table
-
-
-def _of_two_materials(scene: Scene) -> int:
-    """Return the number of buildings whose walls and roof have different materials."""
-    used = ({mesh.material for mesh in parts} | {mesh.roof_material or mesh.material for mesh in parts}
-            for parts in scene.buildings.values())  # fmt: skip
-    return sum(len(materials) > 1 for materials in used)
 
 
 def _require_near(transmitters: Sequence[Transmitter], points: NDArray[np.float64]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,6 +15,7 @@ from radiomaps.maps.layout import Transmitter, at_most_pi, direction_angles, wra
 from radiomaps.raytrace.exact import Paths, find_paths
 from radiomaps.raytrace.options import TraceOptions
 from radiomaps.raytrace.path_names import ABOUT
+from radiomaps.raytrace.surfaces import buildings_of
 from radiomaps.raytrace.world import World
 from radiomaps.scenes import Scene
 
@@ -34,6 +36,8 @@ def path_table(
     velocities: NDArray[np.float64] | None,
 ) -> xr.Dataset:
     """`radiomaps.raytrace.find_paths` for checked arguments."""
+    if options.diffraction:
+        _warn_of_two_materials(scene)
     columns: list[dict[str, NDArray[Any]]] = [{} for _ in transmitters]
     materials = sorted({mesh.material for mesh in scene.meshes} | {mesh.roof_material for mesh in scene.meshes} - {""})
     for tile in _tiles(points):
@@ -62,6 +66,19 @@ def path_table(
         speed = np.zeros(len(points)) if velocities is None else velocities[:, axis]
         coords[f"rx_velocity_{letter}"] = ("rx", speed, {"units": "m s-1"})
     return xr.Dataset(variables, coords)
+
+
+def _warn_of_two_materials(scene: Scene) -> None:
+    """Warn of edges between walls and roofs of two materials, at which Sionna's solver does not diffract."""
+    buildings = [parts for parts in buildings_of(scene.meshes) if parts[0].kind == "building"]
+    used = [{mesh.material for mesh in parts} | {mesh.roof_material for mesh in parts} - {""} for parts in buildings]
+    if count := sum(len(materials) > 1 for materials in used):
+        warnings.warn(
+            f"{count} of {len(buildings)} buildings have walls and a roof of two materials, and exact paths do not "
+            "bend over the edges between them; maps of `radiomaps trace` do, and so do exact paths if materials.walls "
+            "and materials.roofs are the same",
+            stacklevel=4,
+        )
 
 
 def _tiles(points: NDArray[np.float64]) -> list[NDArray[np.int64]]:

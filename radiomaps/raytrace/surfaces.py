@@ -11,13 +11,18 @@ import mitsuba as mi
 import numpy as np
 import sionna.rt as rt
 from numpy.typing import NDArray
+from scipy.sparse import coo_matrix
+from scipy.sparse.csgraph import connected_components
+from scipy.spatial import cKDTree
 
 from radiomaps.materials import Material
 from radiomaps.raytrace.options import TraceOptions
 from radiomaps.scenes import Mesh
 
-__all__ = ["Surface", "merged", "radio_material", "surfaces_of"]
+__all__ = ["WELD_M", "Surface", "buildings_of", "merged", "radio_material", "surfaces_of"]
 
+#: Vertices of a building within this distance in metres are one.
+WELD_M = 1e-3
 #: Faces of a building whose unit normal has a vertical component above this (slope below 60°) are roof.
 _ROOF_SLOPE = 0.5
 
@@ -34,10 +39,9 @@ def surfaces_of(meshes: Iterable[Mesh]) -> tuple[dict[Surface, list[Mesh]], dict
 
     A whole building is one mesh, also where a file has its walls and its roof as two.
     """
+    meshes = list(meshes)
     cut: dict[Surface, list[Mesh]] = {}
-    buildings: dict[str, list[Mesh]] = {}
     for mesh in meshes:
-        buildings.setdefault(mesh.building, []).append(mesh)
         walls = Surface(mesh.material, mesh.kind == "ground")
         roof = mesh.roof_material if mesh.kind == "building" else ""
         up = _faces_up(mesh) if roof and roof != mesh.material else np.zeros(len(mesh.faces), bool)
@@ -47,7 +51,7 @@ def surfaces_of(meshes: Iterable[Mesh]) -> tuple[dict[Surface, list[Mesh]], dict
                 part = mesh if chosen.all() else replace(mesh, faces=mesh.faces[chosen])
                 cut.setdefault(surface, []).append(part)
     whole: dict[Surface, list[Mesh]] = {}
-    for parts in buildings.values():
+    for parts in buildings_of(meshes):
         most = max(parts, key=lambda part: np.count_nonzero(~_faces_up(part)))
         vertices, faces = merged(parts)
         surface = Surface(most.material, most.kind == "ground")
@@ -55,6 +59,41 @@ def surfaces_of(meshes: Iterable[Mesh]) -> tuple[dict[Surface, list[Mesh]], dict
         surface = surface if cut[surface] else Surface(most.roof_material, False)
         whole.setdefault(surface, []).append(replace(most, vertices=vertices, faces=faces.astype(np.int32)))
     return {surface: parts for surface, parts in cut.items() if parts}, whole
+
+
+def buildings_of(meshes: Sequence[Mesh]) -> list[list[Mesh]]:
+    """Group meshes by the name of their building; walls and roofs of different names that share an edge are united."""
+    named: dict[str, list[Mesh]] = {}
+    for mesh in meshes:
+        named.setdefault(mesh.building, []).append(mesh)
+    groups = list(named.values())
+    walls: list[int] = []
+    roofs: list[int] = []
+    for number, parts in enumerate(groups):
+        up = np.concatenate([_faces_up(mesh) for mesh in parts])
+        if parts[0].kind == "building" and (up.all() or not up.any()):
+            (roofs if up.all() else walls).append(number)
+    if not walls or not roofs:
+        return groups
+    wall, wall_middles = _side_middles(groups, walls)
+    roof, roof_middles = _side_middles(groups, roofs)
+    distance, nearest = cKDTree(wall_middles).query(roof_middles, distance_upper_bound=WELD_M)
+    met = np.isfinite(distance)
+    links = coo_matrix((np.ones(met.sum()), (roof[met], wall[nearest[met]])), shape=(len(groups), len(groups)))
+    united: dict[int, list[Mesh]] = {}
+    for number, parts in zip(connected_components(links, directed=False)[1], groups, strict=True):
+        united.setdefault(int(number), []).extend(parts)
+    return list(united.values())
+
+
+def _side_middles(
+    groups: Sequence[Sequence[Mesh]], chosen: Sequence[int]
+) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
+    """Middles of the sides of all triangles of the chosen groups `(side, 3)`, and the number of each one's group."""
+    corners = [np.concatenate([mesh.vertices[mesh.faces] for mesh in groups[number]]) for number in chosen]
+    owner = np.repeat(np.array(chosen, np.intp), [3 * len(each) for each in corners])
+    every = np.concatenate(corners)
+    return owner, ((every + np.roll(every, 1, axis=1)) / 2).reshape(-1, 3)
 
 
 def merged(meshes: Sequence[Mesh]) -> tuple[NDArray[np.float64], NDArray[np.int64]]:

@@ -24,15 +24,13 @@ from radiomaps.raytrace.arrays import floats, integers
 from radiomaps.raytrace.lattice import Cap
 from radiomaps.raytrace.options import TraceOptions
 from radiomaps.raytrace.patterns import antenna_pattern, weighted
-from radiomaps.raytrace.surfaces import merged, radio_material, surfaces_of
+from radiomaps.raytrace.surfaces import WELD_M, merged, radio_material, surfaces_of
 from radiomaps.scenes import Mesh, Scene
 
 __all__ = ["Edges", "Source", "World"]
 
 #: Faces whose planes differ by less than this angle form no edge.
 _FLAT_RAD = np.radians(1.0)
-#: Vertices of a mesh within this distance are one.
-_WELD_M = 1e-3
 #: Offset of ray origins from surfaces: the minimum in metres, and terms per metre of the scene's longest edge and of
 #: the point's coordinates. A plane is accurate to some 3 ulp of the distance to a corner, 2e-7 of it.
 _GAP_M, _GAP_AN_EDGE, _GAP_A_METRE = 1e-4, 1e-6, 2e-6
@@ -232,7 +230,7 @@ def _welded(vertices: NDArray[np.float64], owner: NDArray[np.int64]) -> tuple[ND
     Distances decide, not coordinates rounded to millimetres: those would weld other vertices after a shift.
     """
     rows, alike = np.unique(np.column_stack([owner, vertices]), axis=0, return_inverse=True)
-    close = cKDTree(rows[:, 1:]).query_pairs(_WELD_M, output_type="ndarray")
+    close = cKDTree(rows[:, 1:]).query_pairs(WELD_M, output_type="ndarray")
     close = close[rows[close[:, 0], 0] == rows[close[:, 1], 0]]
     links = coo_matrix((np.ones(len(close)), (close[:, 0], close[:, 1])), shape=(len(rows), len(rows)))
     _, group = connected_components(links, directed=False)

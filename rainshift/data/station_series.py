@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     import xarray as xr
 
 __all__ = ["series_table"]
+
+logger = logging.getLogger(__name__)
 
 #: Numbers of the stations of a series, and its values `(station, time)`, times `(time,)` and bounds `(time, 2)`.
 Series = tuple[NDArray[np.intp], NDArray[np.float64], NDArray[np.datetime64], NDArray[np.datetime64] | None]
@@ -49,6 +52,13 @@ def series_table(path: Path, columns: Mapping[str, tuple[str, ...]]) -> pd.DataF
     lats, lons = (np.atleast_1d(np.asarray(each.values, float)) for each in (lat, lon))
     parts = []
     for stations, values, stamps, bounds in _series(data, array, dim, columns["time"], label):
+        known = ~np.isnat(stamps)
+        values, stamps = values[:, known], stamps[known]
+        if bounds is None and len(stamps) < 2 and len(stations) < len(names):
+            logger.warning("%s: station %s has %d values, so their interval is unknown; it is left out", path,
+                           names[stations[0]], len(stamps))  # fmt: skip
+            continue
+        bounds = None if bounds is None else bounds[known]
         order = np.argsort(stamps, kind="stable")
         sorted_bounds = None if bounds is None else bounds[order]
         whose = str(path) if len(stations) > 1 else f"{path}, station {names[stations[0]]}"
@@ -64,6 +74,8 @@ def series_table(path: Path, columns: Mapping[str, tuple[str, ...]]) -> pd.DataF
             "id": names[rows], "lat": lats[rows], "lon": lons[rows], "start": np.tile(start, count),
             "end": np.tile(end, count), "rate": rate.ravel(), "amount": amounts.ravel(),
         }))  # fmt: skip
+    if not parts:
+        raise DataError(f"{label}: no station has two values or time bounds, so intervals are unknown; add time bounds")
     return pd.concat(parts, ignore_index=True)
 
 
@@ -106,11 +118,7 @@ def _series(
         return
     for number in range(len(values)):
         one = data.isel({dim: number})
-        known = ~np.isnat(one[time].values)
-        if known.any():
-            bounds = bounds_of(one, time, whole)
-            yield (np.array([number]), values[number][None, known], _stamps(one[time].values[known]),
-                   None if bounds is None else bounds[known])  # fmt: skip
+        yield np.array([number]), values[number][None], _stamps(one[time].values), bounds_of(one, time, whole)
 
 
 def _owners(data: xr.Dataset, array: xr.DataArray, dim: str, label: str) -> NDArray[np.intp]:

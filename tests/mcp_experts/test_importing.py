@@ -15,7 +15,7 @@ LINK = synthesize(k_factor_db=12, snr_db=25, antennas=2)
 SAMPLING = {"bandwidth": "20MHz", "snapshot_interval": "1ms"}
 
 
-def same(found):
+def assert_same(found):
     assert np.allclose(found.csi, LINK.csi, atol=1e-5)
     assert found.subcarrier_spacing_hz == pytest.approx(LINK.subcarrier_spacing_hz)
     assert found.snapshot_interval_s == pytest.approx(LINK.snapshot_interval_s)
@@ -40,7 +40,7 @@ def rig(tmp_path):
     ],
 )
 def test_an_array_of_another_name_and_order_with_the_sampling_in_words(rig, sampling):
-    same(load_channel(rig, csi="data", axes="time,subcarrier,rx", **sampling))
+    assert_same(load_channel(rig, csi="data", axes="time,subcarrier,rx", **sampling))
 
 
 def test_two_antenna_axes_become_one_and_missing_axes_have_one_entry(tmp_path):
@@ -55,15 +55,15 @@ def test_two_antenna_axes_become_one_and_missing_axes_have_one_entry(tmp_path):
 def test_real_and_imaginary_parts_magnitudes_in_db_and_degrees(tmp_path):
     h = LINK.csi
     np.savez(tmp_path / "iq.npz", I=h.real, Q=h.imag)
-    same(load_channel(tmp_path / "iq.npz", csi="I,Q", **SAMPLING))
+    assert_same(load_channel(tmp_path / "iq.npz", csi="I,Q", **SAMPLING))
     np.savez(tmp_path / "own.npz", csi_real=h.real, csi_imag=h.imag)
-    same(load_channel(tmp_path / "own.npz", **SAMPLING))
+    assert_same(load_channel(tmp_path / "own.npz", **SAMPLING))
     np.savez(tmp_path / "stacked.npz", H=np.stack([h.real, h.imag]))
-    same(load_channel(tmp_path / "stacked.npz", csi="H", axes="parts,f,time,rx", **SAMPLING))
+    assert_same(load_channel(tmp_path / "stacked.npz", csi="H", axes="parts,f,time,rx", **SAMPLING))
     np.savez(tmp_path / "polar.npz", a=np.abs(h), p=np.angle(h))
-    same(load_channel(tmp_path / "polar.npz", csi="a,p", form="polar", **SAMPLING))
+    assert_same(load_channel(tmp_path / "polar.npz", csi="a,p", form="polar", **SAMPLING))
     np.savez(tmp_path / "db.npz", a=20 * np.log10(np.abs(h)), p=np.rad2deg(np.angle(h)))
-    same(load_channel(tmp_path / "db.npz", csi="a,p", db="true", degrees="true", **SAMPLING))
+    assert_same(load_channel(tmp_path / "db.npz", csi="a,p", db="true", degrees="true", **SAMPLING))
     with pytest.raises(UserError, match="magnitudes without phases"):
         load_channel(tmp_path / "polar.npz", csi="a", **SAMPLING)
 
@@ -72,12 +72,12 @@ def test_groups_of_hdf5_structures_of_matlab_and_dimensions_of_netcdf(tmp_path):
     h5py, xr = pytest.importorskip("h5py"), pytest.importorskip("xarray")
     scipy_io = pytest.importorskip("scipy.io")
     scipy_io.savemat(tmp_path / "a.mat", {"rec": {"H": LINK.csi.transpose(2, 1, 0), "fs": 20.0}})
-    same(load_channel(tmp_path / "a.mat", csi="H", axes="rx,time,f", bandwidth="rec.fs MHz", duration="14ms"))
+    assert_same(load_channel(tmp_path / "a.mat", csi="H", axes="rx,time,f", bandwidth="rec.fs MHz", duration="14ms"))
     with h5py.File(tmp_path / "b.h5", "w") as file:
         file["run/one/H"] = LINK.csi
         file["run/two/G"] = LINK.csi[:, ::-1]
-    same(load_channel(tmp_path / "b.h5", csi="H", **SAMPLING))
-    same(load_channel(tmp_path / "b.h5", csi="run/one/H", **SAMPLING))
+    assert_same(load_channel(tmp_path / "b.h5", csi="H", **SAMPLING))
+    assert_same(load_channel(tmp_path / "b.h5", csi="run/one/H", **SAMPLING))
     parts = (
         (("time", "rx", "frequency"), LINK.csi.transpose(1, 2, 0).real),
         (
@@ -86,7 +86,7 @@ def test_groups_of_hdf5_structures_of_matlab_and_dimensions_of_netcdf(tmp_path):
         ),
     )
     xr.Dataset({"re": parts[0], "im": parts[1]}).to_netcdf(tmp_path / "c.nc")
-    same(load_channel(tmp_path / "c.nc", csi="re,im", **SAMPLING))
+    assert_same(load_channel(tmp_path / "c.nc", csi="re,im", **SAMPLING))
 
 
 @pytest.mark.parametrize(
@@ -220,9 +220,9 @@ def test_an_axis_that_falls_or_is_in_the_order_of_an_fft_is_sorted(tmp_path):
     frequency, time = np.arange(64) * LINK.subcarrier_spacing_hz, np.arange(14) * LINK.snapshot_interval_s
     shifted = np.fft.ifftshift(np.arange(64))
     np.savez(tmp_path / "a.npz", h=LINK.csi[::-1, ::-1], f=frequency[::-1], t=time[::-1])
-    same(load_channel(tmp_path / "a.npz", csi="h", subcarrier_spacing="f", snapshot_interval="t"))
+    assert_same(load_channel(tmp_path / "a.npz", csi="h", subcarrier_spacing="f", snapshot_interval="t"))
     np.savez(tmp_path / "b.npz", h=LINK.csi.transpose(1, 0, 2)[:, shifted], f=frequency[shifted] / 1e6)
-    same(load_channel(tmp_path / "b.npz", csi="h", axes="t,f,rx", subcarrier_spacing="f MHz", duration="14ms"))
+    assert_same(load_channel(tmp_path / "b.npz", csi="h", axes="t,f,rx", subcarrier_spacing="f MHz", duration="14ms"))
 
 
 def test_an_axis_with_gaps_has_subcarriers_without_a_measurement(tmp_path):

@@ -151,13 +151,17 @@ def test_roof_and_wall_of_two_materials_share_their_edge():
     np.testing.assert_allclose(two.path_gain_db, one.path_gain_db, atol=1e-3)
 
 
-def test_walls_and_roof_in_two_meshes_share_their_edge():
-    """A building whose file has its walls and its roof as two meshes, as Sionna's cities do, diffracts at its roof."""
+@pytest.mark.parametrize("building", ["b", ""])
+def test_walls_and_roof_in_two_meshes_share_their_edge(building):
+    """A building whose file has its walls and its roof as two meshes, as Sionna's cities do, diffracts at its roof.
+
+    Meshes are of one building by its name, or, if their names have nothing in common, since they share sides.
+    """
     scene = scene_of_footprints("screen", [Footprint(shapely.box(-60, -5, 60, 5), 10.0, material="metal")])
     ground, solid = scene.meshes
     up = np.ptp(solid.vertices[solid.faces][..., 2], axis=1) < 1e-6
     parts = [
-        replace(solid, name=name, faces=solid.faces[chosen], material=material, building="b")
+        replace(solid, name=name, faces=solid.faces[chosen], material=material, building=building)
         for name, chosen, material in (("b-wall", ~up, "metal"), ("b-roof", up, "concrete"))
     ]
     transmitter = Transmitter((0.0, -20.0, 30.0))
@@ -167,7 +171,7 @@ def test_walls_and_roof_in_two_meshes_share_their_edge():
     assert (~one.no_path).any()
     np.testing.assert_allclose(two.path_gain_db, one.path_gain_db, atol=1e-3)
     points = np.array([[1.0, 8.0, 4.0]])
-    with pytest.warns(UserWarning, match="1 buildings have walls and a roof of two materials"):
+    with pytest.warns(UserWarning, match="1 of 1 buildings have walls and a roof of two materials"):
         find_paths(replace(scene, meshes=(ground, *parts)), [transmitter], points, options)
     exact = find_paths(scene, [transmitter], points, replace(options, depth=1))
     assert exact.path_gain_db.item() == pytest.approx(two.path_gain_db.sel(x=1, y=8, z=4).item(), abs=1e-3)

@@ -150,3 +150,13 @@ def test_mistakes_are_said_before_anything_is_trained(workplace, monkeypatch, wo
     monkeypatch.chdir(workplace)
     with pytest.raises(UserError, match=message):
         Experiment(compose("rainshift.conf", "benchmark", [*OPTIONS, *words]))
+
+
+def test_weights_of_physical_fields_refuse_other_transforms(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    words = ["region=melanesia", "model=anchored-regression", "start=general-regression", "transforms=fourth_root"]
+    words += [word for word in OPTIONS if word.startswith(("data.", "trainer.samples", "loader."))]
+    assert main(["train", *words, "run.dir=t"]) == 2
+    error = capsys.readouterr().err
+    assert "was trained on physical fields, and the transforms are" in error
+    assert "set transforms=physical" in error

@@ -126,6 +126,28 @@ def test_time_series_in_the_layouts_of_cf(layout) -> None:
         assert (gauges.end - gauges.start == np.timedelta64(1, "h")).all()
 
 
+def test_a_station_with_a_single_value_is_named_and_left_out(caplog) -> None:
+    file_of("contiguous", hours=(6, 1)).to_netcdf("g.nc")
+    assert read_stations("g.nc").ids.tolist() == ["x"]
+    assert "station y has 1 values, so their interval is unknown; it is left out" in caplog.text
+    file_of("contiguous", hours=(1, 1)).to_netcdf("h.nc")
+    with pytest.raises(DataError, match="no station has two values or time bounds"):
+        read_stations("h.nc")
+
+
+def test_bounds_and_missing_times_of_ragged_arrays() -> None:
+    data = file_of("indexed")
+    ends = data["time"].values.copy()
+    data["time_bnds"] = (("obs", "nv"), np.stack([ends - np.timedelta64(30, "m"), ends], 1))
+    data["time"].attrs["bounds"] = "time_bnds"
+    data["time"].values[3] = "NaT"
+    data.to_netcdf("g.nc")
+    gauges = read_stations("g.nc")
+    assert len(gauges.rate) == 9
+    assert (gauges.end - gauges.start == np.timedelta64(30, "m")).all()
+    assert set(gauges.rate) == {3.0, 5.0}
+
+
 @pytest.mark.parametrize(
     ("layout", "change", "said"),
     [
